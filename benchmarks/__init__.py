@@ -1,0 +1,1 @@
+"""Measures Pacesetter against what one would use instead: `python -m benchmarks`."""

@@ -1,0 +1,54 @@
+"""Pacesetter's client: learning rates that a server owns, for trainings that must not stop."""
+
+from pacesetter._client import Client
+from pacesetter._errors import (
+    APIError,
+    ClosedError,
+    ConflictError,
+    GroupError,
+    InvalidAnswerError,
+    InvalidRequestError,
+    LRMismatchError,
+    NotFoundError,
+    PacesetterError,
+    ServerError,
+    ServerUnavailableError,
+    StaleAttemptError,
+    StateMismatchError,
+    TransportError,
+    UnsupportedSchedulerError,
+)
+from pacesetter._info import SessionInfo
+from pacesetter._session import Session
+from pacesetter._window import Window
+
+__all__ = [
+    "APIError",
+    "Client",
+    "ClosedError",
+    "ConflictError",
+    "GroupError",
+    "InvalidAnswerError",
+    "InvalidRequestError",
+    "LRMismatchError",
+    "NotFoundError",
+    "PacesetterError",
+    "ServerError",
+    "ServerUnavailableError",
+    "Session",
+    "SessionInfo",
+    "StaleAttemptError",
+    "StateMismatchError",
+    "TransportError",
+    "UnsupportedSchedulerError",
+    "Window",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> str:
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version  # noqa: PLC0415 - slow, and rarely wanted
+
+    return version("pacesetter")

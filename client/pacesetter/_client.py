@@ -1,0 +1,296 @@
+"""The client: the server's sessions, schedules and version, over one connection pool."""
+
+from __future__ import annotations
+
+import functools
+import os
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+
+from pacesetter._errors import InvalidAnswerError
+from pacesetter._feed import Feed
+from pacesetter._info import SessionInfo
+from pacesetter._session import Session, checked_bounds
+from pacesetter._spec import session_body
+from pacesetter._transport import Transport
+
+if TYPE_CHECKING:
+    import httpx
+
+DEFAULT_URL = "http://127.0.0.1:7070"
+
+
+class Client:
+    """A connection to a Pacesetter server.
+
+    ```python
+    with Client() as client:
+        session = client.session("vit-run-42", schedule={"kind": "cosine", "total_steps": 1000},
+                                 base_lr=0.1)
+        session.lr(0)
+    ```
+
+    Args:
+        url: the server's address; without one `PACESETTER_URL`, else `http://127.0.0.1:7070`.
+        timeout: seconds that one exchange may take.
+        retry_for: seconds for which a call is tried again while the server is away.
+        max_wait: seconds that a training waits for the server once its sealed values are used up,
+            before `ServerUnavailableError`. Must be the same on all ranks.
+        transport: an httpx transport in place of the network, for tests and special wiring.
+
+    Every method raises `ServerUnavailableError` when the server stays away for `retry_for` seconds,
+    `APIError` when it refuses, and `InvalidAnswerError` when it answers nonsense.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout: float = 10.0,
+        retry_for: float = 30.0,
+        max_wait: float = 300.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        url = url or os.environ.get("PACESETTER_URL") or DEFAULT_URL
+        self._transport = Transport(url, timeout=timeout, transport=transport)
+        self._retry_for = retry_for
+        self._max_wait = max_wait
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        return self._transport.url
+
+    def create_session(
+        self,
+        name: str,
+        *,
+        schedule: Mapping[str, Any] | None = None,
+        base_lr: float | None = None,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        controllers: Sequence[Mapping[str, Any]] = (),
+        ranks: int = 1,
+        max_lookahead: int | None = None,
+        total_steps: int | None = None,
+        steps_per_epoch: int | None = None,
+        batch_size: int | None = None,
+        tokens_per_step: int | None = None,
+        template: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        start_step: int = 0,
+        labels: Mapping[str, str] | None = None,
+        rank: int = 0,
+        lr_bounds: tuple[float, float] | None = None,
+    ) -> Session:
+        """Create a session, or open it when it was created with the same description before.
+
+        Args:
+            name: 1 to 128 of `A-Za-z0-9._-`, unique on the server.
+            schedule: the law as data, for instance `{"kind": "cosine", "total_steps": 1000}`;
+                constant when left out.
+            base_lr: what the schedule scales.
+            groups: in place of `base_lr`, for each param group `{"base_lr": ..., "schedule": ...}`.
+            controllers: closed-loop rules, for instance `{"kind": "plateau", "metric": "loss"}`.
+            ranks: how many processes report.
+            max_lookahead: most steps that are sealed ahead.
+            total_steps: how long the training is.
+            steps_per_epoch: what lengths in epochs come to; likewise `batch_size` for samples and
+                `tokens_per_step` for tokens.
+            batch_size: samples per step.
+            tokens_per_step: tokens per step.
+            template: in place of a description, a published one, such as `"vit-pretrain@3"`.
+            parameters: what fills the template's holes.
+            start_step: the first step.
+            labels: for finding it again.
+            rank: which of the `ranks` reports from here.
+            lr_bounds: `(low, high)`; a learning rate outside is refused, whatever the server says.
+
+        Raises:
+            ConflictError: the name is taken by a session of another description.
+            InvalidRequestError: the description is refused; `.errors` says where.
+        """
+        body = session_body(
+            name,
+            schedule=schedule,
+            base_lr=base_lr,
+            groups=groups,
+            controllers=controllers,
+            ranks=ranks,
+            max_lookahead=max_lookahead,
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+            batch_size=batch_size,
+            tokens_per_step=tokens_per_step,
+            template=template,
+            parameters=parameters,
+            start_step=start_step,
+            labels=labels,
+        )
+        info = SessionInfo.parse(self._json("POST", "/v1/sessions", body=body), name)
+        return self._open(info, rank=rank, lr_bounds=lr_bounds)
+
+    def session(
+        self,
+        name: str,
+        *,
+        rank: int = 0,
+        lr_bounds: tuple[float, float] | None = None,
+        **spec: Any,  # noqa: ANN401 - create_session's keywords, typed there
+    ) -> Session:
+        """Open a session; with any description (as for `create_session`) create it if need be.
+
+        Raises:
+            NotFoundError: there is no such session, and no description to create it by.
+            ConflictError: the description given is another than the session's.
+        """
+        if spec:
+            return self.create_session(name, rank=rank, lr_bounds=lr_bounds, **spec)
+        info = SessionInfo.parse(self._json("GET", _path(name)), name)
+        return self._open(info, rank=rank, lr_bounds=lr_bounds)
+
+    def sessions(
+        self, *, status: str | None = None, label: str | None = None
+    ) -> Iterator[SessionInfo]:
+        """All sessions, page by page.
+
+        Args:
+            status: only those `active`, or `archived`.
+            label: only those with it, written `key:value`.
+        """
+        token = None
+        while True:
+            params = {"page_token": token, "status": status, "label": label}
+            page = self._json("GET", "/v1/sessions", params=params)
+            found = page.get("sessions")
+            if not isinstance(found, list) or page.get("next_page_token") == (token or ""):
+                raise InvalidAnswerError(
+                    f"{self.url} answered no page of sessions: check that client and server are of "
+                    "versions that fit"
+                )
+            yield from map(SessionInfo.parse, found)
+            token = page.get("next_page_token")
+            if not token:
+                return
+
+    def archive(self, name: str) -> None:
+        """End a session: it can be read for ever, but neither sealed further nor reported to."""
+        self._json("DELETE", _path(name))
+
+    def lr(self, name: str, step: int, *, count: int | None = None) -> dict[str, Any]:
+        """What a session says for a step, or for `count` steps, without sealing anything.
+
+        Returns:
+            `{"step", "lr", "sealed"}`, and with `count` `{"start", "series", "sealed_until"}`.
+        """
+        return self._json("GET", _path(name) + "/lr", params={"step": step, "count": count})
+
+    def forecast(
+        self, name: str, *, start: int = 0, count: int = 1000, points: int | None = None
+    ) -> dict[str, Any]:
+        """The curve as it would be if nothing more happened, thinned to `points`.
+
+        Returns:
+            `{"steps": [...], "series": {"lr": [...]}, "sealed_until": ...}`.
+        """
+        params = {"start": start, "count": count, "points": points}
+        return self._json("GET", _path(name) + "/forecast", params=params)
+
+    def preview(
+        self,
+        schedule: Mapping[str, Any],
+        *,
+        base_lr: float | None = None,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        start: int = 0,
+        count: int = 1000,
+        points: int | None = None,
+    ) -> dict[str, Any]:
+        """The curve of a schedule that no session has yet; answers like `forecast`."""
+        given = {
+            "schedule": schedule,
+            "base_lr": base_lr,
+            "groups": groups,
+            "start": start,
+            "count": count,
+            "points": points,
+        }
+        body = {key: value for key, value in given.items() if value is not None}
+        return self._json("POST", "/v1/schedules/preview", body=body)
+
+    def schedules(self) -> dict[str, Any]:
+        """The catalogue of schedule kinds, with their parameters."""
+        return self._json("GET", "/v1/schedules")
+
+    def version(self) -> dict[str, Any]:
+        """Which server this is."""
+        return self._json("GET", "/version")
+
+    def close(self) -> None:
+        """Close the sessions that were opened here, then the connections."""
+        for session in list(self._sessions):
+            session.close()
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Client of {self.url}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make = functools.partial(
+            Client,
+            timeout=self._transport.timeout,
+            retry_for=self._retry_for,
+            max_wait=self._max_wait,
+            transport=self._transport.custom,
+        )
+        return make, (self.url,)
+
+    def _open(
+        self, info: SessionInfo, *, rank: int, lr_bounds: tuple[float, float] | None
+    ) -> Session:
+        feed = Feed(
+            self._transport,
+            info,
+            rank=rank,
+            max_wait=self._max_wait,
+            lr_bounds=checked_bounds(lr_bounds),
+        )
+        reopen = functools.partial(_reopen, self, rank=rank, lr_bounds=lr_bounds)
+        session = Session(feed, reopen)
+        self._sessions.add(session)
+        return session
+
+    def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        return self._transport.json(method, path, body=body, params=params, wait=self._retry_for)
+
+
+def _reopen(
+    client: Client, info: SessionInfo, *, rank: int, lr_bounds: tuple[float, float] | None
+) -> Session:
+    """What a pickled session becomes: a new handle, with no network until it is used."""
+    return client._open(info, rank=rank, lr_bounds=lr_bounds)  # noqa: SLF001 - its own module
+
+
+def _path(name: str) -> str:
+    return "/v1/sessions/" + quote(name, safe="")

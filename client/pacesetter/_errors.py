@@ -1,0 +1,167 @@
+"""Every error that the client raises, as one tree.
+
+```
+PacesetterError
+├── TransportError               the server could not be reached, or did not answer in time
+│   └── ServerUnavailableError   ... for longer than the stated bound
+├── APIError                     the server answered with a problem
+│   ├── NotFoundError            404: no such session or page
+│   ├── ConflictError            409: the name is taken, or the session is archived
+│   │   └── StaleAttemptError    409: a newer attempt of the job has fenced this one
+│   ├── InvalidRequestError      400, 413, 415, 422: what was sent cannot be accepted
+│   └── ServerError              5xx and 429: the server failed or is overloaded
+├── InvalidAnswerError           an answer breaks the contract; nothing of it was used
+├── ClosedError                  the client or session was closed
+├── GroupError                   param groups and session groups do not fit (also a ValueError)
+├── LRMismatchError              someone else changed a learning rate in the optimizer
+├── StateMismatchError           a checkpoint belongs to another session (also a ValueError)
+└── UnsupportedSchedulerError    a torch scheduler that is not data (also a TypeError)
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class PacesetterError(Exception):
+    """Everything that this package raises on purpose."""
+
+
+class TransportError(PacesetterError):
+    """The server could not be reached, or did not answer in time."""
+
+
+class ServerUnavailableError(TransportError):
+    """The server stayed away for longer than the bound that was set."""
+
+
+class InvalidAnswerError(PacesetterError):
+    """The server's answer breaks the contract; nothing of it was used."""
+
+
+class ClosedError(PacesetterError):
+    """The client or session has been closed."""
+
+
+class GroupError(PacesetterError, ValueError):
+    """The optimizer's param groups and the session's groups do not fit."""
+
+
+class LRMismatchError(PacesetterError):
+    """The optimizer does not hold the learning rate that was written to it."""
+
+
+class StateMismatchError(PacesetterError, ValueError):
+    """A checkpoint that cannot be loaded here."""
+
+
+class UnsupportedSchedulerError(PacesetterError, TypeError):
+    """A torch scheduler whose law cannot be written down as data."""
+
+
+class APIError(PacesetterError):
+    """The server answered with a problem (RFC 9457).
+
+    Attributes:
+        status: the HTTP status.
+        code: the stable name of the problem, for instance `session_not_found`.
+        detail: the server's sentence about it.
+        errors: one `{"pointer", "detail"}` for each refused field, where there are any.
+        problem: the whole answer.
+        retry_after: seconds to wait before the next try, where the server said so.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        status: int,
+        code: str,
+        errors: Sequence[Mapping[str, Any]] = (),
+        problem: Mapping[str, Any] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        fields = [f"{error.get('pointer')}: {error.get('detail')}" for error in errors]
+        unsaid = "".join(f"\n  {field}" for field in fields if field not in detail)
+        super().__init__(f"{detail} [{status} {code}]{unsaid}")
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.problem = dict(problem or {})
+        self.retry_after = retry_after
+
+
+class NotFoundError(APIError):
+    """There is no such session or page."""
+
+
+class ConflictError(APIError):
+    """The request does not fit the state of the session."""
+
+
+class StaleAttemptError(ConflictError):
+    """A newer attempt of this training has fenced the one that asked."""
+
+
+class InvalidRequestError(APIError):
+    """What was sent cannot be accepted; sending it again would not help."""
+
+
+class ServerError(APIError):
+    """The server failed or is overloaded; everything it stored is still there."""
+
+
+_BY_CODE: dict[str, type[APIError]] = {"stale_attempt": StaleAttemptError}
+_BY_STATUS: dict[int, type[APIError]] = {
+    400: InvalidRequestError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: InvalidRequestError,
+    415: InvalidRequestError,
+    422: InvalidRequestError,
+    429: ServerError,
+}
+
+
+def api_error(status: int, content: bytes, retry_after: float | None = None) -> APIError:
+    """The error that a status and a problem document stand for.
+
+    A body that is no problem document (a proxy's HTML page, say) still makes a readable error.
+    """
+    problem = _problem(content)
+    code = _text(problem.get("code")) or "unknown"
+    detail = _text(problem.get("detail")) or _text(problem.get("title")) or _plain(status, content)
+    errors = problem.get("errors")
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (ServerError if status >= 500 else None)
+    return (kind or APIError)(
+        detail,
+        status=status,
+        code=code,
+        errors=[e for e in errors if isinstance(e, dict)] if isinstance(errors, list) else (),
+        problem=problem,
+        retry_after=retry_after,
+    )
+
+
+def _problem(content: bytes) -> dict[str, Any]:
+    try:
+        problem = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return problem if isinstance(problem, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _plain(status: int, content: bytes) -> str:
+    start = content[:200].decode("utf-8", "replace").strip()
+    return (
+        f"the server answered {status} without a problem document ({start!r}): "
+        "check that the URL is Pacesetter's and that no proxy is in between"
+    )

@@ -1,0 +1,273 @@
+"""The supply of one session: windows fetched ahead, reports taken away, by a daemon thread.
+
+The thread never raises: what it cannot do is left to the trainer's own call, which waits, retries
+and raises where somebody reads it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import queue
+import threading
+import weakref
+
+from pacesetter._errors import (
+    APIError,
+    ClosedError,
+    InvalidAnswerError,
+    InvalidRequestError,
+    ServerError,
+    TransportError,
+)
+from pacesetter._fork import renew_in_child
+from pacesetter._info import SessionInfo
+from pacesetter._retry import delays
+from pacesetter._transport import Transport
+from pacesetter._window import Window
+from pacesetter._wire import ONE_TRY, Wire
+
+BATCH = 100
+FLUSH_SECONDS = 1.0
+EXIT_SECONDS = 2.0
+
+logger = logging.getLogger("pacesetter")
+
+
+class Feed:
+    """Supplies one session.
+
+    It knows nothing of the `Session` that uses it, so that dropping the last reference to a session
+    ends its thread.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        info: SessionInfo,
+        *,
+        rank: int,
+        max_wait: float,
+        lr_bounds: tuple[float, float],
+    ) -> None:
+        self.info = info
+        self.wire = Wire(transport, info, rank=rank, lr_bounds=lr_bounds)
+        # As many waiting reports call for the thread; one does while there is no thread yet.
+        self.call_at = 1
+        self._max_wait = max_wait
+        self._ordered: tuple[int, int] | None = None
+        self._ready: Window | None = None
+        self._closed = False
+        self._complaints: set[str] = set()
+        self._renew()
+        renew_in_child(self)
+        self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
+        atexit.register(self._at_exit)
+
+    def _renew(self) -> None:
+        self._starting = threading.Lock()
+        # Not an Event: `stop` may be called by the garbage collector at any point, even inside one.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def after_fork(self) -> None:
+        """Start afresh in a child: the parent delivers its own reports and its own order."""
+        self._renew()
+        self.wire.after_fork()
+        self.call_at = 1
+        self._ordered = None
+
+    # -- what the trainer's thread calls ---------------------------------------------------------
+
+    def call(self) -> None:
+        """Have the thread deliver reports; called with each report from `call_at` on.
+
+        Raises:
+            ClosedError: the session was closed.
+        """
+        if self._closed:
+            raise self._over()
+        self._start()
+        waiting = len(self.wire.reports)
+        self.call_at = BATCH
+        if waiting >= BATCH:
+            self.call_at += waiting
+            self._wake.put(None)
+
+    def order(self, start: int, count: int) -> None:
+        """Have the thread fetch the window of `count` steps from `start`."""
+        if not self._closed:
+            self._ordered = (start, count)
+            self._start()
+            self._wake.put(None)
+
+    def fetch(self, start: int, count: int) -> Window:
+        """The window from `start`, fetched ahead or now.
+
+        Raises:
+            ServerUnavailableError: the server was away for `max_wait` seconds.
+            APIError: the server refused.
+            InvalidAnswerError: the server answered nonsense.
+        """
+        if self._closed:
+            raise self._over()
+        window = self._take(start)
+        if window is not None:
+            return window
+        wire = self.wire
+        with wire.waiting_for(self._max_wait) as deadline:
+            window = self._take(start)  # it may have come while this waited for the wire
+            if window is not None:
+                return window
+            self._ordered = self._ready = None
+            # A controller must have seen the reports before the next step is sealed.
+            reacts = wire.max_lookahead is not None
+            while reacts and not wire.reports.fit_one_batch():
+                wire.sync(deadline)
+            waiting = len(wire.reports)
+            try:
+                return wire.window(deadline, (start, count), reports=reacts)
+            except InvalidRequestError as error:
+                if len(wire.reports) == waiting:
+                    raise
+                # Only reports were refused, and are gone: that must not end the training.
+                self._complain(error)
+                return wire.window(deadline, (start, count), reports=reacts)
+
+    def flush(self) -> None:
+        """Deliver all reports now.
+
+        Raises:
+            ServerUnavailableError: the server was away for `max_wait` seconds.
+            APIError: the server refused.
+        """
+        if self._closed:
+            raise self._over()
+        with self.wire.waiting_for(self._max_wait) as deadline:
+            while self.wire.reports:
+                self.wire.sync(deadline)
+
+    def stop(self) -> None:
+        """Have the thread make a last delivery and end; returns at once."""
+        self._closed = True
+        self.call_at = 0
+        atexit.unregister(self._at_exit)
+        self._wake.put(None)
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread to end; when it has, it has said what it could not deliver."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(seconds)
+            if thread.is_alive():
+                self._count_losses()
+
+    def _count_losses(self) -> None:
+        if self.wire.reports:
+            logger.warning(
+                "%d reports of session %s were not delivered",
+                len(self.wire.reports),
+                self.info.name,
+            )
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is not None and self._thread.is_alive():
+                return
+            name = f"pacesetter-{self.info.name}"
+            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads: windows are fetched on demand then
+                logger.warning("session %s goes on without its thread: %s", self.info.name, error)
+            else:
+                self._thread = thread
+
+    def _run(self) -> None:
+        pauses = delays()
+        pause = FLUSH_SECONDS
+        last = False
+        while not last:
+            self._sleep(pause)
+            last = self._closed
+            failed = self._work()
+            if failed is None:
+                pauses, pause = delays(), FLUSH_SECONDS
+            else:
+                pause = max(next(pauses), failed)
+        self._count_losses()
+
+    def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._wake.get(timeout=seconds)
+            while True:
+                self._wake.get_nowait()  # however often it was called, it works once
+
+    def _work(self) -> float | None:
+        """Fetch what was ordered and deliver what waits.
+
+        Returns:
+            None, or when the server is away the least seconds before the next try.
+        """
+        with self.wire.lock:
+            try:
+                self._serve()
+            except (TransportError, ServerError, InvalidAnswerError) as error:
+                logger.debug("in the background: %s", error)
+                self.wire.reports.thin()
+                return (isinstance(error, ServerError) and error.retry_after) or 0.0
+            except InvalidRequestError as error:
+                self._ordered = None  # the trainer's own fetch will raise, where somebody reads it
+                self._complain(error)
+            except Exception as error:
+                # Fenced, archived, closed, or a fault of ours: nobody takes reports here any more.
+                self._ordered = None
+                self.wire.reports.drop(len(self.wire.reports))
+                self._complain(error)
+            return None
+
+    def _serve(self) -> None:
+        """One exchange when a window was ordered, then more until no report is left."""
+        want = None if self._closed else self._ordered
+        if want is not None:
+            window = self._ordered_window(want)
+            if self._ordered == want:
+                self._ready, self._ordered = window, None
+        while self.wire.reports and not self.wire.trainer_waits:
+            self.wire.sync(ONE_TRY)
+        self.call_at = BATCH if not self._closed else 0
+
+    def _ordered_window(self, want: tuple[int, int]) -> Window:
+        try:
+            return self.wire.window(ONE_TRY, want)
+        except InvalidRequestError as error:
+            self._complain(error)  # about a report, most likely, which may not cost the window
+            return self.wire.window(ONE_TRY, want, reports=False)
+
+    def _complain(self, error: Exception) -> None:
+        """Log it, but not every second when the same mistake is made at every step."""
+        code = error.code if isinstance(error, APIError) else type(error).__name__
+        level = logging.DEBUG if code in self._complaints else logging.ERROR
+        self._complaints.add(code)
+        logger.log(level, "in the background, for session %s: %s", self.info.name, error)
+
+    def _take(self, step: int) -> Window | None:
+        ready = self._ready
+        if ready is None or step not in ready:
+            return None
+        self._ready = None
+        return ready
+
+    def _over(self) -> ClosedError:
+        return ClosedError(f"session {self.info.name} is closed here: open it again")
+
+
+def _close_at_exit(ref: weakref.ref[Feed]) -> None:
+    feed = ref()
+    if feed is not None:
+        feed.stop()
+        feed.join(EXIT_SECONDS)

@@ -1,0 +1,35 @@
+"""What must be renewed in a forked child: connections, threads and locks belong to the parent.
+
+DataLoader workers fork after a client exists. A child that wrote to the parent's socket, or waited
+for a lock that a thread of the parent held, would break both.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Protocol
+
+
+class Forked(Protocol):
+    """Something that holds what a child must not use."""
+
+    def after_fork(self) -> None:
+        """Replace it; called in the child, before any of its own code runs."""
+
+
+_forked: weakref.WeakSet[Forked] = weakref.WeakSet()
+
+
+def renew_in_child(holder: Forked) -> None:
+    """Have `holder.after_fork()` called in every child that is forked while `holder` is alive."""
+    _forked.add(holder)
+
+
+def _after_in_child() -> None:
+    for holder in list(_forked):
+        holder.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_in_child)

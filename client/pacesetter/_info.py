@@ -1,0 +1,100 @@
+"""What the server says about a session, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pacesetter._errors import InvalidAnswerError
+
+
+@dataclass(frozen=True)
+class SessionInfo:
+    """A session as the server described it.
+
+    Attributes:
+        name: unique on the server.
+        spec: what it was created with, defaults filled in.
+        status: `active` or `archived`.
+        attempt: the current life of the job, counted from 1.
+        horizon: the first step that was not sealed yet.
+        revision: counts changes to the session.
+        series: names of its outputs, for instance `("lr",)` or `("body.lr", "head.lr")`.
+        max_lookahead: most steps sealed ahead, None without a limit.
+        max_window: most steps in one window.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    status: str
+    attempt: int
+    horizon: int
+    revision: int
+    series: tuple[str, ...]
+    max_lookahead: int | None
+    max_window: int
+
+    @classmethod
+    def parse(cls, answer: Mapping[str, Any], name: str | None = None) -> SessionInfo:
+        """Read the server's JSON about a session, about this one if `name` is given.
+
+        Raises:
+            InvalidAnswerError: a field is missing or of the wrong type.
+        """
+        series = _get(answer, "series", list)
+        if not series or not all(isinstance(name, str) for name in series):
+            raise InvalidAnswerError(
+                f"the server described a session with the series {series!r}: check that client and "
+                "server are of versions that fit"
+            )
+        if name not in {None, answer.get("name")}:
+            raise InvalidAnswerError(
+                f"the server described session {answer.get('name')!r} when asked for {name!r}: "
+                "check that client and server are of versions that fit"
+            )
+        lookahead = answer.get("max_lookahead")
+        return cls(
+            name=_get(answer, "name", str),
+            spec=_get(answer, "spec", dict),
+            status=_get(answer, "status", str),
+            attempt=_get(answer, "attempt", int),
+            horizon=_get(answer, "horizon", int),
+            revision=_get(answer, "revision", int),
+            series=tuple(series),
+            max_lookahead=None if lookahead is None else _get(answer, "max_lookahead", int),
+            max_window=max(1, _get(answer, "max_window", int)),
+        )
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of its groups, in order; empty when it has none."""
+        return tuple(name.removesuffix(".lr") for name in self.series if name.endswith(".lr"))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that its controllers watch, each once."""
+        controllers = self.spec.get("controllers") or ()
+        return tuple(dict.fromkeys(str(c["metric"]) for c in controllers if "metric" in c))
+
+    @property
+    def start_step(self) -> int:
+        """The first step of the session."""
+        start = self.spec.get("start_step", 0)
+        return start if type(start) is int else 0
+
+    def base_lr(self, group: str | None) -> float | None:
+        """The base learning rate of a group (None: of an ungrouped session)."""
+        holder = self.spec if group is None else (self.spec.get("groups") or {}).get(group, {})
+        base = holder.get("base_lr")
+        return float(base) if isinstance(base, int | float) else None
+
+
+def _get(answer: Mapping[str, Any], key: str, kind: type) -> Any:  # noqa: ANN401 - of that kind
+    value = answer.get(key)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InvalidAnswerError(
+            f"the server described a session with {key}={value!r}: check that client and server "
+            "are of versions that fit"
+        )
+    return value

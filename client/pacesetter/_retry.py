@@ -1,0 +1,39 @@
+"""How long to wait before trying again: exponential, jittered, and as the server wishes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 2.0
+LONGEST_RETRY_AFTER = 30.0
+
+
+def delays() -> Iterator[float]:
+    """Endless delays in seconds: doubling from 0.1 to 2, each cut to between half and all of it.
+
+    The jitter keeps a thousand trainers that lost the server together from coming back together.
+    """
+    delay = FIRST_DELAY
+    while True:
+        yield delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, protects nothing
+        delay = min(2 * delay, LONGEST_DELAY)
+
+
+def retry_after(header: str | None) -> float | None:
+    """Seconds that a `Retry-After` header asks for, at most 30; None if it is unusable."""
+    if header is None:
+        return None
+    if header.isascii() and header.isdigit():
+        return float(min(int(header[:9]), LONGEST_RETRY_AFTER))
+    try:
+        moment = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    seconds = (moment - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

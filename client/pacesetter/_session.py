@@ -1,0 +1,231 @@
+"""A session as a trainer sees it: the value of any step, from memory, and a place for reports."""
+
+from __future__ import annotations
+
+import math
+import operator
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from pacesetter._errors import GroupError
+from pacesetter._feed import Feed
+from pacesetter._info import SessionInfo
+from pacesetter._pace import Pace
+from pacesetter._reports import Scalar, capture
+from pacesetter._window import Window
+
+CLOSE_SECONDS = 10.0
+
+
+class Session:
+    """Walks through windows of sealed values, and sends reports in the background.
+
+    Within a window `lr()` is a list access: no network, no lock. The next window is fetched by a
+    daemon thread before it is needed. Past the last sealed value the session waits for the server
+    for at most `max_wait` seconds, keeping reports meanwhile; then it raises.
+
+    A session whose controllers react at once (it has a `max_lookahead`) is not fetched ahead:
+    reports and the wish for the next steps travel in one exchange, when they are needed.
+
+    Sessions come from `Client.session()` and `Client.create_session()`. One belongs to one training
+    loop; only `report()` may be called from other threads too.
+    """
+
+    def __init__(self, feed: Feed, reopen: Callable[[SessionInfo], Session]) -> None:
+        self._feed = feed
+        self._reopen = reopen
+        self._pace = Pace()
+        self._window: Window | None = None
+        self._lrs: list[float] = []  # of an ungrouped session: the column that `lr(step)` reads
+        self._start = 0
+        self._mark = 0
+        self._on_drop = weakref.finalize(self, feed.stop)
+        self._on_drop.atexit = False
+
+    @property
+    def info(self) -> SessionInfo:
+        """The session as it was when it was opened."""
+        return self._feed.info
+
+    @property
+    def name(self) -> str:
+        """Its name on the server."""
+        return self.info.name
+
+    @property
+    def attempt(self) -> int:
+        """The life of the job that this is, counted from 1."""
+        return self.info.attempt
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names of its outputs, for instance `("lr",)` or `("body.lr", "head.lr")`."""
+        return self.info.series
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of its groups, in order; empty when it has none."""
+        return self.info.groups
+
+    @property
+    def horizon(self) -> int:
+        """The first step not sealed yet, as of the last exchange: changes apply from there on."""
+        return self._feed.wire.horizon
+
+    @property
+    def revision(self) -> int:
+        """Counts the changes made to the session, as of the last exchange."""
+        return self._feed.wire.revision
+
+    def lr(self, step: int, group: str | None = None) -> float:
+        """The learning rate of a step.
+
+        Args:
+            step: 0-based index of the optimizer update that uses the value.
+            group: the group's name, in a session that has groups.
+
+        Raises:
+            GroupError: there is no such group, or the session has groups and none was named.
+            ServerUnavailableError: the value is not here and the server was away for `max_wait`.
+            InvalidAnswerError: the server's window broke the contract or the `lr_bounds`.
+            APIError: the server refused, for instance with `stale_attempt`.
+        """
+        index = step - self._start
+        if 0 <= index < self._mark and group is None and self._lrs:
+            return self._lrs[index]
+        window = self.window(step)
+        column = window.columns.get("lr" if group is None else f"{group}.lr")
+        if column is None:
+            raise self._no_group(group)
+        return column[step - window.start]
+
+    def values(self, step: int) -> dict[str, float]:
+        """Every series' value at a step, by series name; raises what `lr()` raises."""
+        window = self.window(step)
+        index = step - window.start
+        return {name: column[index] for name, column in window.columns.items()}
+
+    def window(self, step: int) -> Window:
+        """The window that holds a step: for integrations, which walk its columns themselves.
+
+        Call it when the index reaches the window's `mark`, which is raised then.
+        """
+        window = self._window
+        if window is None or step not in window:
+            return self._turn(operator.index(step))
+        if step - window.start >= window.mark:
+            self._pace.arrive(step)
+            self._order_next(window)
+        return window
+
+    def report(self, step: int, /, **metrics: Scalar) -> None:
+        """Tell the server what was measured at a step; returns at once.
+
+        Delivered in the background when 100 have gathered, after a second, or with the next window.
+        Repeating a report changes nothing. While the server is away they are kept; of more than
+        20,000 the older half is thinned out.
+
+        Args:
+            step: the step that it was measured at.
+            **metrics: numbers, NaN and infinities included, or tensors of one element. One on an
+                accelerator is copied there now and read later, so that this never waits for it.
+
+        Raises:
+            TypeError: a metric is no number.
+            ClosedError: the session was closed.
+        """
+        for value in metrics.values():
+            if value.__class__ is not float:
+                metrics = {name: capture(value) for name, value in metrics.items()}
+                break
+        if not metrics:
+            return
+        feed = self._feed
+        entries = feed.wire.reports.entries
+        entries.append((operator.index(step), metrics))  # type: ignore[arg-type] # floats, or just captured
+        if len(entries) >= feed.call_at:
+            feed.call()
+
+    def flush(self) -> None:
+        """Deliver all reports now.
+
+        Raises:
+            ServerUnavailableError: the server was away for `max_wait` seconds.
+            APIError: the server refused.
+        """
+        self._feed.flush()
+
+    def close(self) -> None:
+        """Deliver what is left, for at most ten seconds, and end the thread."""
+        self._on_drop.detach()
+        self._feed.stop()
+        self._feed.join(CLOSE_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Session {self.name!r} attempt {self.attempt}, sealed below {self.horizon}>"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Session:
+        return self  # a handle: the copy of a trainer follows the same session
+
+    def __reduce__(self) -> tuple[Callable[[SessionInfo], Session], tuple[SessionInfo]]:
+        return self._reopen, (self.info,)
+
+    def _turn(self, step: int) -> Window:
+        """Go over to the window that holds `step`, fetching it when it is not here yet."""
+        if step < 0:
+            raise ValueError(f"step {step} is negative: steps count from 0")
+        self._pace.arrive(step)
+        window = self._feed.fetch(step, self._count())
+        self._pace.depart()
+        window.mark = self._first_mark(window)
+        self._window = window
+        self._start = window.start
+        self._mark = window.mark
+        self._lrs = window.columns.get("lr", [])
+        if window.mark == 0:
+            self._order_next(window)
+        return window
+
+    def _count(self) -> int:
+        limit = self.info.max_window
+        lookahead = self._feed.wire.max_lookahead
+        return self._pace.count(limit if lookahead is None else max(1, min(limit, lookahead)))
+
+    def _first_mark(self, window: Window) -> int:
+        if self._feed.wire.max_lookahead is not None:
+            return len(window)
+        return self._pace.mark(len(window), self._feed.wire.fetch_seconds)
+
+    def _order_next(self, window: Window) -> None:
+        self._mark = window.mark = len(window)
+        self._feed.order(window.stop, self._count())
+
+    def _no_group(self, group: str | None) -> GroupError:
+        names = ", ".join(self.groups)
+        if not names:
+            return GroupError(f"session {self.name} has no groups: leave out group={group!r}")
+        given = "no group was named" if group is None else f"it has no group {group!r}"
+        return GroupError(f"session {self.name} has the groups {names} and {given}: name one")
+
+
+def checked_bounds(bounds: tuple[float, float] | None) -> tuple[float, float]:
+    """The range that learning rates must lie in; without any, all that are finite and >= 0."""
+    if bounds is None:
+        return (0.0, math.inf)
+    low, high = bounds
+    if not 0 <= low <= high:
+        raise ValueError(f"lr_bounds={bounds}: give (low, high) with 0 <= low <= high")
+    return (float(low), float(high))

@@ -1,0 +1,167 @@
+"""Windows: blocks of sealed values, decoded from the server's answer and checked before use.
+
+The server is not trusted: an answer is taken whole or refused whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+from pacesetter._errors import InvalidAnswerError
+
+MEDIA_TYPE = "application/vnd.pacesetter.window"
+MAX_HEADER = 256 * 1024
+_DOUBLE = 8
+
+
+class Window:
+    """Sealed values of consecutive steps; they never change.
+
+    Attributes:
+        start: the first step.
+        stop: the step after the last.
+        columns: for each series one value a step, as Python floats (a NumPy float in an optimizer
+            would make `torch.load` refuse the checkpoint).
+        mark: the index at which whoever walks the window must call `Session.window` again, to have
+            the next one fetched or handed over.
+    """
+
+    __slots__ = ("columns", "mark", "start", "stop")
+
+    def __init__(self, start: int, columns: dict[str, list[float]]) -> None:
+        self.start = start
+        self.stop = start + len(next(iter(columns.values())))
+        self.columns = columns
+        self.mark = self.stop - start
+
+    def __contains__(self, step: int) -> bool:
+        return self.start <= step < self.stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an answer must agree with.
+
+    Attributes:
+        attempt: of the session.
+        series: names, in the session's order.
+        start: the step asked for; None when no window was.
+        count: the most steps that may come.
+        lr_bounds: learning rates outside are refused.
+    """
+
+    attempt: int
+    series: tuple[str, ...]
+    start: int | None = None
+    count: int = 0
+    lr_bounds: tuple[float, float] = (0.0, math.inf)
+
+    @property
+    def max_bytes(self) -> int:
+        """The largest answer that can be right."""
+        return MAX_HEADER + _DOUBLE * len(self.series) * self.count
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a sync brought."""
+
+    horizon: int
+    revision: int
+    max_lookahead: int | None
+    window: Window | None
+
+
+def decode(content: bytes, expected: Expected) -> Answer:
+    """Read one answer to a sync.
+
+    Raises:
+        InvalidAnswerError: it is malformed, or is not what was asked for.
+    """
+    line, _, block = content.partition(b"\n")
+    header = _header(line)
+    attempt = _natural(header, "attempt")
+    if attempt != expected.attempt:
+        raise _refusal(f"attempt {attempt}, not {expected.attempt}")
+    lookahead = header.get("max_lookahead")
+    return Answer(
+        horizon=_natural(header, "horizon"),
+        revision=_natural(header, "revision"),
+        max_lookahead=None if lookahead is None else _natural(header, "max_lookahead"),
+        window=None if expected.start is None else _window(header, block, expected),
+    )
+
+
+def _header(line: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _refusal(f"no JSON in its first line ({error})") from error
+    if not isinstance(header, dict):
+        raise _refusal("no JSON object in its first line")
+    return header
+
+
+def _natural(header: dict[str, Any], key: str) -> int:
+    value = header.get(key)
+    if type(value) is not int or value < 0:
+        raise _refusal(f"{key} {value!r}, not a count")
+    return value
+
+
+def _window(header: dict[str, Any], block: bytes, expected: Expected) -> Window:
+    count = _natural(header, "count")
+    if _natural(header, "start") != expected.start:
+        raise _refusal(f"start {header['start']}, not {expected.start}")
+    if header.get("series") != list(expected.series):
+        raise _refusal(f"series {header.get('series')!r}, not {list(expected.series)}")
+    if not 1 <= count <= expected.count:
+        raise _refusal(f"{count} steps, not 1 to {expected.count}")
+    width = _DOUBLE * count
+    if len(block) != width * len(expected.series):
+        raise _refusal(f"{len(block)} bytes, not {width * len(expected.series)}")
+    columns = {
+        name: _column(name, block[at * width : (at + 1) * width], expected)
+        for at, name in enumerate(expected.series)
+    }
+    assert expected.start is not None  # noqa: S101 - the caller's branch, for the type checker
+    return Window(expected.start, columns)
+
+
+def _column(name: str, block: bytes, expected: Expected) -> list[float]:
+    doubles = array("d", block)
+    if sys.byteorder == "big":
+        doubles.byteswap()
+    values = doubles.tolist()
+    low, high = _bounds(name, expected)
+    # The sum is finite only when every value is (or by overflow not, hence the second look): it
+    # costs a tenth of testing each, and NaN would slip through min and max.
+    if not math.isfinite(sum(values)) and not all(map(math.isfinite, values)):
+        raise _refusal(f"a value of {name} that is not finite")
+    if min(values) < low or max(values) > high:
+        raise _refusal(
+            f"{name} from {min(values):g} to {max(values):g}, outside [{low:g}, {high:g}]"
+        )
+    return values
+
+
+def _bounds(name: str, expected: Expected) -> tuple[float, float]:
+    channel = name.rpartition(".")[2]
+    if channel == "lr":
+        return expected.lr_bounds
+    return (0.0, 1.0) if channel == "momentum" else (0.0, math.inf)
+
+
+def _refusal(found: str) -> InvalidAnswerError:
+    return InvalidAnswerError(
+        f"the server's window was refused, nothing of it was used: it has {found}. Check the "
+        "session's values on the server, then run again"
+    )

@@ -1,0 +1,347 @@
+"""`RemoteLR`: a torch scheduler whose learning rates come from a Pacesetter session.
+
+The only module that imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from pacesetter._client import Client
+from pacesetter._errors import (
+    GroupError,
+    LRMismatchError,
+    StateMismatchError,
+    UnsupportedSchedulerError,
+)
+from pacesetter._from_torch import convert
+from pacesetter._groups import Columns, ParamGroup, Put, groups_of, holds, is_tensor, match, writers
+from pacesetter._reports import Scalar
+from pacesetter._session import Session
+from pacesetter._window import Window
+
+__all__ = ["RemoteLR", "groups_of"]
+
+
+class RemoteLR(LRScheduler):
+    """Drives an optimizer's learning rates by a session, in place of a torch scheduler.
+
+    ```python
+    scheduler = RemoteLR(optimizer, client.session("vit-run-42"))
+    for batch in loader:
+        train(batch)
+        optimizer.step()
+        scheduler.step()
+    ```
+
+    `step(metric)` reports the metric for the step just done and then advances, so the loop written
+    for `ReduceLROnPlateau` works unchanged. Momentum goes to `momentum` or `betas[0]`, weight decay
+    to `weight_decay`, where the session drives them. The optimizer is never patched.
+
+    Args:
+        optimizer: what to drive.
+        session: where the values come from.
+        groups: the session group of each param group. By default by `group["name"]` where all param
+            groups have one, else by order.
+        metric: the name under which `step(value)` reports; by default the one that the session's
+            controllers watch.
+        verify: check at every window's edge that the optimizer holds what was written, and raise
+            `LRMismatchError` if not: two writers mean that nobody knows the learning rate.
+
+    Raises:
+        GroupError: optimizer and session do not fit.
+        ServerUnavailableError: from here and from `step()`, when values are missing and the server
+            stays away; the position is unchanged, so `step()` may be called again.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        session: Session,
+        *,
+        groups: Sequence[str] | None = None,
+        metric: str | None = None,
+        verify: bool = True,
+    ) -> None:
+        # LRScheduler.__init__ is left out on purpose: it patches optimizer.step.
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"{type(optimizer).__name__} is not an Optimizer: pass the optimizer")
+        if not isinstance(session, Session):
+            raise TypeError(
+                f"{type(session).__name__} is not a Session: pass Client().session(name)"
+            )
+        self.optimizer = optimizer
+        self.session = session
+        self._names = match(optimizer.param_groups, session.groups, groups)
+        self._metric = metric or _only(session.info.metrics)
+        self._verify = verify
+        self._extra_steps = 0
+        self._forget(session.info.start_step)
+        self._seek(self.last_epoch)
+        for group, base in zip(optimizer.param_groups, self._bases(), strict=True):
+            group.setdefault("initial_lr", base)
+        self.base_lrs = [float(group["initial_lr"]) for group in optimizer.param_groups]
+
+    @classmethod
+    def from_torch(
+        cls,
+        scheduler: LRScheduler,
+        session: str,
+        *,
+        client: Client | None = None,
+        metric: str = "metric",
+        **spec: Any,  # noqa: ANN401 - Client.create_session's keywords, typed there
+    ) -> RemoteLR:
+        """Create (or reopen) a session with the law of a torch scheduler, and drive by it.
+
+        ```python
+        scheduler = RemoteLR.from_torch(OneCycleLR(optimizer, 0.1, total_steps=1000), "run-1")
+        ```
+
+        The torch scheduler is not to be stepped any more. `CosineAnnealingLR` is held at its
+        minimum after `T_max`, where torch's would rise again. torch's recursive forms and these
+        closed ones agree to about 1e-12.
+
+        Args:
+            scheduler: one of StepLR, MultiStepLR, ConstantLR, LinearLR, ExponentialLR,
+                PolynomialLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR,
+                SWALR, ReduceLROnPlateau, or a SequentialLR or ChainedScheduler of them. One that
+                has been stepped is continued where it is.
+            session: the name of the session.
+            client: the connection; by default a new `Client()`.
+            metric: the name under which `step(value)` reports, for ReduceLROnPlateau.
+            **spec: more of `Client.create_session`'s keywords, for instance `labels`.
+
+        Raises:
+            UnsupportedSchedulerError: its law cannot be written down as data.
+            ConflictError: the name is taken by a session of another description.
+        """
+        optimizer = scheduler.optimizer
+        described = convert(scheduler, optimizer.param_groups, metric)
+        opened = (client or Client()).create_session(session, **{**described, **spec})
+        return cls(optimizer, opened)
+
+    # The position is `_start + _index`; at `_mark` the window wants to be asked for again.
+    _start: int
+    _index: int
+    _mark: int
+    # How to write a step: one column for all, a row for each step, or puts for each param group.
+    _shared: Sequence[float] | None
+    _rows: list[tuple[float, ...]] | None
+    _puts: list[list[tuple[Put, Sequence[float]]]]
+    _window: Window | None
+    _held: list[ParamGroup] | None  # the list that was written to
+
+    # -- the step --------------------------------------------------------------------------------
+
+    def step(self, metrics: Scalar | None = None) -> None:
+        """Advance by one step and write its values to the optimizer.
+
+        Args:
+            metrics: reported first, for the step just done.
+        """
+        if metrics is not None:
+            self._report(metrics)
+        index = self._index + 1
+        groups = self.optimizer.param_groups
+        if index >= self._mark or groups is not self._held:  # load_state_dict replaces the list
+            self._turn(index)
+            return
+        self._index = index
+        if self._shared is not None:
+            value = self._shared[index]
+            for group in groups:
+                group["lr"] = value
+        elif self._rows is not None:
+            for group, value in zip(groups, self._rows[index]):  # noqa: B905 - counted at the edge
+                group["lr"] = value
+        else:
+            self._write(groups, index)
+
+    def _write(self, groups: Sequence[ParamGroup], index: int) -> None:
+        for group, puts in zip(groups, self._puts):  # noqa: B905 - counted at the edge
+            for put, column in puts:
+                put(group, column[index])
+
+    def _report(self, value: Scalar) -> None:
+        if self._metric is None:
+            raise TypeError(
+                f"step({value!r}): session {self.session.name} has no controller, or several "
+                "metrics, so the value has no name: pass metric= to RemoteLR, or call step() "
+                "(an epoch is not accepted)"
+            )
+        self.session.report(self.last_epoch, **{self._metric: value})
+
+    def _turn(self, index: int) -> None:
+        """Take a step at which the window says to stop and look around."""
+        if self._verify:
+            self._check()
+        self._seek(self._start + index)
+
+    def _seek(self, step: int) -> None:
+        """Go to a step and write its values; on an error nothing has changed."""
+        window = self.session.window(step)
+        groups = self.optimizer.param_groups
+        if len(groups) != len(self._names):
+            raise GroupError(
+                f"the optimizer has {len(groups)} param groups now, it had {len(self._names)}: "
+                "build RemoteLR again after adding groups"
+            )
+        self._enter(window, groups)
+        self._index = step - window.start
+        self._write(groups, self._index)
+
+    def _enter(self, window: Window, groups: list[ParamGroup]) -> None:
+        """Find out how to write the optimizer, once for a whole window."""
+        self._puts = [
+            writers(group, name, window.columns)
+            for group, name in zip(groups, self._names, strict=True)
+        ]
+        self._start = window.start
+        self._mark = window.mark
+        plain = all(len(puts) == 1 for puts in self._puts) and not any(
+            is_tensor(group["lr"]) for group in groups
+        )
+        columns = [puts[0][1] for puts in self._puts]
+        one = all(column is columns[0] for column in columns)
+        self._shared = columns[0] if plain and one else None
+        if not plain or self._shared is not None:
+            self._rows = None
+        elif window is not self._window or self._rows is None:
+            self._rows = list(zip(*columns, strict=True))
+        self._window = window
+        self._held = groups
+
+    def _check(self) -> None:
+        """See that the optimizer holds what was written to it."""
+        groups = self.optimizer.param_groups
+        if groups is not self._held or self._window is None:
+            return  # a checkpoint was loaded since: its values are its own affair
+        for at, (group, wanted) in enumerate(zip(groups, self._last_lr, strict=False)):
+            if not holds(group, wanted):
+                raise LRMismatchError(
+                    f"param group {at} has the learning rate {group['lr']}, and {wanted!r} was "
+                    f"written for step {self.last_epoch}: something else writes it. Remove the "
+                    "other scheduler, or change the rate on the server, or pass verify=False"
+                )
+
+    # -- what torch and its users read -----------------------------------------------------------
+
+    @property
+    def last_epoch(self) -> int:
+        """The current step, by torch's name for it."""
+        return self._start + self._index
+
+    @last_epoch.setter
+    def last_epoch(self, step: int) -> None:
+        # As with torch: the position moves at once, the optimizer follows at the next step().
+        self._forget(step)
+
+    @property
+    def _step_count(self) -> int:
+        return self.last_epoch + 1 + self._extra_steps
+
+    @_step_count.setter
+    def _step_count(self, count: int) -> None:
+        # Accelerate counts steps here that gradient accumulation has skipped.
+        self._extra_steps = count - self.last_epoch - 1
+
+    @property
+    def _last_lr(self) -> list[float]:  # type: ignore[override]
+        columns = self._columns()
+        return [_column(columns, name)[self._index] for name in self._names]
+
+    def get_last_lr(self) -> list[float]:  # type: ignore[override]
+        """The learning rates of the current step, one for each param group."""
+        return self._last_lr
+
+    def get_lr(self) -> list[float]:  # type: ignore[override]
+        """The same as `get_last_lr()`."""
+        return self._last_lr
+
+    def _initial_step(self) -> None:
+        raise UnsupportedSchedulerError(
+            "RemoteLR cannot be a part of SequentialLR: make the whole sequence a session, with "
+            "RemoteLR.from_torch or the schedule kind `sequence`"
+        )
+
+    _update_lr = _initial_step  # type: ignore[assignment]
+
+    # -- checkpoints and copies ------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, as plain types that `torch.load(weights_only=True)` reads."""
+        return {
+            "session": self.session.name,
+            "attempt": self.session.attempt,
+            "revision": self.session.revision,
+            "last_epoch": self.last_epoch,
+            "_step_count": self._step_count,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to a checkpoint's step and write that step's values to the optimizer.
+
+        The state of a torch scheduler is accepted too: its step is taken over.
+
+        Raises:
+            StateMismatchError: it belongs to another session, or has no step.
+        """
+        name = state_dict.get("session", self.session.name)
+        step = state_dict.get("last_epoch")
+        if name != self.session.name:
+            raise StateMismatchError(
+                f"the checkpoint belongs to session {name}, this is {self.session.name}: open that "
+                'one, or set state["session"] to continue in this one'
+            )
+        if not isinstance(step, int) or step < 0:
+            raise StateMismatchError(
+                f"the checkpoint has last_epoch={step!r}: load a scheduler's state_dict"
+            )
+        self._seek(step)
+        self._step_count = int(state_dict.get("_step_count", step + 1))
+
+    def __getstate__(self) -> dict[str, Any]:
+        forgotten: dict[str, Any] = {
+            "_window": None,
+            "_puts": [],
+            "_rows": None,
+            "_shared": None,
+            "_held": None,
+        }
+        position = {"_start": self.last_epoch, "_index": 0, "_mark": 0}
+        return {**self.__dict__, **forgotten, **position}
+
+    # -- small parts -----------------------------------------------------------------------------
+
+    def _forget(self, step: int) -> None:
+        """Be at a step without knowing its values: the next step looks them up."""
+        self._start, self._index, self._mark = step, 0, 0
+        self._window = self._shared = self._rows = self._held = None
+        self._puts = []
+
+    def _columns(self) -> Columns:
+        if self._window is None:
+            step = self.last_epoch
+            self._window = self.session.window(step)
+            self._start, self._index = self._window.start, step - self._window.start
+        return self._window.columns
+
+    def _bases(self) -> list[float]:
+        info = self.session.info
+        bases = [info.base_lr(name or None) for name in self._names]
+        return [
+            rate if base is None else base for base, rate in zip(bases, self._last_lr, strict=True)
+        ]
+
+
+def _only(metrics: Sequence[str]) -> str | None:
+    return metrics[0] if len(metrics) == 1 else None
+
+
+def _column(columns: Columns, name: str) -> Sequence[float]:
+    return columns[f"{name}.lr" if name else "lr"]

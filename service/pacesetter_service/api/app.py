@@ -1,0 +1,80 @@
+"""The ASGI application: routes, the gate in front of them, and errors as problems."""
+
+import re
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pacesetter_service import __version__
+from pacesetter_service.api import (
+    actions,
+    health,
+    problems,
+    schedules,
+    sessions,
+    templates,
+    values,
+)
+from pacesetter_service.api.context import Context
+from pacesetter_service.api.gate import Gate
+from pacesetter_service.api.openapi import completed
+from pacesetter_service.api.sync import SyncEndpoint
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.core.templates import TemplateUse
+from pacesetter_service.ledger import Ledger
+from pacesetter_service.storage.store import Store
+
+DESCRIPTION = (
+    "Pacesetter owns the learning rates of running trainings. Create a session with a schedule, "
+    "ask for its values at each step, report metrics; every value handed out is final."
+)
+
+
+_SYNC_PATH = re.compile(r"/v1/sessions/(?P<name>[^/]+)/sync")
+
+
+class App(FastAPI):
+    """FastAPI, with the hot endpoint in front of it and described beside the typed ones."""
+
+    hot: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take the hot call past the framework, whose layers cost as much as all of its answer."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            match = _SYNC_PATH.fullmatch(scope["path"])
+            if match is not None:
+                scope["path_params"] = match.groupdict()
+                await self.hot(scope, receive, send)
+                return
+        await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """Give the OpenAPI document, made once."""
+        if self.openapi_schema is None:
+            self.openapi_schema = completed(super().openapi(), SessionSpec, TemplateUse)
+        return self.openapi_schema
+
+
+def create_app(store: Store, ledger: Ledger, *, max_body_size: int = 1_048_576) -> FastAPI:
+    """Build the application around a store and a running ledger."""
+    app = App(title="Pacesetter", version=__version__, description=DESCRIPTION)
+    app.state.context = Context(store, ledger)
+    sync = SyncEndpoint(ledger, store)
+    app.hot = Gate(sync, max_body_size)
+    # In the table too, for the answers to what is not a POST.
+    app.router.routes.insert(0, Route("/v1/sessions/{name}/sync", sync, methods=["POST"]))
+    routers: list[APIRouter] = [
+        sessions.router,
+        values.router,
+        actions.router,
+        schedules.router,
+        templates.router,
+        health.router,
+    ]
+    for router in routers:
+        app.include_router(router)
+    app.add_middleware(Gate, max_body_size=max_body_size)
+    problems.install(app)
+    return app

@@ -1,0 +1,181 @@
+"""The one hot call: reports in, window out, in one round trip.
+
+A plain ASGI endpoint with its own parsing: this is asked for at every window of every trainer, and
+through the framework's typed routes it would cost several times as much.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+    with_config,
+)
+from pydantic_core import PydanticCustomError, to_json
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from typing_extensions import TypedDict
+
+from pacesetter_service.api import problems, wire
+from pacesetter_service.core.commands import Reading, Report, Seal
+from pacesetter_service.core.controllers.base import MetricName
+from pacesetter_service.core.decide import is_sealed, seal_end
+from pacesetter_service.core.errors import PacesetterError
+from pacesetter_service.core.model import Count, OneOf, Real, Step
+from pacesetter_service.ledger import Change, Entry, Ledger
+from pacesetter_service.storage.store import Store
+
+MAX_READINGS = 10_000
+"""The most metric values in one call."""
+
+MetricValue = Annotated[
+    Real | Literal["nan", "inf", "-inf"],
+    OneOf('Input should be a finite number, or one of the strings "nan", "inf" and "-inf"'),
+]
+"""A metric; what is no JSON number is spelt out, because a NaN loss is news and not an error."""
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@with_config(_Wire.model_config)
+class ReportIn(TypedDict):
+    """The metrics that one rank measured at one step; a plain dict, as there are many in a call."""
+
+    step: Step
+    metrics: Annotated[dict[MetricName, MetricValue], Field(min_length=1, max_length=256)]
+
+
+class Want(_Wire):
+    """A wish for the values of `count` steps from `start` on."""
+
+    start: Step
+    count: Count
+
+
+class SyncRequest(_Wire):
+    """Reports, and a wish for a window or for one step; every field is optional."""
+
+    attempt: Count | None = None
+    rank: Step = 0
+    reports: Annotated[tuple[ReportIn, ...], Field(max_length=MAX_READINGS)] = ()
+    want: Want | None = None
+    step: Step | None = None
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> Self:
+        if self.want is not None and self.step is not None:
+            raise PydanticCustomError(
+                "two_wishes", "Give `step` for one value or `want` for a window, not both"
+            )
+        return self
+
+    def readings(self) -> tuple[Reading, ...]:
+        """Give the reported values one by one."""
+        return tuple(
+            Reading(self.rank, report["step"], metric, float(value))
+            for report in self.reports
+            for metric, value in report["metrics"].items()
+        )
+
+    def seal(self) -> Seal | None:
+        """Give the wish as a command."""
+        if self.want is not None:
+            return Seal(self.want.start, self.want.count, self.attempt)
+        if self.step is not None:
+            return Seal(self.step, 1, self.attempt)
+        return None
+
+
+class SyncEndpoint:
+    """ASGI endpoint of `POST /v1/sessions/{name}/sync`."""
+
+    def __init__(self, ledger: Ledger, store: Store) -> None:
+        self._ledger = ledger
+        self._store = store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one call."""
+        try:
+            body = await _body(receive)
+            request = SyncRequest.model_validate_json(body or b"{}")
+            response = await self._sync(scope, request)
+        except ValidationError as error:
+            response = problems.of_validation(error.errors(include_url=False))
+        except PacesetterError as error:
+            response = problems.of_error(error)
+        except HTTPException as error:
+            response = problems.of_http(error.status_code)
+        except Exception as error:
+            response = problems.of_unforeseen(error, scope["path"])
+        await response(scope, receive, send)
+
+    async def _sync(self, scope: Scope, request: SyncRequest) -> Response:
+        name, seal = scope["path_params"]["name"], request.seal()
+        entry = await self._applied(name, request.readings(), seal, request.attempt)
+        head: dict[str, Any] = _head(entry)
+        if seal is None:
+            return Response(to_json(head), media_type="application/json")
+        names = list(entry.stored.session.timelines)
+        end = min(seal_end(entry.stored.session, seal), entry.stored.session.horizon)
+        block = await self._window(entry, seal.start, end)
+        if request.step is not None:
+            values = dict(zip(names, block[:, 0].tolist(), strict=True))
+            return Response(
+                to_json({"step": request.step, **values, **head}), media_type="application/json"
+            )
+        head["start"] = seal.start
+        if _accepts_binary(scope):
+            content = wire.binary_window(head, names, block)
+            return Response(content, media_type=wire.WINDOW_MEDIA_TYPE)
+        head["series"] = wire.by_series(names, block)
+        return Response(to_json(head), media_type="application/json")
+
+    async def _applied(
+        self, name: str, readings: tuple[Reading, ...], seal: Seal | None, attempt: int | None
+    ) -> Entry:
+        """Give the session after the call; what is sealed already needs no writer."""
+        entry = self._ledger.peek(name)
+        if entry is None:
+            entry = await self._ledger.find(name)
+        nothing_new = seal is None or is_sealed(entry.stored.session, seal)
+        if nothing_new and not readings:
+            return entry
+        commands = (*((Report(readings, attempt),) if readings else ()), *((seal,) if seal else ()))
+        return (await self._ledger.submit(Change(name, commands))).entry
+
+    async def _window(self, entry: Entry, start: int, end: int) -> wire.Block:
+        if entry.tail.holds(start, end):
+            return entry.tail.window(start, end)
+        return await run_in_threadpool(self._store.sealed_between, entry.stored, start, end)
+
+
+async def _body(receive: Receive) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    while message.get("more_body", False):
+        message = await receive()
+        body += message.get("body", b"")
+    return body
+
+
+def _head(entry: Entry) -> dict[str, Any]:
+    session = entry.stored.session
+    return {
+        "attempt": session.attempt,
+        "horizon": session.horizon,
+        "revision": session.revision,
+        "notices": [],
+        "max_lookahead": session.spec.lookahead,
+    }
+
+
+def _accepts_binary(scope: Scope) -> bool:
+    wanted = wire.WINDOW_MEDIA_TYPE.encode()
+    return any(name == b"accept" and wanted in value for name, value in scope["headers"])

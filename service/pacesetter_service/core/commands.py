@@ -1,0 +1,52 @@
+"""What can be asked of a session. Commands are imperatives; `decide` may refuse them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from pacesetter_service.core.actions import Action
+
+
+class Reading(NamedTuple):
+    """One metric value that one rank measured at one step; it may be NaN or infinite."""
+
+    rank: int
+    step: int
+    metric: str
+    value: float
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        """What identifies the reading within its attempt: whatever repeats it changes nothing."""
+        return self.step, self.metric, self.rank
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Take these readings; `attempt` is whose they are, None for the running one."""
+
+    readings: tuple[Reading, ...]
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """Make the values of steps below `start + count` final, as far as the session allows."""
+
+    start: int
+    count: int
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Carry out an operator's action from the horizon on."""
+
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """Close the session for further commands."""
+
+
+Command = Report | Seal | Act | Archive

@@ -1,0 +1,133 @@
+"""What the core refuses, as one tree; the core has never heard of HTTP.
+
+PacesetterError
+├── SessionNotFoundError       no session of that name
+├── SessionExistsError         the name is taken by another spec
+├── SessionArchivedError       the session takes no more commands
+├── StaleAttemptError          the caller speaks for another attempt of the job
+├── StepOutOfRangeError        the step can not be sealed, read or reported on
+├── ScheduleNotFiniteError     the law leaves the range of learning rates
+├── TooManyReportsError        metrics pile up that no sealing has consumed
+├── UnknownKindError           no schedule kind of that name
+├── TemplateNotFoundError      no template of that name and version
+├── OverloadedError            the service has more work queued than it can take
+└── StorageUnavailableError    the database did not take or give the data
+
+Each message says what happened and ends in what to do next.
+"""
+
+from difflib import get_close_matches
+
+
+class PacesetterError(Exception):
+    """Root of all that the service refuses. Raise one of its children."""
+
+
+class SessionNotFoundError(PacesetterError):
+    """No session of that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"There is no session named {name!r}. Create it with POST /v1/sessions, "
+            "or list the ones that exist with GET /v1/sessions."
+        )
+
+
+class SessionExistsError(PacesetterError):
+    """The name is taken by a session with another spec."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"A session named {name!r} exists already, with another spec. "
+            f"Read it with GET /v1/sessions/{name}, or choose another name."
+        )
+
+
+class SessionArchivedError(PacesetterError):
+    """The session is archived: readable, but it takes no more commands."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Session {name!r} is archived and takes no more commands. "
+            "Its values can still be read; create a session under a new name to go on."
+        )
+
+
+class StaleAttemptError(PacesetterError):
+    """The caller speaks for an attempt that is not the running one."""
+
+    def __init__(self, asked: int, current: int) -> None:
+        super().__init__(
+            f"This call speaks for attempt {asked}, but attempt {current} is the running one. "
+            "Stop this process if the job was restarted elsewhere; it can still read."
+        )
+
+
+class StepOutOfRangeError(PacesetterError):
+    """A step that can not be sealed, read or reported on."""
+
+
+class ScheduleNotFiniteError(PacesetterError):
+    """The law gives something that is no learning rate: NaN, infinite or negative."""
+
+    def __init__(self, series: str, step: int, value: float) -> None:
+        super().__init__(
+            f"The schedule gives {value} for {series!r} at step {step}, which is no value to train "
+            "with, so nothing is sealed from there on. Preview the schedule over these steps and "
+            "create a session with parameters that keep it finite and not negative."
+        )
+        self.series = series
+        self.step = step
+
+
+class TooManyReportsError(PacesetterError):
+    """Metrics that a controller watches pile up, because no new step is asked for."""
+
+    def __init__(self, pending: int, limit: int) -> None:
+        super().__init__(
+            f"{pending} watched metric values wait for the next sealing; {limit} is the limit. "
+            "Ask for the next steps (`want`), or report the watched metric less often."
+        )
+
+
+class UnknownKindError(PacesetterError):
+    """No schedule kind of that name."""
+
+    def __init__(self, kind: str, known: list[str], advice: str | None = None) -> None:
+        near = get_close_matches(kind, known, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        super().__init__(
+            f"There is no schedule kind {kind!r}. "
+            + (f"{advice}. " if advice else hint)
+            + "GET /v1/schedules lists all of them."
+        )
+
+
+class TemplateNotFoundError(PacesetterError):
+    """No template of that name, or not in that version."""
+
+    def __init__(self, reference: str) -> None:
+        super().__init__(
+            f"There is no template {reference}. List the ones that exist with GET /v1/templates, "
+            "or publish it with POST /v1/templates."
+        )
+
+
+class OverloadedError(PacesetterError):
+    """More commands are queued than the service lets wait."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The service has too many commands waiting. Retry after the time in Retry-After; "
+            "repeating a call is harmless."
+        )
+
+
+class StorageUnavailableError(PacesetterError):
+    """The database did not take or give the data; nothing of the call was kept."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The database did not answer as it should ({reason}); nothing of this call was kept. "
+            "Retry; if it goes on, look at the disk and at the service's log."
+        )

@@ -1,0 +1,144 @@
+"""Lengths of time: in steps, or in a unit that the session's own numbers turn into steps.
+
+A spec keeps the lengths as they were written. `resolve` gives the same tree in steps, which is what
+is evaluated.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypeGuard, TypeVar
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic_core import PydanticCustomError
+
+from pacesetter_service.core.model import Count, Model, NonNegative, OneOf, Positive, Step
+
+M = TypeVar("M", bound=Model)
+
+
+class Duration(Model):
+    """A length in exactly one unit."""
+
+    epochs: NonNegative | None = None
+    samples: NonNegative | None = None
+    tokens: NonNegative | None = None
+    fraction: Annotated[NonNegative, Field(le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        if sum(getattr(self, unit) is not None for unit in type(self).model_fields) != 1:
+            raise PydanticCustomError("one_unit", "Name one unit")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {unit: length for unit, length in handler(self).items() if length is not None}
+
+
+_EXPECTED = (
+    'Input should be {number}, or a length such as {{"epochs": 5}}, {{"fraction": 0.1}} of'
+    ' total_steps, {{"samples": 1e6}} or {{"tokens": 1e9}}'
+)
+
+
+def _or_duration(number: str) -> OneOf:
+    return OneOf(_EXPECTED.format(number=number))
+
+
+# Within these bounds no step divided by a length overflows; the longest may outlast all steps.
+Span = Annotated[Positive, Field(ge=1e-6, le=1e18)]
+
+Length = Annotated[Span | Duration, _or_duration("a positive number of steps")]
+"""A stretch of time that may be a fraction of a step."""
+
+StepCount = Annotated[Count | Duration, _or_duration("a whole number of steps, at least 1")]
+"""A whole number of steps, at least one."""
+
+StepPoint = Annotated[Step | Duration, _or_duration("a whole number of steps")]
+"""A whole number of steps from the start; 0 is the start itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What a session knows about its own pace; None is not known."""
+
+    total_steps: int | None = None
+    steps_per_epoch: int | None = None
+    batch_size: int | None = None
+    tokens_per_step: int | None = None
+
+    def steps(self, length: Duration) -> int:
+        """Turn a length into steps, to the nearest whole one.
+
+        Raises:
+            PydanticCustomError: The session does not say what the unit comes to.
+        """
+        if length.epochs is not None:
+            return round(length.epochs * self._known("steps_per_epoch", "epochs"))
+        if length.samples is not None:
+            return round(length.samples / self._known("batch_size", "samples"))
+        if length.tokens is not None:
+            return round(length.tokens / self._known("tokens_per_step", "tokens"))
+        return round((length.fraction or 0.0) * self._known("total_steps", "a fraction"))
+
+    def _known(self, field: str, unit: str) -> int:
+        value: int | None = getattr(self, field)
+        if value is None:
+            raise PydanticCustomError(
+                "unknown_pace",
+                "A length in {unit} needs the session's {field}: give it beside the schedule",
+                {"unit": unit, "field": field},
+            )
+        return value
+
+
+def resolve(value: M, clock: Clock) -> M:
+    """Give a model with every length in it turned into steps; itself if there is none.
+
+    Raises:
+        PydanticCustomError: The session does not say what some unit comes to.
+        pydantic.ValidationError: A length comes to a number of steps that makes no sense there.
+    """
+    resolved: M = _resolve(value, clock)
+    return resolved
+
+
+def _resolve(value: Any, clock: Clock) -> Any:  # noqa: ANN401 - whatever stands in a model
+    if isinstance(value, Duration):
+        return clock.steps(value)
+    if isinstance(value, Model):
+        fields = {name: getattr(value, name) for name in type(value).model_fields}
+        steps = {name: _resolve(field, clock) for name, field in fields.items()}
+        if all(steps[name] is field for name, field in fields.items()):
+            return value
+        return type(value).model_validate(steps)
+    if isinstance(value, tuple):
+        parts = tuple(_resolve(part, clock) for part in value)
+        return value if all(a is b for a, b in zip(parts, value, strict=True)) else parts
+    if isinstance(value, Mapping):
+        members = {key: _resolve(member, clock) for key, member in value.items()}
+        return value if all(members[key] is value[key] for key in value) else members
+    return value
+
+
+def known(length: int | float | Duration | None) -> TypeGuard[float]:  # noqa: PYI041 - ints too
+    """Tell whether a length is a number of steps already."""
+    return not isinstance(length, Duration) and length is not None
+
+
+def steps_of(length: float | Duration) -> float:
+    """Give a length that must have been resolved."""
+    if isinstance(length, Duration):
+        raise UnresolvedLengthError
+    return length
+
+
+def whole(length: int | Duration) -> int:
+    """Give a whole number of steps that must have been resolved."""
+    if isinstance(length, Duration):
+        raise UnresolvedLengthError
+    return length
+
+
+class UnresolvedLengthError(ValueError):
+    """A law was evaluated before its lengths were turned into steps: a fault of ours."""

@@ -1,0 +1,36 @@
+"""Schedules: learning-rate laws as frozen data, evaluated in closed form over blocks of steps.
+
+Few primitives (`primitives`, `tables`, `expression`), eases and combinators (`combinators` of
+values, `clocks` of time, `warmup`, `noise`) carry all laws; a named kind (`named`) and a preset of
+another library (`presets`) only expand to a tree of those.
+"""
+
+from pacesetter_service.core.schedules import (
+    clocks,
+    combinators,
+    expression,
+    named,
+    noise,
+    presets,
+    primitives,
+    tables,
+    warmup,
+)
+from pacesetter_service.core.schedules.base import AnySchedule, Named, Schedule, Steps, Values
+
+__all__ = [
+    "AnySchedule",
+    "Named",
+    "Schedule",
+    "Steps",
+    "Values",
+    "clocks",
+    "combinators",
+    "expression",
+    "named",
+    "noise",
+    "presets",
+    "primitives",
+    "tables",
+    "warmup",
+]

@@ -1,0 +1,82 @@
+"""What a schedule is: data with a pure law.
+
+The rule of this package: the value at `t` depends on `t` and the base alone, never on having
+evaluated another step. So a window deep in a training costs what the first one costs, and
+evaluating in blocks gives the same bits as evaluating whole.
+"""
+
+from abc import abstractmethod
+from functools import cached_property
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacesetter_service.core.model import AnyOf, Level, Tagged
+
+Steps = NDArray[np.float64]
+"""Local times, one per wanted value; whole numbers unless a combinator rescaled the clock."""
+
+Values = NDArray[np.float64]
+
+Base = float | Values
+"""The base value: one number, or one for each step where a combinator lets it change."""
+
+
+class Schedule(Tagged, family="schedule"):
+    """A law `t -> value`; `base` is the group's own base value, in the same unit as the answer."""
+
+    formula: ClassVar[str]
+    """The law in one line, for the catalogue."""
+    source: ClassVar[str]
+    """Where the law comes from: a paper, or the library function that it equals."""
+    example: ClassVar[dict[str, Any]]
+    """Parameters of a complete and typical use; `kind` is added by the catalogue."""
+
+    @abstractmethod
+    def values(self, t: Steps, base: Base) -> Values:
+        """Evaluate the law.
+
+        Args:
+            t: Local times, float64, shape (n,); 0 is the schedule's first step.
+            base: What `"base"` stands for: a number, or an array of the shape of `t`.
+
+        Returns:
+            float64, shape (n,).
+        """
+
+    def channels(self) -> "dict[str, Schedule]":
+        """Give the law of each hyperparameter that this schedule drives; `lr` is always one."""
+        return {"lr": self}
+
+
+AnySchedule = Annotated[Schedule, AnyOf(Schedule)]
+
+
+class Named(Schedule):
+    """A schedule known by a name, which is nothing but a tree of primitives and combinators."""
+
+    @abstractmethod
+    def expand(self) -> Schedule:
+        """Give the tree that this name stands for."""
+
+    @cached_property
+    def expanded(self) -> Schedule:
+        """The tree, built once."""
+        return self.expand()
+
+    def values(self, t: Steps, base: Base) -> Values:  # noqa: D102 - as in Schedule
+        return self.expanded.values(t, base)
+
+    def channels(self) -> dict[str, Schedule]:  # noqa: D102 - as in Schedule
+        return self.expanded.channels()
+
+
+def level_value(level: Level, base: Base) -> Base:
+    """Resolve a level: the base itself, or the number it is."""
+    return base if level == "base" else level
+
+
+def at_steps(base: Base, chosen: NDArray[np.bool_]) -> Base:
+    """Give the base of some of the steps."""
+    return base[chosen] if isinstance(base, np.ndarray) else base

@@ -1,0 +1,31 @@
+"""The schedules that people know by name; each only says which tree it stands for."""
+
+from pacesetter_service.core.schedules.named import (
+    anneals,
+    around,
+    chebyshev,
+    cycles,
+    decays,
+    factors,
+    piecewise,
+    restarts,
+    roots,
+    searches,
+    stages,
+    warmed,
+)
+
+__all__ = [
+    "anneals",
+    "around",
+    "chebyshev",
+    "cycles",
+    "decays",
+    "factors",
+    "piecewise",
+    "restarts",
+    "roots",
+    "searches",
+    "stages",
+    "warmed",
+]

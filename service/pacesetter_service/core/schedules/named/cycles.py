@@ -1,0 +1,197 @@
+"""Cycles: schedules that go up and down, and may swing momentum against the learning rate."""
+
+from abc import abstractmethod
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from pacesetter_service.core.lengths import StepCount, known, whole
+from pacesetter_service.core.model import Flag, Fraction, Level, NonNegative, OneOf, Positive
+from pacesetter_service.core.schedules.base import Named, Schedule
+from pacesetter_service.core.schedules.clocks import Freeze, Part, Repeat, Sequence
+from pacesetter_service.core.schedules.combinators import Channels, Clamp, Relative
+from pacesetter_service.core.schedules.eases import Cosine, Ease, Linear
+from pacesetter_service.core.schedules.primitives import Ramp, TriangleWave
+
+Rate = Annotated[
+    Literal["base"] | NonNegative,
+    OneOf('Input should be a learning rate, not negative, or "base" for the base value'),
+]
+"""A learning rate, or `"base"`, the base value of its group."""
+
+
+class Cycling(Named):
+    """A schedule that may swing momentum against the learning rate."""
+
+    cycle_momentum: Flag = False
+    base_momentum: Fraction
+    max_momentum: Fraction
+
+    @abstractmethod
+    def law(self, low: Level, high: Level) -> Schedule:
+        """The law between two levels: `low` where the learning rate starts, `high` at its peak."""
+
+    def with_momentum(self, lr: Schedule) -> Schedule:
+        """Add the momentum channel if it was asked for; it starts high, where the rate is low."""
+        if not self.cycle_momentum:
+            return lr
+        momentum = self.law(self.max_momentum, self.base_momentum)
+        return Channels(laws={"lr": lr, "momentum": momentum})
+
+
+class Cyclic(Cycling):
+    """Between `base_lr` and `max_lr` in triangles, for ever.
+
+    `mode` is `triangular`, `triangular2` (each cycle half as high as the last), `exp_range` (the
+    height multiplied by `gamma` at every step) or `sawtooth` (up over `step_size_up` steps and back
+    at once; ignite's monotonic LinearCyclicalScheduler). For an envelope of your own put a triangle
+    from 0 into a `product` with an `expression`.
+    """
+
+    formula: ClassVar[str] = (
+        "base_lr + (max_lr - base_lr) * triangle(t) * envelope(t);"
+        " sawtooth: base_lr + (max_lr - base_lr) * (t mod step_size_up) / step_size_up"
+    )
+    source: ClassVar[str] = "torch.optim.lr_scheduler.CyclicLR; Smith 2015, arXiv:1506.01186"
+    example: ClassVar[dict[str, Any]] = {"base_lr": 0.001, "max_lr": 0.1, "step_size_up": 2000}
+
+    kind: Literal["cyclic"] = "cyclic"
+    base_lr: Rate
+    max_lr: Rate = "base"
+    step_size_up: StepCount = 2000
+    step_size_down: StepCount | None = None
+    mode: Literal["triangular", "triangular2", "exp_range", "sawtooth"] = "triangular"
+    gamma: NonNegative = 1.0
+    base_momentum: Fraction = 0.8
+    max_momentum: Fraction = 0.9
+
+    @model_validator(mode="after")
+    def _a_sawtooth_has_one_side(self) -> Self:
+        if self.mode == "sawtooth" and self.step_size_down is not None:
+            raise PydanticCustomError(
+                "no_way_down", "A sawtooth goes down at once; leave `step_size_down` out"
+            )
+        return self
+
+    def law(self, low: Level, high: Level) -> Schedule:  # noqa: D102
+        if self.mode == "sawtooth":
+            tooth = Ramp(start=low, end=high, steps=self.step_size_up)
+            return Repeat(schedule=tooth, period=self.step_size_up)
+        envelopes = {
+            "triangular": "constant",
+            "triangular2": "halving",
+            "exp_range": "exponential",
+        }
+        return TriangleWave.model_validate(
+            {
+                "start": low,
+                "peak": high,
+                "up": self.step_size_up,
+                "down": self.step_size_down or self.step_size_up,
+                "envelope": envelopes[self.mode],
+                "gamma": self.gamma,
+            }
+        )
+
+    def expand(self) -> Schedule:  # noqa: D102
+        return self.with_momentum(self.law(self.base_lr, self.max_lr))
+
+
+class OneCycle(Cycling):
+    """Up to `max_lr` and down to almost nothing, in two or three phases.
+
+    Starts at `max_lr / div_factor`, ends at step `total_steps - 1` with that divided by
+    `final_div_factor`, and holds it. With `end_at="total_steps"` the phases end a step later, at
+    `pct_start * total_steps` and `total_steps`, as those of fastai and optax do (whose defaults
+    differ, and fastai's final divisor is of `max_lr`). Three phases are symmetrical unless
+    `pct_final` says where the second one ends, as in optax.linear_onecycle_schedule.
+    """
+
+    formula: ClassVar[str] = (
+        "anneal(max_lr / div_factor, max_lr) until pct_start * total_steps - 1, then"
+        " anneal(max_lr, max_lr / div_factor / final_div_factor) until total_steps - 1;"
+        " three_phase comes back to max_lr / div_factor in between"
+    )
+    source: ClassVar[str] = (
+        "torch.optim.lr_scheduler.OneCycleLR, which goes negative or rises again at total_steps; "
+        "Smith and Topin 2017, arXiv:1708.07120"
+    )
+    example: ClassVar[dict[str, Any]] = {"max_lr": 0.1, "total_steps": 1000}
+
+    kind: Literal["one_cycle"] = "one_cycle"
+    max_lr: Rate = "base"
+    total_steps: StepCount
+    pct_start: Fraction = 0.3
+    anneal_strategy: Literal["cos", "linear"] = "cos"
+    base_momentum: Fraction = 0.85
+    max_momentum: Fraction = 0.95
+    div_factor: Positive = 25.0
+    final_div_factor: Positive = 1e4
+    three_phase: Flag = False
+    pct_final: Fraction | None = None
+    end_at: Literal["last_step", "total_steps"] = "last_step"
+
+    @model_validator(mode="after")
+    def _three_phases_for_pct_final(self) -> Self:
+        if self.pct_final is not None and not self.three_phase:
+            raise PydanticCustomError(
+                "no_third_phase", "`pct_final` is for three phases; set `three_phase` too"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_ascend(self) -> Self:
+        if not known(self.total_steps):
+            return self
+        ends = self._ends()
+        if any(b <= a for a, b in pairwise(ends)):
+            raise PydanticCustomError(
+                "phases_overlap",
+                "With these pct_start, total_steps and three_phase the phases end at steps {ends},"
+                " which do not ascend; lower pct_start or raise total_steps",
+                {"ends": ", ".join(f"{end:g}" for end in ends)},
+            )
+        return self
+
+    def _ends(self) -> list[float]:
+        """Where the phases end, as torch has it; fractions of a step are meant."""
+        total = whole(self.total_steps)
+        early = 1 if self.end_at == "last_step" else 0
+        back = [2 * self.pct_start * total - 2 * early] if self.three_phase else []
+        if self.pct_final is not None:
+            back = [self.pct_final * total - early]
+        return [self.pct_start * total - early, *back, float(total - early)]
+
+    def expand(self) -> Schedule:  # noqa: D102
+        if self.max_lr == "base":
+            return self.with_momentum(Relative(schedule=self._rate(1.0)))
+        return self.with_momentum(self._rate(self.max_lr))
+
+    def _rate(self, peak: float) -> Schedule:
+        initial = peak / self.div_factor
+        return self._phases(initial, peak, initial / self.final_div_factor)
+
+    def law(self, low: Level, high: Level) -> Schedule:  # noqa: D102
+        return self._phases(low, high, low)
+
+    def _phases(self, initial: Level, peak: Level, final: Level) -> Schedule:
+        back = [initial] if self.three_phase else []
+        levels = [initial, peak, *back, final]
+        ends = self._ends()
+        parts = [
+            Part(schedule=self._anneal(start, end), until=until)
+            for start, end, until in zip(levels, levels[1:], ends, strict=False)
+        ]
+        # torch's first phase is empty when it would end at step 0; its clock starts there anyway.
+        phases = Sequence(
+            parts=tuple(parts[1:] if ends[0] == 0 else parts),
+            clock="rescaled",
+            boundary="previous",
+        )
+        return Clamp(schedule=Freeze(schedule=phases, at=int(ends[-1])), min=0.0)
+
+    def _anneal(self, start: Level, end: Level) -> Schedule:
+        ease: Ease = Cosine() if self.anneal_strategy == "cos" else Linear()
+        return Ramp(start=start, end=end, steps=1, ease=ease, outside="extrapolate")

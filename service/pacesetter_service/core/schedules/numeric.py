@@ -1,0 +1,77 @@
+"""Arithmetic whose bits are part of our promises.
+
+NumPy's `power`, `exp`, `log` and `tanh` take another code path on each kind of CPU and differ there
+in the last place; the C library's, which Python and `float_power` call, do not. Laws must give
+torch's bits, and the same bits on every replica, so these go through the C library.
+"""
+
+import math
+import sys
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+LARGEST_EXPONENT = math.log(sys.float_info.max)
+"""Above it `exp` overflows."""
+
+
+def power_of(base: float, exponents: Floats) -> Floats:
+    """Give `base ** e` for each exponent, bit for bit as Python does; overflow gives infinity."""
+    return _power(base, exponents)
+
+
+def power_to(bases: Floats, exponent: float) -> Floats:
+    """Give `b ** exponent` for each base, none negative, bit for bit as Python does."""
+    if exponent == 1.0:
+        return bases
+    return _power(bases, exponent)
+
+
+def exp(x: Floats) -> Floats:
+    """Give `e ** x` for each number, bit for bit as Python does; overflow gives infinity."""
+    beyond = x > LARGEST_EXPONENT
+    values = _each(math.exp, np.where(beyond, 0.0, x))
+    values[beyond] = math.inf
+    return values
+
+
+def log(x: Floats) -> Floats:
+    """Give the natural logarithm of each number, bit for bit as Python does; NaN from 0 down."""
+    return _each(_log, x)
+
+
+def tanh(x: Floats) -> Floats:
+    """Give the hyperbolic tangent of each number, bit for bit as Python does."""
+    return _each(math.tanh, x)
+
+
+def power(bases: Floats, exponents: Floats) -> Floats:
+    """Give `b ** e` pair by pair, bit for bit as Python does; NaN where that is no real number."""
+    return _power(bases, exponents)
+
+
+def tan(x: Floats) -> Floats:
+    """Give the tangent of each number, bit for bit as Python does; NaN from infinity."""
+    return _each(_tan, x)
+
+
+def _each(function: Callable[[float], float], x: Floats) -> Floats:
+    return np.fromiter(map(function, x.tolist()), np.float64, x.size)
+
+
+def _log(x: float) -> float:
+    return math.log(x) if x > 0 else math.nan
+
+
+def _tan(x: float) -> float:
+    return math.tan(x) if math.isfinite(x) else math.nan
+
+
+def _power(bases: Floats | float, exponents: Floats | float) -> Floats:
+    """Raise to powers with the C library, which `float_power` calls where `power` does not."""
+    with np.errstate(all="ignore"):
+        powers: Floats = np.float_power(bases, exponents)
+    return powers

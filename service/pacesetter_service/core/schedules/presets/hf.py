@@ -1,0 +1,413 @@
+"""Presets of transformers: every `lr_scheduler_type`, with the parameters of `get_scheduler`.
+
+All but the polynomial one are factors of the base. The numbers of steps are the Trainer's: no
+warmup unless told. A warmup given as a ratio is rounded up by the Trainer, and to the nearest step
+here. Where transformers compares `min_lr` or `lr_end` with the learning rate, it takes the
+optimizer's default for all groups; here each group has its own floor right.
+"""
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from pacesetter_service.core.lengths import (
+    Duration,
+    Length,
+    StepCount,
+    StepPoint,
+    known,
+    steps_of,
+    whole,
+)
+from pacesetter_service.core.model import Level, NonNegative, Positive
+from pacesetter_service.core.schedules import eases
+from pacesetter_service.core.schedules.base import Named, Schedule
+from pacesetter_service.core.schedules.clocks import Part, Sequence, Shift, Stretch
+from pacesetter_service.core.schedules.combinators import Relative
+from pacesetter_service.core.schedules.primitives import Hold, PowerLaw, Ramp
+
+ELSEWHERE: dict[str, str] = {
+    "hf.reduce_lr_on_plateau": (
+        "reduce_lr_on_plateau follows a metric and not the steps: put a `plateau` among the"
+        " session's `controllers`, beside any schedule"
+    ),
+    "hf.greedy": (
+        "greedy follows a metric and not the steps, and there is no controller for it yet: the"
+        " controller `plateau` cuts on the same metric"
+    ),
+}
+"""Scheduler types that are no schedules here, and what to do instead."""
+
+DECAY_OF_INVERSE_SQRT = 10_000
+"""The timescale of an inverse square root with neither a timescale nor a warmup."""
+
+
+class OfTrainer(Named):
+    """What `get_scheduler` passes to schedules; not all of them use it."""
+
+    num_warmup_steps: StepPoint = 0
+    num_training_steps: StepCount | None = None
+
+
+class Decaying(OfTrainer):
+    """A warmup, and a decay until the end of the training.
+
+    A training no longer than its warmup has a decay of one step, as in transformers.
+    """
+
+    num_training_steps: StepCount
+
+    @property
+    def decay_steps(self) -> int:
+        """How long the decay lasts."""
+        return max(whole(self.num_training_steps) - whole(self.num_warmup_steps), 1)
+
+
+class Constant(OfTrainer):
+    """The base for ever.
+
+    As in transformers the numbers of steps are accepted and mean nothing: there is no warmup.
+    `hf.constant_with_warmup` has one.
+    """
+
+    formula: ClassVar[str] = "base"
+    source: ClassVar[str] = "transformers.get_constant_schedule"
+    example: ClassVar[dict[str, Any]] = {}
+
+    kind: Literal["hf.constant"] = "hf.constant"
+
+    def expand(self) -> Schedule:  # noqa: D102
+        return Hold()
+
+
+class ConstantWithWarmup(OfTrainer):
+    """A linear rise from 0 to the base, which is then held.
+
+    The first step uses 0, and the base comes at step `num_warmup_steps`.
+    """
+
+    formula: ClassVar[str] = "base * min(t / num_warmup_steps, 1)"
+    source: ClassVar[str] = "transformers.get_constant_schedule_with_warmup"
+    example: ClassVar[dict[str, Any]] = {"num_warmup_steps": 100}
+
+    kind: Literal["hf.constant_with_warmup"] = "hf.constant_with_warmup"
+
+    def expand(self) -> Schedule:  # noqa: D102
+        return _after_rise(self.num_warmup_steps, Hold())
+
+
+class Linear(Decaying):
+    """A linear rise from 0 to the base, and a line down to 0 at the end of the training.
+
+    The first step uses 0; from step `num_training_steps` on the value is 0.
+    """
+
+    formula: ClassVar[str] = (
+        "base * t / W for t < W, then base * max(0, (T - t) / (T - W)),"
+        " with W = num_warmup_steps, T = num_training_steps"
+    )
+    source: ClassVar[str] = "transformers.get_linear_schedule_with_warmup, the Trainer's default"
+    example: ClassVar[dict[str, Any]] = {"num_warmup_steps": 100, "num_training_steps": 1000}
+
+    kind: Literal["hf.linear"] = "hf.linear"
+
+    def expand(self) -> Schedule:  # noqa: D102
+        if whole(self.num_training_steps) <= whole(self.num_warmup_steps):
+            return _after_rise(self.num_warmup_steps, Hold(value=0.0))
+        line = eases.Reversed(ease=eases.Linear())
+        fall = Ramp(start=1.0, end=0.0, steps=self.decay_steps, ease=line)
+        return _after_rise(self.num_warmup_steps, Relative(schedule=fall))
+
+
+class Cosine(Decaying):
+    """A linear rise from 0 to the base, and cosine waves, by default half a wave down to 0.
+
+    As in transformers the wave goes on after `num_training_steps`: by default the value rises
+    again, and is back at the base a decay's length later.
+    """
+
+    formula: ClassVar[str] = (
+        "base * t / W for t < W, then"
+        " base * (1 + cos(2 * pi * num_cycles * (t - W) / (T - W))) / 2,"
+        " with W = num_warmup_steps, T = num_training_steps"
+    )
+    source: ClassVar[str] = "transformers.get_cosine_schedule_with_warmup"
+    example: ClassVar[dict[str, Any]] = {"num_warmup_steps": 100, "num_training_steps": 1000}
+
+    kind: Literal["hf.cosine"] = "hf.cosine"
+    num_cycles: Positive = 0.5
+
+    def expand(self) -> Schedule:  # noqa: D102
+        wave = eases.Cosine(waves=self.num_cycles)
+        return _after_rise(self.num_warmup_steps, _curve("base", 0.0, self.decay_steps, wave))
+
+
+class CosineWithRestarts(Decaying):
+    """A linear rise from 0 to the base, and `num_cycles` times half a cosine wave down to 0.
+
+    From step `num_training_steps` on the value is 0. As in transformers, where a restart comes to
+    a fraction just below a whole number of cycles (`num_cycles` 49), it comes one step late, after
+    one more value near 0.
+    """
+
+    formula: ClassVar[str] = (
+        "base * t / W for t < W, then base * (1 + cos(pi * (num_cycles * p mod 1))) / 2 for p < 1,"
+        " then 0, with p = (t - W) / (T - W), W = num_warmup_steps, T = num_training_steps"
+    )
+    source: ClassVar[str] = "transformers.get_cosine_with_hard_restarts_schedule_with_warmup"
+    example: ClassVar[dict[str, Any]] = {
+        "num_warmup_steps": 100,
+        "num_training_steps": 1000,
+        "num_cycles": 3,
+    }
+
+    kind: Literal["hf.cosine_with_restarts"] = "hf.cosine_with_restarts"
+    num_cycles: Positive = 1.0
+
+    def expand(self) -> Schedule:  # noqa: D102
+        teeth = eases.Teeth(ease=eases.Cosine(), count=self.num_cycles)
+        return _after_rise(self.num_warmup_steps, Ramp(end=0.0, steps=self.decay_steps, ease=teeth))
+
+
+class Polynomial(Decaying):
+    """A linear rise from 0 to the base, and a power of the remaining time down to `lr_end`.
+
+    `lr_end` is a learning rate and not a factor; transformers refuses one above the optimizer's.
+    A training no longer than its warmup, on which transformers may divide by zero, has `lr_end`
+    after it.
+    """
+
+    formula: ClassVar[str] = (
+        "base * t / W for t < W, then lr_end + (base - lr_end) * (1 - (t - W) / (T - W)) ** power"
+        " for t < T, then lr_end, with W = num_warmup_steps, T = num_training_steps"
+    )
+    source: ClassVar[str] = "transformers.get_polynomial_decay_schedule_with_warmup"
+    example: ClassVar[dict[str, Any]] = {
+        "num_warmup_steps": 100,
+        "num_training_steps": 1000,
+        "power": 2.0,
+    }
+
+    kind: Literal["hf.polynomial"] = "hf.polynomial"
+    lr_end: NonNegative = 1e-7
+    power: Positive = 1.0
+
+    def expand(self) -> Schedule:  # noqa: D102
+        if whole(self.num_training_steps) <= whole(self.num_warmup_steps):
+            return _after_rise(self.num_warmup_steps, Hold(value=self.lr_end))
+        ease = eases.Poly(power=self.power)
+        return _after_rise(
+            self.num_warmup_steps, Ramp(end=self.lr_end, steps=self.decay_steps, ease=ease)
+        )
+
+
+class InverseSqrt(OfTrainer):
+    """A linear rise from 0 to the base, which then falls with the square root of the time.
+
+    Without a `timescale` it is the warmup's length, or 10,000 without a warmup.
+    `num_training_steps` is accepted and means nothing, as in transformers.
+    """
+
+    formula: ClassVar[str] = (
+        "base * t / W for t < W, then base / sqrt((t - W + timescale) / timescale),"
+        " with W = num_warmup_steps"
+    )
+    source: ClassVar[str] = "transformers.get_inverse_sqrt_schedule"
+    example: ClassVar[dict[str, Any]] = {"num_warmup_steps": 100}
+
+    kind: Literal["hf.inverse_sqrt"] = "hf.inverse_sqrt"
+    timescale: Length | None = None
+
+    def expand(self) -> Schedule:  # noqa: D102
+        own = None if self.timescale is None else steps_of(self.timescale)
+        timescale = float(own or whole(self.num_warmup_steps) or DECAY_OF_INVERSE_SQRT)
+        return _after_rise(self.num_warmup_steps, PowerLaw(timescale=timescale, shift=timescale))
+
+
+class Floored(Decaying):
+    """Cosine waves that go down to `min_lr`, or to `min_lr_rate` times the base."""
+
+    num_cycles: Positive = 0.5
+    min_lr: NonNegative | None = None
+    min_lr_rate: NonNegative | None = None
+
+    @model_validator(mode="after")
+    def _one_floor(self) -> Self:
+        if (self.min_lr is None) == (self.min_lr_rate is None):
+            raise PydanticCustomError(
+                "one_floor", "Give either min_lr, a learning rate, or min_lr_rate, a factor"
+            )
+        return self
+
+    def wave(self) -> Schedule:
+        """Give the waves after the warmup, from their own step 0 on."""
+        ease = eases.Cosine(waves=self.num_cycles)
+        if self.min_lr is not None:
+            return _curve("base", self.min_lr, self.decay_steps, ease)
+        return Relative(schedule=_curve(1.0, self.min_lr_rate or 0.0, self.decay_steps, ease))
+
+
+class CosineWithMinLr(Floored):
+    """A linear rise from 0 to the base, and cosine waves, by default half a wave to a floor.
+
+    Either `min_lr` or `min_lr_rate` must be given. As in transformers the wave goes on after
+    `num_training_steps`: by default the value rises again.
+    """
+
+    formula: ClassVar[str] = (
+        "base * t / W for t < W, then"
+        " m + (base - m) * (1 + cos(2 * pi * num_cycles * (t - W) / (T - W))) / 2,"
+        " with m = min_lr or min_lr_rate * base, W = num_warmup_steps, T = num_training_steps"
+    )
+    source: ClassVar[str] = "transformers.get_cosine_with_min_lr_schedule_with_warmup"
+    example: ClassVar[dict[str, Any]] = {
+        "num_warmup_steps": 100,
+        "num_training_steps": 1000,
+        "min_lr_rate": 0.1,
+    }
+
+    kind: Literal["hf.cosine_with_min_lr"] = "hf.cosine_with_min_lr"
+
+    def expand(self) -> Schedule:  # noqa: D102
+        return _after_rise(self.num_warmup_steps, self.wave())
+
+
+class CosineWarmupWithMinLr(Floored):
+    """A rise to the base that does not start at 0, and cosine waves to a floor.
+
+    Without `warmup_lr_rate` the first step uses `base / num_warmup_steps`, with it that factor of
+    the base; either way the base comes one step earlier than in the other schedules, and so does
+    all that follows. Either `min_lr` or `min_lr_rate` must be given. As in transformers the wave
+    goes on after `num_training_steps`: by default the value rises again.
+    """
+
+    formula: ClassVar[str] = (
+        "base * (t + 1) / W, or base * (r + (1 - r) * t / (W - 1)) with r = warmup_lr_rate,"
+        " for t < W, then"
+        " m + (base - m) * (1 + cos(2 * pi * num_cycles * (t - W + 1) / (T - W))) / 2,"
+        " with m = min_lr or min_lr_rate * base, W = num_warmup_steps, T = num_training_steps"
+    )
+    source: ClassVar[str] = "transformers.get_cosine_with_min_lr_schedule_with_warmup_lr_rate"
+    example: ClassVar[dict[str, Any]] = {
+        "num_warmup_steps": 100,
+        "num_training_steps": 1000,
+        "min_lr_rate": 0.1,
+        "warmup_lr_rate": 0.01,
+    }
+
+    kind: Literal["hf.cosine_warmup_with_min_lr"] = "hf.cosine_warmup_with_min_lr"
+    warmup_lr_rate: NonNegative | None = None
+
+    def expand(self) -> Schedule:  # noqa: D102
+        wave = Shift(schedule=self.wave(), by=1)
+        return _after_rise(self.num_warmup_steps, wave, self._rise())
+
+    def _rise(self) -> Schedule:
+        steps = whole(self.num_warmup_steps)
+        if self.warmup_lr_rate is None:
+            return Shift(schedule=_line(0.0, max(steps, 1)), by=1)
+        return _line(self.warmup_lr_rate, max(steps - 1, 1))
+
+
+class WarmupStableDecay(OfTrainer):
+    """A rise to the base, a plateau there, and a decay to a floor, which is then held.
+
+    As in transformers the rise starts from the floor, `min_lr_ratio` times the base, too; and
+    `num_stable_steps` wins over `num_training_steps`, which is used to find it where it is missing.
+    transformers accepts a decay and a warmup that together are longer than the training, and jumps
+    into the decay; this refuses it.
+    """
+
+    formula: ClassVar[str] = (
+        "base * (m + (1 - m) * rise(t / W)) for t < W, then base for num_stable_steps,"
+        " then base * (m + (1 - m) * fall(s / num_decay_steps)), s the steps since then,"
+        " then base * m, with m = min_lr_ratio, W = num_warmup_steps"
+    )
+    source: ClassVar[str] = "transformers.get_wsd_schedule; Hu et al. 2024, arXiv:2404.06395"
+    example: ClassVar[dict[str, Any]] = {
+        "num_warmup_steps": 100,
+        "num_training_steps": 1000,
+        "num_decay_steps": 200,
+    }
+
+    kind: Literal["hf.warmup_stable_decay"] = "hf.warmup_stable_decay"
+    num_decay_steps: StepPoint
+    num_stable_steps: StepPoint | None = None
+    warmup_type: Literal["linear", "cosine", "1-sqrt"] = "linear"
+    decay_type: Literal["linear", "cosine", "1-sqrt"] = "cosine"
+    min_lr_ratio: NonNegative = 0.0
+    num_cycles: Positive = 0.5
+
+    @model_validator(mode="after")
+    def _time_for_all(self) -> Self:
+        if self.num_stable_steps is not None:
+            return self
+        if self.num_training_steps is None:
+            raise PydanticCustomError(
+                "no_length", "Say how long it is: give num_training_steps or num_stable_steps"
+            )
+        lengths = (self.num_training_steps, self.num_warmup_steps, self.num_decay_steps)
+        if all(map(known, lengths)) and self._stable_steps < 0:
+            raise PydanticCustomError(
+                "no_time_to_decay",
+                "A warmup of {warmup} and a decay of {decay} do not fit into {total} training"
+                " steps; shorten them",
+                dict(zip(("total", "warmup", "decay"), lengths, strict=True)),
+            )
+        return self
+
+    @property
+    def _stable_steps(self) -> int:
+        if self.num_stable_steps is not None:
+            return whole(self.num_stable_steps)
+        assert self.num_training_steps is not None  # noqa: S101 - the validator saw to it
+        used = whole(self.num_warmup_steps) + whole(self.num_decay_steps)
+        return whole(self.num_training_steps) - used
+
+    def expand(self) -> Schedule:  # noqa: D102
+        warmup, decay = whole(self.num_warmup_steps), whole(self.num_decay_steps)
+        phases = [
+            (_curve(self.min_lr_ratio, 1.0, max(warmup, 1), self._rising()), warmup),
+            (Hold(), self._stable_steps),
+            (_curve(1.0, self.min_lr_ratio, max(decay, 1), self._falling()), decay),
+        ]
+        parts = [Part(schedule=law, steps=steps) for law, steps in phases if steps > 0]
+        floor = Part(schedule=Hold(value=self.min_lr_ratio))
+        return Relative(schedule=Sequence(parts=(*parts, floor)))
+
+    def _rising(self) -> eases.Ease:
+        rising: dict[str, eases.Ease] = {
+            "linear": eases.Linear(),
+            "cosine": eases.Haversine(),
+            "1-sqrt": eases.Reversed(ease=eases.Power(power=0.5)),
+        }
+        return rising[self.warmup_type]
+
+    def _falling(self) -> eases.Ease:
+        falling: dict[str, eases.Ease] = {
+            "linear": eases.Poly(),
+            "cosine": eases.Cosine(waves=self.num_cycles),
+            "1-sqrt": eases.Power(power=0.5),
+        }
+        return falling[self.decay_type]
+
+
+def _curve(start: Level, end: Level, steps: int, ease: eases.Ease) -> Schedule:
+    """Give a ramp whose progress is divided first, as transformers does, and that has no end."""
+    way = Ramp(start=start, end=end, steps=1.0, ease=ease, outside="extrapolate")
+    return Stretch(schedule=way, ratio=float(steps))
+
+
+def _line(start: float, steps: int) -> Schedule:
+    """Give factors that rise to 1 in a straight line."""
+    return Ramp(start=start, end=1.0, steps=float(steps), outside="extrapolate")
+
+
+def _after_rise(warmup: int | Duration, law: Schedule, factors: Schedule | None = None) -> Schedule:
+    """Put a warmup before a law: factors of the base, by default in a straight line from 0."""
+    steps = whole(warmup)
+    if steps == 0:
+        return law
+    rise = Relative(schedule=factors or _line(0.0, steps))
+    return Sequence(parts=(Part(schedule=rise, steps=steps), Part(schedule=law)))

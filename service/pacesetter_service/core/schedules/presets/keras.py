@@ -1,0 +1,258 @@
+"""Presets of keras, by its own names, parameters and defaults.
+
+Their values are absolute, as in keras: the base is not used. keras computes in float32 and these in
+float64, so the two agree within a millionth. The `name` of a keras config is left out.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from pacesetter_service.core.lengths import Duration, Length, StepPoint, steps_of
+from pacesetter_service.core.model import Flag, NonNegative, Positive, Real
+from pacesetter_service.core.schedules.base import Named, Schedule
+from pacesetter_service.core.schedules.clocks import Part, Prolong, Repeat, Sequence
+from pacesetter_service.core.schedules.combinators import Product, Sum
+from pacesetter_service.core.schedules.eases import Cosine, Poly
+from pacesetter_service.core.schedules.primitives import Exponential, Hold, InverseTime, Ramp
+from pacesetter_service.core.schedules.tables import MAX_PIECES, PiecewiseConstant, ascending
+
+ELSEWHERE: dict[str, str] = {
+    "keras.ReduceLROnPlateau": (
+        "ReduceLROnPlateau follows a metric and not the steps: put a `plateau` among the session's"
+        " `controllers`, beside any schedule"
+    ),
+    "keras.LearningRateScheduler": (
+        "LearningRateScheduler's law is a Python function, which is no data: write the law as an"
+        " `expression`, or its values as a `table`"
+    ),
+}
+"""Callbacks that are no schedules here, and what to do instead."""
+
+
+class ExponentialDecay(Named):
+    """Multiply the initial rate by `decay_rate` every `decay_steps`, smoothly or in stairs."""
+
+    formula: ClassVar[str] = (
+        "initial_learning_rate * decay_rate ** (t / decay_steps), the exponent floored with"
+        " staircase"
+    )
+    source: ClassVar[str] = "keras.optimizers.schedules.ExponentialDecay"
+    example: ClassVar[dict[str, Any]] = {
+        "initial_learning_rate": 0.1,
+        "decay_steps": 1000,
+        "decay_rate": 0.96,
+    }
+
+    kind: Literal["keras.ExponentialDecay"] = "keras.ExponentialDecay"
+    initial_learning_rate: NonNegative
+    decay_steps: Length
+    decay_rate: NonNegative
+    staircase: Flag = False
+
+    def expand(self) -> Schedule:  # noqa: D102
+        factor = Exponential(gamma=self.decay_rate, per=self.decay_steps, staircase=self.staircase)
+        return Product(schedule=Hold(value=self.initial_learning_rate), factors=(factor,))
+
+
+class PiecewiseConstantDecay(Named):
+    """A rate for each piece between ascending boundaries; a boundary belongs to the piece before.
+
+    As in keras, a rate changes one step after its boundary: torch and optax change it there. The
+    rates are called `values` in keras, which may be written too; here they are `levels`. No
+    boundaries at all, on which keras raises, are one rate for ever.
+    """
+
+    formula: ClassVar[str] = "levels[number of boundaries < t]"
+    source: ClassVar[str] = "keras.optimizers.schedules.PiecewiseConstantDecay"
+    example: ClassVar[dict[str, Any]] = {
+        "boundaries": [1000, 1500],
+        "values": [0.1, 0.05, 0.01],
+    }
+
+    kind: Literal["keras.PiecewiseConstantDecay"] = "keras.PiecewiseConstantDecay"
+    boundaries: Annotated[tuple[StepPoint, ...], Field(max_length=MAX_PIECES)]
+    levels: Annotated[tuple[NonNegative, ...], Field(min_length=1, max_length=MAX_PIECES + 1)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_the_name_of_keras(cls, data: Any) -> Any:  # noqa: ANN401 - whatever a caller sent
+        # A field of that name would hide the method that every schedule has.
+        if isinstance(data, dict) and "values" in data and "levels" not in data:
+            return {"levels" if name == "values" else name: data[name] for name in data}
+        return data
+
+    @field_validator("boundaries")
+    @classmethod
+    def _ascending(cls, boundaries: tuple[int | Duration, ...]) -> tuple[int | Duration, ...]:
+        return ascending(boundaries)
+
+    @model_validator(mode="after")
+    def _one_level_a_piece(self) -> Self:
+        if len(self.levels) != len(self.boundaries) + 1:
+            raise PydanticCustomError(
+                "wrong_number_of_levels",
+                "{boundaries} boundaries make {pieces} pieces, but there are {levels} values;"
+                " give one value for each piece",
+                {
+                    "boundaries": len(self.boundaries),
+                    "pieces": len(self.boundaries) + 1,
+                    "levels": len(self.levels),
+                },
+            )
+        return self
+
+    def expand(self) -> Schedule:  # noqa: D102
+        return PiecewiseConstant(
+            boundaries=self.boundaries, levels=self.levels, boundary="previous"
+        )
+
+
+class PolynomialDecay(Named):
+    """A power of the remaining time, from the initial rate to `end_learning_rate`.
+
+    As in keras, the end is 0.0001 unless given. With `cycle` the horizon moves out by `decay_steps`
+    whenever it is passed: the rate comes to its end at each multiple and jumps up after it, less
+    high each time.
+    """
+
+    formula: ClassVar[str] = (
+        "end_learning_rate + (initial_learning_rate - end_learning_rate) * (1 - t / n) ** power,"
+        " n = decay_steps, or with cycle decay_steps * max(ceil(t / decay_steps), 1)"
+    )
+    source: ClassVar[str] = "keras.optimizers.schedules.PolynomialDecay"
+    example: ClassVar[dict[str, Any]] = {
+        "initial_learning_rate": 0.1,
+        "decay_steps": 1000,
+        "end_learning_rate": 0.01,
+        "power": 0.5,
+    }
+
+    kind: Literal["keras.PolynomialDecay"] = "keras.PolynomialDecay"
+    initial_learning_rate: NonNegative
+    decay_steps: Length
+    end_learning_rate: NonNegative = 0.0001
+    power: Positive = 1.0
+    cycle: Flag = False
+
+    def expand(self) -> Schedule:  # noqa: D102
+        steps = 1.0 if self.cycle else steps_of(self.decay_steps)
+        decay = Ramp(
+            start=self.initial_learning_rate,
+            end=self.end_learning_rate,
+            steps=steps,
+            ease=Poly(power=self.power),
+        )
+        return Prolong(schedule=decay, period=self.decay_steps) if self.cycle else decay
+
+
+class InverseTimeDecay(Named):
+    """Divide the initial rate by a growing number, smoothly or in stairs."""
+
+    formula: ClassVar[str] = (
+        "initial_learning_rate / (1 + decay_rate * t / decay_steps), t / decay_steps floored with"
+        " staircase"
+    )
+    source: ClassVar[str] = "keras.optimizers.schedules.InverseTimeDecay"
+    example: ClassVar[dict[str, Any]] = {
+        "initial_learning_rate": 0.1,
+        "decay_steps": 1000,
+        "decay_rate": 0.5,
+    }
+
+    kind: Literal["keras.InverseTimeDecay"] = "keras.InverseTimeDecay"
+    initial_learning_rate: NonNegative
+    decay_steps: Length
+    decay_rate: NonNegative
+    staircase: Flag = False
+
+    def expand(self) -> Schedule:  # noqa: D102
+        factor = InverseTime(rate=self.decay_rate, per=self.decay_steps, staircase=self.staircase)
+        return Product(schedule=Hold(value=self.initial_learning_rate), factors=(factor,))
+
+
+class CosineDecay(Named):
+    """Half a cosine wave down to a part `alpha` of where it starts, after an optional warmup.
+
+    With a `warmup_target` the rate first goes there in a straight line. As in keras, `decay_steps`
+    does not count the warmup, and without `warmup_steps` the decay starts at the target. A warmup
+    without a target, which keras leaves out without a word, is refused.
+    """
+
+    formula: ClassVar[str] = (
+        "initial_learning_rate + (warmup_target - initial_learning_rate) * t / warmup_steps for"
+        " t < warmup_steps, then start * (alpha + (1 - alpha) * (1 + cos(pi * u)) / 2) with"
+        " u = min((t - warmup_steps) / decay_steps, 1)"
+    )
+    source: ClassVar[str] = "keras.optimizers.schedules.CosineDecay; arXiv:1608.03983"
+    example: ClassVar[dict[str, Any]] = {
+        "initial_learning_rate": 0.0,
+        "decay_steps": 1000,
+        "warmup_target": 0.1,
+        "warmup_steps": 100,
+    }
+
+    kind: Literal["keras.CosineDecay"] = "keras.CosineDecay"
+    initial_learning_rate: NonNegative
+    decay_steps: Length
+    alpha: NonNegative = 0.0
+    warmup_target: NonNegative | None = None
+    warmup_steps: StepPoint = 0
+
+    @model_validator(mode="after")
+    def _some_target(self) -> Self:
+        if self.warmup_steps != 0 and self.warmup_target is None:
+            raise PydanticCustomError(
+                "no_target", "A warmup needs a warmup_target; give one, or leave warmup_steps out"
+            )
+        return self
+
+    def expand(self) -> Schedule:  # noqa: D102
+        initial, target = self.initial_learning_rate, self.warmup_target
+        start = initial if target is None else target
+        decay = Ramp(start=start, end=start * self.alpha, steps=self.decay_steps, ease=Cosine())
+        if self.warmup_steps == 0:
+            return decay
+        rise = Ramp(start=initial, end=start, steps=steps_of(self.warmup_steps))
+        parts = (Part(schedule=rise, steps=steps_of(self.warmup_steps)), Part(schedule=decay))
+        return Sequence(parts=parts)
+
+
+class CosineDecayRestarts(Named):
+    """Half a cosine wave down to a part `alpha` of the initial rate, again and again.
+
+    Cycle `i` is `first_decay_steps * t_mul ** i` long and, above the floor, `m_mul ** i` high: as
+    in keras, the floor does not shrink. keras finds the cycle with a float32 logarithm, which is
+    off at some restarts, with a `t_mul` of 7 at most of them, and makes their step with the end of
+    the cycle before; this does not.
+    """
+
+    formula: ClassVar[str] = (
+        "initial_learning_rate * (alpha + (1 - alpha) * m_mul ** i * (1 + cos(pi * u)) / 2),"
+        " u the part of cycle i that has passed"
+    )
+    source: ClassVar[str] = "keras.optimizers.schedules.CosineDecayRestarts; arXiv:1608.03983"
+    example: ClassVar[dict[str, Any]] = {
+        "initial_learning_rate": 0.1,
+        "first_decay_steps": 1000,
+        "m_mul": 0.8,
+    }
+
+    kind: Literal["keras.CosineDecayRestarts"] = "keras.CosineDecayRestarts"
+    initial_learning_rate: NonNegative
+    first_decay_steps: Length
+    t_mul: Annotated[Real, Field(ge=1)] = 2.0
+    m_mul: Positive = 1.0
+    alpha: Annotated[NonNegative, Field(le=1)] = 0.0
+
+    def expand(self) -> Schedule:  # noqa: D102
+        floor = self.initial_learning_rate * self.alpha
+        waves = Repeat(
+            schedule=Ramp(end=0.0, steps=self.first_decay_steps, ease=Cosine()),
+            period=self.first_decay_steps,
+            growth=self.t_mul,
+            peak_decay=self.m_mul,
+        )
+        height = Hold(value=self.initial_learning_rate * (1.0 - self.alpha))
+        return Sum(of=(Hold(value=floor), Product(schedule=height, factors=(waves,))))

@@ -1,0 +1,145 @@
+"""Laws that are written out: values for pieces, through knots, or for each step."""
+
+from functools import cached_property
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from pacesetter_service.core.lengths import Duration, StepPoint, steps_of
+from pacesetter_service.core.model import Level, Model, Real
+from pacesetter_service.core.schedules.base import (
+    Base,
+    Schedule,
+    Steps,
+    Values,
+    at_steps,
+    level_value,
+)
+from pacesetter_service.core.schedules.eases import AnyEase, Linear
+
+MAX_PIECES = 10_000
+"""The most boundaries or knots that a law may have."""
+
+MAX_TABLE = 100_000
+"""The most values that a table may have."""
+
+
+class PiecewiseConstant(Schedule):
+    """A value for each piece between ascending boundaries.
+
+    A boundary belongs to the next piece, unless `boundary="previous"`. One named twice makes a
+    piece of no length, whose value is never used.
+    """
+
+    formula: ClassVar[str] = "levels[number of boundaries <= t]; < t with boundary previous"
+    source: ClassVar[str] = (
+        "torch SequentialLR of constants; keras PiecewiseConstantDecay: previous"
+    )
+    example: ClassVar[dict[str, Any]] = {"boundaries": [30, 80], "levels": [0.1, 0.01, 0.001]}
+
+    kind: Literal["piecewise_constant"] = "piecewise_constant"
+    boundaries: Annotated[tuple[StepPoint, ...], Field(max_length=MAX_PIECES)]
+    levels: Annotated[tuple[Level, ...], Field(min_length=1, max_length=MAX_PIECES + 1)]
+    boundary: Literal["next", "previous"] = "next"
+
+    @field_validator("boundaries")
+    @classmethod
+    def _ascending(cls, boundaries: tuple[int | Duration, ...]) -> tuple[int | Duration, ...]:
+        return ascending(boundaries)
+
+    @model_validator(mode="after")
+    def _one_level_a_piece(self) -> Self:
+        if len(self.levels) != len(self.boundaries) + 1:
+            raise PydanticCustomError(
+                "wrong_number_of_levels",
+                "{boundaries} boundaries make {pieces} pieces, but there are {levels} levels;"
+                " give one level for each piece",
+                {
+                    "boundaries": len(self.boundaries),
+                    "pieces": len(self.boundaries) + 1,
+                    "levels": len(self.levels),
+                },
+            )
+        return self
+
+    def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
+        table = np.array([np.nan if level == "base" else level for level in self.levels])
+        side: Literal["left", "right"] = "right" if self.boundary == "next" else "left"
+        piece = np.searchsorted([steps_of(each) for each in self.boundaries], t, side=side)
+        values = table[piece]
+        return np.where(np.isnan(values), base, values)
+
+
+class Knot(Model):
+    """A value at a step."""
+
+    at: StepPoint
+    level: Level
+
+
+class Knots(Schedule):
+    """Through given values at given steps, in the shape of an ease between each two.
+
+    Before the first knot and after the last one their values are held. Two knots at one step are a
+    jump: from there on the later one counts.
+    """
+
+    formula: ClassVar[str] = "ease(level[i], level[i + 1]) between knots i and i + 1"
+    source: ClassVar[str] = "ignite PiecewiseLinear; optax.piecewise_interpolate_schedule"
+    example: ClassVar[dict[str, Any]] = {
+        "points": [{"at": 0, "level": 0.0}, {"at": 30, "level": 0.1}, {"at": 90, "level": 0.001}]
+    }
+
+    kind: Literal["knots"] = "knots"
+    points: Annotated[tuple[Knot, ...], Field(min_length=1, max_length=MAX_PIECES)]
+    ease: AnyEase = Linear()
+
+    @field_validator("points")
+    @classmethod
+    def _ascending(cls, points: tuple[Knot, ...]) -> tuple[Knot, ...]:
+        ascending(tuple(point.at for point in points))
+        return points
+
+    def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
+        places = np.array([steps_of(point.at) for point in self.points])
+        levels = [level_value(point.level, base) for point in self.points]
+        after = np.searchsorted(places, t, side="right")
+        values = np.empty(t.shape)
+        for index in np.unique(after):
+            here = after == index
+            if index in (0, len(places)):
+                values[here] = at_steps(levels[max(index - 1, 0)], here)
+                continue
+            start, end = at_steps(levels[index - 1], here), at_steps(levels[index], here)
+            begin, until = float(places[index - 1]), float(places[index])
+            values[here] = self.ease.between(start, end, t[here] - begin, until - begin)
+        return values
+
+
+class Table(Schedule):
+    """A value for each step, written out; the last one is held."""
+
+    formula: ClassVar[str] = "levels[min(floor(t), length - 1)]"
+    source: ClassVar[str] = "elementary; a realised curve, to be replayed"
+    example: ClassVar[dict[str, Any]] = {"levels": [0.1, 0.08, 0.05, 0.05, 0.01]}
+
+    kind: Literal["table"] = "table"
+    levels: Annotated[tuple[Real, ...], Field(min_length=1, max_length=MAX_TABLE)]
+
+    @cached_property
+    def _array(self) -> Values:
+        return np.array(self.levels)
+
+    def values(self, t: Steps, base: Base) -> Values:  # noqa: ARG002, D102 - a table has no base
+        return self._array[np.clip(np.floor(t), 0, len(self.levels) - 1).astype(np.int64)]
+
+
+def ascending(places: tuple[int | Duration, ...]) -> tuple[int | Duration, ...]:
+    """Refuse places that do not ascend; those in other units are compared once they are steps."""
+    steps = [place for place in places if not isinstance(place, Duration)]
+    if any(b < a for a, b in pairwise(steps)):
+        raise PydanticCustomError("not_ascending", "Sort these in ascending order")
+    return places

@@ -1,0 +1,198 @@
+"""What a user asks for when creating a session."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import Field, JsonValue, model_validator
+from pydantic_core import PydanticCustomError
+
+from pacesetter_service.core.controllers import AnyController
+from pacesetter_service.core.lengths import Clock, resolve
+from pacesetter_service.core.model import Count, Model, NonNegative, Step
+from pacesetter_service.core.schedules import AnySchedule, Schedule
+from pacesetter_service.core.schedules.named.decays import Constant
+
+MAX_NESTING = 32
+"""How deep schedules may stand in each other, counted in JSON objects and arrays."""
+
+MAX_NODES = 20_000
+"""The most JSON objects and arrays in one spec."""
+
+MAX_WINDOW = 65_536
+"""The most steps that one call can seal or read."""
+
+MAX_VALUES = 2**20
+"""The most values, over all series, that one call can seal, read or draw."""
+
+RESERVED_CHANNELS = {"step", "attempt", "horizon", "revision", "notices", "start", "series"}
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
+LabelValue = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Law(NamedTuple):
+    """A group's schedule, its base, and whether it is the group's own or the session's."""
+
+    group: str
+    schedule: Schedule
+    base: float
+    own: bool
+
+
+class Series(NamedTuple):
+    """One named output of a session, and the law that it starts with."""
+
+    name: str
+    group: str
+    channel: str
+    schedule: Schedule
+    base: float
+
+
+class GroupSpec(Model):
+    """A parameter group: its base learning rate and, if it differs, its schedule."""
+
+    base_lr: NonNegative
+    schedule: AnySchedule | None = None
+
+
+class Origin(Model):
+    """The template that a spec was made from, and what filled its holes."""
+
+    template: str
+    values: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class SessionSpec(Model):
+    """A session as its creator describes it; immutable from then on.
+
+    `base_lr` is for sessions without `groups`; a group without a schedule follows the session's.
+    `max_lookahead` is how many steps may be sealed ahead of the one asked for; with controllers and
+    nothing given it is 1, which is exact for a trainer that steps and reports in turn. The numbers
+    from `total_steps` to `tokens_per_step` say what lengths in other units come to.
+    """
+
+    name: Name
+    schedule: AnySchedule = Constant()
+    base_lr: NonNegative | None = None
+    groups: Annotated[dict[GroupName, GroupSpec], Field(min_length=1, max_length=1024)] | None = (
+        None
+    )
+    controllers: Annotated[tuple[AnyController, ...], Field(max_length=16)] = ()
+    ranks: Annotated[Count, Field(le=65_536)] = 1
+    max_lookahead: Annotated[Count, Field(le=MAX_WINDOW)] | None = None
+    total_steps: Count | None = None
+    steps_per_epoch: Count | None = None
+    batch_size: Count | None = None
+    tokens_per_step: Count | None = None
+    start_step: Step = 0
+    labels: Annotated[dict[LabelName, LabelValue], Field(max_length=32)] = Field(
+        default_factory=dict
+    )
+    origin: Origin | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _not_too_deep(cls, data: Any) -> Any:  # noqa: ANN401 - whatever a caller sent
+        refuse_unreadable(data)
+        return data
+
+    @model_validator(mode="after")
+    def _one_kind_of_base(self) -> Self:
+        if (self.base_lr is None) == (self.groups is None):
+            raise PydanticCustomError(
+                "base_lr_or_groups",
+                "Give `base_lr` for one learning rate, or `groups` with a base_lr each; not both",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _channels_have_their_own_names(self) -> Self:
+        for series in self.series():
+            if series.channel in RESERVED_CHANNELS:
+                raise PydanticCustomError(
+                    "reserved_channel",
+                    "A channel can not be called {channel}: answers use that word",
+                    {"channel": series.channel},
+                )
+        return self
+
+    def laws(self) -> Iterator[Law]:
+        """Give each group's schedule as it was written, with its lengths in steps."""
+        clock = Clock(self.total_steps, self.steps_per_epoch, self.batch_size, self.tokens_per_step)
+        shared = resolve(self.schedule, clock)
+        if self.groups is None:
+            assert self.base_lr is not None  # noqa: S101 - the validator saw to it
+            yield Law("", shared, self.base_lr, own=False)
+            return
+        for name, group in self.groups.items():
+            law = shared if group.schedule is None else resolve(group.schedule, clock)
+            yield Law(name, law, group.base_lr, own=group.schedule is not None)
+
+    def series(self) -> Iterator[Series]:
+        """Give the session's series, group by group, `lr` first in each."""
+        for law in self.laws():
+            yield from _series_of(law.group, law.schedule, law.base)
+
+    @property
+    def lookahead(self) -> int | None:
+        """How many steps past the one asked for may be sealed; None is no limit."""
+        if self.max_lookahead is None and self.controllers:
+            return 1
+        return self.max_lookahead
+
+
+def _series_of(group: str, schedule: Schedule, base: float) -> Iterator[Series]:
+    laws = schedule.channels()
+    for channel in sorted(laws, key=lambda name: (name != "lr", name)):
+        name = f"{group}.{channel}" if group else channel
+        yield Series(name, group, channel, laws[channel], base)
+
+
+def refuse_unreadable(data: object) -> None:
+    """Refuse JSON that no spec needs and that would cost more than it is worth to look into.
+
+    Raises:
+        PydanticCustomError: It is deeper than `MAX_NESTING` schedules could be, has more than
+            `MAX_NODES` objects and arrays, or has half of a surrogate pair in it.
+    """
+    nodes = 0
+    level: list[object] = [data]
+    for _ in range(3 * MAX_NESTING):
+        nodes += len(level)
+        if nodes > MAX_NODES:
+            raise PydanticCustomError(
+                "too_many_parts",
+                "There are more than {limit} objects and arrays here; share what groups share",
+                {"limit": MAX_NODES},
+            )
+        level = [child for node in level for child in _parts(node)]
+        if not level:
+            return
+    raise PydanticCustomError(
+        "too_deep",
+        "Schedules stand in each other more than {limit} deep; flatten the tree",
+        {"limit": MAX_NESTING},
+    )
+
+
+def _parts(node: object) -> list[object]:
+    """Give the objects and arrays that stand in one; texts are looked at on the way."""
+    children: Iterable[object] = ()
+    if isinstance(node, dict):
+        children = (*node.keys(), *node.values())
+    elif isinstance(node, list):
+        children = node
+    parts: list[object] = []
+    for child in children:
+        if isinstance(child, dict | list):
+            parts.append(child)
+        elif isinstance(child, str) and not child.isascii() and _SURROGATE.search(child):
+            raise PydanticCustomError("not_unicode", "Half of a surrogate pair is no text")
+    return parts

@@ -1,0 +1,59 @@
+"""The settings, as one frozen value; the only place that reads the environment.
+
+Each field is an environment variable with the prefix `PACESETTER_` and an option of
+`pacesetter serve` with the same name; an option wins over the environment.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Serve Pacesetter: the learning rates of running trainings, over HTTP."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PACESETTER_",
+        frozen=True,
+        cli_kebab_case=True,
+        cli_prog_name="pacesetter serve",
+        cli_hide_none_type=True,
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(
+        7070, description="Port to listen on; 0 takes a free one and prints it."
+    )
+    database_url: str = Field(
+        "sqlite:///pacesetter.db", description="Where the data is: a SQLite file."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least severe log lines to write."
+    )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="Log lines for people, or one JSON object each."
+    )
+    max_body_size: Annotated[int, Field(ge=1024)] = Field(
+        1_048_576, description="The largest request body, in bytes."
+    )
+    max_queued: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="Writes that may wait before further ones are answered 503."
+    )
+    max_cached_sessions: Annotated[int, Field(ge=1)] = Field(
+        10_000, description="Sessions that memory holds; others are read when asked for."
+    )
+    shutdown_timeout: Annotated[int, Field(ge=0)] = Field(
+        10, description="Seconds that open requests get to finish when the server stops."
+    )
+
+
+def read_settings(arguments: Sequence[str]) -> Settings:
+    """Read the options and, for what they do not name, the environment.
+
+    Raises:
+        SystemExit: An option is unknown or help was asked for.
+        pydantic.ValidationError: A value is out of its range.
+    """
+    return CliApp.run(Settings, cli_args=list(arguments))

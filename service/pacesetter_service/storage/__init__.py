@@ -1,0 +1,1 @@
+"""The store: sessions, their events, sealed values and readings, in SQL."""

@@ -1,0 +1,343 @@
+"""The store: what the ledger writes and reads; a write is one transaction, on disk on return."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from math import isnan, nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Executable, Table, func, insert, select, update
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from pacesetter_service.core.commands import Reading
+from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.core.events import Observed, Sealed
+from pacesetter_service.core.session import Session
+from pacesetter_service.core.templates import Published
+from pacesetter_service.storage import codec, engine, migrate
+from pacesetter_service.storage.schema import (
+    events,
+    labels,
+    measurements,
+    metrics,
+    readings,
+    sealed,
+    sessions,
+    templates,
+)
+
+Blocks = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A session as the database has it."""
+
+    id: int
+    session: Session
+    events: int
+    created_at: str
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one job wants written, for one session."""
+
+    stored: Stored
+    before: Session | None = None
+    log: list[codec.Logged] = field(default_factory=list)
+    sealed: list[Sealed] = field(default_factory=list)
+    readings: list[tuple[int, Reading]] = field(default_factory=list)
+    observed: list[tuple[int, int, Observed]] = field(default_factory=list)
+
+
+class Store:
+    """Sessions in SQL.
+
+    **Durability.** What `write` was given is on the disk when it returns, all of it or, when it
+    raises, nothing. **Counting once.** A reading, sealed block or measurement whose key is there
+    already changes nothing. **Threads.** `write`, `write_template`, `load` and `new_id` belong to
+    the one thread that writes; the others may be called from any thread.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        self._lock = engine.lock_for_this_process(database_url)
+        self._writer = engine.open_writer(database_url)
+        self._reader = engine.open_reader(database_url)
+        self._metric_ids: dict[str, int] = {}
+        with _translated(), self._writer.connect() as connection:
+            with connection.begin():
+                migrate.upgrade(connection)
+            with connection.begin():
+                self._next_id = connection.scalar(select(func.max(sessions.c.id))) or 0
+        self._connection = self._writer.connect()
+
+    def close(self) -> None:
+        """Close every connection; the last one folds the write-ahead log into the file."""
+        self._reader.dispose()
+        self._connection.close()
+        self._writer.dispose()
+        engine.unlock(self._lock)
+
+    # The writer's half -----------------------------------------------------------------------
+
+    def new_id(self) -> int:
+        """Give an id that no session has."""
+        self._next_id += 1
+        return self._next_id
+
+    def load(self, name: str) -> Stored | None:
+        """Read one session, or None if there is none of that name."""
+        query = select(sessions).where(sessions.c.name == name)
+        with _translated(), self._connection.begin():
+            row = self._connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        return Stored(row.id, codec.load_session(row), row.events, row.created_at)
+
+    def write(self, batch: Sequence[Changes], now: str) -> None:
+        """Write all changes of a batch in one transaction.
+
+        Raises:
+            StorageUnavailableError: Nothing was written.
+        """
+        known = len(self._metric_ids)
+        try:
+            with _translated(), self._connection.begin():
+                self._write_sessions(batch, now)
+                # Strictly: a block that is there already was sealed by somebody else.
+                self._write_many(sealed, _sealed_rows(batch), insert_text=_insert_strictly)
+                self._write_many(readings, self._reading_rows(batch))
+                self._write_many(measurements, _measurement_rows(batch))
+        except Exception:
+            # Ids given out by a transaction that failed stand in no table.
+            self._metric_ids = dict(list(self._metric_ids.items())[:known])
+            raise
+
+    def _write_sessions(self, batch: Sequence[Changes], now: str) -> None:
+        for changes in batch:
+            if changes.before is None:
+                self._insert_session(changes.stored, now)
+            elif changes.stored.session is not changes.before:
+                self._update_session(changes)
+        self._write_many(events, _event_rows(batch, now))
+
+    def _insert_session(self, stored: Stored, now: str) -> None:
+        session = stored.session
+        self._connection.execute(
+            insert(sessions),
+            {
+                "id": stored.id,
+                "name": session.spec.name,
+                "spec": codec.dump_spec(session.spec),
+                "events": 0,
+                "plan": codec.dump_plan(session),
+                "control": codec.dump_control(session),
+                "created_at": now,
+                **_moving_parts(session),
+            },
+        )
+        rows = [(stored.id, name, value) for name, value in session.spec.labels.items()]
+        self._write_many(labels, rows)
+
+    def _update_session(self, changes: Changes) -> None:
+        before, after = changes.before, changes.stored.session
+        assert before is not None  # noqa: S101 - the caller looked
+        values: dict[str, Any] = {**_moving_parts(after), "events": changes.stored.events}
+        if after.timelines is not before.timelines:
+            values["plan"] = codec.dump_plan(after)
+        if (after.controllers, after.pending, after.consumed) != (
+            before.controllers,
+            before.pending,
+            before.consumed,
+        ):
+            values["control"] = codec.dump_control(after)
+        where = sessions.c.id == changes.stored.id
+        self._connection.execute(update(sessions).where(where), values)
+
+    def _reading_rows(self, batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
+        for changes in batch:
+            for attempt, (rank, step, metric, value) in changes.readings:
+                yield (
+                    changes.stored.id,
+                    self._metric_ids.get(metric) or self._metric_id(metric),
+                    attempt,
+                    step,
+                    rank,
+                    None if isnan(value) else value,
+                )
+
+    def _metric_id(self, name: str) -> int:
+        self._write_many(metrics, [(None, name)])
+        query = select(metrics.c.id).where(metrics.c.name == name)
+        self._metric_ids[name] = self._connection.execute(query).scalar_one()
+        return self._metric_ids[name]
+
+    def _write_many(
+        self,
+        table: Table,
+        rows: Iterable[tuple[Any, ...]],
+        insert_text: Callable[[Table], str] | None = None,
+    ) -> None:
+        """Insert rows, whole and in the order of the table's columns, unless their keys exist.
+
+        The statement goes to the driver as text with plain tuples: for many small rows that is
+        half again as fast as the same insert with dictionaries.
+        """
+        rows = list(rows)
+        if rows:
+            text = (insert_text or _insert_or_ignore)(table)
+            self._connection.exec_driver_sql(text, rows)
+
+    def write_template(self, published: Published) -> None:
+        """Write a template, or what has become of it.
+
+        Raises:
+            StorageUnavailableError: Nothing was written.
+        """
+        template = published.template
+        where = (templates.c.name == template.name) & (templates.c.version == published.version)
+        row = (
+            template.name,
+            published.version,
+            codec.dump_template(template),
+            published.deprecated,
+            published.created_at,
+        )
+        with _translated(), self._connection.begin():
+            self._write_many(templates, [row])
+            # Of a template that is there already nothing can change but this.
+            deprecate = update(templates).where(where).values(deprecated=published.deprecated)
+            self._connection.execute(deprecate)
+
+    # The readers' half -----------------------------------------------------------------------
+
+    def sealed_between(self, stored: Stored, start: int, end: int) -> Blocks:
+        """Read sealed values; float64, shape (series, end - start)."""
+        attempt, width = stored.session.attempt, len(stored.session.timelines)
+        mine = (sealed.c.session_id == stored.id) & (sealed.c.attempt == attempt)
+        first = select(func.max(sealed.c.start)).where(mine, sealed.c.start <= start)
+        query = (
+            select(sealed.c.start, sealed.c["values"])
+            .where(mine, sealed.c.start >= first.scalar_subquery(), sealed.c.start < end)
+            .order_by(sealed.c.start)
+        )
+        with _translated(), self._reader.connect() as connection:
+            rows = connection.execute(query).all()
+        blocks = [np.frombuffer(row.values, "<f8").reshape(width, -1) for row in rows]
+        values = np.concatenate(blocks, axis=1)
+        begin = start - int(rows[0].start)
+        return values[:, begin : begin + end - start]
+
+    def page(
+        self, *, after: str, limit: int, status: str | None, label: tuple[str, str] | None
+    ) -> list[Stored]:
+        """Read up to `limit` sessions whose names come after `after`, by name."""
+        query = select(sessions).where(sessions.c.name > after).order_by(sessions.c.name)
+        if status is not None:
+            query = query.where(sessions.c.status == status)
+        if label is not None:
+            name, value = label
+            having = select(labels.c.session_id).where(
+                labels.c.name == name, labels.c.value == value
+            )
+            query = query.where(sessions.c.id.in_(having))
+        return [
+            Stored(row.id, codec.load_session(row), row.events, row.created_at)
+            for row in self._read(query.limit(limit))
+        ]
+
+    def readings_of(self, stored: Stored) -> list[Reading]:
+        """Read every reading of the running attempt, by metric, step and rank."""
+        query = (
+            select(readings.c.rank, readings.c.step, metrics.c.name, readings.c.value)
+            .join(metrics, metrics.c.id == readings.c.metric_id)
+            .where(readings.c.session_id == stored.id)
+            .where(readings.c.attempt == stored.session.attempt)
+            .order_by(metrics.c.name, readings.c.step, readings.c.rank)
+        )
+        return [
+            Reading(rank, step, metric, nan if value is None else value)
+            for rank, step, metric, value in self._read(query)
+        ]
+
+    def template(self, name: str, version: int | None = None) -> Published | None:
+        """Read a template in one version, or in its newest; None if there is none."""
+        found = self.templates(name)
+        if version is not None:
+            found = [published for published in found if published.version == version]
+        return found[-1] if found else None
+
+    def templates(self, name: str | None = None) -> list[Published]:
+        """Read every template, or every version of one, by name and version."""
+        query = select(templates).order_by(templates.c.name, templates.c.version)
+        if name is not None:
+            query = query.where(templates.c.name == name)
+        return [codec.load_template(row) for row in self._read(query)]
+
+    def check(self) -> None:
+        """Ask the database for something.
+
+        Raises:
+            StorageUnavailableError: It did not answer.
+        """
+        self._read(select(1))
+
+    def _read(self, query: Executable) -> Sequence[Any]:
+        with _translated(), self._reader.connect() as connection:
+            return connection.execute(query).all()
+
+
+@cache
+def _insert_strictly(table: Table) -> str:
+    return str(sqlite.insert(table).compile(dialect=sqlite.dialect()))
+
+
+@cache
+def _insert_or_ignore(table: Table) -> str:
+    return str(sqlite.insert(table).on_conflict_do_nothing().compile(dialect=sqlite.dialect()))
+
+
+def _moving_parts(session: Session) -> dict[str, Any]:
+    return {
+        "status": session.status,
+        "attempt": session.attempt,
+        "horizon": session.horizon,
+        "revision": session.revision,
+    }
+
+
+def _event_rows(batch: Sequence[Changes], now: str) -> Iterator[tuple[Any, ...]]:
+    for changes in batch:
+        first = changes.stored.events - len(changes.log)
+        for seq, event in enumerate(changes.log, start=first):
+            kind, payload = codec.dump_event(event)
+            yield changes.stored.id, seq, changes.stored.session.attempt, kind, payload, now
+
+
+def _sealed_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
+    for changes in batch:
+        session = changes.stored.session
+        for event in changes.sealed:
+            block = np.stack([event.values[name] for name in session.timelines]).astype("<f8")
+            yield changes.stored.id, session.attempt, event.start, event.count, block.tobytes()
+
+
+def _measurement_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
+    for changes in batch:
+        for attempt, horizon, event in changes.observed:
+            value = None if isnan(event.value) else event.value
+            yield changes.stored.id, attempt, event.controller, event.step, value, horizon
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Say in our own words that the database failed."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise StorageUnavailableError(str(getattr(error, "orig", None) or error)) from error

@@ -1,0 +1,91 @@
+"""The size of windows."""
+
+import time
+
+import pytest
+
+from pacesetter._pace import Pace
+
+
+def _paced(step_seconds: float) -> Pace:
+    pace = Pace()
+    pace.step_seconds = step_seconds
+    return pace
+
+
+def test_the_first_window_holds_one_step():
+    """A step may be an epoch: nothing more is sealed before one has been measured."""
+    assert Pace().count(65536) == 1
+
+
+@pytest.mark.parametrize(
+    ("step_seconds", "length"), [(0.001, 10_000), (0.1, 100), (9.0, 1), (3600.0, 1), (0.0, 65536)]
+)
+def test_a_window_lasts_ten_seconds(step_seconds: float, length: int):
+    """Once it has grown, a window holds the steps of ten seconds, within 1 and the limit."""
+    pace = _paced(step_seconds)
+    for _ in range(10):
+        count = pace.count(65536)
+    assert count == length
+
+
+def test_a_window_grows_eightfold_at_most():
+    """A first measurement that is far too quick cannot seal a whole training."""
+    pace = _paced(1e-6)
+    assert [pace.count(65536) for _ in range(5)] == [64, 512, 4096, 32768, 65536]
+
+
+def test_a_window_shrinks_at_once():
+    """When steps get slow the operator does not wait for several windows."""
+    pace = _paced(0.001)
+    while pace.count(65536) < 10_000:
+        pass
+    pace.step_seconds = 1.0
+    assert pace.count(65536) == 10
+
+
+def test_the_limit_holds_from_the_start():
+    """No window is longer than the server allows."""
+    pace = _paced(0.001)
+    assert [pace.count(3) for _ in range(3)] == [3, 3, 3]
+
+
+def test_the_step_time_is_measured_between_edges():
+    """The time since the last edge is divided by the steps made, without waits for the server."""
+    pace = Pace()
+    pace.arrive(10)
+    time.sleep(0.05)
+    pace.depart()
+    time.sleep(0.02)
+    pace.arrive(12)
+    assert pace.step_seconds is not None
+    assert 0.009 < pace.step_seconds < 0.04
+
+
+def test_going_back_measures_nothing():
+    """A resume to an earlier step keeps the step time as it was."""
+    pace = _paced(0.5)
+    pace.arrive(100)
+    pace.arrive(10)
+    assert pace.step_seconds == 0.5
+
+
+@pytest.mark.parametrize(
+    ("length", "step_seconds", "fetch_seconds", "mark"),
+    [
+        pytest.param(1, 1.0, 0.001, 1, id="one step is followed on demand"),
+        pytest.param(100, None, 0.001, 50, id="half, when nothing was measured"),
+        pytest.param(100, 0.1, 0.001, 50, id="half, when fetching is quick"),
+        pytest.param(101, 0.1, 0.001, 50, id="half rounds to the early side"),
+        pytest.param(100, 0.001, 0.014, 30, id="five fetches, when they take long"),
+        pytest.param(30, 0.001, 0.0001, 10, id="20 ms at least"),
+        pytest.param(100, 1e-6, 0.1, 0, id="at once, when the window is too short"),
+    ],
+)
+def test_the_next_window_is_fetched_early_enough(
+    length: int, step_seconds: float | None, fetch_seconds: float, mark: int
+):
+    """The lead is half the window, 20 ms or five fetches, whichever is most."""
+    pace = Pace()
+    pace.step_seconds = step_seconds
+    assert pace.mark(length, fetch_seconds) == mark

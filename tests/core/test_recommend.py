@@ -1,0 +1,68 @@
+"""Recommendations are specs that work, and follow the practitioners' choosing guide."""
+
+from itertools import product
+from typing import Any, get_args
+
+import pytest
+
+from pacesetter_service.core.lint import Architecture, Subject, lint
+from pacesetter_service.core.recommend import Optimizer, Regime, Situation, recommend
+from pacesetter_service.core.spec import SessionSpec
+
+CASES = list(product(get_args(Architecture), get_args(Regime), get_args(Optimizer)))
+
+
+@pytest.mark.parametrize("total_steps", [1, 10, 90_000])
+@pytest.mark.parametrize(("architecture", "regime", "optimizer"), CASES)
+def test_every_recommendation_can_be_created(
+    architecture: Any, regime: Any, optimizer: Any, total_steps: int
+) -> None:
+    """Whatever the situation, the proposed spec is valid and every choice has its reason."""
+    answer = recommend(
+        Situation(
+            architecture=architecture, regime=regime, optimizer=optimizer, total_steps=total_steps
+        )
+    )
+    spec = SessionSpec.model_validate(answer.spec)
+    assert len(answer.reasons) >= 2
+    assert all(reason.because and reason.source for reason in answer.reasons)
+    if total_steps > 10:
+        warnings = lint(Subject(spec, architecture=architecture))
+        assert [each.code for each in warnings if each.severity != "info"] == []
+
+
+def kind_for(**situation: Any) -> str:
+    """Give the kind of the schedule that is proposed, below its warmup."""
+    body = {"architecture": "cnn", "total_steps": 1000, **situation}
+    schedule = recommend(Situation(**body)).spec["schedule"]
+    return str(schedule.get("schedule", schedule)["kind"])
+
+
+def test_the_guide_is_followed() -> None:
+    """Networks, regimes and data sizes lead to the schedules that the guide names."""
+    assert kind_for(architecture="cnn", regime="scratch") == "one_cycle"
+    assert kind_for(architecture="transformer", regime="scratch") == "cosine"
+    assert kind_for(architecture="transformer", regime="pretraining") == "sequence"
+    assert kind_for(architecture="cnn", regime="transfer") == "constant"
+    assert kind_for(architecture="cnn", samples=5000) == "constant"
+
+
+def test_few_data_let_the_validation_decide() -> None:
+    """Small data sets get a plateau controller on the metric that was named."""
+    situation = Situation(architecture="mlp", samples=1797, total_steps=1000, metric="val_acc_loss")
+    [controller] = recommend(situation).spec["controllers"]
+    assert (controller["kind"], controller["metric"]) == ("plateau", "val_acc_loss")
+
+
+def test_transformers_and_large_batches_are_warmed() -> None:
+    """Five to ten per cent of the run for transformers, and a warmup for very large batches."""
+    warmed = recommend(Situation(architecture="transformer", total_steps=1000)).spec["schedule"]
+    assert (warmed["kind"], warmed["steps"]) == ("warmup", 100)
+    large = recommend(Situation(architecture="cnn", batch_size=8192, total_steps=1000))
+    assert large.spec["schedule"]["kind"] == "warmup"
+
+
+def test_a_range_test_overrules_the_rule_of_thumb() -> None:
+    """The base rate is a tenth of what the range test found."""
+    situation = Situation(architecture="cnn", total_steps=1000, range_test_max_lr=2.5)
+    assert recommend(situation).spec["base_lr"] == 0.25

@@ -1,0 +1,265 @@
+"""Laws that hold for every schedule, named or nested."""
+
+import json
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from pydantic import ValidationError
+
+from pacesetter_service.core.model import MAX_STEP, jsonable
+from pacesetter_service.core.schedules import Schedule, catalogue
+from strategies import rates, schedules
+
+
+def steps(start: int, count: int) -> Any:
+    """Give consecutive local times."""
+    return np.arange(start, start + count, dtype=np.float64)
+
+
+@given(schedules, rates, st.lists(st.integers(1, 60), min_size=1, max_size=8))
+def test_blocks_give_the_bits_of_the_whole(
+    spec: dict[str, Any], base: float, lengths: list[int]
+) -> None:
+    """Evaluating in blocks, whatever their lengths, equals evaluating whole."""
+    schedule = Schedule.parse(spec)
+    edges = np.cumsum([0, *lengths])
+    blocks = [
+        schedule.values(steps(int(start), length), base)
+        for start, length in zip(edges, lengths, strict=False)
+    ]
+    whole = schedule.values(steps(0, int(edges[-1])), base)
+    assert_array_equal(np.concatenate(blocks), whole)
+
+
+@given(schedules, rates, st.integers(0, 500))
+def test_a_single_step_gives_the_bits_of_the_block(
+    spec: dict[str, Any], base: float, step: int
+) -> None:
+    """The value at a step does not depend on which steps are asked for beside it."""
+    schedule = Schedule.parse(spec)
+    block = schedule.values(steps(0, 501), base)
+    assert schedule.values(steps(step, 1), base)[0] == block[step]
+
+
+@given(schedules, rates)
+def test_no_value_is_negative_or_infinite(spec: dict[str, Any], base: float) -> None:
+    """Whatever the composition of well-formed schedules, values are learning rates."""
+    values = Schedule.parse(spec).values(steps(0, 2000), base)
+    assert np.isfinite(values).all()
+    assert (values >= 0).all()
+
+
+@given(schedules)
+def test_a_schedule_survives_its_json(spec: dict[str, Any]) -> None:
+    """Parsing what a schedule is written as gives an equal schedule."""
+    schedule = Schedule.parse(spec)
+    assert Schedule.parse(json.loads(json.dumps(jsonable(schedule)))) == schedule
+
+
+@pytest.mark.parametrize("kind", catalogue.kinds())
+def test_every_kind_is_described(kind: str) -> None:
+    """The catalogue gives each kind a sentence, a law, a source and an example that works."""
+    entry = catalogue.describe(kind)
+    assert entry["description"].endswith((".", "="))
+    assert entry["formula"]
+    assert entry["source"]
+    values = Schedule.parse(entry["example"]).values(steps(0, 50), 0.1)
+    assert values.shape == (50,)
+    assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("kind", catalogue.kinds())
+def test_a_deep_window_is_evaluated_as_a_near_one(kind: str) -> None:
+    """The last steps that there can be are evaluated like the first."""
+    schedule = Schedule.parse(catalogue.describe(kind)["example"])
+    values = schedule.values(steps(MAX_STEP - 100, 100), 0.1)
+    assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("kind", catalogue.kinds())
+@pytest.mark.parametrize("start", [0, 997, 10**9])
+def test_blocks_of_any_kind_are_parts_of_the_whole(kind: str, start: int) -> None:
+    """The example of each kind has the same bits in blocks, single steps among them, as whole."""
+    for law in Schedule.parse(catalogue.describe(kind)["example"]).channels().values():
+        whole = law.values(steps(start, 1100), 0.1)
+        edges = [0, 1, 2, 3, 64, 65, 500, 1099, 1100]
+        blocks = [law.values(steps(start + a, b - a), 0.1) for a, b in pairwise(edges)]
+        assert_array_equal(np.concatenate(blocks), whole)
+
+
+@given(
+    st.integers(1, 100),
+    st.floats(0, 0.9),
+    st.sampled_from(["linear", "cosine", {"kind": "poly", "power": 2.0}]),
+)
+def test_a_prefix_warmup_ends_where_its_schedule_begins(
+    length: int, start_factor: float, ease: Any
+) -> None:
+    """The first value is the start factor's, those after the warmup are the schedule's own."""
+    body = {"kind": "cosine", "total_steps": 50, "min_lr": 0.001}
+    warm = Schedule.parse(
+        {
+            "kind": "warmup",
+            "steps": length,
+            "start_factor": start_factor,
+            "ease": ease,
+            "schedule": body,
+        }
+    )
+    values = warm.values(steps(0, length + 60), 0.1)
+    assert_allclose(values[0], start_factor * 0.1, rtol=1e-12, atol=1e-15)
+    assert (np.diff(values[: length + 1]) >= -1e-15).all()
+    assert_array_equal(values[length:], Schedule.parse(body).values(steps(0, 60), 0.1))
+
+
+def warmed(mode: str) -> Any:
+    """Evaluate a five-step warmup in front of a decay by halves."""
+    spec = {
+        "kind": "warmup",
+        "steps": 4,
+        "mode": mode,
+        "schedule": {"kind": "exponential", "gamma": 0.5},
+    }
+    return Schedule.parse(spec).values(steps(0, 6), 1.0)
+
+
+def test_warmup_modes_are_the_documented_ones() -> None:
+    """Each mode multiplies what its table says, and hands over to the clock that it says."""
+    assert_array_equal(warmed("prefix"), [0, 0.25, 0.5, 0.75, 1, 0.5])
+    assert_array_equal(warmed("overlay"), [0, 0.25, 0.5, 0.75, 1 / 16, 1 / 32])
+    assert_array_equal(warmed("multiply"), [0, 0.125, 0.125, 0.09375, 1 / 16, 1 / 32])
+    assert_array_equal(warmed("replace"), [0, 1 / 64, 2 / 64, 3 / 64, 1 / 16, 1 / 32])
+
+
+def test_momentum_waits_for_the_warmup_to_end() -> None:
+    """A prefix warmup delays the other channels and leaves their values alone."""
+    body = {"kind": "one_cycle", "total_steps": 20, "cycle_momentum": True}
+    channels = Schedule.parse({"kind": "warmup", "steps": 5, "schedule": body}).channels()
+    plain = Schedule.parse(body).channels()["momentum"].values(steps(0, 20), 0.9)
+    assert_array_equal(channels["momentum"].values(steps(0, 5), 0.9), [plain[0]] * 5)
+    assert_array_equal(channels["momentum"].values(steps(5, 20), 0.9), plain)
+
+
+def test_the_parts_of_a_sequence_hand_over_at_their_boundaries() -> None:
+    """A boundary belongs to the next part, whose own clock starts there."""
+    sequence = {
+        "kind": "sequence",
+        "parts": [
+            {"schedule": {"kind": "hold", "value": 1.0}, "steps": 2},
+            {"schedule": {"kind": "ramp", "start": 5.0, "end": 3.0, "steps": 2}, "steps": 2},
+            {"schedule": "constant"},
+        ],
+    }
+    values = Schedule.parse(sequence).values(steps(0, 6), 0.1)
+    assert values.tolist() == [1.0, 1.0, 5.0, 4.0, 0.1, 0.1]
+
+
+REFUSED = {
+    "a misspelt kind": ({"kind": "cosin"}, "kind", "Did you mean 'cosine'?"),
+    "a misspelt parameter": (
+        {"kind": "cosine", "total_step": 9},
+        "total_step",
+        "Did you mean 'total_steps'?",
+    ),
+    "a missing parameter": ({"kind": "cosine"}, "total_steps", "required"),
+    "no steps at all": (
+        {"kind": "cosine", "total_steps": 0},
+        "total_steps",
+        "whole number of steps, at least 1",
+    ),
+    "a negative period": ({"kind": "step", "step_size": -1}, "step_size", "whole number of steps"),
+    "a fraction of a step": (
+        {"kind": "step", "step_size": 2.5},
+        "step_size",
+        "whole number of steps",
+    ),
+    "a truth value": ({"kind": "step", "step_size": True}, "step_size", "whole number of steps"),
+    "a text": ({"kind": "exponential", "gamma": "0.9"}, "gamma", "number"),
+    "NaN": ({"kind": "exponential", "gamma": float("nan")}, "gamma", "finite"),
+    "infinity": ({"kind": "ramp", "end": float("inf"), "steps": 3}, "end", "finite"),
+    "a number beyond float64": ({"kind": "exponential", "gamma": 10**400}, "gamma", "number"),
+    "a step beyond 2**53": (
+        {"kind": "step", "step_size": 2**60},
+        "step_size",
+        "whole number of steps",
+    ),
+    "descending boundaries": (
+        {"kind": "piecewise_constant", "boundaries": [9, 3], "levels": [1.0, 2.0, 3.0]},
+        "boundaries",
+        "Sort",
+    ),
+    "too few levels": (
+        {"kind": "piecewise_constant", "boundaries": [3, 9], "levels": [1.0]},
+        "",
+        "one level for each",
+    ),
+    "too many milestones": (
+        {"kind": "multistep", "milestones": list(range(10_001))},
+        "milestones",
+        "at most",
+    ),
+    "phases that overlap": (
+        {"kind": "one_cycle", "total_steps": 10, "pct_start": 1.0},
+        "",
+        "lower pct_start",
+    ),
+    "no time to decay": (
+        {"kind": "warmup_cosine", "warmup_steps": 10, "total_steps": 10},
+        "",
+        "must be above warmup_steps",
+    ),
+    "a part without an end": (
+        {"kind": "sequence", "parts": [{"schedule": "constant"}, {"schedule": "constant"}]},
+        "",
+        "how long it lasts",
+    ),
+    "parts with other channels": (
+        {
+            "kind": "sequence",
+            "parts": [
+                {"schedule": "constant", "steps": 5},
+                {"schedule": {"kind": "one_cycle", "total_steps": 9, "cycle_momentum": True}},
+            ],
+        },
+        "",
+        "the same channels",
+    ),
+    "channels without lr": ({"kind": "channels", "laws": {"momentum": "constant"}}, "", "`lr`"),
+    "a mistake deep inside": (
+        {"kind": "warmup", "steps": 3, "schedule": {"kind": "step", "step_size": 1, "gama": 1.0}},
+        "schedule.gama",
+        "Did you mean 'gamma'?",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "place", "hint"), REFUSED.values(), ids=REFUSED)
+def test_a_schedule_that_makes_no_sense_is_refused(
+    spec: dict[str, Any], place: str, hint: str
+) -> None:
+    """The error names the place and says what to do."""
+    with pytest.raises(ValidationError) as caught:
+        Schedule.parse(spec)
+    [error] = caught.value.errors()
+    assert ".".join(map(str, error["loc"])) == place
+    assert hint in error["msg"]
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """Nest sequences of many parts, each of them driving two channels."""
+    inner: dict[str, Any] = {"kind": "one_cycle", "total_steps": 9, "cycle_momentum": True}
+    for _ in range(depth):
+        parts = [{"schedule": inner, "steps": 10}, {"schedule": inner}]
+        inner = {"kind": "sequence", "parts": parts}
+    return inner
+
+
+def test_deep_sequences_are_read_once() -> None:
+    """The channels of nested sequences are found in the time that their size allows."""
+    schedule = Schedule.parse(nested(6))
+    assert set(schedule.channels()) == {"lr", "momentum"}

@@ -1,0 +1,147 @@
+"""The Docker engine as the check sees it: containers and Compose projects that clean up."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "pacesetter"
+HEALTHY_SECONDS = 60
+
+
+def docker(*arguments: str) -> str:
+    """Run a docker command; gives what it printed.
+
+    Raises:
+        subprocess.CalledProcessError: It failed; its complaint is on standard error.
+    """
+    return _run(["docker", *arguments])
+
+
+def missing() -> str | None:
+    """Say what keeps the check from running, or None."""
+    if shutil.which("docker") is None:
+        return "there is no `docker` command"
+    asked = subprocess.run(
+        ["docker", "version", "--format", "{{.Server.Version}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if asked.returncode != 0:
+        return f"no Docker engine answers ({asked.stderr.strip()})"
+    if _compose_command() is None:
+        return "there is neither `docker compose` nor `docker-compose`"
+    return None
+
+
+def free_port() -> int:
+    """Find a port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Container:
+    """A container that serves, by its name or id."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self.name = name
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
+
+    @classmethod
+    def run(cls, name: str, port: int, volume: str) -> Self:
+        """Start one as tightly as Compose would, and wait until it is healthy."""
+        docker(
+            *("run", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:7070"),
+            *("--volume", f"{volume}:/data", "--read-only", "--tmpfs", "/tmp"),
+            *("--cap-drop", "ALL", "--security-opt", "no-new-privileges:true", IMAGE),
+        )
+        container = cls(name, port)
+        container.wait_until_healthy()
+        return container
+
+    def wait_until_healthy(self) -> None:
+        """Wait for the image's own HEALTHCHECK to pass.
+
+        Raises:
+            TimeoutError: It did not.
+        """
+        deadline = time.monotonic() + HEALTHY_SECONDS
+        while self.inspect()["State"]["Health"]["Status"] != "healthy":
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name} is not healthy after {HEALTHY_SECONDS} s")
+            time.sleep(0.2)
+
+    def inspect(self) -> dict[str, Any]:
+        """Give what the engine knows about it."""
+        found: list[dict[str, Any]] = json.loads(docker("container", "inspect", self.name))
+        return found[0]
+
+    def python(self, code: str, *arguments: str) -> str:
+        """Run a piece of Python beside the service, as the same user; gives what it printed."""
+        return docker("exec", self.name, "python", "-c", code, *arguments)
+
+    def remove(self) -> None:
+        """End it without warning and take it away; its volume stays."""
+        docker("rm", "--force", self.name)
+
+
+class Project:
+    """A Compose project on docker-compose.yml, with a volume of its own."""
+
+    def __init__(self, name: str, port: int) -> None:
+        self._command = [*(_compose_command() or ()), "--project-name", name]
+        self._environment = {**os.environ, "PACESETTER_PORT": str(port)}
+        self._port = port
+
+    def up(self) -> Container:
+        """Bring it up with the image that is there, and wait until it is healthy."""
+        self._compose("up", "--detach", "--no-build")
+        container = Container(self._compose("ps", "--quiet", "pacesetter"), self._port)
+        container.wait_until_healthy()
+        return container
+
+    def down(self, *options: str) -> None:
+        """Stop it and take it away."""
+        self._compose("down", *options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.down("--volumes")
+
+    def _compose(self, *arguments: str) -> str:
+        return _run([*self._command, *arguments], self._environment)
+
+
+def _compose_command() -> list[str] | None:
+    plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
+    if plugin.returncode == 0:
+        return ["docker", "compose"]
+    return ["docker-compose"] if shutil.which("docker-compose") else None
+
+
+def _run(command: list[str], environment: Mapping[str, str] | None = None) -> str:
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        sys.stderr.write(done.stdout + done.stderr)
+    done.check_returncode()
+    return done.stdout.strip()

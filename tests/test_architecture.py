@@ -1,0 +1,101 @@
+"""Rules of the architecture, each with its check."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pacesetter_service
+
+SERVICE = Path(pacesetter_service.__file__).parent
+CORE = SERVICE / "core"
+
+PURE = {
+    "abc",
+    "ast",
+    "bisect",
+    "collections",
+    "dataclasses",
+    "difflib",
+    "functools",
+    "inspect",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "re",
+    "sys",
+    "typing",
+}
+"""What of the standard library the core may use: nothing that tells time, reads or waits."""
+
+ALLOWED_IN_CORE = PURE | {"numpy", "pydantic", "pydantic_core"}
+
+LAYERS: dict[str, set[str]] = {
+    "api": {"ledger", "storage", "core", "sealed", "pictures"},
+    "storage": {"core"},
+    "core": set(),
+}
+"""Which parts each part may import, besides itself."""
+
+
+def modules(root: Path) -> list[Path]:
+    """Give every module below a folder."""
+    return sorted(root.rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Give the dotted names that a module imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", modules(CORE), ids=lambda path: str(path.relative_to(SERVICE)))
+def test_the_core_is_pure(path: Path) -> None:
+    """No module of the core can know the time, the network, a file or the database."""
+    for name in imports(path):
+        if not name.startswith("pacesetter_service.core"):
+            assert name.split(".")[0] in ALLOWED_IN_CORE, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(CORE), ids=lambda path: str(path.relative_to(SERVICE)))
+def test_the_core_calls_nothing_impure(path: Path) -> None:
+    """No module of the core opens, prints, evaluates text or draws random numbers."""
+    called = [
+        node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+    ]
+    functions = {name.id for name in called if isinstance(name, ast.Name)}
+    methods = {name.attr for name in called if isinstance(name, ast.Attribute)}
+    assert not functions & {"open", "print", "eval", "exec", "compile", "input"}
+    assert not methods & {"now", "today", "time", "random", "read_text", "write_text"}
+
+
+@pytest.mark.parametrize("part", LAYERS)
+def test_arrows_point_inward(part: str) -> None:
+    """Each part of the service imports only what lies further in."""
+    allowed = LAYERS[part] | {part}
+    for path in modules(SERVICE / part):
+        for name in imports(path):
+            if name.startswith("pacesetter_service."):
+                inner = name.split(".")[1]
+                assert inner in allowed, f"{path.relative_to(SERVICE)} imports {name}"
+
+
+def test_nothing_is_evaluated_or_unpickled() -> None:
+    """No module of ours calls eval or exec, or imports pickle."""
+    client = Path(__file__).parents[1] / "client"
+    for path in [*modules(SERVICE), *modules(client)]:
+        assert "pickle" not in set(imports(path)), path
+        tree = ast.parse(path.read_text())
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert not names & {"eval", "exec"}, path
+
+
+def test_the_standard_library_names_exist() -> None:
+    """The list of pure modules has no misspelt name in it."""
+    assert sys.stdlib_module_names >= PURE

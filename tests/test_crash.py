@@ -1,0 +1,52 @@
+"""What survives a SIGKILL; the long form is `make soak`."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from crash import endure
+from serving import RunningService
+
+
+def test_kills_under_load_lose_nothing(tmp_path: Path) -> None:
+    """However often the service is killed, acknowledged reports and sealed values are kept."""
+    toll = endure(tmp_path, kills=8)
+    assert toll.reports > 100, "the load was no load"
+    assert (toll.lost, toll.changed) == (0, 0)
+
+
+def test_controllers_go_on_where_they_were(service: RunningService) -> None:
+    """A plateau's memory survives kills: the cut comes at the step it would have come at."""
+    spec = {
+        "name": "run",
+        "base_lr": 0.1,
+        "controllers": [{"kind": "plateau", "metric": "loss", "patience": 3}],
+    }
+    httpx.post(f"{service.url}/v1/sessions", json=spec).raise_for_status()
+    rates = []
+    for step in range(9):
+        reports = [{"step": step - 1, "metrics": {"loss": 1.0}}] if step else []
+        body = {"step": step, "reports": reports}
+        answer = httpx.post(f"{service.url}/v1/sessions/run/sync", json=body)
+        rates.append(answer.raise_for_status().json()["lr"])
+        if step in (1, 3, 4, 6):
+            service.kill()
+            service.start()
+    assert rates == pytest.approx([0.1] * 5 + [0.01] * 4)
+
+
+def test_a_polite_stop_finishes_what_is_open(service: RunningService) -> None:
+    """SIGTERM ends the process with code 0, and what it acknowledged is on the disk."""
+    httpx.post(f"{service.url}/v1/sessions", json={"name": "run", "base_lr": 0.1})
+    httpx.post(f"{service.url}/v1/sessions/run/sync", json={"step": 4})
+    assert service.stop() == 0
+    assert not service.database.with_name("pacesetter.db-wal").exists()
+    service.start()
+    assert httpx.get(f"{service.url}/v1/sessions/run").json()["horizon"] == 5
+
+
+def test_a_second_service_on_the_same_file_does_not_start(service: RunningService) -> None:
+    """Starting another process on a database that is being served says so and exits."""
+    with pytest.raises(RuntimeError, match="another process serves"):
+        RunningService(service.database).start()
