@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 
-from serving import RunningService
+from serving import PATIENCE, RunningService, open_http
 
 JOB = {
     "base_lr": 0.1,
@@ -38,7 +38,7 @@ class Trainer:
 
     def train(self, url: str, stop: threading.Event) -> None:
         """Train until told to stop; a lost connection is tried again, as it stands."""
-        with httpx.Client(base_url=url, timeout=10) as http:
+        with open_http(url) as http:
             self._insist(lambda: self._create(http), stop)
             while not stop.is_set():
                 self._insist(lambda: self._step(http), stop)
@@ -116,6 +116,18 @@ class Toll:
         )
 
 
+def _await_reports(crew: list[Trainer], more: int) -> None:
+    """Wait until that many more reports are acknowledged, however slow the machine."""
+    wanted = _count(crew) + more
+    deadline = time.monotonic() + PATIENCE
+    while _count(crew) < wanted and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def _count(crew: list[Trainer]) -> int:
+    return sum(len(each.acknowledged) for each in crew)
+
+
 def endure(
     folder: Path, kills: int, trainers: int = 4, progress: Callable[[int], None] = lambda _: None
 ) -> Toll:
@@ -130,21 +142,21 @@ def endure(
     for thread in threads:
         thread.start()
     for kill in range(kills):
-        time.sleep(chance.uniform(0.01, 0.4))
+        _await_reports(crew, more=chance.randrange(200))
         service.kill()
         service.start()
         progress(kill + 1)
-    time.sleep(0.3)
+    _await_reports(crew, more=100)
     stop.set()
     for thread in threads:
         thread.join()
-    with httpx.Client(base_url=service.url) as http:
+    with open_http(service.url) as http:
         for each in crew:
             each.ask_everything_again(http)
     service.stop()
     return Toll(
         kills=kills,
-        reports=sum(len(each.acknowledged) for each in crew),
+        reports=_count(crew),
         lost=sum(each.count_lost(service.database) for each in crew),
         values=sum(len(each.values) for each in crew),
         changed=sum(each.changed for each in crew),

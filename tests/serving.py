@@ -9,6 +9,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import httpx
+
+# Machines that run tests stall for seconds at a time: whoever waits in a test waits long.
+PATIENCE = 120.0
+
+
+def open_http(url: str) -> httpx.Client:
+    """Open a patient connection to a service."""
+    return httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False)
+
 
 class RunningService:
     """`python -m pacesetter_service` on a database; it can be killed and started again."""
@@ -68,7 +78,7 @@ class RunningService:
         return self._reap()
 
     def _reap(self) -> int:
-        code = self.process.wait(timeout=30)
+        code = self.process.wait(timeout=PATIENCE)
         self._stderr.close()
         self._process = None
         return code

@@ -6,10 +6,11 @@ Their code runs beside it, as printed, and is compared with what the service han
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+
+from serving import open_http
 
 Serve = Callable[..., list[float]]
 
@@ -17,7 +18,7 @@ Serve = Callable[..., list[float]]
 @pytest.fixture(name="serve")
 def _serve(server_url: str, unique_name: str) -> Iterator[Serve]:
     """Give a function that creates a session and takes its first values, one call a step."""
-    with httpx.Client(base_url=server_url) as http:
+    with open_http(server_url) as http:
 
         def serve(steps: int, metrics: Callable[[int], float] | None = None, **spec: Any) -> Any:
             http.post("/v1/sessions", json={"name": unique_name, **spec}).raise_for_status()

@@ -1,12 +1,18 @@
 """What survives a SIGKILL; the long form is `make soak`."""
 
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 
 from crash import endure
-from serving import RunningService
+from serving import RunningService, open_http
+
+
+def _call(service: RunningService, method: str, path: str, body: Any = None) -> Any:
+    """Call on a connection of its own: the service may have been killed since."""
+    with open_http(service.url) as http:
+        return http.request(method, path, json=body).raise_for_status().json()
 
 
 def test_kills_under_load_lose_nothing(tmp_path: Path) -> None:
@@ -23,13 +29,12 @@ def test_controllers_go_on_where_they_were(service: RunningService) -> None:
         "base_lr": 0.1,
         "controllers": [{"kind": "plateau", "metric": "loss", "patience": 3}],
     }
-    httpx.post(f"{service.url}/v1/sessions", json=spec).raise_for_status()
+    _call(service, "POST", "/v1/sessions", spec)
     rates = []
     for step in range(9):
         reports = [{"step": step - 1, "metrics": {"loss": 1.0}}] if step else []
         body = {"step": step, "reports": reports}
-        answer = httpx.post(f"{service.url}/v1/sessions/run/sync", json=body)
-        rates.append(answer.raise_for_status().json()["lr"])
+        rates.append(_call(service, "POST", "/v1/sessions/run/sync", body)["lr"])
         if step in (1, 3, 4, 6):
             service.kill()
             service.start()
@@ -38,12 +43,12 @@ def test_controllers_go_on_where_they_were(service: RunningService) -> None:
 
 def test_a_polite_stop_finishes_what_is_open(service: RunningService) -> None:
     """SIGTERM ends the process with code 0, and what it acknowledged is on the disk."""
-    httpx.post(f"{service.url}/v1/sessions", json={"name": "run", "base_lr": 0.1})
-    httpx.post(f"{service.url}/v1/sessions/run/sync", json={"step": 4})
+    _call(service, "POST", "/v1/sessions", {"name": "run", "base_lr": 0.1})
+    _call(service, "POST", "/v1/sessions/run/sync", {"step": 4})
     assert service.stop() == 0
     assert not service.database.with_name("pacesetter.db-wal").exists()
     service.start()
-    assert httpx.get(f"{service.url}/v1/sessions/run").json()["horizon"] == 5
+    assert _call(service, "GET", "/v1/sessions/run")["horizon"] == 5
 
 
 def test_a_second_service_on_the_same_file_does_not_start(service: RunningService) -> None:

@@ -33,7 +33,7 @@ def test_the_python_of_the_readme_runs(code: str, server_url: str) -> None:
         env={**os.environ, "PACESETTER_URL": server_url},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

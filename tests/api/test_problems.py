@@ -10,12 +10,13 @@ import pytest
 from pacesetter_service.api import problems
 from pacesetter_service.core import errors
 from pacesetter_service.core.schedules import Schedule
+from serving import open_http
 
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Iterator[httpx.Client]:
     """Give a plain HTTP client of the shared service."""
-    with httpx.Client(base_url=server_url) as client:
+    with open_http(server_url) as client:
         yield client
 
 
@@ -193,14 +194,14 @@ def test_every_mistake_of_a_request_is_named_with_its_place(http: httpx.Client) 
     }
 
 
-def test_a_chunked_body_is_limited_too(server_url: str) -> None:
+def test_a_chunked_body_is_limited_too(http: httpx.Client) -> None:
     """A body that does not say its length is cut off where it grows too long."""
 
     def chunks() -> Iterator[bytes]:
         for _ in range(200):
             yield b" " * 10_000
 
-    answer = httpx.post(f"{server_url}{NEW}", content=chunks(), headers=JSON)
+    answer = http.post(NEW, content=chunks(), headers=JSON)
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 

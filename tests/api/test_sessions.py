@@ -5,13 +5,15 @@ from typing import Any
 import httpx
 import pytest
 
+from serving import open_http
+
 COSINE = {"kind": "cosine", "total_steps": 100}
 
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Any:
     """Give a plain HTTP client of the shared service."""
-    with httpx.Client(base_url=server_url) as client:
+    with open_http(server_url) as client:
         yield client
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pacesetter_service.core.schedules import Schedule
+from serving import open_http
 
 COSINE = {"kind": "cosine", "total_steps": 100}
 WINDOW = "application/vnd.pacesetter.window"
@@ -20,7 +21,7 @@ Sync = Callable[..., dict[str, Any]]
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Iterator[httpx.Client]:
     """Give a plain HTTP client of the shared service."""
-    with httpx.Client(base_url=server_url) as client:
+    with open_http(server_url) as client:
         yield client
 
 

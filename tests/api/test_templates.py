@@ -6,11 +6,13 @@ from typing import Any
 import httpx
 import pytest
 
+from serving import open_http
+
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Iterator[httpx.Client]:
     """Give a plain HTTP client of the shared service."""
-    with httpx.Client(base_url=server_url) as client:
+    with open_http(server_url) as client:
         yield client
 
 
@@ -164,9 +166,9 @@ def test_a_template_that_can_not_work_is_not_published(
 
 def test_templates_survive_a_restart(service: Any) -> None:
     """Templates are in the database like everything else."""
-    with httpx.Client(base_url=service.url) as http:
+    with open_http(service.url) as http:
         publish(http, template("kept"))
     service.kill()
     service.start()
-    with httpx.Client(base_url=service.url) as http:
+    with open_http(service.url) as http:
         assert http.get("/v1/templates/kept/1").status_code == 200

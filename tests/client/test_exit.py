@@ -10,7 +10,7 @@ from serving import RunningService
 _TRAIN = """
 import sys
 from pacesetter import Client
-session = Client(sys.argv[1], max_wait=60).session(sys.argv[2], base_lr=0.1)
+session = Client(sys.argv[1], max_wait=120).session(sys.argv[2], base_lr=0.1)
 session.lr(0)
 session.report(0, loss=0.25)
 """
@@ -21,7 +21,7 @@ def _run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-W", "error", "-X", "dev", "-c", code, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -47,5 +47,5 @@ def test_a_dead_server_does_not_hold_up_the_end(service: RunningService):
     took = time.time() - float(done.stdout)
     service.kill()
     assert done.returncode == 0
-    assert took < 4
+    assert took < 30  # and not the two minutes that a training would wait
     assert "1 reports of session run were not delivered" in done.stderr

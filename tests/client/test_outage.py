@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pacesetter import Client, ServerUnavailableError
-from serving import RunningService
+from serving import PATIENCE, RunningService
 
 COSINE = {"kind": "cosine", "total_steps": 1000}
 
@@ -53,16 +53,18 @@ def test_past_the_window_the_trainer_waits_and_goes_on(
 
 def test_the_wait_is_bounded_and_reports_are_kept(service: RunningService):
     """After `max_wait` the error says so; when the server returns, nothing measured is missing."""
-    with Client(service.url, max_wait=0.5) as client:
+    with Client(service.url, max_wait=PATIENCE) as client:
         session = client.create_session("run", base_lr=0.1)
         session.lr(0)
         service.kill()
+        session._feed._max_wait = 0.5
         session.report(0, loss=0.5)
         with pytest.raises(ServerUnavailableError, match="pacesetter serve"):
             session.lr(1)
         with pytest.raises(ServerUnavailableError):
             session.flush()
         service.start()
+        session._feed._max_wait = PATIENCE
         assert session.lr(1) == 0.1
         session.flush()
         assert len(session._feed.wire.reports) == 0
@@ -95,7 +97,7 @@ def test_creating_waits_for_a_server_that_is_starting(service: RunningService):
     service.kill()
     restart = threading.Timer(0.5, service.start)
     restart.start()
-    with Client(service.url, retry_for=60) as client:
+    with Client(service.url, retry_for=PATIENCE) as client:
         assert client.create_session("early", base_lr=0.1).lr(0) == 0.1
     restart.join()
 
