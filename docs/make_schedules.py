@@ -174,8 +174,11 @@ presets take another library's own names, parameters and defaults, so that a con
   follows it.
 - **Lengths** are steps, or `{"epochs": 5}`, `{"fraction": 0.1}`, `{"samples": 1e6}`, `{"tokens": 1e9}`, which the
   session's `steps_per_epoch`, `total_steps`, `batch_size` and `tokens_per_step` turn into the nearest whole number of steps.
-- **Past its end** a schedule holds its last value. It never rises again or goes negative by itself; a `ramp` can be
-  told to `bounce`, `extrapolate` or refuse (`error`).
+- **Past its end** a schedule holds its last value. It never rises again or goes negative by itself, unless its entry
+  names that as the library's own way. `ramp`, `knots` and `table` can be told what there is outside their range, before
+  it and past it, and `within` tells any other schedule: `hold` the value at the nearer end, `bounce` the way back and
+  forth again, `extrapolate` the formula as it stands, `error` nothing, so that sealing is refused. Each entry says
+  which of these its example comes to past its end; what has no end, such as `exponential`, goes on by its formula.
 - **`t`** is the 0-based index of the optimizer step that uses the value.
 
 | page | kinds |
@@ -274,6 +277,7 @@ def _entry(kind: str) -> Iterator[str]:
     yield f"- law: `{about['formula']}`"
     yield f"- source: {about['source']}"
     yield f"- example: `{json.dumps(about['example'])}`"
+    yield f"- past the example's end: `{about['outside']}`"
     yield f"- parameters: {', '.join(_parameters(about['parameters']))}"
     yield f"- shown by: {', '.join(f'`{path}`' for path in tests_of(kind))}"
     yield ""

@@ -33,9 +33,11 @@ from pacesetter_service.core.errors import (
 from pacesetter_service.core.events import (
     Acted,
     Archived,
+    BoundaryPassed,
+    Decided,
     Event,
-    LevelsCut,
-    Observed,
+    Measured,
+    Missed,
     Reported,
     Sealed,
 )
@@ -324,14 +326,14 @@ class _Batch:
             match event:
                 case Reported(readings=readings):
                     changes.readings += [(after.session.attempt, each) for each in readings]
-                case Observed():
-                    changes.observed.append((after.session.attempt, horizon, event))
+                case Measured():
+                    changes.measured.append((after.session.attempt, horizon, event))
                 case Sealed(values=values):
                     changes.sealed.append(event)
                     tail = tail.extended(
                         np.stack([values[name] for name in after.session.timelines])
                     )
-                case LevelsCut() | Acted() | Archived():
+                case Decided() | Missed() | BoundaryPassed() | Acted() | Archived():
                     changes.log.append(event)
                     after = replace(after, events=after.events + 1)
         changes.stored = after

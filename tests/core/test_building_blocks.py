@@ -5,7 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
+from pacesetter_service.core.decide import count_usable
+from pacesetter_service.core.errors import ScheduleNotFiniteError
 from pacesetter_service.core.schedules import Schedule
 
 DOWN = {"kind": "ramp", "start": 4.0, "end": 0.0, "steps": 4}
@@ -68,6 +71,7 @@ WORKED_OUT: dict[str, tuple[dict[str, Any], list[float]]] = {
     ),
     "splice": ({"first": DOWN, "steps": 2, "second": HALF}, [4, 3, 8, 4, 0, 0]),
     "warmup": ({"schedule": HALF, "steps": 4}, [0, 2, 4, 6, 8, 4]),
+    "within": ({"schedule": {"kind": "exponential", "gamma": 0.5}, "steps": 2}, [8, 4, 2, 2, 2, 2]),
 }
 
 
@@ -114,6 +118,125 @@ def test_a_ramp_can_refuse_to_go_on() -> None:
     values = Schedule.parse(ramp).values(np.arange(5.0), 8.0)
     assert values[:3].tolist() == [4, 2, 0]
     assert np.isnan(values[3:]).all()
+
+
+THROUGH = {
+    "hold": [1, 1, 1, 3, 5, 5, 5],
+    "bounce": [5, 3, 1, 3, 5, 3, 1],
+    "extrapolate": [-3, -1, 1, 3, 5, 7, 9],
+}
+
+
+@pytest.mark.parametrize("policy", THROUGH)
+def test_knots_do_outside_their_range_what_they_were_told(policy: str) -> None:
+    """From knots at the steps 2 and 4 the line goes on in both directions as the policy says."""
+    points = [{"at": 2, "level": 1.0}, {"at": 4, "level": 5.0}]
+    knots = Schedule.parse({"kind": "knots", "points": points, "outside": policy})
+    assert knots.values(np.arange(7.0), 8.0).tolist() == THROUGH[policy]
+    assert knots.beyond() == policy
+
+
+def test_knots_can_refuse_to_go_on() -> None:
+    """With `error` there is nothing before the first knot and after the last one."""
+    points = [{"at": 2, "level": 1.0}, {"at": 4, "level": 5.0}]
+    knots = Schedule.parse({"kind": "knots", "points": points, "outside": "error"})
+    assert_array_equal(knots.values(np.arange(7.0), 8.0), [np.nan, np.nan, 1, 3, 5, np.nan, np.nan])
+
+
+LEVELS = {
+    "hold": [5, 5, 5, 1, 4, 4, 4, 4],
+    "bounce": [4, 1, 5, 1, 4, 1, 5, 1],
+    "error": [np.nan, np.nan, 5, 1, 4, np.nan, np.nan, np.nan],
+}
+
+
+@pytest.mark.parametrize("policy", LEVELS)
+def test_a_table_does_outside_its_range_what_it_was_told(policy: str) -> None:
+    """A table holds, goes back without saying its last value twice, or refuses."""
+    table = Schedule.parse({"kind": "table", "levels": [5.0, 1.0, 4.0], "outside": policy})
+    assert_array_equal(table.values(np.arange(-2.0, 6.0), 8.0), LEVELS[policy])
+    assert table.beyond() == policy
+
+
+def test_a_range_of_one_step_has_no_way_back() -> None:
+    """Where there is nowhere to go, bouncing is holding."""
+    for law in (
+        {"kind": "table", "levels": [5.0]},
+        {"kind": "knots", "points": [{"at": 3, "level": 5.0}]},
+    ):
+        values = Schedule.parse({**law, "outside": "bounce"}).values(np.arange(-2.0, 6.0), 8.0)
+        assert values.tolist() == [5.0] * 8
+
+
+def test_where_a_policy_gives_nothing_sealing_is_refused() -> None:
+    """Steps in the range can be trained with; the first one past it is refused, and named."""
+    law = {"kind": "within", "schedule": {"kind": "exponential", "gamma": 0.5}, "steps": 2}
+    values = Schedule.parse({**law, "outside": "error"}).values(np.arange(5.0), 8.0)
+    assert count_usable(0, {"lr": values[:3]}) == 3
+    with pytest.raises(ScheduleNotFiniteError, match="nan for 'lr' at step 3"):
+        count_usable(0, {"lr": values})
+
+
+def test_every_channel_has_the_range() -> None:
+    """What `within` does to the clock, it does to the momentum too."""
+    cycle = {"kind": "one_cycle", "total_steps": 20, "cycle_momentum": True}
+    bounced = {"kind": "within", "schedule": cycle, "steps": 19, "outside": "bounce"}
+    momentum = Schedule.parse(bounced).channels()["momentum"].values(np.arange(39.0), 8.0)
+    there = Schedule.parse(cycle).channels()["momentum"].values(np.arange(20.0), 8.0)
+    assert momentum.tolist() == [*there, *there[-2::-1]]
+
+
+HOLDING = {"kind": "hold"}
+BOUNCING = {**DOWN, "outside": "bounce"}
+REFUSING = {**DOWN, "outside": "error"}
+ENDLESS = {"kind": "exponential", "gamma": 0.5}
+
+STATED: dict[str, tuple[dict[str, Any], str]] = {
+    "hold": (HOLDING, "hold"),
+    "a ramp": (DOWN, "hold"),
+    "a ramp that bounces": (BOUNCING, "bounce"),
+    "pieces": (WORKED_OUT["piecewise_constant"][0] | {"kind": "piecewise_constant"}, "hold"),
+    "a law without an end": (ENDLESS, "extrapolate"),
+    "within": ({"kind": "within", "schedule": ENDLESS, "steps": 9}, "hold"),
+    "within that bounces": (
+        {"kind": "within", "schedule": ENDLESS, "steps": 9, "outside": "bounce"},
+        "bounce",
+    ),
+    "a stopped clock": ({"kind": "freeze", "schedule": ENDLESS, "at": 9}, "hold"),
+    "a shifted clock": ({"kind": "shift", "schedule": BOUNCING, "by": 3}, "bounce"),
+    "a slow clock": ({"kind": "stretch", "schedule": REFUSING, "ratio": 3.0}, "error"),
+    "a prolonged horizon": ({"kind": "prolong", "schedule": DOWN, "period": 4}, "extrapolate"),
+    "a repetition": ({"kind": "repeat", "schedule": REFUSING, "period": 4}, "extrapolate"),
+    "a limited repetition": (
+        {"kind": "repeat", "schedule": REFUSING, "period": 4, "limit": 2},
+        "hold",
+    ),
+    "a sequence": (
+        {"kind": "sequence", "parts": [{"schedule": REFUSING, "steps": 4}, {"schedule": DOWN}]},
+        "hold",
+    ),
+    "a splice": ({"kind": "splice", "first": DOWN, "steps": 2, "second": BOUNCING}, "bounce"),
+    "a warmup": ({"kind": "warmup", "schedule": ENDLESS, "steps": 4}, "extrapolate"),
+    "factors": ({"kind": "relative", "schedule": DOWN}, "hold"),
+    "endless noise": ({"kind": "noise", "schedule": DOWN}, "extrapolate"),
+    "noise that ends": ({"kind": "noise", "schedule": BOUNCING, "end": 9}, "bounce"),
+    "a product": ({"kind": "product", "schedule": DOWN, "factors": [ENDLESS]}, "extrapolate"),
+    "a sum": ({"kind": "sum", "of": [DOWN, HOLDING]}, "hold"),
+    "a sum that bounces": ({"kind": "sum", "of": [BOUNCING, HOLDING]}, "bounce"),
+    "a sum that refuses": ({"kind": "sum", "of": [ENDLESS, REFUSING]}, "error"),
+    "channels": ({"kind": "channels", "laws": {"lr": DOWN, "momentum": ENDLESS}}, "extrapolate"),
+    "a name": ({"kind": "cosine", "total_steps": 9}, "hold"),
+    "a growing cycle": (
+        {"kind": "torch.CosineAnnealingWarmRestarts", "T_0": 9, "T_mult": 2},
+        "extrapolate",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spec", "policy"), STATED.values(), ids=STATED)
+def test_every_law_states_what_there_is_past_its_end(spec: dict[str, Any], policy: str) -> None:
+    """A law says its own policy, and a combinator what its children's come to."""
+    assert Schedule.parse(spec).beyond() == policy
 
 
 def test_a_part_can_go_on_from_where_the_last_one_ended() -> None:

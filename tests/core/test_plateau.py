@@ -10,9 +10,10 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from core.torch_schedulers import optimizer
 from pacesetter_service.core.commands import Reading, Report, Seal
+from pacesetter_service.core.controllers import Seen
 from pacesetter_service.core.controllers.plateau import Plateau
 from pacesetter_service.core.decide import decide
-from pacesetter_service.core.events import LevelsCut, Sealed
+from pacesetter_service.core.events import Decided, Sealed
 from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
@@ -91,11 +92,16 @@ def test_each_group_has_a_floor_of_its_own() -> None:
     assert levels["head.lr"] == pytest.approx(1e-3)
 
 
+def seen(value: float) -> Seen:
+    """Show a loss to a controller of one group."""
+    return Seen("loss", 0, value, {"": 0.1}, {"": 0.1})
+
+
 def test_a_nan_never_becomes_the_best() -> None:
     """NaN counts as no improvement, and what follows is compared with what came before it."""
     controller = Plateau(metric="loss", patience=1)
-    state = controller.observe(controller.init(), 0.5).state
-    state = controller.observe(state, math.nan).state
+    state = controller.observe(controller.init(), seen(0.5)).state
+    state = controller.observe(state, seen(math.nan)).state
     assert state.best == 0.5  # type: ignore[attr-defined]
     assert state.bad == 1  # type: ignore[attr-defined]
 
@@ -117,7 +123,7 @@ def test_a_cut_says_why() -> None:
     """The event names the metric, the values and the patience that led to it."""
     session, _ = follow(plateau_session(patience=1), [0.5, 0.6, 0.7])
     events = decide(session, Seal(3, 1))
-    [cut] = [event for event in events if isinstance(event, LevelsCut)]
+    [cut] = [event for event in events if isinstance(event, Decided)]
     assert cut.at == 3
     assert cut.levels == {"lr": (0.1, 0.1 * 0.1)}
     assert "loss has not improved on 0.5 in 2 measurements (now 0.7; patience 1)" in cut.reason

@@ -92,6 +92,176 @@ def test_blocks_of_any_kind_are_parts_of_the_whole(kind: str, start: int) -> Non
         assert_array_equal(np.concatenate(blocks), whole)
 
 
+FAR = (10**7, 10**7 + 1, 10**8, MAX_STEP)
+"""Steps long after the end of whatever has one here."""
+
+
+@pytest.mark.parametrize("kind", catalogue.kinds())
+def test_what_holds_stays_as_it_is(kind: str) -> None:
+    """Where an example says that its end is held, each channel has one value far past it."""
+    for law in Schedule.parse(catalogue.describe(kind)["example"]).channels().values():
+        if law.beyond() == "hold":
+            [value] = set(law.values(np.array(FAR, dtype=np.float64), 0.1).tolist())
+            assert 0 <= value < np.inf
+
+
+@given(schedules, rates)
+def test_what_says_that_it_holds_does(spec: dict[str, Any], base: float) -> None:
+    """Whatever the composition, `hold` is a promise that the values keep."""
+    schedule = Schedule.parse(spec)
+    if schedule.beyond() == "hold":
+        assert len(set(schedule.values(np.array(FAR, dtype=np.float64), base).tolist())) == 1
+
+
+RISING = {
+    "cyclic": "for ever",
+    "deepspeed.LRRangeTest": "for ever",
+    "fairseq.triangular": "for ever",
+    "hf.cosine": "the value rises again",
+    "hf.cosine_warmup_with_min_lr": "the value rises again",
+    "hf.cosine_with_min_lr": "the value rises again",
+    "ignite.ConcatScheduler": "the last one has no end",
+    "ignite.CosineAnnealingScheduler": "again and again",
+    "ignite.LinearCyclicalScheduler": "again and again",
+    "mmengine.CosineAnnealingLR": "the rate rises again",
+    "prolong": "has some of its way left again",
+    "torch.CosineAnnealingLR": "rises again",
+    "torch.CyclicLR": "for ever",
+    "torch.SequentialLR": "rises again",
+    "triangle_wave": "for ever",
+    "within": "the way back and forth again",
+    "wsd_s": "from the base again",
+}
+"""The kinds whose examples still rise somewhere late in a long training, and how they say so."""
+
+
+@pytest.mark.parametrize("kind", catalogue.kinds())
+def test_no_kind_rises_again_without_saying_so(kind: str) -> None:
+    """After ten million steps no example is below 0, and one that rises says so in its text."""
+    entry = catalogue.describe(kind)
+    for law in Schedule.parse(entry["example"]).channels().values():
+        values = law.values(steps(10**7, 50_000), 0.1)
+        assert (values >= 0).all()
+        if (np.diff(values) > 0).any():
+            assert RISING[kind] in " ".join(entry["description"].split())
+
+
+LAWS_WITHIN: tuple[dict[str, Any], ...] = (
+    {"kind": "exponential", "gamma": 0.99},
+    {"kind": "warmup_cosine", "warmup_steps": 10, "total_steps": 100},
+    {"kind": "hf.cosine", "num_warmup_steps": 5, "num_training_steps": 60},
+    {"kind": "knots", "points": [{"at": 3, "level": 1.0}, {"at": 40, "level": "base"}]},
+    {"kind": "table", "levels": [0.5, 0.25, 1.0, 0.125]},
+    {"kind": "noise", "schedule": "constant", "seed": 7},
+)
+
+
+@given(
+    st.sampled_from(LAWS_WITHIN),
+    st.one_of(st.integers(1, 200), st.floats(0.5, 200)),
+    st.lists(st.floats(-1000, 1000), min_size=1, max_size=20),
+)
+def test_within_changes_nothing_in_its_range(
+    law: dict[str, Any], length: float, times: list[float]
+) -> None:
+    """In its range it has the child's bits, and outside of it what its policy defines."""
+    child = Schedule.parse(law)
+
+    def outside(policy: str) -> Any:
+        spec = {"kind": "within", "schedule": law, "steps": length, "outside": policy}
+        return Schedule.parse(spec).values(t, 0.1)
+
+    t = np.array([*times, 0.0, float(length)])
+    inside = (t >= 0) & (t <= length)
+    as_it_stands = child.values(t, 0.1)
+    held = child.values(np.clip(t, 0, length), 0.1)
+    for policy in ("hold", "bounce", "extrapolate", "error"):
+        assert_array_equal(outside(policy)[inside], as_it_stands[inside])
+    assert_array_equal(outside("hold"), held)
+    assert_array_equal(outside("extrapolate"), as_it_stands)
+    assert_array_equal(outside("error"), np.where(inside, held, np.nan))
+
+
+@given(st.sampled_from(LAWS_WITHIN), st.integers(1, 200), st.integers(-5, 5))
+def test_within_bounces_at_both_ends(law: dict[str, Any], length: int, turn: int) -> None:
+    """The way back is the way there, mirrored, to the bit, and so again after every two lengths."""
+    spec = {"kind": "within", "schedule": law, "steps": length, "outside": "bounce"}
+    there = Schedule.parse(law).values(steps(0, length + 1), 0.1)
+    start = 2 * length * turn
+    values = Schedule.parse(spec).values(steps(start, 2 * length + 1), 0.1)
+    assert_array_equal(values[: length + 1], there)
+    assert_array_equal(values[length:], there[::-1])
+
+
+places = st.lists(st.integers(0, 300), min_size=2, max_size=6, unique=True).map(sorted)
+
+
+@given(places, st.data(), st.sampled_from(["linear", "cosine", "constant"]), rates)
+def test_knots_keep_their_policy(
+    at: list[int], data: st.DataObject, ease: str, base: float
+) -> None:
+    """Inside, all policies give the same bits; outside, each gives what it is defined as."""
+    levels = st.one_of(st.just("base"), st.floats(0, 1))
+    points = [{"at": place, "level": data.draw(levels)} for place in at]
+    first, last = at[0], at[-1]
+    t = steps(first - 400, last - first + 800)
+    inside = (t >= first) & (t <= last)
+
+    def outside(policy: str) -> Any:
+        spec = {"kind": "knots", "points": points, "ease": ease, "outside": policy}
+        return Schedule.parse(spec).values(t, base)
+
+    held = outside("hold")
+    ends = [base if points[i]["level"] == "base" else points[i]["level"] for i in (0, -1)]
+    assert (held[t < first] == ends[0]).all()
+    assert (held[t >= last] == ends[1]).all()
+    for policy in ("bounce", "extrapolate", "error"):
+        assert_array_equal(outside(policy)[inside], held[inside])
+    assert np.isnan(outside("error")[~inside]).all()
+    length = last - first
+    distance = np.mod(t - first, 2 * length)
+    mirrored = (first + np.minimum(distance, 2 * length - distance)).astype(int) - int(t[0])
+    assert_array_equal(outside("bounce"), held[mirrored])
+
+
+@given(places, rates)
+def test_extrapolated_knots_go_on_along_their_first_and_last_piece(
+    at: list[int], base: float
+) -> None:
+    """Outside, the formula is that of a ramp through the two outermost knots."""
+    points = [{"at": place, "level": float(index % 3)} for index, place in enumerate(at)]
+    t = steps(at[0] - 50, at[-1] - at[0] + 100)
+    knots = {"kind": "knots", "points": points, "outside": "extrapolate"}
+    values = Schedule.parse(knots).values(t, base)
+    for (one, other), beyond in ((points[:2], t < at[0]), (points[-2:], t > at[-1])):
+        ramp = {
+            "kind": "ramp",
+            "start": one["level"],
+            "end": other["level"],
+            "steps": other["at"] - one["at"],
+            "outside": "extrapolate",
+        }
+        assert_array_equal(values[beyond], Schedule.parse(ramp).values(t[beyond] - one["at"], base))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_a_table_keeps_its_policy(levels: list[float]) -> None:
+    """Before the first level and after the last: the nearer one, the way back, or nothing."""
+    t = steps(-100, 200)
+    inside = (t >= 0) & (t < len(levels))
+
+    def outside(policy: str) -> Any:
+        return Schedule.parse({"kind": "table", "levels": levels, "outside": policy}).values(t, 1.0)
+
+    there_and_back = [*levels, *levels[-2:0:-1]]
+    nearest = np.clip(t, 0, len(levels) - 1).astype(int)
+    assert_array_equal(outside("hold"), np.array(levels)[nearest])
+    assert_array_equal(
+        outside("bounce"), [there_and_back[int(step) % len(there_and_back)] for step in t]
+    )
+    assert_array_equal(outside("error"), np.where(inside, outside("hold"), np.nan))
+
+
 @given(
     st.integers(1, 100),
     st.floats(0, 0.9),
@@ -207,6 +377,20 @@ REFUSED = {
         {"kind": "one_cycle", "total_steps": 10, "pct_start": 1.0},
         "",
         "lower pct_start",
+    ),
+    "knots that end in a jump and can not go on": (
+        {
+            "kind": "knots",
+            "points": [{"at": at, "level": 1.0} for at in (0, 9, 9)],
+            "outside": "extrapolate",
+        },
+        "",
+        "two steps",
+    ),
+    "a table that can not go on": (
+        {"kind": "table", "levels": [1.0], "outside": "extrapolate"},
+        "outside",
+        "'hold', 'bounce' or 'error'",
     ),
     "no time to decay": (
         {"kind": "warmup_cosine", "warmup_steps": 10, "total_steps": 10},

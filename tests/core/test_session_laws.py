@@ -177,10 +177,9 @@ def test_an_action_holds_from_the_horizon() -> None:
     plain = session(schedule=schedule)
     scaled = evolve_all(plain, decide(plain, Seal(0, 10)))
     scaled = evolve_all(scaled, decide(scaled, Act(Scale(factor=0.5, reason="too hot"))))
-    expected = plain.timelines["lr"].values(0, 120)
-    values = scaled.timelines["lr"].values(0, 120)
-    assert values[:10].tolist() == expected[:10].tolist()
-    assert values[10:].tolist() == (expected[10:] * 0.5).tolist()
+    assert scaled.horizon == 10
+    expected = plain.timelines["lr"].values(10, 110)
+    assert scaled.timelines["lr"].values(10, 110).tolist() == (expected * 0.5).tolist()
     assert scaled.revision == 1
     assert scaled.timelines["lr"].segments[-1].cause == "scaled by 0.5: too hot"
 

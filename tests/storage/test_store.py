@@ -16,7 +16,7 @@ from pacesetter_service.core.actions import Scale
 from pacesetter_service.core.commands import Act, Reading, Report, Seal
 from pacesetter_service.core.decide import decide
 from pacesetter_service.core.errors import StorageUnavailableError
-from pacesetter_service.core.events import Acted, LevelsCut, Observed, Sealed
+from pacesetter_service.core.events import Acted, Decided, Measured, Sealed
 from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
@@ -79,9 +79,9 @@ def changes_of(stored: Stored, before: Session | None, happened: list[Any]) -> C
         match event:
             case Sealed():
                 changes.sealed.append(event)
-            case Observed():
-                changes.observed.append((1, horizon, event))
-            case LevelsCut() | Acted():
+            case Measured():
+                changes.measured.append((1, horizon, event))
+            case Decided() | Acted():
                 changes.log.append(event)
     return changes
 

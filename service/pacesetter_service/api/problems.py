@@ -23,6 +23,8 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.TemplateNotFoundError: (404, "template_not_found"),
     errors.SessionExistsError: (409, "session_exists"),
     errors.SessionArchivedError: (409, "session_archived"),
+    errors.SessionFinishedError: (409, "session_finished"),
+    errors.AwaitingMeasurementError: (503, "awaiting_measurement"),
     errors.StaleAttemptError: (409, "stale_attempt"),
     errors.StepOutOfRangeError: (422, "step_out_of_range"),
     errors.ScheduleNotFiniteError: (422, "schedule_not_finite"),

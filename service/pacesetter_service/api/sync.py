@@ -4,6 +4,7 @@ A plain ASGI endpoint with its own parsing: this is asked for at every window of
 through the framework's typed routes it would cost several times as much.
 """
 
+from time import monotonic
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -22,16 +23,20 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from pacesetter_service.api import problems, wire
-from pacesetter_service.core.commands import Reading, Report, Seal
-from pacesetter_service.core.controllers.base import MetricName
-from pacesetter_service.core.decide import is_sealed, seal_end
-from pacesetter_service.core.errors import PacesetterError
+from pacesetter_service.api.waiting import Waiters
+from pacesetter_service.core.commands import Command, Pass, Reading, Report, Seal
+from pacesetter_service.core.decide import finished, is_sealed, seal_end, waits_for
+from pacesetter_service.core.errors import AwaitingMeasurementError, PacesetterError
+from pacesetter_service.core.metrics import MetricName
 from pacesetter_service.core.model import Count, OneOf, Real, Step
 from pacesetter_service.ledger import Change, Entry, Ledger
 from pacesetter_service.storage.store import Store
 
 MAX_READINGS = 10_000
 """The most metric values in one call."""
+
+HOLD_SECONDS = 5.0
+"""The longest that a call is held while its step awaits a measurement; then it is to ask again."""
 
 MetricValue = Annotated[
     Real | Literal["nan", "inf", "-inf"],
@@ -99,6 +104,7 @@ class SyncEndpoint:
     def __init__(self, ledger: Ledger, store: Store) -> None:
         self._ledger = ledger
         self._store = store
+        self._waiters = Waiters()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
@@ -119,11 +125,14 @@ class SyncEndpoint:
     async def _sync(self, scope: Scope, request: SyncRequest) -> Response:
         name, seal = scope["path_params"]["name"], request.seal()
         entry = await self._applied(name, request.readings(), seal, request.attempt)
-        head: dict[str, Any] = _head(entry)
         if seal is None:
-            return Response(to_json(head), media_type="application/json")
-        names = list(entry.stored.session.timelines)
-        end = min(seal_end(entry.stored.session, seal), entry.stored.session.horizon)
+            return Response(to_json(_head(entry)), media_type="application/json")
+        if seal.start >= entry.stored.session.horizon:
+            entry = await self._awaited(name, entry, seal)
+        session = entry.stored.session
+        names = list(session.timelines)
+        end = min(seal_end(session, seal), session.horizon)
+        head: dict[str, Any] = _head(entry, seal.start, end)
         block = await self._window(entry, seal.start, end)
         if request.step is not None:
             values = dict(zip(names, block[:, 0].tolist(), strict=True))
@@ -148,7 +157,38 @@ class SyncEndpoint:
         if nothing_new and not readings:
             return entry
         commands = (*((Report(readings, attempt),) if readings else ()), *((seal,) if seal else ()))
-        return (await self._ledger.submit(Change(name, commands))).entry
+        return await self._changed(name, *commands)
+
+    async def _awaited(self, name: str, entry: Entry, seal: Seal) -> Entry:
+        """Wait for a step that was not sealed though it was asked for.
+
+        Raises:
+            SessionFinishedError: It will never be.
+            AwaitingMeasurementError: It needs a measurement, and was waited for long enough now.
+        """
+        give_up = monotonic() + HOLD_SECONDS
+        while seal.start >= (session := entry.stored.session).horizon:
+            if session.status == "finished":
+                raise finished(session)
+            missing = waits_for(session, seal)
+            if missing and session.spec.reaction is not None:
+                left = session.spec.reaction.timeout - self._waiters.waited(name, session.horizon)
+                if left <= 0:
+                    entry = await self._changed(name, Pass(session.horizon), seal)
+                    continue
+                if monotonic() >= give_up:
+                    raise AwaitingMeasurementError(session.horizon, missing, session.spec.ranks)
+                await self._waiters.news(name, min(left, give_up - monotonic()))
+            entry = await self._changed(name, seal)
+        self._waiters.forget(name)
+        return entry
+
+    async def _changed(self, name: str, *commands: Command) -> Entry:
+        before = self._ledger.peek(name)
+        entry = (await self._ledger.submit(Change(name, commands))).entry
+        if entry is not before:
+            self._waiters.wake(name)
+        return entry
 
     async def _window(self, entry: Entry, start: int, end: int) -> wire.Block:
         if entry.tail.holds(start, end):
@@ -165,13 +205,18 @@ async def _body(receive: Receive) -> bytes:
     return body
 
 
-def _head(entry: Entry) -> dict[str, Any]:
+def _head(entry: Entry, start: int = 0, end: int = 0) -> dict[str, Any]:
+    """Give what every answer says; notices are those of the steps from `start` to `end`."""
     session = entry.stored.session
     return {
         "attempt": session.attempt,
         "horizon": session.horizon,
         "revision": session.revision,
-        "notices": [],
+        "notices": [
+            {"step": notice.step, "code": notice.code, "message": notice.message}
+            for notice in session.notices
+            if start <= notice.step < end
+        ],
         "max_lookahead": session.spec.lookahead,
     }
 

@@ -38,6 +38,13 @@ class Seal:
 
 
 @dataclass(frozen=True, slots=True)
+class Pass:
+    """Wait no longer for the measurements that the boundary at a step awaits."""
+
+    boundary: int
+
+
+@dataclass(frozen=True, slots=True)
 class Act:
     """Carry out an operator's action from the horizon on."""
 
@@ -49,4 +56,4 @@ class Archive:
     """Close the session for further commands."""
 
 
-Command = Report | Seal | Act | Archive
+Command = Report | Seal | Pass | Act | Archive

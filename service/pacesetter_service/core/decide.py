@@ -1,37 +1,24 @@
-"""What a command leads to: events, or a refusal. Nothing happens here; it is only decided.
+"""What a command leads to: events, or a refusal. Nothing happens here; it is only decided."""
 
-Controllers are asked at one moment only: when new steps are about to be sealed. Until then readings
-wait, so the order in which the network delivers them between two sealings can not matter.
-"""
-
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import inf
 
 import numpy as np
 
 from pacesetter_service.core.actions import Action
-from pacesetter_service.core.commands import Act, Archive, Command, Reading, Report, Seal
-from pacesetter_service.core.controllers import Cut
+from pacesetter_service.core.commands import Act, Archive, Command, Pass, Reading, Report, Seal
 from pacesetter_service.core.errors import (
     ScheduleNotFiniteError,
     SessionArchivedError,
+    SessionFinishedError,
     StaleAttemptError,
     StepOutOfRangeError,
     TooManyReportsError,
 )
-from pacesetter_service.core.events import (
-    Acted,
-    Archived,
-    Event,
-    LevelsCut,
-    MeasurementsClosed,
-    Observed,
-    Reported,
-    Sealed,
-)
+from pacesetter_service.core.events import Acted, Archived, Event, Reported, Sealed
 from pacesetter_service.core.evolve import evolve, evolve_all
-from pacesetter_service.core.measurements import Measurement, close
 from pacesetter_service.core.model import MAX_STEP
+from pacesetter_service.core.react import awaited, boundary_after, passed, react
 from pacesetter_service.core.schedules import Values
 from pacesetter_service.core.session import Session
 
@@ -44,6 +31,7 @@ def decide(session: Session, command: Command) -> tuple[Event, ...]:
 
     Raises:
         SessionArchivedError: The session takes no more commands.
+        SessionFinishedError: A controller has ended the session; no further step is sealed.
         StaleAttemptError: The command speaks for another attempt.
         StepOutOfRangeError: A step can not be sealed or reported on.
         ScheduleNotFiniteError: The law leaves the range of learning rates.
@@ -54,6 +42,8 @@ def decide(session: Session, command: Command) -> tuple[Event, ...]:
             return _report(session, command)
         case Seal():
             return _seal(session, command)
+        case Pass(boundary):
+            return passed(session) if boundary == session.horizon else ()
         case Act(action):
             return (_act(session, action),)
         case Archive():
@@ -85,21 +75,16 @@ def seal_end(session: Session, command: Seal) -> int:
         )
     count = min(command.count, session.max_window)
     lookahead = session.spec.lookahead
-    return start + (count if lookahead is None else min(count, lookahead))
+    end = start + (count if lookahead is None else min(count, lookahead))
+    boundary = boundary_after(session)
+    return end if boundary is None or end <= session.horizon else min(end, boundary)
 
 
-def react(session: Session) -> tuple[Event, ...]:
-    """Let the controllers consume what has been measured; what they order holds at the horizon."""
-    measurements = close(session.pending.values(), session.spec.ranks)
-    if not measurements:
+def waits_for(session: Session, command: Seal) -> tuple[str, ...]:
+    """Name the metrics whose measurements a wish must wait for."""
+    if session.status != "active" or command.start < session.horizon:
         return ()
-    events: list[Event] = []
-    for measurement in measurements:
-        for event in _observe(session, measurement):
-            session = evolve(session, event)
-            events.append(event)
-    consumed = {measurement.metric: measurement.step for measurement in measurements}
-    return (*events, MeasurementsClosed(consumed))
+    return awaited(session)
 
 
 def count_usable(start: int, values: Mapping[str, Values], at_least: int | None = None) -> int:
@@ -125,6 +110,12 @@ def count_usable(start: int, values: Mapping[str, Values], at_least: int | None 
                 raise ScheduleNotFiniteError(name, start + at, float(row[at]))
             usable = min(usable, at)
     return usable
+
+
+def finished(session: Session) -> SessionFinishedError:
+    """Say that a session is finished, and why."""
+    reason = session.notices[-1].message if session.notices else ""
+    return SessionFinishedError(session.spec.name, session.horizon, reason)
 
 
 def _report(session: Session, command: Report) -> tuple[Event, ...]:
@@ -173,11 +164,17 @@ def _seal(session: Session, command: Seal) -> tuple[Event, ...]:
     # Of a window that begins below the horizon there is something to give, whatever lies above it.
     begins_sealed = command.start < session.horizon
     stale = command.attempt is not None and command.attempt != session.attempt
-    if begins_sealed and (stale or session.status == "archived"):
+    if begins_sealed and (stale or session.status != "active"):
         return ()
     _refuse_unless_writable(session, command.attempt)
+    if session.status == "finished":
+        raise finished(session)
+    if awaited(session):
+        return ()
     reactions = react(session)
     ready = evolve_all(session, reactions)
+    if ready.status == "finished":
+        return reactions  # to be kept, whatever the answer is
     start, count = session.horizon, end - session.horizon
     values = {name: line.values(start, count) for name, line in ready.timelines.items()}
     # The step that was asked for must be sealed; what lies behind a bad value need not.
@@ -199,40 +196,3 @@ def _act(session: Session, action: Action) -> Acted:
         if not (0 < segment.scale < inf and segment.effective_level < inf):
             raise ScheduleNotFiniteError(name, session.horizon, segment.effective_level)
     return acted
-
-
-def _observe(session: Session, measurement: Measurement) -> Iterator[Event]:
-    """Show one measurement to every controller of its metric; each sees what the last one did."""
-    step, metric, value = measurement
-    for index, controller in enumerate(session.spec.controllers):
-        if controller.metric != metric:
-            continue
-        observation = controller.observe(session.controllers[index], value)
-        observed = Observed(index, step, value, observation.state)
-        session = evolve(session, observed)
-        yield observed
-        cut = observation.verdict and _cut(session, observed, observation.verdict)
-        if cut:
-            session = evolve(session, cut)
-            yield cut
-
-
-def _cut(session: Session, observed: Observed, cut: Cut) -> LevelsCut | None:
-    levels = {}
-    for series in session.spec.series():
-        if series.channel == "lr":
-            segment = session.timelines[series.name].segments[-1]
-            old = segment.effective_level
-            new = cut.level(series.group, old)
-            if new != old:
-                levels[series.name] = (segment.level, new / segment.scale)
-    if not levels:
-        return None
-    return LevelsCut(
-        controller=observed.controller,
-        step=observed.step,
-        value=observed.value,
-        at=session.horizon,
-        levels=levels,
-        reason=cut.reason,
-    )

@@ -4,6 +4,8 @@ PacesetterError
 ├── SessionNotFoundError       no session of that name
 ├── SessionExistsError         the name is taken by another spec
 ├── SessionArchivedError       the session takes no more commands
+├── SessionFinishedError       a controller has ended the session
+├── AwaitingMeasurementError   a step waits for metrics that ranks have not reported
 ├── StaleAttemptError          the caller speaks for another attempt of the job
 ├── StepOutOfRangeError        the step can not be sealed, read or reported on
 ├── ScheduleNotFiniteError     the law leaves the range of learning rates
@@ -50,6 +52,27 @@ class SessionArchivedError(PacesetterError):
         super().__init__(
             f"Session {name!r} is archived and takes no more commands. "
             "Its values can still be read; create a session under a new name to go on."
+        )
+
+
+class SessionFinishedError(PacesetterError):
+    """A controller has ended the session: no further step is sealed."""
+
+    def __init__(self, name: str, horizon: int, reason: str) -> None:
+        super().__init__(
+            f"Session {name!r} is finished, its last step was {horizon - 1}: {reason or 'its end'}."
+            " Stop the training here; what was sealed and measured can be read."
+        )
+
+
+class AwaitingMeasurementError(PacesetterError):
+    """A step is not sealed yet, because a decision needs metrics that are not here."""
+
+    def __init__(self, step: int, missing: tuple[str, ...], ranks: int) -> None:
+        super().__init__(
+            f"Step {step} waits for a decision, and that for step {step - 1} of"
+            f" {', '.join(missing)} from {ranks} ranks. Report it from every rank, then ask again;"
+            " the session's `reaction.timeout` says when it goes on without."
         )
 
 

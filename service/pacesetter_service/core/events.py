@@ -1,11 +1,12 @@
 """What has happened to a session. Events are in the past tense; `evolve` never refuses one."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pacesetter_service.core.actions import Action
 from pacesetter_service.core.commands import Reading
-from pacesetter_service.core.controllers import ControllerState
+from pacesetter_service.core.controllers import ControllerState, Transition
+from pacesetter_service.core.controllers.base import Advice
 from pacesetter_service.core.schedules import Values
 
 
@@ -18,25 +19,69 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """A metric's measurement closed at a step, from the readings of so many ranks."""
+
+    step: int
+    metric: str
+    value: float
+    ranks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A step went without a measurement of a metric: too few ranks had reported it in time."""
+
+    step: int
+    metric: str
+    ranks: int
+    wanted: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """A controller took a closed measurement and is now in `state`."""
 
     controller: int
-    step: int
-    value: float
     state: ControllerState
 
 
 @dataclass(frozen=True, slots=True)
-class LevelsCut:
-    """A controller changed levels from step `at` on; `levels` holds old and new for each series."""
+class Decided:
+    """A controller's verdict took effect from step `at` on.
+
+    Attributes:
+        controller: Its index in the spec.
+        metric: What it was looking at,
+        step: where that was measured,
+        value: and what it saw.
+        at: The first step that the decision holds for.
+        reason: Why, in words and numbers.
+        before: The controller's state before it saw the value,
+        after: and since.
+        levels: Old and new level for each series that changed.
+        pace: How far the laws' clocks go in one step, if that changed.
+        rewarm: Steps over which the rate rises again, and from which factor, if it does.
+        transition: The law that took over, if one did.
+        advice: What the trainer is told, if anything.
+        finish: Whether the session ended with this.
+    """
 
     controller: int
+    metric: str
     step: int
     value: float
     at: int
-    levels: Mapping[str, tuple[float, float]]
     reason: str
+    before: ControllerState
+    after: ControllerState
+    levels: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    pace: float | None = None
+    rewarm: tuple[int, float] | None = None
+    transition: Transition | None = None
+    advice: Advice | None = None
+    finish: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +100,14 @@ class MeasurementsClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundaryPassed:
+    """The steps from `at` on are sealed without the measurements of some metrics."""
+
+    at: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Sealed:
     """The values of `count` steps from `start` on are final; each series has shape (count,)."""
 
@@ -68,4 +121,15 @@ class Archived:
     """The session takes no more commands."""
 
 
-Event = Reported | Observed | LevelsCut | Acted | MeasurementsClosed | Sealed | Archived
+Event = (
+    Reported
+    | Measured
+    | Missed
+    | Observed
+    | Decided
+    | Acted
+    | MeasurementsClosed
+    | BoundaryPassed
+    | Sealed
+    | Archived
+)

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from pacesetter_service.core.decide import react
 from pacesetter_service.core.evolve import evolve_all
+from pacesetter_service.core.react import react
 from pacesetter_service.core.schedules import Values
 from pacesetter_service.core.session import Session
 

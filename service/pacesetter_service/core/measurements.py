@@ -1,10 +1,15 @@
 """From readings to measurements: what all ranks saw at one step becomes one value."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from math import isnan, nan
 from typing import NamedTuple
 
 from pacesetter_service.core.commands import Reading
+from pacesetter_service.core.metrics import Aggregate, MetricSpec
+from pacesetter_service.core.smoothing import mean, median, total
+
+ByRank = dict[int, float]
 
 
 class Measurement(NamedTuple):
@@ -13,24 +18,80 @@ class Measurement(NamedTuple):
     step: int
     metric: str
     value: float
+    ranks: int
 
 
-def close(pending: Iterable[Reading], ranks: int) -> list[Measurement]:
-    """Give the measurements that all ranks have reported, in the order of their steps.
+class Miss(NamedTuple):
+    """A step whose measurement could wait no longer while too few ranks had reported it."""
 
-    The value is the mean over the ranks. It does not depend on the order in which the readings
-    arrived, because they are summed in the order of the ranks.
+    step: int
+    metric: str
+    ranks: int
+    wanted: int
+
+
+def close(
+    pending: Iterable[Reading], specs: Mapping[str, MetricSpec], until: int = -1
+) -> list[Measurement | Miss]:
+    """Close the steps that are complete or can wait no longer, in the order of the steps.
+
+    Args:
+        pending: Readings that no measurement has taken yet.
+        specs: How each of their metrics is measured, `ranks` filled in.
+        until: Steps up to here can wait no longer, whatever was reported.
     """
-    values: dict[tuple[int, str], dict[int, float]] = defaultdict(dict)
+    by_metric: dict[str, dict[int, ByRank]] = defaultdict(lambda: defaultdict(dict))
     for reading in pending:
-        values[reading.step, reading.metric][reading.rank] = reading.value
-    return sorted(
-        Measurement(step, metric, _mean([by_rank[rank] for rank in sorted(by_rank)]))
-        for (step, metric), by_rank in values.items()
-        if len(by_rank) >= ranks
+        by_metric[reading.metric][reading.step][reading.rank] = reading.value
+    closed = [
+        _close(step, metric, by_rank, specs[metric])
+        for metric, steps in by_metric.items()
+        for last in [max(_last_overdue(steps, specs[metric]), until)]
+        for step, by_rank in steps.items()
+        if step <= last
+    ]
+    return sorted(closed, key=lambda each: (each.step, each.metric))
+
+
+def _last_overdue(steps: Mapping[int, ByRank], spec: MetricSpec) -> int:
+    """Give the last step that can wait no longer; complete ones can not either."""
+    complete = max(
+        (step for step, by_rank in steps.items() if _is_complete(by_rank, spec)), default=-1
     )
+    late = max(steps) - spec.deadline if spec.deadline is not None else -1
+    return max(complete, late)
 
 
-def _mean(values: list[float]) -> float:
-    """Average; one value is itself, to the bit."""
-    return values[0] if len(values) == 1 else sum(values) / len(values)
+def _is_complete(by_rank: ByRank, spec: MetricSpec) -> bool:
+    if spec.aggregate == "rank0":
+        return 0 in by_rank
+    return len(by_rank) >= (spec.ranks or 1)
+
+
+def _close(step: int, metric: str, by_rank: ByRank, spec: MetricSpec) -> Measurement | Miss:
+    wanted = spec.ranks or 1
+    if not _is_complete(by_rank, spec) and (
+        spec.aggregate == "rank0" or len(by_rank) < (spec.quorum or wanted)
+    ):
+        return Miss(step, metric, len(by_rank), wanted)
+    in_order = tuple(by_rank[rank] for rank in sorted(by_rank))
+    return Measurement(step, metric, _AGGREGATES[spec.aggregate](in_order), len(by_rank))
+
+
+def _propagating(aggregate: Callable[[tuple[float, ...]], float]) -> Callable[..., float]:
+    """Make NaN of anything with a NaN in it: what one rank saw is news to all."""
+
+    def aggregated(values: tuple[float, ...]) -> float:
+        return nan if any(map(isnan, values)) else aggregate(values)
+
+    return aggregated
+
+
+_AGGREGATES: Mapping[Aggregate, Callable[[tuple[float, ...]], float]] = {
+    "mean": mean,
+    "median": _propagating(median),
+    "min": _propagating(min),
+    "max": _propagating(max),
+    "sum": total,
+    "rank0": lambda values: values[0],
+}

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pacesetter_service.core.controllers.base import MetricName
 from pacesetter_service.core.lint import Architecture
+from pacesetter_service.core.metrics import MetricName
 from pacesetter_service.core.model import Count, Model, Positive
 
 Regime = Literal["scratch", "pretraining", "transfer", "fine-tune"]

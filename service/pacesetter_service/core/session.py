@@ -1,11 +1,13 @@
 """The whole state of a session, as a frozen value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.controllers import ControllerState
+from pacesetter_service.core.notices import Notice
+from pacesetter_service.core.smoothing import SmootherState
 from pacesetter_service.core.spec import MAX_VALUES, MAX_WINDOW, SessionSpec
 from pacesetter_service.core.timeline import Segment, Timeline
 
@@ -20,10 +22,13 @@ class Session:
         controllers: The state of each controller, in the order of the spec.
         pending: Readings of watched metrics that no sealing has consumed yet, by their keys.
         consumed: For each watched metric the last step that controllers have seen.
+        smoothers: For each smoothed metric the memory of its smoother.
+        notices: The newest hints to trainers.
+        passed: The last boundary that was passed without its measurements.
         horizon: The first step that has not been sealed.
         revision: How often the future has been changed.
         attempt: Which life of the job this is, from 1.
-        status: Whether it still takes commands.
+        status: Whether it still takes commands; a finished one takes reports, and seals no more.
     """
 
     spec: SessionSpec
@@ -34,7 +39,10 @@ class Session:
     horizon: int
     revision: int = 0
     attempt: int = 1
-    status: Literal["active", "archived"] = "active"
+    status: Literal["active", "finished", "archived"] = "active"
+    smoothers: Mapping[str, SmootherState] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
+    passed: int = -1
 
     @property
     def max_window(self) -> int:
@@ -43,8 +51,8 @@ class Session:
 
     @property
     def watched(self) -> frozenset[str]:
-        """The metrics that some controller consumes."""
-        return frozenset(controller.metric for controller in self.spec.controllers)
+        """The metrics whose readings some controller needs."""
+        return frozenset(self.spec.measured)
 
 
 def create(spec: SessionSpec) -> Session:
@@ -57,7 +65,7 @@ def create(spec: SessionSpec) -> Session:
                     Segment(
                         start=spec.start_step,
                         schedule=series.schedule,
-                        origin=0,
+                        clock=float(spec.start_step),
                         base=series.base,
                         level=series.base,
                         cause="created",
@@ -66,7 +74,7 @@ def create(spec: SessionSpec) -> Session:
             )
             for series in spec.series()
         },
-        controllers=tuple(controller.init() for controller in spec.controllers),
+        controllers=tuple(controller.init() for controller in spec.rules),
         pending={},
         consumed={},
         horizon=spec.start_step,

@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cached_property
+from math import inf
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.core.controllers import AnyController
-from pacesetter_service.core.lengths import Clock, resolve
-from pacesetter_service.core.model import Count, Model, NonNegative, Step
+from pacesetter_service.core.controllers import AnyController, Controller
+from pacesetter_service.core.lengths import Clock, StepCount, resolve, whole
+from pacesetter_service.core.metrics import MetricName, MetricSpec
+from pacesetter_service.core.model import Count, Model, NonNegative, Positive, Real, Step
 from pacesetter_service.core.schedules import AnySchedule, Schedule
 from pacesetter_service.core.schedules.named.decays import Constant
 
@@ -62,6 +65,42 @@ class GroupSpec(Model):
     schedule: AnySchedule | None = None
 
 
+class Limits(Model):
+    """What no controller can overstep: bounds of the level, and of its change in one decision.
+
+    `max_change` is a ratio above 1: a level is at most multiplied or divided by it.
+    """
+
+    min_lr: NonNegative = 0.0
+    max_lr: Positive | None = None
+    max_change: Annotated[Real, Field(gt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _some_room(self) -> Self:
+        if self.max_lr is not None and self.min_lr > self.max_lr:
+            raise PydanticCustomError("no_room", "`min_lr` is above `max_lr`; swap them")
+        return self
+
+    def clip(self, old: float, new: float) -> float:
+        """Give the level nearest to `new` that may follow the level `old`."""
+        if self.max_change is not None:
+            new = min(max(new, old / self.max_change), old * self.max_change)
+        return max(min(new, inf if self.max_lr is None else self.max_lr), self.min_lr)
+
+
+class Reaction(Model):
+    """When controllers decide: at every so many steps, exactly, and nowhere else.
+
+    The steps from a boundary on are sealed once every watched metric has been measured at the step
+    before it, so each decision holds from exactly the next step, for all ranks. Who asks waits for
+    at most `timeout` seconds; then the boundary is passed with what there is (a quorum, or no
+    decision), and that is recorded.
+    """
+
+    decide_every: StepCount
+    timeout: Annotated[Real, Field(ge=0, le=3600)] = 30.0
+
+
 class Origin(Model):
     """The template that a spec was made from, and what filled its holes."""
 
@@ -73,9 +112,11 @@ class SessionSpec(Model):
     """A session as its creator describes it; immutable from then on.
 
     `base_lr` is for sessions without `groups`; a group without a schedule follows the session's.
-    `max_lookahead` is how many steps may be sealed ahead of the one asked for; with controllers and
-    nothing given it is 1, which is exact for a trainer that steps and reports in turn. The numbers
-    from `total_steps` to `tokens_per_step` say what lengths in other units come to.
+    `metrics` says how what `ranks` report becomes what `controllers` see; a metric not named there
+    is the mean over all ranks. `max_lookahead` is how many steps may be sealed ahead of the one
+    asked for; with controllers and neither it nor a `reaction` given it is 1, which is exact for a
+    trainer that steps and reports in turn. The numbers from `total_steps` to `tokens_per_step` say
+    what lengths in other units come to.
     """
 
     name: Name
@@ -85,6 +126,11 @@ class SessionSpec(Model):
         None
     )
     controllers: Annotated[tuple[AnyController, ...], Field(max_length=16)] = ()
+    metrics: Annotated[dict[MetricName, MetricSpec], Field(max_length=256)] = Field(
+        default_factory=dict
+    )
+    limits: Limits = Limits()
+    reaction: Reaction | None = None
     ranks: Annotated[Count, Field(le=65_536)] = 1
     max_lookahead: Annotated[Count, Field(le=MAX_WINDOW)] | None = None
     total_steps: Count | None = None
@@ -123,9 +169,77 @@ class SessionSpec(Model):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _views_are_of_readings(self) -> Self:
+        for name, metric in self.metrics.items():
+            if metric.of is not None and (metric.of == name or self._is_view(metric.of)):
+                raise PydanticCustomError(
+                    "view_of_view",
+                    "Metric {name} is a view of {of}, which is no metric that ranks report",
+                    {"name": name, "of": metric.of},
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _controllers_fit(self) -> Self:
+        channels = {series.channel for series in self.series()}
+        for index, controller in enumerate(self.rules):
+            for transition in controller.transitions:
+                driven = set(transition.schedule.channels())
+                if driven != channels:
+                    raise PydanticCustomError(
+                        "different_channels",
+                        "Controller {index} goes over to a schedule that drives {driven}, but this"
+                        " session has {channels}; name a law for each with `channels`",
+                        {
+                            "index": index,
+                            "driven": ", ".join(sorted(driven)),
+                            "channels": ", ".join(sorted(channels)),
+                        },
+                    )
+        return self
+
+    def _is_view(self, metric: str) -> bool:
+        return metric in self.metrics and self.metrics[metric].of is not None
+
+    @property
+    def clock(self) -> Clock:
+        """What lengths in other units come to."""
+        return Clock(self.total_steps, self.steps_per_epoch, self.batch_size, self.tokens_per_step)
+
+    @cached_property
+    def rules(self) -> tuple[Controller, ...]:
+        """The controllers, with their lengths in steps."""
+        return tuple(resolve(controller, self.clock) for controller in self.controllers)
+
+    @cached_property
+    def measured(self) -> dict[str, MetricSpec]:
+        """Every metric that some controller needs readings of, with the ranks it expects."""
+        watched = {name for rule in self.controllers for name in rule.watches}
+        names = {self.metric(name).of or name for name in watched}
+        return {
+            name: metric.model_copy(update={"ranks": metric.ranks or self.ranks})
+            for name in sorted(names)
+            for metric in [self.metric(name)]
+        }
+
+    def metric(self, name: str) -> MetricSpec:
+        """Give what the session says about a metric."""
+        return self.metrics.get(name, MetricSpec())
+
+    def views(self, name: str) -> list[str]:
+        """Name what controllers can see of a metric that ranks report: itself and its views."""
+        return [name, *(view for view, metric in self.metrics.items() if metric.of == name)]
+
+    @cached_property
+    def decide_every(self) -> int | None:
+        """At every so many steps controllers decide, if that is bound to steps at all."""
+        reaction = resolve(self.reaction, self.clock) if self.reaction else None
+        return whole(reaction.decide_every) if reaction else None
+
     def laws(self) -> Iterator[Law]:
         """Give each group's schedule as it was written, with its lengths in steps."""
-        clock = Clock(self.total_steps, self.steps_per_epoch, self.batch_size, self.tokens_per_step)
+        clock = self.clock
         shared = resolve(self.schedule, clock)
         if self.groups is None:
             assert self.base_lr is not None  # noqa: S101 - the validator saw to it
@@ -135,16 +249,23 @@ class SessionSpec(Model):
             law = shared if group.schedule is None else resolve(group.schedule, clock)
             yield Law(name, law, group.base_lr, own=group.schedule is not None)
 
-    def series(self) -> Iterator[Series]:
+    def series(self) -> tuple[Series, ...]:
         """Give the session's series, group by group, `lr` first in each."""
-        for law in self.laws():
-            yield from _series_of(law.group, law.schedule, law.base)
+        return self._series
+
+    @cached_property
+    def _series(self) -> tuple[Series, ...]:
+        return tuple(
+            series
+            for law in self.laws()
+            for series in _series_of(law.group, law.schedule, law.base)
+        )
 
     @property
     def lookahead(self) -> int | None:
         """How many steps past the one asked for may be sealed; None is no limit."""
         if self.max_lookahead is None and self.controllers:
-            return 1
+            return min(self.decide_every or 1, MAX_WINDOW)
         return self.max_lookahead
 
 

@@ -1,11 +1,12 @@
-"""A timeline: which law governs which steps of one series.
+"""A timeline: which law governs which steps of one series from the horizon on.
 
-To change the future is to append a segment; nothing is ever edited, so what was sealed under an
-earlier segment can always be explained by it.
+To change the future is to append a segment; none is ever edited. Segments whose steps are all
+sealed are let go: their values are kept as bits, and why they were so stands in the log of events.
 """
 
 from bisect import bisect_right
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -13,28 +14,60 @@ from pacesetter_service.core.schedules import Schedule, Steps, Values
 
 
 @dataclass(frozen=True, slots=True)
+class Rewarm:
+    """A factor that rises in a straight line from `factor` at step `start` to 1 `steps` later."""
+
+    start: int
+    steps: int
+    factor: float
+
+    def factors(self, start: int, count: int) -> Values:
+        """Evaluate the steps `start` to `start + count`; exactly 1 from the end of the rise on."""
+        passed = (np.arange(start, start + count) - self.start) / self.steps
+        return np.where(passed < 1.0, self.factor + (1.0 - self.factor) * passed, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A law that governs a series from `start` until the next segment begins.
 
-    `origin` is the step at which the law's own clock reads 0. `base` is what the spec gave the
-    group; `level` is what controllers have made of it: the law's values are multiplied by
-    `level / base`, so that a cut has its effect on any schedule, and where the law is at its base
-    the value is the level itself, to the bit. `scale` is what operators have ordered: one factor
-    more.
+    Attributes:
+        start: The first step that it governs.
+        schedule: The law.
+        clock: What the law's own clock reads at `start`.
+        base: What the spec gave the group, or what a transition made it.
+        level: What controllers have made of the base. The law's values are multiplied by
+            `level / base`, so that a cut has its effect on any schedule; where the law is at its
+            base the value is the level itself, to the bit.
+        cause: Why it was appended.
+        scale: What operators have ordered: one factor more.
+        pace: How far the law's clock goes in one step.
+        rewarm: A warmup of its own, in the middle of whatever the law does.
     """
 
     start: int
     schedule: Schedule
-    origin: int
+    clock: float
     base: float
     level: float
     cause: str
     scale: float = 1.0
+    pace: float = 1.0
+    rewarm: Rewarm | None = None
 
     def values(self, start: int, count: int) -> Values:
         """Evaluate the steps `start` to `start + count`."""
-        t = np.arange(start - self.origin, start - self.origin + count, dtype=np.float64)
-        return self._law(t) * self.scale
+        passed = np.arange(start - self.start, start - self.start + count, dtype=np.float64)
+        values = self._law(self.clock + passed * self.pace) * self.scale
+        return values if self.rewarm is None else values * self.rewarm.factors(start, count)
+
+    def clock_at(self, step: int) -> float:
+        """Give what the law's clock reads at a step."""
+        return self.clock + (step - self.start) * self.pace
+
+    def law_at(self, step: int) -> float:
+        """Give the law's value at a step, at its level, before the operators' scale."""
+        return float(self._law(np.array([self.clock_at(step)]))[0])
 
     def _law(self, t: Steps) -> Values:
         values = self.schedule.values(t, self.base)
@@ -70,20 +103,11 @@ class Timeline:
             pieces.append(segment.values(begin, until - begin))
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def go_on(
-        self, start: int, cause: str, *, level: float | None = None, scale: float | None = None
-    ) -> "Timeline":
-        """Go on from `start` with the same law at another level or scale."""
+    def go_on(self, start: int, cause: str, **changes: Any) -> "Timeline":  # noqa: ANN401
+        """Go on from `start` as the last segment would, but for some fields of `Segment`."""
         current = self.segments[-1]
-        return self.append(
-            replace(
-                current,
-                start=start,
-                cause=cause,
-                level=current.level if level is None else level,
-                scale=current.scale if scale is None else scale,
-            )
-        )
+        following = {"clock": current.clock_at(start), **changes}
+        return self.append(replace(current, start=start, cause=cause, **following))
 
     def append(self, segment: Segment) -> "Timeline":
         """Add a segment that takes over from its start on.
@@ -93,6 +117,10 @@ class Timeline:
         if segment.start < self.segments[-1].start:
             raise ValueError("a segment can not start before the one that it follows")
         return Timeline((*self.segments, segment))
+
+    def since(self, step: int) -> "Timeline":
+        """Let go of the segments that govern nothing from `step` on."""
+        return Timeline(self.segments[self._index(step) :])
 
     def _index(self, step: int) -> int:
         return max(bisect_right(self.segments, step, key=_start) - 1, 0)

@@ -1,18 +1,21 @@
 """How the state of a session is written as text, and read back to the bit."""
 
 import json
+from dataclasses import astuple, fields
 from typing import Any
 
 from pacesetter_service.core.commands import Reading
-from pacesetter_service.core.events import Acted, Archived, LevelsCut
-from pacesetter_service.core.model import jsonable
+from pacesetter_service.core.events import Acted, Archived, BoundaryPassed, Decided, Missed
+from pacesetter_service.core.model import Model, jsonable
+from pacesetter_service.core.notices import Notice
 from pacesetter_service.core.schedules import Schedule
 from pacesetter_service.core.session import Session
+from pacesetter_service.core.smoothing import SmootherState
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.templates import Published, Template
-from pacesetter_service.core.timeline import Segment, Timeline
+from pacesetter_service.core.timeline import Rewarm, Segment, Timeline
 
-Logged = LevelsCut | Acted | Archived
+Logged = Decided | Missed | BoundaryPassed | Acted | Archived
 """The events that stand in the log as they are; the others have tables of their own."""
 
 
@@ -49,11 +52,13 @@ def dump_plan(session: Session) -> str:
             [
                 each.start,
                 number(each.schedule),
-                each.origin,
+                each.clock,
                 each.base,
                 each.level,
                 each.cause,
                 each.scale,
+                each.pace,
+                each.rewarm and astuple(each.rewarm),
             ]
             for each in timeline.segments
         ]
@@ -69,8 +74,18 @@ def load_plan(text: str) -> dict[str, Timeline]:
     return {
         name: Timeline(
             tuple(
-                Segment(start, schedules[number], origin, base, level, cause, scale)
-                for start, number, origin, base, level, cause, scale in segments
+                Segment(
+                    start,
+                    schedules[number],
+                    clock,
+                    base,
+                    level,
+                    cause,
+                    scale,
+                    pace,
+                    rewarm and Rewarm(*rewarm),
+                )
+                for start, number, clock, base, level, cause, scale, pace, rewarm in segments
             )
         )
         for name, segments in plan["series"].items()
@@ -78,12 +93,15 @@ def load_plan(text: str) -> dict[str, Timeline]:
 
 
 def dump_control(session: Session) -> str:
-    """Write the controllers' states and the readings that they await."""
+    """Write the controllers' states, the readings that they await and what they told trainers."""
     return _dump(
         {
             "states": [state.model_dump() for state in session.controllers],
             "pending": [list(reading) for reading in session.pending.values()],
             "consumed": dict(session.consumed),
+            "smoothers": {name: state.model_dump() for name, state in session.smoothers.items()},
+            "notices": [astuple(notice) for notice in session.notices],
+            "passed": session.passed,
         }
     )
 
@@ -98,7 +116,7 @@ def load_session(row: Any) -> Session:  # noqa: ANN401 - a row of `sessions`
         timelines=load_plan(row.plan),
         controllers=tuple(
             controller.State.model_validate(state)
-            for controller, state in zip(spec.controllers, control["states"], strict=True)
+            for controller, state in zip(spec.rules, control["states"], strict=True)
         ),
         pending={reading.key: reading for reading in pending},
         consumed=control["consumed"],
@@ -106,27 +124,38 @@ def load_session(row: Any) -> Session:  # noqa: ANN401 - a row of `sessions`
         revision=row.revision,
         attempt=row.attempt,
         status=row.status,
+        smoothers={
+            name: SmootherState.model_validate(state)
+            for name, state in control["smoothers"].items()
+        },
+        notices=tuple(Notice(*each) for each in control["notices"]),
+        passed=control["passed"],
     )
 
 
-def dump_event(event: Logged) -> tuple[str, str]:
-    """Give the name and the payload of an event that stands in the log."""
+def dump_event(event: Logged) -> tuple[str, int | None, str]:
+    """Give the name of an event, the step from which it holds, and its payload."""
     match event:
-        case LevelsCut():
-            return "levels_cut", _dump(
-                {
-                    "controller": event.controller,
-                    "step": event.step,
-                    "value": event.value,
-                    "at": event.at,
-                    "levels": {name: list(pair) for name, pair in event.levels.items()},
-                    "reason": event.reason,
-                }
-            )
+        case Decided():
+            return "decided", event.at, _dump(_fields(event))
+        case Missed():
+            return "missed", event.at, _dump(_fields(event))
+        case BoundaryPassed():
+            return "boundary_passed", event.at, _dump(_fields(event))
         case Acted():
-            return "acted", _dump({"action": jsonable(event.action), "at": event.at})
+            return "acted", event.at, _dump(_fields(event))
         case Archived():
-            return "archived", "{}"
+            return "archived", None, "{}"
+
+
+def _fields(event: Decided | Missed | BoundaryPassed | Acted) -> dict[str, Any]:
+    """Give an event's fields as JSON types; those that say nothing are left out."""
+    values = {each.name: getattr(event, each.name) for each in fields(event)}
+    return {
+        name: jsonable(value) if isinstance(value, Model) else value
+        for name, value in values.items()
+        if value is not None and value is not False and value != {}
+    }
 
 
 def _dump(data: object) -> str:

@@ -63,8 +63,10 @@ events = Table(
     Column("seq", BigInteger, primary_key=True),
     Column("attempt", Integer, nullable=False),
     Column("kind", String(32), nullable=False),
+    Column("at", BigInteger, nullable=True, comment="the first step that it holds for"),
     Column("payload", Text, nullable=False),
     Column("created_at", String(32), nullable=False),
+    Index(None, "session_id", "attempt", "at"),
 )
 
 sealed = Table(
@@ -113,9 +115,10 @@ measurements = Table(
     metadata,
     Column("session_id", Id, primary_key=True),
     Column("attempt", Integer, primary_key=True),
-    Column("controller", Integer, primary_key=True),
+    Column("metric_id", Id, primary_key=True),
     Column("step", BigInteger, primary_key=True),
     Column("value", Double, nullable=True),
+    Column("ranks", Integer, nullable=False, comment="how many of them it was made of"),
     Column("horizon", BigInteger, nullable=False, comment="the first step that it could change"),
     sqlite_with_rowid=False,
 )

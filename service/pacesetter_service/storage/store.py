@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.errors import StorageUnavailableError
-from pacesetter_service.core.events import Observed, Sealed
+from pacesetter_service.core.events import Measured, Sealed
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.templates import Published
 from pacesetter_service.storage import codec, engine, migrate
@@ -52,7 +52,7 @@ class Changes:
     log: list[codec.Logged] = field(default_factory=list)
     sealed: list[Sealed] = field(default_factory=list)
     readings: list[tuple[int, Reading]] = field(default_factory=list)
-    observed: list[tuple[int, int, Observed]] = field(default_factory=list)
+    measured: list[tuple[int, int, Measured]] = field(default_factory=list)
 
 
 class Store:
@@ -112,7 +112,7 @@ class Store:
                 # Strictly: a block that is there already was sealed by somebody else.
                 self._write_many(sealed, _sealed_rows(batch), insert_text=_insert_strictly)
                 self._write_many(readings, self._reading_rows(batch))
-                self._write_many(measurements, _measurement_rows(batch))
+                self._write_many(measurements, self._measurement_rows(batch))
         except Exception:
             # Ids given out by a transaction that failed stand in no table.
             self._metric_ids = dict(list(self._metric_ids.items())[:known])
@@ -150,11 +150,7 @@ class Store:
         values: dict[str, Any] = {**_moving_parts(after), "events": changes.stored.events}
         if after.timelines is not before.timelines:
             values["plan"] = codec.dump_plan(after)
-        if (after.controllers, after.pending, after.consumed) != (
-            before.controllers,
-            before.pending,
-            before.consumed,
-        ):
+        if _control(after) != _control(before):
             values["control"] = codec.dump_control(after)
         where = sessions.c.id == changes.stored.id
         self._connection.execute(update(sessions).where(where), values)
@@ -169,6 +165,19 @@ class Store:
                     step,
                     rank,
                     None if isnan(value) else value,
+                )
+
+    def _measurement_rows(self, batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
+        for changes in batch:
+            for attempt, horizon, event in changes.measured:
+                yield (
+                    changes.stored.id,
+                    attempt,
+                    self._metric_ids.get(event.metric) or self._metric_id(event.metric),
+                    event.step,
+                    None if isnan(event.value) else event.value,
+                    event.ranks,
+                    horizon,
                 )
 
     def _metric_id(self, name: str) -> int:
@@ -302,6 +311,18 @@ def _insert_or_ignore(table: Table) -> str:
     return str(sqlite.insert(table).on_conflict_do_nothing().compile(dialect=sqlite.dialect()))
 
 
+def _control(session: Session) -> tuple[object, ...]:
+    """Give what the column of that name is made of."""
+    return (
+        session.controllers,
+        session.pending,
+        session.consumed,
+        session.smoothers,
+        session.notices,
+        session.passed,
+    )
+
+
 def _moving_parts(session: Session) -> dict[str, Any]:
     return {
         "status": session.status,
@@ -315,8 +336,8 @@ def _event_rows(batch: Sequence[Changes], now: str) -> Iterator[tuple[Any, ...]]
     for changes in batch:
         first = changes.stored.events - len(changes.log)
         for seq, event in enumerate(changes.log, start=first):
-            kind, payload = codec.dump_event(event)
-            yield changes.stored.id, seq, changes.stored.session.attempt, kind, payload, now
+            kind, at, payload = codec.dump_event(event)
+            yield changes.stored.id, seq, changes.stored.session.attempt, kind, at, payload, now
 
 
 def _sealed_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
@@ -325,13 +346,6 @@ def _sealed_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
         for event in changes.sealed:
             block = np.stack([event.values[name] for name in session.timelines]).astype("<f8")
             yield changes.stored.id, session.attempt, event.start, event.count, block.tobytes()
-
-
-def _measurement_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
-    for changes in batch:
-        for attempt, horizon, event in changes.observed:
-            value = None if isnan(event.value) else event.value
-            yield changes.stored.id, attempt, event.controller, event.step, value, horizon
 
 
 @contextmanager

@@ -5,8 +5,19 @@ from pacesetter_service.core.controllers.base import (
     AnyController,
     Controller,
     ControllerState,
-    Cut,
     Observation,
+    Seen,
+    Transition,
+    Verdict,
 )
 
-__all__ = ["AnyController", "Controller", "ControllerState", "Cut", "Observation", "plateau"]
+__all__ = [
+    "AnyController",
+    "Controller",
+    "ControllerState",
+    "Observation",
+    "Seen",
+    "Transition",
+    "Verdict",
+    "plateau",
+]

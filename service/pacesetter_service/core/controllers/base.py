@@ -6,14 +6,16 @@ The rule never changes and the state is handed back, so any decision can be repl
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
-
+from pacesetter_service.core.lengths import StepPoint, whole
+from pacesetter_service.core.metrics import MetricName
 from pacesetter_service.core.model import AnyOf, Model, Tagged
+from pacesetter_service.core.schedules import AnySchedule
 
-MetricName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.:/@ +-]+$")]
+Advice = Literal["plateaued", "at_floor", "diverged", "roll_back", "switched", "finished"]
+"""What a controller may tell the trainer, besides changing its learning rate."""
 
 
 class ControllerState(Model):
@@ -21,22 +23,57 @@ class ControllerState(Model):
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A verdict: multiply the level of every group, but not below its floor.
+class Seen:
+    """What a controller sees: one measurement, and the learning rates as they stand.
 
-    A group whose level would change by no more than `eps` is left as it is.
+    Attributes:
+        metric: Which metric it is: one of those that the controller watches.
+        step: Where it was measured.
+        value: The measured value, smoothed if the session says so; NaN and infinities are legal.
+        levels: The level of each group, after all that was decided before; without groups the one
+            key is `""`.
+        bases: The base learning rate of each group.
     """
 
-    factor: float
-    floors: Mapping[str, float]
-    default_floor: float
-    eps: float
-    reason: str
+    metric: str
+    step: int
+    value: float
+    levels: Mapping[str, float]
+    bases: Mapping[str, float]
 
-    def level(self, group: str, level: float) -> float:
-        """Give the new level of a group; the same one when there is nothing to change."""
-        new = max(level * self.factor, self.floors.get(group, self.default_floor))
-        return new if level - new > self.eps else level
+
+class Transition(Model):
+    """Another law from here on, on a clock of its own.
+
+    Its base is the group's own with `value="base"`, at the `level` that controllers have made of
+    it, or the last value of the law before it with `"continue"`.
+    """
+
+    schedule: AnySchedule
+    value: Literal["base", "level", "continue"] = "level"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a controller orders. It holds from the first step that is not sealed.
+
+    Attributes:
+        reason: Why, in words and numbers, for whoever reads the log.
+        levels: The new level of each group that changes; the session's limits still apply.
+        pace: How far the clocks of all laws go in one step from now on.
+        rewarm: Steps over which the rate rises again, and the factor that it rises from.
+        transition: The law that takes over.
+        advice: What the trainer is told.
+        finish: The session ends: no further step is sealed.
+    """
+
+    reason: str
+    levels: Mapping[str, float] = field(default_factory=dict)
+    pace: float | None = None
+    rewarm: tuple[int, float] | None = None
+    transition: Transition | None = None
+    advice: Advice | None = None
+    finish: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +81,57 @@ class Observation:
     """What follows from one measurement: the next state and, rarely, a verdict."""
 
     state: ControllerState
-    verdict: Cut | None = None
+    verdict: Verdict | None = None
 
 
 class Controller(Tagged, family="controller"):
-    """A rule that consumes the measurements of one metric, in the order of their steps."""
+    """A rule that consumes the measurements of its metric, in the order of their steps.
+
+    It sleeps through measurements of steps before `from_step` and from `until_step` on.
+    """
 
     State: ClassVar[type[ControllerState]]
+    formula: ClassVar[str]
+    """The rule in one line, for the catalogue."""
+    source: ClassVar[str]
+    """Where the rule comes from: a paper, or the library whose decisions it makes."""
+
+    guards: ClassVar[bool] = False
+    """Whether it is shown NaN and infinities of a metric whose policy is `guard`."""
 
     metric: MetricName
+    from_step: StepPoint = 0
+    until_step: StepPoint | None = None
+
+    @property
+    def watches(self) -> tuple[str, ...]:
+        """The metrics whose measurements it sees."""
+        return (self.metric,)
+
+    @property
+    def transitions(self) -> tuple[Transition, ...]:
+        """The laws that it may go over to."""
+        return ()
+
+    def is_awake(self, step: int) -> bool:
+        """Tell whether it sees what was measured at a step."""
+        until = self.until_step
+        return whole(self.from_step) <= step and (until is None or step < whole(until))
 
     @abstractmethod
     def init(self) -> ControllerState:
         """Give the state before the first measurement."""
 
     @abstractmethod
-    def observe(self, state: ControllerState, value: float) -> Observation:
+    def observe(self, state: ControllerState, seen: Seen) -> Observation:
         """Take one measurement, which may be NaN or infinite."""
 
 
 AnyController = Annotated[Controller, AnyOf(Controller)]
+
+
+def changed(
+    levels: Mapping[str, float], new: Mapping[str, float], eps: float = 0.0
+) -> dict[str, float]:
+    """Give those new levels that differ from the present ones by more than `eps`."""
+    return {group: level for group, level in new.items() if abs(level - levels[group]) > eps}

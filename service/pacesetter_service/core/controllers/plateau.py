@@ -6,7 +6,13 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.core.controllers.base import Controller, ControllerState, Cut, Observation
+from pacesetter_service.core.controllers.base import (
+    Controller,
+    ControllerState,
+    Observation,
+    Seen,
+    Verdict,
+)
 from pacesetter_service.core.model import NonNegative, Real, Step
 
 
@@ -35,6 +41,8 @@ class Plateau(Controller):
     """
 
     State: ClassVar[type[ControllerState]] = PlateauState
+    formula: ClassVar[str] = "level = max(level * factor, min_lr) once bad > patience"
+    source: ClassVar[str] = "torch.optim.lr_scheduler.ReduceLROnPlateau"
 
     kind: Literal["plateau"] = "plateau"
     mode: Literal["min", "max"] = "min"
@@ -59,8 +67,9 @@ class Plateau(Controller):
     def init(self) -> PlateauState:  # noqa: D102
         return PlateauState(best=inf if self.mode == "min" else -inf)
 
-    def observe(self, state: ControllerState, value: float) -> Observation:  # noqa: D102
+    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
         assert isinstance(state, PlateauState)  # noqa: S101 - each controller gets its own state back
+        value = seen.value
         best, bad, cooldown = state.best, state.bad + 1, state.cooldown
         if self._improves(value, best):
             best, bad = value, 0
@@ -69,7 +78,7 @@ class Plateau(Controller):
         if bad <= self.patience:
             return Observation(PlateauState(best=best, bad=bad, cooldown=cooldown))
         rested = PlateauState(best=best, bad=0, cooldown=self.cooldown)
-        return Observation(rested, self._cut(bad, value, best))
+        return Observation(rested, self._cut(seen, bad, best))
 
     def _improves(self, value: float, best: float) -> bool:
         match self.mode, self.threshold_mode:
@@ -82,13 +91,18 @@ class Plateau(Controller):
             case _:
                 return value > best + self.threshold
 
-    def _cut(self, bad: int, value: float, best: float) -> Cut:
-        per_group = self.min_lr if isinstance(self.min_lr, dict) else {}
-        return Cut(
-            factor=self.factor,
-            floors=per_group,
-            default_floor=0.0 if isinstance(self.min_lr, dict) else self.min_lr,
-            eps=self.eps,
-            reason=f"{self.metric} has not improved on {best!r} in {bad} measurements"
-            f" (now {value!r}; patience {self.patience})",
+    def _cut(self, seen: Seen, bad: int, best: float) -> Verdict:
+        lower = {group: self._lower(group, level) for group, level in seen.levels.items()}
+        return Verdict(
+            f"{self.metric} has not improved on {best!r} in {bad} measurements"
+            f" (now {seen.value!r}; patience {self.patience})",
+            levels={
+                group: level
+                for group, level in lower.items()
+                if seen.levels[group] - level > self.eps
+            },
         )
+
+    def _lower(self, group: str, level: float) -> float:
+        floor = self.min_lr.get(group, 0.0) if isinstance(self.min_lr, dict) else self.min_lr
+        return max(level * self.factor, floor)

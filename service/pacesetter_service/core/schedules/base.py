@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacesetter_service.core.model import AnyOf, Level, Tagged
+from pacesetter_service.core.schedules.outside import Outside
 
 Steps = NDArray[np.float64]
 """Local times, one per wanted value; whole numbers unless a combinator rescaled the clock."""
@@ -49,6 +50,14 @@ class Schedule(Tagged, family="schedule"):
         """Give the law of each hyperparameter that this schedule drives; `lr` is always one."""
         return {"lr": self}
 
+    def beyond(self) -> Outside:
+        """Say what there is past the law's end; a law without an end goes on by its formula.
+
+        `hold` is a promise: from some step on the values stay the same. A combinator that bounds
+        its child's clock, such as `freeze`, says its own policy, others say their children's.
+        """
+        return "extrapolate"
+
 
 AnySchedule = Annotated[Schedule, AnyOf(Schedule)]
 
@@ -70,6 +79,9 @@ class Named(Schedule):
 
     def channels(self) -> dict[str, Schedule]:  # noqa: D102 - as in Schedule
         return self.expanded.channels()
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return self.expanded.beyond()
 
 
 def level_value(level: Level, base: Base) -> Base:

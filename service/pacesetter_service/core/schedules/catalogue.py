@@ -13,7 +13,7 @@ def kinds() -> list[str]:
 
 
 def describe(kind: str) -> dict[str, Any]:
-    """Describe one kind as JSON types.
+    """Describe one kind as JSON types; `outside` is what its example does past its end.
 
     Raises:
         UnknownKindError: There is no such kind.
@@ -21,6 +21,7 @@ def describe(kind: str) -> dict[str, Any]:
     member = Schedule.kinds.get(kind)
     if member is None:
         raise UnknownKindError(kind, kinds(), Schedule.elsewhere.get(kind))
+    example = {"kind": kind, **member.example}
     return {
         "kind": kind,
         "family": "named" if issubclass(member, Named) else "building block",
@@ -28,5 +29,6 @@ def describe(kind: str) -> dict[str, Any]:
         "formula": member.formula,
         "source": member.source,
         "parameters": member.model_json_schema(),
-        "example": {"kind": kind, **member.example},
+        "example": example,
+        "outside": Schedule.parse(example).beyond(),
     }

@@ -23,6 +23,7 @@ from pacesetter_service.core.schedules.base import (
 )
 from pacesetter_service.core.schedules.combinators import drives
 from pacesetter_service.core.schedules.numeric import power_of
+from pacesetter_service.core.schedules.outside import Outside, inside, refused
 
 
 class OfTime(Schedule):
@@ -35,6 +36,9 @@ class OfTime(Schedule):
             channel: self.model_copy(update={"schedule": law})
             for channel, law in self.schedule.channels().items()
         }
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return self.schedule.beyond()
 
 
 class Freeze(OfTime):
@@ -52,6 +56,41 @@ class Freeze(OfTime):
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         return self.schedule.values(np.minimum(t, steps_of(self.at)), base)
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return "hold"
+
+
+class Within(OfTime):
+    """The child in the range from step 0 to `steps`, both included, and a policy for the rest.
+
+    `outside` says what there is before step 0 and after `steps`: `hold` the child's own value at
+    the nearer end, `bounce` the way back and forth again, `extrapolate` the child as it stands,
+    whatever it says of itself, `error` nothing: sealing is refused there.
+    """
+
+    formula: ClassVar[str] = (
+        "schedule(t) for 0 <= t <= steps; outside hold: schedule(clip(t, 0, steps)); bounce:"
+        " schedule(steps - abs(steps - t mod (2 * steps)))"
+    )
+    source: ClassVar[str] = "elementary; torch CosineAnnealingLR after T_max (bounce)"
+    example: ClassVar[dict[str, Any]] = {
+        "schedule": {"kind": "warmup_cosine", "warmup_steps": 100, "total_steps": 500},
+        "steps": 500,
+        "outside": "bounce",
+    }
+
+    kind: Literal["within"] = "within"
+    steps: Length
+    outside: Outside = "hold"
+
+    def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
+        steps = steps_of(self.steps)
+        values = self.schedule.values(inside(t, 0.0, steps, self.outside), base)
+        return refused(values, t, 0.0, steps, self.outside)
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return self.outside
 
 
 class Delay(OfTime):
@@ -162,6 +201,9 @@ class Prolong(OfTime):
         horizon = period * np.maximum(np.ceil(t / period), 1.0)
         return self.schedule.values(t / horizon, base)
 
+    def beyond(self) -> Outside:  # noqa: D102
+        return "extrapolate"
+
 
 class Repeat(OfTime):
     """The child from its start, again and again.
@@ -203,6 +245,9 @@ class Repeat(OfTime):
             cycles, at = np.unique(cycle, return_inverse=True)
             base = base * power_of(self.peak_decay, cycles)[at]
         return self.schedule.values(local, base)
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return "extrapolate" if self.limit is None else "hold"
 
     def _cycle_and_time(self, t: Steps) -> tuple[Steps, Steps]:
         period = steps_of(self.period)
@@ -373,6 +418,9 @@ class Sequence(Schedule):
                 return t
             case "rescaled":
                 return (t - start) / (self._ends[index] - start)
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return self.parts[-1].schedule.beyond()
 
     def channels(self) -> dict[str, Schedule]:  # noqa: D102
         # Each part is asked once: asked once a channel, nested sequences would cost 16 ** depth.

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from pacesetter_service.core.lengths import UnresolvedLengthError
 from pacesetter_service.core.model import NonNegative, Real
 from pacesetter_service.core.schedules.base import AnySchedule, Base, Schedule, Steps, Values
+from pacesetter_service.core.schedules.outside import Outside, of_all
 
 Several = Annotated[tuple[AnySchedule, ...], Field(min_length=1, max_length=64)]
 
@@ -34,6 +35,9 @@ class OfValues(Schedule):
     def channels(self) -> dict[str, Schedule]:  # noqa: D102
         laws = self.schedule.channels()
         return laws | {"lr": self.model_copy(update={"schedule": laws["lr"]})}
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return self.schedule.beyond()
 
 
 class Relative(OfValues):
@@ -131,6 +135,9 @@ class Product(OfValues):
         first = self.schedule.values(t, base)
         return reduce(lambda product, law: product * law.values(t, 1.0), self.factors, first)
 
+    def beyond(self) -> Outside:  # noqa: D102
+        return of_all(law.beyond() for law in (self.schedule, *self.factors))
+
 
 class OfSeveral(Schedule):
     """A combinator of several laws of one value."""
@@ -147,6 +154,9 @@ class OfSeveral(Schedule):
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         return reduce(self._join, (law.values(t, base) for law in self.of))
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return of_all(law.beyond() for law in self.of)
 
     @staticmethod
     @abstractmethod
@@ -235,3 +245,6 @@ class Channels(Schedule):
 
     def channels(self) -> dict[str, Schedule]:  # noqa: D102
         return {channel: law.channels()["lr"] for channel, law in self.laws.items()}
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return of_all(law.beyond() for law in self.laws.values())

@@ -19,6 +19,7 @@ from pacesetter_service.core.model import NonNegative, Real, Step
 from pacesetter_service.core.schedules.base import Base, Steps, Values
 from pacesetter_service.core.schedules.combinators import OfValues
 from pacesetter_service.core.schedules.numeric import log, power_to
+from pacesetter_service.core.schedules.outside import Outside, of_all
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -181,6 +182,9 @@ class Noise(OfValues):
         end = math.inf if self.end is None else steps_of(self.end)
         noisy = (t >= steps_of(self.start)) & (t < end)
         return np.where(noisy, values * (1.0 + self.noise(t)), values)
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return of_all((self.schedule.beyond(), "extrapolate" if self.end is None else "hold"))
 
     def noise(self, t: Steps) -> Values:
         """Give the random number of each step."""

@@ -1,7 +1,7 @@
 """The primitive laws, from which all others are built.
 
-Where a law has an end, it holds its last value from there on: by default nothing here rebounds or
-goes negative.
+Where a law has an end, it holds its last value from there on, unless its `outside` says otherwise:
+by default nothing here rebounds or goes negative.
 """
 
 from functools import cached_property
@@ -22,6 +22,7 @@ from pacesetter_service.core.schedules.base import (
 )
 from pacesetter_service.core.schedules.eases import AnyEase, Linear
 from pacesetter_service.core.schedules.numeric import exp, power_of, power_to
+from pacesetter_service.core.schedules.outside import Outside, inside, refused
 
 
 class Hold(Schedule):
@@ -36,6 +37,9 @@ class Hold(Schedule):
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         return np.full(t.shape, level_value(self.value, base))
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return "hold"
 
 
 class Ramp(Schedule):
@@ -60,23 +64,19 @@ class Ramp(Schedule):
     end: Level
     steps: Length
     ease: AnyEase = Linear()
-    outside: Literal["hold", "bounce", "extrapolate", "error"] = "hold"
+    outside: Outside = "hold"
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         start, end = level_value(self.start, base), level_value(self.end, base)
         duration = steps_of(self.steps)
-        match self.outside:
-            case "extrapolate":
-                return self.ease.between(start, end, t, duration)
-            case "bounce":
-                way = duration - np.abs(duration - np.mod(t, 2 * duration))
-                return self.ease.between(start, end, way, duration)
-            case _:
-                inside = self.ease.between(start, end, np.clip(t, 0.0, duration), duration)
-                held = np.where(t >= duration, end, inside)
-        if self.outside == "error":
-            return np.where((t < 0) | (t > duration), np.nan, held)
-        return held
+        elapsed = inside(t, 0.0, duration, self.outside)
+        values = self.ease.between(start, end, elapsed, duration)
+        if self.outside in ("hold", "error"):
+            values = np.where(t >= duration, end, values)
+        return refused(values, t, 0.0, duration, self.outside)
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return self.outside
 
 
 class Exponential(Schedule):

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -19,6 +20,7 @@ from pacesetter_service.core.schedules.base import (
     level_value,
 )
 from pacesetter_service.core.schedules.eases import AnyEase, Linear
+from pacesetter_service.core.schedules.outside import Outside, inside, refused
 
 MAX_PIECES = 10_000
 """The most boundaries or knots that a law may have."""
@@ -31,7 +33,8 @@ class PiecewiseConstant(Schedule):
     """A value for each piece between ascending boundaries.
 
     A boundary belongs to the next piece, unless `boundary="previous"`. One named twice makes a
-    piece of no length, whose value is never used.
+    piece of no length, whose value is never used. The first piece has no start and the last one no
+    end.
     """
 
     formula: ClassVar[str] = "levels[number of boundaries <= t]; < t with boundary previous"
@@ -72,6 +75,9 @@ class PiecewiseConstant(Schedule):
         values = table[piece]
         return np.where(np.isnan(values), base, values)
 
+    def beyond(self) -> Outside:  # noqa: D102
+        return "hold"
+
 
 class Knot(Model):
     """A value at a step."""
@@ -83,8 +89,10 @@ class Knot(Model):
 class Knots(Schedule):
     """Through given values at given steps, in the shape of an ease between each two.
 
-    Before the first knot and after the last one their values are held. Two knots at one step are a
-    jump: from there on the later one counts.
+    Two knots at one step are a jump: from there on the later one counts. `outside` says what there
+    is before the first knot and after the last one: `hold` their values, `bounce` the way back and
+    forth again, `extrapolate` the formula of the first and of the last piece as it stands, `error`
+    nothing: sealing is refused there.
     """
 
     formula: ClassVar[str] = "ease(level[i], level[i + 1]) between knots i and i + 1"
@@ -96,6 +104,7 @@ class Knots(Schedule):
     kind: Literal["knots"] = "knots"
     points: Annotated[tuple[Knot, ...], Field(min_length=1, max_length=MAX_PIECES)]
     ease: AnyEase = Linear()
+    outside: Outside = "hold"
 
     @field_validator("points")
     @classmethod
@@ -103,11 +112,31 @@ class Knots(Schedule):
         ascending(tuple(point.at for point in points))
         return points
 
+    @model_validator(mode="after")
+    def _pieces_to_go_on(self) -> Self:
+        if self.outside != "extrapolate":
+            return self
+        ends = [[point.at for point in pair] for pair in (self.points[:2], self.points[-2:])]
+        if any(len(set(places)) == 1 for places in ends):
+            raise PydanticCustomError(
+                "no_piece_to_go_on",
+                "To extrapolate, the first two knots must lie at two steps, and the last two too;"
+                ' move them, or set `outside` to "hold"',
+            )
+        return self
+
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
-        places = np.array([steps_of(point.at) for point in self.points])
+        places = np.array([steps_of(point.at) for point in self.points], dtype=np.float64)
+        first, last = float(places[0]), float(places[-1])
+        within = t if self.outside == "hold" else inside(t, first, last, self.outside)
+        values = self._through(places, within, base)
+        return refused(values, t, first, last, self.outside)
+
+    def _through(self, places: Values, t: Steps, base: Base) -> Values:
+        """Give the values at times that lie on a piece; elsewhere those of the ends."""
         levels = [level_value(point.level, base) for point in self.points]
-        after = np.searchsorted(places, t, side="right")
         values = np.empty(t.shape)
+        after = self._after(places, t)
         for index in np.unique(after):
             here = after == index
             if index in (0, len(places)):
@@ -118,9 +147,27 @@ class Knots(Schedule):
             values[here] = self.ease.between(start, end, t[here] - begin, until - begin)
         return values
 
+    def _after(self, places: Values, t: Steps) -> NDArray[np.int64]:
+        """Give the knot that ends the piece of each time; at and past the last knot there is none.
+
+        Where the formula goes on, it is that of the first or last piece.
+        """
+        after = np.searchsorted(places, t, side="right")
+        if self.outside == "extrapolate":
+            after = np.where(t < places[0], 1, np.where(t > places[-1], len(places) - 1, after))
+        return after
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return self.outside
+
 
 class Table(Schedule):
-    """A value for each step, written out; the last one is held."""
+    """A value for each step, written out.
+
+    `outside` says what there is before the first value and after the last one: `hold` these two,
+    `bounce` the way back and forth again, in which neither of them comes twice in a row, `error`
+    nothing: sealing is refused there. To start from the first value again put it into `repeat`.
+    """
 
     formula: ClassVar[str] = "levels[min(floor(t), length - 1)]"
     source: ClassVar[str] = "elementary; a realised curve, to be replayed"
@@ -128,13 +175,19 @@ class Table(Schedule):
 
     kind: Literal["table"] = "table"
     levels: Annotated[tuple[Real, ...], Field(min_length=1, max_length=MAX_TABLE)]
+    outside: Literal["hold", "bounce", "error"] = "hold"
 
     @cached_property
     def _array(self) -> Values:
         return np.array(self.levels)
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: ARG002, D102 - a table has no base
-        return self._array[np.clip(np.floor(t), 0, len(self.levels) - 1).astype(np.int64)]
+        step, last = np.floor(t), len(self.levels) - 1.0
+        values = self._array[inside(step, 0.0, last, self.outside).astype(np.int64)]
+        return refused(values, step, 0.0, last, self.outside)
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return self.outside
 
 
 def ascending(places: tuple[int | Duration, ...]) -> tuple[int | Duration, ...]:

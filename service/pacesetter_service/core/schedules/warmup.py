@@ -12,6 +12,7 @@ from pacesetter_service.core.schedules.base import AnySchedule, Base, Schedule, 
 from pacesetter_service.core.schedules.clocks import Delay
 from pacesetter_service.core.schedules.combinators import drives
 from pacesetter_service.core.schedules.eases import AnyEase, Linear
+from pacesetter_service.core.schedules.outside import Outside
 
 
 class Warmup(Schedule):
@@ -85,6 +86,9 @@ class Warmup(Schedule):
         others = {name: self._delayed(law) for name, law in laws.items() if name != "lr"}
         return {"lr": self.model_copy(update={"schedule": laws["lr"]})} | others
 
+    def beyond(self) -> Outside:  # noqa: D102
+        return self.schedule.beyond()
+
     def _delayed(self, law: Schedule) -> Schedule:
         if self.mode != "prefix":
             return law
@@ -136,3 +140,6 @@ class Splice(Schedule):
         said = end == self.second.values(np.zeros_like(t), base)
         second = self.second.values(np.maximum(t - steps + said, 0.0), base)
         return np.where(t < steps, self.first.values(np.minimum(t, steps - 1.0), base), second)
+
+    def beyond(self) -> Outside:  # noqa: D102
+        return self.second.beyond()

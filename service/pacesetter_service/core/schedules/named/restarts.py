@@ -138,9 +138,9 @@ class Sgdr(Restarting):
 class PeriodicWarmupStableDecay(Restarting):
     """The base, with a decay to `min_lr` over the last `decay_steps` of each period.
 
-    The end of any period is a finished model, and the training goes on from the base as if nothing
-    had been. The warmup is in the first period alone and counts in it. With `growth` the decay
-    grows with its period. OLMo counts steps from 1, so there each decay is a step earlier.
+    The end of any period is a finished model, and the training goes on from the base again as if
+    nothing had been. The warmup is in the first period alone and counts in it. With `growth` the
+    decay grows with its period. OLMo counts steps from 1, so there each decay is a step earlier.
     """
 
     formula: ClassVar[str] = (

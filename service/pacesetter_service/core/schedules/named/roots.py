@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 from pacesetter_service.core.lengths import Length, StepCount, StepPoint, steps_of, whole
 from pacesetter_service.core.model import NonNegative, Positive
 from pacesetter_service.core.schedules.base import Named, Schedule
-from pacesetter_service.core.schedules.clocks import Delay, Part, Sequence, Shift
+from pacesetter_service.core.schedules.clocks import Delay, Freeze, Part, Sequence, Shift
 from pacesetter_service.core.schedules.combinators import Clamp, Minimum, Product, Scale
 from pacesetter_service.core.schedules.eases import Linear, Reversed
 from pacesetter_service.core.schedules.named.stages import in_turn, stages_fit
@@ -109,7 +109,8 @@ class RsqrtCooldown(Rooted):
             down = Ramp(end=self.end_lr, steps=steps)
             return in_turn((self.rooted(), start), then=down)
         fall = Ramp(start=1.0, end=0.0, steps=steps, ease=Reversed(ease=Linear()))
-        return Product(schedule=self.rooted(), factors=(Delay(schedule=fall, by=start),))
+        law = Product(schedule=self.rooted(), factors=(Delay(schedule=fall, by=start),))
+        return Freeze(schedule=law, at=start + steps)
 
 
 class Noam(Named):

@@ -114,7 +114,7 @@ class Windowed(Named):
         law, every = self.law(), whole(self.every)
         if every != 1:
             law = Stair(schedule=Stretch(schedule=law, ratio=every), every=every)
-        active = Freeze(schedule=law, at=end - begin - 1)
+        active = law if self.end is None else Freeze(schedule=law, at=end - begin - 1)
         if begin == step:
             return active
         return Sequence(parts=(Part(schedule=Hold(), until=begin - step), Part(schedule=active)))

@@ -26,6 +26,7 @@ from pacesetter_service.core.model import Count, Flag, NonNegative, Positive, Re
 from pacesetter_service.core.schedules.base import Named, Schedule
 from pacesetter_service.core.schedules.clocks import (
     Delay,
+    Freeze,
     Part,
     Repeat,
     Sequence,
@@ -285,7 +286,8 @@ class WSDLRScheduler(Named):
         return self
 
     def expand(self) -> Schedule:  # noqa: D102
-        law = self._decayed(Clamp(schedule=self._stable(), min=self.lr_min))
+        decayed = self._decayed(Clamp(schedule=self._stable(), min=self.lr_min))
+        law = Freeze(schedule=decayed, at=self.t_initial)
         if self.warmup_t == 0:
             return law
         rise = Ramp(start=self.warmup_lr_init, end="base", steps=whole(self.warmup_t))

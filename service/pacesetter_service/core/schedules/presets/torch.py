@@ -208,12 +208,13 @@ class CosineAnnealingWarmRestarts(Named):
         if self.T_mult == 1:
             return Repeat(schedule=self._cycle(first), period=first)
         # `repeat` would slow the clock of the first cycle down, which rounds; torch divides once.
-        # Cycles grow so fast that a few dozen of them fill all time.
+        # Cycles grow so fast that a few dozen of them fill all time; the last one outlasts it.
         cycles, start, length = [], 0, first
-        while start <= MAX_STEP:
+        while start + length <= MAX_STEP:
             cycles.append(Part(schedule=self._cycle(length), steps=float(length)))
             start, length = start + length, length * self.T_mult
-        return Sequence(parts=tuple(cycles))
+        last = Repeat(schedule=self._cycle(length), period=float(length))
+        return Sequence(parts=(*cycles, Part(schedule=last)))
 
     def _cycle(self, length: int) -> Schedule:
         return Ramp(end=self.eta_min, steps=float(length), ease=Cosine())
@@ -333,6 +334,7 @@ class SequentialLR(Named):
     SequentialLR or ChainedScheduler after the first, and skips a step of one that is the first;
     this does not. A milestone of 0, or one named twice, leaves the scheduler before it no step. An
     SWALR starts from the rate before it, so it is refused here: a `sequence` can go on from there.
+    The last one has no end: a CosineAnnealingLR in that place rises again.
     """
 
     formula: ClassVar[str] = "schedulers[i](t - milestones[i - 1]), i the number of milestones <= t"
