@@ -111,10 +111,10 @@ ROWS: list[Row] = [
     ("jagged restarts (ReLoRA)", "axolotl", "`jagged`"),
     ("a value that follows another", "pytorch_optimizer", "`channels`, each with its law"),
     ("plateau", "everyone", "the controller `plateau`, over any schedule"),
-    ("greedy up and down", "transformers", "a controller; not there yet"),
-    ("new-bob", "speechbrain", "a controller; not there yet"),
-    ("KL-adaptive", "skrl, rl_games", "a controller; not there yet"),
-    ("statistical tests", "dlib, statopt", "a controller; not there yet"),
+    ("greedy up and down", "transformers", "the controllers `greedy`, `hf.GreedyLR`"),
+    ("new-bob", "speechbrain", "the controller `newbob`"),
+    ("KL-adaptive", "skrl, rl_games", "the controller `kl_adaptive`"),
+    ("statistical tests", "dlib, statopt", "the controllers `slope_test`, `stationarity`"),
     ("momentum, weight decay", "torch, optax, fastai, Megatron", "`channels`"),
 ]
 """What the libraries have, who has it, and what serves it here."""

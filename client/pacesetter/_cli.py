@@ -7,6 +7,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - has no other name
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,9 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the server (needs pacesetter[service])")
     commands.add_parser("version", help="print the version")
-    parser.parse_args(arguments)
-    print(_version())  # noqa: T201 - the output of the command
-    return 0
+    _add_explain(commands)
+    _add_events(commands)
+    asked = parser.parse_args(arguments)
+    if asked.command == "version":
+        print(_version())  # noqa: T201 - the output of the command
+        return 0
+    return _ask(asked)
 
 
 def _serve(arguments: list[str]) -> int:
@@ -39,6 +47,45 @@ def _serve(arguments: list[str]) -> int:
         )
         return 2
     return int(service.main(arguments) or 0)
+
+
+def _add_explain(commands: _Commands) -> None:
+    parser = commands.add_parser("explain", help="say why a session's values are what they are")
+    parser.add_argument("name", help="the session's name")
+    parser.add_argument("--step", type=int, required=True, help="the step to explain")
+    _add_url(parser)
+
+
+def _add_events(commands: _Commands) -> None:
+    parser = commands.add_parser("events", help="print what has happened to a session")
+    parser.add_argument("name", help="the session's name")
+    parser.add_argument("--kind", action="append", help="only events of this kind; repeatable")
+    parser.add_argument("--after", type=int, help="only events that come after this number")
+    _add_url(parser)
+
+
+def _add_url(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url", help="the server; without it PACESETTER_URL, else http://127.0.0.1:7070"
+    )
+
+
+def _ask(asked: argparse.Namespace) -> int:
+    """Print what the server answers, or why it does not, which is exit status 1."""
+    from pacesetter import _remote  # noqa: PLC0415 - `serve` and `version` need no HTTP
+
+    try:
+        lines = (
+            _remote.explanation(asked.url, asked.name, asked.step)
+            if asked.command == "explain"
+            else _remote.events(asked.url, asked.name, kinds=asked.kind or (), after=asked.after)
+        )
+        for line in lines:
+            print(line)  # noqa: T201 - the output of the command
+    except (_remote.PacesetterError, ValueError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a message to whoever typed the command
+        return 1
+    return 0
 
 
 def _version() -> str:

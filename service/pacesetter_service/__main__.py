@@ -5,13 +5,14 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from socket import socket
 
 import structlog
 import uvicorn
 from pydantic import ValidationError
 
 from pacesetter_service import __version__, logs
-from pacesetter_service.api.app import create_app
+from pacesetter_service.api.app import App, create_app
 from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.ledger import Ledger
 from pacesetter_service.settings import Settings, read_settings
@@ -47,7 +48,15 @@ def _settings_or_exit(arguments: Sequence[str]) -> Settings:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, saying where it listens once it does."""
+    """uvicorn, saying where it listens once it does, and holding no call when it is to stop."""
+
+    def __init__(self, config: uvicorn.Config, app: App) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        self._app.release()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -56,11 +65,11 @@ class _Server(uvicorn.Server):
             signal.signal(number, self.handle_exit)
         yield
 
-    async def startup(self, sockets: object = None) -> None:
-        await super().startup(sockets)  # type: ignore[arg-type]
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        await super().startup(sockets)
         for server in self.servers:
-            for socket in server.sockets:
-                host, port = socket.getsockname()[:2]
+            for listening in server.sockets:
+                host, port = listening.getsockname()[:2]
                 structlog.get_logger("pacesetter").info(
                     "serving", url=f"http://{host}:{port}", version=__version__
                 )
@@ -70,8 +79,9 @@ class _Server(uvicorn.Server):
 
 
 def _serve(settings: Settings, store: Store, ledger: Ledger) -> None:
+    app = create_app(store, ledger, max_body_size=settings.max_body_size)
     config = uvicorn.Config(
-        create_app(store, ledger, max_body_size=settings.max_body_size),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -83,7 +93,7 @@ def _serve(settings: Settings, store: Store, ledger: Ledger) -> None:
         server_header=False,
         proxy_headers=False,  # nobody asks where a call came from
     )
-    _Server(config).run()
+    _Server(config, app).run()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The ASGI application: routes, the gate in front of them, and errors as problems."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -10,6 +11,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pacesetter_service import __version__
 from pacesetter_service.api import (
     actions,
+    controllers,
+    events,
+    explain,
     health,
     problems,
     schedules,
@@ -39,6 +43,8 @@ class App(FastAPI):
     """FastAPI, with the hot endpoint in front of it and described beside the typed ones."""
 
     hot: ASGIApp
+    release: Callable[[], None]
+    """Let go of the calls that are held: the server is to stop."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take the hot call past the framework, whose layers cost as much as all of its answer."""
@@ -57,19 +63,23 @@ class App(FastAPI):
         return self.openapi_schema
 
 
-def create_app(store: Store, ledger: Ledger, *, max_body_size: int = 1_048_576) -> FastAPI:
+def create_app(store: Store, ledger: Ledger, *, max_body_size: int = 1_048_576) -> App:
     """Build the application around a store and a running ledger."""
     app = App(title="Pacesetter", version=__version__, description=DESCRIPTION)
     app.state.context = Context(store, ledger)
     sync = SyncEndpoint(ledger, store)
     app.hot = Gate(sync, max_body_size)
+    app.release = sync.release
     # In the table too, for the answers to what is not a POST.
     app.router.routes.insert(0, Route("/v1/sessions/{name}/sync", sync, methods=["POST"]))
     routers: list[APIRouter] = [
         sessions.router,
         values.router,
         actions.router,
+        events.router,
+        explain.router,
         schedules.router,
+        controllers.router,
         templates.router,
         health.router,
     ]

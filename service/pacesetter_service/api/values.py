@@ -32,7 +32,7 @@ async def read_values(
     A forecast is what would be sealed if it were asked for now.
     """
     entry = await service.ledger.find(name)
-    block = await _values(service, entry, step, count or 1)
+    block = await read_block(service, entry, step, count or 1)
     session, names = entry.stored.session, list(entry.stored.session.timelines)
     if count is None:
         values = dict(zip(names, block[:, 0].tolist(), strict=True))
@@ -62,12 +62,12 @@ async def read_forecast(
     start = session.horizon if start is None else start
     if count is None:
         count = max((session.spec.total_steps or start + 1000) - start, 1)
-    block = await _values(service, entry, start, min(count, wire.MAX_CURVE))
+    block = await read_block(service, entry, start, min(count, wire.MAX_CURVE))
     answer = await run_in_threadpool(wire.curve, list(session.timelines), block, start, points)
     return {**answer, "sealed_until": session.horizon}
 
 
-async def _values(service: Context, entry: Entry, start: int, count: int) -> wire.Block:
+async def read_block(service: Context, entry: Entry, start: int, count: int) -> wire.Block:
     """Give values from the record below the horizon, and from the law above it."""
     session, end = entry.stored.session, start + count
     wire.refuse_too_many(len(session.timelines), count)

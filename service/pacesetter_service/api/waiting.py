@@ -3,7 +3,20 @@
 import asyncio
 from collections import defaultdict
 from contextlib import suppress
+from dataclasses import dataclass
 from time import monotonic
+
+LONGEST_GAP = 5.0
+"""The most seconds between two looks at a clock that count as waiting."""
+
+
+@dataclass(slots=True)
+class _Clock:
+    """How long a step has been waited for, and when somebody last looked."""
+
+    step: int
+    looked: float
+    seconds: float = 0.0
 
 
 class Waiters:
@@ -11,10 +24,11 @@ class Waiters:
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
-        self._since: dict[str, tuple[int, float]] = {}
+        self._clocks: dict[str, _Clock] = {}
+        self.released = False
 
     async def news(self, name: str, seconds: float) -> None:
-        """Return when the session has changed, or when the time is over."""
+        """Return when the session has changed, when the time is over, or on `release`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[name].add(future)
         try:
@@ -31,14 +45,28 @@ class Waiters:
             if not future.done():
                 future.set_result(None)
 
-    def waited(self, name: str, step: int) -> float:
-        """Give for how many seconds a step of a session has been waited for, by anybody."""
-        awaited, since = self._since.get(name, (-1, 0.0))
-        if awaited != step:
-            since = monotonic()
-            self._since[name] = (step, since)
-        return monotonic() - since
+    def release(self) -> None:
+        """Let everybody go, whatever they wait for, and have nobody wait any more."""
+        self.released = True
+        for name in list(self._waiting):
+            self.wake(name)
 
-    def forget(self, name: str) -> None:
-        """Forget since when a session's step was waited for: it is there."""
-        self._since.pop(name, None)
+    def waited(self, name: str, step: int) -> float:
+        """Give for how many seconds a step of a session has been waited for, by anybody.
+
+        A trainer that died while it waited and comes back an hour later has not waited an hour: it
+        is to find the other ranks, so time in which nobody asked does not count.
+        """
+        now = monotonic()
+        clock = self._clocks.get(name)
+        if clock is None or clock.step != step:
+            clock = self._clocks[name] = _Clock(step, now)
+        clock.seconds += min(now - clock.looked, LONGEST_GAP)
+        clock.looked = now
+        return clock.seconds
+
+    def forget(self, name: str, horizon: int) -> None:
+        """Forget how long a step below the horizon was waited for: it is there."""
+        clock = self._clocks.get(name)
+        if clock is not None and clock.step < horizon:
+            del self._clocks[name]

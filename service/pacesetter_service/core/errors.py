@@ -10,7 +10,7 @@ PacesetterError
 ├── StepOutOfRangeError        the step can not be sealed, read or reported on
 ├── ScheduleNotFiniteError     the law leaves the range of learning rates
 ├── TooManyReportsError        metrics pile up that no sealing has consumed
-├── UnknownKindError           no schedule kind of that name
+├── UnknownKindError           no schedule or controller kind of that name
 ├── TemplateNotFoundError      no template of that name and version
 ├── OverloadedError            the service has more work queued than it can take
 └── StorageUnavailableError    the database did not take or give the data
@@ -114,15 +114,17 @@ class TooManyReportsError(PacesetterError):
 
 
 class UnknownKindError(PacesetterError):
-    """No schedule kind of that name."""
+    """No schedule or controller kind of that name."""
 
-    def __init__(self, kind: str, known: list[str], advice: str | None = None) -> None:
+    def __init__(
+        self, kind: str, known: list[str], advice: str | None = None, family: str = "schedule"
+    ) -> None:
         near = get_close_matches(kind, known, n=1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         super().__init__(
-            f"There is no schedule kind {kind!r}. "
+            f"There is no {family} kind {kind!r}. "
             + (f"{advice}. " if advice else hint)
-            + "GET /v1/schedules lists all of them."
+            + f"GET /v1/{family}s lists all of them."
         )
 
 

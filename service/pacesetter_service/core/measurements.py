@@ -9,7 +9,11 @@ from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.metrics import Aggregate, MetricSpec
 from pacesetter_service.core.smoothing import mean, median, total
 
+MAX_WAITING = 50_000
+"""How many readings, over all metrics, may wait for ranks; of more the older half does not."""
+
 ByRank = dict[int, float]
+Key = tuple[int, str, int]
 
 
 class Measurement(NamedTuple):
@@ -43,23 +47,54 @@ def close(
     by_metric: dict[str, dict[int, ByRank]] = defaultdict(lambda: defaultdict(dict))
     for reading in pending:
         by_metric[reading.metric][reading.step][reading.rank] = reading.value
+    limit = MAX_WAITING // max(len(by_metric), 1)
     closed = [
         _close(step, metric, by_rank, specs[metric])
         for metric, steps in by_metric.items()
-        for last in [max(_last_overdue(steps, specs[metric]), until)]
+        for last in [max(_last_overdue(steps, specs[metric], limit), until)]
         for step, by_rank in steps.items()
         if step <= last
     ]
     return sorted(closed, key=lambda each: (each.step, each.metric))
 
 
-def _last_overdue(steps: Mapping[int, ByRank], spec: MetricSpec) -> int:
+def is_complete_at(
+    step: int, metric: str, spec: MetricSpec, pending: Mapping[Key, object], ranks: int
+) -> bool:
+    """Tell whether a step's measurement would close with what is pending.
+
+    Args:
+        step: The step.
+        metric: A metric that ranks report.
+        spec: How it is measured, `ranks` filled in.
+        pending: Readings that no measurement has taken yet, by their keys.
+        ranks: The ranks that there are: 0 to below this.
+    """
+    if spec.aggregate == "rank0":
+        return (step, metric, 0) in pending
+    reported = sum((step, metric, rank) in pending for rank in range(ranks))
+    return reported >= (spec.ranks or 1)
+
+
+def _last_overdue(steps: Mapping[int, ByRank], spec: MetricSpec, limit: int) -> int:
     """Give the last step that can wait no longer; complete ones can not either."""
     complete = max(
         (step for step, by_rank in steps.items() if _is_complete(by_rank, spec)), default=-1
     )
     late = max(steps) - spec.deadline if spec.deadline is not None else -1
-    return max(complete, late)
+    last = max(complete, late)
+    return max(last, _last_crowded_out(steps, last, limit))
+
+
+def _last_crowded_out(steps: Mapping[int, ByRank], after: int, limit: int) -> int:
+    """Give the last step of the older half, if more readings than `limit` wait after a step.
+
+    Else one rank that never reports again would fill the memory; the newest step always waits.
+    """
+    waiting = sorted(step for step in steps if step > after)
+    if sum(len(steps[step]) for step in waiting) <= limit or len(waiting) == 1:
+        return -1
+    return waiting[len(waiting) // 2 - 1]
 
 
 def _is_complete(by_rank: ByRank, spec: MetricSpec) -> bool:
@@ -69,10 +104,10 @@ def _is_complete(by_rank: ByRank, spec: MetricSpec) -> bool:
 
 
 def _close(step: int, metric: str, by_rank: ByRank, spec: MetricSpec) -> Measurement | Miss:
-    wanted = spec.ranks or 1
-    if not _is_complete(by_rank, spec) and (
-        spec.aggregate == "rank0" or len(by_rank) < (spec.quorum or wanted)
-    ):
+    if spec.aggregate == "rank0":
+        by_rank = {rank: value for rank, value in by_rank.items() if rank == 0}
+    wanted = 1 if spec.aggregate == "rank0" else spec.ranks or 1
+    if len(by_rank) < min(spec.quorum or wanted, wanted):
         return Miss(step, metric, len(by_rank), wanted)
     in_order = tuple(by_rank[rank] for rank in sorted(by_rank))
     return Measurement(step, metric, _AGGREGATES[spec.aggregate](in_order), len(by_rank))

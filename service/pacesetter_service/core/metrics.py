@@ -22,8 +22,9 @@ class MetricSpec(Model):
     is enough.
 
     **Missing ranks.** A step that is not complete can wait no longer when a later step of the
-    metric is complete, or when some rank has reported a step `deadline` or more later. Then it
-    closes if `quorum` ranks have reported it, and is recorded as missed if not.
+    metric is complete, when some rank has reported a step `deadline` or more later, or when very
+    many readings wait behind it. Then it closes if `quorum` ranks have reported it, and is recorded
+    as missed if not. What is reported for a step after that is recorded, and decides nothing.
 
     **Not a number.** With `nan="bad"` controllers see NaN and infinities like any value, and none
     takes them for an improvement; `"ignore"` keeps them from all controllers; `"guard"` shows them

@@ -4,7 +4,7 @@ They are asked at one moment only: when new steps are about to be sealed. Until 
 so the order in which the network delivers them between two sealings can not matter.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isfinite
 
@@ -20,7 +20,7 @@ from pacesetter_service.core.events import (
 )
 from pacesetter_service.core.evolve import evolve
 from pacesetter_service.core.lengths import whole
-from pacesetter_service.core.measurements import Measurement, Miss, close
+from pacesetter_service.core.measurements import Measurement, Miss, close, is_complete_at
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.smoothing import SmootherState
 
@@ -47,17 +47,14 @@ def react(session: Session, *, last_call: bool = False) -> tuple[Event, ...]:
 
 
 def boundary_after(session: Session) -> int | None:
-    """Give the first step above the horizon that needs a decision before it is sealed."""
+    """Give the first step above the horizon at which controllers decide; no sealing crosses it.
+
+    It does not while they all sleep either: what is reported meanwhile must be consumed.
+    """
     every, first = session.spec.decide_every, session.spec.start_step
-    if every is None:
+    if every is None or not session.spec.rules:
         return None
-    boundaries = []
-    for rule in session.spec.rules:
-        after = max(session.horizon, whole(rule.from_step))
-        boundary = first + (max(after - first, 0) // every + 1) * every
-        if rule.is_awake(boundary - 1):
-            boundaries.append(boundary)
-    return min(boundaries, default=None)
+    return first + ((session.horizon - first) // every + 1) * every
 
 
 def awaited(session: Session) -> tuple[str, ...]:
@@ -68,14 +65,23 @@ def awaited(session: Session) -> tuple[str, ...]:
     needed = {
         session.spec.metric(name).of or name
         for rule in session.spec.rules
-        if rule.is_awake(last)
+        if _was_awake(rule, session)
         for name in rule.watches
     }
-    missing = {name for name in needed if session.consumed.get(name, -1) < last}
-    if missing:
-        closed = close(session.pending.values(), session.spec.measured)
-        missing -= {each.metric for each in closed if each.step == last}
-    return tuple(sorted(missing))
+    measured = session.spec.measured
+    return tuple(
+        name
+        for name in sorted(needed)
+        if session.consumed.get(name, -1) < last
+        and not is_complete_at(last, name, measured[name], session.pending, session.spec.ranks)
+    )
+
+
+def _was_awake(rule: Controller, session: Session) -> bool:
+    """Tell whether a controller saw any step since the boundary before the one at the horizon."""
+    assert session.spec.decide_every is not None  # noqa: S101 - the caller is at a boundary
+    first = max(session.horizon - session.spec.decide_every, whole(rule.from_step))
+    return first < session.horizon and rule.is_awake(first)
 
 
 def passed(session: Session) -> tuple[Event, ...]:
@@ -99,14 +105,16 @@ def _consume(session: Session, closed: Measurement | Miss) -> Iterator[Event]:
     if isinstance(closed, Miss):
         yield Missed(*closed, at=session.horizon)
         return
-    views = _views(session, closed)
+    seen = _views(session, closed)
     measured = Measured(*closed)
     session = evolve(session, measured)
     yield measured
-    for metric, value in views.items():
-        for event in _shown(session, closed.step, metric, value):
+    for question in _questions(session, closed.step, seen):
+        for event in _asked(session, question):
             session = evolve(session, event)
             yield event
+        if session.status == "finished":
+            return  # nothing is sealed any more, so there is nothing left to decide
 
 
 def _views(session: Session, measurement: Measurement) -> dict[str, float]:
@@ -123,20 +131,6 @@ def _views(session: Session, measurement: Measurement) -> dict[str, float]:
     return seen
 
 
-def _shown(session: Session, step: int, metric: str, value: float) -> Iterator[Event]:
-    """Show a value to every controller of its metric; each sees what the one before it did."""
-    policy = session.spec.metric(metric).nan
-    for index, rule in enumerate(session.spec.rules):
-        hidden = not isfinite(value) and (
-            policy == "ignore" or (policy == "guard" and not rule.guards)
-        )
-        if hidden or metric not in rule.watches or not rule.is_awake(step):
-            continue
-        for event in _asked(session, _Question(index, rule, step, metric, value)):
-            session = evolve(session, event)
-            yield event
-
-
 @dataclass(frozen=True, slots=True)
 class _Question:
     index: int
@@ -144,6 +138,23 @@ class _Question:
     step: int
     metric: str
     value: float
+
+
+def _questions(session: Session, step: int, seen: Mapping[str, float]) -> Iterator[_Question]:
+    """Show a measurement to its controllers, in the order of the spec."""
+    if session.status == "finished":
+        return
+    for index, rule in enumerate(session.spec.rules):
+        if not rule.is_awake(step):
+            continue
+        for metric in rule.watches:
+            if metric in seen and not _is_hidden(session, rule, metric, seen[metric]):
+                yield _Question(index, rule, step, metric, seen[metric])
+
+
+def _is_hidden(session: Session, rule: Controller, metric: str, value: float) -> bool:
+    policy = session.spec.metric(metric).nan
+    return not isfinite(value) and (policy == "ignore" or (policy == "guard" and not rule.guards))
 
 
 def _asked(session: Session, question: _Question) -> Iterator[Event]:

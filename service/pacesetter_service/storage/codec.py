@@ -4,7 +4,9 @@ import json
 from dataclasses import astuple, fields
 from typing import Any
 
+from pacesetter_service.core.actions import Action
 from pacesetter_service.core.commands import Reading
+from pacesetter_service.core.controllers import Transition
 from pacesetter_service.core.events import Acted, Archived, BoundaryPassed, Decided, Missed
 from pacesetter_service.core.model import Model, jsonable
 from pacesetter_service.core.notices import Notice
@@ -146,6 +148,36 @@ def dump_event(event: Logged) -> tuple[str, int | None, str]:
             return "acted", event.at, _dump(_fields(event))
         case Archived():
             return "archived", None, "{}"
+
+
+def load_event(row: Any, spec: SessionSpec) -> Logged:  # noqa: ANN401 - a row of `events`
+    """Read what `dump_event` wrote about a session of this spec."""
+    values: dict[str, Any] = json.loads(row.payload)
+    match row.kind:
+        case "decided":
+            return _load_decided(values, spec)
+        case "missed":
+            return Missed(**values)
+        case "boundary_passed":
+            return BoundaryPassed(values["at"], tuple(values["missing"]))
+        case "acted":
+            return Acted(**{**values, "action": Action.parse(values["action"])})
+        case "archived":
+            return Archived()
+        case kind:
+            raise ValueError(f"an event of the kind {kind!r} was written by a newer service")
+
+
+def _load_decided(values: dict[str, Any], spec: SessionSpec) -> Decided:
+    state = spec.rules[values["controller"]].State
+    values["before"] = state.model_validate(values["before"])
+    values["after"] = state.model_validate(values["after"])
+    values["levels"] = {name: (old, new) for name, (old, new) in values.get("levels", {}).items()}
+    if "rewarm" in values:
+        values["rewarm"] = tuple(values["rewarm"])
+    if "transition" in values:
+        values["transition"] = Transition.model_validate(values["transition"])
+    return Decided(**values)
 
 
 def _fields(event: Decided | Missed | BoundaryPassed | Acted) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Executable, Table, func, insert, select, update
+from sqlalchemy import Executable, Select, Table, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.core.events import Measured, Sealed
+from pacesetter_service.core.explain import Recorded
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.templates import Published
 from pacesetter_service.storage import codec, engine, migrate
@@ -274,6 +275,45 @@ class Store:
             for rank, step, metric, value in self._read(query)
         ]
 
+    def events_after(
+        self, stored: Stored, seq: int, *, limit: int, kinds: Sequence[str] = ()
+    ) -> list[Recorded]:
+        """Read up to `limit` events whose numbers come after `seq`, in their order."""
+        query = _events_of(stored, kinds).where(events.c.seq >= seq).order_by(events.c.seq)
+        return [_recorded(row, stored) for row in self._read(query.limit(limit))]
+
+    def events_until(
+        self,
+        stored: Stored,
+        step: int,
+        *,
+        kinds: Sequence[str],
+        limit: int,
+        offset: int = 0,
+        mentioning: str = "",
+    ) -> list[Recorded]:
+        """Read the running attempt's events that hold from a step or earlier, the newest first.
+
+        Those that came after `stored` was read are left out.
+
+        Args:
+            stored: The session.
+            step: The last step that they may begin to hold at.
+            kinds: Which kinds of events.
+            limit: The most that are read.
+            offset: How many newer ones are passed over.
+            mentioning: A text that must stand in their payload.
+        """
+        query = (
+            _events_of(stored, kinds)
+            .where(events.c.attempt == stored.session.attempt, events.c.at <= step)
+            .where(events.c.seq < stored.events)
+            .where(events.c.payload.contains(mentioning, autoescape=True))
+            .order_by(events.c.at.desc(), events.c.seq.desc())
+        )
+        rows = self._read(query.limit(limit).offset(offset))
+        return [_recorded(row, stored) for row in rows]
+
     def template(self, name: str, version: int | None = None) -> Published | None:
         """Read a template in one version, or in its newest; None if there is none."""
         found = self.templates(name)
@@ -338,6 +378,17 @@ def _event_rows(batch: Sequence[Changes], now: str) -> Iterator[tuple[Any, ...]]
         for seq, event in enumerate(changes.log, start=first):
             kind, at, payload = codec.dump_event(event)
             yield changes.stored.id, seq, changes.stored.session.attempt, kind, at, payload, now
+
+
+def _events_of(stored: Stored, kinds: Sequence[str]) -> Select[Any]:
+    query = select(events).where(events.c.session_id == stored.id)
+    return query.where(events.c.kind.in_(kinds)) if kinds else query
+
+
+def _recorded(row: Any, stored: Stored) -> Recorded:  # noqa: ANN401 - a row of `events`
+    # Number 0 is the session's creation, which stands in `sessions`.
+    event = codec.load_event(row, stored.session.spec)
+    return Recorded(event, row.seq + 1, row.attempt, row.created_at)
 
 
 def _sealed_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:

@@ -1,6 +1,21 @@
 """Controllers: closed-loop rules that read metrics and order changes of the learning rate."""
 
-from pacesetter_service.core.controllers import plateau
+from pacesetter_service.core.controllers import (
+    adascale,
+    bold_driver,
+    dlib_slope,
+    greedy,
+    hypergradient,
+    kl_adaptive,
+    newbob,
+    plateau,
+    presets,
+    range_test,
+    slope_test,
+    spike_guard,
+    stationarity,
+    switch,
+)
 from pacesetter_service.core.controllers.base import (
     AnyController,
     Controller,
@@ -19,5 +34,18 @@ __all__ = [
     "Seen",
     "Transition",
     "Verdict",
+    "adascale",
+    "bold_driver",
+    "dlib_slope",
+    "greedy",
+    "hypergradient",
+    "kl_adaptive",
+    "newbob",
     "plateau",
+    "presets",
+    "range_test",
+    "slope_test",
+    "spike_guard",
+    "stationarity",
+    "switch",
 ]

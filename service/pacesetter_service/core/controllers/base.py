@@ -7,7 +7,8 @@ The rule never changes and the state is handed back, so any decision can be repl
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal
 
 from pacesetter_service.core.lengths import StepPoint, whole
 from pacesetter_service.core.metrics import MetricName
@@ -95,6 +96,8 @@ class Controller(Tagged, family="controller"):
     """The rule in one line, for the catalogue."""
     source: ClassVar[str]
     """Where the rule comes from: a paper, or the library whose decisions it makes."""
+    example: ClassVar[dict[str, Any]]
+    """Parameters of a typical use; `kind` is added by the catalogue."""
 
     guards: ClassVar[bool] = False
     """Whether it is shown NaN and infinities of a metric whose policy is `guard`."""
@@ -125,6 +128,30 @@ class Controller(Tagged, family="controller"):
     @abstractmethod
     def observe(self, state: ControllerState, seen: Seen) -> Observation:
         """Take one measurement, which may be NaN or infinite."""
+
+
+class NamedController(Controller):
+    """A rule of another library by that library's names, which is nothing but one of ours."""
+
+    @abstractmethod
+    def expand(self) -> Controller:
+        """Give the controller that this name stands for."""
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What every controller has, for the one that this name stands for."""
+        return {name: getattr(self, name) for name in Controller.model_fields}
+
+    @cached_property
+    def expanded(self) -> Controller:
+        """The controller, built once."""
+        return self.expand()
+
+    def init(self) -> ControllerState:  # noqa: D102
+        return self.expanded.init()
+
+    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
+        return self.expanded.observe(state, seen)
 
 
 AnyController = Annotated[Controller, AnyOf(Controller)]

@@ -1,7 +1,9 @@
 """Reduce on plateau: cut the level when a metric has stopped improving."""
 
-from math import inf
-from typing import Annotated, ClassVar, Literal, Self
+import sys
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -13,96 +15,254 @@ from pacesetter_service.core.controllers.base import (
     Seen,
     Verdict,
 )
-from pacesetter_service.core.model import NonNegative, Real, Step
+from pacesetter_service.core.controllers.improvement import (
+    Improvement,
+    Mode,
+    ThresholdMode,
+    refuse_impossible,
+)
+from pacesetter_service.core.model import Count, Flag, Fraction, NonNegative, OneOf, Real, Step
+
+Factor = Annotated[Real, Field(gt=0, lt=1)]
+Multiple = Annotated[Real, Field(gt=1)]
+
+Floor = Annotated[
+    NonNegative | dict[str, NonNegative],
+    OneOf('Input should be a number from 0 on, or one for each group by its name: {"head": 0.1}'),
+]
+
+ROUNDING = 1e-15
+"""The relative change below which a level stays: an operator's scale may move its last bit."""
 
 
 class PlateauState(ControllerState):
-    """The best value so far, how many measurements did not improve on it, the cooldown left."""
+    """What the next measurement is compared with, and what has been counted.
+
+    Attributes:
+        best: The best value so far; infinite before the first.
+        bad: How many measurements in a row did not improve on it, cooldowns left out.
+        cooldown: How many measurements of the cooldown are left.
+        good: How many measurements in a row improved on the best.
+        told: Whether the trainer has been told that every level is at its floor.
+    """
 
     best: float
     bad: int = 0
     cooldown: int = 0
+    good: int = 0
+    told: bool = False
 
 
 class Plateau(Controller):
     """Multiply the level by `factor` after more than `patience` measurements without improvement.
 
-    The rule of torch's ReduceLROnPlateau, to the bit. An improvement is
+    With the defaults it is the rule of torch's ReduceLROnPlateau, to the bit for all finite
+    metrics. A measurement improves on the best so far if it is finite and, with `mode="min"` and
+    `th` for `threshold`,
 
-    ====  =============================  =======================
-    mode  threshold_mode="rel"           threshold_mode="abs"
-    ====  =============================  =======================
-    min   value < best * (1 - threshold) value < best - threshold
-    max   value > best * (1 + threshold) value > best + threshold
-    ====  =============================  =======================
+    ==============  ==========================================  =================
+    threshold_mode  improves                                    as in
+    ==============  ==========================================  =================
+    rel             value < best * (1 - th)                     torch
+    abs             value < best - th                           torch
+    rel_and_abs     value < best * (1 - th) - threshold_abs     optax
+    signed_rel      value < best - th * abs(best)               nobody
+    abs_on_value    value + th < best                           keras, fastai
+    rel_subtracted  value < best - best * th                    paddle
+    ==============  ==========================================  =================
 
-    NaN never improves and never becomes the best. With `rel` and negative metrics the first column
-    accepts worse values as better: use `abs` there.
+    and the other way round with `"max"`. The last two are `abs` and `rel` but for the last bit.
+
+    **When.** A level is cut when the patience is `exceeded`, at the bad measurement after it
+    (torch), or already when it is `reached` (keras, optax, fastai): a patience of 2 cuts at the
+    third bad measurement in a row, or at the second. After a cut the count starts anew, and for
+    `cooldown` measurements `bad` ones are not counted (torch, keras, optax), or `all` are ignored,
+    so that the best does not change either (paddle).
+
+    **How far.** To `level * factor`, or to `level / divisor` if that is given: 0.1 / 10 is 0.01,
+    and 0.1 * 0.1 is not. At most to the floor, which is `min_lr` or `min_ratio * base`, whichever
+    is higher. `min_lr` may name groups; those that it does not name have none. A cut of at most
+    `eps` is not made. No level ever rises because it lies below its floor.
+
+    **At the floor** no cut changes any level. The rule may `stay` there; `notify`, which tells the
+    trainer `at_floor` once; `reset`, which puts all levels back to their bases and forgets the best
+    when the patience runs out there; or `stop`, which then ends the session. `notify=true` tells
+    the trainer `plateaued` at each cut.
+
+    **Up again.** With `up_factor` the level is multiplied by it after `up_patience` improvements in
+    a row, cooldowns included, to at most `max_ratio * base`.
+
+    Traps:
+
+    - `rel`, `rel_and_abs` and `rel_subtracted` take worse values of a metric below zero for better
+      ones, so that a rate is never cut: use `signed_rel` or `abs` for rewards and log-likelihoods.
+    - An infinite value never becomes the best. In torch one `-inf` does, and nothing ever beats it:
+      `finite_only=false` is as torch in that. NaN is never an improvement, and counts as bad.
+    - One lucky value can not be beaten for long, although the metric goes on improving: give a
+      noisy metric a `smoothing` under the session's `metrics`.
+    - Patience counts measurements, not steps: it means epochs if each epoch is reported once.
+    - Rising metrics of a warmup are no plateau: let `from_step` be where it ends.
     """
 
     State: ClassVar[type[ControllerState]] = PlateauState
-    formula: ClassVar[str] = "level = max(level * factor, min_lr) once bad > patience"
+    formula: ClassVar[str] = (
+        "level = max(level * factor, min_lr, min_ratio * base) once bad > patience"
+    )
     source: ClassVar[str] = "torch.optim.lr_scheduler.ReduceLROnPlateau"
+    example: ClassVar[dict[str, Any]] = {
+        "metric": "val_loss",
+        "factor": 0.5,
+        "patience": 3,
+        "min_ratio": 0.01,
+    }
 
     kind: Literal["plateau"] = "plateau"
-    mode: Literal["min", "max"] = "min"
-    factor: Annotated[Real, Field(gt=0, lt=1)] = 0.1
+    mode: Mode = "min"
+    factor: Factor = 0.1
+    divisor: Multiple | None = None
     patience: Step = 10
+    when: Literal["exceeded", "reached"] = "exceeded"
     threshold: NonNegative = 1e-4
-    threshold_mode: Literal["rel", "abs"] = "rel"
+    threshold_mode: ThresholdMode = "rel"
+    threshold_abs: NonNegative = 0.0
+    finite_only: Flag = True
     cooldown: Step = 0
-    min_lr: NonNegative | dict[str, NonNegative] = 0.0
+    cooldown_ignores: Literal["bad", "all"] = "bad"
+    min_lr: Floor = 0.0
+    min_ratio: Fraction = 0.0
     eps: NonNegative = 1e-8
+    at_floor: Literal["stay", "notify", "reset", "stop"] = "stay"
+    notify: Flag = False
+    up_factor: Multiple | None = None
+    up_patience: Count = 10
+    max_ratio: Annotated[Real, Field(ge=1)] = 1.0
 
     @model_validator(mode="after")
-    def _relative_is_a_ratio(self) -> Self:
-        if self.threshold_mode == "rel" and self.mode == "min" and self.threshold >= 1:
+    def _a_threshold_can_be_passed(self) -> Self:
+        refuse_impossible(self.improvement)
+        if self.threshold_abs and self.threshold_mode != "rel_and_abs":
             raise PydanticCustomError(
-                "threshold_too_large",
-                "A relative threshold of 1 or more asks for a metric below zero;"
-                ' give a ratio such as 1e-4, or threshold_mode "abs"',
+                "threshold_not_used",
+                'Only threshold_mode "rel_and_abs" has a `threshold_abs`: choose it, or give the'
+                ' `threshold` with threshold_mode "abs"',
             )
         return self
 
+    @model_validator(mode="after")
+    def _one_way_down(self) -> Self:
+        if self.divisor is not None and self.factor != type(self).model_fields["factor"].default:
+            raise PydanticCustomError(
+                "factor_and_divisor",
+                "A cut multiplies by `factor` or divides by `divisor`: give one of them",
+            )
+        return self
+
+    @cached_property
+    def improvement(self) -> Improvement:
+        """What is an improvement to this rule."""
+        return Improvement(
+            mode=self.mode,
+            threshold=self.threshold,
+            threshold_mode=self.threshold_mode,
+            threshold_abs=self.threshold_abs,
+            finite_only=self.finite_only,
+        )
+
     def init(self) -> PlateauState:  # noqa: D102
-        return PlateauState(best=inf if self.mode == "min" else -inf)
+        return PlateauState(best=self.improvement.worst)
 
     def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
         assert isinstance(state, PlateauState)  # noqa: S101 - each controller gets its own state back
-        value = seen.value
-        best, bad, cooldown = state.best, state.bad + 1, state.cooldown
-        if self._improves(value, best):
-            best, bad = value, 0
-        if cooldown > 0:
-            cooldown, bad = cooldown - 1, 0
-        if bad <= self.patience:
-            return Observation(PlateauState(best=best, bad=bad, cooldown=cooldown))
-        rested = PlateauState(best=best, bad=0, cooldown=self.cooldown)
-        return Observation(rested, self._cut(seen, bad, best))
+        if state.cooldown > 0 and self.cooldown_ignores == "all":
+            return Observation(state.model_copy(update={"cooldown": state.cooldown - 1}))
+        state = self._counted(state, seen.value)
+        if self._is_out_of_patience(state.bad):
+            return self._cut(state, seen)
+        if self.up_factor is not None and state.good >= self.up_patience:
+            return self._raise(state, seen)
+        return Observation(state)
 
-    def _improves(self, value: float, best: float) -> bool:
-        match self.mode, self.threshold_mode:
-            case "min", "rel":
-                return value < best * (1.0 - self.threshold)
-            case "min", "abs":
-                return value < best - self.threshold
-            case "max", "rel":
-                return value > best * (self.threshold + 1.0)
-            case _:
-                return value > best + self.threshold
-
-    def _cut(self, seen: Seen, bad: int, best: float) -> Verdict:
-        lower = {group: self._lower(group, level) for group, level in seen.levels.items()}
-        return Verdict(
-            f"{self.metric} has not improved on {best!r} in {bad} measurements"
-            f" (now {seen.value!r}; patience {self.patience})",
-            levels={
-                group: level
-                for group, level in lower.items()
-                if seen.levels[group] - level > self.eps
-            },
+    def _counted(self, state: PlateauState, value: float) -> PlateauState:
+        better = self.improvement.is_better(value, state.best)
+        return PlateauState(
+            best=value if better else state.best,
+            bad=0 if better or state.cooldown > 0 else state.bad + 1,
+            cooldown=max(state.cooldown - 1, 0),
+            good=state.good + 1 if better else 0,
+            told=state.told,
         )
 
-    def _lower(self, group: str, level: float) -> float:
+    def _is_out_of_patience(self, bad: int) -> bool:
+        return bad > self.patience or (self.when == "reached" and 0 < bad >= self.patience)
+
+    def _cut(self, state: PlateauState, seen: Seen) -> Observation:
+        cut = self._lowered(seen.levels, seen.bases)
+        if not cut and self.at_floor == "reset":
+            return Observation(self.init(), self._back_to_the_bases(state, seen))
+        arrived = not self._lowered({**seen.levels, **cut}, seen.bases)
+        told = arrived and self.at_floor == "notify"
+        rested = PlateauState(best=state.best, cooldown=self.cooldown, told=told)
+        if not cut and self.at_floor == "stop":
+            return Observation(rested, self._end(state, seen))
+        if told and not state.told:
+            reason = f"{self._why(state, seen)}: every level is at its floor now"
+            return Observation(rested, Verdict(reason, levels=cut, advice="at_floor"))
+        if not cut:
+            return Observation(rested)
+        advice: Literal["plateaued"] | None = "plateaued" if self.notify else None
+        return Observation(rested, Verdict(self._why(state, seen), levels=cut, advice=advice))
+
+    def _lowered(self, levels: Mapping[str, float], bases: Mapping[str, float]) -> dict[str, float]:
+        """Give the new level of each group that a cut would change."""
+        return {
+            group: new
+            for group, level in levels.items()
+            for new in [max(self._below(level), self._floor(group, bases[group]))]
+            if level - new > max(self.eps, ROUNDING * level)
+        }
+
+    def _below(self, level: float) -> float:
+        return level * self.factor if self.divisor is None else level / self.divisor
+
+    def _floor(self, group: str, base: float) -> float:
         floor = self.min_lr.get(group, 0.0) if isinstance(self.min_lr, dict) else self.min_lr
-        return max(level * self.factor, floor)
+        return max(floor, self.min_ratio * base)
+
+    def _back_to_the_bases(self, state: PlateauState, seen: Seen) -> Verdict:
+        return Verdict(
+            f"{self._why(state, seen)} with every level at its floor: back to the bases",
+            levels=dict(seen.bases),
+            advice="at_floor",
+        )
+
+    def _end(self, state: PlateauState, seen: Seen) -> Verdict:
+        return Verdict(
+            f"{self._why(state, seen)} with every level at its floor: the session ends",
+            advice="finished",
+            finish=True,
+        )
+
+    def _raise(self, state: PlateauState, seen: Seen) -> Observation:
+        up, highest = self.up_factor or 1.0, sys.float_info.max
+        raised = {
+            group: new
+            for group, level in seen.levels.items()
+            for new in [min(level * up, self.max_ratio * seen.bases[group], highest)]
+            if new - level > max(self.eps, ROUNDING * level)
+        }
+        if not raised:
+            return Observation(state.model_copy(update={"good": 0}))
+        reason = (
+            f"{self.metric} has improved {state.good} times in a row, to {state.best!r}"
+            f" (up_patience {self.up_patience})"
+        )
+        rested = state.model_copy(update={"good": 0, "told": False})
+        return Observation(rested, Verdict(reason, levels=raised))
+
+    def _why(self, state: PlateauState, seen: Seen) -> str:
+        nothing = state.best == self.improvement.worst
+        best = "has shown no value" if nothing else f"has not improved on {state.best!r}"
+        return (
+            f"{self.metric} {best} in {state.bad} measurements"
+            f" (now {seen.value!r}; patience {self.patience})"
+        )

@@ -33,8 +33,9 @@ ELSEWHERE: dict[str, str] = {
         " session's `controllers`, beside any schedule"
     ),
     "hf.greedy": (
-        "greedy follows a metric and not the steps, and there is no controller for it yet: the"
-        " controller `plateau` cuts on the same metric"
+        "greedy follows a metric and not the steps: put `greedy`, or `hf.GreedyLR` with"
+        " transformers' own names and numbers, among the session's `controllers`, beside any"
+        " schedule"
     ),
 }
 """Scheduler types that are no schedules here, and what to do instead."""

@@ -1,0 +1,71 @@
+"""What the `pacesetter` command asks a server for, as lines of text."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from pacesetter._client import DEFAULT_URL
+from pacesetter._errors import InvalidAnswerError, PacesetterError
+from pacesetter._transport import Transport
+
+__all__ = ["PacesetterError", "events", "explanation"]
+
+TIMEOUT = 30.0
+"""Seconds that one exchange may take."""
+
+
+def explanation(url: str | None, name: str, step: int) -> Iterator[str]:
+    """Say why the values of a session at a step are what they are.
+
+    Raises:
+        PacesetterError: The server refuses, or does not answer.
+        ValueError: The URL is none.
+    """
+    server = _server(url)
+    answer = server.json("GET", _path(name, "explain"), params={"step": step})
+    yield _text(answer).rstrip("\n")
+    server.close()
+
+
+def events(
+    url: str | None, name: str, *, kinds: Sequence[str] = (), after: int | None = None
+) -> Iterator[str]:
+    """Tell what has happened to a session: number, time and text of each event, in their order.
+
+    Raises:
+        PacesetterError: The server refuses, or does not answer.
+        ValueError: The URL is none.
+    """
+    server = _server(url)
+    params: dict[str, Any] = {"kind": list(kinds) or None, "after": after, "limit": 1000}
+    token: str | None = ""
+    while token is not None:
+        page = server.json(
+            "GET", _path(name, "events"), params={**params, "page_token": token or None}
+        )
+        for event in page.get("events", ()):
+            text = " ".join(_text(event).split())
+            yield f"{event.get('seq'):>6}  {event.get('created_at')}  {text}"
+        token = page.get("next_page_token")
+    server.close()
+
+
+def _server(url: str | None) -> Transport:
+    return Transport(url or os.environ.get("PACESETTER_URL") or DEFAULT_URL, timeout=TIMEOUT)
+
+
+def _path(name: str, what: str) -> str:
+    return f"/v1/sessions/{quote(name, safe='')}/{what}"
+
+
+def _text(answer: Any) -> str:  # noqa: ANN401 - whatever the server answered
+    text = answer.get("text") if isinstance(answer, dict) else None
+    if not isinstance(text, str):
+        raise InvalidAnswerError(
+            "the answer has no text: check that client and server are of versions that fit"
+        )
+    # People's reasons are in it: nothing of them is to command the terminal.
+    return "".join(each if each.isprintable() or each == "\n" else " " for each in text)

@@ -1,0 +1,18 @@
+"""What the presets of keras and fastai share: their word for the metric."""
+
+from typing import Any
+
+from pydantic import model_validator
+
+from pacesetter_service.core.controllers.base import NamedController
+
+
+class Monitored(NamedController):
+    """A rule whose library calls its metric `monitor`, which may be written too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_the_name_of_the_library(cls, data: Any) -> Any:  # noqa: ANN401 - whatever a caller sent
+        if isinstance(data, dict) and "monitor" in data and "metric" not in data:
+            return {"metric" if name == "monitor" else name: data[name] for name in data}
+        return data

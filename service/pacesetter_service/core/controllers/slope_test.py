@@ -1,0 +1,103 @@
+"""Slope test: cut the level when a regression no longer shows that the metric falls."""
+
+from math import isfinite
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from pacesetter_service.core.controllers.base import (
+    Controller,
+    ControllerState,
+    Observation,
+    Seen,
+    Verdict,
+)
+from pacesetter_service.core.controllers.cut import lowered
+from pacesetter_service.core.controllers.leaky_bucket import Kept, LeakyBucket
+from pacesetter_service.core.model import Count, NonNegative, Real
+from pacesetter_service.core.statistics import Trend, trend
+
+
+class SlopeTestState(ControllerState):
+    """What the bucket holds."""
+
+    bucket: LeakyBucket = LeakyBucket()
+
+
+class SlopeTest(Controller):
+    """Multiply the level by `factor` when a one-sided t-test can not tell that the metric falls.
+
+    A leaky bucket keeps the newest `1 / leak_ratio` of the measurements since the last cut. Every
+    `interval` measurements, once it holds more than `min_kept`, a straight line is fitted through
+    it and tested: "the slope is 0 or more" against "it is below 0". With a p-value of
+    `significance` or more the level is cut and the bucket emptied. With `mode="max"` the metric is
+    to rise.
+
+    **Meant for** a metric that is measured at every step, such as the training loss. With the
+    defaults the first test comes after 8,100 measurements, and each cut is as far from the next.
+    For a metric of one value an epoch take `plateau`, or numbers that fit, such as
+    `min_kept=12, leak_ratio=2, interval=1`.
+
+    **What differs from statopt.** The bucket holds at most `max_kept` values, so from
+    `leak_ratio * max_kept` measurements on it is a window of the newest; statopt's grows for ever.
+    The sums are float64, not of the parameters' type. The optimizer's momentum is left alone.
+    statopt adds the L2 penalty to the loss: report the sum if the weights decay by that.
+
+    **Traps.** A loss that falls slowly next to its noise is cut: the test must tell the slope from
+    0, so a larger `min_kept` or `significance` is the more patient rule. NaN and infinities are
+    left out of the bucket and counted nowhere. A metric that does not change at all has a p-value
+    of one half, and is cut. The state is some 16 bytes for each kept value, written with every
+    measurement.
+    """
+
+    State: ClassVar[type[ControllerState]] = SlopeTestState
+    formula: ClassVar[str] = "level *= factor once P(t <= slope / error) >= significance"
+    source: ClassVar[str] = "statopt.SLOPE (Zhang, Lang, Liu, Xiao 2020, arXiv 2002.10597)"
+    example: ClassVar[dict[str, Any]] = {"metric": "loss"}
+
+    kind: Literal["slope_test"] = "slope_test"
+    mode: Literal["min", "max"] = "min"
+    factor: Annotated[Real, Field(gt=0, lt=1)] = 0.5
+    significance: Annotated[Real, Field(gt=0, lt=1)] = 0.05
+    interval: Count = 100
+    min_kept: Annotated[Kept, Field(ge=3)] = 1000
+    max_kept: Kept = 2048
+    leak_ratio: Count = 8
+    min_lr: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _can_fill(self) -> Self:
+        if self.max_kept <= self.min_kept:
+            raise PydanticCustomError(
+                "never_full",
+                "A bucket of {most} never holds more than {least}; give a `max_kept` above"
+                " `min_kept`",
+                {"most": self.max_kept, "least": self.min_kept},
+            )
+        return self
+
+    def init(self) -> SlopeTestState:  # noqa: D102
+        return SlopeTestState()
+
+    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
+        assert isinstance(state, SlopeTestState)  # noqa: S101 - each controller gets its own state back
+        if not isfinite(seen.value):
+            return Observation(state)
+        bucket = state.bucket.add(seen.value, self.leak_ratio, self.max_kept)
+        if bucket.total % self.interval == 0 and len(bucket.kept) > self.min_kept:
+            line = trend(bucket.kept)
+            if self._p_value(line) >= self.significance:
+                return Observation(SlopeTestState(), self._cut(seen, line))
+        return Observation(SlopeTestState(bucket=bucket))
+
+    def _p_value(self, line: Trend) -> float:
+        return line.p_falling if self.mode == "min" else line.p_rising
+
+    def _cut(self, seen: Seen, line: Trend) -> Verdict:
+        return Verdict(
+            f"{self.metric} does not {'fall' if self.mode == 'min' else 'rise'} any more: its slope"
+            f" over {line.count} measurements is {line.slope:.3g} a measurement"
+            f" (p-value {self._p_value(line):.3g}; significance {self.significance!r})",
+            levels=lowered(seen.levels, self.factor, self.min_lr),
+        )
