@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pacesetter_service import __version__
 from pacesetter_service.api import (
     actions,
+    attempts,
     health,
     problems,
     schedules,
@@ -69,6 +70,7 @@ def create_app(store: Store, ledger: Ledger, *, max_body_size: int = 1_048_576) 
         sessions.router,
         values.router,
         actions.router,
+        attempts.router,
         schedules.router,
         templates.router,
         health.router,
