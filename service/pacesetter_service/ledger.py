@@ -21,6 +21,15 @@ from typing import Any, TypeVar
 import numpy as np
 import structlog
 
+from pacesetter_service.core.attempts import (
+    forked,
+    refuse_another_start,
+    refuse_beyond_horizon,
+    refuse_opening,
+    rescaling,
+    restore,
+    resumed,
+)
 from pacesetter_service.core.commands import Command
 from pacesetter_service.core.decide import decide
 from pacesetter_service.core.errors import (
@@ -33,16 +42,22 @@ from pacesetter_service.core.errors import (
 from pacesetter_service.core.events import (
     Acted,
     Archived,
+    AttemptOpened,
     BoundaryPassed,
+    Cancelled,
     Decided,
     Event,
+    Forked,
     Measured,
     Missed,
+    Ordered,
+    RateDeviated,
     Reported,
     Sealed,
 )
 from pacesetter_service.core.evolve import evolve
-from pacesetter_service.core.session import create
+from pacesetter_service.core.lineage import Life, Lineage, branch
+from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.sealed import SealedTail
 from pacesetter_service.storage.store import Changes, Store, Stored
@@ -90,7 +105,41 @@ class Call:
     function: Callable[[Store], object]
 
 
-Work = Create | Change | Find
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open or join an attempt of a session at a step.
+
+    Attributes:
+        name: The session's name.
+        step: The first step of the attempt: that of the checkpoint.
+        key: What all ranks of the restart share: the same key gives the same attempt.
+        actor: Who opens it.
+        drop_actions: Whether operators' orders for the step and later ones are forgotten.
+        batch_size: Samples in one step from now on, if the trainer says so.
+    """
+
+    name: str
+    step: int
+    key: str
+    actor: str = "somebody"
+    drop_actions: bool = False
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Create a session that shares the past of another one up to a step."""
+
+    source: str
+    spec: SessionSpec
+    step: int
+    actor: str = "somebody"
+
+
+Alone = Open | Fork
+"""Work that reads the record of what was committed, so that nothing may be on its way."""
+
+Work = Create | Change | Find | Open | Fork
 
 T = TypeVar("T")
 
@@ -203,7 +252,10 @@ class Ledger:
             for job in jobs:
                 if isinstance(job.work, Call):
                     job.result = _called(job.work, self._store)
-            self._process([job for job in jobs if not isinstance(job.work, Call)])
+            self._process([job for job in jobs if not isinstance(job.work, Call | Alone)])
+            for job in jobs:
+                if isinstance(job.work, Alone):
+                    self._process([job])
             _answer(jobs)
             if ended:
                 return
@@ -228,7 +280,7 @@ class Ledger:
                 job.result = failure
 
     def _commit(self, jobs: Sequence[_Job]) -> None:
-        batch = _Batch(self._read, self._store.new_id)
+        batch = _Batch(self._read, self._store)
         for job in jobs:
             assert not isinstance(job.work, Call)  # noqa: S101 - those are done already
             try:
@@ -260,10 +312,10 @@ class Ledger:
 class _Batch:
     """States on the way: what a batch's jobs have decided so far, visible to nobody else."""
 
-    def __init__(self, read: Callable[[str], Entry | None], new_id: Callable[[], int]) -> None:
+    def __init__(self, read: Callable[[str], Entry | None], store: Store) -> None:
         self.now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._read = read
-        self._new_id = new_id
+        self._store = store
         self._entries: dict[str, Entry] = {}
         self._changes: dict[str, Changes] = {}
 
@@ -276,6 +328,10 @@ class _Batch:
                 return Outcome(self._change(self._entry(name), commands))
             case Create(spec):
                 return self._create(spec)
+            case Open():
+                return self._open(self._entry(work.name), work)
+            case Fork():
+                return self._fork(self._entry(work.source), work)
 
     def changes(self) -> list[Changes]:
         """Give what is to be written."""
@@ -298,12 +354,57 @@ class _Batch:
             if entry.stored.session.spec != spec:
                 raise SessionExistsError(spec.name)
             return Outcome(entry)
-        session = create(spec)
-        stored = Stored(self._new_id(), session, 0, self.now)
+        return self._begin(create(spec), ())
+
+    def _begin(self, session: Session, past: Lineage) -> Outcome:
+        """Begin a session, after the lives that its past was lived in."""
+        session_id = self._store.new_id()
+        lineage = branch(past, Life(session_id, session.attempt, session.horizon))
+        stored = Stored(session_id, session, 0, self.now, lineage)
         entry = Entry(stored, SealedTail.empty(session.horizon, len(session.timelines)))
-        self._entries[spec.name] = entry
-        self._changes[spec.name] = Changes(stored)
+        self._entries[session.spec.name] = entry
+        self._changes[session.spec.name] = Changes(stored)
         return Outcome(entry, created=True)
+
+    def _open(self, entry: Entry, work: Open) -> Outcome:
+        stored, session = entry.stored, entry.stored.session
+        if work.key == session.attempt_key:
+            refuse_another_start(session, work.step)
+            return Outcome(entry)
+        known = self._store.knows_attempt(stored.id, work.key)
+        refuse_opening(session, work.step, work.key, known=known)
+        past = self._store.past(session.spec, stored.lineage, work.step)
+        keep = () if work.drop_actions else (*past.later, *session.orders)
+        opened = resumed(
+            session, restore(past, work.step), keep=keep, key=work.key, batch=work.batch_size
+        )
+        event = AttemptOpened(
+            opened.attempt, work.step, work.key, work.actor, tuple(order.id for order in keep)
+        )
+        life = Life(stored.id, opened.attempt, work.step)
+        following = replace(stored, session=opened, lineage=branch(stored.lineage, life))
+        fresh = Entry(following, SealedTail.empty(work.step, len(opened.timelines)))
+        self._changes[session.spec.name] = Changes(following, before=session, opened=event)
+        self._record(fresh, following, [(work.step, event)])
+        scaled = rescaling(session, opened)
+        if scaled is not None:
+            self._change(self._entries[session.spec.name], (scaled,))
+        return Outcome(self._entries[session.spec.name], created=True)
+
+    def _fork(self, source: Entry, work: Fork) -> Outcome:
+        stored, session = source.stored, source.stored.session
+        with suppress(SessionNotFoundError):
+            entry = self._entry(work.spec.name)
+            if entry.stored.session.spec != work.spec:
+                raise SessionExistsError(work.spec.name)
+            return Outcome(entry)
+        refuse_beyond_horizon(session, work.step)
+        restored = restore(self._store.past(session.spec, stored.lineage, work.step), work.step)
+        self._begin(forked(restored, work.spec), stored.lineage)
+        entry = self._entries[work.spec.name]
+        event = Forked(session.spec.name, session.attempt, work.step, work.actor)
+        self._record(entry, entry.stored, [(work.step, event)])
+        return Outcome(self._entries[work.spec.name], created=True)
 
     def _change(self, entry: Entry, commands: Sequence[Command]) -> Entry:
         session = entry.stored.session
@@ -333,7 +434,18 @@ class _Batch:
                     tail = tail.extended(
                         np.stack([values[name] for name in after.session.timelines])
                     )
-                case Decided() | Missed() | BoundaryPassed() | Acted() | Archived():
+                case (
+                    Decided()
+                    | Missed()
+                    | BoundaryPassed()
+                    | Ordered()
+                    | Acted()
+                    | Cancelled()
+                    | AttemptOpened()
+                    | Forked()
+                    | RateDeviated()
+                    | Archived()
+                ):
                     changes.log.append(event)
                     after = replace(after, events=after.events + 1)
         changes.stored = after

@@ -96,7 +96,10 @@ def test_an_action_names_its_step(http: httpx.Client, unique_name: str) -> None:
         f"/v1/sessions/{unique_name}/actions",
         json={"kind": "scale", "factor": 0.5, "reason": "loss is unstable"},
     )
-    assert (answer.status_code, answer.json()) == (201, {"effective_step": 10, "revision": 1})
+    assert (answer.status_code, answer.json()) == (
+        201,
+        {"id": 1, "effective_step": 10, "revision": 1},
+    )
     window = http.post(
         f"/v1/sessions/{unique_name}/sync", json={"want": {"start": 9, "count": 2}}
     ).json()

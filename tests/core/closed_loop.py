@@ -1,4 +1,4 @@
-"""What the tests of the closed loop share: a controller that keeps a record, and sessions run by it."""
+"""What tests of the closed loop share: a controller that keeps a record, and sessions under it."""
 
 import random
 from collections.abc import Iterable
@@ -100,10 +100,10 @@ class Loop:
 
     def train(self, values: Iterable[float], metric: str = "loss") -> Self:
         """Walk through steps one by one as a lone trainer does, reporting a value at each."""
-        step = self.session.horizon
-        for step, value in enumerate(values, step):  # noqa: B007 - the last one is asked about
+        for value in values:
+            step = self.session.horizon
             self.seal(step).report(step, {0: value}, metric)
-        return self.seal(step + 1)
+        return self.seal(self.session.horizon)
 
     def shown(self, index: int = 0) -> list[tuple[str, int, float]]:
         """Give what a recorder was shown."""

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacesetter_service.core.actions import Scale
+from pacesetter_service.core.actions.level import Scale
 from pacesetter_service.core.commands import Act, Archive, Command, Reading, Report, Seal
 from pacesetter_service.core.decide import MAX_PENDING, decide
 from pacesetter_service.core.errors import (
+    ActionRefusedError,
     PacesetterError,
     ScheduleNotFiniteError,
     SessionArchivedError,
@@ -21,6 +22,7 @@ from pacesetter_service.core.errors import (
 )
 from pacesetter_service.core.events import Event, Sealed
 from pacesetter_service.core.evolve import evolve, evolve_all
+from pacesetter_service.core.forecast import forecast, planned
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import MAX_VALUES, MAX_WINDOW, SessionSpec
 from strategies import metrics, schedules
@@ -179,9 +181,10 @@ def test_an_action_holds_from_the_horizon() -> None:
     scaled = evolve_all(scaled, decide(scaled, Act(Scale(factor=0.5, reason="too hot"))))
     assert scaled.horizon == 10
     expected = plain.timelines["lr"].values(10, 110)
-    assert scaled.timelines["lr"].values(10, 110).tolist() == (expected * 0.5).tolist()
+    assert forecast(scaled, 10, 110)["lr"].tolist() == (expected * 0.5).tolist()
     assert scaled.revision == 1
-    assert scaled.timelines["lr"].segments[-1].cause == "scaled by 0.5: too hot"
+    line = planned(scaled, 11).timelines["lr"]
+    assert line.segments[-1].cause == "scaled by 0.5: too hot"
 
 
 def test_groups_have_their_own_series() -> None:
@@ -286,7 +289,7 @@ def test_a_scale_without_a_way_back_is_refused(factor: float) -> None:
     """Scaling to nothing or beyond the floats would ruin the session for good."""
     state = session()
     state = evolve_all(state, decide(state, Act(Scale(factor=factor))))
-    with pytest.raises(ScheduleNotFiniteError):
+    with pytest.raises(ActionRefusedError):
         decide(state, Act(Scale(factor=factor)))
 
 

@@ -12,12 +12,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
-from pacesetter_service.core.actions import Scale
+from pacesetter_service.core.actions.level import Scale
 from pacesetter_service.core.commands import Act, Reading, Report, Seal
 from pacesetter_service.core.decide import decide
 from pacesetter_service.core.errors import StorageUnavailableError
-from pacesetter_service.core.events import Acted, Decided, Measured, Sealed
+from pacesetter_service.core.events import Acted, Decided, Measured, Ordered, Sealed
 from pacesetter_service.core.evolve import evolve_all
+from pacesetter_service.core.lineage import Life
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.storage import engine
@@ -39,6 +40,11 @@ def _store(path: Path) -> Iterator[Store]:
     store = Store(f"sqlite:///{path}")
     yield store
     store.close()
+
+
+def lineage(number: int) -> tuple[Life, ...]:
+    """Give the lineage of a session that never restarted."""
+    return (Life(number, 1, 0),)
 
 
 def session(name: str = "kept", **spec: Any) -> Session:
@@ -81,7 +87,7 @@ def changes_of(stored: Stored, before: Session | None, happened: list[Any]) -> C
                 changes.sealed.append(event)
             case Measured():
                 changes.measured.append((1, horizon, event))
-            case Decided() | Acted():
+            case Decided() | Ordered() | Acted():
                 changes.log.append(event)
     return changes
 
@@ -89,9 +95,9 @@ def changes_of(stored: Stored, before: Session | None, happened: list[Any]) -> C
 def test_a_session_comes_back_to_the_bit(store: Store) -> None:
     """Whatever a session has lived through, loading it gives the state that was written."""
     first = session()
-    store.write([Changes(Stored(1, first, 0, NOW))], NOW)
+    store.write([Changes(Stored(1, first, 0, NOW, lineage(1)))], NOW)
     last, happened = lived(first)
-    stored = Stored(1, last, 4, NOW)
+    stored = Stored(1, last, 4, NOW, lineage(1))
     store.write([changes_of(stored, first, happened)], NOW)
     loaded = store.load("kept")
     assert loaded is not None
@@ -102,7 +108,7 @@ def test_a_session_comes_back_to_the_bit(store: Store) -> None:
 
 def test_the_order_of_groups_is_kept(store: Store) -> None:
     """Groups come back in the order in which their creator named them."""
-    store.write([Changes(Stored(1, session(), 0, NOW))], NOW)
+    store.write([Changes(Stored(1, session(), 0, NOW, lineage(1)))], NOW)
     loaded = store.load("kept")
     assert loaded is not None
     assert list(loaded.session.timelines) == ["head.lr", "body.lr"]
@@ -111,7 +117,7 @@ def test_the_order_of_groups_is_kept(store: Store) -> None:
 def test_readings_count_once(store: Store) -> None:
     """A reading whose key is there already changes nothing; NaN and infinities are kept."""
     state = session()
-    stored = Stored(1, state, 0, NOW)
+    stored = Stored(1, state, 0, NOW, lineage(1))
     changes = Changes(stored)
     values = {0: 0.5, 1: math.nan, 2: math.inf, 3: -math.inf}
     changes.readings = [(1, Reading(0, step, "loss", value)) for step, value in values.items()]
@@ -119,14 +125,14 @@ def test_readings_count_once(store: Store) -> None:
     again = Changes(stored, before=state)
     again.readings = [(1, Reading(0, step, "loss", 9.0)) for step in range(5)]
     store.write([again], NOW)
-    found = {reading.step: reading.value for reading in store.readings_of(stored)}
+    found = {reading.step: reading.value for reading in store.readings_of(stored.lineage)}
     assert repr(found) == repr({**values, 4: 9.0})
 
 
 def test_sealed_values_are_read_across_blocks(store: Store) -> None:
     """Any range of what was sealed comes back, whatever the blocks that it was sealed in."""
     state = session(controllers=[])
-    stored = Stored(1, state, 0, NOW)
+    stored = Stored(1, state, 0, NOW, lineage(1))
     changes = Changes(stored)
     whole = np.random.default_rng(0).random((2, 60))
     for start, end in [(0, 7), (7, 8), (8, 40), (40, 60)]:
@@ -134,25 +140,28 @@ def test_sealed_values_are_read_across_blocks(store: Store) -> None:
         changes.sealed.append(Sealed(start, end - start, values))
     store.write([changes], NOW)
     for start, end in [(0, 60), (0, 1), (6, 9), (7, 8), (39, 41), (59, 60)]:
-        assert store.sealed_between(stored, start, end).tolist() == whole[:, start:end].tolist()
+        assert (
+            store.sealed_between(stored.lineage, 2, start, end).tolist()
+            == whole[:, start:end].tolist()
+        )
 
 
 def test_a_write_is_whole_or_not_at_all(store: Store, path: Path) -> None:
     """When one row of a batch can not be written, none is."""
     good, bad = session("good"), session("bad")
-    broken = Changes(Stored(2, bad, 0, NOW))
+    broken = Changes(Stored(2, bad, 0, NOW, lineage(2)))
     broken.readings = [(1, Reading(0, 2**70, "loss", 1.0))]
     with pytest.raises((StorageUnavailableError, OverflowError)):
-        store.write([Changes(Stored(1, good, 0, NOW)), broken], NOW)
+        store.write([Changes(Stored(1, good, 0, NOW, lineage(1))), broken], NOW)
     assert store.load("good") is None
-    store.write([Changes(Stored(1, good, 0, NOW))], NOW)
+    store.write([Changes(Stored(1, good, 0, NOW, lineage(1)))], NOW)
     assert store.load("good") is not None
 
 
 def test_metric_names_survive_a_failed_write(store: Store) -> None:
     """A metric whose first write failed is numbered anew, not under a number that is not there."""
     state = session()
-    stored = Stored(1, state, 0, NOW)
+    stored = Stored(1, state, 0, NOW, lineage(1))
     failing = Changes(stored)
     failing.readings = [(1, Reading(0, 0, "new", 1.0)), (1, Reading(0, 2**70, "new", 1.0))]
     with pytest.raises((StorageUnavailableError, OverflowError)):
@@ -160,7 +169,7 @@ def test_metric_names_survive_a_failed_write(store: Store) -> None:
     changes = Changes(stored)
     changes.readings = [(1, Reading(0, 0, "new", 1.0))]
     store.write([changes], NOW)
-    assert [reading.metric for reading in store.readings_of(stored)] == ["new"]
+    assert [reading.metric for reading in store.readings_of(stored.lineage)] == ["new"]
 
 
 def test_a_second_process_is_kept_out(path: Path, store: Store) -> None:

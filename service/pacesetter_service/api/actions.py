@@ -1,34 +1,134 @@
 """Actions: changing a running session."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
-from pydantic import BaseModel
+from fastapi import APIRouter, Body, Header
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from starlette.concurrency import run_in_threadpool
 
-from pacesetter_service.api.context import Service, SessionName
-from pacesetter_service.core.actions import AnyAction
-from pacesetter_service.core.commands import Act
-from pacesetter_service.ledger import Change
+from pacesetter_service.api import wire
+from pacesetter_service.api.context import Actor, Service, SessionName
+from pacesetter_service.core.actions import Action, Order
+from pacesetter_service.core.commands import Act, Cancel
+from pacesetter_service.core.decide import decide
+from pacesetter_service.core.evolve import evolve_all
+from pacesetter_service.core.forecast import forecast
+from pacesetter_service.core.model import MAX_STEP, Flag, Step
+from pacesetter_service.core.session import Session
+from pacesetter_service.ledger import Change, Entry
 
 router = APIRouter(prefix="/v1/sessions/{name}/actions", tags=["actions"])
 
+Key = Annotated[str, Header(alias="Idempotency-Key", max_length=128, pattern=r"^[\x21-\x7e]*$")]
+
+
+class OrderFields(BaseModel):
+    """What an order says besides its action."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    at: Step | None = Field(default=None, description="the first step that it holds for")
+    dry_run: Flag = Field(default=False, description="only show what it would do")
+
+
+class OrderView(BaseModel):
+    """An order as it was taken."""
+
+    id: int
+    at: int
+    action: dict[str, JsonValue]
+    actor: str
+
 
 class ActionAnswer(BaseModel):
-    """From which step on an action holds, and the revision that it made."""
+    """From which step on an action holds, its number, and the revision that it made."""
 
+    id: int
     effective_step: int
     revision: int
 
 
+class DryRun(BaseModel):
+    """What an action would do: curves from its step on, before and after."""
+
+    effective_step: int
+    start: int
+    before: dict[str, Any]
+    after: dict[str, Any]
+    warnings: list[str]
+
+
 @router.post("", status_code=201)
 async def take_action(
-    name: SessionName, action: Annotated[AnyAction, Body()], service: Service
-) -> ActionAnswer:
+    name: SessionName,
+    body: Annotated[dict[str, JsonValue], Body()],
+    service: Service,
+    idempotency_key: Key = "",
+    actor: Actor = "somebody",
+) -> ActionAnswer | DryRun:
     """Change the learning rate of a running session.
 
-    It holds from the first step that has not been handed out yet; the answer names it. Repeating
-    the call repeats the action.
+    The body is an action with its parameters, and optionally `at`, the first step that it holds for
+    (without it, the first step that was not handed out yet; the answer names it), and `dry_run`.
+    With an Idempotency-Key header, repeating the call changes nothing more and answers the same.
     """
-    outcome = await service.ledger.submit(Change(name, (Act(action),)))
+    fields = OrderFields.model_validate(body)
+    action = Action.parse({k: v for k, v in body.items() if k not in OrderFields.model_fields})
+    act = Act(action, fields.at, actor, idempotency_key)
+    if fields.dry_run:
+        return await run_in_threadpool(_rehearse, await service.ledger.find(name), act)
+    outcome = await service.ledger.submit(Change(name, (act,)))
     session = outcome.entry.stored.session
-    return ActionAnswer(effective_step=session.horizon, revision=session.revision)
+    number, at = session.ordered, fields.at if fields.at is not None else session.horizon
+    if idempotency_key:
+        number, at = session.keys[idempotency_key]
+    return ActionAnswer(id=number, effective_step=at, revision=session.revision)
+
+
+@router.get("")
+async def list_waiting(name: SessionName, service: Service) -> list[OrderView]:
+    """List the orders that wait to be carried out, by step."""
+    session = (await service.ledger.find(name)).stored.session
+    return [_view(order) for order in session.orders]
+
+
+@router.delete("/{number}", status_code=204)
+async def cancel_action(
+    name: SessionName, number: int, service: Service, actor: Actor = "somebody"
+) -> None:
+    """Cancel an order whose step was not handed out yet."""
+    await service.ledger.submit(Change(name, (Cancel(number, actor),)))
+
+
+def _view(order: Order) -> OrderView:
+    return OrderView(
+        id=order.id, at=order.at, action=order.action.model_dump(mode="json"), actor=order.actor
+    )
+
+
+REHEARSED = 1000
+"""How many steps a dry run shows, if the session does not say how long it is."""
+
+
+def _rehearse(entry: Entry, act: Act) -> DryRun:
+    """Show the curve before and after an order, without giving it."""
+    before = entry.stored.session
+    events = decide(before, act)
+    after = evolve_all(before, events)
+    at = before.horizon if act.at is None else act.at
+    total = before.spec.total_steps or 0
+    count = min(max(total - at, REHEARSED), wire.MAX_CURVE, MAX_STEP - at)
+    return DryRun(
+        effective_step=at,
+        start=at,
+        before=_curve(before, at, count),
+        after=_curve(after, at, count),
+        warnings=[notice.message for notice in after.notices if notice not in before.notices],
+    )
+
+
+def _curve(session: Session, start: int, count: int) -> dict[str, Any]:
+    count = min(count, wire.MAX_CURVE // len(session.timelines))
+    values = forecast(session, start, count)
+    block = wire.stacked(values, list(session.timelines))
+    return wire.curve(list(session.timelines), block, start, 500)

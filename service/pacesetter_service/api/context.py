@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Header, Path, Request
 
 from pacesetter_service.ledger import Ledger
 from pacesetter_service.storage.store import Store
@@ -23,5 +23,15 @@ async def _context(request: Request) -> Context:
 
 
 Service = Annotated[Context, Depends(_context)]
+
+Actor = Annotated[
+    str,
+    Header(
+        alias="Pacesetter-Actor",
+        max_length=128,
+        pattern=r"^[\x20-\x7e]*$",
+        description="who orders this, for the record",
+    ),
+]
 
 SessionName = Annotated[str, Path(description="The session's name.")]

@@ -114,6 +114,8 @@ async def _spec_of(
     """Read a spec, or make it from the template that the body names."""
     if "origin" in body:
         raise refusal(("origin",), "not_yours", "Name a template with `template` and `with`")
+    if "forked_from" in body:
+        raise refusal(("forked_from",), "not_yours", "Use POST /v1/sessions/{name}/fork")
     if "template" not in body:
         return SessionSpec.model_validate(body), []
     spec, published = await templates.spec_of(service, TemplateUse.model_validate(body))

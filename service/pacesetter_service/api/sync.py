@@ -25,10 +25,11 @@ from typing_extensions import TypedDict
 from pacesetter_service.api import problems, wire
 from pacesetter_service.api.waiting import Waiters
 from pacesetter_service.core.commands import Command, Pass, Reading, Report, Seal
-from pacesetter_service.core.decide import finished, is_sealed, seal_end, waits_for
+from pacesetter_service.core.decide import is_sealed, seal_end, waits_for
 from pacesetter_service.core.errors import AwaitingMeasurementError, PacesetterError
 from pacesetter_service.core.metrics import MetricName
 from pacesetter_service.core.model import Count, OneOf, Real, Step
+from pacesetter_service.core.orders import finished
 from pacesetter_service.ledger import Change, Entry, Ledger
 from pacesetter_service.storage.store import Store
 
@@ -207,7 +208,8 @@ class SyncEndpoint:
     async def _window(self, entry: Entry, start: int, end: int) -> wire.Block:
         if entry.tail.holds(start, end):
             return entry.tail.window(start, end)
-        return await run_in_threadpool(self._store.sealed_between, entry.stored, start, end)
+        lineage, width = entry.stored.lineage, len(entry.stored.session.timelines)
+        return await run_in_threadpool(self._store.sealed_between, lineage, width, start, end)
 
 
 async def _body(receive: Receive) -> bytes:

@@ -83,7 +83,13 @@ async def read_block(service: Context, entry: Entry, start: int, count: int) -> 
             pieces.append(entry.tail.window(start, known))
         else:
             pieces.append(
-                await run_in_threadpool(service.store.sealed_between, entry.stored, start, known)
+                await run_in_threadpool(
+                    service.store.sealed_between,
+                    entry.stored.lineage,
+                    len(session.timelines),
+                    start,
+                    known,
+                )
             )
     if known < end:
         rest = await run_in_threadpool(forecast, session, known, end - known)

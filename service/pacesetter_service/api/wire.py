@@ -43,6 +43,11 @@ def binary_window(head: Mapping[str, Any], names: Sequence[str], block: Block) -
     return line + b"\n" + np.ascontiguousarray(block, dtype="<f8").tobytes()
 
 
+def stacked(values: Mapping[str, NDArray[np.float64]], names: Sequence[str]) -> Block:
+    """Put series below each other."""
+    return np.stack([values[name] for name in names])
+
+
 def curve(names: list[str], block: Block, start: int, points: int) -> dict[str, Any]:
     """Thin curves out to about `points` steps each."""
     kept = decimate(dict(zip(names, block, strict=True)), points)

@@ -46,9 +46,20 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Carry out an operator's action from the horizon on."""
+    """Carry out an operator's action from step `at` on, or from the horizon; once for each key."""
 
     action: Action
+    at: int | None = None
+    actor: str = "somebody"
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Forget an order that was not carried out yet."""
+
+    order: int
+    actor: str = "somebody"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +67,4 @@ class Archive:
     """Close the session for further commands."""
 
 
-Command = Report | Seal | Pass | Act | Archive
+Command = Report | Seal | Pass | Act | Cancel | Archive

@@ -1,23 +1,29 @@
 """What a command leads to: events, or a refusal. Nothing happens here; it is only decided."""
 
 from collections.abc import Mapping
-from math import inf
 
 import numpy as np
 
-from pacesetter_service.core.actions import Action
-from pacesetter_service.core.commands import Act, Archive, Command, Pass, Reading, Report, Seal
+from pacesetter_service.core.commands import (
+    Act,
+    Archive,
+    Cancel,
+    Command,
+    Pass,
+    Reading,
+    Report,
+    Seal,
+)
 from pacesetter_service.core.errors import (
+    OrderNotFoundError,
     ScheduleNotFiniteError,
-    SessionArchivedError,
-    SessionFinishedError,
-    StaleAttemptError,
     StepOutOfRangeError,
     TooManyReportsError,
 )
-from pacesetter_service.core.events import Acted, Archived, Event, Reported, Sealed
-from pacesetter_service.core.evolve import evolve, evolve_all
+from pacesetter_service.core.events import Acted, Archived, Cancelled, Event, Reported, Sealed
+from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.model import MAX_STEP
+from pacesetter_service.core.orders import finished, order, refuse_unless_writable
 from pacesetter_service.core.react import awaited, boundary_after, passed, react
 from pacesetter_service.core.schedules import Values
 from pacesetter_service.core.session import Session
@@ -36,6 +42,8 @@ def decide(session: Session, command: Command) -> tuple[Event, ...]:
         StepOutOfRangeError: A step can not be sealed or reported on.
         ScheduleNotFiniteError: The law leaves the range of learning rates.
         TooManyReportsError: Too many readings wait for a sealing.
+        ActionRefusedError: The order makes no sense, or oversteps the limits.
+        OrderNotFoundError: No order of that number waits.
     """
     match command:
         case Report():
@@ -44,8 +52,10 @@ def decide(session: Session, command: Command) -> tuple[Event, ...]:
             return _seal(session, command)
         case Pass(boundary):
             return passed(session) if boundary == session.horizon else ()
-        case Act(action):
-            return (_act(session, action),)
+        case Act():
+            return order(session, command)
+        case Cancel():
+            return _cancel(session, command)
         case Archive():
             return () if session.status == "archived" else (Archived(),)
 
@@ -112,14 +122,8 @@ def count_usable(start: int, values: Mapping[str, Values], at_least: int | None 
     return usable
 
 
-def finished(session: Session) -> SessionFinishedError:
-    """Say that a session is finished, and why."""
-    reason = session.notices[-1].message if session.notices else ""
-    return SessionFinishedError(session.spec.name, session.horizon, reason)
-
-
 def _report(session: Session, command: Report) -> tuple[Event, ...]:
-    _refuse_unless_writable(session, command.attempt)
+    refuse_unless_writable(session, command.attempt)
     for reading in command.readings:
         _refuse_unless_plausible(session, reading)
     metrics = session.watched
@@ -133,13 +137,6 @@ def _report(session: Session, command: Report) -> tuple[Event, ...]:
     if len(session.pending) + len(watched) > MAX_PENDING:
         raise TooManyReportsError(len(session.pending) + len(watched), MAX_PENDING)
     return (Reported(command.readings, tuple(watched.values())),) if command.readings else ()
-
-
-def _refuse_unless_writable(session: Session, attempt: int | None) -> None:
-    if session.status == "archived":
-        raise SessionArchivedError(session.spec.name)
-    if attempt is not None and attempt != session.attempt:
-        raise StaleAttemptError(attempt, session.attempt)
 
 
 def _refuse_unless_plausible(session: Session, reading: Reading) -> None:
@@ -166,7 +163,7 @@ def _seal(session: Session, command: Seal) -> tuple[Event, ...]:
     stale = command.attempt is not None and command.attempt != session.attempt
     if begins_sealed and (stale or session.status != "active"):
         return ()
-    _refuse_unless_writable(session, command.attempt)
+    refuse_unless_writable(session, command.attempt)
     if session.status == "finished":
         raise finished(session)
     if awaited(session):
@@ -176,23 +173,22 @@ def _seal(session: Session, command: Seal) -> tuple[Event, ...]:
     if ready.status == "finished":
         return reactions  # to be kept, whatever the answer is
     start, count = session.horizon, end - session.horizon
-    values = {name: line.values(start, count) for name, line in ready.timelines.items()}
+    due = [Acted(each) for each in ready.orders if each.at < end]
+    acting = evolve_all(ready, due)
+    values = {name: line.values(start, count) for name, line in acting.timelines.items()}
     # The step that was asked for must be sealed; what lies behind a bad value need not.
     usable = count_usable(start, values, at_least=max(command.start - start + 1, 0))
     if usable == 0:
         return ()
     return (
         *reactions,
+        *(acted for acted in due if acted.order.at < start + usable),
         Sealed(start, usable, {name: row[:usable] for name, row in values.items()}),
     )
 
 
-def _act(session: Session, action: Action) -> Acted:
-    """Give the event, unless there would be no way back from it."""
-    _refuse_unless_writable(session, None)
-    acted = Acted(action, session.horizon)
-    for name, line in evolve(session, acted).timelines.items():
-        segment = line.segments[-1]
-        if not (0 < segment.scale < inf and segment.effective_level < inf):
-            raise ScheduleNotFiniteError(name, session.horizon, segment.effective_level)
-    return acted
+def _cancel(session: Session, command: Cancel) -> tuple[Event, ...]:
+    refuse_unless_writable(session, None)
+    if all(each.id != command.order for each in session.orders):
+        raise OrderNotFoundError(command.order)
+    return (Cancelled(command.order, command.actor),)

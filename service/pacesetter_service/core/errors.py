@@ -6,6 +6,10 @@ PacesetterError
 ├── SessionArchivedError       the session takes no more commands
 ├── SessionFinishedError       a controller has ended the session
 ├── AwaitingMeasurementError   a step waits for metrics that ranks have not reported
+├── ActionRefusedError         the order makes no sense, or oversteps the limits
+├── OrderNotFoundError         no order of that number waits
+├── AttemptRefusedError        the attempt can not be opened like this
+├── SupersededAttemptError     a later attempt has taken over from that one
 ├── StaleAttemptError          the caller speaks for another attempt of the job
 ├── StepOutOfRangeError        the step can not be sealed, read or reported on
 ├── ScheduleNotFiniteError     the law leaves the range of learning rates
@@ -73,6 +77,35 @@ class AwaitingMeasurementError(PacesetterError):
             f"Step {step} waits for a decision, and that for step {step - 1} of"
             f" {', '.join(missing)} from {ranks} ranks. Report it from every rank, then ask again;"
             " the session's `reaction.timeout` says when it goes on without."
+        )
+
+
+class ActionRefusedError(PacesetterError):
+    """An order makes no sense at its step, or oversteps the session's limits."""
+
+
+class OrderNotFoundError(PacesetterError):
+    """No order of that number waits to be carried out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"No order {number} waits in this session: it was carried out, cancelled, or never"
+            " given. Read GET …/actions for those that wait; give another order to undo one that"
+            " was carried out."
+        )
+
+
+class AttemptRefusedError(PacesetterError):
+    """An attempt can not be opened like this."""
+
+
+class SupersededAttemptError(PacesetterError):
+    """The attempt of that key is over: a later one has taken over."""
+
+    def __init__(self, key: str, current: int) -> None:
+        super().__init__(
+            f"The attempt with the key {key!r} is over; attempt {current} is the running one. "
+            "Stop this job, or restart it under a new key."
         )
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pacesetter_service.core.actions import Action
+from pacesetter_service.core.actions import Action, Order
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.controllers import ControllerState, Transition
 from pacesetter_service.core.controllers.base import Advice
+from pacesetter_service.core.notices import Notice
 from pacesetter_service.core.schedules import Values
 
 
@@ -85,11 +86,36 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
-class Acted:
-    """An operator's action was taken; it holds from step `at` on."""
+class Ordered:
+    """An operator gave an order; it waits until its step is about to be sealed."""
 
-    action: Action
-    at: int
+    order: Order
+    notice: Notice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """An order was carried out; it holds from its step on."""
+
+    order: Order
+
+    @property
+    def at(self) -> int:
+        """The first step that it holds for."""
+        return self.order.at
+
+    @property
+    def action(self) -> Action:
+        """What was ordered."""
+        return self.order.action
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """An order was taken back before it was carried out."""
+
+    order: int
+    actor: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +143,38 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptOpened:
+    """A new life of the job began at step `at`, and the one before it was fenced."""
+
+    attempt: int
+    at: int
+    key: str
+    actor: str
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """The session began as a branch of another one, at step `at` of one of its attempts."""
+
+    session: str
+    attempt: int
+    at: int
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class RateDeviated:
+    """A rank trained with another value than was sealed for the step."""
+
+    rank: int
+    step: int
+    series: str
+    applied: float
+    sealed: float
+
+
+@dataclass(frozen=True, slots=True)
 class Archived:
     """The session takes no more commands."""
 
@@ -127,9 +185,14 @@ Event = (
     | Missed
     | Observed
     | Decided
+    | Ordered
     | Acted
+    | Cancelled
     | MeasurementsClosed
     | BoundaryPassed
     | Sealed
+    | AttemptOpened
+    | Forked
+    | RateDeviated
     | Archived
 )

@@ -5,27 +5,35 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any
 
+from pacesetter_service.core.actions import Order, Plan
+from pacesetter_service.core.actions.limit import Limit
 from pacesetter_service.core.controllers import Transition
 from pacesetter_service.core.events import (
     Acted,
     Archived,
+    AttemptOpened,
     BoundaryPassed,
+    Cancelled,
     Decided,
     Event,
+    Forked,
     Measured,
     MeasurementsClosed,
     Missed,
     Observed,
+    Ordered,
+    RateDeviated,
     Reported,
     Sealed,
 )
 from pacesetter_service.core.notices import KEPT, Notice
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.smoothing import SmootherState
-from pacesetter_service.core.timeline import Rewarm, Segment, Timeline
+from pacesetter_service.core.spec import Limits, Series, SessionSpec
+from pacesetter_service.core.timeline import Rewarm, Segment
 
 
-def evolve(session: Session, event: Event) -> Session:  # noqa: PLR0911 - one return an event
+def evolve(session: Session, event: Event) -> Session:  # noqa: PLR0911, PLR0912 - one return an event
     """Give the session after one event."""
     match event:
         case Reported(watched=()) | Missed():
@@ -42,8 +50,13 @@ def evolve(session: Session, event: Event) -> Session:  # noqa: PLR0911 - one re
             return replace(session, controllers=tuple(states))
         case Decided():
             return _with_decision(session, event)
+        case Ordered():
+            return _with_order(session, event)
         case Acted():
-            return _with_action(session, event)
+            return _with_action(session, event.order)
+        case Cancelled(order=number):
+            waiting = tuple(order for order in session.orders if order.id != number)
+            return replace(session, orders=waiting, revision=session.revision + 1)
         case MeasurementsClosed(steps=steps):
             consumed = {**session.consumed, **steps}
             pending = {
@@ -56,6 +69,10 @@ def evolve(session: Session, event: Event) -> Session:  # noqa: PLR0911 - one re
             return replace(session, passed=at)
         case Sealed(start=start, count=count):
             return replace(session, horizon=start + count)
+        case RateDeviated():
+            return _with_deviation(session, event)
+        case AttemptOpened() | Forked():
+            return session  # their state was restored from the log
         case Archived():
             return replace(session, status="archived")
 
@@ -120,10 +137,49 @@ def _taken_over(segment: Segment, transition: Transition, channel: str, at: int)
     return {"schedule": law, "clock": 0.0, "base": base, "level": level, "rewarm": None}
 
 
-def _with_action(session: Session, event: Acted) -> Session:
+def _with_deviation(session: Session, event: RateDeviated) -> Session:
+    message = (
+        f"rank {event.rank} trained step {event.step} with {event.series} = {event.applied!r},"
+        f" but {event.sealed!r} was sealed: something else writes into its optimizer"
+    )
+    notice = Notice(session.horizon, "rate_deviated", message)
+    return replace(session, notices=(*session.notices, notice)[-KEPT:])
+
+
+KEYS_KEPT = 256
+"""How many of the newest orders' keys a session remembers."""
+
+
+def _with_order(session: Session, event: Ordered) -> Session:
+    order = event.order
+    keys = dict(session.keys)
+    if order.key:
+        keys[order.key] = (order.id, order.at)
+    notices = (*session.notices, event.notice)[-KEPT:] if event.notice else session.notices
+    return replace(
+        session,
+        orders=tuple(sorted((*session.orders, order), key=lambda each: (each.at, each.id))),
+        ordered=order.id,
+        keys=dict(list(keys.items())[-KEYS_KEPT:]),
+        notices=notices,
+        revision=session.revision + 1,
+    )
+
+
+def _with_action(session: Session, order: Order) -> Session:
+    action = order.action
     timelines = dict(session.timelines)
     for series in session.spec.series():
-        if series.channel == "lr":
-            line: Timeline = event.action.apply(timelines[series.name], event.at)
+        if action.concerns(series.group, series.channel):
+            line = action.apply(timelines[series.name], order.at, plan_of(session.spec, series))
             timelines[series.name] = line.since(session.horizon)
-    return replace(session, timelines=timelines, revision=session.revision + 1)
+    limits = session.limits
+    if isinstance(action, Limit):
+        limits = Limits(min_lr=action.min_lr, max_lr=action.max_lr, max_change=action.max_change)
+    waiting = tuple(each for each in session.orders if each.id != order.id)
+    return replace(session, timelines=timelines, orders=waiting, limits=limits)
+
+
+def plan_of(spec: SessionSpec, series: Series) -> Plan:
+    """Give what a spec planned for a series."""
+    return Plan(series.channel, series.schedule, series.base, spec.start_step, spec.total_steps)

@@ -192,12 +192,14 @@ def _touched(plan: Session, event: LoggedEvent) -> Iterator[tuple[str, str | Non
                 if law or all_lr or event.pace is not None or series.name in event.levels:
                     yield series.name, law
         case Acted():
-            # What an action touches, only the action knows: let it act on a session without a past.
-            for name, line in evolve(plan, event).timelines.items():
-                before, after = plan.timelines[name].segments[-1], line.segments[-1]
-                if line is not plan.timelines[name]:
+            # Which law follows, only the action knows: let it act on a session without a past.
+            lines = evolve(plan, event).timelines
+            for series in plan.spec.series():
+                if event.action.concerns(series.group, series.channel):
+                    before = plan.timelines[series.name].segments[-1]
+                    after = lines[series.name].segments[-1]
                     same = after.schedule is before.schedule
-                    yield name, None if same else kind_of(after.schedule)
+                    yield series.name, None if same else kind_of(after.schedule)
         case _:
             return
 

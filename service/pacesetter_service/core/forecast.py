@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
+from pacesetter_service.core.events import Acted
 from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.react import react
 from pacesetter_service.core.schedules import Values
@@ -14,10 +15,16 @@ from pacesetter_service.core.session import Session
 def forecast(session: Session, start: int, count: int) -> dict[str, Values]:
     """Evaluate steps at or after the horizon as they would be sealed now.
 
-    Measurements that wait are taken into account; those that may still arrive can not be.
+    Measurements and orders that wait are taken into account; those that may still come can not be.
     """
-    ready = evolve_all(session, react(session))
+    ready = planned(session, start + count)
     return {name: line.values(start, count) for name, line in ready.timelines.items()}
+
+
+def planned(session: Session, end: int) -> Session:
+    """Give the session as if all that is known now about the steps below `end` had happened."""
+    ready = evolve_all(session, react(session))
+    return evolve_all(ready, [Acted(order) for order in ready.orders if order.at < end])
 
 
 def decimate(curves: dict[str, Values], points: int) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from pacesetter_service.core.controllers.base import NamedController
 from pacesetter_service.core.controllers.plateau import Plateau
 from pacesetter_service.core.model import Model
 from pacesetter_service.core.schedules import Schedule, Values
@@ -321,13 +322,13 @@ def patience_longer_than_run(subject: Subject) -> Iterator[Finding]:
     """A plateau controller can never act in this run."""
     if subject.total is None:
         return
-    for index, controller in enumerate(subject.spec.controllers):
-        if isinstance(controller, Plateau) and controller.patience >= subject.total:
+    for pointer, plateau in _plateaus(subject.spec, "patience"):
+        if plateau.patience >= subject.total:
             yield Finding(
                 "patience_longer_than_run",
                 "error",
-                f"/controllers/{index}/patience",
-                f"a patience of {controller.patience} measurements is never exhausted in a run of"
+                pointer,
+                f"a patience of {plateau.patience} measurements is never exhausted in a run of"
                 f" {subject.total} steps",
                 "patience counts measurements: one an epoch, if you report once an epoch",
                 "pytorch#2545",
@@ -340,19 +341,29 @@ SIGNED = ("log_lik", "loglik", "elbo", "reward", "return", "advantage", "logprob
 @rule
 def relative_threshold_of_a_signed_metric(subject: Subject) -> Iterator[Finding]:
     """A relative threshold takes worse values of a negative metric for better ones."""
-    for index, controller in enumerate(subject.spec.controllers):
-        if not isinstance(controller, Plateau) or controller.threshold_mode != "rel":
+    for pointer, plateau in _plateaus(subject.spec, "threshold_mode"):
+        if plateau.threshold_mode not in ("rel", "rel_and_abs", "rel_subtracted"):
             continue
-        if controller.threshold > 0 and any(word in controller.metric.lower() for word in SIGNED):
+        if plateau.threshold > 0 and any(word in plateau.metric.lower() for word in SIGNED):
             yield Finding(
                 "relative_threshold_of_a_signed_metric",
                 "warning",
-                f"/controllers/{index}/threshold_mode",
-                f"{controller.metric} may be negative; a relative threshold then accepts worse"
+                pointer,
+                f"{plateau.metric} may be negative; a relative threshold then accepts worse"
                 " values as improvements",
-                'use threshold_mode "abs" with a threshold in the metric\'s own unit',
+                'use `plateau` with threshold_mode "signed_rel", or "abs" with a threshold in the'
+                " metric's own unit",
                 "pytorch#47513, pytorch#38622",
             )
+
+
+def _plateaus(spec: SessionSpec, field: str) -> Iterator[tuple[str, Plateau]]:
+    """Give every plateau rule, presets as what they stand for, with the place of one parameter."""
+    for index, controller in enumerate(spec.controllers):
+        if isinstance(controller, Plateau):
+            yield f"/controllers/{index}/{field}", controller
+        elif isinstance(controller, NamedController) and isinstance(controller.expanded, Plateau):
+            yield f"/controllers/{index}", controller.expanded
 
 
 def _is_mid_cycle(curve: Curve) -> bool:

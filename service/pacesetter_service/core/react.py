@@ -40,7 +40,7 @@ def react(session: Session, *, last_call: bool = False) -> tuple[Event, ...]:
         return ()
     events: list[Event] = []
     for each in closed:
-        for event in _consume(session, each):
+        for event in consume(session, each):
             session = evolve(session, event)
             events.append(event)
     return (*events, MeasurementsClosed({each.metric: each.step for each in closed}))
@@ -101,7 +101,8 @@ def _is_boundary(session: Session) -> bool:
     return every is not None and passed_by > 0 and passed_by % every == 0
 
 
-def _consume(session: Session, closed: Measurement | Miss) -> Iterator[Event]:
+def consume(session: Session, closed: Measurement | Miss) -> Iterator[Event]:
+    """Give what follows from one closed step: it was missed, or controllers saw its value."""
     if isinstance(closed, Miss):
         yield Missed(*closed, at=session.horizon)
         return
@@ -195,7 +196,7 @@ def _decided(
         if series.channel == "lr" and series.group in verdict.levels:
             segment = session.timelines[series.name].segments[-1]
             old = segment.effective_level
-            new = session.spec.limits.clip(old, verdict.levels[series.group])
+            new = session.limits.clip(old, verdict.levels[series.group])
             if new != old:
                 levels[series.name] = (segment.level, new / segment.scale)
     others = (verdict.pace, verdict.rewarm, verdict.transition, verdict.advice)

@@ -5,18 +5,40 @@ from math import isfinite
 from typing import Any
 
 from pacesetter_service.core.controllers import Controller
-from pacesetter_service.core.events import Acted, Archived, BoundaryPassed, Decided, Missed
+from pacesetter_service.core.events import (
+    Acted,
+    Archived,
+    AttemptOpened,
+    BoundaryPassed,
+    Cancelled,
+    Decided,
+    Forked,
+    Missed,
+    Ordered,
+    RateDeviated,
+)
 from pacesetter_service.core.model import Model, jsonable
 from pacesetter_service.core.spec import SessionSpec
 
-LoggedEvent = Decided | Missed | BoundaryPassed | Acted | Archived
+LoggedEvent = (
+    Decided
+    | Missed
+    | BoundaryPassed
+    | Ordered
+    | Acted
+    | Cancelled
+    | AttemptOpened
+    | Forked
+    | RateDeviated
+    | Archived
+)
 """The events that have a line of their own in a session's log."""
 
 SHOWN = 6
 """The most names, or fields of a state, that one sentence lists."""
 
 
-def sentence(event: LoggedEvent, spec: SessionSpec) -> str:
+def sentence(event: LoggedEvent, spec: SessionSpec) -> str:  # noqa: PLR0911 - one return an event
     """Say what an event of a session with this spec was."""
     match event:
         case Decided(at=at):
@@ -31,8 +53,24 @@ def sentence(event: LoggedEvent, spec: SessionSpec) -> str:
                 f"Step {at} was sealed without the measurement of {listed(missing)} that its"
                 " decision waited for: the session's reaction.timeout was over."
             )
-        case Acted(action, at):
-            return f"From step {at} on, by an operator: {action.cause()}."
+        case Ordered(order):
+            return f"{order.actor} ordered for step {order.at}: {order.action.cause()}."
+        case Acted(order):
+            return f"From step {order.at} on, by {order.actor}: {order.action.cause()}."
+        case Cancelled(number_of_order, actor):
+            return f"{actor} cancelled order {number_of_order}."
+        case AttemptOpened(attempt, at, key, actor):
+            return (
+                f"{actor} opened attempt {attempt} at step {at} ({key}): the job went back there,"
+                " and the attempt before it was fenced."
+            )
+        case Forked(session, attempt, at, actor):
+            return f"{actor} forked this session from step {at} of {session}, attempt {attempt}."
+        case RateDeviated(rank, step, series, applied, sealed):
+            return (
+                f"Rank {rank} trained step {step} with {series} = {applied!r}, but {sealed!r} was"
+                " sealed: something else writes into its optimizer."
+            )
         case Archived():
             return "The session was archived: it takes no more commands."
 

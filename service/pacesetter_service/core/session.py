@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pacesetter_service.core.actions import Order
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.controllers import ControllerState
 from pacesetter_service.core.notices import Notice
 from pacesetter_service.core.smoothing import SmootherState
-from pacesetter_service.core.spec import MAX_VALUES, MAX_WINDOW, SessionSpec
+from pacesetter_service.core.spec import MAX_VALUES, MAX_WINDOW, Limits, SessionSpec
 from pacesetter_service.core.timeline import Segment, Timeline
 
 
@@ -24,10 +25,17 @@ class Session:
         consumed: For each watched metric the last step that controllers have seen.
         smoothers: For each smoothed metric the memory of its smoother.
         notices: The newest hints to trainers.
+        limits: What controllers and operators can not overstep.
+        orders: Operators' orders that wait, by step and then by number.
+        ordered: How many orders were given.
+        keys: The newest keys of orders, with the order's number and step.
         passed: The last boundary that was passed without its measurements.
         horizon: The first step that has not been sealed.
         revision: How often the future has been changed.
-        attempt: Which life of the job this is, from 1.
+        attempt: Which life of the job this is, from 1,
+        attempt_start: its first step,
+        attempt_key: and what all ranks of it share; empty for the first.
+        batch_size: Samples in one step, as far as anybody has said.
         status: Whether it still takes commands; a finished one takes reports, and seals no more.
     """
 
@@ -43,6 +51,13 @@ class Session:
     smoothers: Mapping[str, SmootherState] = field(default_factory=dict)
     notices: tuple[Notice, ...] = ()
     passed: int = -1
+    limits: Limits = field(default_factory=Limits)
+    orders: tuple[Order, ...] = ()
+    ordered: int = 0
+    attempt_start: int = 0
+    attempt_key: str = ""
+    batch_size: int | None = None
+    keys: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def max_window(self) -> int:
@@ -78,4 +93,7 @@ def create(spec: SessionSpec) -> Session:
         pending={},
         consumed={},
         horizon=spec.start_step,
+        limits=spec.limits,
+        attempt_start=spec.start_step,
+        batch_size=spec.batch_size,
     )

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from math import inf
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
@@ -108,6 +108,13 @@ class Origin(Model):
     values: dict[str, JsonValue] = Field(default_factory=dict)
 
 
+class ForkOrigin(Model):
+    """The session whose past this one shares, up to a step."""
+
+    session: Name
+    step: Step
+
+
 class SessionSpec(Model):
     """A session as its creator describes it; immutable from then on.
 
@@ -138,10 +145,12 @@ class SessionSpec(Model):
     batch_size: Count | None = None
     tokens_per_step: Count | None = None
     start_step: Step = 0
+    batch_scaling: Literal["none", "linear", "sqrt", "refuse"] = "none"
     labels: Annotated[dict[LabelName, LabelValue], Field(max_length=32)] = Field(
         default_factory=dict
     )
     origin: Origin | None = None
+    forked_from: ForkOrigin | None = None
 
     @model_validator(mode="before")
     @classmethod

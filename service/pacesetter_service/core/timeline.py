@@ -43,6 +43,7 @@ class Segment:
         scale: What operators have ordered: one factor more.
         pace: How far the law's clock goes in one step.
         rewarm: A warmup of its own, in the middle of whatever the law does.
+        frozen: The step whose value is kept, if the clock is stopped.
     """
 
     start: int
@@ -54,9 +55,12 @@ class Segment:
     scale: float = 1.0
     pace: float = 1.0
     rewarm: Rewarm | None = None
+    frozen: int | None = None
 
     def values(self, start: int, count: int) -> Values:
         """Evaluate the steps `start` to `start + count`."""
+        if self.frozen is not None:
+            return np.repeat(replace(self, frozen=None).values(self.frozen, 1), count)
         passed = np.arange(start - self.start, start - self.start + count, dtype=np.float64)
         values = self._law(self.clock + passed * self.pace) * self.scale
         return values if self.rewarm is None else values * self.rewarm.factors(start, count)
@@ -68,6 +72,10 @@ class Segment:
     def law_at(self, step: int) -> float:
         """Give the law's value at a step, at its level, before the operators' scale."""
         return float(self._law(np.array([self.clock_at(step)]))[0])
+
+    def plain(self, step: int) -> float:
+        """Give what the law itself says at a step, whatever was made of it."""
+        return float(self.schedule.values(np.array([self.clock_at(step)]), self.base)[0])
 
     def _law(self, t: Steps) -> Values:
         values = self.schedule.values(t, self.base)
@@ -108,6 +116,35 @@ class Timeline:
         current = self.segments[-1]
         following = {"clock": current.clock_at(start), **changes}
         return self.append(replace(current, start=start, cause=cause, **following))
+
+    def start_anew(
+        self,
+        start: int,
+        cause: str,
+        schedule: Schedule,
+        base: float,
+        *,
+        level: float | None = None,
+        clock: float = 0.0,
+    ) -> "Timeline":
+        """Go over to another law from `start` on, with nothing left of what was before."""
+        return self.append(
+            Segment(start, schedule, clock, base, base if level is None else level, cause)
+        )
+
+    def thawed(self, start: int, cause: str) -> "Timeline":
+        """Go on from `start` with the step after the one whose value was kept."""
+        current = self.segments[-1]
+        if current.frozen is None:
+            return self
+        pause = start - (current.frozen + 1)
+        rewarm = current.rewarm and replace(current.rewarm, start=current.rewarm.start + pause)
+        clock = current.clock_at(current.frozen + 1)
+        return self.go_on(start, cause, frozen=None, clock=clock, rewarm=rewarm)
+
+    def value(self, step: int) -> float:
+        """Evaluate one step."""
+        return float(self.values(step, 1)[0])
 
     def append(self, segment: Segment) -> "Timeline":
         """Add a segment that takes over from its start on.

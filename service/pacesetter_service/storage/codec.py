@@ -1,23 +1,46 @@
 """How the state of a session is written as text, and read back to the bit."""
 
 import json
-from dataclasses import astuple, fields
+from dataclasses import asdict, astuple, fields, replace
 from typing import Any
 
-from pacesetter_service.core.actions import Action
+from pacesetter_service.core.actions import Action, Order
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.controllers import Transition
-from pacesetter_service.core.events import Acted, Archived, BoundaryPassed, Decided, Missed
+from pacesetter_service.core.events import (
+    Acted,
+    Archived,
+    AttemptOpened,
+    BoundaryPassed,
+    Cancelled,
+    Decided,
+    Forked,
+    Missed,
+    Ordered,
+    RateDeviated,
+)
+from pacesetter_service.core.lineage import Life, Lineage
 from pacesetter_service.core.model import Model, jsonable
 from pacesetter_service.core.notices import Notice
 from pacesetter_service.core.schedules import Schedule
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.smoothing import SmootherState
-from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.core.spec import Limits, SessionSpec
 from pacesetter_service.core.templates import Published, Template
 from pacesetter_service.core.timeline import Rewarm, Segment, Timeline
 
-Logged = Decided | Missed | BoundaryPassed | Acted | Archived
+Logged = (
+    Decided
+    | Missed
+    | BoundaryPassed
+    | Ordered
+    | Acted
+    | Cancelled
+    | AttemptOpened
+    | Forked
+    | RateDeviated
+    | Archived
+)
 """The events that stand in the log as they are; the others have tables of their own."""
 
 
@@ -94,6 +117,16 @@ def load_plan(text: str) -> dict[str, Timeline]:
     }
 
 
+def dump_lineage(lineage: Lineage) -> str:
+    """Write a lineage."""
+    return _dump([astuple(life) for life in lineage])
+
+
+def load_lineage(text: str) -> Lineage:
+    """Read what `dump_lineage` wrote."""
+    return tuple(Life(*each) for each in json.loads(text))
+
+
 def dump_control(session: Session) -> str:
     """Write the controllers' states, the readings that they await and what they told trainers."""
     return _dump(
@@ -104,53 +137,74 @@ def dump_control(session: Session) -> str:
             "smoothers": {name: state.model_dump() for name, state in session.smoothers.items()},
             "notices": [astuple(notice) for notice in session.notices],
             "passed": session.passed,
+            "limits": jsonable(session.limits),
+            "orders": [_order_fields(order) for order in session.orders],
+            "ordered": session.ordered,
+            "keys": dict(session.keys),
+            "attempt_start": session.attempt_start,
+            "attempt_key": session.attempt_key,
+            "batch_size": session.batch_size,
         }
     )
 
 
 def load_session(row: Any) -> Session:  # noqa: ANN401 - a row of `sessions`
     """Build a session from its row."""
-    spec = load_spec(row.spec)
-    control = json.loads(row.control)
+    state = load_state(load_spec(row.spec), row.plan, row.control, row.horizon)
+    return replace(state, revision=row.revision, attempt=row.attempt, status=row.status)
+
+
+def load_state(spec: SessionSpec, plan: str, control_text: str, horizon: int) -> Session:
+    """Build a session from what `dump_plan` and `dump_control` wrote."""
+    control = json.loads(control_text)
     pending = [Reading(*each) for each in control["pending"]]
     return Session(
         spec=spec,
-        timelines=load_plan(row.plan),
+        timelines=load_plan(plan),
         controllers=tuple(
             controller.State.model_validate(state)
             for controller, state in zip(spec.rules, control["states"], strict=True)
         ),
         pending={reading.key: reading for reading in pending},
         consumed=control["consumed"],
-        horizon=row.horizon,
-        revision=row.revision,
-        attempt=row.attempt,
-        status=row.status,
+        horizon=horizon,
         smoothers={
             name: SmootherState.model_validate(state)
             for name, state in control["smoothers"].items()
         },
         notices=tuple(Notice(*each) for each in control["notices"]),
         passed=control["passed"],
+        limits=Limits.model_validate(control["limits"]),
+        orders=tuple(load_order(order) for order in control["orders"]),
+        ordered=control["ordered"],
+        keys={key: (number, at) for key, (number, at) in control["keys"].items()},
+        attempt_start=control["attempt_start"],
+        attempt_key=control["attempt_key"],
+        batch_size=control["batch_size"],
     )
+
+
+_KINDS: dict[type[Logged], str] = {
+    Decided: "decided",
+    Missed: "missed",
+    BoundaryPassed: "boundary_passed",
+    Ordered: "ordered",
+    Acted: "acted",
+    Cancelled: "cancelled",
+    AttemptOpened: "attempt_opened",
+    Forked: "forked",
+    RateDeviated: "rate_deviated",
+    Archived: "archived",
+}
 
 
 def dump_event(event: Logged) -> tuple[str, int | None, str]:
     """Give the name of an event, the step from which it holds, and its payload."""
-    match event:
-        case Decided():
-            return "decided", event.at, _dump(_fields(event))
-        case Missed():
-            return "missed", event.at, _dump(_fields(event))
-        case BoundaryPassed():
-            return "boundary_passed", event.at, _dump(_fields(event))
-        case Acted():
-            return "acted", event.at, _dump(_fields(event))
-        case Archived():
-            return "archived", None, "{}"
+    at = event.order.at if isinstance(event, Ordered | Acted) else getattr(event, "at", None)
+    return _KINDS[type(event)], at, _dump(_fields(event))
 
 
-def load_event(row: Any, spec: SessionSpec) -> Logged:  # noqa: ANN401 - a row of `events`
+def load_event(row: Any, spec: SessionSpec) -> Logged:  # noqa: ANN401, PLR0911 - a row of `events`
     """Read what `dump_event` wrote about a session of this spec."""
     values: dict[str, Any] = json.loads(row.payload)
     match row.kind:
@@ -160,8 +214,19 @@ def load_event(row: Any, spec: SessionSpec) -> Logged:  # noqa: ANN401 - a row o
             return Missed(**values)
         case "boundary_passed":
             return BoundaryPassed(values["at"], tuple(values["missing"]))
+        case "ordered":
+            notice = values.get("notice")
+            return Ordered(load_order(values["order"]), notice and Notice(**notice))
         case "acted":
-            return Acted(**{**values, "action": Action.parse(values["action"])})
+            return Acted(load_order(values["order"]))
+        case "cancelled":
+            return Cancelled(**values)
+        case "attempt_opened":
+            return AttemptOpened(**{**values, "kept": tuple(values.get("kept", ()))})
+        case "forked":
+            return Forked(**values)
+        case "rate_deviated":
+            return RateDeviated(**values)
         case "archived":
             return Archived()
         case kind:
@@ -180,14 +245,37 @@ def _load_decided(values: dict[str, Any], spec: SessionSpec) -> Decided:
     return Decided(**values)
 
 
-def _fields(event: Decided | Missed | BoundaryPassed | Acted) -> dict[str, Any]:
+def _fields(event: Logged) -> dict[str, Any]:
     """Give an event's fields as JSON types; those that say nothing are left out."""
     values = {each.name: getattr(event, each.name) for each in fields(event)}
     return {
-        name: jsonable(value) if isinstance(value, Model) else value
+        name: _plain(value)
         for name, value in values.items()
         if value is not None and value is not False and value != {}
     }
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - a field of an event
+    if isinstance(value, Model):
+        return jsonable(value)
+    if isinstance(value, Order):
+        return _order_fields(value)
+    return asdict(value) if isinstance(value, Notice) else value
+
+
+def _order_fields(order: Order) -> dict[str, Any]:
+    return {
+        "id": order.id,
+        "at": order.at,
+        "action": jsonable(order.action),
+        "actor": order.actor,
+        "key": order.key,
+    }
+
+
+def load_order(data: dict[str, Any]) -> Order:
+    """Read an order, as it stands in events and in the control column."""
+    return Order(**{**data, "action": Action.parse(data["action"])})
 
 
 def _dump(data: object) -> str:

@@ -44,7 +44,31 @@ sessions = Table(
     Column("events", BigInteger, nullable=False, comment="how many rows of `events` there are"),
     Column("plan", Text, nullable=False, comment="the folded timelines; changes with the revision"),
     Column("control", Text, nullable=False, comment="the folded controllers and what they await"),
+    Column("lineage", Text, nullable=False, comment="the lives that its steps were lived in"),
     Column("created_at", String(32), nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("session_id", Id, ForeignKey("sessions.id"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("start", BigInteger, nullable=False),
+    Column("key", String(256), nullable=False, comment="what all ranks of a restart share"),
+    Column("lineage", Text, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Index(None, "session_id", "key"),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("session_id", Id, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("horizon", BigInteger, primary_key=True),
+    Column("plan", Text, nullable=False),
+    Column("control", Text, nullable=False),
 )
 
 labels = Table(

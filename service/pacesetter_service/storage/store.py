@@ -13,14 +13,18 @@ from sqlalchemy import Executable, Select, Table, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
+from pacesetter_service.core.attempts import Fact, Past
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.errors import StorageUnavailableError
-from pacesetter_service.core.events import Measured, Sealed
+from pacesetter_service.core.events import Acted, AttemptOpened, Measured, Missed, Sealed
 from pacesetter_service.core.explain import Recorded
-from pacesetter_service.core.session import Session
+from pacesetter_service.core.lineage import Life, Lineage, Stretch, stretches
+from pacesetter_service.core.session import Session, create
+from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.templates import Published
 from pacesetter_service.storage import codec, engine, migrate
 from pacesetter_service.storage.schema import (
+    attempts,
     events,
     labels,
     measurements,
@@ -28,6 +32,7 @@ from pacesetter_service.storage.schema import (
     readings,
     sealed,
     sessions,
+    snapshots,
     templates,
 )
 
@@ -42,6 +47,19 @@ class Stored:
     session: Session
     events: int
     created_at: str
+    lineage: Lineage
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A life of a job, as the database has it."""
+
+    number: int
+    start: int
+    key: str
+    lineage: Lineage
+    actor: str
+    created_at: str
 
 
 @dataclass(slots=True)
@@ -54,6 +72,8 @@ class Changes:
     sealed: list[Sealed] = field(default_factory=list)
     readings: list[tuple[int, Reading]] = field(default_factory=list)
     measured: list[tuple[int, int, Measured]] = field(default_factory=list)
+    opened: AttemptOpened | None = None
+    snapshot: bool = False
 
 
 class Store:
@@ -98,7 +118,17 @@ class Store:
             row = self._connection.execute(query).one_or_none()
         if row is None:
             return None
-        return Stored(row.id, codec.load_session(row), row.events, row.created_at)
+        return _stored(row)
+
+    def knows_attempt(self, session_id: int, key: str) -> bool:
+        """Tell whether an attempt was opened with that key."""
+        query = (
+            select(attempts.c.attempt)
+            .where(attempts.c.session_id == session_id, attempts.c.key == key)
+            .limit(1)
+        )
+        with _translated(), self._connection.begin():
+            return self._connection.execute(query).first() is not None
 
     def write(self, batch: Sequence[Changes], now: str) -> None:
         """Write all changes of a batch in one transaction.
@@ -114,6 +144,8 @@ class Store:
                 self._write_many(sealed, _sealed_rows(batch), insert_text=_insert_strictly)
                 self._write_many(readings, self._reading_rows(batch))
                 self._write_many(measurements, self._measurement_rows(batch))
+                self._write_many(attempts, _attempt_rows(batch, now))
+                self._write_many(snapshots, _snapshot_rows(batch))
         except Exception:
             # Ids given out by a transaction that failed stand in no table.
             self._metric_ids = dict(list(self._metric_ids.items())[:known])
@@ -139,6 +171,7 @@ class Store:
                 "plan": codec.dump_plan(session),
                 "control": codec.dump_control(session),
                 "created_at": now,
+                "lineage": codec.dump_lineage(stored.lineage),
                 **_moving_parts(session),
             },
         )
@@ -153,6 +186,8 @@ class Store:
             values["plan"] = codec.dump_plan(after)
         if _control(after) != _control(before):
             values["control"] = codec.dump_control(after)
+        if after.attempt != before.attempt:
+            values["lineage"] = codec.dump_lineage(changes.stored.lineage)
         where = sessions.c.id == changes.stored.id
         self._connection.execute(update(sessions).where(where), values)
 
@@ -226,22 +261,42 @@ class Store:
 
     # The readers' half -----------------------------------------------------------------------
 
-    def sealed_between(self, stored: Stored, start: int, end: int) -> Blocks:
-        """Read sealed values; float64, shape (series, end - start)."""
-        attempt, width = stored.session.attempt, len(stored.session.timelines)
-        mine = (sealed.c.session_id == stored.id) & (sealed.c.attempt == attempt)
+    def sealed_between(self, lineage: Lineage, width: int, start: int, end: int) -> Blocks:
+        """Read sealed values of `width` series; float64, shape (width, end - start)."""
+        pieces = [self._sealed(each, width) for each in stretches(lineage, start, end)]
+        return np.concatenate(pieces, axis=1)
+
+    def _sealed(self, stretch: Stretch, width: int) -> Blocks:
+        life, start, end = stretch
+        mine = (sealed.c.session_id == life.session_id) & (sealed.c.attempt == life.attempt)
         first = select(func.max(sealed.c.start)).where(mine, sealed.c.start <= start)
         query = (
             select(sealed.c.start, sealed.c["values"])
             .where(mine, sealed.c.start >= first.scalar_subquery(), sealed.c.start < end)
             .order_by(sealed.c.start)
         )
-        with _translated(), self._reader.connect() as connection:
-            rows = connection.execute(query).all()
+        rows = self._read(query)
         blocks = [np.frombuffer(row.values, "<f8").reshape(width, -1) for row in rows]
         values = np.concatenate(blocks, axis=1)
         begin = start - int(rows[0].start)
         return values[:, begin : begin + end - start]
+
+    def attempts_of(self, stored: Stored) -> list[Attempt]:
+        """Read the attempts of a session, in their order."""
+        query = (
+            select(attempts).where(attempts.c.session_id == stored.id).order_by(attempts.c.attempt)
+        )
+        return [
+            Attempt(
+                row.attempt,
+                row.start,
+                row.key,
+                codec.load_lineage(row.lineage),
+                row.actor,
+                row.created_at,
+            )
+            for row in self._read(query)
+        ]
 
     def page(
         self, *, after: str, limit: int, status: str | None, label: tuple[str, str] | None
@@ -256,24 +311,16 @@ class Store:
                 labels.c.name == name, labels.c.value == value
             )
             query = query.where(sessions.c.id.in_(having))
-        return [
-            Stored(row.id, codec.load_session(row), row.events, row.created_at)
-            for row in self._read(query.limit(limit))
-        ]
+        return [_stored(row) for row in self._read(query.limit(limit))]
 
-    def readings_of(self, stored: Stored) -> list[Reading]:
-        """Read every reading of the running attempt, by metric, step and rank."""
-        query = (
-            select(readings.c.rank, readings.c.step, metrics.c.name, readings.c.value)
-            .join(metrics, metrics.c.id == readings.c.metric_id)
-            .where(readings.c.session_id == stored.id)
-            .where(readings.c.attempt == stored.session.attempt)
-            .order_by(metrics.c.name, readings.c.step, readings.c.rank)
-        )
-        return [
+    def readings_of(self, lineage: Lineage, names: Iterable[str] | None = None) -> list[Reading]:
+        """Read every reading of a lineage, or those of some metrics, by metric, step and rank."""
+        found = [
             Reading(rank, step, metric, nan if value is None else value)
-            for rank, step, metric, value in self._read(query)
+            for life, _, end in stretches(lineage)
+            for rank, step, metric, value in self._read(_readings_query(life, end, names))
         ]
+        return sorted(found, key=lambda each: (each.metric, each.step, each.rank))
 
     def events_after(
         self, stored: Stored, seq: int, *, limit: int, kinds: Sequence[str] = ()
@@ -336,9 +383,94 @@ class Store:
         """
         self._read(select(1))
 
+    def past(self, spec: SessionSpec, lineage: Lineage, step: int) -> Past:
+        """Read what is needed to restore the state in which a step was sealed.
+
+        Facts of the time before are replayed from the newest snapshot on.
+        """
+        [stretch, *_] = reversed(list(stretches(lineage, end=step + 1)))
+        life = stretch.life
+        snapshot = self._snapshot(spec, life, step)
+        consumed = min((snapshot.consumed.get(name, -1) for name in snapshot.watched), default=step)
+        readings = self.readings_of(lineage, snapshot.watched) if snapshot.watched else []
+        return Past(
+            snapshot=snapshot,
+            facts=self._facts(spec, life, snapshot.horizon, step),
+            readings=[each for each in readings if consumed < each.step < step],
+            later=[
+                fact.event.order
+                for later, start, end in stretches(lineage, step)
+                for fact in self._logged_facts(spec, later, start, end - 1)
+                if isinstance(fact.event, Acted)
+            ],
+        )
+
+    def _snapshot(self, spec: SessionSpec, life: Life, step: int) -> Session:
+        query = (
+            select(snapshots)
+            .where(snapshots.c.session_id == life.session_id)
+            .where(snapshots.c.attempt == life.attempt, snapshots.c.horizon <= step)
+            .order_by(snapshots.c.horizon.desc())
+            .limit(1)
+        )
+        rows = self._read(query)
+        if not rows:  # sessions of the time before snapshots
+            return create(spec)
+        [row] = rows
+        return codec.load_state(spec, row.plan, row.control, row.horizon)
+
+    def _facts(self, spec: SessionSpec, life: Life, start: int, end: int) -> list[Fact]:
+        """Read what decided at the horizons `start` to `end`: measurements before orders."""
+        query = (
+            select(measurements, metrics.c.name)
+            .join(metrics, metrics.c.id == measurements.c.metric_id)
+            .where(measurements.c.session_id == life.session_id)
+            .where(measurements.c.attempt == life.attempt)
+            .where(measurements.c.horizon.between(start, end))
+        )
+        measured = [
+            Fact(
+                row.horizon,
+                Measured(row.step, row.name, nan if row.value is None else row.value, row.ranks),
+            )
+            for row in self._read(query)
+        ]
+        # An order for the step itself is not carried out by going back to it: it waits again.
+        logged = self._logged_facts(spec, life, start, end)
+        carried_out = [f for f in logged if not (isinstance(f.event, Acted) and f.at == end)]
+        return sorted([*measured, *carried_out], key=_in_the_order_of_sealing)
+
+    def _logged_facts(self, spec: SessionSpec, life: Life, start: int, end: int) -> list[Fact]:
+        query = (
+            select(events)
+            .where(events.c.session_id == life.session_id, events.c.attempt == life.attempt)
+            .where(events.c.at.between(start, end), events.c.kind.in_(("acted", "missed")))
+            .order_by(events.c.seq)
+        )
+        found = [(row.at, codec.load_event(row, spec)) for row in self._read(query)]
+        return [Fact(at, event) for at, event in found if isinstance(event, Acted | Missed)]
+
     def _read(self, query: Executable) -> Sequence[Any]:
         with _translated(), self._reader.connect() as connection:
             return connection.execute(query).all()
+
+
+def _in_the_order_of_sealing(fact: Fact) -> tuple[int, int, int, str]:
+    event = fact.event
+    if isinstance(event, Acted):
+        return fact.at, 1, event.order.id, ""
+    return fact.at, 0, event.step, event.metric
+
+
+def _readings_query(life: Life, end: int, names: Iterable[str] | None) -> Executable:
+    """Select a life's readings of steps before `end`; those of earlier steps came late."""
+    query = (
+        select(readings.c.rank, readings.c.step, metrics.c.name, readings.c.value)
+        .join(metrics, metrics.c.id == readings.c.metric_id)
+        .where(readings.c.session_id == life.session_id, readings.c.attempt == life.attempt)
+        .where(readings.c.step < end)
+    )
+    return query if names is None else query.where(metrics.c.name.in_(names))
 
 
 @cache
@@ -360,6 +492,11 @@ def _control(session: Session) -> tuple[object, ...]:
         session.smoothers,
         session.notices,
         session.passed,
+        session.limits,
+        session.orders,
+        session.keys,
+        session.attempt_key,
+        session.batch_size,
     )
 
 
@@ -389,6 +526,42 @@ def _recorded(row: Any, stored: Stored) -> Recorded:  # noqa: ANN401 - a row of 
     # Number 0 is the session's creation, which stands in `sessions`.
     event = codec.load_event(row, stored.session.spec)
     return Recorded(event, row.seq + 1, row.attempt, row.created_at)
+
+
+def _stored(row: Any) -> Stored:  # noqa: ANN401 - a row of `sessions`
+    # Sessions from before attempts were kept have had one life only.
+    lineage = codec.load_lineage(row.lineage)
+    session = codec.load_session(row)
+    lineage = lineage or (Life(row.id, session.attempt, session.spec.start_step),)
+    return Stored(row.id, session, row.events, row.created_at, lineage)
+
+
+def _attempt_rows(batch: Sequence[Changes], now: str) -> Iterator[tuple[Any, ...]]:
+    for changes in batch:
+        if changes.opened is not None or changes.before is None:
+            stored, session = changes.stored, changes.stored.session
+            yield (
+                stored.id,
+                session.attempt,
+                session.attempt_start,
+                session.attempt_key,
+                codec.dump_lineage(stored.lineage),
+                changes.opened.actor if changes.opened else "",
+                now,
+            )
+
+
+def _snapshot_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
+    for changes in batch:
+        if changes.snapshot or changes.opened is not None or changes.before is None:
+            session = changes.stored.session
+            yield (
+                changes.stored.id,
+                session.attempt,
+                session.horizon,
+                codec.dump_plan(session),
+                codec.dump_control(session),
+            )
 
 
 def _sealed_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:

@@ -15,6 +15,7 @@ from pacesetter_service.core.controllers.base import (
     Observation,
     Seen,
     Verdict,
+    changed,
 )
 from pacesetter_service.core.controllers.improvement import Improvement, Mode
 from pacesetter_service.core.model import Count, NonNegative, OneOf, Real, Step
@@ -191,7 +192,7 @@ class Greedy(Controller):
         return Verdict(
             f"{self._why(seen, stuck, best)} with every level at its floor (now {seen.value!r};"
             f" reset_after {self.reset_after}): back to the base",
-            levels=dict(seen.bases),
+            levels=changed(seen.levels, seen.bases),
         )
 
     def _why(self, seen: Seen, count: int, best: float) -> str:

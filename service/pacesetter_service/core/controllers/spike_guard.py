@@ -1,7 +1,7 @@
 """Spike guard: cut the level, warm up again and advise a return when a metric jumps or is NaN."""
 
 import sys
-from math import isfinite, sqrt
+from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -18,7 +18,7 @@ from pacesetter_service.core.controllers.cut import lowered
 from pacesetter_service.core.lengths import StepCount, whole
 from pacesetter_service.core.model import Count, Flag, Fraction, NonNegative, Positive, Real, Step
 from pacesetter_service.core.packed import Packed
-from pacesetter_service.core.smoothing import mean, total
+from pacesetter_service.core.statistics import spread
 
 
 class SpikeGuardState(ControllerState):
@@ -148,17 +148,16 @@ class SpikeGuard(Controller):
         window = state.window
         if len(window) < (self.min_window or max(self.window // 2, 2)):
             return None
-        centre, magnitude = mean(window), mean(tuple(map(abs, window)))
-        rise = value - centre if self.mode == "min" else centre - value
+        normal, magnitude = spread(window), spread(tuple(map(abs, window))).mean
+        rise = value - normal.mean if self.mode == "min" else normal.mean - value
         if magnitude == 0.0 or not rise > self.min_rise * magnitude:
             return None
         side = "above" if self.mode == "min" else "below"
-        jump = f"is {rise!r} {side} the mean {centre!r} of the last {len(window)} good values"
+        jump = f"is {rise!r} {side} the mean {normal.mean!r} of the last {len(window)} good values"
         if self.ratio is not None and rise >= (self.ratio - 1.0) * magnitude:
             return f"{jump}, whose magnitude is {magnitude!r} (ratio {self.ratio!r})"
-        deviation = _deviation(window, centre)
-        if self.sigma is not None and rise > self.sigma * deviation:
-            return f"{jump}, which deviate by {deviation!r} (sigma {self.sigma!r})"
+        if self.sigma is not None and rise > self.sigma * normal.deviation:
+            return f"{jump}, which deviate by {normal.deviation!r} (sigma {self.sigma!r})"
         return None
 
     def _calm(self, state: SpikeGuardState, seen: Seen) -> Observation:
@@ -233,12 +232,6 @@ class SpikeGuard(Controller):
 
     def _words(self, seen: Seen) -> str:
         return f"{seen.metric} {seen.value!r} at step {seen.step}"
-
-
-def _deviation(values: tuple[float, ...], centre: float) -> float:
-    """Give the standard deviation with n - 1; infinite if its square is."""
-    squares = tuple((value - centre) * (value - centre) for value in values)
-    return sqrt(total(squares) / (len(values) - 1))
 
 
 def _last_good(state: SpikeGuardState) -> str:

@@ -12,6 +12,7 @@ from pacesetter_service.core.controllers.base import (
     Observation,
     Seen,
     Verdict,
+    changed,
 )
 from pacesetter_service.core.controllers.improvement import (
     Improvement,
@@ -192,7 +193,8 @@ class GreedyLR(Controller):
         """Count down to the reset; say so the first time, when there may be nothing to cut."""
         left = state.resets_in - 1
         if left <= 0:
-            verdict = Verdict(f"{reason}, at the floor: back to the base", levels=dict(seen.bases))
+            back = changed(seen.levels, seen.bases)
+            verdict = Verdict(f"{reason}, at the floor: back to the base", levels=back)
             return Observation(_with(self.init(), cooldown=self.cooldown), verdict)
         counted = _with(state, resets_in=left)
         if left == self.reset_start - 1:

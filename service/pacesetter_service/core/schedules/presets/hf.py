@@ -29,8 +29,9 @@ from pacesetter_service.core.schedules.primitives import Hold, PowerLaw, Ramp
 
 ELSEWHERE: dict[str, str] = {
     "hf.reduce_lr_on_plateau": (
-        "reduce_lr_on_plateau follows a metric and not the steps: put a `plateau` among the"
-        " session's `controllers`, beside any schedule"
+        "reduce_lr_on_plateau follows a metric and not the steps: put the controller"
+        " `torch.ReduceLROnPlateau`, which transformers uses, or our `plateau`, among the session's"
+        " `controllers`, beside any schedule"
     ),
     "hf.greedy": (
         "greedy follows a metric and not the steps: put `greedy`, or `hf.GreedyLR` with"

@@ -20,8 +20,9 @@ from pacesetter_service.core.schedules.tables import MAX_PIECES, PiecewiseConsta
 
 ELSEWHERE: dict[str, str] = {
     "keras.ReduceLROnPlateau": (
-        "ReduceLROnPlateau follows a metric and not the steps: put a `plateau` among the session's"
-        " `controllers`, beside any schedule"
+        "ReduceLROnPlateau follows a metric and not the steps: put the controller"
+        " `keras.ReduceLROnPlateau`, or our `plateau`, among the session's `controllers`, beside"
+        " any schedule"
     ),
     "keras.LearningRateScheduler": (
         "LearningRateScheduler's law is a Python function, which is no data: write the law as an"

@@ -35,8 +35,9 @@ from pacesetter_service.core.schedules.tables import (
 
 ELSEWHERE: dict[str, str] = {
     "optax.reduce_on_plateau": (
-        "reduce_on_plateau follows a metric and not the steps: put a `plateau` among the session's"
-        " `controllers`, beside any schedule"
+        "reduce_on_plateau follows a metric and not the steps: put the controller"
+        " `optax.reduce_on_plateau`, or our `plateau`, among the session's `controllers`, beside"
+        " any schedule"
     ),
     "optax.inject_hyperparams": (
         "inject_hyperparams gives each hyperparameter a schedule: name their laws in `channels`"

@@ -50,8 +50,9 @@ from pacesetter_service.core.schedules.warmup import Warmup
 
 ELSEWHERE: dict[str, str] = {
     "timm.PlateauLRScheduler": (
-        "PlateauLRScheduler follows a metric and not the steps: put a `plateau` among the session's"
-        " `controllers`, beside any schedule"
+        "PlateauLRScheduler follows a metric and not the steps: put the controller"
+        " `timm.PlateauLRScheduler`, or our `plateau`, among the session's `controllers`, beside"
+        " any schedule"
     ),
 }
 """Schedulers that are no schedules here, and what to do instead."""

@@ -47,8 +47,9 @@ ELSEWHERE: dict[str, str] = {
         " `torch.ExponentialLR`"
     ),
     "torch.ReduceLROnPlateau": (
-        "ReduceLROnPlateau follows a metric and not the steps: put a `plateau` among the session's"
-        " `controllers`, beside any schedule"
+        "ReduceLROnPlateau follows a metric and not the steps: put the controller"
+        " `torch.ReduceLROnPlateau`, or our `plateau`, among the session's `controllers`, beside"
+        " any schedule"
     ),
 }
 """Schedulers of torch that are no schedules here, and what to do instead."""

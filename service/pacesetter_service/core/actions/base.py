@@ -1,0 +1,98 @@
+"""What an action is: a frozen order that changes a timeline from some step on.
+
+`check` may refuse, when the order is given; `apply` never does, when its step is about to be
+sealed: by then it is a promise.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from pacesetter_service.core.model import AnyOf, Tagged
+from pacesetter_service.core.schedules import Schedule
+from pacesetter_service.core.timeline import Timeline
+
+Reason = Annotated[str, Field(max_length=1000)]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the spec planned for a series: what there is to go back to.
+
+    Attributes:
+        channel: Which hyperparameter the series is.
+        schedule: Its law.
+        base: The value that `"base"` stands for.
+        start: The session's first step, where the law's clock reads that step.
+        total_steps: How long the session says it is, if it does.
+    """
+
+    channel: str
+    schedule: Schedule
+    base: float
+    start: int
+    total_steps: int | None
+
+
+class Action(Tagged, family="action"):
+    """An order to change learning rates; what is sealed stays as it is.
+
+    `groups` names the parameter groups that it is for; all of them if not given.
+    """
+
+    formula: ClassVar[str]
+    """What becomes of the value, in one line."""
+
+    every_channel: ClassVar[bool] = False
+    """Whether it changes the clock, which momentum and all others share with the rate."""
+
+    reason: Reason = ""
+    groups: Annotated[tuple[str, ...], Field(min_length=1, max_length=1024)] | None = None
+
+    def check(self, timeline: Timeline, at: int, plan: Plan) -> None:
+        """Refuse what makes no sense for a series at a step.
+
+        Raises:
+            ActionRefusedError: With what to do instead.
+        """
+
+    @abstractmethod
+    def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:
+        """Give the timeline of a series with the order carried out from step `at` on."""
+
+    def concerns(self, group: str, channel: str) -> bool:
+        """Tell whether a series is changed."""
+        chosen = self.groups is None or group in self.groups
+        return chosen and (self.every_channel or channel == "lr")
+
+    def cause(self) -> str:
+        """Say what was ordered and why, for the segments that follow from it."""
+        return f"{self.order()}: {self.reason}" if self.reason else self.order()
+
+    @abstractmethod
+    def order(self) -> str:
+        """Say what was ordered."""
+
+
+AnyAction = Annotated[Action, AnyOf(Action)]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An action that was given: by whom, and for which step.
+
+    Attributes:
+        id: Its number in the session, from 1.
+        at: The first step that it holds for.
+        action: What was ordered.
+        actor: Who ordered it.
+        key: What makes a repeated order the same one; empty if nothing does.
+    """
+
+    id: int
+    at: int
+    action: Action
+    actor: str
+    key: str = ""

@@ -1,0 +1,126 @@
+"""Actions on the height of the learning rate: set, scale, cooldown, rewarm."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from pacesetter_service.core.actions.base import Action, Plan
+from pacesetter_service.core.errors import ActionRefusedError
+from pacesetter_service.core.lengths import StepCount, StepPoint, whole
+from pacesetter_service.core.model import Fraction, NonNegative, Positive
+from pacesetter_service.core.schedules import Schedule
+from pacesetter_service.core.schedules.eases import AnyEase, Linear, Power
+from pacesetter_service.core.schedules.primitives import Hold, Ramp
+from pacesetter_service.core.timeline import Rewarm as Rise
+from pacesetter_service.core.timeline import Timeline
+
+
+class Set(Action):
+    """One learning rate from here on, reached at once or over a number of steps.
+
+    It replaces the schedule, scales and holds included; controllers go on from the new rate.
+    `revert` goes back to the plan.
+    """
+
+    formula: ClassVar[str] = "lr, after a ramp of `over` steps from the present value"
+
+    kind: Literal["set"] = "set"
+    lr: NonNegative
+    over: StepPoint = 0
+    ease: AnyEase = Linear()
+
+    def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
+        law: Schedule = Hold(value=self.lr)
+        if self.over:
+            law = Ramp(start=timeline.value(at), end=self.lr, steps=self.over, ease=self.ease)
+        return timeline.start_anew(at, self.cause(), law, self.lr)
+
+    def order(self) -> str:  # noqa: D102
+        return f"set to {self.lr!r}" + (f" over {self.over} steps" if self.over else "")
+
+
+class Scale(Action):
+    """Multiply the learning rate by a factor, in the middle of whatever its schedule does."""
+
+    formula: ClassVar[str] = "factor * schedule(t)"
+
+    kind: Literal["scale"] = "scale"
+    factor: Positive
+
+    def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
+        scale = timeline.segment_at(at).scale * self.factor
+        return timeline.go_on(at, self.cause(), scale=scale)
+
+    def order(self) -> str:  # noqa: D102
+        return f"scaled by {self.factor!r}"
+
+
+class Cooldown(Action):
+    """Down to a floor, from the present value, over a number of steps or until a step.
+
+    The floor is a learning rate (`to`) or a part of the present one (`to_fraction`, 0 if neither
+    is given), and is held from then on. The default shape is that of warmup-stable-decay: one minus
+    the square root of the way (Hägele et al. 2024, arXiv:2405.18392).
+    """
+
+    formula: ClassVar[str] = "ease(value(at), to, (t - at) / steps), then to"
+
+    kind: Literal["cooldown"] = "cooldown"
+    steps: StepCount | None = None
+    until: StepPoint | None = None
+    to: NonNegative | None = None
+    to_fraction: Fraction | None = None
+    ease: AnyEase = Power(power=0.5)
+
+    @model_validator(mode="after")
+    def _one_end_and_one_floor(self) -> Self:
+        if (self.steps is None) == (self.until is None):
+            raise PydanticCustomError("one_end", "Give `steps` or `until`, one of them")
+        if self.to is not None and self.to_fraction is not None:
+            raise PydanticCustomError("one_floor", "Give `to` or `to_fraction`, not both")
+        return self
+
+    def check(self, timeline: Timeline, at: int, plan: Plan) -> None:  # noqa: ARG002, D102
+        if self._end(at) <= at:
+            raise ActionRefusedError(
+                f"The cooldown would begin at step {at} and end at step {self._end(at)}. "
+                "Give an `until` that lies behind its beginning."
+            )
+        if self._floor(timeline.value(at)) > timeline.value(at):
+            raise ActionRefusedError(
+                f"The rate is {timeline.value(at)!r} at step {at} already, below `to`. "
+                "Use `set` with `over` to raise it."
+            )
+
+    def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
+        value = timeline.value(at)
+        law = Ramp(start=value, end=self._floor(value), steps=self._end(at) - at, ease=self.ease)
+        return timeline.start_anew(at, self.cause(), law, value)
+
+    def _end(self, at: int) -> int:
+        return at + whole(self.steps) if self.steps is not None else whole(self.until or 0)
+
+    def _floor(self, value: float) -> float:
+        return value * (self.to_fraction or 0.0) if self.to is None else self.to
+
+    def order(self) -> str:  # noqa: D102
+        end = f"over {self.steps} steps" if self.steps is not None else f"until step {self.until}"
+        floor = self.to if self.to is not None else f"{self.to_fraction or 0.0} of itself"
+        return f"cooled down to {floor} {end}"
+
+
+class Rewarm(Action):
+    """A warmup in the middle of the training: times a factor that rises to 1 in a straight line."""
+
+    formula: ClassVar[str] = "schedule(t) * (factor + (1 - factor) * min((t - at) / steps, 1))"
+
+    kind: Literal["rewarm"] = "rewarm"
+    steps: StepCount
+    factor: Fraction = 0.0
+
+    def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
+        return timeline.go_on(at, self.cause(), rewarm=Rise(at, whole(self.steps), self.factor))
+
+    def order(self) -> str:  # noqa: D102
+        return f"warmed up again from {self.factor!r} over {self.steps} steps"

@@ -1,0 +1,70 @@
+"""Actions on the plan itself: replace, revert."""
+
+from typing import ClassVar, Literal
+
+from pacesetter_service.core.actions.base import Action, Plan
+from pacesetter_service.core.errors import ActionRefusedError
+from pacesetter_service.core.schedules import AnySchedule
+from pacesetter_service.core.timeline import Timeline
+
+
+class Replace(Action):
+    """Another schedule from here on.
+
+    With `clock="local"` it begins at its own step 0, with `"global"` it is as far as if it had run
+    from the session's start. With `value="base"` its base is the group's own, at the `"level"` that
+    controllers have made of it or as it was; with `"continue"` the value of this step.
+    """
+
+    formula: ClassVar[str] = "another schedule(t - at), or (t) with the global clock"
+    every_channel: ClassVar[bool] = True
+
+    kind: Literal["replace"] = "replace"
+    schedule: AnySchedule
+    clock: Literal["local", "global"] = "local"
+    value: Literal["base", "level", "continue"] = "base"
+
+    def check(self, timeline: Timeline, at: int, plan: Plan) -> None:  # noqa: ARG002, D102
+        driven = self.schedule.channels()
+        if plan.channel not in driven:
+            raise ActionRefusedError(
+                f"The session has a {plan.channel}, which the new schedule does not drive. "
+                "Add a law for it with `channels`."
+            )
+
+    def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: D102
+        law = self.schedule.channels()[plan.channel]
+        clock = float(at) if self.clock == "global" else 0.0
+        base, level = plan.base, plan.base
+        if self.value == "level":
+            level = timeline.segment_at(at).level
+        elif self.value == "continue":
+            base = level = timeline.value(at)
+        return timeline.start_anew(at, self.cause(), law, base, level=level, clock=clock)
+
+    def order(self) -> str:  # noqa: D102
+        return f"went over to another schedule ({self.schedule.model_dump().get('kind')})"
+
+
+class Revert(Action):
+    """Go back to the plan, as far as it would be by now.
+
+    Scales, holds, settings and retimings end; what controllers have cut stays cut.
+    """
+
+    formula: ClassVar[str] = "the session's schedule(t), at the level of its controllers"
+    every_channel: ClassVar[bool] = True
+
+    kind: Literal["revert"] = "revert"
+
+    def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: D102
+        segment = timeline.segment_at(at)
+        level = plan.base * (segment.level / segment.base) if segment.base else plan.base
+        if segment.level == segment.base:
+            level = plan.base
+        return timeline.start_anew(
+            at, self.cause(), plan.schedule, plan.base, level=level, clock=float(at)
+        )
+
+    def order(self) -> str:  # noqa: D102
+        return "went back to the plan"

@@ -1,0 +1,204 @@
+"""Attempts: going back to a step, exactly, by living the recorded facts again.
+
+What controllers saw and what operators ordered before the step is replayed from a snapshot on; the
+decisions come out as they did, because they depend on nothing else.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from pacesetter_service.core.actions import Order
+from pacesetter_service.core.actions.level import Scale
+from pacesetter_service.core.commands import Act, Reading
+from pacesetter_service.core.errors import (
+    AttemptRefusedError,
+    StepOutOfRangeError,
+    SupersededAttemptError,
+)
+from pacesetter_service.core.events import Acted, Event, Measured, MeasurementsClosed, Missed
+from pacesetter_service.core.evolve import evolve_all
+from pacesetter_service.core.measurements import Measurement
+from pacesetter_service.core.orders import refuse_unless_writable
+from pacesetter_service.core.react import consume
+from pacesetter_service.core.session import Session
+from pacesetter_service.core.spec import SessionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that decided about the steps from `at` on, when `at` was the horizon."""
+
+    at: int
+    event: Measured | Missed | Acted
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known of a session up to a step.
+
+    Attributes:
+        snapshot: A state at or before the step.
+        facts: What happened from there on to the step itself, in order.
+        readings: Readings of earlier steps, of which some may not have been consumed.
+        later: Orders that were carried out at or after the step.
+    """
+
+    snapshot: Session
+    facts: Sequence[Fact]
+    readings: Sequence[Reading]
+    later: Sequence[Order]
+
+
+def restore(past: Past, step: int) -> Session:
+    """Give the state in which a session was when the step was about to be sealed.
+
+    Readings of earlier steps that came too late for that are not lost: they wait, and are consumed
+    with the first sealing.
+    """
+    session = past.snapshot
+    for at, facts in groupby(past.facts, key=lambda fact: fact.at):
+        session = replace(session, horizon=at)
+        for fact in facts:
+            session = evolve_all(session, _consequences(session, fact.event))
+    return replace(
+        session,
+        horizon=step,
+        pending=_unconsumed(session, past.readings, step),
+        notices=tuple(notice for notice in session.notices if notice.step < step),
+        passed=-1,
+        orders=(),
+    )
+
+
+def _consequences(session: Session, event: Measured | Missed | Acted) -> Iterable[Event]:
+    if isinstance(event, Acted):
+        return (event,)
+    consumed = MeasurementsClosed({event.metric: event.step})
+    if isinstance(event, Missed):
+        return (consumed,)
+    measurement = Measurement(event.step, event.metric, event.value, event.ranks)
+    return (*consume(session, measurement), consumed)
+
+
+def _unconsumed(
+    session: Session, readings: Iterable[Reading], step: int
+) -> dict[tuple[int, str, int], Reading]:
+    return {
+        reading.key: reading
+        for reading in readings
+        if reading.metric in session.watched
+        and session.consumed.get(reading.metric, -1) < reading.step < step
+    }
+
+
+def refuse_another_start(session: Session, step: int) -> None:
+    """Refuse to join an attempt at a step that is not its first one.
+
+    Raises:
+        AttemptRefusedError: The ranks of one restart do not agree.
+    """
+    if step != session.attempt_start:
+        raise AttemptRefusedError(
+            f"Attempt {session.attempt} was opened with this key at step"
+            f" {session.attempt_start}, not {step}. All ranks of a restart must load the same"
+            " checkpoint; use another key for another restart."
+        )
+
+
+def refuse_opening(session: Session, step: int, key: str, *, known: bool) -> None:
+    """Refuse an attempt that can not be opened.
+
+    Args:
+        session: The session, in its running attempt.
+        step: Where the new attempt would begin.
+        key: What its ranks share.
+        known: Whether an earlier attempt was opened with that key.
+
+    Raises:
+        SessionArchivedError: The session takes no more commands.
+        StaleAttemptError: A later attempt has taken over from that one.
+        StepOutOfRangeError: The step was never handed out.
+    """
+    refuse_unless_writable(session, None)
+    if known:
+        raise SupersededAttemptError(key, session.attempt)
+    refuse_beyond_horizon(session, step)
+
+
+def refuse_beyond_horizon(session: Session, step: int) -> None:
+    """Refuse a step that nobody can have trained up to.
+
+    Raises:
+        StepOutOfRangeError: It lies before the session's first step or above the horizon.
+    """
+    first = session.spec.start_step
+    if not first <= step <= session.horizon:
+        raise StepOutOfRangeError(
+            f"Nobody can go back to step {step}: the steps handed out so far are {first} to"
+            f" {session.horizon - 1}. Name the first step that is to be trained again."
+        )
+
+
+def rescaling(before: Session, after: Session) -> Act | None:
+    """Give the order that a changed batch size leads to, by the session's own rule.
+
+    Raises:
+        AttemptRefusedError: The rule is to refuse.
+    """
+    rule = after.spec.batch_scaling
+    if rule == "none" or before.batch_size is None or after.batch_size is None:
+        return None
+    ratio = after.batch_size / before.batch_size
+    if ratio == 1.0:
+        return None
+    if rule == "refuse":
+        raise AttemptRefusedError(
+            f"The batch size was {before.batch_size} and is {after.batch_size} now, which this"
+            " session's `batch_scaling` refuses. Train with the old one, or fork the session."
+        )
+    factor = ratio if rule == "linear" else ratio**0.5
+    reason = f"batch size {before.batch_size} -> {after.batch_size}, {rule} rule"
+    return Act(Scale(factor=factor, reason=reason), at=after.horizon, actor="batch_scaling")
+
+
+def forked(restored: Session, spec: SessionSpec) -> Session:
+    """Give the first state of a session that goes on from the past of another one."""
+    return replace(
+        restored,
+        spec=spec,
+        attempt=1,
+        attempt_start=restored.horizon,
+        attempt_key="",
+        orders=(),
+        ordered=0,
+        keys={},
+        revision=0,
+        status="active",
+    )
+
+
+def resumed(
+    current: Session, restored: Session, *, keep: Sequence[Order], key: str, batch: int | None
+) -> Session:
+    """Give the first state of a new attempt: the restored one, with what goes on as it is.
+
+    Args:
+        current: The session as it is, in the attempt that ends.
+        restored: The session as it was at the new attempt's first step.
+        keep: Orders of operators for that step or later ones.
+        key: What all ranks of the restart share.
+        batch: Samples in one step, if the trainer says so.
+    """
+    return replace(
+        restored,
+        attempt=current.attempt + 1,
+        attempt_start=restored.horizon,
+        attempt_key=key,
+        orders=tuple(sorted(keep, key=lambda order: (order.at, order.id))),
+        ordered=current.ordered,
+        keys=current.keys,
+        revision=current.revision + 1,
+        status="active",
+        batch_size=batch if batch is not None else current.batch_size,
+    )
