@@ -37,8 +37,9 @@ serve: $(READY) ## serve on http://127.0.0.1:7070, with the data in ./pacesetter
 bench: $(READY) ## measure, as ratios against named baselines in the same run
 	$(BIN)/python -m benchmarks
 
-docs: $(READY) ## write the pages about schedules, with their pictures and measured errors
+docs: $(READY) ## write the pages about schedules and controllers, with their pictures and measured errors
 	$(BIN)/python docs/make_schedules.py
+	$(BIN)/python docs/make_controllers.py
 
 soak: $(READY) ## kill the service 200 times under load and count what was lost
 	$(BIN)/python tests/crash.py --kills 200

@@ -114,7 +114,11 @@ ROWS: list[Row] = [
     ("greedy up and down", "transformers", "the controllers `greedy`, `hf.GreedyLR`"),
     ("new-bob", "speechbrain", "the controller `newbob`"),
     ("KL-adaptive", "skrl, rl_games", "the controller `kl_adaptive`"),
-    ("statistical tests", "dlib, statopt", "the controllers `slope_test`, `stationarity`"),
+    (
+        "statistical tests",
+        "dlib, statopt",
+        "the controllers `dlib_slope`, `slope_test`, `stationarity`",
+    ),
     ("momentum, weight decay", "torch, optax, fastai, Megatron", "`channels`"),
 ]
 """What the libraries have, who has it, and what serves it here."""

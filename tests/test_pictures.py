@@ -1,6 +1,7 @@
 """Pictures of curves are well-formed, complete and safe."""
 
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,3 +33,44 @@ def test_names_can_not_break_out() -> None:
     """What looks like markup in a name is text."""
     drawn = pictures.draw([0, 1], {"<script>alert(1)</script>": [1.0, 2.0]})
     assert "<script>" not in drawn
+
+
+losses = st.floats()
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e9), losses, losses), max_size=50), st.floats(1e-9, 1e9))
+def test_any_range_test_can_be_drawn(points: list[tuple[float, float, float]], rate: float) -> None:
+    """Rates of any order and losses of any kind become points inside the frame."""
+    lr, loss, smoothed = ([point[index] for point in points] for index in range(3))
+    drawn = pictures.draw_range_test(
+        title="<loss>",
+        lr=lr,
+        loss=loss,
+        smoothed=smoothed,
+        suggestions={"a": rate, "b": None, "<c>": rate},
+        proposal=rate,
+    )
+    root = ET.fromstring(drawn)
+    for line in root.iter(f"{SVG}polyline"):
+        for point in line.attrib["points"].split():
+            x, y = map(float, point.split(","))
+            assert 0 <= x <= pictures.WIDTH
+            assert 0 <= y <= pictures.SWEEP_HEIGHT
+
+
+def test_suggestions_at_one_rate_stand_above_each_other() -> None:
+    """No dot hides another one, and each is in the legend."""
+    lr = [10.0**power for power in range(-5, 0)]
+    drawn = pictures.draw_range_test(
+        title="loss",
+        lr=lr,
+        loss=[1.0] * 5,
+        smoothed=[1.0] * 5,
+        suggestions=dict.fromkeys("abc", 1e-3),
+        proposal=None,
+    )
+    dots = [(c.get("cx"), float(c.get("cy", 0))) for c in ET.fromstring(drawn).iter(f"{SVG}circle")]
+    on_curve = sorted(y for x, y in dots[:3])
+    assert len({x for x, _ in dots[:3]}) == 1
+    assert all(upper - lower >= 2 * pictures.DOT for lower, upper in pairwise(on_curve))
+    assert len(dots) == 6

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from pacesetter._errors import InvalidAnswerError
 from pacesetter._feed import Feed
 from pacesetter._info import SessionInfo
+from pacesetter._range_test import RangeTest
 from pacesetter._session import Session, checked_bounds
 from pacesetter._spec import session_body
 from pacesetter._transport import Transport
@@ -220,6 +221,22 @@ class Client:
         }
         body = {key: value for key, value in given.items() if value is not None}
         return self._json("POST", "/v1/schedules/preview", body=body)
+
+    def range_test(
+        self, name: str, *, metric: str | None = None, group: str | None = None
+    ) -> RangeTest:
+        """What a learning rate range test has shown so far, with the rates that rules suggest.
+
+        Args:
+            name: a session whose learning rate rises, as with the schedule `range_test`.
+            metric: its loss; by default what its controller `range_test` watches.
+            group: the parameter group, where their rates differ.
+        """
+        path, params = _path(name) + "/range-test", {"metric": metric, "group": group}
+        picture = self._transport.send(
+            "GET", path, params=params, accept="image/svg+xml", wait=self._retry_for
+        )
+        return RangeTest.parse(self._json("GET", path, params=params), picture)
 
     def schedules(self) -> dict[str, Any]:
         """The catalogue of schedule kinds, with their parameters."""

@@ -61,7 +61,6 @@ def test_every_kind_says_what_it_is(kind: str) -> None:
     assert about["formula"]
     assert "\n" not in about["formula"]
     assert about["source"]
-    assert set(about["example"]) <= set(about["parameters"]["properties"])
     assert about["watches"]
 
 
@@ -85,6 +84,7 @@ def test_every_kind_has_a_state_of_its_own_making(kind: str) -> None:
 def test_every_kind_is_tested_by_name(kind: str) -> None:
     """Some test of the core names the kind."""
     modules = (TESTS / "core").rglob("test_*.py")
-    name = Controller.kinds[kind].__name__
-    words = (f'"{kind}"', f"{name}(")
+    words = [f'"{kind}"']
+    if "." not in kind:  # presets are named as their library's own classes
+        words.append(f"{Controller.kinds[kind].__name__}(")
     assert any(any(word in path.read_text() for word in words) for path in modules)

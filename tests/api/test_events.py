@@ -65,15 +65,15 @@ def test_each_event_has_its_own_fields_and_its_sentence(
     http.delete(f"/v1/sessions/{unique_name}")
     page = http.get(events).json()["events"]
     assert [each["seq"] for each in page] == list(range(len(page)))
-    decided, acted, archived = page[-3:]
+    decided, ordered, archived = page[-3:]
     assert decided["kind"] == "decided"
     assert decided["value"] == "nan"
     assert decided["controller"] == 0
     assert decided["before"]["best"] == decided["after"]["best"] == "inf"
     assert decided["levels"] == {"lr": [0.05, 0.025]}
     assert decided["text"].startswith("From step 2 on: lr cut to 0.5 of its level (0.05 -> 0.025).")
-    assert (acted["kind"], acted["at"]) == ("acted", 3)
-    assert acted["action"]["factor"] == 0.5
+    assert (ordered["kind"], ordered["at"]) == ("ordered", 3)
+    assert ordered["order"]["action"]["factor"] == 0.5
     assert (archived["kind"], archived["at"]) == ("archived", None)
 
 
@@ -102,12 +102,12 @@ def test_events_are_filtered_by_kind(http: httpx.Client, unique_name: str) -> No
     events = session(http, unique_name)
     train(http, unique_name, [1.0] * 4)
     http.post(f"/v1/sessions/{unique_name}/actions", json={"kind": "scale", "factor": 0.5})
-    page = http.get(events, params={"kind": ["acted", "created"], "limit": 1}).json()
+    page = http.get(events, params={"kind": ["ordered", "created"], "limit": 1}).json()
     assert [each["kind"] for each in page["events"]] == ["created"]
     rest = http.get(
-        events, params={"kind": ["acted", "created"], "page_token": page["next_page_token"]}
+        events, params={"kind": ["ordered", "created"], "page_token": page["next_page_token"]}
     ).json()
-    assert [each["kind"] for each in rest["events"]] == ["acted"]
+    assert [each["kind"] for each in rest["events"]] == ["ordered"]
     only = http.get(events, params={"kind": "created"}).json()
     assert [each["seq"] for each in only["events"]] == [0]
 

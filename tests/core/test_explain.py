@@ -149,16 +149,21 @@ def test_the_cause_is_always_the_change_that_governs(
 
 def test_an_operator_is_named_with_the_reason_given() -> None:
     """An action is told as an order, with its reason, and named again behind a later cut."""
-    history = History().train(1.0).do(Act(Scale(factor=0.5, reason="unstable"))).train(1.0, 1.0, 1)
-    assert "constant, by an operator since step 1: scaled by 0.5: unstable." in history.why(1).text
-    assert "Before that: step 1, by an operator: scaled by 0.5: unstable." in history.why(3).text
+    history = (
+        History()
+        .train(1.0)
+        .do(Act(Scale(factor=0.5, reason="unstable"), actor="alice"))
+        .train(1.0, 1.0, 1)
+    )
+    assert "constant, since step 1 by alice: scaled by 0.5: unstable." in history.why(1).text
+    assert "Before that: step 1, by alice: scaled by 0.5: unstable." in history.why(3).text
 
 
 def test_orders_are_told_however_many_cuts_came_after() -> None:
     """What an operator ordered still holds, so it is named behind any number of decisions."""
-    history = History().train(1.0).do(Act(Scale(factor=0.5, reason="unstable")))
+    history = History().train(1.0).do(Act(Scale(factor=0.5, reason="unstable"), actor="alice"))
     history.train(*[1.0] * 30)
-    assert "step 1, by an operator: scaled by 0.5: unstable" in history.why(29).text
+    assert "step 1, by alice: scaled by 0.5: unstable" in history.why(29).text
     assert is_enough(history.session.spec, history.until(29, Decided, Acted))
 
 
@@ -178,7 +183,9 @@ def test_series_with_one_reason_share_a_paragraph() -> None:
     """Two groups under one law are told together, each with its own value."""
     groups = {name: {"base_lr": 0.1} for name in ("body", "head")}
     history = History(base_lr=None, groups=groups).train(1.0)
-    assert history.explain(0).text().startswith("body.lr was 0.1, head.lr was 0.1 at step 0 (sealed)")
+    assert (
+        history.explain(0).text().startswith("body.lr was 0.1, head.lr was 0.1 at step 0 (sealed)")
+    )
 
 
 def test_a_forecast_tells_the_decision_that_is_on_its_way() -> None:
@@ -259,4 +266,7 @@ def test_a_finished_session_says_so_above_its_horizon() -> None:
     history = History().do(Seal(0, 4))
     history._fold(decided(finish=True, advice="finished", reason="the loss diverged"))
     said = history.explain(9, lr=0.1)
-    assert "The session is finished, no step from 1 on will be sealed: the loss diverged." in said.notes
+    assert (
+        "The session is finished, no step from 1 on will be sealed: the loss diverged."
+        in said.notes
+    )

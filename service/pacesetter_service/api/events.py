@@ -1,7 +1,7 @@
 """The log of a session: what was decided, ordered and missed, in pages."""
 
 import base64
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from math import isfinite
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,19 @@ from pacesetter_service.storage.store import Stored
 
 router = APIRouter(prefix="/v1/sessions/{name}/events", tags=["events"])
 
-Kind = Literal["created", "decided", "missed", "boundary_passed", "acted", "archived"]
+Kind = Literal[
+    "created",
+    "decided",
+    "missed",
+    "boundary_passed",
+    "ordered",
+    "acted",
+    "cancelled",
+    "attempt_opened",
+    "forked",
+    "rate_deviated",
+    "archived",
+]
 
 
 class EventView(BaseModel):
@@ -79,7 +91,7 @@ async def list_events(
 
 
 def view(recorded: Recorded, spec: SessionSpec) -> EventView:
-    """Show an event of a session with this spec."""
+    """Show an event of a session with this spec; its number is that in the session's own log."""
     event = recorded.event
     kind, at, _ = codec.dump_event(event)
     payload = {each.name: _plain(getattr(event, each.name)) for each in fields(event)}
@@ -89,7 +101,7 @@ def view(recorded: Recorded, spec: SessionSpec) -> EventView:
         if value is not None and value is not False and value != {}
     }
     head = {
-        "seq": recorded.seq,
+        "seq": recorded.seq if recorded.own else None,
         "attempt": recorded.attempt,
         "kind": kind,
         "at": at,
@@ -105,13 +117,14 @@ def _created(stored: Stored) -> EventView:
     names = listed([series.name for series in spec.series()])
     rules = [kind_of(rule) for rule in spec.controllers]
     under = f", under {listed(rules)}" if rules else ""
+    start = spec.forked_from.step if spec.forked_from else spec.start_step
     return EventView(
         seq=0,
         attempt=1,
         kind="created",
-        at=spec.start_step,
+        at=start,
         created_at=stored.created_at,
-        text=f"The session was created: {names} from step {spec.start_step} on{under}.",
+        text=f"The session was created: {names} from step {start} on{under}.",
     )
 
 
@@ -121,6 +134,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever stands in an event
         return str(value)
     if isinstance(value, Model):
         value = value.model_dump() if not hasattr(value, "kind") else jsonable(value)
+    if is_dataclass(value):
+        value = {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

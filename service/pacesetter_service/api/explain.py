@@ -1,5 +1,8 @@
 """Why a value is what it is."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice, takewhile
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
@@ -11,6 +14,7 @@ from pacesetter_service.api import events
 from pacesetter_service.api.context import Service, SessionName
 from pacesetter_service.api.values import read_block
 from pacesetter_service.core.explain import Explanation, Recorded, explain, is_enough, near
+from pacesetter_service.core.lineage import stretches
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.storage.store import Store, Stored
@@ -19,11 +23,17 @@ router = APIRouter(prefix="/v1/sessions/{name}/explain", tags=["events"])
 
 TEXT = "text/plain"
 
-PAGE = 50
-"""How many changes are read at once."""
+CHECKED = 50
+"""After how many more changes it is asked whether they are enough."""
 
 MOST = 2_000
-"""How many changes are looked at, before only those that replace a law are."""
+"""How many changes are looked at, before only orders and those that replace a law are."""
+
+MOST_OF_LAWS = 50
+"""How many of these are looked at."""
+
+KINDS = ("decided", "acted")
+"""The events that change values."""
 
 MISHAPS = 5
 """How many missed measurements and passed boundaries are told."""
@@ -81,33 +91,46 @@ async def explain_step(
 def _explained(store: Store, stored: Stored, step: int, values: dict[str, float]) -> Explanation:
     changes, whole = changes_at(store, stored, step)
     first = near(stored.session.spec, step)
-    mishaps = store.events_until(stored, step, kinds=("missed", "boundary_passed"), limit=MISHAPS)
-    nearby = [each for each in reversed(mishaps) if _at(each) >= first]
-    return explain(stored.session, step, values, changes, nearby, whole=whole)
+    mishaps = store.events_until(stored, step, kinds=("missed", "boundary_passed"))
+    nearby = list(islice(takewhile(lambda each: _at(each) >= first, mishaps), MISHAPS))
+    found = explain(stored.session, step, values, changes, nearby[::-1], whole=whole)
+    return replace(found, notes=(*_lived(stored, step), *found.notes))
+
+
+def _lived(stored: Stored, step: int) -> Iterator[str]:
+    """Say so if a step was sealed in an earlier life than the running one."""
+    session = stored.session
+    [*_, (life, *_)] = stretches(stored.lineage, end=step + 1)
+    if life.session_id != stored.id:
+        yield f"Step {step} was sealed before this session was forked from another one."
+    elif life.attempt != session.attempt:
+        yield (
+            f"Step {step} was sealed in attempt {life.attempt};"
+            f" attempt {session.attempt} began at step {session.attempt_start}."
+        )
 
 
 def changes_at(store: Store, stored: Stored, step: int) -> tuple[list[Recorded], bool]:
     """Read the changes that hold at a step, newest first, and tell whether these are all."""
     changes: list[Recorded] = []
-    kinds = ("decided", "acted")
-    while len(changes) < MOST and not is_enough(stored.session.spec, changes):
-        page = store.events_until(stored, step, kinds=kinds, limit=PAGE, offset=len(changes))
-        changes += page
-        if len(page) < PAGE:
-            return changes, True
-    return [*changes, *_of_law(store, stored, step, changes[-1])], False
+    for recorded in store.events_until(stored, step, kinds=KINDS):
+        changes.append(recorded)
+        if len(changes) % CHECKED == 0 and (
+            len(changes) >= MOST or is_enough(stored.session.spec, changes)
+        ):
+            return [*changes, *_older(store, stored, step, changes)], False
+    return changes, True
 
 
-def _of_law(store: Store, stored: Stored, step: int, last: Recorded) -> list[Recorded]:
-    """Read the newest changes that replaced a law or came from an operator, and are older."""
-    found = [
-        *store.events_until(stored, step, kinds=("acted",), limit=PAGE),
-        *store.events_until(
-            stored, step, kinds=("decided",), limit=PAGE, mentioning='"transition":'
-        ),
-    ]
-    older = [each for each in found if (_at(each), each.seq or 0) < (_at(last), last.seq or 0)]
-    return sorted(older, key=lambda each: (_at(each), each.seq or 0), reverse=True)
+def _older(store: Store, stored: Stored, step: int, changes: list[Recorded]) -> Iterator[Recorded]:
+    """Read on, but only changes that came from an operator or replaced a law."""
+    seen = {_place(each) for each in changes}
+    laws = store.events_until(stored, step, kinds=KINDS, of_laws=True)
+    return islice((each for each in laws if _place(each) not in seen), MOST_OF_LAWS)
+
+
+def _place(recorded: Recorded) -> tuple[object, ...]:
+    return recorded.own, recorded.attempt, recorded.seq, recorded.created_at
 
 
 def _at(recorded: Recorded) -> int:

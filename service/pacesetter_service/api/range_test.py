@@ -156,7 +156,8 @@ async def _series(service: Context, entry: Entry, group: str | None) -> str:
 async def _answer(service: Context, entry: Entry, asked: _Asked) -> RangeTestAnswer:
     session = entry.stored.session
     block = await _sealed(service, entry)
-    readings = await run_in_threadpool(service.store.readings_of, entry.stored.lineage)
+    names = [session.spec.metric(asked.metric).of or asked.metric]
+    readings = await run_in_threadpool(service.store.readings_of, entry.stored.lineage, names)
     rates = block[_row(session, asked.series)]
     return await run_in_threadpool(_evaluated, session, asked, rates, readings)
 
@@ -208,8 +209,7 @@ def _measured(session: Session, metric: str, readings: Sequence[Reading]) -> lis
     if spec is None:
         ranks = {"ranks": session.spec.ranks, "quorum": 1}
         spec = session.spec.metric(name).model_copy(update=ranks)
-    mine = [reading for reading in readings if reading.metric == name]
-    closed = close(mine, {name: spec}, until=session.horizon - 1)
+    closed = close(readings, {name: spec}, until=session.horizon - 1)
     return [each for each in closed if isinstance(each, Measurement)]
 
 
@@ -222,9 +222,10 @@ def _planned(session: Session, controller: RangeTest | None) -> int | None:
 
 
 def _ended(session: Session) -> str | None:
-    if session.status != "finished":
+    """Give why a session ended; None while it goes on, or when it did not say why."""
+    if session.status == "active" or not session.notices:
         return None
-    return session.notices[-1].message if session.notices else "the session is finished"
+    return session.notices[-1].message
 
 
 def _rates(session: Session) -> list[Series]:

@@ -181,13 +181,14 @@ class SyncEndpoint:
                     passing = True
                     entry = await self._changed(name, Pass(session.horizon))
                     continue
-                if monotonic() >= give_up or self._waiters.released:
-                    raise AwaitingMeasurementError(session.horizon, missing, session.spec.ranks)
                 newest = self._ledger.peek(name) or entry
                 if newest is not entry:  # there was news already, which nobody will tell again
                     entry = newest
                     continue
-                await self._waiters.news(name, min(left, give_up - monotonic()))
+                if monotonic() < give_up:
+                    await self._waiters.news(name, min(left, give_up - monotonic()))
+                if monotonic() >= give_up or self._waiters.released:
+                    raise AwaitingMeasurementError(session.horizon, missing, session.spec.ranks)
             entry = await self._changed(name, seal)
         self._waiters.forget(name, entry.stored.session.horizon)
         return entry

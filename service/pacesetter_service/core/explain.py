@@ -7,7 +7,9 @@ changes come from the log, the newest first, and only what lies ahead is read fr
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pacesetter_service.core.events import Acted, Decided
+from pacesetter_service.core.actions import Replace, Revert
+from pacesetter_service.core.actions.limit import Limit
+from pacesetter_service.core.events import Acted, Decided, Event
 from pacesetter_service.core.evolve import evolve, evolve_all
 from pacesetter_service.core.react import awaited, react
 from pacesetter_service.core.sentences import (
@@ -40,12 +42,14 @@ class Recorded:
         seq: Its number in the session, from 1; None for what would be decided now.
         attempt: The life of the job that it belongs to.
         created_at: When it was written, ISO 8601 in UTC; empty for what is not written yet.
+        own: Whether it stands in the session's own log, and not in that of one it was forked from.
     """
 
     event: LoggedEvent
     seq: int | None
     attempt: int
     created_at: str
+    own: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +127,12 @@ def explain(
         whole: Whether `changes` goes back to the session's creation.
     """
     sealed = step < session.horizon
-    events = () if sealed else react(session)
+    events = () if sealed else _to_come(session, step)
     ready = evolve_all(session, events)
     ahead = [
         Recorded(event, None, session.attempt, "")
         for event in reversed(events)
-        if isinstance(event, Decided)
+        if isinstance(event, Decided | Acted)
     ]
     plan = create(session.spec)
     own = _of_series(plan, [*ahead, *changes])
@@ -141,6 +145,12 @@ def explain(
         for each in session.spec.series()
     }
     return Explanation(step, sealed, series, tuple(_notes(ready, step, nearby)))
+
+
+def _to_come(session: Session, step: int) -> tuple[Event, ...]:
+    """Give what would happen if a step were sealed now."""
+    orders = (Acted(order) for order in session.orders if order.at <= step)
+    return (*react(session), *orders)
 
 
 def is_enough(spec: SessionSpec, changes: Sequence[Recorded]) -> bool:
@@ -191,17 +201,25 @@ def _touched(plan: Session, event: LoggedEvent) -> Iterator[tuple[str, str | Non
                 all_lr = event.rewarm is not None and series.channel == "lr"
                 if law or all_lr or event.pace is not None or series.name in event.levels:
                     yield series.name, law
-        case Acted():
-            # Which law follows, only the action knows: let it act on a session without a past.
-            lines = evolve(plan, event).timelines
+        case Acted() if not isinstance(event.action, Limit):
             for series in plan.spec.series():
                 if event.action.concerns(series.group, series.channel):
-                    before = plan.timelines[series.name].segments[-1]
-                    after = lines[series.name].segments[-1]
-                    same = after.schedule is before.schedule
-                    yield series.name, None if same else kind_of(after.schedule)
+                    yield series.name, _law_after(plan, event, series)
         case _:
             return
+
+
+def _law_after(plan: Session, event: Acted, series: Series) -> str | None:
+    """Name the law that an action put in the place of another one, if it did."""
+    match event.action:
+        case Replace(schedule=schedule):
+            return kind_of(schedule)
+        case Revert():
+            return _written(plan.spec, series)
+    # Of the others only they themselves know: let them act on a session without a past.
+    after = evolve(plan, event).timelines[series.name].segments[-1].schedule
+    before = plan.timelines[series.name].segments[-1].schedule
+    return None if after is before else kind_of(after)
 
 
 def _segment(session: Session, series: str, step: int) -> Segment | None:
@@ -260,16 +278,17 @@ def _changed(subject: _Subject, law: str, cause: Recorded) -> str:
     if cause.seq is None:
         when = f" That will be recorded when step {_at(cause)} is sealed."
     else:
-        when = f" Recorded {cause.created_at} as event {cause.seq}."
+        where = f"as event {cause.seq}" if cause.own else "before the fork"
+        when = f" Recorded {cause.created_at} {where}."
     if isinstance(event, Decided):
         did = change_of(event, subject.series.name)
         return f"{law}, {did} since step {event.at}: {grounds(event, subject.spec)}{when}"
-    return f"{law}, by an operator since step {_at(cause)}: {_ordered(event)}.{when}"
+    return f"{law}, since step {_at(cause)} {_ordered(event)}.{when}"
 
 
 def _ordered(event: LoggedEvent) -> str:
     assert isinstance(event, Acted)  # noqa: S101 - a change that nobody decided was ordered
-    return event.action.cause()
+    return f"by {event.order.actor}: {event.action.cause()}"
 
 
 def _in_force(subject: _Subject, segment: Segment | None) -> Iterator[str]:
@@ -280,6 +299,8 @@ def _in_force(subject: _Subject, segment: Segment | None) -> Iterator[str]:
         yield f"Its level is {number(segment.level)}, its base {number(segment.base)}."
     if segment.scale != 1.0:
         yield f"Operators' orders multiply it by {number(segment.scale)}."
+    if segment.frozen is not None:
+        yield f"Its clock is stopped: it keeps the value of step {segment.frozen}."
     if segment.pace != 1.0:
         yield f"Its clock goes {number(segment.pace)} steps in one."
     rewarm = segment.rewarm
@@ -298,7 +319,7 @@ def _earlier(subject: _Subject, changes: list[_Change]) -> Iterator[str]:
             did = change_of(event, subject.series.name, change.law or "")
             told.append(f"step {at}, {did} by {who(event, subject.spec)}")
         else:
-            told.append(f"step {at}, by an operator: {_ordered(event)}")
+            told.append(f"step {at}, {_ordered(event)}")
     if told:
         yield f"Before that: {'; '.join(told)}."
 

@@ -28,6 +28,7 @@ from math import exp, log
 from typing import NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from pacesetter_service.core.schedules import Values
 from pacesetter_service.core.smoothing import Ema, Smoother, SmootherState
@@ -46,6 +47,9 @@ AGREEMENT = 5.0
 
 QUORUM = 3
 """So many rules must agree before anything is proposed."""
+
+HUGE = 1e100
+"""A loss of this size is as good as infinite; below it no slope overflows."""
 
 SLIDE_WIDTH = 15
 SLIDE_THRESHOLD = 0.005
@@ -69,12 +73,9 @@ class Curve(NamedTuple):
         return cls(np.array(lr, dtype=np.float64), np.array(loss, dtype=np.float64))
 
     def part(self, begin: int, end: int) -> "Curve":
-        """Give the points from `begin` to `end`, and of these those before the first that is NaN.
-
-        What is infinite ends it too.
-        """
+        """Give the points from `begin` to `end`, up to the first whose loss is NaN or infinite."""
         lr, loss = self.lr[begin:end], self.loss[begin:end]
-        bad = ~np.isfinite(loss)
+        bad = ~_usable(loss)
         until = int(np.argmax(bad)) if bad.any() else loss.size
         return Curve(lr[:until], loss[:until])
 
@@ -213,12 +214,16 @@ def _flat(curve: Curve) -> str | None:
 
 def _ending(curve: Curve) -> str:
     """Warn of a sweep that ended too early to show where the loss rises."""
-    if curve.bottom < curve.lr.size - 1 or not np.isfinite(curve.loss).all():
+    if curve.bottom < curve.lr.size - 1 or not _usable(curve.loss).all():
         return ""
     return (
         f". The loss was still falling at the last rate, {curve.lr[-1]:.3g}:"
         " a higher end_lr may find more"
     )
+
+
+def _usable(losses: Values) -> npt.NDArray[np.bool_]:
+    return np.abs(losses) < HUGE
 
 
 Rule = Callable[[Curve, int], Suggestion]
@@ -314,7 +319,7 @@ def _ignite(curve: Curve, _planned: int) -> Suggestion:
 
 def _lightning(curve: Curve, _planned: int) -> Suggestion:
     inner = np.arange(curve.loss.size)[10:-1]
-    kept = inner[np.isfinite(curve.loss[inner])]
+    kept = inner[_usable(curve.loss[inner])]
     _need(kept.size, 2)
     _need_a_rise(curve.lr[kept])
     slopes = np.gradient(curve.loss[kept], curve.lr[kept])

@@ -37,6 +37,9 @@ LoggedEvent = (
 SHOWN = 6
 """The most names, or fields of a state, that one sentence lists."""
 
+LONGEST = 32
+"""The most characters of a text in a state that are shown; longer ones are packed numbers."""
+
 
 def sentence(event: LoggedEvent, spec: SessionSpec) -> str:  # noqa: PLR0911 - one return an event
     """Say what an event of a session with this spec was."""
@@ -189,4 +192,5 @@ def _shown(value: Any) -> str:  # noqa: ANN401 - whatever stands in a state
         return number(value) if isfinite(value) else str(value)
     if isinstance(value, list | tuple | dict):
         return f"{len(value)} kept"
-    return str(value)
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{len(text):,} characters"

@@ -81,7 +81,9 @@ class Segment:
         values = self.schedule.values(t, self.base)
         if self.level == self.base:
             return values
-        return np.where(values == self.base, self.level, values * (self.level / self.base))
+        # A base of 0 has no ratio to its level: where the law is not at it, the law stands.
+        ratio = self.level / self.base if self.base else 1.0
+        return np.where(values == self.base, self.level, values * ratio)
 
     @property
     def effective_level(self) -> float:

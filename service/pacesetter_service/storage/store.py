@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Executable, Select, Table, func, insert, select, update
+from sqlalchemy import ColumnElement, Executable, Select, Table, func, insert, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -37,6 +37,9 @@ from pacesetter_service.storage.schema import (
 )
 
 Blocks = NDArray[np.float64]
+
+PAGE = 50
+"""How many events are read at once, where it is not known how many are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,36 +333,31 @@ class Store:
         return [_recorded(row, stored) for row in self._read(query.limit(limit))]
 
     def events_until(
-        self,
-        stored: Stored,
-        step: int,
-        *,
-        kinds: Sequence[str],
-        limit: int,
-        offset: int = 0,
-        mentioning: str = "",
-    ) -> list[Recorded]:
-        """Read the running attempt's events that hold from a step or earlier, the newest first.
+        self, stored: Stored, step: int, *, kinds: Sequence[str], of_laws: bool = False
+    ) -> Iterator[Recorded]:
+        """Read the events that hold from a step or earlier, the newest first, as they are asked for.
 
-        Those that came after `stored` was read are left out.
+        They are those of all lives that the step has behind it. What came after `stored` was read,
+        or after it was forked, is left out.
 
         Args:
             stored: The session.
             step: The last step that they may begin to hold at.
             kinds: Which kinds of events.
-            limit: The most that are read.
-            offset: How many newer ones are passed over.
-            mentioning: A text that must stand in their payload.
+            of_laws: Only actions, and decisions by which another law took over.
         """
-        query = (
-            _events_of(stored, kinds)
-            .where(events.c.attempt == stored.session.attempt, events.c.at <= step)
-            .where(events.c.seq < stored.events)
-            .where(events.c.payload.contains(mentioning, autoescape=True))
-            .order_by(events.c.at.desc(), events.c.seq.desc())
-        )
-        rows = self._read(query.limit(limit).offset(offset))
-        return [_recorded(row, stored) for row in rows]
+        query = select(events).where(events.c.kind.in_(kinds))
+        if of_laws:
+            took_over = events.c.payload.contains('"transition":')
+            query = query.where((events.c.kind == "acted") | took_over)
+        query = query.order_by(events.c.at.desc(), events.c.seq.desc())
+        for stretch in reversed(list(stretches(stored.lineage, end=step + 1))):
+            inherited = _in_force(stretch, last=stretch.end == step + 1)
+            known = query.where(inherited, _known_to(stored, stretch.life))
+            offset = 0
+            while rows := self._read(known.limit(PAGE).offset(offset)):
+                yield from (_recorded(row, stored) for row in rows)
+                offset += PAGE
 
     def template(self, name: str, version: int | None = None) -> Published | None:
         """Read a template in one version, or in its newest; None if there is none."""
@@ -525,7 +523,26 @@ def _events_of(stored: Stored, kinds: Sequence[str]) -> Select[Any]:
 def _recorded(row: Any, stored: Stored) -> Recorded:  # noqa: ANN401 - a row of `events`
     # Number 0 is the session's creation, which stands in `sessions`.
     event = codec.load_event(row, stored.session.spec)
-    return Recorded(event, row.seq + 1, row.attempt, row.created_at)
+    own = row.session_id == stored.id
+    return Recorded(event, row.seq + 1, row.attempt, row.created_at, own=own)
+
+
+def _in_force(stretch: Stretch, *, last: bool) -> ColumnElement[bool]:
+    """Select the events of a life that hold within its stretch, or where it was left.
+
+    What had been measured there was decided on already; orders for that step wait again.
+    """
+    life, _, end = stretch
+    mine = (events.c.session_id == life.session_id) & (events.c.attempt == life.attempt)
+    if last:
+        return mine & (events.c.at < end)
+    return mine & ((events.c.at < end) | ((events.c.at == end) & (events.c.kind != "acted")))
+
+
+def _known_to(stored: Stored, life: Life) -> ColumnElement[bool]:
+    if life.session_id == stored.id:
+        return events.c.seq < stored.events
+    return events.c.created_at <= stored.created_at
 
 
 def _stored(row: Any) -> Stored:  # noqa: ANN401 - a row of `sessions`

@@ -1,4 +1,4 @@
-"""Drive a rule: by itself, its verdicts obeyed at once, or in a session that trains step by step."""
+"""Drive a rule: by itself, obeyed at once, or in a session that trains step by step."""
 
 import math
 from collections.abc import Iterable, Mapping

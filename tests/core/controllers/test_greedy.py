@@ -22,9 +22,15 @@ GROUPS = {"body": 0.1, "head": 1e-3}
 
 bounds = st.fixed_dictionaries({}, optional={group: st.floats(1e-9, 2e-3) for group in GROUPS})
 
+
+def falling(falls: Sequence[float]) -> list[float]:
+    """Give values that fall, or stay, from 1 on."""
+    return [float(value) for value in 1.0 - np.cumsum(falls)]
+
+
 streams = st.one_of(
     st.lists(metrics, min_size=1, max_size=80),
-    st.lists(st.floats(0, 1e-2), min_size=1, max_size=80).map(lambda falls: falling(falls)),
+    st.lists(st.floats(0, 1e-2), min_size=1, max_size=80).map(falling),
 )
 
 theirs = st.fixed_dictionaries(
@@ -44,11 +50,6 @@ theirs = st.fixed_dictionaries(
         "reset_start": st.integers(0, 4),
     }
 )
-
-
-def falling(falls: Sequence[float]) -> list[float]:
-    """Give values that fall, or stay, from 1 on."""
-    return [float(value) for value in 1.0 - np.cumsum(falls)]
 
 
 def of_transformers(
@@ -83,7 +84,7 @@ def of_preset(
 def test_any_metrics_give_the_bits_of_transformers(
     parameters: dict[str, Any], values: list[float]
 ) -> None:
-    """Every rate of every group is the library's: NaN, infinities, negatives and resets included."""
+    """Every rate of every group is the library's, through NaN, infinities and resets."""
     expected = of_transformers(values, GROUPS, **parameters)
     assert of_preset(values, GROUPS, **parameters) == expected
 
@@ -238,7 +239,7 @@ def test_new_bests_in_a_row_raise_and_others_cut() -> None:
 
 
 def test_a_rate_below_the_librarys_floor_is_never_cut_there_and_is_cut_here() -> None:
-    """5e-5 below a `min_lr` of 1e-3 only ever climbs; a floor that follows the base lets it fall."""
+    """5e-5 below a `min_lr` of 1e-3 only climbs; a floor that follows the base lets it fall."""
     worse, better = [1.0] * 2000, falling([1e-3] * 600)
     assert set(of_preset(worse, {"": 5e-5}, reset_start=10_000)[-1]) == {5e-5}
     [climbed] = of_preset(better, {"": 5e-5})[-1]

@@ -5,7 +5,9 @@ nothing but the standard library, and torch only where it is asked for.
 """
 
 import json
+import math
 import platform
+import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -77,24 +79,97 @@ def case(
     return made | {name: extra for name, extra in extras.items() if extra is not None}
 
 
+def metric_streams() -> dict[str, list[float]]:
+    """Give metrics as trainings have them, and as they should not: the same ones each time.
+
+    All are multiples of 1/64 and so exact in float32 too, and none begins with what is no number:
+    some libraries never recover from that.
+    """
+    noise = random.Random(7)
+    falling = [4 * 0.93**step + noise.gauss(0, 0.1) for step in range(60)]
+    streams = {
+        "falling": falling,
+        "rising": [1 - value / 5 for value in falling],
+        "below zero": [value - 5 for value in falling],
+        "up and down": [2 + math.sin(step / 4) + noise.gauss(0, 0.2) for step in range(60)],
+        "constant": [0.5] * 30,
+        "stairs": [1 - step // 6 / 64 for step in range(48)],
+        "a lucky value": [2.0, 1.0, 0.25, *(1.5 - step / 64 for step in range(50))],
+    }
+    exact = {name: [round(value * 64) / 64 for value in of] for name, of in streams.items()}
+    odd = [math.nan, math.inf, math.nan, math.nan, math.inf]
+    exact["now and then no number"] = [
+        odd[step // 7 % 5] if step % 7 == 3 else value
+        for step, value in enumerate(exact["falling"])
+    ]
+    exact["no number any more"] = [*exact["falling"][:12], *[math.nan] * 30]
+    exact["minus infinity"] = [*exact["falling"][:20], -math.inf, *exact["falling"][20:40]]
+    return exact
+
+
+def under_plateaus(
+    kind: str,
+    specs: dict[str, dict[str, Any]],
+    run: Callable[[dict[str, Any], list[float]], list[float]],
+) -> list[dict[str, Any]]:
+    """Give what a library's rule makes of a rate of 0.1 when it sees each stream of metrics.
+
+    Args:
+        kind: Our kind of controller, such as `keras.ReduceLROnPlateau`.
+        specs: Parameters of that kind, without `kind` and `metric`, by what they show.
+        run: Gives the rates of a training of as many steps as there are metrics, the first of which
+            is measured at its first step.
+    """
+    return [
+        {
+            "kind": kind,
+            "spec": spec,
+            "note": note,
+            "base_lr": 0.1,
+            "metrics": stream,
+            "changes": _changes(run(spec, metrics)),
+        }
+        for note, spec in specs.items()
+        for stream, metrics in metric_streams().items()
+    ]
+
+
+def _changes(values: list[float]) -> dict[int, str]:
+    """Give the values that differ from those before them, by their steps."""
+    return {
+        step: value.hex()
+        for step, value in enumerate(values)
+        if step == 0 or value != values[step - 1]
+    }
+
+
 def write(
     library: str,
     version: str,
     precision: Literal["float64", "float32"],
     cases: list[dict[str, Any]],
+    controllers: list[dict[str, Any]] | None = None,
 ) -> None:
-    """Write `tests/golden/<library>.json`, one line for each case."""
-    head = {
+    """Write `tests/golden/<library>.json`, one line for each case of schedules and controllers."""
+    head: dict[str, Any] = {
         "library": library,
         "version": version,
         "python": ".".join(platform.python_version_tuple()[:2]),
         "float": precision,
     }
-    lines = ",\n".join(json.dumps(each, allow_nan=False) for each in cases)
-    opening = json.dumps(head)[:-1]
-    text = f'{opening}, "cases": [\n{lines}\n]}}\n'
+    if controllers:
+        streams = metric_streams().items()
+        head["metrics"] = {name: [value.hex() for value in of] for name, of in streams}
+    text = json.dumps(head)[:-1] + _lines("cases", cases)
+    text += (_lines("controllers", controllers) if controllers else "") + "}\n"
     json.loads(text)
     if len(text) > MAX_BYTES:
         raise SystemExit(f"{library}: {len(text)} bytes are too many; take fewer steps or cases")
     (GOLDEN / f"{library}.json").write_text(text)
-    print(f"{library} {version}: {len(cases)} cases, {len(text)} bytes")
+    count = len(cases) + len(controllers or ())
+    print(f"{library} {version}: {count} cases, {len(text)} bytes")
+
+
+def _lines(section: str, cases: list[dict[str, Any]]) -> str:
+    lines = ",\n".join(json.dumps(each, allow_nan=False) for each in cases)
+    return f', "{section}": [\n{lines}\n]'

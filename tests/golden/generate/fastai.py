@@ -1,4 +1,4 @@
-"""What fastai's Learner trains a small model with, as its Recorder has it.
+"""What fastai's Learner trains a small model with, as its Recorder has it; its plateau by epoch.
 
 fastai comes without torchvision and spacy, which its schedules have nothing to do with. It computes
 in float32 where one piece of a schedule ends and the next begins.
@@ -9,14 +9,17 @@ in float32 where one piece of a schedule ends and the next begins.
 # requires: cloudpickle pyyaml requests packaging
 # requires-no-deps: fastai==2.8.12
 
+import contextlib
 import warnings
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
-from common import case, write
-from fastai.basics import SGD, DataLoader, DataLoaders, Learner
+from common import case, under_plateaus, write
+from fastai.basics import SGD, DataLoader, DataLoaders, Learner, Metric
 from fastai.callback import schedule as fastai
+from fastai.callback.tracker import ReduceLROnPlateau
 
 warnings.simplefilter("ignore")
 
@@ -194,8 +197,64 @@ def fine_tunes() -> list[dict[str, Any]]:
     ]
 
 
+class Scripted(Metric):  # type: ignore[misc]
+    """A metric whose value in each epoch is written down beforehand."""
+
+    name = "loss_as_scripted"
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = iter(values)
+
+    def reset(self) -> None:
+        """Start an epoch."""
+
+    def accumulate(self, learn: Learner) -> None:
+        """Take a batch."""
+
+    @property
+    def value(self) -> float:
+        """The value of the epoch."""
+        return next(self.values)
+
+
+def under_a_plateau(spec: dict[str, Any], metrics: list[float]) -> list[float]:
+    """Train an epoch for each metric and give the rates that they were made with."""
+    rows = [(torch.zeros(1), torch.zeros(1))]
+    loaders = DataLoaders(DataLoader(rows, bs=1), DataLoader(rows, bs=1))
+    model = Learner(
+        loaders,
+        torch.nn.Linear(1, 1),
+        loss_func=torch.nn.functional.mse_loss,
+        opt_func=SGD,
+        metrics=[Scripted(metrics)],
+    )
+    given = {**spec, "comp": getattr(np, spec["comp"])} if "comp" in spec else spec
+    plateau = ReduceLROnPlateau(monitor=Scripted.name, **given)
+    values: list[float] = []
+
+    class Watch(fastai.Callback):  # type: ignore[misc, name-defined]
+        """Keeps what each epoch was trained with."""
+
+        def before_epoch(self) -> None:
+            values.append(float(self.opt.hypers[-1]["lr"]))
+
+    with model.no_bar(), model.no_logging(), contextlib.redirect_stdout(None):
+        model.fit(len(metrics), lr=0.1, cbs=[plateau, Watch()])
+    return values
+
+
+PLATEAUS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "patience": {"patience": 3, "factor": 2.0, "min_lr": 0.003},
+    "no patience": {"patience": 0, "factor": 1.5},
+    "threshold": {"patience": 2, "factor": 3.0, "min_delta": 0.25},
+    "higher is better": {"comp": "greater", "patience": 3, "factor": 10.0, "min_delta": 1 / 64},
+}
+
+
 def main() -> None:
     """Write the values."""
+    plateaus = under_plateaus("fastai.ReduceLROnPlateau", PLATEAUS, under_a_plateau)
     cases = []
     for note, law in LAWS:
         spec = {name: value for name, value in law.items() if name != "kind"}
@@ -217,7 +276,7 @@ def main() -> None:
             cases.append(
                 case(name, spec, momenta, channel="momentum", base_lr=0.9, note=note, pace=pace)
             )
-    write("fastai", version("fastai"), "float32", [*cases, *fine_tunes()])
+    write("fastai", version("fastai"), "float32", [*cases, *fine_tunes()], plateaus)
 
 
 main()

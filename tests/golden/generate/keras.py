@@ -1,4 +1,4 @@
-"""What keras's schedules give an optimizer that is made with them, in float32.
+"""What keras's schedules and its plateau give an optimizer, in float32.
 
 Keras runs on its NumPy backend, which needs the others here to be imported.
 """
@@ -13,7 +13,7 @@ os.environ["KERAS_BACKEND"] = "numpy"
 
 import keras
 import numpy as np
-from common import case, write
+from common import case, under_plateaus, write
 
 
 def run(name: str, spec: dict[str, Any], steps: range) -> list[float]:
@@ -108,13 +108,40 @@ CASES: list[tuple[str, str, dict[str, Any], range]] = [
 """Schedule, what it shows, parameters, and which steps."""
 
 
+def under_a_plateau(spec: dict[str, Any], metrics: list[float]) -> list[float]:
+    """Train an epoch for each metric and give the rates that they were made with."""
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
+    callback = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", **spec)
+    callback.set_model(model)
+    callback.on_train_begin()
+    values = []
+    for epoch, metric in enumerate(metrics):
+        values.append(float(model.optimizer.learning_rate))
+        callback.on_epoch_end(epoch, {"val_loss": metric})
+    return values
+
+
+PLATEAUS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "patience": {"patience": 3, "factor": 0.5},
+    "no patience": {"patience": 0, "factor": 0.7, "min_lr": 0.002},
+    "cooldown": {"patience": 2, "cooldown": 3, "factor": 0.5},
+    "cooldown of one": {"patience": 2, "cooldown": 1, "factor": 0.5, "min_delta": 0.0},
+    "higher is better": {"patience": 3, "mode": "max", "factor": 0.5, "cooldown": 2},
+    "threshold and floor": {"patience": 2, "min_delta": -0.25, "min_lr": 0.02, "factor": 0.3},
+    "a step of the stairs": {"patience": 4, "min_delta": 1 / 64, "factor": 0.9, "cooldown": 2},
+}
+
+
 def main() -> None:
     """Write the values."""
+    plateaus = under_plateaus("keras.ReduceLROnPlateau", PLATEAUS, under_a_plateau)
     cases = [
         case(f"keras.{name}", spec, run(name, spec, steps), start=steps.start, note=note)
         for name, note, spec, steps in CASES
     ]
-    write("keras", version("keras"), "float32", cases)
+    write("keras", version("keras"), "float32", cases, plateaus)
 
 
 main()

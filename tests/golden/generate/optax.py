@@ -1,4 +1,7 @@
-"""What optax's schedules give an optimizer that they are injected into, in float32."""
+"""What optax's schedules give an optimizer that they are injected into, in float32.
+
+And what its plateau makes of updates with a rate of 0.1.
+"""
 
 # requires: optax==0.2.8 jax==0.10.2 numpy==2.4.6
 
@@ -7,7 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import optax
-from common import case, write
+from common import case, under_plateaus, write
 
 
 def build(name: str, spec: dict[str, Any]) -> Any:
@@ -266,13 +269,37 @@ CASES: list[tuple[str, str, dict[str, Any], range]] = [
 """Function, what it shows, parameters, and which steps."""
 
 
+def under_a_plateau(spec: dict[str, Any], metrics: list[float]) -> list[float]:
+    """Update once for each metric and give the rate before each: optax's acts at once."""
+    rule = optax.contrib.reduce_on_plateau(**spec)
+    state = rule.init(jnp.zeros(1))
+    values = []
+    for metric in metrics:
+        values.append(0.1 * float(state.scale))
+        _, state = rule.update(jnp.ones(1), state, value=metric)
+    return values
+
+
+PLATEAUS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "patience": {"patience": 3, "factor": 0.5},
+    "patience of one": {"patience": 1, "factor": 0.7, "min_scale": 0.02},
+    "cooldown": {"patience": 2, "cooldown": 3, "factor": 0.5},
+    "cooldown of one": {"patience": 2, "cooldown": 1, "factor": 0.5},
+    "absolute": {"patience": 2, "rtol": 0.0, "atol": 0.25, "factor": 0.3, "min_scale": 0.1},
+    "both": {"patience": 3, "rtol": 0.03, "atol": 1 / 64, "factor": 0.5, "cooldown": 1},
+    "averages": {"patience": 2, "accumulation_size": 4, "factor": 0.5},
+}
+
+
 def main() -> None:
     """Write the values."""
+    plateaus = under_plateaus("optax.reduce_on_plateau", PLATEAUS, under_a_plateau)
     cases = [
         case(f"optax.{name}", spec, run(name, spec, steps), start=steps.start, note=note)
         for name, note, spec, steps in CASES
     ]
-    write("optax", version("optax"), "float32", cases)
+    write("optax", version("optax"), "float32", cases, plateaus)
 
 
 main()

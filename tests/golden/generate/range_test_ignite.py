@@ -13,7 +13,7 @@ def suggested(curve: Curve) -> float | None:
     lr, losses = curve
     finder = FastaiLRFinder()
     finite = [loss for loss in losses if loss == loss]  # noqa: PLR0124 - NaN is not itself
-    finder._history = {"lr": lr[: len(finite)], "loss": finite}  # noqa: SLF001
+    finder._history = {"lr": lr[: len(finite)], "loss": finite}
     try:
         return float(finder.lr_suggestion())
     except RuntimeError:

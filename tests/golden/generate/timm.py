@@ -1,4 +1,4 @@
-"""What timm's schedulers give, stepped by update (`t_in_epochs=False`).
+"""What timm's schedulers give, stepped by update (`t_in_epochs=False`), and its plateau by epoch.
 
 timm comes without what its models need, and only its schedulers are imported.
 """
@@ -9,10 +9,11 @@ timm comes without what its models need, and only its schedulers are imported.
 import importlib.util
 import sys
 import types
+import warnings
 from importlib.metadata import version
 from typing import Any
 
-from common import case, drive, torch_optimizer, write
+from common import case, drive, torch_optimizer, under_plateaus, write
 
 found = importlib.util.find_spec("timm")
 assert found is not None
@@ -264,15 +265,40 @@ CASES: list[tuple[str, str | None, dict[str, Any], range]] = [
 """Scheduler, what it shows, parameters, and which steps."""
 
 
+def under_a_plateau(spec: dict[str, Any], metrics: list[float]) -> list[float]:
+    """Train an epoch for each metric and give the rates that they were made with."""
+    optimizer = torch_optimizer(0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is deprecated, and says so
+        law = scheduler.PlateauLRScheduler(optimizer, **spec)
+    return drive(optimizer, lambda epoch: law.step(epoch + 1, metrics[epoch]), len(metrics))
+
+
+PLATEAUS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "lower is better": {"mode": "min", "patience_t": 3, "decay_rate": 0.5},
+    "cooldown and floor": {
+        "mode": "min",
+        "patience_t": 1,
+        "cooldown_t": 2,
+        "decay_rate": 0.5,
+        "lr_min": 0.003,
+        "threshold": 0.05,
+    },
+    "higher is better": {"patience_t": 2, "cooldown_t": 1, "decay_rate": 0.7},
+}
+
+
 def main() -> None:
     """Write the values."""
+    plateaus = under_plateaus("timm.PlateauLRScheduler", PLATEAUS, under_a_plateau)
     cases = []
     for index, (name, note, spec, steps) in enumerate(CASES):
         lr = 0.1 if index % 2 else 0.37
         values = run(name, spec, steps.stop, lr)[steps.start :]
         made = case(f"timm.{name}", spec, values, base_lr=lr, start=steps.start, note=note)
         cases.append(made)
-    write("timm", version("timm"), "float64", cases)
+    write("timm", version("timm"), "float64", cases, plateaus)
 
 
 main()

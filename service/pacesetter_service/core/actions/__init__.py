@@ -1,6 +1,24 @@
 """Actions: what an operator orders of a running session."""
 
-from pacesetter_service.core.actions import clock, level, limit, plan
 from pacesetter_service.core.actions.base import Action, AnyAction, Order, Plan
+from pacesetter_service.core.actions.clock import Hold, Release, Retime
+from pacesetter_service.core.actions.level import Cooldown, Rewarm, Scale, Set
+from pacesetter_service.core.actions.limit import Limit
+from pacesetter_service.core.actions.plan import Replace, Revert
 
-__all__ = ["Action", "AnyAction", "Order", "Plan", "clock", "level", "limit", "plan"]
+__all__ = [
+    "Action",
+    "AnyAction",
+    "Cooldown",
+    "Hold",
+    "Limit",
+    "Order",
+    "Plan",
+    "Release",
+    "Replace",
+    "Retime",
+    "Revert",
+    "Rewarm",
+    "Scale",
+    "Set",
+]

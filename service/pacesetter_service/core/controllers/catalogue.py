@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from pacesetter_service.core.controllers.base import Controller
+from pacesetter_service.core.controllers.base import Controller, NamedController
 from pacesetter_service.core.errors import UnknownKindError
 
 
@@ -24,6 +24,7 @@ def describe(kind: str) -> dict[str, Any]:
     example = {"kind": kind, **member.example}
     return {
         "kind": kind,
+        "family": "preset" if issubclass(member, NamedController) else "rule",
         "description": inspect.cleandoc(member.__doc__ or ""),
         "formula": member.formula,
         "source": member.source,

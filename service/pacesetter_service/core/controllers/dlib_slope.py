@@ -46,12 +46,11 @@ class DlibSlope(Controller):
     the losses did not fall, and compares the count with `threshold`. But it keeps no more losses
     than that, so the one count that reaches it is that of the full window.
 
-    **What differs from dlib.** Its recursive least squares start from a guess of 0 that weighs as
-    much as a squared error of `1e-6 * loss^2`: of losses that are some hundred thousand times as
-    large as their noise it sees no fall any more. Here the fit is exact. NaN and infinities are
-    left out; in dlib's window a NaN prevents every cut until it has passed through. To reload saved
-    weights and to stop at a smallest rate are not in this rule: see `spike_guard`, and `min_lr` for
-    a floor.
+    **What differs from dlib.** Its recursive least squares start from a guess, which hides the fall
+    of losses that are many million times as large as their noise; here the fit is exact. NaN and
+    infinities are left out; in dlib's window a NaN prevents every cut until it has passed through.
+    To reload saved weights and to stop at a smallest rate are not in this rule: see `spike_guard`,
+    and `min_lr` for a floor.
 
     **Traps.** Nothing happens in the first `threshold` measurements. A metric that does not change
     at all is cut. The state is 16 bytes for each measurement of the window, written with each of

@@ -58,19 +58,19 @@ class SpikeGuard(Controller):
 
     **What happens.** The level is multiplied by `factor`, the rate rises to it in a straight line
     over `rewarm` steps from `rewarm_from` of it, and the trainer is told `roll_back`: load weights
-    from before the last good step, which the message names, and go on with new data and the next
-    step. For the following `cooldown` measurements nothing counts, so that one spike is one.
-    `max_trips` spikes (within `within` steps, or in all) are answered; from the next one on the
-    trainer is told `diverged` and nothing else, and with `then="stop"` the session ends. With
-    `max_trips` 0 the guard only tells.
+    from before the update of the last good step, which the message names, and go on with new data
+    and the next step; steps are not counted back. For the following `cooldown` measurements nothing
+    counts, so that one spike is one. `max_trips` spikes (within `within` steps, or in all) are
+    answered; from the next one on the trainer is told `diverged` and nothing else, and with
+    `then="stop"` the session ends. With `max_trips` 0 the guard only tells.
 
     **Recovery.** With `recover_after`, each so many good measurements in a row the level goes up by
     `recover_factor`, until the cuts of this guard are undone and never above the level before them.
     What others have done to the level meanwhile stays.
 
     **Defaults.** NaN and infinities always; 6 standard deviations over 128 values, as OLMo, once
-    there are `min_window` of them (half a window). `ratio` 2 is llm-foundry's and Lightning's; it
-    suits losses that are far from zero.
+    there are `min_window` of them (half a window). `ratio` 2 is llm-foundry's and 3 Lightning's
+    (whose `rtol` 2 is what lies above the mean); it suits losses that are far from zero.
 
     **Traps.** A spike never enters the window, nor does NaN, so neither makes the next one look
     normal. The price: where a loss goes to a new level for good (other data), all of it is a spike,
@@ -202,7 +202,7 @@ class SpikeGuard(Controller):
             counted["cut"] = max(state.cut * self.factor, sys.float_info.min)
             counted["before"] = state.before or dict(seen.levels)
         after = state.model_copy(update=counted)
-        return Observation(after, self._answer(f"{why}; spike {len(recent) + 1}", seen))
+        return Observation(after, self._answer(f"{why}; spike {len(recent) + 1}", state.good, seen))
 
     def _recent(self, trips: tuple[int, ...], step: int) -> tuple[int, ...]:
         if self.within is None:
@@ -210,10 +210,13 @@ class SpikeGuard(Controller):
         within = whole(self.within)
         return tuple(trip for trip in trips if step - trip < within)
 
-    def _answer(self, why: str, seen: Seen) -> Verdict:
+    def _answer(self, why: str, good: int | None, seen: Seen) -> Verdict:
+        way_back = (
+            "the first weights" if good is None else f"weights from before step {good}'s update"
+        )
         return Verdict(
             f"{why} of the {self.max_trips} that are answered{self._span()}: level times"
-            f" {self.factor!r}; go back to weights from before it",
+            f" {self.factor!r}; go back to {way_back}",
             levels=lowered(seen.levels, self.factor, floor=0.0),
             rewarm=None if self.rewarm is None else (whole(self.rewarm), self.rewarm_from),
             advice="roll_back",

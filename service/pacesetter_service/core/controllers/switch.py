@@ -1,8 +1,9 @@
 """Switch: go over to another schedule when a metric says so."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.controllers.base import (
     Controller,
@@ -56,8 +57,9 @@ class Switch(Controller):
     - `value="level"` (the default): what controllers have cut stays cut.
     - `value="base"`: the group's base as the session was created with; cuts are forgotten.
     - `value="continue"`: without a jump. Of a schedule that starts at its base, such as `cosine`,
-      the first value is the last one before it, to the bit; of one with a warmup it is where the
-      warmup leads to. After a rate of 0 it stays 0.
+      the first value is the last one before it, to the bit (with a `min_lr`, to the rounding of
+      its formula); of one with a warmup it is where the warmup leads to. After a rate of 0 it
+      stays 0.
 
     All groups go over together, and all channels: a session that drives momentum needs `channels`
     in each stage. A schedule in absolute numbers, such as `one_cycle`, has those numbers at the
@@ -65,8 +67,9 @@ class Switch(Controller):
 
     **Traps.** Lengths in `fraction` are of the session's `total_steps`, not of what is left of it.
     The decision holds from the first step that is not handed out yet, so with a large
-    `max_lookahead` it comes late. For a stage that begins at a step and at no other there is
-    `sequence`.
+    `max_lookahead` it comes late, and the next predicate is shown measurements of steps between the
+    two. For a stage that begins at a step and at no other there is `sequence`. `spike` is shown no
+    NaN if the metric's policy for them is `ignore` or `guard`.
     """
 
     State: ClassVar[type[ControllerState]] = SwitchState
@@ -83,7 +86,13 @@ class Switch(Controller):
     }
 
     kind: Literal["switch"] = "switch"
-    stages: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=64)]
+    stages: Annotated[tuple[Stage, ...], Field(max_length=64)]
+
+    @model_validator(mode="after")
+    def _some_stage(self) -> Self:
+        if not self.stages:
+            raise PydanticCustomError("no_stage", "Name a stage to go over to in `stages`")
+        return self
 
     @property
     def transitions(self) -> tuple[Transition, ...]:  # noqa: D102

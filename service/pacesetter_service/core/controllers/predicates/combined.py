@@ -1,8 +1,9 @@
 """Predicates made of predicates."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.controllers.predicates.base import (
     AnyPredicate,
@@ -23,7 +24,13 @@ class Parts(PredicateState):
 class _Combined(Predicate):
     """Shows every measurement to every part."""
 
-    of: Annotated[tuple[AnyPredicate, ...], Field(min_length=1, max_length=16)]
+    of: Annotated[tuple[AnyPredicate, ...], Field(max_length=16)]
+
+    @model_validator(mode="after")
+    def _some_part(self) -> Self:
+        if not self.of:
+            raise PydanticCustomError("no_predicate", "Name a predicate in `of`")
+        return self
 
     def init(self) -> Parts:
         return Parts(states=tuple(part.init() for part in self.of))

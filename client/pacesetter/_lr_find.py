@@ -1,0 +1,210 @@
+"""`lr_find`: a learning rate range test of a model that leaves no trace in it.
+
+The model is trained in place, so everything that training touches is kept aside and put back, to
+the bit, whatever happens: see `_untouched.py`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pacesetter._client import Client
+from pacesetter._errors import ConflictError, PacesetterError, TransportError
+from pacesetter._groups import is_tensor
+from pacesetter._range_test import RangeTest
+from pacesetter._session import Session
+from pacesetter._untouched import untouched
+
+Loss = Callable[[Any, Any], Tensor]
+
+_NOTHING = object()
+
+
+def lr_find(
+    model: nn.Module,
+    optimizer: Optimizer,
+    loss_fn: Loss,
+    loader: Iterable[Any],
+    *,
+    client: Client | str | None = None,
+    name: str | None = None,
+    start_lr: float = 1e-7,
+    end_lr: float = 10.0,
+    steps: int = 100,
+    mode: Literal["exponential", "linear"] = "exponential",
+    diverge: float | None = 4.0,
+    metric: str = "loss",
+) -> RangeTest:
+    """Train for some steps at rising learning rates, see where the loss falls, and undo it all.
+
+    ```python
+    found = lr_find(model, optimizer, loss_fn, loader)
+    found.save("lr.svg")
+    session = client.session("run", base_lr=found.proposal.lr, schedule={"kind": "one_cycle", ...})
+    ```
+
+    The sweep is a session like any other, with the schedule and the controller `range_test`: the
+    server hands out the rates and ends it when the loss has blown up. It is archived afterwards,
+    which leaves it readable: `Client.range_test(found.session)`.
+
+    Put back to the bit, also when something raises: parameters, buffers and gradients of the model
+    and of a `loss_fn` that is a module; the modes (train or eval) of their modules; the optimizer's
+    state and param groups; the global random generators of Python, NumPy and torch (CPU, CUDA,
+    MPS), and those of a `DataLoader`. Not put back is what your own code keeps elsewhere.
+
+    All param groups sweep the same rates. The model is put into train mode. For one process only.
+
+    Args:
+        model: what to train, on the device where its parameters are.
+        optimizer: trains it; `optimizer.step()` is called without a closure.
+        loss_fn: `loss_fn(model(x), y)` gives a tensor of one element to call `backward` on.
+        loader: gives batches `(x, y)`, tensors or nested lists, tuples and dicts of tensors; begun
+            again when it is exhausted.
+        client: a `Client`, a server's address, or nothing for `Client()`.
+        name: of the session; by default one that nobody else has.
+        start_lr: the first learning rate.
+        end_lr: the last one.
+        steps: how many batches, at least 2; 100 or more give a readable curve.
+        mode: `exponential`, or `linear` as in DeepSpeed and in Smith's paper.
+        diverge: the sweep ends when the smoothed loss exceeds so many times its lowest value; None
+            goes on to the end unless the loss is not finite.
+        metric: the name that the loss has on the server.
+
+    Raises:
+        TypeError: `loader` is an iterator, which could not be begun again, or its batches are no
+            pairs.
+        ValueError: `loader` is empty, or the session `name` has swept already.
+        InvalidRequestError: the server refuses the sweep, for instance `start_lr` above `end_lr`.
+        ConflictError: `name` is taken.
+        ServerUnavailableError: the server stays away.
+    """
+    batches = _batches(loader)
+    schedule = {
+        "kind": "range_test",
+        "start_lr": start_lr,
+        "end_lr": end_lr,
+        "steps": steps,
+        "mode": mode,
+    }
+    controller = {"kind": "range_test", "metric": metric, "steps": steps, "diverge": diverge}
+    with ExitStack() as stack:
+        if not isinstance(client, Client):
+            client = stack.enter_context(Client(client))
+        session = client.create_session(
+            name or f"lr-find-{uuid.uuid4().hex}",
+            base_lr=start_lr,
+            schedule=schedule,
+            controllers=[controller],
+        )
+        if session.horizon > 0:
+            raise ValueError(f"session {session.name} has swept already: give another name")
+        with _archived(client, session), session, untouched(model, loss_fn, optimizer, loader):
+            _Sweep(model, optimizer, loss_fn, metric).run(session, batches)
+        return client.range_test(session.name, metric=metric)
+
+
+@contextmanager
+def _archived(client: Client, session: Session) -> Iterator[None]:
+    """Archive a session when all is done or has failed; a failure is told, whatever else fails."""
+    try:
+        yield
+    except TransportError:
+        raise  # there is no server to tell
+    except BaseException:
+        with suppress(PacesetterError):
+            client.archive(session.name)
+        raise
+    client.archive(session.name)
+
+
+class _Sweep:
+    """Trains one step after the other at the learning rates of a session."""
+
+    def __init__(self, model: nn.Module, optimizer: Optimizer, loss_fn: Loss, metric: str) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._loss_fn = loss_fn
+        self._metric = metric
+        self._device = _device_of(model)
+
+    def run(self, session: Session, batches: Iterator[Any]) -> None:
+        """Train until the server says that it is enough."""
+        self._model.train()
+        for step, batch in enumerate(batches):
+            try:
+                lr = session.lr(step)
+            except ConflictError as error:
+                if error.code == "session_finished":
+                    return
+                raise
+            session.report(step, **{self._metric: self._train(batch, lr)})
+
+    def _train(self, batch: Any, lr: float) -> float:  # noqa: ANN401 - whatever a loader gives
+        inputs, targets = _pair(batch, self._device)
+        for group in self._optimizer.param_groups:
+            if is_tensor(group["lr"]):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
+        self._optimizer.zero_grad()
+        with torch.enable_grad():
+            loss = self._loss_fn(self._model(inputs), targets)
+            loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return loss.item()
+
+
+def _batches(loader: Iterable[Any]) -> Iterator[Any]:
+    """Give batches for ever.
+
+    Raises:
+        TypeError: the loader is an iterator.
+        ValueError: it gives nothing.
+    """
+    if isinstance(loader, Iterator):
+        raise TypeError(
+            f"the loader is a {type(loader).__name__}, which can be gone through once: pass a "
+            "DataLoader, or a list of batches"
+        )
+    return _for_ever(loader)
+
+
+def _for_ever(loader: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        batches = iter(loader)
+        first = next(batches, _NOTHING)
+        if first is _NOTHING:
+            raise ValueError("the loader is empty: give it at least one batch")
+        yield from chain([first], batches)
+
+
+def _pair(batch: Any, device: torch.device) -> tuple[Any, Any]:  # noqa: ANN401
+    if not isinstance(batch, list | tuple) or len(batch) != 2:
+        raise TypeError(
+            f"a batch is a {type(batch).__name__} and not a pair (x, y): wrap the loader so that it"
+            " gives what model(x) and loss_fn(..., y) take"
+        )
+    return _moved(batch[0], device), _moved(batch[1], device)
+
+
+def _moved(value: Any, device: torch.device) -> Any:  # noqa: ANN401 - nested in any way
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _moved(each, device) for key, each in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_moved(each, device) for each in value)
+    return value
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    tensor = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device

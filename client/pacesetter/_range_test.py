@@ -1,0 +1,126 @@
+"""The outcome of a learning rate range test, as the server evaluated it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pacesetter._errors import InvalidAnswerError
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What one rule says.
+
+    Attributes:
+        lr: the learning rate, None when the rule cannot tell.
+        step: where on the sweep it was read.
+        reason: what was seen there, or why the rule cannot tell.
+    """
+
+    lr: float | None
+    step: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The one rate to start from.
+
+    Attributes:
+        lr: for the peak of a schedule; None when the curve does not tell one.
+        agreeing: the rules that it is the median of.
+        reason: how it came about, or why there is none.
+    """
+
+    lr: float | None
+    agreeing: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """Loss over learning rate, and what known rules read off it.
+
+    Attributes:
+        session: the session that swept the rates; it can be read for ever.
+        metric: what was measured.
+        ended: why the sweep ended, None while it runs.
+        steps: of each measurement.
+        lr: the learning rate of each.
+        loss: what was measured, NaN and infinities included.
+        smoothed: the losses as the rules read them.
+        suggestions: by rule: `steepest`, `valley`, `slide`, `minimum`, `fastai`,
+            `torch_lr_finder`, `ignite` and `lightning`.
+        proposal: the median of those that agree.
+        picture: the curve with all of them, as SVG.
+    """
+
+    session: str
+    metric: str
+    ended: str | None
+    steps: tuple[int, ...]
+    lr: tuple[float, ...]
+    loss: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    suggestions: Mapping[str, Suggestion]
+    proposal: Proposal
+    picture: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, answer: Mapping[str, Any], picture: bytes) -> RangeTest:
+        """Read the server's JSON, and keep its picture.
+
+        Raises:
+            InvalidAnswerError: a field is missing or of the wrong type.
+        """
+        try:
+            curve, proposal = answer["curve"], answer["proposal"]
+            return cls(
+                session=str(answer["session"]),
+                metric=str(answer["metric"]),
+                ended=answer["ended"],
+                steps=tuple(int(step) for step in curve["step"]),
+                lr=_floats(curve["lr"]),
+                loss=_floats(curve["loss"]),
+                smoothed=_floats(curve["smoothed"]),
+                suggestions={
+                    str(name): Suggestion(_rate(each["lr"]), each["step"], str(each["reason"]))
+                    for name, each in answer["suggestions"].items()
+                },
+                proposal=Proposal(
+                    _rate(proposal["lr"]), tuple(proposal["agreeing"]), str(proposal["reason"])
+                ),
+                picture=picture.decode(),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidAnswerError(
+                f"the server described no range test ({type(error).__name__}: {error}): check that "
+                "client and server are of versions that fit"
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture to a file.
+
+        Raises:
+            ValueError: the name does not end in `.svg`, which is what the picture is.
+        """
+        target = Path(path)
+        if target.suffix.lower() != ".svg":
+            raise ValueError(f"{target.name!r}: the picture is SVG, so name it something.svg")
+        target.write_text(self.picture)
+
+
+def _floats(values: list[Any]) -> tuple[float, ...]:
+    """Numbers, and the words `nan`, `inf` and `-inf`."""
+    return tuple(float(value) for value in values)
+
+
+def _rate(value: object) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{value!r} is no learning rate")
+    return float(value)

@@ -1,0 +1,319 @@
+"""Ranks that race over HTTP: decisions bound to steps, calls that are held, boundaries passed."""
+
+import asyncio
+import json
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from core.closed_loop import Loop, session
+from pacesetter_service.api import waiting
+from pacesetter_service.api.waiting import LONGEST_GAP, Waiters
+from serving import PATIENCE, RunningService, open_http
+
+RANKS = 8
+STEPS = 24
+EVERY = 4
+PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 1, "factor": 0.5}
+FOREVER = {"decide_every": EVERY, "timeout": 3600}
+
+Create = Callable[..., str]
+
+
+@pytest.fixture(name="http")
+def _http(server_url: str) -> Iterator[httpx.Client]:
+    """Give a plain HTTP client of the shared service."""
+    with open_http(server_url) as client:
+        yield client
+
+
+@pytest.fixture(name="create")
+def _create(http: httpx.Client, unique_name: str) -> Create:
+    """Give a function that creates the test's session and answers its path."""
+
+    def create(**spec: Any) -> str:
+        body = {"name": unique_name, "base_lr": 0.1, "controllers": [PLATEAU], **spec}
+        answer = http.post("/v1/sessions", json=body)
+        assert answer.status_code == 201, answer.text
+        return f"/v1/sessions/{unique_name}"
+
+    return create
+
+
+def loss(rank: int, step: int) -> float:
+    """Give what a rank measures at a step."""
+    return random.Random(rank * 1000 + step).random()
+
+
+def report(step: int, rank: int = 0, value: float | str | None = None) -> dict[str, Any]:
+    """Give a body that reports one loss."""
+    value = loss(rank, step) if value is None else value
+    return {"rank": rank, "reports": [{"step": step, "metrics": {"loss": value}}]}
+
+
+def ask(http: httpx.Client, path: str, body: dict[str, Any]) -> httpx.Response:
+    """Call sync; while the answer is to come again, come again."""
+    deadline = time.monotonic() + PATIENCE
+    while (answer := http.post(f"{path}/sync", json=body)).status_code == 503:
+        assert answer.json()["code"] == "awaiting_measurement"
+        assert time.monotonic() < deadline, "the step never came"
+    return answer
+
+
+class Rank:
+    """A trainer of one rank, in a thread: reports a step with the wish for the next one."""
+
+    def __init__(self, url: str, path: str, rank: int) -> None:
+        self.rates: list[float] = []
+        self._url, self._path, self._rank = url, path, rank
+
+    def train(self, *, dies_at: int = STEPS, slow: bool = False) -> list[float]:
+        """Train; gives the learning rate of each step."""
+        dice = random.Random(self._rank)
+        with open_http(self._url) as http:
+            body: dict[str, Any] = {"rank": self._rank}
+            for step in range(min(dies_at, STEPS)):
+                if slow or dice.random() < 0.1:
+                    time.sleep(dice.uniform(0, 0.05))
+                answer = ask(http, self._path, {**body, "step": step})
+                assert answer.status_code == 200, answer.text
+                self.rates.append(answer.json()["lr"])
+                body = report(step, self._rank)
+        return self.rates
+
+
+def race(url: str, path: str, **of_some: dict[str, Any]) -> list[list[float]]:
+    """Have all ranks train at once; `of_some` says how a rank differs from the others."""
+    with ThreadPoolExecutor(RANKS) as pool:
+        futures = [
+            pool.submit(Rank(url, path, rank).train, **of_some.get(f"rank_{rank}", {}))
+            for rank in range(RANKS)
+        ]
+        return [future.result(PATIENCE) for future in futures]
+
+
+def rates_of_one_after_the_other(ranks: int = RANKS) -> list[float]:
+    """Give the learning rates that ranks get who report in turn, without a network."""
+    loop = Loop(session(PLATEAU, ranks=ranks, reaction={"decide_every": EVERY}, base_lr=0.1))
+    for step in range(STEPS):
+        loop.seal(step).report(step, {rank: loss(rank, step) for rank in range(ranks)})
+    return [loop.sealed[step] for step in range(STEPS)]
+
+
+def events(http: httpx.Client, path: str, kind: str) -> list[dict[str, Any]]:
+    """Give the events of a kind."""
+    answer = http.get(f"{path}/events", params={"kind": kind, "limit": 1000})
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["events"]
+    return found
+
+
+@pytest.mark.parametrize("slow", [{}, {"rank_5": {"slow": True}}], ids=["even", "one slow"])
+def test_racing_ranks_train_with_the_same_rates(
+    http: httpx.Client, server_url: str, create: Create, slow: dict[str, Any]
+) -> None:
+    """However eight ranks interleave, each step has the value that it has without a race."""
+    path = create(ranks=RANKS, reaction=FOREVER)
+    expected = rates_of_one_after_the_other()
+    assert len(set(expected)) > 2
+    assert race(server_url, path, **slow) == [expected] * RANKS
+    assert {event["at"] % EVERY for event in events(http, path, "decided")} == {0}
+    assert events(http, path, "boundary_passed") == []
+    assert events(http, path, "missed") == []
+
+
+def test_a_dead_rank_holds_nobody_up_for_ever(
+    http: httpx.Client, server_url: str, create: Create
+) -> None:
+    """After the timeout its boundaries are passed, in the log too, and the values go on."""
+    path = create(ranks=RANKS, reaction={"decide_every": EVERY, "timeout": 0.3})
+    rates = race(server_url, path, rank_3={"dies_at": 11})
+    whole = [rates[rank] for rank in range(RANKS) if rank != 3]
+    assert whole == [whole[0]] * (RANKS - 1)
+    assert rates[3] == whole[0][:11]
+    assert len(set(whole[0][12:])) == 1, "nothing is decided without a quorum"
+    passed = [event["at"] for event in events(http, path, "boundary_passed")]
+    # A machine that stalls may pass earlier ones too: 0.3 s is not long.
+    assert set(passed) >= {12, 16, 20}
+    missed = {event["step"]: event["ranks"] for event in events(http, path, "missed")}
+    assert all(missed[step] == RANKS - 1 for step in (11, 15, 19))
+
+
+def test_a_quorum_decides_without_the_dead(
+    http: httpx.Client, server_url: str, create: Create
+) -> None:
+    """With seven of eight the controllers go on, and the log says which boundaries waited."""
+    quorum = {"loss": {"quorum": RANKS - 1}}
+    path = create(ranks=RANKS, metrics=quorum, reaction={"decide_every": EVERY, "timeout": 2.0})
+    rates = race(server_url, path, rank_7={"dies_at": 0})
+    assert rates[:7] == [rates_of_one_after_the_other(RANKS - 1)] * 7
+    passed = [event["at"] for event in events(http, path, "boundary_passed")]
+    assert passed == list(range(EVERY, STEPS, EVERY))
+    assert events(http, path, "missed") == []
+
+
+def test_a_held_call_returns_with_the_decision(
+    http: httpx.Client, server_url: str, create: Create
+) -> None:
+    """Who asks too early gets, once the last rank has reported, the value that follows from it."""
+    path = create(ranks=2, reaction=FOREVER, controllers=[{**PLATEAU, "patience": 0}], base_lr=0.1)
+    for step in range(EVERY):
+        assert ask(http, path, {"step": step}).status_code == 200
+        http.post(f"{path}/sync", json=report(step, rank=0, value=1.0))
+    answers: list[httpx.Response] = []
+
+    def wait() -> None:
+        with open_http(server_url) as own:
+            answers.append(ask(own, path, {"step": EVERY}))
+
+    waiting_rank = threading.Thread(target=wait)
+    waiting_rank.start()
+    for step in range(EVERY):
+        assert answers == []
+        http.post(f"{path}/sync", json=report(step, rank=1, value=1.0))
+    waiting_rank.join(PATIENCE)
+    assert answers[0].json()["lr"] == 0.1 * 0.5**3
+
+
+def test_a_call_is_held_for_some_seconds_and_then_to_come_again(
+    http: httpx.Client, create: Create
+) -> None:
+    """The answer is a 503 that says when to ask again, what is missing and what to do."""
+    path = create(ranks=2, reaction=FOREVER)
+    assert http.post(f"{path}/sync", json={"want": {"start": 0, "count": 9}}).json()["horizon"] == 4
+    answer = http.post(f"{path}/sync", json={**report(3, rank=1), "step": 4})
+    assert (answer.status_code, answer.json()["code"]) == (503, "awaiting_measurement")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "for step 3 of loss from 2 ranks" in answer.json()["detail"]
+    # What was reported with the call is kept; a wish that begins below the boundary waits for none.
+    below = http.post(f"{path}/sync", json={"want": {"start": 2, "count": 9}}).json()
+    assert len(below["series"]["lr"]) == 2
+    assert http.post(f"{path}/sync", json={**report(3, rank=0), "step": 4}).status_code == 200
+
+
+def test_a_jump_waits_once(http: httpx.Client, create: Create) -> None:
+    """Of the boundaries that lie between only the first is waited for."""
+    path = create(ranks=2, reaction={"decide_every": EVERY, "timeout": 2.0})
+    answer = ask(http, path, {"step": 6 * EVERY + 1})
+    assert answer.json()["lr"] == 0.1
+    passed = [event["at"] for event in events(http, path, "boundary_passed")]
+    assert passed == [EVERY * number for number in range(1, 7)]
+
+
+def test_what_ends_a_session_at_a_passed_boundary_is_kept(
+    http: httpx.Client, create: Create
+) -> None:
+    """The refusal that the caller gets does not undo the decision that led to it."""
+    path = create(
+        ranks=2,
+        controllers=[{"kind": "range_test", "metric": "loss"}],
+        metrics={"loss": {"quorum": 1}},
+        reaction={"decide_every": EVERY, "timeout": 0},
+    )
+    http.post(f"{path}/sync", json={"want": {"start": 0, "count": EVERY}})
+    refused = http.post(f"{path}/sync", json={**report(3, value="nan"), "step": EVERY})
+    assert (refused.status_code, refused.json()["code"]) == (409, "session_finished")
+    assert http.get(path).json()["status"] == "finished"
+    assert [event["at"] for event in events(http, path, "boundary_passed")] == [EVERY]
+
+
+def test_an_archived_session_lets_go_of_who_waits(
+    http: httpx.Client, server_url: str, create: Create
+) -> None:
+    """Whoever is held hears that the session takes no more."""
+    path = create(ranks=2, reaction=FOREVER)
+    http.post(f"{path}/sync", json={"want": {"start": 0, "count": EVERY}})
+    with open_http(server_url) as own, ThreadPoolExecutor(1) as pool:
+        held = pool.submit(ask, own, path, {"step": EVERY})
+        http.delete(path)
+        assert held.result(PATIENCE).json()["code"] == "session_archived"
+
+
+def test_a_server_that_stops_lets_go_of_held_calls(tmp_path: Any) -> None:
+    """The call is answered though stopping takes less time than it would have been held."""
+    with RunningService(tmp_path / "pacesetter.db", shutdown_timeout=1) as service:
+        with open_http(service.url) as http:
+            body = {
+                "name": "run",
+                "base_lr": 0.1,
+                "controllers": [PLATEAU],
+                "reaction": FOREVER,
+            }
+            http.post("/v1/sessions", json=body).raise_for_status()
+            want = {"want": {"start": 0, "count": EVERY}}
+            http.post("/v1/sessions/run/sync", json=want).raise_for_status()
+            host, port = service.url.removeprefix("http://").split(":")
+            with socket.create_connection((host, int(port)), timeout=PATIENCE) as held:
+                content = json.dumps({"step": EVERY})
+                held.sendall(
+                    f"POST /v1/sessions/run/sync HTTP/1.1\r\nhost: {host}\r\n"
+                    "content-type: application/json\r\n"
+                    f"content-length: {len(content)}\r\n\r\n{content}".encode()
+                )
+                for _ in range(10):  # what comes after it is answered: so it was read
+                    http.get("/healthz")
+                assert service.stop() == 0
+                answer = b"".join(iter(lambda: held.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"awaiting_measurement" in answer
+
+
+# -- who waits, without a server -------------------------------------------------------------------
+
+
+def test_time_in_which_nobody_asks_is_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer that comes back an hour later finds the clock where it was left, or nearly."""
+    now = 1000.0
+    monkeypatch.setattr(waiting, "monotonic", lambda: now)
+    waiters = Waiters()
+    assert waiters.waited("run", 10) == 0.0
+    now += 3.0
+    assert waiters.waited("run", 10) == 3.0
+    now += 3600.0
+    assert waiters.waited("run", 10) == 3.0 + LONGEST_GAP
+    assert waiters.waited("run", 20) == 0.0
+
+
+def test_only_the_clock_of_a_step_that_is_there_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A straggler that gets its step does not put back the clock of those who are ahead of it."""
+    now = 0.0
+    monkeypatch.setattr(waiting, "monotonic", lambda: now)
+    waiters = Waiters()
+    waiters.waited("run", 20)
+    now += 2.0
+    waiters.forget("run", 20)
+    assert waiters.waited("run", 20) == 2.0
+    waiters.forget("run", 21)
+    assert waiters.waited("run", 20) == 0.0
+
+
+def test_news_reach_everybody_who_waits() -> None:
+    """All are woken, of the session that changed; on release all of all, now and later."""
+
+    async def crowd() -> list[str]:
+        waiters, woken = Waiters(), list[str]()
+
+        async def wait(name: str) -> None:
+            await waiters.news(name, PATIENCE)
+            woken.append(name)
+
+        tasks = [asyncio.create_task(wait(name)) for name in ("a", "a", "b")]
+        await asyncio.sleep(0)
+        waiters.wake("a")
+        await asyncio.wait(tasks[:2])
+        assert woken == ["a", "a"]
+        waiters.release()
+        await asyncio.wait(tasks)
+        assert waiters.released
+        return woken
+
+    assert asyncio.run(crowd()) == ["a", "a", "b"]
