@@ -87,6 +87,55 @@ def test_a_restart_forgets_no_reason(tmp_path: Path, unique_name: str) -> None:
         assert before == after
 
 
+def test_a_step_of_an_earlier_attempt_is_explained_by_what_held_then(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """Going back to step 4 keeps the reasons of the steps before it, and only those."""
+    address = f"/v1/sessions/{unique_name}/explain"
+
+    def said(step: int) -> dict[str, Any]:
+        explained: dict[str, Any] = http.get(address, params={"step": step}).json()
+        return explained
+
+    session(http, unique_name)
+    train(http, unique_name, [1.0, 1.0, 0.5, 0.5, 0.5, 0.5])
+    before = said(3)
+    assert said(5)["series"]["lr"]["since"] == 5
+    restart = {"step": 4, "key": "job-2"}
+    assert http.post(f"/v1/sessions/{unique_name}/attempts", json=restart).status_code == 201
+    train(http, unique_name, [0.4, 0.3])
+    assert said(3)["series"] == before["series"]
+    assert said(3)["notes"] == ["Step 3 was sealed in attempt 1; attempt 2 began at step 4."]
+    # The cut at step 4 had been decided when that step was handed out, and was restored with it.
+    assert [said(step)["series"]["lr"]["since"] for step in (4, 5)] == [4, 4]
+    assert said(5)["series"]["lr"]["cause"]["attempt"] == 1
+    assert said(5)["series"]["lr"]["value"] == 0.025
+    assert said(5)["notes"] == []
+
+
+def test_a_fork_knows_the_reasons_of_the_past_that_it_shares(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """Steps before the fork are explained as in the session that lived them."""
+    other = f"{unique_name}-fork"
+    session(http, unique_name)
+    train(http, unique_name, [1.0, 1.0, 0.5, 0.4, 0.4])
+    fork = {"name": other, "step": 4}
+    assert http.post(f"/v1/sessions/{unique_name}/fork", json=fork).status_code == 201
+    train(http, unique_name, [0.4, 0.4])
+    train(http, other, [0.3, 0.2])
+    past = http.get(f"/v1/sessions/{other}/explain", params={"step": 3}).json()
+    assert past["series"]["lr"]["since"] == 2
+    assert past["series"]["lr"]["cause"]["seq"] is None
+    assert past["series"]["lr"]["cause"]["metric"] == "loss"
+    assert "before the fork." in past["series"]["lr"]["text"]
+    assert past["notes"] == ["Step 3 was sealed before this session was forked from another one."]
+    own = http.get(f"/v1/sessions/{other}/explain", params={"step": 5}).json()
+    assert (own["series"]["lr"]["since"], own["series"]["lr"]["value"]) == (2, 0.05)
+    events = http.get(f"/v1/sessions/{other}/events").json()["events"]
+    assert [(each["kind"], each["at"]) for each in events] == [("created", 4), ("forked", 4)]
+
+
 @pytest.mark.parametrize("step", [-1, 2**53, "x"])
 def test_a_step_that_is_none_is_refused(
     http: httpx.Client, unique_name: str, step: int | str

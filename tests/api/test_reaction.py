@@ -220,8 +220,12 @@ def test_what_ends_a_session_at_a_passed_boundary_is_kept(
     http.post(f"{path}/sync", json={"want": {"start": 0, "count": EVERY}})
     refused = http.post(f"{path}/sync", json={**report(3, value="nan"), "step": EVERY})
     assert (refused.status_code, refused.json()["code"]) == (409, "session_finished")
-    assert http.get(path).json()["status"] == "finished"
     assert [event["at"] for event in events(http, path, "boundary_passed")] == [EVERY]
+    [last] = events(http, path, "decided")
+    assert (last["at"], last["finish"]) == (EVERY, True)
+    http.post(f"{path}/sync", json=report(3, rank=1, value=0.5)).raise_for_status()
+    again = http.post(f"{path}/sync", json={"step": EVERY})
+    assert (again.status_code, again.json()["code"]) == (409, "session_finished")
 
 
 def test_an_archived_session_lets_go_of_who_waits(
@@ -238,29 +242,24 @@ def test_an_archived_session_lets_go_of_who_waits(
 
 def test_a_server_that_stops_lets_go_of_held_calls(tmp_path: Any) -> None:
     """The call is answered though stopping takes less time than it would have been held."""
-    with RunningService(tmp_path / "pacesetter.db", shutdown_timeout=1) as service:
-        with open_http(service.url) as http:
-            body = {
-                "name": "run",
-                "base_lr": 0.1,
-                "controllers": [PLATEAU],
-                "reaction": FOREVER,
-            }
-            http.post("/v1/sessions", json=body).raise_for_status()
-            want = {"want": {"start": 0, "count": EVERY}}
-            http.post("/v1/sessions/run/sync", json=want).raise_for_status()
-            host, port = service.url.removeprefix("http://").split(":")
-            with socket.create_connection((host, int(port)), timeout=PATIENCE) as held:
-                content = json.dumps({"step": EVERY})
-                held.sendall(
-                    f"POST /v1/sessions/run/sync HTTP/1.1\r\nhost: {host}\r\n"
-                    "content-type: application/json\r\n"
-                    f"content-length: {len(content)}\r\n\r\n{content}".encode()
-                )
-                for _ in range(10):  # what comes after it is answered: so it was read
-                    http.get("/healthz")
-                assert service.stop() == 0
-                answer = b"".join(iter(lambda: held.recv(65_536), b""))
+    spec = {"name": "run", "base_lr": 0.1, "controllers": [PLATEAU], "reaction": FOREVER}
+    content = json.dumps({"step": EVERY})
+    service = RunningService(tmp_path / "pacesetter.db", shutdown_timeout=1)
+    with service, open_http(service.url) as http:
+        http.post("/v1/sessions", json=spec).raise_for_status()
+        want = {"want": {"start": 0, "count": EVERY}}
+        http.post("/v1/sessions/run/sync", json=want).raise_for_status()
+        host, port = service.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as held:
+            held.sendall(
+                f"POST /v1/sessions/run/sync HTTP/1.1\r\nhost: {host}\r\n"
+                "content-type: application/json\r\n"
+                f"content-length: {len(content)}\r\n\r\n{content}".encode()
+            )
+            for _ in range(10):  # what is sent after it is answered: so it was read
+                http.get("/healthz").raise_for_status()
+            assert service.stop() == 0
+            answer = b"".join(iter(lambda: held.recv(65_536), b""))
     assert answer.startswith(b"HTTP/1.1 503")
     assert b"awaiting_measurement" in answer
 

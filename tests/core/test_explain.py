@@ -7,16 +7,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacesetter_service.core.actions import Scale
+from pacesetter_service.core.actions import Action, Limit, Order, Scale
 from pacesetter_service.core.commands import Act, Command, Pass, Reading, Report, Seal
 from pacesetter_service.core.controllers import Transition
 from pacesetter_service.core.controllers.plateau import PlateauState
 from pacesetter_service.core.decide import decide
-from pacesetter_service.core.events import Acted, BoundaryPassed, Decided, Event, Missed, Sealed
+from pacesetter_service.core.events import (
+    Acted,
+    Archived,
+    AttemptOpened,
+    BoundaryPassed,
+    Cancelled,
+    Decided,
+    Event,
+    Forked,
+    Missed,
+    Ordered,
+    RateDeviated,
+    Sealed,
+)
 from pacesetter_service.core.evolve import evolve
 from pacesetter_service.core.explain import Explanation, Recorded, Why, explain, is_enough
 from pacesetter_service.core.schedules import Schedule
-from pacesetter_service.core.sentences import sentence
+from pacesetter_service.core.sentences import LoggedEvent, sentence
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.timeline import Timeline
@@ -39,6 +52,7 @@ class History:
         """The timelines as they would be if no segment were ever let go."""
 
     def do(self, command: Command) -> "History":
+        """Give a command."""
         for event in decide(self.session, command):
             self._fold(event)
         return self
@@ -74,11 +88,13 @@ class History:
         ]
 
     def explain(self, step: int, **values: float) -> Explanation:
+        """Explain a step; `values` are those of one that is not sealed."""
         known = self.sealed[step] if step < len(self.sealed) else values
         nearby = self.until(step, Missed, BoundaryPassed)
         return explain(self.session, step, known, self.until(step, Decided, Acted), nearby)
 
     def why(self, step: int, **values: float) -> Why:
+        """Explain the learning rate of a step."""
         return self.explain(step, **values).series["lr"]
 
 
@@ -238,6 +254,64 @@ def test_a_law_that_took_over_is_named_until_the_next_one() -> None:
     assert "linear, which took over at the level reached since step 4" in history.why(4).text
     assert history.why(6).law == "linear"
     assert history.why(6).since == 6
+
+
+@pytest.mark.parametrize(
+    ("action", "law", "said"),
+    [
+        ({"kind": "set", "lr": 0.01}, "hold", "by alice: set to 0.01: asked"),
+        (
+            {"kind": "replace", "schedule": {"kind": "one_cycle", "total_steps": 50}},
+            "one_cycle",
+            "another schedule (one_cycle)",
+        ),
+        ({"kind": "revert"}, "cosine", "went back to the plan"),
+        ({"kind": "scale", "factor": 2.0}, "cosine", "scaled by 2.0"),
+        ({"kind": "hold"}, "cosine", "Its clock is stopped: it keeps the value of step 4."),
+    ],
+)
+def test_an_order_names_the_law_that_follows_from_it(
+    action: dict[str, Any], law: str, said: str
+) -> None:
+    """Whatever was ordered, the law is the one that governs from there on, and it says so."""
+    history = History(schedule=COSINE, controllers=[]).do(Seal(0, 2))
+    given = Action.parse({**action, "reason": "asked"})
+    history.do(Act(given, at=4, actor="alice"))
+    waiting = history.explain(5, lr=0.1).series["lr"]
+    history.do(Seal(2, 10))
+    sealed = history.why(5)
+    for why in (waiting, sealed):
+        assert (why.law, why.since) == (law, 4)
+        assert said in why.text
+    assert waiting.cause is not None
+    assert waiting.cause.seq is None
+    assert history.why(3).law == "cosine"
+    assert history.why(3).cause is None
+
+
+def test_limits_change_no_value_and_are_no_cause() -> None:
+    """An order that only bounds others is not taken for the reason of a value."""
+    history = History(controllers=[]).do(Act(Limit(max_lr=1.0))).do(Seal(0, 3))
+    assert history.why(2).cause is None
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (Ordered(Order(3, 9, Scale(factor=2.0), "bo")), "bo ordered for step 9: scaled by 2.0."),
+        (Acted(Order(3, 9, Scale(factor=2.0), "bo")), "From step 9 on, by bo: scaled by 2.0."),
+        (Cancelled(3, "bo"), "bo cancelled order 3."),
+        (AttemptOpened(2, 9, "job-7", "bo", ()), "bo opened attempt 2 at step 9 (job-7)"),
+        (Forked("old", 2, 9, "bo"), "bo forked this session from step 9 of old, attempt 2."),
+        (RateDeviated(1, 9, "lr", 0.2, 0.1), "Rank 1 trained step 9 with lr = 0.2, but 0.1 was"),
+        (Missed(9, "loss", 1, 2, 11), "Step 9 has no measurement of loss: 1 of 2 ranks had"),
+        (BoundaryPassed(9, ("a", "b")), "Step 9 was sealed without the measurement of a, b that"),
+        (Archived(), "The session was archived"),
+    ],
+)
+def test_every_event_has_its_sentence(event: LoggedEvent, said: str) -> None:
+    """Whatever stands in the log can be read."""
+    assert sentence(event, History().session.spec).startswith(said)
 
 
 @pytest.mark.parametrize(

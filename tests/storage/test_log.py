@@ -4,19 +4,34 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from pacesetter_service.api.events import Kind
 from pacesetter_service.api.explain import MOST, changes_at
 from pacesetter_service.core.actions import Order, Scale
 from pacesetter_service.core.controllers import Transition
 from pacesetter_service.core.controllers.plateau import PlateauState
-from pacesetter_service.core.events import Acted, Archived, BoundaryPassed, Decided, Missed
+from pacesetter_service.core.events import (
+    Acted,
+    Archived,
+    AttemptOpened,
+    BoundaryPassed,
+    Cancelled,
+    Decided,
+    Forked,
+    Missed,
+    Ordered,
+    RateDeviated,
+)
 from pacesetter_service.core.lineage import Life
+from pacesetter_service.core.notices import Notice
 from pacesetter_service.core.schedules import Schedule
 from pacesetter_service.core.session import create
 from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.storage import codec
+from pacesetter_service.storage.codec import Logged
 from pacesetter_service.storage.store import Changes, Store, Stored
 
 NOW = "2026-01-01T00:00:00.000+00:00"
@@ -53,6 +68,13 @@ EVENTS = [
     Missed(3, "loss", 1, 2, 5),
     BoundaryPassed(6, ("acc", "loss")),
     Acted(Order(1, 8, Scale(factor=1 / 7, reason='"levels": {"head.lr"}'), "an operator")),
+    Ordered(
+        Order(2, 9, Scale(factor=9.0), "bo", "key"), Notice(8, "large_change", "save a checkpoint")
+    ),
+    Cancelled(2, "bo"),
+    AttemptOpened(2, 7, "job-7", "bo", (1, 2)),
+    Forked("other", 3, 0, "bo"),
+    RateDeviated(1, 5, "head.lr", 0.2, 1 / 3),
     Archived(),
 ]
 
@@ -74,7 +96,9 @@ def test_every_event_comes_back_as_it_was(store: Store) -> None:
     stored = written(store, EVENTS)
     found = store.events_after(stored, 0, limit=100)
     assert [each.event for each in found] == EVENTS
-    assert [each.seq for each in found] == [1, 2, 3, 4, 5, 6, 7]
+    assert [each.seq for each in found] == list(range(1, len(EVENTS) + 1))
+    assert {type(each) for each in EVENTS} == set(get_args(Logged))
+    assert {codec.dump_event(each)[0] for each in EVENTS} | {"created"} == set(get_args(Kind))
     assert {(each.attempt, each.created_at) for each in found} == {(1, NOW)}
 
 

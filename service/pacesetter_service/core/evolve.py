@@ -131,8 +131,10 @@ def _taken_over(segment: Segment, transition: Transition, channel: str, at: int)
     base, level = segment.base, segment.level
     if transition.value == "base":
         level = base
-    elif transition.value == "continue" and at > 0:
-        base = level = segment.law_at(at - 1)
+    elif transition.value == "continue":
+        # Of a law that took over at this very step nothing was seen yet: it goes on from its start.
+        last = max(at - 1, segment.start)
+        base = level = float(replace(segment, scale=1.0).values(last, 1)[0])
     law = transition.schedule.channels()[channel]
     return {"schedule": law, "clock": 0.0, "base": base, "level": level, "rewarm": None}
 

@@ -160,7 +160,7 @@ def _is_hidden(session: Session, rule: Controller, metric: str, value: float) ->
 
 def _asked(session: Session, question: _Question) -> Iterator[Event]:
     before = session.controllers[question.index]
-    seen = Seen(question.metric, question.step, question.value, *_levels(session))
+    seen = Seen(question.metric, question.step, question.value, *_levels(session), session.horizon)
     observation = question.rule.observe(before, seen)
     if observation.state != before:
         yield Observed(question.index, observation.state)

@@ -69,10 +69,6 @@ class Segment:
         """Give what the law's clock reads at a step."""
         return self.clock + (step - self.start) * self.pace
 
-    def law_at(self, step: int) -> float:
-        """Give the law's value at a step, at its level, before the operators' scale."""
-        return float(self._law(np.array([self.clock_at(step)]))[0])
-
     def plain(self, step: int) -> float:
         """Give what the law itself says at a step, whatever was made of it."""
         return float(self.schedule.values(np.array([self.clock_at(step)]), self.base)[0])

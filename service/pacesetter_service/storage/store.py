@@ -335,7 +335,7 @@ class Store:
     def events_until(
         self, stored: Stored, step: int, *, kinds: Sequence[str], of_laws: bool = False
     ) -> Iterator[Recorded]:
-        """Read the events that hold from a step or earlier, the newest first, as they are asked for.
+        """Read the events that hold from a step or earlier, the newest first, page by page.
 
         They are those of all lives that the step has behind it. What came after `stored` was read,
         or after it was forked, is left out.

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.controllers.streams import restarted
-from pacesetter_service.core.commands import Reading, Report, Seal
+from pacesetter_service.core.actions import Scale
+from pacesetter_service.core.commands import Act, Reading, Report, Seal
 from pacesetter_service.core.controllers import Controller
 from pacesetter_service.core.controllers.switch import Switch
 from pacesetter_service.core.decide import decide
@@ -254,15 +255,15 @@ def test_an_operator_moves_on_by_hand() -> None:
     """`next_stage` goes over whatever the predicate says, and begins the next one afresh."""
     manual = {"when": {"kind": "by_hand"}, "schedule": COSINE}
     rule = Switch.model_validate({"metric": "loss", "stages": [manual, STAGE]})
-    first = rule.next_stage(rule.init())
+    first = rule.next_stage(rule.init(), 3)
     assert first.verdict is not None
     assert first.verdict.transition == rule.stages[0].transition
     assert first.verdict.reason == "by hand; stage 1 of 2 begins: cosine"
     assert first.state.stage == 1  # type: ignore[attr-defined]
-    second = rule.next_stage(first.state, "the night shift")
+    second = rule.next_stage(first.state, 5, "the night shift")
     assert second.verdict is not None
     assert second.verdict.reason == "the night shift; stage 2 of 2 begins: cosine"
-    third = rule.next_stage(second.state)
+    third = rule.next_stage(second.state, 7)
     assert third.verdict is None
     assert third.state == second.state
 
@@ -323,3 +324,31 @@ def test_a_switch_without_stages_is_refused() -> None:
     """There must be a stage to go over to."""
     with pytest.raises(ValidationError, match="Name a stage"):
         Switch.model_validate({"metric": "loss", "stages": []})
+
+
+def test_measurements_from_before_a_stage_are_not_its_own() -> None:
+    """Windows sealed ahead delay a stage; what was measured until then does not end it."""
+    below = {"when": {"kind": "below", "value": 1.0}, "schedule": LATER}
+    session = switching(below, {**below, "schedule": COSINE}, max_lookahead=8)
+    session = evolve_all(session, decide(session, Seal(0, 8)))
+    for step in range(8):
+        report = Report((Reading(0, step, "loss", 0.5),))
+        session = evolve_all(session, decide(session, report))
+    events = decide(session, Seal(8, 8))
+    [decision] = [event for event in events if isinstance(event, Decided)]
+    assert decision.at == 8
+    assert decision.transition is not None
+    assert jsonable(decision.transition.schedule)["kind"] == "exponential"
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_two_switches_in_one_step_continue_without_a_jump(scale: float) -> None:
+    """When a second switch moves on in the same step, the value is still the last one."""
+    stage = {**STAGE, "when": {"kind": "below", "value": 1.0}, "value": "continue"}
+    other = {"kind": "switch", "metric": "loss", "stages": [stage]}
+    exponential = {"kind": "exponential", "gamma": 0.9}
+    session = switching({**stage, "schedule": PLAIN}, controllers=[other], schedule=exponential)
+    session = evolve_all(session, decide(session, Act(Scale(factor=scale))))
+    _, rows, decisions = train(session, [2.0, 2.0, 0.5, 2.0])
+    assert len(decisions) == 2
+    assert rows["lr"][3] == pytest.approx(rows["lr"][2], rel=1e-15)

@@ -34,6 +34,7 @@ class Seen:
         levels: The level of each group, after all that was decided before; without groups the one
             key is `""`.
         bases: The base learning rate of each group.
+        at: The first step that a verdict would hold for.
     """
 
     metric: str
@@ -41,6 +42,7 @@ class Seen:
     value: float
     levels: Mapping[str, float]
     bases: Mapping[str, float]
+    at: int = 0
 
 
 class Transition(Model):

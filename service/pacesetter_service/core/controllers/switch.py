@@ -36,9 +36,10 @@ class Stage(Model):
 
 
 class SwitchState(ControllerState):
-    """How many stages have begun, and the state of the predicate of the next one, if any."""
+    """How many stages have begun, where, and the state of the next one's predicate, if any."""
 
     stage: Step = 0
+    since: Step = 0
     predicate: AnyPredicateState | None = None
 
 
@@ -48,7 +49,8 @@ class Switch(Controller):
     The session's own schedule governs until the first stage. Each stage's schedule starts on a
     clock of its own, at 0, in the step from which the decision holds: `{"kind": "cosine",
     "total_steps": 1000}` then takes 1,000 steps, whenever that is. A predicate begins with the
-    measurement after its predecessor held, so the patience of one stage is not used up by another.
+    first measurement of its predecessor's stage, so the patience of one stage is not used up by
+    another.
     The trainer is told `switched`.
 
     Predicates: `plateaued`, `slope`, `below`, `above`, `spike`, `step`, `by_hand`, and `any_of` and
@@ -67,9 +69,8 @@ class Switch(Controller):
 
     **Traps.** Lengths in `fraction` are of the session's `total_steps`, not of what is left of it.
     The decision holds from the first step that is not handed out yet, so with a large
-    `max_lookahead` it comes late, and the next predicate is shown measurements of steps between the
-    two. For a stage that begins at a step and at no other there is `sequence`. `spike` is shown no
-    NaN if the metric's policy for them is `ignore` or `guard`.
+    `max_lookahead` it comes late. For a stage that begins at a step and at no other there is
+    `sequence`. `spike` is shown no NaN if the metric's policy for them is `ignore` or `guard`.
     """
 
     State: ClassVar[type[ControllerState]] = SwitchState
@@ -99,35 +100,35 @@ class Switch(Controller):
         return tuple(stage.transition for stage in self.stages)
 
     def init(self) -> SwitchState:  # noqa: D102
-        return self._at(0)
+        return self._at(0, 0)
 
     def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
         assert isinstance(state, SwitchState)  # noqa: S101 - each controller gets its own state back
-        if state.predicate is None:
+        if state.predicate is None or seen.step < state.since:
             return Observation(state)
         judgement = self.stages[state.stage].when.observe(state.predicate, seen.step, seen.value)
         if judgement.holds:
-            return self._next(state, f"{seen.metric}: {judgement.why}")
-        return Observation(SwitchState(stage=state.stage, predicate=judgement.state))
+            return self._next(state, seen.at, f"{seen.metric}: {judgement.why}")
+        return Observation(state.model_copy(update={"predicate": judgement.state}))
 
-    def next_stage(self, state: ControllerState, reason: str = "by hand") -> Observation:
-        """Go over to the next stage whatever its predicate says; no verdict if there is none."""
+    def next_stage(self, state: ControllerState, at: int, reason: str = "by hand") -> Observation:
+        """Go over to the next stage at a step, whatever its predicate says; if there is one."""
         assert isinstance(state, SwitchState)  # noqa: S101 - each controller gets its own state back
-        return Observation(state) if state.predicate is None else self._next(state, reason)
+        return Observation(state) if state.predicate is None else self._next(state, at, reason)
 
-    def _next(self, state: SwitchState, why: str) -> Observation:
+    def _next(self, state: SwitchState, at: int, why: str) -> Observation:
         stage, number = self.stages[state.stage], state.stage + 1
         reason = f"{why}; stage {number} of {len(self.stages)} begins: {_kind(stage.schedule)}"
         return Observation(
-            self._at(number),
+            self._at(number, at),
             Verdict(reason, transition=stage.transition, advice="switched"),
         )
 
-    def _at(self, stage: int) -> SwitchState:
-        """Give the state in which so many stages have begun, and nothing was measured since."""
+    def _at(self, stage: int, step: int) -> SwitchState:
+        """Give the state in which a stage has begun at a step, and nothing was measured since."""
         if stage == len(self.stages):
-            return SwitchState(stage=stage)
-        return SwitchState(stage=stage, predicate=self.stages[stage].when.init())
+            return SwitchState(stage=stage, since=step)
+        return SwitchState(stage=stage, since=step, predicate=self.stages[stage].when.init())
 
 
 def _kind(schedule: Model) -> str:
