@@ -155,10 +155,12 @@ def train(training: Training, client: Client, peak: float, epochs: int, out: Pat
             last = index == len(training.loader) - 1
             val_loss = training.validate() if last else None
             log.rows.append((step, epoch, lr, loss, val_loss))
-            session.report(step, train_loss=loss, **({"val_loss": val_loss} if val_loss else {}))
-            if val_loss is not None and val_loss < best:
-                best = val_loss
-                save(training, scheduler, epoch, val_loss, out / "best.pt")
+            session.report(step, train_loss=loss)
+            if val_loss is not None:
+                session.report(step, val_loss=val_loss)
+                if val_loss < best:
+                    best = val_loss
+                    save(training, scheduler, epoch, val_loss, out / "best.pt")
             scheduler.step()
             step += 1
         print(f"epoch {epoch:>2}  lr {lr:.2e}  train {loss:.4f}  validation {val_loss:.4f}")
@@ -178,7 +180,7 @@ def save(training: Training, scheduler: RemoteLR, epoch: int, val_loss: float, p
     torch.save(checkpoint, path)
 
 
-def test_accuracy(training: Training, digits: Digits, path: Path) -> float:
+def accuracy_of(training: Training, digits: Digits, path: Path) -> float:
     """Give the share of the test images that the best checkpoint reads right."""
     training.model.load_state_dict(torch.load(path, weights_only=True)["model"])
     training.model.eval()
@@ -206,7 +208,7 @@ def main() -> None:
         log = train(training, client, peak, chosen.epochs, chosen.out)
     log.write(chosen.out / "log.csv")
     log.draw(chosen.out / "training.png")
-    accuracy = test_accuracy(training, digits, chosen.out / "best.pt")
+    accuracy = accuracy_of(training, digits, chosen.out / "best.pt")
     print(f"The best epoch reads {accuracy:.1%} of the test images right; see {chosen.out}.")
 
 

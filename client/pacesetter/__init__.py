@@ -3,6 +3,7 @@
 from pacesetter._client import Client
 from pacesetter._errors import (
     APIError,
+    AwaitingMeasurementError,
     ClosedError,
     ConflictError,
     GroupError,
@@ -13,17 +14,20 @@ from pacesetter._errors import (
     PacesetterError,
     ServerError,
     ServerUnavailableError,
+    SessionFinishedError,
     StaleAttemptError,
     StateMismatchError,
     TransportError,
     UnsupportedSchedulerError,
 )
 from pacesetter._info import SessionInfo
+from pacesetter._notices import Notice
 from pacesetter._session import Session
 from pacesetter._window import Window
 
 __all__ = [
     "APIError",
+    "AwaitingMeasurementError",
     "Client",
     "ClosedError",
     "ConflictError",
@@ -32,10 +36,12 @@ __all__ = [
     "InvalidRequestError",
     "LRMismatchError",
     "NotFoundError",
+    "Notice",
     "PacesetterError",
     "ServerError",
     "ServerUnavailableError",
     "Session",
+    "SessionFinishedError",
     "SessionInfo",
     "StaleAttemptError",
     "StateMismatchError",

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from pacesetter._errors import InvalidAnswerError
 from pacesetter._feed import Feed
 from pacesetter._info import SessionInfo
+from pacesetter._notices import OnNotice
 from pacesetter._range_test import RangeTest
 from pacesetter._session import Session, checked_bounds
 from pacesetter._spec import session_body
@@ -40,6 +41,8 @@ class Client:
         retry_for: seconds for which a call is tried again while the server is away.
         max_wait: seconds that a training waits for the server once its sealed values are used up,
             before `ServerUnavailableError`. Must be the same on all ranks.
+        on_notice: called with each `Notice` to the trainer of a session opened here, see
+            `Session.on_notice`; without it they are logged.
         transport: an httpx transport in place of the network, for tests and special wiring.
 
     Every method raises `ServerUnavailableError` when the server stays away for `retry_for` seconds,
@@ -53,12 +56,14 @@ class Client:
         timeout: float = 10.0,
         retry_for: float = 30.0,
         max_wait: float = 300.0,
+        on_notice: OnNotice | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         url = url or os.environ.get("PACESETTER_URL") or DEFAULT_URL
         self._transport = Transport(url, timeout=timeout, transport=transport)
         self._retry_for = retry_for
         self._max_wait = max_wait
+        self._on_notice = on_notice
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
     @property
@@ -287,7 +292,7 @@ class Client:
             lr_bounds=checked_bounds(lr_bounds),
         )
         reopen = functools.partial(_reopen, self, rank=rank, lr_bounds=lr_bounds)
-        session = Session(feed, reopen)
+        session = Session(feed, reopen, self._on_notice)
         self._sessions.add(session)
         return session
 

@@ -7,9 +7,11 @@ PacesetterError
 ├── APIError                     the server answered with a problem
 │   ├── NotFoundError            404: no such session or page
 │   ├── ConflictError            409: the name is taken, or the session is archived
-│   │   └── StaleAttemptError    409: a newer attempt of the job has fenced this one
+│   │   ├── StaleAttemptError    409: a newer attempt of the job has fenced this one
+│   │   └── SessionFinishedError 409: a controller has ended the session
 │   ├── InvalidRequestError      400, 413, 415, 422: what was sent cannot be accepted
 │   └── ServerError              5xx and 429: the server failed or is overloaded
+│       └── AwaitingMeasurementError   503: a step waits for what other ranks report
 ├── InvalidAnswerError           an answer breaks the contract; nothing of it was used
 ├── ClosedError                  the client or session was closed
 ├── GroupError                   param groups and session groups do not fit (also a ValueError)
@@ -107,6 +109,10 @@ class StaleAttemptError(ConflictError):
     """A newer attempt of this training has fenced the one that asked."""
 
 
+class SessionFinishedError(ConflictError):
+    """A controller has ended the session: there is no further step, and training is to stop."""
+
+
 class InvalidRequestError(APIError):
     """What was sent cannot be accepted; sending it again would not help."""
 
@@ -115,7 +121,15 @@ class ServerError(APIError):
     """The server failed or is overloaded; everything it stored is still there."""
 
 
-_BY_CODE: dict[str, type[APIError]] = {"stale_attempt": StaleAttemptError}
+class AwaitingMeasurementError(ServerError):
+    """A step waits for a decision, and that for measurements; ask again, as with an outage."""
+
+
+_BY_CODE: dict[str, type[APIError]] = {
+    "awaiting_measurement": AwaitingMeasurementError,
+    "session_finished": SessionFinishedError,
+    "stale_attempt": StaleAttemptError,
+}
 _BY_STATUS: dict[int, type[APIError]] = {
     400: InvalidRequestError,
     404: NotFoundError,

@@ -20,6 +20,7 @@ from pacesetter._errors import (
     InvalidAnswerError,
     InvalidRequestError,
     ServerError,
+    SessionFinishedError,
     TransportError,
 )
 from pacesetter._fork import renew_in_child
@@ -220,6 +221,8 @@ class Feed:
                 logger.debug("in the background: %s", error)
                 self.wire.reports.thin()
                 return (isinstance(error, ServerError) and error.retry_after) or 0.0
+            except SessionFinishedError:
+                self._ordered = None  # no step is left; what was measured is taken all the same
             except InvalidRequestError as error:
                 self._ordered = None  # the trainer's own fetch will raise, where somebody reads it
                 self._complain(error)

@@ -16,7 +16,7 @@ class SessionInfo:
     Attributes:
         name: unique on the server.
         spec: what it was created with, defaults filled in.
-        status: `active` or `archived`.
+        status: `active`, `finished` or `archived`.
         attempt: the current life of the job, counted from 1.
         horizon: the first step that was not sealed yet.
         revision: counts changes to the session.
@@ -73,9 +73,12 @@ class SessionInfo:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics that its controllers watch, each once."""
+        """The metrics to report for its controllers, each once; a view's is the one it is `of`."""
         controllers = self.spec.get("controllers") or ()
-        return tuple(dict.fromkeys(str(c["metric"]) for c in controllers if "metric" in c))
+        watched = [str(c["metric"]) for c in controllers if "metric" in c]
+        described = self.spec.get("metrics") or {}
+        sources = (str((described.get(name) or {}).get("of") or name) for name in watched)
+        return tuple(dict.fromkeys(sources))
 
     @property
     def start_step(self) -> int:

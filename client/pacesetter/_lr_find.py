@@ -21,7 +21,7 @@ from pacesetter._errors import ConflictError, PacesetterError, TransportError
 from pacesetter._groups import is_tensor
 from pacesetter._range_test import RangeTest
 from pacesetter._session import Session
-from pacesetter._untouched import untouched
+from pacesetter._untouched import same_randomness, untouched
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -96,6 +96,8 @@ def lr_find(
     }
     controller = {"kind": "range_test", "metric": metric, "steps": steps, "diverge": diverge}
     with ExitStack() as stack:
+        # Outermost: whatever else is done on the way out may draw random numbers.
+        stack.enter_context(same_randomness(loader))
         if not isinstance(client, Client):
             client = stack.enter_context(Client(client))
         session = client.create_session(
@@ -106,7 +108,7 @@ def lr_find(
         )
         if session.horizon > 0:
             raise ValueError(f"session {session.name} has swept already: give another name")
-        with _archived(client, session), session, untouched(model, loss_fn, optimizer, loader):
+        with _archived(client, session), session, untouched(model, loss_fn, optimizer):
             _Sweep(model, optimizer, loss_fn, metric).run(session, batches)
         return client.range_test(session.name, metric=metric)
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 from pacesetter._errors import GroupError
 from pacesetter._feed import Feed
 from pacesetter._info import SessionInfo
+from pacesetter._notices import Board, OnNotice
 from pacesetter._pace import Pace
 from pacesetter._reports import Scalar, capture
 from pacesetter._window import Window
@@ -33,9 +34,15 @@ class Session:
     loop; only `report()` may be called from other threads too.
     """
 
-    def __init__(self, feed: Feed, reopen: Callable[[SessionInfo], Session]) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        reopen: Callable[[SessionInfo], Session],
+        on_notice: OnNotice | None = None,
+    ) -> None:
         self._feed = feed
         self._reopen = reopen
+        self._board = Board(on_notice)
         self._pace = Pace()
         self._window: Window | None = None
         self._lrs: list[float] = []  # of an ungrouped session: the column that `lr(step)` reads
@@ -90,6 +97,7 @@ class Session:
             GroupError: there is no such group, or the session has groups and none was named.
             ServerUnavailableError: the value is not here and the server was away for `max_wait`.
             InvalidAnswerError: the server's window broke the contract or the `lr_bounds`.
+            SessionFinishedError: a controller has ended the session; training is to stop.
             APIError: the server refused, for instance with `stale_attempt`.
         """
         index = step - self._start
@@ -148,6 +156,18 @@ class Session:
         if len(entries) >= feed.call_at:
             feed.call()
 
+    def on_notice(self, listener: OnNotice) -> OnNotice:
+        """Have a function called with each notice of the server; as a decorator too.
+
+        It is called in the trainer's thread, when the trainer reaches the window that holds the
+        notice's step and before it gets that window's values, once for each notice. What it raises
+        comes out of the call that asked for the step, which may be repeated. Without any listener
+        notices are logged: `roll_back`, `diverged` and `rate_deviated` as warnings, others as
+        information. Listeners stay in this process: a pickled session logs.
+        """
+        self._board.listen(listener)
+        return listener
+
     def flush(self) -> None:
         """Deliver all reports now.
 
@@ -197,6 +217,7 @@ class Session:
         self._lrs = window.columns.get("lr", [])
         if window.mark == 0:
             self._order_next(window)
+        self._board.tell(window.notices)
         return window
 
     def _count(self) -> int:

@@ -20,16 +20,13 @@ Restore = Callable[[], None]
 
 
 @contextmanager
-def untouched(
-    model: nn.Module, loss_fn: object, optimizer: Optimizer, loader: object
-) -> Iterator[None]:
-    """Undo, on the way out, what was done to a model, its optimizer and the random generators.
+def untouched(model: nn.Module, loss_fn: object, optimizer: Optimizer) -> Iterator[None]:
+    """Undo, on the way out, what was done to a model and its optimizer.
 
     Args:
         model: its parameters, buffers, gradients and modes.
         loss_fn: the same, if it is a module.
         optimizer: its state, its param groups and all other attributes; within, it works on copies.
-        loader: its random generators, if it is a `DataLoader` that has some.
 
     Raises:
         TypeError: the model has parameters without a shape yet.
@@ -39,14 +36,20 @@ def untouched(
         if is_lazy(parameter):
             raise TypeError("the model has lazy parameters without a shape: run one batch first")
     with ExitStack() as stack:
-        # What is kept first comes back last: nothing may draw random numbers after the generators.
-        stack.callback(_generators())
-        stack.callback(_generators_of(loader))
         for module in modules:
             stack.callback(_tensors(module))
             stack.callback(_modes(module))
         stack.callback(_parameters(optimizer))
         stack.callback(_attributes(optimizer))
+        yield
+
+
+@contextmanager
+def same_randomness(loader: object) -> Iterator[None]:
+    """Put back, on the way out, the global random generators and those of a `DataLoader`."""
+    with ExitStack() as stack:
+        stack.callback(_generators())
+        stack.callback(_generators_of(loader))
         yield
 
 

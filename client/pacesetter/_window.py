@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from array import array
 from dataclasses import dataclass
 from typing import Any
 
 from pacesetter._errors import InvalidAnswerError
+from pacesetter._notices import Notice
 
 MEDIA_TYPE = "application/vnd.pacesetter.window"
 MAX_HEADER = 256 * 1024
+MAX_NOTICES = 256
+MAX_MESSAGE = 4096
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _DOUBLE = 8
 
 
@@ -29,15 +34,22 @@ class Window:
             would make `torch.load` refuse the checkpoint).
         mark: the index at which whoever walks the window must call `Session.window` again, to have
             the next one fetched or handed over.
+        notices: what the trainer is to know of these steps.
     """
 
-    __slots__ = ("columns", "mark", "start", "stop")
+    __slots__ = ("columns", "mark", "notices", "start", "stop")
 
-    def __init__(self, start: int, columns: dict[str, list[float]]) -> None:
+    def __init__(
+        self,
+        start: int,
+        columns: dict[str, list[float]],
+        notices: tuple[Notice, ...] = (),
+    ) -> None:
         self.start = start
         self.stop = start + len(next(iter(columns.values())))
         self.columns = columns
         self.mark = self.stop - start
+        self.notices = notices
 
     def __contains__(self, step: int) -> bool:
         return self.start <= step < self.stop
@@ -56,6 +68,7 @@ class Expected:
         start: the step asked for; None when no window was.
         count: the most steps that may come.
         lr_bounds: learning rates outside are refused.
+        session: its name, for notices.
     """
 
     attempt: int
@@ -63,6 +76,7 @@ class Expected:
     start: int | None = None
     count: int = 0
     lr_bounds: tuple[float, float] = (0.0, math.inf)
+    session: str = ""
 
     @property
     def max_bytes(self) -> int:
@@ -133,7 +147,29 @@ def _window(header: dict[str, Any], block: bytes, expected: Expected) -> Window:
         for at, name in enumerate(expected.series)
     }
     assert expected.start is not None  # noqa: S101 - the caller's branch, for the type checker
-    return Window(expected.start, columns)
+    return Window(expected.start, columns, _notices(header, count, expected))
+
+
+def _notices(header: dict[str, Any], count: int, expected: Expected) -> tuple[Notice, ...]:
+    """The notices of a window; a server that has none may leave them out."""
+    found = header.get("notices", [])
+    if not isinstance(found, list) or len(found) > MAX_NOTICES:
+        raise _refusal(f"notices that are no list of at most {MAX_NOTICES}")
+    return tuple(_notice(each, count, expected) for each in found)
+
+
+def _notice(found: object, count: int, expected: Expected) -> Notice:
+    if not isinstance(found, dict):
+        raise _refusal("a notice that is no JSON object")
+    step, code, message = (found.get(key) for key in ("step", "code", "message"))
+    start = expected.start or 0
+    if type(step) is not int or not start <= step < start + count:
+        raise _refusal(f"a notice of step {step!r}, which is not in the window")
+    if not isinstance(code, str) or not _CODE.fullmatch(code):
+        raise _refusal("a notice whose code is no name")
+    if not isinstance(message, str) or len(message) > MAX_MESSAGE:
+        raise _refusal(f"a notice whose message is no text of at most {MAX_MESSAGE} characters")
+    return Notice(expected.session, step, code, message)
 
 
 def _column(name: str, block: bytes, expected: Expected) -> list[float]:

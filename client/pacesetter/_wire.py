@@ -142,4 +142,11 @@ class Wire:
 
     def _expected(self, want: tuple[int, int] | None) -> Expected:
         start, count = want if want is not None else (None, 0)
-        return Expected(self._info.attempt, self._info.series, start, count, self._lr_bounds)
+        return Expected(
+            self._info.attempt,
+            self._info.series,
+            start,
+            count,
+            self._lr_bounds,
+            session=self._info.name,
+        )

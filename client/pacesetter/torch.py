@@ -44,6 +44,9 @@ class RemoteLR(LRScheduler):
     for `ReduceLROnPlateau` works unchanged. Momentum goes to `momentum` or `betas[0]`, weight decay
     to `weight_decay`, where the session drives them. The optimizer is never patched.
 
+    Notices of the server come from `step()`, by the session's `on_notice`; let a listener remember
+    what to do (roll back, save) and the loop do it, not move this scheduler meanwhile.
+
     Args:
         optimizer: what to drive.
         session: where the values come from.
@@ -58,6 +61,7 @@ class RemoteLR(LRScheduler):
         GroupError: optimizer and session do not fit.
         ServerUnavailableError: from here and from `step()`, when values are missing and the server
             stays away; the position is unchanged, so `step()` may be called again.
+        SessionFinishedError: from `step()`, when a controller has ended the session.
     """
 
     def __init__(

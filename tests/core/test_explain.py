@@ -27,7 +27,7 @@ from pacesetter_service.core.events import (
     Sealed,
 )
 from pacesetter_service.core.evolve import evolve
-from pacesetter_service.core.explain import Explanation, Recorded, Why, explain, is_enough
+from pacesetter_service.core.explain import Explanation, Recorded, Why, enough, explain
 from pacesetter_service.core.schedules import Schedule
 from pacesetter_service.core.sentences import LoggedEvent, sentence
 from pacesetter_service.core.session import Session, create
@@ -180,7 +180,9 @@ def test_orders_are_told_however_many_cuts_came_after() -> None:
     history = History().train(1.0).do(Act(Scale(factor=0.5, reason="unstable"), actor="alice"))
     history.train(*[1.0] * 30)
     assert "step 1, by alice: scaled by 0.5: unstable" in history.why(29).text
-    assert is_enough(history.session.spec, history.until(29, Decided, Acted))
+    changes = history.until(29, Decided, Acted)
+    assert list(enough(history.session.spec, changes, 100)) == changes[:4]
+    assert list(enough(history.session.spec, changes, 2)) == changes[:2]
 
 
 def test_a_change_of_one_group_is_no_cause_for_another() -> None:

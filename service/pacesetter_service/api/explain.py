@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from pacesetter_service.api import events
 from pacesetter_service.api.context import Service, SessionName
 from pacesetter_service.api.values import read_block
-from pacesetter_service.core.explain import Explanation, Recorded, explain, is_enough, near
+from pacesetter_service.core.explain import Explanation, Recorded, enough, explain, near
 from pacesetter_service.core.lineage import stretches
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.spec import SessionSpec
@@ -23,10 +23,7 @@ router = APIRouter(prefix="/v1/sessions/{name}/explain", tags=["events"])
 
 TEXT = "text/plain"
 
-CHECKED = 50
-"""After how many more changes it is asked whether they are enough."""
-
-MOST = 2_000
+MOST = 1_000
 """How many changes are looked at, before only orders and those that replace a law are."""
 
 MOST_OF_LAWS = 50
@@ -112,14 +109,11 @@ def _lived(stored: Stored, step: int) -> Iterator[str]:
 
 def changes_at(store: Store, stored: Stored, step: int) -> tuple[list[Recorded], bool]:
     """Read the changes that hold at a step, newest first, and tell whether these are all."""
-    changes: list[Recorded] = []
-    for recorded in store.events_until(stored, step, kinds=KINDS):
-        changes.append(recorded)
-        if len(changes) % CHECKED == 0 and (
-            len(changes) >= MOST or is_enough(stored.session.spec, changes)
-        ):
-            return [*changes, *_older(store, stored, step, changes)], False
-    return changes, True
+    log = store.events_until(stored, step, kinds=KINDS)
+    changes = list(enough(stored.session.spec, log, MOST))
+    if next(log, None) is None:
+        return changes, True
+    return [*changes, *_older(store, stored, step, changes)], False
 
 
 def _older(store: Store, stored: Stored, step: int, changes: list[Recorded]) -> Iterator[Recorded]:

@@ -27,7 +27,7 @@ class SessionView(BaseModel):
 
     name: str
     spec: SessionSpec
-    status: Literal["active", "archived"]
+    status: Literal["active", "finished", "archived"]
     attempt: int
     horizon: int
     revision: int
@@ -77,7 +77,7 @@ async def list_sessions(
     service: Service,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     page_token: Annotated[str, Query(max_length=512)] = "",
-    status: Literal["active", "archived"] | None = None,
+    status: Literal["active", "finished", "archived"] | None = None,
     label: Annotated[
         str | None, Query(pattern=r"^[^:]+:.*$", description="`name:value`", max_length=322)
     ] = None,

@@ -185,10 +185,11 @@ class SyncEndpoint:
                 if newest is not entry:  # there was news already, which nobody will tell again
                     entry = newest
                     continue
-                if monotonic() < give_up:
-                    await self._waiters.news(name, min(left, give_up - monotonic()))
                 if monotonic() >= give_up or self._waiters.released:
                     raise AwaitingMeasurementError(session.horizon, missing, session.spec.ranks)
+                await self._waiters.news(name, min(left, give_up - monotonic()))
+                if self._waiters.released:
+                    continue
             entry = await self._changed(name, seal)
         self._waiters.forget(name, entry.stored.session.horizon)
         return entry

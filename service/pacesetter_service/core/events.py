@@ -173,6 +173,11 @@ class RateDeviated:
     applied: float
     sealed: float
 
+    @property
+    def at(self) -> int:
+        """The step that it is about."""
+        return self.step
+
 
 @dataclass(frozen=True, slots=True)
 class Archived:

@@ -4,8 +4,9 @@ The log of events is where the past is: timelines let go of segments whose steps
 changes come from the log, the newest first, and only what lies ahead is read from the timelines.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from pacesetter_service.core.actions import Replace, Revert
 from pacesetter_service.core.actions.limit import Limit
@@ -153,10 +154,18 @@ def _to_come(session: Session, step: int) -> tuple[Event, ...]:
     return (*react(session), *orders)
 
 
-def is_enough(spec: SessionSpec, changes: Sequence[Recorded]) -> bool:
-    """Tell whether nothing older than these changes, newest first, would be told."""
-    own = _of_series(create(spec), changes)
-    return all(len(found) >= CHANGES for found in own.values())
+def enough(spec: SessionSpec, changes: Iterable[Recorded], most: int) -> Iterator[Recorded]:
+    """Pass changes on, newest first, until nothing older would be told, or so many at the most."""
+    plan = create(spec)
+    wanted = dict.fromkeys(plan.timelines, CHANGES)
+    for recorded in islice(changes, most):
+        yield recorded
+        for name, _ in _touched(plan, recorded.event):
+            left = wanted.pop(name, 0) - 1
+            if left > 0:
+                wanted[name] = left
+        if not wanted:
+            return
 
 
 def near(spec: SessionSpec, step: int) -> int:
@@ -197,9 +206,12 @@ def _touched(plan: Session, event: LoggedEvent) -> Iterator[tuple[str, str | Non
     match event:
         case Decided(transition=transition):
             law = None if transition is None else kind_of(transition.schedule)
+            everywhere = law is not None or event.pace is not None
+            if not everywhere and event.rewarm is None:
+                yield from ((name, None) for name in event.levels)
+                return
             for series in plan.spec.series():
-                all_lr = event.rewarm is not None and series.channel == "lr"
-                if law or all_lr or event.pace is not None or series.name in event.levels:
+                if everywhere or series.channel == "lr" or series.name in event.levels:
                     yield series.name, law
         case Acted() if not isinstance(event.action, Limit):
             for series in plan.spec.series():

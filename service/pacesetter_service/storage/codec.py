@@ -72,21 +72,13 @@ def dump_plan(session: Session) -> str:
     def number(schedule: Schedule) -> int:
         return schedules.setdefault(_dump(jsonable(schedule)), len(schedules))
 
+    def row(segment: Segment) -> list[Any]:
+        values = {each.name: getattr(segment, each.name) for each in fields(Segment)}
+        rewarm = segment.rewarm and astuple(segment.rewarm)
+        return [*(values | {"schedule": number(segment.schedule), "rewarm": rewarm}).values()]
+
     series = {
-        name: [
-            [
-                each.start,
-                number(each.schedule),
-                each.clock,
-                each.base,
-                each.level,
-                each.cause,
-                each.scale,
-                each.pace,
-                each.rewarm and astuple(each.rewarm),
-            ]
-            for each in timeline.segments
-        ]
+        name: [row(each) for each in timeline.segments]
         for name, timeline in session.timelines.items()
     }
     return _dump({"schedules": [json.loads(text) for text in schedules], "series": series})
@@ -96,24 +88,15 @@ def load_plan(text: str) -> dict[str, Timeline]:
     """Read what `dump_plan` wrote."""
     plan = json.loads(text)
     schedules = [Schedule.parse(data) for data in plan["schedules"]]
+    names = [each.name for each in fields(Segment)]
+
+    def segment(row: list[Any]) -> Segment:
+        values = dict(zip(names, row, strict=True))
+        rewarm = values["rewarm"] and Rewarm(*values["rewarm"])
+        return Segment(**values | {"schedule": schedules[values["schedule"]], "rewarm": rewarm})
+
     return {
-        name: Timeline(
-            tuple(
-                Segment(
-                    start,
-                    schedules[number],
-                    clock,
-                    base,
-                    level,
-                    cause,
-                    scale,
-                    pace,
-                    rewarm and Rewarm(*rewarm),
-                )
-                for start, number, clock, base, level, cause, scale, pace, rewarm in segments
-            )
-        )
-        for name, segments in plan["series"].items()
+        name: Timeline(tuple(map(segment, segments))) for name, segments in plan["series"].items()
     }
 
 
