@@ -34,7 +34,7 @@ PURE = {
 ALLOWED_IN_CORE = PURE | {"numpy", "pydantic", "pydantic_core"}
 
 LAYERS: dict[str, set[str]] = {
-    "api": {"ledger", "storage", "core", "sealed", "pictures"},
+    "api": {"fleet", "ledger", "storage", "core", "sealed", "pictures"},
     "storage": {"core"},
     "core": set(),
 }

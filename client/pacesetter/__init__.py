@@ -12,6 +12,8 @@ from pacesetter._errors import (
     LRMismatchError,
     NotFoundError,
     PacesetterError,
+    RankFailedError,
+    RankMismatchError,
     ServerError,
     ServerUnavailableError,
     SessionFinishedError,
@@ -22,6 +24,7 @@ from pacesetter._errors import (
 )
 from pacesetter._info import SessionInfo
 from pacesetter._notices import Notice
+from pacesetter._outage import Outage, OutagePolicy
 from pacesetter._session import Session
 from pacesetter._window import Window
 
@@ -37,7 +40,11 @@ __all__ = [
     "LRMismatchError",
     "NotFoundError",
     "Notice",
+    "Outage",
+    "OutagePolicy",
     "PacesetterError",
+    "RankFailedError",
+    "RankMismatchError",
     "ServerError",
     "ServerUnavailableError",
     "Session",

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pacesetter._errors import InvalidAnswerError
+from pacesetter._bootstrap import Bootstrap
+from pacesetter._errors import InvalidAnswerError, ServerUnavailableError
 from pacesetter._feed import Feed
 from pacesetter._info import SessionInfo
 from pacesetter._notices import OnNotice
+from pacesetter._outage import Bridge, OutagePolicy
 from pacesetter._range_test import RangeTest
 from pacesetter._session import Session, checked_bounds
 from pacesetter._spec import session_body
 from pacesetter._transport import Transport
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self  # of Python 3.11
+
     import httpx
 
 DEFAULT_URL = "http://127.0.0.1:7070"
+
+logger = logging.getLogger("pacesetter")
 
 
 class Client:
@@ -41,6 +49,10 @@ class Client:
         retry_for: seconds for which a call is tried again while the server is away.
         max_wait: seconds that a training waits for the server once its sealed values are used up,
             before `ServerUnavailableError`. Must be the same on all ranks.
+        on_outage: what a training does then: `"wait"` for those seconds, `"hold"` the last value or
+            follow the `"forecast"`, or an `OutagePolicy` with its bounds. The latter two only where
+            one process decides for all: a training in one process, or `RemoteLR` under
+            torch.distributed in its usual mode.
         on_notice: called with each `Notice` to the trainer of a session opened here, see
             `Session.on_notice`; without it they are logged.
         transport: an httpx transport in place of the network, for tests and special wiring.
@@ -56,6 +68,7 @@ class Client:
         timeout: float = 10.0,
         retry_for: float = 30.0,
         max_wait: float = 300.0,
+        on_outage: str | OutagePolicy = "wait",
         on_notice: OnNotice | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
@@ -63,6 +76,7 @@ class Client:
         self._transport = Transport(url, timeout=timeout, transport=transport)
         self._retry_for = retry_for
         self._max_wait = max_wait
+        self._on_outage = OutagePolicy.of(on_outage)
         self._on_notice = on_notice
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
@@ -145,18 +159,80 @@ class Client:
         *,
         rank: int = 0,
         lr_bounds: tuple[float, float] | None = None,
+        step: int | None = None,
+        attempt_key: str | None = None,
+        bootstrap: str | Path | None = None,
         **spec: Any,  # noqa: ANN401 - create_session's keywords, typed there
     ) -> Session:
         """Open a session; with any description (as for `create_session`) create it if need be.
 
+        Args:
+            name: of the session.
+            rank: which of the session's ranks reports from here.
+            lr_bounds: `(low, high)`; a learning rate outside is refused, whatever the server says.
+            step: go back to it, as after loading a checkpoint; see `Session.restart`.
+            attempt_key: what all ranks of that restart share.
+            bootstrap: a file of `export_bootstrap`, to start by when the server is away for
+                `retry_for` seconds; needs `on_outage` to be `"hold"` or `"forecast"`.
+            **spec: as for `create_session`.
+
         Raises:
             NotFoundError: there is no such session, and no description to create it by.
             ConflictError: the description given is another than the session's.
+            StaleAttemptError: a later attempt has taken over from the one of that key.
         """
+        if attempt_key is not None and step is None:
+            raise ValueError(f"attempt_key={attempt_key!r} without step=: say where to go back to")
+        if bootstrap is not None:
+            if step is not None or not self._on_outage.goes_on:
+                raise ValueError(
+                    "bootstrap= starts a training without the server: it needs a Client with "
+                    "on_outage='hold' or 'forecast', and cannot go back to a step"
+                )
+            return self._open_bootstrapped(name, bootstrap, rank, lr_bounds, spec)
+        session = self._opened(name, rank, lr_bounds, spec)
+        if step is not None:
+            session.restart(step, key=attempt_key)
+        return session
+
+    def _opened(
+        self,
+        name: str,
+        rank: int,
+        lr_bounds: tuple[float, float] | None,
+        spec: Mapping[str, Any],
+    ) -> Session:
         if spec:
             return self.create_session(name, rank=rank, lr_bounds=lr_bounds, **spec)
         info = SessionInfo.parse(self._json("GET", _path(name)), name)
         return self._open(info, rank=rank, lr_bounds=lr_bounds)
+
+    def _open_bootstrapped(
+        self,
+        name: str,
+        path: str | Path,
+        rank: int,
+        lr_bounds: tuple[float, float] | None,
+        spec: Mapping[str, Any],
+    ) -> Session:
+        stored = Bootstrap.read(path, name, checked_bounds(lr_bounds))
+        try:
+            return self._opened(name, rank, lr_bounds, spec)
+        except ServerUnavailableError as error:
+            logger.warning("session %s starts by %s: %s", name, path, error)
+            return self._open(stored.info, rank=rank, lr_bounds=lr_bounds, stored=stored)
+
+    def export_bootstrap(self, name: str, path: str | Path, *, count: int = 10_000) -> None:
+        """Write what a training needs to start while the server is away.
+
+        Args:
+            name: of the session, which is to exist on the server.
+            path: the JSON file to write; what was there is replaced.
+            count: how many steps of the forecast, from the first step that is not sealed.
+        """
+        described = self._json("GET", _path(name))
+        horizon = SessionInfo.parse(described, name).horizon
+        Bootstrap.write(path, described, self.lr(name, horizon, count=count))
 
     def sessions(
         self, *, status: str | None = None, label: str | None = None
@@ -277,12 +353,19 @@ class Client:
             timeout=self._transport.timeout,
             retry_for=self._retry_for,
             max_wait=self._max_wait,
+            on_outage=self._on_outage,
             transport=self._transport.custom,
         )
         return make, (self.url,)
 
     def _open(
-        self, info: SessionInfo, *, rank: int, lr_bounds: tuple[float, float] | None
+        self,
+        info: SessionInfo,
+        *,
+        rank: int,
+        lr_bounds: tuple[float, float] | None,
+        stored: Bootstrap | None = None,
+        prime: bool = True,
     ) -> Session:
         feed = Feed(
             self._transport,
@@ -292,7 +375,12 @@ class Client:
             lr_bounds=checked_bounds(lr_bounds),
         )
         reopen = functools.partial(_reopen, self, rank=rank, lr_bounds=lr_bounds)
-        session = Session(feed, reopen, self._on_notice)
+        bridge = None
+        if self._on_outage.goes_on:
+            bridge = Bridge(feed, self._on_outage, stored and stored.curve)
+            if prime:
+                bridge.prime(info.horizon)
+        session = Session(feed, reopen, self._on_notice, bridge=bridge)
         self._sessions.add(session)
         return session
 
@@ -311,7 +399,9 @@ def _reopen(
     client: Client, info: SessionInfo, *, rank: int, lr_bounds: tuple[float, float] | None
 ) -> Session:
     """What a pickled session becomes: a new handle, with no network until it is used."""
-    return client._open(info, rank=rank, lr_bounds=lr_bounds)  # noqa: SLF001 - its own module
+    return client._open(  # noqa: SLF001 - its own module
+        info, rank=rank, lr_bounds=lr_bounds, prime=False
+    )
 
 
 def _path(name: str) -> str:

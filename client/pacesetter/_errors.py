@@ -16,6 +16,8 @@ PacesetterError
 ├── ClosedError                  the client or session was closed
 ├── GroupError                   param groups and session groups do not fit (also a ValueError)
 ├── LRMismatchError              someone else changed a learning rate in the optimizer
+├── RankMismatchError            the ranks of a training do not agree
+├── RankFailedError              another rank of a training failed, and so all stop
 ├── StateMismatchError           a checkpoint belongs to another session (also a ValueError)
 └── UnsupportedSchedulerError    a torch scheduler that is not data (also a TypeError)
 ```
@@ -54,6 +56,14 @@ class GroupError(PacesetterError, ValueError):
 
 class LRMismatchError(PacesetterError):
     """The optimizer does not hold the learning rate that was written to it."""
+
+
+class RankMismatchError(PacesetterError):
+    """The ranks of a training are at different steps, or hold different learning rates."""
+
+
+class RankFailedError(PacesetterError):
+    """Another rank raised what is no error of this package; the message says what."""
 
 
 class StateMismatchError(PacesetterError, ValueError):
@@ -129,6 +139,7 @@ _BY_CODE: dict[str, type[APIError]] = {
     "awaiting_measurement": AwaitingMeasurementError,
     "session_finished": SessionFinishedError,
     "stale_attempt": StaleAttemptError,
+    "superseded_attempt": StaleAttemptError,
 }
 _BY_STATUS: dict[int, type[APIError]] = {
     400: InvalidRequestError,

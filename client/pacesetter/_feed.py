@@ -13,6 +13,8 @@ import logging
 import queue
 import threading
 import weakref
+from collections import deque
+from collections.abc import Callable
 
 from pacesetter._errors import (
     APIError,
@@ -60,6 +62,7 @@ class Feed:
         self._max_wait = max_wait
         self._ordered: tuple[int, int] | None = None
         self._ready: Window | None = None
+        self._errands: deque[Callable[[], None]] = deque()
         self._closed = False
         self._complaints: set[str] = set()
         self._renew()
@@ -79,6 +82,12 @@ class Feed:
         self.wire.after_fork()
         self.call_at = 1
         self._ordered = None
+        self._errands.clear()
+
+    @property
+    def max_wait(self) -> float:
+        """Seconds that a trainer waits for the server at most."""
+        return self._max_wait
 
     # -- what the trainer's thread calls ---------------------------------------------------------
 
@@ -104,7 +113,22 @@ class Feed:
             self._start()
             self._wake.put(None)
 
-    def fetch(self, start: int, count: int) -> Window:
+    @property
+    def busy(self) -> bool:
+        """Whether a window is ordered that has neither come nor been refused."""
+        return self._ordered is not None
+
+    def send(self, errand: Callable[[], None]) -> None:
+        """Have the thread do something that talks to the server, again while that is away.
+
+        It holds the wire, and raises nothing but what tells that the server is away.
+        """
+        if not self._closed:
+            self._errands.append(errand)
+            self._start()
+            self._wake.put(None)
+
+    def fetch(self, start: int, count: int, max_wait: float | None = None) -> Window:
         """The window from `start`, fetched ahead or now.
 
         Raises:
@@ -114,12 +138,12 @@ class Feed:
         """
         if self._closed:
             raise self._over()
-        window = self._take(start)
+        window = self.take(start)
         if window is not None:
             return window
         wire = self.wire
-        with wire.waiting_for(self._max_wait) as deadline:
-            window = self._take(start)  # it may have come while this waited for the wire
+        with wire.waiting_for(self._max_wait if max_wait is None else max_wait) as deadline:
+            window = self.take(start)  # it may have come while this waited for the wire
             if window is not None:
                 return window
             self._ordered = self._ready = None
@@ -136,6 +160,49 @@ class Feed:
                 # Only reports were refused, and are gone: that must not end the training.
                 self._complain(error)
                 return wire.window(deadline, (start, count), reports=reacts)
+
+    def take(self, step: int) -> Window | None:
+        """The window fetched ahead, if it holds `step`; then it is the caller's."""
+        ready = self._ready
+        if ready is None or step not in ready:
+            return None
+        self._ready = None
+        return ready
+
+    def restart(self, step: int, key: str) -> SessionInfo:
+        """Go back to a step, in a new attempt or in the one of that key.
+
+        Raises:
+            ServerUnavailableError: the server was away for `max_wait` seconds.
+            StaleAttemptError: a later attempt has taken over from the one of that key.
+            APIError: the server refused.
+        """
+        if self._closed:
+            raise self._over()
+        with self.wire.waiting_for(self._max_wait) as deadline:
+            info = self.wire.open_attempt(step, key, deadline)
+            self._follow(info, step)
+        return info
+
+    def follow(self, info: SessionInfo, step: int) -> None:
+        """Go on in an attempt that another rank has opened at a step."""
+        with self.wire.waiting_for(self._max_wait):
+            self._follow(info, step)
+
+    def _follow(self, info: SessionInfo, step: int) -> None:
+        self.info = info
+        self.wire.follow(info)
+        self._ordered = self._ready = None
+        self._errands.clear()
+        dropped = self.wire.reports.drop_from(step)
+        if dropped:
+            logger.warning(
+                "session %s goes back to step %d: %d reports of that and later steps were not "
+                "delivered and are dropped",
+                info.name,
+                step,
+                dropped,
+            )
 
     def flush(self) -> None:
         """Deliver all reports now.
@@ -242,6 +309,9 @@ class Feed:
                 self._ready, self._ordered = window, None
         while self.wire.reports and not self.wire.trainer_waits:
             self.wire.sync(ONE_TRY)
+        while self._errands and not self.wire.trainer_waits:
+            self._errands[0]()  # stays first when the server is away
+            self._errands.popleft()
         self.call_at = BATCH if not self._closed else 0
 
     def _ordered_window(self, want: tuple[int, int]) -> Window:
@@ -257,13 +327,6 @@ class Feed:
         level = logging.DEBUG if code in self._complaints else logging.ERROR
         self._complaints.add(code)
         logger.log(level, "in the background, for session %s: %s", self.info.name, error)
-
-    def _take(self, step: int) -> Window | None:
-        ready = self._ready
-        if ready is None or step not in ready:
-            return None
-        self._ready = None
-        return ready
 
     def _over(self) -> ClosedError:
         return ClosedError(f"session {self.info.name} is closed here: open it again")

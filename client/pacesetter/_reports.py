@@ -70,7 +70,7 @@ class Reports:
         for step, metrics in self.entries[:VALUES_PER_BATCH]:
             if number and values + len(metrics) > VALUES_PER_BATCH:
                 break
-            wire.append({"step": step, "metrics": {k: _encode(v) for k, v in metrics.items()}})
+            wire.append({"step": step, "metrics": encoded(metrics)})
             number += 1
             values += len(metrics)
         return number, wire
@@ -82,6 +82,13 @@ class Reports:
     def drop(self, number: int) -> None:
         """Remove the oldest `number` reports."""
         del self.entries[:number]
+
+    def drop_from(self, step: int) -> int:
+        """Remove the reports of a step and later ones, which are measured again; gives how many."""
+        number = len(self.entries)
+        kept = [entry for entry in self.entries[:number] if entry[0] < step]
+        self.entries[:number] = kept
+        return number - len(kept)
 
     def drop_pointed_at(self, number: int, errors: Iterable[Mapping[str, Any]]) -> None:
         """Remove those of the oldest `number` reports that the server points at, else all."""
@@ -143,6 +150,11 @@ def _event_after(device: Any) -> Any:  # noqa: ANN401 - torch's types, without i
     mark = event(device=device)
     mark.record()
     return mark
+
+
+def encoded(values: Mapping[str, Value]) -> dict[str, float | str]:
+    """Numbers as JSON has them, and the others by name."""
+    return {name: _encode(value) for name, value in values.items()}
 
 
 def _encode(value: Value) -> float | str:

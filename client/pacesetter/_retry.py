@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 2.0
 LONGEST_RETRY_AFTER = 30.0
+
+# The system's: who seeded Python's generator for a training must not see us draw from it, and
+# forked workers must not all draw the same.
+_jitter = random.SystemRandom()
 
 
 def delays() -> Iterator[float]:
@@ -19,7 +23,7 @@ def delays() -> Iterator[float]:
     """
     delay = FIRST_DELAY
     while True:
-        yield delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, protects nothing
+        yield delay * _jitter.uniform(0.5, 1.0)
         delay = min(2 * delay, LONGEST_DELAY)
 
 
@@ -34,6 +38,6 @@ def retry_after(header: str | None) -> float | None:
     except ValueError:
         return None
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    seconds = (moment - datetime.now(UTC)).total_seconds()
+        moment = moment.replace(tzinfo=timezone.utc)
+    seconds = (moment - datetime.now(timezone.utc)).total_seconds()
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

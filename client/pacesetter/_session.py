@@ -5,17 +5,22 @@ from __future__ import annotations
 import math
 import operator
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
+from pacesetter._attempts import new_key
 from pacesetter._errors import GroupError
 from pacesetter._feed import Feed
 from pacesetter._info import SessionInfo
 from pacesetter._notices import Board, OnNotice
+from pacesetter._outage import Bridge, OnOutage
 from pacesetter._pace import Pace
-from pacesetter._reports import Scalar, capture
+from pacesetter._reports import Scalar, Value, capture
 from pacesetter._window import Window
+
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11
 
 CLOSE_SECONDS = 10.0
 
@@ -25,7 +30,8 @@ class Session:
 
     Within a window `lr()` is a list access: no network, no lock. The next window is fetched by a
     daemon thread before it is needed. Past the last sealed value the session waits for the server
-    for at most `max_wait` seconds, keeping reports meanwhile; then it raises.
+    for at most `max_wait` seconds, keeping reports meanwhile; then it raises. With another policy
+    for outages than `wait` it goes on for a while by itself.
 
     A session whose controllers react at once (it has a `max_lookahead`) is not fetched ahead:
     reports and the wish for the next steps travel in one exchange, when they are needed.
@@ -39,21 +45,22 @@ class Session:
         feed: Feed,
         reopen: Callable[[SessionInfo], Session],
         on_notice: OnNotice | None = None,
+        *,
+        bridge: Bridge | None = None,
     ) -> None:
         self._feed = feed
+        self._bridge = bridge
         self._reopen = reopen
         self._board = Board(on_notice)
         self._pace = Pace()
-        self._window: Window | None = None
-        self._lrs: list[float] = []  # of an ungrouped session: the column that `lr(step)` reads
-        self._start = 0
-        self._mark = 0
+        self._restarts = 0
+        self._forget()
         self._on_drop = weakref.finalize(self, feed.stop)
         self._on_drop.atexit = False
 
     @property
     def info(self) -> SessionInfo:
-        """The session as it was when it was opened."""
+        """The session as it was when it, or its present attempt, was opened."""
         return self._feed.info
 
     @property
@@ -168,6 +175,76 @@ class Session:
         self._board.listen(listener)
         return listener
 
+    def on_outage(self, listener: OnOutage) -> OnOutage:
+        """Have a function called when the training goes on without the server; as a decorator too.
+
+        It is called in the trainer's thread with each `Outage`: when that begins, when it is over,
+        and when the policy allows no further step. What it raises comes out of the call that asked
+        for the step. It is logged in any case.
+
+        Raises:
+            ValueError: the policy is to wait, so there would be no news.
+        """
+        if self._bridge is None:
+            raise ValueError(
+                "this session waits for the server in an outage: open it with on_outage='hold' or "
+                "'forecast' to be told when it goes on without"
+            )
+        self._bridge.listen(listener)
+        return listener
+
+    def applied(self, step: int, values: Mapping[str, Scalar]) -> None:
+        """Tell the server, with the next exchange, what the optimizer really held at a step.
+
+        It compares that with what is sealed. `RemoteLR` does this; other loops may.
+
+        Args:
+            step: which has been sealed.
+            values: by series, for instance `{"lr": 0.1}`; those that this process applies.
+        """
+        captured: dict[str, Value] = {name: capture(value) for name, value in values.items()}
+        self._feed.wire.applied = (operator.index(step), captured)
+
+    def restart(self, step: int, *, key: str | None = None) -> None:
+        """Go back to a step, as after loading a checkpoint: a new attempt of the job begins.
+
+        Schedules and controllers are as they were when the step was handed out. Earlier attempts
+        can seal and report no more. Reports of that and later steps that were not delivered yet are
+        dropped, which is logged.
+
+        Args:
+            step: the first step that is trained again.
+            key: what all ranks of the restart share, so that they open one attempt between them.
+                By default made of torchelastic's run and restart count where there are any, else
+                random.
+
+        Raises:
+            StaleAttemptError: a later attempt has taken over from the one of that key.
+            ConflictError: the key opened an attempt at another step.
+            InvalidRequestError: nobody has trained up to that step.
+            ServerUnavailableError: the server was away for `max_wait` seconds.
+        """
+        self._feed.restart(operator.index(step), key or new_key(self._restarts))
+        self._go_on_at(step)
+
+    def follow(self, info: SessionInfo, step: int) -> None:
+        """Go on at a step in an attempt that another rank has opened: for integrations."""
+        self._feed.follow(info, step)
+        self._go_on_at(step)
+
+    def _go_on_at(self, step: int) -> None:
+        self._restarts += 1
+        self._forget()
+        if self._bridge is not None:
+            self._bridge.forget()
+            self._bridge.prime(step)
+
+    def _forget(self) -> None:
+        self._window: Window | None = None
+        self._lrs: list[float] = []  # of an ungrouped session: the column that `lr(step)` reads
+        self._start = 0
+        self._mark = 0
+
     def flush(self) -> None:
         """Deliver all reports now.
 
@@ -205,11 +282,7 @@ class Session:
 
     def _turn(self, step: int) -> Window:
         """Go over to the window that holds `step`, fetching it when it is not here yet."""
-        if step < 0:
-            raise ValueError(f"step {step} is negative: steps count from 0")
-        self._pace.arrive(step)
-        window = self._feed.fetch(step, self._count())
-        self._pace.depart()
+        window = self.fetch(step)
         window.mark = self._first_mark(window)
         self._window = window
         self._start = window.start
@@ -220,13 +293,23 @@ class Session:
         self._board.tell(window.notices)
         return window
 
+    def fetch(self, step: int) -> Window:
+        """Get the window that holds `step`, and leave the session where it is: for integrations."""
+        if step < 0:
+            raise ValueError(f"step {step} is negative: steps count from 0")
+        self._pace.arrive(step)
+        source = self._feed if self._bridge is None else self._bridge
+        window = source.fetch(step, self._count())
+        self._pace.depart()
+        return window
+
     def _count(self) -> int:
         limit = self.info.max_window
         lookahead = self._feed.wire.max_lookahead
         return self._pace.count(limit if lookahead is None else max(1, min(limit, lookahead)))
 
     def _first_mark(self, window: Window) -> int:
-        if self._feed.wire.max_lookahead is not None:
+        if self._feed.wire.max_lookahead is not None or not window.sealed:
             return len(window)
         return self._pace.mark(len(window), self._feed.wire.fetch_seconds)
 

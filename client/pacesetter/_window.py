@@ -35,21 +35,25 @@ class Window:
         mark: the index at which whoever walks the window must call `Session.window` again, to have
             the next one fetched or handed over.
         notices: what the trainer is to know of these steps.
+        sealed: False when the server was away and its values were made here instead.
     """
 
-    __slots__ = ("columns", "mark", "notices", "start", "stop")
+    __slots__ = ("columns", "mark", "notices", "sealed", "start", "stop")
 
     def __init__(
         self,
         start: int,
         columns: dict[str, list[float]],
         notices: tuple[Notice, ...] = (),
+        *,
+        sealed: bool = True,
     ) -> None:
         self.start = start
         self.stop = start + len(next(iter(columns.values())))
         self.columns = columns
         self.mark = self.stop - start
         self.notices = notices
+        self.sealed = sealed
 
     def __contains__(self, step: int) -> bool:
         return self.start <= step < self.stop
@@ -176,7 +180,15 @@ def _column(name: str, block: bytes, expected: Expected) -> list[float]:
     doubles = array("d", block)
     if sys.byteorder == "big":
         doubles.byteswap()
-    values = doubles.tolist()
+    return checked(name, doubles.tolist(), expected)
+
+
+def checked(name: str, values: list[float], expected: Expected) -> list[float]:
+    """A series' values, if a training may use them.
+
+    Raises:
+        InvalidAnswerError: one is not finite, or out of bounds.
+    """
     low, high = _bounds(name, expected)
     # The sum is finite only when every value is (or by overflow not, hence the second look): it
     # costs a tenth of testing each, and NaN would slip through min and max.

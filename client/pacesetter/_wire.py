@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from pacesetter._errors import InvalidRequestError, ServerUnavailableError
+from pacesetter._errors import InvalidAnswerError, InvalidRequestError, ServerUnavailableError
 from pacesetter._info import SessionInfo
-from pacesetter._reports import Reports
+from pacesetter._reports import Reports, Value, encoded
 from pacesetter._transport import Transport
-from pacesetter._window import MEDIA_TYPE, Answer, Expected, Window, decode
+from pacesetter._window import MEDIA_TYPE, Answer, Expected, Window, checked, decode
 
 ONE_TRY = 0.0  # as a deadline: do not wait at all
 _LAST_CHANCE = 0.1
+
+logger = logging.getLogger("pacesetter")
 
 
 class Wire:
@@ -24,6 +27,8 @@ class Wire:
 
     Attributes:
         reports: those that the server has not acknowledged.
+        applied: a step and what the optimizer really held at it, for the next exchange.
+        takes_applied: whether the server knows what that is; older ones do not.
         horizon: the first step not sealed yet, as of the last exchange.
         revision: of the session, as of the last exchange.
         max_lookahead: the same.
@@ -41,6 +46,8 @@ class Wire:
         lr_bounds: tuple[float, float],
     ) -> None:
         self.reports = Reports()
+        self.applied: tuple[int, Mapping[str, Value]] | None = None
+        self.takes_applied = True
         self.horizon = info.horizon
         self.revision = info.revision
         self.max_lookahead = info.max_lookahead
@@ -58,6 +65,63 @@ class Wire:
         self.lock = threading.Lock()
         self.trainer_waits = False
         self.reports = Reports()
+        self.applied = None
+
+    def follow(self, info: SessionInfo) -> None:
+        """Go on in the session as it is described, which may be another attempt."""
+        self._info = info
+        self.horizon = info.horizon
+        self.revision = info.revision
+        self.max_lookahead = info.max_lookahead
+        self.applied = None
+
+    def open_attempt(self, step: int, key: str, deadline: float) -> SessionInfo:
+        """Have the session go back to a step, in a new attempt or in the one of that key.
+
+        Raises:
+            StaleAttemptError: a later attempt has taken over from the one of that key.
+            ConflictError: the key opened an attempt at another step.
+            InvalidRequestError: nobody has trained up to that step.
+            ServerUnavailableError: the server was away until the deadline.
+        """
+        answer = self._transport.json(
+            "POST",
+            self._path.removesuffix("sync") + "attempts",
+            body={"step": step, "key": key},
+            wait=max(deadline - time.monotonic(), _LAST_CHANCE),
+        )
+        return SessionInfo.parse(answer, self._info.name)
+
+    def values(self, start: int, count: int, *, sealed: bool) -> dict[str, list[float]]:
+        """What the session says for some steps, without sealing any; asked for once.
+
+        Args:
+            start: the first step.
+            count: how many; fewer may come.
+            sealed: leave out those that are only forecast.
+        """
+        path = self._path.removesuffix("sync") + "lr"
+        answer = self._transport.json("GET", path, params={"step": start, "count": count})
+        expected = self._expected((start, count))
+        end = answer.get("sealed_until") if sealed else start + count
+        given = answer.get("series")
+        try:
+            return {
+                name: checked(name, [float(each) for each in given[name]][: end - start], expected)
+                for name in self._info.series
+            }
+        except (TypeError, ValueError, KeyError) as error:
+            raise InvalidAnswerError(
+                f"the server's values of {self._info.name} were refused, none was used: they are "
+                f"no numbers for each series ({error!r}): check that client and server are of "
+                "versions that fit"
+            ) from error
+
+    def send_applied(self, step: int, values: Mapping[str, float]) -> None:
+        """Tell what was used at a step, in one try; see `applied`."""
+        self._exchange(
+            {**self._base(), "applied": _applied(step, values)}, self._expected(None), ONE_TRY
+        )
 
     @contextlib.contextmanager
     def waiting_for(self, seconds: float) -> Iterator[float]:
@@ -98,19 +162,43 @@ class Wire:
             InvalidAnswerError: it answered nonsense.
         """
         number, batch = self.reports.batch() if reports else (0, [])
-        body: dict[str, Any] = {"attempt": self._info.attempt, "rank": self._rank}
+        body = self._base()
         if batch:
             body["reports"] = batch
         if want is not None:
             body["want"] = {"start": want[0], "count": want[1]}
         try:
-            answer = self._exchange(body, self._expected(want), deadline)
+            answer = self._exchange_with_applied(body, self._expected(want), deadline)
         except InvalidRequestError as error:
             self._drop_refused(number, error)
             raise
         self.reports.drop(number)
         self.reports.delivered()
         return answer
+
+    def _base(self) -> dict[str, Any]:
+        return {"attempt": self._info.attempt, "rank": self._rank}
+
+    def _exchange_with_applied(
+        self, body: Mapping[str, Any], expected: Expected, deadline: float
+    ) -> Answer:
+        """Exchange; what is said about the optimizer may cost neither reports nor values."""
+        applied = self.applied
+        if applied is None or not self.takes_applied:
+            return self._exchange(body, expected, deadline)
+        self.applied = None
+        try:
+            return self._exchange({**body, "applied": _applied(*applied)}, expected, deadline)
+        except InvalidRequestError as error:
+            answer = self._exchange(body, expected, deadline)
+            self._note_refused(error)
+            return answer
+
+    def _note_refused(self, error: InvalidRequestError) -> None:
+        if any(each.get("pointer") == "/applied" for each in error.errors):
+            self.takes_applied = False
+        else:
+            logger.warning("of session %s: %s", self._info.name, error)
 
     def _exchange(self, body: Mapping[str, Any], expected: Expected, deadline: float) -> Answer:
         began = time.perf_counter()
@@ -150,3 +238,7 @@ class Wire:
             self._lr_bounds,
             session=self._info.name,
         )
+
+
+def _applied(step: int, values: Mapping[str, Value]) -> dict[str, Any]:
+    return {"step": step, "values": encoded(values)}

@@ -1,6 +1,6 @@
 """`RemoteLR`: a torch scheduler whose learning rates come from a Pacesetter session; and `lr_find`.
 
-torch is imported here, and in what only this imports.
+torch is imported here and in `pacesetter._torch`, which only this imports.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pacesetter._errors import (
 )
 from pacesetter._from_torch import convert
 from pacesetter._groups import Columns, ParamGroup, Put, groups_of, holds, is_tensor, match, writers
-from pacesetter._lr_find import lr_find
 from pacesetter._range_test import RangeTest
 from pacesetter._reports import Scalar
 from pacesetter._session import Session
+from pacesetter._torch.lr_find import lr_find
 from pacesetter._window import Window
 
 __all__ = ["RangeTest", "RemoteLR", "groups_of", "lr_find"]

@@ -79,7 +79,14 @@ class _Server(uvicorn.Server):
 
 
 def _serve(settings: Settings, store: Store, ledger: Ledger) -> None:
-    app = create_app(store, ledger, max_body_size=settings.max_body_size)
+    app = create_app(
+        store,
+        ledger,
+        max_body_size=settings.max_body_size,
+        max_import_size=settings.max_import_size,
+        feed_heartbeat=settings.feed_heartbeat,
+        feed_patience=settings.feed_patience,
+    )
     config = uvicorn.Config(
         app,
         host=settings.host,

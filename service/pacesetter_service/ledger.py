@@ -65,6 +65,9 @@ from pacesetter_service.storage.store import Changes, Store, Stored
 MAX_BATCH = 1024
 """The most jobs in one transaction: enough to amortise its flush, few enough to answer soon."""
 
+SNAPSHOT_EVERY = 1000
+"""How many measurements lie between two snapshots, and so the most that a restart replays."""
+
 log = structlog.get_logger("pacesetter.ledger")
 
 
@@ -74,6 +77,8 @@ class Entry:
 
     stored: Stored
     tail: SealedTail
+    replayed: int = SNAPSHOT_EVERY
+    """Measurements since the newest snapshot, for all that is known of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +181,7 @@ class Ledger:
         self._max_cached = max_cached
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._cache: OrderedDict[str, Entry] = OrderedDict()
+        self._listeners: list[Callable[[Sequence[str]], None]] = []
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
     def start(self) -> None:
@@ -195,6 +201,13 @@ class Ledger:
         """
         if not self._thread.is_alive():
             raise StorageUnavailableError("the writer is not running")
+
+    def on_logged(self, listener: Callable[[Sequence[str]], None]) -> None:
+        """Have a function told, on the writer's thread, which sessions' logs have grown.
+
+        It is told after the commit, must be quick, and must not raise.
+        """
+        self._listeners.append(listener)
 
     def peek(self, name: str) -> Entry | None:
         """Give a session if memory holds it; never waits."""
@@ -292,6 +305,10 @@ class Ledger:
             self._store.write(changes, batch.now)
         for entry in batch.entries():
             self._publish(entry)
+        logged = [each.stored.session.spec.name for each in changes if each.log]
+        if logged:
+            for listener in self._listeners:
+                listener(logged)
 
     def _read(self, name: str) -> Entry | None:
         """Give the committed state of a session, from memory or from the database."""
@@ -448,9 +465,25 @@ class _Batch:
                 ):
                     changes.log.append(event)
                     after = replace(after, events=after.events + 1)
+        replayed = _due_snapshot(changes, before.replayed, [event for _, event in events])
         changes.stored = after
-        self._entries[name] = Entry(after, tail)
+        self._entries[name] = Entry(after, tail, replayed)
         return self._entries[name]
+
+
+def _due_snapshot(changes: Changes, replayed: int, events: Sequence[Event]) -> int:
+    """Have a snapshot written if it is time; give how many measurements come after the newest.
+
+    It is of the state behind a sealing: facts of the same horizon must not stand in it, for they
+    are replayed from there on.
+    """
+    measured = sum(isinstance(event, Measured | Missed) for event in events)
+    if not measured:
+        return replayed
+    # One that an earlier job of the batch was due is written with the state behind this one.
+    replayed = SNAPSHOT_EVERY if changes.snapshot else replayed + measured
+    changes.snapshot = isinstance(events[-1], Sealed) and replayed >= SNAPSHOT_EVERY
+    return 0 if changes.snapshot else replayed
 
 
 def _called(call: Call, store: Store) -> object:

@@ -38,6 +38,15 @@ class Settings(BaseSettings):
     max_body_size: Annotated[int, Field(ge=1024)] = Field(
         1_048_576, description="The largest request body, in bytes."
     )
+    max_import_size: Annotated[int, Field(ge=1024)] = Field(
+        1_073_741_824, description="The largest record that is imported, in bytes."
+    )
+    feed_heartbeat: Annotated[float, Field(gt=0)] = Field(
+        15.0, description="Seconds without an event after which a feed shows that it lives."
+    )
+    feed_patience: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="Seconds that a feed waits for a reader that takes nothing."
+    )
     max_queued: Annotated[int, Field(ge=1)] = Field(
         10_000, description="Writes that may wait before further ones are answered 503."
     )

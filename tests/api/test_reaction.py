@@ -8,14 +8,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from core.closed_loop import Loop, session
-from pacesetter_service.api import waiting
+from pacesetter_service.api import sync, waiting
+from pacesetter_service.api.app import create_app
 from pacesetter_service.api.waiting import LONGEST_GAP, Waiters
+from pacesetter_service.ledger import Ledger
+from pacesetter_service.storage.store import Store
 from serving import PATIENCE, RunningService, open_http
 
 RANKS = 8
@@ -266,6 +270,34 @@ def test_a_server_that_stops_lets_go_of_held_calls(tmp_path: Any) -> None:
     assert b"awaiting_measurement" in answer
 
 
+def test_whoever_is_held_hears_of_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks that wait for each other at each boundary need no second look to go on."""
+    monkeypatch.setattr(sync, "HOLD_SECONDS", 3600.0)
+    store = Store(f"sqlite:///{tmp_path / 'pacesetter.db'}")
+    ledger = Ledger(store)
+    ledger.start()
+    transport = httpx.ASGITransport(create_app(store, ledger))
+    spec = {"name": "run", "base_lr": 0.1, "controllers": [PLATEAU], "ranks": 2}
+
+    async def follow(http: httpx.AsyncClient, rank: int) -> None:
+        for boundary in range(EVERY, 30 * EVERY, EVERY):
+            body = {**report(boundary - 1, rank), "want": {"start": boundary, "count": EVERY}}
+            answer = await http.post("/v1/sessions/run/sync", json=body)
+            assert answer.status_code == 200, answer.text
+
+    async def race() -> None:
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+            await http.post("/v1/sessions", json={**spec, "reaction": FOREVER})
+            want = {"want": {"start": 0, "count": EVERY}}
+            await http.post("/v1/sessions/run/sync", json=want)
+            both = asyncio.gather(follow(http, 0), follow(http, 1))
+            await asyncio.wait_for(both, PATIENCE)
+
+    asyncio.run(race())
+    ledger.stop()
+    store.close()
+
+
 # -- who waits, without a server -------------------------------------------------------------------
 
 
@@ -274,12 +306,13 @@ def test_time_in_which_nobody_asks_is_not_waited(monkeypatch: pytest.MonkeyPatch
     now = 1000.0
     monkeypatch.setattr(waiting, "monotonic", lambda: now)
     waiters = Waiters()
-    assert waiters.waited("run", 10) == 0.0
+    assert waiters.waited("run", (1, 10)) == 0.0
     now += 3.0
-    assert waiters.waited("run", 10) == 3.0
+    assert waiters.waited("run", (1, 10)) == 3.0
     now += 3600.0
-    assert waiters.waited("run", 10) == 3.0 + LONGEST_GAP
-    assert waiters.waited("run", 20) == 0.0
+    assert waiters.waited("run", (1, 10)) == 3.0 + LONGEST_GAP
+    assert waiters.waited("run", (1, 20)) == 0.0
+    assert waiters.waited("run", (2, 10)) == 0.0, "another attempt has not waited yet"
 
 
 def test_only_the_clock_of_a_step_that_is_there_is_forgotten(
@@ -289,12 +322,12 @@ def test_only_the_clock_of_a_step_that_is_there_is_forgotten(
     now = 0.0
     monkeypatch.setattr(waiting, "monotonic", lambda: now)
     waiters = Waiters()
-    waiters.waited("run", 20)
+    waiters.waited("run", (1, 20))
     now += 2.0
-    waiters.forget("run", 20)
-    assert waiters.waited("run", 20) == 2.0
-    waiters.forget("run", 21)
-    assert waiters.waited("run", 20) == 0.0
+    waiters.forget("run", (1, 20))
+    assert waiters.waited("run", (1, 20)) == 2.0
+    waiters.forget("run", (1, 21))
+    assert waiters.waited("run", (1, 20)) == 0.0
 
 
 def test_news_reach_everybody_who_waits() -> None:

@@ -1,5 +1,6 @@
 """Waiting between tries."""
 
+import random
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import islice
@@ -40,3 +41,12 @@ def test_a_date_to_come_is_waited_for():
     seconds = retry_after(format_datetime(datetime.now(UTC) + timedelta(seconds=10)))
     assert seconds is not None
     assert 5 < seconds <= 10
+
+
+def test_waiting_leaves_the_trainers_random_numbers_alone():
+    """A seeded training draws the same numbers with retries and without."""
+    random.seed(3)
+    expected = random.random()
+    random.seed(3)
+    next(delays())
+    assert random.random() == expected

@@ -1,5 +1,6 @@
 """Actions: changing a running session."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header
@@ -10,11 +11,13 @@ from pacesetter_service.api import wire
 from pacesetter_service.api.context import Actor, Service, SessionName
 from pacesetter_service.core.actions import Action, Order
 from pacesetter_service.core.commands import Act, Cancel
-from pacesetter_service.core.decide import decide
+from pacesetter_service.core.decide import count_usable, decide
+from pacesetter_service.core.events import Ordered
 from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.forecast import forecast
-from pacesetter_service.core.model import MAX_STEP, Flag, Step
-from pacesetter_service.core.session import Session
+from pacesetter_service.core.model import MAX_STEP, Flag, Step, jsonable
+from pacesetter_service.core.orders import pitfalls
+from pacesetter_service.core.schedules import Values
 from pacesetter_service.ledger import Change, Entry
 
 router = APIRouter(prefix="/v1/sessions/{name}/actions", tags=["actions"])
@@ -32,12 +35,14 @@ class OrderFields(BaseModel):
 
 
 class OrderView(BaseModel):
-    """An order as it was taken."""
+    """An order as it was taken: by whom, why, and in words."""
 
     id: int
     at: int
     action: dict[str, JsonValue]
     actor: str
+    reason: str
+    text: str
 
 
 class ActionAnswer(BaseModel):
@@ -49,7 +54,10 @@ class ActionAnswer(BaseModel):
 
 
 class DryRun(BaseModel):
-    """What an action would do: curves from its step on, before and after."""
+    """What an action would do: curves from its step on, before and after, and what to beware of.
+
+    A curve ends before the first step that nobody could train with, if it comes to one.
+    """
 
     effective_step: int
     start: int
@@ -102,7 +110,12 @@ async def cancel_action(
 
 def _view(order: Order) -> OrderView:
     return OrderView(
-        id=order.id, at=order.at, action=order.action.model_dump(mode="json"), actor=order.actor
+        id=order.id,
+        at=order.at,
+        action=jsonable(order.action),
+        actor=order.actor,
+        reason=order.action.reason,
+        text=order.action.cause(),
     )
 
 
@@ -113,22 +126,26 @@ REHEARSED = 1000
 def _rehearse(entry: Entry, act: Act) -> DryRun:
     """Show the curve before and after an order, without giving it."""
     before = entry.stored.session
-    events = decide(before, act)
+    events = decide(before, replace(act, key=""))  # an order given before is shown again
     after = evolve_all(before, events)
-    at = before.horizon if act.at is None else act.at
-    total = before.spec.total_steps or 0
-    count = min(max(total - at, REHEARSED), wire.MAX_CURVE, MAX_STEP - at)
+    [given] = [event.order for event in events if isinstance(event, Ordered)]
+    end, total = given.action.settles(given.at), before.spec.total_steps or 0
+    wanted = max(total, given.at + REHEARSED, end + 1) - given.at
+    count = min(wanted, wire.MAX_CURVE // len(before.timelines), MAX_STEP - given.at)
+    curves = forecast(after, given.at, count)
+    told = [notice.message for notice in after.notices if notice not in before.notices]
     return DryRun(
-        effective_step=at,
-        start=at,
-        before=_curve(before, at, count),
-        after=_curve(after, at, count),
-        warnings=[notice.message for notice in after.notices if notice not in before.notices],
+        effective_step=given.at,
+        start=given.at,
+        before=_curve(forecast(before, given.at, count), given.at),
+        after=_curve(curves, given.at),
+        warnings=[*told, *pitfalls(after, given, curves)],
     )
 
 
-def _curve(session: Session, start: int, count: int) -> dict[str, Any]:
-    count = min(count, wire.MAX_CURVE // len(session.timelines))
-    values = forecast(session, start, count)
-    block = wire.stacked(values, list(session.timelines))
-    return wire.curve(list(session.timelines), block, start, 500)
+def _curve(values: dict[str, Values], start: int) -> dict[str, Any]:
+    names = list(values)
+    block = wire.stacked(values, names)[:, : count_usable(start, values, at_least=0)]
+    if block.shape[1] == 0:
+        return {"steps": [], "series": {name: [] for name in names}}
+    return wire.curve(names, block, start, 500)

@@ -15,12 +15,16 @@ from pacesetter_service.api import (
     controllers,
     events,
     explain,
+    feed,
+    fleet,
     health,
+    history,
     problems,
     range_test,
     schedules,
     sessions,
     templates,
+    transfer,
     values,
 )
 from pacesetter_service.api.context import Context
@@ -29,6 +33,7 @@ from pacesetter_service.api.openapi import completed
 from pacesetter_service.api.sync import SyncEndpoint
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.templates import TemplateUse
+from pacesetter_service.fleet import Fleet
 from pacesetter_service.ledger import Ledger
 from pacesetter_service.storage.store import Store
 
@@ -65,13 +70,29 @@ class App(FastAPI):
         return self.openapi_schema
 
 
-def create_app(store: Store, ledger: Ledger, *, max_body_size: int = 1_048_576) -> App:
+def create_app(
+    store: Store,
+    ledger: Ledger,
+    *,
+    max_body_size: int = 1_048_576,
+    max_import_size: int = 1_073_741_824,
+    feed_heartbeat: float = 15.0,
+    feed_patience: float = 30.0,
+) -> App:
     """Build the application around a store and a running ledger."""
     app = App(title="Pacesetter", version=__version__, description=DESCRIPTION)
-    app.state.context = Context(store, ledger)
-    sync = SyncEndpoint(ledger, store)
+    ranks = Fleet()
+    app.state.context = Context(store, ledger, ranks)
+    sync = SyncEndpoint(ledger, store, ranks)
     app.hot = Gate(sync, max_body_size)
-    app.release = sync.release
+    live = feed.Feed(store, ledger, heartbeat=feed_heartbeat, patience=feed_patience)
+    app.state.feed = live
+
+    def release() -> None:
+        sync.release()
+        live.release()
+
+    app.release = release
     # In the table too, for the answers to what is not a POST.
     app.router.routes.insert(0, Route("/v1/sessions/{name}/sync", sync, methods=["POST"]))
     routers: list[APIRouter] = [
@@ -79,8 +100,12 @@ def create_app(store: Store, ledger: Ledger, *, max_body_size: int = 1_048_576) 
         values.router,
         actions.router,
         attempts.router,
+        history.router,
+        transfer.router,
+        feed.router,
         events.router,
         explain.router,
+        fleet.router,
         range_test.router,
         schedules.router,
         controllers.router,
@@ -89,6 +114,6 @@ def create_app(store: Store, ledger: Ledger, *, max_body_size: int = 1_048_576) 
     ]
     for router in routers:
         app.include_router(router)
-    app.add_middleware(Gate, max_body_size=max_body_size)
+    app.add_middleware(Gate, max_body_size=max_body_size, max_import_size=max_import_size)
     problems.install(app)
     return app

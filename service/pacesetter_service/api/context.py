@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
 
+from pacesetter_service.fleet import Fleet
 from pacesetter_service.ledger import Ledger
 from pacesetter_service.storage.store import Store
 
@@ -15,6 +16,7 @@ class Context:
 
     store: Store
     ledger: Ledger
+    fleet: Fleet
 
 
 async def _context(request: Request) -> Context:

@@ -74,7 +74,7 @@ async def list_events(
     after = max(after, _seq_in(page_token))
     found: list[EventView] = []
     if after < 0 and (kind is None or "created" in kind):
-        found.append(_created(stored))
+        found.append(created(stored))
     logged = [each for each in kind or () if each != "created"]
     if kind is None or logged:
         recorded = await run_in_threadpool(
@@ -111,7 +111,7 @@ def view(recorded: Recorded, spec: SessionSpec) -> EventView:
     return EventView(**{**own, **head})
 
 
-def _created(stored: Stored) -> EventView:
+def created(stored: Stored) -> EventView:
     """Show the creation of a session, which is the first thing that happened to it."""
     spec = stored.session.spec
     names = listed([series.name for series in spec.series()])

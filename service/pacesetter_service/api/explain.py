@@ -98,7 +98,7 @@ def _lived(stored: Stored, step: int) -> Iterator[str]:
     """Say so if a step was sealed in an earlier life than the running one."""
     session = stored.session
     [*_, (life, *_)] = stretches(stored.lineage, end=step + 1)
-    if life.session_id != stored.id:
+    if life.session_id != stored.id or life.attempt < 1:  # those of an imported fork
         yield f"Step {step} was sealed before this session was forked from another one."
     elif life.attempt != session.attempt:
         yield (

@@ -1,6 +1,6 @@
 """What every request passes first: bodies are JSON and of a bounded size.
 
-Asking for the JSON media type is also what keeps a web page that somebody visits from posting to a
+One address takes lines of JSON, and more of them. Asking for a media type of that kind is also what keeps a web page that somebody visits from posting to a
 service on their own machine: browsers let pages send other types across origins without asking.
 """
 
@@ -10,12 +10,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pacesetter_service.api import problems
 
 
+IMPORT_PATH = "/v1/import"
+
+LINES = "application/x-ndjson"
+"""The media type of lines of JSON."""
+
+
 class Gate:
     """ASGI middleware that refuses bodies it would not be wise to read."""
 
-    def __init__(self, app: ASGIApp, max_body_size: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_size: int, max_import_size: int = 0) -> None:
         self._app = app
         self._limit = max_body_size
+        self._import_limit = max_import_size
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 413 or 415."""
@@ -24,30 +31,35 @@ class Gate:
             return
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > self._limit:
+        lines = scope["path"] == IMPORT_PATH
+        limit = self._import_limit if lines else self._limit
+        if not length.isdigit() or int(length) > limit:
             await problems.of_http(413)(scope, receive, send)
             return
-        if not _is_json(headers.get(b"content-type", b"")):
+        media_type = _media_type(headers.get(b"content-type", b""))
+        if lines and media_type != LINES:
+            await problems.of_other_media_type(LINES)(scope, receive, send)
+            return
+        if not lines and media_type != "application/json":
             await problems.of_http(415)(scope, receive, send)
             return
         if b"transfer-encoding" in headers:  # nobody has said how long it will be
-            receive = self._limited(receive)
+            receive = self._limited(receive, limit)
         await self._app(scope, receive, send)
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _limited(self, receive: Receive, limit: int) -> Receive:
         taken = 0
 
         async def limited() -> Message:
             nonlocal taken
             message = await receive()
             taken += len(message.get("body", b""))
-            if taken > self._limit:
+            if taken > limit:
                 raise HTTPException(413)
             return message
 
         return limited
 
 
-def _is_json(content_type: bytes) -> bool:
-    media_type = content_type.partition(b";")[0].strip().lower()
-    return media_type == b"application/json"
+def _media_type(content_type: bytes) -> str:
+    return content_type.partition(b";")[0].strip().lower().decode("latin-1")

@@ -33,6 +33,8 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.StepOutOfRangeError: (422, "step_out_of_range"),
     errors.ScheduleNotFiniteError: (422, "schedule_not_finite"),
     errors.TooManyReportsError: (422, "too_many_reports"),
+    errors.ImportRefusedError: (422, "import_refused"),
+    errors.NameTakenError: (409, "session_exists"),
     errors.OverloadedError: (503, "overloaded"),
     errors.StorageUnavailableError: (503, "storage_unavailable"),
 }
@@ -86,6 +88,12 @@ def of_http(status: int, headers: Mapping[str, str] | None = None) -> Response:
     """Answer with what HTTP itself refuses."""
     code, detail = HTTP_CODES.get(status, ("http_error", HTTPStatus(status).description))
     return problem(status, code, detail, headers=headers)
+
+
+def of_other_media_type(wanted: str) -> Response:
+    """Answer to a body of another media type than the one that is taken there."""
+    detail = f"Send the body with the header `content-type: {wanted}`."
+    return problem(415, "unsupported_media_type", detail)
 
 
 def of_validation(found: Sequence[Mapping[str, Any]]) -> Response:

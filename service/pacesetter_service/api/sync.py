@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from pacesetter_service.api import problems, wire
+from pacesetter_service.api.applied import Comparer, Finding, refuse_incomparable
 from pacesetter_service.api.waiting import Waiters
 from pacesetter_service.core.commands import Command, Pass, Reading, Report, Seal
 from pacesetter_service.core.decide import is_sealed, seal_end, waits_for
@@ -30,11 +31,15 @@ from pacesetter_service.core.errors import AwaitingMeasurementError, PacesetterE
 from pacesetter_service.core.metrics import MetricName
 from pacesetter_service.core.model import Count, OneOf, Real, Step
 from pacesetter_service.core.orders import finished
+from pacesetter_service.fleet import NEVER, Fleet
 from pacesetter_service.ledger import Change, Entry, Ledger
 from pacesetter_service.storage.store import Store
 
 MAX_READINGS = 10_000
 """The most metric values in one call."""
+
+MAX_APPLIED = 4_096
+"""The most applied values in one call."""
 
 HOLD_SECONDS = 5.0
 """The longest that a call is held while its step awaits a measurement; then it is to ask again."""
@@ -65,12 +70,33 @@ class Want(_Wire):
     count: Count
 
 
+class AppliedIn(_Wire):
+    """What a rank's optimizer really used at a step, read back from the optimizer.
+
+    The values are compared with those that were sealed for the step in this attempt: they agree
+    to the bit (`exact`), or as the nearest float32 (`float32`), which is what a tensor holds, or
+    not (`differs`). Of a rank that deviates `GET /v1/sessions/{name}/fleet` says so; an event and a
+    notice, both `rate_deviated`, say so once for each series, until the rank has applied what was
+    sealed again.
+    """
+
+    step: Step = Field(description="a step that was handed out")
+    values: Annotated[dict[str, MetricValue], Field(min_length=1, max_length=MAX_APPLIED)] = Field(
+        description='by series, `{"lr": 0.1}`; those that the rank does not apply are left out'
+    )
+
+
 class SyncRequest(_Wire):
-    """Reports, and a wish for a window or for one step; every field is optional."""
+    """Reports, and a wish for a window or for one step; every field is optional.
+
+    `rank` says who calls, `attempt` for which life of the job, and `applied` what the rank's
+    optimizer really used.
+    """
 
     attempt: Count | None = None
     rank: Step = 0
     reports: Annotated[tuple[ReportIn, ...], Field(max_length=MAX_READINGS)] = ()
+    applied: AppliedIn | None = None
     want: Want | None = None
     step: Step | None = None
 
@@ -102,9 +128,11 @@ class SyncRequest(_Wire):
 class SyncEndpoint:
     """ASGI endpoint of `POST /v1/sessions/{name}/sync`."""
 
-    def __init__(self, ledger: Ledger, store: Store) -> None:
+    def __init__(self, ledger: Ledger, store: Store, fleet: Fleet) -> None:
         self._ledger = ledger
         self._store = store
+        self._fleet = fleet
+        self._comparer = Comparer(fleet)
         self._waiters = Waiters()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -125,15 +153,23 @@ class SyncEndpoint:
 
     async def _sync(self, scope: Scope, request: SyncRequest) -> Response:
         name, seal = scope["path_params"]["name"], request.seal()
-        entry = await self._applied(name, request.readings(), seal, request.attempt)
+        entry = self._ledger.peek(name)
+        if entry is None:
+            entry = await self._ledger.find(name)
+        finding = None
+        if request.applied is not None:
+            finding = await self._compared(entry, request, request.applied)
+        entry = await self._carried_out(entry, request, seal, finding)
+        self._hear(entry, request, seal, finding)
         if seal is None:
-            return Response(to_json(_head(entry)), media_type="application/json")
+            return Response(to_json(_head(entry, finding)), media_type="application/json")
         if seal.start >= entry.stored.session.horizon:
             entry = await self._awaited(name, entry, seal)
+            self._hear(entry, request, seal, None)  # again: time and revisions went by
         session = entry.stored.session
         names = list(session.timelines)
         end = min(seal_end(session, seal), session.horizon)
-        head: dict[str, Any] = _head(entry, seal.start, end)
+        head: dict[str, Any] = _head(entry, finding, seal.start, end)
         block = await self._window(entry, seal.start, end)
         if request.step is not None:
             values = dict(zip(names, block[:, 0].tolist(), strict=True))
@@ -147,18 +183,50 @@ class SyncEndpoint:
         head["series"] = wire.by_series(names, block)
         return Response(to_json(head), media_type="application/json")
 
-    async def _applied(
-        self, name: str, readings: tuple[Reading, ...], seal: Seal | None, attempt: int | None
+    async def _carried_out(
+        self, entry: Entry, request: SyncRequest, seal: Seal | None, finding: Finding | None
     ) -> Entry:
         """Give the session after the call; what is sealed already needs no writer."""
-        entry = self._ledger.peek(name)
-        if entry is None:
-            entry = await self._ledger.find(name)
+        readings, deviates = request.readings(), finding is not None and finding.new
         nothing_new = seal is None or is_sealed(entry.stored.session, seal)
-        if nothing_new and not readings:
+        if nothing_new and not readings and not deviates:
             return entry
-        commands = (*((Report(readings, attempt),) if readings else ()), *((seal,) if seal else ()))
-        return await self._changed(name, *commands)
+        name = entry.stored.session.spec.name
+        report = (Report(readings, request.attempt),) if readings else ()
+        wish = (seal,) if seal else ()
+        if finding is None or not finding.new:
+            return await self._changed(name, *report, *wish)
+        # Before the sealing, so that its notice is in the window.
+        with self._comparer.recording(name, finding):
+            return await self._changed(name, *report, finding.command(), *wish)
+
+    async def _compared(self, entry: Entry, request: SyncRequest, used: AppliedIn) -> Finding:
+        """Compare what the caller's optimizer used with what was sealed."""
+        session, step = entry.stored.session, used.step
+        applied = {series: float(value) for series, value in used.values.items()}
+        refuse_incomparable(session, request.rank, request.attempt, step, applied)
+        block = await self._window(entry, step, step + 1)
+        sealed = dict(zip(session.timelines, block[:, 0].tolist(), strict=True))
+        return self._comparer.compared(session, request.rank, step, applied, sealed)
+
+    def _hear(
+        self, entry: Entry, request: SyncRequest, seal: Seal | None, finding: Finding | None
+    ) -> None:
+        """Have the fleet take note of a call, unless it speaks for an attempt that never was."""
+        session, reports = entry.stored.session, request.reports
+        attempt = session.attempt if request.attempt is None else request.attempt
+        if attempt > session.attempt:
+            return
+        self._fleet.hear(
+            session.spec.name,
+            request.rank,
+            attempt,
+            session.revision,
+            NEVER if seal is None else seal.start,
+            max(report["step"] for report in reports) if reports else NEVER,
+            None if finding is None else finding.comparison,
+            () if finding is None else [each.series for each in finding.new],
+        )
 
     async def _awaited(self, name: str, entry: Entry, seal: Seal) -> Entry:
         """Wait for a step that was not sealed though it was asked for.
@@ -173,7 +241,8 @@ class SyncEndpoint:
                 raise finished(session)
             missing = waits_for(session, seal)
             if missing and session.spec.reaction is not None:
-                left = session.spec.reaction.timeout - self._waiters.waited(name, session.horizon)
+                waited = self._waiters.waited(name, (session.attempt, session.horizon))
+                left = session.spec.reaction.timeout - waited
                 if left <= 0 or passing:
                     # Of a jump across several boundaries only the first was waited for: nobody can
                     # have measured what lies between. Sealing comes after the commit, because it
@@ -188,10 +257,9 @@ class SyncEndpoint:
                 if monotonic() >= give_up or self._waiters.released:
                     raise AwaitingMeasurementError(session.horizon, missing, session.spec.ranks)
                 await self._waiters.news(name, min(left, give_up - monotonic()))
-                if self._waiters.released:
-                    continue
+                continue
             entry = await self._changed(name, seal)
-        self._waiters.forget(name, entry.stored.session.horizon)
+        self._waiters.forget(name, (session.attempt, session.horizon))
         return entry
 
     def release(self) -> None:
@@ -202,8 +270,9 @@ class SyncEndpoint:
         before = self._ledger.peek(name)
         entry = (await self._ledger.submit(Change(name, commands))).entry
         session = entry.stored.session
+        sealed = before is None or session.horizon != before.stored.session.horizon
         # Of a thousand ranks' reports the last one alone is worth waking a thousand calls.
-        if entry is not before and not waits_for(session, Seal(session.horizon, 1)):
+        if sealed or (entry is not before and not waits_for(session, Seal(session.horizon, 1))):
             self._waiters.wake(name)
         return entry
 
@@ -223,18 +292,35 @@ async def _body(receive: Receive) -> bytes:
     return body
 
 
-def _head(entry: Entry, start: int = 0, end: int = 0) -> dict[str, Any]:
-    """Give what every answer says; notices are those of the steps from `start` to `end`."""
+def _head(
+    entry: Entry, finding: Finding | None = None, start: int = 0, end: int = 0
+) -> dict[str, Any]:
+    """Give what every answer says; notices are those of the steps from `start` to `end`.
+
+    What a call has found about its own rank is told in its answer, whatever steps that holds.
+    """
     session = entry.stored.session
+    notices = [
+        {"step": notice.step, "code": notice.code, "message": notice.message}
+        for notice in session.notices
+        if start <= notice.step < end
+    ]
+    if finding is not None:
+        told = {notice["message"] for notice in notices}
+        notices += [
+            {
+                "step": min(max(notice.step, start), end - 1) if end else notice.step,
+                "code": notice.code,
+                "message": notice.message,
+            }
+            for notice in finding.notices
+            if notice.message not in told
+        ]
     return {
         "attempt": session.attempt,
         "horizon": session.horizon,
         "revision": session.revision,
-        "notices": [
-            {"step": notice.step, "code": notice.code, "message": notice.message}
-            for notice in session.notices
-            if start <= notice.step < end
-        ],
+        "notices": notices,
         "max_lookahead": session.spec.lookahead,
     }
 

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from pacesetter_service.api import wire
 from pacesetter_service.api.context import Context, Service, SessionName
+from pacesetter_service.api.lives import AttemptQuery, lived, sealed_values
 from pacesetter_service.core.decide import count_usable
 from pacesetter_service.core.errors import StepOutOfRangeError
 from pacesetter_service.core.forecast import forecast
@@ -26,14 +27,18 @@ async def read_values(
     service: Service,
     step: StepQuery,
     count: Annotated[int | None, Query(ge=1, le=MAX_WINDOW)] = None,
+    attempt: AttemptQuery = None,
 ) -> dict[str, Any]:
     """Read the values of a step, or of `count` steps from it on; each sealed or forecast.
 
-    A forecast is what would be sealed if it were asked for now.
+    A forecast is what would be sealed if it were asked for now. Of an `attempt` that is over there
+    is what it had sealed, and nothing else.
     """
     entry = await service.ledger.find(name)
-    block = await read_block(service, entry, step, count or 1)
     session, names = entry.stored.session, list(entry.stored.session.timelines)
+    if attempt is not None and attempt != session.attempt:
+        return await _of_the_past(service, entry, attempt, step, count)
+    block = await read_block(service, entry, step, count or 1)
     if count is None:
         values = dict(zip(names, block[:, 0].tolist(), strict=True))
         return {"step": step, **values, "sealed": step < session.horizon}
@@ -42,6 +47,20 @@ async def read_values(
         "series": wire.by_series(names, block),
         "sealed_until": min(max(session.horizon, step), step + count),
     }
+
+
+async def _of_the_past(
+    service: Context, entry: Entry, attempt: int, step: int, count: int | None
+) -> dict[str, Any]:
+    """Give values of an attempt that is over; of a range what there is of it."""
+    life, names = await lived(service, entry, attempt), list(entry.stored.session.timelines)
+    end = step + 1 if count is None else max(min(step + count, life.end), step + 1)
+    wire.refuse_too_many(len(names), end - step)
+    block = await run_in_threadpool(sealed_values, service.store, life, len(names), step, end)
+    if count is None:
+        values = dict(zip(names, block[:, 0].tolist(), strict=True))
+        return {"step": step, **values, "sealed": True}
+    return {"start": step, "series": wire.by_series(names, block), "sealed_until": end}
 
 
 @router.get("/forecast")

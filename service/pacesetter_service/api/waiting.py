@@ -6,6 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
+Moment = tuple[int, int]
+"""An attempt of a session, and a step of it: later ones are greater."""
+
 LONGEST_GAP = 5.0
 """The most seconds between two looks at a clock that count as waiting."""
 
@@ -14,7 +17,7 @@ LONGEST_GAP = 5.0
 class _Clock:
     """How long a step has been waited for, and when somebody last looked."""
 
-    step: int
+    moment: Moment
     looked: float
     seconds: float = 0.0
 
@@ -51,7 +54,7 @@ class Waiters:
         for name in list(self._waiting):
             self.wake(name)
 
-    def waited(self, name: str, step: int) -> float:
+    def waited(self, name: str, moment: Moment) -> float:
         """Give for how many seconds a step of a session has been waited for, by anybody.
 
         A trainer that died while it waited and comes back an hour later has not waited an hour: it
@@ -59,14 +62,14 @@ class Waiters:
         """
         now = monotonic()
         clock = self._clocks.get(name)
-        if clock is None or clock.step != step:
-            clock = self._clocks[name] = _Clock(step, now)
+        if clock is None or clock.moment != moment:
+            clock = self._clocks[name] = _Clock(moment, now)
         clock.seconds += min(now - clock.looked, LONGEST_GAP)
         clock.looked = now
         return clock.seconds
 
-    def forget(self, name: str, horizon: int) -> None:
+    def forget(self, name: str, horizon: Moment) -> None:
         """Forget how long a step below the horizon was waited for: it is there."""
         clock = self._clocks.get(name)
-        if clock is not None and clock.step < horizon:
+        if clock is not None and clock.moment < horizon:
             del self._clocks[name]

@@ -4,22 +4,25 @@ What controllers saw and what operators ordered before the step is replayed from
 decisions come out as they did, because they depend on nothing else.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from pacesetter_service.core.actions import Order
 from pacesetter_service.core.actions.level import Scale
+from pacesetter_service.core.carrying import carried_out
 from pacesetter_service.core.commands import Act, Reading
 from pacesetter_service.core.errors import (
     AttemptRefusedError,
+    PacesetterError,
     StepOutOfRangeError,
     SupersededAttemptError,
 )
 from pacesetter_service.core.events import Acted, Event, Measured, MeasurementsClosed, Missed
 from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.measurements import Measurement
-from pacesetter_service.core.orders import refuse_unless_writable
+from pacesetter_service.core.orders import order, refuse_unless_writable
 from pacesetter_service.core.react import consume
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.spec import SessionSpec
@@ -61,19 +64,28 @@ def restore(past: Past, step: int) -> Session:
         session = replace(session, horizon=at)
         for fact in facts:
             session = evolve_all(session, _consequences(session, fact.event))
+    known = (*past.snapshot.pending.values(), *past.readings)
     return replace(
         session,
         horizon=step,
-        pending=_unconsumed(session, past.readings, step),
+        pending=_unconsumed(session, known, step),
         notices=tuple(notice for notice in session.notices if notice.step < step),
         passed=-1,
         orders=(),
+        ordered=max((session.ordered, *_numbers(past))),
+        batch_size=_batch_at(session, (*past.snapshot.orders, *past.later), step),
     )
+
+
+def _numbers(past: Past) -> Iterator[int]:
+    """Give the numbers of all orders that were carried out, which no other may have."""
+    yield from (fact.event.order.id for fact in past.facts if isinstance(fact.event, Acted))
+    yield from (each.id for each in past.later)
 
 
 def _consequences(session: Session, event: Measured | Missed | Acted) -> Iterable[Event]:
     if isinstance(event, Acted):
-        return (event,)
+        return carried_out(session, event.order)
     consumed = MeasurementsClosed({event.metric: event.step})
     if isinstance(event, Missed):
         return (consumed,)
@@ -84,12 +96,13 @@ def _consequences(session: Session, event: Measured | Missed | Acted) -> Iterabl
 def _unconsumed(
     session: Session, readings: Iterable[Reading], step: int
 ) -> dict[tuple[int, str, int], Reading]:
-    return {
-        reading.key: reading
-        for reading in readings
-        if reading.metric in session.watched
-        and session.consumed.get(reading.metric, -1) < reading.step < step
-    }
+    """Give the readings of steps before `step` that wait; of two with one key the first counts."""
+    waiting: dict[tuple[int, str, int], Reading] = {}
+    for reading in readings:
+        behind = session.consumed.get(reading.metric, -1)
+        if reading.metric in session.watched and behind < reading.step < step:
+            waiting.setdefault(reading.key, reading)
+    return waiting
 
 
 def refuse_another_start(session: Session, step: int) -> None:
@@ -140,26 +153,9 @@ def refuse_beyond_horizon(session: Session, step: int) -> None:
         )
 
 
-def rescaling(before: Session, after: Session) -> Act | None:
-    """Give the order that a changed batch size leads to, by the session's own rule.
-
-    Raises:
-        AttemptRefusedError: The rule is to refuse.
-    """
-    rule = after.spec.batch_scaling
-    if rule == "none" or before.batch_size is None or after.batch_size is None:
-        return None
-    ratio = after.batch_size / before.batch_size
-    if ratio == 1.0:
-        return None
-    if rule == "refuse":
-        raise AttemptRefusedError(
-            f"The batch size was {before.batch_size} and is {after.batch_size} now, which this"
-            " session's `batch_scaling` refuses. Train with the old one, or fork the session."
-        )
-    factor = ratio if rule == "linear" else ratio**0.5
-    reason = f"batch size {before.batch_size} -> {after.batch_size}, {rule} rule"
-    return Act(Scale(factor=factor, reason=reason), at=after.horizon, actor="batch_scaling")
+def rescaling(before: Session, after: Session) -> Act | None:  # noqa: ARG001
+    """Give the order that is still to be given in a new attempt: none, `resumed` gave it."""
+    return None
 
 
 def forked(restored: Session, spec: SessionSpec) -> Session:
@@ -171,7 +167,6 @@ def forked(restored: Session, spec: SessionSpec) -> Session:
         attempt_start=restored.horizon,
         attempt_key="",
         orders=(),
-        ordered=0,
         keys={},
         revision=0,
         status="active",
@@ -183,22 +178,78 @@ def resumed(
 ) -> Session:
     """Give the first state of a new attempt: the restored one, with what goes on as it is.
 
+    What followed from the batch sizes of later attempts is not kept: what follows from the one
+    that is trained with now is ordered anew, from the attempt's first step on.
+
     Args:
         current: The session as it is, in the attempt that ends.
         restored: The session as it was at the new attempt's first step.
         keep: Orders of operators for that step or later ones.
         key: What all ranks of the restart share.
         batch: Samples in one step, if the trainer says so.
+
+    Raises:
+        AttemptRefusedError: The batch size has changed, and the session does not allow that.
     """
-    return replace(
+    kept = sorted(keep, key=lambda each: (each.at, each.id))
+    orders = tuple(each for each in kept if _batch_before(each) is None)
+    numbers = {each.id for each in orders}
+    first = restored.horizon
+    opened = replace(
         restored,
         attempt=current.attempt + 1,
-        attempt_start=restored.horizon,
+        attempt_start=first,
         attempt_key=key,
-        orders=tuple(sorted(keep, key=lambda order: (order.at, order.id))),
+        orders=orders,
         ordered=current.ordered,
-        keys=current.keys,
+        # An order that is forgotten may be given again under its key.
+        keys={
+            name: (number, at)
+            for name, (number, at) in current.keys.items()
+            if at < first or number in numbers
+        },
         revision=current.revision + 1,
-        status="active",
         batch_size=batch if batch is not None else current.batch_size,
     )
+    return _rescaled(opened, restored.batch_size)
+
+
+_BY_BATCH = re.compile(r"attempt \d+, batch size (\d+) -> \d+")
+"""The key of an order that a changed batch size led to; nobody else's has blanks in it."""
+
+
+def _batch_before(order: Order) -> int | None:
+    """Give the batch size before the change that led to an order; None if none did."""
+    found = _BY_BATCH.fullmatch(order.key)
+    return int(found[1]) if found else None
+
+
+def _batch_at(session: Session, orders: Iterable[Order], step: int) -> int | None:
+    """Give the batch size that the rates restored at a step were made for.
+
+    Where an attempt began there with another one, that one has not changed the rates yet.
+    """
+    changes = (_batch_before(each) for each in orders if each.at == step)
+    return next((before for before in changes if before is not None), session.batch_size)
+
+
+def _rescaled(opened: Session, before: int | None) -> Session:
+    """Give a new attempt with the order that a changed batch size leads to, by its own rule."""
+    rule, after = opened.spec.batch_scaling, opened.batch_size
+    if rule == "none" or before is None or after is None or before == after:
+        return opened
+    change = f"batch size {before} -> {after}"
+    if rule == "refuse":
+        raise AttemptRefusedError(
+            f"The batch size was {before} at step {opened.horizon} and is {after} now, which this"
+            " session's `batch_scaling` refuses. Train with the old one, or fork the session."
+        )
+    ratio = after / before
+    scale = Scale(factor=ratio if rule == "linear" else ratio**0.5, reason=f"{change}, {rule} rule")
+    act = Act(scale, opened.horizon, "batch_scaling", f"attempt {opened.attempt}, {change}")
+    try:
+        return evolve_all(opened, order(opened, act))
+    except PacesetterError as refusal:
+        raise AttemptRefusedError(
+            f"The attempt was not opened, because of its {change}: {refusal}"
+        ) from refusal

@@ -1,5 +1,6 @@
 """What can be asked of a session. Commands are imperatives; `decide` may refuse them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,8 +64,22 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordDeviation:
+    """Record that a rank trained a step with other values than were sealed for it.
+
+    `values` holds what was applied, which may be NaN or infinite, and what was sealed, by series;
+    `attempt` is the one in which both were, None for the running one.
+    """
+
+    rank: int
+    step: int
+    values: Mapping[str, tuple[float, float]]
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Archive:
     """Close the session for further commands."""
 
 
-Command = Report | Seal | Pass | Act | Cancel | Archive
+Command = Report | Seal | Pass | Act | Cancel | RecordDeviation | Archive

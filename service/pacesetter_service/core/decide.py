@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from pacesetter_service.core.applied import precision
+from pacesetter_service.core.carrying import all_carried_out
 from pacesetter_service.core.commands import (
     Act,
     Archive,
@@ -11,6 +13,7 @@ from pacesetter_service.core.commands import (
     Command,
     Pass,
     Reading,
+    RecordDeviation,
     Report,
     Seal,
 )
@@ -20,7 +23,14 @@ from pacesetter_service.core.errors import (
     StepOutOfRangeError,
     TooManyReportsError,
 )
-from pacesetter_service.core.events import Acted, Archived, Cancelled, Event, Reported, Sealed
+from pacesetter_service.core.events import (
+    Archived,
+    Cancelled,
+    Event,
+    RateDeviated,
+    Reported,
+    Sealed,
+)
 from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.orders import finished, order, refuse_unless_writable
@@ -32,14 +42,14 @@ MAX_PENDING = 100_000
 """The most readings of watched metrics that may wait for a sealing."""
 
 
-def decide(session: Session, command: Command) -> tuple[Event, ...]:
+def decide(session: Session, command: Command) -> tuple[Event, ...]:  # noqa: PLR0911 - one a command
     """Give the events that a command leads to.
 
     Raises:
         SessionArchivedError: The session takes no more commands.
         SessionFinishedError: A controller has ended the session; no further step is sealed.
         StaleAttemptError: The command speaks for another attempt.
-        StepOutOfRangeError: A step can not be sealed or reported on.
+        StepOutOfRangeError: A step can not be sealed, reported on or have been trained.
         ScheduleNotFiniteError: The law leaves the range of learning rates.
         TooManyReportsError: Too many readings wait for a sealing.
         ActionRefusedError: The order makes no sense, or oversteps the limits.
@@ -56,6 +66,8 @@ def decide(session: Session, command: Command) -> tuple[Event, ...]:
             return order(session, command)
         case Cancel():
             return _cancel(session, command)
+        case RecordDeviation():
+            return _record_deviation(session, command)
         case Archive():
             return () if session.status == "archived" else (Archived(),)
 
@@ -95,6 +107,20 @@ def waits_for(session: Session, command: Seal) -> tuple[str, ...]:
     if session.status != "active" or command.start < session.horizon:
         return ()
     return awaited(session)
+
+
+def refuse_untrained(session: Session, step: int) -> None:
+    """Refuse a step of which nobody can have applied the values.
+
+    Raises:
+        StepOutOfRangeError: It was not handed out.
+    """
+    if not session.spec.start_step <= step < session.horizon:
+        raise StepOutOfRangeError(
+            f"Nobody can have applied the values of step {step}: the steps handed out so far are "
+            f"{session.spec.start_step} to {session.horizon - 1}. Send in `applied` the step whose "
+            "values the optimizer used, with these values."
+        )
 
 
 def count_usable(start: int, values: Mapping[str, Values], at_least: int | None = None) -> int:
@@ -173,8 +199,8 @@ def _seal(session: Session, command: Seal) -> tuple[Event, ...]:
     if ready.status == "finished":
         return reactions  # to be kept, whatever the answer is
     start, count = session.horizon, end - session.horizon
-    due = [Acted(each) for each in ready.orders if each.at < end]
-    acting = evolve_all(ready, due)
+    due = list(all_carried_out(ready, (each for each in ready.orders if each.at < end)))
+    acting = evolve_all(ready, (event for _, events in due for event in events))
     values = {name: line.values(start, count) for name, line in acting.timelines.items()}
     # The step that was asked for must be sealed; what lies behind a bad value need not.
     usable = count_usable(start, values, at_least=max(command.start - start + 1, 0))
@@ -182,7 +208,7 @@ def _seal(session: Session, command: Seal) -> tuple[Event, ...]:
         return ()
     return (
         *reactions,
-        *(acted for acted in due if acted.order.at < start + usable),
+        *(event for given, events in due if given.at < start + usable for event in events),
         Sealed(start, usable, {name: row[:usable] for name, row in values.items()}),
     )
 
@@ -192,3 +218,13 @@ def _cancel(session: Session, command: Cancel) -> tuple[Event, ...]:
     if all(each.id != command.order for each in session.orders):
         raise OrderNotFoundError(command.order)
     return (Cancelled(command.order, command.actor),)
+
+
+def _record_deviation(session: Session, command: RecordDeviation) -> tuple[Event, ...]:
+    refuse_unless_writable(session, command.attempt)
+    refuse_untrained(session, command.step)
+    return tuple(
+        RateDeviated(command.rank, command.step, series, applied, sealed)
+        for series, (applied, sealed) in command.values.items()
+        if precision(applied, sealed) == "differs"
+    )

@@ -16,6 +16,8 @@ PacesetterError
 ├── TooManyReportsError        metrics pile up that no sealing has consumed
 ├── UnknownKindError           no schedule or controller kind of that name
 ├── TemplateNotFoundError      no template of that name and version
+├── ImportRefusedError         a file is no whole record of a session
+├── NameTakenError             a session would be imported under a name that is taken
 ├── OverloadedError            the service has more work queued than it can take
 └── StorageUnavailableError    the database did not take or give the data
 
@@ -168,6 +170,27 @@ class TemplateNotFoundError(PacesetterError):
         super().__init__(
             f"There is no template {reference}. List the ones that exist with GET /v1/templates, "
             "or publish it with POST /v1/templates."
+        )
+
+
+class ImportRefusedError(PacesetterError):
+    """What is to be imported is no whole record of a session; nothing of it was kept."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        place = "" if line is None else f" at line {line}"
+        super().__init__(
+            f"This can not be imported{place}: {reason}. Nothing of it was kept. Send what"
+            " GET /v1/sessions/{name}/export answered, all of it and unchanged."
+        )
+
+
+class NameTakenError(PacesetterError):
+    """A session would be imported under a name that is taken."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"A session named {name!r} exists already, and an import changes no session. "
+            "Import under another name: POST /v1/import?name=…"
         )
 
 

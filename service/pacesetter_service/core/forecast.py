@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from numpy.typing import NDArray
 
-from pacesetter_service.core.events import Acted
+from pacesetter_service.core.carrying import all_carried_out
 from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.react import react
 from pacesetter_service.core.schedules import Values
@@ -24,7 +24,8 @@ def forecast(session: Session, start: int, count: int) -> dict[str, Values]:
 def planned(session: Session, end: int) -> Session:
     """Give the session as if all that is known now about the steps below `end` had happened."""
     ready = evolve_all(session, react(session))
-    return evolve_all(ready, [Acted(order) for order in ready.orders if order.at < end])
+    due = [order for order in ready.orders if order.at < end]
+    return evolve_all(ready, (each for _, events in all_carried_out(ready, due) for each in events))
 
 
 def decimate(curves: dict[str, Values], points: int) -> NDArray[np.int64]:

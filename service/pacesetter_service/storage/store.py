@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Executable, Select, Table, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    Select,
+    Table,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -22,7 +32,7 @@ from pacesetter_service.core.lineage import Life, Lineage, Stretch, stretches
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.templates import Published
-from pacesetter_service.storage import codec, engine, migrate
+from pacesetter_service.storage import codec, engine, migrate, transfer
 from pacesetter_service.storage.schema import (
     attempts,
     events,
@@ -97,6 +107,8 @@ class Store:
             with connection.begin():
                 migrate.upgrade(connection)
             with connection.begin():
+                transfer.drop_unfinished(connection)
+            with connection.begin():
                 self._next_id = connection.scalar(select(func.max(sessions.c.id))) or 0
         self._connection = self._writer.connect()
 
@@ -116,7 +128,7 @@ class Store:
 
     def load(self, name: str) -> Stored | None:
         """Read one session, or None if there is none of that name."""
-        query = select(sessions).where(sessions.c.name == name)
+        query = select(sessions).where(sessions.c.name == name, _is_there)
         with _translated(), self._connection.begin():
             row = self._connection.execute(query).one_or_none()
         if row is None:
@@ -262,6 +274,12 @@ class Store:
             deprecate = update(templates).where(where).values(deprecated=published.deprecated)
             self._connection.execute(deprecate)
 
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Give the writer's connection in a transaction: for what is rare, and short."""
+        with _translated(), self._connection.begin():
+            yield self._connection
+
     # The readers' half -----------------------------------------------------------------------
 
     def sealed_between(self, lineage: Lineage, width: int, start: int, end: int) -> Blocks:
@@ -284,6 +302,63 @@ class Store:
         begin = start - int(rows[0].start)
         return values[:, begin : begin + end - start]
 
+    @contextmanager
+    def moment(self) -> Iterator[Connection]:
+        """Give a connection whose reads are all of one moment.
+
+        While it is held the log of the database can only grow: not to be held for a caller.
+        """
+        with _translated(), self._reader.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield connection
+
+    def sealed_end(self, life: Life) -> int:
+        """Give the first step that a life has not sealed."""
+        query = (
+            select(sealed.c.start + sealed.c.count)
+            .where(sealed.c.session_id == life.session_id, sealed.c.attempt == life.attempt)
+            .order_by(sealed.c.start.desc())
+            .limit(1)
+        )
+        return next((int(row[0]) for row in self._read(query)), life.start)
+
+    def metrics_of(self, lineage: Lineage) -> list[str]:
+        """Name the metrics that were reported in a lineage's sessions."""
+        with _translated(), self._reader.connect() as connection:
+            return list(transfer.metrics_of(connection, {life.session_id for life in lineage}))
+
+    def readings_between(
+        self, lineage: Lineage, metric: str, start: int, end: int
+    ) -> list[Reading]:
+        """Read a metric's readings of the steps `start` to `end`, by step and rank.
+
+        Of what two lives say about one step and rank, the first counts: it lived that step.
+        """
+        found: dict[tuple[int, int], float] = {}
+        for life, _, until in stretches(lineage):
+            query = _readings_query(life, min(until, end), (metric,))
+            for rank, step, _, value in self._read(query.where(readings.c.step >= start)):
+                found.setdefault((step, rank), nan if value is None else value)
+        return [Reading(rank, step, metric, value) for (step, rank), value in sorted(found.items())]
+
+    def measurements_between(
+        self, lineage: Lineage, metric: str, start: int, end: int
+    ) -> dict[int, float]:
+        """Read what controllers saw of a metric at the steps `start` to `end`, by step."""
+        found: dict[int, float] = {}
+        for life, _, until in stretches(lineage):
+            table = measurements.c
+            query = (
+                select(table.step, table.value)
+                .join(metrics, metrics.c.id == table.metric_id)
+                .where(table.session_id == life.session_id, table.attempt == life.attempt)
+                .where(metrics.c.name == metric, table.step >= start, table.step < end)
+                .where(table.horizon <= until)
+            )
+            for step, value in self._read(query):
+                found.setdefault(step, nan if value is None else value)
+        return found
+
     def attempts_of(self, stored: Stored) -> list[Attempt]:
         """Read the attempts of a session, in their order."""
         query = (
@@ -305,7 +380,8 @@ class Store:
         self, *, after: str, limit: int, status: str | None, label: tuple[str, str] | None
     ) -> list[Stored]:
         """Read up to `limit` sessions whose names come after `after`, by name."""
-        query = select(sessions).where(sessions.c.name > after).order_by(sessions.c.name)
+        query = select(sessions).where(sessions.c.name > after, _is_there)
+        query = query.order_by(sessions.c.name)
         if status is not None:
             query = query.where(sessions.c.status == status)
         if label is not None:
@@ -453,6 +529,10 @@ class Store:
             return connection.execute(query).all()
 
 
+_is_there = sessions.c.status != transfer.IMPORTING
+"""What is being imported is not there yet."""
+
+
 def _in_the_order_of_sealing(fact: Fact) -> tuple[int, int, int, str]:
     event = fact.event
     if isinstance(event, Acted):
@@ -460,7 +540,7 @@ def _in_the_order_of_sealing(fact: Fact) -> tuple[int, int, int, str]:
     return fact.at, 0, event.step, event.metric
 
 
-def _readings_query(life: Life, end: int, names: Iterable[str] | None) -> Executable:
+def _readings_query(life: Life, end: int, names: Iterable[str] | None) -> Select[Any]:
     """Select a life's readings of steps before `end`; those of earlier steps came late."""
     query = (
         select(readings.c.rank, readings.c.step, metrics.c.name, readings.c.value)
@@ -523,7 +603,8 @@ def _events_of(stored: Stored, kinds: Sequence[str]) -> Select[Any]:
 def _recorded(row: Any, stored: Stored) -> Recorded:  # noqa: ANN401 - a row of `events`
     # Number 0 is the session's creation, which stands in `sessions`.
     event = codec.load_event(row, stored.session.spec)
-    own = row.session_id == stored.id
+    # An imported fork has brought along what happened before it, with numbers below 0.
+    own = row.session_id == stored.id and row.seq >= 0
     return Recorded(event, row.seq + 1, row.attempt, row.created_at, own=own)
 
 

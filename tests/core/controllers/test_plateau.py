@@ -124,7 +124,7 @@ def test_a_floor_can_follow_the_base() -> None:
 
 
 def test_no_cut_raises_a_level_that_lies_below_its_floor() -> None:
-    """fastai lifts such a rate to the floor; here it stays where it is."""
+    """A rate that fastai would lift to the floor stays where it is."""
     assert follow(plateau(patience=0, min_lr=0.5), [1.0] * 4).rates == [0.1] * 4
 
 
@@ -194,7 +194,7 @@ def test_an_infinity_does_not_freeze_the_best(mode: str, too_good: float) -> Non
 
 
 def test_a_first_metric_of_any_size_is_the_best() -> None:
-    """mmengine never improves on a first metric above its "infinity" of 1e9."""
+    """It may be above 1e9, which is the infinity of mmengine, where nothing improves on it."""
     state = follow(plateau(), [1e300]).state
     assert isinstance(state, PlateauState)
     assert (state.best, state.bad) == (1e300, 0)
@@ -205,7 +205,7 @@ GETTING_WORSE = [-1.0, -0.95, -0.9, -0.86, -0.82, -0.78, -0.75, -0.72]
 
 
 def test_a_relative_threshold_takes_worse_negative_values_for_better() -> None:
-    """With torch's `rel` the best follows a metric that gets worse and worse, and nothing is cut."""
+    """With torch's `rel` the best follows a metric that gets worse, and nothing is cut."""
     followed = follow(plateau(patience=2, threshold=0.1), GETTING_WORSE)
     assert followed.said == []
     assert followed.state.best == -0.72  # type: ignore[attr-defined]
@@ -215,7 +215,7 @@ def test_a_relative_threshold_takes_worse_negative_values_for_better() -> None:
 def test_a_signed_threshold_sees_negative_values_get_worse(mode: str, sign: float) -> None:
     """`signed_rel` asks for a part of the best value's size, above zero and below."""
     rule = plateau(mode=mode, patience=2, threshold=0.1, threshold_mode="signed_rel")
-    worse = [sign * value for value in GETTING_WORSE] if mode == "min" else GETTING_WORSE[::-1]
+    worse = GETTING_WORSE if mode == "min" else GETTING_WORSE[::-1]
     assert cuts(rule, worse) == [4, 7]
     better = [sign * -1.0 * 1.2**step for step in range(12)]
     assert cuts(rule, better) == []
@@ -230,23 +230,20 @@ def test_both_thresholds_may_be_asked_for_at_once() -> None:
 
 
 def test_a_rise_by_the_threshold_is_told_from_its_last_bit() -> None:
-    """`abs` and `abs_on_value` differ where an accuracy rises by just the threshold."""
-    values = [0.56, 0.58]
-    on_best = {"mode": "max", "patience": 0, "threshold": 0.02, "threshold_mode": "abs"}
-    assert (0.58 > 0.56 + 0.02, 0.58 - 0.02 > 0.56) == (False, False)
-    pairs = [(n / 100, (n + 2) / 100) for n in range(100)]
-    told = [cuts(plateau(**on_best), list(pair)) for pair in pairs]
-    on_value = [
-        cuts(plateau(**{**on_best, "threshold_mode": "abs_on_value"}), list(pair)) for pair in pairs
-    ]
-    assert cuts(plateau(**on_best), values) == [2]
-    assert told == [[] if b > a + 0.02 else [2] for a, b in pairs]
-    assert on_value == [[] if b - 0.02 > a else [2] for a, b in pairs]
-    assert told != on_value
+    """`abs` and `abs_on_value` say different things of accuracies two hundredths apart."""
+    parameters = {"mode": "max", "patience": 0, "threshold": 0.02}
+    on_best = plateau(**parameters, threshold_mode="abs")
+    on_value = plateau(**parameters, threshold_mode="abs_on_value")
+    pairs = [(n / 100, (n + 2) / 100) for n in range(98)]
+    better_than_best = [not cuts(on_best, [low, high]) for low, high in pairs]
+    better_by_value = [not cuts(on_value, [low, high]) for low, high in pairs]
+    assert better_than_best == [high > low + 0.02 for low, high in pairs]
+    assert better_by_value == [high - 0.02 > low for low, high in pairs]
+    assert better_than_best != better_by_value
 
 
 def test_a_lucky_value_starves_a_noisy_metric_unless_it_is_smoothed() -> None:
-    """After a spike downward a steady decrease is cut; a median over three does not see the spike."""
+    """After a spike downward a steady decrease is cut; a median of three does not see the spike."""
     values = [2.0, 1.9, 0.1, *(1.8 - 0.05 * step for step in range(12))]
     controllers = [{"kind": "plateau", "metric": "loss", "patience": 3}]
     median = {"loss": {"smoothing": {"kind": "median", "window": 3}}}
@@ -430,9 +427,17 @@ def test_a_large_threshold_is_fine_where_it_can_be_passed() -> None:
     assert cuts(plateau(threshold=5.0, threshold_mode="abs", patience=0), [9.0, 3.0]) == []
 
 
-def test_an_operators_scale_does_not_make_cuts_of_rounding() -> None:
-    """A level that lies above its floor by its last bit alone is at its floor."""
-    rule = plateau(patience=0, min_lr=0.05, eps=0.0)
+@pytest.mark.parametrize("at_floor", ["notify", "reset", "stop"])
+def test_a_level_is_at_its_floor_in_spite_of_rounding(at_floor: str) -> None:
+    """One that lies above its floor by its last bit, as an operator's scale may leave it, is."""
+    rule = plateau(patience=0, min_lr=0.05, eps=0.0, at_floor=at_floor)
     seen = Seen("loss", 0, 1.0, {"": math.nextafter(0.05, 1)}, {"": 0.1})
-    state = PlateauState(best=1.0)
-    assert rule.observe(state, seen).verdict is None
+    verdict = rule.observe(PlateauState(best=1.0), seen).verdict
+    assert verdict is not None
+    assert verdict.advice in ("at_floor", "finished")
+
+
+def test_a_cut_by_the_last_bit_is_made_as_in_torch() -> None:
+    """Without `eps` a level one bit above its floor is cut to it."""
+    rule = plateau(patience=0, factor=0.010000000000000002, min_lr=1e-3, eps=0.0)
+    assert follow(rule, [1.0] * 3).rates == [0.1, 0.0010000000000000002, 1e-3]

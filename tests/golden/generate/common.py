@@ -82,8 +82,8 @@ def case(
 def metric_streams() -> dict[str, list[float]]:
     """Give metrics as trainings have them, and as they should not: the same ones each time.
 
-    All are multiples of 1/64 and so exact in float32 too, and none begins with what is no number:
-    some libraries never recover from that.
+    All but the hundredths are multiples of 1/64 and so exact in float32 too, and none begins with
+    what is no number: some libraries never recover from that.
     """
     noise = random.Random(7)
     falling = [4 * 0.93**step + noise.gauss(0, 0.1) for step in range(60)]
@@ -104,7 +104,8 @@ def metric_streams() -> dict[str, list[float]]:
     ]
     exact["no number any more"] = [*exact["falling"][:12], *[math.nan] * 30]
     exact["minus infinity"] = [*exact["falling"][:20], -math.inf, *exact["falling"][20:40]]
-    return exact
+    hundredths = [n / 100 for start in range(3) for n in range(30 + start, 90 + start, 2)]
+    return exact | {"hundredths up": hundredths, "hundredths down": hundredths[::-1]}
 
 
 def under_plateaus(

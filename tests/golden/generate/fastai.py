@@ -249,6 +249,8 @@ PLATEAUS: dict[str, dict[str, Any]] = {
     "no patience": {"patience": 0, "factor": 1.5},
     "threshold": {"patience": 2, "factor": 3.0, "min_delta": 0.25},
     "higher is better": {"comp": "greater", "patience": 3, "factor": 10.0, "min_delta": 1 / 64},
+    "two hundredths more": {"comp": "greater", "min_delta": 0.02, "patience": 1, "factor": 1.5},
+    "two hundredths less": {"min_delta": 0.02, "patience": 1, "factor": 1.5},
 }
 
 

@@ -131,6 +131,8 @@ PLATEAUS: dict[str, dict[str, Any]] = {
     "higher is better": {"patience": 3, "mode": "max", "factor": 0.5, "cooldown": 2},
     "threshold and floor": {"patience": 2, "min_delta": -0.25, "min_lr": 0.02, "factor": 0.3},
     "a step of the stairs": {"patience": 4, "min_delta": 1 / 64, "factor": 0.9, "cooldown": 2},
+    "two hundredths more": {"mode": "max", "min_delta": 0.02, "patience": 1, "factor": 0.9},
+    "two hundredths less": {"min_delta": 0.02, "patience": 1, "factor": 0.9},
 }
 
 

@@ -8,6 +8,7 @@ And what its plateau makes of updates with a rate of 0.1.
 from importlib.metadata import version
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from common import case, under_plateaus, write
@@ -272,11 +273,11 @@ CASES: list[tuple[str, str, dict[str, Any], range]] = [
 def under_a_plateau(spec: dict[str, Any], metrics: list[float]) -> list[float]:
     """Update once for each metric and give the rate before each: optax's acts at once."""
     rule = optax.contrib.reduce_on_plateau(**spec)
-    state = rule.init(jnp.zeros(1))
+    update, state = jax.jit(rule.update), rule.init(jnp.zeros(1))
     values = []
     for metric in metrics:
         values.append(0.1 * float(state.scale))
-        _, state = rule.update(jnp.ones(1), state, value=metric)
+        _, state = update(jnp.ones(1), state, value=metric)
     return values
 
 

@@ -5,6 +5,7 @@ from pacesetter_service.core.actions.clock import Hold, Release, Retime
 from pacesetter_service.core.actions.level import Cooldown, Rewarm, Scale, Set
 from pacesetter_service.core.actions.limit import Limit
 from pacesetter_service.core.actions.plan import Replace, Revert
+from pacesetter_service.core.actions.stage import Switch
 
 __all__ = [
     "Action",
@@ -21,4 +22,5 @@ __all__ = [
     "Rewarm",
     "Scale",
     "Set",
+    "Switch",
 ]

@@ -1,10 +1,12 @@
 """What an action is: a frozen order that changes a timeline from some step on.
 
 `check` may refuse, when the order is given; `apply` never does, when its step is about to be
-sealed: by then it is a promise.
+sealed: by then it is a promise. So `apply` takes whatever it finds: what other orders have made of
+the timeline meanwhile, or what is left since they were cancelled.
 """
 
 from abc import abstractmethod
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -45,6 +47,9 @@ class Action(Tagged, family="action"):
     formula: ClassVar[str]
     """What becomes of the value, in one line."""
 
+    idle: ClassVar[str] = ""
+    """What is said to who orders it where it would do nothing to any series."""
+
     every_channel: ClassVar[bool] = False
     """Whether it changes the clock, which momentum and all others share with the rate."""
 
@@ -57,6 +62,21 @@ class Action(Tagged, family="action"):
         Raises:
             ActionRefusedError: With what to do instead.
         """
+
+    def check_channels(self, channels: AbstractSet[str]) -> None:
+        """Refuse what does not fit a group with these channels.
+
+        Raises:
+            ActionRefusedError: With what to do instead.
+        """
+
+    def moves(self, timeline: Timeline, at: int) -> bool:  # noqa: ARG002
+        """Tell whether it does anything to a series that it concerns."""
+        return True
+
+    def settles(self, at: int) -> int:
+        """Give the step by which the change is complete, if it is given for step `at`."""
+        return at
 
     @abstractmethod
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:

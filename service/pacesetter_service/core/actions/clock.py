@@ -3,6 +3,7 @@
 from typing import ClassVar, Literal
 
 from pacesetter_service.core.actions.base import Action, Plan
+from pacesetter_service.core.actions.ends import end_of, is_constant
 from pacesetter_service.core.errors import ActionRefusedError
 from pacesetter_service.core.lengths import StepCount, whole
 from pacesetter_service.core.schedules.clocks import Part, Sequence, Shift
@@ -11,39 +12,42 @@ from pacesetter_service.core.timeline import Timeline
 
 
 class Hold(Action):
-    """Stop the clock: the value of this step stays until `release`."""
+    """Stop the clock: the value of this step stays until `release`.
+
+    Controllers and the other orders that change the height still do so.
+    """
 
     formula: ClassVar[str] = "schedule(t at `at`)"
+    idle: ClassVar[str] = "It is held already. Use `release` to let it go on."
     every_channel: ClassVar[bool] = True
 
     kind: Literal["hold"] = "hold"
 
-    def check(self, timeline: Timeline, at: int, plan: Plan) -> None:  # noqa: ARG002, D102
-        if timeline.segment_at(at).frozen is not None:
-            raise ActionRefusedError("It is held already. Use `release` to let it go on.")
+    def moves(self, timeline: Timeline, at: int) -> bool:  # noqa: D102
+        return timeline.segment_at(at).frozen is None
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
-        if timeline.segment_at(at).frozen is not None:
-            return timeline
-        return timeline.go_on(at, self.cause(), frozen=at)
+        return timeline.go_on(at, self.cause(), frozen=at) if self.moves(timeline, at) else timeline
 
     def order(self) -> str:  # noqa: D102
         return "held"
 
 
 class Release(Action):
-    """Go on where `hold` stopped the clock."""
+    """Go on where `hold` stopped the clock, with the step after the one whose value was kept."""
 
     formula: ClassVar[str] = "schedule(t - steps held)"
+    idle: ClassVar[str] = "Nothing is held there. Use `hold` first."
     every_channel: ClassVar[bool] = True
 
     kind: Literal["release"] = "release"
 
-    def check(self, timeline: Timeline, at: int, plan: Plan) -> None:  # noqa: ARG002, D102
-        if timeline.segment_at(at).frozen is None:
-            raise ActionRefusedError("Nothing is held there. Use `hold` first.")
+    def moves(self, timeline: Timeline, at: int) -> bool:  # noqa: D102
+        return timeline.segment_at(at).frozen is not None
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
+        if timeline.segment_at(at).frozen == at:  # held and released at once: nothing was kept
+            return timeline.go_on(at, self.cause(), frozen=None)
         return timeline.thawed(at, self.cause())
 
     def order(self) -> str:  # noqa: D102
@@ -56,10 +60,17 @@ class Retime(Action):
     With `rescale` the clock goes faster or slower from here on, so that what is left of the law
     fills the steps that are left. With `keep_then_tail` the present value is kept for the steps
     that were gained and the rest of the law follows unchanged: for stable phases, and for longer
-    runs only. `ends_at` says where the law ends now; the session's total_steps if not given.
+    runs only.
+
+    Where the law ends now is its own `total_steps` (or the length of a ramp that an order has
+    begun), else the session's `total_steps`. `ends_at` says it for laws that do not: the step at
+    which the law would end if nothing were ordered. Constant laws are left as they are.
     """
 
     formula: ClassVar[str] = "schedule(t0 + (t - at) * left of the law / steps left)"
+    idle: ClassVar[str] = (
+        "The law is constant there: there is no end to move. Use `cooldown`, or `replace`."
+    )
     every_channel: ClassVar[bool] = True
 
     kind: Literal["retime"] = "retime"
@@ -67,21 +78,26 @@ class Retime(Action):
     ends_at: StepCount | None = None
     policy: Literal["rescale", "keep_then_tail"] = "rescale"
 
+    def moves(self, timeline: Timeline, at: int) -> bool:  # noqa: D102
+        return not is_constant(timeline.segment_at(at).schedule)
+
     def check(self, timeline: Timeline, at: int, plan: Plan) -> None:  # noqa: D102
-        if self.ends_at is None and plan.total_steps is None:
-            raise ActionRefusedError(
-                "Nobody knows where the law ends now. Say so with `ends_at`, or create sessions"
-                " with `total_steps`."
-            )
+        refuse_held(timeline, at)
         left, new = self._left(timeline, at, plan), self._new(at)
         if new <= 0:
             raise ActionRefusedError(
                 f"Step {whole(self.total_steps)} lies behind: the order holds from step {at}."
+                " Give a later `total_steps`."
+            )
+        if left is None:
+            raise ActionRefusedError(
+                f"Nobody knows where the law of {plan.channel} ends now. Say so with `ends_at`, or"
+                " create sessions with `total_steps`."
             )
         if left <= 0:
             raise ActionRefusedError(
-                f"The law has ended by step {at}: there is nothing left to retime. "
-                "Use `replace` for a new law."
+                f"The law of {plan.channel} has ended by step {at}: there is nothing left to"
+                " retime. Use `replace` for a new law."
             )
         if self.policy == "keep_then_tail" and new < left:
             raise ActionRefusedError(
@@ -91,6 +107,8 @@ class Retime(Action):
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: D102
         segment, left, new = timeline.segment_at(at), self._left(timeline, at, plan), self._new(at)
+        if segment.frozen is not None or left is None or left <= 0 or new <= 0:
+            return timeline
         if self.policy == "rescale" or new <= left:
             return timeline.go_on(at, self.cause(), pace=segment.pace * (left / new))
         kept, clock = new - left, segment.clock_at(at)
@@ -103,14 +121,32 @@ class Retime(Action):
         )
         return timeline.go_on(at, self.cause(), schedule=law, clock=0.0)
 
-    def _left(self, timeline: Timeline, at: int, plan: Plan) -> float:
-        """Give how many steps are left of the law at its present pace."""
+    def _left(self, timeline: Timeline, at: int, plan: Plan) -> float | None:
+        """Give how many steps are left of the law at its present pace; None is not known."""
         segment = timeline.segment_at(at)
-        end = whole(self.ends_at) if self.ends_at is not None else plan.total_steps or 0
-        return (end - segment.clock_at(at)) / segment.pace
+        if is_constant(segment.schedule):
+            return None
+        if self.ends_at is not None:
+            return float(whole(self.ends_at) - at)
+        end = end_of(segment.schedule)
+        if end is None and segment.schedule == plan.schedule:
+            end = plan.total_steps
+        return None if end is None else (end - segment.clock_at(at)) / segment.pace
 
     def _new(self, at: int) -> int:
         return whole(self.total_steps) - at
 
     def order(self) -> str:  # noqa: D102
         return f"retimed to end at step {self.total_steps} ({self.policy})"
+
+
+def refuse_held(timeline: Timeline, at: int) -> None:
+    """Refuse what can not be done to a clock that stands still.
+
+    Raises:
+        ActionRefusedError: It is held there.
+    """
+    if timeline.segment_at(at).frozen is not None:
+        raise ActionRefusedError(
+            f"It is held at step {at}. Use `release` first; this can be ordered for the same step."
+        )

@@ -6,6 +6,7 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.actions.base import Action, Plan
+from pacesetter_service.core.actions.clock import refuse_held
 from pacesetter_service.core.errors import ActionRefusedError
 from pacesetter_service.core.lengths import StepCount, StepPoint, whole
 from pacesetter_service.core.model import Fraction, NonNegative, Positive
@@ -29,6 +30,9 @@ class Set(Action):
     lr: NonNegative
     over: StepPoint = 0
     ease: AnyEase = Linear()
+
+    def settles(self, at: int) -> int:  # noqa: D102
+        return at + whole(self.over)
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
         law: Schedule = Hold(value=self.lr)
@@ -93,6 +97,9 @@ class Cooldown(Action):
                 "Use `set` with `over` to raise it."
             )
 
+    def settles(self, at: int) -> int:  # noqa: D102
+        return self._end(at)
+
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
         value = timeline.value(at)
         law = Ramp(start=value, end=self._floor(value), steps=self._end(at) - at, ease=self.ease)
@@ -111,7 +118,10 @@ class Cooldown(Action):
 
 
 class Rewarm(Action):
-    """A warmup in the middle of the training: times a factor that rises to 1 in a straight line."""
+    """A warmup in the middle of the training: times a factor that rises to 1 in a straight line.
+
+    What is held stays as it is until `release`, so it can not be warmed up before.
+    """
 
     formula: ClassVar[str] = "schedule(t) * (factor + (1 - factor) * min((t - at) / steps, 1))"
 
@@ -119,7 +129,12 @@ class Rewarm(Action):
     steps: StepCount
     factor: Fraction = 0.0
 
+    def check(self, timeline: Timeline, at: int, plan: Plan) -> None:  # noqa: ARG002, D102
+        refuse_held(timeline, at)
+
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
+        if timeline.segment_at(at).frozen is not None:
+            return timeline
         return timeline.go_on(at, self.cause(), rewarm=Rise(at, whole(self.steps), self.factor))
 
     def order(self) -> str:  # noqa: D102

@@ -1,8 +1,9 @@
 """An action on the limits of everybody else's."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.actions.base import Action, Plan
 from pacesetter_service.core.model import NonNegative, Positive, Real
@@ -12,7 +13,8 @@ from pacesetter_service.core.timeline import Timeline
 class Limit(Action):
     """Other limits for controllers and for operators from here on; what is not given is unbounded.
 
-    Values do not change: what would overstep the limits is refused or clipped from now on.
+    Values do not change: what would overstep the limits is refused or clipped from now on. Limits
+    are the session's, so there is no limit for some `groups`.
     """
 
     formula: ClassVar[str] = "schedule(t)"
@@ -22,9 +24,20 @@ class Limit(Action):
     max_lr: Positive | None = None
     max_change: Annotated[Real, Field(gt=1)] | None = None
 
+    @model_validator(mode="after")
+    def _some_room(self) -> Self:
+        if self.max_lr is not None and self.min_lr > self.max_lr:
+            raise PydanticCustomError("no_room", "`min_lr` is above `max_lr`; swap them")
+        if self.groups is not None:
+            raise PydanticCustomError(
+                "limits_of_groups", "Limits are for the whole session; leave `groups` out"
+            )
+        return self
+
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
         return timeline
 
     def order(self) -> str:  # noqa: D102
         most = "unbounded" if self.max_lr is None else repr(self.max_lr)
-        return f"limited to {self.min_lr!r} … {most}"
+        factor = "" if self.max_change is None else f", by a factor of {self.max_change!r} at once"
+        return f"limited to {self.min_lr!r} … {most}{factor}"

@@ -1,11 +1,12 @@
 """Actions on the plan itself: replace, revert."""
 
+from collections.abc import Set as AbstractSet
 from typing import ClassVar, Literal
 
 from pacesetter_service.core.actions.base import Action, Plan
 from pacesetter_service.core.errors import ActionRefusedError
 from pacesetter_service.core.schedules import AnySchedule
-from pacesetter_service.core.timeline import Timeline
+from pacesetter_service.core.timeline import Segment, Timeline
 
 
 class Replace(Action):
@@ -24,12 +25,12 @@ class Replace(Action):
     clock: Literal["local", "global"] = "local"
     value: Literal["base", "level", "continue"] = "base"
 
-    def check(self, timeline: Timeline, at: int, plan: Plan) -> None:  # noqa: ARG002, D102
-        driven = self.schedule.channels()
-        if plan.channel not in driven:
+    def check_channels(self, channels: AbstractSet[str]) -> None:  # noqa: D102
+        driven = set(self.schedule.channels())
+        if driven != channels:
             raise ActionRefusedError(
-                f"The session has a {plan.channel}, which the new schedule does not drive. "
-                "Add a law for it with `channels`."
+                f"The new schedule drives {', '.join(sorted(driven))}, but the session has"
+                f" {', '.join(sorted(channels))}. Name a law for each of these with `channels`."
             )
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: D102
@@ -37,7 +38,7 @@ class Replace(Action):
         clock = float(at) if self.clock == "global" else 0.0
         base, level = plan.base, plan.base
         if self.value == "level":
-            level = timeline.segment_at(at).level
+            level = _with_its_cuts(timeline.segment_at(at), plan.base)
         elif self.value == "continue":
             base = level = timeline.value(at)
         return timeline.start_anew(at, self.cause(), law, base, level=level, clock=clock)
@@ -49,7 +50,8 @@ class Replace(Action):
 class Revert(Action):
     """Go back to the plan, as far as it would be by now.
 
-    Scales, holds, settings and retimings end; what controllers have cut stays cut.
+    Scales, holds, settings, retimings and the laws that a `switch` has gone over to end; what
+    controllers have cut stays cut.
     """
 
     formula: ClassVar[str] = "the session's schedule(t), at the level of its controllers"
@@ -58,13 +60,17 @@ class Revert(Action):
     kind: Literal["revert"] = "revert"
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: D102
-        segment = timeline.segment_at(at)
-        level = plan.base * (segment.level / segment.base) if segment.base else plan.base
-        if segment.level == segment.base:
-            level = plan.base
+        level = _with_its_cuts(timeline.segment_at(at), plan.base)
         return timeline.start_anew(
             at, self.cause(), plan.schedule, plan.base, level=level, clock=float(at)
         )
 
     def order(self) -> str:  # noqa: D102
         return "went back to the plan"
+
+
+def _with_its_cuts(segment: Segment, base: float) -> float:
+    """Give a base at the level that controllers have made of a segment's base."""
+    if segment.base == base:
+        return segment.level
+    return base * (segment.level / segment.base) if segment.base else base

@@ -32,7 +32,7 @@ Floor = Annotated[
 ]
 
 ROUNDING = 1e-15
-"""The relative change below which a level stays: an operator's scale may move its last bit."""
+"""The relative distance at which a level has arrived: an operator's scale may move its last bit."""
 
 
 class PlateauState(ControllerState):
@@ -214,11 +214,13 @@ class Plateau(Controller):
 
     def _lowered(self, levels: Mapping[str, float], bases: Mapping[str, float]) -> dict[str, float]:
         """Give the new level of each group that a cut would change."""
+        # Who stays at the floor is told nothing there, and cuts to the last bit, as torch does.
+        near = 0.0 if self.at_floor == "stay" else ROUNDING
         return {
             group: new
             for group, level in levels.items()
             for new in [max(self._below(level), self._floor(group, bases[group]))]
-            if level - new > max(self.eps, ROUNDING * level)
+            if level - new > max(self.eps, near * level)
         }
 
     def _below(self, level: float) -> float:

@@ -1,7 +1,7 @@
 """`lr_find`: a learning rate range test of a model that leaves no trace in it.
 
 The model is trained in place, so everything that training touches is kept aside and put back, to
-the bit, whatever happens: see `_untouched.py`.
+the bit, whatever happens: see `untouched.py`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pacesetter._client import Client
-from pacesetter._errors import ConflictError, PacesetterError, TransportError
+from pacesetter._errors import PacesetterError, SessionFinishedError, TransportError
 from pacesetter._groups import is_tensor
 from pacesetter._range_test import RangeTest
 from pacesetter._session import Session
-from pacesetter._untouched import same_randomness, untouched
+from pacesetter._torch.untouched import same_randomness, untouched
 
 Loss = Callable[[Any, Any], Tensor]
 
@@ -143,10 +143,8 @@ class _Sweep:
         for step, batch in enumerate(batches):
             try:
                 lr = session.lr(step)
-            except ConflictError as error:
-                if error.code == "session_finished":
-                    return
-                raise
+            except SessionFinishedError:
+                return
             session.report(step, **{self._metric: self._train(batch, lr)})
 
     def _train(self, batch: Any, lr: float) -> float:  # noqa: ANN401 - whatever a loader gives

@@ -1,0 +1,65 @@
+"""A file by which a training can start while the server is away: the session, and its forecast."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pacesetter._errors import InvalidAnswerError
+from pacesetter._info import SessionInfo
+from pacesetter._outage import Curve
+from pacesetter._window import Expected, checked
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """What such a file says.
+
+    Attributes:
+        info: the session as it was described.
+        curve: its values as they were forecast.
+    """
+
+    info: SessionInfo
+    curve: Curve
+
+    @classmethod
+    def read(cls, path: str | Path, name: str, lr_bounds: tuple[float, float]) -> Bootstrap:
+        """Read the file of a session.
+
+        Raises:
+            OSError: it cannot be read.
+            InvalidAnswerError: it is no such file, of another session, or its values are unfit.
+        """
+        try:
+            stored = json.loads(Path(path).read_text(encoding="utf-8"))
+            if stored["bootstrap"] != VERSION:
+                raise ValueError(f"version {stored['bootstrap']!r}")  # noqa: TRY301 - one message for all
+            info = SessionInfo.parse(stored["session"], name)
+            start, end = stored["values"]["start"], stored["values"]["sealed_until"]
+            expected = Expected(info.attempt, info.series, start, lr_bounds=lr_bounds)
+            columns = {
+                each: checked(each, list(map(float, stored["values"]["series"][each])), expected)
+                for each in info.series
+            }
+            return cls(info, Curve(int(start), columns, int(end)))
+        except (ValueError, KeyError, TypeError, RecursionError, InvalidAnswerError) as error:
+            raise InvalidAnswerError(
+                f"{path} is no bootstrap file of session {name} ({error}): write it with "
+                "Client.export_bootstrap while the server is there"
+            ) from error
+
+    @staticmethod
+    def write(path: str | Path, session: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Write the file, whole or not at all."""
+        target = Path(path)
+        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+        content = {"bootstrap": VERSION, "session": session, "values": values}
+        partial.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
+        partial.replace(target)

@@ -1,0 +1,1 @@
+"""What needs torch besides `pacesetter.torch`, which is the door to it."""

@@ -1,0 +1,40 @@
+"""An order to a controller: switch."""
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from pacesetter_service.core.actions.base import Action, Plan
+from pacesetter_service.core.model import Step
+from pacesetter_service.core.timeline import Timeline
+
+
+class Switch(Action):
+    """Move a `switch` controller to its next stage, whatever its predicate says.
+
+    `controller` is its index in the session's spec. The next stage's schedule begins at the order's
+    step, on a clock of its own, and the trainer is told `switched`, as when the predicate holds.
+    """
+
+    formula: ClassVar[str] = "the schedule of the controller's next stage, from 0"
+
+    kind: Literal["switch"] = "switch"
+    controller: Step = 0
+
+    @model_validator(mode="after")
+    def _for_all_groups(self) -> Self:
+        if self.groups is not None:
+            raise PydanticCustomError(
+                "stages_of_groups", "All groups go over together; leave `groups` out"
+            )
+        return self
+
+    def concerns(self, group: str, channel: str) -> bool:  # noqa: ARG002, D102
+        return False  # what changes a series is the controller's decision
+
+    def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
+        return timeline
+
+    def order(self) -> str:  # noqa: D102
+        return f"moved controller {self.controller} to its next stage"

@@ -1,0 +1,263 @@
+"""The fleet: what every rank of every session was last heard to do, in memory.
+
+Nothing of it is kept on disk: after a restart of the service it is empty until the ranks call
+again, and of very many ranks the sessions that were silent for longest are forgotten. What follows
+from it and must not be lost, that a rank trained with other values, stands in the log.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+from typing import NamedTuple
+
+from pacesetter_service.core.applied import KEPT, Comparison
+from pacesetter_service.core.session import Session
+
+MAX_RANKS = 65_536
+"""How many ranks of a session are followed: those with smaller numbers."""
+
+MAX_FOLLOWED = 2 * MAX_RANKS
+"""How many ranks of all sessions are followed."""
+
+NEVER = -1
+"""Stands for the step of what a rank has not done yet."""
+
+
+class Heard(NamedTuple):
+    """What the calls of one rank have told.
+
+    Attributes:
+        attempt: The attempt that it speaks for.
+        at: When it called last, by the monotonic clock in seconds.
+        revision: How often the future had been changed, by the answer that it got.
+        step: The furthest step that it has asked for, reported or applied since it began there.
+        asked: The first step of the window that it asked for last,
+        reported: and the last step that it reported on; `NEVER` if it did not.
+        applied: What it said last that its optimizer used.
+        recorded: The series of which it trained other values, as the log says, and that have not
+            agreed since.
+    """
+
+    attempt: int
+    at: float
+    revision: int
+    step: int
+    asked: int
+    reported: int
+    applied: Comparison | None
+    recorded: frozenset[str]
+
+    @property
+    def deviates(self) -> bool:
+        """Whether it trains with other values than were sealed, as far as it has said."""
+        return bool(self.recorded) or (
+            self.applied is not None and self.applied.precision == "differs"
+        )
+
+
+NOTHING = Heard(0, 0.0, 0, NEVER, NEVER, NEVER, None, frozenset())
+
+
+@dataclass(slots=True)
+class _Crew:
+    """The ranks of one session; what was said before `since` is not known."""
+
+    since: str
+    ranks: dict[int, Heard] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Muster:
+    """The ranks of one session as they were at one moment.
+
+    Attributes:
+        since: What was said before that is not known.
+        now: The moment, by the monotonic clock in seconds.
+        ranks: What each rank has told.
+    """
+
+    since: str
+    now: float
+    ranks: Mapping[int, Heard]
+
+
+class Fleet:
+    """All ranks of all sessions; it belongs to the thread of the event loop."""
+
+    def __init__(self, *, max_sessions: int = 10_000, max_followed: int = MAX_FOLLOWED) -> None:
+        """Set up.
+
+        Args:
+            max_sessions: The most sessions that are followed.
+            max_followed: The most ranks of all sessions; `MAX_RANKS` at least.
+        """
+        self._max_sessions = max_sessions
+        self._max_followed = max_followed
+        self._followed = 0
+        self._crews: OrderedDict[str, _Crew] = OrderedDict()
+        self._complete_since = wall_clock()
+
+    def hear(
+        self,
+        name: str,
+        rank: int,
+        attempt: int,
+        revision: int,
+        asked: int = NEVER,
+        reported: int = NEVER,
+        applied: Comparison | None = None,
+        recorded: Iterable[str] = (),
+    ) -> None:
+        """Take note of a call.
+
+        Args:
+            name: The session.
+            rank: Who called.
+            attempt: The attempt that it spoke for.
+            revision: What the answer said.
+            asked: The first step that it asked for,
+            reported: the last step that it reported on,
+            applied: and what its optimizer used, where the call said so.
+            recorded: The series whose deviation this call brought into the log.
+        """
+        if rank >= MAX_RANKS:
+            return
+        crew = self._crews.get(name)
+        if crew is None:
+            crew = self._enlisted(name)
+        self._crews.move_to_end(name)
+        before = crew.ranks.get(rank, NOTHING)
+        if attempt != before.attempt:
+            if attempt < before.attempt:
+                return  # a process that was fenced, and still reads
+            self._followed += before is NOTHING
+            before = NOTHING
+        last, open_now = before.applied, before.recorded
+        step = asked if asked > reported else reported
+        if applied is not None:
+            last, open_now = _shortened(applied), _open(before.recorded, applied, recorded)
+            step = max(step, applied.step)
+        # Who asks for an earlier step than before went back, to begin there again.
+        if (asked == NEVER or asked >= before.asked) and before.step > step:
+            step = before.step
+        crew.ranks[rank] = Heard(
+            attempt,
+            monotonic(),
+            revision,
+            step,
+            before.asked if asked == NEVER else asked,
+            before.reported if reported == NEVER else reported,
+            last,
+            open_now,
+        )
+        if self._followed > self._max_followed:
+            self._forget_the_longest_silent()
+
+    def unrecorded(self, name: str, rank: int, attempt: int, applied: Comparison) -> list[str]:
+        """Name the series that differ and of which the log does not say so yet.
+
+        Of one rank the log tells `KEPT` series at a time: more of them say nothing more.
+        """
+        crew = self._crews.get(name)
+        before = NOTHING if crew is None else crew.ranks.get(rank, NOTHING)
+        mine = before.recorded if before.attempt == attempt else NOTHING.recorded
+        known = _open(mine, applied, ())
+        differing = [each.series for each in applied.values if each.precision == "differs"]
+        new = [series for series in differing if series not in known]
+        return new[: max(KEPT - len(known), 0)]
+
+    def muster(self, name: str) -> Muster:
+        """Give what is known of a session's ranks."""
+        crew = self._crews.get(name)
+        if crew is None:
+            return Muster(self._complete_since, monotonic(), {})
+        return Muster(crew.since, monotonic(), crew.ranks.copy())
+
+    def _enlisted(self, name: str) -> _Crew:
+        crew = self._crews[name] = _Crew(self._complete_since)
+        if len(self._crews) > self._max_sessions:
+            self._forget_the_longest_silent()
+        return crew
+
+    def _forget_the_longest_silent(self) -> None:
+        _, crew = self._crews.popitem(last=False)
+        self._followed -= len(crew.ranks)
+        self._complete_since = wall_clock()
+
+
+def wall_clock(seconds_ago: float = 0.0) -> str:
+    """Give the time of day, now or some seconds ago; ISO 8601, UTC."""
+    moment = datetime.fromtimestamp(datetime.now(UTC).timestamp() - seconds_ago, UTC)
+    return moment.isoformat(timespec="milliseconds")
+
+
+def _shortened(applied: Comparison) -> Comparison:
+    return Comparison(applied.step, applied.precision, applied.differing, applied.values[:KEPT])
+
+
+def _open(before: frozenset[str], applied: Comparison, recorded: Iterable[str]) -> frozenset[str]:
+    """Give the recorded deviations that have not come to an end, those of a comparison included."""
+    if not before and applied.precision != "differs":
+        return before
+    agreeing = {each.series for each in applied.values if each.precision != "differs"}
+    return (before - agreeing) | frozenset(recorded)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A session's ranks in a few words; lists of ranks are in their order.
+
+    Attributes:
+        seen: How many ranks of the running attempt have called.
+        current: How many of these know of every change of the future.
+        newest_step: The furthest step of any of them, if there is one.
+        slowest: The rank that is furthest behind.
+        missing: Ranks that the session expects and that have not called in the running attempt.
+        stale: Ranks that were not heard of for too long, or are too far behind.
+        deviating: Ranks that train with other values than were sealed.
+        earlier: Ranks that were last heard in an earlier attempt.
+    """
+
+    seen: int
+    current: int
+    newest_step: int | None
+    slowest: int | None
+    missing: tuple[int, ...]
+    stale: tuple[int, ...]
+    deviating: tuple[int, ...]
+    earlier: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """When a rank is stale: after so many seconds, or, if given, more than so many steps behind."""
+
+    seconds: float
+    steps: int | None = None
+
+    def is_over(self, heard: Heard, now: float, newest_step: int) -> bool:
+        """Tell whether a rank is stale."""
+        too_slow = self.steps is not None and newest_step - heard.step > self.steps
+        return too_slow or now - heard.at > self.seconds
+
+
+def summary(session: Session, muster: Muster, patience: Patience) -> Summary:
+    """Sum up the ranks of a session."""
+    by_number = sorted(muster.ranks.items())
+    here = {rank: heard for rank, heard in by_number if heard.attempt == session.attempt}
+    newest = max((heard.step for heard in here.values()), default=NEVER)
+    placed = [(heard.step, rank) for rank, heard in here.items() if heard.step != NEVER]
+    return Summary(
+        seen=len(here),
+        current=sum(heard.revision == session.revision for heard in here.values()),
+        newest_step=None if newest == NEVER else newest,
+        slowest=min(placed)[1] if placed else None,
+        missing=tuple(rank for rank in range(session.spec.ranks) if rank not in here),
+        stale=tuple(
+            rank for rank, heard in here.items() if patience.is_over(heard, muster.now, newest)
+        ),
+        deviating=tuple(rank for rank, heard in here.items() if heard.deviates),
+        earlier=tuple(rank for rank, heard in by_number if heard.attempt != session.attempt),
+    )

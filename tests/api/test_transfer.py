@@ -1,0 +1,468 @@
+"""Export and import: the whole record of a session, to the bit, between real services."""
+
+import hashlib
+import json
+import math
+import sqlite3
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from serving import RunningService, open_http
+
+LINES = {"content-type": "application/x-ndjson"}
+
+RUN: dict[str, Any] = {
+    "groups": {"head": {"base_lr": 0.1}, "body": {"base_lr": 1 / 3}},
+    "schedule": {"kind": "exponential", "gamma": 0.97},
+    "controllers": [
+        {"kind": "plateau", "metric": "loss", "patience": 1, "factor": 0.7},
+        {"kind": "spike_guard", "metric": "norm"},
+    ],
+    "metrics": {"loss": {"smoothing": {"kind": "ema", "beta": 0.9}}},
+    "ranks": 2,
+    "labels": {"team": "vision"},
+    "max_lookahead": 4,
+}
+
+
+@pytest.fixture(name="http")
+def _http(server_url: str) -> Iterator[httpx.Client]:
+    """Give a plain HTTP client of the shared service."""
+    with open_http(server_url) as client:
+        yield client
+
+
+@pytest.fixture(name="other")
+def _other(service: RunningService) -> Iterator[httpx.Client]:
+    """Give a plain HTTP client of another service, with an empty database."""
+    with open_http(service.url) as client:
+        yield client
+
+
+def loss(step: int, rank: int) -> float | str:
+    """Make up a loss that falls, stands still, and is sometimes no number."""
+    if step % 17 == 5:
+        return ("nan", "inf")[rank]
+    return round(1 / (1 + min(step, 20)) + rank / 7, 12)
+
+
+def train(http: httpx.Client, name: str, steps: range) -> None:
+    """Seal steps and report both ranks' metrics of each; the last ones are left to come."""
+    for step in steps:
+        http.post(f"/v1/sessions/{name}/sync", json={"step": step}).raise_for_status()
+        for rank in (0, 1):
+            metrics = {"loss": loss(step, rank), "norm": 1.0 + step % 3, "unwatched": step / 3}
+            body = {"rank": rank, "reports": [{"step": step, "metrics": metrics}]}
+            http.post(f"/v1/sessions/{name}/sync", json=body).raise_for_status()
+
+
+def order(http: httpx.Client, name: str, **action: Any) -> None:
+    """Give an order."""
+    http.post(f"/v1/sessions/{name}/actions", json=action).raise_for_status()
+
+
+def eventful(http: httpx.Client, name: str) -> str:
+    """Lead a session through everything: cuts, orders, NaN, a restart, orders that wait."""
+    http.post("/v1/sessions", json={"name": name, **RUN}).raise_for_status()
+    train(http, name, range(12))
+    order(http, name, kind="scale", factor=0.5, at=14, reason="too fast: ä€😀")
+    train(http, name, range(12, 30))
+    restart = {"step": 20, "key": "second life"}
+    http.post(f"/v1/sessions/{name}/attempts", json=restart).raise_for_status()
+    train(http, name, range(20, 40))
+    order(http, name, kind="scale", factor=2.0, at=60)
+    return name
+
+
+def export(http: httpx.Client, name: str) -> bytes:
+    """Take the whole record of a session."""
+    answer = http.get(f"/v1/sessions/{name}/export").raise_for_status()
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    return answer.content
+
+
+@pytest.fixture(name="whole", scope="module")
+def _whole(server_url: str) -> bytes:
+    """Give the record of an eventful session."""
+    with open_http(server_url) as http:
+        return export(http, eventful(http, "test_transfer-whole"))
+
+
+def restore(http: httpx.Client, record: bytes, **params: str) -> httpx.Response:
+    """Import a record."""
+    return http.post("/v1/import", content=record, headers=LINES, params=params)
+
+
+def seen(http: httpx.Client, name: str) -> list[Any]:
+    """Read all that can be read of a session."""
+    base = f"/v1/sessions/{name}"
+    horizon = http.get(base).json()["horizon"]
+    asked = [
+        base,
+        f"{base}/lr?step=0&count={horizon + 50}",
+        f"{base}/events?limit=1000",
+        f"{base}/attempts",
+        f"{base}/actions",
+        f"{base}/history?readings=true",
+        f"{base}/history?attempt=1",
+        *(f"{base}/explain?step={step}" for step in range(0, horizon + 5, 7)),
+    ]
+    return [http.get(each).raise_for_status().json() for each in asked]
+
+
+def test_a_record_comes_back_as_it_was(
+    http: httpx.Client, other: httpx.Client, unique_name: str
+) -> None:
+    """Whatever can be read of a session reads the same on another server, and is exported alike."""
+    name = eventful(http, unique_name)
+    record = export(http, name)
+    answer = restore(other, record)
+    assert (answer.status_code, answer.headers["location"]) == (201, f"/v1/sessions/{name}")
+    assert answer.json() == http.get(f"/v1/sessions/{name}").json()
+    assert seen(other, name) == seen(http, name)
+    assert export(other, name) == record
+
+
+def test_what_is_decided_from_then_on_is_the_same(
+    http: httpx.Client, other: httpx.Client, unique_name: str
+) -> None:
+    """The session and its copy, trained alike, stay alike: values, events and later restarts."""
+    name = eventful(http, unique_name)
+    restore(other, export(http, name)).raise_for_status()
+    for server in (http, other):
+        train(server, name, range(40, 70))
+        for step, key in ((52, "third"), (9, "fourth")):
+            body = {"step": step, "key": key}
+            server.post(f"/v1/sessions/{name}/attempts", json=body).raise_for_status()
+            train(server, name, range(step, step + 20))
+    assert untimed(seen(other, name)) == untimed(seen(http, name))
+
+
+def untimed(answer: Any) -> Any:
+    """Leave out when things were written: the two servers did it at their own times."""
+    if isinstance(answer, dict):
+        return {k: untimed(v) for k, v in answer.items() if k not in ("created_at", "text")}
+    return [untimed(each) for each in answer] if isinstance(answer, list) else answer
+
+
+def test_a_fork_takes_its_past_along(
+    http: httpx.Client, other: httpx.Client, unique_name: str
+) -> None:
+    """A fork of a fork is whole without the sessions that it shares its past with."""
+    name = eventful(http, unique_name)
+    for source, branch, step in ((name, f"{name}-a", 33), (f"{name}-a", f"{name}-b", 36)):
+        body = {"name": branch, "step": step}
+        http.post(f"/v1/sessions/{source}/fork", json=body).raise_for_status()
+        train(http, branch, range(step, step + 10))
+    record = export(http, f"{name}-b")
+    restore(other, record).raise_for_status()
+    assert untold(seen(other, f"{name}-b")) == untold(seen(http, f"{name}-b"))
+    assert export(other, f"{name}-b") == record
+    for server in (http, other):  # back into what belongs to the first of the three
+        body = {"step": 7, "key": "far back"}
+        server.post(f"/v1/sessions/{name}-b/attempts", json=body).raise_for_status()
+        train(server, f"{name}-b", range(7, 20))
+    assert untimed(untold(seen(other, f"{name}-b"))) == untimed(untold(seen(http, f"{name}-b")))
+
+
+def untold(answer: Any) -> Any:
+    """Leave out the numbers that causes have: those of another session mean nothing in this one."""
+    if isinstance(answer, dict):
+        cause = answer.get("cause")
+        if cause is not None:
+            answer = {**answer, "cause": {**cause, "seq": 0, "attempt": 0}}
+        return {k: untold(v) for k, v in answer.items()}
+    return [untold(each) for each in answer] if isinstance(answer, list) else answer
+
+
+def test_a_copy_may_have_another_name(http: httpx.Client, unique_name: str) -> None:
+    """Under a new name a record goes to the server that it came from, and both go on alone."""
+    name = eventful(http, unique_name)
+    copy = f"{name}-copy"
+    assert restore(http, export(http, name), name=copy).json()["name"] == copy
+    assert seen(http, copy)[1:3] == seen(http, name)[1:3]
+    found = http.get("/v1/sessions", params={"label": "team:vision", "limit": 500}).json()
+    assert copy in {each["name"] for each in found["sessions"]}
+    before = seen(http, name)
+    train(http, copy, range(40, 45))
+    assert seen(http, name) == before
+
+
+def test_a_name_that_is_taken_is_refused(http: httpx.Client, unique_name: str) -> None:
+    """An import never changes a session that is there."""
+    name = eventful(http, unique_name)
+    before = seen(http, name)
+    answer = restore(http, export(http, name))
+    assert (answer.status_code, answer.json()["code"]) == (409, "session_exists")
+    assert seen(http, name) == before
+
+
+def rewritten(record: bytes, change: Callable[[list[Any]], Any]) -> bytes:
+    """Change the lines of a record, and make its last line fit again."""
+    lines = [json.loads(line) for line in record.splitlines()[:-1]]
+    change(lines)
+    body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    end = {"line": "end", "lines": len(lines), "sha256": hashlib.sha256(body).hexdigest()}
+    return body + json.dumps(end).encode() + b"\n"
+
+
+def of(lines: list[Any], kind: str) -> Any:
+    """Give the first line of a kind."""
+    return next(line for line in lines if line["line"] == kind)
+
+
+def bits(value: float) -> str:
+    """Write a value as records do."""
+    import struct
+
+    return struct.pack("<d", value).hex()
+
+
+def nan_sealed(lines: list[Any]) -> None:
+    line = of(lines, "sealed")
+    line["values"] = bits(math.nan) + line["values"][16:]
+
+
+def negative_sealed(lines: list[Any]) -> None:
+    line = of(lines, "sealed")
+    line["values"] = bits(-1.0) + line["values"][16:]
+
+
+SPOILT: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
+    "another version": (lambda lines: lines[0].update(version=2), "version 2"),
+    "another format": (lambda lines: lines[0].update(format="x"), "pacesetter.session"),
+    "no session": (lambda lines: lines.pop(0), "line 1"),
+    "two sessions": (lambda lines: lines.append(lines[0]), "second session"),
+    "an unknown line": (lambda lines: lines.append({"line": "dance"}), "dance"),
+    "an unknown field": (lambda lines: of(lines, "event").update(more=1), "more"),
+    "NaN for a rate": (nan_sealed, "no value to train with"),
+    "a rate below zero": (negative_sealed, "no value to train with"),
+    "values that are missing": (lambda lines: lines.remove(of(lines, "sealed")), "missing"),
+    "values that come twice": (lambda lines: lines.append(of(lines, "sealed")), "go on at step"),
+    "half a value": (lambda lines: of(lines, "sealed").update(values="00"), "2 digits"),
+    "an event that is missing": (lambda lines: lines.remove(of(lines, "event")), "event"),
+    "events that are missing": (lambda lines: lines[0].update(events=999), "of 999 events"),
+    "an event of a newer kind": (lambda lines: of(lines, "event").update(kind="x"), "newer"),
+    "an event without sense": (lambda lines: of(lines, "event").update(payload="{}"), "line"),
+    "a state without sense": (lambda lines: lines[0].update(control="{}"), "line 1"),
+    "a snapshot without sense": (lambda lines: of(lines, "snapshot").update(plan="[]"), "line"),
+    "a spec without sense": (lambda lines: lines[0]["spec"].update(ranks=-1), "line 1"),
+    "another spec": (lambda lines: lines[0]["spec"].update(groups=None, base_lr=1.0), "line 1"),
+    "columns of two lengths": (lambda lines: of(lines, "readings")["steps"].pop(), "lengths"),
+    "a reading twice": (lambda lines: lines.append(of(lines, "readings")), "twice"),
+    "a horizon too far": (lambda lines: lines[0].update(horizon=10_000), "missing"),
+    "another one's attempt": (lambda lines: lines[0].update(lineage=[[7, 0]]), "line"),
+    "half a pair": (lambda lines: lines[0].update(plan='{"a":"\\ud800"}'), "line 1"),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_record_that_makes_no_sense_is_refused(
+    http: httpx.Client, whole: bytes, unique_name: str, what: str
+) -> None:
+    """Whatever is wrong is said with its line, and nothing of the record is kept."""
+    change, said = SPOILT[what]
+    record = rewritten(whole, change)
+    answer = restore(http, record, name=f"{unique_name}-new")
+    assert (answer.status_code, answer.json()["code"]) == (422, "import_refused")
+    assert said in answer.json()["detail"]
+    assert http.get(f"/v1/sessions/{unique_name}-new").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda record: record[: len(record) // 2], "line"),
+        (lambda record: record[: record.rindex(b'{"line":"end"')], "the last line is missing"),
+        (lambda record: record + record[:1], "something follows the last line"),
+        (lambda record: record.replace(b"second life", b"second lifE", 1), "checksum"),
+        (lambda record: b"", "the last line is missing"),
+        (lambda record: b"\xff\n" + record, "line 1"),
+        (lambda record: record.replace(b"\n", b"\n\n", 1), "line 2"),
+    ],
+    ids=["half", "no end", "more", "one letter", "nothing", "no text", "an empty line"],
+)
+def test_a_record_that_is_not_whole_is_refused(
+    http: httpx.Client,
+    whole: bytes,
+    unique_name: str,
+    spoil: Callable[[bytes], bytes],
+    said: str,
+) -> None:
+    """What was cut off or changed on its way is noticed."""
+    answer = restore(http, spoil(whole), name=f"{unique_name}-new")
+    assert (answer.status_code, answer.json()["code"]) == (422, "import_refused")
+    assert said in answer.json()["detail"]
+
+
+def test_a_refused_record_leaves_nothing_behind(
+    other: httpx.Client, service: RunningService, whole: bytes
+) -> None:
+    """A record that is found wrong only while it is written leaves no row in any table."""
+    before = rows(service)
+    spoilt = rewritten(whole, lambda lines: lines.append(of(lines, "readings")))
+    assert restore(other, spoilt, name="new").status_code == 422
+    assert rows(service) == before
+
+
+def rows(service: RunningService) -> dict[str, int]:
+    """Count the rows of each table."""
+    with sqlite3.connect(f"file:{service.database}?mode=ro", uri=True) as connection:
+        tables = [
+            name
+            for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type='table'")
+            if name != "metrics"  # the words of all sessions
+        ]
+        count = {
+            table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in tables
+        }
+    connection.close()
+    return count
+
+
+def test_an_import_that_was_cut_off_is_removed(service: RunningService, unique_name: str) -> None:
+    """What a crash left of an import is invisible, and gone after the next start."""
+    with open_http(service.url) as http:
+        eventful(http, unique_name)
+    service.stop()
+    with sqlite3.connect(service.database) as connection:  # as if it had just begun
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(sessions)")]
+        named = {"id": "id + 100", "name": "'*101'", "status": "'importing'"}
+        values = ", ".join(named.get(column, column) for column in columns)
+        connection.execute(f"INSERT INTO sessions SELECT {values} FROM sessions")
+        connection.execute(
+            'INSERT INTO sealed SELECT 101, attempt, start, count, "values" FROM sealed'
+        )
+        connection.execute(
+            "INSERT INTO readings SELECT 101, metric_id, attempt, step, rank, value FROM readings"
+        )
+    connection.close()
+    service.start()
+    with open_http(service.url) as http:
+        assert [each["name"] for each in http.get("/v1/sessions").json()["sessions"]] == [
+            unique_name
+        ]
+    count = rows(service)
+    assert count["sessions"] == 1
+    service.stop()
+    with sqlite3.connect(service.database) as connection:
+        for table in ("sealed", "readings"):
+            query = f"SELECT count(*) FROM {table} WHERE session_id = 101"
+            assert connection.execute(query).fetchone() == (0,)
+    connection.close()
+    service.start()
+
+
+def test_an_import_must_be_lines_and_not_too_large(tmp_path: Any) -> None:
+    """Another media type is a 415 that names the right one; more than the limit is a 413."""
+    with (
+        RunningService(tmp_path / "small.db", max_import_size=2000) as service,
+        open_http(service.url) as http,
+    ):
+        answer = http.post("/v1/import", json={})
+        assert answer.status_code == 415
+        assert "application/x-ndjson" in answer.json()["detail"]
+        assert restore(http, b"x" * 2001).status_code == 413
+        streamed = http.post("/v1/import", content=iter([b"x" * 1500] * 2), headers=LINES)
+        assert streamed.status_code == 413
+
+
+def test_the_realised_curve_replays_to_the_bit(http: httpx.Client, unique_name: str) -> None:
+    """A session made of another one's table seals the same values at the same steps."""
+    name = eventful(http, unique_name)
+    body = http.get(f"/v1/sessions/{name}/export", params={"as": "table"}).json()
+    assert body["name"] == f"{name}-replay"
+    assert body["groups"]["head"]["schedule"]["kind"] == "table"
+    assert http.post("/v1/sessions", json=body).status_code == 201
+    assert values(http, body["name"]) == values(http, name)
+
+
+def values(http: httpx.Client, name: str, start: int = 0, end: int = 40) -> Any:
+    """Seal and read values."""
+    want = {"want": {"start": start, "count": end - start}}
+    http.post(f"/v1/sessions/{name}/sync", json=want)
+    params = {"step": start, "count": end - start}
+    return http.get(f"/v1/sessions/{name}/lr", params=params).json()["series"]
+
+
+def test_a_part_with_momentum_replays_too(http: httpx.Client, unique_name: str) -> None:
+    """Channels come along, and a table that begins late begins at that step."""
+    laws = {"lr": {"kind": "cosine", "total_steps": 60}, "momentum": {"kind": "hold", "value": 0.9}}
+    schedule = {"kind": "channels", "laws": laws}
+    spec = {"name": unique_name, "base_lr": 0.3, "schedule": schedule}
+    http.post("/v1/sessions", json=spec).raise_for_status()
+    values(http, unique_name)
+    asked = {"as": "table", "start": 10, "end": 40}
+    body = http.get(f"/v1/sessions/{unique_name}/export", params=asked).json()
+    assert (body["start_step"], body["total_steps"]) == (10, 40)
+    http.post("/v1/sessions", json=body).raise_for_status()
+    assert set(values(http, unique_name)) == {"lr", "momentum"}
+    assert values(http, body["name"], 10) == values(http, unique_name, 10)
+
+
+def test_an_earlier_attempt_replays_as_it_was(http: httpx.Client, unique_name: str) -> None:
+    """The table of an attempt that is over has what that one had sealed."""
+    name = eventful(http, unique_name)
+    params = {"as": "table", "attempt": 1, "start": 0, "end": 30}
+    body = http.get(f"/v1/sessions/{name}/export", params=params).json()
+    past = http.get(f"/v1/sessions/{name}/lr", params={"step": 0, "count": 30, "attempt": 1}).json()
+    assert body["groups"]["body"]["schedule"]["levels"] == past["series"]["body.lr"]
+
+
+def test_a_table_that_is_too_long_says_what_to_do(http: httpx.Client, unique_name: str) -> None:
+    """More steps than a table holds are refused with both ways out."""
+    http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.3}).raise_for_status()
+    for start in range(0, 110_000, 50_000):
+        want = {"want": {"start": start, "count": 50_000}}
+        http.post(f"/v1/sessions/{unique_name}/sync", json=want).raise_for_status()
+    answer = http.get(f"/v1/sessions/{unique_name}/export", params={"as": "table"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "step_out_of_range")
+    assert "`start` and `end`" in answer.json()["detail"]
+    assert "/v1/import" in answer.json()["detail"]
+
+
+def test_a_long_session_comes_back(
+    http: httpx.Client, other: httpx.Client, unique_name: str
+) -> None:
+    """Values that fill many lines and readings that fill many transactions all arrive."""
+    spec = {
+        "name": unique_name,
+        "base_lr": 0.3,
+        "schedule": {"kind": "exponential", "gamma": 1 - 1e-6},
+    }
+    http.post("/v1/sessions", json=spec).raise_for_status()
+    for start in range(0, 150_000, 50_000):
+        want = {"want": {"start": start, "count": 50_000}}
+        http.post(f"/v1/sessions/{unique_name}/sync", json=want).raise_for_status()
+    for start in range(0, 30_000, 10_000):
+        reports = [
+            {"step": step, "metrics": {"loss": math.sin(step)}}
+            for step in range(start, start + 10_000)
+        ]
+        body = {"reports": reports}
+        http.post(f"/v1/sessions/{unique_name}/sync", json=body).raise_for_status()
+    record = export(http, unique_name)
+    assert record.count(b'"line":"sealed"') == 3
+    assert record.count(b'"line":"readings"') == 30
+    restore(other, record).raise_for_status()
+    assert export(other, unique_name) == record
+
+
+def test_an_archived_session_stays_archived(
+    http: httpx.Client, other: httpx.Client, unique_name: str
+) -> None:
+    """The status comes along."""
+    http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.3}).raise_for_status()
+    http.delete(f"/v1/sessions/{unique_name}").raise_for_status()
+    assert restore(other, export(http, unique_name)).json()["status"] == "archived"
+
+
+def test_a_record_of_no_session_is_not_found(http: httpx.Client) -> None:
+    """A name that nobody has is a 404, as a record and as a table."""
+    for what in ("record", "table"):
+        answer = http.get("/v1/sessions/nobody-has-this/export", params={"as": what})
+        assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")

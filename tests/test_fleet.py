@@ -1,0 +1,262 @@
+"""The fleet in memory: what ranks are known to do, what it may cost, and what deviates."""
+
+from dataclasses import replace
+from math import inf, isfinite, nan
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pacesetter_service.core.applied import KEPT, compare, precision
+from pacesetter_service.core.commands import RecordDeviation, Seal
+from pacesetter_service.core.decide import decide
+from pacesetter_service.core.errors import StaleAttemptError, StepOutOfRangeError
+from pacesetter_service.core.events import RateDeviated
+from pacesetter_service.core.evolve import evolve_all
+from pacesetter_service.core.session import Session, create
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.fleet import MAX_RANKS, NEVER, Fleet, Patience, summary
+
+rates = st.floats(min_value=0.0, allow_infinity=False)
+
+
+def session(ranks: int = 1, horizon: int = 0, attempt: int = 1) -> Session:
+    """Give a session of so many ranks."""
+    made = create(SessionSpec(name="run", base_lr=0.1, ranks=ranks))
+    return replace(made, horizon=horizon, attempt=attempt)
+
+
+# Agreement ---------------------------------------------------------------------------------------
+
+
+@given(rates)
+def test_what_was_sealed_agrees_to_the_bit(rate: float) -> None:
+    """The sealed value itself is exact, and its float32 is exact or agrees as float32."""
+    assert precision(rate, rate) == "exact"
+    with np.errstate(all="ignore"):
+        rounded = float(np.float32(rate))
+    if isfinite(rounded):
+        assert precision(rounded, rate) == ("exact" if rounded == rate else "float32")
+
+
+@given(rates, st.floats())
+def test_everything_else_differs(sealed: float, applied: float) -> None:
+    """A value agrees only if it is the sealed one or the float32 nearest to it."""
+    with np.errstate(all="ignore"):
+        agrees = applied in (sealed, float(np.float32(sealed))) and isfinite(applied)
+    assert (precision(applied, sealed) != "differs") == agrees
+
+
+@pytest.mark.parametrize("applied", [nan, inf, -inf])
+def test_no_number_ever_agrees(applied: float) -> None:
+    """NaN and infinities differ from every rate, also from one beyond the range of float32."""
+    assert precision(applied, 0.1) == "differs"
+    assert precision(applied, 1e300) == "differs"
+
+
+def test_the_neighbouring_float32_differs() -> None:
+    """One unit in the last place of a float32 is a deviation."""
+    nearest = np.float32(0.1)
+    assert precision(float(nearest), 0.1) == "float32"
+    assert precision(float(np.nextafter(nearest, np.float32(1))), 0.1) == "differs"
+
+
+def test_a_comparison_is_as_good_as_its_worst_value() -> None:
+    """One series that differs makes the rank deviate, and stands first."""
+    sealed = {"a.lr": 0.1, "b.lr": 0.2, "c.lr": 0.3}
+    found = compare(7, {**sealed, "b.lr": float(np.float32(0.2))}, sealed)
+    assert (found.step, found.precision, found.differing) == (7, "float32", 0)
+    found = compare(7, {"a.lr": 0.1, "c.lr": 0.4}, sealed)
+    assert (found.precision, found.differing, found.values[0].series) == ("differs", 1, "c.lr")
+
+
+# The command -------------------------------------------------------------------------------------
+
+
+def sealed_until(step: int) -> Session:
+    """Give a session with the steps below one sealed."""
+    made = session()
+    return evolve_all(made, decide(made, Seal(0, step)))
+
+
+def test_a_deviation_becomes_an_event_and_a_notice() -> None:
+    """What differs is recorded with both values, and trainers are told at the next step."""
+    before = sealed_until(10)
+    events = decide(before, RecordDeviation(3, 9, {"lr": (0.2, 0.1)}, attempt=1))
+    assert events == (RateDeviated(3, 9, "lr", 0.2, 0.1),)
+    [notice] = evolve_all(before, events).notices
+    assert (notice.step, notice.code) == (10, "rate_deviated")
+
+
+def test_an_agreement_is_never_recorded_as_a_deviation() -> None:
+    """Values that agree, to the bit or as float32, make no event whoever says so."""
+    agreeing = {"lr": (float(np.float32(0.1)), 0.1)}
+    assert decide(sealed_until(10), RecordDeviation(0, 9, agreeing)) == ()
+
+
+def test_a_deviation_has_a_step_and_an_attempt() -> None:
+    """A step that was not handed out and an attempt that is not the running one are refused."""
+    values = {"lr": (0.2, 0.1)}
+    with pytest.raises(StepOutOfRangeError, match="handed out so far are 0 to 9"):
+        decide(sealed_until(10), RecordDeviation(0, 10, values))
+    with pytest.raises(StaleAttemptError):
+        decide(sealed_until(10), RecordDeviation(0, 9, values, attempt=2))
+
+
+# What is heard -----------------------------------------------------------------------------------
+
+
+def test_a_call_leaves_what_it_does_not_mention() -> None:
+    """Reports, wishes and applied values are each remembered from the last call that had any."""
+    fleet = Fleet()
+    fleet.hear("run", 0, 1, 0, asked=10)
+    fleet.hear("run", 0, 1, 2, reported=7)
+    fleet.hear("run", 0, 1, 2, applied=compare(8, {"lr": 0.1}, {"lr": 0.1}))
+    heard = fleet.muster("run").ranks[0]
+    assert (heard.asked, heard.reported, heard.revision, heard.step) == (10, 7, 2, 10)
+    assert heard.applied is not None
+    assert heard.applied.step == 8
+
+
+def test_a_rank_that_goes_back_is_where_it_went() -> None:
+    """A rank that asks for an earlier step than before begins there again."""
+    fleet = Fleet()
+    fleet.hear("run", 0, 1, 0, asked=500, reported=499)
+    fleet.hear("run", 0, 1, 0, asked=100)
+    assert fleet.muster("run").ranks[0].step == 100
+
+
+def test_a_fenced_process_hides_nobody() -> None:
+    """What still reads for an earlier attempt does not take the place of its successor."""
+    fleet = Fleet()
+    fleet.hear("run", 0, 1, 0, asked=500)
+    fleet.hear("run", 0, 2, 1, asked=100)
+    fleet.hear("run", 0, 1, 0, asked=600)
+    heard = fleet.muster("run").ranks[0]
+    assert (heard.attempt, heard.step) == (2, 100)
+
+
+differing = st.sets(st.sampled_from("abcdefghijkl"))
+
+
+@given(st.lists(st.tuples(differing, differing)))
+def test_a_deviation_is_new_once_until_it_ends(calls: list[tuple[set[str], set[str]]]) -> None:
+    """Whatever agrees and differs in turn: only what is not recorded is new, `KEPT` at most."""
+    fleet, recorded = Fleet(), set[str]()
+    for step, (mentioned, differs) in enumerate(calls):
+        wrong = differs & mentioned
+        if not mentioned:
+            continue
+        sealed = dict.fromkeys(sorted(mentioned), 0.1)
+        found = compare(step, {**sealed, **dict.fromkeys(wrong, 0.2)}, sealed)
+        recorded -= mentioned - wrong
+        new = fleet.unrecorded("run", 0, 1, found)
+        assert set(new) <= wrong - recorded
+        assert len(new) == min(len(wrong - recorded), KEPT - len(recorded))
+        fleet.hear("run", 0, 1, 0, applied=found, recorded=new)
+        recorded |= set(new)
+        assert fleet.muster("run").ranks[0].recorded == recorded
+
+
+def test_another_attempt_is_judged_afresh() -> None:
+    """A deviation that was recorded in one attempt is recorded again in the next one."""
+    fleet = Fleet()
+    found = compare(5, {"lr": 0.2}, {"lr": 0.1})
+    fleet.hear("run", 0, 1, 0, applied=found, recorded=fleet.unrecorded("run", 0, 1, found))
+    assert fleet.unrecorded("run", 0, 1, found) == []
+    assert fleet.unrecorded("run", 0, 2, found) == ["lr"]
+
+
+# Bounds ------------------------------------------------------------------------------------------
+
+
+def test_the_sessions_that_were_silent_for_longest_are_forgotten() -> None:
+    """Beyond the most sessions one is dropped, and the view says that it knows nothing before."""
+    fleet = Fleet(max_sessions=2)
+    began = fleet.muster("a").since
+    for name in "abac":
+        fleet.hear(name, 0, 1, 0)
+    assert [name for name in "abc" if fleet.muster(name).ranks] == ["a", "c"]
+    assert fleet.muster("a").since == began
+    assert fleet.muster("b").since >= began
+
+
+def test_the_ranks_of_all_sessions_are_bounded() -> None:
+    """Beyond the most ranks whole sessions are dropped, the one that called last never."""
+    fleet = Fleet(max_followed=MAX_RANKS)
+    for name in "abc":
+        for rank in range(30_000):
+            fleet.hear(name, rank, 1, 0)
+            fleet.hear(name, rank, 2, 0)
+    assert [len(fleet.muster(name).ranks) for name in "abc"] == [0, 30_000, 30_000]
+
+
+def test_a_rank_with_a_number_beyond_all_ranks_is_not_followed() -> None:
+    """Numbers that no session can expect cost no memory."""
+    fleet = Fleet()
+    fleet.hear("run", MAX_RANKS - 1, 1, 0)
+    fleet.hear("run", MAX_RANKS, 1, 0)
+    fleet.hear("run", 2**53, 1, 0)
+    assert list(fleet.muster("run").ranks) == [MAX_RANKS - 1]
+
+
+def test_of_many_series_a_rank_costs_a_few() -> None:
+    """Of a thousand applied values those that differ are kept first, and only some."""
+    fleet = Fleet()
+    sealed = {f"g{number}.lr": 0.1 for number in range(1000)}
+    fleet.hear("run", 0, 1, 0, applied=compare(0, {**sealed, "g999.lr": 0.2}, sealed))
+    applied = fleet.muster("run").ranks[0].applied
+    assert applied is not None
+    assert (len(applied.values), applied.values[0].series, applied.differing) == (
+        KEPT,
+        "g999.lr",
+        1,
+    )
+
+
+# The summary -------------------------------------------------------------------------------------
+
+
+def test_an_empty_fleet_misses_everybody() -> None:
+    """Before anybody has called all expected ranks are missing and nobody is slow."""
+    found = summary(session(ranks=3), Fleet().muster("run"), Patience(60))
+    assert (found.seen, found.newest_step, found.slowest) == (0, None, None)
+    assert found.missing == (0, 1, 2)
+
+
+@given(
+    st.dictionaries(
+        st.integers(0, 20),
+        st.tuples(st.integers(1, 2), st.integers(NEVER, 1000), st.integers(0, 2)),
+    )
+)
+def test_every_rank_is_in_the_summary_once(calls: dict[int, tuple[int, int, int]]) -> None:
+    """Ranks are seen, missing or of an earlier attempt; the slowest is behind no other."""
+    fleet = Fleet()
+    for rank, (attempt, asked, revision) in calls.items():
+        fleet.hear("run", rank, attempt, revision, asked=asked)
+    running = replace(session(ranks=21, attempt=2), revision=2)
+    found = summary(running, fleet.muster("run"), Patience(1e6, steps=100))
+    here = {rank: asked for rank, (attempt, asked, _) in calls.items() if attempt == 2}
+    assert found.seen == len(here)
+    assert found.seen + len(found.missing) == 21
+    assert set(found.earlier) | set(here) == set(calls)
+    assert found.current == sum(calls[rank][2] == 2 for rank in here)
+    steps = {rank: asked for rank, asked in here.items() if asked != NEVER}
+    assert found.newest_step == max(steps.values(), default=None)
+    assert (found.slowest is None) == (not steps)
+    if found.slowest is not None:
+        assert steps[found.slowest] == min(steps.values())
+    newest = max(here.values(), default=NEVER)
+    assert set(found.stale) == {rank for rank, asked in here.items() if newest - asked > 100}
+
+
+def test_silence_makes_a_rank_stale() -> None:
+    """A rank that was not heard of for longer than the patience lasts is stale."""
+    fleet = Fleet()
+    fleet.hear("run", 0, 1, 0, asked=5)
+    muster = fleet.muster("run")
+    later = replace(muster, now=muster.now + 61)
+    assert summary(session(), muster, Patience(60)).stale == ()
+    assert summary(session(), later, Patience(60)).stale == (0,)

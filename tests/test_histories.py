@@ -1,0 +1,510 @@
+"""Random histories of sessions, beside a model that knows no rule and remembers everything.
+
+The real store and ledger run in this process, on a file. Trainers of several ranks seal and report,
+operators order and cancel, jobs go back to earlier steps and fork, and the service restarts, in any
+order. `python tests/test_histories.py --histories 10000` goes on for long.
+"""
+
+import argparse
+import asyncio
+import itertools
+import math
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from orders import LAWS, MOMENTUM, bodies
+from pacesetter_service.core.actions import Action, Scale
+from pacesetter_service.core.commands import Act, Cancel, Command, Pass, Reading, Report, Seal
+from pacesetter_service.core.errors import (
+    ActionRefusedError,
+    AttemptRefusedError,
+    OrderNotFoundError,
+    ScheduleNotFiniteError,
+    SessionFinishedError,
+    StaleAttemptError,
+    StepOutOfRangeError,
+    SupersededAttemptError,
+)
+from pacesetter_service.core.forecast import planned
+from pacesetter_service.core.lineage import Life
+from pacesetter_service.core.session import Session
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.ledger import Change, Create, Find, Fork, Ledger, Open, Outcome, Work
+from pacesetter_service.storage.store import Store, Stored
+
+AHEAD = 40
+"""How many steps of the future are compared when a job has gone back."""
+
+GROUPS = {
+    "body": {"base_lr": 0.1},
+    "head": {"base_lr": 0.3, "schedule": {"kind": "exponential", "gamma": 0.98}},
+}
+
+PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 1, "factor": 0.5, "cooldown": 1}
+SMOOTH = {"kind": "plateau", "metric": "smooth", "patience": 0, "factor": 0.7}
+GUARD = {"kind": "spike_guard", "metric": "loss", "window": 8, "min_window": 3, "cooldown": 2}
+GUARD |= {"rewarm": 4, "recover_after": 3}
+SWITCH = {
+    "kind": "switch",
+    "metric": "loss",
+    "stages": [
+        {"when": {"kind": "plateaued", "patience": 2}, "schedule": LAWS[0], "value": "continue"},
+        {"when": {"kind": "below", "value": -5.0}, "schedule": LAWS[1]},
+    ],
+}
+VIEWS = {"smooth": {"of": "loss", "smoothing": {"kind": "ema", "beta": 0.6}, "nan": "ignore"}}
+
+RULES = [
+    [],
+    [PLATEAU],
+    [PLATEAU, SMOOTH],
+    [GUARD, SMOOTH],
+    [SWITCH],
+    [SWITCH, PLATEAU],
+    [{**GUARD, "max_trips": 1, "then": "stop"}],
+]
+
+specs = st.fixed_dictionaries(
+    {
+        "controllers": st.sampled_from(RULES),
+        "metrics": st.just(VIEWS),
+        "ranks": st.integers(1, 3),
+        "start_step": st.sampled_from([0, 7]),
+        "batch_scaling": st.sampled_from(["none", "linear", "sqrt", "refuse"]),
+    },
+    optional={
+        "max_lookahead": st.sampled_from([1, 5, 16]),
+        "reaction": st.just({"decide_every": 3, "timeout": 0.0}),
+        "total_steps": st.just(60),
+        "batch_size": st.just(64),
+        "limits": st.just({"min_lr": 1e-4, "max_lr": 3.0}),
+    },
+)
+
+shapes = st.one_of(
+    st.fixed_dictionaries({"base_lr": st.just(0.1), "schedule": st.sampled_from(LAWS[:4])}),
+    st.just({"base_lr": 0.1, "schedule": MOMENTUM}),
+    st.just({"groups": GROUPS}),
+)
+
+losses = st.one_of(
+    st.floats(-3, 3), st.sampled_from([1.0, 1.0, 1.0, 40.0, math.nan, math.inf, -math.inf])
+)
+
+
+REFUSALS = (
+    ActionRefusedError,
+    ScheduleNotFiniteError,
+    SessionFinishedError,
+    StepOutOfRangeError,
+)
+
+
+class Service:
+    """A store and a ledger on a file, which can be stopped and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._url = f"sqlite:///{folder / 'histories.db'}"
+        self._loop = asyncio.new_event_loop()
+        self._start()
+
+    def _start(self) -> None:
+        self.store = Store(self._url)
+        self._ledger = Ledger(self.store, max_cached=3)
+        self._ledger.start()
+
+    def _stop(self) -> None:
+        self._ledger.stop()
+        self.store.close()
+
+    def restart(self) -> None:
+        """Stop, and start on what is on the disk."""
+        self._stop()
+        self._start()
+
+    def close(self) -> None:
+        """Stop for good."""
+        self._stop()
+        self._loop.close()
+
+    def do(self, work: Work) -> Outcome:
+        """Have work done, or be refused."""
+        return self._loop.run_until_complete(self._ledger.submit(work))
+
+
+LifeId = tuple[int, int]
+"""An attempt of a session, by the session's number in the database."""
+
+
+@dataclass
+class Memory:
+    """What somebody who wrote everything down knows of one session.
+
+    Attributes:
+        path: For each step the life that it was lived in.
+        before: For each step the state before the sealing that it came from.
+        known: The readings that count, of several with one key the first.
+        orders: The step of each order that was carried out on the path, or waits.
+        keys: The keys of the session's attempts.
+    """
+
+    path: dict[int, LifeId] = field(default_factory=dict)
+    before: dict[int, Session] = field(default_factory=dict)
+    known: dict[tuple[int, str, int], float] = field(default_factory=dict)
+    orders: dict[int, int] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=lambda: [""])
+
+    def until(self, step: int) -> "Memory":
+        """Give what is left of it when the job goes back to a step; orders stay."""
+        return Memory(
+            {each: life for each, life in self.path.items() if each < step},
+            {each: state for each, state in self.before.items() if each < step},
+            {key: value for key, value in self.known.items() if key[0] < step},
+            dict(self.orders),
+            list(self.keys),
+        )
+
+    def drop_orders(self, step: int) -> None:
+        """Forget the orders for a step and later ones."""
+        self.orders = {number: at for number, at in self.orders.items() if at < step}
+
+
+class Histories(RuleBasedStateMachine):
+    """Everything that can happen to a session."""
+
+    service: Service
+    counts: ClassVar[Counter[str]] = Counter()
+    numbers = itertools.count()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.name = f"history-{next(self.numbers)}"
+        self.memory = Memory()
+        self.values: dict[LifeId, dict[int, bytes]] = defaultdict(dict)
+        self.said: dict[LifeId, dict[tuple[int, str, int], float]] = defaultdict(dict)
+
+    @initialize(spec=specs, shape=shapes)
+    def begin(self, spec: dict[str, Any], shape: dict[str, Any]) -> None:
+        """Create the session."""
+        whole = {"name": self.name, **spec, **shape}
+        if SWITCH in spec["controllers"] and "schedule" in shape:  # its stages drive no momentum
+            whole |= {"schedule": {"kind": "constant"}}
+        self.service.do(Create(SessionSpec.model_validate(whole)))
+        self.counts["histories"] += 1
+
+    # What is there ------------------------------------------------------------------------------
+
+    @property
+    def stored(self) -> Stored:
+        """The session as the ledger has it."""
+        return self.service.do(Find(self.name)).entry.stored
+
+    @property
+    def session(self) -> Session:
+        """The session's state."""
+        return self.stored.session
+
+    @property
+    def life(self) -> LifeId:
+        """The running attempt."""
+        return self.stored.id, self.session.attempt
+
+    def give(self, *commands: Command) -> Outcome | None:
+        """Give commands; None if they are refused for what they are."""
+        before = self.session
+        try:
+            outcome = self.service.do(Change(self.name, commands))
+        except REFUSALS as refused:
+            self.counts[type(refused).__name__] += 1
+            assert repr(self.session) == repr(before), "what is refused leaves no trace"
+            return None
+        self.note(before, outcome)
+        return outcome
+
+    def note(self, before: Session, outcome: Outcome) -> None:
+        """Write down what was sealed, and see that it may be trained with."""
+        stored, after = outcome.entry.stored, outcome.entry.stored.session
+        start, end = before.horizon, after.horizon
+        assert end >= start
+        if end == start:
+            return
+        block = self.service.store.sealed_between(stored.lineage, len(after.timelines), start, end)
+        if outcome.entry.tail.holds(start, end):
+            assert outcome.entry.tail.window(start, end).tobytes() == block.tobytes()
+        assert np.isfinite(block).all()
+        rates = [name == "lr" or name.endswith(".lr") for name in after.timelines]
+        assert (block[rates] >= 0).all()
+        for step in range(start, end):
+            assert step not in self.values[self.life], "sealed twice in one attempt"
+            self.values[self.life][step] = block[:, step - start].tobytes()
+            self.memory.path[step] = self.life
+            self.memory.before[step] = before
+
+    def hear(self, readings: Iterable[Reading]) -> None:
+        """Write readings down; what repeats one changes nothing."""
+        for reading in readings:
+            self.said[self.life].setdefault(reading.key, reading.value)
+            self.memory.known.setdefault(reading.key, reading.value)
+
+    # Trainers -----------------------------------------------------------------------------------
+
+    @rule(count=st.integers(1, 24), behind=st.integers(0, 5))
+    def seal(self, count: int, behind: int) -> None:
+        """Ask for a window, which may begin with steps that are sealed."""
+        session = self.session
+        start = max(session.horizon - behind, session.spec.start_step)
+        self.give(Seal(start, count, session.attempt))
+
+    @rule(data=st.data(), several=st.integers(1, 6), then=st.booleans())
+    def report(self, data: st.DataObject, several: int, then: bool) -> None:
+        """Report steps for some ranks, new or old, first or again; and ask for the next step."""
+        session = self.session
+        first = session.spec.start_step
+        if session.horizon == first:
+            return
+        readings = []
+        for _ in range(several):
+            back = data.draw(st.integers(1, min(session.horizon - first, 20)))
+            rank = data.draw(st.integers(0, session.spec.ranks - 1))
+            metric = data.draw(st.sampled_from(["loss", "loss", "loss", "acc"]))
+            readings.append(Reading(rank, session.horizon - back, metric, data.draw(losses)))
+        asked = (Seal(session.horizon, 1),) if then else ()
+        if self.give(Report(tuple(readings), session.attempt), *asked) is not None:
+            self.hear(readings)
+
+    @rule(values=st.lists(losses, min_size=1, max_size=10))
+    def train(self, values: list[float]) -> None:
+        """Train as a job does: ask, train, report from every rank, in turn."""
+        for loss in values:
+            session = self.session
+            if self.give(Seal(session.horizon, 1, session.attempt)) is None:
+                return
+            step = self.session.horizon - 1
+            if step < session.spec.start_step:
+                return
+            ranks = range(session.spec.ranks)
+            readings = tuple(Reading(rank, step, "loss", loss + rank) for rank in ranks)
+            self.give(Report(readings))
+            self.hear(readings)
+
+    @rule()
+    def lose_patience(self) -> None:
+        """Wait no longer for the measurements of a boundary."""
+        self.give(Pass(self.session.horizon))
+
+    @precondition(lambda self: len(self.memory.keys) > 1)
+    @rule(data=st.data())
+    def speak_for_an_old_attempt(self, data: st.DataObject) -> None:
+        """Sealing, reporting and joining are refused to an attempt that is over."""
+        session = self.session
+        old = data.draw(st.integers(1, session.attempt - 1))
+        commands: list[Command] = [Seal(session.horizon, 1, old)]
+        if session.horizon > session.spec.start_step:
+            reading = Reading(0, session.horizon - 1, "loss", 1.0)
+            commands.append(Report((reading,), old))
+        for command in commands:
+            with pytest.raises(StaleAttemptError):
+                self.service.do(Change(self.name, (command,)))
+        if self.memory.keys[old - 1]:
+            with pytest.raises(SupersededAttemptError):
+                self.service.do(Open(self.name, session.horizon, self.memory.keys[old - 1]))
+        assert repr(self.session) == repr(session)
+
+    # Operators ----------------------------------------------------------------------------------
+
+    @rule(data=st.data(), ahead=st.none() | st.integers(-3, 25))
+    def order(self, data: st.DataObject, ahead: int | None) -> None:
+        """Give an order; it says from which step it holds, and that is not sealed."""
+        session = self.session
+        groups = sorted({series.group for series in session.spec.series()} - {""})
+        action = Action.parse(data.draw(bodies(tuple(groups))))
+        at = None if ahead is None else max(session.horizon + ahead, 0)
+        outcome = self.give(Act(action, at, "ann"))
+        if outcome is None:
+            return
+        after = outcome.entry.stored.session
+        effective = session.horizon if at is None else at
+        assert effective >= session.horizon
+        assert (after.horizon, after.ordered) == (session.horizon, session.ordered + 1)
+        assert (after.ordered, effective) in {(order.id, order.at) for order in after.orders}
+        self.memory.orders[after.ordered] = effective
+        self.counts[f"order {action.model_dump()['kind']}"] += 1
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """Take an order back that waits, or be told that none does."""
+        waiting = [order.id for order in self.session.orders]
+        if waiting:
+            number = data.draw(st.sampled_from(waiting))
+            self.give(Cancel(number))
+            self.memory.orders.pop(number, None)
+        with pytest.raises(OrderNotFoundError):
+            self.service.do(Change(self.name, (Cancel(10**6),)))
+
+    # Jobs that go back --------------------------------------------------------------------------
+
+    @rule(data=st.data(), drop=st.booleans(), batch=st.none() | st.sampled_from([32, 64, 96]))
+    def go_back(self, data: st.DataObject, drop: bool, batch: int | None) -> None:
+        """Open an attempt at a step: everything is as it was when that step was handed out."""
+        session = self.session
+        step = data.draw(st.integers(session.spec.start_step, session.horizon))
+        key = f"key-{session.attempt}"
+        try:
+            outcome = self.service.do(Open(self.name, step, key, "ann", drop, batch))
+        except AttemptRefusedError:
+            self.counts["AttemptRefusedError"] += 1
+            assert session.spec.batch_scaling != "none"
+            assert repr(self.session) == repr(session), "what is refused leaves no trace"
+            return
+        opened = outcome.entry.stored.session
+        self.compare(session, opened, step)
+        self.memory = self.memory.until(step)
+        if drop:
+            self.memory.drop_orders(step)
+        self.memory.keys.append(key)
+        assert (opened.attempt, opened.attempt_start) == (session.attempt + 1, step)
+        ours = {order.id for order in opened.orders if order.actor == "ann"}
+        assert ours == {number for number, at in self.memory.orders.items() if at >= step}
+        joined = self.service.do(Open(self.name, step, key))
+        assert not joined.created
+        assert repr(joined.entry.stored.session) == repr(opened)
+        self.counts["attempts"] += 1
+
+    def compare(self, before: Session, restored: Session, step: int) -> None:
+        """See that a restored state is the one that was remembered."""
+        remembered = planned(self.memory.before[step], step) if step < before.horizon else before
+        for name, line in remembered.timelines.items():
+            ahead = restored.timelines[name].values(step, AHEAD)
+            assert ahead.tobytes() == line.values(step, AHEAD).tobytes(), name
+        for part in ("controllers", "smoothers", "limits", "consumed"):
+            assert repr(getattr(restored, part)) == repr(getattr(remembered, part)), part
+        assert restored.horizon == step
+        waiting = {
+            key: value
+            for key, value in self.memory.known.items()
+            if key[1] in restored.watched and restored.consumed.get(key[1], -1) < key[0] < step
+        }
+        pending = {key: reading.value for key, reading in restored.pending.items()}
+        assert repr(sorted(pending.items())) == repr(sorted(waiting.items()))
+
+    @rule(data=st.data(), move=st.booleans())
+    def fork(self, data: st.DataObject, move: bool) -> None:
+        """Branch off a session, which is left as it is; perhaps go on with the branch."""
+        session = self.session
+        step = data.draw(st.integers(session.spec.start_step, session.horizon))
+        name = f"{self.name}-{next(self.numbers)}"[-100:]
+        origin = {"session": self.name, "step": step}
+        described = {**session.spec.model_dump(mode="json"), "name": name, "forked_from": origin}
+        spec = session.spec.model_validate(described)
+        branch = self.service.do(Fork(self.name, spec, step)).entry.stored.session
+        assert repr(self.session) == repr(session)
+        self.compare(session, branch, step)
+        assert (branch.orders, branch.attempt, branch.status) == ((), 1, "active")
+        self.counts["forks"] += 1
+        if move:
+            self.check()
+            self.name, self.memory = name, self.memory.until(step)
+            self.memory.drop_orders(step)
+            self.memory.keys = [""]
+            # The number of a new branch's events is on the disk with its next change only.
+            self.give(Act(Scale(factor=1.0), None, "ann"))
+            self.memory.orders[self.session.ordered] = step
+
+    # The service --------------------------------------------------------------------------------
+
+    @rule()
+    def restart(self) -> None:
+        """A service that comes back has what it had, to the bit."""
+        before = self.stored
+        self.service.restart()
+        after = self.stored
+        assert repr(after.session) == repr(before.session)
+        assert (after.lineage, after.events) == (before.lineage, before.events)
+        self.counts["restarts"] += 1
+
+    def check(self) -> None:
+        """See that every value and reading of every attempt is the one that was given first."""
+        stored, store = self.stored, self.service.store
+        width, first = len(stored.session.timelines), stored.session.spec.start_step
+        for attempt in store.attempts_of(stored):
+            mine = self.values[stored.id, attempt.number]
+            if mine:
+                block = store.sealed_between(attempt.lineage, width, min(mine), max(mine) + 1)
+                assert [column.tobytes() for column in block.T] == list(mine.values())
+        if stored.session.horizon > first:
+            block = store.sealed_between(stored.lineage, width, first, stored.session.horizon)
+            for step, column in enumerate(block.T, start=first):
+                assert column.tobytes() == self.values[self.memory.path[step]][step]
+        for life in stored.lineage:
+            alone = (Life(life.session_id, life.attempt, 0),)
+            found = {each.key: each.value for each in store.readings_of(alone)}
+            said = self.said[life.session_id, life.attempt]
+            assert repr(sorted(found.items())) == repr(sorted(said.items()))
+        assert len(store.events_after(stored, 0, limit=10_000)) == stored.events
+
+    def teardown(self) -> None:
+        """At the end of a history look at all of it once more."""
+        if self.memory.path:
+            self.check()
+
+
+def live_through(histories: int, steps: int, *, shrink: bool = True) -> Counter[str]:
+    """Live through random histories; gives how often what happened in them."""
+    phases = [each for each in Phase if shrink or each not in (Phase.shrink, Phase.explain)]
+    Histories.counts = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        Histories.service = Service(Path(folder))
+        try:
+            run_state_machine_as_test(
+                Histories,
+                settings=settings(
+                    max_examples=histories,
+                    stateful_step_count=steps,
+                    deadline=None,
+                    phases=phases,
+                    report_multiple_bugs=False,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+        finally:
+            Histories.service.close()
+    return Histories.counts
+
+
+def test_no_history_contradicts_the_memory_of_it() -> None:
+    """One value a step, sealed is final, counted once, fenced, restored exactly: in any order."""
+    counts = live_through(histories=40, steps=15)
+    assert {"attempts", "forks", "restarts"} <= set(counts)
+
+
+def main() -> None:
+    """Live through as many histories as are asked for, and say what happened in them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--histories", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--no-shrink", action="store_true", help="show what fails as it is found")
+    options = parser.parse_args()
+    counts = live_through(options.histories, options.steps, shrink=not options.no_shrink)
+    for what, count in sorted(counts.items()):
+        print(f"{count:>9,}  {what}")
+    print("Nothing was contradicted.")
+
+
+if __name__ == "__main__":
+    main()
