@@ -22,11 +22,12 @@ from closed_loop_run import CHECKPOINT_EVERY, KEPT
 HEAD = """\
 # The closed loop against the fixed schedule
 
-Does it help when the learning rate answers to what is measured? Two small trainings, each with the same weights and
-batches in every arm, with all learning rates fetched from a service and checked against its record.
+Does it help when the learning rate answers to what is measured? Here two small networks are
+trained in several ways, at each seed with the same first weights and the same batches. All learning
+rates come from a running service, and are compared with its record afterwards.
 
-`make closed-loop` trains, counts, draws and writes this page: all numbers and all sentences about them come from one run of
-it. One thread of a CPU gives the same numbers again; other versions and other CPUs give slightly different ones.
+`make closed-loop` trains, counts, draws and writes this page. All numbers come from one run of it.
+The same versions on the same kind of CPU give the same numbers again.
 """
 
 JUDGEMENT = ""
@@ -38,16 +39,19 @@ HOW = f"""\
 |---|---|
 {{arms}}
 
-- Each rate rises in a straight line over the first 20th of the steps. The cosine then falls to 0 at the last step: it is the
-  only law here that knows how long the training is.
-- The base learning rate is the one that suits the cosine best, by a search with other seeds. So the fixed schedule has the
-  advantage. Then all arms run at a tenth and at three times that rate.
-- `plateau` and `greedy` were set once, for about fifty validations in a training, and not tuned. They see the loss on
-  validation data; the accuracy is that on test data, by which nothing is decided.
-- `spike_guard` sees the training loss of each step. On its notice `roll_back` the trainer loads its oldest checkpoint: it
-  saves one every {CHECKPOINT_EVERY} steps and keeps {KEPT}. It goes on with new batches.
-- Tables give mean ± standard deviation over the seeds. The difference is that of the validation loss to the cosine's, seed by
-  seed: its mean, and half of Student's 95 % interval. Many intervals are looked at here: one in twenty misses by chance.
+- Each rate first rises in a straight line, over a 20th of the steps. The cosine then falls to 0 at
+  the end: it is the only law here that knows how long the training is.
+- The base learning rate is one that suits the cosine, found with other seeds
+  (`python examples/closed_loop.py --search`). So the fixed schedule has the advantage. Then all
+  arms run at a tenth of it and at three times as much.
+- `plateau` and `greedy` were set once, for about fifty validations in a training, and not tuned.
+  They see the loss on validation data. The accuracy is that on test data, which decides nothing.
+- `spike_guard` sees the training loss of each step. On its notice `roll_back` the trainer loads the
+  oldest of its checkpoints and goes on with new batches. It saves one every {CHECKPOINT_EVERY}
+  steps and keeps {KEPT}.
+- Tables give mean ± standard deviation over the seeds. The difference is that of the validation
+  losses, seed by seed: its mean ± half of Student's 95 % interval. With so many intervals on one
+  page some miss by chance, and losses that deviate much make them wide.
 """
 
 
@@ -152,8 +156,9 @@ def _sentences(each: Comparison) -> Iterator[str]:
 TRIALS = f"""\
 ## Where something goes wrong
 
-Now the guard has something to do. A training *survives* if it ends with at least {SURVIVES:.0%} of the accuracy that it has
-without the fault, at the same seed. Five arms show which part of the remedy does what:
+Now the guard has something to do. A training *survives* if it ends with at least {100 * SURVIVES:.0f} % of
+the accuracy that it has without the fault, at the same seed. Five arms show which part of the
+remedy does what:
 
 | arm | what happens at a spike |
 |---|---|

@@ -21,7 +21,16 @@ from demo_picture import GREY, INK, STYLE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLORS = ("#66727f", "#cf7a0a", "#2b6cb0", "#7a4fb3", "#23875f")
+COLORS = {
+    "cosine": "#66727f",
+    "constant": "#cf7a0a",
+    "plateau": "#2b6cb0",
+    "greedy": "#7a4fb3",
+    "spike_guard": "#23875f",
+    "cosine, clipped": "#cf7a0a",
+    "only lower": "#2b6cb0",
+    "only go back": "#7a4fb3",
+}
 SINK = "#c9483b"
 WIDE, TOP, DPI = 13.0, 0.83, 110
 PLAIN: dict[Any, Any] = {"axes.formatter.min_exponent": 3}
@@ -103,13 +112,15 @@ def draw_bases(comparisons: Sequence[Comparison], path: Path) -> None:
 def _bases(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     ordered = sorted(comparisons, key=lambda each: each.base_lr)
     ends = []
-    for name, color in zip(ordered[0].arms, COLORS, strict=False):
+    for name in ordered[0].arms:
         losses = [
             fmean(run.val_loss if run.val_loss is not None else float("nan") for run in arms)
             for arms in (each.arms[name] for each in ordered)
         ]
-        axes.plot([each.base_lr for each in ordered], losses, "o-", color=color, lw=1.8, ms=6)
-        ends.append((losses[-1], name, color))
+        axes.plot(
+            [each.base_lr for each in ordered], losses, "o-", color=COLORS[name], lw=1.8, ms=6
+        )
+        ends.append((losses[-1], name, COLORS[name]))
     axes.set(xscale="log", yscale="log", xlabel="base learning rate")
     axes.set_xticks([each.base_lr for each in ordered])
     axes.set_xticklabels([f"{each.base_lr:g}" for each in ordered])
@@ -138,7 +149,7 @@ def _sheet(columns: int) -> tuple[Figure, Any]:
 
 
 def _columns(runs: Mapping[str, Sequence[Run]], rows: Any) -> Any:  # noqa: ANN401 - of matplotlib
-    return zip(runs.items(), COLORS, *rows, strict=False)
+    return zip(runs.items(), [COLORS[name] for name in runs], *rows, strict=True)
 
 
 def _lines(

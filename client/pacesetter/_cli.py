@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import platform
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -37,6 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: list[str]) -> int:
+    if sys.version_info < (3, 11):  # noqa: UP036 - the client alone runs on 3.10 too
+        print(  # noqa: T201 - a message to whoever typed the command
+            "the server needs Python 3.11 or newer, and this is "
+            f"{platform.python_version()}: install pacesetter[service] with a newer one; trainers "
+            "on this one can use it all the same",
+            file=sys.stderr,
+        )
+        return 2
     try:
         service = importlib.import_module("pacesetter_service.__main__")
     except ModuleNotFoundError as error:

@@ -377,7 +377,7 @@ class Client:
         reopen = functools.partial(_reopen, self, rank=rank, lr_bounds=lr_bounds)
         bridge = None
         if self._on_outage.goes_on:
-            bridge = Bridge(feed, self._on_outage, stored and stored.curve)
+            bridge = Bridge(feed, self._on_outage, stored.curve if stored is not None else None)
             if prime:
                 bridge.prime(info.horizon)
         session = Session(feed, reopen, self._on_notice, bridge=bridge)

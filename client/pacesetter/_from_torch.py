@@ -281,7 +281,7 @@ def _plateau(scheduler: Any, param_groups: Sequence[ParamGroup], metric: str) ->
         )
     laws: list[Law] = [(float(group["lr"]), {"kind": "constant"}) for group in param_groups]
     controller = {
-        "kind": "plateau",
+        "kind": "torch.ReduceLROnPlateau",
         "metric": metric,
         "mode": scheduler.mode,
         "factor": scheduler.factor,

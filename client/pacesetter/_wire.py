@@ -103,11 +103,10 @@ class Wire:
         path = self._path.removesuffix("sync") + "lr"
         answer = self._transport.json("GET", path, params={"step": start, "count": count})
         expected = self._expected((start, count))
-        end = answer.get("sealed_until") if sealed else start + count
-        given = answer.get("series")
         try:
+            count = answer["sealed_until"] - start if sealed else count
             return {
-                name: checked(name, [float(each) for each in given[name]][: end - start], expected)
+                name: checked(name, list(map(float, answer["series"][name][:count])), expected)
                 for name in self._info.series
             }
         except (TypeError, ValueError, KeyError) as error:

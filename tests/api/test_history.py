@@ -1,4 +1,4 @@
-"""The realised curve beside the metrics, over HTTP against a real service, and how it is thinned."""
+"""The realised curve beside the metrics, over HTTP against a real service, and its thinning."""
 
 import csv
 import io
@@ -213,15 +213,17 @@ def test_a_forks_record_goes_back_to_the_beginning(http: httpx.Client, unique_na
     assert (answer["steps"], answer["metrics"]["loss"]) == ([0, 1, 2], [1.0, None, None])
 
 
-@given(st.integers(0, 2**40), st.integers(0, 3 * PIECE), st.integers(10, 10_000))
-def test_pieces_make_up_the_whole(start: int, count: int, points: int) -> None:
-    """Pieces follow each other from the first step to the end and share the points among them."""
-    found = list(pieces(start, start + count, points))
+@given(
+    st.integers(0, 2**40), st.integers(0, 2**24), st.integers(1, 1088), st.integers(10, 100_000)
+)
+def test_pieces_make_up_the_whole(start: int, count: int, columns: int, points: int) -> None:
+    """Pieces follow each other from the first step to the end, each small enough for memory."""
+    found = list(pieces(start, start + count, columns, points))
     steps = [start, *(piece.end for piece in found)]
     assert [piece.start for piece in found] == steps[:-1]
     assert steps[-1] == start + count
-    assert sum(piece.points for piece in found) <= points
-    assert all(0 < piece.end - piece.start <= 2 * PIECE for piece in found)
+    assert sum(piece.points for piece in found) <= max(points, len(found))
+    assert all(0 < (piece.end - piece.start) * columns <= PIECE for piece in found)
 
 
 VALUES = st.one_of(st.floats(-9, 9), st.sampled_from([math.nan, math.inf, -math.inf]))

@@ -142,10 +142,11 @@ def _chosen(question: _Question, wanted: str | None) -> list[str]:
 
 def _history(question: _Question, metrics: Sequence[str], *, by_rank: bool) -> History:
     names = [series.name for series in question.spec.series()]
-    wire.refuse_too_many(len(names) + len(metrics), question.points)
+    columns = len(names) + len(metrics)
     table = _Table(series=[[] for _ in names], metrics={name: [] for name in metrics})
-    for piece in pieces(question.start, question.end, question.points):
+    for piece in pieces(question.start, question.end, columns, question.points):
         _add(table, question, piece)
+        wire.refuse_too_many(columns, len(table.steps))
     readings = None
     if by_rank:
         readings = {name: _by_rank(question, name, table.steps) for name in metrics}

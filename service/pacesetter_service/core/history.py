@@ -16,11 +16,8 @@ from pacesetter_service.core.measurements import Measurement, close
 from pacesetter_service.core.schedules import Values
 from pacesetter_service.core.spec import SessionSpec
 
-PIECE = 2**18
-"""The most steps of a piece, unless so many pieces would be more than the points wanted."""
-
-LEAST = 16
-"""The fewest points that a piece is worth."""
+PIECE = 2**20
+"""The most values in a piece, over all columns: it is all that is held in memory at once."""
 
 ByStep = Mapping[int, float]
 
@@ -33,9 +30,10 @@ class Piece(NamedTuple):
     points: int
 
 
-def pieces(start: int, end: int, points: int) -> Iterator[Piece]:
-    """Cut the steps `start` to `end` into pieces that share `points` among them."""
-    count = min(-(-(end - start) // PIECE), max(points // LEAST, 1))
+def pieces(start: int, end: int, columns: int, points: int) -> Iterator[Piece]:
+    """Cut the steps `start` to `end` into pieces that share `points`; each gets at least one."""
+    size = max(PIECE // columns, 1)
+    count = -(-(end - start) // size)
     edges = [start + (end - start) * index // max(count, 1) for index in range(count + 1)]
     for first, last in pairwise(edges):
         yield Piece(first, last, max(points // count, 1))

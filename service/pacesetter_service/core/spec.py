@@ -190,6 +190,26 @@ class SessionSpec(Model):
         return self
 
     @model_validator(mode="after")
+    def _ranks_can_be_reached(self) -> Self:
+        for name, metric in self.metrics.items():
+            for field in ("ranks", "quorum"):
+                wanted = getattr(metric, field)
+                if wanted is not None and wanted > self.ranks:
+                    raise PydanticCustomError(
+                        "too_many_ranks",
+                        "Metric {name} waits for {wanted} ranks ({field}), but the session has"
+                        " {ranks}: set the session's `ranks` to the world size",
+                        {"name": name, "wanted": wanted, "field": field, "ranks": self.ranks},
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _boundaries_are_steps(self) -> Self:
+        if self.reaction is not None:
+            resolve(self.reaction, self.clock)
+        return self
+
+    @model_validator(mode="after")
     def _controllers_fit(self) -> Self:
         channels = {series.channel for series in self.series()}
         for index, controller in enumerate(self.rules):

@@ -104,7 +104,7 @@ def metric_streams() -> dict[str, list[float]]:
     ]
     exact["no number any more"] = [*exact["falling"][:12], *[math.nan] * 30]
     exact["minus infinity"] = [*exact["falling"][:20], -math.inf, *exact["falling"][20:40]]
-    hundredths = [n / 100 for start in range(3) for n in range(30 + start, 90 + start, 2)]
+    hundredths = [n / 100 for start in range(3) for n in range(start, 60 + start, 2)]
     return exact | {"hundredths up": hundredths, "hundredths down": hundredths[::-1]}
 
 

@@ -1,0 +1,82 @@
+"""The experiment with the closed loop: its short form runs, and its page says what it found."""
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving import PATIENCE
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(name="load")
+def _load(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Import one of the experiment's modules, which are beside each other."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module
+
+
+@pytest.fixture(name="short", scope="module")
+def _short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run the short form against a service of its own; give the folder that it wrote."""
+    folder = tmp_path_factory.mktemp("closed_loop")
+    command = [sys.executable, EXAMPLES / "closed_loop.py", "--quick", "--out", folder]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=10 * PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(name="found")
+def _found(short: Path, load: Any) -> Any:
+    """Give the results of the short form."""
+    return load("closed_loop_results").Results.load(short / "closed_loop/results.json")
+
+
+def test_the_short_form_writes_everything(short: Path, found: Any, load: Any) -> None:
+    """The page is that of its results, each picture that it shows is there, each arm has an end."""
+    page = (short / "closed_loop.md").read_text()
+    assert page == load("closed_loop_page").written(found)
+    shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
+    assert len(shown) == 2
+    assert all((short / picture).stat().st_size > 0 for picture in shown)
+    (compared,), (trial,) = found.comparisons, found.trials
+    assert list(compared.arms) == ["cosine", "plateau", "greedy", "spike_guard"]
+    assert list(trial.arms) == ["cosine", "spike_guard"]
+    assert all(len(endings) == 1 for each in (compared, trial) for endings in each.arms.values())
+
+
+def test_a_guard_that_decides_nothing_changes_no_bit(found: Any) -> None:
+    """Where no spike was seen, the guarded training is the fixed schedule's."""
+    arms = found.comparisons[0].arms
+    (fixed,), (guarded,) = arms["cosine"], arms["spike_guard"]
+    assert guarded.decisions or guarded == fixed
+
+
+def test_the_guard_saves_a_training_that_the_fixed_schedule_loses(found: Any) -> None:
+    """After spoiled batches only the trainer that goes back, at a lower rate, still learns."""
+    (fixed,), (guarded,) = found.trials[0].arms.values()
+    assert fixed.survived is False
+    assert guarded.survived is True
+    assert guarded.returns >= 1
+    assert guarded.decisions >= guarded.returns
+    assert guarded.accuracy > 2 * fixed.accuracy
+
+
+@pytest.fixture(name="published")
+def _published(load: Any) -> Any:
+    """Give the results that the published page was written from."""
+    return load("closed_loop_results").Results.load(ROOT / "docs/closed_loop/results.json")
+
+
+def test_the_published_page_is_that_of_its_results(published: Any, load: Any) -> None:
+    """Nobody has edited the page, nor changed what writes it without running it again."""
+    page = (ROOT / "docs/closed_loop.md").read_text()
+    assert page == load("closed_loop_page").written(published), "run `make closed-loop`"
