@@ -156,9 +156,9 @@ def _sentences(each: Comparison) -> Iterator[str]:
 TRIALS = f"""\
 ## Where something goes wrong
 
-Now the guard has something to do. A training *survives* if it ends with at least {100 * SURVIVES:.0f} % of
-the accuracy that it has without the fault, at the same seed. Five arms show which part of the
-remedy does what:
+Now the guard has something to do. A training *survives* if it ends with at least
+{100 * SURVIVES:.0f} % of the accuracy that it has without the fault, at the same seed. Five arms
+show which part of the remedy does what:
 
 | arm | what happens at a spike |
 |---|---|

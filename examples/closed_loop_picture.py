@@ -33,7 +33,7 @@ COLORS = {
 }
 SINK = "#c9483b"
 WIDE, TOP, DPI = 13.0, 0.83, 110
-PLAIN: dict[Any, Any] = {"axes.formatter.min_exponent": 3}
+PLAIN: dict[Any, Any] = {"axes.formatter.min_exponent": 3, "axes.grid.which": "both"}
 
 
 def draw_comparison(runs: Mapping[str, Sequence[Run]], task: Task, path: Path) -> None:
@@ -169,7 +169,7 @@ def _smooth(losses: Sequence[float], over: int = 5) -> list[float]:
 def _span(row: Sequence[Axes], curves: Sequence[Sequence[float]]) -> None:
     """Have a row show all losses, but not the height of an explosion."""
     finite = [loss for curve in curves for loss in curve if isfinite(loss) and loss > 0]
-    row[0].set_ylim(min(finite) * 0.8, min(max(finite) * 1.2, 30.0))
+    row[0].set_ylim(min(finite) * 0.9, min(max(finite) * 1.1, 30.0))
 
 
 def _note(axes: Axes, text: str, color: str) -> None:

@@ -61,10 +61,9 @@ def bodies(groups: tuple[str, ...] = ()) -> st.SearchStrategy[dict[str, Any]]:
         ),
         complete("revert"),
     )
-    of_groups = st.lists(st.sampled_from(groups), min_size=1, unique=True) if groups else None
-    for_some = st.builds(
-        lambda body, names: {**body, "groups": names}, some, of_groups or st.nothing()
-    )
+    if groups:
+        names = st.lists(st.sampled_from(groups), min_size=1, unique=True)
+        some |= st.builds(lambda body, chosen: {**body, "groups": chosen}, some, names)
     retime = st.builds(
         lambda first, more: {**first, **more},
         complete("retime", total_steps=st.integers(1, 120)),
@@ -77,7 +76,7 @@ def bodies(groups: tuple[str, ...] = ()) -> st.SearchStrategy[dict[str, Any]]:
         "limit", min_lr=st.floats(0, 0.01), max_lr=st.floats(0.02, 5), max_change=st.floats(1.5, 20)
     )
     switch = action("switch", controller=st.integers(0, 2))
-    return st.one_of(some, for_some, retime, limit, switch)
+    return st.one_of(some, retime, limit, switch)
 
 
 class Run:

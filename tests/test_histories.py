@@ -6,7 +6,6 @@ order. `python tests/test_histories.py --histories 10000` goes on for long.
 """
 
 import argparse
-import asyncio
 import itertools
 import math
 import tempfile
@@ -28,6 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from in_process import Service
 from orders import LAWS, MOMENTUM, bodies
 from pacesetter_service.core.actions import Action, Scale
 from pacesetter_service.core.commands import Act, Cancel, Command, Pass, Reading, Report, Seal
@@ -45,8 +45,8 @@ from pacesetter_service.core.forecast import planned
 from pacesetter_service.core.lineage import Life
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.ledger import Change, Create, Find, Fork, Ledger, Open, Outcome, Work
-from pacesetter_service.storage.store import Store, Stored
+from pacesetter_service.ledger import Change, Create, Find, Fork, Open, Outcome
+from pacesetter_service.storage.store import Stored
 
 AHEAD = 40
 """How many steps of the future are compared when a job has gone back."""
@@ -114,38 +114,6 @@ REFUSALS = (
     SessionFinishedError,
     StepOutOfRangeError,
 )
-
-
-class Service:
-    """A store and a ledger on a file, which can be stopped and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self._url = f"sqlite:///{folder / 'histories.db'}"
-        self._loop = asyncio.new_event_loop()
-        self._start()
-
-    def _start(self) -> None:
-        self.store = Store(self._url)
-        self._ledger = Ledger(self.store, max_cached=3)
-        self._ledger.start()
-
-    def _stop(self) -> None:
-        self._ledger.stop()
-        self.store.close()
-
-    def restart(self) -> None:
-        """Stop, and start on what is on the disk."""
-        self._stop()
-        self._start()
-
-    def close(self) -> None:
-        """Stop for good."""
-        self._stop()
-        self._loop.close()
-
-    def do(self, work: Work) -> Outcome:
-        """Have work done, or be refused."""
-        return self._loop.run_until_complete(self._ledger.submit(work))
 
 
 LifeId = tuple[int, int]

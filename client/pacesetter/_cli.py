@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: list[str]) -> int:
-    if sys.version_info < (3, 11):  # noqa: UP036 - the client alone runs on 3.10 too
+    if sys.version_info < (3, 11):  # the client alone runs on 3.10 too
         print(  # noqa: T201 - a message to whoever typed the command
             "the server needs Python 3.11 or newer, and this is "
             f"{platform.python_version()}: install pacesetter[service] with a newer one; trainers "

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pacesetter import _record
 from pacesetter._bootstrap import Bootstrap
 from pacesetter._errors import InvalidAnswerError, ServerUnavailableError
 from pacesetter._feed import Feed
@@ -234,6 +235,12 @@ class Client:
         horizon = SessionInfo.parse(described, name).horizon
         Bootstrap.write(path, described, self.lr(name, horizon, count=count))
 
+    def follow(
+        self, info: SessionInfo, *, rank: int = 0, lr_bounds: tuple[float, float] | None = None
+    ) -> Session:
+        """A handle on a session that another process has opened; asks the server nothing."""
+        return self._open(info, rank=rank, lr_bounds=lr_bounds, prime=False)
+
     def sessions(
         self, *, status: str | None = None, label: str | None = None
     ) -> Iterator[SessionInfo]:
@@ -319,6 +326,97 @@ class Client:
         )
         return RangeTest.parse(self._json("GET", path, params=params), picture)
 
+    def history(
+        self,
+        name: str,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        points: int | None = None,
+        metrics: Sequence[str] | None = None,
+        readings: bool = False,
+        attempt: int | None = None,
+    ) -> dict[str, Any]:
+        """What was trained with beside what was measured: sealed values and metrics by step.
+
+        Args:
+            name: the session.
+            start: the first step; by default the session's.
+            end: the first step that is left out; by default the horizon.
+            points: about how many steps of a long record are shown, extremes kept; 1000 by default.
+            metrics: names; all that were reported by default.
+            readings: each rank's own values too.
+            attempt: an earlier life of the job; by default the newest.
+
+        Returns:
+            `{"steps": [...], "series": {"lr": [...]}, "metrics": {"loss": [...]}, ...}`; in
+            metrics None is where nothing was measured, and "nan", "inf" and "-inf" are strings.
+        """
+        params = {
+            "start": start,
+            "end": end,
+            "points": points,
+            "metrics": None if metrics is None else ",".join(metrics),
+            "readings": "true" if readings else None,
+            "attempt": attempt,
+        }
+        return self._json("GET", _path(name) + "/history", params=params)
+
+    def events(
+        self, name: str, *, after: int = -1, follow: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """What has happened to a session, in order; each event has its number as `seq`.
+
+        Args:
+            name: the session.
+            after: the number of the last event that is left out.
+            follow: go on with what happens next, without an end. The connection is taken up again
+                behind the last event when it is lost: none is missed, none comes twice.
+        """
+        path = _path(name) + "/events"
+        if follow:
+            return _record.follow(self._transport, path + "/stream", after, wait=self._retry_for)
+        return _record.log(self._json, path, after)
+
+    def export(self, name: str, file: str | os.PathLike[str]) -> None:
+        """Write the whole record of a session into a file, for `import_session`.
+
+        The file is there when all of it was written, and not before.
+        """
+        _record.export(self._transport, _path(name) + "/export", file)
+
+    def import_session(
+        self, file: str | os.PathLike[str], *, name: str | None = None
+    ) -> SessionInfo:
+        """Restore a session from what `export` wrote: values, state and events to the bit.
+
+        Args:
+            file: what `export` wrote.
+            name: what the session is to be called, if not as it was.
+
+        Raises:
+            ConflictError: the name is taken.
+            InvalidRequestError: it is no whole record; the message says at which line.
+        """
+        return SessionInfo.parse(_record.restore(self._transport, file, name), name)
+
+    def realised(
+        self,
+        name: str,
+        *,
+        start: int | None = None,
+        end: int | None = None,
+        attempt: int | None = None,
+    ) -> dict[str, Any]:
+        """The description of a session that replays what another one has sealed, to the bit.
+
+        Its schedules are tables of the values from `start` to before `end`, at most 100,000 of
+        them. Send it to `POST /v1/sessions`, or give its `schedule` or `groups` to
+        `create_session`; it replays on its own, and without a server a list of values does.
+        """
+        params = {"as": "table", "start": start, "end": end, "attempt": attempt}
+        return self._json("GET", _path(name) + "/export", params=params)
+
     def schedules(self) -> dict[str, Any]:
         """The catalogue of schedule kinds, with their parameters."""
         return self._json("GET", "/v1/schedules")
@@ -399,9 +497,7 @@ def _reopen(
     client: Client, info: SessionInfo, *, rank: int, lr_bounds: tuple[float, float] | None
 ) -> Session:
     """What a pickled session becomes: a new handle, with no network until it is used."""
-    return client._open(  # noqa: SLF001 - its own module
-        info, rank=rank, lr_bounds=lr_bounds, prime=False
-    )
+    return client.follow(info, rank=rank, lr_bounds=lr_bounds)
 
 
 def _path(name: str) -> str:

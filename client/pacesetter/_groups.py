@@ -133,6 +133,44 @@ def is_tensor(value: object) -> bool:
     return hasattr(value, "fill_")
 
 
+def read_back(
+    param_groups: Sequence[ParamGroup], names: Sequence[str], written: Sequence[float]
+) -> dict[str, Any]:
+    """The learning rates that an optimizer holds, by series.
+
+    Where param groups share a series, one that does not hold what was written speaks for it.
+
+    Args:
+        param_groups: of the optimizer.
+        names: the session group of each.
+        written: the learning rate that was written to each.
+    """
+    held: dict[str, Any] = {}
+    for group, name, wanted in zip(param_groups, names, written, strict=True):
+        series = f"{name}.lr" if name else "lr"
+        if series not in held or not holds(group, wanted):
+            held[series] = group["lr"]
+    return held
+
+
+def refuse_unfit(
+    param_groups: Sequence[ParamGroup], names: Sequence[str], series: Sequence[str]
+) -> None:
+    """See that param groups can still be written as they were before.
+
+    Raises:
+        GroupError: their number has changed, or one lacks what the session drives.
+    """
+    if len(param_groups) != len(names):
+        raise GroupError(
+            f"the optimizer has {len(param_groups)} param groups now, it had {len(names)}: "
+            "build RemoteLR again after adding groups"
+        )
+    nothing: dict[str, list[float]] = {name: [] for name in series}
+    for group, name in zip(param_groups, names, strict=True):
+        writers(group, name, nothing)
+
+
 def holds(group: ParamGroup, lr: float) -> bool:
     """Whether a param group has the learning rate that was written, as far as can be told cheaply.
 

@@ -81,6 +81,12 @@ class SessionInfo:
         return tuple(dict.fromkeys(sources))
 
     @property
+    def ranks(self) -> int:
+        """How many processes report to it."""
+        ranks = self.spec.get("ranks", 1)
+        return ranks if type(ranks) is int else 1
+
+    @property
     def start_step(self) -> int:
         """The first step of the session."""
         start = self.spec.get("start_step", 0)

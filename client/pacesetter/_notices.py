@@ -47,8 +47,13 @@ class Board:
         """Have a function called with each notice from now on."""
         self._listeners.append(listener)
 
-    def tell(self, notices: Iterable[Notice]) -> None:
-        """Hand over what is new. What a listener raises is raised; the others come next time."""
+    def tell(self, notices: Iterable[Notice], *, log: bool = True) -> None:
+        """Hand over what is new. What a listener raises is raised; the others come next time.
+
+        Args:
+            notices: of the window that the trainer takes up.
+            log: those that nobody listens to.
+        """
         for notice in notices:
             if notice not in self._known:
                 self._known[notice] = None
@@ -57,7 +62,7 @@ class Board:
             del self._known[next(iter(self._known))]
         while self._untold:
             notice = self._untold.popleft()
-            if not self._listeners:
+            if log and not self._listeners:
                 _log(notice)
             for listener in self._listeners:
                 listener(notice)

@@ -17,7 +17,7 @@ from pacesetter._notices import Board, OnNotice
 from pacesetter._outage import Bridge, OnOutage
 from pacesetter._pace import Pace
 from pacesetter._reports import Scalar, Value, capture
-from pacesetter._window import Window
+from pacesetter._window import Answer, Window
 
 if TYPE_CHECKING:
     from typing import Self  # of Python 3.11
@@ -92,6 +92,16 @@ class Session:
     def revision(self) -> int:
         """Counts the changes made to the session, as of the last exchange."""
         return self._feed.wire.revision
+
+    @property
+    def max_lookahead(self) -> int | None:
+        """Most steps sealed ahead, None without a limit, as of the last exchange."""
+        return self._feed.wire.max_lookahead
+
+    @property
+    def goes_on_in_outages(self) -> bool:
+        """Whether the training may go on for a while without the server."""
+        return self._bridge is not None
 
     def lr(self, step: int, group: str | None = None) -> float:
         """The learning rate of a step.
@@ -282,16 +292,32 @@ class Session:
 
     def _turn(self, step: int) -> Window:
         """Go over to the window that holds `step`, fetching it when it is not here yet."""
-        window = self.fetch(step)
-        window.mark = self._first_mark(window)
+        return self.adopt(self.fetch(step))
+
+    def adopt(self, window: Window, *, leads: bool = True) -> Window:
+        """Take up a window, telling its notices: for integrations.
+
+        Args:
+            window: that `fetch` gave, here or in another rank.
+            leads: this is the rank that fetches windows ahead, and logs what nobody listens to.
+        """
+        window.mark = self._first_mark(window) if leads else len(window)
         self._window = window
         self._start = window.start
         self._mark = window.mark
         self._lrs = window.columns.get("lr", [])
         if window.mark == 0:
             self._order_next(window)
-        self._board.tell(window.notices)
+        self._board.tell(window.notices, log=leads)
         return window
+
+    def walks(self, window: Window) -> bool:
+        """Whether this is the window that the session is in."""
+        return self._window is window
+
+    def note(self, answer: Answer) -> None:
+        """Know what another rank's exchange has brought: for integrations."""
+        self._feed.wire.note(answer)
 
     def fetch(self, step: int) -> Window:
         """Get the window that holds `step`, and leave the session where it is: for integrations."""

@@ -8,11 +8,12 @@ log of a training.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -139,7 +140,7 @@ class Transport:
         for delay in delays():
             try:
                 content = self._exchange(request, max_bytes, outage.limit(self.timeout))
-            except (TransportError, ServerError) as error:
+            except (TransportError, ServerError) as error:  # noqa: PERF203 - trying again is the point
                 if wait <= 0:
                     raise
                 time.sleep(outage.pause(delay, error))
@@ -147,6 +148,53 @@ class Transport:
                 outage.over()
                 return content
         raise AssertionError  # pragma: no cover - the delays never end
+
+    @contextlib.contextmanager
+    def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        accept: str,
+        silence: float,
+    ) -> Iterator[Iterator[bytes]]:
+        """Send a request once, and read its answer piece by piece, however long it is.
+
+        Args:
+            method: the HTTP method.
+            path: below the base address, with its leading slash.
+            content: the body; with its type and, if it is known, its length in `headers`.
+            headers: besides those that every request has.
+            params: the query; None values are left out.
+            accept: the media type wanted.
+            silence: seconds without a byte after which the connection is given up.
+
+        Raises:
+            TransportError: the connection could not be had, or was lost.
+            APIError: the server answered with a problem.
+        """
+        if self._closed:
+            raise ClosedError("the client is closed: make a new one")
+        request = self._request(method, path, None, params, accept)
+        if content is not None:
+            sent = {**request.headers, **(headers or {})}
+            request = httpx.Request(method, request.url, content=content, headers=sent)
+        elif headers:
+            request.headers.update(headers)
+        request.extensions["timeout"] = httpx.Timeout(silence, connect=CONNECT_TIMEOUT).as_dict()
+        try:
+            response = self._pool.handle_request(request)
+            response.request = request
+            assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the checker
+            with contextlib.closing(response):
+                if not response.is_success:
+                    _checked(response, _read(response, MAX_JSON, time.monotonic() + silence))
+                yield iter(response.stream)
+        except httpx.TransportError as error:
+            raise self._failure(error) from None
 
     def _request(
         self,

@@ -212,10 +212,14 @@ class Wire:
         )
         answer = decode(content, expected)
         self.fetch_seconds = time.perf_counter() - began
+        self.note(answer)
+        return answer
+
+    def note(self, answer: Answer) -> None:
+        """Know what an exchange has brought, here or in another rank."""
         self.horizon = answer.horizon
         self.revision = answer.revision
         self.max_lookahead = answer.max_lookahead
-        return answer
 
     def _drop_refused(self, number: int, error: InvalidRequestError) -> None:
         """Remove what would be refused again, and as little else as can be told."""

@@ -5,8 +5,8 @@ torch is imported here and in `pacesetter._torch`, which only this imports.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -15,16 +15,32 @@ from pacesetter._client import Client
 from pacesetter._errors import (
     GroupError,
     LRMismatchError,
+    PacesetterError,
     StateMismatchError,
     UnsupportedSchedulerError,
 )
 from pacesetter._from_torch import convert
-from pacesetter._groups import Columns, ParamGroup, Put, groups_of, holds, is_tensor, match, writers
+from pacesetter._groups import (
+    Columns,
+    ParamGroup,
+    Put,
+    groups_of,
+    holds,
+    is_tensor,
+    match,
+    read_back,
+    refuse_unfit,
+    writers,
+)
 from pacesetter._range_test import RangeTest
 from pacesetter._reports import Scalar
 from pacesetter._session import Session
 from pacesetter._torch.lr_find import lr_find
 from pacesetter._window import Window
+from pacesetter.distributed import open_session, relay_for
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["RangeTest", "RemoteLR", "groups_of", "lr_find"]
 
@@ -56,9 +72,23 @@ class RemoteLR(LRScheduler):
             controllers watch.
         verify: check at every window's edge that the optimizer holds what was written, and raise
             `LRMismatchError` if not: two writers mean that nobody knows the learning rate.
+        mode: how ranks of a torch.distributed training share the session. `"auto"` has the first
+            rank ask the server and broadcast each window, where there are several; `"broadcast"`
+            insists on a process group; `"each"` has every rank ask by itself.
+        group: the process group; by default the default one. One on the CPU (gloo) never makes the
+            accelerator wait. Its timeout must be longer than the client's `max_wait`.
+        reports: whose metrics count in a broadcast: the `"first"` rank's, the `"mean"` of all, or
+            `"each"`, where the session expects that many `ranks`.
+        attempt_key: what all ranks of a restart share, see `Session.restart`; every further restart
+            of the same process adds its number. Usually nothing needs to be given.
+
+    Under torch.distributed all ranks make one, step it, and save and load it at the same steps. An
+    error of any rank is raised on all of them.
 
     Raises:
         GroupError: optimizer and session do not fit.
+        RankMismatchError: from `step()`, when ranks are at different steps, or hold other values.
+        StaleAttemptError: a restart of the job has taken over.
         ServerUnavailableError: from here and from `step()`, when values are missing and the server
             stays away; the position is unchanged, so `step()` may be called again.
         SessionFinishedError: from `step()`, when a controller has ended the session.
@@ -72,6 +102,10 @@ class RemoteLR(LRScheduler):
         groups: Sequence[str] | None = None,
         metric: str | None = None,
         verify: bool = True,
+        mode: str = "auto",
+        group: ProcessGroup | None = None,
+        reports: str = "first",
+        attempt_key: str | None = None,
     ) -> None:
         # LRScheduler.__init__ is left out on purpose: it patches optimizer.step.
         if not isinstance(optimizer, Optimizer):
@@ -82,15 +116,19 @@ class RemoteLR(LRScheduler):
             )
         self.optimizer = optimizer
         self.session = session
-        self._names = match(optimizer.param_groups, session.groups, groups)
+        self._relay = relay_for(session, mode=mode, group=group, reports=reports)
         self._metric = metric or _only(session.info.metrics)
         self._verify = verify
+        self._attempt_key = attempt_key
+        self._restarts = 0
+        self._lived = session.horizon > session.info.start_step
         self._extra_steps = 0
         self._forget(session.info.start_step)
-        self._seek(self.last_epoch)
-        for group, base in zip(optimizer.param_groups, self._bases(), strict=True):
-            group.setdefault("initial_lr", base)
-        self.base_lrs = [float(group["initial_lr"]) for group in optimizer.param_groups]
+        self._names, fault = self._matched(groups)
+        self._seek(self.last_epoch, fault or self._unfit())
+        for driven, base in zip(optimizer.param_groups, self._bases(), strict=True):
+            driven.setdefault("initial_lr", base)
+        self.base_lrs = [float(driven["initial_lr"]) for driven in optimizer.param_groups]
 
     @classmethod
     def from_torch(
@@ -128,7 +166,7 @@ class RemoteLR(LRScheduler):
         """
         optimizer = scheduler.optimizer
         described = convert(scheduler, optimizer.param_groups, metric)
-        opened = (client or Client()).create_session(session, **{**described, **spec})
+        opened = open_session(client or Client(), session, **{**described, **spec})
         return cls(optimizer, opened)
 
     # The position is `_start + _index`; at `_mark` the window wants to be asked for again.
@@ -180,26 +218,50 @@ class RemoteLR(LRScheduler):
                 "metrics, so the value has no name: pass metric= to RemoteLR, or call step() "
                 "(an epoch is not accepted)"
             )
-        self.session.report(self.last_epoch, **{self._metric: value})
+        if self._relay is not None:
+            self._relay.report(self.last_epoch, self._metric, value)
+        else:
+            self.session.report(self.last_epoch, **{self._metric: value})
 
     def _turn(self, index: int) -> None:
         """Take a step at which the window says to stop and look around."""
-        if self._verify:
-            self._check()
-        self._seek(self._start + index)
+        self._seek(self._start + index, self._unfit() or self._mismatch())
 
-    def _seek(self, step: int) -> None:
+    def _seek(self, step: int, fault: PacesetterError | None) -> None:
         """Go to a step and write its values; on an error nothing has changed."""
-        window = self.session.window(step)
+        window = self._ask(step, fault)
         groups = self.optimizer.param_groups
-        if len(groups) != len(self._names):
-            raise GroupError(
-                f"the optimizer has {len(groups)} param groups now, it had {len(self._names)}: "
-                "build RemoteLR again after adding groups"
-            )
         self._enter(window, groups)
         self._index = step - window.start
         self._write(groups, self._index)
+
+    def _ask(self, step: int, fault: PacesetterError | None) -> Window:
+        """Have the window of a step; what is wrong here is raised on all ranks."""
+        held = self._held_rates() if fault is None else {}
+        if self._relay is not None:
+            rates = {name: float(rate) for name, rate in held.items()}
+            return self._relay.window(step, at=self.last_epoch, held=rates, fault=fault)
+        if fault is not None:
+            raise fault
+        if held:
+            self.session.applied(self.last_epoch, held)
+        return self.session.window(step)
+
+    def _matched(
+        self, groups: Sequence[str] | None
+    ) -> tuple[tuple[str, ...], PacesetterError | None]:
+        """Which session group drives each param group, or why none can."""
+        ranks = self.session.info.ranks
+        if self._relay is not None and self._relay.reports == "first" and ranks > 1:
+            return (), GroupError(
+                f"session {self.session.name} expects the metrics of {ranks} ranks, and here the "
+                "first rank alone reports: pass reports='each', or create the session with ranks=1 "
+                "and pass reports='mean'"
+            )
+        try:
+            return match(self.optimizer.param_groups, self.session.groups, groups), None
+        except GroupError as error:
+            return (), error
 
     def _enter(self, window: Window, groups: list[ParamGroup]) -> None:
         """Find out how to write the optimizer, once for a whole window."""
@@ -222,18 +284,37 @@ class RemoteLR(LRScheduler):
         self._window = window
         self._held = groups
 
-    def _check(self) -> None:
-        """See that the optimizer holds what was written to it."""
+    def _unfit(self) -> GroupError | None:
+        """Why the optimizer can not be written, if it has changed so."""
+        try:
+            refuse_unfit(self.optimizer.param_groups, self._names, self.session.series)
+        except GroupError as error:
+            return error
+        return None
+
+    def _mismatch(self) -> LRMismatchError | None:
+        """What somebody else has written to the optimizer."""
+        if not self._verify or not self._wrote_last():
+            return None
         groups = self.optimizer.param_groups
-        if groups is not self._held or self._window is None:
-            return  # a checkpoint was loaded since: its values are its own affair
-        for at, (group, wanted) in enumerate(zip(groups, self._last_lr, strict=False)):
+        for at, (group, wanted) in enumerate(zip(groups, self._last_lr, strict=True)):
             if not holds(group, wanted):
-                raise LRMismatchError(
+                return LRMismatchError(
                     f"param group {at} has the learning rate {group['lr']}, and {wanted!r} was "
                     f"written for step {self.last_epoch}: something else writes it. Remove the "
                     "other scheduler, or change the rate on the server, or pass verify=False"
                 )
+        return None
+
+    def _held_rates(self) -> dict[str, Any]:
+        """What the optimizer really holds, by series, at a step whose values are the server's."""
+        if not self._wrote_last() or self._window is None or not self._window.sealed:
+            return {}
+        return read_back(self.optimizer.param_groups, self._names, self._last_lr)
+
+    def _wrote_last(self) -> bool:
+        """Whether nothing was loaded into the optimizer since: that is its own affair."""
+        return self._window is not None and self.optimizer.param_groups is self._held
 
     # -- what torch and its users read -----------------------------------------------------------
 
@@ -258,6 +339,9 @@ class RemoteLR(LRScheduler):
 
     @property
     def _last_lr(self) -> list[float]:  # type: ignore[override]
+        if self._window is None and self._relay is not None:
+            # Reading must not make one rank wait for the others.
+            return [float(group["lr"]) for group in self.optimizer.param_groups]
         columns = self._columns()
         return [_column(columns, name)[self._index] for name in self._names]
 
@@ -292,10 +376,14 @@ class RemoteLR(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go to a checkpoint's step and write that step's values to the optimizer.
 
-        The state of a torch scheduler is accepted too: its step is taken over.
+        To go back to steps that were handed out before is a restart of the job, see `restart`: it
+        opens an attempt, unless this scheduler is at that very step. The state of a torch scheduler
+        is accepted too: its step is taken over.
 
         Raises:
             StateMismatchError: it belongs to another session, or has no step.
+            StaleAttemptError: a later restart of the job has taken over.
+            PacesetterError: the attempt could not be opened; on all ranks alike.
         """
         name = state_dict.get("session", self.session.name)
         step = state_dict.get("last_epoch")
@@ -308,8 +396,48 @@ class RemoteLR(LRScheduler):
             raise StateMismatchError(
                 f"the checkpoint has last_epoch={step!r}: load a scheduler's state_dict"
             )
-        self._seek(step)
+        attempt = state_dict.get("attempt", self.session.attempt)
+        self._go_back(step, None, lambda: self._is_restart(step, attempt))
         self._step_count = int(state_dict.get("_step_count", step + 1))
+
+    def restart(self, step: int, *, key: str | None = None) -> None:
+        """Train again from a step on, in a new attempt; all ranks call it.
+
+        `load_state_dict` does this; call it where there is no checkpoint to load, for instance when
+        a job that died before its first one begins again.
+
+        Args:
+            step: the first step that is trained again.
+            key: what all ranks of the restart share, see `Session.restart`.
+
+        Raises:
+            StaleAttemptError: a later restart of the job has taken over.
+            PacesetterError: the attempt could not be opened; on all ranks alike.
+        """
+        self._go_back(step, key, lambda: True)
+
+    def _is_restart(self, step: int, attempt: object) -> bool:
+        """Whether to go to a step is to live it again."""
+        if step >= self.session.horizon:
+            return False
+        if step != self.last_epoch or attempt != self.session.attempt:
+            return True
+        # At the first step: has this job handed it out, or one before?
+        return step == self.session.info.start_step and self._lived
+
+    def _go_back(self, step: int, key: str | None, needed: Callable[[], bool]) -> None:
+        if key is None and self._attempt_key is not None:
+            key = f"{self._attempt_key}/{self._restarts}" if self._restarts else self._attempt_key
+        before = self.session.attempt
+        if self._relay is not None:
+            self._relay.restart(step, key=key, needed=needed)
+        elif needed():
+            self.session.restart(step, key=key)
+        if self.session.attempt != before:
+            self._restarts += 1
+            self._lived = False
+        self._forget(step)
+        self._seek(step, self._unfit())
 
     def __getstate__(self) -> dict[str, Any]:
         forgotten: dict[str, Any] = {

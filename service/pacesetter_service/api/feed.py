@@ -6,8 +6,8 @@ service, and a slow one costs one page of memory.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
 from typing import Annotated
 
 import structlog
@@ -61,7 +61,7 @@ class Feed:
         """Let all readers go: the server is to stop."""
         self._waiters.release()
 
-    async def follow(self, name: str, after: int) -> AsyncIterator[bytes]:
+    async def follow(self, name: str, after: int) -> AsyncGenerator[bytes, None]:
         """Give the events of a session that come after a number, as they happen, without an end.
 
         It ends when the server is to stop, and then says so in a comment.
@@ -150,7 +150,7 @@ class EventStream(Response):
 
     media_type = SSE
 
-    def __init__(self, frames: AsyncIterator[bytes], patience: float) -> None:
+    def __init__(self, frames: AsyncGenerator[bytes, None], patience: float) -> None:
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         # A body without an end has no length.
         self.raw_headers = [each for each in self.raw_headers if each[0] != b"content-length"]
@@ -174,14 +174,15 @@ class EventStream(Response):
     async def _send(self, scope: Scope, send: Send) -> None:
         head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(head)
-        async for each in self._frames:
-            try:
-                async with asyncio.timeout(self._patience):
-                    await send({"type": "http.response.body", "body": each, "more_body": True})
-            except TimeoutError:
-                # Without its end the answer is broken off, which the reader can tell.
-                log.warning("reader_cut_off", path=scope["path"], seconds=self._patience)
-                return
+        async with aclosing(self._frames) as frames:
+            async for each in frames:
+                try:
+                    async with asyncio.timeout(self._patience):
+                        await send({"type": "http.response.body", "body": each, "more_body": True})
+                except TimeoutError:
+                    # Without its end the answer is broken off, which the reader can tell.
+                    log.warning("reader_cut_off", path=scope["path"], seconds=self._patience)
+                    return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

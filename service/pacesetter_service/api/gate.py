@@ -1,14 +1,14 @@
 """What every request passes first: bodies are JSON and of a bounded size.
 
-One address takes lines of JSON, and more of them. Asking for a media type of that kind is also what keeps a web page that somebody visits from posting to a
-service on their own machine: browsers let pages send other types across origins without asking.
+One address takes lines of JSON, and more of them. Asking for a media type of that kind is also what
+keeps a web page that somebody visits from posting to a service on their own machine: browsers let
+pages send other types across origins without asking.
 """
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacesetter_service.api import problems
-
 
 IMPORT_PATH = "/v1/import"
 

@@ -169,7 +169,7 @@ def _add(table: _Table, question: _Question, piece: Piece) -> None:
     steps = shown(start, list(block), list(found.values()), points)
     table.steps += steps.tolist()
     for column, row in zip(table.series, block[:, steps - start].tolist(), strict=True):
-        column += row
+        column.extend(row)
     for name, values in found.items():
         table.metrics[name] += [_spelled(values.get(step)) for step in steps.tolist()]
 

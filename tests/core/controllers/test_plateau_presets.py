@@ -260,6 +260,14 @@ def test_worse_negative_values_are_better_to_relative_thresholds_of_libraries(ki
     assert "signed_rel" in finding.advice
 
 
+def test_a_patience_that_outlasts_the_run_is_found_in_presets_too() -> None:
+    """The linter looks at the plateau that a preset stands for."""
+    controllers = [{"kind": "timm.PlateauLRScheduler", "metric": "top1", "patience_t": 100}]
+    spec = {"name": "x", "base_lr": 0.1, "total_steps": 100, "controllers": controllers}
+    [finding] = lint(Subject(SessionSpec.model_validate(spec)))
+    assert (finding.code, finding.pointer) == ("patience_longer_than_run", "/controllers/0")
+
+
 def test_a_nan_spoils_one_average_of_optax() -> None:
     """The average that it falls into is bad; the next one is of numbers again."""
     preset = rule("optax.reduce_on_plateau", accumulation_size=2, patience=1, factor=0.5)

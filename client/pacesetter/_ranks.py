@@ -1,0 +1,170 @@
+"""What a process group does for this client: agree on numbers, pass on bytes, fail together.
+
+If one rank raised alone, the others would sit in their next collective until a watchdog kills them.
+So whatever can fail is done between two collectives, and its failure is everybody's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import distributed
+
+from pacesetter._errors import APIError, PacesetterError, RankFailedError
+
+ABSENT = 2**63 - 1
+"""What a rank says that has no number to compare."""
+
+Work = TypeVar("Work")
+
+
+class Ranks:
+    """The ranks of a process group, of which the first one talks to the server.
+
+    Attributes:
+        group: the process group; None is the default one.
+        rank: this process's place in it.
+        size: how many there are.
+    """
+
+    def __init__(self, group: distributed.ProcessGroup | None = None) -> None:
+        self.group = group
+        self.rank = distributed.get_rank(group)
+        self.size = distributed.get_world_size(group)
+        if self.rank < 0:
+            raise ValueError("this process is not in the group: pass a group that it belongs to")
+        self._device = _device(group)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the rank that talks to the server."""
+        return self.rank == 0
+
+    def extremes(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
+        """The least and the greatest of each number over all ranks, leaving out `ABSENT`.
+
+        One collective of fixed size, however many ranks there are. All ranks give as many numbers.
+
+        Returns:
+            A pair for each; `(ABSENT, ~ABSENT)` where no rank has the number.
+        """
+        both = [*numbers, *(ABSENT if each == ABSENT else ~each for each in numbers)]
+        tensor = torch.tensor(both, dtype=torch.int64, device=self._device)
+        distributed.all_reduce(tensor, op=distributed.ReduceOp.MIN, group=self.group)
+        least = tensor.tolist()
+        half = len(numbers)
+        return [(low, ~other) for low, other in zip(least[:half], least[half:], strict=True)]
+
+    def mean(self, values: Sequence[float]) -> list[float]:
+        """The mean of each value over all ranks, which all give as many."""
+        tensor = torch.tensor(values, dtype=torch.float64, device=self._device)
+        distributed.all_reduce(tensor, group=self.group)
+        return [float(each) for each in (tensor / self.size).tolist()]
+
+    def fail_together(self, error: Exception | None) -> None:
+        """Raise on all ranks if any rank has an error: the one of the first such rank.
+
+        The rank itself raises its own object, the others one that is like it.
+        """
+        ((first, _),) = self.extremes([ABSENT if error is None else self.rank])
+        self.raise_of(first, error)
+
+    def raise_of(self, rank: int, error: Exception | None) -> None:
+        """Raise the error of a rank on all ranks; without a rank (`ABSENT`) none."""
+        if rank == ABSENT:
+            return
+        own = rank == self.rank
+        content = self._share(dumped(error, rank) if own and error is not None else b"", rank)
+        if own and error is not None:
+            raise error
+        raise restored(content)
+
+    def from_first(self, work: Callable[[], bytes]) -> bytes:
+        """Do something on the first rank and give all what it gave, or raise what it raised."""
+        content, error = b"", None
+        if self.leads:
+            try:
+                content = work()
+            except Exception as failure:  # all ranks raise it below
+                error = failure
+                content = dumped(failure, 0)
+        content = self._share(content, 0, failed=error is not None)
+        if error is not None:
+            raise error
+        return content
+
+    def _share(self, content: bytes, rank: int, *, failed: bool | None = None) -> bytes:
+        """Bytes of one rank, for all; the others' are ignored."""
+        source = rank if self.group is None else distributed.get_global_rank(self.group, rank)
+        head = torch.tensor([len(content), bool(failed)], dtype=torch.int64, device=self._device)
+        distributed.broadcast(head, source, group=self.group)
+        length, is_failure = head.tolist()
+        received = bytearray(content if self.rank == rank else length)
+        if length:
+            block = torch.frombuffer(received, dtype=torch.uint8)
+            body = block.to(self._device)  # the block itself where that is the CPU
+            distributed.broadcast(body, source, group=self.group)
+            block.copy_(body)
+        if is_failure and self.rank != rank:
+            raise restored(received)
+        return bytes(received)
+
+
+def are_many(group: distributed.ProcessGroup | None) -> bool:
+    """Whether this process trains together with others."""
+    return is_grouped() and distributed.get_world_size(group) > 1
+
+
+def is_grouped() -> bool:
+    """Whether there are process groups at all."""
+    return distributed.is_available() and distributed.is_initialized()
+
+
+def _device(group: distributed.ProcessGroup | None) -> torch.device:
+    """Where a group's collectives take their tensors: the CPU if they can."""
+    backends = str(distributed.get_backend_config(group)).lower()
+    kinds = [pair.partition(":")[0] for pair in backends.split(",")]
+    if "cpu" in kinds and "nccl" not in backends.partition("cpu:")[2].partition(",")[0]:
+        return torch.device("cpu")
+    kind = next(kind for kind in kinds if kind != "cpu")
+    return torch.device(kind, torch.get_device_module(kind).current_device())
+
+
+# -- errors that travel ----------------------------------------------------------------------------
+
+
+def dumped(error: Exception, rank: int) -> bytes:
+    """An error as bytes."""
+    said: dict[str, Any] = {"kind": type(error).__name__, "message": str(error), "rank": rank}
+    if isinstance(error, APIError):
+        said["problem"] = {
+            "detail": error.detail,
+            "status": error.status,
+            "code": error.code,
+            "errors": [dict(each) for each in error.errors],
+            "problem": error.problem,
+            "retry_after": error.retry_after,
+        }
+    return json.dumps(said, default=str).encode()
+
+
+def restored(content: bytes | bytearray) -> Exception:
+    """The error that another rank has dumped: of the same class if that is one of ours."""
+    said = json.loads(content)
+    kind = _kinds(PacesetterError).get(said["kind"])
+    if kind is None:
+        return RankFailedError(f"rank {said['rank']} raised {said['kind']}: {said['message']}")
+    if issubclass(kind, APIError):
+        return kind(**said["problem"])
+    return kind(said["message"])
+
+
+def _kinds(root: type[PacesetterError]) -> dict[str, type[PacesetterError]]:
+    found = {root.__name__: root}
+    for kind in root.__subclasses__():
+        if kind.__module__ == root.__module__:
+            found |= _kinds(kind)
+    return found
