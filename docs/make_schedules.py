@@ -256,7 +256,7 @@ def _row(row: Row, measured: dict[str, str]) -> str:
     homes = sorted(test for test in tests if any(home in test for home in HOMES))
     shown = ", ".join(f"`{test.removeprefix('tests/')}`" for test in homes or sorted(tests))
     if not kinds:
-        shown = "`core/test_plateau.py`" if what == "plateau" else ""
+        shown = "`core/controllers/test_plateau.py`" if what == "plateau" else ""
     errors = [float(measured[preset]) for preset in presets]
     error = f"{max(errors):.0e}" if errors else ("formula" if kinds else "")
     return f"| {what} | {where} | {here} | {shown} | {error} |"

@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("version", help="print the version")
     _add_explain(commands)
     _add_events(commands)
+    _add_export(commands)
+    _add_import(commands)
     asked = parser.parse_args(arguments)
     if asked.command == "version":
         print(_version())  # noqa: T201 - the output of the command
@@ -70,6 +72,21 @@ def _add_events(commands: _Commands) -> None:
     parser.add_argument("name", help="the session's name")
     parser.add_argument("--kind", action="append", help="only events of this kind; repeatable")
     parser.add_argument("--after", type=int, help="only events that come after this number")
+    parser.add_argument("--follow", action="store_true", help="go on with what happens next")
+    _add_url(parser)
+
+
+def _add_export(commands: _Commands) -> None:
+    parser = commands.add_parser("export", help="write the whole record of a session into a file")
+    parser.add_argument("name", help="the session's name")
+    parser.add_argument("file", help="where to; lines of JSON")
+    _add_url(parser)
+
+
+def _add_import(commands: _Commands) -> None:
+    parser = commands.add_parser("import", help="restore a session from what `export` wrote")
+    parser.add_argument("file", help="what `export` wrote")
+    parser.add_argument("--name", help="what it is to be called, if not as it was")
     _add_url(parser)
 
 

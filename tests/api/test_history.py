@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacesetter_service.core.commands import Reading
-from pacesetter_service.core.history import PIECE, measured, pieces, shown
+from pacesetter_service.core.history import PIECE, at_steps, measured, merged, pieces, shown, track
 from pacesetter_service.core.spec import SessionSpec
 from serving import open_http
 
@@ -213,9 +213,7 @@ def test_a_forks_record_goes_back_to_the_beginning(http: httpx.Client, unique_na
     assert (answer["steps"], answer["metrics"]["loss"]) == ([0, 1, 2], [1.0, None, None])
 
 
-@given(
-    st.integers(0, 2**40), st.integers(0, 2**24), st.integers(1, 1088), st.integers(10, 100_000)
-)
+@given(st.integers(0, 2**40), st.integers(0, 2**24), st.integers(1, 1088), st.integers(10, 100_000))
 def test_pieces_make_up_the_whole(start: int, count: int, columns: int, points: int) -> None:
     """Pieces follow each other from the first step to the end, each small enough for memory."""
     found = list(pieces(start, start + count, columns, points))
@@ -240,7 +238,8 @@ def test_what_is_shown_has_every_extreme(
     """Highest, lowest, first, last, and a NaN if there is one, are among the steps shown."""
     values = {1000 + step: value for step, value in metric.items() if step < len(rates)}
     row = np.array(rates)
-    steps = set(shown(1000, [row], [values], points).tolist())
+    metric_track = track(sorted(values), [values[step] for step in sorted(values)])
+    steps = set(shown(1000, [row], [metric_track], points).tolist())
     assert {1000, 999 + len(rates)} <= steps <= set(range(1000, 1000 + len(rates)))
     assert row.max() in {rates[step - 1000] for step in steps}
     assert row.min() in {rates[step - 1000] for step in steps}
@@ -257,4 +256,13 @@ def test_a_metric_without_its_rank_has_no_value() -> None:
         {"name": "x", "base_lr": 1.0, "ranks": 4, "metrics": {"loss": {"aggregate": "rank0"}}}
     )
     readings = [Reading(1, 0, "loss", 5.0), Reading(0, 1, "loss", 2.0), Reading(2, 1, "loss", 9.0)]
-    assert measured(spec, "loss", readings) == {1: 2.0}
+    found = measured(spec, "loss", readings)
+    assert (found.steps.tolist(), found.values.tolist()) == ([1], [2.0])
+
+
+def test_the_first_of_two_values_counts() -> None:
+    """Tracks are put together by step; a step that no track has is None."""
+    both = merged([track([2, 5], [1.0, None]), track([], []), track([1, 2], [7.0, 8.0])])
+    assert both.steps.tolist() == [1, 2, 5]
+    assert at_steps(both, np.array([0, 1, 2, 3, 6])) == [None, 7.0, 1.0, None, None]
+    assert at_steps(track([], []), np.array([3])) == [None]

@@ -196,7 +196,7 @@ def test_a_name_that_is_taken_is_refused(http: httpx.Client, unique_name: str) -
     name = eventful(http, unique_name)
     before = seen(http, name)
     answer = restore(http, export(http, name))
-    assert (answer.status_code, answer.json()["code"]) == (409, "session_exists")
+    assert (answer.status_code, answer.json()["code"]) == (409, "name_taken")
     assert seen(http, name) == before
 
 

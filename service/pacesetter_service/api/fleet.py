@@ -16,6 +16,7 @@ from pacesetter_service.core.session import Session
 from pacesetter_service.fleet import (
     MAX_RANKS,
     NEVER,
+    Fleet,
     Muster,
     Patience,
     summary,
@@ -122,15 +123,12 @@ async def read_fleet(
     """
     first = _rank_in(page_token)
     session = (await service.ledger.find(name)).stored.session
-    muster = service.fleet.muster(name)
-    return await run_in_threadpool(
-        _view, session, muster, Patience(stale_after, max_behind), first, limit
-    )
+    patience = Patience(stale_after, max_behind)
+    return await run_in_threadpool(_view, session, service.fleet, patience, first, limit)
 
 
-def _view(
-    session: Session, muster: Muster, patience: Patience, first: int, limit: int
-) -> FleetView:
+def _view(session: Session, fleet: Fleet, patience: Patience, first: int, limit: int) -> FleetView:
+    muster = fleet.muster(session.spec.name)
     found = summary(session, muster, patience)
 
     def of_rank(rank: int) -> RankView:

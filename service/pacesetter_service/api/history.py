@@ -1,6 +1,6 @@
 """What was trained with, beside what was measured: the realised curve of a session."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite, isnan
 from typing import Annotated, Literal
@@ -15,7 +15,7 @@ from pacesetter_service.api.lives import AttemptQuery, Lived, lived, sealed_valu
 from pacesetter_service.api.sessions import invalid_parameter
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.errors import StepOutOfRangeError
-from pacesetter_service.core.history import Piece, measured, pieces, shown
+from pacesetter_service.core.history import Piece, Track, at_steps, measured, merged, pieces, shown
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.spec import MAX_VALUES, SessionSpec
 from pacesetter_service.storage.store import Store
@@ -171,16 +171,17 @@ def _add(table: _Table, question: _Question, piece: Piece) -> None:
     for column, row in zip(table.series, block[:, steps - start].tolist(), strict=True):
         column.extend(row)
     for name, values in found.items():
-        table.metrics[name] += [_spelled(values.get(step)) for step in steps.tolist()]
+        table.metrics[name] += map(_spelled, at_steps(values, steps))
 
 
-def _measured(question: _Question, metric: str, start: int, end: int) -> Mapping[int, float]:
+def _measured(question: _Question, metric: str, start: int, end: int) -> Track:
     """Give a metric's values by step: what controllers saw, or else what ranks reported."""
-    spec, store, lineage = question.spec, question.store, question.life.lineage
-    found: dict[int, float] = {}
-    for readings in _readings(question, metric, start, end):
-        found |= measured(spec, metric, readings)
-    return found | store.measurements_between(lineage, metric, start, end)
+    store, lineage = question.store, question.life.lineage
+    seen = store.measurements_between(lineage, metric, start, end)
+    if question.spec.ranks == 1:  # whatever the aggregate, one value is itself
+        return merged([seen, store.reported_between(lineage, metric, start, end)])
+    readings = _readings(question, metric, start, end)
+    return merged([seen, *(measured(question.spec, metric, each) for each in readings)])
 
 
 def _readings(question: _Question, metric: str, start: int, end: int) -> Iterator[list[Reading]]:

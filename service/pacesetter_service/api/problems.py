@@ -34,7 +34,7 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.ScheduleNotFiniteError: (422, "schedule_not_finite"),
     errors.TooManyReportsError: (422, "too_many_reports"),
     errors.ImportRefusedError: (422, "import_refused"),
-    errors.NameTakenError: (409, "session_exists"),
+    errors.NameTakenError: (409, "name_taken"),
     errors.OverloadedError: (503, "overloaded"),
     errors.StorageUnavailableError: (503, "storage_unavailable"),
 }

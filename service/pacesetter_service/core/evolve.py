@@ -145,8 +145,15 @@ def _with_deviation(session: Session, event: RateDeviated) -> Session:
         f" but {event.sealed!r} was sealed: something else writes into its optimizer"
     )
     notice = Notice(session.horizon, "rate_deviated", message)
-    return replace(session, notices=(*session.notices, notice)[-KEPT:])
+    deviations = [each for each in session.notices if each.code == notice.code]
+    # A thousand ranks that deviate at once must not push out what else there is to know.
+    too_many = deviations[: -DEVIATIONS_KEPT + 1]
+    others = tuple(each for each in session.notices if each not in too_many)
+    return replace(session, notices=(*others, notice)[-KEPT:])
 
+
+DEVIATIONS_KEPT = 4
+"""How many of the newest notices may be about ranks that train with other values."""
 
 KEYS_KEPT = 256
 """How many of the newest orders' keys a session remembers."""

@@ -12,7 +12,15 @@ from pydantic_core import PydanticCustomError
 from pacesetter_service.core.controllers import AnyController, Controller
 from pacesetter_service.core.lengths import Clock, StepCount, resolve, whole
 from pacesetter_service.core.metrics import MetricName, MetricSpec
-from pacesetter_service.core.model import Count, Model, NonNegative, Positive, Real, Step
+from pacesetter_service.core.model import (
+    Count,
+    Model,
+    NonNegative,
+    Positive,
+    Real,
+    Step,
+    did_you_mean,
+)
 from pacesetter_service.core.schedules import AnySchedule, Schedule
 from pacesetter_service.core.schedules.named.decays import Constant
 
@@ -207,6 +215,19 @@ class SessionSpec(Model):
     def _boundaries_are_steps(self) -> Self:
         if self.reaction is not None:
             resolve(self.reaction, self.clock)
+        return self
+
+    @model_validator(mode="after")
+    def _controllers_know_the_groups(self) -> Self:
+        known = set(self.groups or ())
+        for index, controller in enumerate(self.controllers):
+            for name in sorted(controller.groups_named - known):
+                raise PydanticCustomError(
+                    "unknown_group",
+                    "Controller {index} names the group {name}, which this session does not"
+                    " have.{hint}",
+                    {"index": index, "name": name, "hint": did_you_mean(name, known)},
+                )
         return self
 
     @model_validator(mode="after")

@@ -28,6 +28,7 @@ from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.core.events import Acted, AttemptOpened, Measured, Missed, Sealed
 from pacesetter_service.core.explain import Recorded
+from pacesetter_service.core.history import Track, merged, track
 from pacesetter_service.core.lineage import Life, Lineage, Stretch, stretches
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
@@ -341,11 +342,19 @@ class Store:
                 found.setdefault((step, rank), nan if value is None else value)
         return [Reading(rank, step, metric, value) for (step, rank), value in sorted(found.items())]
 
-    def measurements_between(
-        self, lineage: Lineage, metric: str, start: int, end: int
-    ) -> dict[int, float]:
-        """Read what controllers saw of a metric at the steps `start` to `end`, by step."""
-        found: dict[int, float] = {}
+    def reported_between(self, lineage: Lineage, metric: str, start: int, end: int) -> Track:
+        """Read what rank 0 reported of a metric at the steps `start` to `end`."""
+        found = []
+        for life, _, until in stretches(lineage):
+            every = _readings_query(life, min(until, end), (metric,))
+            mine = every.where(readings.c.step >= start, readings.c.rank == 0)
+            columns: Select[Any] = mine.with_only_columns(readings.c.step, readings.c.value)
+            found.append(self._track(columns))
+        return merged(found)
+
+    def measurements_between(self, lineage: Lineage, metric: str, start: int, end: int) -> Track:
+        """Read what controllers saw of a metric at the steps `start` to `end`."""
+        found = []
         for life, _, until in stretches(lineage):
             table = measurements.c
             query = (
@@ -355,9 +364,12 @@ class Store:
                 .where(metrics.c.name == metric, table.step >= start, table.step < end)
                 .where(table.horizon <= until)
             )
-            for step, value in self._read(query):
-                found.setdefault(step, nan if value is None else value)
-        return found
+            found.append(self._track(query))
+        return merged(found)
+
+    def _track(self, query: Select[Any]) -> Track:
+        rows = self._read(query)
+        return track([row[0] for row in rows], [row[1] for row in rows])
 
     def attempts_of(self, stored: Stored) -> list[Attempt]:
         """Read the attempts of a session, in their order."""

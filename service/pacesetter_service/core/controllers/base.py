@@ -114,6 +114,14 @@ class Controller(Tagged, family="controller"):
         return (self.metric,)
 
     @property
+    def groups_named(self) -> frozenset[str]:
+        """The parameter groups that its fields speak of: they must be the session's."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        by_group = [value for value in fields.values() if isinstance(value, dict)]
+        own = {fields["group"]} if fields.get("group") else set()
+        return frozenset(own.union(*by_group))
+
+    @property
     def transitions(self) -> tuple[Transition, ...]:
         """The laws that it may go over to."""
         return ()
