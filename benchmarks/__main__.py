@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import laws, reports, step, sync_sealed
+from benchmarks import actions, laws, reports, step, sync_sealed
 from benchmarks.harness import Effort, Result
 
 BENCHMARKS: dict[str, Callable[[Effort], Iterator[Result]]] = {
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Result]]] = {
     "sync_sealed": sync_sealed.run,
     "reports": reports.run,
     "laws": laws.run,
+    "actions": actions.run,
 }
 
 FULL = Effort(rounds=7, seconds=0.8)

@@ -71,7 +71,7 @@ class _Connection:
         else:
             head, _, body = data.partition(b"\r\n\r\n")
             length = LENGTH.search(head)
-            if length is None or not head.startswith(b"HTTP/1.1 200"):
+            if length is None or not head.startswith(b"HTTP/1.1 2"):
                 raise RuntimeError(f"a server under load answered {data[:500]!r}")
             self._missing = int(length[1]) - len(body)
         return self._missing == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -14,12 +15,13 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 from closed_loop_arms import Fault
-from closed_loop_results import Comparison
+from closed_loop_results import Comparison, Ending
 from closed_loop_run import Run
 from closed_loop_tasks import Task
 from demo_picture import GREY, INK, STYLE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 COLORS = {
     "cosine": "#66727f",
@@ -33,7 +35,7 @@ COLORS = {
 }
 SINK = "#c9483b"
 WIDE, TOP, DPI = 13.0, 0.83, 110
-PLAIN: dict[Any, Any] = {"axes.formatter.min_exponent": 3, "axes.grid.which": "both"}
+PLAIN: dict[Any, Any] = {"axes.formatter.min_exponent": 3}
 
 
 def draw_comparison(runs: Mapping[str, Sequence[Run]], task: Task, path: Path) -> None:
@@ -56,7 +58,12 @@ def draw_comparison(runs: Mapping[str, Sequence[Run]], task: Task, path: Path) -
         rows[1][0].set_ylabel("validation loss")
         _span(rows[1], [run.val_losses for trained in runs.values() for run in trained])
         rows[0][0].set_ylim(0, None)
-        _finish(figure, path, f"{task.name}: {task.what}", "dashes: the cosine's loss, first seed")
+        _finish(
+            figure,
+            path,
+            f"{task.name}: {task.what}",
+            "Bold: the first seed; dashes: the cosine's loss.",
+        )
 
 
 def draw_trial(runs: Mapping[str, Sequence[Run]], fault: Fault, path: Path) -> None:
@@ -90,7 +97,10 @@ def draw_trial(runs: Mapping[str, Sequence[Run]], fault: Fault, path: Path) -> N
         )
         _span(rows[1], [_smooth(run.losses) for trained in runs.values() for run in trained])
         _finish(
-            figure, path, f"{fault.name}: {fault.what}", "▾ the trainer goes back to a checkpoint"
+            figure,
+            path,
+            f"{fault.name}: {fault.what}",
+            "Bold: the first seed; ▾ the trainer goes back to a checkpoint.",
         )
 
 
@@ -104,7 +114,11 @@ def draw_bases(comparisons: Sequence[Comparison], path: Path) -> None:
             axes.set_title(task, loc="left", weight="bold", size=12)
         panels[0][0].set_ylabel("validation loss at the end")
         figure.subplots_adjust(left=0.06, right=0.9, top=0.8, bottom=0.13, wspace=0.4)
-        _head(figure, "Base learning rates that suit, and do not", "means over seeds")
+        _head(
+            figure,
+            "Base learning rates that suit, and do not",
+            "Points: means over the seeds; dashes: each seed.",
+        )
         figure.savefig(path, dpi=DPI)
         plt.close(figure)
 
@@ -112,20 +126,26 @@ def draw_bases(comparisons: Sequence[Comparison], path: Path) -> None:
 def _bases(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     ordered = sorted(comparisons, key=lambda each: each.base_lr)
     ends = []
+    rates = [each.base_lr for each in ordered]
     for name in ordered[0].arms:
-        losses = [
-            fmean(run.val_loss if run.val_loss is not None else float("nan") for run in arms)
-            for arms in (each.arms[name] for each in ordered)
-        ]
-        axes.plot(
-            [each.base_lr for each in ordered], losses, "o-", color=COLORS[name], lw=1.8, ms=6
-        )
-        ends.append((losses[-1], name, COLORS[name]))
+        endings = [_losses(each.arms[name]) for each in ordered]
+        for rate, losses in zip(rates, endings, strict=True):
+            axes.plot([rate] * len(losses), losses, "_", color=COLORS[name], ms=9, alpha=0.5)
+        means = [fmean(losses) for losses in endings]
+        # The guard's line is often the cosine's: that one is broad, so that both are seen.
+        width = 5.0 if name == "cosine" else 1.6
+        axes.plot(rates, means, "o-", color=COLORS[name], lw=width, ms=max(6.0, 2 * width))
+        ends.append((means[-1], name, COLORS[name]))
     axes.set(xscale="log", yscale="log", xlabel="base learning rate")
-    axes.set_xticks([each.base_lr for each in ordered])
-    axes.set_xticklabels([f"{each.base_lr:g}" for each in ordered])
-    axes.minorticks_off()
+    axes.set_xticks(rates)
+    axes.set_xticklabels([f"{rate:g}" for rate in rates])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(which="both", axis="y")
     _label_ends(axes, ends)
+
+
+def _losses(endings: Sequence[Ending]) -> list[float]:
+    return [math.nan if end.val_loss is None else end.val_loss for end in endings]
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
@@ -169,6 +189,8 @@ def _smooth(losses: Sequence[float], over: int = 5) -> list[float]:
 def _span(row: Sequence[Axes], curves: Sequence[Sequence[float]]) -> None:
     """Have a row show all losses, but not the height of an explosion."""
     finite = [loss for curve in curves for loss in curve if isfinite(loss) and loss > 0]
+    for axes in row:
+        axes.grid(which="both", axis="y")
     row[0].set_ylim(min(finite) * 0.9, min(max(finite) * 1.1, 30.0))
 
 
@@ -184,4 +206,4 @@ def _finish(figure: Figure, path: Path, title: str, legend: str) -> None:
 
 def _head(figure: Figure, title: str, legend: str) -> None:
     figure.text(0.06, 0.945, title, size=13, weight="bold")
-    figure.text(0.06, 0.905, f"Bold: the first seed; {legend}.", color=GREY)
+    figure.text(0.06, 0.905, legend, color=GREY)

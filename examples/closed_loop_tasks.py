@@ -140,7 +140,7 @@ def digits() -> Task:
         what="a network of two convolutions reads handwritten digits; SGD, momentum 0.9",
         steps=540,
         every=9,
-        base_lr=0.1,
+        base_lr=0.05,
         network=_convolutions,
         optimizer=lambda weights: SGD(weights, lr=1.0, momentum=0.9),
         draw=draw,

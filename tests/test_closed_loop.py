@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -80,3 +81,50 @@ def test_the_published_page_is_that_of_its_results(published: Any, load: Any) ->
     """Nobody has edited the page, nor changed what writes it without running it again."""
     page = (ROOT / "docs/closed_loop.md").read_text()
     assert page == load("closed_loop_page").written(published), "run `make closed-loop`"
+
+
+def verdict(load: Any, endings: dict[str, Any], arm: str, other: str = "cosine") -> str:
+    """Say how the loss of an arm is to another one's."""
+    found = load("closed_loop_results").difference(endings[arm], endings[other])
+    return str(found.verdict)
+
+
+def test_what_the_page_says_of_undisturbed_trainings_was_found(published: Any, load: Any) -> None:
+    """Its sentences were written by hand: each holds of the numbers below them."""
+    found = {(each.task, each.factor): each.arms for each in published.comparisons}
+    for task in ("digits", "text"):
+        suited, low, high = found[task, 1.0], found[task, 0.1], found[task, 4.0]
+        assert verdict(load, suited, "plateau") == verdict(load, suited, "greedy") == "unclear"
+        for arm in ("greedy", "plateau", "constant"):
+            assert verdict(load, low, arm) == "lower"
+        assert verdict(load, low, "greedy", "plateau") == "lower"
+        assert verdict(load, high, "plateau") == "unclear"
+        assert verdict(load, high, "greedy") == "unclear"
+        assert verdict(load, high, "constant") == "higher"
+    right = {
+        arm: fmean(ending.accuracy for ending in endings)
+        for arm, endings in found["text", 1.0].items()
+    }
+    assert min(right["plateau"], right["constant"]) > right["cosine"] + 0.01
+    idle = [
+        ending == fixed
+        for arms in found.values()
+        for ending, fixed in zip(arms["spike_guard"], arms["cosine"], strict=True)
+    ]
+    assert sum(idle) > len(idle) / 2
+
+
+def test_what_the_page_says_of_faults_was_found(published: Any, load: Any) -> None:
+    """Each part of the remedy saves from one fault, both together from both, at a price."""
+    burst, slip = (trial.arms for trial in published.trials)
+    saved = [
+        {arm for arm, endings in arms.items() if all(each.survived for each in endings)}
+        for arms in (burst, slip)
+    ]
+    assert saved == [
+        {"cosine, clipped", "only go back", "spike_guard"},
+        {"only lower", "spike_guard"},
+    ]
+    assert not any(each.survived for arms in (burst, slip) for each in arms["cosine"])
+    assert verdict(load, burst, "spike_guard", "only go back") == "higher"
+    assert verdict(load, burst, "spike_guard", "cosine, clipped") != "lower"

@@ -31,16 +31,17 @@ from in_process import Service
 from orders import LAWS, MOMENTUM, bodies
 from pacesetter_service.core.actions import Action, Scale
 from pacesetter_service.core.commands import Act, Cancel, Command, Pass, Reading, Report, Seal
+from pacesetter_service.core.decide import decide
 from pacesetter_service.core.errors import (
     ActionRefusedError,
     AttemptRefusedError,
     OrderNotFoundError,
-    ScheduleNotFiniteError,
     SessionFinishedError,
     StaleAttemptError,
     StepOutOfRangeError,
     SupersededAttemptError,
 )
+from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.forecast import planned
 from pacesetter_service.core.lineage import Life
 from pacesetter_service.core.session import Session
@@ -59,7 +60,7 @@ GROUPS = {
 PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 1, "factor": 0.5, "cooldown": 1}
 SMOOTH = {"kind": "plateau", "metric": "smooth", "patience": 0, "factor": 0.7}
 GUARD = {"kind": "spike_guard", "metric": "loss", "window": 8, "min_window": 3, "cooldown": 2}
-GUARD |= {"rewarm": 4, "recover_after": 3}
+GUARD |= {"rewarm": None, "recover_after": 3}
 SWITCH = {
     "kind": "switch",
     "metric": "loss",
@@ -112,7 +113,6 @@ losses = st.one_of(
 
 REFUSALS = (
     ActionRefusedError,
-    ScheduleNotFiniteError,
     SessionFinishedError,
     StepOutOfRangeError,
 )
@@ -122,30 +122,59 @@ LifeId = tuple[int, int]
 """An attempt of a session, by the session's number in the database."""
 
 
+Key = tuple[int, str, int]
+"""Step, metric and rank of a reading."""
+
+
+@dataclass
+class Chapter:
+    """A life on the path: its first step, what waited for it there, and what was said in it."""
+
+    life: LifeId
+    start: int
+    waited: dict[Key, float]
+    said: dict[Key, float] = field(default_factory=dict)
+
+
 @dataclass
 class Memory:
     """What somebody who wrote everything down knows of one session.
 
     Attributes:
+        chapters: The lives of the path, in their order.
         path: For each step the life that it was lived in.
         before: For each step the state before the sealing that it came from.
-        known: The readings that count, of several with one key the first.
         orders: The step of each order that was carried out on the path, or waits.
         keys: The keys of the session's attempts.
     """
 
+    chapters: list[Chapter]
     path: dict[int, LifeId] = field(default_factory=dict)
     before: dict[int, Session] = field(default_factory=dict)
-    known: dict[tuple[int, str, int], float] = field(default_factory=dict)
     orders: dict[int, int] = field(default_factory=dict)
     keys: list[str] = field(default_factory=lambda: [""])
 
-    def until(self, step: int) -> "Memory":
-        """Give what is left of it when the job goes back to a step; orders stay."""
+    def heard(self, step: int) -> dict[Key, float]:
+        """Give the readings of earlier steps that count there, of several with one key the first.
+
+        They are those that were said in any life of the path, however late; what was said in a
+        life that the path does not lead through any more is forgotten.
+        """
+        [containing, *_] = [each for each in reversed(self.chapters) if each.start <= step]
+        found = dict(containing.waited)
+        ends = [*(each.start for each in self.chapters[1:]), step]
+        for chapter, end in zip(self.chapters, ends, strict=True):
+            for key, value in chapter.said.items():
+                if key[0] < min(end, step):
+                    found.setdefault(key, value)
+        return found
+
+    def go_on(self, step: int, life: LifeId, waited: dict[Key, float]) -> "Memory":
+        """Give what is left of it when another life begins at a step; orders stay."""
         return Memory(
+            [*(each for each in self.chapters if each.start < step), Chapter(life, step, waited)],
             {each: life for each, life in self.path.items() if each < step},
             {each: state for each, state in self.before.items() if each < step},
-            {key: value for key, value in self.known.items() if key[0] < step},
             dict(self.orders),
             list(self.keys),
         )
@@ -165,7 +194,7 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.name = f"history-{next(self.numbers)}"
-        self.memory = Memory()
+        self.memory = Memory([])
         self.values: dict[LifeId, dict[int, bytes]] = defaultdict(dict)
         self.said: dict[LifeId, dict[tuple[int, str, int], float]] = defaultdict(dict)
 
@@ -175,7 +204,8 @@ class Histories(RuleBasedStateMachine):
         whole = {"name": self.name, **spec, **shape}
         if SWITCH in spec["controllers"] and "schedule" in shape:  # its stages drive no momentum
             whole |= {"schedule": {"kind": "constant"}}
-        self.service.do(Create(SessionSpec.model_validate(whole)))
+        begun = self.service.do(Create(SessionSpec.model_validate(whole))).entry.stored.session
+        self.memory = Memory([Chapter(self.life, begun.horizon, {})])
         self.counts["histories"] += 1
 
     # What is there ------------------------------------------------------------------------------
@@ -204,6 +234,8 @@ class Histories(RuleBasedStateMachine):
             self.counts[type(refused).__name__] += 1
             assert repr(self.session) == repr(before), "what is refused leaves no trace"
             return None
+        for command in commands[:-1]:  # what came with the wish was known when it was granted
+            before = evolve_all(before, decide(before, command))
         self.note(before, outcome)
         return outcome
 
@@ -230,7 +262,7 @@ class Histories(RuleBasedStateMachine):
         """Write readings down; what repeats one changes nothing."""
         for reading in readings:
             self.said[self.life].setdefault(reading.key, reading.value)
-            self.memory.known.setdefault(reading.key, reading.value)
+            self.memory.chapters[-1].said.setdefault(reading.key, reading.value)
 
     # Trainers -----------------------------------------------------------------------------------
 
@@ -343,8 +375,8 @@ class Histories(RuleBasedStateMachine):
             assert repr(self.session) == repr(session), "what is refused leaves no trace"
             return
         opened = outcome.entry.stored.session
-        self.compare(session, opened, step)
-        self.memory = self.memory.until(step)
+        waited = self.compare(session, opened, step)
+        self.memory = self.memory.go_on(step, self.life, waited)
         if drop:
             self.memory.drop_orders(step)
         self.memory.keys.append(key)
@@ -356,8 +388,8 @@ class Histories(RuleBasedStateMachine):
         assert repr(joined.entry.stored.session) == repr(opened)
         self.counts["attempts"] += 1
 
-    def compare(self, before: Session, restored: Session, step: int) -> None:
-        """See that a restored state is the one that was remembered."""
+    def compare(self, before: Session, restored: Session, step: int) -> dict[Key, float]:
+        """See that a restored state is the one that was remembered; gives what waits in it."""
         remembered = planned(self.memory.before[step], step) if step < before.horizon else before
         for name, line in remembered.timelines.items():
             ahead = restored.timelines[name].values(step, AHEAD)
@@ -367,11 +399,12 @@ class Histories(RuleBasedStateMachine):
         assert restored.horizon == step
         waiting = {
             key: value
-            for key, value in self.memory.known.items()
-            if key[1] in restored.watched and restored.consumed.get(key[1], -1) < key[0] < step
+            for key, value in self.memory.heard(step).items()
+            if key[1] in restored.watched and restored.consumed.get(key[1], -1) < key[0]
         }
         pending = {key: reading.value for key, reading in restored.pending.items()}
-        assert repr(sorted(pending.items())) == repr(sorted(waiting.items()))
+        assert repr(sorted(pending.items())) == repr(sorted(waiting.items())), self.memory.chapters
+        return waiting
 
     @rule(data=st.data(), move=st.booleans())
     def fork(self, data: st.DataObject, move: bool) -> None:
@@ -384,12 +417,13 @@ class Histories(RuleBasedStateMachine):
         spec = session.spec.model_validate(described)
         branch = self.service.do(Fork(self.name, spec, step)).entry.stored.session
         assert repr(self.session) == repr(session)
-        self.compare(session, branch, step)
+        waited = self.compare(session, branch, step)
         assert (branch.orders, branch.attempt, branch.status) == ((), 1, "active")
         self.counts["forks"] += 1
         if move:
             self.check()
-            self.name, self.memory = name, self.memory.until(step)
+            self.name = name
+            self.memory = self.memory.go_on(step, self.life, waited)
             self.memory.drop_orders(step)
             self.memory.keys = [""]
             # The number of a new branch's events is on the disk with its next change only.

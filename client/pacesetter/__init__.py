@@ -25,7 +25,9 @@ from pacesetter._errors import (
 from pacesetter._info import SessionInfo
 from pacesetter._notices import Notice
 from pacesetter._outage import Outage, OutagePolicy
+from pacesetter._range_test import RangeTest
 from pacesetter._session import Session
+from pacesetter._spec import Description
 from pacesetter._window import Window
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "Client",
     "ClosedError",
     "ConflictError",
+    "Description",
     "GroupError",
     "InvalidAnswerError",
     "InvalidRequestError",
@@ -43,6 +46,7 @@ __all__ = [
     "Outage",
     "OutagePolicy",
     "PacesetterError",
+    "RangeTest",
     "RankFailedError",
     "RankMismatchError",
     "ServerError",

@@ -6,8 +6,9 @@ import argparse
 import importlib
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -101,17 +102,29 @@ def _ask(asked: argparse.Namespace) -> int:
     from pacesetter import _remote  # noqa: PLC0415 - `serve` and `version` need no HTTP
 
     try:
-        lines = (
-            _remote.explanation(asked.url, asked.name, asked.step)
-            if asked.command == "explain"
-            else _remote.events(asked.url, asked.name, kinds=asked.kind or (), after=asked.after)
-        )
-        for line in lines:
-            print(line)  # noqa: T201 - the output of the command
-    except (_remote.PacesetterError, ValueError) as error:
+        for line in _answer(_remote, asked):
+            print(line, flush=True)  # noqa: T201 - the output of the command
+    except KeyboardInterrupt:  # how following ends
+        return 130
+    except (_remote.PacesetterError, ValueError, OSError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - a message to whoever typed the command
         return 1
     return 0
+
+
+def _answer(remote: ModuleType, asked: argparse.Namespace) -> Iterator[str]:
+    lines: Iterator[str]
+    match asked.command:
+        case "explain":
+            lines = remote.explanation(asked.url, asked.name, asked.step)
+        case "export":
+            lines = remote.export(asked.url, asked.name, asked.file)
+        case "import":
+            lines = remote.restore(asked.url, asked.file, asked.name)
+        case _:
+            tell = remote.follow if asked.follow else remote.events
+            lines = tell(asked.url, asked.name, kinds=asked.kind or (), after=asked.after)
+    return lines
 
 
 def _version() -> str:

@@ -20,12 +20,12 @@ from pacesetter._notices import OnNotice
 from pacesetter._outage import Bridge, OutagePolicy
 from pacesetter._range_test import RangeTest
 from pacesetter._session import Session, checked_bounds
-from pacesetter._spec import session_body
+from pacesetter._spec import Description, session_body
 from pacesetter._transport import Transport
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Self  # of Python 3.11
+    from typing import Self, Unpack  # of Python 3.11
 
     import httpx
 
@@ -90,67 +90,25 @@ class Client:
         self,
         name: str,
         *,
-        schedule: Mapping[str, Any] | None = None,
-        base_lr: float | None = None,
-        groups: Mapping[str, Mapping[str, Any]] | None = None,
-        controllers: Sequence[Mapping[str, Any]] = (),
-        ranks: int = 1,
-        max_lookahead: int | None = None,
-        total_steps: int | None = None,
-        steps_per_epoch: int | None = None,
-        batch_size: int | None = None,
-        tokens_per_step: int | None = None,
-        template: str | None = None,
-        parameters: Mapping[str, Any] | None = None,
-        start_step: int = 0,
-        labels: Mapping[str, str] | None = None,
         rank: int = 0,
         lr_bounds: tuple[float, float] | None = None,
+        **description: Unpack[Description],
     ) -> Session:
         """Create a session, or open it when it was created with the same description before.
 
         Args:
             name: 1 to 128 of `A-Za-z0-9._-`, unique on the server.
-            schedule: the law as data, for instance `{"kind": "cosine", "total_steps": 1000}`;
-                constant when left out.
-            base_lr: what the schedule scales.
-            groups: in place of `base_lr`, for each param group `{"base_lr": ..., "schedule": ...}`.
-            controllers: closed-loop rules, for instance `{"kind": "plateau", "metric": "loss"}`.
-            ranks: how many processes report.
-            max_lookahead: most steps that are sealed ahead.
-            total_steps: how long the training is.
-            steps_per_epoch: what lengths in epochs come to; likewise `batch_size` for samples and
-                `tokens_per_step` for tokens.
-            batch_size: samples per step.
-            tokens_per_step: tokens per step.
-            template: in place of a description, a published one, such as `"vit-pretrain@3"`.
-            parameters: what fills the template's holes.
-            start_step: the first step.
-            labels: for finding it again.
-            rank: which of the `ranks` reports from here.
+            rank: which of the session's ranks reports from here.
             lr_bounds: `(low, high)`; a learning rate outside is refused, whatever the server says.
+            **description: what it is, such as `base_lr=0.1, schedule={"kind": "constant"}`; every
+                keyword is told by `pacesetter.Description`.
 
         Raises:
             ConflictError: the name is taken by a session of another description.
             InvalidRequestError: the description is refused; `.errors` says where.
+            TypeError: a session cannot be described by some of the keywords.
         """
-        body = session_body(
-            name,
-            schedule=schedule,
-            base_lr=base_lr,
-            groups=groups,
-            controllers=controllers,
-            ranks=ranks,
-            max_lookahead=max_lookahead,
-            total_steps=total_steps,
-            steps_per_epoch=steps_per_epoch,
-            batch_size=batch_size,
-            tokens_per_step=tokens_per_step,
-            template=template,
-            parameters=parameters,
-            start_step=start_step,
-            labels=labels,
-        )
+        body = session_body(name, description)
         info = SessionInfo.parse(self._json("POST", "/v1/sessions", body=body), name)
         return self._open(info, rank=rank, lr_bounds=lr_bounds)
 
@@ -163,7 +121,7 @@ class Client:
         step: int | None = None,
         attempt_key: str | None = None,
         bootstrap: str | Path | None = None,
-        **spec: Any,  # noqa: ANN401 - create_session's keywords, typed there
+        **spec: Unpack[Description],
     ) -> Session:
         """Open a session; with any description (as for `create_session`) create it if need be.
 
@@ -201,7 +159,7 @@ class Client:
         name: str,
         rank: int,
         lr_bounds: tuple[float, float] | None,
-        spec: Mapping[str, Any],
+        spec: Description,
     ) -> Session:
         if spec:
             return self.create_session(name, rank=rank, lr_bounds=lr_bounds, **spec)
@@ -214,7 +172,7 @@ class Client:
         path: str | Path,
         rank: int,
         lr_bounds: tuple[float, float] | None,
-        spec: Mapping[str, Any],
+        spec: Description,
     ) -> Session:
         stored = Bootstrap.read(path, name, checked_bounds(lr_bounds))
         try:

@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from pacesetter import _record
 from pacesetter._client import DEFAULT_URL
 from pacesetter._errors import InvalidAnswerError, PacesetterError
 from pacesetter._transport import Transport
 
-__all__ = ["PacesetterError", "events", "explanation"]
+__all__ = ["PacesetterError", "events", "explanation", "export", "follow", "restore"]
+
+PATIENCE = 300.0
+"""Seconds that a server which is being followed may be away."""
 
 TIMEOUT = 30.0
 """Seconds that one exchange may take."""
@@ -46,11 +50,57 @@ def events(
         page = server.json(
             "GET", _path(name, "events"), params={**params, "page_token": token or None}
         )
-        for event in page.get("events", ()):
-            text = " ".join(_text(event).split())
-            yield f"{event.get('seq'):>6}  {event.get('created_at')}  {text}"
+        yield from map(_told, page.get("events", ()))
         token = page.get("next_page_token")
     server.close()
+
+
+def follow(
+    url: str | None, name: str, *, kinds: Sequence[str] = (), after: int | None = None
+) -> Iterator[str]:
+    """Tell what has happened to a session, and then what happens, without an end.
+
+    Raises:
+        PacesetterError: The server refuses, or stays away.
+        ValueError: The URL is none.
+    """
+    path, known = _path(name, "events/stream"), -1 if after is None else after
+    for event in _record.follow(_server(url), path, known, wait=PATIENCE):
+        if not kinds or event.get("kind") in kinds:
+            yield _told(event)
+
+
+def export(url: str | None, name: str, file: str) -> Iterator[str]:
+    """Write the whole record of a session into a file.
+
+    Raises:
+        PacesetterError: The server refuses, or does not answer.
+        ValueError: The URL is none.
+        OSError: The file can not be written.
+    """
+    server = _server(url)
+    _record.export(server, _path(name, "export"), file)
+    server.close()
+    yield f"wrote {file}"
+
+
+def restore(url: str | None, file: str, name: str | None) -> Iterator[str]:
+    """Restore a session from what `export` wrote.
+
+    Raises:
+        PacesetterError: The server refuses, or does not answer.
+        ValueError: The URL is none.
+        OSError: The file can not be read.
+    """
+    server = _server(url)
+    session = _record.restore(server, file, name)
+    server.close()
+    yield f"imported {session.get('name')}, sealed up to step {session.get('horizon')}"
+
+
+def _told(event: Any) -> str:  # noqa: ANN401 - whatever the server answered
+    text = " ".join(_text(event).split())
+    return f"{event.get('seq'):>6}  {event.get('created_at')}  {text}"
 
 
 def _server(url: str | None) -> Transport:

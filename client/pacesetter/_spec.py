@@ -1,44 +1,72 @@
-"""The body that creates a session: only what was given, so that the server's defaults hold."""
+"""The description of a session: what `POST /v1/sessions` takes, as keywords."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 
-def session_body(
-    name: str,
-    *,
-    schedule: Mapping[str, Any] | None = None,
-    base_lr: float | None = None,
-    groups: Mapping[str, Mapping[str, Any]] | None = None,
-    controllers: Sequence[Mapping[str, Any]] = (),
-    ranks: int = 1,
-    max_lookahead: int | None = None,
-    total_steps: int | None = None,
-    steps_per_epoch: int | None = None,
-    batch_size: int | None = None,
-    tokens_per_step: int | None = None,
-    template: str | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    start_step: int = 0,
-    labels: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """The JSON of `POST /v1/sessions`."""
-    given = {
-        "schedule": schedule,
-        "base_lr": base_lr,
-        "groups": groups,
-        "controllers": list(controllers) or None,
-        "ranks": ranks if ranks != 1 else None,
-        "max_lookahead": max_lookahead,
-        "total_steps": total_steps,
-        "steps_per_epoch": steps_per_epoch,
-        "batch_size": batch_size,
-        "tokens_per_step": tokens_per_step,
-        "template": template,
-        "with": parameters,
-        "start_step": start_step or None,
-        "labels": labels,
-    }
-    return {"name": name, **{key: value for key, value in given.items() if value is not None}}
+class Description(TypedDict, total=False):
+    """What a session can be described by; all that is left out has the server's default.
+
+    Attributes:
+        schedule: the law as data, for instance `{"kind": "cosine", "total_steps": 1000}`;
+            constant when left out.
+        base_lr: what the schedule scales.
+        groups: in place of `base_lr`, for each param group `{"base_lr": ..., "schedule": ...}`.
+        controllers: closed-loop rules, for instance `{"kind": "plateau", "metric": "loss"}`.
+        metrics: how the reports of ranks become what controllers see, for instance
+            `{"loss": {"aggregate": "median", "quorum": 6}}`.
+        limits: what no controller and no operator oversteps: `min_lr`, `max_lr`, `max_change`.
+        reaction: at which steps exactly controllers decide, `{"decide_every": 100}`.
+        ranks: how many processes report.
+        max_lookahead: most steps that are sealed ahead.
+        total_steps: how long the training is.
+        steps_per_epoch: what lengths in epochs come to; likewise `batch_size` for samples and
+            `tokens_per_step` for tokens.
+        batch_size: samples per step.
+        tokens_per_step: tokens per step.
+        batch_scaling: what a restart with another batch size does to the rate: `"none"`,
+            `"linear"`, `"sqrt"`, or `"refuse"`.
+        template: in place of a description, a published one, such as `"vit-pretrain@3"`.
+        parameters: what fills the template's holes.
+        start_step: the first step.
+        labels: for finding it again.
+    """
+
+    schedule: Mapping[str, Any] | None
+    base_lr: float | None
+    groups: Mapping[str, Mapping[str, Any]] | None
+    controllers: Sequence[Mapping[str, Any]]
+    metrics: Mapping[str, Mapping[str, Any]] | None
+    limits: Mapping[str, Any] | None
+    reaction: Mapping[str, Any] | None
+    ranks: int
+    max_lookahead: int | None
+    total_steps: int | None
+    steps_per_epoch: int | None
+    batch_size: int | None
+    tokens_per_step: int | None
+    batch_scaling: str | None
+    template: str | None
+    parameters: Mapping[str, Any] | None
+    start_step: int
+    labels: Mapping[str, str] | None
+
+
+def session_body(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON of `POST /v1/sessions`: only what was given.
+
+    Raises:
+        TypeError: a session cannot be described by some of the keywords.
+    """
+    unknown = sorted(set(description) - set(Description.__annotations__))
+    if unknown:
+        known = ", ".join(sorted(Description.__annotations__))
+        raise TypeError(f"a session has no {', '.join(unknown)}: it is described by {known}")
+    given = {key: value for key, value in description.items() if value is not None}
+    if "parameters" in given:
+        given["with"] = given.pop("parameters")
+    if "controllers" in given:
+        given["controllers"] = list(given["controllers"])
+    return {"name": name, **given}

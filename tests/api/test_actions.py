@@ -229,14 +229,16 @@ def test_a_finished_session_takes_no_order(http: httpx.Client, unique_name: str)
     assert problem(run.act(kind="hold")) == (409, "session_finished")
 
 
+FALLING = {"kind": "ramp", "end": -0.1, "steps": 300}
+
 WARNED: dict[str, tuple[dict[str, Any], str]] = {
     "a large change": ({"kind": "scale", "factor": 0.1}, "save a checkpoint before it"),
     "above the limits": (
         {"kind": "replace", "schedule": {"kind": "linear", "end_factor": 20.0, "total_iters": 50}},
         "outside the limits",
     ),
-    "beyond the floats": (
-        {"kind": "replace", "schedule": {"kind": "exponential", "gamma": 10.0}},
+    "below zero": (
+        {"kind": "replace", "schedule": FALLING},
         "nothing could be sealed from there on",
     ),
     "too long": ({"kind": "cooldown", "steps": 90}, "but the session ends at step 80"),

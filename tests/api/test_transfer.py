@@ -4,13 +4,17 @@ import hashlib
 import json
 import math
 import sqlite3
+import struct
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
 
-from serving import RunningService, open_http
+from serving import PATIENCE, RunningService, open_http
 
 LINES = {"content-type": "application/x-ndjson"}
 
@@ -216,8 +220,6 @@ def of(lines: list[Any], kind: str) -> Any:
 
 def bits(value: float) -> str:
     """Write a value as records do."""
-    import struct
-
     return struct.pack("<d", value).hex()
 
 
@@ -357,6 +359,33 @@ def test_an_import_that_was_cut_off_is_removed(service: RunningService, unique_n
     service.start()
 
 
+def test_a_crash_in_the_middle_leaves_all_or_nothing(
+    http: httpx.Client, service: RunningService, unique_name: str
+) -> None:
+    """A service killed while it writes a record has the whole session afterwards, or none of it."""
+    name = long(http, unique_name)
+    record = export(http, name)
+    importing = threading.Thread(target=try_to_restore, args=(service.url, record))
+    importing.start()
+    deadline = time.monotonic() + PATIENCE
+    while rows(service)["readings"] == 0 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    service.kill()
+    importing.join()
+    service.start()
+    with open_http(service.url) as other:
+        if other.get(f"/v1/sessions/{name}").status_code == 404:
+            assert not any(rows(service)[table] for table in ("sessions", "readings", "sealed"))
+            restore(other, record).raise_for_status()
+        assert export(other, name) == record
+
+
+def try_to_restore(url: str, record: bytes) -> None:
+    """Import a record into a service that may be killed meanwhile."""
+    with open_http(url) as http, suppress(httpx.TransportError):
+        restore(http, record)
+
+
 def test_an_import_must_be_lines_and_not_too_large(tmp_path: Any) -> None:
     """Another media type is a 415 that names the right one; more than the limit is a 413."""
     with (
@@ -425,10 +454,8 @@ def test_a_table_that_is_too_long_says_what_to_do(http: httpx.Client, unique_nam
     assert "/v1/import" in answer.json()["detail"]
 
 
-def test_a_long_session_comes_back(
-    http: httpx.Client, other: httpx.Client, unique_name: str
-) -> None:
-    """Values that fill many lines and readings that fill many transactions all arrive."""
+def long(http: httpx.Client, unique_name: str) -> str:
+    """Create a session of many steps and readings."""
     spec = {
         "name": unique_name,
         "base_lr": 0.3,
@@ -445,7 +472,14 @@ def test_a_long_session_comes_back(
         ]
         body = {"reports": reports}
         http.post(f"/v1/sessions/{unique_name}/sync", json=body).raise_for_status()
-    record = export(http, unique_name)
+    return unique_name
+
+
+def test_a_long_session_comes_back(
+    http: httpx.Client, other: httpx.Client, unique_name: str
+) -> None:
+    """Values that fill many lines and readings that fill many transactions all arrive."""
+    record = export(http, long(http, unique_name))
     assert record.count(b'"line":"sealed"') == 3
     assert record.count(b'"line":"readings"') == 30
     restore(other, record).raise_for_status()

@@ -1,6 +1,9 @@
 """The record of a session through the client: history, events that are followed, files."""
 
 import itertools
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ import pytest
 
 from pacesetter import Client, ConflictError, InvalidRequestError, NotFoundError
 from pacesetter._errors import InvalidAnswerError, ServerUnavailableError
-from serving import RunningService, open_http
+from serving import PATIENCE, RunningService, open_http
 
 PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
 
@@ -134,3 +137,45 @@ def test_a_realised_curve_is_a_schedule(client: Client, unique_name: str) -> Non
     want = client.lr(unique_name, 0, count=5)["series"]["lr"]
     assert [again.lr(step) for step in range(5)] == want
     assert len(set(want)) > 1
+
+
+def command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the `pacesetter` command against a service."""
+    return subprocess.run(
+        [sys.executable, "-m", "pacesetter._cli", *arguments, "--url", url],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_the_command_moves_a_session(client: Client, unique_name: str, tmp_path: Path) -> None:
+    """`pacesetter export` writes a file that `pacesetter import` restores; errors are one line."""
+    trained(client, unique_name)
+    file = str(tmp_path / "record.jsonl")
+    assert command(client.url, "export", unique_name, file).stdout == f"wrote {file}\n"
+    done = command(client.url, "import", file, "--name", f"{unique_name}-b")
+    assert done.stdout == f"imported {unique_name}-b, sealed up to step 5\n"
+    for wrong in (("import", file), ("import", f"{file}-x"), ("export", "nobody-has-this", file)):
+        failed = command(client.url, *wrong)
+        assert (failed.returncode, failed.stdout) == (1, "")
+        assert len(failed.stderr.splitlines()) == 1
+
+
+def test_the_command_follows_events(client: Client, unique_name: str) -> None:
+    """`pacesetter events --follow` prints a line for each event until it is interrupted."""
+    trained(client, unique_name)
+    known = command(client.url, "events", unique_name, "--kind", "decided").stdout.splitlines()
+    arguments = ["events", unique_name, "--kind", "decided", "--follow", "--url", client.url]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pacesetter._cli", *arguments], stdout=subprocess.PIPE, text=True
+    ) as following:
+        assert following.stdout is not None
+        assert [following.stdout.readline().rstrip("\n") for _ in known] == known
+        with open_http(client.url) as http:
+            for step in (5, 6):
+                report(http, unique_name, step)
+        assert "From step" in following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+        assert following.wait(PATIENCE) == 130

@@ -738,3 +738,31 @@ def test_who_ordered_it_and_why_stays_with_it() -> None:
     [acted] = [event for event in session.events if isinstance(event, Acted)]
     assert acted.order == ordered.order
     assert session.session.timelines["lr"].segments[-1].cause == "scaled by 0.5: too hot"
+
+
+# -- what a held clock must survive --------------------------------------------------------------
+
+
+@pytest.mark.xfail(strict=True, reason="Rewarm.factors goes below 0 before its own start")
+def test_a_spike_while_it_is_held_does_not_stop_the_training() -> None:
+    """The guard's second warmup has a rate to train with, held and after the release."""
+    guard = {"kind": "spike_guard", "metric": "loss", "rewarm": 10, "rewarm_from": 0.1}
+    session = run(controllers=[guard], max_lookahead=16)
+    session.seal(5)
+    session.order(None, kind="hold")
+    session.seal(20)
+    session.report(Reading(0, 19, "loss", math.nan))
+    session.seal(25)
+    session.order(None, kind="release")
+    assert min(session.lr(20, 60)) > 0
+    assert session.lr(59, 60) == [0.05]
+
+
+@pytest.mark.xfail(
+    strict=True, reason="Segment.values reckons back to the held step at the new pace"
+)
+def test_a_held_value_stays_when_the_pace_changes() -> None:
+    """However fast the clock is to go on after the release."""
+    line = run(schedule=COSINE).session.timelines["lr"]
+    held = line.go_on(10, "held", frozen=10)
+    assert held.go_on(20, "faster", pace=2.0).value(25) == line.value(10)

@@ -520,3 +520,15 @@ def test_restoring_carries_out_facts_in_their_order() -> None:
     assert restored.timelines["lr"].value(9) == 0.05
     assert restored.timelines["lr"].segments[-1].frozen == 6
     assert (restored.horizon, restored.ordered) == (9, 2)
+
+
+@pytest.mark.xfail(strict=True, reason="Store._insert_session writes 0 for the number of events")
+def test_a_fork_keeps_its_events_over_a_restart(service: Service) -> None:
+    """What an operator orders of a new branch after a restart stands in its log."""
+    job = Job(service)
+    job.train(5)
+    child = job.fork("child", 3)
+    service.restart()
+    child.order(None, kind="scale", factor=0.5)
+    stored = service.do(Find("child")).entry.stored
+    assert stored.events == len(service.store.events_after(stored, 0, limit=10)) == 2

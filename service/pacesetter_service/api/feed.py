@@ -55,6 +55,7 @@ class Feed:
         self._heartbeat = heartbeat
         self._waiters = Waiters()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._readers = 0
         ledger.on_logged(self._logged)
 
     def release(self) -> None:
@@ -67,6 +68,14 @@ class Feed:
         It ends when the server is to stop, and then says so in a comment.
         """
         self._loop = asyncio.get_running_loop()
+        self._readers += 1
+        try:
+            async for each in self._frames(name, after):
+                yield each
+        finally:
+            self._readers -= 1
+
+    async def _frames(self, name: str, after: int) -> AsyncGenerator[bytes, None]:
         yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
         while True:
             stored = (await self._ledger.find(name)).stored
@@ -95,7 +104,7 @@ class Feed:
 
     def _logged(self, names: Sequence[str]) -> None:
         """Tell those who wait, from the writer's thread."""
-        if self._loop is not None:
+        if self._loop is not None and self._readers:
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self._wake, names)
 

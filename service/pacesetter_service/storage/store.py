@@ -1,5 +1,6 @@
 """The store: what the ledger writes and reads; a write is one transaction, on disk on return."""
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,6 +47,9 @@ from pacesetter_service.storage.schema import (
     snapshots,
     templates,
 )
+
+MAX_MOMENTS = 2
+"""How many may read all of one moment at once; the other connections are for who is in a hurry."""
 
 Blocks = NDArray[np.float64]
 
@@ -104,6 +108,7 @@ class Store:
         self._writer = engine.open_writer(database_url)
         self._reader = engine.open_reader(database_url)
         self._metric_ids: dict[str, int] = {}
+        self._moments = threading.BoundedSemaphore(MAX_MOMENTS)
         with _translated(), self._writer.connect() as connection:
             with connection.begin():
                 migrate.upgrade(connection)
@@ -309,7 +314,7 @@ class Store:
 
         While it is held the log of the database can only grow: not to be held for a caller.
         """
-        with _translated(), self._reader.connect() as connection:
+        with self._moments, _translated(), self._reader.connect() as connection:
             connection.exec_driver_sql("BEGIN")
             yield connection
 
@@ -477,12 +482,16 @@ class Store:
         [stretch, *_] = reversed(list(stretches(lineage, end=step + 1)))
         life = stretch.life
         snapshot = self._snapshot(spec, life, step)
-        consumed = min((snapshot.consumed.get(name, -1) for name in snapshot.watched), default=step)
-        readings = self.readings_of(lineage, snapshot.watched) if snapshot.watched else []
         return Past(
             snapshot=snapshot,
-            facts=self._facts(spec, life, snapshot.horizon, step),
-            readings=[each for each in readings if consumed < each.step < step],
+            facts=self._facts(snapshot, life, step),
+            readings=[
+                reading
+                for name in sorted(snapshot.watched)
+                for reading in self.readings_between(
+                    lineage, name, _first_unseen(snapshot, name), step
+                )
+            ],
             later=[
                 fact.event.order
                 for later, start, end in stretches(lineage, step)
@@ -505,24 +514,16 @@ class Store:
         [row] = rows
         return codec.load_state(spec, row.plan, row.control, row.horizon)
 
-    def _facts(self, spec: SessionSpec, life: Life, start: int, end: int) -> list[Fact]:
-        """Read what decided at the horizons `start` to `end`: measurements before orders."""
-        query = (
-            select(measurements, metrics.c.name)
-            .join(metrics, metrics.c.id == measurements.c.metric_id)
-            .where(measurements.c.session_id == life.session_id)
-            .where(measurements.c.attempt == life.attempt)
-            .where(measurements.c.horizon.between(start, end))
-        )
+    def _facts(self, snapshot: Session, life: Life, end: int) -> list[Fact]:
+        """Read what decided from a snapshot on to horizon `end`: measurements before orders."""
+        start = snapshot.horizon
         measured = [
-            Fact(
-                row.horizon,
-                Measured(row.step, row.name, nan if row.value is None else row.value, row.ranks),
-            )
-            for row in self._read(query)
+            Fact(at, Measured(step, name, nan if value is None else value, ranks))
+            for name in sorted(snapshot.watched)
+            for at, step, value, ranks in self._read(_seen_since(snapshot, life, name, end))
         ]
         # An order for the step itself is not carried out by going back to it: it waits again.
-        logged = self._logged_facts(spec, life, start, end)
+        logged = self._logged_facts(snapshot.spec, life, start, end)
         carried_out = [f for f in logged if not (isinstance(f.event, Acted) and f.at == end)]
         return sorted([*measured, *carried_out], key=_in_the_order_of_sealing)
 
@@ -543,6 +544,28 @@ class Store:
 
 _is_there = sessions.c.status != transfer.IMPORTING
 """What is being imported is not there yet."""
+
+
+def _first_unseen(snapshot: Session, metric: str) -> int:
+    """Give the first step whose measurement controllers had not seen yet."""
+    return snapshot.consumed.get(metric, -1) + 1
+
+
+def _seen_since(snapshot: Session, life: Life, metric: str, end: int) -> Select[Any]:
+    """Select what controllers saw of a metric from a snapshot on to horizon `end`.
+
+    Steps are seen in their order, and before the horizon. To say so makes the primary key find
+    them, however many there are.
+    """
+    table = measurements.c
+    return (
+        select(table.horizon, table.step, table.value, table.ranks)
+        .join(metrics, metrics.c.id == table.metric_id)
+        .where(table.session_id == life.session_id, table.attempt == life.attempt)
+        .where(metrics.c.name == metric)
+        .where(table.step >= _first_unseen(snapshot, metric), table.step < end)
+        .where(table.horizon.between(snapshot.horizon, end))
+    )
 
 
 def _in_the_order_of_sealing(fact: Fact) -> tuple[int, int, int, str]:

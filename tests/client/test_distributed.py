@@ -1,0 +1,239 @@
+"""`RemoteLR` on several ranks: one asks, all follow, and they fail together or not at all."""
+
+import itertools
+import threading
+from multiprocessing.managers import SyncManager
+from statistics import fmean
+from typing import Any
+
+import pytest
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from distributed import scenarios
+from distributed.launch import Outcome, on_ranks, values
+from pacesetter import Client, OutagePolicy
+from pacesetter.torch import RemoteLR
+from serving import PATIENCE, RunningService
+
+COSINE = {"kind": "cosine", "total_steps": 1000}
+
+
+def _curve(client: Client, name: str, count: int, series: str = "lr") -> list[list[str]]:
+    rates = client.forecast(name, count=count, points=count)["series"][series]
+    return [[rate.hex()] for rate in rates]
+
+
+def _alike(outcomes: list[Outcome]) -> Any:
+    """Give what all ranks gave; it must be the same."""
+    found = values(outcomes)
+    assert all(each == found[0] for each in found)
+    return found[0]
+
+
+# -- windows --
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_all_ranks_apply_the_same_bits(
+    size: int, server_url: str, client: Client, unique_name: str
+):
+    """Ranks that never met the server hold its values at each step, whatever their paces."""
+    client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
+    pauses = [0.0, 0.001, 0.0]
+    outcomes = on_ranks(size, scenarios.follow, server_url, unique_name, 300, pauses)
+    assert _alike(outcomes) == _curve(client, unique_name, 300)
+
+
+def test_ranks_may_drive_different_groups(server_url: str, client: Client, unique_name: str):
+    """Stages of a pipeline have param groups of their own; what they share is the same."""
+    groups = {"body": {"base_lr": 0.1}, "head": {"base_lr": 0.5}}
+    client.create_session(unique_name, schedule=COSINE, groups=groups)
+    first, second = values(on_ranks(2, scenarios.drive_parts, server_url, unique_name))
+    body = _curve(client, unique_name, 200, "body.lr")
+    head = _curve(client, unique_name, 200, "head.lr")
+    assert first == body
+    assert second == [[*pair[0], *pair[1]] for pair in zip(body, head, strict=True)]
+
+
+def test_a_part_of_the_ranks_may_train(server_url: str, client: Client, unique_name: str):
+    """In a group the first of its ranks asks, whatever its number in the whole."""
+    client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
+    outcomes = on_ranks(3, scenarios.lead_a_group, server_url, unique_name)
+    assert _alike(outcomes[1:]) == _curve(client, unique_name, 200)
+
+
+def test_every_rank_may_ask_by_itself(server_url: str, client: Client, unique_name: str):
+    """With `mode="each"` all have a connection; a restart is one attempt all the same."""
+    client.create_session(unique_name, schedule=COSINE, base_lr=0.1, ranks=2)
+    first, second, attempt = _alike(on_ranks(2, scenarios.ask_each, server_url, unique_name))
+    curve = _curve(client, unique_name, 150)
+    assert (first, second, attempt) == (curve[:100], curve[50:], 2)
+
+
+def test_broadcasting_needs_a_group(client: Client, unique_name: str):
+    """Whoever insists on it before the group exists is told what to call."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    for options, message in (
+        ({"mode": "broadcast"}, "init_process_group"),
+        ({"mode": "all"}, "choose from auto, broadcast, each"),
+        ({"reports": "all"}, "choose from first, mean, each"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            RemoteLR(scenarios.sgd(0.1), session, **options)  # type: ignore[arg-type]
+
+
+# -- errors --
+
+
+def test_all_ranks_hear_that_there_is_no_session(server_url: str, unique_name: str):
+    """A refusal that one rank got is raised by all, with its class and its words."""
+    kind, text = _alike(on_ranks(3, scenarios.fail_to_open, server_url, unique_name))
+    assert kind == "NotFoundError"
+    assert unique_name in text
+
+
+def test_a_second_writer_on_one_rank_stops_all(server_url: str, client: Client, unique_name: str):
+    """The other ranks do not go on into a collective that would never end."""
+    client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
+    kind, text = _alike(on_ranks(3, scenarios.write_elsewhere, server_url, unique_name))
+    assert kind == "LRMismatchError"
+    assert "7.0" in text
+
+
+def test_ranks_that_hold_different_values_are_found_out(
+    server_url: str, client: Client, unique_name: str
+):
+    """Even if no rank looks at itself, comparing the bits shows it, with both values."""
+    client.create_session(unique_name, base_lr=0.1)
+    kind, text = _alike(on_ranks(3, scenarios.write_unnoticed, server_url, unique_name))
+    assert kind == "RankMismatchError"
+    assert "different values of lr, from 0.1 to 7.0" in text
+
+
+def test_ranks_with_different_checkpoints_are_stopped(
+    server_url: str, client: Client, unique_name: str
+):
+    """No attempt is opened for ranks that loaded different steps; then they can load one."""
+    client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
+    (kind, text), attempt, step = _alike(on_ranks(2, scenarios.part, server_url, unique_name))
+    assert kind == "RankMismatchError"
+    assert "the step, from 10 to 11" in text
+    assert (attempt, step) == (2, 10)
+
+
+def test_an_optimizer_that_does_not_fit_stops_all(
+    server_url: str, client: Client, unique_name: str
+):
+    """What is wrong with one rank's param groups is raised everywhere."""
+    client.create_session(unique_name, base_lr=0.1)
+    kind, text = _alike(on_ranks(2, scenarios.misfit, server_url, unique_name))
+    assert kind == "GroupError"
+    assert "0.1, 0.5" in text
+
+
+# -- metrics --
+
+LOSSES = [[1.0, 2.0, 6.0], [2.0, 2.0, 5.0], [3.0, 3.5, 4.0], [1.0, 9.0, 2.0], [9.0, 1.0, 1.0]]
+
+
+def test_the_mean_of_all_ranks_may_be_reported(server_url: str, client: Client, unique_name: str):
+    """The plateau sees what ReduceLROnPlateau sees that is given the mean of the losses."""
+    plateau = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
+    client.create_session(unique_name, base_lr=0.1, controllers=[plateau])
+    seen = _alike(on_ranks(3, scenarios.mean_of_losses, server_url, unique_name, LOSSES))
+    optimizer = scenarios.sgd(0.1)
+    reference = ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    expected = []
+    for losses in LOSSES:
+        reference.step(fmean(losses))
+        expected.append(scenarios.held(optimizer))
+    assert seen == expected
+    assert len(set(map(tuple, seen))) > 1
+
+
+def test_each_rank_may_report_where_the_session_expects_it(
+    server_url: str, client: Client, unique_name: str
+):
+    """A session of three ranks is not left waiting for two of them: that is refused."""
+    plateau = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
+    client.create_session(unique_name, base_lr=0.1, controllers=[plateau], ranks=3)
+    refusal, seen = _alike(on_ranks(3, scenarios.own_reports, server_url, unique_name, LOSSES))
+    assert refusal[0] == "GroupError"
+    assert "reports='each'" in refusal[1]
+    assert len(set(map(tuple, seen))) > 1
+
+
+def test_notices_reach_the_listeners_of_all_ranks(
+    server_url: str, client: Client, unique_name: str
+):
+    """What the first rank was told, each rank's loop hears, at the same step."""
+    driver = {"kind": "bold_driver", "metric": "loss"}
+    client.create_session(unique_name, base_lr=0.1, controllers=[driver])
+    heard = _alike(on_ranks(2, scenarios.hear, server_url, unique_name))
+    assert "roll_back" in {code for _, code in heard}
+
+
+# -- restarts and outages --
+
+
+def test_a_restart_is_one_attempt_of_all_ranks(server_url: str, client: Client, unique_name: str):
+    """They go back together, have the same rates again, and are fenced together."""
+    client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
+    first, second, attempt, fenced = _alike(on_ranks(3, scenarios.resume, server_url, unique_name))
+    curve = _curve(client, unique_name, 90)
+    assert (first, second, attempt) == (curve[:60], curve[30:], 2)
+    assert fenced[0] == "StaleAttemptError"
+    assert client.session(unique_name).attempt == 3
+
+
+class _Orders(SyncManager):
+    """Carries words between the test and rank 0."""
+
+
+POLICIES = {
+    "wait": OutagePolicy(),
+    "hold": OutagePolicy("hold", patience=0.2, max_steps=700),
+    "forecast": OutagePolicy("forecast", patience=0.2, max_steps=700),
+}
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_ranks_go_through_an_outage_alike(kind: str, service: RunningService):
+    """All wait, hold or follow the forecast, all stop at the same step, and all go on again."""
+    with Client(service.url) as client:
+        client.create_session("run", schedule=COSINE, base_lr=0.1)
+        curve = _curve(client, "run", 2000)
+    with _Orders() as manager:
+        there, back = manager.Queue(), manager.Queue()
+        outcomes: list[Outcome] = []
+        running = threading.Thread(
+            target=lambda: outcomes.extend(
+                on_ranks(2, scenarios.outlive, service.url, "run", POLICIES[kind], there, back)
+            )
+        )
+        running.start()
+        assert there.get(timeout=PATIENCE) == "trained"
+        service.kill()
+        back.put("killed")
+        assert there.get(timeout=PATIENCE) == "failed"
+        service.start()
+        back.put("started")
+        running.join()
+    (failure, at, seen, after, rate) = _alike(outcomes)
+    assert failure[0] == "ServerUnavailableError"
+    assert at == 20 + len(seen)
+    assert after == at + 1
+    assert [rate] == curve[after : after + 1]
+    if kind == "hold":
+        runs = [len(list(run)) for _, run in itertools.groupby(map(tuple, seen))]
+        assert max(runs) >= 700
+    else:
+        assert seen == curve[20 : 20 + len(seen)]
+        assert (len(seen) >= 700) == (kind == "forecast")
+
+
+def test_a_policy_that_goes_on_needs_one_that_decides(server_url: str, unique_name: str):
+    """Ranks that ask each by themselves may not hold each by themselves."""
+    outcomes = on_ranks(2, scenarios.hold_each, server_url, unique_name)
+    assert [outcome.error for outcome in outcomes] == ["ValueError", "ValueError"]
+    assert "one rank that decides for all" in outcomes[0].message

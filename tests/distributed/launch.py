@@ -1,0 +1,101 @@
+"""Runs a function on several ranks at once: processes of their own, joined by gloo."""
+
+import multiprocessing
+import os
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from serving import PATIENCE
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one rank: what it gave, or what it raised."""
+
+    value: Any = None
+    error: str = ""
+    message: str = ""
+    trace: str = ""
+
+
+def on_ranks(size: int, work: Callable[..., Any], *args: Any) -> list[Outcome]:
+    """Run `work(rank, *args)` on `size` ranks.
+
+    Args:
+        size: how many.
+        work: a function of a module that can be imported; what it gives must be picklable.
+        args: for all of them.
+    """
+    # Forked from a server that has imported what is slow to import: quick, and no threads copied.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "torch._dynamo", "pacesetter.torch"])
+    with tempfile.TemporaryDirectory() as folder:
+        ends, processes = [], []
+        for rank in range(size):
+            here, there = context.Pipe()
+            process = context.Process(
+                target=_rank, args=(rank, size, f"{folder}/store", there, work, args)
+            )
+            process.start()
+            there.close()
+            ends.append(here)
+            processes.append(process)
+        try:
+            return [_received(end) for end in ends]
+        finally:
+            for process in processes:
+                process.join(PATIENCE)
+                if process.is_alive():
+                    process.kill()
+                    process.join()
+                process.close()
+
+
+def values(outcomes: list[Outcome]) -> list[Any]:
+    """Give what the ranks gave; none may have failed."""
+    for rank, outcome in enumerate(outcomes):
+        assert not outcome.error, f"rank {rank}: {outcome.trace}"
+    return [outcome.value for outcome in outcomes]
+
+
+def _received(end: Connection) -> Outcome:
+    try:
+        if not end.poll(2 * PATIENCE):
+            return Outcome(error="Timeout", message="no outcome came", trace="no outcome came")
+        outcome: Outcome = end.recv()
+    except EOFError:
+        return Outcome(error="Died", message="the process died", trace="the process died")
+    finally:
+        end.close()
+    return outcome
+
+
+def _rank(
+    rank: int, size: int, store: str, end: Connection, work: Callable[..., Any], args: tuple[Any]
+) -> None:
+    import torch
+    from torch import distributed
+
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo",
+        init_method=Path(store).as_uri(),
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=PATIENCE),
+    )
+    try:
+        outcome = Outcome(work(rank, *args))
+    except BaseException as error:
+        outcome = Outcome(None, type(error).__name__, str(error), traceback.format_exc())
+    end.send(outcome)
+    end.close()
+    distributed.barrier()  # nobody takes away the connections that others still use
+    distributed.destroy_process_group()
+    os._exit(0)

@@ -1,0 +1,230 @@
+"""What single ranks do in the tests of distributed trainings; see `launch`."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import distributed
+
+from pacesetter import Client, PacesetterError
+from pacesetter.distributed import open_session
+from pacesetter.torch import RemoteLR
+from serving import PATIENCE
+
+NOWHERE = "http://127.0.0.1:9"
+"""Where no server is: a rank that is told this address can not have asked one."""
+
+
+def sgd(*rates: float) -> torch.optim.SGD:
+    """Make an optimizer with a param group for each rate."""
+    groups = [{"params": [torch.nn.Parameter(torch.ones(3))], "lr": rate} for rate in rates]
+    return torch.optim.SGD(groups, lr=0.1)
+
+
+def held(optimizer: torch.optim.Optimizer) -> list[str]:
+    """Give the learning rates that an optimizer holds, to the bit."""
+    return [float(group["lr"]).hex() for group in optimizer.param_groups]
+
+
+def connect(rank: int, url: str, **options: Any) -> Client:
+    """Open a client; only the first rank is told where the server is."""
+    return Client(url if rank == 0 else NOWHERE, **{"retry_for": 0.2, "max_wait": 20.0} | options)
+
+
+def walk(scheduler: RemoteLR, steps: int, pause: float = 0.0) -> list[list[str]]:
+    """Give what the optimizer holds at each of some steps, from the present one on."""
+    seen = []
+    for _ in range(steps):
+        seen.append(held(scheduler.optimizer))
+        scheduler.optimizer.step()
+        time.sleep(pause)
+        scheduler.step()
+    return seen
+
+
+def outcome_of(work: Any) -> tuple[str, str]:
+    """Give the class and the text of what something raises."""
+    try:
+        work()
+    except PacesetterError as error:
+        return type(error).__name__, str(error)
+    return "", ""
+
+
+def follow(rank: int, url: str, name: str, steps: int, pauses: Sequence[float]) -> Any:
+    """Train in lockstep, each rank at a pace of its own."""
+    with connect(rank, url) as client:
+        scheduler = RemoteLR(sgd(0.1), open_session(client, name))
+        return walk(scheduler, steps, pauses[rank])
+
+
+def fail_to_open(rank: int, url: str, name: str) -> Any:
+    """Open a session that is not there."""
+    with connect(rank, url) as client:
+        return outcome_of(lambda: open_session(client, name))
+
+
+def write_elsewhere(rank: int, url: str, name: str) -> Any:
+    """Have the optimizer of rank 1 written by somebody else."""
+    with connect(rank, url) as client:
+        scheduler = RemoteLR(sgd(0.1), open_session(client, name))
+
+        def train() -> None:
+            for _ in range(10_000):
+                if rank == 1:
+                    scheduler.optimizer.param_groups[0]["lr"] = 7.0
+                scheduler.step()
+
+        return outcome_of(train)
+
+
+def write_unnoticed(rank: int, url: str, name: str) -> Any:
+    """The same, without looking at the own optimizer."""
+    with connect(rank, url) as client:
+        scheduler = RemoteLR(sgd(0.1), open_session(client, name), verify=False)
+
+        def train() -> None:
+            for _ in range(10_000):
+                if rank == 1:
+                    scheduler.optimizer.param_groups[0]["lr"] = 7.0
+                scheduler.step()
+
+        return outcome_of(train)
+
+
+def part(rank: int, url: str, name: str) -> Any:
+    """Have rank 1 load another step than the others."""
+    with connect(rank, url) as client:
+        scheduler = RemoteLR(sgd(0.1), open_session(client, name))
+        walk(scheduler, 20)
+        state = scheduler.state_dict()
+        state["last_epoch"] = 10 + rank
+        failed = outcome_of(lambda: scheduler.load_state_dict(state))
+        state["last_epoch"] = 10
+        scheduler.load_state_dict(state)
+        return failed, scheduler.session.attempt, scheduler.last_epoch
+
+
+def misfit(rank: int, url: str, name: str) -> Any:
+    """Have an optimizer on rank 1 that does not fit the session."""
+    with connect(rank, url) as client:
+        rates = (0.1, 0.5) if rank == 1 else (0.1,)
+        session = open_session(client, name)
+        return outcome_of(lambda: RemoteLR(sgd(*rates), session))
+
+
+def drive_parts(rank: int, url: str, name: str) -> Any:
+    """Drive another group on each rank, as the stages of a pipeline do."""
+    with connect(rank, url) as client:
+        wished = ["body"] if rank == 0 else ["body", "head"]
+        scheduler = RemoteLR(sgd(*[0.1] * len(wished)), open_session(client, name), groups=wished)
+        return walk(scheduler, 200)
+
+
+def lead_a_group(rank: int, url: str, name: str) -> Any:
+    """Train in the group of the ranks 1 and 2, whose first rank asks."""
+    group = distributed.new_group([1, 2])
+    if rank == 0:
+        return None
+    with connect(rank - 1, url) as client:
+        session = open_session(client, name, group=group)
+        return walk(RemoteLR(sgd(0.1), session, group=group), 200)
+
+
+def mean_of_losses(rank: int, url: str, name: str, losses: list[list[float]]) -> Any:
+    """Report another loss on each rank, of which the mean counts."""
+    with connect(rank, url) as client:
+        session = open_session(client, name)
+        scheduler = RemoteLR(sgd(0.1), session, reports="mean")
+        seen = []
+        for each in losses:
+            scheduler.step(each[rank])
+            seen.append(held(scheduler.optimizer))
+        return seen
+
+
+def own_reports(rank: int, url: str, name: str, losses: list[list[float]]) -> Any:
+    """Report each rank's loss by itself, as a session of several ranks expects."""
+    with Client(url) as client:
+        session = open_session(client, name)
+        refusal = outcome_of(lambda: RemoteLR(sgd(0.1), session))
+        scheduler = RemoteLR(sgd(0.1), session, reports="each")
+        seen = []
+        for each in losses:
+            scheduler._report(each[rank])
+            session.flush()
+            distributed.barrier()
+            scheduler.step()
+            seen.append(held(scheduler.optimizer))
+        return refusal, seen
+
+
+def ask_each(rank: int, url: str, name: str) -> Any:
+    """Have every rank ask the server itself, and restart together."""
+    with Client(url) as client:
+        scheduler = RemoteLR(sgd(0.1), client.session(name, rank=rank), mode="each")
+        first = walk(scheduler, 100, 0.0005 * rank)
+        scheduler.restart(50)
+        return first, walk(scheduler, 100), scheduler.session.attempt
+
+
+def resume(rank: int, url: str, name: str) -> Any:
+    """Train, go back, train again; then find the own job fenced."""
+    with connect(rank, url) as client:
+        scheduler = RemoteLR(sgd(0.1), open_session(client, name))
+        first = walk(scheduler, 60)
+        scheduler.load_state_dict(scheduler.state_dict() | {"last_epoch": 30})
+        second = walk(scheduler, 60)
+        attempt = scheduler.session.attempt
+        if rank == 0:
+            with Client(url) as other:
+                other.session(name, step=40)
+        distributed.barrier()
+        return first, second, attempt, outcome_of(lambda: walk(scheduler, 100_000))
+
+
+def outlive(rank: int, url: str, name: str, policy: Any, there: Any, back: Any) -> Any:
+    """Train through the death of the server; queues carry word to the test and back."""
+    with connect(rank, url, on_outage=policy, max_wait=1.0) as client:
+        scheduler = RemoteLR(sgd(0.1), open_session(client, name))
+        walk(scheduler, 20)
+        distributed.barrier()
+        if rank == 0:
+            there.put("trained")
+            back.get(timeout=PATIENCE)
+        distributed.barrier()
+        seen: list[list[str]] = []
+        failed = ("", "")
+        while not failed[0] and len(seen) < 3000:
+            failed = outcome_of(lambda: seen.extend(walk(scheduler, 1)))
+        at = scheduler.last_epoch
+        distributed.barrier()
+        if rank == 0:
+            there.put("failed")
+            back.get(timeout=PATIENCE)
+        distributed.barrier()
+        for _ in range(50):
+            with suppress(PacesetterError):
+                scheduler.step()
+                break
+        return failed, at, seen, scheduler.last_epoch, held(scheduler.optimizer)
+
+
+def hold_each(rank: int, url: str, name: str) -> None:
+    """Want each rank to ask, and each to hold when it gets no answer."""
+    with Client(url, on_outage="hold") as client:
+        RemoteLR(sgd(0.1), client.session(name, base_lr=0.1), mode="each")
+
+
+def hear(rank: int, url: str, name: str) -> Any:
+    """Listen to notices on each rank."""
+    heard = []
+    with connect(rank, url) as client:
+        session = open_session(client, name)
+        session.on_notice(lambda notice: heard.append((notice.step, notice.code)))
+        scheduler = RemoteLR(sgd(0.1), session)
+        for loss in (1.0, 2.0, 3.0, 4.0):
+            scheduler.step(loss)
+    return heard
