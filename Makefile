@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help demo test check format serve bench docs soak docker-test clean
+.PHONY: help demo test check format serve bench docs soak closed-loop docker-test clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -41,8 +41,13 @@ docs: $(READY) ## write the pages about schedules and controllers, with their pi
 	$(BIN)/python docs/make_schedules.py
 	$(BIN)/python docs/make_controllers.py
 
-soak: $(READY) ## kill the service 200 times under load and count what was lost
+soak: $(READY) ## the long proofs: 200 kills under load, 1,000 sessions of 64 ranks, 10,000 histories
 	$(BIN)/python tests/crash.py --kills 200
+	$(BIN)/python tests/test_many_ranks.py --sessions 1000
+	$(BIN)/python tests/test_histories.py --histories 10000
+
+closed-loop: $(READY) ## train with closed-loop rules and without, and write docs/closed_loop.md
+	$(BIN)/python examples/closed_loop.py --out docs
 
 # More options for `docker build`: make docker-test DOCKER_BUILD="--network host"
 DOCKER_BUILD ?=

@@ -62,7 +62,7 @@ def draw_comparison(runs: Mapping[str, Sequence[Run]], task: Task, path: Path) -
             figure,
             path,
             f"{task.name}: {task.what}",
-            "Bold: the first seed; dashes: the cosine's loss.",
+            "Bold: the first seed; dashes: the cosine's loss; numbers: means of all seeds.",
         )
 
 
@@ -100,7 +100,7 @@ def draw_trial(runs: Mapping[str, Sequence[Run]], fault: Fault, path: Path) -> N
             figure,
             path,
             f"{fault.name}: {fault.what}",
-            "Bold: the first seed; ▾ the trainer goes back to a checkpoint.",
+            "Bold: the first seed; ▾ back to a checkpoint; numbers: means of all seeds.",
         )
 
 
@@ -140,7 +140,7 @@ def _bases(axes: Axes, comparisons: Sequence[Comparison]) -> None:
     axes.set_xticks(rates)
     axes.set_xticklabels([f"{rate:g}" for rate in rates])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.grid(which="both", axis="y")
+    _grid(axes)
     _label_ends(axes, ends)
 
 
@@ -189,9 +189,15 @@ def _smooth(losses: Sequence[float], over: int = 5) -> list[float]:
 def _span(row: Sequence[Axes], curves: Sequence[Sequence[float]]) -> None:
     """Have a row show all losses, but not the height of an explosion."""
     finite = [loss for curve in curves for loss in curve if isfinite(loss) and loss > 0]
-    for axes in row:
-        axes.grid(which="both", axis="y")
     row[0].set_ylim(min(finite) * 0.9, min(max(finite) * 1.1, 30.0))
+    for axes in row:
+        _grid(axes)
+
+
+def _grid(axes: Axes) -> None:
+    """Draw the finer lines too where the axis has less than a power of ten."""
+    low, high = axes.get_ylim()
+    axes.grid(which="both" if high < 10 * low else "major", axis="y")
 
 
 def _note(axes: Axes, text: str, color: str) -> None:

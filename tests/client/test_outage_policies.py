@@ -1,0 +1,451 @@
+"""Trainings that go on without the server for a while, and waits that end when they should."""
+
+import itertools
+import json
+import logging
+import math
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from pacesetter import (
+    Client,
+    InvalidAnswerError,
+    NotFoundError,
+    Outage,
+    OutagePolicy,
+    ServerUnavailableError,
+    Session,
+    StaleAttemptError,
+)
+from pacesetter.torch import RemoteLR
+from serving import PATIENCE, RunningService, open_http
+
+COSINE = {"kind": "cosine", "total_steps": 1000}
+HOLD = OutagePolicy("hold", patience=0.1, max_steps=200)
+FORECAST = OutagePolicy("forecast", patience=0.1, max_steps=200)
+
+
+def _until(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+def _walk(session: Session, steps: range) -> list[float]:
+    return [session.lr(step) for step in steps]
+
+
+def _curve(client: Client, name: str) -> list[float]:
+    curve: list[float] = client.forecast(name, count=2000, points=2000)["series"]["lr"]
+    return curve
+
+
+def _idle(session: Session) -> bool:
+    """Whether the thread has done all that it was sent to do."""
+    feed = session._feed
+    with feed.wire.lock:
+        return not feed._errands and not feed.busy
+
+
+def _away(_: httpx.Request) -> httpx.Response:
+    return httpx.Response(503)
+
+
+# -- what is used meanwhile --
+
+
+def test_the_last_value_is_held(service: RunningService):
+    """Past the window the training goes on at once with what it had, and later with the plan."""
+    with Client(service.url, on_outage=HOLD) as client:
+        session = client.create_session("run", schedule=COSINE, base_lr=0.1)
+        curve = _curve(client, "run")
+        _walk(session, range(50))
+        service.kill()
+        seen = _walk(session, range(50, 150))
+        first = next(step for step in range(50, 150) if seen[step - 50] != curve[step])
+        assert seen == curve[50:first] + [curve[first - 1]] * (150 - first)
+        service.start()
+        step = 150
+        while session.lr(step) != curve[step]:
+            assert session.lr(step) == curve[first - 1]
+            step += step < first + 190  # the policy ends at 200
+            time.sleep(0.05)
+        assert _walk(session, range(step, step + 100)) == curve[step : step + 100]
+
+
+def test_the_forecast_is_followed(service: RunningService):
+    """If nothing happens meanwhile, the training has the very bits that it would have had."""
+    with Client(service.url, on_outage=FORECAST) as client:
+        session = client.create_session("run", schedule=COSINE, base_lr=0.1)
+        curve = _curve(client, "run")
+        _walk(session, range(50))
+        _until(lambda: _idle(session))
+        service.kill()
+        assert _walk(session, range(50, 200)) == curve[50:200]
+        service.start()
+        assert _walk(session, range(200, 210)) == curve[200:210]
+
+
+def test_the_forecast_knows_of_actions(service: RunningService):
+    """After a change of the session the forecast is fetched anew."""
+    with Client(service.url, on_outage=FORECAST) as client:
+        session = client.create_session("run", base_lr=0.1)
+        session.lr(0)
+        with open_http(service.url) as http:
+            answer = http.post("/v1/sessions/run/actions", json={"kind": "set", "value": 0.7})
+            assert answer.is_success, answer.text
+        step = next(step for step in range(1, 10_000) if session.lr(step) == 0.7)
+        _until(lambda: _idle(session))
+        service.kill()
+        assert _walk(session, range(step, step + 150)) == [0.7] * 150
+
+
+def test_a_session_is_held_for_a_number_of_steps(fake_client: Client, fake: Any):
+    """Then the training stops with the usual error, and can go on when the server is back."""
+    with _client(fake, HOLD) as client:
+        session = client.session("fake")
+        session.lr(0)
+        fake.fail = _away
+        _walk(session, range(1, 201))
+        for _ in range(2):
+            with pytest.raises(ServerUnavailableError):
+                session.lr(201)
+        fake.fail = None
+        assert session.lr(201) == 0.5
+
+
+def test_a_session_is_held_for_a_time(fake: Any):
+    """Seconds are a bound too, for steps that take long."""
+    policy = OutagePolicy("hold", patience=0.1, max_seconds=0.3)
+    with _client(fake, policy) as client:
+        session = client.session("fake")
+        session.lr(0)
+        fake.fail = _away
+        session.lr(1)
+        time.sleep(0.5)
+        with pytest.raises(ServerUnavailableError):
+            _walk(session, range(2, 1000))
+
+
+def test_sealed_steps_are_never_made_up(fake: Any):
+    """Going back during an outage gives no invented value for a step that has one."""
+    with _client(fake, HOLD) as client:
+        session = client.session("fake")
+        _walk(session, range(100))
+        fake.fail = _away
+        stop = session.window(99).stop
+        session.lr(stop)
+        with pytest.raises(ServerUnavailableError):
+            session.lr(3)
+        assert session.lr(stop + 1) == 0.5
+
+
+def test_a_refusal_ends_the_holding(fake: Any):
+    """A server that is back and says no is heard, though the policy would allow more steps."""
+    policy = OutagePolicy("hold", patience=0.1, max_steps=100_000)
+    stale = httpx.Response(409, json={"code": "stale_attempt", "detail": "Stop this process."})
+    with _client(fake, policy) as client:
+        session = client.session("fake")
+        session.lr(0)
+        fake.fail = _away
+        session.lr(1)
+        fake.fail = lambda _: stale
+        with pytest.raises(StaleAttemptError, match="Stop this process"):
+            for step in range(2, 100_000):
+                session.lr(step)
+                time.sleep(0.001)
+
+
+def test_a_step_that_awaits_a_measurement_is_no_outage(fake: Any):
+    """Where the server waits for other ranks, it is there: nothing is held."""
+    awaiting = httpx.Response(503, json={"code": "awaiting_measurement", "detail": "Ask again."})
+    with _client(fake, HOLD) as client:
+        session = client.session("fake")
+        session.lr(0)
+        fake.fail = lambda _: awaiting
+        with pytest.raises(ServerUnavailableError, match="Ask again"):
+            session.lr(1)
+
+
+def test_momentum_and_groups_are_held_too(fake: Any):
+    """Each series goes on with its own last value."""
+    fake.series = ("a.lr", "b.lr", "b.momentum")
+    with _client(fake, HOLD) as client:
+        session = client.session("fake")
+        values = session.values(0)
+        fake.fail = _away
+        assert session.values(50) == values
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kind": "guess"},
+        {"patience": math.nan},
+        {"patience": -1.0},
+        {"max_steps": 0},
+        {"max_seconds": -1.0},
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, Any]):
+    """Before a training begins, not in its first outage."""
+    with pytest.raises(ValueError, match=r"choose from|seconds of 0 or more"):
+        OutagePolicy(**{"kind": "hold"} | options)
+
+
+# -- who is told --
+
+
+def test_listeners_and_the_log_are_told(fake: Any, caplog: pytest.LogCaptureFixture):
+    """When it begins, when the bound is reached, and when it is over."""
+    news: list[Outage] = []
+    with _client(fake, OutagePolicy("hold", patience=0.1, max_steps=3)) as client:
+        session = client.session("fake")
+        session.on_outage(news.append)
+        session.lr(0)
+        fake.fail = _away
+        _walk(session, range(1, 4))
+        for _ in range(2):
+            with pytest.raises(ServerUnavailableError):
+                session.lr(4)
+        fake.fail = None
+        session.lr(4)
+    assert [(each.state, each.first, each.step) for each in news] == [
+        ("began", 1, 1),
+        ("exhausted", 1, 4),
+        ("over", 1, 4),
+    ]
+    for text in ("goes on without the server", "may not any longer", "follows the server again"):
+        assert text in caplog.text
+
+
+def test_there_is_nothing_to_hear_of_a_training_that_waits(fake_client: Client):
+    """A listener that would never be called is a mistake."""
+    with pytest.raises(ValueError, match="on_outage='hold'"):
+        fake_client.session("fake").on_outage(print)
+
+
+def test_the_server_is_told_what_was_used(service: RunningService, caplog: Any):
+    """Held steps are sealed as planned, and recorded as deviating from where they do."""
+    with Client(service.url, on_outage=HOLD) as client:
+        session = client.create_session("run", schedule=COSINE, base_lr=0.1)
+        curve = _curve(client, "run")
+        seen = _walk(session, range(50))
+        service.kill()
+        seen += _walk(session, range(50, 180))
+        service.start()
+        while session.lr(len(seen)) != curve[len(seen)]:
+            seen.append(session.lr(len(seen)))
+            time.sleep(0.05)
+        _until(lambda: "trained without the server, from step" in caplog.text)
+        first = next(step for step, value in enumerate(seen) if value != curve[step])
+        with open_http(service.url) as http:
+            page = http.get("/v1/sessions/run/events", params={"kind": "rate_deviated"}).json()
+        (event,) = page["events"]
+        assert f"{len(seen) - first} differ" in caplog.text
+    said = json.dumps(event)
+    assert f'"step": {first}' in said
+    assert repr(seen[first]) in said
+    assert repr(curve[first]) in said
+
+
+# -- starting without the server --
+
+
+def test_a_training_starts_by_a_file(service: RunningService, tmp_path: Path):
+    """The file has the session and its curve; the server takes over when it is back."""
+    path = tmp_path / "run.json"
+    with Client(service.url) as client:
+        client.create_session("run", schedule=COSINE, base_lr=0.1)
+        curve = _curve(client, "run")
+        client.export_bootstrap("run", path)
+    assert [each.name for each in tmp_path.iterdir() if "run" in each.name] == ["run.json"]
+    service.kill()
+    with Client(service.url, on_outage=FORECAST, retry_for=0.2) as client:
+        session = client.session("run", bootstrap=path)
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2))], lr=9.0)
+        scheduler = RemoteLR(optimizer, session)
+        for step in range(150):
+            assert optimizer.param_groups[0]["lr"] == curve[step]
+            scheduler.step()
+        service.start()
+        for step in range(150, 199):
+            assert optimizer.param_groups[0]["lr"] == curve[step]
+            scheduler.step()
+        _until(lambda: _idle(session))
+        assert _walk(session, range(199, 400)) == curve[199:400]
+
+
+def test_a_file_of_a_session_that_is_gone_does_not_hide_that(
+    service: RunningService, tmp_path: Path
+):
+    """The server's answer, when it can be had, comes before the file's."""
+    path = tmp_path / "run.json"
+    with Client(service.url, on_outage=HOLD) as client:
+        client.create_session("run", base_lr=0.1)
+        client.export_bootstrap("run", path)
+        stored = json.loads(path.read_text())
+        stored["session"]["name"] = "other"
+        path.write_text(json.dumps(stored))
+        with pytest.raises(NotFoundError):
+            client.session("other", bootstrap=path)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda stored: stored["values"]["series"].update(lr=[0.1, math.nan]),
+        lambda stored: stored["values"]["series"].update(lr=[0.1, -1.0]),
+        lambda stored: stored["values"]["series"].update(lr=[]),
+        lambda stored: stored["values"]["series"].clear(),
+        lambda stored: stored.update(bootstrap=2),
+        lambda stored: stored.pop("session"),
+        lambda stored: stored["session"].update(name="other"),
+        lambda stored: stored["session"].update(series=[]),
+    ],
+)
+def test_a_file_that_is_unfit_is_refused(
+    spoil: Callable[[dict[str, Any]], Any], fake: Any, tmp_path: Path
+):
+    """Nobody trains by a file of another session, of another version, or with NaN in it."""
+    path = tmp_path / "fake.json"
+    stored = {
+        "bootstrap": 1,
+        "session": fake.description(),
+        "values": {"start": 0, "sealed_until": 0, "series": {"lr": [0.5] * 10}},
+    }
+    spoil(stored)
+    path.write_text(json.dumps(stored))
+    with _client(fake, FORECAST) as client, pytest.raises(InvalidAnswerError, match="export_boot"):
+        client.session("fake", bootstrap=path)
+
+
+def test_a_file_needs_a_policy(fake_client: Client, tmp_path: Path):
+    """With `wait` a training that started by a file would stop at its first step."""
+    with pytest.raises(ValueError, match="on_outage='hold' or 'forecast'"):
+        fake_client.session("fake", bootstrap=tmp_path / "any")
+
+
+# -- bounds --
+
+
+@contextmanager
+def _client(fake: Any, policy: OutagePolicy) -> Iterator[Client]:
+    transport = httpx.MockTransport(fake)
+    with Client(
+        "http://fake", transport=transport, retry_for=0.5, max_wait=0.5, on_outage=policy
+    ) as client:
+        yield client
+
+
+class Proxy:
+    """Stands between client and server, and passes answers on as slowly as it is told."""
+
+    def __init__(self, url: str) -> None:
+        self.pause = 0.0
+        self._target = httpx.URL(url)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._open = True
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while self._open:
+            try:
+                near, _ = self._listener.accept()
+                far = socket.create_connection((self._target.host, self._target.port))
+            except OSError:
+                return
+            for source, sink, slow in ((near, far, False), (far, near, True)):
+                threading.Thread(
+                    target=self._pass_on, args=(source, sink, slow), daemon=True
+                ).start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, slow: bool) -> None:
+        with source, sink:
+            try:
+                while block := source.recv(1 if slow and self.pause else 65536):
+                    if slow and self.pause:
+                        time.sleep(self.pause)
+                    sink.sendall(block)
+            except OSError:
+                return
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._open = False
+        self._listener.close()
+
+
+def _stop(service: RunningService, _: Proxy) -> None:
+    import signal
+
+    service.process.send_signal(signal.SIGSTOP)
+
+
+def _kill(service: RunningService, _: Proxy) -> None:
+    service.kill()
+
+
+def _slow(_: RunningService, proxy: Proxy) -> None:
+    proxy.pause = 0.3
+
+
+HARD = 10.0
+"""What separates a wait that is bounded from one that is not, on a machine that stalls."""
+
+
+@pytest.mark.parametrize("fault", [_stop, _kill, _slow])
+@pytest.mark.parametrize("policy", [OutagePolicy(), HOLD])
+def test_no_step_waits_longer_than_it_may(
+    fault: Callable[[RunningService, Proxy], None], policy: OutagePolicy, service: RunningService
+):
+    """Be the server stopped, dead, or dripping an answer byte by byte, for minutes if it was let."""
+    import signal
+
+    proxy = Proxy(service.url)
+    try:
+        with Client(proxy.url, max_wait=1.0, timeout=60.0, on_outage=policy) as client:
+            session = client.create_session("run", schedule=COSINE, base_lr=0.1)
+            session.lr(0)
+            fault(service, proxy)
+            longest = 0.0
+            failed = False
+            for step in itertools.count(1):
+                began = time.monotonic()
+                try:
+                    session.lr(step)
+                except ServerUnavailableError:
+                    failed = True
+                longest = max(longest, time.monotonic() - began)
+                if failed:
+                    break
+            assert longest < HARD
+            assert step > 200 or not policy.goes_on
+            if fault is _stop:
+                service.process.send_signal(signal.SIGCONT)
+            proxy.pause = 0.0
+            if fault is _kill:
+                service.start()
+            _until(lambda: _succeeds(session, step))
+            session._feed.stop()
+    finally:
+        proxy.close()
+
+
+def _succeeds(session: Session, step: int) -> bool:
+    try:
+        session.lr(step)
+    except ServerUnavailableError:
+        return False
+    return True
