@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 
 from in_process import Service
 from orders import LAWS, MOMENTUM, bodies
-from pacesetter_service.core.actions import Action, Scale
+from pacesetter_service.core.actions import Action
 from pacesetter_service.core.commands import Act, Cancel, Command, Pass, Reading, Report, Seal
 from pacesetter_service.core.decide import decide
 from pacesetter_service.core.errors import (
@@ -60,7 +60,7 @@ GROUPS = {
 PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 1, "factor": 0.5, "cooldown": 1}
 SMOOTH = {"kind": "plateau", "metric": "smooth", "patience": 0, "factor": 0.7}
 GUARD = {"kind": "spike_guard", "metric": "loss", "window": 8, "min_window": 3, "cooldown": 2}
-GUARD |= {"rewarm": None, "recover_after": 3}
+GUARD |= {"rewarm": 5, "recover_after": 3}
 SWITCH = {
     "kind": "switch",
     "metric": "loss",
@@ -426,9 +426,6 @@ class Histories(RuleBasedStateMachine):
             self.memory = self.memory.go_on(step, self.life, waited)
             self.memory.drop_orders(step)
             self.memory.keys = [""]
-            # The number of a new branch's events is on the disk with its next change only.
-            self.give(Act(Scale(factor=1.0), None, "ann"))
-            self.memory.orders[self.session.ordered] = step
 
     # The service --------------------------------------------------------------------------------
 

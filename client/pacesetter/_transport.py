@@ -9,11 +9,14 @@ log of a training.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
+import queue
+import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import httpx
@@ -35,6 +38,8 @@ from pacesetter._retry import delays, retry_after
 KEEP_ALIVE = 60.0
 MAX_JSON = 32 * 1024 * 1024
 CONNECT_TIMEOUT = 3.0
+# What an exchange may need beyond its limit to end by itself, with a better error.
+GRACE = 0.1
 
 logger = logging.getLogger("pacesetter")
 
@@ -139,7 +144,9 @@ class Transport:
         outage = _Outage(self.url, wait)
         for delay in delays():
             try:
-                content = self._exchange(request, max_bytes, outage.limit(self.timeout))
+                limit = outage.limit(self.timeout)
+                exchange = functools.partial(self._exchange, request, max_bytes, limit)
+                content = exchange() if wait <= 0 else self._within(limit, exchange)
             except (TransportError, ServerError) as error:  # noqa: PERF203 - trying again is the point
                 if wait <= 0:
                     raise
@@ -217,6 +224,38 @@ class Transport:
         return httpx.Request(
             method, self.url + path, content=content, params=query or None, headers=headers
         )
+
+    def _within(self, seconds: float, exchange: Callable[[], bytes]) -> bytes:
+        """Do an exchange in a thread that can be left alone.
+
+        Looking up a name has no time limit, and those of sockets begin again with each byte: only
+        so is a trainer's wait bounded whatever the network does.
+
+        Raises:
+            TransportError: it takes longer.
+        """
+        outcome: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                outcome.put(exchange())
+            except BaseException as error:
+                outcome.put(error)
+
+        try:
+            threading.Thread(target=work, name="pacesetter-exchange", daemon=True).start()
+        except RuntimeError:  # no more threads, or the interpreter ends
+            return exchange()
+        try:
+            got = outcome.get(timeout=seconds + GRACE)
+        except queue.Empty:
+            raise TransportError(
+                f"no answer from {self.url} in {seconds:.3g} s: see whether it is overloaded, or "
+                "what stands between"
+            ) from None
+        if isinstance(got, BaseException):
+            raise got
+        return got
 
     def _exchange(self, request: httpx.Request, max_bytes: int, limit: float) -> bytes:
         request.extensions["timeout"] = httpx.Timeout(

@@ -26,7 +26,6 @@ from pacesetter_service.core.attempts import (
     refuse_another_start,
     refuse_beyond_horizon,
     refuse_opening,
-    rescaling,
     restore,
     resumed,
 )
@@ -403,9 +402,6 @@ class _Batch:
         fresh = Entry(following, SealedTail.empty(work.step, len(opened.timelines)))
         self._changes[session.spec.name] = Changes(following, before=session, opened=event)
         self._record(fresh, following, [(work.step, event)])
-        scaled = rescaling(session, opened)
-        if scaled is not None:
-            self._change(self._entries[session.spec.name], (scaled,))
         return Outcome(self._entries[session.spec.name], created=True)
 
     def _fork(self, source: Entry, work: Fork) -> Outcome:

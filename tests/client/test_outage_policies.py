@@ -2,8 +2,8 @@
 
 import itertools
 import json
-import logging
 import math
+import signal
 import socket
 import threading
 import time
@@ -29,7 +29,8 @@ from pacesetter import (
 from pacesetter.torch import RemoteLR
 from serving import PATIENCE, RunningService, open_http
 
-COSINE = {"kind": "cosine", "total_steps": 1000}
+COSINE = {"kind": "cosine", "total_steps": 20_000}
+LONG = OutagePolicy("hold", patience=0.1, max_steps=10_000)
 HOLD = OutagePolicy("hold", patience=0.1, max_steps=200)
 FORECAST = OutagePolicy("forecast", patience=0.1, max_steps=200)
 
@@ -46,7 +47,7 @@ def _walk(session: Session, steps: range) -> list[float]:
 
 
 def _curve(client: Client, name: str) -> list[float]:
-    curve: list[float] = client.forecast(name, count=2000, points=2000)["series"]["lr"]
+    curve: list[float] = client.forecast(name, count=10_000, points=10_000)["series"]["lr"]
     return curve
 
 
@@ -66,21 +67,26 @@ def _away(_: httpx.Request) -> httpx.Response:
 
 def test_the_last_value_is_held(service: RunningService):
     """Past the window the training goes on at once with what it had, and later with the plan."""
-    with Client(service.url, on_outage=HOLD) as client:
+    with Client(service.url, on_outage=LONG) as client:
         session = client.create_session("run", schedule=COSINE, base_lr=0.1)
         curve = _curve(client, "run")
-        _walk(session, range(50))
-        service.kill()
-        seen = _walk(session, range(50, 150))
-        first = next(step for step in range(50, 150) if seen[step - 50] != curve[step])
-        assert seen == curve[50:first] + [curve[first - 1]] * (150 - first)
-        service.start()
-        step = 150
-        while session.lr(step) != curve[step]:
-            assert session.lr(step) == curve[first - 1]
-            step += step < first + 190  # the policy ends at 200
-            time.sleep(0.05)
-        assert _walk(session, range(step, step + 100)) == curve[step : step + 100]
+        seen = _held(service, session, curve)
+        first = next(step for step, value in enumerate(seen) if value != curve[step])
+        assert seen == curve[:first] + [curve[first - 1]] * (len(seen) - first)
+        after = range(len(seen), len(seen) + 100)
+        assert _walk(session, after) == curve[after.start : after.stop]
+
+
+def _held(service: RunningService, session: Session, curve: list[float]) -> list[float]:
+    """Kill the server under a training and start it; gives the values till it is back."""
+    seen = _walk(session, range(50))
+    service.kill()
+    while len(seen) < 200 or session.lr(len(seen)) != curve[len(seen)]:
+        if len(seen) == 180:
+            service.start()
+        seen.append(session.lr(len(seen)))
+        time.sleep(0.005)
+    return seen
 
 
 def test_the_forecast_is_followed(service: RunningService):
@@ -160,10 +166,9 @@ def test_a_refusal_ends_the_holding(fake: Any):
         fake.fail = _away
         session.lr(1)
         fake.fail = lambda _: stale
+        step = itertools.count(2)
         with pytest.raises(StaleAttemptError, match="Stop this process"):
-            for step in range(2, 100_000):
-                session.lr(step)
-                time.sleep(0.001)
+            _until(lambda: session.lr(next(step)) < 0)
 
 
 def test_a_step_that_awaits_a_measurement_is_no_outage(fake: Any):
@@ -237,16 +242,10 @@ def test_there_is_nothing_to_hear_of_a_training_that_waits(fake_client: Client):
 
 def test_the_server_is_told_what_was_used(service: RunningService, caplog: Any):
     """Held steps are sealed as planned, and recorded as deviating from where they do."""
-    with Client(service.url, on_outage=HOLD) as client:
+    with Client(service.url, on_outage=LONG) as client:
         session = client.create_session("run", schedule=COSINE, base_lr=0.1)
         curve = _curve(client, "run")
-        seen = _walk(session, range(50))
-        service.kill()
-        seen += _walk(session, range(50, 180))
-        service.start()
-        while session.lr(len(seen)) != curve[len(seen)]:
-            seen.append(session.lr(len(seen)))
-            time.sleep(0.05)
+        seen = _held(service, session, curve)
         _until(lambda: "trained without the server, from step" in caplog.text)
         first = next(step for step, value in enumerate(seen) if value != curve[step])
         with open_http(service.url) as http:
@@ -388,8 +387,6 @@ class Proxy:
 
 
 def _stop(service: RunningService, _: Proxy) -> None:
-    import signal
-
     service.process.send_signal(signal.SIGSTOP)
 
 
@@ -410,9 +407,7 @@ HARD = 10.0
 def test_no_step_waits_longer_than_it_may(
     fault: Callable[[RunningService, Proxy], None], policy: OutagePolicy, service: RunningService
 ):
-    """Be the server stopped, dead, or dripping an answer byte by byte, for minutes if it was let."""
-    import signal
-
+    """Be the server stopped, dead, or dripping an answer byte by byte, for minutes if let."""
     proxy = Proxy(service.url)
     try:
         with Client(proxy.url, max_wait=1.0, timeout=60.0, on_outage=policy) as client:

@@ -743,7 +743,6 @@ def test_who_ordered_it_and_why_stays_with_it() -> None:
 # -- what a held clock must survive --------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="Rewarm.factors goes below 0 before its own start")
 def test_a_spike_while_it_is_held_does_not_stop_the_training() -> None:
     """The guard's second warmup has a rate to train with, held and after the release."""
     guard = {"kind": "spike_guard", "metric": "loss", "rewarm": 10, "rewarm_from": 0.1}
@@ -758,9 +757,6 @@ def test_a_spike_while_it_is_held_does_not_stop_the_training() -> None:
     assert session.lr(59, 60) == [0.05]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Segment.values reckons back to the held step at the new pace"
-)
 def test_a_held_value_stays_when_the_pace_changes() -> None:
     """However fast the clock is to go on after the release."""
     line = run(schedule=COSINE).session.timelines["lr"]

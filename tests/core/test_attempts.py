@@ -522,7 +522,6 @@ def test_restoring_carries_out_facts_in_their_order() -> None:
     assert (restored.horizon, restored.ordered) == (9, 2)
 
 
-@pytest.mark.xfail(strict=True, reason="Store._insert_session writes 0 for the number of events")
 def test_a_fork_keeps_its_events_over_a_restart(service: Service) -> None:
     """What an operator orders of a new branch after a restart stands in its log."""
     job = Job(service)

@@ -27,7 +27,11 @@ from pacesetter_service.api.applied import Comparer, Finding, refuse_incomparabl
 from pacesetter_service.api.waiting import Waiters
 from pacesetter_service.core.commands import Command, Pass, Reading, Report, Seal
 from pacesetter_service.core.decide import is_sealed, seal_end, waits_for
-from pacesetter_service.core.errors import AwaitingMeasurementError, PacesetterError
+from pacesetter_service.core.errors import (
+    AwaitingMeasurementError,
+    PacesetterError,
+    StaleAttemptError,
+)
 from pacesetter_service.core.metrics import MetricName
 from pacesetter_service.core.model import Count, OneOf, Real, Step
 from pacesetter_service.core.orders import finished
@@ -160,6 +164,10 @@ class SyncEndpoint:
         if request.applied is not None:
             finding = await self._compared(entry, request, request.applied)
         entry = await self._carried_out(entry, request, seal, finding)
+        current = entry.stored.session.attempt
+        if request.attempt is not None and request.attempt != current:
+            # Even sealed steps may have other values by now; GET …/lr?attempt= has the old ones.
+            raise StaleAttemptError(request.attempt, current)
         self._hear(entry, request, seal, finding)
         if seal is None:
             return Response(to_json(_head(entry, finding)), media_type="application/json")

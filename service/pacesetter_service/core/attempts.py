@@ -153,11 +153,6 @@ def refuse_beyond_horizon(session: Session, step: int) -> None:
         )
 
 
-def rescaling(before: Session, after: Session) -> Act | None:  # noqa: ARG001
-    """Give the order that is still to be given in a new attempt: none, `resumed` gave it."""
-    return None
-
-
 def forked(restored: Session, spec: SessionSpec) -> Session:
     """Give the first state of a session that goes on from the past of another one."""
     return replace(

@@ -10,6 +10,7 @@ from itertools import islice
 
 from pacesetter_service.core.actions import Replace, Revert
 from pacesetter_service.core.actions.limit import Limit
+from pacesetter_service.core.carrying import all_carried_out
 from pacesetter_service.core.events import Acted, Decided, Event
 from pacesetter_service.core.evolve import evolve, evolve_all
 from pacesetter_service.core.react import awaited, react
@@ -150,8 +151,11 @@ def explain(
 
 def _to_come(session: Session, step: int) -> tuple[Event, ...]:
     """Give what would happen if a step were sealed now."""
-    orders = (Acted(order) for order in session.orders if order.at <= step)
-    return (*react(session), *orders)
+    reactions = react(session)
+    ready = evolve_all(session, reactions)
+    due = [order for order in ready.orders if order.at <= step]
+    carried = (event for _, events in all_carried_out(ready, due) for event in events)
+    return (*reactions, *carried)
 
 
 def enough(spec: SessionSpec, changes: Iterable[Recorded], most: int) -> Iterator[Recorded]:

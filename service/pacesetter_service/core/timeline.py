@@ -23,7 +23,7 @@ class Rewarm:
 
     def factors(self, start: int, count: int) -> Values:
         """Evaluate the steps `start` to `start + count`; exactly 1 from the end of the rise on."""
-        passed = (np.arange(start, start + count) - self.start) / self.steps
+        passed = np.maximum(np.arange(start, start + count) - self.start, 0) / self.steps
         return np.where(passed < 1.0, self.factor + (1.0 - self.factor) * passed, 1.0)
 
 
@@ -112,8 +112,14 @@ class Timeline:
     def go_on(self, start: int, cause: str, **changes: Any) -> "Timeline":  # noqa: ANN401
         """Go on from `start` as the last segment would, but for some fields of `Segment`."""
         current = self.segments[-1]
-        following = {"clock": current.clock_at(start), **changes}
-        return self.append(replace(current, start=start, cause=cause, **following))
+        clock = current.clock_at(start)
+        if current.frozen is not None:
+            # However fast the clock is to go on, it stands where it was stopped.
+            pace = changes.get("pace", current.pace)
+            clock = current.clock_at(current.frozen) + (start - current.frozen) * pace
+        return self.append(
+            replace(current, start=start, cause=cause, **{"clock": clock, **changes})
+        )
 
     def start_anew(
         self,
@@ -135,8 +141,12 @@ class Timeline:
         current = self.segments[-1]
         if current.frozen is None:
             return self
-        pause = start - (current.frozen + 1)
-        rewarm = current.rewarm and replace(current.rewarm, start=current.rewarm.start + pause)
+        rewarm = current.rewarm
+        if rewarm is not None:
+            # One that was ordered meanwhile has stood at its beginning.
+            pause = start - (current.frozen + 1)
+            begun = rewarm.start <= current.frozen
+            rewarm = replace(rewarm, start=rewarm.start + pause if begun else start)
         clock = current.clock_at(current.frozen + 1)
         return self.go_on(start, cause, frozen=None, clock=clock, rewarm=rewarm)
 

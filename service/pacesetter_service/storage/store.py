@@ -188,7 +188,7 @@ class Store:
                 "id": stored.id,
                 "name": session.spec.name,
                 "spec": codec.dump_spec(session.spec),
-                "events": 0,
+                "events": stored.events,
                 "plan": codec.dump_plan(session),
                 "control": codec.dump_control(session),
                 "created_at": now,
