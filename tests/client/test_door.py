@@ -22,6 +22,7 @@ def test_all_is_sorted_and_complete():
 
 
 _SUBMODULES = {module.name for module in pkgutil.iter_modules(pacesetter.__path__)}
+_WITH_TORCH = {"torch", "distributed"}
 
 
 def test_the_version_is_the_distributions():
@@ -61,7 +62,7 @@ def test_httpx_is_all_that_is_needed():
     """The client works where NumPy, pydantic, FastAPI, SQLAlchemy and torch are not installed."""
     blocked = {"numpy", "pydantic", "fastapi", "sqlalchemy", "torch", "starlette", "orjson"}
     blocked |= {"pacesetter_service"}
-    modules = sorted(_SUBMODULES - {"torch"})
+    modules = sorted(_SUBMODULES - _WITH_TORCH)
     imports = "".join(f"import pacesetter.{name}\n" for name in modules)
     done = _run(_BLOCK.format(blocked=blocked) + imports + "pacesetter.Client().close()")
     assert done.stderr == ""
@@ -70,7 +71,7 @@ def test_httpx_is_all_that_is_needed():
 
 def test_only_one_module_imports_httpx():
     """`_transport` alone knows httpx, so that replacing it touches one file."""
-    modules = sorted(_SUBMODULES - {"torch", "_transport"})
+    modules = sorted(_SUBMODULES - _WITH_TORCH - {"_transport"})
     code = "import sys, types\nsys.modules['pacesetter._transport'] = t = types.ModuleType('t')\n"
     code += "t.Transport = None\n"
     code += _BLOCK.format(blocked={"httpx", "torch"})
@@ -79,8 +80,8 @@ def test_only_one_module_imports_httpx():
     assert done.stderr == ""
 
 
-def test_torch_is_imported_by_its_own_module_only():
-    """Importing everything but `pacesetter.torch` leaves torch alone."""
-    imports = "".join(f"import pacesetter.{name}\n" for name in sorted(_SUBMODULES - {"torch"}))
+def test_torch_is_imported_by_its_own_modules_only():
+    """Importing everything but the two modules that are made for torch leaves it alone."""
+    imports = "".join(f"import pacesetter.{name}\n" for name in sorted(_SUBMODULES - _WITH_TORCH))
     done = _run(imports + "import sys\nassert 'torch' not in sys.modules")
     assert done.stderr == ""
