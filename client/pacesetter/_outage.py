@@ -176,7 +176,7 @@ class Bridge:
             try:
                 window = self._ask(step, count)
             except ServerUnavailableError as error:
-                if not self._policy.goes_on or not self._knows(step):
+                if _awaits(error) or not self._knows(step):
                     raise
                 self._gap = _Gap(step, time.monotonic(), str(error), [])
                 self._tell("began", step)
@@ -192,11 +192,11 @@ class Bridge:
         if window is None and (exhausted or not self._feed.busy or not self._knows(step)):
             try:
                 window = self._ask(step, count)
-            except ServerUnavailableError:
+            except ServerUnavailableError as error:
                 if exhausted and not gap.told_end:
                     gap.told_end = True
                     self._tell("exhausted", step)
-                if exhausted or not self._knows(step):
+                if exhausted or _awaits(error) or not self._knows(step):
                     raise
         if window is None:
             return self._stand_in(step, count)
@@ -208,14 +208,13 @@ class Bridge:
         return window
 
     def _ask(self, step: int, count: int) -> Window:
-        if not self._policy.goes_on:
-            return self._feed.fetch(step, count)
+        """The window from the server, waiting for no longer than the policy has patience."""
         try:
             return self._feed.fetch(step, count, min(self._policy.patience, self._feed.max_wait))
         except ServerUnavailableError as error:
-            if not isinstance(error.__cause__, AwaitingMeasurementError):
+            if not _awaits(error):
                 raise
-        return self._feed.fetch(step, count)  # the server is there, and other ranks are slow
+        return self._feed.fetch(step, count)
 
     # -- values of our own -----------------------------------------------------------------------
 
@@ -298,6 +297,11 @@ class Bridge:
         logger.warning("%s", _sentence(news, self._policy))
         for listener in self._listeners:
             listener(news)
+
+
+def _awaits(error: ServerUnavailableError) -> bool:
+    """Whether the server was there, and waited for what ranks are to measure."""
+    return isinstance(error.__cause__, AwaitingMeasurementError)
 
 
 def _sentence(news: Outage, policy: OutagePolicy) -> str:

@@ -20,9 +20,9 @@ from torch import distributed
 from pacesetter._client import Client
 from pacesetter._errors import RankMismatchError
 from pacesetter._info import SessionInfo
-from pacesetter._torch.ranks import ABSENT, Ranks, are_many, is_grouped
 from pacesetter._reports import Value, capture
 from pacesetter._session import Session
+from pacesetter._torch.ranks import ABSENT, Ranks, are_many, is_grouped
 from pacesetter._window import Expected, Window, decode
 
 __all__ = ["Relay", "open_session", "relay_for"]

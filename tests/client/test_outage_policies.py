@@ -108,7 +108,7 @@ def test_the_forecast_knows_of_actions(service: RunningService):
         session = client.create_session("run", base_lr=0.1)
         session.lr(0)
         with open_http(service.url) as http:
-            answer = http.post("/v1/sessions/run/actions", json={"kind": "set", "value": 0.7})
+            answer = http.post("/v1/sessions/run/actions", json={"kind": "set", "lr": 0.7})
             assert answer.is_success, answer.text
         step = next(step for step in range(1, 10_000) if session.lr(step) == 0.7)
         _until(lambda: _idle(session))
@@ -362,9 +362,13 @@ class Proxy:
         while self._open:
             try:
                 near, _ = self._listener.accept()
-                far = socket.create_connection((self._target.host, self._target.port))
             except OSError:
                 return
+            try:
+                far = socket.create_connection((self._target.host, self._target.port))
+            except OSError:
+                near.close()
+                continue
             for source, sink, slow in ((near, far, False), (far, near, True)):
                 threading.Thread(
                     target=self._pass_on, args=(source, sink, slow), daemon=True
@@ -383,6 +387,7 @@ class Proxy:
     def close(self) -> None:
         """Take no more connections."""
         self._open = False
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
 

@@ -250,7 +250,7 @@ def test_the_plateau_loop_is_torchs_to_the_bit(
     options: dict[str, Any], tensors: bool, client: Client, unique_name: str
 ):
     """`step(val_loss)` in place of ReduceLROnPlateau's gives the same bits at every epoch."""
-    controller = {"kind": "plateau", "metric": "val_loss", **options}
+    controller = {"kind": "torch.ReduceLROnPlateau", "metric": "val_loss", **options}
     session = client.create_session(unique_name, base_lr=0.1, controllers=[controller])
     ours, theirs = _sgd(), _sgd()
     scheduler, reference = RemoteLR(ours, session), ReduceLROnPlateau(theirs, **options)

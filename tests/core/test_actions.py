@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from orders import EASES, MOMENTUM, Run, bodies, run
 from pacesetter_service.core.actions import Action
 from pacesetter_service.core.actions.ends import end_of
-from pacesetter_service.core.commands import Act, Archive, Reading, Seal
+from pacesetter_service.core.commands import Act, Archive, Cancel, Reading, Seal
 from pacesetter_service.core.errors import (
     ActionRefusedError,
     OrderNotFoundError,
@@ -713,7 +713,44 @@ def test_a_key_makes_a_repeated_order_the_same_one() -> None:
     session.seal(10)
     assert session.give(act) == ()
     assert session.lr(9, 10) == [0.05]
-    assert session.session.keys == {"once": (1, 3)}
+    assert session.session.keys == {"once": (1, 3, "scaled by 0.5")}
+
+
+def test_a_key_is_one_orders_only() -> None:
+    """Another order under a used key is refused; a cancelled order gives its key back."""
+    session = run()
+    half = Action.parse({"kind": "scale", "factor": 0.5})
+    session.give(Act(half, 3, "ann", "once"))
+    for action, at in ((Action.parse({"kind": "set", "lr": 0.3}), 3), (half, 4)):
+        with pytest.raises(ActionRefusedError, match="belongs to order 1, for step 3: scaled by"):
+            session.give(Act(action, at, "ann", "once"))
+    session.give(Cancel(1))
+    session.give(Act(Action.parse({"kind": "set", "lr": 0.3}), 3, "ann", "once"))
+    assert session.lr(3, 4) == [0.3]
+
+
+def test_a_switch_while_it_is_held_waits_at_its_start() -> None:
+    """The new law stands at its own step 0 until the release, and never goes backwards."""
+    stage = {"when": {"kind": "by_hand"}, "schedule": {"kind": "exponential", "gamma": 0.5}}
+    session = run(controllers=[{"kind": "switch", "metric": "loss", "stages": [stage]}])
+    session.seal(5)
+    session.order(None, kind="hold")
+    session.seal(30)
+    session.order(None, kind="switch", controller=0)
+    session.seal(35)
+    session.order(None, kind="release")
+    assert session.lr(30, 37) == [0.1] * 5 + [0.05, 0.025]
+
+
+def test_the_rest_of_a_law_is_not_put_off_for_ever() -> None:
+    """Each time wraps the law once more; a plan that nothing could read any more is refused."""
+    session = run(schedule=COSINE, total_steps=100)
+    for times in range(8):
+        total = 200 + 100 * times
+        session.order(None, kind="retime", total_steps=total, policy="keep_then_tail")
+        session.seal(session.session.horizon + 1)
+    with pytest.raises(ActionRefusedError, match="put off 8 times"):
+        session.order(None, kind="retime", total_steps=2000, policy="keep_then_tail")
 
 
 @pytest.mark.parametrize(

@@ -300,7 +300,7 @@ def test_a_dropped_order_may_be_given_again_under_its_key(service: Service) -> N
     job.train(10)
     job.back(5, "once", drop_actions=True)
     for at in (3, 8):
-        job.give(Act(halve, 8, "ann", f"at {at}"))
+        job.give(Act(halve, at, "ann", f"at {at}"))
     job.train(10)
     assert job.values() == [0.1] * 3 + [0.05] * 5 + [0.025] * 2
 

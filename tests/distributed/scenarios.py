@@ -228,3 +228,30 @@ def hear(rank: int, url: str, name: str) -> Any:
         for loss in (1.0, 2.0, 3.0, 4.0):
             scheduler.step(loss)
     return heard
+
+
+def brave(rank: int, url: str, name: str, steps: int, max_wait: float, pause: float) -> Any:
+    """Train a model in lockstep; gives the rates, the weights to the bit, and the longest step."""
+    with connect(rank, url, max_wait=max_wait, retry_for=max_wait) as client:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(8, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = RemoteLR(optimizer, open_session(client, name), metric="loss")
+        dice = torch.Generator().manual_seed(rank)
+        rates, longest = [], 0.0
+        for _ in range(steps):
+            inputs = torch.randn(4, 8, generator=dice)
+            loss = (model(inputs) - inputs.sum(dim=1, keepdim=True)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                distributed.all_reduce(parameter.grad)
+            rates += held(optimizer)
+            optimizer.step()
+            time.sleep(pause)
+            began = time.monotonic()
+            scheduler.step(loss)
+            longest = max(longest, time.monotonic() - began)
+        weights = [parameter.detach().numpy().tobytes().hex() for parameter in model.parameters()]
+    return rates, weights, longest

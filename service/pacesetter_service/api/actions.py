@@ -89,7 +89,7 @@ async def take_action(
     session = outcome.entry.stored.session
     number, at = session.ordered, fields.at if fields.at is not None else session.horizon
     if idempotency_key:
-        number, at = session.keys[idempotency_key]
+        number, at, _ = session.keys[idempotency_key]
     return ActionAnswer(id=number, effective_step=at, revision=session.revision)
 
 

@@ -256,7 +256,7 @@ class SyncEndpoint:
                     # have measured what lies between. Sealing comes after the commit, because it
                     # is refused if what there is ends the session.
                     passing = True
-                    entry = await self._changed(name, Pass(session.horizon))
+                    entry = await self._changed(name, Pass(session.horizon, session.attempt))
                     continue
                 newest = self._ledger.peek(name) or entry
                 if newest is not entry:  # there was news already, which nobody will tell again

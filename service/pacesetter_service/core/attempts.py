@@ -69,7 +69,7 @@ def restore(past: Past, step: int) -> Session:
         session,
         horizon=step,
         pending=_unconsumed(session, known, step),
-        notices=tuple(notice for notice in session.notices if notice.step < step),
+        notices=tuple(notice for notice in session.notices if notice.step <= step),
         passed=-1,
         orders=(),
         ordered=max((session.ordered, *_numbers(past))),
@@ -199,8 +199,8 @@ def resumed(
         ordered=current.ordered,
         # An order that is forgotten may be given again under its key.
         keys={
-            name: (number, at)
-            for name, (number, at) in current.keys.items()
+            name: (number, at, said)
+            for name, (number, at, said) in current.keys.items()
             if at < first or number in numbers
         },
         revision=current.revision + 1,

@@ -43,6 +43,7 @@ class Pass:
     """Wait no longer for the measurements that the boundary at a step awaits."""
 
     boundary: int
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,8 @@ def decide(session: Session, command: Command) -> tuple[Event, ...]:  # noqa: PL
             return _report(session, command)
         case Seal():
             return _seal(session, command)
-        case Pass(boundary):
+        case Pass(boundary, attempt):
+            refuse_unless_writable(session, attempt)
             return passed(session) if boundary == session.horizon else ()
         case Act():
             return order(session, command)

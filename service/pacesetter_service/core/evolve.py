@@ -56,7 +56,8 @@ def evolve(session: Session, event: Event) -> Session:  # noqa: PLR0911, PLR0912
             return _with_action(session, event.order)
         case Cancelled(order=number):
             waiting = tuple(order for order in session.orders if order.id != number)
-            return replace(session, orders=waiting, revision=session.revision + 1)
+            keys = {key: said for key, said in session.keys.items() if said[0] != number}
+            return replace(session, orders=waiting, keys=keys, revision=session.revision + 1)
         case MeasurementsClosed(steps=steps):
             consumed = {**session.consumed, **steps}
             pending = {
@@ -136,7 +137,10 @@ def _taken_over(segment: Segment, transition: Transition, channel: str, at: int)
         last = max(at - 1, segment.start)
         base = level = float(replace(segment, scale=1.0).values(last, 1)[0])
     law = transition.schedule.channels()[channel]
-    return {"schedule": law, "clock": 0.0, "base": base, "level": level, "rewarm": None}
+    # What is held stays held: the new law's clock stands still at its own start.
+    frozen = None if segment.frozen is None else at
+    taken = {"schedule": law, "clock": 0.0, "base": base, "level": level, "rewarm": None}
+    return {**taken, "frozen": frozen}
 
 
 def _with_deviation(session: Session, event: RateDeviated) -> Session:
@@ -163,7 +167,7 @@ def _with_order(session: Session, event: Ordered) -> Session:
     order = event.order
     keys = dict(session.keys)
     if order.key:
-        keys[order.key] = (order.id, order.at)
+        keys[order.key] = (order.id, order.at, order.action.cause())
     notices = (*session.notices, event.notice)[-KEPT:] if event.notice else session.notices
     return replace(
         session,

@@ -51,6 +51,7 @@ def order(session: Session, command: Act) -> tuple[Event, ...]:
         ActionRefusedError: The order makes no sense there, or oversteps the limits.
     """
     if command.key and command.key in session.keys:
+        _refuse_another_order(session, command)
         return ()
     refuse_unless_writable(session, None)
     if session.status == "finished":
@@ -132,6 +133,17 @@ def _too_late(session: Session, given: Order) -> Iterator[str]:
         yield f"It would be complete at step {end}, but the session ends at step {total}."
     if total is not None and given.at >= total:
         yield f"It would hold from step {given.at}, but the session ends at step {total}."
+
+
+def _refuse_another_order(session: Session, command: Act) -> None:
+    """Refuse a key that was given to another order: who sent it would take that for this one."""
+    number, at, said = session.keys[command.key]
+    same = resolve(command.action, session.spec.clock).cause() == said
+    if not same or command.at not in (None, at):
+        raise ActionRefusedError(
+            f"The key {command.key!r} belongs to order {number}, for step {at}: {said}. "
+            "Use another key for another order."
+        )
 
 
 def refuse_unless_writable(session: Session, attempt: int | None) -> None:

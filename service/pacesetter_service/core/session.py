@@ -28,7 +28,7 @@ class Session:
         limits: What controllers and operators can not overstep.
         orders: Operators' orders that wait, by step and then by number.
         ordered: How many orders were given.
-        keys: The newest keys of orders, with the order's number and step.
+        keys: The newest keys of orders, with the order's number, its step and what it said.
         passed: The last boundary that was passed without its measurements.
         horizon: The first step that has not been sealed.
         revision: How often the future has been changed.
@@ -57,7 +57,7 @@ class Session:
     attempt_start: int = 0
     attempt_key: str = ""
     batch_size: int | None = None
-    keys: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    keys: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
 
     @property
     def max_window(self) -> int:

@@ -93,7 +93,9 @@ class Limits(Model):
         """Give the level nearest to `new` that may follow the level `old`."""
         if self.max_change is not None:
             new = min(max(new, old / self.max_change), old * self.max_change)
-        return max(min(new, inf if self.max_lr is None else self.max_lr), self.min_lr)
+        # A level that is outside already is let back in, and never pushed.
+        least, most = min(self.min_lr, old), inf if self.max_lr is None else max(self.max_lr, old)
+        return max(min(new, most), least)
 
 
 class Reaction(Model):

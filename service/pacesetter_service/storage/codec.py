@@ -127,6 +127,7 @@ def dump_control(session: Session) -> str:
             "attempt_start": session.attempt_start,
             "attempt_key": session.attempt_key,
             "batch_size": session.batch_size,
+            "finished": session.status == "finished",
         }
     )
 
@@ -160,10 +161,11 @@ def load_state(spec: SessionSpec, plan: str, control_text: str, horizon: int) ->
         limits=Limits.model_validate(control["limits"]),
         orders=tuple(load_order(order) for order in control["orders"]),
         ordered=control["ordered"],
-        keys={key: (number, at) for key, (number, at) in control["keys"].items()},
+        keys={key: (number, at, said) for key, (number, at, said) in control["keys"].items()},
         attempt_start=control["attempt_start"],
         attempt_key=control["attempt_key"],
         batch_size=control["batch_size"],
+        status="finished" if control.get("finished") else "active",
     )
 
 

@@ -6,6 +6,7 @@ from pacesetter_service.core.actions.base import Action, Plan
 from pacesetter_service.core.actions.ends import end_of, is_constant
 from pacesetter_service.core.errors import ActionRefusedError
 from pacesetter_service.core.lengths import StepCount, whole
+from pacesetter_service.core.schedules import Schedule
 from pacesetter_service.core.schedules.clocks import Part, Sequence, Shift
 from pacesetter_service.core.schedules.primitives import Hold as Constant
 from pacesetter_service.core.timeline import Timeline
@@ -99,6 +100,12 @@ class Retime(Action):
                 f"The law of {plan.channel} has ended by step {at}: there is nothing left to"
                 " retime. Use `replace` for a new law."
             )
+        wrapped = _times_kept(timeline.segment_at(at).schedule)
+        if self.policy == "keep_then_tail" and wrapped >= MAX_KEPT:
+            raise ActionRefusedError(
+                f"The rest of the law was put off {MAX_KEPT} times already. "
+                "Use `replace` with the law that is to follow."
+            )
         if self.policy == "keep_then_tail" and new < left:
             raise ActionRefusedError(
                 f"{new} steps are fewer than the {left:g} that are left of the law. "
@@ -150,3 +157,15 @@ def refuse_held(timeline: Timeline, at: int) -> None:
         raise ActionRefusedError(
             f"It is held at step {at}. Use `release` first; this can be ordered for the same step."
         )
+
+
+MAX_KEPT = 8
+"""How often the rest of a law can be put off: each time wraps it once more."""
+
+
+def _times_kept(law: Schedule) -> int:
+    """Count how often `keep_then_tail` has wrapped a law."""
+    times = 0
+    while isinstance(law, Sequence) and isinstance(law.parts[-1].schedule, Shift):
+        law, times = law.parts[-1].schedule.schedule, times + 1
+    return times

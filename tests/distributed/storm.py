@@ -1,0 +1,258 @@
+"""Distributed trainings in bad weather: whatever happens to the server, ranks stay alike.
+
+`python tests/distributed/storm.py --ranks 8 --steps 2000` trains a model on several ranks while an
+operator acts at random and the server is killed, restarted and stopped. At every step all ranks
+must have applied the same bits, and those that the server sealed; at the end all have the same
+weights; no step waited longer than it may.
+
+`--elastic` has torchelastic run the training, and kills workers instead: each life of the job must
+be an attempt of its own, with the right rates.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+TESTS = Path(__file__).parents[1]
+if str(TESTS) not in sys.path:
+    sys.path.insert(0, str(TESTS))
+
+from distributed.launch import on_ranks, values  # noqa: E402 - found by the lines above
+from distributed.scenarios import brave  # noqa: E402
+from serving import PATIENCE, RunningService, open_http  # noqa: E402
+
+MAX_WAIT = 60.0
+"""Seconds that a step may wait for the server."""
+
+SLACK = 30.0
+"""Seconds that the machine may stall besides."""
+
+COSINE = {"kind": "cosine", "total_steps": 3000}
+
+
+@dataclass(frozen=True)
+class Weather:
+    """What a storm was like.
+
+    Attributes:
+        steps: that every rank trained.
+        kills: of the server, or of workers.
+        stops: of the server.
+        actions: of the operator.
+        revisions: of the session.
+        longest: seconds that the slowest step took on any rank.
+    """
+
+    steps: int
+    kills: int
+    stops: int
+    actions: int
+    revisions: int
+    longest: float
+
+
+class Fate:
+    """Does to a service what happens to services, until it is told to stop."""
+
+    def __init__(self, service: RunningService, dice: random.Random, calm: float) -> None:
+        self.kills = self.stops = self.actions = 0
+        self._service = service
+        self._dice = dice
+        self._calm = calm
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(self._dice.uniform(0.2, 1.8) * self._calm):
+            deed = self._dice.choice([self._act, self._act, self._kill, self._stop])
+            deed()
+
+    def _act(self) -> None:
+        act = self._dice.choice(
+            [
+                {"kind": "scale", "factor": self._dice.uniform(0.5, 2.0)},
+                {"kind": "set", "value": self._dice.uniform(0.01, 0.5)},
+                {"kind": "hold"},
+                {"kind": "release"},
+            ]
+        )
+        with open_http(self._service.url) as http:
+            # A release where nothing is held is refused, as it should be.
+            answer = http.post("/v1/sessions/storm/actions", json=act)
+        self.actions += answer.is_success
+
+    def _kill(self) -> None:
+        self._service.kill()
+        time.sleep(self._dice.uniform(0, self._calm))
+        self._service.start()
+        self.kills += 1
+
+    def _stop(self) -> None:
+        self._service.process.send_signal(signal.SIGSTOP)
+        time.sleep(self._dice.uniform(0, self._calm))
+        self._service.process.send_signal(signal.SIGCONT)
+        self.stops += 1
+
+
+def storm(
+    *, ranks: int, steps: int, seed: int = 0, calm: float = 1.0, pause: float = 0.01
+) -> Weather:
+    """Train on several ranks in bad weather, and see that they stay alike.
+
+    Args:
+        ranks: how many.
+        steps: how many each trains.
+        seed: of what happens.
+        calm: seconds between two events, about.
+        pause: seconds that a step takes besides.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "storm.db"
+        with RunningService(database) as service:
+            with open_http(service.url) as http:
+                spec = {"name": "storm", "schedule": COSINE, "base_lr": 0.1}
+                http.post("/v1/sessions", json=spec).raise_for_status()
+            with Fate(service, random.Random(seed), calm) as fate:
+                outcomes = on_ranks(ranks, brave, service.url, "storm", steps, MAX_WAIT, pause)
+            found = values(outcomes)
+            with open_http(service.url) as http:
+                sealed = http.get("/v1/sessions/storm/lr", params={"step": 0, "count": steps})
+                revisions = http.get("/v1/sessions/storm").json()["revision"]
+    rates, weights, _ = found[0]
+    assert len(rates) == steps
+    assert rates == [value.hex() for value in sealed.json()["series"]["lr"]]
+    for other_rates, other_weights, _ in found[1:]:
+        assert other_rates == rates, "ranks applied different rates"
+        assert other_weights == weights, "ranks have different weights"
+    longest = max(each[2] for each in found)
+    assert longest < MAX_WAIT + SLACK, f"a step took {longest:.1f} s"
+    return Weather(steps, fate.kills, fate.stops, fate.actions, revisions, longest)
+
+
+# -- workers that die ------------------------------------------------------------------------------
+
+
+def elastic(*, ranks: int, steps: int, kills: int, seed: int = 0) -> Weather:
+    """Have torchelastic train, kill workers, and see that each life is an attempt of its own.
+
+    Args:
+        ranks: how many workers.
+        steps: how many each trains in the end.
+        kills: how many times one of them is killed.
+        seed: of when, and which.
+    """
+    dice = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        with RunningService(Path(folder) / "elastic.db") as service:
+            with open_http(service.url) as http:
+                spec = {"name": "elastic", "schedule": COSINE, "base_lr": 0.1}
+                http.post("/v1/sessions", json=spec).raise_for_status()
+            _run_elastic(service.url, Path(folder), ranks, steps, kills, dice)
+            with open_http(service.url) as http:
+                sealed = http.get("/v1/sessions/elastic/lr", params={"step": 0, "count": steps})
+                attempts = http.get("/v1/sessions/elastic/attempts").json()
+        lived = _lived(Path(folder))
+    curve = [value.hex() for value in sealed.json()["series"]["lr"]]
+    assert len(attempts) == kills + 1, f"{kills} kills made these attempts: {attempts}"
+    starts = {each["attempt"]: each["start"] for each in attempts}
+    for (rank, attempt), seen in lived.items():
+        first = min(seen)
+        assert first == starts[attempt], f"rank {rank} began attempt {attempt} at {first}"
+        assert seen == {step: curve[step] for step in seen}
+    for rank in range(ranks):
+        assert max(lived[rank, kills + 1]) == steps - 1
+    return Weather(steps, kills, 0, 0, 0, 0.0)
+
+
+def _run_elastic(
+    url: str, folder: Path, ranks: int, steps: int, kills: int, dice: random.Random
+) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
+    command += ["--nnodes=1", "--standalone", f"--max-restarts={kills}", "--monitor-interval=0.1"]
+    command += [str(TESTS / "distributed/worker.py"), url, str(folder), str(steps)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+    with (folder / "log").open("w") as log:
+        agent = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        try:
+            for life in range(kills):
+                _await_progress(agent, folder, life + 1, dice.randint(5, steps // (kills + 1)))
+                victim = (folder / f"pid-{dice.randrange(ranks)}").read_text()
+                os.kill(int(victim), signal.SIGKILL)
+            code = agent.wait(4 * PATIENCE)
+        finally:
+            if agent.poll() is None:
+                agent.terminate()
+                agent.wait()
+    assert code == 0, (folder / "log").read_text()[-12000:]
+
+
+def _await_progress(
+    agent: "subprocess.Popen[bytes]", folder: Path, attempt: int, steps: int
+) -> None:
+    """Wait until all ranks of a life have trained for a while."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        lived = [len(seen) for (_, each), seen in _lived(folder).items() if each == attempt]
+        if lived and min(lived) >= steps:
+            return
+        log = (folder / "log").read_text()[-12000:]
+        assert time.monotonic() < deadline, f"attempt {attempt} does not train:\n{log}"
+        assert agent.poll() is None, f"the job is over before it was killed:\n{log}"
+        time.sleep(0.05)
+
+
+def _lived(folder: Path) -> dict[tuple[int, int], dict[int, str]]:
+    """Give the rate of each step, by rank and attempt, as the workers wrote them down."""
+    lived: dict[tuple[int, int], dict[int, str]] = {}
+    for rank, attempt, step, rate in _lines(folder):
+        lived.setdefault((rank, attempt), {})[step] = rate
+    return lived
+
+
+def _lines(folder: Path) -> Iterator[tuple[int, int, int, str]]:
+    for path in folder.glob("rank-*.jsonl"):
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(ValueError):  # the last one of a worker that was killed
+                rank, attempt, step, rate = json.loads(line)
+                yield rank, attempt, step, rate
+
+
+def main() -> None:
+    """Let it storm for as long as is wanted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ranks", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--elastic", action="store_true", help="kill workers, not the server")
+    parser.add_argument("--kills", type=int, default=5, help="of workers")
+    wanted = parser.parse_args()
+    weather: Any = (
+        elastic(ranks=wanted.ranks, steps=wanted.steps, kills=wanted.kills, seed=wanted.seed)
+        if wanted.elastic
+        else storm(ranks=wanted.ranks, steps=wanted.steps, seed=wanted.seed)
+    )
+    print(f"{wanted.ranks} ranks stayed alike: {weather}")
+
+
+if __name__ == "__main__":
+    main()

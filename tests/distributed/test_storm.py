@@ -1,0 +1,18 @@
+"""The storms, short; `storm.py` has the long ones."""
+
+from distributed import storm
+
+
+def test_ranks_stay_alike_in_a_storm():
+    """A server killed and stopped under three ranks, and an operator at work, part nobody."""
+    weather = storm.storm(ranks=3, steps=300, calm=0.3, seed=3)
+    assert weather.kills
+    assert weather.stops
+    assert weather.actions
+    assert weather.revisions
+
+
+def test_each_life_of_a_job_is_an_attempt():
+    """Workers killed by torchelastic's side go on from the checkpoint, all at the same rates."""
+    weather = storm.elastic(ranks=2, steps=120, kills=2)
+    assert weather.kills == 2
