@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
-.PHONY: help demo test check format serve bench docs soak closed-loop docker-test clean
+.PHONY: help demo test check format serve bench docs soak closed-loop live-control docker-test clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -48,6 +48,9 @@ soak: $(READY) ## the long proofs: 200 kills under load, 1,000 sessions of 64 ra
 
 closed-loop: $(READY) ## train with closed-loop rules and without, and write docs/closed_loop.md
 	$(BIN)/python examples/closed_loop.py --out docs
+
+live-control: $(READY) ## steer, kill, resume and replay a training, and write docs/live_control.md
+	$(BIN)/python examples/live_control.py --out docs
 
 # More options for `docker build`: make docker-test DOCKER_BUILD="--network host"
 DOCKER_BUILD ?=

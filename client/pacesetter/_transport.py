@@ -271,6 +271,9 @@ class Transport:
                 response.close()
         except httpx.TransportError as error:
             raise self._failure(error) from None  # its cause repeats the text, five levels deep
+        finally:
+            if self._closed:  # meanwhile: what this has opened nobody else would close
+                self._pool.close()
         return _checked(response, content)
 
     def _failure(self, error: httpx.TransportError) -> PacesetterError:

@@ -115,7 +115,13 @@ class Fate:
 
 
 def storm(
-    *, ranks: int, steps: int, seed: int = 0, calm: float = 1.0, pause: float = 0.01
+    *,
+    ranks: int,
+    steps: int,
+    seed: int = 0,
+    calm: float = 1.0,
+    pause: float = 0.01,
+    lookahead: int | None = 32,
 ) -> Weather:
     """Train on several ranks in bad weather, and see that they stay alike.
 
@@ -125,12 +131,14 @@ def storm(
         seed: of what happens.
         calm: seconds between two events, about.
         pause: seconds that a step takes besides.
+        lookahead: most steps sealed ahead; few mean that every outage is felt.
     """
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "storm.db"
         with RunningService(database) as service:
             with open_http(service.url) as http:
                 spec = {"name": "storm", "schedule": COSINE, "base_lr": 0.1}
+                spec |= {"max_lookahead": lookahead}
                 http.post("/v1/sessions", json=spec).raise_for_status()
             with Fate(service, random.Random(seed), calm) as fate:
                 outcomes = on_ranks(ranks, brave, service.url, "storm", steps, MAX_WAIT, pause)
@@ -243,13 +251,14 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=8)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--calm", type=float, default=1.0, help="seconds between two events")
     parser.add_argument("--elastic", action="store_true", help="kill workers, not the server")
     parser.add_argument("--kills", type=int, default=5, help="of workers")
     wanted = parser.parse_args()
     weather: Any = (
         elastic(ranks=wanted.ranks, steps=wanted.steps, kills=wanted.kills, seed=wanted.seed)
         if wanted.elastic
-        else storm(ranks=wanted.ranks, steps=wanted.steps, seed=wanted.seed)
+        else storm(ranks=wanted.ranks, steps=wanted.steps, seed=wanted.seed, calm=wanted.calm)
     )
     print(f"{wanted.ranks} ranks stayed alike: {weather}")
 

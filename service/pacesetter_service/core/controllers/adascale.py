@@ -59,8 +59,10 @@ class Adascale(Controller):
     ```python
     parts = []
 
+
     def keep(gradient):  # sees each part: with DDP it runs before the ranks are averaged
         parts.append(gradient.pow(2).sum())
+
 
     for p in model.parameters():
         p.register_hook(keep)
