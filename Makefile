@@ -41,10 +41,11 @@ docs: $(READY) ## write the pages about schedules and controllers, with their pi
 	$(BIN)/python docs/make_schedules.py
 	$(BIN)/python docs/make_controllers.py
 
-soak: $(READY) ## the long proofs: 200 kills under load, 1,000 sessions of 64 ranks, 10,000 histories
+soak: $(READY) ## the long proofs: 200 kills under load, 1,000 sessions of 64 ranks, 10,000 histories, a storm
 	$(BIN)/python tests/crash.py --kills 200
 	$(BIN)/python tests/test_many_ranks.py --sessions 1000
 	$(BIN)/python tests/test_histories.py --histories 10000
+	$(BIN)/python tests/distributed/storm.py --ranks 8 --steps 2000
 
 closed-loop: $(READY) ## train with closed-loop rules and without, and write docs/closed_loop.md
 	$(BIN)/python examples/closed_loop.py --out docs

@@ -416,6 +416,17 @@ class RemoteLR(LRScheduler):
         """
         self._go_back(step, key, lambda: True)
 
+    def flush(self) -> None:
+        """Deliver all that was reported now; all ranks call it, after their last step for instance.
+
+        Raises:
+            ServerUnavailableError: the server was away for `max_wait` seconds; on all ranks alike.
+        """
+        if self._relay is not None:
+            self._relay.flush()
+        else:
+            self.session.flush()
+
     def _is_restart(self, step: int, attempt: object) -> bool:
         """Whether to go to a step is to live it again."""
         if step >= self.session.horizon:

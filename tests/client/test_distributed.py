@@ -149,6 +149,10 @@ def test_the_mean_of_all_ranks_may_be_reported(server_url: str, client: Client, 
         expected.append(scenarios.held(optimizer))
     assert seen == expected
     assert len(set(map(tuple, seen))) > 1
+    # What was reported after the last step came with the flush: the mean of 0, 1 and 2.
+    rates = client.lr(unique_name, len(LOSSES) + 1)["lr"]
+    reference.step(1.0)
+    assert [rates.hex()] == scenarios.held(optimizer)
 
 
 def test_each_rank_may_report_where_the_session_expects_it(

@@ -142,6 +142,8 @@ def mean_of_losses(rank: int, url: str, name: str, losses: list[list[float]]) ->
         for each in losses:
             scheduler.step(each[rank])
             seen.append(held(scheduler.optimizer))
+        scheduler._report(float(rank))
+        scheduler.flush()
         return seen
 
 

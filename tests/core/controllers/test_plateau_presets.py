@@ -6,6 +6,7 @@ What keras, optax, timm, fastai and paddle make of the same metrics is in `tests
 import json
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from core.controllers.following import follow, train
 from core.controllers.test_plateau import GETTING_WORSE, cuts, of_torch
 from core.torch_schedulers import optimizer
+from golden.generate import streams
 from pacesetter_service.core.controllers import Controller
 from pacesetter_service.core.controllers.base import NamedController
 from pacesetter_service.core.controllers.plateau import Plateau
@@ -139,6 +141,23 @@ def test_a_preset_decides_as_its_library(name: str) -> None:
     else:
         assert list(ours) == list(changes)
         assert list(ours.values()) == pytest.approx(list(changes.values()), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("library", "kind"),
+    [("keras", "keras.ReduceLROnPlateau"), ("optax", "optax.reduce_on_plateau")],
+)
+def test_thousands_of_streams_are_decided_as_by_their_libraries(library: str, kind: str) -> None:
+    """Under 2,000 random streams and parameters the rate changes where the library changed it."""
+    found = json.loads((GOLDEN / "plateau_streams" / f"{library}.json").read_text())["steps"]
+    assert len(found) == streams.COUNT
+    assert sum(map(len, found)) > streams.COUNT
+    for number, steps in enumerate(found):
+        spec = getattr(streams, library)(number)
+        rates = [0.1, *follow(rule(kind, **spec), streams.metrics(number)).rates[:-1]]
+        # Theirs are float32, where the last bit of a rate at its floor is no change.
+        changed = [not math.isclose(new, old, rel_tol=1e-6) for old, new in pairwise(rates)]
+        assert [step for step, moved in enumerate(changed, 1) if moved] == steps, (number, spec)
 
 
 @pytest.mark.parametrize("kind", PRESETS)

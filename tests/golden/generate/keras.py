@@ -146,4 +146,5 @@ def main() -> None:
     write("keras", version("keras"), "float32", cases, plateaus)
 
 
-main()
+if __name__ == "__main__":
+    main()

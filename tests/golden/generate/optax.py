@@ -5,6 +5,7 @@ And what its plateau makes of updates with a rate of 0.1.
 
 # requires: optax==0.2.8 jax==0.10.2 numpy==2.4.6
 
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -270,10 +271,16 @@ CASES: list[tuple[str, str, dict[str, Any], range]] = [
 """Function, what it shows, parameters, and which steps."""
 
 
+@cache
+def compiled(spec: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
+    """Give the update of a plateau, and its first state."""
+    rule = optax.contrib.reduce_on_plateau(**dict(spec))
+    return jax.jit(rule.update), rule.init(jnp.zeros(1))
+
+
 def under_a_plateau(spec: dict[str, Any], metrics: list[float]) -> list[float]:
     """Update once for each metric and give the rate before each: optax's acts at once."""
-    rule = optax.contrib.reduce_on_plateau(**spec)
-    update, state = jax.jit(rule.update), rule.init(jnp.zeros(1))
+    update, state = compiled(tuple(spec.items()))
     values = []
     for metric in metrics:
         values.append(0.1 * float(state.scale))
@@ -303,4 +310,5 @@ def main() -> None:
     write("optax", version("optax"), "float32", cases, plateaus)
 
 
-main()
+if __name__ == "__main__":
+    main()
