@@ -20,7 +20,7 @@ demo: $(READY) ## train for real against the service, kill it on the way, draw w
 	$(BIN)/python examples/demo.py
 
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(READY) ## lint, format, types
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ logs.configure("warning", "json")
 
 # Laws are tested on a noisy machine: no deadlines, and the same examples each time on CI.
 settings.register_profile("default", deadline=None, max_examples=100)
-settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True)
+settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
