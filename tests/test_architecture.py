@@ -99,3 +99,11 @@ def test_nothing_is_evaluated_or_unpickled() -> None:
 def test_the_standard_library_names_exist() -> None:
     """The list of pure modules has no misspelt name in it."""
     assert sys.stdlib_module_names >= PURE
+
+
+@pytest.mark.parametrize("folder", ["api", "core"])
+def test_the_page_on_the_architecture_names_every_module(folder: str) -> None:
+    """Who reads the page finds each module of the two large layers in its list."""
+    page = (SERVICE.parents[1] / "docs/architecture.md").read_text()
+    names = {path.name for path in (SERVICE / folder).glob("[!_]*.py")}
+    assert not {name for name in names if name not in page}

@@ -395,7 +395,11 @@ class _Batch:
             session, restore(past, work.step), keep=keep, key=work.key, batch=work.batch_size
         )
         event = AttemptOpened(
-            opened.attempt, work.step, work.key, work.actor, tuple(order.id for order in keep)
+            opened.attempt,
+            work.step,
+            work.key,
+            work.actor,
+            tuple(order.id for order in opened.orders),
         )
         life = Life(stored.id, opened.attempt, work.step)
         following = replace(stored, session=opened, lineage=branch(stored.lineage, life))

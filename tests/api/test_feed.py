@@ -212,7 +212,7 @@ def read_to_the_end(connection: socket.socket) -> tuple[str, bool]:
             while part := connection.recv(65_536):
                 received += part
         except ConnectionResetError:
-            pass
+            pass  # cut off: what came before is what this is about
     body = received.partition(b"\r\n\r\n")[2]
     text, length = bytearray(), -1
     while body and length:

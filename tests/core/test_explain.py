@@ -21,6 +21,7 @@ from pacesetter_service.core.events import (
     Decided,
     Event,
     Forked,
+    Logged,
     Missed,
     Ordered,
     RateDeviated,
@@ -29,7 +30,7 @@ from pacesetter_service.core.events import (
 from pacesetter_service.core.evolve import evolve
 from pacesetter_service.core.explain import Explanation, Recorded, Why, enough, explain
 from pacesetter_service.core.schedules import Schedule
-from pacesetter_service.core.sentences import LoggedEvent, sentence
+from pacesetter_service.core.sentences import sentence
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.timeline import Timeline
@@ -311,7 +312,7 @@ def test_limits_change_no_value_and_are_no_cause() -> None:
         (Archived(), "The session was archived"),
     ],
 )
-def test_every_event_has_its_sentence(event: LoggedEvent, said: str) -> None:
+def test_every_event_has_its_sentence(event: Logged, said: str) -> None:
     """Whatever stands in the log can be read."""
     assert sentence(event, History().session.spec).startswith(said)
 

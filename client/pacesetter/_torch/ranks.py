@@ -64,14 +64,6 @@ class Ranks:
         distributed.all_reduce(tensor, group=self.group)
         return [float(each) for each in (tensor / self.size).tolist()]
 
-    def fail_together(self, error: Exception | None) -> None:
-        """Raise on all ranks if any rank has an error: the one of the first such rank.
-
-        The rank itself raises its own object, the others one that is like it.
-        """
-        ((first, _),) = self.extremes([ABSENT if error is None else self.rank])
-        self.raise_of(first, error)
-
     def raise_of(self, rank: int, error: Exception | None) -> None:
         """Raise the error of a rank on all ranks; without a rank (`ABSENT`) none."""
         if rank == ABSENT:

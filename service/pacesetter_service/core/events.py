@@ -184,20 +184,18 @@ class Archived:
     """The session takes no more commands."""
 
 
-Event = (
-    Reported
-    | Measured
+Logged = (
+    Decided
     | Missed
-    | Observed
-    | Decided
+    | BoundaryPassed
     | Ordered
     | Acted
     | Cancelled
-    | MeasurementsClosed
-    | BoundaryPassed
-    | Sealed
     | AttemptOpened
     | Forked
     | RateDeviated
     | Archived
 )
+"""The events that have a line of their own in a session's log; others have tables, or none."""
+
+Event = Logged | Reported | Measured | Observed | MeasurementsClosed | Sealed

@@ -11,11 +11,10 @@ from itertools import islice
 from pacesetter_service.core.actions import Replace, Revert
 from pacesetter_service.core.actions.limit import Limit
 from pacesetter_service.core.carrying import all_carried_out
-from pacesetter_service.core.events import Acted, Decided, Event
+from pacesetter_service.core.events import Acted, Decided, Event, Logged
 from pacesetter_service.core.evolve import evolve, evolve_all
 from pacesetter_service.core.react import awaited, react
 from pacesetter_service.core.sentences import (
-    LoggedEvent,
     change_of,
     grounds,
     kind_of,
@@ -47,7 +46,7 @@ class Recorded:
         own: Whether it stands in the session's own log, and not in that of one it was forked from.
     """
 
-    event: LoggedEvent
+    event: Logged
     seq: int | None
     attempt: int
     created_at: str
@@ -205,7 +204,7 @@ def _of_series(plan: Session, changes: Sequence[Recorded]) -> dict[str, list[_Ch
     return found
 
 
-def _touched(plan: Session, event: LoggedEvent) -> Iterator[tuple[str, str | None]]:
+def _touched(plan: Session, event: Logged) -> Iterator[tuple[str, str | None]]:
     """Name the series that an event changed, each with its new law."""
     match event:
         case Decided(transition=transition):
@@ -302,7 +301,7 @@ def _changed(subject: _Subject, law: str, cause: Recorded) -> str:
     return f"{law}, since step {_at(cause)} {_ordered(event)}.{when}"
 
 
-def _ordered(event: LoggedEvent) -> str:
+def _ordered(event: Logged) -> str:
     assert isinstance(event, Acted)  # noqa: S101 - a change that nobody decided was ordered
     return f"by {event.order.actor}: {event.action.cause()}"
 

@@ -13,26 +13,13 @@ from pacesetter_service.core.events import (
     Cancelled,
     Decided,
     Forked,
+    Logged,
     Missed,
     Ordered,
     RateDeviated,
 )
 from pacesetter_service.core.model import Model, jsonable
 from pacesetter_service.core.spec import SessionSpec
-
-LoggedEvent = (
-    Decided
-    | Missed
-    | BoundaryPassed
-    | Ordered
-    | Acted
-    | Cancelled
-    | AttemptOpened
-    | Forked
-    | RateDeviated
-    | Archived
-)
-"""The events that have a line of their own in a session's log."""
 
 SHOWN = 6
 """The most names, or fields of a state, that one sentence lists."""
@@ -41,7 +28,7 @@ LONGEST = 32
 """The most characters of a text in a state that are shown; longer ones are packed numbers."""
 
 
-def sentence(event: LoggedEvent, spec: SessionSpec) -> str:  # noqa: PLR0911 - one return an event
+def sentence(event: Logged, spec: SessionSpec) -> str:  # noqa: PLR0911 - one return an event
     """Say what an event of a session with this spec was."""
     match event:
         case Decided(at=at):

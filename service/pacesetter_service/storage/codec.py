@@ -15,6 +15,7 @@ from pacesetter_service.core.events import (
     Cancelled,
     Decided,
     Forked,
+    Logged,
     Missed,
     Ordered,
     RateDeviated,
@@ -28,20 +29,6 @@ from pacesetter_service.core.smoothing import SmootherState
 from pacesetter_service.core.spec import Limits, SessionSpec
 from pacesetter_service.core.templates import Published, Template
 from pacesetter_service.core.timeline import Rewarm, Segment, Timeline
-
-Logged = (
-    Decided
-    | Missed
-    | BoundaryPassed
-    | Ordered
-    | Acted
-    | Cancelled
-    | AttemptOpened
-    | Forked
-    | RateDeviated
-    | Archived
-)
-"""The events that stand in the log as they are; the others have tables of their own."""
 
 
 def dump_spec(spec: SessionSpec) -> str:

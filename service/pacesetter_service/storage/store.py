@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from pacesetter_service.core.attempts import Fact, Past
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.errors import StorageUnavailableError
-from pacesetter_service.core.events import Acted, AttemptOpened, Measured, Missed, Sealed
+from pacesetter_service.core.events import Acted, AttemptOpened, Logged, Measured, Missed, Sealed
 from pacesetter_service.core.explain import Recorded
 from pacesetter_service.core.history import Track, merged, track
 from pacesetter_service.core.lineage import Life, Lineage, Stretch, stretches
@@ -86,7 +86,7 @@ class Changes:
 
     stored: Stored
     before: Session | None = None
-    log: list[codec.Logged] = field(default_factory=list)
+    log: list[Logged] = field(default_factory=list)
     sealed: list[Sealed] = field(default_factory=list)
     readings: list[tuple[int, Reading]] = field(default_factory=list)
     measured: list[tuple[int, int, Measured]] = field(default_factory=list)

@@ -1,10 +1,12 @@
 """A leaky bucket: of all values since it was emptied it holds the newest part."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from pacesetter_service.core.model import Count, Model, Step
+from pacesetter_service.core.controllers.base import Controller
+from pacesetter_service.core.model import Count, Model, NonNegative, Real, Step
 from pacesetter_service.core.packed import Packed
 
 MAX_KEPT = 4096
@@ -30,3 +32,28 @@ class LeakyBucket(Model):
         leaks = self.total % ratio != 0 or len(self.kept) >= limit
         kept = (*self.kept[1:], value) if leaks else (*self.kept, value)
         return LeakyBucket(kept=kept, total=self.total + 1)
+
+
+class BucketTest(Controller):
+    """A rule that tests what a leaky bucket holds, at every `interval` values.
+
+    It tests nothing until there are more than `min_kept` of them, of at most `max_kept`.
+    """
+
+    significance: Annotated[Real, Field(gt=0, lt=1)] = 0.05
+    interval: Count = 100
+    min_kept: Kept = 1000
+    max_kept: Kept = 2048
+    leak_ratio: Count = 8
+    min_lr: NonNegative = 0.0
+
+    @model_validator(mode="after")
+    def _can_fill(self) -> Self:
+        if self.max_kept <= self.min_kept:
+            raise PydanticCustomError(
+                "never_full",
+                "A bucket of {most} never holds more than {least}; give a `max_kept` above"
+                " `min_kept`",
+                {"most": self.max_kept, "least": self.min_kept},
+            )
+        return self

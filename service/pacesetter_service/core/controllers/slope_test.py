@@ -1,21 +1,19 @@
 """Slope test: cut the level when a regression no longer shows that the metric falls."""
 
 from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from pacesetter_service.core.controllers.base import (
-    Controller,
     ControllerState,
     Observation,
     Seen,
     Verdict,
 )
 from pacesetter_service.core.controllers.cut import lowered
-from pacesetter_service.core.controllers.leaky_bucket import Kept, LeakyBucket
-from pacesetter_service.core.model import Count, NonNegative, Real
+from pacesetter_service.core.controllers.leaky_bucket import BucketTest, Kept, LeakyBucket
+from pacesetter_service.core.model import Real
 from pacesetter_service.core.statistics import Trend, trend
 
 
@@ -25,7 +23,7 @@ class SlopeTestState(ControllerState):
     bucket: LeakyBucket = LeakyBucket()
 
 
-class SlopeTest(Controller):
+class SlopeTest(BucketTest):
     """Multiply the level by `factor` when a one-sided t-test can not tell that the metric falls.
 
     A leaky bucket keeps the newest `1 / leak_ratio` of the measurements since the last cut. Every
@@ -59,23 +57,7 @@ class SlopeTest(Controller):
     kind: Literal["slope_test"] = "slope_test"
     mode: Literal["min", "max"] = "min"
     factor: Annotated[Real, Field(gt=0, lt=1)] = 0.5
-    significance: Annotated[Real, Field(gt=0, lt=1)] = 0.05
-    interval: Count = 100
     min_kept: Annotated[Kept, Field(ge=3)] = 1000
-    max_kept: Kept = 2048
-    leak_ratio: Count = 8
-    min_lr: NonNegative = 0.0
-
-    @model_validator(mode="after")
-    def _can_fill(self) -> Self:
-        if self.max_kept <= self.min_kept:
-            raise PydanticCustomError(
-                "never_full",
-                "A bucket of {most} never holds more than {least}; give a `max_kept` above"
-                " `min_kept`",
-                {"most": self.max_kept, "least": self.min_kept},
-            )
-        return self
 
     def init(self) -> SlopeTestState:  # noqa: D102
         return SlopeTestState()

@@ -2,21 +2,19 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from pacesetter_service.core.controllers.base import (
-    Controller,
     ControllerState,
     Observation,
     Seen,
     Verdict,
 )
 from pacesetter_service.core.controllers.cut import lowered
-from pacesetter_service.core.controllers.leaky_bucket import Kept, LeakyBucket
-from pacesetter_service.core.model import Count, NonNegative, Real, Step
+from pacesetter_service.core.controllers.leaky_bucket import BucketTest, Kept, LeakyBucket
+from pacesetter_service.core.model import Real, Step
 from pacesetter_service.core.statistics import ErrorOfMean, MeanEstimate, estimate_mean, mean
 
 
@@ -47,7 +45,7 @@ class _Test:
         return self.same_sign and all(abs(half) < self.half_width for half in self.halves)
 
 
-class Stationarity(Controller):
+class Stationarity(BucketTest):
     """Multiply the level by `factor` when the training is stationary at its learning rate.
 
     While the weights are on their way, the statistic `<x, d> + lr / 2 * |d|^2` has a mean other
@@ -97,24 +95,8 @@ class Stationarity(Controller):
 
     kind: Literal["stationarity"] = "stationarity"
     factor: Annotated[Real, Field(gt=0, lt=1)] = 0.1
-    significance: Annotated[Real, Field(gt=0, lt=1)] = 0.05
     variance: ErrorOfMean = "batch_means"
-    interval: Count = 100
     min_kept: Annotated[Kept, Field(ge=8)] = 1000
-    max_kept: Kept = 2048
-    leak_ratio: Count = 8
-    min_lr: NonNegative = 0.0
-
-    @model_validator(mode="after")
-    def _can_fill(self) -> Self:
-        if self.max_kept <= self.min_kept:
-            raise PydanticCustomError(
-                "never_full",
-                "A bucket of {most} never holds more than {least}; give a `max_kept` above"
-                " `min_kept`",
-                {"most": self.max_kept, "least": self.min_kept},
-            )
-        return self
 
     def init(self) -> StationarityState:  # noqa: D102
         return StationarityState()
