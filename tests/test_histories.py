@@ -10,7 +10,7 @@ import itertools
 import math
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,11 +30,20 @@ from hypothesis.stateful import (
 from in_process import Service
 from orders import LAWS, MOMENTUM, bodies
 from pacesetter_service.core.actions import Action
-from pacesetter_service.core.commands import Act, Cancel, Command, Pass, Reading, Report, Seal
+from pacesetter_service.core.commands import (
+    Act,
+    Cancel,
+    Command,
+    Pass,
+    Reading,
+    Report,
+    Resize,
+    Seal,
+)
 from pacesetter_service.core.decide import decide
 from pacesetter_service.core.errors import (
     ActionRefusedError,
-    AttemptRefusedError,
+    BatchRefusedError,
     OrderNotFoundError,
     SessionFinishedError,
     StaleAttemptError,
@@ -189,6 +198,7 @@ class Histories(RuleBasedStateMachine):
 
     service: Service
     counts: ClassVar[Counter[str]] = Counter()
+    progress: ClassVar[Callable[[int], None]] = staticmethod(lambda _: None)
     numbers = itertools.count()
 
     def __init__(self) -> None:
@@ -207,6 +217,7 @@ class Histories(RuleBasedStateMachine):
         begun = self.service.do(Create(SessionSpec.model_validate(whole))).entry.stored.session
         self.memory = Memory([Chapter(self.life, begun.horizon, {})])
         self.counts["histories"] += 1
+        self.progress(self.counts["histories"])
 
     # What is there ------------------------------------------------------------------------------
 
@@ -359,6 +370,24 @@ class Histories(RuleBasedStateMachine):
         with pytest.raises(OrderNotFoundError):
             self.service.do(Change(self.name, (Cancel(10**6),)))
 
+    @rule(batch=st.sampled_from([32, 64, 96]))
+    def resize(self, batch: int) -> None:
+        """Say that another batch size is trained with; or be refused, by the rule or a limit."""
+        before = self.session
+        try:
+            outcome = self.service.do(Change(self.name, (Resize(batch),)))
+        except BatchRefusedError:
+            assert before.spec.batch_scaling != "none"
+            assert repr(self.session) == repr(before), "what is refused leaves no trace"
+            return
+        after = outcome.entry.stored.session
+        assert after.batch_size == batch
+        known = before.batch_size not in {None, batch}
+        scaled = known and before.spec.batch_scaling != "none" and before.status == "active"
+        assert after.ordered == before.ordered + scaled
+        assert after.horizon == before.horizon
+        self.counts["resized"] += 1
+
     # Jobs that go back --------------------------------------------------------------------------
 
     @rule(data=st.data(), drop=st.booleans(), batch=st.none() | st.sampled_from([32, 64, 96]))
@@ -369,8 +398,8 @@ class Histories(RuleBasedStateMachine):
         key = f"key-{session.attempt}"
         try:
             outcome = self.service.do(Open(self.name, step, key, "ann", drop, batch))
-        except AttemptRefusedError:
-            self.counts["AttemptRefusedError"] += 1
+        except BatchRefusedError:
+            self.counts["BatchRefusedError"] += 1
             assert session.spec.batch_scaling != "none"
             assert repr(self.session) == repr(session), "what is refused leaves no trace"
             return
@@ -501,7 +530,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--no-shrink", action="store_true", help="show what fails as it is found")
     options = parser.parse_args()
+
+    def tell(lived: int) -> None:
+        print(f"\rhistory {lived:,} of {options.histories:,}", end="", flush=True)
+
+    Histories.progress = staticmethod(tell)
     counts = live_through(options.histories, options.steps, shrink=not options.no_shrink)
+    print()
     for what, count in sorted(counts.items()):
         print(f"{count:>9,}  {what}")
     print("Nothing was contradicted.")

@@ -29,7 +29,7 @@ from pacesetter_service.core.events import BoundaryPassed, Decided, Event, Measu
 from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.storage.codec import dump_control, dump_plan, dump_spec, load_session
+from pacesetter_service.storage.codec import dump_plan, dump_spec, dump_state, load_session
 
 SESSIONS = 150
 """How many random sessions the test lives through."""
@@ -415,7 +415,7 @@ def restarted(session: Session) -> Session:
     row = SimpleNamespace(
         spec=dump_spec(session.spec),
         plan=dump_plan(session),
-        control=dump_control(session),
+        control=dump_state(session),
         horizon=session.horizon,
         revision=session.revision,
         attempt=session.attempt,

@@ -1,6 +1,7 @@
 """The composition root: settings -> store -> ledger -> app -> uvicorn. Read this first."""
 
 import gc
+import ipaddress
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,10 @@ from pacesetter_service.ledger import Ledger
 from pacesetter_service.settings import Settings, read_settings
 from pacesetter_service.storage.engine import UnusableDatabaseError
 from pacesetter_service.storage.store import Store
+
+ADVICE = "whoever reaches this port may change every training; set PACESETTER_ADMIN_TOKEN"
+
+log = structlog.get_logger("pacesetter")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,9 +55,10 @@ def _settings_or_exit(arguments: Sequence[str]) -> Settings:
 class _Server(uvicorn.Server):
     """uvicorn, saying where it listens once it does, and holding no call when it is to stop."""
 
-    def __init__(self, config: uvicorn.Config, app: App) -> None:
+    def __init__(self, config: uvicorn.Config, app: App, *, is_open: bool) -> None:
         super().__init__(config)
         self._app = app
+        self._open = is_open
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         self._app.release()
@@ -70,9 +76,10 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             for listening in server.sockets:
                 host, port = listening.getsockname()[:2]
-                structlog.get_logger("pacesetter").info(
-                    "serving", url=f"http://{host}:{port}", version=__version__
-                )
+                url = f"http://{host}:{port}"
+                log.info("serving", url=url, version=__version__)
+                if self._open and not ipaddress.ip_address(host).is_loopback:
+                    log.warning("open_to_everybody", url=url, advice=ADVICE)
         # Full collections walk the whole heap of the frameworks; take it out of their sight.
         gc.collect()
         gc.freeze()
@@ -86,6 +93,7 @@ def _serve(settings: Settings, store: Store, ledger: Ledger) -> None:
         max_import_size=settings.max_import_size,
         feed_heartbeat=settings.feed_heartbeat,
         feed_patience=settings.feed_patience,
+        admin_token=settings.admin_token,
     )
     config = uvicorn.Config(
         app,
@@ -100,7 +108,7 @@ def _serve(settings: Settings, store: Store, ledger: Ledger) -> None:
         server_header=False,
         proxy_headers=False,  # nobody asks where a call came from
     )
-    _Server(config, app).run()
+    _Server(config, app, is_open=settings.admin_token is None).run()
 
 
 if __name__ == "__main__":

@@ -180,6 +180,19 @@ class Fleet:
         ranks = {rank: heard.copy() for rank, heard in list(crew.ranks.items())}
         return Muster(crew.since, monotonic(), ranks)
 
+    def census(self) -> tuple[int, int]:
+        """Count the ranks of all sessions, and those of them that deviate; from any thread.
+
+        Of a session only the ranks of the newest attempt that was heard of can deviate.
+        """
+        ranks = deviating = 0
+        for crew in list(self._crews.values()):
+            heard = list(crew.ranks.values())
+            newest = max((each.attempt for each in heard), default=0)
+            ranks += len(heard)
+            deviating += sum(each.deviates for each in heard if each.attempt == newest)
+        return ranks, deviating
+
     def _enlisted(self, name: str) -> _Crew:
         crew = self._crews[name] = _Crew(self._complete_since)
         if len(self._crews) > self._max_sessions:

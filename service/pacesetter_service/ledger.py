@@ -42,6 +42,7 @@ from pacesetter_service.core.events import (
     Acted,
     Archived,
     AttemptOpened,
+    BatchResized,
     BoundaryPassed,
     Cancelled,
     Decided,
@@ -200,6 +201,11 @@ class Ledger:
         """
         if not self._thread.is_alive():
             raise StorageUnavailableError("the writer is not running")
+
+    @property
+    def queued(self) -> int:
+        """How many jobs wait for the writer."""
+        return self._queue.qsize()
 
     def on_logged(self, listener: Callable[[Sequence[str]], None]) -> None:
         """Have a function told, on the writer's thread, which sessions' logs have grown.
@@ -385,7 +391,7 @@ class _Batch:
     def _open(self, entry: Entry, work: Open) -> Outcome:
         stored, session = entry.stored, entry.stored.session
         if work.key == session.attempt_key:
-            refuse_another_start(session, work.step)
+            refuse_another_start(session, work.step, work.batch_size)
             return Outcome(entry)
         known = self._store.knows_attempt(stored.id, work.key)
         refuse_opening(session, work.step, work.key, known=known)
@@ -457,6 +463,7 @@ class _Batch:
                     | BoundaryPassed()
                     | Ordered()
                     | Acted()
+                    | BatchResized()
                     | Cancelled()
                     | AttemptOpened()
                     | Forked()

@@ -7,8 +7,33 @@ Each field is an environment variable with the prefix `PACESETTER_` and an optio
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+
+MIN_SECRET = 16
+"""The least characters of a secret that nobody guesses, if they are random."""
+
+
+def _guessed_by_nobody(secret: SecretStr) -> SecretStr:
+    """Refuse a secret that is short, or that no header can carry."""
+    text = secret.get_secret_value()
+    if len(text) < MIN_SECRET or not all("!" <= each <= "~" for each in text):
+        raise PydanticCustomError(
+            "weak_secret",
+            "The token must have at least {least} characters, all of them printable ASCII and none"
+            " a space. Make one with: openssl rand -base64 32",
+            {"least": MIN_SECRET},
+        )
+    return secret
+
+
+def _none_if_empty(value: object) -> object:
+    """Take nothing for none: so does Compose say that a variable is not set."""
+    return None if value == "" else value
+
+
+Secret = Annotated[SecretStr, AfterValidator(_guessed_by_nobody)]
 
 
 class Settings(BaseSettings):
@@ -28,6 +53,9 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(
         "sqlite:///pacesetter.db", description="Where the data is: a SQLite file."
+    )
+    admin_token: Annotated[Secret | None, BeforeValidator(_none_if_empty)] = Field(
+        None, description="The admin's token; without one nobody is asked for a token."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least severe log lines to write."

@@ -117,9 +117,48 @@ def test_a_batch_size_that_is_refused_opens_nothing(http: httpx.Client, unique_n
     job = Job(http, unique_name, batch_scaling="refuse", batch_size=64)
     job.sync(want={"start": 0, "count": 10}).raise_for_status()
     answer = job.open(5, "bigger", batch_size=128)
-    assert problem(answer) == (409, "attempt_refused")
+    assert problem(answer) == (409, "batch_refused")
     assert job.sync(attempt=1, step=10).status_code == 200
     assert len(http.get(f"{job.at}/attempts").json()) == 1
+
+
+def test_a_rank_that_joins_with_another_batch_size_is_told(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """The ranks of one restart say the same number, or none."""
+    job = Job(http, unique_name, batch_scaling="linear", batch_size=64)
+    job.sync(want={"start": 0, "count": 10}).raise_for_status()
+    job.open(5, "bigger", batch_size=128).raise_for_status()
+    assert problem(job.open(5, "bigger", batch_size=256)) == (409, "attempt_refused")
+    assert job.open(5, "bigger", batch_size=128).status_code == 200
+    assert job.open(5, "bigger").status_code == 200
+
+
+def test_a_batch_size_said_in_a_report_scales_the_rate(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """From the horizon on, once, however many ranks say it; the log says what it was."""
+    job = Job(http, unique_name, batch_scaling="sqrt", batch_size=64)
+    job.sync(want={"start": 0, "count": 10}).raise_for_status()
+    for rank in range(4):
+        window = job.sync(rank=rank, batch_size=256, want={"start": 8, "count": 4}).json()
+        assert window["series"]["lr"] == [0.1, 0.1, 0.2, 0.2]
+    log = http.get(f"{job.at}/events").json()["events"]
+    assert [each["kind"] for each in log] == ["created", "batch_resized", "ordered", "acted"]
+    assert log[1]["text"] == "From step 10 on, 256 samples are in one step, where there were 64."
+
+
+def test_a_batch_size_that_a_session_refuses_is_told_and_nothing_is_kept(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """Not even the report that came with it."""
+    job = Job(http, unique_name, batch_scaling="refuse", batch_size=64)
+    job.sync(want={"start": 0, "count": 10}).raise_for_status()
+    report = [{"step": 3, "metrics": {"loss": 1.0}}]
+    answer = job.sync(batch_size=128, reports=report, want={"start": 10, "count": 1})
+    assert problem(answer) == (409, "batch_refused")
+    assert job.sync().json()["horizon"] == 10
+    assert http.get(f"{job.at}/history").json()["metrics"] == {}
 
 
 def test_another_batch_size_scales_the_rate(http: httpx.Client, unique_name: str) -> None:

@@ -10,9 +10,19 @@ import pytest
 from in_process import Service
 from pacesetter_service.core.actions import Action, Order
 from pacesetter_service.core.attempts import Fact, Past, restore
-from pacesetter_service.core.commands import Act, Archive, Cancel, Reading, Report, Seal
+from pacesetter_service.core.commands import (
+    Act,
+    Archive,
+    Cancel,
+    Reading,
+    Report,
+    Resize,
+    Seal,
+)
 from pacesetter_service.core.errors import (
+    ActionRefusedError,
     AttemptRefusedError,
+    BatchRefusedError,
     SessionArchivedError,
     SessionFinishedError,
     StaleAttemptError,
@@ -22,6 +32,7 @@ from pacesetter_service.core.errors import (
 from pacesetter_service.core.events import Acted
 from pacesetter_service.core.forecast import planned
 from pacesetter_service.core.lineage import Life, branch, stretches
+from pacesetter_service.core.orders import MAX_ORDERS
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.ledger import SNAPSHOT_EVERY, Change, Create, Find, Fork, Open
@@ -435,6 +446,48 @@ def test_two_changes_of_the_batch_size_multiply(service: Service) -> None:
     assert job.values() == [0.1] * 10 + [0.2] * 5 + [0.1] * 15
 
 
+def test_orders_that_wait_again_keep_nobody_from_giving_others(service: Service) -> None:
+    """An attempt that goes back before very many orders takes as many new ones as any other."""
+    job = Job(service)
+    for step in range(MAX_ORDERS + 1):
+        job.train(step + 1)
+        job.order(kind="set", lr=0.1 + step / 1000)
+    job.train(MAX_ORDERS + 2)
+    rates = job.values()
+    job.back(0, "all over again")
+    assert len(job.session.orders) == MAX_ORDERS + 1
+    for _ in range(MAX_ORDERS):
+        number = job.order(at=10_000, kind="scale", factor=1.5)
+        job.give(Cancel(number)) if number % 2 else None
+    for _ in range(MAX_ORDERS // 2):
+        job.order(at=10_000, kind="set", lr=0.1)
+    with pytest.raises(ActionRefusedError, match=f"{MAX_ORDERS} orders wait already"):
+        job.order(at=10_000, kind="set", lr=0.1)
+    job.train(MAX_ORDERS + 2)
+    assert job.values() == rates
+
+
+def test_a_change_while_training_is_found_again_and_left_behind(service: Service) -> None:
+    """An attempt that begins after it has its rates; one that begins before it scales anew."""
+    job = Job(service, batch_scaling="linear", batch_size=64)
+    job.train(10)
+    job.give(Resize(128))
+    job.give(Resize(96), Resize(128), Resize(128))
+    job.train(20)
+    assert job.values() == [0.1] * 10 + [0.1 * 2 * 0.75 * (128 / 96)] * 10
+    rates = job.values()
+    job.back(15, "after it")
+    assert job.session.batch_size == 128
+    job.train(20)
+    assert job.values() == rates
+    job.back(10, "at it", batch_size=64)
+    job.train(20)
+    assert job.values() == [0.1] * 20
+    job.back(5, "before it", batch_size=32)
+    job.train(10)
+    assert job.values() == [0.1] * 5 + [0.05] * 5
+
+
 def test_a_batch_size_may_be_refused_and_then_nothing_has_happened(service: Service) -> None:
     """By the rule `refuse`, or because the limits do not allow the rate that follows from it."""
     strict = Job(service, "strict", batch_scaling="refuse", batch_size=64)
@@ -442,7 +495,7 @@ def test_a_batch_size_may_be_refused_and_then_nothing_has_happened(service: Serv
     for job, hint in ((strict, "Train with the old one"), (narrow, "outside the limits")):
         job.train(10)
         before = job.session
-        with pytest.raises(AttemptRefusedError, match=hint):
+        with pytest.raises(BatchRefusedError, match=hint):
             job.back(5, "once", batch_size=256)
         assert job.session == before
         assert len(service.store.attempts_of(service.do(Find(job.name)).entry.stored)) == 1

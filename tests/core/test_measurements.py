@@ -15,6 +15,7 @@ from pacesetter_service.core.commands import Reading, Report
 from pacesetter_service.core.events import Measured, Missed, Reported
 from pacesetter_service.core.measurements import Measurement, Miss, close, is_complete_at
 from pacesetter_service.core.metrics import MetricSpec
+from pacesetter_service.core.pending import Pending
 from strategies import metrics
 
 finite = st.floats(-1e6, 1e6)
@@ -25,7 +26,7 @@ def measured(values: dict[int, float], **spec: Any) -> Measurement | Miss:
     """Close one step that is asked for until it can wait no longer."""
     metric = MetricSpec.model_validate({"ranks": len(values), **spec})
     readings = [Reading(rank, 0, "loss", value) for rank, value in values.items()]
-    [closed] = close(readings, {"loss": metric}, until=0)
+    [closed] = close(Pending(readings), {"loss": metric}, until=0)
     return closed
 
 
@@ -137,7 +138,7 @@ def test_a_missed_step_stays_missed() -> None:
     [event] = loop.give(Report((Reading(1, 0, "loss", 1.0),)))
     assert isinstance(event, Reported)
     assert (len(event.readings), event.watched) == (1, ())
-    assert loop.session.pending == {}
+    assert not loop.session.pending
     loop.seal(10)
     assert loop.shown() == [("loss", 1, 1.0)]
 
@@ -167,7 +168,7 @@ def test_the_newest_step_may_have_any_number_of_ranks() -> None:
     """However many ranks report one step, it waits for the others of them."""
     many = measurements.MAX_WAITING + 1
     readings = [Reading(rank, 7, "loss", 1.0) for rank in range(many)]
-    assert close(readings, {"loss": MetricSpec(ranks=60_000)}) == []
+    assert close(Pending(readings), {"loss": MetricSpec(ranks=60_000)}) == []
 
 
 @given(
@@ -189,12 +190,10 @@ def test_measurements_come_in_order_and_take_each_reading_once(
         {"ranks": ranks, "aggregate": aggregate, "deadline": deadline, "quorum": 1}
     )
     specs = {"a": spec, "b": spec}
-    pending = {
-        key: Reading(rank, step, metric, value)
-        for key, value in readings.items()
-        for step, metric, rank in [key]
-    }
-    closed = close(pending.values(), specs)
+    pending = Pending(
+        Reading(rank, step, metric, value) for (step, metric, rank), value in readings.items()
+    )
+    closed = close(pending, specs)
     assert [(each.step, each.metric) for each in closed] == sorted(
         {(each.step, each.metric) for each in closed}
     )
@@ -203,7 +202,7 @@ def test_measurements_come_in_order_and_take_each_reading_once(
         taken = {each.step for each in closed if each.metric == metric}
         assert all(old < new for old in taken for new in steps - taken)
         for step in steps:
-            if is_complete_at(step, metric, spec, pending, ranks=4):
+            if is_complete_at(step, metric, spec, pending):
                 assert step in taken
 
 

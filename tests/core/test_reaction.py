@@ -244,7 +244,7 @@ def test_a_boundary_is_passed_with_a_quorum_if_there_is_one() -> None:
     assert loop.of(Measured) == [Measured(4, "loss", 3.0, 3)]
     assert loop.missed == [Missed(9, "loss", ranks=2, wanted=4, at=10)]
     assert (loop.sealed[5], loop.sealed[10]) == (0.5, 0.5)
-    assert loop.session.pending == {}
+    assert not loop.session.pending
 
 
 def test_passing_is_for_the_boundary_that_was_waited_at() -> None:

@@ -17,6 +17,7 @@ from pacesetter_service.core.events import (
     Acted,
     Archived,
     AttemptOpened,
+    BatchResized,
     BoundaryPassed,
     Cancelled,
     Decided,
@@ -71,6 +72,8 @@ EVENTS = [
     Ordered(
         Order(2, 9, Scale(factor=9.0), "bo", "key"), Notice(8, "large_change", "save a checkpoint")
     ),
+    BatchResized(8, None, 64),
+    BatchResized(8, 64, 96),
     Cancelled(2, "bo"),
     AttemptOpened(2, 7, "job-7", "bo", (1, 2)),
     Forked("other", 3, 0, "bo"),

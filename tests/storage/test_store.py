@@ -16,7 +16,14 @@ from pacesetter_service.core.actions.level import Scale
 from pacesetter_service.core.commands import Act, Reading, Report, Seal
 from pacesetter_service.core.decide import decide
 from pacesetter_service.core.errors import StorageUnavailableError
-from pacesetter_service.core.events import Acted, Decided, Measured, Ordered, Sealed
+from pacesetter_service.core.events import (
+    Acted,
+    Decided,
+    Measured,
+    Ordered,
+    Reported,
+    Sealed,
+)
 from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.lineage import Life
 from pacesetter_service.core.session import Session, create
@@ -85,6 +92,8 @@ def changes_of(stored: Stored, before: Session | None, happened: list[Any]) -> C
         match event:
             case Sealed():
                 changes.sealed.append(event)
+            case Reported(readings=readings):
+                changes.readings += [(1, each) for each in readings]
             case Measured():
                 changes.measured.append((1, horizon, event))
             case Decided() | Ordered() | Acted():

@@ -1,10 +1,12 @@
-"""The ASGI application: routes, the gate in front of them, and errors as problems."""
+"""The ASGI application: the guard, the gate, the routes, and errors as problems."""
 
 import re
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from fastapi import APIRouter, FastAPI
+from pydantic import SecretStr
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,22 +21,26 @@ from pacesetter_service.api import (
     fleet,
     health,
     history,
+    metrics,
     problems,
     range_test,
     schedules,
     sessions,
     templates,
+    tokens,
     transfer,
     values,
 )
+from pacesetter_service.api.auth import Guard, Keyring
 from pacesetter_service.api.context import Context
 from pacesetter_service.api.gate import Gate
-from pacesetter_service.api.openapi import completed
+from pacesetter_service.api.openapi import completed, guarded
 from pacesetter_service.api.sync import SyncEndpoint
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.templates import TemplateUse
 from pacesetter_service.fleet import Fleet
 from pacesetter_service.ledger import Ledger
+from pacesetter_service.storage import tokens as stored_tokens
 from pacesetter_service.storage.store import Store
 
 DESCRIPTION = (
@@ -43,17 +49,25 @@ DESCRIPTION = (
 )
 
 
+log = structlog.get_logger("pacesetter.api")
+
 _SYNC_PATH = re.compile(r"/v1/sessions/(?P<name>[^/]+)/sync")
 
 
 class App(FastAPI):
     """FastAPI, with the hot endpoint in front of it and described beside the typed ones."""
 
+    door: ASGIApp
+    """What every request comes to first: the guard, if anybody is to be kept out."""
     hot: ASGIApp
     release: Callable[[], None]
     """Let go of the calls that are held: the server is to stop."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take a request in by the one door that there is."""
+        await self.door(scope, receive, send)
+
+    async def inside(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take the hot call past the framework, whose layers cost as much as all of its answer."""
         if scope["type"] == "http" and scope["method"] == "POST":
             match = _SYNC_PATH.fullmatch(scope["path"])
@@ -66,7 +80,9 @@ class App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Give the OpenAPI document, made once."""
         if self.openapi_schema is None:
-            self.openapi_schema = completed(super().openapi(), SessionSpec, TemplateUse)
+            document = completed(super().openapi(), SessionSpec, TemplateUse)
+            context: Context = self.state.context
+            self.openapi_schema = guarded(document, optional=context.keys is None)
         return self.openapi_schema
 
 
@@ -78,11 +94,17 @@ def create_app(
     max_import_size: int = 1_073_741_824,
     feed_heartbeat: float = 15.0,
     feed_patience: float = 30.0,
+    admin_token: SecretStr | None = None,
 ) -> App:
-    """Build the application around a store and a running ledger."""
+    """Build the application around a store and a running ledger.
+
+    Without an `admin_token` it asks nobody who they are.
+    """
     app = App(title="Pacesetter", version=__version__, description=DESCRIPTION)
     ranks = Fleet()
-    app.state.context = Context(store, ledger, ranks)
+    keys = _keys(store, admin_token)
+    app.door = app.inside if keys is None else Guard(app.inside, keys)
+    app.state.context = Context(store, ledger, ranks, metrics.registry(ranks, ledger), keys)
     sync = SyncEndpoint(ledger, store, ranks)
     app.hot = Gate(sync, max_body_size)
     live = feed.Feed(store, ledger, heartbeat=feed_heartbeat, patience=feed_patience)
@@ -110,10 +132,23 @@ def create_app(
         schedules.router,
         controllers.router,
         templates.router,
+        tokens.router,
         health.router,
+        metrics.router,
     ]
     for router in routers:
         app.include_router(router)
     app.add_middleware(Gate, max_body_size=max_body_size, max_import_size=max_import_size)
     problems.install(app)
     return app
+
+
+def _keys(store: Store, admin_token: SecretStr | None) -> Keyring | None:
+    with store.moment() as connection:
+        known = stored_tokens.read(connection)
+    if admin_token is not None:
+        return Keyring(admin_token.get_secret_value(), known)
+    if known:  # somebody wanted this service guarded, once
+        advice = "set PACESETTER_ADMIN_TOKEN, without which nobody is asked for a token"
+        log.warning("tokens_not_asked_for", tokens=len(known), advice=advice)
+    return None

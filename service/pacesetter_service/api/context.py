@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
+from prometheus_client import CollectorRegistry
 
+from pacesetter_service.api.auth import Keyring
 from pacesetter_service.fleet import Fleet
 from pacesetter_service.ledger import Ledger
 from pacesetter_service.storage.store import Store
@@ -12,11 +14,13 @@ from pacesetter_service.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The parts of the service that endpoints talk to."""
+    """The parts of the service that endpoints talk to; without keys it asks nobody who they are."""
 
     store: Store
     ledger: Ledger
     fleet: Fleet
+    metrics: CollectorRegistry
+    keys: Keyring | None = None
 
 
 async def _context(request: Request) -> Context:
@@ -32,7 +36,7 @@ Actor = Annotated[
         alias="Pacesetter-Actor",
         max_length=128,
         pattern=r"^[\x20-\x7e]*$",
-        description="who orders this, for the record",
+        description="who orders this, for the record; who has a token is named by that",
     ),
 ]
 

@@ -27,6 +27,7 @@ Kind = Literal[
     "boundary_passed",
     "ordered",
     "acted",
+    "batch_resized",
     "cancelled",
     "attempt_opened",
     "forked",

@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pacesetter_service.api import wire
+from pacesetter_service.api.access import ACCESS
 from pacesetter_service.api.sync import SyncRequest
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -19,6 +20,37 @@ def completed(document: dict[str, Any], *models: type[BaseModel]) -> dict[str, A
         components |= schema.pop("$defs", {}) | {model.__name__: schema}
     document["paths"]["/v1/sessions/{name}/sync"] = {"post": _operation()}
     return document
+
+
+def guarded(document: dict[str, Any], *, optional: bool) -> dict[str, Any]:
+    """Say of each call in an OpenAPI document which role its token must have.
+
+    Args:
+        document: What is added to.
+        optional: Whether nobody is asked for a token.
+    """
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer", "description": _TOKENS}
+    }
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            access = ACCESS[f"{method.upper()} {path}"]
+            if access == "public":
+                operation["security"] = []
+                continue
+            operation["security"] = [{"bearer": [access]}, *([{}] if optional else [])]
+            operation["responses"] |= {
+                "401": {"description": "Without a valid token"},
+                "403": {"description": f"With a token whose role is not at least {access}"},
+            }
+    return document
+
+
+_TOKENS = (
+    "Tokens are made with POST /v1/tokens. Each has a role: viewer, trainer, operator or admin, of "
+    "which each includes those before it. A service that was started without a token of its own "
+    "asks nobody for one."
+)
 
 
 def body_of(*models: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.ActionRefusedError: (422, "action_refused"),
     errors.OrderNotFoundError: (404, "order_not_found"),
     errors.AttemptRefusedError: (409, "attempt_refused"),
+    errors.BatchRefusedError: (409, "batch_refused"),
     errors.SupersededAttemptError: (409, "superseded_attempt"),
     errors.StaleAttemptError: (409, "stale_attempt"),
     errors.StepOutOfRangeError: (422, "step_out_of_range"),
@@ -35,6 +36,11 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.TooManyReportsError: (422, "too_many_reports"),
     errors.ImportRefusedError: (422, "import_refused"),
     errors.NameTakenError: (409, "name_taken"),
+    errors.UnauthenticatedError: (401, "unauthenticated"),
+    errors.ForbiddenError: (403, "forbidden"),
+    errors.ActorRefusedError: (403, "actor_refused"),
+    errors.TokenNotFoundError: (404, "token_not_found"),
+    errors.AuthenticationOffError: (409, "authentication_off"),
     errors.OverloadedError: (503, "overloaded"),
     errors.StorageUnavailableError: (503, "storage_unavailable"),
 }
@@ -75,6 +81,8 @@ def problem(
     }
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         headers = {"retry-after": str(RETRY_AFTER_SECONDS), **(headers or {})}
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers = {"www-authenticate": "Bearer", **(headers or {})}
     return Response(to_json(body), status, headers, "application/problem+json")
 
 
@@ -88,6 +96,11 @@ def of_http(status: int, headers: Mapping[str, str] | None = None) -> Response:
     """Answer with what HTTP itself refuses."""
     code, detail = HTTP_CODES.get(status, ("http_error", HTTPStatus(status).description))
     return problem(status, code, detail, headers=headers)
+
+
+def of_nowhere(methods: Sequence[str]) -> Response:
+    """Answer to a call of nothing, at an address that takes some methods or none."""
+    return of_http(405, {"allow": ", ".join(methods)}) if methods else of_http(404)
 
 
 def of_other_media_type(wanted: str) -> Response:

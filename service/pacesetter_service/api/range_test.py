@@ -22,6 +22,7 @@ from pacesetter_service.core.errors import StepOutOfRangeError
 from pacesetter_service.core.lengths import whole
 from pacesetter_service.core.measurements import Measurement, close
 from pacesetter_service.core.metrics import MetricName
+from pacesetter_service.core.pending import Pending
 from pacesetter_service.core.range_test import (
     DEFAULT_SMOOTHING,
     Curve,
@@ -209,7 +210,7 @@ def _measured(session: Session, metric: str, readings: Sequence[Reading]) -> lis
     if spec is None:
         ranks = {"ranks": session.spec.ranks, "quorum": 1}
         spec = session.spec.metric(name).model_copy(update=ranks)
-    closed = close(readings, {name: spec}, until=session.horizon - 1)
+    closed = close(Pending(readings), {name: spec}, until=session.horizon - 1)
     return [each for each in closed if isinstance(each, Measurement)]
 
 

@@ -25,7 +25,7 @@ from typing_extensions import TypedDict
 from pacesetter_service.api import problems, wire
 from pacesetter_service.api.applied import Comparer, Finding, refuse_incomparable
 from pacesetter_service.api.waiting import Waiters
-from pacesetter_service.core.commands import Command, Pass, Reading, Report, Seal
+from pacesetter_service.core.commands import Command, Pass, Reading, Report, Resize, Seal
 from pacesetter_service.core.decide import is_sealed, seal_end, waits_for
 from pacesetter_service.core.errors import (
     AwaitingMeasurementError,
@@ -94,11 +94,13 @@ class SyncRequest(_Wire):
     """Reports, and a wish for a window or for one step; every field is optional.
 
     `rank` says who calls, `attempt` for which life of the job, and `applied` what the rank's
-    optimizer really used.
+    optimizer really used. `batch_size` says how many samples, over all ranks together, are in one
+    step from the horizon on; what a change of it does is the session's `batch_scaling`.
     """
 
     attempt: Count | None = None
     rank: Step = 0
+    batch_size: Count | None = None
     reports: Annotated[tuple[ReportIn, ...], Field(max_length=MAX_READINGS)] = ()
     applied: AppliedIn | None = None
     want: Want | None = None
@@ -196,17 +198,21 @@ class SyncEndpoint:
     ) -> Entry:
         """Give the session after the call; what is sealed already needs no writer."""
         readings, deviates = request.readings(), finding is not None and finding.new
-        nothing_new = seal is None or is_sealed(entry.stored.session, seal)
-        if nothing_new and not readings and not deviates:
+        session = entry.stored.session
+        nothing_new = seal is None or is_sealed(session, seal)
+        resized = request.batch_size not in {None, session.batch_size}
+        if nothing_new and not readings and not deviates and not resized:
             return entry
-        name = entry.stored.session.spec.name
-        report = (Report(readings, request.attempt),) if readings else ()
+        name = session.spec.name
+        commands: list[Command] = [Report(readings, request.attempt)] if readings else []
+        if resized and request.batch_size is not None:
+            commands.append(Resize(request.batch_size, request.attempt))
         wish = (seal,) if seal else ()
         if finding is None or not finding.new:
-            return await self._changed(name, *report, *wish)
+            return await self._changed(name, *commands, *wish)
         # Before the sealing, so that its notice is in the window.
         with self._comparer.recording(name, finding):
-            return await self._changed(name, *report, finding.command(), *wish)
+            return await self._changed(name, *commands, finding.command(), *wish)
 
     async def _compared(self, entry: Entry, request: SyncRequest, used: AppliedIn) -> Finding:
         """Compare what the caller's optimizer used with what was sealed."""

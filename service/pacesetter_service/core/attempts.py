@@ -4,25 +4,31 @@ What controllers saw and what operators ordered before the step is replayed from
 decisions come out as they did, because they depend on nothing else.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from pacesetter_service.core.actions import Order
-from pacesetter_service.core.actions.level import Scale
+from pacesetter_service.core.batch import batch_at, batch_before, rescaled
 from pacesetter_service.core.carrying import carried_out
-from pacesetter_service.core.commands import Act, Reading
+from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.errors import (
     AttemptRefusedError,
-    PacesetterError,
     StepOutOfRangeError,
     SupersededAttemptError,
 )
-from pacesetter_service.core.events import Acted, Event, Measured, MeasurementsClosed, Missed
+from pacesetter_service.core.events import (
+    Acted,
+    BatchResized,
+    Event,
+    Measured,
+    MeasurementsClosed,
+    Missed,
+)
 from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.measurements import Measurement
-from pacesetter_service.core.orders import order, refuse_unless_writable
+from pacesetter_service.core.orders import refuse_unless_writable
+from pacesetter_service.core.pending import Pending
 from pacesetter_service.core.react import consume
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.spec import SessionSpec
@@ -33,7 +39,7 @@ class Fact:
     """Something that decided about the steps from `at` on, when `at` was the horizon."""
 
     at: int
-    event: Measured | Missed | Acted
+    event: Measured | Missed | Acted | BatchResized
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +70,16 @@ def restore(past: Past, step: int) -> Session:
         session = replace(session, horizon=at)
         for fact in facts:
             session = evolve_all(session, _consequences(session, fact.event))
-    known = (*past.snapshot.pending.values(), *past.readings)
+    known = (*past.snapshot.pending.readings(), *past.readings)
     return replace(
         session,
         horizon=step,
-        pending=_unconsumed(session, known, step),
+        pending=unconsumed(session, known, step),
         notices=tuple(notice for notice in session.notices if notice.step <= step),
         passed=-1,
         orders=(),
         ordered=max((session.ordered, *_numbers(past))),
-        batch_size=_batch_at(session, (*past.snapshot.orders, *past.later), step),
+        batch_size=batch_at(session, (*past.snapshot.orders, *past.later), step),
     )
 
 
@@ -83,9 +89,13 @@ def _numbers(past: Past) -> Iterator[int]:
     yield from (each.id for each in past.later)
 
 
-def _consequences(session: Session, event: Measured | Missed | Acted) -> Iterable[Event]:
+def _consequences(
+    session: Session, event: Measured | Missed | Acted | BatchResized
+) -> Iterable[Event]:
     if isinstance(event, Acted):
         return carried_out(session, event.order)
+    if isinstance(event, BatchResized):
+        return (event,)
     consumed = MeasurementsClosed({event.metric: event.step})
     if isinstance(event, Missed):
         return (consumed,)
@@ -93,24 +103,28 @@ def _consequences(session: Session, event: Measured | Missed | Acted) -> Iterabl
     return (*consume(session, measurement), consumed)
 
 
-def _unconsumed(
-    session: Session, readings: Iterable[Reading], step: int
-) -> dict[tuple[int, str, int], Reading]:
+def unconsumed(session: Session, readings: Iterable[Reading], step: int) -> Pending:
     """Give the readings of steps before `step` that wait; of two with one key the first counts."""
-    waiting: dict[tuple[int, str, int], Reading] = {}
-    for reading in readings:
-        behind = session.consumed.get(reading.metric, -1)
-        if reading.metric in session.watched and behind < reading.step < step:
-            waiting.setdefault(reading.key, reading)
-    return waiting
+    return Pending(
+        reading
+        for reading in readings
+        if reading.metric in session.watched
+        and session.consumed.get(reading.metric, -1) < reading.step < step
+    )
 
 
-def refuse_another_start(session: Session, step: int) -> None:
-    """Refuse to join an attempt at a step that is not its first one.
+def refuse_another_start(session: Session, step: int, batch: int | None) -> None:
+    """Refuse to join an attempt at a step that is not its first one, or with another batch size.
 
     Raises:
         AttemptRefusedError: The ranks of one restart do not agree.
     """
+    if batch not in {None, session.batch_size}:
+        raise AttemptRefusedError(
+            f"Attempt {session.attempt} trains with a batch size of {session.batch_size}, not"
+            f" {batch}. All ranks of a restart must say the same: the samples of one step, over all"
+            " ranks together."
+        )
     if step != session.attempt_start:
         raise AttemptRefusedError(
             f"Attempt {session.attempt} was opened with this key at step"
@@ -184,10 +198,10 @@ def resumed(
         batch: Samples in one step, if the trainer says so.
 
     Raises:
-        AttemptRefusedError: The batch size has changed, and the session does not allow that.
+        BatchRefusedError: The batch size has changed, and the session does not allow that.
     """
     kept = sorted(keep, key=lambda each: (each.at, each.id))
-    orders = tuple(each for each in kept if _batch_before(each) is None)
+    orders = tuple(each for each in kept if batch_before(each) is None)
     numbers = {each.id for each in orders}
     first = restored.horizon
     opened = replace(
@@ -197,6 +211,7 @@ def resumed(
         attempt_key=key,
         orders=orders,
         ordered=current.ordered,
+        ordered_before=current.ordered,
         # An order that is forgotten may be given again under its key.
         keys={
             name: (number, at, said)
@@ -204,47 +219,6 @@ def resumed(
             if at < first or number in numbers
         },
         revision=current.revision + 1,
-        batch_size=batch if batch is not None else current.batch_size,
+        batch_size=current.batch_size if batch is None else batch,
     )
-    return _rescaled(opened, restored.batch_size)
-
-
-_BY_BATCH = re.compile(r"attempt \d+, batch size (\d+) -> \d+")
-"""The key of an order that a changed batch size led to; nobody else's has blanks in it."""
-
-
-def _batch_before(order: Order) -> int | None:
-    """Give the batch size before the change that led to an order; None if none did."""
-    found = _BY_BATCH.fullmatch(order.key)
-    return int(found[1]) if found else None
-
-
-def _batch_at(session: Session, orders: Iterable[Order], step: int) -> int | None:
-    """Give the batch size that the rates restored at a step were made for.
-
-    Where an attempt began there with another one, that one has not changed the rates yet.
-    """
-    changes = (_batch_before(each) for each in orders if each.at == step)
-    return next((before for before in changes if before is not None), session.batch_size)
-
-
-def _rescaled(opened: Session, before: int | None) -> Session:
-    """Give a new attempt with the order that a changed batch size leads to, by its own rule."""
-    rule, after = opened.spec.batch_scaling, opened.batch_size
-    if rule == "none" or before is None or after is None or before == after:
-        return opened
-    change = f"batch size {before} -> {after}"
-    if rule == "refuse":
-        raise AttemptRefusedError(
-            f"The batch size was {before} at step {opened.horizon} and is {after} now, which this"
-            " session's `batch_scaling` refuses. Train with the old one, or fork the session."
-        )
-    ratio = after / before
-    scale = Scale(factor=ratio if rule == "linear" else ratio**0.5, reason=f"{change}, {rule} rule")
-    act = Act(scale, opened.horizon, "batch_scaling", f"attempt {opened.attempt}, {change}")
-    try:
-        return evolve_all(opened, order(opened, act))
-    except PacesetterError as refusal:
-        raise AttemptRefusedError(
-            f"The attempt was not opened, because of its {change}: {refusal}"
-        ) from refusal
+    return evolve_all(opened, rescaled(opened, restored.batch_size, opened.batch_size))

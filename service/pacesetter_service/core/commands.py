@@ -57,6 +57,14 @@ class Act:
 
 
 @dataclass(frozen=True, slots=True)
+class Resize:
+    """Know that so many samples, over all ranks, are in one step from the horizon on."""
+
+    batch_size: int
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cancel:
     """Forget an order that was not carried out yet."""
 
@@ -83,4 +91,4 @@ class Archive:
     """Close the session for further commands."""
 
 
-Command = Report | Seal | Pass | Act | Cancel | RecordDeviation | Archive
+Command = Report | Seal | Pass | Act | Resize | Cancel | RecordDeviation | Archive

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pacesetter_service.core.applied import precision
+from pacesetter_service.core.batch import rescaled
 from pacesetter_service.core.carrying import all_carried_out
 from pacesetter_service.core.commands import (
     Act,
@@ -15,6 +16,7 @@ from pacesetter_service.core.commands import (
     Reading,
     RecordDeviation,
     Report,
+    Resize,
     Seal,
 )
 from pacesetter_service.core.errors import (
@@ -25,13 +27,14 @@ from pacesetter_service.core.errors import (
 )
 from pacesetter_service.core.events import (
     Archived,
+    BatchResized,
     Cancelled,
     Event,
     RateDeviated,
     Reported,
     Sealed,
 )
-from pacesetter_service.core.evolve import evolve_all
+from pacesetter_service.core.evolve import evolve, evolve_all
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.orders import finished, order, refuse_unless_writable
 from pacesetter_service.core.react import awaited, boundary_after, passed, react
@@ -54,6 +57,7 @@ def decide(session: Session, command: Command) -> tuple[Event, ...]:  # noqa: PL
         TooManyReportsError: Too many readings wait for a sealing.
         ActionRefusedError: The order makes no sense, or oversteps the limits.
         OrderNotFoundError: No order of that number waits.
+        BatchRefusedError: The session does not allow that batch size.
     """
     match command:
         case Report():
@@ -65,6 +69,8 @@ def decide(session: Session, command: Command) -> tuple[Event, ...]:  # noqa: PL
             return passed(session) if boundary == session.horizon else ()
         case Act():
             return order(session, command)
+        case Resize():
+            return _resize(session, command)
         case Cancel():
             return _cancel(session, command)
         case RecordDeviation():
@@ -212,6 +218,18 @@ def _seal(session: Session, command: Seal) -> tuple[Event, ...]:
         *(event for given, events in due if given.at < start + usable for event in events),
         Sealed(start, usable, {name: row[:usable] for name, row in values.items()}),
     )
+
+
+def _resize(session: Session, command: Resize) -> tuple[Event, ...]:
+    """Take note of a batch size; all ranks say it, and the first one that says it changes it."""
+    refuse_unless_writable(session, command.attempt)
+    before, after, at = session.batch_size, command.batch_size, session.horizon
+    if after == before:
+        return ()
+    resized = BatchResized(at, before, after)
+    if session.status == "finished":
+        return (resized,)
+    return (resized, *rescaled(evolve(session, resized), before, after))
 
 
 def _cancel(session: Session, command: Cancel) -> tuple[Event, ...]:

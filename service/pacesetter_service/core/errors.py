@@ -9,6 +9,7 @@ PacesetterError
 ├── ActionRefusedError         the order makes no sense, or oversteps the limits
 ├── OrderNotFoundError         no order of that number waits
 ├── AttemptRefusedError        the attempt can not be opened like this
+├── BatchRefusedError          the session does not allow that batch size
 ├── SupersededAttemptError     a later attempt has taken over from that one
 ├── StaleAttemptError          the caller speaks for another attempt of the job
 ├── StepOutOfRangeError        the step can not be sealed, read or reported on
@@ -18,6 +19,11 @@ PacesetterError
 ├── TemplateNotFoundError      no template of that name and version
 ├── ImportRefusedError         a file is no whole record of a session
 ├── NameTakenError             a session would be imported under a name that is taken
+├── UnauthenticatedError       the caller has no valid token
+├── ForbiddenError             the caller's role is not enough
+├── ActorRefusedError          the caller speaks in somebody else's name
+├── TokenNotFoundError         no token of that id
+├── AuthenticationOffError     tokens mean nothing to a service without authentication
 ├── OverloadedError            the service has more work queued than it can take
 └── StorageUnavailableError    the database did not take or give the data
 
@@ -99,6 +105,10 @@ class OrderNotFoundError(PacesetterError):
 
 class AttemptRefusedError(PacesetterError):
     """An attempt can not be opened like this."""
+
+
+class BatchRefusedError(PacesetterError):
+    """The batch size has changed, and the session or its limits do not allow that."""
 
 
 class SupersededAttemptError(PacesetterError):
@@ -191,6 +201,57 @@ class NameTakenError(PacesetterError):
         super().__init__(
             f"A session named {name!r} exists already, and an import changes no session. "
             "Import under another name: POST /v1/import?name=…"
+        )
+
+
+class UnauthenticatedError(PacesetterError):
+    """The caller has no valid token; which of the possible reasons it is, is nobody's business."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This service lets in who has a token, and this call has none that is valid: it is"
+            " missing, unknown, revoked or expired. Send `Authorization: Bearer <token>`; an admin"
+            " makes tokens with POST /v1/tokens."
+        )
+
+
+class ForbiddenError(PacesetterError):
+    """The role of the caller's token is not enough."""
+
+    def __init__(self, role: str, needed: str) -> None:
+        super().__init__(
+            f"This call takes the role {needed!r}, and this token has the role {role!r}. "
+            "Ask an admin for a token with that role."
+        )
+
+
+class ActorRefusedError(PacesetterError):
+    """The caller speaks in the name of somebody else."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The record names the holder of the token, who is {name!r}, and the header"
+            " Pacesetter-Actor names somebody else. Leave the header out, or use the other's token."
+        )
+
+
+class TokenNotFoundError(PacesetterError):
+    """No token of that id: it was revoked, or there never was one."""
+
+    def __init__(self, token_id: str) -> None:
+        super().__init__(
+            f"There is no token with the id {token_id!r}. GET /v1/tokens lists those that there"
+            " are; the id is the part of a token between its first two underscores."
+        )
+
+
+class AuthenticationOffError(PacesetterError):
+    """The service asks nobody for a token, so that none can be made."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This service asks nobody for a token, because it has none of its own. Start it with"
+            " PACESETTER_ADMIN_TOKEN set; who has that token can make others."
         )
 
 

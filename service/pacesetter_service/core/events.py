@@ -111,6 +111,15 @@ class Acted:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchResized:
+    """So many samples are in one step from step `at` on; `before` is None if nobody had said."""
+
+    at: int
+    before: int | None
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cancelled:
     """An order was taken back before it was carried out."""
 
@@ -190,6 +199,7 @@ Logged = (
     | BoundaryPassed
     | Ordered
     | Acted
+    | BatchResized
     | Cancelled
     | AttemptOpened
     | Forked

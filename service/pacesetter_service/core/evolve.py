@@ -12,6 +12,7 @@ from pacesetter_service.core.events import (
     Acted,
     Archived,
     AttemptOpened,
+    BatchResized,
     BoundaryPassed,
     Cancelled,
     Decided,
@@ -39,9 +40,7 @@ def evolve(session: Session, event: Event) -> Session:  # noqa: PLR0911, PLR0912
         case Reported(watched=()) | Missed():
             return session  # the very same, so that nothing of it is written again
         case Reported(watched=readings):
-            return replace(
-                session, pending={**session.pending, **{each.key: each for each in readings}}
-            )
+            return replace(session, pending=session.pending.added(readings))
         case Measured():
             return _with_measurement(session, event)
         case Observed(controller=index, state=state):
@@ -54,18 +53,15 @@ def evolve(session: Session, event: Event) -> Session:  # noqa: PLR0911, PLR0912
             return _with_order(session, event)
         case Acted():
             return _with_action(session, event.order)
+        case BatchResized(after=size):
+            return replace(session, batch_size=size)
         case Cancelled(order=number):
             waiting = tuple(order for order in session.orders if order.id != number)
             keys = {key: said for key, said in session.keys.items() if said[0] != number}
             return replace(session, orders=waiting, keys=keys, revision=session.revision + 1)
         case MeasurementsClosed(steps=steps):
             consumed = {**session.consumed, **steps}
-            pending = {
-                key: reading
-                for key, reading in session.pending.items()
-                if reading.step > consumed.get(reading.metric, -1)
-            }
-            return replace(session, consumed=consumed, pending=pending)
+            return replace(session, consumed=consumed, pending=session.pending.beyond(consumed))
         case BoundaryPassed(at=at):
             return replace(session, passed=at)
         case Sealed(start=start, count=count):

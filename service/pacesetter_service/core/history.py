@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.forecast import decimate
 from pacesetter_service.core.measurements import Measurement, close
+from pacesetter_service.core.pending import Pending
 from pacesetter_service.core.schedules import Values
 from pacesetter_service.core.spec import SessionSpec
 
@@ -64,7 +65,7 @@ def measured(spec: SessionSpec, metric: str, readings: Sequence[Reading]) -> Tra
     """
     said = spec.metric(metric).model_copy(update={"ranks": spec.ranks, "quorum": 1})
     last = max((reading.step for reading in readings), default=-1)
-    closed = close(readings, {metric: said}, until=last)
+    closed = close(Pending(readings), {metric: said}, until=last)
     found = [each for each in closed if isinstance(each, Measurement)]
     return track([each.step for each in found], [each.value for each in found])
 

@@ -1,19 +1,15 @@
 """From readings to measurements: what all ranks saw at one step becomes one value."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from math import isnan, nan
 from typing import NamedTuple
 
-from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.metrics import Aggregate, MetricSpec
+from pacesetter_service.core.pending import ByRank, Pending
 from pacesetter_service.core.smoothing import mean, median, total
 
 MAX_WAITING = 50_000
 """How many readings, over all metrics, may wait for ranks; of more the older half does not."""
-
-ByRank = dict[int, float]
-Key = tuple[int, str, int]
 
 
 class Measurement(NamedTuple):
@@ -35,7 +31,7 @@ class Miss(NamedTuple):
 
 
 def close(
-    pending: Iterable[Reading], specs: Mapping[str, MetricSpec], until: int = -1
+    pending: Pending, specs: Mapping[str, MetricSpec], until: int = -1
 ) -> list[Measurement | Miss]:
     """Close the steps that are complete or can wait no longer, in the order of the steps.
 
@@ -44,9 +40,7 @@ def close(
         specs: How each of their metrics is measured, `ranks` filled in.
         until: Steps up to here can wait no longer, whatever was reported.
     """
-    by_metric: dict[str, dict[int, ByRank]] = defaultdict(lambda: defaultdict(dict))
-    for reading in pending:
-        by_metric[reading.metric][reading.step][reading.rank] = reading.value
+    by_metric = pending.by_metric()
     limit = MAX_WAITING // max(len(by_metric), 1)
     closed = [
         _close(step, metric, by_rank, specs[metric])
@@ -58,22 +52,16 @@ def close(
     return sorted(closed, key=lambda each: (each.step, each.metric))
 
 
-def is_complete_at(
-    step: int, metric: str, spec: MetricSpec, pending: Mapping[Key, object], ranks: int
-) -> bool:
+def is_complete_at(step: int, metric: str, spec: MetricSpec, pending: Pending) -> bool:
     """Tell whether a step's measurement would close with what is pending.
 
     Args:
         step: The step.
         metric: A metric that ranks report.
         spec: How it is measured, `ranks` filled in.
-        pending: Readings that no measurement has taken yet, by their keys.
-        ranks: The ranks that there are: 0 to below this.
+        pending: Readings that no measurement has taken yet.
     """
-    if spec.aggregate == "rank0":
-        return (step, metric, 0) in pending
-    reported = sum((step, metric, rank) in pending for rank in range(ranks))
-    return reported >= (spec.ranks or 1)
+    return _is_complete(pending.at(step, metric), spec)
 
 
 def _last_overdue(steps: Mapping[int, ByRank], spec: MetricSpec, limit: int) -> int:
@@ -105,11 +93,11 @@ def _is_complete(by_rank: ByRank, spec: MetricSpec) -> bool:
 
 def _close(step: int, metric: str, by_rank: ByRank, spec: MetricSpec) -> Measurement | Miss:
     if spec.aggregate == "rank0":
-        by_rank = {rank: value for rank, value in by_rank.items() if rank == 0}
+        by_rank = {rank: reading for rank, reading in by_rank.items() if rank == 0}
     wanted = 1 if spec.aggregate == "rank0" else spec.ranks or 1
     if len(by_rank) < min(spec.quorum or wanted, wanted):
         return Miss(step, metric, len(by_rank), wanted)
-    in_order = tuple(by_rank[rank] for rank in sorted(by_rank))
+    in_order = tuple(by_rank[rank].value for rank in sorted(by_rank))
     return Measurement(step, metric, _AGGREGATES[spec.aggregate](in_order), len(by_rank))
 
 

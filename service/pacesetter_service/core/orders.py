@@ -29,7 +29,7 @@ from pacesetter_service.core.session import Session
 from pacesetter_service.core.spec import Limits, Series
 
 MAX_ORDERS = 256
-"""The most orders that may wait in one session."""
+"""The most orders given in one attempt that may wait; those that wait again are not counted."""
 
 LOOKED_AT = 1000
 """How many steps of a gradual change are looked at before it is taken."""
@@ -62,7 +62,7 @@ def order(session: Session, command: Act) -> tuple[Event, ...]:
             f"Step {at} is sealed: the first step that can still change is {session.horizon}. "
             "Leave `at` out for that one, or name a later one."
         )
-    if len(session.orders) >= MAX_ORDERS:
+    if sum(each.id > session.ordered_before for each in session.orders) >= MAX_ORDERS:
         raise ActionRefusedError(
             f"{MAX_ORDERS} orders wait already. Cancel some with DELETE …/actions/{{id}}."
         )

@@ -35,7 +35,7 @@ def react(session: Session, *, last_call: bool = False) -> tuple[Event, ...]:
     if not _may_decide(session):
         return ()
     until = session.horizon - 1 if last_call else -1
-    closed = close(session.pending.values(), session.spec.measured, until)
+    closed = close(session.pending, session.spec.measured, until)
     if not closed:
         return ()
     events: list[Event] = []
@@ -73,7 +73,7 @@ def awaited(session: Session) -> tuple[str, ...]:
         name
         for name in sorted(needed)
         if session.consumed.get(name, -1) < last
-        and not is_complete_at(last, name, measured[name], session.pending, session.spec.ranks)
+        and not is_complete_at(last, name, measured[name], session.pending)
     )
 
 

@@ -9,6 +9,7 @@ from pacesetter_service.core.events import (
     Acted,
     Archived,
     AttemptOpened,
+    BatchResized,
     BoundaryPassed,
     Cancelled,
     Decided,
@@ -47,6 +48,9 @@ def sentence(event: Logged, spec: SessionSpec) -> str:  # noqa: PLR0911 - one re
             return f"{order.actor} ordered for step {order.at}: {order.action.cause()}."
         case Acted(order):
             return f"From step {order.at} on, by {order.actor}: {order.action.cause()}."
+        case BatchResized(at, before, after):
+            was = f", where there were {before}" if before is not None else ""
+            return f"From step {at} on, {after} samples are in one step{was}."
         case Cancelled(number_of_order, actor):
             return f"{actor} cancelled order {number_of_order}."
         case AttemptOpened(attempt, at, key, actor):

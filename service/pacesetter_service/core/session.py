@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pacesetter_service.core.actions import Order
-from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.controllers import ControllerState
 from pacesetter_service.core.notices import Notice
+from pacesetter_service.core.pending import Pending
 from pacesetter_service.core.smoothing import SmootherState
 from pacesetter_service.core.spec import MAX_VALUES, MAX_WINDOW, Limits, SessionSpec
 from pacesetter_service.core.timeline import Segment, Timeline
@@ -21,13 +21,14 @@ class Session:
         spec: What its creator asked for.
         timelines: For each series the laws that govern it.
         controllers: The state of each controller, in the order of the spec.
-        pending: Readings of watched metrics that no sealing has consumed yet, by their keys.
+        pending: Readings of watched metrics that no sealing has consumed yet.
         consumed: For each watched metric the last step that controllers have seen.
         smoothers: For each smoothed metric the memory of its smoother.
         notices: The newest hints to trainers.
         limits: What controllers and operators can not overstep.
         orders: Operators' orders that wait, by step and then by number.
-        ordered: How many orders were given.
+        ordered: How many orders were given,
+        ordered_before: and how many of them before this attempt began.
         keys: The newest keys of orders, with the order's number, its step and what it said.
         passed: The last boundary that was passed without its measurements.
         horizon: The first step that has not been sealed.
@@ -42,7 +43,7 @@ class Session:
     spec: SessionSpec
     timelines: Mapping[str, Timeline]
     controllers: tuple[ControllerState, ...]
-    pending: Mapping[tuple[int, str, int], Reading]
+    pending: Pending
     consumed: Mapping[str, int]
     horizon: int
     revision: int = 0
@@ -54,6 +55,7 @@ class Session:
     limits: Limits = field(default_factory=Limits)
     orders: tuple[Order, ...] = ()
     ordered: int = 0
+    ordered_before: int = 0
     attempt_start: int = 0
     attempt_key: str = ""
     batch_size: int | None = None
@@ -90,7 +92,7 @@ def create(spec: SessionSpec) -> Session:
             for series in spec.series()
         },
         controllers=tuple(controller.init() for controller in spec.rules),
-        pending={},
+        pending=Pending(),
         consumed={},
         horizon=spec.start_step,
         limits=spec.limits,

@@ -11,6 +11,7 @@ from pacesetter_service.core.events import (
     Acted,
     Archived,
     AttemptOpened,
+    BatchResized,
     BoundaryPassed,
     Cancelled,
     Decided,
@@ -23,6 +24,7 @@ from pacesetter_service.core.events import (
 from pacesetter_service.core.lineage import Life, Lineage
 from pacesetter_service.core.model import Model, jsonable
 from pacesetter_service.core.notices import Notice
+from pacesetter_service.core.pending import Pending
 from pacesetter_service.core.schedules import Schedule
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.smoothing import SmootherState
@@ -98,37 +100,47 @@ def load_lineage(text: str) -> Lineage:
 
 
 def dump_control(session: Session) -> str:
-    """Write the controllers' states, the readings that they await and what they told trainers."""
-    return _dump(
-        {
-            "states": [state.model_dump() for state in session.controllers],
-            "pending": [list(reading) for reading in session.pending.values()],
-            "consumed": dict(session.consumed),
-            "smoothers": {name: state.model_dump() for name, state in session.smoothers.items()},
-            "notices": [astuple(notice) for notice in session.notices],
-            "passed": session.passed,
-            "limits": jsonable(session.limits),
-            "orders": [_order_fields(order) for order in session.orders],
-            "ordered": session.ordered,
-            "keys": dict(session.keys),
-            "attempt_start": session.attempt_start,
-            "attempt_key": session.attempt_key,
-            "batch_size": session.batch_size,
-            "finished": session.status == "finished",
-        }
-    )
+    """Write the controllers' states, operators' orders and what trainers were told.
+
+    The readings that wait are left out: there may be very many, and they stand in their own table.
+    """
+    return _dump(_control(session))
+
+
+def dump_state(session: Session) -> str:
+    """Write what `dump_control` does, with the readings that wait."""
+    pending = [list(reading) for reading in session.pending.readings()]
+    return _dump({**_control(session), "pending": pending})
+
+
+def _control(session: Session) -> dict[str, Any]:
+    return {
+        "states": [state.model_dump() for state in session.controllers],
+        "consumed": dict(session.consumed),
+        "smoothers": {name: state.model_dump() for name, state in session.smoothers.items()},
+        "notices": [astuple(notice) for notice in session.notices],
+        "passed": session.passed,
+        "limits": jsonable(session.limits),
+        "orders": [_order_fields(order) for order in session.orders],
+        "ordered": session.ordered,
+        "ordered_before": session.ordered_before,
+        "keys": dict(session.keys),
+        "attempt_start": session.attempt_start,
+        "attempt_key": session.attempt_key,
+        "batch_size": session.batch_size,
+        "finished": session.status == "finished",
+    }
 
 
 def load_session(row: Any) -> Session:  # noqa: ANN401 - a row of `sessions`
-    """Build a session from its row."""
+    """Build a session from its row, without the readings that wait."""
     state = load_state(load_spec(row.spec), row.plan, row.control, row.horizon)
     return replace(state, revision=row.revision, attempt=row.attempt, status=row.status)
 
 
 def load_state(spec: SessionSpec, plan: str, control_text: str, horizon: int) -> Session:
-    """Build a session from what `dump_plan` and `dump_control` wrote."""
+    """Build a session from what `dump_plan` and `dump_control` or `dump_state` wrote."""
     control = json.loads(control_text)
-    pending = [Reading(*each) for each in control["pending"]]
     return Session(
         spec=spec,
         timelines=load_plan(plan),
@@ -136,7 +148,7 @@ def load_state(spec: SessionSpec, plan: str, control_text: str, horizon: int) ->
             controller.State.model_validate(state)
             for controller, state in zip(spec.rules, control["states"], strict=True)
         ),
-        pending={reading.key: reading for reading in pending},
+        pending=Pending(Reading(*each) for each in control.get("pending", ())),
         consumed=control["consumed"],
         horizon=horizon,
         smoothers={
@@ -148,6 +160,7 @@ def load_state(spec: SessionSpec, plan: str, control_text: str, horizon: int) ->
         limits=Limits.model_validate(control["limits"]),
         orders=tuple(load_order(order) for order in control["orders"]),
         ordered=control["ordered"],
+        ordered_before=control.get("ordered_before", 0),
         keys={key: (number, at, said) for key, (number, at, said) in control["keys"].items()},
         attempt_start=control["attempt_start"],
         attempt_key=control["attempt_key"],
@@ -162,6 +175,7 @@ _KINDS: dict[type[Logged], str] = {
     BoundaryPassed: "boundary_passed",
     Ordered: "ordered",
     Acted: "acted",
+    BatchResized: "batch_resized",
     Cancelled: "cancelled",
     AttemptOpened: "attempt_opened",
     Forked: "forked",
@@ -191,6 +205,8 @@ def load_event(row: Any, spec: SessionSpec) -> Logged:  # noqa: ANN401, PLR0911 
             return Ordered(load_order(values["order"]), notice and Notice(**notice))
         case "acted":
             return Acted(load_order(values["order"]))
+        case "batch_resized":
+            return BatchResized(values["at"], values.get("before"), values["after"])
         case "cancelled":
             return Cancelled(**values)
         case "attempt_opened":

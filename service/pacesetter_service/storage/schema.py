@@ -134,6 +134,17 @@ templates = Table(
     Column("created_at", String(32), nullable=False),
 )
 
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(128), nullable=False, comment="of its holder; not unique"),
+    Column("role", String(16), nullable=False),
+    Column("digest", String(64), nullable=False, comment="SHA-256 of the secret, hexadecimal"),
+    Column("created_at", String(32), nullable=False),
+    Column("expires_at", String(32), nullable=True),
+)
+
 measurements = Table(
     "measurements",
     metadata,

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import isnan, nan
 from typing import Any
@@ -24,10 +24,18 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
-from pacesetter_service.core.attempts import Fact, Past
+from pacesetter_service.core.attempts import Fact, Past, unconsumed
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.errors import StorageUnavailableError
-from pacesetter_service.core.events import Acted, AttemptOpened, Logged, Measured, Missed, Sealed
+from pacesetter_service.core.events import (
+    Acted,
+    AttemptOpened,
+    BatchResized,
+    Logged,
+    Measured,
+    Missed,
+    Sealed,
+)
 from pacesetter_service.core.explain import Recorded
 from pacesetter_service.core.history import Track, merged, track
 from pacesetter_service.core.lineage import Life, Lineage, Stretch, stretches
@@ -133,13 +141,29 @@ class Store:
         return self._next_id
 
     def load(self, name: str) -> Stored | None:
-        """Read one session, or None if there is none of that name."""
+        """Read one session in full, or None if there is none of that name."""
         query = select(sessions).where(sessions.c.name == name, _is_there)
         with _translated(), self._connection.begin():
             row = self._connection.execute(query).one_or_none()
-        if row is None:
-            return None
-        return _stored(row)
+        return None if row is None else self._with_waiting(_stored(row))
+
+    def _with_waiting(self, stored: Stored) -> Stored:
+        """Give a session with its readings that no sealing has consumed yet.
+
+        They are those of its present life, and those that waited when that began.
+        """
+        session, life = stored.session, stored.lineage[-1]
+        if not session.watched:
+            return stored
+        begun = self._snapshot(session.spec, life, life.start)
+        own = (
+            Reading(rank, step, metric, nan if value is None else value)
+            for name in sorted(session.watched)
+            for rank, step, metric, value in self._read(_waiting_query(life, session, name))
+        )
+        known = (*session.pending.readings(), *begun.pending.readings(), *own)
+        waiting = unconsumed(session, known, session.horizon)
+        return replace(stored, session=replace(session, pending=waiting))
 
     def knows_attempt(self, session_id: int, key: str) -> bool:
         """Tell whether an attempt was opened with that key."""
@@ -396,7 +420,10 @@ class Store:
     def page(
         self, *, after: str, limit: int, status: str | None, label: tuple[str, str] | None
     ) -> list[Stored]:
-        """Read up to `limit` sessions whose names come after `after`, by name."""
+        """Read up to `limit` sessions whose names come after `after`, by name.
+
+        Without the readings that wait.
+        """
         query = select(sessions).where(sessions.c.name > after, _is_there)
         query = query.order_by(sessions.c.name)
         if status is not None:
@@ -522,25 +549,30 @@ class Store:
             for name in sorted(snapshot.watched)
             for at, step, value, ranks in self._read(_seen_since(snapshot, life, name, end))
         ]
-        # An order for the step itself is not carried out by going back to it: it waits again.
+        # What was ordered for the step itself is not done by going back to it: it waits again.
         logged = self._logged_facts(snapshot.spec, life, start, end)
-        carried_out = [f for f in logged if not (isinstance(f.event, Acted) and f.at == end)]
-        return sorted([*measured, *carried_out], key=_in_the_order_of_sealing)
+        done = [fact for fact in logged if isinstance(fact.event, Missed) or fact.at < end]
+        return sorted([*measured, *done], key=_in_the_order_of_sealing)
 
     def _logged_facts(self, spec: SessionSpec, life: Life, start: int, end: int) -> list[Fact]:
         query = (
             select(events)
             .where(events.c.session_id == life.session_id, events.c.attempt == life.attempt)
-            .where(events.c.at.between(start, end), events.c.kind.in_(("acted", "missed")))
+            .where(events.c.at.between(start, end), events.c.kind.in_(_DECIDING))
             .order_by(events.c.seq)
         )
         found = [(row.at, codec.load_event(row, spec)) for row in self._read(query)]
-        return [Fact(at, event) for at, event in found if isinstance(event, Acted | Missed)]
+        return [
+            Fact(at, each) for at, each in found if isinstance(each, Acted | BatchResized | Missed)
+        ]
 
     def _read(self, query: Executable) -> Sequence[Any]:
         with _translated(), self._reader.connect() as connection:
             return connection.execute(query).all()
 
+
+_DECIDING = ("acted", "batch_resized", "missed")
+"""The kinds of events that decided about the steps from theirs on."""
 
 _is_there = sessions.c.status != transfer.IMPORTING
 """What is being imported is not there yet."""
@@ -572,6 +604,8 @@ def _in_the_order_of_sealing(fact: Fact) -> tuple[int, int, int, str]:
     event = fact.event
     if isinstance(event, Acted):
         return fact.at, 1, event.order.id, ""
+    if isinstance(event, BatchResized):
+        return fact.at, 0, -1, ""
     return fact.at, 0, event.step, event.metric
 
 
@@ -584,6 +618,11 @@ def _readings_query(life: Life, end: int, names: Iterable[str] | None) -> Select
         .where(readings.c.step < end)
     )
     return query if names is None else query.where(metrics.c.name.in_(names))
+
+
+def _waiting_query(life: Life, session: Session, metric: str) -> Select[Any]:
+    query = _readings_query(life, session.horizon, (metric,))
+    return query.where(readings.c.step >= _first_unseen(session, metric))
 
 
 @cache
@@ -600,7 +639,6 @@ def _control(session: Session) -> tuple[object, ...]:
     """Give what the column of that name is made of."""
     return (
         session.controllers,
-        session.pending,
         session.consumed,
         session.smoothers,
         session.notices,
@@ -693,7 +731,7 @@ def _snapshot_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
                 session.attempt,
                 session.horizon,
                 codec.dump_plan(session),
-                codec.dump_control(session),
+                codec.dump_state(session),
             )
 
 

@@ -493,7 +493,7 @@ def _snapshot_row(spec: SessionSpec, line: SnapshotLine) -> dict[str, Any]:
         "attempt": line.attempt,
         "horizon": line.horizon,
         "plan": _text(codec.dump_plan(state)),
-        "control": _text(codec.dump_control(state)),
+        "control": _text(codec.dump_state(state)),
     }
 
 

@@ -1,0 +1,179 @@
+"""Who calls: every request passes here before anything looks at it, and is denied by default."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from hashlib import sha256
+from hmac import compare_digest
+from math import inf
+from time import time
+from typing import NamedTuple
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pacesetter_service.api import problems
+from pacesetter_service.api.access import access_to, methods_at
+from pacesetter_service.core.errors import (
+    ActorRefusedError,
+    ForbiddenError,
+    PacesetterError,
+    UnauthenticatedError,
+)
+from pacesetter_service.core.tokens import ADMIN, Token, includes
+
+CUT_OFF = b": this token is not valid any more\n\n"
+"""The last that a feed says to who has lost the right to it; a comment."""
+
+
+def digest_of(secret: bytes) -> str:
+    """Give what is kept of a secret.
+
+    A plain SHA-256: the slow hashes are for passwords, which can be guessed. A secret here has 256
+    random bits, so that nobody finds it from its digest however fast hashing is.
+    """
+    return sha256(secret).hexdigest()
+
+
+class _Key(NamedTuple):
+    token: Token
+    until: float
+    """Seconds since the epoch."""
+
+
+class Keyring:
+    """Who holds which token: all of them in memory, so that a call costs no look at the database.
+
+    One thread changes it, any may read it: each change is one step for who reads.
+    """
+
+    def __init__(self, admin_secret: str, tokens: Iterable[Token] = ()) -> None:
+        """Know the service's own token, and those that were made with it.
+
+        Args:
+            admin_secret: The service's own token.
+            tokens: The others, as the database has them.
+        """
+        self._admin = Token("", ADMIN, "admin", digest_of(admin_secret.encode()), "", None)
+        self._keys = {token.digest: _key(token) for token in tokens}
+
+    def holder(self, secret: bytes) -> Token | None:
+        """Give whose secret this is; None if it is unknown, revoked or expired."""
+        digest = digest_of(secret)
+        # How long this takes says something of digests, and nothing of a secret that has them.
+        key = self._keys.get(digest)
+        if key is not None:
+            return key.token if time() < key.until else None
+        return self._admin if compare_digest(digest, self._admin.digest) else None
+
+    def tokens(self) -> list[Token]:
+        """Give every token but the service's own, the oldest first."""
+        return [key.token for key in self._keys.values()]
+
+    def add(self, token: Token) -> None:
+        """Let a token in from now on."""
+        self._keys = {**self._keys, token.digest: _key(token)}
+
+    def remove(self, token_id: str) -> None:
+        """Let a token in no more."""
+        keys = self._keys.items()
+        self._keys = {digest: key for digest, key in keys if key.token.id != token_id}
+
+
+def _key(token: Token) -> _Key:
+    expires = token.expires_at
+    return _Key(token, inf if expires is None else datetime.fromisoformat(expires).timestamp())
+
+
+class Guard:
+    """ASGI middleware that lets those pass whose token has the role that their call takes.
+
+    What it passes on carries no secret any more, and names its author in the header
+    Pacesetter-Actor: whoever reads that header behind the guard may believe it.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keyring) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401, 403, 404 or 405."""
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        else:  # nothing here speaks anything else
+            await send({"type": "websocket.close"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        needed = access_to(method, path)
+        if needed == "public":
+            await self._app(scope, receive, send)
+            return
+        try:
+            secret = _secret(scope)
+            caller = self._holder(secret)
+            if needed is not None and not includes(caller.role, needed):
+                raise ForbiddenError(caller.role, needed)
+            scope = _signed(scope, caller)
+        except PacesetterError as error:
+            await problems.of_error(error)(scope, receive, send)
+            return
+        if needed is None:
+            await problems.of_nowhere(methods_at(path))(scope, receive, send)
+            return
+        await self._app(scope, receive, self._cut_off(send, secret) if method == "GET" else send)
+
+    def _holder(self, secret: bytes) -> Token:
+        caller = self._keys.holder(secret)
+        if caller is None:
+            raise UnauthenticatedError
+        return caller
+
+    def _cut_off(self, send: Send, secret: bytes) -> Send:
+        """End a feed, which has no end of its own, once its reader's token is worth nothing."""
+        feed = over = False
+
+        async def watched(message: Message) -> None:
+            nonlocal feed, over
+            if message["type"] == "http.response.start":
+                feed = any(
+                    name == b"content-type" and value.startswith(b"text/event-stream")
+                    for name, value in message["headers"]
+                )
+            elif feed and not over and self._keys.holder(secret) is None:
+                over = True
+                await send({**message, "body": CUT_OFF, "more_body": False})
+            # The feed goes when it sees that its reader has gone; what it still says is unheard.
+            if not over:
+                await send(message)
+
+        return watched
+
+
+def _secret(scope: Scope) -> bytes:
+    """Give what a request says that it is let in for.
+
+    Raises:
+        UnauthenticatedError: It says nothing, or two things.
+    """
+    found = [value for name, value in scope["headers"] if name == b"authorization"]
+    scheme, _, secret = found[0].partition(b" ") if len(found) == 1 else (b"", b"", b"")
+    if scheme.lower() != b"bearer":
+        raise UnauthenticatedError
+    return bytes(secret.strip(b" "))
+
+
+def _signed(scope: Scope, caller: Token) -> Scope:
+    """Give a request without its secret, and in its caller's name.
+
+    Raises:
+        ActorRefusedError: It is in the name of somebody else.
+    """
+    name, headers = caller.name.encode(), []
+    for header in scope["headers"]:
+        if header[0] == b"pacesetter-actor":
+            if header[1] != name:
+                raise ActorRefusedError(caller.name)
+        elif header[0] != b"authorization":
+            headers.append(header)
+    return {**scope, "headers": [*headers, (b"pacesetter-actor", name)]}

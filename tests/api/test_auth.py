@@ -1,0 +1,685 @@
+"""Access by tokens, over HTTP against real services: who gets in, how far, and what it leaves."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, get_args
+
+import httpx
+import pytest
+from fastapi.routing import iter_route_contexts
+from pydantic import SecretStr
+from sqlalchemy import event
+
+from pacesetter_service.__main__ import _settings_or_exit
+from pacesetter_service.api import auth
+from pacesetter_service.api.access import ACCESS, Access, access_to
+from pacesetter_service.api.app import App, create_app
+from pacesetter_service.core.tokens import ROLES, Role, Token
+from pacesetter_service.ledger import Ledger
+from pacesetter_service.settings import read_settings
+from pacesetter_service.storage import tokens
+from pacesetter_service.storage.store import Store
+from serving import PATIENCE, RunningService, open_http
+
+ADMIN = "the-admins-own-token-that-nobody-guesses"
+
+Secrets = dict[str, str]
+
+
+def bearer(secret: str) -> dict[str, str]:
+    """Give the header that a token travels in."""
+    return {"authorization": f"Bearer {secret}"}
+
+
+def issue(http: httpx.Client, name: str, role: str, **more: Any) -> dict[str, Any]:
+    """Have the admin make a token; gives the answer."""
+    body = {"name": name, "role": role, **more}
+    answer = http.post("/v1/tokens", json=body, headers=bearer(ADMIN))
+    assert answer.status_code == 201, answer.text
+    issued: dict[str, Any] = answer.json()
+    return issued
+
+
+@pytest.fixture(name="guarded_url", scope="module")
+def _guarded_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Give the address of a service that wants tokens, shared by the tests of this module."""
+    database = tmp_path_factory.mktemp("guarded") / "pacesetter.db"
+    with RunningService(database, admin_token=ADMIN, feed_heartbeat=0.1) as service:
+        yield service.url
+
+
+@pytest.fixture(name="http")
+def _http(guarded_url: str) -> Iterator[httpx.Client]:
+    """Give a plain HTTP client of that service, without a token."""
+    with open_http(guarded_url) as client:
+        yield client
+
+
+@pytest.fixture(name="secrets", scope="module")
+def _secrets(guarded_url: str) -> Secrets:
+    """Give a token of each role; the service's own is one more."""
+    with open_http(guarded_url) as http:
+        made = {role: str(issue(http, f"the {role}", role)["token"]) for role in ROLES}
+    return {**made, "the service's own": ADMIN}
+
+
+@pytest.fixture(name="build")
+def _build(tmp_path: Path) -> Iterator[Callable[[str | None], App]]:
+    """Give a function that builds the application in the test's own process."""
+    store = Store(f"sqlite:///{tmp_path / 'pacesetter.db'}")
+    ledger = Ledger(store)
+    ledger.start()
+    yield lambda admin: create_app(
+        store, ledger, admin_token=None if admin is None else SecretStr(admin)
+    )
+    ledger.stop()
+    store.close()
+
+
+def send(http: httpx.Client, call: str, headers: dict[str, str]) -> httpx.Response:
+    """Make a call that finds nothing and changes nothing, by its method and path."""
+    method, _, path = call.partition(" ")
+    content = {"content": "{}"} if method == "POST" else {}
+    headers = {"content-type": "application/json", **headers}
+    return http.request(method, re.sub(r"{\w+}", "none", path), headers=headers, **content)
+
+
+# Which calls there are --------------------------------------------------------------------------
+
+
+def test_every_route_is_classified(build: Callable[[str | None], App]) -> None:
+    """A route that the table does not name, which nobody could call, fails here; so does a rest."""
+    routes = set()
+    for route in iter_route_contexts(build(None).routes):
+        assert route.methods, f"{route.path} takes what the guard knows nothing of"
+        routes |= {f"{method} {route.path}" for method in route.methods - {"HEAD"}}
+    assert routes == set(ACCESS)
+
+
+@pytest.mark.parametrize("call", ACCESS)
+def test_the_pattern_of_a_call_is_its_own(call: str) -> None:
+    """Whatever stands for a parameter, a path is taken for a call of no lesser role."""
+    method, _, path = call.partition(" ")
+    words = {word for each in ACCESS for word in each.split("/") if word.isalpha()}
+    for word in ("none", "a.b", "ü x\n", *words):
+        found = access_to(method, re.sub(r"{\w+}", lambda _: word, path))  # noqa: B023 - used here
+        assert found == ACCESS[call]
+
+
+def test_an_address_that_is_none_of_them_is_nobodys() -> None:
+    """What only looks like a call has no access."""
+    for path in ("/v1/tokens/", "/v1/sessions/a/b/sync", "//livez", "/livez/", "/V1/sessions", ""):
+        assert all(access_to(method, path) is None for method in ("GET", "POST", "DELETE", "PUT"))
+    assert access_to("PATCH", "/v1/sessions") is None
+
+
+# Who gets in ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ACCESS)
+def test_only_what_is_public_answers_without_a_token(http: httpx.Client, call: str) -> None:
+    """Every other call is 401, says that a token is wanted and how to send it."""
+    answer = send(http, call, {})
+    if ACCESS[call] == "public":
+        assert answer.status_code == 200
+        return
+    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "Authorization: Bearer" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("call", [each for each in ACCESS if ACCESS[each] != "public"])
+def test_a_role_reaches_as_far_as_it_says(
+    http: httpx.Client, secrets: Secrets, role: Role, call: str
+) -> None:
+    """A call passes, to find nothing, or is 403 with the role that it takes."""
+    needed = ACCESS[call]
+    assert needed != "public"
+    answer = send(http, call, bearer(secrets[role]))
+    if ROLES.index(role) >= ROLES.index(needed):
+        assert answer.status_code not in (401, 403), answer.text
+        return
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert f"the role '{needed}'" in answer.json()["detail"]
+
+
+def test_the_roles_are_what_the_table_knows() -> None:
+    """Each role has calls of its own, from the least to the most."""
+    assert set(ACCESS.values()) == {*ROLES, "public"}
+    assert ROLES == ("viewer", "trainer", "operator", "admin")
+    assert set(get_args(get_args(Access)[0])) == set(ROLES)
+
+
+def test_the_services_own_token_opens_everything(http: httpx.Client, secrets: Secrets) -> None:
+    """Who has it is an admin."""
+    for call in ACCESS:
+        assert send(http, call, bearer(ADMIN)).status_code not in (401, 403)
+
+
+def test_a_job_needs_no_more_than_a_trainers_token(
+    http: httpx.Client, secrets: Secrets, unique_name: str
+) -> None:
+    """Creating a session, taking its values, reporting and restarting it work with it."""
+    trainer = bearer(secrets["trainer"])
+    spec = {"name": unique_name, "base_lr": 0.1}
+    assert http.post("/v1/sessions", json=spec, headers=trainer).status_code == 201
+    path = f"/v1/sessions/{unique_name}"
+    assert http.post(f"{path}/sync", json={"step": 0}, headers=trainer).json()["lr"] == 0.1
+    report = {"reports": [{"step": 0, "metrics": {"loss": 1.0}}]}
+    assert http.post(f"{path}/sync", json=report, headers=trainer).status_code == 200
+    again = {"step": 1, "key": "restart"}
+    assert http.post(f"{path}/attempts", json=again, headers=trainer).status_code == 201
+    assert http.get(f"{path}/lr?step=0", headers=trainer).json()["lr"] == 0.1
+    scale = {"kind": "scale", "factor": 0.5}
+    assert http.post(f"{path}/actions", json=scale, headers=trainer).status_code == 403
+
+
+WRONG: dict[str, Callable[[str], list[tuple[str, str]]]] = {
+    "another secret": lambda _: [("authorization", "Bearer ps_0123456789ab_" + "A" * 43)],
+    "one letter more": lambda right: [("authorization", f"Bearer {right}x")],
+    "one letter less": lambda right: [("authorization", f"Bearer {right[:-1]}")],
+    "what the database has": lambda right: [("authorization", f"Bearer {digest(right)}")],
+    "the admin's, nearly": lambda _: [("authorization", f"Bearer {ADMIN[:-1]}")],
+    "another scheme": lambda right: [("authorization", f"Basic {right}")],
+    "no scheme": lambda right: [("authorization", right)],
+    "no secret": lambda _: [("authorization", "Bearer")],
+    "letters beyond ASCII": lambda _: [("authorization", "Bearer ÿþ")],
+    "two tokens": lambda right: [("authorization", f"Bearer {right}")] * 2,
+    "a parameter": lambda _: [],
+}
+
+
+def digest(secret: str) -> str:
+    """Give the SHA-256 of a secret."""
+    return sha256(secret.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("headers", WRONG.values(), ids=WRONG)
+def test_a_wrong_token_is_refused_like_none(
+    http: httpx.Client, secrets: Secrets, headers: Callable[[str], list[tuple[str, str]]]
+) -> None:
+    """The answer is the same to the byte, so that it tells nothing, and echoes nothing."""
+    right = secrets["admin"]
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers(right)]
+    wrong = http.get("/v1/sessions", params={"access_token": right}, headers=raw)
+    none = http.get("/v1/sessions")
+    assert (wrong.status_code, wrong.content) == (401, none.content)
+    assert wrong.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_name_of_the_scheme_has_no_case(http: httpx.Client, secrets: Secrets) -> None:
+    """RFC 9110 says so."""
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        headers = {"authorization": f"{scheme} {secrets['viewer']}"}
+        assert http.get("/v1/sessions", headers=headers).status_code == 200
+
+
+def test_an_address_that_nobody_classified_is_not_there(
+    http: httpx.Client, secrets: Secrets
+) -> None:
+    """With a token it is 404, or 405 with the methods that there are; without one it is 401."""
+    nowhere = http.get("/v2/nothing", headers=bearer(secrets["admin"]))
+    assert (nowhere.status_code, nowhere.json()["code"]) == (404, "not_found")
+    path = "/v1/sessions/none"
+    unknown = http.patch(path, headers=bearer(secrets["admin"]))
+    assert (unknown.status_code, unknown.json()["code"]) == (405, "method_not_allowed")
+    assert set(unknown.headers["allow"].split(", ")) == {"GET", "DELETE"}
+    assert http.get("/v2/nothing").status_code == http.patch(path).status_code == 401
+
+
+def test_a_new_route_is_closed_until_it_is_classified(build: Callable[[str | None], App]) -> None:
+    """Not even an admin gets to it, while an open service serves it."""
+
+    async def endpoint() -> None: ...
+
+    async def status(app: App) -> int:
+        app.add_api_route("/v1/new", endpoint)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+            return (await http.get("/v1/new", headers=bearer(ADMIN))).status_code
+
+    assert asyncio.run(status(build(ADMIN))) == 404
+    assert asyncio.run(status(build(None))) == 200
+
+
+def test_what_is_let_in_carries_no_secret() -> None:
+    """Behind the guard there is the caller's name where the token was."""
+    seen = []
+
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope["headers"])
+
+    async def nothing(*_: object) -> None:
+        raise AssertionError
+
+    headers = [(b"accept", b"*/*"), (b"authorization", f"Bearer {ADMIN}".encode())]
+    scope = {"type": "http", "method": "GET", "path": "/v1/sessions", "headers": headers}
+    asyncio.run(auth.Guard(inside, auth.Keyring(ADMIN))(scope, nothing, nothing))
+    assert seen == [[(b"accept", b"*/*"), (b"pacesetter-actor", b"admin")]]
+
+
+def test_a_websocket_is_closed(build: Callable[[str | None], App]) -> None:
+    """What is no HTTP does not get past the guard either."""
+    sent = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/v1/sessions", "headers": []}
+    asyncio.run(build(ADMIN)(scope, receive, send))
+    assert sent == [{"type": "websocket.close"}]
+
+
+# Tokens come and go -----------------------------------------------------------------------------
+
+
+def test_a_secret_is_shown_once(http: httpx.Client) -> None:
+    """It is in the answer to its making, which nobody may keep, and in no list."""
+    body = {"name": "shown once", "role": "viewer", "expires_in_days": 30}
+    answer = http.post("/v1/tokens", json=body, headers=bearer(ADMIN))
+    assert answer.headers["cache-control"] == "no-store"
+    issued = answer.json()
+    assert re.fullmatch(rf"ps_{issued['id']}_[\w-]{{43}}", issued["token"])
+    listed = http.get("/v1/tokens", headers=bearer(ADMIN))
+    assert {key: issued[key] for key in issued if key != "token"} in listed.json()["tokens"]
+    for hidden in (issued["token"], digest(issued["token"]), ADMIN, digest(ADMIN)):
+        assert hidden not in listed.text
+
+
+def test_a_revoked_token_is_worth_nothing_at_once(http: httpx.Client, secrets: Secrets) -> None:
+    """The next call with it is refused; another one of the same name goes on."""
+    first, second = issue(http, "twice", "admin"), issue(http, "twice", "viewer")
+    path = f"/v1/tokens/{first['id']}"
+    assert http.delete(path, headers=bearer(first["token"])).status_code == 204  # by itself
+    assert http.get("/v1/sessions", headers=bearer(first["token"])).status_code == 401
+    assert http.get("/v1/sessions", headers=bearer(second["token"])).status_code == 200
+    again = http.delete(path, headers=bearer(ADMIN))
+    assert (again.status_code, again.json()["code"]) == (404, "token_not_found")
+
+
+def test_a_feed_ends_when_the_token_of_its_reader_is_revoked(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """It says so and comes to its end, though nothing happens to the session."""
+    reader = issue(http, "reader", "viewer")
+    spec = {"name": unique_name, "base_lr": 0.1}
+    http.post("/v1/sessions", json=spec, headers=bearer(ADMIN)).raise_for_status()
+    path = f"/v1/sessions/{unique_name}/events/stream"
+    with http.stream("GET", path, headers=bearer(reader["token"])) as answer:
+        chunks = answer.iter_text()
+        assert "retry:" in next(chunks)
+        http.delete(f"/v1/tokens/{reader['id']}", headers=bearer(ADMIN)).raise_for_status()
+        deadline, rest = time.monotonic() + PATIENCE, ""
+        for chunk in chunks:  # without an end there are heartbeats, for ever
+            rest += chunk
+            assert time.monotonic() < deadline
+    assert rest.endswith(auth.CUT_OFF.decode())
+    assert http.get(path, headers=bearer(reader["token"])).status_code == 401
+
+
+def test_a_token_expires(http: httpx.Client) -> None:
+    """It is good until then, and is worth nothing from then on."""
+    later = issue(http, "later", "viewer", expires_in_days=1)
+    soon = issue(http, "soon", "viewer", expires_in_days=1 / 86_400)
+    deadline = time.monotonic() + PATIENCE
+    while http.get("/v1/sessions", headers=bearer(soon["token"])).status_code == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert http.get("/v1/sessions", headers=bearer(soon["token"])).status_code == 401
+    assert http.get("/v1/sessions", headers=bearer(later["token"])).status_code == 200
+
+
+def test_a_token_is_good_to_the_moment_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last moment is the one before."""
+    token = Token("1", "alice", "viewer", digest("s"), "", "2030-01-01T00:00:00.000+00:00")
+    keys = auth.Keyring(ADMIN, [token])
+    for now, held in ((1893455999.999, True), (1893456000.0, False)):
+        monkeypatch.setattr(auth, "time", lambda now=now: now)
+        assert (keys.holder(b"s") == token) is held
+
+
+BAD_TOKENS: dict[str, tuple[dict[str, Any], str]] = {
+    "no name": ({"name": ""}, "name"),
+    "a name that ends in a space": ({"name": "alice "}, "name"),
+    "a name that no header can carry": ({"name": "Zoë"}, "name"),
+    "a name of two lines": ({"name": "alice\nbob"}, "name"),
+    "the admin's name": ({"name": "admin"}, "Choose another one"),
+    "nobody's name": ({"name": "somebody"}, "Choose another one"),
+    "an unknown role": ({"role": "root"}, "'operator'"),
+    "a time that is over": ({"expires_in_days": 0}, "greater than 0"),
+    "a secret of one's own": ({"token": "please"}, "token"),
+}
+
+
+@pytest.mark.parametrize(("changes", "hint"), BAD_TOKENS.values(), ids=BAD_TOKENS)
+def test_a_token_that_makes_no_sense_is_not_made(
+    http: httpx.Client, changes: dict[str, Any], hint: str
+) -> None:
+    """It is refused with the place of the mistake."""
+    body = {"name": "alice", "role": "viewer", **changes}
+    answer = http.post("/v1/tokens", json=body, headers=bearer(ADMIN))
+    assert answer.status_code == 422
+    assert hint in answer.json()["detail"]
+
+
+def test_tokens_outlive_the_service(tmp_path: Path) -> None:
+    """After a power failure those that were made let in, and those that were revoked do not."""
+    database = tmp_path / "pacesetter.db"
+    with RunningService(database, admin_token=ADMIN) as service:
+        with open_http(service.url) as http:
+            kept, gone = issue(http, "kept", "operator"), issue(http, "gone", "operator")
+            http.delete(f"/v1/tokens/{gone['id']}", headers=bearer(ADMIN)).raise_for_status()
+        service.kill()
+        service.start()
+        with open_http(service.url) as http:
+            assert http.get("/v1/sessions", headers=bearer(kept["token"])).status_code == 200
+            assert http.get("/v1/tokens", headers=bearer(kept["token"])).status_code == 403
+            assert http.get("/v1/sessions", headers=bearer(gone["token"])).status_code == 401
+
+
+def test_what_is_not_on_the_disk_does_not_hold(tmp_path: Path) -> None:
+    """When the database fails, nobody is let in or out, and the answer says so."""
+    database = tmp_path / "pacesetter.db"
+    with RunningService(database, admin_token=ADMIN) as service, open_http(service.url) as http:
+        alice = issue(http, "alice", "viewer")
+        connection = sqlite3.connect(database)
+        connection.execute("DROP TABLE tokens")
+        connection.close()
+        body = {"name": "bob", "role": "viewer"}
+        made = http.post("/v1/tokens", json=body, headers=bearer(ADMIN))
+        gone = http.delete(f"/v1/tokens/{alice['id']}", headers=bearer(ADMIN))
+        assert made.status_code == gone.status_code == 503
+        assert http.get("/v1/sessions", headers=bearer(alice["token"])).status_code == 200
+        listed = http.get("/v1/tokens", headers=bearer(ADMIN)).json()["tokens"]
+        assert [each["name"] for each in listed] == ["alice"]
+
+
+# In whose name ----------------------------------------------------------------------------------
+
+
+def test_the_record_names_the_holder(
+    http: httpx.Client, secrets: Secrets, unique_name: str
+) -> None:
+    """Orders, cancellations, attempts and forks are those of whoever holds the token."""
+    alice = bearer(issue(http, "alice", "operator")["token"])
+    path = f"/v1/sessions/{unique_name}"
+    spec = {"name": unique_name, "base_lr": 0.1}
+    http.post("/v1/sessions", json=spec, headers=alice).raise_for_status()
+    scale = {"kind": "scale", "factor": 0.5, "at": 9}
+    named = {**alice, "pacesetter-actor": "alice"}
+    http.post(f"{path}/actions", json=scale, headers=alice).raise_for_status()
+    http.post(f"{path}/actions", json=scale, headers=named).raise_for_status()
+    http.post(f"{path}/actions", json=scale, headers=bearer(ADMIN)).raise_for_status()
+    orders = http.get(f"{path}/actions", headers=alice).json()
+    assert [order["actor"] for order in orders] == ["alice", "alice", "admin"]
+    http.delete(f"{path}/actions/2", headers=alice).raise_for_status()
+    http.post(f"{path}/attempts", json={"step": 0, "key": "k"}, headers=alice).raise_for_status()
+    attempts = http.get(f"{path}/attempts", headers=alice).json()
+    assert attempts[-1]["actor"] == "alice"
+    fork = {"name": f"{unique_name}-fork", "step": 0}
+    http.post(f"{path}/fork", json=fork, headers=alice).raise_for_status()
+    for name, kind in ((unique_name, "cancelled"), (fork["name"], "forked")):
+        found = http.get(f"/v1/sessions/{name}/events", params={"kind": kind}, headers=alice)
+        assert "alice" in found.json()["events"][0]["text"]
+
+
+@pytest.mark.parametrize("role", ["trainer", "the service's own"])
+def test_nobody_speaks_in_another_name(
+    http: httpx.Client, secrets: Secrets, unique_name: str, role: str
+) -> None:
+    """A header that names somebody else is refused, not overruled, on the hot call too."""
+    mine = bearer(secrets[role])
+    spec = {"name": unique_name, "base_lr": 0.1}
+    sync = f"/v1/sessions/{unique_name}/sync"
+    for call, body in (("/v1/sessions", spec), (sync, {"step": 0})):
+        answer = http.post(call, json=body, headers={**mine, "pacesetter-actor": "bob"})
+        assert (answer.status_code, answer.json()["code"]) == (403, "actor_refused")
+        assert "Leave the header out" in answer.json()["detail"]
+    name = "admin" if role == "the service's own" else "the trainer"
+    twice = [*mine.items(), ("pacesetter-actor", name), ("pacesetter-actor", "bob")]
+    assert http.post("/v1/sessions", json=spec, headers=twice).status_code == 403
+    assert http.get(f"/v1/sessions/{unique_name}", headers=mine).status_code == 404
+
+
+# What it costs, and what it leaves --------------------------------------------------------------
+
+
+def test_the_hot_call_asks_no_database_who_calls(build: Callable[[str | None], App]) -> None:
+    """A call for what is sealed, with any token that lets in or does not, makes no statement."""
+    app = build(ADMIN)
+    statements: list[str] = []
+    store = app.state.context.store
+    for engine in (store._reader, store._writer):
+        event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+
+    async def calls() -> list[int]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+            body = {"name": "alice", "role": "trainer"}
+            made = await http.post("/v1/tokens", json=body, headers=bearer(ADMIN))
+            alice = bearer(made.json()["token"])
+            await http.post("/v1/sessions", json={"name": "run", "base_lr": 0.1}, headers=alice)
+            want = {"want": {"start": 0, "count": 10}}
+            await http.post("/v1/sessions/run/sync", json=want, headers=alice)
+            assert statements
+            statements.clear()
+            return [
+                (await http.post("/v1/sessions/run/sync", json=want, headers=headers)).status_code
+                for headers in (alice, bearer(ADMIN), bearer("wrong"), {})
+            ]
+
+    assert asyncio.run(calls()) == [200, 200, 401, 401]
+    assert statements == []
+
+
+def test_the_admins_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right or wrong, and however long: what is compared are digests, with compare_digest."""
+    compared: list[tuple[str, str]] = []
+
+    def spy(one: str, other: str) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr(auth, "compare_digest", spy)
+    keys = auth.Keyring(ADMIN)
+    for secret in (ADMIN, ADMIN[:-1], "", "x" * 9999):
+        assert (keys.holder(secret.encode()) is not None) == (secret == ADMIN)
+    assert compared == [
+        (digest(each), digest(ADMIN)) for each in (ADMIN, ADMIN[:-1], "", "x" * 9999)
+    ]
+
+
+def test_no_secret_is_in_the_log_the_database_or_a_record(tmp_path: Path) -> None:
+    """With everything logged that can be, and calls that are refused, fail and succeed."""
+    database = tmp_path / "data" / "pacesetter.db"
+    settings = {"admin_token": ADMIN, "log_level": "debug"}
+    with RunningService(database, **settings) as service:
+        with open_http(service.url) as http:
+            secret = issue(http, "alice", "operator")["token"]
+            alice, wrong = bearer(secret), "ps_0123456789ab_wrong-but-somebodys-secret"
+            http.post("/v1/sessions", json={"name": "run", "base_lr": 0.1}, headers=alice)
+            scale = {"kind": "scale", "factor": 0.5}
+            http.post("/v1/sessions/run/actions", json=scale, headers=alice).raise_for_status()
+            http.post("/v1/sessions/run/sync", json={"step": "no"}, headers=alice)
+            assert http.get("/v1/sessions", headers=bearer(wrong)).status_code == 401
+            record = http.get("/v1/sessions/run/export", headers=alice)
+            assert b"alice" in record.content
+            connection = sqlite3.connect(database)
+            connection.execute("DROP TABLE templates")
+            connection.close()
+            assert http.get("/v1/templates", headers=alice).status_code == 503
+            http.delete("/v1/tokens/none", headers=bearer(ADMIN))
+        files = b"".join(path.read_bytes() for path in database.parent.iterdir())
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.stderr is not None
+        logged = service.process.stderr.read()
+    assert '"token_created"' in logged
+    assert "alice" in logged
+    assert digest(secret).encode() in files
+    for hidden in (ADMIN, secret, secret.rpartition("_")[2], wrong):
+        assert hidden not in logged
+        assert hidden.encode() not in files
+        assert hidden.encode() not in record.content
+    assert digest(secret).encode() not in record.content
+    assert digest(secret) not in logged
+
+
+# Without authentication -------------------------------------------------------------------------
+
+
+def test_an_open_service_asks_nobody(server_url: str, unique_name: str) -> None:
+    """All is as it was: no token, any token, and the author whom the caller names."""
+    with open_http(server_url) as http:
+        spec = {"name": unique_name, "base_lr": 0.1}
+        assert http.post("/v1/sessions", json=spec).status_code == 201
+        assert http.get("/v1/sessions", headers=bearer("whatever")).status_code == 200
+        path = f"/v1/sessions/{unique_name}/actions"
+        scale = {"kind": "scale", "factor": 0.5, "at": 9}
+        http.post(path, json=scale).raise_for_status()
+        http.post(path, json=scale, headers={"pacesetter-actor": "bob"}).raise_for_status()
+        assert [order["actor"] for order in http.get(path).json()] == ["somebody", "bob"]
+
+
+def test_an_open_service_makes_no_tokens(server_url: str) -> None:
+    """Otherwise anybody could make one for the time when it will be asked for."""
+    with open_http(server_url) as http:
+        for call in ("GET /v1/tokens", "DELETE /v1/tokens/none"):
+            answer = send(http, call, {})
+            assert (answer.status_code, answer.json()["code"]) == (409, "authentication_off")
+        body = {"name": "mallory", "role": "admin"}
+        answer = http.post("/v1/tokens", json=body)
+        assert answer.status_code == 409
+        assert "PACESETTER_ADMIN_TOKEN" in answer.json()["detail"]
+
+
+def logged_at_start(database: Path, **settings: object) -> list[dict[str, Any]]:
+    """Start a service and stop it; gives the lines that it logged after it listened, or before."""
+    environment = {f"PACESETTER_{name.upper()}": str(value) for name, value in settings.items()}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pacesetter_service", "--log-format", "json", "--port", "0"],
+        env={**os.environ, "PACESETTER_DATABASE_URL": f"sqlite:///{database}", **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    with process, process.stderr:
+        lines = []
+        for line in process.stderr:
+            lines.append(json.loads(line))
+            if lines[-1]["event"] == "serving":
+                process.send_signal(signal.SIGTERM)
+    return lines
+
+
+@pytest.mark.parametrize(("token", "warns"), [("", True), (ADMIN, False)])
+def test_who_opens_the_service_to_the_network_is_warned(
+    tmp_path: Path, token: str, warns: bool
+) -> None:
+    """The log says at the start that everybody may change everything; an empty token is none."""
+    lines = logged_at_start(tmp_path / "pacesetter.db", host="0.0.0.0", admin_token=token)
+    warnings = [line for line in lines if line["event"] == "open_to_everybody"]
+    assert [line["level"] for line in warnings] == (["warning"] if warns else [])
+    assert all("PACESETTER_ADMIN_TOKEN" in line["advice"] for line in warnings)
+
+
+def test_who_forgets_the_admins_token_is_warned(tmp_path: Path) -> None:
+    """A service that has tokens and asks nobody for them says so; loopback alone is no reason."""
+    database = tmp_path / "pacesetter.db"
+    store = Store(f"sqlite:///{database}")
+    with store.transaction() as connection:
+        tokens.write(connection, Token("1", "alice", "viewer", digest("s"), "", None))
+    store.close()
+    lines = {line["event"]: line for line in logged_at_start(database)}
+    assert "open_to_everybody" not in lines
+    warning = lines["tokens_not_asked_for"]
+    assert (warning["level"], warning["tokens"]) == ("warning", 1)
+
+
+@pytest.mark.parametrize(
+    "token", ["fifteen-letters", "sixteen letters or more", "ein-Schlüsselbund"]
+)
+@pytest.mark.parametrize("how", ["environment", "option"])
+def test_an_admins_token_that_is_no_secret_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], token: str, how: str
+) -> None:
+    """The service does not start, says how to make a good one, and does not print this one."""
+    if how == "environment":
+        monkeypatch.setenv("PACESETTER_ADMIN_TOKEN", token)
+    with pytest.raises(SystemExit, match="2"):
+        _settings_or_exit(["--admin-token", token] if how == "option" else [])
+    said = capsys.readouterr()
+    assert "--admin-token: The token must have at least 16 characters" in said.err
+    assert token not in said.out + said.err
+
+
+def test_the_settings_do_not_show_the_admins_token() -> None:
+    """Whoever prints or logs them gives nothing away."""
+    settings = read_settings(["--admin-token", ADMIN])
+    assert settings.admin_token == SecretStr(ADMIN)
+    assert (
+        ADMIN not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    )
+
+
+# The document -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["guarded", "open"])
+def test_the_openapi_document_says_what_each_call_takes(
+    guarded_url: str, server_url: str, kind: str
+) -> None:
+    """Each operation names the role that its token must have; of an open service, may have."""
+    with open_http(guarded_url if kind == "guarded" else server_url) as http:
+        document = http.get("/openapi.json").json()
+    scheme = document["components"]["securitySchemes"]["bearer"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            access = ACCESS[f"{method.upper()} {path}"]
+            wanted = [{"bearer": [access]}, *([{}] if kind == "open" else [])]
+            assert operation["security"] == ([] if access == "public" else wanted)
+            assert ("401" in operation["responses"]) == (access != "public")
+
+
+def test_the_commands_of_the_documentation_answer_as_printed(guarded_url: str) -> None:
+    """Each command of the section on access, in its order, gives the members that are shown."""
+    page = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+    text = "".join(re.findall(r"```console\n(.*?)```", page.partition("## Access")[2], re.DOTALL))
+    printed_id, issued = "3f9a0c51d2e7", {"id": "", "token": ""}
+    for part in text.split("$ curl")[1:]:
+        command, _, printed = part.partition("\n")
+        command = command.replace("http://127.0.0.1:7070", guarded_url)
+        done = subprocess.run(
+            ["bash", "-c", f"curl -sS {command.replace(printed_id, issued['id'])}"],
+            env={
+                **os.environ,
+                "PACESETTER_ADMIN_TOKEN": ADMIN,
+                "PACESETTER_TOKEN": issued["token"],
+            },
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        shown = json.loads(re.sub(r"(?<=: )…", "null", printed)) if printed.strip() else {}
+        answer = json.loads(done.stdout) if done.stdout else {}
+        assert set(answer) == set(shown), done.stdout
+        issued = answer if "token" in answer else issued
+        for key, value in shown.items():
+            if key not in ("id", "token") and value is not None:
+                assert answer[key] == value
