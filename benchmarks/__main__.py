@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import actions, laws, reports, step, sync_sealed
+from benchmarks import actions, laws, many_ranks, reports, step, sync_sealed, trainer
 from benchmarks.harness import Effort, Result
 
 BENCHMARKS: dict[str, Callable[[Effort], Iterator[Result]]] = {
     "step": step.run,
+    "trainer": trainer.run,
     "sync_sealed": sync_sealed.run,
     "reports": reports.run,
     "laws": laws.run,
     "actions": actions.run,
+    "many_ranks": many_ranks.run,
 }
 
 FULL = Effort(rounds=7, seconds=0.8)

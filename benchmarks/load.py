@@ -50,7 +50,9 @@ def post(path: str, body: bytes, accept: str = "application/json") -> bytes:
     return head.encode() + body
 
 
-class _Connection:
+class Connection:
+    """A keep-alive connection, and the requests that are to go over it."""
+
     def __init__(self, port: int, requests: Iterator[bytes]) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -59,6 +61,7 @@ class _Connection:
         self._missing = 0
 
     def ask(self) -> None:
+        """Send the next request."""
         request = next(self._requests)
         self.sent = time.perf_counter()
         self.socket.sendall(request)
@@ -91,7 +94,7 @@ def conditions(ours: Sequence[Load], baseline: Sequence[Load]) -> str:
 def drive(server: Server, requests: Sequence[Iterator[bytes]], seconds: float) -> Load:
     """Load a server over one connection for each stream of requests."""
     with pinned(OUR_CORE), selectors.DefaultSelector() as selector:
-        connections = [_Connection(server.port, stream) for stream in requests]
+        connections = [Connection(server.port, stream) for stream in requests]
         for connection in connections:
             selector.register(connection.socket, selectors.EVENT_READ, connection)
         server_cpu, our_cpu = server.cpu_seconds(), time.process_time()
@@ -110,7 +113,7 @@ def drive(server: Server, requests: Sequence[Iterator[bytes]], seconds: float) -
 
 
 def _exchange(
-    selector: selectors.BaseSelector, connections: Sequence[_Connection], deadline: float
+    selector: selectors.BaseSelector, connections: Sequence[Connection], deadline: float
 ) -> list[float]:
     """Ask on all connections until the deadline, and wait for the last answers."""
     latencies = []

@@ -48,7 +48,12 @@ def modules(root: Path) -> list[Path]:
 
 def imports(path: Path) -> Iterator[str]:
     """Give the dotted names that a module imports."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    yield from imports_below(ast.parse(path.read_text()))
+
+
+def imports_below(tree: ast.AST) -> Iterator[str]:
+    """Give the dotted names that are imported somewhere in a tree."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -107,3 +112,23 @@ def test_the_page_on_the_architecture_names_every_module(folder: str) -> None:
     page = (SERVICE.parents[1] / "docs/architecture.md").read_text()
     names = {path.name for path in (SERVICE / folder).glob("[!_]*.py")}
     assert not {name for name in names if name not in page}
+
+
+CLIENT = SERVICE.parents[1] / "client/pacesetter"
+EMBEDS_THE_SERVICE = {"testing.py"}
+"""What of the client may start the service in its own process, when it is asked to."""
+
+
+@pytest.mark.parametrize("path", modules(CLIENT), ids=lambda path: str(path.relative_to(CLIENT)))
+def test_the_client_shares_no_code_with_the_service(path: Path) -> None:
+    """No module needs the service to be imported; the fixtures for tests import it in functions."""
+    tree = ast.parse(path.read_text())
+    places = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    if path.name not in EMBEDS_THE_SERVICE:
+        places = tree.body
+    names = [name for node in places if not _for_the_checker(node) for name in imports_below(node)]
+    assert not [name for name in names if name.split(".")[0] == "pacesetter_service"]
+
+
+def _for_the_checker(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"

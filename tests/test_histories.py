@@ -440,7 +440,7 @@ class Histories(RuleBasedStateMachine):
         """Branch off a session, which is left as it is; perhaps go on with the branch."""
         session = self.session
         step = data.draw(st.integers(session.spec.start_step, session.horizon))
-        name = f"{self.name}-{next(self.numbers)}"[-100:]
+        name = f"branch-{next(self.numbers)}"
         origin = {"session": self.name, "step": step}
         described = {**session.spec.model_dump(mode="json"), "name": name, "forked_from": origin}
         spec = session.spec.model_validate(described)

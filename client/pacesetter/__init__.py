@@ -3,6 +3,7 @@
 from pacesetter._client import Client
 from pacesetter._errors import (
     APIError,
+    AuthenticationError,
     AwaitingMeasurementError,
     ClosedError,
     ConflictError,
@@ -12,6 +13,7 @@ from pacesetter._errors import (
     LRMismatchError,
     NotFoundError,
     PacesetterError,
+    PermissionDeniedError,
     RankFailedError,
     RankMismatchError,
     ServerError,
@@ -32,6 +34,7 @@ from pacesetter._window import Window
 
 __all__ = [
     "APIError",
+    "AuthenticationError",
     "AwaitingMeasurementError",
     "Client",
     "ClosedError",
@@ -46,6 +49,7 @@ __all__ = [
     "Outage",
     "OutagePolicy",
     "PacesetterError",
+    "PermissionDeniedError",
     "RangeTest",
     "RankFailedError",
     "RankMismatchError",

@@ -11,6 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+ABOUT_TOKENS = (
+    "Where the server asks for an access token, set PACESETTER_TOKEN. It is no option, because "
+    "everybody on a machine can see the options of a command that runs."
+)
+
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - has no other name
 
@@ -24,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["serve"]:
         return _serve(arguments[1:])
     parser = argparse.ArgumentParser(
-        prog="pacesetter", description="Learning rates that a server owns."
+        prog="pacesetter", description="Learning rates that a server owns.", epilog=ABOUT_TOKENS
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the server (needs pacesetter[service])")
@@ -92,6 +97,7 @@ def _add_import(commands: _Commands) -> None:
 
 
 def _add_url(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = ABOUT_TOKENS
     parser.add_argument(
         "--url", help="the server; without it PACESETTER_URL, else http://127.0.0.1:7070"
     )

@@ -56,10 +56,18 @@ class Client:
             torch.distributed in its usual mode.
         on_notice: called with each `Notice` to the trainer of a session opened here, see
             `Session.on_notice`; without it they are logged.
+        token: the access token, where the server asks for one; without it `PACESETTER_TOKEN`. It
+            goes to that address only, and into no log, error or pickle: a copy in another process
+            takes the environment's.
         transport: an httpx transport in place of the network, for tests and special wiring.
 
     Every method raises `ServerUnavailableError` when the server stays away for `retry_for` seconds,
-    `APIError` when it refuses, and `InvalidAnswerError` when it answers nonsense.
+    `APIError` when it refuses (`AuthenticationError` and `PermissionDeniedError` where that is for
+    the token), and `InvalidAnswerError` when it answers nonsense.
+
+    Raises:
+        ValueError: an argument makes no sense, the URL has a password in it, the token cannot be
+            sent, or the environment names an unusable proxy.
     """
 
     def __init__(
@@ -71,20 +79,30 @@ class Client:
         max_wait: float = 300.0,
         on_outage: str | OutagePolicy = "wait",
         on_notice: OnNotice | None = None,
+        token: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        for name, seconds in (("retry_for", retry_for), ("max_wait", max_wait)):
+            if not seconds >= 0:  # refuses NaN too
+                raise ValueError(f"{name}={seconds}: give seconds, 0 or more")
         url = url or os.environ.get("PACESETTER_URL") or DEFAULT_URL
-        self._transport = Transport(url, timeout=timeout, transport=transport)
+        self._transport = Transport(url, timeout=timeout, token=token, transport=transport)
         self._retry_for = retry_for
         self._max_wait = max_wait
         self._on_outage = OutagePolicy.of(on_outage)
         self._on_notice = on_notice
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._feeds: weakref.WeakSet[Feed] = weakref.WeakSet()
 
     @property
     def url(self) -> str:
         """The server's address."""
         return self._transport.url
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds for which a call may wait for the server at most."""
+        return max(self._retry_for, self._max_wait)
 
     def create_session(
         self,
@@ -385,6 +403,8 @@ class Client:
 
     def close(self) -> None:
         """Close the sessions that were opened here, then the connections."""
+        for feed in list(self._feeds):
+            feed.stop()  # all deliver at once: the wait must not grow with their number
         for session in list(self._sessions):
             session.close()
         self._transport.close()
@@ -403,8 +423,11 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client of {self.url}>"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Client:
+        return self  # a handle, as its sessions are; and within a process the token holds
+
     def __reduce__(self) -> tuple[Any, ...]:
-        make = functools.partial(
+        make = functools.partial(  # without the token: pickles lie about in files
             Client,
             timeout=self._transport.timeout,
             retry_for=self._retry_for,
@@ -438,6 +461,7 @@ class Client:
                 bridge.prime(info.horizon)
         session = Session(feed, reopen, self._on_notice, bridge=bridge)
         self._sessions.add(session)
+        self._feeds.add(feed)
         return session
 
     def _json(

@@ -5,12 +5,14 @@ PacesetterError
 ├── TransportError               the server could not be reached, or did not answer in time
 │   └── ServerUnavailableError   ... for longer than the stated bound
 ├── APIError                     the server answered with a problem
+│   ├── AuthenticationError      401, and a proxy's 407: no access token, or one that does not hold
+│   ├── PermissionDeniedError    403: the token's role does not reach that far
 │   ├── NotFoundError            404: no such session or page
 │   ├── ConflictError            409: the name is taken, or the session is archived
 │   │   ├── StaleAttemptError    409: a newer attempt of the job has fenced this one
 │   │   └── SessionFinishedError 409: a controller has ended the session
 │   ├── InvalidRequestError      400, 413, 415, 422: what was sent cannot be accepted
-│   └── ServerError              5xx and 429: the server failed or is overloaded
+│   └── ServerError              5xx, 408 and 429: the server failed or is overloaded
 │       └── AwaitingMeasurementError   503: a step waits for what other ranks report
 ├── InvalidAnswerError           an answer breaks the contract; nothing of it was used
 ├── ClosedError                  the client or session was closed
@@ -25,9 +27,16 @@ PacesetterError
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+LONGEST_TEXT = 2000
+"""Characters of a text of the server's that are repeated: it may end in a log."""
+
+MOST_FIELDS = 20
+"""Refused fields that a message names; `errors` has all."""
 
 
 class PacesetterError(Exception):
@@ -81,7 +90,8 @@ class APIError(PacesetterError):
         status: the HTTP status.
         code: the stable name of the problem, for instance `session_not_found`.
         detail: the server's sentence about it.
-        errors: one `{"pointer", "detail"}` for each refused field, where there are any.
+        errors: one `{"pointer", "detail"}` for each refused field, where there are any, and one
+            `{"parameter", "detail"}` for each refused part of the query.
         problem: the whole answer.
         retry_after: seconds to wait before the next try, where the server said so.
     """
@@ -96,7 +106,10 @@ class APIError(PacesetterError):
         problem: Mapping[str, Any] | None = None,
         retry_after: float | None = None,
     ) -> None:
-        fields = [f"{error.get('pointer')}: {error.get('detail')}" for error in errors]
+        fields = [
+            printable(f"{error.get('pointer') or error.get('parameter')}: {error.get('detail')}")
+            for error in errors[:MOST_FIELDS]
+        ]
         unsaid = "".join(f"\n  {field}" for field in fields if field not in detail)
         super().__init__(f"{detail} [{status} {code}]{unsaid}")
         self.status = status
@@ -105,6 +118,26 @@ class APIError(PacesetterError):
         self.errors = tuple(errors)
         self.problem = dict(problem or {})
         self.retry_after = retry_after
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Worker processes send errors to their parents, which hang on one that cannot be read.
+        make = functools.partial(
+            type(self),
+            status=self.status,
+            code=self.code,
+            errors=self.errors,
+            problem=self.problem,
+            retry_after=self.retry_after,
+        )
+        return make, (self.detail,)
+
+
+class AuthenticationError(APIError):
+    """The server, or a proxy on the way, does not know who asks: a token is missing or wrong."""
+
+
+class PermissionDeniedError(APIError):
+    """The token is known, and may not do that."""
 
 
 class NotFoundError(APIError):
@@ -137,13 +170,19 @@ class AwaitingMeasurementError(ServerError):
 
 _BY_CODE: dict[str, type[APIError]] = {
     "awaiting_measurement": AwaitingMeasurementError,
+    "forbidden": PermissionDeniedError,
     "session_finished": SessionFinishedError,
     "stale_attempt": StaleAttemptError,
     "superseded_attempt": StaleAttemptError,
+    "unauthenticated": AuthenticationError,
 }
 _BY_STATUS: dict[int, type[APIError]] = {
     400: InvalidRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
     404: NotFoundError,
+    407: AuthenticationError,
+    408: ServerError,  # what some proxies say when they close a connection that was idle
     409: ConflictError,
     413: InvalidRequestError,
     415: InvalidRequestError,
@@ -152,10 +191,18 @@ _BY_STATUS: dict[int, type[APIError]] = {
 }
 
 
-def api_error(status: int, content: bytes, retry_after: float | None = None) -> APIError:
+def api_error(
+    status: int, content: bytes, retry_after: float | None = None, *, advice: str = ""
+) -> APIError:
     """The error that a status and a problem document stand for.
 
     A body that is no problem document (a proxy's HTML page, say) still makes a readable error.
+
+    Args:
+        status: the HTTP status.
+        content: the body.
+        retry_after: seconds to wait before the next try, where the server said so.
+        advice: what to do, where the client knows better than the server.
     """
     problem = _problem(content)
     code = _text(problem.get("code")) or "unknown"
@@ -163,13 +210,19 @@ def api_error(status: int, content: bytes, retry_after: float | None = None) -> 
     errors = problem.get("errors")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (ServerError if status >= 500 else None)
     return (kind or APIError)(
-        detail,
+        f"{detail} ({advice})" if advice else detail,
         status=status,
         code=code,
         errors=[e for e in errors if isinstance(e, dict)] if isinstance(errors, list) else (),
         problem=problem,
         retry_after=retry_after,
     )
+
+
+def printable(text: str) -> str:
+    """A text of somebody else's as it may be shown: one line, not endless, all printable."""
+    shown = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
+    return "".join(each if each.isprintable() else " " for each in shown)
 
 
 def _problem(content: bytes) -> dict[str, Any]:
@@ -181,7 +234,7 @@ def _problem(content: bytes) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    return printable(value) if isinstance(value, str) else ""
 
 
 def _plain(status: int, content: bytes) -> str:

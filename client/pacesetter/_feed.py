@@ -12,10 +12,12 @@ import functools
 import logging
 import queue
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
 
+from pacesetter._attempts import Claim
 from pacesetter._errors import (
     APIError,
     ClosedError,
@@ -35,6 +37,7 @@ from pacesetter._wire import ONE_TRY, Wire
 BATCH = 100
 FLUSH_SECONDS = 1.0
 EXIT_SECONDS = 2.0
+ALL_EXIT_SECONDS = 10.0
 
 logger = logging.getLogger("pacesetter")
 
@@ -55,7 +58,6 @@ class Feed:
         max_wait: float,
         lr_bounds: tuple[float, float],
     ) -> None:
-        self.info = info
         self.wire = Wire(transport, info, rank=rank, lr_bounds=lr_bounds)
         # As many waiting reports call for the thread; one does while there is no thread yet.
         self.call_at = 1
@@ -64,11 +66,13 @@ class Feed:
         self._ready: Window | None = None
         self._errands: deque[Callable[[], None]] = deque()
         self._closed = False
+        self._away = False
         self._complaints: set[str] = set()
         self._renew()
         renew_in_child(self)
         self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
         atexit.register(self._at_exit)
+        _feeds.add(self)
 
     def _renew(self) -> None:
         self._starting = threading.Lock()
@@ -83,6 +87,11 @@ class Feed:
         self.call_at = 1
         self._ordered = None
         self._errands.clear()
+
+    @property
+    def info(self) -> SessionInfo:
+        """The session as the server described it last."""
+        return self.wire.info
 
     @property
     def max_wait(self) -> float:
@@ -100,11 +109,13 @@ class Feed:
         if self._closed:
             raise self._over()
         self._start()
+        self.wire.reports.bound()
         waiting = len(self.wire.reports)
         self.call_at = BATCH
         if waiting >= BATCH:
             self.call_at += waiting
-            self._wake.put(None)
+            if not self._away:  # else the thread pauses, and more reports are no reason to hurry
+                self._wake.put(None)
 
     def order(self, start: int, count: int) -> None:
         """Have the thread fetch the window of `count` steps from `start`."""
@@ -112,6 +123,11 @@ class Feed:
             self._ordered = (start, count)
             self._start()
             self._wake.put(None)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was stopped."""
+        return self._closed
 
     @property
     def busy(self) -> bool:
@@ -184,14 +200,41 @@ class Feed:
             self._follow(info, step)
         return info
 
+    def resize(self, batch_size: int) -> None:
+        """Tell how many samples are in one step from now on.
+
+        Raises:
+            ConflictError: the session refuses that.
+            ServerUnavailableError: the server was away for `max_wait` seconds.
+        """
+        if self._closed:
+            raise self._over()
+        with self.wire.waiting_for(self._max_wait) as deadline:
+            self.wire.resize(batch_size, deadline)
+
     def follow(self, info: SessionInfo, step: int) -> None:
         """Go on in an attempt that another rank has opened at a step."""
         with self.wire.waiting_for(self._max_wait):
             self._follow(info, step)
 
     def _follow(self, info: SessionInfo, step: int) -> None:
-        self.info = info
         self.wire.follow(info)
+        self._go_back(step)
+
+    def claim(self, claim: Claim) -> bool:
+        """Go back without the server, which is to open the attempt when it answers.
+
+        Returns:
+            Whether it is so; not if the server has answered before.
+        """
+        with self.wire.waiting_for(self._max_wait):
+            if self.wire.met:
+                return False
+            self.wire.claim(claim)
+            self._go_back(claim.step)
+        return True
+
+    def _go_back(self, step: int) -> None:
         self._ordered = self._ready = None
         self._errands.clear()
         dropped = self.wire.reports.drop_from(step)
@@ -199,7 +242,7 @@ class Feed:
             logger.warning(
                 "session %s goes back to step %d: %d reports of that and later steps were not "
                 "delivered and are dropped",
-                info.name,
+                self.info.name,
                 step,
                 dropped,
             )
@@ -263,6 +306,7 @@ class Feed:
             self._sleep(pause)
             last = self._closed
             failed = self._work()
+            self._away = failed is not None
             if failed is None:
                 pauses, pause = delays(), FLUSH_SECONDS
             else:
@@ -332,8 +376,16 @@ class Feed:
         return ClosedError(f"session {self.info.name} is closed here: open it again")
 
 
+_feeds: weakref.WeakSet[Feed] = weakref.WeakSet()
+
+
 def _close_at_exit(ref: weakref.ref[Feed]) -> None:
-    feed = ref()
-    if feed is not None:
+    """Have every feed deliver what is left at once: the wait must not grow with their number."""
+    if ref() is None:
+        return
+    feeds = [feed for feed in _feeds if not feed.closed]
+    for feed in feeds:
         feed.stop()
-        feed.join(EXIT_SECONDS)
+    deadline = time.monotonic() + ALL_EXIT_SECONDS
+    for feed in feeds:
+        feed.join(min(EXIT_SECONDS, max(deadline - time.monotonic(), 0.0)))

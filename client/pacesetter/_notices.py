@@ -63,12 +63,13 @@ class Board:
         while self._untold:
             notice = self._untold.popleft()
             if log and not self._listeners:
-                _log(notice)
+                log_notice(notice)
             for listener in self._listeners:
                 listener(notice)
 
 
-def _log(notice: Notice) -> None:
+def log_notice(notice: Notice) -> None:
+    """Write a notice to the log: for who listens, and would have it there as well."""
     level = logging.WARNING if notice.code in WARNINGS else logging.INFO
     # Some of it was written by people: it is to stay one line.
     text = "".join(each if each.isprintable() else " " for each in notice.message)

@@ -41,7 +41,8 @@ class OutagePolicy:
     Attributes:
         kind: `wait` for it for `max_wait` seconds, then raise; `hold` the last value; or follow the
             `forecast` that the server gave while it was there.
-        patience: seconds that a step waits before the training goes on by itself.
+        patience: seconds that a step waits before the training goes on by itself. Where it may not,
+            because it has for too long or knows no values, it waits for `max_wait` and then raises.
         max_steps: most steps that are trained by themselves in one outage.
         max_seconds: most seconds, likewise, as seen when a step asks for values.
 
@@ -150,6 +151,7 @@ class Bridge:
         self._last: Window | None = None
         self._gap: _Gap | None = None
         self._listeners: list[OnOutage] = []
+        feed.wire.met = curve is None
 
     def listen(self, listener: OnOutage) -> None:
         """Have a function called with each piece of news."""
@@ -158,7 +160,19 @@ class Bridge:
     def forget(self) -> None:
         """Be in a new attempt: what was known of the old one holds no more."""
         self._last = self._gap = self._curve = None
+        self._feed.wire.trained_until = 0
         self._curve_asked = False
+
+    def go_back(self, step: int) -> None:
+        """Train from another step on, still without the server: what came after it is undone."""
+        gap = self._gap
+        self._feed.wire.trained_until = min(self._feed.wire.trained_until, step)
+        if gap is None:
+            return
+        if gap.windows and gap.first < step <= gap.windows[-1].stop:
+            gap.windows = [_until(step, each) for each in gap.windows if each.start < step]
+        else:  # nothing of it was trained without the server
+            gap.first, gap.windows = step, []
 
     def prime(self, step: int) -> None:
         """Get a forecast at once, before anything can go wrong; later if the server is away."""
@@ -174,7 +188,7 @@ class Bridge:
         """
         if self._gap is None:
             try:
-                window = self._ask(step, count)
+                window = self._ask(step, count) if self._knows(step) else self._wait(step, count)
             except ServerUnavailableError as error:
                 if _awaits(error) or not self._knows(step):
                     raise
@@ -189,31 +203,38 @@ class Bridge:
         window = self._feed.take(step)
         exhausted = self._exhausted(gap, step)
         # The thread asks all the time. When it has nothing to do, it was refused: hear it here.
-        if window is None and (exhausted or not self._feed.busy or not self._knows(step)):
+        stuck = exhausted or not self._knows(step)
+        if window is None and (stuck or not self._feed.busy):
             try:
-                window = self._ask(step, count)
+                window = self._wait(step, count) if stuck else self._ask(step, count)
             except ServerUnavailableError as error:
                 if exhausted and not gap.told_end:
                     gap.told_end = True
                     self._tell("exhausted", step)
-                if exhausted or _awaits(error) or not self._knows(step):
+                if stuck or _awaits(error):
                     raise
         if window is None:
             return self._stand_in(step, count)
         self._tell("over", step)
         self._gap = None
         trained = [each for each in gap.windows if each.start < step]
-        self._feed.send(functools.partial(_reconcile, self._feed.wire, trained, step))
+        if trained:
+            self._feed.send(functools.partial(_reconcile, self._feed.wire, trained, step))
         self._keep(window)
         return window
 
     def _ask(self, step: int, count: int) -> Window:
         """The window from the server, waiting for no longer than the policy has patience."""
+        patience = min(self._policy.patience, self._feed.max_wait)
         try:
-            return self._feed.fetch(step, count, min(self._policy.patience, self._feed.max_wait))
+            return self._feed.fetch(step, count, patience)
         except ServerUnavailableError as error:
             if not _awaits(error):
                 raise
+        return self._feed.fetch(step, count, self._feed.max_wait - patience)
+
+    def _wait(self, step: int, count: int) -> Window:
+        """The window from the server, waited for as with the policy `wait`."""
         return self._feed.fetch(step, count)
 
     # -- values of our own -----------------------------------------------------------------------
@@ -241,6 +262,7 @@ class Bridge:
         count = max(1, min(count // 10, gap.first + self._policy.max_steps - step))
         window = self._made_up(step, count)
         gap.windows.append(window)
+        self._feed.wire.trained_until = window.stop
         if not self._feed.busy:
             self._feed.order(window.stop, max(count * 10, 1))
         return window
@@ -297,6 +319,13 @@ class Bridge:
         logger.warning("%s", _sentence(news, self._policy))
         for listener in self._listeners:
             listener(news)
+
+
+def _until(step: int, window: Window) -> Window:
+    """What a window holds before a step."""
+    count = step - window.start
+    columns = {name: column[:count] for name, column in window.columns.items()}
+    return Window(window.start, columns, sealed=window.sealed)
 
 
 def _awaits(error: ServerUnavailableError) -> bool:

@@ -17,7 +17,7 @@ from pacesetter._errors import (
     TransportError,
 )
 from pacesetter._retry import delays
-from pacesetter._transport import Transport
+from pacesetter._transport import MAX_JSON, Transport
 
 LINES = "application/x-ndjson"
 EVENTS = "text/event-stream"
@@ -153,4 +153,15 @@ def restore(transport: Transport, file: str | os.PathLike[str], name: str | None
             silence=IMPORT_TIMEOUT,
         ) as pieces,
     ):
-        return _event(b"".join(pieces))
+        return _event(_whole(pieces))
+
+
+def _whole(pieces: Iterable[bytes]) -> bytes:
+    content = bytearray()
+    for piece in pieces:
+        content += piece
+        if len(content) > MAX_JSON:
+            raise InvalidAnswerError(
+                "the answer to an import has no end: check that the URL is Pacesetter's"
+            )
+    return bytes(content)

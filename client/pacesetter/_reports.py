@@ -6,6 +6,7 @@ import logging
 import math
 import re
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeAlias
 
@@ -14,6 +15,8 @@ logger = logging.getLogger("pacesetter")
 # Below the server's limits (10,000 values and 1 MiB a call) with room for long metric names.
 VALUES_PER_BATCH = 4_000
 KEPT_AT_MOST = 20_000
+# However fast a trainer reports, and whatever the server does about it.
+HELD_AT_MOST = 100_000
 _POINTER = re.compile(r"/reports/(\d+)/")
 
 
@@ -49,16 +52,19 @@ Entry: TypeAlias = tuple[int, dict[str, Value]]
 class Reports:
     """Reports that the server has not acknowledged, oldest first.
 
-    The trainer's thread only appends; only the holder of the session's wire removes. With the
-    interpreter's own atomicity of list operations that needs no lock on the step path.
+    The trainer's threads append, which with the interpreter's own atomicity of list operations
+    needs no lock on the step path. The holder of the session's wire removes; of what is not on its
+    way to the server just then, `bound` does too.
 
-    While the server is away at most about 20,000 reports are kept: beyond that every second one of
-    the older half is given up, so the curve stays and its resolution suffers.
+    While the server is away at most 20,000 reports are kept: beyond that every second one of the
+    older half is given up, so the curve stays and its resolution suffers.
     """
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self._thinned = 0
+        self._on_the_way = 0  # the oldest ones, which whoever carries them will remove by number
+        self._removing = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -67,7 +73,10 @@ class Reports:
         """The oldest reports that fit one call, in the form of the wire, and their number."""
         number = values = 0
         wire = []
-        for step, metrics in self.entries[:VALUES_PER_BATCH]:
+        with self._removing:
+            oldest = self.entries[:VALUES_PER_BATCH]
+            self._on_the_way = len(oldest)
+        for step, metrics in oldest:
             if number and values + len(metrics) > VALUES_PER_BATCH:
                 break
             wire.append({"step": step, "metrics": encoded(metrics)})
@@ -81,14 +90,18 @@ class Reports:
 
     def drop(self, number: int) -> None:
         """Remove the oldest `number` reports."""
-        del self.entries[:number]
+        with self._removing:
+            del self.entries[:number]
+            self._on_the_way = 0
 
     def drop_from(self, step: int) -> int:
         """Remove the reports of a step and later ones, which are measured again; gives how many."""
-        number = len(self.entries)
-        kept = [entry for entry in self.entries[:number] if entry[0] < step]
-        self.entries[:number] = kept
-        return number - len(kept)
+        with self._removing:
+            number = len(self.entries)
+            kept = [entry for entry in self.entries[:number] if entry[0] < step]
+            self.entries[:number] = kept
+            self._on_the_way = 0
+            return number - len(kept)
 
     def drop_pointed_at(self, number: int, errors: Iterable[Mapping[str, Any]]) -> None:
         """Remove those of the oldest `number` reports that the server points at, else all."""
@@ -101,24 +114,38 @@ class Reports:
         self._drop_these(number, {index for index, (step, _) in oldest if step not in steps})
 
     def _drop_these(self, number: int, refused: set[int]) -> None:
-        oldest = enumerate(self.entries[:number])
-        self.entries[:number] = [
-            entry for index, entry in oldest if refused and index not in refused
-        ]
+        with self._removing:
+            oldest = enumerate(self.entries[:number])
+            self.entries[:number] = [
+                entry for index, entry in oldest if refused and index not in refused
+            ]
+            self._on_the_way = 0
 
     def thin(self) -> None:
-        """Keep memory bounded while nothing can be delivered."""
-        before = len(self.entries)
-        if before <= KEPT_AT_MOST:
+        """Keep few, because nothing can be delivered; for the holder of the wire, between calls."""
+        with self._removing:
+            self._on_the_way = 0
+        self._thin(KEPT_AT_MOST)
+
+    def bound(self) -> None:
+        """Keep memory bounded whatever happens; for everybody."""
+        self._thin(HELD_AT_MOST)
+
+    def _thin(self, most: int) -> None:
+        if len(self.entries) <= most:
             return
-        del self.entries[1 : before // 2 : 2]
-        if not self._thinned:
+        with self._removing:
+            before = len(self.entries)
+            while (number := len(self.entries)) > most:
+                del self.entries[max(1, self._on_the_way) : number // 2 : 2]
+            lost, first = before - len(self.entries), not self._thinned
+            self._thinned += lost
+        if lost and first:
             logger.warning(
-                "the server takes no reports: from now on older ones are thinned out, more than "
-                "%d are not kept; bring the server back to stop this",
-                KEPT_AT_MOST,
+                "the server takes no reports, or not as fast as they come: from now on older ones "
+                "are thinned out, more than %d are not kept; see that the server is there",
+                most,
             )
-        self._thinned += before - len(self.entries)
 
     def delivered(self) -> None:
         """Say what a time without a server has cost, once it is over."""

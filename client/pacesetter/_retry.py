@@ -35,7 +35,7 @@ def retry_after(header: str | None) -> float | None:
         return float(min(int(header[:9]), LONGEST_RETRY_AFTER))
     try:
         moment = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year that no calendar has
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from pacesetter._attempts import new_key
+from pacesetter._attempts import Claim, new_key
 from pacesetter._errors import GroupError
 from pacesetter._feed import Feed
 from pacesetter._info import SessionInfo
+from pacesetter._listeners import OnReport, Subscription
 from pacesetter._notices import Board, OnNotice
 from pacesetter._outage import Bridge, OnOutage
 from pacesetter._pace import Pace
@@ -52,6 +53,7 @@ class Session:
         self._bridge = bridge
         self._reopen = reopen
         self._board = Board(on_notice)
+        self._subscriptions: list[Subscription] = []
         self._pace = Pace()
         self._restarts = 0
         self._forget()
@@ -99,9 +101,24 @@ class Session:
         return self._feed.wire.max_lookahead
 
     @property
+    def longest_wait(self) -> float:
+        """Seconds for which a call may wait for the server at most."""
+        return self._feed.max_wait
+
+    @property
     def goes_on_in_outages(self) -> bool:
         """Whether the training may go on for a while without the server."""
         return self._bridge is not None
+
+    @property
+    def met(self) -> bool:
+        """Whether the server has answered since; not yet, if the session was opened by a file."""
+        return self._feed.wire.met
+
+    @property
+    def restarts(self) -> int:
+        """How often it has gone back to a step, in this process."""
+        return self._restarts
 
     def lr(self, step: int, group: str | None = None) -> float:
         """The learning rate of a step.
@@ -172,6 +189,29 @@ class Session:
         entries.append((operator.index(step), metrics))  # type: ignore[arg-type] # floats, or just captured
         if len(entries) >= feed.call_at:
             feed.call()
+        if self._subscriptions:
+            self._tell(operator.index(step), metrics)  # type: ignore[arg-type] # as above
+
+    def on_report(self, listener: OnReport, *, every: int = 1) -> OnReport:
+        """Have a function called with each report, for instance to log it to a tracker.
+
+        `listener(step, {"loss": 0.3, "lr": 0.1})` gets the metrics as floats, and beside them the
+        values of the session's series at that step, by series name, as long as the step is in the
+        present window or in the one before. It is called in the thread that reports, once the
+        report is taken; what it raises comes out of `report()`. With `RemoteLR.step(metric)` that
+        is the trainer's thread; under torch.distributed the listeners of the ranks whose metrics
+        are reported are called. Listeners stay in this process. `pacesetter.trackers` has some.
+
+        Args:
+            listener: what to call.
+            every: steps between two values of a metric that it is told. A metric on an accelerator
+                is waited for when it is told: 50, say, makes the training wait once in 50 steps.
+
+        Raises:
+            ValueError: `every` is less than 1.
+        """
+        self._subscriptions.append(Subscription(listener, every))
+        return listener
 
     def on_notice(self, listener: OnNotice) -> OnNotice:
         """Have a function called with each notice of the server; as a decorator too.
@@ -215,42 +255,80 @@ class Session:
         captured: dict[str, Value] = {name: capture(value) for name, value in values.items()}
         self._feed.wire.applied = (operator.index(step), captured)
 
-    def restart(self, step: int, *, key: str | None = None) -> None:
+    def resize(self, batch_size: int) -> None:
+        """Tell the server how many samples are in one step from now on; waits for its answer.
+
+        What a change of it does is the session's `batch_scaling`: nothing, or a scale of the rate
+        by the ratio or its root, from the horizon on, or a refusal. Later restarts say it too.
+
+        Args:
+            batch_size: samples in one step of all ranks together, gradient accumulation included.
+
+        Raises:
+            ConflictError: the session refuses it, or its limits the rate that follows.
+            ServerUnavailableError: the server was away for `max_wait` seconds.
+        """
+        self._feed.resize(operator.index(batch_size))
+
+    def restart(
+        self,
+        step: int,
+        *,
+        key: str | None = None,
+        known: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
         """Go back to a step, as after loading a checkpoint: a new attempt of the job begins.
 
         Schedules and controllers are as they were when the step was handed out. Earlier attempts
         can seal and report no more. Reports of that and later steps that were not delivered yet are
         dropped, which is logged.
 
+        A session that was opened by a bootstrap file goes back at once; the attempt is opened when
+        the server first answers, unless somebody has taken over since.
+
         Args:
             step: the first step that is trained again.
             key: what all ranks of the restart share, so that they open one attempt between them.
                 By default made of torchelastic's run and restart count where there are any, else
                 random.
+            known: the attempt that the checkpoint is of, where it is newer than the file.
+            batch_size: samples in one step from now on, see `resize`; as said last, if not given.
 
         Raises:
             StaleAttemptError: a later attempt has taken over from the one of that key.
-            ConflictError: the key opened an attempt at another step.
+            ConflictError: the key opened an attempt at another step, or the batch size is refused.
             InvalidRequestError: nobody has trained up to that step.
             ServerUnavailableError: the server was away for `max_wait` seconds.
         """
-        self._feed.restart(operator.index(step), key or new_key(self._restarts))
-        self._go_on_at(step)
+        step, key = operator.index(step), key or new_key(self._restarts)
+        if batch_size is not None:
+            self._feed.wire.batch_size = operator.index(batch_size)
+        claim = Claim(step, key, max(known or 0, self.attempt))
+        if self._bridge is not None and not self.met and self._feed.claim(claim):
+            self._restarts += 1
+            self._forget()
+            self._bridge.go_back(step)
+            return
+        self._feed.restart(step, key)
+        self._go_on_at()
+        if self._bridge is not None:
+            self._bridge.prime(step)
 
     def follow(self, info: SessionInfo, step: int) -> None:
         """Go on at a step in an attempt that another rank has opened: for integrations."""
         self._feed.follow(info, step)
-        self._go_on_at(step)
+        self._go_on_at()
 
-    def _go_on_at(self, step: int) -> None:
+    def _go_on_at(self) -> None:
         self._restarts += 1
         self._forget()
         if self._bridge is not None:
             self._bridge.forget()
-            self._bridge.prime(step)
 
     def _forget(self) -> None:
         self._window: Window | None = None
+        self._window_before: Window | None = None
         self._lrs: list[float] = []  # of an ungrouped session: the column that `lr(step)` reads
         self._start = 0
         self._mark = 0
@@ -302,7 +380,7 @@ class Session:
             leads: this is the rank that fetches windows ahead, and logs what nobody listens to.
         """
         window.mark = self._first_mark(window) if leads else len(window)
-        self._window = window
+        self._window_before, self._window = self._window, window
         self._start = window.start
         self._mark = window.mark
         self._lrs = window.columns.get("lr", [])
@@ -310,6 +388,19 @@ class Session:
             self._order_next(window)
         self._board.tell(window.notices, log=leads)
         return window
+
+    def _tell(self, step: int, metrics: Mapping[str, Value]) -> None:
+        values = self._at_hand(step)
+        for subscription in self._subscriptions:
+            subscription.tell(step, metrics, values)
+
+    def _at_hand(self, step: int) -> dict[str, float]:
+        """The values of a step, if no exchange is needed to know them."""
+        for window in (self._window, self._window_before):
+            if window is not None and step in window:
+                index = step - window.start
+                return {name: column[index] for name, column in window.columns.items()}
+        return {}
 
     def walks(self, window: Window) -> bool:
         """Whether this is the window that the session is in."""

@@ -2,7 +2,7 @@
 
 The only module that knows httpx. Whatever this client sends is idempotent, so a request whose fate
 is unknown may always be sent again. The pool is httpx's transport without its `Client`: no redirect
-is followed, no cookie kept, no proxy found in the environment, and no line a second written to the
+is followed, so a token goes nowhere else, no cookie is kept, and no line a second is written to the
 log of a training.
 """
 
@@ -12,15 +12,14 @@ import contextlib
 import functools
 import json
 import logging
-import queue
-import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import httpx
 
+from pacesetter._bounded import Bounded
 from pacesetter._errors import (
     APIError,
     ClosedError,
@@ -30,9 +29,12 @@ from pacesetter._errors import (
     ServerUnavailableError,
     TransportError,
     api_error,
+    printable,
 )
 from pacesetter._fork import renew_in_child
+from pacesetter._proxy import proxy_for
 from pacesetter._retry import delays, retry_after
+from pacesetter._token import VARIABLE, Token
 
 # The server closes idle connections after 120 s: below that no request meets a dying one.
 KEEP_ALIVE = 60.0
@@ -40,6 +42,10 @@ MAX_JSON = 32 * 1024 * 1024
 CONNECT_TIMEOUT = 3.0
 # What an exchange may need beyond its limit to end by itself, with a better error.
 GRACE = 0.1
+LONGEST_TIMEOUT = 86_400.0
+LEAST_TIMEOUT = 0.001  # 0 would mean to a socket: do not wait at all
+# Exchanges that were left alone and still hang, before the connections are cut under them.
+MOST_LEFT = 8
 
 logger = logging.getLogger("pacesetter")
 
@@ -50,25 +56,39 @@ class Transport:
     Args:
         url: base address, `http://` or `https://`.
         timeout: seconds that one exchange may take, answer included.
+        token: the access token; without one that of `PACESETTER_TOKEN`, if it is set.
         transport: an httpx transport in place of the network, for tests and special wiring.
+
+    Raises:
+        ValueError: one of them, or the proxy that the environment names, cannot be used.
     """
 
     def __init__(
-        self, url: str, *, timeout: float, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        *,
+        timeout: float,
+        token: str | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
+        parsed = _checked_url(url)
+        if not 0 < timeout <= LONGEST_TIMEOUT:  # refuses NaN too
+            raise ValueError(f"timeout={timeout}: give seconds, up to a day of them")
         self.url = url.rstrip("/")
         self.timeout = timeout
         self.custom = transport
-        _check_url(self.url)
+        self._token = Token.of(token)
+        self._proxy = (
+            proxy_for(parsed.scheme, parsed.host, parsed.port) if transport is None else None
+        )
         self._closed = False
         self._inherited: list[httpx.BaseTransport] = []
         self._open()
         renew_in_child(self)
 
     def _open(self) -> None:
-        self._pool = self.custom or httpx.HTTPTransport(
-            limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE)
-        )
+        self._bounded: Bounded[bytes] = Bounded()
+        self._pool = self.custom or _network(self._proxy)
         self._closer = weakref.finalize(self, self._pool.close)
 
     def after_fork(self) -> None:
@@ -136,7 +156,7 @@ class Transport:
             TransportError: the one try failed.
             ServerUnavailableError: all tries in `wait` seconds failed.
             APIError: the server answered with a problem that retrying cannot cure.
-            InvalidAnswerError: the answer is too large, or a redirect.
+            InvalidAnswerError: the answer is too large, compressed, or a redirect.
         """
         if self._closed:
             raise ClosedError("the client is closed: make a new one")
@@ -144,9 +164,7 @@ class Transport:
         outage = _Outage(self.url, wait)
         for delay in delays():
             try:
-                limit = outage.limit(self.timeout)
-                exchange = functools.partial(self._exchange, request, max_bytes, limit)
-                content = exchange() if wait <= 0 else self._within(limit, exchange)
+                content = self._within(outage.limit(self.timeout), request, max_bytes)
             except (TransportError, ServerError) as error:  # noqa: PERF203 - trying again is the point
                 if wait <= 0:
                     raise
@@ -191,14 +209,13 @@ class Transport:
             request = httpx.Request(method, request.url, content=content, headers=sent)
         elif headers:
             request.headers.update(headers)
-        request.extensions["timeout"] = httpx.Timeout(silence, connect=CONNECT_TIMEOUT).as_dict()
         try:
-            response = self._pool.handle_request(request)
-            response.request = request
+            response = self._answer(request, silence, again=content is None)
             assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the checker
             with contextlib.closing(response):
                 if not response.is_success:
-                    _checked(response, _read(response, MAX_JSON, time.monotonic() + silence))
+                    self._checked(response, _read(response, MAX_JSON, time.monotonic() + silence))
+                _check_encoding(response)
                 yield iter(response.stream)
         except httpx.TransportError as error:
             raise self._failure(error) from None
@@ -216,6 +233,8 @@ class Transport:
             "accept-encoding": "identity",
             "user-agent": "pacesetter-python",
         }
+        if self._token is not None:
+            headers["authorization"] = self._token.header
         content = None
         if body is not None:
             headers["content-type"] = "application/json"
@@ -225,48 +244,35 @@ class Transport:
             method, self.url + path, content=content, params=query or None, headers=headers
         )
 
-    def _within(self, seconds: float, exchange: Callable[[], bytes]) -> bytes:
-        """Do an exchange in a thread that can be left alone.
-
-        Looking up a name has no time limit, and those of sockets begin again with each byte: only
-        so is a trainer's wait bounded whatever the network does.
+    def _within(self, seconds: float, request: httpx.Request, max_bytes: int) -> bytes:
+        """Do an exchange that takes no longer, whatever the network does.
 
         Raises:
-            TransportError: it takes longer.
+            TransportError: it takes longer, or too many that did still hang.
         """
-        outcome: queue.SimpleQueue[bytes | BaseException] = queue.SimpleQueue()
-
-        def work() -> None:
-            try:
-                outcome.put(exchange())
-            except BaseException as error:
-                outcome.put(error)
-
+        if self._bounded.left() >= MOST_LEFT:
+            self._pool.close()  # they end at their next byte, or by the time limit for one
+            raise TransportError(
+                f"{MOST_LEFT} requests to {self.url} still hang after they were given up: see what "
+                "stands between"
+            )
         try:
-            threading.Thread(target=work, name="pacesetter-exchange", daemon=True).start()
-        except RuntimeError:  # no more threads, or the interpreter ends
-            return exchange()
-        try:
-            got = outcome.get(timeout=seconds + GRACE)
-        except queue.Empty:
+            return self._bounded.within(
+                seconds + GRACE,
+                functools.partial(self._exchange, request, max_bytes, seconds),
+            )
+        except TimeoutError:
             raise TransportError(
                 f"no answer from {self.url} in {seconds:.3g} s: see whether it is overloaded, or "
                 "what stands between"
             ) from None
-        if isinstance(got, BaseException):
-            raise got
-        return got
 
     def _exchange(self, request: httpx.Request, max_bytes: int, limit: float) -> bytes:
-        request.extensions["timeout"] = httpx.Timeout(
-            limit, connect=min(limit, CONNECT_TIMEOUT)
-        ).as_dict()
-        started = time.monotonic()
+        deadline = time.monotonic() + limit
         try:
-            response = self._pool.handle_request(request)
-            response.request = request
+            response = self._answer(request, limit)
             try:
-                content = _read(response, max_bytes, started + limit)
+                content = _read(response, max_bytes, deadline)
             finally:
                 response.close()
         except httpx.TransportError as error:
@@ -274,14 +280,71 @@ class Transport:
         finally:
             if self._closed:  # meanwhile: what this has opened nobody else would close
                 self._pool.close()
-        return _checked(response, content)
+        return self._checked(response, content)
+
+    def _answer(
+        self, request: httpx.Request, limit: float, *, again: bool = True
+    ) -> httpx.Response:
+        """The answer to a request, up to its body.
+
+        A connection that was kept may be closed by the other side at the moment that it is used: so
+        a request that one has failed goes at once to another.
+        """
+        deadline = time.monotonic() + limit
+        while True:
+            left = max(deadline - time.monotonic(), LEAST_TIMEOUT)
+            timeout = httpx.Timeout(left, connect=min(left, CONNECT_TIMEOUT))
+            # Each try has its own: one that was left alone still reads its extensions.
+            tried = _Trace()
+            request.extensions = {"timeout": timeout.as_dict(), "trace": tried}
+            try:
+                response = self._pool.handle_request(request)
+            except (httpx.NetworkError, httpx.RemoteProtocolError):
+                if not again or not tried.on_kept_connection or time.monotonic() >= deadline:
+                    raise
+            else:
+                response.request = request
+                return response
+
+    def _checked(self, response: httpx.Response, content: bytes) -> bytes:
+        """The body of an answer, if it is one.
+
+        Raises:
+            APIError: the server answered with a problem.
+            InvalidAnswerError: it answered something that is no answer of ours.
+        """
+        status = response.status_code
+        if response.is_success:
+            _check_encoding(response)
+            return content
+        if status < 400:
+            raise InvalidAnswerError(
+                f"{response.request.url} answered {status}: redirects are not followed, "
+                "so give the client the final URL"
+            )
+        if self._token is not None:
+            content = self._token.hidden_in(content)
+        wished = retry_after(response.headers.get("retry-after"))
+        raise api_error(status, content, wished, advice=self._advice(status))
+
+    def _advice(self, status: int) -> str:
+        """What to do about an answer, where that hangs on how the client was made."""
+        if status == 407:
+            return "from a proxy: give its name and password in HTTP_PROXY or HTTPS_PROXY"
+        if status != 401:
+            return ""
+        if self._token is None:
+            return f"this client has no access token: set {VARIABLE} or give Client(token=...)"
+        return "this client's access token does not hold: see whether it expired or was revoked"
 
     def _failure(self, error: httpx.TransportError) -> PacesetterError:
-        text = str(error) or type(error).__name__
+        text = printable(str(error) or type(error).__name__)
         if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
             return InvalidAnswerError(f"{self.url}: {text}: check the URL")
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return InvalidAnswerError(f"{self.url}: {text}: install the server's certificate")
+        if isinstance(error, httpx.ProxyError) and text.startswith("407"):
+            return api_error(407, b"", advice=self._advice(407))
         return TransportError(
             f"no answer from {self.url} ({text}): start the server with `pacesetter serve`, "
             "or set PACESETTER_URL to where it runs"
@@ -332,13 +395,61 @@ class _Outage:
         return self._began + self._wait - time.monotonic()
 
 
-def _check_url(url: str) -> None:
+class _Trace:
+    """Sees what becomes of a request."""
+
+    def __init__(self) -> None:
+        self.on_kept_connection: bool | None = None
+
+    def __call__(self, event: str, _: Mapping[str, Any]) -> None:
+        if self.on_kept_connection is None:  # the first thing done to a new one is to connect it
+            self.on_kept_connection = event == "http11.send_request_headers.started"
+
+
+def _network(proxy: str | None) -> httpx.BaseTransport:
+    try:
+        return httpx.HTTPTransport(proxy=proxy, limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE))
+    except ImportError as error:
+        raise ValueError(
+            "the environment names a SOCKS proxy, which needs a package: pip install 'httpx[socks]'"
+        ) from error
+
+
+def _checked_url(url: str) -> httpx.URL:
+    """The parts of a server's address.
+
+    Raises:
+        ValueError: it is none, or has parts that it may not have.
+    """
+    shown = url.rpartition("@")[2]
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"{url!r} is no URL ({error}): write http://host:port") from error
+        parsed.host.encode("idna")  # as a name is looked up
+    except (httpx.InvalidURL, UnicodeError) as error:
+        # Without its cause where there may be a password in it.
+        reason = f" ({error})" if shown == url else ""
+        raise ValueError(f"{shown!r} is no URL{reason}: write http://host:port") from None
     if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise ValueError(f"{url!r} is no URL of a server: write http://host:port")
+        raise ValueError(f"{shown!r} is no URL of a server: write http://host:port")
+    if parsed.userinfo:
+        raise ValueError(
+            f"the URL of {parsed.host} has a user or a password in it, and URLs are logged: write "
+            f"http://host:port, and give an access token by Client(token=...) or {VARIABLE}"
+        )
+    if parsed.query or parsed.fragment:
+        raise ValueError(
+            f"{shown!r} has a query or a fragment: write http://host:port or http://host/prefix"
+        )
+    return parsed
+
+
+def _check_encoding(response: httpx.Response) -> None:
+    encoding = response.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise InvalidAnswerError(
+            f"{response.request.url} answered in the encoding {printable(encoding)!r}, which was "
+            "not asked for: have the server, or the proxy in between, not compress"
+        )
 
 
 def _read(response: httpx.Response, max_bytes: int, deadline: float) -> bytes:
@@ -357,14 +468,3 @@ def _read(response: httpx.Response, max_bytes: int, deadline: float) -> bytes:
             raise httpx.ReadTimeout("the answer came too slowly", request=response.request)
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _checked(response: httpx.Response, content: bytes) -> bytes:
-    if response.is_success:
-        return content
-    if response.is_redirect or response.status_code < 400:
-        raise InvalidAnswerError(
-            f"{response.request.url} answered {response.status_code}: redirects are not followed, "
-            "so give the client the final URL"
-        )
-    raise api_error(response.status_code, content, retry_after(response.headers.get("retry-after")))

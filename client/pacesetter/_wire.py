@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import json
 import logging
 import threading
 import time
@@ -10,7 +12,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from pacesetter._errors import InvalidAnswerError, InvalidRequestError, ServerUnavailableError
+from pacesetter._attempts import Claim
+from pacesetter._errors import (
+    InvalidAnswerError,
+    InvalidRequestError,
+    ServerUnavailableError,
+    StaleAttemptError,
+)
 from pacesetter._info import SessionInfo
 from pacesetter._reports import Reports, Value, encoded
 from pacesetter._transport import Transport
@@ -26,9 +34,13 @@ class Wire:
     """Carries one session's reports and windows; whoever calls `sync` or `window` holds `lock`.
 
     Attributes:
+        info: the session as the server described it last.
+        met: whether the server has answered since it was opened; not yet, if that was by a file.
+        trained_until: the step after the last that was trained without the server.
         reports: those that the server has not acknowledged.
         applied: a step and what the optimizer really held at it, for the next exchange.
         takes_applied: whether the server knows what that is; older ones do not.
+        batch_size: samples in one step, as the trainer said last; sent with attempts.
         horizon: the first step not sealed yet, as of the last exchange.
         revision: of the session, as of the last exchange.
         max_lookahead: the same.
@@ -45,17 +57,21 @@ class Wire:
         rank: int,
         lr_bounds: tuple[float, float],
     ) -> None:
+        self.info = info
+        self.met = True
+        self.trained_until = 0
         self.reports = Reports()
         self.applied: tuple[int, Mapping[str, Value]] | None = None
         self.takes_applied = True
+        self.batch_size: int | None = None
         self.horizon = info.horizon
         self.revision = info.revision
         self.max_lookahead = info.max_lookahead
         self.fetch_seconds = 0.0
         self.lock = threading.Lock()
         self.trainer_waits = False
+        self._claim: Claim | None = None
         self._transport = transport
-        self._info = info
         self._path = f"/v1/sessions/{quote(info.name, safe='')}/sync"
         self._rank = rank
         self._lr_bounds = lr_bounds
@@ -69,28 +85,85 @@ class Wire:
 
     def follow(self, info: SessionInfo) -> None:
         """Go on in the session as it is described, which may be another attempt."""
-        self._info = info
+        self.info = info
+        self.met = True
+        self._claim = None
         self.horizon = info.horizon
         self.revision = info.revision
         self.max_lookahead = info.max_lookahead
         self.applied = None
+
+    def claim(self, claim: Claim) -> None:
+        """Have an attempt opened before anything else is exchanged with the server."""
+        self._claim = claim if self._claim is None else self._claim.merged(claim)
+        self.info = dataclasses.replace(self.info, attempt=self._claim.known)
+
+    def _redeem(self, claim: Claim, deadline: float) -> None:
+        """Open the attempt that was claimed, if anybody has trained beyond its first step."""
+        number, key = self._newest_attempt(deadline)
+        if number > claim.known and key != claim.key:
+            raise StaleAttemptError(
+                f"attempt {number} of session {self.info.name} was opened meanwhile, and this "
+                f"training began at step {claim.step} without the server, knowing of attempt "
+                f"{claim.known}: stop it, or start it again from its newest checkpoint while the "
+                "server is there",
+                status=409,
+                code="stale_attempt",
+            )
+        path = self._path.removesuffix("/sync")
+        answer = self._transport.json("GET", path, wait=_seconds_until(deadline))
+        info = SessionInfo.parse(answer, self.info.name)
+        if key == claim.key or claim.step < info.horizon:
+            info = self.open_attempt(claim.step, claim.key, deadline)
+        self.follow(info)
+        logger.warning(
+            "session %s is in attempt %d, from step %d on", info.name, info.attempt, claim.step
+        )
+
+    def _newest_attempt(self, deadline: float) -> tuple[int, str]:
+        path = self._path.removesuffix("sync") + "attempts"
+        content = self._transport.send("GET", path, wait=_seconds_until(deadline))
+        try:
+            newest = json.loads(content)[-1]
+            return int(newest["attempt"]), str(newest["key"])
+        except (ValueError, TypeError, LookupError) as error:
+            raise InvalidAnswerError(
+                f"the server did not list the attempts of {self.info.name} ({error!r}): check that "
+                "client and server are of versions that fit"
+            ) from error
 
     def open_attempt(self, step: int, key: str, deadline: float) -> SessionInfo:
         """Have the session go back to a step, in a new attempt or in the one of that key.
 
         Raises:
             StaleAttemptError: a later attempt has taken over from the one of that key.
-            ConflictError: the key opened an attempt at another step.
+            ConflictError: the key opened an attempt at another step, or the batch size is refused.
             InvalidRequestError: nobody has trained up to that step.
             ServerUnavailableError: the server was away until the deadline.
         """
         answer = self._transport.json(
             "POST",
             self._path.removesuffix("sync") + "attempts",
-            body={"step": step, "key": key},
-            wait=max(deadline - time.monotonic(), _LAST_CHANCE),
+            body={"step": step, "key": key, **self._batch()},
+            wait=_seconds_until(deadline),
         )
-        return SessionInfo.parse(answer, self._info.name)
+        return SessionInfo.parse(answer, self.info.name)
+
+    def resize(self, batch_size: int, deadline: float) -> None:
+        """Tell how many samples are in one step from the horizon on.
+
+        Raises:
+            ConflictError: the session refuses that.
+            ServerUnavailableError: the server was away until the deadline.
+        """
+        if self._claim is not None:
+            self._redeem(self._claim, deadline)
+        body = {**self._base(), "batch_size": batch_size}
+        self._exchange(body, self._expected(None), deadline)
+        self.batch_size = batch_size
+
+    def _batch(self) -> dict[str, int]:
+        return {} if self.batch_size is None else {"batch_size": self.batch_size}
 
     def values(self, start: int, count: int, *, sealed: bool) -> dict[str, list[float]]:
         """What the session says for some steps, without sealing any; asked for once.
@@ -107,11 +180,11 @@ class Wire:
             count = answer["sealed_until"] - start if sealed else count
             return {
                 name: checked(name, list(map(float, answer["series"][name][:count])), expected)
-                for name in self._info.series
+                for name in self.info.series
             }
         except (TypeError, ValueError, KeyError) as error:
             raise InvalidAnswerError(
-                f"the server's values of {self._info.name} were refused, none was used: they are "
+                f"the server's values of {self.info.name} were refused, none was used: they are "
                 f"no numbers for each series ({error!r}): check that client and server are of "
                 "versions that fit"
             ) from error
@@ -160,6 +233,10 @@ class Wire:
             APIError: it refused; of reports that it would refuse again, none is kept.
             InvalidAnswerError: it answered nonsense.
         """
+        if self._claim is not None:
+            self._redeem(self._claim, deadline)
+        if self.trained_until > self.horizon:
+            self._seal_trained(deadline)
         number, batch = self.reports.batch() if reports else (0, [])
         body = self._base()
         if batch:
@@ -169,14 +246,20 @@ class Wire:
         try:
             answer = self._exchange_with_applied(body, self._expected(want), deadline)
         except InvalidRequestError as error:
-            self._drop_refused(number, error)
+            self._drop_refused(number, error, deadline)
             raise
         self.reports.drop(number)
         self.reports.delivered()
         return answer
 
+    def _seal_trained(self, deadline: float) -> None:
+        """Have the steps sealed that were trained already: no other's reports are taken."""
+        want = (self.trained_until - 1, 1)
+        body = {**self._base(), "want": {"start": want[0], "count": want[1]}}
+        self._exchange(body, self._expected(want), deadline)
+
     def _base(self) -> dict[str, Any]:
-        return {"attempt": self._info.attempt, "rank": self._rank}
+        return {"attempt": self.info.attempt, "rank": self._rank}
 
     def _exchange_with_applied(
         self, body: Mapping[str, Any], expected: Expected, deadline: float
@@ -197,18 +280,17 @@ class Wire:
         if any(each.get("pointer") == "/applied" for each in error.errors):
             self.takes_applied = False
         else:
-            logger.warning("of session %s: %s", self._info.name, error)
+            logger.warning("of session %s: %s", self.info.name, error)
 
     def _exchange(self, body: Mapping[str, Any], expected: Expected, deadline: float) -> Answer:
         began = time.perf_counter()
-        left = deadline - time.monotonic()
         content = self._transport.send(
             "POST",
             self._path,
             body=body,
             accept=MEDIA_TYPE,
             max_bytes=expected.max_bytes,
-            wait=0.0 if deadline == ONE_TRY else max(left, _LAST_CHANCE),
+            wait=_seconds_until(deadline),
         )
         answer = decode(content, expected)
         self.fetch_seconds = time.perf_counter() - began
@@ -217,30 +299,35 @@ class Wire:
 
     def note(self, answer: Answer) -> None:
         """Know what an exchange has brought, here or in another rank."""
+        self.met = True
         self.horizon = answer.horizon
         self.revision = answer.revision
         self.max_lookahead = answer.max_lookahead
 
-    def _drop_refused(self, number: int, error: InvalidRequestError) -> None:
+    def _drop_refused(self, number: int, error: InvalidRequestError, deadline: float) -> None:
         """Remove what would be refused again, and as little else as can be told."""
         if error.code == "schedule_not_finite":
             return  # it was about the window: the reports are taken without it
         if error.code != "step_out_of_range":
             self.reports.drop_pointed_at(number, error.errors)
             return
-        self._exchange({}, self._expected(None), ONE_TRY)  # brings the horizon
-        self.reports.drop_outside(number, range(self._info.start_step, self.horizon))
+        self._exchange({}, self._expected(None), deadline)  # brings the horizon
+        self.reports.drop_outside(number, range(self.info.start_step, self.horizon))
 
     def _expected(self, want: tuple[int, int] | None) -> Expected:
         start, count = want if want is not None else (None, 0)
         return Expected(
-            self._info.attempt,
-            self._info.series,
+            self.info.attempt,
+            self.info.series,
             start,
             count,
             self._lr_bounds,
-            session=self._info.name,
+            session=self.info.name,
         )
+
+
+def _seconds_until(deadline: float) -> float:
+    return 0.0 if deadline == ONE_TRY else max(deadline - time.monotonic(), _LAST_CHANCE)
 
 
 def _applied(step: int, values: Mapping[str, Value]) -> dict[str, Any]:

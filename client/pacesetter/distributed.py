@@ -17,12 +17,13 @@ from typing import Any
 
 from torch import distributed
 
+from pacesetter._attempts import drawn_key
 from pacesetter._client import Client
 from pacesetter._errors import RankMismatchError
 from pacesetter._info import SessionInfo
 from pacesetter._reports import Value, capture
 from pacesetter._session import Session
-from pacesetter._torch.ranks import ABSENT, Ranks, are_many, is_grouped
+from pacesetter._torch.ranks import ABSENT, Ranks, are_many, is_grouped, timeout_of
 from pacesetter._window import Expected, Window, decode
 
 __all__ = ["Relay", "open_session", "relay_for"]
@@ -30,6 +31,9 @@ __all__ = ["Relay", "open_session", "relay_for"]
 MODES = ("auto", "broadcast", "each")
 REPORTS = ("first", "mean", "each")
 _ANY = 2**62
+
+MARGIN = 30.0
+"""Seconds by which a group's timeout must exceed the longest wait for the server."""
 
 
 def open_session(
@@ -51,10 +55,15 @@ def open_session(
         group: the process group; by default the default one.
         rank: under which this process reports; by default its rank in the group.
         **options: as for `Client.session`; those of the first rank are used.
+
+    Raises:
+        ValueError: the group's timeout is shorter than the client may wait for the server.
+        PacesetterError: what `Client.session` raises on the first rank.
     """
     if not are_many(group):
         return client.session(name, rank=rank or 0, **options)
     ranks = Ranks(group)
+    _refuse_impatient(ranks, client.longest_wait)
     reporter = ranks.rank if rank is None else rank
     opened: list[Session] = []
 
@@ -77,8 +86,11 @@ def relay_for(
 ) -> Relay | None:
     """How the ranks of this training share a session; None for a process that trains alone.
 
+    All ranks call it.
+
     Raises:
-        ValueError: the options make no sense here.
+        ValueError: the options make no sense here, this process is not in the group, or the group's
+            timeout is shorter than the client may wait for the server.
     """
     if mode not in MODES:
         raise ValueError(f"mode={mode!r}: choose from {', '.join(MODES)}")
@@ -96,7 +108,30 @@ def relay_for(
             "mode='each' lets every rank ask the server, and on_outage='hold' and 'forecast' need "
             "one rank that decides for all: use the usual mode, or on_outage='wait'"
         )
-    return Relay(session, Ranks(group), each=mode == "each", reports=reports)
+    ranks = Ranks(group)
+    _refuse_impatient(ranks, session.longest_wait)
+    return Relay(session, ranks, each=mode == "each", reports=reports)
+
+
+def _refuse_impatient(ranks: Ranks, wait: float) -> None:
+    """Refuse, on all ranks or on none, a group that gives up while its first rank still waits.
+
+    The ranks compare the longest wait and the shortest timeout of any.
+    """
+    timeout = timeout_of(ranks.group)
+    told = [_milliseconds(wait), ABSENT if timeout is None else _milliseconds(timeout)]
+    (_, longest), (shortest, _) = ranks.extremes(told)
+    if longest + _milliseconds(MARGIN) > shortest:
+        raise ValueError(
+            f"the process group gives up after {shortest / 1000:g} s, and the client may wait for "
+            f"the server for {longest / 1000:g} s: pass a timeout of "
+            f"{longest / 1000 + MARGIN:g} s or more to init_process_group or new_group, or a "
+            "shorter max_wait and retry_for to Client"
+        )
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(min(seconds, 1e12) * 1000)
 
 
 class Relay:
@@ -123,6 +158,8 @@ class Relay:
         self._each = each
         self.reports = "each" if each else reports
         self._window: Window | None = None
+        # What all ranks know of; the first rank's session may have gone on to another by itself.
+        self._attempt = session.attempt
         self._waiting: list[tuple[int, str, Value]] = []
 
     def report(self, step: int, name: str, value: Any) -> None:  # noqa: ANN401 - a Scalar
@@ -179,7 +216,25 @@ class Relay:
         if self.reports == "each" and not self.ranks.leads:
             self.session.flush()
 
-    def restart(self, step: int, *, key: str | None, needed: Callable[[], bool]) -> None:
+    def resize(self, batch_size: int) -> None:
+        """Tell the server how many samples are in one step of all ranks; all call it."""
+        self._meet(-1, {}, None)
+
+        def tell() -> bytes:
+            self.session.resize(batch_size)
+            return b""
+
+        self.ranks.from_first(tell)
+
+    def restart(
+        self,
+        step: int,
+        *,
+        key: str | None,
+        needed: Callable[[], bool],
+        known: int | None = None,
+        batch_size: int | None = None,
+    ) -> None:
         """Go back to a step, in an attempt that the first rank opens where it is needed.
 
         Raises:
@@ -192,12 +247,15 @@ class Relay:
 
         def go() -> bytes:
             if needed():
-                session.restart(step, key=key)
+                # For all ranks, so it need not be one that they could make alike.
+                key_of_all = key or drawn_key()
+                session.restart(step, key=key_of_all, known=known, batch_size=batch_size)
             return _info_out(session.info)
 
         info = _info_in(self.ranks.from_first(go))
         if not self.ranks.leads and info.attempt != session.attempt:
             session.follow(info, step)
+        self._attempt = info.attempt
         self._window = None
 
     # -- meeting ---------------------------------------------------------------------------------
@@ -208,7 +266,7 @@ class Relay:
         numbers = [
             ABSENT if fault is None else self.ranks.rank,
             _digest(self.session.name, series, self.reports, self._each),
-            self.session.attempt,
+            self._attempt,
             step,
             _digest([(step, name) for step, name, _ in self._waiting]),
             *(_bits(held[name]) if name in held else ABSENT for name in series),
@@ -233,13 +291,18 @@ class Relay:
         if held:
             self.session.applied(at, held)
         self._asked = window = self.session.fetch(step)
-        return _window_out(window, self.session)
+        moved = self.session.attempt != self._attempt
+        self._attempt = self.session.attempt
+        return _window_out(window, self.session, moved=moved)
 
     _asked: Window | None = None
 
     def _read(self, content: bytes) -> Window:
         session = self.session
         line = json.loads(content.partition(b"\n")[0])
+        if line["moved_to"] is not None:
+            session.follow(SessionInfo.parse(line["moved_to"]), line["start"])
+            self._attempt = session.attempt
         expected = Expected(
             session.attempt, session.series, line["start"], _ANY, session=session.name
         )
@@ -261,7 +324,8 @@ class Relay:
 
 
 def _rejoined(session: Session, mode: str, reports: str) -> Relay | None:
-    return relay_for(session, mode=mode, reports=reports)
+    each = mode == "each"  # without the checks of relay_for: a copy is made on some ranks only
+    return Relay(session, Ranks(), each=each, reports=reports) if are_many(None) else None
 
 
 def _mismatch(name: str, low: int, high: int, *, in_bits: bool) -> str:
@@ -309,7 +373,7 @@ def _info_in(content: bytes) -> SessionInfo:
     return SessionInfo.parse(json.loads(content))
 
 
-def _window_out(window: Window, session: Session) -> bytes:
+def _window_out(window: Window, session: Session, *, moved: bool) -> bytes:
     """A window in the server's own form, with what the session knows besides."""
     head = {
         "attempt": session.attempt,
@@ -320,6 +384,7 @@ def _window_out(window: Window, session: Session) -> bytes:
         "count": len(window),
         "series": list(session.series),
         "sealed": window.sealed,
+        "moved_to": dataclasses.asdict(session.info) if moved else None,
         "notices": [
             {"step": each.step, "code": each.code, "message": each.message}
             for each in window.notices

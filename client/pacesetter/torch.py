@@ -36,6 +36,7 @@ from pacesetter._range_test import RangeTest
 from pacesetter._reports import Scalar
 from pacesetter._session import Session
 from pacesetter._torch.lr_find import lr_find
+from pacesetter._torch.ranks import are_many
 from pacesetter._window import Window
 from pacesetter.distributed import open_session, relay_for
 
@@ -79,6 +80,8 @@ class RemoteLR(LRScheduler):
             accelerator wait. Its timeout must be longer than the client's `max_wait`.
         reports: whose metrics count in a broadcast: the `"first"` rank's, the `"mean"` of all, or
             `"each"`, where the session expects that many `ranks`.
+        batch_size: samples in one step, over all ranks together. It is told when the session
+            begins and with each restart; what a change does is the session's `batch_scaling`.
         attempt_key: what all ranks of a restart share, see `Session.restart`; every further restart
             of the same process adds its number. Usually nothing needs to be given.
 
@@ -105,6 +108,7 @@ class RemoteLR(LRScheduler):
         mode: str = "auto",
         group: ProcessGroup | None = None,
         reports: str = "first",
+        batch_size: int | None = None,
         attempt_key: str | None = None,
     ) -> None:
         # LRScheduler.__init__ is left out on purpose: it patches optimizer.step.
@@ -120,11 +124,14 @@ class RemoteLR(LRScheduler):
         self._metric = metric or _only(session.info.metrics)
         self._verify = verify
         self._attempt_key = attempt_key
+        self._batch_size = batch_size
         self._restarts = 0
         self._lived = session.horizon > session.info.start_step
         self._extra_steps = 0
         self._forget(session.info.start_step)
         self._names, fault = self._matched(groups)
+        if batch_size is not None and session.met and not self._lived:
+            self.resize(batch_size)
         self._seek(self.last_epoch, fault or self._unfit())
         for driven, base in zip(optimizer.param_groups, self._bases(), strict=True):
             driven.setdefault("initial_lr", base)
@@ -218,10 +225,7 @@ class RemoteLR(LRScheduler):
                 "metrics, so the value has no name: pass metric= to RemoteLR, or call step() "
                 "(an epoch is not accepted)"
             )
-        if self._relay is not None:
-            self._relay.report(self.last_epoch, self._metric, value)
-        else:
-            self.session.report(self.last_epoch, **{self._metric: value})
+        self.report(self.last_epoch, **{self._metric: value})
 
     def _turn(self, index: int) -> None:
         """Take a step at which the window says to stop and look around."""
@@ -361,6 +365,16 @@ class RemoteLR(LRScheduler):
 
     _update_lr = _initial_step  # type: ignore[assignment]
 
+    @property
+    def _is_accelerate_prepared(self) -> bool:
+        # What Accelerate asks of a scheduler before it wraps it.
+        if are_many(None):
+            raise UnsupportedSchedulerError(
+                "accelerator.prepare(RemoteLR(...)) would step it once for each process: take "
+                "AcceleratedRemoteLR from pacesetter.accelerate"
+            )
+        return False
+
     # -- checkpoints and copies ------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -397,7 +411,8 @@ class RemoteLR(LRScheduler):
                 f"the checkpoint has last_epoch={step!r}: load a scheduler's state_dict"
             )
         attempt = state_dict.get("attempt", self.session.attempt)
-        self._go_back(step, None, lambda: self._is_restart(step, attempt))
+        known = attempt if isinstance(attempt, int) else None
+        self._go_back(step, None, lambda: self._is_restart(step, attempt), known)
         self._step_count = int(state_dict.get("_step_count", step + 1))
 
     def restart(self, step: int, *, key: str | None = None) -> None:
@@ -416,6 +431,37 @@ class RemoteLR(LRScheduler):
         """
         self._go_back(step, key, lambda: True)
 
+    def resize(self, batch_size: int) -> None:
+        """Tell the server that another number of samples is in one step from now on; all ranks do.
+
+        Args:
+            batch_size: of all ranks together, gradient accumulation included.
+
+        Raises:
+            ConflictError: the session refuses it, or its limits the rate that follows.
+            ServerUnavailableError: the server was away for `max_wait` seconds; on all ranks alike.
+        """
+        if self._relay is not None:
+            self._relay.resize(batch_size)
+        else:
+            self.session.resize(batch_size)
+        self._batch_size = batch_size
+
+    def report(self, step: int, /, **metrics: Scalar) -> None:
+        """Tell the server what was measured at a step, as `step(value)` does; all ranks call it.
+
+        Which ranks' values count is `reports`' affair.
+
+        Args:
+            step: the step that it was measured at.
+            **metrics: see `Session.report`.
+        """
+        if self._relay is None:
+            self.session.report(step, **metrics)
+            return
+        for name, value in metrics.items():
+            self._relay.report(step, name, value)
+
     def flush(self) -> None:
         """Deliver all that was reported now; all ranks call it, after their last step for instance.
 
@@ -429,22 +475,29 @@ class RemoteLR(LRScheduler):
 
     def _is_restart(self, step: int, attempt: object) -> bool:
         """Whether to go to a step is to live it again."""
-        if step >= self.session.horizon:
+        if self.session.met and step > self.session.horizon:
             return False
+        if self.session.met and step == self.session.horizon:
+            # Nobody has trained it; but who opened the newest attempt may still be about to.
+            return attempt != self.session.attempt
         if step != self.last_epoch or attempt != self.session.attempt:
             return True
         # At the first step: has this job handed it out, or one before?
         return step == self.session.info.start_step and self._lived
 
-    def _go_back(self, step: int, key: str | None, needed: Callable[[], bool]) -> None:
+    def _go_back(
+        self, step: int, key: str | None, needed: Callable[[], bool], known: int | None = None
+    ) -> None:
         if key is None and self._attempt_key is not None:
             key = f"{self._attempt_key}/{self._restarts}" if self._restarts else self._attempt_key
-        before = self.session.attempt
+        before = self.session.restarts
         if self._relay is not None:
-            self._relay.restart(step, key=key, needed=needed)
+            self._relay.restart(
+                step, key=key, needed=needed, known=known, batch_size=self._batch_size
+            )
         elif needed():
-            self.session.restart(step, key=key)
-        if self.session.attempt != before:
+            self.session.restart(step, key=key, known=known, batch_size=self._batch_size)
+        if self.session.restarts != before:
             self._restarts += 1
             self._lived = False
         self._forget(step)

@@ -31,6 +31,7 @@ def _no_torchelastic(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the environment say nothing of a job."""
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
 
 
 def _sgd() -> torch.optim.SGD:
@@ -149,15 +150,27 @@ def test_the_controllers_are_as_they_were(client: Client, unique_name: str):
 
 
 def test_torchelastic_gives_the_key(monkeypatch: pytest.MonkeyPatch):
-    """All workers of one life of a job make one key, another in the next life and restart."""
+    """All workers of one life of a job make one key, another in the next life and restart.
+
+    A node that has left counts as no restart with torchelastic: the size tells.
+    """
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job 7/ü")
     keys = []
-    for count in ("0", "1"):
+    for count, size in (("0", "8"), ("1", "8"), ("1", "4")):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+        monkeypatch.setenv("WORLD_SIZE", size)
         keys += [new_key(0), new_key(1)]
         assert new_key(0) == keys[-2]
-    assert len(set(keys)) == 4
+    assert len(set(keys)) == 6
     assert all(key.isascii() and key.isprintable() and len(key) <= 256 for key in keys)
+
+
+def test_a_job_of_one_worker_draws_its_keys(monkeypatch: pytest.MonkeyPatch):
+    """It shares them with nobody, and no life of it has the key of another."""
+    for name, value in (("RUN_ID", "job"), ("RESTART_COUNT", "0")):
+        monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert new_key(0) != new_key(0)
 
 
 @pytest.mark.parametrize("run", [None, "", "none"])
@@ -218,6 +231,23 @@ def test_loading_the_present_state_is_no_restart(
     scheduler.load_state_dict(scheduler.state_dict())
     assert scheduler.session.attempt == 1
     assert _train(scheduler, 10) == curve[20:30]
+
+
+def test_a_life_that_ended_before_its_first_step_is_fenced(
+    client: Client, unique_name: str, curve: list[float]
+):
+    """It opened its attempt and sealed nothing; the next life opens another at the same step."""
+    first = RemoteLR(_sgd(), client.session(unique_name))
+    _train(first, 30)
+    saved = first.state_dict()
+    _train(first, 30)
+    dead = client.session(unique_name, step=30)
+    second = RemoteLR(_sgd(), client.session(unique_name))
+    second.load_state_dict(saved)
+    assert (second.last_epoch, second.session.attempt) == (30, 3)
+    assert _train(second, 60) == curve[30:90]
+    with pytest.raises(StaleAttemptError):
+        _walk(dead, range(200, 100_000))
 
 
 def test_a_step_that_nobody_has_reached_is_no_restart(

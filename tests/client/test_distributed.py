@@ -3,16 +3,22 @@
 import itertools
 import threading
 from multiprocessing.managers import SyncManager
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
+from torch import distributed
+from torch.distributed.distributed_c10d import Backend, BackendConfig
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from distributed import scenarios
 from distributed.launch import Outcome, on_ranks, values
 from pacesetter import Client, OutagePolicy
+from pacesetter._torch.ranks import device_kind, timeout_of
 from pacesetter.torch import RemoteLR
+from proxy import Proxy
 from serving import PATIENCE, RunningService
 
 COSINE = {"kind": "cosine", "total_steps": 1000}
@@ -80,6 +86,89 @@ def test_broadcasting_needs_a_group(client: Client, unique_name: str):
     ):
         with pytest.raises(ValueError, match=message):
             RemoteLR(scenarios.sgd(0.1), session, **options)  # type: ignore[arg-type]
+
+
+def test_ranks_that_race_are_alike(server_url: str, client: Client, unique_name: str):
+    """Ranks of a DDP model that each ask the server get what is sealed, so they stay one model."""
+    client.create_session(unique_name, schedule=COSINE, base_lr=0.1, ranks=4)
+    seen, _ = _alike(on_ranks(4, scenarios.race, server_url, unique_name))
+    assert [[rate] for rate in seen] == _curve(client, unique_name, 200)
+    readings = client.history(unique_name, end=200, readings=True)["readings"]["loss"]
+    assert {rank: column.count(None) for rank, column in readings.items()} == dict.fromkeys(
+        "0123", 0
+    )
+
+
+def test_two_groups_follow_two_sessions(server_url: str, client: Client, unique_name: str):
+    """Each half of the ranks has a leader, a step and attempts of its own."""
+    names = [f"{unique_name}-{half}" for half in "ab"]
+    for name, rate in zip(names, (0.1, 0.3), strict=True):
+        client.create_session(name, schedule=COSINE, base_lr=rate)
+    outcomes = on_ranks(4, scenarios.train_in_halves, server_url, names)
+    curves = [_curve(client, name, 200) for name in names]
+    assert _alike(outcomes[:2]) == (curves[0][:150], curves[0][150:200], 1)
+    assert _alike(outcomes[2:]) == (curves[1][:150], curves[1][50:100], 2)
+    means = [client.history(name)["metrics"]["loss"] for name in names]
+    assert [[each for each in mean if each is not None] for mean in means] == [[0.5], [2.5]]
+
+
+# -- groups --
+
+
+@pytest.mark.parametrize(
+    ("backends", "kind"),
+    [
+        ("cpu:gloo,cuda:gloo", "cpu"),
+        ("cuda:nccl", "cuda"),
+        ("cpu:gloo,cuda:nccl", "cpu"),
+        ("cuda:nccl,cpu:gloo", "cpu"),
+        ("cpu:gloo", "cpu"),
+        ("cpu:mpi,cuda:mpi", "cpu"),
+        ("CPU:FOO,CUDA:FOO,XPU:FOO", "cpu"),
+        ("xpu:xccl", "xpu"),
+        ("hpu:hccl", "hpu"),
+    ],
+)
+def test_collectives_take_the_cpu_where_they_can(backends: str, kind: str):
+    """An accelerator waits for nothing that a group can do without it."""
+    assert device_kind(backends) == kind
+
+
+@pytest.mark.parametrize("backend", ["nccl", "cpu:gloo,cuda:nccl", "cuda:nccl,cpu:gloo", "gloo"])
+def test_backends_are_told_as_torch_tells_them(backend: str):
+    """What torch makes of the names that users give is what is read here."""
+    told = str(BackendConfig(Backend(backend)))
+    assert device_kind(told) == ("cuda" if backend == "nccl" else "cpu")
+
+
+@pytest.mark.parametrize("kind", ["open", "broadcast", "each"])
+def test_a_group_must_be_more_patient_than_the_client(
+    kind: str, server_url: str, client: Client, unique_name: str
+):
+    """All ranks refuse, though one only would wait too long; the message has both numbers."""
+    client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
+    outcomes = on_ranks(2, scenarios.wait_too_long, server_url, unique_name, kind)
+    refused, walked = _alike(outcomes)
+    assert "gives up after 70 s" in refused
+    assert "for 300 s" in refused
+    assert "330 s or more" in refused
+    assert walked == _curve(client, unique_name, 20)
+
+
+def test_a_group_that_does_not_tell_its_timeout_is_believed():
+    """Backends whose timeout cannot be read are not refused for it."""
+    distributed.init_process_group("fake", store=FakeStore(), rank=0, world_size=2)
+    try:
+        assert timeout_of(None) is None
+    finally:
+        distributed.destroy_process_group()
+
+
+def test_a_process_outside_the_group_is_told(server_url: str, client: Client, unique_name: str):
+    """It does not train alone, as if there was no group."""
+    client.create_session(unique_name, base_lr=0.1)
+    outcomes = values(on_ranks(2, scenarios.stand_apart, server_url, unique_name))
+    assert "not in the group" in outcomes[1]
 
 
 # -- errors --
@@ -190,6 +279,38 @@ def test_a_restart_is_one_attempt_of_all_ranks(server_url: str, client: Client, 
     assert client.session(unique_name).attempt == 3
 
 
+def test_a_batch_size_is_said_for_all_ranks(server_url: str, client: Client, unique_name: str):
+    """While training and with a restart; what the session refuses is raised on all."""
+    client.create_session(
+        unique_name,
+        base_lr=0.1,
+        batch_size=64,
+        batch_scaling="linear",
+        limits={"max_lr": 1.0},
+        max_lookahead=20,
+    )
+    said, grown, refused = _alike(on_ranks(2, scenarios.grow, server_url, unique_name))
+    assert said == [[(0.2).hex()]] * 10
+    assert grown == [[(0.4).hex()]] * 5
+    assert refused[0] == "ConflictError"
+    assert "outside the limits" in refused[1]
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch's own, about its future
+@pytest.mark.parametrize("how", ["at once", "async"])
+def test_a_distributed_checkpoint_is_of_all_ranks(
+    how: str, server_url: str, client: Client, unique_name: str, tmp_path: Path
+):
+    """Jobs of two, then three, then one rank load it: each is one attempt, at its step."""
+    client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
+    options = (server_url, unique_name, str(tmp_path))
+    assert _alike(on_ranks(2, scenarios.save_by_all, *options, how)) == 1
+    curve = _curve(client, unique_name, 80)
+    for attempt, size in enumerate([2, 3, 1], start=2):
+        found = _alike(on_ranks(size, scenarios.load_by_all, *options))
+        assert found == (30, curve[30:80], attempt)
+
+
 class _Orders(SyncManager):
     """Carries words between the test and rank 0."""
 
@@ -234,6 +355,33 @@ def test_ranks_go_through_an_outage_alike(kind: str, service: RunningService):
     else:
         assert seen == curve[20 : 20 + len(seen)]
         assert (len(seen) >= 700) == (kind == "forecast")
+
+
+def test_ranks_resume_without_the_server_alike(
+    server_url: str, client: Client, unique_name: str, tmp_path: Path
+):
+    """They start by a file and go back to a checkpoint; when it is back, all are in one attempt."""
+    path = tmp_path / "run.json"
+    session = client.create_session(unique_name, schedule=COSINE | {"total_steps": 9000}, base_lr=1)
+    client.export_bootstrap(unique_name, path)
+    for step in range(60):
+        session.lr(step)
+    with _Orders() as manager, Proxy(server_url) as proxy:
+        proxy.cut()
+        there, back = manager.Queue(), manager.Queue()
+        outcomes: list[Outcome] = []
+        options = (proxy.url, unique_name, str(path), there, back)
+        running = threading.Thread(
+            target=lambda: outcomes.extend(on_ranks(2, scenarios.resume_cut_off, *options))
+        )
+        running.start()
+        assert there.get(timeout=PATIENCE) == "trained"
+        proxy.mend()
+        back.put("mended")
+        running.join()
+    seen, attempt, state = _alike(outcomes)
+    assert attempt == state["attempt"] == 2
+    assert seen == _curve(client, unique_name, 9000)[30 : 30 + len(seen)]
 
 
 def test_a_policy_that_goes_on_needs_one_that_decides(server_url: str, unique_name: str):

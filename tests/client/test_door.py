@@ -22,7 +22,7 @@ def test_all_is_sorted_and_complete():
 
 
 _SUBMODULES = {module.name for module in pkgutil.iter_modules(pacesetter.__path__)}
-_WITH_TORCH = {"torch", "distributed"}
+_WITH_TORCH = {"torch", "distributed", "accelerate", "transformers"}
 
 
 def test_the_version_is_the_distributions():

@@ -4,11 +4,10 @@ import itertools
 import json
 import math
 import signal
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from pacesetter import (
     StaleAttemptError,
 )
 from pacesetter.torch import RemoteLR
+from proxy import Proxy
 from serving import PATIENCE, RunningService, open_http
 
 COSINE = {"kind": "cosine", "total_steps": 20_000}
@@ -258,6 +258,20 @@ def test_the_server_is_told_what_was_used(service: RunningService, caplog: Any):
     assert repr(curve[first]) in said
 
 
+def test_what_was_measured_without_the_server_is_delivered(service: RunningService):
+    """The steps are sealed before their reports are sent, which would be refused else."""
+    with Client(service.url, on_outage=HOLD) as client:
+        session = client.create_session("run", base_lr=0.1)
+        session.lr(0)
+        service.kill()
+        for step in range(150):
+            session.lr(step)
+            session.report(step, loss=1.0)
+        service.start()
+        session.flush()
+        assert client.history("run", end=150)["metrics"]["loss"] == [1.0] * 150
+
+
 # -- starting without the server --
 
 
@@ -283,6 +297,147 @@ def test_a_training_starts_by_a_file(service: RunningService, tmp_path: Path):
             scheduler.step()
         _until(lambda: _idle(session))
         assert _walk(session, range(199, 400)) == curve[199:400]
+
+
+@dataclass
+class _Job:
+    """A life of a job that is cut off from the server, behind a proxy, while others are not."""
+
+    scheduler: RemoteLR
+    proxy: Proxy
+    curve: list[float]
+
+    def train(self, steps: int) -> None:
+        """Train; each step has the rate that is planned, and reports."""
+        for _ in range(steps):
+            step = self.scheduler.last_epoch
+            assert float(self.scheduler.optimizer.param_groups[0]["lr"]) == self.curve[step]
+            self.scheduler.session.report(step, loss=1.0)
+            self.scheduler.step()
+
+    def train_until_met(self) -> None:
+        """Have the server back, and train until it has answered."""
+        self.proxy.mend()
+        _until(lambda: self.train(1) or self.scheduler.session.met)
+
+
+@pytest.fixture(name="cut_off")
+def _cut_off(
+    server_url: str, client: Client, unique_name: str, tmp_path: Path
+) -> Iterator[Callable[[], _Job]]:
+    """Train 60 steps and report; then give what starts the next life by a file of the beginning."""
+    path = tmp_path / "run.json"
+    session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
+    client.export_bootstrap(unique_name, path)
+    curve = _curve(client, unique_name)
+    first = RemoteLR(torch.optim.SGD([torch.zeros(2)], lr=0.1), session)
+    for _ in range(60):
+        first.step()
+    session.flush()
+    with Proxy(server_url) as proxy:
+        proxy.cut()
+        policy = OutagePolicy("forecast", patience=0.1, max_steps=2000)
+        with Client(
+            proxy.url, on_outage=policy, retry_for=0.2, timeout=2.0, max_wait=PATIENCE
+        ) as cut:
+
+            def start() -> _Job:
+                optimizer = torch.optim.SGD([torch.zeros(2)], lr=0.1)
+                opened = cut.session(unique_name, bootstrap=path)
+                return _Job(RemoteLR(optimizer, opened), proxy, curve)
+
+            yield start
+            proxy.mend()
+
+
+def _attempts(url: str, name: str) -> list[tuple[int, int]]:
+    with open_http(url) as http:
+        found = http.get(f"/v1/sessions/{name}/attempts").json()
+    return [(each["attempt"], each["start"]) for each in found]
+
+
+def test_a_checkpoint_loaded_without_the_server_opens_an_attempt(
+    cut_off: Callable[[], _Job], client: Client, server_url: str, unique_name: str
+):
+    """When it is back, it is told at which step; what was reported meanwhile counts there."""
+    old = client.session(unique_name)
+    job = cut_off()
+    job.scheduler.load_state_dict({"last_epoch": 30, "attempt": 1})
+    job.train(20)
+    assert job.scheduler.state_dict()["attempt"] == 1
+    job.train_until_met()
+    job.train(10)
+    job.scheduler.flush()
+    assert job.scheduler.state_dict()["attempt"] == 2
+    assert _attempts(server_url, unique_name) == [(1, 0), (2, 30)]
+    history = client.history(unique_name, start=30, end=50)
+    assert history["metrics"]["loss"] == [1.0] * 20
+    with pytest.raises(StaleAttemptError):
+        _walk(old, range(5000, 100_000))
+
+
+def test_a_rollback_without_the_server_is_of_the_same_attempt(
+    cut_off: Callable[[], _Job], client: Client, server_url: str, unique_name: str
+):
+    """Nobody has heard of what is undone: one attempt begins where the first of both did."""
+    job = cut_off()
+    job.scheduler.load_state_dict({"last_epoch": 30, "attempt": 1})
+    job.train(20)
+    job.scheduler.load_state_dict(job.scheduler.state_dict() | {"last_epoch": 40})
+    job.train(20)
+    job.train_until_met()
+    job.scheduler.flush()
+    assert _attempts(server_url, unique_name) == [(1, 0), (2, 30)]
+    assert client.history(unique_name, start=30, end=60)["metrics"]["loss"] == [1.0] * 30
+
+
+def test_a_checkpoint_newer_than_the_file_is_believed(
+    cut_off: Callable[[], _Job], client: Client, server_url: str, unique_name: str
+):
+    """The file is of attempt 1, the checkpoint of attempt 2: the next one is 3."""
+    second = client.session(unique_name, step=20)
+    _walk(second, range(20, 40))
+    job = cut_off()
+    job.scheduler.load_state_dict({"last_epoch": 30, "attempt": 2})
+    job.train(10)
+    job.train_until_met()
+    assert _attempts(server_url, unique_name) == [(1, 0), (2, 20), (3, 30)]
+
+
+def test_who_is_cut_off_does_not_fence_who_is_not(
+    cut_off: Callable[[], _Job], client: Client, server_url: str, unique_name: str
+):
+    """A life that was started elsewhere meanwhile has taken over: the one cut off is to stop."""
+    job = cut_off()
+    job.scheduler.load_state_dict({"last_epoch": 30, "attempt": 1})
+    job.train(20)
+    other = client.session(unique_name, step=30)
+    with pytest.raises(StaleAttemptError, match=r"attempt 2 .* began at step 30 without"):
+        job.train_until_met()
+    assert _attempts(server_url, unique_name) == [(1, 0), (2, 30)]
+    assert _walk(other, range(30, 60)) == job.curve[30:60]
+
+
+def test_a_beginning_by_a_file_is_fenced_like_any_other(
+    cut_off: Callable[[], _Job], client: Client, unique_name: str
+):
+    """It is in the attempt that the file tells of; if that is not the newest, it is to stop."""
+    client.session(unique_name, step=20)
+    job = cut_off()
+    job.train(20)
+    with pytest.raises(StaleAttemptError, match="attempt 1"):
+        job.train_until_met()
+
+
+def test_a_step_beyond_the_last_needs_no_attempt(
+    cut_off: Callable[[], _Job], server_url: str, unique_name: str
+):
+    """What nobody has trained, nobody trains again."""
+    job = cut_off()
+    job.scheduler.load_state_dict({"last_epoch": 9000, "attempt": 1})
+    job.train(20)
+    job.train_until_met()
+    assert _attempts(server_url, unique_name) == [(1, 0)]
 
 
 def test_a_file_of_a_session_that_is_gone_does_not_hide_that(
@@ -347,50 +502,6 @@ def _client(fake: Any, policy: OutagePolicy) -> Iterator[Client]:
         yield client
 
 
-class Proxy:
-    """Stands between client and server, and passes answers on as slowly as it is told."""
-
-    def __init__(self, url: str) -> None:
-        self.pause = 0.0
-        self._target = httpx.URL(url)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._open = True
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while self._open:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                far = socket.create_connection((self._target.host, self._target.port))
-            except OSError:
-                near.close()
-                continue
-            for source, sink, slow in ((near, far, False), (far, near, True)):
-                threading.Thread(
-                    target=self._pass_on, args=(source, sink, slow), daemon=True
-                ).start()
-
-    def _pass_on(self, source: socket.socket, sink: socket.socket, slow: bool) -> None:
-        with source, sink:
-            try:
-                while block := source.recv(1 if slow and self.pause else 65536):
-                    if slow and self.pause:
-                        time.sleep(self.pause)
-                    sink.sendall(block)
-            except OSError:
-                return
-
-    def close(self) -> None:
-        """Take no more connections."""
-        self._open = False
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-
 def _stop(service: RunningService, _: Proxy) -> None:
     service.process.send_signal(signal.SIGSTOP)
 
@@ -399,48 +510,52 @@ def _kill(service: RunningService, _: Proxy) -> None:
     service.kill()
 
 
+def _cut(_: RunningService, proxy: Proxy) -> None:
+    proxy.cut()
+
+
 def _slow(_: RunningService, proxy: Proxy) -> None:
-    proxy.pause = 0.3
+    proxy.pause, proxy.piece = 0.3, 1
 
 
 HARD = 10.0
 """What separates a wait that is bounded from one that is not, on a machine that stalls."""
 
 
-@pytest.mark.parametrize("fault", [_stop, _kill, _slow])
+@pytest.mark.parametrize("fault", [_stop, _kill, _cut, _slow])
 @pytest.mark.parametrize("policy", [OutagePolicy(), HOLD])
 def test_no_step_waits_longer_than_it_may(
     fault: Callable[[RunningService, Proxy], None], policy: OutagePolicy, service: RunningService
 ):
-    """Be the server stopped, dead, or dripping an answer byte by byte, for minutes if let."""
-    proxy = Proxy(service.url)
-    try:
-        with Client(proxy.url, max_wait=1.0, timeout=60.0, on_outage=policy) as client:
-            session = client.create_session("run", schedule=COSINE, base_lr=0.1)
-            session.lr(0)
-            fault(service, proxy)
-            longest = 0.0
-            failed = False
-            for step in itertools.count(1):
-                began = time.monotonic()
-                try:
-                    session.lr(step)
-                except ServerUnavailableError:
-                    failed = True
-                longest = max(longest, time.monotonic() - began)
-                if failed:
-                    break
-            assert longest < HARD
-            assert step > 200 or not policy.goes_on
-            if fault is _stop:
-                service.process.send_signal(signal.SIGCONT)
-            proxy.pause = 0.0
-            if fault is _kill:
-                service.start()
-            _until(lambda: _succeeds(session, step))
-            session._feed.stop()
-    finally:
-        proxy.close()
+    """Be the server stopped, dead, cut off, or dripping an answer, for minutes if let."""
+    with (
+        Proxy(service.url) as proxy,
+        Client(proxy.url, max_wait=1.0, timeout=60.0, on_outage=policy) as client,
+    ):
+        session = client.create_session("run", schedule=COSINE, base_lr=0.1)
+        session.lr(0)
+        fault(service, proxy)
+        longest = 0.0
+        failed = False
+        for step in itertools.count(1):
+            began = time.monotonic()
+            try:
+                session.lr(step)
+            except ServerUnavailableError:
+                failed = True
+            longest = max(longest, time.monotonic() - began)
+            if failed:
+                break
+        assert longest < HARD
+        assert step > 200 or not policy.goes_on
+        if fault is _stop:
+            service.process.send_signal(signal.SIGCONT)
+        proxy.pause = 0.0
+        proxy.mend()
+        if fault is _kill:
+            service.start()
+        _until(lambda: _succeeds(session, step))
+        session._feed.stop()
 
 
 def _succeeds(session: Session, step: int) -> bool:

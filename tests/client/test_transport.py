@@ -153,9 +153,9 @@ def test_a_huge_answer_is_cut_off():
 
 
 def test_a_compressed_bomb_is_not_inflated():
-    """Bytes are counted and parsed as they come: an encoding that nobody asked for is nonsense."""
+    """An encoding that nobody asked for is refused, and the bytes stay as they came."""
     answer = httpx.Response(200, content=iter([bytes(1000)]), headers={"content-encoding": "gzip"})
-    with pytest.raises(InvalidAnswerError, match="not JSON"):
+    with pytest.raises(InvalidAnswerError, match="'gzip', which was not asked for"):
         _transport(lambda _: answer).json("GET", "/x")
 
 
@@ -168,7 +168,7 @@ def test_a_trickling_answer_runs_out_of_time():
             yield b" "
 
     began = time.monotonic()
-    with pytest.raises(TransportError, match="too slowly"):
+    with pytest.raises(TransportError, match=r"too slowly|in 0\.2 s"):  # whoever is first
         _transport(lambda _: httpx.Response(200, content=trickle()), timeout=0.2).send("GET", "/x")
     assert time.monotonic() - began < PATIENCE / 4
 

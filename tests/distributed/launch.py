@@ -47,14 +47,15 @@ def on_ranks(size: int, work: Callable[..., Any], *args: Any) -> list[Outcome]:
             ends.append(here)
             processes.append(process)
         try:
-            return [_received(end) for end in ends]
+            outcomes = [_received(end) for end in ends]
         finally:
-            for process in processes:
-                process.join(PATIENCE)
-                if process.is_alive():
-                    process.kill()
-                    process.join()
-                process.close()
+            codes = [_ended(process) for process in processes]
+    return [
+        Outcome(error="Died", message=f"exit code {code}", trace=f"exit code {code}")
+        if code and not outcome.error
+        else outcome
+        for outcome, code in zip(outcomes, codes, strict=True)
+    ]
 
 
 def values(outcomes: list[Outcome]) -> list[Any]:
@@ -62,6 +63,17 @@ def values(outcomes: list[Outcome]) -> list[Any]:
     for rank, outcome in enumerate(outcomes):
         assert not outcome.error, f"rank {rank}: {outcome.trace}"
     return [outcome.value for outcome in outcomes]
+
+
+def _ended(process: Any) -> int:
+    """Give the exit code of a process; one that does not end is killed."""
+    process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    code: int = process.exitcode
+    process.close()
+    return code
 
 
 def _received(end: Connection) -> Outcome:

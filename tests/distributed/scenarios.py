@@ -3,12 +3,15 @@
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed import checkpoint
+from torch.nn.parallel import DistributedDataParallel
 
-from pacesetter import Client, PacesetterError
+from pacesetter import Client, OutagePolicy, PacesetterError
 from pacesetter.distributed import open_session
 from pacesetter.torch import RemoteLR
 from serving import PATIENCE
@@ -149,7 +152,7 @@ def mean_of_losses(rank: int, url: str, name: str, losses: list[list[float]]) ->
 
 def own_reports(rank: int, url: str, name: str, losses: list[list[float]]) -> Any:
     """Report each rank's loss by itself, as a session of several ranks expects."""
-    with Client(url) as client:
+    with Client(url, max_wait=20.0) as client:
         session = open_session(client, name)
         refusal = outcome_of(lambda: RemoteLR(sgd(0.1), session))
         scheduler = RemoteLR(sgd(0.1), session, reports="each")
@@ -165,7 +168,7 @@ def own_reports(rank: int, url: str, name: str, losses: list[list[float]]) -> An
 
 def ask_each(rank: int, url: str, name: str) -> Any:
     """Have every rank ask the server itself, and restart together."""
-    with Client(url) as client:
+    with Client(url, max_wait=20.0) as client:
         scheduler = RemoteLR(sgd(0.1), client.session(name, rank=rank), mode="each")
         first = walk(scheduler, 100, 0.0005 * rank)
         scheduler.restart(50)
@@ -185,6 +188,19 @@ def resume(rank: int, url: str, name: str) -> Any:
                 other.session(name, step=40)
         distributed.barrier()
         return first, second, attempt, outcome_of(lambda: walk(scheduler, 100_000))
+
+
+def grow(rank: int, url: str, name: str) -> Any:
+    """Train with other batch sizes: said on the way, with a restart, and one that is refused."""
+    with connect(rank, url) as client:
+        session = open_session(client, name)
+        scheduler = RemoteLR(sgd(0.1), session, batch_size=64)
+        horizon = walk(scheduler, 10) and scheduler.session.horizon
+        scheduler.resize(128)
+        said = walk(scheduler, horizon)[horizon - 10 :]
+        grown = RemoteLR(sgd(0.1), open_session(client, name), batch_size=256)
+        grown.load_state_dict({"last_epoch": 5})
+        return said, walk(grown, 5), outcome_of(lambda: grown.resize(64_000))
 
 
 def outlive(rank: int, url: str, name: str, policy: Any, there: Any, back: Any) -> Any:
@@ -218,6 +234,125 @@ def hold_each(rank: int, url: str, name: str) -> None:
     """Want each rank to ask, and each to hold when it gets no answer."""
     with Client(url, on_outage="hold") as client:
         RemoteLR(sgd(0.1), client.session(name, base_lr=0.1), mode="each")
+
+
+def wait_too_long(rank: int, url: str, name: str, kind: str) -> Any:
+    """Want to wait for the server for longer than the group has patience; only rank 1 does."""
+    group = distributed.new_group([0, 1], timeout=timedelta(seconds=70.0))
+    with connect(rank, url, max_wait=300.0 if rank == 1 else 20.0) as client:
+        session = client.session(name) if rank == 0 else _followed(client, url, name)
+        work = (
+            (lambda: open_session(client, name, group=group))
+            if kind == "open"
+            else (lambda: RemoteLR(sgd(0.1), session, group=group, mode=kind))
+        )
+        refused = ""
+        try:
+            work()
+        except ValueError as error:
+            refused = str(error)
+    with connect(rank, url, max_wait=40.0) as client:  # no longer than it may be
+        walked = walk(RemoteLR(sgd(0.1), open_session(client, name, group=group), group=group), 20)
+    return refused, walked
+
+
+def _followed(client: Client, url: str, name: str) -> Any:
+    with Client(url) as other:
+        return client.follow(other.session(name).info)
+
+
+def stand_apart(rank: int, url: str, name: str) -> str:
+    """Pass a group that this process is not in."""
+    group = distributed.new_group([0])
+    if rank == 0:
+        return ""
+    try:
+        with connect(rank, url) as client:
+            open_session(client, name, group=group)
+    except ValueError as error:
+        return str(error)
+    return "nothing"
+
+
+def train_in_halves(rank: int, url: str, names: Sequence[str]) -> Any:
+    """Train two models on two ranks each, a session for each; then the second goes back."""
+    groups = [distributed.new_group([0, 1]), distributed.new_group([2, 3])]
+    half = rank // 2
+    with connect(rank % 2, url) as client:
+        session = open_session(client, names[half], group=groups[half])
+        scheduler = RemoteLR(sgd(0.1), session, group=groups[half], reports="mean", metric="loss")
+        first = walk(scheduler, 150, 0.0005 * rank)
+        if half == 1:
+            scheduler.load_state_dict(scheduler.state_dict() | {"last_epoch": 50})
+        scheduler._report(float(rank))
+        scheduler.flush()
+        return first, walk(scheduler, 50), scheduler.session.attempt
+
+
+def race(rank: int, url: str, name: str) -> Any:
+    """Have every rank of a DDP model ask the server itself, at a pace of its own."""
+    torch.manual_seed(rank)  # DDP makes the ranks' weights equal by itself
+    model = DistributedDataParallel(torch.nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with Client(url, max_wait=20.0) as client:
+        session = client.session(name, rank=rank)
+        scheduler = RemoteLR(optimizer, session, mode="each", metric="loss")
+        seen = []
+        for _ in range(200):
+            loss = model(torch.randn(2, 4)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            seen += held(optimizer)
+            optimizer.step()
+            time.sleep(0.0005 * rank)
+            scheduler.step(loss)
+        scheduler.flush()
+    weights = [each.detach().numpy().tobytes().hex() for each in model.parameters()]
+    return seen, weights
+
+
+def save_by_all(rank: int, url: str, name: str, folder: str, how: str) -> Any:
+    """Train 30 steps, write a distributed checkpoint, and train on."""
+    with connect(rank, url) as client:
+        scheduler = RemoteLR(sgd(0.1), open_session(client, name))
+        walk(scheduler, 30)
+        if how == "async":
+            future = checkpoint.async_save({"lr": scheduler}, checkpoint_id=folder)
+            walk(scheduler, 20)
+            future.result()  # type: ignore[union-attr]
+        else:
+            checkpoint.save({"lr": scheduler}, checkpoint_id=folder)
+            walk(scheduler, 20)
+        return scheduler.session.attempt
+
+
+def load_by_all(rank: int, url: str, name: str, folder: str) -> Any:
+    """Load a distributed checkpoint, and train on."""
+    with connect(rank, url) as client:
+        scheduler = RemoteLR(sgd(0.1), open_session(client, name))
+        checkpoint.load({"lr": scheduler}, checkpoint_id=folder)
+        at = scheduler.last_epoch
+        return at, walk(scheduler, 50), scheduler.session.attempt
+
+
+def resume_cut_off(rank: int, proxy: str, name: str, path: str, there: Any, back: Any) -> Any:
+    """Go on from a checkpoint by a file while the server is away, until it is back and beyond."""
+    policy = OutagePolicy("forecast", patience=0.1, max_steps=5000)
+    with connect(rank, proxy, on_outage=policy, timeout=2.0) as client:
+        scheduler = RemoteLR(sgd(0.1), open_session(client, name, bootstrap=path))
+        scheduler.load_state_dict({"last_epoch": 30, "attempt": 1})
+        seen = walk(scheduler, 20)
+        if rank == 0:
+            there.put("trained")
+            back.get(timeout=PATIENCE)
+        distributed.barrier()
+        attempt = torch.ones(1)
+        while attempt < 2 and len(seen) < 4000:
+            seen += walk(scheduler, 10)
+            attempt.fill_(scheduler.session.attempt)
+            # The first rank knows of it as soon as it is opened, the others by the next window.
+            distributed.all_reduce(attempt, op=distributed.ReduceOp.MIN)
+        return seen, scheduler.session.attempt, scheduler.state_dict()
 
 
 def hear(rank: int, url: str, name: str) -> Any:

@@ -1,9 +1,9 @@
 """Distributed trainings in bad weather: whatever happens to the server, ranks stay alike.
 
-`python tests/distributed/storm.py --ranks 8 --steps 2000` trains a model on several ranks while an
-operator acts at random and the server is killed, restarted and stopped. At every step all ranks
-must have applied the same bits, and those that the server sealed; at the end all have the same
-weights; no step waited longer than it may.
+`python tests/distributed/storm.py --ranks 8 --steps 2000` has torchrun train a model on several
+ranks while an operator acts at random and the server is killed, restarted, stopped, slowed down and
+cut off. At every step all ranks must have applied the same bits, and those that the server sealed;
+at the end all have the same weights; no step waited longer than it may, and no process died.
 
 `--elastic` has torchelastic run the training, and kills workers instead: each life of the job must
 be an attempt of its own, with the right rates.
@@ -29,8 +29,7 @@ TESTS = Path(__file__).parents[1]
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
-from distributed.launch import on_ranks, values  # noqa: E402 - found by the lines above
-from distributed.scenarios import brave  # noqa: E402
+from proxy import Proxy  # noqa: E402 - found by the lines above
 from serving import PATIENCE, RunningService, open_http  # noqa: E402
 
 MAX_WAIT = 60.0
@@ -50,6 +49,8 @@ class Weather:
         steps: that every rank trained.
         kills: of the server, or of workers.
         stops: of the server.
+        slow: times in which its answers came slowly.
+        cuts: of the line to it.
         actions: of the operator.
         revisions: of the session.
         longest: seconds that the slowest step took on any rank.
@@ -58,6 +59,8 @@ class Weather:
     steps: int
     kills: int
     stops: int
+    slow: int
+    cuts: int
     actions: int
     revisions: int
     longest: float
@@ -66,9 +69,12 @@ class Weather:
 class Fate:
     """Does to a service what happens to services, until it is told to stop."""
 
-    def __init__(self, service: RunningService, dice: random.Random, calm: float) -> None:
-        self.kills = self.stops = self.actions = 0
+    def __init__(
+        self, service: RunningService, proxy: Proxy, dice: random.Random, calm: float
+    ) -> None:
+        self.kills = self.stops = self.slow = self.cuts = self.actions = 0
         self._service = service
+        self._proxy = proxy
         self._dice = dice
         self._calm = calm
         self._over = threading.Event()
@@ -83,9 +89,9 @@ class Fate:
         self._thread.join()
 
     def _run(self) -> None:
+        troubles = [self._kill, self._stop, self._slow, self._cut]
         while not self._over.wait(self._dice.uniform(0.2, 1.8) * self._calm):
-            deed = self._dice.choice([self._act, self._act, self._kill, self._stop])
-            deed()
+            self._dice.choice([*troubles, *[self._act] * len(troubles)])()
 
     def _act(self) -> None:
         act = self._dice.choice(
@@ -113,6 +119,18 @@ class Fate:
         self._service.process.send_signal(signal.SIGCONT)
         self.stops += 1
 
+    def _slow(self) -> None:
+        self._proxy.pause = self._dice.uniform(0.1, 0.5) * self._calm
+        time.sleep(self._dice.uniform(1, 3) * self._calm)
+        self._proxy.pause = 0.0
+        self.slow += 1
+
+    def _cut(self) -> None:
+        self._proxy.cut()
+        time.sleep(self._dice.uniform(0, 2) * self._calm)
+        self._proxy.mend()
+        self.cuts += 1
+
 
 def storm(
     *,
@@ -133,16 +151,18 @@ def storm(
         pause: seconds that a step takes besides.
         lookahead: most steps sealed ahead; few mean that every outage is felt.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        database = Path(folder) / "storm.db"
-        with RunningService(database) as service:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with RunningService(folder / "storm.db") as service, Proxy(service.url) as proxy:
             with open_http(service.url) as http:
                 spec = {"name": "storm", "schedule": COSINE, "base_lr": 0.1}
                 spec |= {"max_lookahead": lookahead}
                 http.post("/v1/sessions", json=spec).raise_for_status()
-            with Fate(service, random.Random(seed), calm) as fate:
-                outcomes = on_ranks(ranks, brave, service.url, "storm", steps, MAX_WAIT, pause)
-            found = values(outcomes)
+            with Fate(service, proxy, random.Random(seed), calm) as fate:
+                options = map(str, (folder, proxy.url, "storm", steps, MAX_WAIT, pause))
+                with _torchrun(folder, ranks, 0, "brave.py", *options) as job:
+                    _await_end(job, folder)
+            found = [json.loads(_rank_file(folder, rank).read_text()) for rank in range(ranks)]
             with open_http(service.url) as http:
                 sealed = http.get("/v1/sessions/storm/lr", params={"step": 0, "count": steps})
                 revisions = http.get("/v1/sessions/storm").json()["revision"]
@@ -154,7 +174,38 @@ def storm(
         assert other_weights == weights, "ranks have different weights"
     longest = max(each[2] for each in found)
     assert longest < MAX_WAIT + SLACK, f"a step took {longest:.1f} s"
-    return Weather(steps, fate.kills, fate.stops, fate.actions, revisions, longest)
+    return Weather(
+        steps, fate.kills, fate.stops, fate.slow, fate.cuts, fate.actions, revisions, longest
+    )
+
+
+def _rank_file(folder: Path, rank: int) -> Path:
+    return folder / f"rank-{rank}.json"
+
+
+@contextlib.contextmanager
+def _torchrun(
+    folder: Path, ranks: int, restarts: int, script: str, *options: str
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """Run a script of this folder on several ranks; its log is `log` in the folder given."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
+    command += ["--nnodes=1", "--standalone", f"--max-restarts={restarts}"]
+    command += ["--monitor-interval=0.1", str(TESTS / "distributed" / script), *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
+    with (folder / "log").open("w") as log:
+        agent = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        try:
+            yield agent
+        finally:
+            if agent.poll() is None:
+                agent.terminate()
+                agent.wait()
+
+
+def _await_end(agent: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Wait for the end of a job: torchrun ends well if all of its workers do."""
+    code = agent.wait(10 * PATIENCE)
+    assert code == 0, (folder / "log").read_text()[-12000:]
 
 
 # -- workers that die ------------------------------------------------------------------------------
@@ -189,29 +240,19 @@ def elastic(*, ranks: int, steps: int, kills: int, seed: int = 0) -> Weather:
         assert seen == {step: curve[step] for step in seen}
     for rank in range(ranks):
         assert max(lived[rank, kills + 1]) == steps - 1
-    return Weather(steps, kills, 0, 0, 0, 0.0)
+    return Weather(steps, kills, 0, 0, 0, 0, 0, 0.0)
 
 
 def _run_elastic(
     url: str, folder: Path, ranks: int, steps: int, kills: int, dice: random.Random
 ) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
-    command += ["--nnodes=1", "--standalone", f"--max-restarts={kills}", "--monitor-interval=0.1"]
-    command += [str(TESTS / "distributed/worker.py"), url, str(folder), str(steps)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
-    with (folder / "log").open("w") as log:
-        agent = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-        try:
-            for life in range(kills):
-                _await_progress(agent, folder, life + 1, dice.randint(5, steps // (kills + 1)))
-                victim = (folder / f"pid-{dice.randrange(ranks)}").read_text()
-                os.kill(int(victim), signal.SIGKILL)
-            code = agent.wait(4 * PATIENCE)
-        finally:
-            if agent.poll() is None:
-                agent.terminate()
-                agent.wait()
-    assert code == 0, (folder / "log").read_text()[-12000:]
+    options = (url, str(folder), str(steps))
+    with _torchrun(folder, ranks, kills, "worker.py", *options) as agent:
+        for life in range(kills):
+            _await_progress(agent, folder, life + 1, dice.randint(5, steps // (kills + 1)))
+            victim = (folder / f"pid-{dice.randrange(ranks)}").read_text()
+            os.kill(int(victim), signal.SIGKILL)
+        _await_end(agent, folder)
 
 
 def _await_progress(

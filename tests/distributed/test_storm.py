@@ -4,10 +4,12 @@ from distributed import storm
 
 
 def test_ranks_stay_alike_in_a_storm():
-    """A server killed and stopped under three ranks, and an operator at work, part nobody."""
-    weather = storm.storm(ranks=3, steps=300, calm=0.3, seed=3)
+    """A server in every kind of trouble under three ranks, and an operator at work, part nobody."""
+    weather = storm.storm(ranks=3, steps=400, calm=0.3, seed=3)
     assert weather.kills
     assert weather.stops
+    assert weather.slow
+    assert weather.cuts
     assert weather.actions
     assert weather.revisions
 

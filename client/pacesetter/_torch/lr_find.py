@@ -6,6 +6,7 @@ the bit, whatever happens: see `untouched.py`.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,7 +18,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pacesetter._client import Client
-from pacesetter._errors import PacesetterError, SessionFinishedError, TransportError
+from pacesetter._errors import (
+    PacesetterError,
+    PermissionDeniedError,
+    SessionFinishedError,
+    TransportError,
+)
 from pacesetter._groups import is_tensor
 from pacesetter._range_test import RangeTest
 from pacesetter._session import Session
@@ -26,6 +32,8 @@ from pacesetter._torch.untouched import same_randomness, untouched
 Loss = Callable[[Any, Any], Tensor]
 
 _NOTHING = object()
+
+logger = logging.getLogger("pacesetter")
 
 
 def lr_find(
@@ -53,7 +61,7 @@ def lr_find(
 
     The sweep is a session like any other, with the schedule and the controller `range_test`: the
     server hands out the rates and ends it when the loss has blown up. It is archived afterwards,
-    which leaves it readable: `Client.range_test(found.session)`.
+    if the client's token allows that, and can be read: `Client.range_test(found.session)`.
 
     Put back to the bit, also when something raises: parameters, buffers and gradients of the model
     and of a `loss_fn` that is a module; the modes (train or eval) of their modules; the optimizer's
@@ -124,7 +132,10 @@ def _archived(client: Client, session: Session) -> Iterator[None]:
         with suppress(PacesetterError):
             client.archive(session.name)
         raise
-    client.archive(session.name)
+    try:
+        client.archive(session.name)
+    except PermissionDeniedError:
+        logger.info("session %s is not archived: that takes an operator's token", session.name)
 
 
 class _Sweep:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import distributed
@@ -17,8 +17,6 @@ from pacesetter._errors import APIError, PacesetterError, RankFailedError
 
 ABSENT = 2**63 - 1
 """What a rank says that has no number to compare."""
-
-Work = TypeVar("Work")
 
 
 class Ranks:
@@ -34,8 +32,6 @@ class Ranks:
         self.group = group
         self.rank = distributed.get_rank(group)
         self.size = distributed.get_world_size(group)
-        if self.rank < 0:
-            raise ValueError("this process is not in the group: pass a group that it belongs to")
         self._device = _device(group)
 
     @property
@@ -106,8 +102,17 @@ class Ranks:
 
 
 def are_many(group: distributed.ProcessGroup | None) -> bool:
-    """Whether this process trains together with others."""
-    return is_grouped() and distributed.get_world_size(group) > 1
+    """Whether this process trains together with others.
+
+    Raises:
+        ValueError: it is not in that group.
+    """
+    if not is_grouped():
+        return False
+    size = distributed.get_world_size(group)
+    if size < 1:
+        raise ValueError("this process is not in the group: pass a group that it belongs to")
+    return size > 1
 
 
 def is_grouped() -> bool:
@@ -115,14 +120,46 @@ def is_grouped() -> bool:
     return distributed.is_available() and distributed.is_initialized()
 
 
+def timeout_of(group: distributed.ProcessGroup | None) -> float | None:
+    """Seconds after which a group's collectives give up; None where torch does not tell.
+
+    torch has no public way to ask, so a backend or a version may not have what is read here.
+    """
+    try:
+        backend = _whole(group)._get_backend(torch.device(_kind(group)))  # noqa: SLF001 - see above
+        return float(backend.options._timeout.total_seconds())  # noqa: SLF001 - see above
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def device_kind(backends: str) -> str:
+    """The kind of device whose tensors a group takes: the CPU's if it can.
+
+    Args:
+        backends: what `get_backend_config` says, for instance `cpu:gloo,cuda:nccl`.
+    """
+    kinds = [pair.partition(":")[0] for pair in backends.lower().split(",")]
+    return "cpu" if "cpu" in kinds else kinds[0]
+
+
+def _kind(group: distributed.ProcessGroup | None) -> str:
+    return device_kind(str(distributed.get_backend_config(group)))
+
+
 def _device(group: distributed.ProcessGroup | None) -> torch.device:
-    """Where a group's collectives take their tensors: the CPU if they can."""
-    backends = str(distributed.get_backend_config(group)).lower()
-    kinds = [pair.partition(":")[0] for pair in backends.split(",")]
-    if "cpu" in kinds and "nccl" not in backends.partition("cpu:")[2].partition(",")[0]:
-        return torch.device("cpu")
-    kind = next(kind for kind in kinds if kind != "cpu")
-    return torch.device(kind, torch.get_device_module(kind).current_device())
+    """Where a group's collectives take their tensors."""
+    kind = _kind(group)
+    if kind == "cpu":
+        return torch.device(kind)
+    # A group that init_process_group was given a device_id for takes no other device's tensors.
+    bound = getattr(_whole(group), "bound_device_id", None)
+    return bound or torch.device(kind, torch.get_device_module(kind).current_device())
+
+
+def _whole(group: distributed.ProcessGroup | None) -> distributed.ProcessGroup:
+    found = distributed.group.WORLD if group is None else group
+    assert found is not None  # noqa: S101 - who asks is in a group
+    return found
 
 
 # -- errors that travel ----------------------------------------------------------------------------

@@ -1,0 +1,64 @@
+"""Work that is waited for no longer than said, whatever it does: in threads that can be left alone.
+
+Looking up a name has no time limit, and those of sockets begin again with each byte: only so is a
+trainer's wait bounded whatever the network does.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Bounded(Generic[T]):
+    """Does work, each piece in a thread of its own, and knows the threads that were left alone."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left: list[threading.Thread] = []
+
+    def within(self, seconds: float, work: Callable[[], T]) -> T:
+        """Give what the work gives, or raise what it raises.
+
+        Raises:
+            TimeoutError: it takes longer; it goes on in a thread that is left alone.
+        """
+        outcome: queue.SimpleQueue[T | _Raised] = queue.SimpleQueue()
+
+        def run() -> None:
+            try:
+                outcome.put(work())
+            except BaseException as error:
+                outcome.put(_Raised(error))
+
+        thread = threading.Thread(target=run, name="pacesetter-exchange", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, or the interpreter ends
+            return work()
+        try:
+            got = outcome.get(timeout=seconds)
+        except queue.Empty:
+            with self._lock:
+                self._left.append(thread)
+            raise TimeoutError from None
+        if isinstance(got, _Raised):
+            raise got.error
+        return got
+
+    def left(self) -> int:
+        """How many threads were left alone and have not ended."""
+        with self._lock:
+            self._left = [thread for thread in self._left if thread.is_alive()]
+            return len(self._left)
+
+
+class _Raised:
+    """What work has raised, told from what it has given."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error

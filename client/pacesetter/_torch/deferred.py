@@ -1,0 +1,42 @@
+"""A scheduler for frameworks that step it before they measure the step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pacesetter._reports import Scalar
+from pacesetter.torch import RemoteLR
+
+
+class DeferredLR(RemoteLR):
+    """A `RemoteLR` whose `step()` only says that a step was trained; `advance()` follows it.
+
+    In between what was measured at that step can be reported, so that a controller that sees it
+    decides before the very next step.
+    """
+
+    _due = False
+
+    def step(self, metrics: Scalar | None = None) -> None:
+        """Note that a step was trained, and report the metric for it, if one is given."""
+        if metrics is not None:
+            self._report(metrics)
+        self._due = True
+
+    def advance(self) -> None:
+        """Write the next step's values, if a step was trained; raises what `RemoteLR.step` does."""
+        if self._due:
+            super().step()
+            self._due = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position of the step that is trained next, as plain types."""
+        state = super().state_dict()
+        for key in ("last_epoch", "_step_count"):
+            state[key] += self._due
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to a checkpoint's step, see `RemoteLR.load_state_dict`."""
+        super().load_state_dict(state_dict)
+        self._due = False

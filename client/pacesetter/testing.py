@@ -1,0 +1,209 @@
+"""A real server for tests: `serve()` anywhere, and under pytest the fixtures that use it.
+
+The server runs in a thread of the test's own process, on a free port of this machine, with a
+database of its own. It needs `pacesetter[service]`; pytest is needed for the fixtures alone.
+
+PYTEST_DONT_REWRITE, or pytest warns who imports `serve` before it loads this as a plugin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import platform
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pacesetter._client import Client
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from pacesetter_service.api.app import App
+
+__all__ = ["Server", "serve"]
+
+HOST = "127.0.0.1"
+SHUTDOWN_SECONDS = 10
+
+
+class Server:
+    """A server that can be stopped and started again: it keeps its address and its data.
+
+    ```python
+    with serve() as server, Client(server.url) as client:
+        session = client.session("mine", base_lr=0.1, schedule={"kind": "constant"})
+        server.stop()  # from here on connections are refused
+        server.start()
+    ```
+
+    Args:
+        folder: where the database is, or will be.
+
+    Attributes:
+        url: its address, `http://127.0.0.1:<port>`.
+
+    Raises:
+        ImportError: what the server needs is not installed, or this Python is older than 3.11.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        _refuse_without_service()
+        self._database_url = f"sqlite:///{folder / 'pacesetter.db'}"
+        # Bound from now on, and listening while the server runs: nobody else gets the port.
+        self._socket = _bound(0)
+        self._port: int = self._socket.getsockname()[1]
+        self._running: contextlib.ExitStack | None = None
+        self.url = f"http://{HOST}:{self._port}"
+
+    def start(self) -> None:
+        """Start, and return when it answers; one that runs goes on."""
+        from pacesetter_service.api.app import create_app  # noqa: PLC0415 - not the client's
+        from pacesetter_service.ledger import Ledger  # noqa: PLC0415
+        from pacesetter_service.storage.store import Store  # noqa: PLC0415
+
+        if self._running is not None:
+            return
+        with contextlib.ExitStack() as stack:
+            store = Store(self._database_url)
+            stack.callback(store.close)
+            ledger = Ledger(store)
+            ledger.start()
+            stack.callback(ledger.stop)
+            stack.enter_context(_listening(create_app(store, ledger), self._socket))
+            self._running = stack.pop_all()
+
+    def stop(self) -> None:
+        """Stop, and return when the port is closed; one that is stopped stays so.
+
+        Calls on their way are answered first. What was acknowledged is in the database.
+        """
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+            self._socket = _bound(self._port)
+
+    def close(self) -> None:
+        """Stop for good, and give the port back."""
+        self.stop()
+        self._socket.close()
+
+    def __repr__(self) -> str:
+        return f"<Server at {self.url}, {'stopped' if self._running is None else 'running'}>"
+
+
+@contextlib.contextmanager
+def serve(folder: Path | None = None) -> Iterator[Server]:
+    """Run a server; it is stopped in the end.
+
+    Args:
+        folder: where its database is kept; by default in a folder that is removed in the end.
+
+    Raises:
+        ImportError: what the server needs is not installed, or this Python is older than 3.11.
+    """
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pacesetter-")))
+        server = Server(folder)
+        stack.callback(server.close)
+        server.start()
+        yield server
+
+
+def _refuse_without_service() -> None:
+    if sys.version_info < (3, 11):  # the client alone runs on 3.10 too
+        raise ImportError(
+            "the server needs Python 3.11 or newer, and this is "
+            f"{platform.python_version()}: run the tests that use pacesetter.testing with a newer "
+            "one"
+        )
+    try:
+        importlib.import_module("pacesetter_service.api.app")
+        importlib.import_module("uvicorn")
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"the server's part is not installed ({error.name} is missing): "
+            "pip install 'pacesetter[service]'"
+        ) from error
+
+
+def _bound(port: int) -> socket.socket:
+    """Take a port of this machine, without listening; 0 takes a free one."""
+    taken = socket.socket()
+    try:
+        # For a port whose last connections are still on their way out.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind((HOST, port))
+    except BaseException:
+        taken.close()
+        raise
+    return taken
+
+
+@contextlib.contextmanager
+def _listening(app: App, port: socket.socket) -> Iterator[None]:
+    """Serve on a bound socket, which is closed in the end, from a thread."""
+    server = _uvicorn(app)
+    thread = threading.Thread(
+        target=server.run, args=([port],), name="pacesetter-server", daemon=True
+    )
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise RuntimeError("the server did not start: what it raised was printed above")
+            time.sleep(0.001)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _uvicorn(app: App) -> uvicorn.Server:
+    import uvicorn  # noqa: PLC0415 - not the client's
+
+    class Releasing(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            app.release()  # calls that wait for ranks, and feeds, would hold it up
+            await super().shutdown(sockets)
+
+    return Releasing(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            timeout_keep_alive=120,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+    )
+
+
+try:
+    import pytest
+except ModuleNotFoundError:  # `serve()` does without
+    pass
+else:
+    __all__ += ["pacesetter_client", "pacesetter_server"]
+
+    @pytest.fixture
+    def pacesetter_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+        """Run a server of the test's own; `PACESETTER_URL` names it meanwhile."""
+        with serve() as server:
+            monkeypatch.setenv("PACESETTER_URL", server.url)
+            yield server
+
+    @pytest.fixture
+    def pacesetter_client(pacesetter_server: Server) -> Iterator[Client]:
+        """Give a client of `pacesetter_server`; its sessions are closed with it."""
+        with Client(pacesetter_server.url) as client:
+            yield client

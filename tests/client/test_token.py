@@ -1,0 +1,288 @@
+"""The access token: who gets it, and where it never shows."""
+
+import copy
+import io
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from little_servers import Asked, answer, answering
+from pacesetter import (
+    APIError,
+    AuthenticationError,
+    Client,
+    InvalidAnswerError,
+    PermissionDeniedError,
+    ServerUnavailableError,
+)
+from pacesetter._token import Token
+from pacesetter.torch import RemoteLR
+from serving import PATIENCE, RunningService, open_http
+
+SECRET = "ps_1_" + "s3cr3t-" * 5
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each test begin without a token in the environment."""
+    monkeypatch.delenv("PACESETTER_TOKEN", raising=False)
+
+
+def _header(make: Callable[[str], Client]) -> str | None:
+    """Give the header that reaches a server from a client made with its address."""
+    with answering(lambda _: answer(200)) as (server, seen), make(server.url) as client:
+        client.version()
+    return seen[0].headers.get("authorization")
+
+
+def test_the_token_is_the_argument_else_the_environments(monkeypatch: pytest.MonkeyPatch):
+    """It travels as a bearer token; where there is none, or an empty one, no header does."""
+    assert _header(Client) is None
+    assert _header(lambda url: Client(url, token=SECRET)) == f"Bearer {SECRET}"
+    monkeypatch.setenv("PACESETTER_TOKEN", "")
+    assert _header(Client) is None
+    monkeypatch.setenv("PACESETTER_TOKEN", "of-the-environment")
+    assert _header(Client) == "Bearer of-the-environment"
+    assert _header(lambda url: Client(url, token=SECRET)) == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "s3cr3t two", "s3cr3t\n", "s3cr3t\r\nx: y", "s3crét", "s3cr\0t"]
+)
+def test_what_is_no_token_is_refused_and_not_shown(bad: str, monkeypatch: pytest.MonkeyPatch):
+    """A mistake in copying shows when the client is made; the message says where it was given."""
+    with pytest.raises(ValueError, match=r"^token is no access token") as caught:
+        Client("http://server", token=bad)
+    assert "s3cr" not in str(caught.value)
+    if bad and "\0" not in bad:
+        monkeypatch.setenv("PACESETTER_TOKEN", bad)
+        with pytest.raises(ValueError, match=r"^PACESETTER_TOKEN is no access token") as caught:
+            Client("http://server")
+        assert "s3cr" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:s3cr3t@server:7070", "http://s3cr3t@server", "http://me:s3cr3t@server:port"]
+)
+def test_a_password_in_the_url_is_refused_and_not_shown(url: str, monkeypatch: pytest.MonkeyPatch):
+    """Addresses are logged, so there is no place for a secret in them."""
+    monkeypatch.setenv("PACESETTER_URL", url)
+    for made_with in (url, None):
+        with pytest.raises(ValueError, match="write http://host:port") as caught:
+            Client(made_with)
+        assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
+
+
+CALLS: list[Callable[[Client], Any]] = [
+    lambda client: client.version(),
+    lambda client: client.create_session("any", base_lr=0.1),
+    lambda client: next(client.events("any", follow=True)),
+    lambda client: client.export("any", "nowhere"),
+]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_gets_neither_the_token_nor_a_request(status: int):
+    """Whoever answers with another address learns nothing more, and nor does that address."""
+    with answering(lambda _: answer(200)) as (elsewhere, followed):
+        redirect = answer(status, location=f"{elsewhere.url}/v1/sessions")
+        with (
+            answering(lambda _: redirect) as (server, seen),
+            Client(server.url, token=SECRET) as client,
+        ):
+            for call in CALLS:
+                with pytest.raises(InvalidAnswerError, match="redirects are not followed"):
+                    call(client)
+    assert [asked.headers["authorization"] for asked in seen] == [f"Bearer {SECRET}"] * len(CALLS)
+    assert followed == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "advice"),
+    [
+        (401, "unauthenticated", AuthenticationError, "expired or was revoked"),
+        (403, "forbidden", PermissionDeniedError, "Say who you are"),
+        (407, "", AuthenticationError, "HTTP_PROXY"),
+    ],
+)
+def test_a_refusal_is_told_at_once(
+    status: int, code: str, kind: type[APIError], advice: str, caplog: pytest.LogCaptureFixture
+):
+    """Who may not is not asked to wait: there is one request, and an error of its own class."""
+    problem = f'{{"code": "{code}", "detail": "Say who you are."}}'.encode()
+    with (
+        answering(lambda _: answer(status, problem)) as (server, seen),
+        Client(server.url, token=SECRET, retry_for=PATIENCE) as client,
+        pytest.raises(kind, match=advice) as caught,
+    ):
+        client.version()
+    assert type(caught.value) is kind
+    assert len(seen) == 1
+    assert caplog.records == []
+
+
+def test_who_has_no_token_is_told_where_it_goes():
+    """The first error of a new user names the variable."""
+    with (
+        answering(lambda _: answer(401)) as (server, _),
+        Client(server.url) as client,
+        pytest.raises(AuthenticationError, match="set PACESETTER_TOKEN"),
+    ):
+        client.version()
+
+
+def test_a_revoked_token_ends_a_training_at_its_next_window(caplog: pytest.LogCaptureFixture):
+    """What is sealed is used; then the error comes where somebody reads it, and not a wait."""
+    problem = b'{"code": "unauthenticated", "detail": "No."}'
+    description = (
+        b'{"name": "run", "spec": {}, "status": "active", "attempt": 1, "horizon": 0, '
+        b'"revision": 0, "series": ["lr"], "max_lookahead": null, "max_window": 9}'
+    )
+    with (
+        answering(
+            lambda asked: (
+                answer(401, problem) if "sync" in asked.target else answer(200, description)
+            )
+        ) as (server, seen),
+        Client(server.url, token=SECRET, max_wait=PATIENCE) as client,
+    ):
+        session = client.session("run")
+        with pytest.raises(AuthenticationError):
+            session.lr(0)
+        assert len(seen) == 2
+    assert SECRET not in caplog.text
+
+
+def _shown(error: BaseException) -> str:
+    return repr(error) + str(error) + "".join(traceback.format_exception(error))
+
+
+def test_the_token_shows_in_no_log_and_no_error(caplog: pytest.LogCaptureFixture):
+    """Everything is logged that can be, and a page of the server's repeats what it was sent."""
+    caplog.set_level(logging.DEBUG)
+    shown = ""
+
+    def echo(asked: Asked) -> bytes | None:
+        page = f"<html>{asked.headers['authorization']}</html>".encode()
+        status = int(asked.target.rpartition("/")[2])
+        return answer(status, page) if status else None
+
+    with (
+        answering(echo) as (server, _),
+        Client(server.url, token=SECRET, retry_for=0.3) as client,
+    ):
+        for status in (0, 200, 302, 400, 401, 403, 404, 407, 409, 500, 503):
+            with pytest.raises((APIError, InvalidAnswerError, ServerUnavailableError)) as caught:
+                client._json("GET", f"/{status}")
+            shown += _shown(caught.value) + str(vars(caught.value))
+            shown += repr(client) + repr(client._transport._token)
+            shown += repr(httpx.Request("GET", server.url))
+    assert "[token]" in shown
+    assert "s3cr3t" not in shown + caplog.text
+    assert "send_request_headers" in caplog.text
+
+
+def test_the_token_is_in_no_pickle_and_no_checkpoint(client: Client, unique_name: str):
+    """Not in that of a client, of a session, of a scheduler, nor in a state_dict."""
+    with Client(client.url, token=SECRET) as known:
+        session = known.create_session(unique_name, base_lr=0.1)
+        scheduler = RemoteLR(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1), session)
+        checkpoint = io.BytesIO()
+        torch.save(scheduler.state_dict(), checkpoint)
+        kept = [pickle.dumps(known), pickle.dumps(session), checkpoint.getvalue()]
+        kept.append(repr(scheduler.state_dict()).encode())
+        assert not [each for each in kept if b"s3cr3t" in each]
+        with pytest.raises(TypeError, match="set PACESETTER_TOKEN"):
+            pickle.dumps(Token(SECRET))
+
+
+def test_a_copy_takes_the_environments_token(monkeypatch: pytest.MonkeyPatch):
+    """In another process it is that one's; within this one a deep copy is the client itself."""
+    with Client("http://server", token=SECRET) as client:
+        assert copy.deepcopy({"client": client})["client"] is client
+
+    def copied(url: str) -> Client:
+        with Client(url, token=SECRET) as original:
+            made: Client = pickle.loads(pickle.dumps(original))
+        return made
+
+    assert _header(copied) is None
+    monkeypatch.setenv("PACESETTER_TOKEN", "of-the-worker")
+    assert _header(copied) == "Bearer of-the-worker"
+
+
+def test_errors_survive_the_way_between_processes():
+    """A worker's error arrives with all that it says; else its parent would wait for ever."""
+    errors = [{"pointer": "/name", "detail": "is taken"}]
+    error = AuthenticationError("No.", status=401, code="c", errors=errors, retry_after=2.0)
+    copied = pickle.loads(pickle.dumps(error))
+    assert type(copied) is AuthenticationError
+    assert (str(copied), vars(copied)) == (str(error), vars(error))
+
+
+def _command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pacesetter._cli", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_the_command_takes_the_token_from_the_environment_alone():
+    """Options are seen by everybody on the machine: there is none for it, and the help says so."""
+    with answering(lambda _: answer(401)) as (server, seen):
+        failed = _command(
+            "explain", "any", "--step", "0", PACESETTER_URL=server.url, PACESETTER_TOKEN=SECRET
+        )
+    assert seen[0].headers["authorization"] == f"Bearer {SECRET}"
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert len(failed.stderr.splitlines()) == 1
+    assert SECRET not in failed.stderr
+    refused = _command("explain", "any", "--step", "0", "--token", SECRET)
+    assert refused.returncode == 2
+    for asked in (["--help"], ["explain", "--help"], ["events", "--help"]):
+        assert "PACESETTER_TOKEN" in _command(*asked).stdout
+
+
+ADMIN = "an-admins-token-of-the-tests"
+
+
+def test_a_training_with_a_token_of_its_own(tmp_path: Path):
+    """The real service lets it train, denies what is an operator's, and forgets it once revoked."""
+    with (
+        RunningService(tmp_path / "pacesetter.db", admin_token=ADMIN) as service,
+        open_http(service.url) as http,
+    ):
+        admin = {"authorization": f"Bearer {ADMIN}"}
+        wanted = {"name": "job", "role": "trainer"}
+        made = http.post("/v1/tokens", json=wanted, headers=admin).raise_for_status().json()
+        with Client(service.url) as nobody, pytest.raises(AuthenticationError, match="set PACE"):
+            nobody.session("run", base_lr=0.1)
+        with Client(service.url, token=made["token"], retry_for=PATIENCE) as client:
+            session = client.session("run", base_lr=0.1)
+            assert session.lr(0) == 0.1
+            session.report(0, loss=0.5)
+            session.flush()
+            assert client.history("run")["metrics"]["loss"] == [0.5]
+            with pytest.raises(PermissionDeniedError, match="operator") as denied:
+                client.archive("run")
+            assert (denied.value.status, denied.value.code) == (403, "forbidden")
+            http.delete(f"/v1/tokens/{made['id']}", headers=admin).raise_for_status()
+            with pytest.raises(AuthenticationError, match="expired or was revoked") as revoked:
+                session.lr(1000)
+            assert (revoked.value.status, revoked.value.code) == (401, "unauthenticated")
+            session.close()
+        assert made["token"] not in str(revoked.value) + str(denied.value)

@@ -1,0 +1,444 @@
+"""Keras' own `fit`, on its torch backend, with the rates of sessions of the real service."""
+
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pacesetter import Client, GroupError
+from serving import PATIENCE, RunningService, open_http
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
+
+EXAMPLE = Path(__file__).parents[2] / "examples/integrations/keras_callback.py"
+EPOCHS = 6
+BATCHES = 4
+PLATEAU = {"kind": "keras.ReduceLROnPlateau", "monitor": "val_loss", "factor": 0.5, "patience": 2}
+
+
+@pytest.fixture(name="keras", scope="module")
+def _keras() -> Any:
+    """Give Keras on torch, imported when it is needed: the backend is chosen once a process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KERAS_BACKEND", "torch")
+        keras = pytest.importorskip("keras")
+    assert keras.backend.backend() == "torch"
+    return keras
+
+
+@pytest.fixture(name="client")
+def _client(server_url: str) -> Iterator[Client]:
+    with Client(server_url) as client:
+        yield client
+
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture(name="make")
+def _make(keras: Any) -> Make:
+    """Give a function that makes the same small model each time."""
+
+    def make(optimizer: Any = None, **options: Any) -> Any:
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+        optimizer = keras.optimizers.SGD(123.0) if optimizer is None else optimizer
+        model.compile(optimizer, loss="mse", **options)
+        return model
+
+    return make
+
+
+def data(rows: int = 32, noise: float = 0.5) -> tuple[Any, Any]:
+    draw = np.random.default_rng(rows)
+    inputs = draw.normal(size=(rows, 3)).astype("float32")
+    wanted = inputs.sum(1, keepdims=True) + noise * draw.normal(size=(rows, 1))
+    return inputs, wanted.astype("float32")
+
+
+def fit(model: Any, *callbacks: Any, epochs: int = EPOCHS, **options: Any) -> dict[str, list[Any]]:
+    """Train; gives what Keras' History has of each epoch."""
+    training = {"batch_size": 8, "shuffle": False, "verbose": 0, "validation_data": data(8)}
+    history = model.fit(
+        *data(), epochs=epochs, callbacks=list(callbacks), **{**training, **options}
+    )
+    found: dict[str, list[Any]] = history.history
+    return found
+
+
+def callback(*args: Any, **options: Any) -> Any:
+    from pacesetter.keras import PacesetterCallback
+
+    return PacesetterCallback(*args, **options)
+
+
+def note_batches(keras: Any, model: Any) -> tuple[Any, list[float]]:
+    """Give a callback that notes the rate of each batch, and its notes."""
+    held: list[float] = []
+
+    class Notes(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            held.append(float(model.optimizer.learning_rate))
+
+    return Notes(), held
+
+
+def sealed(client: Client, name: str, count: int) -> list[float]:
+    """Give what was sealed, rounded as an optimizer of Keras holds it."""
+    rates = client.lr(name, 0, count=count)["series"]["lr"]
+    return [float(np.float32(rate)) for rate in rates]
+
+
+def reported(client: Client, name: str, metric: str) -> dict[int, float]:
+    history = client.history(name, points=10_000)
+    found = zip(history["steps"], history["metrics"].get(metric, ()), strict=False)
+    return {step: value for step, value in found if value is not None}
+
+
+# -- epochs --
+
+
+def step_lr(epoch: int, lr: float) -> float:
+    """As printed in an article on schedulers for Keras."""
+    return lr * 0.5 if epoch % 2 == 0 and epoch > 0 else lr
+
+
+def exp_lr(epoch: int, lr: float) -> float:
+    """As printed."""
+    return lr * 0.5
+
+
+def cosine_lr(epoch: int, lr: float) -> float:
+    """As printed."""
+    lr_min, lr_max, max_epochs = 0.001, 0.1, EPOCHS
+    return float(lr_min + 0.5 * (lr_max - lr_min) * (1 + np.cos(epoch * np.pi / max_epochs)))
+
+
+FUNCTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "step": (step_lr, {"schedule": {"kind": "step", "step_size": 2, "gamma": 0.5}}),
+    "exponential": (
+        exp_lr,
+        {"base_lr": 0.05, "schedule": {"kind": "exponential", "gamma": 0.5}},
+    ),
+    "cosine": (
+        cosine_lr,
+        {"schedule": {"kind": "cosine", "total_steps": EPOCHS, "min_lr": 0.001}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "spec"), FUNCTIONS.values(), ids=FUNCTIONS)
+def test_it_takes_the_place_of_a_learning_rate_scheduler(
+    function: Any, spec: dict[str, Any], keras: Any, make: Make, client: Client, unique_name: str
+):
+    """Functions for `LearningRateScheduler` are kinds of schedules: same rates, same losses."""
+    model = make(keras.optimizers.SGD(0.1))
+    expected = fit(model, keras.callbacks.LearningRateScheduler(function))
+    session = client.create_session(unique_name, **{"base_lr": 0.1, **spec})
+    found = fit(make(), callback(session))
+    assert found == expected
+    assert found["learning_rate"] == sealed(client, unique_name, EPOCHS)
+
+
+def test_it_takes_the_place_of_reduce_lr_on_plateau(
+    keras: Any, make: Make, client: Client, unique_name: str
+):
+    """The server's rule cuts after the same epochs, so that the run is the same to the bit."""
+    model = make(keras.optimizers.SGD(0.1))
+    rule = keras.callbacks.ReduceLROnPlateau(factor=0.5, patience=2)
+    expected = fit(model, rule, epochs=30)
+    session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
+    found = fit(make(), callback(session), epochs=30)
+    assert found == expected
+    assert len(set(found["learning_rate"])) > 4
+    assert found["learning_rate"] == sealed(client, unique_name, 30)
+
+
+def test_what_fit_logs_is_reported_for_its_epoch(make: Make, client: Client, unique_name: str):
+    """All metrics by default, or those that are named; learning rates are none."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    found = fit(make(metrics=["mae"]), callback(session))
+    for metric in ("loss", "mae", "val_loss", "val_mae"):
+        assert reported(client, unique_name, metric) == dict(enumerate(found[metric]))
+    assert not reported(client, unique_name, "learning_rate")
+    other = client.create_session(unique_name + "-2", base_lr=0.1)
+    fit(make(metrics=["mae"]), callback(other, metrics=["val_mae"]))
+    assert list(client.history(other.name)["metrics"]) == ["val_mae"]
+
+
+def test_the_end_of_the_session_ends_fit(make: Make, client: Client, unique_name: str):
+    """A controller that stops has no epoch trained beyond; neither is a rate of one."""
+    ending = {"metric": "val_loss", "mode": "max", "threshold": 1e9, "patience": 0}
+    rule = {"kind": "plateau", **ending, "factor": 0.5, "min_lr": 0.05, "at_floor": "stop"}
+    session = client.create_session(unique_name, base_lr=0.1, controllers=[rule])
+    found = fit(make(), callback(session), epochs=30)
+    assert found["learning_rate"] == [float(np.float32(rate)) for rate in (0.1, 0.1, 0.05)]
+
+
+def applied(url: str, name: str) -> dict[str, Any]:
+    with open_http(url) as http:
+        answer: dict[str, Any] = http.get(f"/v1/sessions/{name}/fleet").raise_for_status().json()
+    return answer
+
+
+def test_the_server_knows_float32_for_what_it_is(
+    make: Make, client: Client, unique_name: str, server_url: str
+):
+    """What the optimizer holds is told as it is, and is no deviation."""
+    session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
+    fit(make(), callback(session))
+    session.flush()
+    [rank] = applied(server_url, unique_name)["ranks"]
+    assert rank["applied"]["precision"] == "float32"
+    assert rank["applied"]["step"] == EPOCHS - 2
+
+
+def test_another_writer_is_a_deviation(
+    keras: Any, make: Make, client: Client, unique_name: str, server_url: str
+):
+    """A second callback that sets the rate is found by the server, and said in a notice."""
+    session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
+    notices: list[Any] = []
+    session.on_notice(notices.append)
+    other = keras.callbacks.LearningRateScheduler(lambda epoch, lr: 0.5)
+    fit(make(), callback(session), other)
+    assert {notice.code for notice in notices} == {"rate_deviated"}
+
+
+# -- batches --
+
+
+def test_each_batch_has_the_sealed_rate(keras: Any, make: Make, client: Client, unique_name: str):
+    """With `interval="batch"` a step is an update, and goes on in the next `fit`."""
+    cosine = {"kind": "cosine", "total_steps": 40}
+    session = client.create_session(unique_name, base_lr=0.1, schedule=cosine)
+    model = make()
+    notes, held = note_batches(keras, model)
+    ours = callback(session, interval="batch")
+    fit(model, ours, notes, epochs=2)
+    fit(model, ours, notes, epochs=1)
+    assert held == sealed(client, unique_name, 3 * BATCHES)
+    assert session.attempt == 1
+    assert list(reported(client, unique_name, "loss")) == list(range(12))
+    assert list(reported(client, unique_name, "val_loss")) == [3, 7, 11]
+
+
+def test_a_validation_cuts_at_the_next_batch(
+    keras: Any, make: Make, client: Client, unique_name: str
+):
+    """What is measured after an epoch's last batch counts for the next epoch's first."""
+    rule = {"kind": "plateau", "metric": "val_loss", "mode": "max", "threshold": 1e9, "patience": 0}
+    session = client.create_session(unique_name, base_lr=0.5, controllers=[rule])
+    model = make()
+    notes, held = note_batches(keras, model)
+    fit(model, callback(session, interval="batch"), notes, epochs=3)
+    expected = [rate for rate in (0.5, 0.5, 0.5 * 0.1) for _ in range(BATCHES)]
+    assert held == [float(np.float32(rate)) for rate in expected]
+
+
+def test_accumulated_gradients_are_one_update(
+    keras: Any, make: Make, client: Client, unique_name: str
+):
+    """A step is as many batches as the optimizer gathers."""
+    cosine = {"kind": "cosine", "total_steps": 40}
+    session = client.create_session(unique_name, base_lr=0.1, schedule=cosine)
+    model = make(keras.optimizers.SGD(0.5, gradient_accumulation_steps=2))
+    notes, held = note_batches(keras, model)
+    fit(model, callback(session, interval="batch"), notes, epochs=2)
+    assert held == [rate for rate in sealed(client, unique_name, BATCHES) for _ in range(2)]
+    assert list(reported(client, unique_name, "loss")) == list(range(BATCHES))
+
+
+# -- resuming --
+
+
+class KilledError(RuntimeError):
+    """Stands for the death of a job."""
+
+
+@pytest.mark.parametrize("interval", ["epoch", "batch"])
+def test_a_killed_fit_is_restored_to_the_bit(
+    interval: str, keras: Any, make: Make, client: Client, unique_name: str, tmp_path: Path
+):
+    """With `BackupAndRestore` a new job goes on in an attempt, and ends with the same weights."""
+    spec = {"schedule": {"kind": "cosine", "total_steps": 40}, "controllers": [PLATEAU]}
+    whole = make()
+    undisturbed = client.create_session(unique_name + "-whole", base_lr=0.1, **spec)
+    expected = fit(whole, callback(undisturbed, interval=interval), epochs=8)
+    client.create_session(unique_name, base_lr=0.1, **spec)
+
+    def job(*more: Any) -> tuple[Any, Any, dict[str, list[Any]]]:
+        model, session = make(), client.session(unique_name)
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        return (
+            model,
+            session,
+            fit(model, callback(session, interval=interval), backup, *more, epochs=8),
+        )
+
+    class Killer(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if int(self.model.optimizer.iterations) == 5 * BATCHES + 2:
+                raise KilledError
+
+    with pytest.raises(KilledError):
+        job(Killer())
+    model, session, found = job()
+    assert session.attempt == 2
+    assert found == {name: values[5:] for name, values in expected.items()}
+    for weight, other in zip(model.get_weights(), whole.get_weights(), strict=True):
+        assert weight.tobytes() == other.tobytes()
+    own, same = (client.lr(n, 0, count=8)["series"] for n in (unique_name, undisturbed.name))
+    assert own == same
+
+
+def test_fit_goes_on_or_goes_back(make: Make, client: Client, unique_name: str):
+    """`initial_epoch` goes on in the attempt; without it `fit` begins again, in another."""
+    cosine = {"kind": "cosine", "total_steps": 40}
+    session = client.create_session(unique_name, base_lr=0.1, schedule=cosine)
+    session.lr(0)
+    model, ours = make(), callback(session)
+    found = fit(model, ours, epochs=2)["learning_rate"]
+    found += fit(model, ours, initial_epoch=2, epochs=4)["learning_rate"]
+    assert session.attempt == 1
+    assert found == sealed(client, unique_name, 4)
+    assert fit(model, ours, epochs=2)["learning_rate"] == found[:2]
+    assert session.attempt == 2
+
+
+def test_a_job_that_begins_again_opens_an_attempt(make: Make, client: Client, unique_name: str):
+    """One that died before its first backup finds its session lived, and lives it anew."""
+    fit(make(), callback(client.create_session(unique_name, base_lr=0.1)), epochs=2)
+    session = client.session(unique_name)
+    fit(make(), callback(session), epochs=2)
+    assert session.attempt == 2
+
+
+# -- what cannot be driven --
+
+
+def test_a_schedule_in_the_optimizer_is_refused(
+    keras: Any, make: Make, client: Client, unique_name: str
+):
+    """Two schedules would be one too many; the message says where it belongs."""
+    ours = callback(client.create_session(unique_name, base_lr=0.1))
+    for schedule in (keras.optimizers.schedules.CosineDecay(0.1, 10), lambda: 0.1):
+        with pytest.raises(TypeError, match="the schedule to the session"):
+            fit(make(keras.optimizers.SGD(schedule)), ours)
+
+
+def test_what_has_no_single_rate_is_refused(
+    keras: Any, make: Make, client: Client, unique_name: str
+):
+    """Groups, momentum, several optimizers, several updates at once: each says what to do."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    with pytest.raises(ValueError, match="interval='step': choose from epoch, batch"):
+        callback(session, interval="step")
+    groups = client.create_session(unique_name + "-2", groups={"body": {"base_lr": 0.1}})
+    with pytest.raises(GroupError, match="one learning rate"):
+        callback(groups)
+    two = keras.optimizers.MultiOptimizer(lambda variable: keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match="several learning rates"):
+        fit(make(two), callback(session))
+
+
+def test_a_server_that_is_gone_at_the_end_fails_nothing(
+    make: Make,
+    service: RunningService,
+    unique_name: str,
+    keras: Any,
+    caplog: pytest.LogCaptureFixture,
+):
+    """The weights are trained; that the last reports wait is logged."""
+
+    class Unplug(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 1:
+                service.kill()
+
+    with Client(service.url, max_wait=0.5) as client:
+        session = client.create_session(unique_name, base_lr=0.1)
+        fit(make(), callback(session), Unplug(), epochs=2)
+        session._feed.wire.reports.entries.clear()
+    assert "the last reports of session" in caplog.text
+
+
+JAX = """
+import sys
+
+import keras
+import numpy as np
+
+from pacesetter import Client
+from pacesetter.keras import PacesetterCallback
+
+inputs = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
+cosine = {"kind": "cosine", "total_steps": 12}
+
+
+def train(optimizer, *callbacks, **options):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+    model.compile(optimizer, loss="mse", **options)
+    model.fit(inputs, inputs.sum(1), batch_size=8, epochs=3, shuffle=False, verbose=0,
+              callbacks=list(callbacks))
+    return [weight.tobytes() for weight in model.get_weights()]
+
+
+with Client() as client:
+    for interval, steps in ("epoch", 3), ("batch", 12):
+        name = f"{sys.argv[1]}-{interval}"
+        session = client.create_session(name, base_lr=0.1, schedule=cosine)
+        driven = train(keras.optimizers.SGD(123.0), PacesetterCallback(session, interval=interval))
+        rates = client.lr(name, 0, count=steps)["series"]["lr"]
+        values = [rate for rate in rates for _ in range(12 // steps)]
+        steps = keras.optimizers.schedules.PiecewiseConstantDecay(range(11), values)
+        assert driven == train(keras.optimizers.SGD(steps)), interval
+    try:
+        options = {"steps_per_execution": 2}
+        train(keras.optimizers.SGD(0.1), PacesetterCallback(session, interval="batch"), **options)
+    except ValueError as error:
+        print(keras.backend.backend(), error)
+"""
+
+
+def test_it_drives_jax_as_well(server_url: str, unique_name: str):
+    """On JAX, whose steps are compiled, the rates are those that the weights were trained with."""
+    pytest.importorskip("jax")
+    done = run([sys.executable, "-c", JAX, unique_name], server_url, KERAS_BACKEND="jax")
+    assert done.startswith("jax steps_per_execution=2 updates with one rate")
+
+
+# -- the example --
+
+
+def run(command: list[str], url: str, **environment: str) -> str:
+    """Run a program that must succeed; gives what it prints."""
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PACESETTER_URL": url, **environment},
+        capture_output=True,
+        text=True,
+        timeout=5 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_example_runs(
+    keras: Any, server_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """It is interrupted in its seventh epoch, and goes on there in an attempt of its own."""
+    monkeypatch.setenv("PACESETTER_URL", server_url)
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    epochs = [int(line.split()[1]) for line in lines if line.startswith("epoch")]
+    assert epochs == list(range(12))
+    assert lines[-1] == "done, in attempt 2"

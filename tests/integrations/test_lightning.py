@@ -1,0 +1,583 @@
+"""The real Trainer of Lightning, driven by sessions of the real service."""
+
+# ruff: noqa: D102 - what Lightning calls is told by Lightning
+
+import logging
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distributed.launch import on_ranks, values
+from pacesetter import Client, SessionFinishedError
+from pacesetter.torch import RemoteLR
+from serving import open_http
+
+pytest.importorskip("lightning")
+import lightning.pytorch as pl
+import pytorch_lightning
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader, TensorDataset
+
+from integrations import lightning_ranks
+from pacesetter.lightning import LightningLR, PacesetterCallback
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
+    pytest.mark.filterwarnings(
+        "ignore:.isinstance.treespec, LeafSpec.. is deprecated:FutureWarning"
+    ),
+]
+
+EXAMPLE = Path(__file__).parents[2] / "examples/integrations/lightning_module.py"
+COSINE = {"kind": "cosine", "total_steps": 40}
+PLATEAU = {"kind": "plateau", "metric": "val_loss", "factor": 0.5, "patience": 0, "threshold": 0.0}
+BATCHES = 8
+
+
+class Net(pl.LightningModule):
+    """A line through points; it notes the rate of each update.
+
+    Args:
+        schedule: makes the scheduler of its optimizer.
+        more: what Lightning is told of it besides.
+        val_losses: what each validation says, in place of what it measures.
+    """
+
+    def __init__(
+        self,
+        schedule: Callable[[torch.optim.Optimizer], Any],
+        *,
+        val_losses: list[float] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.line = torch.nn.Linear(4, 1)
+        self.schedule = schedule
+        self.more = more
+        self.val_losses = val_losses
+        self.rates: list[float] = []
+        self.losses: list[float] = []
+        self.validated: list[float] = []
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=123.0, momentum=0.9)
+        scheduler = {"scheduler": self.schedule(optimizer), **self.more}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def _loss(self, batch: list[torch.Tensor]) -> torch.Tensor:
+        inputs, wanted = batch
+        return torch.nn.functional.mse_loss(self.line(inputs), wanted)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss = self._loss(batch)
+        self.losses.append(loss.item())
+        self.log("train_loss", loss, on_step=True, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        loss = self._loss(batch)
+        if self.val_losses is not None and not self.trainer.sanity_checking:
+            loss = torch.tensor(self.val_losses[self.current_epoch])
+        self.log("val_loss", loss)
+
+    def on_validation_epoch_end(self) -> None:
+        self.validated.append(float(self.trainer.callback_metrics["val_loss"]))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+def data(seed: int = 0, batches: int = BATCHES) -> DataLoader[Any]:
+    inputs = torch.randn(4 * batches, 4, generator=torch.Generator().manual_seed(seed))
+    return DataLoader(TensorDataset(inputs, inputs.sum(1, keepdim=True)), batch_size=4)
+
+
+Fit = Callable[..., pl.Trainer]
+
+
+@pytest.fixture(name="fit")
+def _fit(tmp_path: Path) -> Fit:
+    """Give a function that trains a module with a quiet Trainer."""
+
+    def fit(
+        module: pl.LightningModule, *callbacks: Any, ckpt: Any = None, **options: Any
+    ) -> pl.Trainer:
+        defaults = {
+            "accelerator": "cpu",
+            "max_epochs": 3,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks),
+            "default_root_dir": tmp_path,
+        }
+        trainer = pl.Trainer(**{**defaults, **options}, callbacks=list(callbacks))
+        trainer.fit(module, data(), data(1, 2), ckpt_path=ckpt)
+        return trainer
+
+    return fit
+
+
+@pytest.fixture(name="client")
+def _client(server_url: str) -> Iterator[Client]:
+    with Client(server_url) as client:
+        yield client
+
+
+def curve(client: Client, name: str, count: int) -> list[float]:
+    rates: list[float] = client.lr(name, 0, count=count)["series"]["lr"]
+    return rates
+
+
+def reported(client: Client, name: str, metric: str) -> dict[int, float]:
+    """Give what was reported of a metric, by step."""
+    history = client.history(name, points=10_000)
+    found = zip(history["steps"], history["metrics"].get(metric, ()), strict=False)
+    return {step: value for step, value in found if value is not None}
+
+
+# -- following --
+
+
+@pytest.mark.parametrize("made", [RemoteLR, LightningLR])
+def test_every_update_has_the_sealed_rate(
+    made: type[RemoteLR], client: Client, unique_name: str, fit: Fit
+):
+    """With `interval: step` the optimizer holds the next step's bits at each update."""
+    session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+    net = Net(lambda optimizer: made(optimizer, session), interval="step")
+    fit(net)
+    assert net.rates == curve(client, unique_name, 3 * BATCHES)
+
+
+def test_accumulated_gradients_take_one_step_an_update(client: Client, unique_name: str, fit: Fit):
+    """Batches without an update do not count; what their last one logged is reported."""
+    session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+    net = Net(lambda optimizer: LightningLR(optimizer, session), interval="step")
+    fit(net, PacesetterCallback(), accumulate_grad_batches=4)
+    assert net.rates == curve(client, unique_name, 6)
+    losses = [net.losses[last] for last in range(3, 24, 4)]
+    assert list(reported(client, unique_name, "train_loss").items()) == list(enumerate(losses))
+
+
+def test_a_frequency_holds_each_step_for_as_many_batches(
+    client: Client, unique_name: str, fit: Fit
+):
+    """With `frequency` 2 a step is two updates, and the second one's loss is its own."""
+    session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+    net = Net(lambda optimizer: LightningLR(optimizer, session), interval="step", frequency=2)
+    fit(net, PacesetterCallback())
+    expected = curve(client, unique_name, 12)
+    assert net.rates == [rate for rate in expected for _ in range(2)]
+    losses = net.losses[1::2]
+    assert list(reported(client, unique_name, "train_loss").items()) == list(enumerate(losses))
+
+
+def test_epochs_are_steps_where_the_module_says_so(client: Client, unique_name: str, fit: Fit):
+    """With `interval: epoch`, Lightning's own default, a rate holds for an epoch."""
+    session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+    net = Net(lambda optimizer: LightningLR(optimizer, session))
+    fit(net, PacesetterCallback())
+    expected = curve(client, unique_name, 3)
+    assert net.rates == [rate for rate in expected for _ in range(BATCHES)]
+
+
+def test_the_monitor_shows_what_was_sealed(
+    client: Client, unique_name: str, fit: Fit, tmp_path: Path
+):
+    """LearningRateMonitor logs each step's rate, beside losses that have the same step."""
+    session = client.create_session(
+        unique_name, base_lr=0.1, schedule=COSINE, controllers=[PLATEAU], max_lookahead=1
+    )
+    net = Net(lambda optimizer: LightningLR(optimizer, session), interval="step")
+    monitor = LearningRateMonitor(logging_interval="step")
+    fit(
+        net,
+        PacesetterCallback(),
+        monitor,
+        logger=CSVLogger(tmp_path),
+        log_every_n_steps=1,
+        max_epochs=1,
+    )
+    assert monitor.lrs["lr-SGD"] == net.rates
+    assert not reported(client, unique_name, "lr-SGD")
+    with pytest.raises(ValueError, match="before it in the trainer's callbacks"):
+        fit(net, monitor, PacesetterCallback(), logger=CSVLogger(tmp_path), log_every_n_steps=1)
+
+
+class ByHand(Net):
+    """A module that steps optimizer and scheduler by itself, twice a batch."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        for _ in range(2):
+            loss = self._loss(batch)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            scheduler.step()
+        self.losses.append(loss.item())
+        self.log("train_loss", loss)
+
+
+def test_hand_made_loops_step_when_they_say(client: Client, unique_name: str, fit: Fit):
+    """In manual optimization each `step()` counts, and losses belong to the last update."""
+    session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+    net = ByHand(lambda optimizer: LightningLR(optimizer, session), interval="step")
+    fit(net, PacesetterCallback(), max_epochs=1)
+    assert net.rates == curve(client, unique_name, 2 * BATCHES)
+    assert reported(client, unique_name, "train_loss") == {
+        2 * batch + 1: loss for batch, loss in enumerate(net.losses)
+    }
+
+
+def test_the_other_package_will_do(client: Client, unique_name: str, tmp_path: Path):
+    """A Trainer of `pytorch_lightning` is followed as one of `lightning` is."""
+    session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+
+    class Line(pytorch_lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = torch.nn.Linear(4, 1)
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), lr=123.0)
+            scheduler = {"scheduler": LightningLR(optimizer, session), "interval": "step"}
+            return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+        def training_step(self, batch: list[torch.Tensor]) -> torch.Tensor:
+            loss = self.line(batch[0]).square().mean()
+            self.log("train_loss", loss)
+            return loss
+
+    trainer = pytorch_lightning.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+        callbacks=[PacesetterCallback()],
+    )
+    trainer.fit(Line(), data())
+    assert list(reported(client, unique_name, "train_loss")) == list(range(BATCHES))
+
+
+# -- reporting --
+
+
+def test_metrics_are_of_the_step_that_they_were_measured_at(
+    client: Client, unique_name: str, fit: Fit
+):
+    """Training losses are of their updates, validations of the update before, each as it was."""
+    session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+    net = Net(lambda optimizer: LightningLR(optimizer, session), interval="step")
+    trainer = fit(net, PacesetterCallback(), val_check_interval=4)
+    trainer.validate(net, data(2, 1), verbose=False)
+    train = reported(client, unique_name, "train_loss")
+    assert list(train.items()) == list(enumerate(net.losses))
+    ends = [3, 7, 11, 15, 19, 23]
+    sanity, *validated, later = net.validated
+    assert reported(client, unique_name, "val_loss") == dict(zip(ends, validated, strict=True))
+    assert sanity != validated[0]
+    assert later != validated[-1]
+    means = reported(client, unique_name, "train_loss_epoch")
+    assert means == {
+        end: pytest.approx(sum(net.losses[end - 7 : end + 1]) / BATCHES) for end in (7, 15, 23)
+    }
+
+
+def test_what_is_validated_afterwards_is_not_reported(client: Client, unique_name: str, fit: Fit):
+    """`trainer.validate()` is nobody's step, though the last one was not validated."""
+    session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+    net = Net(lambda optimizer: LightningLR(optimizer, session), interval="step")
+    trainer = fit(net, PacesetterCallback(), check_val_every_n_epoch=2)
+    trainer.validate(net, data(2, 1), verbose=False)
+    session.flush()
+    assert list(reported(client, unique_name, "val_loss")) == [15]
+
+
+def test_epochs_report_their_means(client: Client, unique_name: str, fit: Fit):
+    """With `interval: epoch` there is one value of each metric an epoch: its last."""
+    session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+    net = Net(lambda optimizer: LightningLR(optimizer, session))
+    fit(net, PacesetterCallback(["train_loss", "val_loss"]), val_check_interval=4)
+    means = [sum(net.losses[at : at + 8]) / BATCHES for at in (0, 8, 16)]
+    train = reported(client, unique_name, "train_loss")
+    assert list(train.items()) == [(e, pytest.approx(mean)) for e, mean in enumerate(means)]
+    assert list(reported(client, unique_name, "val_loss").values()) == net.validated[2::2]
+    assert not reported(client, unique_name, "train_loss_step")
+
+
+class Seldom(Net):
+    """Logs every third loss."""
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        loss = self._loss(batch)
+        if batch_idx % 3 == 0:
+            self.log("seldom", loss, on_step=True, on_epoch=False)
+        return loss
+
+
+def test_what_was_not_logged_anew_is_not_reported(client: Client, unique_name: str, fit: Fit):
+    """Lightning shows an old value for ever; only its own step gets it."""
+    session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+    fit(
+        Seldom(lambda optimizer: LightningLR(optimizer, session), interval="step"),
+        PacesetterCallback(),
+    )
+    assert list(reported(client, unique_name, "seldom")) == [0, 3, 6, 8, 11, 14, 16, 19, 22]
+
+
+def test_a_trainer_without_a_scheduler_of_ours_is_told(client: Client, unique_name: str, fit: Fit):
+    """What the callback can not follow as it should, it refuses, and says what to return."""
+    session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
+    plain = Net(lambda optimizer: RemoteLR(optimizer, session))
+    with pytest.raises(ValueError, match="LightningLR from configure_optimizers"):
+        fit(plain, PacesetterCallback())
+    twice = {"reduce_on_plateau": True, "monitor": "val_loss"}
+    with pytest.raises(ValueError, match="leave reduce_on_plateau and monitor out"):
+        fit(Net(lambda optimizer: LightningLR(optimizer, session), **twice), PacesetterCallback())
+
+
+# -- controllers --
+
+
+def plateau_by_torch(losses: list[float]) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    rule = ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=0.0)
+    rates = []
+    for loss in losses:
+        rates.append(optimizer.param_groups[0]["lr"])
+        rule.step(torch.tensor(loss))
+    return rates
+
+
+LOSSES = [1.0, 2.0, 0.5, 0.5, 0.25, 3.0, 0.125]
+
+
+def test_a_validation_cuts_at_the_next_epoch(client: Client, unique_name: str, fit: Fit):
+    """As with torch's ReduceLROnPlateau, though Lightning steps before it validates."""
+    session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
+    net = Net(lambda optimizer: LightningLR(optimizer, session), val_losses=LOSSES)
+    fit(net, PacesetterCallback(), max_epochs=len(LOSSES))
+    assert net.rates[::BATCHES] == plateau_by_torch(LOSSES)
+    assert len(set(net.rates)) == 4
+
+
+def test_a_validation_cuts_at_the_next_batch(client: Client, unique_name: str, fit: Fit):
+    """With `interval: step` the first update after the validation has the new rate."""
+    session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
+    net = Net(lambda optimizer: LightningLR(optimizer, session), interval="step", val_losses=LOSSES)
+    fit(net, PacesetterCallback(), max_epochs=len(LOSSES))
+    assert net.rates == [rate for rate in plateau_by_torch(LOSSES) for _ in range(BATCHES)]
+
+
+def test_lightnings_own_plateau_way_works_with_remote_lr(
+    client: Client, unique_name: str, fit: Fit
+):
+    """`reduce_on_plateau` and `monitor` hand the metric to `RemoteLR.step`, without a callback."""
+    session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
+    way = {"reduce_on_plateau": True, "monitor": "val_loss"}
+    net = Net(lambda optimizer: RemoteLR(optimizer, session), val_losses=LOSSES, **way)
+    fit(net, max_epochs=len(LOSSES))
+    assert net.rates[::BATCHES] == plateau_by_torch(LOSSES)
+    assert list(reported(client, unique_name, "val_loss").values()) == LOSSES[:-1] + LOSSES[-1:]
+
+
+ENDING = {**PLATEAU, "at_floor": "stop", "min_lr": 0.05}
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_the_end_of_the_session_stops_the_trainer(
+    interval: str, client: Client, unique_name: str, fit: Fit
+):
+    """A controller that finishes ends the training after the epoch that it saw."""
+    session = client.create_session(unique_name, base_lr=0.1, controllers=[ENDING])
+    net = Net(
+        lambda optimizer: LightningLR(optimizer, session), interval=interval, val_losses=[1.0] * 20
+    )
+    trainer = fit(net, PacesetterCallback(), max_epochs=20)
+    assert trainer.state.finished
+    assert trainer.current_epoch == 3
+    assert net.rates[::BATCHES] == [0.1, 0.1, 0.05]
+    assert len(net.rates) == 3 * BATCHES
+
+
+def test_the_end_of_the_session_stops_the_trainer_within_an_epoch(
+    client: Client, unique_name: str, fit: Fit
+):
+    """A controller of the training loss ends the training after the update that it saw."""
+    ending = {**ENDING, "metric": "train_loss", "mode": "max", "threshold": 1e9}
+    session = client.create_session(unique_name, base_lr=0.1, controllers=[ending])
+    net = Net(lambda optimizer: LightningLR(optimizer, session), interval="step")
+    trainer = fit(net, PacesetterCallback())
+    assert trainer.state.finished
+    assert net.rates == [0.1, 0.1, 0.05]
+    other = client.create_session(unique_name + "-2", base_lr=0.1, controllers=[ending])
+    net = Net(lambda optimizer: LightningLR(optimizer, other), interval="step")
+    with pytest.raises(ValueError, match="min_epochs or min_steps has the trainer go on"):
+        fit(net, PacesetterCallback(), min_epochs=2)
+
+
+def test_without_the_callback_the_end_is_an_error(client: Client, unique_name: str, fit: Fit):
+    """Nobody trains on by accident."""
+    ending = {**ENDING, "metric": "train_loss", "mode": "max", "threshold": 1e9}
+    session = client.create_session(unique_name, base_lr=0.1, controllers=[ending])
+    way = {"reduce_on_plateau": True, "monitor": "train_loss", "interval": "step"}
+    with pytest.raises(SessionFinishedError):
+        fit(Net(lambda optimizer: LightningLR(optimizer, session), **way))
+
+
+class Steered(Net):
+    """Is slowed down by an operator before its eleventh update; `order` gives the order."""
+
+    order: Callable[[], None]
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self.global_step == 10:
+            self.order()
+
+
+@pytest.fixture(name="steered")
+def _steered(client: Client, unique_name: str, server_url: str) -> Net:
+    """Give a module whose session is steered while it trains."""
+    session = client.create_session(unique_name, base_lr=0.1, max_lookahead=1)
+    net = Steered(lambda optimizer: LightningLR(optimizer, session), interval="step")
+
+    def order() -> None:
+        with open_http(server_url) as http:
+            body = {"kind": "scale", "factor": 0.1, "reason": "too fast"}
+            http.post(f"/v1/sessions/{unique_name}/actions", json=body).raise_for_status()
+
+    net.order = order
+    return net
+
+
+def test_a_large_change_is_saved_before(steered: Net, unique_name: str, fit: Fit, tmp_path: Path):
+    """An operator's order makes a checkpoint of the last step before its change."""
+    fit(steered, PacesetterCallback(dirpath=tmp_path / "saved"))
+    [saved] = (tmp_path / "saved").iterdir()
+    state = torch.load(saved, weights_only=True)
+    changed = steered.rates.index(0.1 * 0.1)
+    assert changed == state["global_step"] == state["lr_schedulers"][0]["last_epoch"] == 11
+    assert saved.name == f"pacesetter-{unique_name}-step=11.ckpt"
+
+
+def test_what_is_not_saved_is_warned_of(steered: Net, fit: Fit, caplog: pytest.LogCaptureFixture):
+    """A trainer that keeps no checkpoints keeps none; the notice is in the log all the same."""
+    caplog.set_level(logging.INFO, "pacesetter")
+    fit(steered, PacesetterCallback())
+    assert "step 11: large_change: from step 11 the learning rate is scaled" in caplog.text
+    assert "no checkpoint of" in caplog.text
+
+
+# -- resuming --
+
+
+def weights(net: Net) -> list[float]:
+    return [value for tensor in net.state_dict().values() for value in tensor.flatten().tolist()]
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+@pytest.mark.parametrize("controllers", [[], [PLATEAU]], ids=["open", "closed"])
+def test_a_resume_repeats_the_training_bit_for_bit(
+    interval: str,
+    controllers: list[Any],
+    client: Client,
+    unique_name: str,
+    fit: Fit,
+    tmp_path: Path,
+):
+    """From the checkpoint of an epoch: the same rates, the same weights, in one new attempt."""
+    spec = {"base_lr": 0.1, "schedule": COSINE, "controllers": controllers}
+    client.create_session(unique_name, **spec)
+
+    def net() -> Net:
+        return Net(
+            lambda optimizer: LightningLR(optimizer, client.session(unique_name)),
+            interval=interval,
+            val_losses=LOSSES,
+        )
+
+    whole, resumed = net(), net()
+    savers = [ModelCheckpoint(tmp_path / "saved", "{epoch}", save_top_k=-1) for _ in range(2)]
+    fit(whole, PacesetterCallback(), savers[0], max_epochs=6)
+    metrics = reported(client, unique_name, "val_loss")
+    checkpoint = tmp_path / "saved" / "epoch=2.ckpt"
+    again = fit(resumed, PacesetterCallback(), savers[1], ckpt=checkpoint, max_epochs=6)
+    assert resumed.rates == whole.rates[3 * BATCHES :]
+    assert weights(resumed) == weights(whole)
+    assert again.lr_scheduler_configs[0].scheduler.session.attempt == 2
+    assert reported(client, unique_name, "val_loss") == metrics
+    assert len(set(whole.rates)) > 3
+
+
+def test_a_resume_goes_on_within_an_epoch(
+    client: Client, unique_name: str, fit: Fit, tmp_path: Path
+):
+    """A checkpoint of every third update has the step of the next one."""
+    client.create_session(unique_name, base_lr=0.1, schedule=COSINE, controllers=[PLATEAU])
+
+    def net() -> Net:
+        return Net(
+            lambda optimizer: LightningLR(optimizer, client.session(unique_name)), interval="step"
+        )
+
+    whole, resumed = net(), net()
+    options = {"save_top_k": -1, "every_n_train_steps": 3}
+    savers = [ModelCheckpoint(tmp_path / "saved", "{step}", **options) for _ in range(2)]
+    fit(whole, PacesetterCallback(), savers[0], max_epochs=2)
+    checkpoint = tmp_path / "saved" / "step=6.ckpt"
+    fit(resumed, PacesetterCallback(), savers[1], ckpt=checkpoint, max_epochs=2)
+    assert resumed.rates == whole.rates[6 : 6 + len(resumed.rates)]
+
+
+# -- ranks --
+
+
+def test_all_ranks_of_ddp_train_alike(
+    client: Client, unique_name: str, server_url: str, tmp_path: Path
+):
+    """Two gloo ranks hold the same bits, cut together, and open one attempt to resume."""
+    spec = {"base_lr": 0.1, "schedule": COSINE, "controllers": [PLATEAU]}
+    client.create_session(unique_name, **spec)
+    outcomes = on_ranks(2, lightning_ranks.train, server_url, unique_name, str(tmp_path))
+    first, second = values(outcomes)
+    assert first == second
+    whole, resumed, attempt, same = first
+    assert len(whole) == 12
+    assert resumed == whole[4:] == [rate.hex() for rate in curve(client, unique_name, 12)[4:]]
+    assert attempt == 2
+    assert same
+    assert list(reported(client, unique_name, "val_loss")) == [3, 7, 11]
+    plain = client.preview(COSINE, base_lr=0.1, count=12)["series"]["lr"]
+    assert [rate.hex() for rate in plain[:8]] + [(r / 2).hex() for r in plain[8:]] == whole
+
+
+# -- the example --
+
+
+def test_the_example_runs(
+    server_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """It resumes in an attempt of its own, prints the same again, and has the same weights."""
+    monkeypatch.setenv("PACESETTER_URL", server_url)
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    again = lines.index("again, from the first checkpoint:")
+    assert again == 4
+    assert lines[again + 1 : -1] == lines[1:again]
+    assert lines[-1] == "the weights of both are the same, to the bit"

@@ -1,0 +1,161 @@
+"""The examples of loops of one's own train with what is sealed, to the bit."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integrations import example
+from pacesetter import Client
+from serving import PATIENCE, RunningService
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(name="client", scope="module")
+def _client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """Give a client of a service where no example has run before: their names are fixed."""
+    with (
+        RunningService(tmp_path_factory.mktemp("service") / "pacesetter.db") as service,
+        Client(service.url) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _told(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tell the examples where the service is."""
+    monkeypatch.setenv("PACESETTER_URL", client.url)
+
+
+def sealed(client: Client, name: str, count: int) -> list[str]:
+    """Give the sealed rates of a session's first steps, to the bit."""
+    answer = client.lr(name, 0, count=count)
+    assert answer["sealed_until"] >= count
+    return [rate.hex() for rate in answer["series"]["lr"]]
+
+
+def losses(client: Client, name: str, count: int) -> list[Any]:
+    """Give what was measured at a session's first steps."""
+    found: list[Any] = client.history(name, end=count)["metrics"]["loss"]
+    assert len(found) == count
+    return found
+
+
+def program(*arguments: object) -> str:
+    """Run a Python program of its own; gives what it prints."""
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)},
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_plain_loop_applies_what_is_sealed(client: Client):
+    """Each update used the sealed bits of its step, and each step's loss was recorded."""
+    with example.recorded_updates() as updates:
+        example.run("plain_loop")
+    assert updates == sealed(client, "plain-loop", 200)
+    assert len(set(updates)) == 200
+    assert None not in losses(client, "plain-loop", 200)
+
+
+def test_all_ranks_of_torchrun_apply_the_same_bits(client: Client, tmp_path: Path):
+    """Two processes of torchrun use what is sealed at each step; their mean loss is recorded."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    program(*torchrun, HERE / "example.py", "ddp_torchrun", tmp_path)
+    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second == sealed(client, "ddp", 200)
+    assert None not in losses(client, "ddp", 200)
+
+
+def test_a_skipped_update_uses_up_no_step(client: Client):
+    """The gradient scaler skipped updates, and those that were made used each rate once."""
+    with example.recorded_updates() as updates:
+        found = example.run("amp")
+    assert found["skipped"] > 0
+    assert updates == sealed(client, "amp", 200)
+    assert None not in losses(client, "amp", 200)
+
+
+def test_accumulated_batches_share_a_step(client: Client):
+    """The schedule goes on once an update: 400 batches, 100 updates, 100 rates."""
+    with example.recorded_updates() as updates:
+        found = example.run("gradient_accumulation")
+    assert found["batch"] == 399
+    assert updates == sealed(client, "gradient-accumulation", 100)
+    assert None not in losses(client, "gradient-accumulation", 100)
+
+
+COMPILED = """
+import json, sys
+import torch, torch._dynamo
+from integrations import example
+
+torch._dynamo.config.error_on_recompile = True
+found = example.run("torch_compile")
+inputs = torch.randn(32, 8)
+optimizer, rate, model = found["optimizer"], found["rate"], found["model"]
+assert optimizer.param_groups[0]["lr"] is rate
+weights = [p.detach().flatten().tolist() for p in model.parameters()]
+optimizer.param_groups[0]["lr"] = 0.5  # a float is another program
+try:
+    found["train"](inputs)
+except torch._dynamo.exc.RecompileError:
+    print(json.dumps({"rate": float(rate).hex(), "weights": sum(weights, [])}))
+"""
+
+
+def test_a_compiled_step_is_compiled_once(client: Client):
+    """Any recompilation is an error, yet every step had its own rate: eager weights are alike."""
+    import torch
+
+    found = json.loads(program("-c", COMPILED).splitlines()[-1])
+    rates = [float.fromhex(rate) for rate in sealed(client, "torch-compile", 101)]
+    assert found["rate"] == rates[100].hex()
+    compiled = torch.tensor(found["weights"])
+    torch.testing.assert_close(compiled, _eager(rates[:100]), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(compiled, _eager([rates[0]] * 100), rtol=1e-2)
+
+
+def _eager(rates: list[float]) -> Any:
+    """Give the weights of the example's training without a compiler, with some rates."""
+    import torch
+
+    torch.manual_seed(0)
+    model = torch.nn.Linear(8, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for rate in rates:
+        optimizer.param_groups[0]["lr"] = rate
+        inputs = torch.randn(32, 8)
+        loss = (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return torch.cat([each.detach().flatten() for each in model.parameters()])
+
+
+PAGES = [ROOT / f"docs/integrations/{name}.md" for name in ("loops", "ray", "jax", "trackers")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_pages_show_the_examples(page: Path):
+    """Each line of code of a page is a line of the example that is linked above it."""
+    parts = re.split(r"\]\((\.\./\.\./examples/integrations/\w+\.py)\)", page.read_text())
+    assert len(parts) > 1
+    for link, text in zip(parts[1::2], parts[2::2], strict=True):
+        lines = {line.strip() for line in (page.parent / link).read_text().splitlines()}
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+            assert {line.strip() for line in block.splitlines()} <= lines | {"", "..."}

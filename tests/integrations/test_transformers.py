@@ -1,0 +1,511 @@
+"""A real `transformers.Trainer` that follows a real service."""
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, Trainer
+from transformers.trainer_callback import TrainerCallback
+
+from distributed.launch import on_ranks, values
+from integrations.hf_training import (
+    PLATEAU,
+    Losses,
+    Net,
+    arguments,
+    examples,
+    logged,
+    train_on_a_rank,
+    trainer_of,
+    weights,
+)
+from pacesetter import Client, ConflictError, PacesetterError
+from pacesetter.torch import groups_of
+from pacesetter.transformers import PacesetterCallback, PacesetterTrainer, description
+from serving import PATIENCE, open_http
+
+EXAMPLE = Path(__file__).parents[2] / "examples/integrations/huggingface_trainer.py"
+
+
+@pytest.fixture(name="client")
+def _client(server_url: str) -> Iterator[Client]:
+    """Give a client of the real service; its sessions are closed with it."""
+    with Client(server_url) as client:
+        yield client
+
+
+def sealed(client: Client, name: str, count: int) -> list[float]:
+    """Give the values of the first steps."""
+    found: list[float] = client.lr(name, 0, count=count)["series"]["lr"]
+    return found
+
+
+class At(TrainerCallback):
+    """Does something at the end of an update, counted from 1."""
+
+    def __init__(self, step: int, work: Callable[[], object]) -> None:
+        self.step, self.work = step, work
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Wait for the step."""
+        if state.global_step == self.step:
+            self.work()
+
+
+# -- the learning rates --
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("linear", {"warmup_steps": 3}),
+        ("cosine", {"warmup_steps": 0.1}),
+        ("polynomial", {"lr_scheduler_kwargs": {"power": 2.0, "lr_end": 1e-4}}),
+        ("warmup_stable_decay", {"lr_scheduler_kwargs": {"num_decay_steps": 4}}),
+    ],
+)
+def test_the_trainer_trains_as_before(
+    kind: str, more: dict[str, Any], client: Client, unique_name: str, tmp_path: Path
+):
+    """A session made of the arguments has the Trainer's own rates, and gives the same weights."""
+    args = arguments(tmp_path, lr_scheduler_type=kind, **more)
+    plain = trainer_of(args, kind=Trainer)
+    plain.train()
+    paced = trainer_of(args, PacesetterCallback(unique_name, client=client))
+    paced.train()
+    assert logged(paced) == sealed(client, unique_name, 12)
+    assert logged(paced) == pytest.approx(logged(plain), rel=1e-12, abs=1e-18)
+    for ours, theirs in zip(paced.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-5)
+
+
+def test_both_groups_of_a_trainer_are_driven(client: Client, unique_name: str, tmp_path: Path):
+    """Parameters with weight decay and those without have the same rate, which is one series."""
+    trainer = trainer_of(arguments(tmp_path), PacesetterCallback(unique_name, client=client))
+    trainer.train()
+    groups = trainer.optimizer.param_groups
+    last = sealed(client, unique_name, 12)[-1]
+    assert [group["lr"] for group in groups] == [last, last]
+    assert client.session(unique_name).series == ("lr",)
+
+
+def test_an_optimizer_of_ones_own_may_have_groups(client: Client, unique_name: str, tmp_path: Path):
+    """Where rates differ, each param group has a group of the session with its own base."""
+    net = Net()
+    groups = [{"params": net.body.parameters()}, {"params": net.head.parameters(), "lr": 0.5}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    trainer = PacesetterTrainer(
+        net,
+        arguments(tmp_path),
+        train_dataset=examples(24),
+        optimizers=(optimizer, None),
+        callbacks=[PacesetterCallback(unique_name, client=client)],
+    )
+    trainer.train()
+    curves = client.lr(unique_name, 0, count=12)["series"]
+    assert {name: curve[0] for name, curve in curves.items()} == {
+        "group0.lr": 0.1,
+        "group1.lr": 0.5,
+    }
+    assert [group["lr"] for group in optimizer.param_groups] == [
+        curve[-1] for curve in curves.values()
+    ]
+
+
+def test_a_transformer_follows_an_open_session(client: Client, unique_name: str, tmp_path: Path):
+    """A model of the library trains by a session that was opened before, which stays open."""
+    config = BertConfig(
+        vocab_size=16,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        max_position_embeddings=8,
+    )
+    rows = [{"input_ids": torch.arange(8), "labels": torch.tensor(1)} for _ in range(24)]
+    session = client.session(
+        unique_name, base_lr=0.1, schedule={"kind": "cosine", "total_steps": 12}
+    )
+    trainer = PacesetterTrainer(
+        BertForSequenceClassification(config),
+        arguments(tmp_path),
+        train_dataset=rows,
+        callbacks=[PacesetterCallback(session)],
+    )
+    trainer.train()
+    assert logged(trainer) == [session.lr(step) for step in range(12)]
+    assert len(client.history(unique_name)["metrics"]["loss"]) >= 12
+
+
+def test_gradient_accumulation_counts_updates(client: Client, unique_name: str, tmp_path: Path):
+    """Batches that are accumulated make one step, also at the end of an epoch that lacks some."""
+    args = arguments(tmp_path, gradient_accumulation_steps=4, max_steps=-1, num_train_epochs=3)
+    trainer = trainer_of(args, PacesetterCallback(unique_name, client=client))
+    trainer.train()
+    assert trainer.state.global_step == 6  # 6 batches an epoch
+    assert logged(trainer) == sealed(client, unique_name, 6)
+    assert trainer.lr_scheduler.state_dict()["last_epoch"] == 6
+
+
+def test_an_update_that_the_scaler_leaves_out_is_no_step(
+    client: Client, unique_name: str, tmp_path: Path
+):
+    """Its rate is held for the update that comes after it."""
+    # The fused optimizer, the Trainer's default, leaves updates out without telling.
+    args = arguments(tmp_path, optim="adamw_torch")
+    trainer = trainer_of(args, PacesetterCallback(unique_name, client=client))
+    # Too large for float32: the first gradients overflow.
+    trainer.accelerator.scaler = torch.amp.GradScaler(
+        "cpu", init_scale=2.0**126, backoff_factor=2.0**-40
+    )
+    trainer.args.max_grad_norm = 0.0
+    trainer.train()
+    rates = logged(trainer)
+    skipped = rates.count(rates[0]) - 1
+    assert 0 < skipped < 11
+    assert rates[skipped:] == sealed(client, unique_name, 12 - skipped)
+    assert trainer.lr_scheduler.state_dict()["last_epoch"] == 12 - skipped
+
+
+# -- metrics --
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_evaluations_cut_when_the_trainers_own_plateau_does(
+    strategy: str, client: Client, unique_name: str, tmp_path: Path
+):
+    """`reduce_lr_on_plateau` by the service has the same rate at each step as by torch."""
+    args = arguments(
+        tmp_path,
+        lr_scheduler_type="reduce_lr_on_plateau",
+        lr_scheduler_kwargs=PLATEAU,
+        eval_strategy=strategy,
+        eval_steps=2,
+        max_steps=-1,
+        num_train_epochs=3 if strategy == "steps" else 6,
+        per_device_train_batch_size=4 if strategy == "steps" else 12,
+    )
+    rates = []
+    for kind, callbacks in (
+        (Trainer, []),
+        (PacesetterTrainer, [PacesetterCallback(unique_name, client=client)]),
+    ):
+        trainer = trainer_of(args, *callbacks, kind=kind)
+        Losses(*[1.0, 0.5, 0.5, 0.49, 0.48, 0.2, 0.3, 0.3, 0.3, 0.3]).patch(trainer)
+        trainer.train()
+        rates.append(logged(trainer))
+    assert rates[0] == rates[1]
+    assert len(set(rates[1])) > 1
+
+
+def test_decisions_at_fixed_steps_wait_for_nobody(client: Client, unique_name: str, tmp_path: Path):
+    """The evaluation before a boundary is reported before the Trainer asks for the boundary."""
+    plateau = {"kind": "plateau", "metric": "eval_loss", **PLATEAU}
+    callback = PacesetterCallback(
+        unique_name,
+        client=client,
+        schedule={"kind": "constant"},
+        controllers=[plateau],
+        reaction={"decide_every": 3, "timeout": PATIENCE},
+    )
+    args = arguments(tmp_path, eval_strategy="steps", eval_steps=3)
+    trainer = trainer_of(args, callback)
+    Losses(1.0, 1.0, 1.0, 1.0).patch(trainer)
+    trainer.train()
+    assert logged(trainer) == [0.01] * 9 + [0.005] * 3
+    kinds = [event["kind"] for event in client.events(unique_name)]
+    assert "boundary_passed" not in kinds
+
+
+def test_what_was_measured_is_reported_at_its_step(
+    client: Client, unique_name: str, tmp_path: Path
+):
+    """Losses and evaluations are there at the step whose rate they were measured with."""
+    args = arguments(tmp_path, eval_strategy="steps", eval_steps=4, eval_on_start=True)
+    trainer = trainer_of(args, PacesetterCallback(unique_name, client=client))
+    trainer.train()
+    trainer.evaluate()  # after the training: of no step
+    metrics = client.history(unique_name, end=12)["metrics"]
+    assert sorted(metrics) == ["eval_loss", "grad_norm", "loss"]
+    assert metrics["loss"] == logged(trainer, "loss")
+    found = {step: loss for step, loss in enumerate(metrics["eval_loss"]) if loss is not None}
+    assert found == dict(zip([3, 7, 11], logged(trainer, "eval_loss")[1:4], strict=True))
+
+
+def test_all_data_sets_of_an_evaluation_are_seen_by_its_decision(
+    client: Client, unique_name: str, tmp_path: Path
+):
+    """A plateau of the last data set cuts at the very next step, as one of the first does."""
+    plateau = {"kind": "plateau", "metric": "eval_second_loss", **PLATEAU}
+    plateau |= {"threshold": 100.0, "threshold_mode": "abs"}  # nothing is an improvement
+    sets = {"first": examples(4), "second": examples(8)}
+    trainer = trainer_of(
+        arguments(tmp_path, eval_strategy="steps", eval_steps=2),
+        PacesetterCallback(
+            unique_name, client=client, schedule={"kind": "constant"}, controllers=[plateau]
+        ),
+        eval_dataset=sets,
+    )
+    trainer.train()
+    assert logged(trainer) == [0.01] * 6 + [0.005] * 4 + [0.0025] * 2
+
+
+# -- restarts --
+
+
+def test_a_resumed_training_ends_as_an_uninterrupted_one(
+    client: Client, unique_name: str, tmp_path: Path
+):
+    """From a checkpoint the second attempt has the same rates, and the same weights to the bit."""
+    args = arguments(tmp_path / "a", eval_strategy="steps", eval_steps=2)
+    plateau = {"kind": "plateau", "metric": "eval_loss", **PLATEAU}
+    whole = trainer_of(
+        args, PacesetterCallback(f"{unique_name}-whole", client=client, controllers=[plateau])
+    )
+    whole.train()
+
+    args = arguments(
+        tmp_path / "b", eval_strategy="steps", eval_steps=2, save_strategy="steps", save_steps=5
+    )
+
+    def crash() -> None:
+        raise KeyboardInterrupt
+
+    def callback() -> PacesetterCallback:
+        return PacesetterCallback(unique_name, client=client, controllers=[plateau])
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer_of(args, callback(), At(8, crash)).train()
+    torch.manual_seed(99)
+    resumed = trainer_of(args, callback())
+    resumed.train(resume_from_checkpoint=True)
+    assert client.session(unique_name).attempt == 2
+    opened = [event for event in client.events(unique_name) if event["kind"] == "attempt_opened"]
+    assert [event["at"] for event in opened] == [5]
+    assert logged(resumed) == logged(whole)
+    assert weights(resumed) == weights(whole)
+
+
+def test_a_checkpoint_saved_between_update_and_evaluation_is_exact(
+    client: Client, unique_name: str, tmp_path: Path
+):
+    """The next rate is not known yet when a step is evaluated; the checkpoint has its step."""
+    args = arguments(
+        tmp_path, eval_strategy="steps", eval_steps=4, save_strategy="steps", save_steps=4
+    )
+    trainer_of(args, PacesetterCallback(unique_name, client=client)).train()
+    for step in (4, 8, 12):
+        state = torch.load(tmp_path / f"checkpoint-{step}/scheduler.pt", weights_only=True)
+        assert (state["last_epoch"], state["_step_count"]) == (step, step + 1)
+
+
+def test_a_job_that_begins_again_opens_an_attempt(client: Client, unique_name: str, tmp_path: Path):
+    """Without a checkpoint, and with `train()` called twice, the training is lived again from 0."""
+    for expected in (1, 2):
+        trainer = trainer_of(arguments(tmp_path), PacesetterCallback(unique_name, client=client))
+        trainer.train()
+        assert trainer.lr_scheduler.session.attempt == expected
+        assert logged(trainer) == sealed(client, unique_name, 12)
+    trainer.train()
+    assert trainer.lr_scheduler.session.attempt == 3
+    assert logged(trainer) == sealed(client, unique_name, 12)
+
+
+def test_a_checkpoint_without_a_scheduler_is_enough(
+    client: Client, unique_name: str, tmp_path: Path
+):
+    """The Trainer's step says where to go on, where its own schedulers would begin anew."""
+    args = arguments(tmp_path, save_strategy="steps", save_steps=5, save_only_model=True)
+    trainer_of(args, PacesetterCallback(unique_name, client=client)).train()
+    resumed = trainer_of(args, PacesetterCallback(unique_name, client=client))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert logged(resumed) == sealed(client, unique_name, 12)
+    assert client.session(unique_name).attempt == 2
+
+
+def test_a_run_of_the_plain_trainer_can_be_taken_over(
+    client: Client, unique_name: str, tmp_path: Path
+):
+    """A checkpoint with torch's scheduler goes on at its step in a new session."""
+    args = arguments(tmp_path, save_strategy="steps", save_steps=5)
+    plain = trainer_of(args, kind=Trainer)
+    plain.train()
+    paced = trainer_of(args, PacesetterCallback(unique_name, client=client))
+    paced.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    assert logged(paced)[5:] == sealed(client, unique_name, 12)[5:]
+    assert logged(paced) == pytest.approx(logged(plain), rel=1e-12)
+
+
+def test_changed_arguments_are_refused(client: Client, unique_name: str, tmp_path: Path):
+    """A run that comes back with another rate is told so, and does not train by either."""
+    trainer_of(arguments(tmp_path), PacesetterCallback(unique_name, client=client)).train()
+    changed = trainer_of(
+        arguments(tmp_path, learning_rate=0.02), PacesetterCallback(unique_name, client=client)
+    )
+    with pytest.raises(ConflictError):
+        changed.train()
+
+
+# -- notices --
+
+
+@pytest.fixture(name="order")
+def _order(server_url: str, unique_name: str) -> Iterator[Callable[[], object]]:
+    """Give an operator who makes the rate ten times as large, from the next step on."""
+    with open_http(server_url) as http:
+
+        def scale() -> None:
+            body = {"kind": "scale", "factor": 10.0}
+            http.post(f"/v1/sessions/{unique_name}/actions", json=body).raise_for_status()
+
+        yield scale
+
+
+def test_a_checkpoint_is_saved_before_a_large_change(
+    order: Callable[[], object], client: Client, unique_name: str, tmp_path: Path
+):
+    """Whoever multiplies the rate by ten can go back to the weights from before."""
+    callback = PacesetterCallback(
+        unique_name, client=client, schedule={"kind": "constant"}, max_lookahead=1
+    )
+    trainer = trainer_of(arguments(tmp_path), At(6, order), callback)
+    trainer.train()
+    assert logged(trainer) == [0.01] * 6 + [0.1] * 6
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-6"]
+    state = torch.load(tmp_path / "checkpoint-6/scheduler.pt", weights_only=True)
+    assert state["last_epoch"] == 6
+
+
+@pytest.mark.parametrize(("stop_on", "steps"), [((), 12), (("plateaued",), 3)])
+def test_a_notice_may_end_the_training(
+    stop_on: tuple[str, ...],
+    steps: int,
+    client: Client,
+    unique_name: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+):
+    """The Trainer stops upon the codes that it was told, and says what it heard in any case."""
+    plateau = {"kind": "plateau", "metric": "eval_loss", **PLATEAU, "notify": True}
+    callback = PacesetterCallback(
+        unique_name, client=client, controllers=[plateau], stop_on=stop_on
+    )
+    trainer = trainer_of(arguments(tmp_path, eval_strategy="steps", eval_steps=1), callback)
+    Losses(*[1.0] * 12).patch(trainer)
+    with caplog.at_level(logging.WARNING, "pacesetter"):
+        trainer.train()
+    assert trainer.state.global_step == steps
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_a_session_that_is_over_ends_the_training(
+    strategy: str,
+    client: Client,
+    unique_name: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+):
+    """The Trainer ends as after its last step, and trains nothing at a rate that nobody gave."""
+    plateau = {"kind": "plateau", "metric": "eval_loss", **PLATEAU}
+    ending = {**plateau, "min_lr": 0.01, "at_floor": "stop"}
+    args = arguments(tmp_path, eval_strategy=strategy, eval_steps=2, per_device_train_batch_size=12)
+    callback = PacesetterCallback(
+        unique_name, client=client, schedule={"kind": "constant"}, controllers=[ending]
+    )
+    trainer = trainer_of(args, callback)
+    Losses(*[1.0] * 6).patch(trainer)
+    with caplog.at_level(logging.WARNING, "pacesetter"):
+        trainer.train()
+    assert trainer.state.global_step == 6  # the third evaluation is the second without progress
+    assert client.session(unique_name).horizon == 6
+    assert "train_loss" in trainer.state.log_history[-1]
+    assert "the training ends" in caplog.text
+
+
+# -- several processes --
+
+
+def test_two_processes_hold_the_same_rates(
+    server_url: str, client: Client, unique_name: str, tmp_path: Path
+):
+    """Only the first asks the server; evaluations decide for both, and a restart is one attempt."""
+    given = (server_url, unique_name, str(tmp_path))
+    first, second = values(on_ranks(2, train_on_a_rank, *given))
+    assert first == second
+    (rates, attempt), (again, next_attempt) = first
+    assert (rates, attempt) == (sealed(client, unique_name, 12), 1)
+    assert len(set(rates)) == 12  # linear, and cut on the way
+    assert (again, next_attempt) == (rates[6:], 2)
+
+
+# -- misuse --
+
+
+def test_misuse_is_told(client: Client, unique_name: str, tmp_path: Path):
+    """Each way to put it together wrongly has an error that says what to do."""
+    args = arguments(tmp_path)
+    callback = PacesetterCallback(unique_name, client=client)
+    with pytest.raises(TypeError, match="make it a PacesetterTrainer"):
+        trainer_of(args, callback, kind=Trainer).train()
+    with pytest.raises(TypeError, match="has 0 PacesetterCallbacks"):
+        trainer_of(args).train()
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    constant = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    given = PacesetterTrainer(
+        net,
+        args,
+        train_dataset=examples(8),
+        optimizers=(optimizer, constant),
+        callbacks=[callback],
+    )
+    with pytest.raises(TypeError, match=r"optimizers=\(optimizer, None\)"):
+        given.train()
+    session = client.session(f"{unique_name}-open", base_lr=0.1)
+    with pytest.raises(TypeError, match="pass its name instead"):
+        PacesetterCallback(session, base_lr=0.1)
+
+
+def test_a_trainer_that_loses_its_callback_stops(client: Client, unique_name: str, tmp_path: Path):
+    """Without the callback the rate would stand still unseen."""
+    callback = PacesetterCallback(unique_name, client=client)
+    trainer = trainer_of(arguments(tmp_path), callback)
+    trainer.add_callback(At(3, lambda: trainer.remove_callback(PacesetterCallback)))
+    with pytest.raises(PacesetterError, match="keep the PacesetterCallback"):
+        trainer.train()
+
+
+def test_the_description_of_differing_rates_has_groups(tmp_path: Path):
+    """Bases are those that the optimizer began with."""
+    net = Net()
+    optimizer = torch.optim.SGD(
+        [{"params": net.body.parameters(), "lr": 0.1}, {"params": net.head.parameters(), "lr": 0.2}]
+    )
+    found = description(arguments(tmp_path), optimizer, 12)
+    assert found["groups"] == groups_of(optimizer)
+    assert found["schedule"] == {
+        "kind": "hf.linear",
+        "num_warmup_steps": 0,
+        "num_training_steps": 12,
+    }
+
+
+def test_the_example_runs(server_url: str, tmp_path: Path):
+    """It trains, is cut, comes back from a checkpoint, and says so."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE)],
+        env={**os.environ, "PACESETTER_URL": server_url, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "attempt 2" in done.stdout
