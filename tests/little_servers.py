@@ -51,6 +51,12 @@ def hang_up(connection: socket.socket) -> None:
     connection.close()
 
 
+def say_nothing(connection: socket.socket) -> None:
+    """Take whatever comes, and never answer."""
+    while connection.recv(65536):
+        pass
+
+
 class LittleServer:
     """Listens on a free port; gives each connection to a function, in a thread of its own."""
 

@@ -115,6 +115,16 @@ def test_the_page_on_the_architecture_names_every_module(folder: str) -> None:
 
 
 CLIENT = SERVICE.parents[1] / "client/pacesetter"
+
+
+def test_the_page_on_the_architecture_names_every_module_of_the_client() -> None:
+    """So does one who follows a step from the optimizer to the network."""
+    page = (SERVICE.parents[1] / "docs/architecture.md").read_text()
+    assert not {path.name for path in CLIENT.glob("*.py") if path.name not in page} - {
+        "__init__.py"
+    }
+
+
 EMBEDS_THE_SERVICE = {"testing.py"}
 """What of the client may start the service in its own process, when it is asked to."""
 

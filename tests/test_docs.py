@@ -17,7 +17,7 @@ from pacesetter_service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/integrations/*.md")])
 
 
 def blocks(language: str) -> list[str]:
@@ -70,7 +70,7 @@ def test_every_setting_is_documented() -> None:
         assert f"`{field.default}`" in page
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link and picture of a page exists."""
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

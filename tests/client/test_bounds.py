@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from little_servers import LittleServer, answer, read_request
+from little_servers import LittleServer, answer, read_request, say_nothing
 from pacesetter import Client, Notice, OutagePolicy, Session, TransportError
 from pacesetter._notices import REMEMBERED, Board
 from pacesetter._reports import HELD_AT_MOST, KEPT_AT_MOST, Reports
@@ -277,14 +277,12 @@ def test_a_trickling_answer_does_not_hold_the_background(caplog: pytest.LogCaptu
 
 def test_a_server_that_never_answers_holds_few_threads(caplog: pytest.LogCaptureFixture):
     """It takes connections and says nothing: each exchange ends by its own limit."""
-    done = threading.Event()
     before = len(_exchanges())
-    with LittleServer(lambda _: done.wait() and None) as server:
+    with LittleServer(say_nothing) as server:
         transport = Transport(server.url, timeout=0.05)
         for _ in range(20):
             with pytest.raises(TransportError):
                 transport.json("GET", "/x", wait=0.01)
             assert len(_exchanges()) - before <= MOST_LEFT
-        done.set()
         _until(lambda: len(_exchanges()) == before)
         transport.close()

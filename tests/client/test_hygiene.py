@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from little_servers import LittleServer, answer, answering
+from little_servers import LittleServer, answer, answering, say_nothing
 from pacesetter import Client, Session
 from serving import PATIENCE
 
@@ -192,13 +192,11 @@ for n in range(int(sys.argv[2])):
 @pytest.mark.parametrize("closes", [False, True])
 def test_many_sessions_of_a_server_that_hangs_end_soon(closes: bool):
     """Forty last deliveries are tried at once: the end takes seconds, and not some for each."""
-    silent = threading.Event()
     code = MANY.replace("timeout=1000", "timeout=3")
     code += "print(time.time(), flush=True)\n" + "client.close()\n" * closes
-    with LittleServer(lambda _: silent.wait() and None) as server:
+    with LittleServer(say_nothing) as server:
         done = _run(code, server.url, "40")
         took = time.time() - float(done.stdout)
-        silent.set()
     assert done.returncode == 0
     assert took < 60  # two seconds for each would be eighty, ten for each four hundred
     told = set(re.findall(r"1 reports of session (run-\d+) were not delivered", done.stderr))
@@ -207,7 +205,6 @@ def test_many_sessions_of_a_server_that_hangs_end_soon(closes: bool):
 
 def test_a_wait_that_is_interrupted_ends_the_process():
     """Ctrl-C in the middle of a wait for a server that hangs is obeyed."""
-    silent = threading.Event()
     code = (
         MANY
         + """
@@ -219,9 +216,8 @@ except KeyboardInterrupt:
     print(time.time(), flush=True)
 """
     )
-    with LittleServer(lambda _: silent.wait() and None) as server:
+    with LittleServer(say_nothing) as server:
         done = _run(code, server.url, "1")
         took = time.time() - float(done.stdout)
-        silent.set()
     assert done.returncode == 0
     assert took < PATIENCE / 2

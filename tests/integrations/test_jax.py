@@ -67,7 +67,6 @@ def _client(server_url: str) -> Any:
 @pytest.fixture(name="found", scope="module")
 def _found(client: Client) -> dict[str, Any]:
     """Run the example in a process of its own, for JAX's threads; give what was seen of it."""
-    pytest.importorskip("optax")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", OBSERVED],
         env={**os.environ, "PACESETTER_URL": client.url, "PYTHONPATH": str(HERE.parent)},

@@ -27,7 +27,7 @@ def _keras() -> Any:
     """Give Keras on torch, imported when it is needed: the backend is chosen once a process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_BACKEND", "torch")
-        keras = pytest.importorskip("keras")
+        import keras
     assert keras.backend.backend() == "torch"
     return keras
 
@@ -410,7 +410,6 @@ with Client() as client:
 
 def test_it_drives_jax_as_well(server_url: str, unique_name: str):
     """On JAX, whose steps are compiled, the rates are those that the weights were trained with."""
-    pytest.importorskip("jax")
     done = run([sys.executable, "-c", JAX, unique_name], server_url, KERAS_BACKEND="jax")
     assert done.startswith("jax steps_per_execution=2 updates with one rate")
 

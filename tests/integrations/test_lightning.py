@@ -8,24 +8,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-import torch
-
-from distributed.launch import on_ranks, values
-from pacesetter import Client, SessionFinishedError
-from pacesetter.torch import RemoteLR
-from serving import open_http
-
-pytest.importorskip("lightning")
 import lightning.pytorch as pl
+import pytest
 import pytorch_lightning
+import torch
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
 
+from distributed.launch import on_ranks, values
 from integrations import lightning_ranks
+from pacesetter import Client, SessionFinishedError
 from pacesetter.lightning import LightningLR, PacesetterCallback
+from pacesetter.torch import RemoteLR
+from serving import open_http
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),

@@ -55,7 +55,6 @@ def _home() -> Iterator[Path]:
 
 def test_the_workers_of_ray_apply_the_same_bits(server_url: str, home: Path, tmp_path: Path):
     """Both workers use what is sealed at each step, their mean loss is recorded, Ray is gone."""
-    pytest.importorskip("ray.train")
     environment = {
         "HOME": str(home),
         "RAY_TMPDIR": str(home),

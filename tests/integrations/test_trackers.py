@@ -197,7 +197,6 @@ def test_tensorboard_shows_the_rate_beside_the_loss(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The example's event file, read by TensorBoard, has both at every tenth step."""
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setenv("PACESETTER_URL", client.url)
@@ -214,7 +213,6 @@ def test_tensorboard_shows_the_rate_beside_the_loss(
 
 def _kept(tracker: str, server_url: str, name: str, folder: Path) -> list[list[Any]]:
     """Train in a process of its own; gives what the tracker has kept. No process is left."""
-    pytest.importorskip(tracker)
     quiet = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "DO_NOT_TRACK": "true"}
     quiet |= {"HOME": str(folder), "TMPDIR": str(folder)}  # where they keep settings and caches
     done = subprocess.run(
