@@ -17,7 +17,7 @@ from pacesetter._errors import (
     TransportError,
 )
 from pacesetter._retry import delays
-from pacesetter._transport import MAX_JSON, Transport
+from pacesetter._transport import Transport
 
 LINES = "application/x-ndjson"
 EVENTS = "text/event-stream"
@@ -160,7 +160,7 @@ def _whole(pieces: Iterable[bytes]) -> bytes:
     content = bytearray()
     for piece in pieces:
         content += piece
-        if len(content) > MAX_JSON:
+        if len(content) > MAX_EVENT:
             raise InvalidAnswerError(
                 "the answer to an import has no end: check that the URL is Pacesetter's"
             )

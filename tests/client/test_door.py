@@ -22,7 +22,7 @@ def test_all_is_sorted_and_complete():
 
 
 _SUBMODULES = {module.name for module in pkgutil.iter_modules(pacesetter.__path__)}
-_WITH_TORCH = {"torch", "distributed", "accelerate", "transformers"}
+_WITH_A_FRAMEWORK = {"torch", "distributed", "accelerate", "transformers", "lightning", "keras"}
 
 
 def test_the_version_is_the_distributions():
@@ -62,7 +62,7 @@ def test_httpx_is_all_that_is_needed():
     """The client works where NumPy, pydantic, FastAPI, SQLAlchemy and torch are not installed."""
     blocked = {"numpy", "pydantic", "fastapi", "sqlalchemy", "torch", "starlette", "orjson"}
     blocked |= {"pacesetter_service"}
-    modules = sorted(_SUBMODULES - _WITH_TORCH)
+    modules = sorted(_SUBMODULES - _WITH_A_FRAMEWORK)
     imports = "".join(f"import pacesetter.{name}\n" for name in modules)
     done = _run(_BLOCK.format(blocked=blocked) + imports + "pacesetter.Client().close()")
     assert done.stderr == ""
@@ -71,7 +71,7 @@ def test_httpx_is_all_that_is_needed():
 
 def test_only_one_module_imports_httpx():
     """`_transport` alone knows httpx, so that replacing it touches one file."""
-    modules = sorted(_SUBMODULES - _WITH_TORCH - {"_transport"})
+    modules = sorted(_SUBMODULES - _WITH_A_FRAMEWORK - {"_transport"})
     code = "import sys, types\nsys.modules['pacesetter._transport'] = t = types.ModuleType('t')\n"
     code += "t.Transport = None\n"
     code += _BLOCK.format(blocked={"httpx", "torch"})
@@ -81,7 +81,9 @@ def test_only_one_module_imports_httpx():
 
 
 def test_torch_is_imported_by_its_own_modules_only():
-    """Importing everything but the two modules that are made for torch leaves it alone."""
-    imports = "".join(f"import pacesetter.{name}\n" for name in sorted(_SUBMODULES - _WITH_TORCH))
+    """Importing everything but the modules that are made for a framework leaves torch alone."""
+    imports = "".join(
+        f"import pacesetter.{name}\n" for name in sorted(_SUBMODULES - _WITH_A_FRAMEWORK)
+    )
     done = _run(imports + "import sys\nassert 'torch' not in sys.modules")
     assert done.stderr == ""
