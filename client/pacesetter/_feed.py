@@ -34,7 +34,7 @@ from pacesetter._transport import Transport
 from pacesetter._window import Window
 from pacesetter._wire import ONE_TRY, Wire
 
-BATCH = 100
+BATCH = 1000
 FLUSH_SECONDS = 1.0
 EXIT_SECONDS = 2.0
 ALL_EXIT_SECONDS = 10.0
@@ -345,14 +345,17 @@ class Feed:
             return None
 
     def _serve(self) -> None:
-        """One exchange when a window was ordered, then more until no report is left."""
+        """One exchange when a window was ordered, then more until few reports are left."""
         want = None if self._closed else self._ordered
         if want is not None:
             window = self._ordered_window(want)
             if self._ordered == want:
                 self._ready, self._ordered = window, None
-        while self.wire.reports and not self.wire.trainer_waits:
+        # What a quick trainer adds meanwhile waits for a batch of its own.
+        due = 1
+        while len(self.wire.reports) >= due and not self.wire.trainer_waits:
             self.wire.sync(ONE_TRY)
+            due = 1 if self._closed else BATCH
         while self._errands and not self.wire.trainer_waits:
             self._errands[0]()  # stays first when the server is away
             self._errands.popleft()

@@ -165,7 +165,7 @@ class Session:
     def report(self, step: int, /, **metrics: Scalar) -> None:
         """Tell the server what was measured at a step; returns at once.
 
-        Delivered in the background when 100 have gathered, after a second, or with the next window.
+        Delivered in the background when 1,000 have gathered, after a second, or with the next window.
         Repeating a report changes nothing. While the server is away they are kept; of more than
         20,000 the older half is thinned out.
 

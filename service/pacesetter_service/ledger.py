@@ -62,8 +62,11 @@ from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.sealed import SealedTail
 from pacesetter_service.storage.store import Changes, Store, Stored
 
-MAX_BATCH = 1024
-"""The most jobs in one transaction: enough to amortise its flush, few enough to answer soon."""
+MAX_BATCH = 256
+"""The most jobs in one transaction: enough to amortise its flush, few enough to answer soon.
+
+Each holds the state that it leaves until all are answered, with what waits in it.
+"""
 
 SNAPSHOT_EVERY = 1000
 """How many measurements lie between two snapshots, and so the most that a restart replays."""

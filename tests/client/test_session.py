@@ -135,12 +135,12 @@ def test_many_reports_arrive_before_the_step_they_decide(fake: Any):
 
 
 def test_reports_are_batched(fake_client: Client, fake: Any):
-    """A hundred reports make one call, not a hundred."""
+    """Some thousand reports make as many calls as there are thousands, or some more."""
     session = fake_client.session("fake")
-    for step in range(100):
+    for step in range(5000):
         session.report(step, loss=0.5)
-    _until(lambda: sum(len(body.get("reports", ())) for body in fake.bodies) >= 100, 0.9)
-    assert len(fake.bodies) <= 3
+    _until(lambda: sum(len(body.get("reports", ())) for body in fake.bodies) >= 5000)
+    assert len(fake.bodies) <= 10
 
 
 def test_a_lone_report_leaves_within_about_a_second(fake_client: Client, fake: Any):
@@ -148,8 +148,8 @@ def test_a_lone_report_leaves_within_about_a_second(fake_client: Client, fake: A
     fake_client.session("fake").report(7, loss=math.nan, acc=math.inf)
     session = fake_client.session("fake")
     session.report(8, loss=1)
-    _until(lambda: any(body.get("reports") for body in fake.bodies), 3.0)
-    _until(lambda: len([body for body in fake.bodies if body.get("reports")]) >= 2, 3.0)
+    _until(lambda: any(body.get("reports") for body in fake.bodies))
+    _until(lambda: len([body for body in fake.bodies if body.get("reports")]) >= 2)
     sent = sorted((r["step"], r["metrics"]) for b in fake.bodies for r in b.get("reports", ()))
     assert sent == [(7, {"loss": "nan", "acc": "inf"}), (8, {"loss": 1.0})]
 

@@ -164,6 +164,20 @@ def test_a_rank_that_never_reports_again_fills_no_memory() -> None:
     assert loop.shown() == [("loss", 65_000, 2.0)]
 
 
+def test_thousands_of_ranks_may_be_a_window_ahead_of_the_slowest() -> None:
+    """Nothing of theirs is refused or given up: the last rank's reports complete every step."""
+    ranks, steps = 4096, 25
+    loop = Loop(session(ranks=ranks, max_lookahead=steps)).seal(0, steps)
+    for step in range(steps):
+        loop.give(Report(tuple(Reading(rank, step, "loss", 1.0) for rank in range(1, ranks))))
+    loop.seal(steps)
+    assert not loop.missed
+    assert len(loop.session.pending) == (ranks - 1) * steps > decide.MAX_PENDING
+    loop.give(Report(tuple(Reading(0, step, "loss", 4097.0) for step in range(steps))))
+    loop.seal(steps + 1)
+    assert loop.shown() == [("loss", step, 2.0) for step in range(steps)]
+
+
 def test_the_newest_step_may_have_any_number_of_ranks() -> None:
     """However many ranks report one step, it waits for the others of them."""
     many = measurements.MAX_WAITING + 1

@@ -35,6 +35,7 @@ from pacesetter_service.core.events import (
     Sealed,
 )
 from pacesetter_service.core.evolve import evolve, evolve_all
+from pacesetter_service.core.measurements import STEPS_WAITING
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.orders import finished, order, refuse_unless_writable
 from pacesetter_service.core.react import awaited, boundary_after, passed, react
@@ -42,7 +43,7 @@ from pacesetter_service.core.schedules import Values
 from pacesetter_service.core.session import Session
 
 MAX_PENDING = 100_000
-"""The most readings of watched metrics that may wait for a sealing."""
+"""The most readings of watched metrics that may wait for a sealing; more for very many ranks."""
 
 
 def decide(session: Session, command: Command) -> tuple[Event, ...]:  # noqa: PLR0911 - one a command
@@ -167,9 +168,16 @@ def _report(session: Session, command: Report) -> tuple[Event, ...]:
         and reading.step > session.consumed.get(reading.metric, -1)
         and reading.key not in session.pending
     }
-    if len(session.pending) + len(watched) > MAX_PENDING:
-        raise TooManyReportsError(len(session.pending) + len(watched), MAX_PENDING)
+    waiting, limit = len(session.pending) + len(watched), _max_pending(session)
+    if waiting > limit:
+        raise TooManyReportsError(waiting, limit)
     return (Reported(command.readings, tuple(watched.values())),) if command.readings else ()
+
+
+def _max_pending(session: Session) -> int:
+    """Give how many readings may wait: twice those for which a sealing leaves any waiting."""
+    each_rank = 2 * STEPS_WAITING * len(session.spec.measured)
+    return max(MAX_PENDING, each_rank * session.spec.ranks)
 
 
 def _refuse_unless_plausible(session: Session, reading: Reading) -> None:

@@ -11,6 +11,12 @@ from pacesetter_service.core.smoothing import mean, median, total
 MAX_WAITING = 50_000
 """How many readings, over all metrics, may wait for ranks; of more the older half does not."""
 
+STEPS_WAITING = 64
+"""For how many steps, of each metric, all ranks' readings may wait, however many ranks there are.
+
+Ranks that ask for windows of steps report as many before the slowest of them does.
+"""
+
 
 class Measurement(NamedTuple):
     """The closed value of a metric at a step; ordered by step, then metric."""
@@ -41,10 +47,11 @@ def close(
         until: Steps up to here can wait no longer, whatever was reported.
     """
     by_metric = pending.by_metric()
-    limit = MAX_WAITING // max(len(by_metric), 1)
+    share = MAX_WAITING // max(len(by_metric), 1)
     closed = [
         _close(step, metric, by_rank, specs[metric])
         for metric, steps in by_metric.items()
+        for limit in [max(share, STEPS_WAITING * (specs[metric].ranks or 1))]
         for last in [max(_last_overdue(steps, specs[metric], limit), until)]
         for step, by_rank in steps.items()
         if step <= last
