@@ -27,6 +27,16 @@ def session(ranks: int = 1, horizon: int = 0, attempt: int = 1) -> Session:
     return replace(made, horizon=horizon, attempt=attempt)
 
 
+def test_a_rank_that_is_silent_is_counted_no_more() -> None:
+    """An alarm about a job that has ended goes out by itself."""
+    deviating = compare(3, {"lr": 0.2}, {"lr": 0.1})
+    talking, silent = Fleet(), Fleet(recent=0.0)
+    for fleet in (talking, silent):
+        fleet.hear("run", 1, 1, 0, applied=deviating)
+    assert talking.census() == (1, 1)
+    assert silent.census() == (0, 0)
+
+
 # Agreement ---------------------------------------------------------------------------------------
 
 

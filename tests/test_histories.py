@@ -359,6 +359,17 @@ class Histories(RuleBasedStateMachine):
         self.memory.orders[after.ordered] = effective
         self.counts[f"order {action.model_dump()['kind']}"] += 1
 
+    @rule(factor=st.sampled_from([0.5, 0.9, 1.1]), count=st.integers(1, 4))
+    def order_and_train(self, factor: float, count: int) -> None:
+        """Give an order that is carried out in the commit in which it is given."""
+        at, ordered = self.session.horizon, self.session.ordered
+        act = Act(Action.parse({"kind": "scale", "factor": factor}), at, "ann")
+        outcome = self.give(act, Seal(at, count))
+        if outcome is not None:
+            assert outcome.entry.stored.session.ordered == ordered + 1
+            self.memory.orders[ordered + 1] = at
+            self.counts["orders carried out at once"] += 1
+
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         """Take an order back that waits, or be told that none does."""
@@ -382,8 +393,15 @@ class Histories(RuleBasedStateMachine):
             return
         after = outcome.entry.stored.session
         assert after.batch_size == batch
-        known = before.batch_size not in {None, batch}
-        scaled = known and before.spec.batch_scaling != "none" and before.status == "active"
+        undone = [each for each in before.orders if each.id == before.ordered]
+        undone = [each for each in undone if each.at == before.horizon and each.batch_before]
+        size = undone[0].batch_before if undone else before.batch_size
+        scaled = (
+            batch not in {before.batch_size, size}
+            and size is not None
+            and before.spec.batch_scaling != "none"
+            and before.status == "active"
+        )
         assert after.ordered == before.ordered + scaled
         assert after.horizon == before.horizon
         self.counts["resized"] += 1

@@ -242,6 +242,30 @@ def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path):
     assert threading.active_count() == before
 
 
+def test_the_port_is_nobody_elses_while_the_server_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """When the server listens no more and its database is closed, the port is still taken."""
+    from pacesetter_service.storage.store import Store
+
+    close = Store.close
+    refused: list[OSError] = []
+
+    def look(store: Store) -> None:
+        close(store)
+        with socket.socket() as other, pytest.raises(OSError, match="in use") as error:
+            other.bind(("127.0.0.1", server._port))
+        refused.append(error.value)
+
+    monkeypatch.setattr(Store, "close", look)
+    server = Server(tmp_path)
+    server.start()
+    server.stop()
+    server.start()
+    server.close()
+    assert len(refused) == 2
+
+
 # -- what is not installed -------------------------------------------------------------------------
 
 WITHOUT = """

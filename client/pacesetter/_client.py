@@ -13,14 +13,20 @@ from urllib.parse import quote
 
 from pacesetter import _record
 from pacesetter._bootstrap import Bootstrap
-from pacesetter._errors import InvalidAnswerError, ServerUnavailableError
+from pacesetter._errors import (
+    MOST_FIELDS,
+    ConflictError,
+    InvalidAnswerError,
+    PacesetterError,
+    ServerUnavailableError,
+)
 from pacesetter._feed import Feed
 from pacesetter._info import SessionInfo
 from pacesetter._notices import OnNotice
 from pacesetter._outage import Bridge, OutagePolicy
 from pacesetter._range_test import RangeTest
-from pacesetter._session import Session, checked_bounds
-from pacesetter._spec import Description, session_body
+from pacesetter._session import CLOSE_SECONDS, Session, checked_bounds
+from pacesetter._spec import Description, differences, session_body
 from pacesetter._transport import Transport
 
 if TYPE_CHECKING:
@@ -127,8 +133,27 @@ class Client:
             TypeError: a session cannot be described by some of the keywords.
         """
         body = session_body(name, description)
-        info = SessionInfo.parse(self._json("POST", "/v1/sessions", body=body), name)
-        return self._open(info, rank=rank, lr_bounds=lr_bounds)
+        try:
+            answer = self._json("POST", "/v1/sessions", body=body)
+        except ConflictError as error:
+            raise self._explained(error, name, body) from None
+        return self._open(SessionInfo.parse(answer, name), rank=rank, lr_bounds=lr_bounds)
+
+    def _explained(self, error: ConflictError, name: str, body: Mapping[str, Any]) -> ConflictError:
+        """The same, with what differs between a description and the session of that name."""
+        try:
+            found = differences(body, SessionInfo.parse(self._json("GET", _path(name)), name).spec)
+        except PacesetterError:
+            return error
+        if error.code != "session_exists" or not found:
+            return error
+        return ConflictError(
+            f"session {name} exists already, and differs in {', '.join(found[:MOST_FIELDS])}: "
+            "choose another name, or describe it as it was.",
+            status=error.status,
+            code=error.code,
+            problem=error.problem,
+        )
 
     def session(
         self,
@@ -403,8 +428,9 @@ class Client:
 
     def close(self) -> None:
         """Close the sessions that were opened here, then the connections."""
+        # All deliver at once: the wait must not grow with their number.
         for feed in list(self._feeds):
-            feed.stop()  # all deliver at once: the wait must not grow with their number
+            feed.stop(CLOSE_SECONDS)
         for session in list(self._sessions):
             session.close()
         self._transport.close()

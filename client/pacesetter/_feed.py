@@ -23,6 +23,7 @@ from pacesetter._errors import (
     ClosedError,
     InvalidAnswerError,
     InvalidRequestError,
+    PacesetterError,
     ServerError,
     SessionFinishedError,
     TransportError,
@@ -37,7 +38,8 @@ from pacesetter._wire import ONE_TRY, Wire
 BATCH = 1000
 FLUSH_SECONDS = 1.0
 EXIT_SECONDS = 2.0
-ALL_EXIT_SECONDS = 10.0
+# What the thread needs of them, after its last exchange, to say what was lost.
+_FOR_LAST_WORDS = 0.5
 
 logger = logging.getLogger("pacesetter")
 
@@ -66,6 +68,7 @@ class Feed:
         self._ready: Window | None = None
         self._errands: deque[Callable[[], None]] = deque()
         self._closed = False
+        self._until = ONE_TRY  # when the last delivery must be done
         self._away = False
         self._complaints: set[str] = set()
         self._renew()
@@ -166,12 +169,12 @@ class Feed:
             # A controller must have seen the reports before the next step is sealed.
             reacts = wire.max_lookahead is not None
             while reacts and not wire.reports.fit_one_batch():
-                wire.sync(deadline)
-            waiting = len(wire.reports)
+                self._deliver_some(deadline)
+            refused = wire.reports.refused
             try:
                 return wire.window(deadline, (start, count), reports=reacts)
             except InvalidRequestError as error:
-                if len(wire.reports) == waiting:
+                if wire.reports.refused == refused:
                     raise
                 # Only reports were refused, and are gone: that must not end the training.
                 self._complain(error)
@@ -260,18 +263,44 @@ class Feed:
             while self.wire.reports:
                 self.wire.sync(deadline)
 
-    def stop(self) -> None:
-        """Have the thread make a last delivery and end; returns at once."""
+    def deliver(self, seconds: float) -> bool:
+        """Deliver all reports in so many seconds, if that can be; says what is left.
+
+        Returns:
+            Whether all were delivered.
+        """
+        try:
+            with self.wire.waiting_for(seconds) as deadline:
+                while self.wire.reports:
+                    self._deliver_some(deadline)
+        except PacesetterError as error:
+            left = len(self.wire.reports)
+            if left:
+                name = self.info.name
+                logger.warning("%d reports of session %s are not delivered: %s", left, name, error)
+        return not self.wire.reports
+
+    def stop(self, seconds: float = 0.0) -> None:
+        """Have the thread make a last delivery and end; returns at once.
+
+        Args:
+            seconds: for which it tries at most; by default it tries once.
+        """
+        if seconds and not self._closed:
+            self._until = time.monotonic() + seconds - _FOR_LAST_WORDS
         self._closed = True
         self.call_at = 0
         atexit.unregister(self._at_exit)
         self._wake.put(None)
 
-    def join(self, seconds: float) -> None:
-        """Wait for the thread to end; when it has, it has said what it could not deliver."""
+    def join(self) -> None:
+        """Wait for the thread that was stopped to end, for no longer than it was given.
+
+        When it has ended, it has said what it could not deliver.
+        """
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(seconds)
+            thread.join(max(self._until + _FOR_LAST_WORDS - time.monotonic(), 0.0))
             if thread.is_alive():
                 self._count_losses()
 
@@ -354,12 +383,22 @@ class Feed:
         # What a quick trainer adds meanwhile waits for a batch of its own.
         due = 1
         while len(self.wire.reports) >= due and not self.wire.trainer_waits:
-            self.wire.sync(ONE_TRY)
+            self._deliver_some(self._until)
             due = 1 if self._closed else BATCH
         while self._errands and not self.wire.trainer_waits:
             self._errands[0]()  # stays first when the server is away
             self._errands.popleft()
         self.call_at = BATCH if not self._closed else 0
+
+    def _deliver_some(self, deadline: float) -> None:
+        """Deliver the oldest reports; those that are refused are complained about, and gone."""
+        refused = self.wire.reports.refused
+        try:
+            self.wire.sync(deadline)
+        except InvalidRequestError as error:
+            if self.wire.reports.refused == refused:
+                raise
+            self._complain(error)
 
     def _ordered_window(self, want: tuple[int, int]) -> Window:
         try:
@@ -388,7 +427,6 @@ def _close_at_exit(ref: weakref.ref[Feed]) -> None:
         return
     feeds = [feed for feed in _feeds if not feed.closed]
     for feed in feeds:
-        feed.stop()
-    deadline = time.monotonic() + ALL_EXIT_SECONDS
+        feed.stop(EXIT_SECONDS)
     for feed in feeds:
-        feed.join(min(EXIT_SECONDS, max(deadline - time.monotonic(), 0.0)))
+        feed.join()

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypeAlias
 
+from pacesetter._errors import printable
+
 logger = logging.getLogger("pacesetter")
 
 # Below the server's limits (10,000 values and 1 MiB a call) with room for long metric names.
@@ -17,7 +19,9 @@ VALUES_PER_BATCH = 4_000
 KEPT_AT_MOST = 20_000
 # However fast a trainer reports, and whatever the server does about it.
 HELD_AT_MOST = 100_000
-_POINTER = re.compile(r"/reports/(\d+)/")
+# Names that are remembered as refused: a trainer may make up a new one at each step.
+TOLD_AT_MOST = 1_000
+_POINTER = re.compile(r"/reports/(\d+)/(?:metrics/([^/]*)(/\[key\])?$)?")
 
 
 class Scalar(Protocol):
@@ -58,10 +62,17 @@ class Reports:
 
     While the server is away at most 20,000 reports are kept: beyond that every second one of the
     older half is given up, so the curve stays and its resolution suffers.
+
+    Attributes:
+        entries: steps with their metrics.
+        refused: counts what the server refused and was dropped for it.
     """
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.refused = 0
+        self._refused_names: set[str] = set()
+        self._told: set[str] = set()
         self._thinned = 0
         self._on_the_way = 0  # the oldest ones, which whoever carries them will remove by number
         self._removing = threading.Lock()
@@ -69,20 +80,35 @@ class Reports:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def batch(self) -> tuple[int, list[dict[str, Any]]]:
-        """The oldest reports that fit one call, in the form of the wire, and their number."""
+    def batch(self, *, below: int | None = None) -> tuple[int, list[dict[str, Any]]]:
+        """The oldest reports that fit one call, in the form of the wire, and their number.
+
+        Args:
+            below: end before the first report of this step or a later one.
+        """
         number = values = 0
         wire = []
         with self._removing:
-            oldest = self.entries[:VALUES_PER_BATCH]
+            waiting = self.entries[:VALUES_PER_BATCH]
+            oldest = [entry for entry in map(self._accepted, waiting) if entry[1]]
+            self.entries[: len(waiting)] = oldest
             self._on_the_way = len(oldest)
         for step, metrics in oldest:
             if number and values + len(metrics) > VALUES_PER_BATCH:
+                break
+            if below is not None and step >= below:
                 break
             wire.append({"step": step, "metrics": encoded(metrics)})
             number += 1
             values += len(metrics)
         return number, wire
+
+    def _accepted(self, entry: Entry) -> Entry:
+        """A report without what the server would refuse again."""
+        step, metrics = entry
+        if self._refused_names.isdisjoint(metrics):
+            return entry
+        return step, {name: metrics[name] for name in metrics if name not in self._refused_names}
 
     def fit_one_batch(self) -> bool:
         """Whether one call can carry them all."""
@@ -103,10 +129,60 @@ class Reports:
             self._on_the_way = 0
             return number - len(kept)
 
-    def drop_pointed_at(self, number: int, errors: Iterable[Mapping[str, Any]]) -> None:
-        """Remove those of the oldest `number` reports that the server points at, else all."""
-        found = (_POINTER.match(str(error.get("pointer"))) for error in errors)
-        self._drop_these(number, {int(match[1]) for match in found if match})
+    def drop_pointed_at(self, number: int, errors: Iterable[Mapping[str, Any]]) -> bool:
+        """Remove what the server points at in the oldest `number` reports, else all of them.
+
+        Where it points at a metric that value alone goes, and with its name all later ones of it.
+
+        Returns:
+            Whether single values were all that it pointed at, so that the rest may be sent again.
+        """
+        whole: set[int] = set()
+        values: set[tuple[int, str]] = set()
+        for error in errors:
+            found = _POINTER.match(str(error.get("pointer")))
+            if found is None:
+                continue
+            index, metric = int(found[1]), found[2]
+            if metric is None:
+                whole.add(index)
+                continue
+            name = metric.replace("~1", "/").replace("~0", "~")
+            values.add((index, name))
+            self._note_refused(name, str(error.get("detail")), by_name=found[3] is not None)
+        if not self._drop_values(number, values):
+            self._drop_these(number, whole)
+            return False
+        if whole:
+            self._drop_these(number, whole)
+        return not whole
+
+    def _note_refused(self, name: str, reason: str, *, by_name: bool) -> None:
+        first = name not in self._told and len(self._told) < TOLD_AT_MOST
+        if first:
+            self._told.add(name)
+            if by_name:
+                self._refused_names.add(name)
+        logger.log(
+            logging.ERROR if first else logging.DEBUG,
+            "the server refuses the metric %s (%s): it is left out of what is reported, all else "
+            "is delivered; %s",
+            printable(repr(name)),
+            printable(reason),
+            "give it another name" if by_name else "see what is reported",
+        )
+
+    def _drop_values(self, number: int, values: set[tuple[int, str]]) -> int:
+        """Remove single metrics, each by the place of its report; gives how many."""
+        dropped = 0
+        with self._removing:
+            for index, (step, metrics) in enumerate(self.entries[:number]):
+                kept = {name: each for name, each in metrics.items() if (index, name) not in values}
+                if len(kept) < len(metrics):
+                    dropped += len(metrics) - len(kept)
+                    self.entries[index] = (step, kept)
+        self.refused += dropped
+        return dropped
 
     def drop_outside(self, number: int, steps: range) -> None:
         """Remove those of the oldest `number` reports that are of other steps, else all."""
@@ -115,11 +191,11 @@ class Reports:
 
     def _drop_these(self, number: int, refused: set[int]) -> None:
         with self._removing:
-            oldest = enumerate(self.entries[:number])
-            self.entries[:number] = [
-                entry for index, entry in oldest if refused and index not in refused
-            ]
+            oldest = self.entries[:number]
+            kept = [entry for index, entry in enumerate(oldest) if refused and index not in refused]
+            self.entries[:number] = kept
             self._on_the_way = 0
+        self.refused += len(oldest) - len(kept)
 
     def thin(self) -> None:
         """Keep few, because nothing can be delivered; for the holder of the wire, between calls."""

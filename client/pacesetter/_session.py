@@ -165,9 +165,10 @@ class Session:
     def report(self, step: int, /, **metrics: Scalar) -> None:
         """Tell the server what was measured at a step; returns at once.
 
-        Delivered in the background when 1,000 have gathered, after a second, or with the next window.
-        Repeating a report changes nothing. While the server is away they are kept; of more than
-        20,000 the older half is thinned out.
+        Delivered in the background when 1,000 have gathered, after a second, or with the next
+        window. Repeating a report changes nothing. While the server is away they are kept; of more
+        than 20,000 the older half is thinned out. A metric whose name the server refuses is left
+        out, which is logged once for each name.
 
         Args:
             step: the step that it was measured at.
@@ -342,11 +343,25 @@ class Session:
         """
         self._feed.flush()
 
+    def deliver(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Deliver all reports, trying for so long at most; log what is left, and raise nothing.
+
+        For the end of a training, which is done whether or not the server is there to hear of it.
+        What is left is delivered in the background, as long as the session is open.
+
+        Args:
+            seconds: for which to try; 0 tries once.
+
+        Returns:
+            Whether all were delivered.
+        """
+        return self._feed.deliver(seconds)
+
     def close(self) -> None:
         """Deliver what is left, for at most ten seconds, and end the thread."""
         self._on_drop.detach()
-        self._feed.stop()
-        self._feed.join(CLOSE_SECONDS)
+        self._feed.stop(CLOSE_SECONDS)
+        self._feed.join()
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -70,3 +71,27 @@ def session_body(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
     if "controllers" in given:
         given["controllers"] = list(given["controllers"])
     return {"name": name, **given}
+
+
+def differences(given: object, stored: object, at: str = "") -> list[str]:
+    """Where a description has another value than the one that the server stores.
+
+    The server adds what is left out, so only what both say is compared.
+    """
+    if isinstance(given, Mapping) and isinstance(stored, Mapping):
+        pairs = [
+            (f"{at}.{key}" if at else key, given[key], stored[key])
+            for key in given
+            if key in stored
+        ]
+    elif isinstance(given, list | tuple) and isinstance(stored, list) and len(given) == len(stored):
+        pairs = [
+            (f"{at}[{index}]", *both) for index, both in enumerate(zip(given, stored, strict=True))
+        ]
+    else:
+        return [] if given == stored else [f"{at} ({_short(given)} here, {_short(stored)} there)"]
+    return [each for path, ours, theirs in pairs for each in differences(ours, theirs, path)]
+
+
+def _short(value: object) -> str:
+    return reprlib.repr(value)

@@ -22,6 +22,7 @@ import httpx
 from pacesetter._bounded import Bounded
 from pacesetter._errors import (
     APIError,
+    AwaitingMeasurementError,
     ClosedError,
     InvalidAnswerError,
     PacesetterError,
@@ -163,9 +164,12 @@ class Transport:
         request = self._request(method, path, body, params, accept)
         outage = _Outage(self.url, wait)
         for delay in delays():
+            limit = outage.limit(self.timeout)
+            # A server that holds a call is to answer in time; half is left for the way.
+            request.headers["prefer"] = f"wait={limit / 2:.2f}"
             try:
-                content = self._within(outage.limit(self.timeout), request, max_bytes)
-            except (TransportError, ServerError) as error:  # noqa: PERF203 - trying again is the point
+                content = self._within(limit, request, max_bytes)
+            except (TransportError, ServerError) as error:
                 if wait <= 0:
                     raise
                 time.sleep(outage.pause(delay, error))
@@ -262,19 +266,20 @@ class Transport:
                 functools.partial(self._exchange, request, max_bytes, seconds),
             )
         except TimeoutError:
-            raise TransportError(
-                f"no answer from {self.url} in {seconds:.3g} s: see whether it is overloaded, or "
-                "what stands between"
-            ) from None
+            raise self._late(seconds) from None
 
     def _exchange(self, request: httpx.Request, max_bytes: int, limit: float) -> bytes:
         deadline = time.monotonic() + limit
         try:
             response = self._answer(request, limit)
+            # A refusal of many reports is larger than any answer to them.
+            largest = max_bytes if response.is_success else max(max_bytes, MAX_JSON)
             try:
-                content = _read(response, max_bytes, deadline)
+                content = _read(response, largest, deadline)
             finally:
                 response.close()
+        except httpx.ReadTimeout:
+            raise self._late(limit) from None
         except httpx.TransportError as error:
             raise self._failure(error) from None  # its cause repeats the text, five levels deep
         finally:
@@ -337,6 +342,12 @@ class Transport:
             return f"this client has no access token: set {VARIABLE} or give Client(token=...)"
         return "this client's access token does not hold: see whether it expired or was revoked"
 
+    def _late(self, seconds: float) -> _LateError:
+        return _LateError(
+            f"no answer from {self.url} in {seconds:.3g} s: see whether it is overloaded, or "
+            "what stands between"
+        )
+
     def _failure(self, error: httpx.TransportError) -> PacesetterError:
         text = printable(str(error) or type(error).__name__)
         if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
@@ -351,6 +362,10 @@ class Transport:
         )
 
 
+class _LateError(TransportError):
+    """The server may be there, and did not answer in the time that there was."""
+
+
 class _Outage:
     """One spell of retrying: it has an end, and is logged when it begins and when it is over."""
 
@@ -359,12 +374,16 @@ class _Outage:
         self._wait = wait
         self._began = time.monotonic()
         self._logged = False
+        self._cut = False
+        self._awaited: AwaitingMeasurementError | None = None
 
     def limit(self, timeout: float) -> float:
         """Seconds that the next try may take."""
         if self._wait <= 0:
             return timeout
-        return min(timeout, max(self._left(), 0.1))
+        limit = min(timeout, max(self._left(), 0.1))
+        self._cut = limit < timeout
+        return limit
 
     def pause(self, delay: float, error: PacesetterError) -> float:
         """Seconds to sleep before the next try.
@@ -374,7 +393,15 @@ class _Outage:
         """
         wished = error.retry_after if isinstance(error, APIError) else None
         pause = max(delay, wished or 0.0)
+        if isinstance(error, AwaitingMeasurementError):
+            self._awaited = error
+        elif not (self._cut and isinstance(error, _LateError)):
+            self._awaited = None  # the server is no longer there
         if self._left() <= 0:
+            if self._awaited is not None:
+                raise ServerUnavailableError(
+                    f"waited for {self._wait:.3g} s, and may not any longer: {self._awaited}"
+                ) from self._awaited
             raise ServerUnavailableError(
                 f"{self._url} was away for {self._wait:.3g} s, the longest wait allowed; "
                 f"last: {error}"

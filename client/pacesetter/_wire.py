@@ -204,8 +204,10 @@ class Wire:
         """
         deadline = time.monotonic() + seconds
         self.trainer_waits = True
-        held = self.lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
-        self.trainer_waits = False
+        try:
+            held = self.lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+        finally:  # Ctrl-C ends the wait too
+            self.trainer_waits = False
         if not held:
             raise ServerUnavailableError(
                 f"the server has not answered for {seconds:g} s, the longest wait allowed: "
@@ -225,7 +227,7 @@ class Wire:
     def sync(
         self, deadline: float, *, want: tuple[int, int] | None = None, reports: bool = True
     ) -> Answer:
-        """Send the oldest reports, and a wish.
+        """Send the oldest reports, and a wish; without the metrics that the server refuses.
 
         Raises:
             ServerUnavailableError: the server was away until the deadline.
@@ -237,26 +239,51 @@ class Wire:
             self._redeem(self._claim, deadline)
         if self.trained_until > self.horizon:
             self._seal_trained(deadline)
-        number, batch = self.reports.batch() if reports else (0, [])
-        body = self._base()
-        if batch:
-            body["reports"] = batch
-        if want is not None:
-            body["want"] = {"start": want[0], "count": want[1]}
-        try:
-            answer = self._exchange_with_applied(body, self._expected(want), deadline)
-        except InvalidRequestError as error:
-            self._drop_refused(number, error, deadline)
-            raise
+        for again in (True, False):
+            number, batch = self.reports.batch() if reports else (0, [])
+            body = self._body(batch, want)
+            try:
+                answer = self._exchange_with_applied(body, self._expected(want), deadline)
+            except InvalidRequestError as error:
+                if not self._drop_refused(number, error, deadline) or not again:
+                    raise
+            else:
+                break
         self.reports.drop(number)
         self.reports.delivered()
         return answer
 
     def _seal_trained(self, deadline: float) -> None:
-        """Have the steps sealed that were trained already: no other's reports are taken."""
-        want = (self.trained_until - 1, 1)
-        body = {**self._base(), "want": {"start": want[0], "count": want[1]}}
-        self._exchange(body, self._expected(want), deadline)
+        """Have the steps sealed that were trained already: no other's reports are taken.
+
+        Where controllers decide on the way, they are to have what was measured before.
+        """
+        if self.max_lookahead is not None:
+            self._seal_by_decisions(deadline)
+        if self.trained_until > self.horizon:
+            want = (self.trained_until - 1, 1)
+            self._exchange(self._body([], want), self._expected(want), deadline)
+
+    def _seal_by_decisions(self, deadline: float) -> None:
+        before = -1
+        while before < self.horizon < self.trained_until:
+            before = self.horizon
+            want = (before, min(self.trained_until - before, self.info.max_window))
+            number, batch = self.reports.batch(below=before)
+            try:
+                self._exchange(self._body(batch, want), self._expected(want), deadline)
+            except InvalidRequestError as error:
+                self._drop_refused(number, error, deadline)
+                raise
+            self.reports.drop(number)
+
+    def _body(self, reports: list[dict[str, Any]], want: tuple[int, int] | None) -> dict[str, Any]:
+        body = self._base()
+        if reports:
+            body["reports"] = reports
+        if want is not None:
+            body["want"] = {"start": want[0], "count": want[1]}
+        return body
 
     def _base(self) -> dict[str, Any]:
         return {"attempt": self.info.attempt, "rank": self._rank}
@@ -304,15 +331,19 @@ class Wire:
         self.revision = answer.revision
         self.max_lookahead = answer.max_lookahead
 
-    def _drop_refused(self, number: int, error: InvalidRequestError, deadline: float) -> None:
-        """Remove what would be refused again, and as little else as can be told."""
+    def _drop_refused(self, number: int, error: InvalidRequestError, deadline: float) -> bool:
+        """Remove what would be refused again, and as little else as can be told.
+
+        Returns:
+            Whether it was single metrics, which is logged; the rest may be sent again.
+        """
         if error.code == "schedule_not_finite":
-            return  # it was about the window: the reports are taken without it
+            return False  # it was about the window: the reports are taken without it
         if error.code != "step_out_of_range":
-            self.reports.drop_pointed_at(number, error.errors)
-            return
+            return self.reports.drop_pointed_at(number, error.errors)
         self._exchange({}, self._expected(None), deadline)  # brings the horizon
         self.reports.drop_outside(number, range(self.info.start_step, self.horizon))
+        return False
 
     def _expected(self, want: tuple[int, int] | None) -> Expected:
         start, count = want if want is not None else (None, 0)

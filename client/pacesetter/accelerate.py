@@ -22,7 +22,8 @@ class AcceleratedRemoteLR(RemoteLR):
 
     ```python
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    scheduler = AcceleratedRemoteLR(optimizer, open_session(Client(), "run-42"))
+    session = open_session(Client(), "run-42", base_lr=0.1)
+    scheduler = AcceleratedRemoteLR(optimizer, session)
     accelerator.register_for_checkpointing(scheduler)
     for batch in loader:
         with accelerator.accumulate(model):

@@ -216,15 +216,26 @@ class Relay:
         if self.reports == "each" and not self.ranks.leads:
             self.session.flush()
 
+    def deliver(self, seconds: float) -> bool:
+        """Deliver what all ranks have reported, trying for so long at most; all call it."""
+        delivered = self.decide(lambda: self.session.deliver(seconds))
+        if self.reports == "each" and not self.ranks.leads:
+            delivered = self.session.deliver(seconds)
+        return delivered
+
     def resize(self, batch_size: int) -> None:
         """Tell the server how many samples are in one step of all ranks; all call it."""
-        self._meet(-1, {}, None)
 
-        def tell() -> bytes:
+        def tell() -> bool:
             self.session.resize(batch_size)
-            return b""
+            return True
 
-        self.ranks.from_first(tell)
+        self.decide(tell)
+
+    def decide(self, work: Callable[[], bool]) -> bool:
+        """Do something on the first rank that gives yes or no to all; all call it."""
+        self._meet(-1, {}, None)
+        return bool(self.ranks.from_first(lambda: b"1" if work() else b""))
 
     def restart(
         self,

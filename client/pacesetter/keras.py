@@ -13,7 +13,9 @@ from typing import Any
 
 import keras  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
-from pacesetter._errors import GroupError, PacesetterError, SessionFinishedError
+from pacesetter._errors import GroupError, SessionFinishedError
+from pacesetter._logs import measured
+from pacesetter._names import names
 from pacesetter._session import Session
 from pacesetter._window import Window
 
@@ -48,11 +50,13 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
     Args:
         session: it has one series, `lr`.
         interval: `"epoch"`: a step is an epoch, by its number. `"batch"`: a step is an update, by
-            the optimizer's `iterations` when `fit` begins, and counted from there.
+            the optimizer's `iterations` when `fit` begins, and counted from there. One for which
+            an epoch or a `fit` has too few batches to accumulate is finished by the next.
         metrics: names of what to report; by default all that is logged.
 
     Raises:
         GroupError: the session has groups, or drives more than the learning rate.
+        TypeError: one name was given in place of a collection.
     """
 
     def __init__(
@@ -73,13 +77,12 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
             )
         self.session = session
         self._by_batch = interval == "batch"
-        self._wanted = None if metrics is None else frozenset(metrics)
+        self._wanted = None if metrics is None else names(metrics, "metrics")
         self._lived = session.info.horizon > session.info.start_step
-        self._next: int | None = None
+        self._next: int | None = None  # the step of the next batch, or epoch
         self._begun = False
         self._step = 0
-        self._first = 0
-        self._batches = 0
+        self._batches = 0  # that the optimizer has seen
         self._window: Window | None = None
         self._batch_logs: Mapping[str, Any] = {}
 
@@ -100,21 +103,23 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         if not self._by_batch:
             self._apply(epoch)
         elif not self._begun:
-            self._first, self._batches = int(self.model.optimizer.iterations), 0
+            # `iterations` are updates, and leaves out what was accumulated for the next.
+            self._batches = int(_inner(self.model.optimizer)._iterations)  # noqa: SLF001
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Have the optimizer hold the rate of the update."""
         if self._by_batch:
-            self._apply(self._first + self._batches // self._accumulated)
+            self._apply(self._batches // self._accumulated)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Report the batch."""
         if not self._by_batch:
             return
         self._batches += 1
-        if self._batches % self._accumulated:
-            return
+        self._next = self._batches // self._accumulated
         self._batch_logs = logs or {}
+        if self._is_unfinished:
+            return
         self._report(self._batch_logs)
         # After the last batch of an epoch a validation may follow, which is to be seen before.
         if batch + 1 != self.params.get("steps"):
@@ -126,15 +131,12 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         self._report({name: logs[name] for name in logs if name not in self._batch_logs})
         self._batch_logs = {}
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
-        if epoch + 1 != self.params.get("epochs"):
+        if epoch + 1 != self.params.get("epochs") and not self._is_unfinished:
             self._look_ahead()
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Deliver all reports; that must not cost what was trained."""
-        try:
-            self.session.flush()
-        except PacesetterError as error:
-            logger.warning("the last reports of session %s wait: %s", self.session.name, error)
+        self.session.deliver()
 
     # -- what it does ----------------------------------------------------------------------------
 
@@ -143,11 +145,14 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         if not self._begun:
             self._begin(step)
         window = self._ask(step)
-        self._step, self._next = step, step + 1
+        self._step = step
+        self._next = step if self._by_batch else step + 1
         self.model.optimizer.learning_rate = window.columns["lr"][step - window.start]
 
     def _begin(self, step: int) -> None:
-        goes_on = step == self._next
+        # An interrupt may have come between an update and the end of its batch.
+        is_updated = self._by_batch and self._next == self._step == step - 1
+        goes_on = step == self._next or is_updated
         fresh = self._next is None and step == self.session.info.start_step and not self._lived
         if step < self.session.horizon and not goes_on and not fresh:
             self.session.restart(step)
@@ -174,9 +179,8 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
     def _report(self, logs: Mapping[str, Any]) -> None:
         metrics = {
             name: value
-            for name, value in logs.items()
-            if isinstance(value, int | float)
-            and not name.startswith("learning_rate")
+            for name, value in measured(logs).items()
+            if not name.startswith("learning_rate")
             and (self._wanted is None or name in self._wanted)
         }
         self.session.report(self._step, **metrics)
@@ -188,7 +192,18 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
 
     @property
     def _accumulated(self) -> int:
-        return self.model.optimizer.gradient_accumulation_steps or 1
+        """How many batches make an update."""
+        return _inner(self.model.optimizer).gradient_accumulation_steps or 1
+
+    @property
+    def _is_unfinished(self) -> bool:
+        """Whether the step lacks batches."""
+        return self._by_batch and self._batches % self._accumulated > 0
+
+
+def _inner(optimizer: Any) -> Any:  # noqa: ANN401 - keras has no types
+    """The optimizer that counts: a LossScaleOptimizer has one inside."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _refuse_unfit(model: Any, *, by_batch: bool) -> None:  # noqa: ANN401 - keras has no types

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pacesetter._errors import PacesetterError, SessionFinishedError
+from pacesetter._errors import SessionFinishedError
+from pacesetter._names import names
 from pacesetter._notices import Notice, log_notice
 from pacesetter._reports import Scalar
 from pacesetter._session import Session
@@ -38,6 +39,8 @@ __all__ = ["LightningLR", "PacesetterCallback"]
 logger = logging.getLogger("pacesetter")
 
 _Metrics = Mapping[str, torch.Tensor]
+_OF_A_PROCESS = {"_followed", "_heard", "_logs_notices", "_to_save_for"}
+_ATTACHED = {"log", "log_dict"}  # methods of the module that a trainer attaches to its callbacks
 
 
 class LightningLR(DeferredLR):
@@ -46,7 +49,8 @@ class LightningLR(DeferredLR):
     ```python
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
-        scheduler = LightningLR(optimizer, Client().session("vit-run-42"))
+        session = Client().session("vit-run-42", base_lr=0.1)
+        scheduler = LightningLR(optimizer, session)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -82,10 +86,19 @@ class LightningLR(DeferredLR):
         """Note that the next batch begins: for `PacesetterCallback`."""
         self._trained = None
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to a checkpoint's step, see `RemoteLR.load_state_dict`."""
-        super().load_state_dict(state_dict)
-        self._trained = None
+    def begin_at(self, step: int, *, joins: bool) -> None:
+        """Train from a step on, in a new attempt if it was trained: for `PacesetterCallback`.
+
+        Args:
+            step: the first step.
+            joins: another scheduler of the session has opened that attempt.
+        """
+        attempt = self.session.attempt
+        self._go_back(step, None, lambda: not joins and self._is_restart(step, attempt))
+
+    def _forget(self, step: int) -> None:
+        super()._forget(step)
+        self._trained = None  # it was another position's
 
 
 class PacesetterCallback(Callback):
@@ -105,30 +118,52 @@ class PacesetterCallback(Callback):
     notices are logged. When a controller has ended the session, `trainer.should_stop` is set. At
     the end of the training all reports are delivered; a server that is away then is logged.
 
+    A job that begins again without a checkpoint opens an attempt at the first step. So does a
+    second `fit` of the same trainer, with more epochs say, at the step where the first one ended.
+
     Args:
         metrics: names of what to report; by default all that is logged, but for the learning rates
             of a `LearningRateMonitor`.
         dirpath: the folder for those checkpoints; by default that of the trainer's
             `ModelCheckpoint`. Without either nothing is saved, and a warning says so.
+
+    Raises:
+        TypeError: `metrics` is a string.
     """
 
     def __init__(
         self, metrics: Iterable[str] | None = None, *, dirpath: str | Path | None = None
     ) -> None:
-        self._wanted = None if metrics is None else frozenset(metrics)
+        self._wanted = None if metrics is None else names(metrics, "metrics")
         self._dirpath = dirpath
+        self._begin()
+
+    def _begin(self) -> None:
+        """Follow nothing yet."""
         self._followed: list[_Followed] = []
         self._heard: weakref.WeakSet[Session] = weakref.WeakSet()
-        self._to_save_for: LightningLR | None = None
+        self._to_save_for: Session | None = None
+        self._logs_notices = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What it follows is of this process: a copy, such as `ddp_spawn` makes, finds its own.
+        left_out = _OF_A_PROCESS | _ATTACHED
+        return {name: value for name, value in vars(self).items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
 
     # -- what the trainer calls ------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the schedulers to follow.
+        """Find the schedulers to follow, and have each stand where the trainer is.
 
         Raises:
             ValueError: there is none, or the trainer would step or show one at the wrong time.
+            PacesetterError: the attempt of a training that begins again could not be opened.
         """
+        ended = {each.scheduler.session.name: each.scheduler for each in self._followed}
         found = [(each, each.scheduler) for each in trainer.lr_scheduler_configs]
         self._followed = [
             _Followed(scheduler, by_step=config.interval == "step")
@@ -152,7 +187,9 @@ class PacesetterCallback(Callback):
             scheduler.defer(whether=waits)
             if waits and followed.by_step:
                 self._refuse_early_monitors(trainer)
-            self._listen(trainer, scheduler)
+            self._listen(scheduler.session)
+        self._logs_notices = trainer.is_global_zero
+        self._take_position(ended if trainer.global_step else {})
 
     def on_train_batch_start(
         self,
@@ -204,11 +241,7 @@ class PacesetterCallback(Callback):
         """Deliver all reports; that must not cost what was trained."""
         self._report(trainer)
         for followed in self._followed:
-            scheduler = followed.scheduler
-            try:
-                scheduler.flush()
-            except PacesetterError as error:
-                logger.warning("the last reports of %s wait: %s", scheduler.session.name, error)
+            followed.scheduler.deliver()
 
     # -- what it does ----------------------------------------------------------------------------
 
@@ -244,19 +277,36 @@ class PacesetterCallback(Callback):
     def _has_ended(self) -> bool:
         return any(followed.ended for followed in self._followed)
 
-    def _listen(self, trainer: Trainer, scheduler: LightningLR) -> None:
+    def _take_position(self, ended: Mapping[str, LightningLR]) -> None:
+        """Where nothing was loaded, begin again, or go on where an earlier `fit` has ended."""
+        opened: set[Session] = set()
+        for followed in self._followed:
+            scheduler = followed.scheduler
+            session = scheduler.session
+            start = session.info.start_step
+            if scheduler.last_epoch != start:
+                continue
+            before = ended.get(session.name)
+            step = start if before is None else before.state_dict()["last_epoch"]
+            scheduler.begin_at(step, joins=session in opened)
+            opened.add(session)
+
+    def _listen(self, session: Session) -> None:
         def obey(notice: Notice) -> None:
-            if trainer.is_global_zero:
+            if self._logs_notices:
                 log_notice(notice)
             if notice.code == "large_change":
-                self._to_save_for = scheduler  # not here, where it is in the middle of a step
+                self._to_save_for = session  # not here, where it is in the middle of a step
 
-        if scheduler.session not in self._heard:
-            self._heard.add(scheduler.session)
-            scheduler.session.on_notice(obey)
+        if session not in self._heard:
+            self._heard.add(session)
+            session.on_notice(obey)
 
     def _save_if_told(self, trainer: Trainer) -> None:
-        scheduler, self._to_save_for = self._to_save_for, None
+        session, self._to_save_for = self._to_save_for, None
+        scheduler = next(
+            (each.scheduler for each in self._followed if each.scheduler.session is session), None
+        )
         if scheduler is None:
             return
         name = scheduler.session.name

@@ -56,9 +56,9 @@ class Server:
     def __init__(self, folder: Path) -> None:
         _refuse_without_service()
         self._database_url = f"sqlite:///{folder / 'pacesetter.db'}"
-        # Bound from now on, and listening while the server runs: nobody else gets the port.
-        self._socket = _bound(0)
-        self._port: int = self._socket.getsockname()[1]
+        # Bound for as long as this lives, and never listening: nobody else gets the port.
+        self._held = _bound(0)
+        self._port: int = self._held.getsockname()[1]
         self._running: contextlib.ExitStack | None = None
         self.url = f"http://{HOST}:{self._port}"
 
@@ -76,7 +76,7 @@ class Server:
             ledger = Ledger(store)
             ledger.start()
             stack.callback(ledger.stop)
-            stack.enter_context(_listening(create_app(store, ledger), self._socket))
+            stack.enter_context(_listening(create_app(store, ledger), _bound(self._port)))
             self._running = stack.pop_all()
 
     def stop(self) -> None:
@@ -87,12 +87,11 @@ class Server:
         running, self._running = self._running, None
         if running is not None:
             running.close()
-            self._socket = _bound(self._port)
 
     def close(self) -> None:
         """Stop for good, and give the port back."""
         self.stop()
-        self._socket.close()
+        self._held.close()
 
     def __repr__(self) -> str:
         return f"<Server at {self.url}, {'stopped' if self._running is None else 'running'}>"
@@ -138,8 +137,10 @@ def _bound(port: int) -> socket.socket:
     """Take a port of this machine, without listening; 0 takes a free one."""
     taken = socket.socket()
     try:
-        # For a port whose last connections are still on their way out.
+        # For a port whose last connections are still on their way out, ...
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "SO_REUSEPORT"):  # ... and which is held beside: not on Windows
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind((HOST, port))
     except BaseException:
         taken.close()

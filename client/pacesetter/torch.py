@@ -5,6 +5,7 @@ torch is imported here and in `pacesetter._torch`, which only this imports.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from pacesetter._groups import (
 )
 from pacesetter._range_test import RangeTest
 from pacesetter._reports import Scalar
-from pacesetter._session import Session
+from pacesetter._session import CLOSE_SECONDS, Session
 from pacesetter._torch.lr_find import lr_find
 from pacesetter._torch.ranks import are_many
 from pacesetter._window import Window
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 __all__ = ["RangeTest", "RemoteLR", "groups_of", "lr_find"]
+
+logger = logging.getLogger("pacesetter")
 
 
 class RemoteLR(LRScheduler):
@@ -81,7 +84,8 @@ class RemoteLR(LRScheduler):
         reports: whose metrics count in a broadcast: the `"first"` rank's, the `"mean"` of all, or
             `"each"`, where the session expects that many `ranks`.
         batch_size: samples in one step, over all ranks together. It is told when the session
-            begins and with each restart; what a change does is the session's `batch_scaling`.
+            begins, with each restart, and at the first step of a job that goes on without one; what
+            a change does is the session's `batch_scaling`.
         attempt_key: what all ranks of a restart share, see `Session.restart`; every further restart
             of the same process adds its number. Usually nothing needs to be given.
 
@@ -125,14 +129,17 @@ class RemoteLR(LRScheduler):
         self._verify = verify
         self._attempt_key = attempt_key
         self._batch_size = batch_size
+        self._told = batch_size is None
         self._restarts = 0
         self._lived = session.horizon > session.info.start_step
+        self._begun = self._told and not self._lived
         self._extra_steps = 0
         self._forget(session.info.start_step)
         self._names, fault = self._matched(groups)
-        if batch_size is not None and session.met and not self._lived:
-            self.resize(batch_size)
+        if not self._told:
+            self._begun = self._tell_batch_size(lambda: not self._lived)
         self._seek(self.last_epoch, fault or self._unfit())
+        self._look_soon()
         for driven, base in zip(optimizer.param_groups, self._bases(), strict=True):
             driven.setdefault("initial_lr", base)
         self.base_lrs = [float(driven["initial_lr"]) for driven in optimizer.param_groups]
@@ -229,7 +236,35 @@ class RemoteLR(LRScheduler):
 
     def _turn(self, index: int) -> None:
         """Take a step at which the window says to stop and look around."""
-        self._seek(self._start + index, self._unfit() or self._mismatch())
+        step = self._start + index
+        window = self._window
+        if not self._begun and (self._mark == 0 or window is None or step not in window):
+            self._begin()  # here stand all ranks
+        self._seek(step, self._unfit() or self._mismatch())
+
+    def _begin(self) -> None:
+        """See, at the first step, whether the server knows what this job is."""
+        told = self._batch_size is None or self._tell_batch_size(lambda: True)
+        if self._lived and self.last_epoch < self.session.info.horizon and self._speaks:
+            logger.warning(
+                "session %s has handed out its steps below %d before, and step %d is trained again "
+                "in the same attempt: if the job begins again, call scheduler.restart(%d) or load "
+                "a checkpoint first; if this is another training, take another name for it",
+                self.session.name,
+                self.session.info.horizon,
+                self.last_epoch,
+                self.last_epoch,
+            )
+        self._begun = told
+
+    def _look_soon(self) -> None:
+        """Have the next step begin, if none has."""
+        if not self._begun:
+            self._mark = 0
+
+    @property
+    def _speaks(self) -> bool:
+        return self._relay is None or self._relay.ranks.leads
 
     def _seek(self, step: int, fault: PacesetterError | None) -> None:
         """Go to a step and write its values; on an error nothing has changed."""
@@ -445,7 +480,25 @@ class RemoteLR(LRScheduler):
             self._relay.resize(batch_size)
         else:
             self.session.resize(batch_size)
-        self._batch_size = batch_size
+        self._batch_size, self._told = batch_size, True
+
+    def _tell_batch_size(self, due: Callable[[], bool]) -> bool:
+        """Say the batch size if nothing has said it and it is due; all ranks call it.
+
+        Returns:
+            Whether it is said now, on all ranks alike: the first one decides, which alone knows
+            whether the server has answered yet, and what a restart has said.
+        """
+        size = self._batch_size
+        assert size is not None  # noqa: S101 - who calls this has seen to it
+
+        def tell() -> bool:
+            if not self._told and self.session.met and due():
+                self.session.resize(size)
+                self._told = True
+            return self._told
+
+        return tell() if self._relay is None else self._relay.decide(tell)
 
     def report(self, step: int, /, **metrics: Scalar) -> None:
         """Tell the server what was measured at a step, as `step(value)` does; all ranks call it.
@@ -473,17 +526,34 @@ class RemoteLR(LRScheduler):
         else:
             self.session.flush()
 
+    def deliver(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Deliver what was reported, trying for so long at most; all ranks call it.
+
+        For the end of a training, see `Session.deliver`.
+
+        Args:
+            seconds: for which to try; 0 tries once.
+
+        Returns:
+            Whether all was delivered.
+        """
+        if self._relay is not None:
+            return self._relay.deliver(seconds)
+        return self.session.deliver(seconds)
+
     def _is_restart(self, step: int, attempt: object) -> bool:
         """Whether to go to a step is to live it again."""
         if self.session.met and step > self.session.horizon:
-            return False
-        if self.session.met and step == self.session.horizon:
-            # Nobody has trained it; but who opened the newest attempt may still be about to.
-            return attempt != self.session.attempt
-        if step != self.last_epoch or attempt != self.session.attempt:
+            return False  # nobody has trained up to it
+        if step != self._reached or attempt != self.session.attempt:
             return True
         # At the first step: has this job handed it out, or one before?
         return step == self.session.info.start_step and self._lived
+
+    @property
+    def _reached(self) -> int:
+        """The step that this very scheduler would have trained next."""
+        return self.last_epoch
 
     def _go_back(
         self, step: int, key: str | None, needed: Callable[[], bool], known: int | None = None
@@ -500,8 +570,10 @@ class RemoteLR(LRScheduler):
         if self.session.restarts != before:
             self._restarts += 1
             self._lived = False
+            self._told = True  # with the attempt
         self._forget(step)
         self._seek(step, self._unfit())
+        self._look_soon()
 
     def __getstate__(self) -> dict[str, Any]:
         forgotten: dict[str, Any] = {

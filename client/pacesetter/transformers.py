@@ -8,21 +8,25 @@ transformers is imported here and nowhere else.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import IntervalStrategy, SchedulerType
+from transformers.trainer_utils import IntervalStrategy, SchedulerType, has_length
 
 from pacesetter._client import Client
 from pacesetter._errors import (
+    ConflictError,
     PacesetterError,
     SessionFinishedError,
     UnsupportedSchedulerError,
 )
 from pacesetter._groups import group_names
+from pacesetter._logs import measured
+from pacesetter._names import names
 from pacesetter._notices import Notice
 from pacesetter._reports import Scalar
 from pacesetter._session import Session
@@ -77,7 +81,8 @@ class PacesetterCallback(TrainerCallback):
     A session that does not exist is created with the schedule that the arguments describe (see
     `description`), so that the Trainer trains as it did before. What the Trainer logs is reported
     at the step that it was measured at: `loss`, `grad_norm`, `eval_loss` and all other numbers but
-    times. The first process reports for all, since the Trainer has taken the mean.
+    the Trainer's own times and its counts. The first process reports for all, since the Trainer has
+    taken the mean.
 
     A restart needs nothing: `train(resume_from_checkpoint=...)` opens an attempt at the
     checkpoint's step, and a job that begins again without one opens it at the first step.
@@ -89,10 +94,12 @@ class PacesetterCallback(TrainerCallback):
             `large_change` tells of comes after it.
         stop_on: codes of notices upon which the training ends, for instance `diverged`. It ends in
             any case when a controller has ended the session.
-        **described: in place of parts of `description`, for instance `controllers=[...]`.
+        **described: in place of parts of `description`, for instance `controllers=[...]`. With
+            `total_steps` the schedule is that of so many updates, however many the training makes.
 
     Raises:
-        TypeError: an open session was given together with a description.
+        TypeError: an open session was given together with a description, or one code in place of a
+            collection.
     """
 
     def __init__(
@@ -111,13 +118,14 @@ class PacesetterCallback(TrainerCallback):
             )
         self._given = session
         self._client = client
-        self._save_on, self._stop_on = frozenset(save_on), frozenset(stop_on)
+        self._save_on, self._stop_on = names(save_on, "save_on"), names(stop_on, "stop_on")
         self._described = described
         self._heard: list[Notice] = []
         self._saves = self._stops = False
         self._evaluations = 0  # that are going on: one for each data set, in one for all
         self._is_epoch_over = False
-        self._session: Session | None = None
+        self._followed: Session | None = None  # whose notices are heard
+        self._own: Session | None = None  # opened here, and so closed here
         self._step: int | None = None  # the one that is being trained
         self._lr: TrainerLR
 
@@ -130,10 +138,11 @@ class PacesetterCallback(TrainerCallback):
             ConflictError: the session has another description than the arguments give now.
             GroupError: optimizer and session do not fit.
         """
+        self.leave()  # a training that failed, and is tried again within `train()`
         session = self._opened(args, optimizer, num_training_steps)
-        if session is not self._session:
+        if session is not self._followed:
             session.on_notice(self._heard.append)
-        self._session = session
+        self._followed = session
         self._lr = TrainerLR(optimizer, session)
         return self._lr
 
@@ -141,8 +150,20 @@ class PacesetterCallback(TrainerCallback):
         if isinstance(self._given, Session):
             return self._given
         self._client = self._client or Client()
+        steps = self._described.get("total_steps") or steps
         described = {**description(args, optimizer, steps), **self._described}
-        return open_session(self._client, self._given, **described)
+        try:
+            self._own = open_session(self._client, self._given, **described)
+        except ConflictError as error:
+            raise _with_advice(error) from None
+        return self._own
+
+    def leave(self) -> None:
+        """Be in no training; idempotent. What is measured from here on is of no step."""
+        self._step = None
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()  # which waits for some seconds, and says what was lost
 
     # -- what the Trainer calls ------------------------------------------------------------------
 
@@ -181,7 +202,7 @@ class PacesetterCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Go on at once, so that a checkpoint can be saved ahead of a change."""
-        self._go_on(args, state, control)
+        self._go_on(args, state, control, kwargs["train_dataloader"])
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -194,7 +215,7 @@ class PacesetterCallback(TrainerCallback):
     ) -> None:
         """Go on, if the Trainer does not log or evaluate now."""
         self._is_epoch_over = True
-        self._go_on(args, state, control)
+        self._go_on(args, state, control, kwargs["train_dataloader"])
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -204,7 +225,7 @@ class PacesetterCallback(TrainerCallback):
             return
         if state.is_world_process_zero:
             self._lr.session.report(self._step, **_metrics(kwargs["logs"]))
-        self._go_on(args, state, control)
+        self._go_on(args, state, control, kwargs["train_dataloader"])
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -216,15 +237,9 @@ class PacesetterCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Deliver what was reported; a server that is away then does not fail the training."""
-        self._step = None
-        session = self._lr.session
-        if session is not self._given:
-            session.close()  # which waits for some seconds, and says what was lost
-        elif state.is_world_process_zero:
-            try:
-                session.flush()
-            except PacesetterError as error:
-                logger.warning("the last reports of session %s wait: %s", session.name, error)
+        self.leave()
+        if self._lr.session is self._given and state.is_world_process_zero:
+            self._lr.session.deliver()
 
     @contextmanager
     def evaluating(self, trainer: Any) -> Iterator[None]:
@@ -239,18 +254,24 @@ class PacesetterCallback(TrainerCallback):
 
     # -- small parts -----------------------------------------------------------------------------
 
-    def _go_on(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
-        if not self._is_measuring(args, state, control):
+    def _go_on(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, loader: Any
+    ) -> None:
+        if not self._is_measuring(args, state, control, loader):
             self._take_up(state, control)
 
     def _is_measuring(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, loader: Any
     ) -> bool:
         """Whether the Trainer is still to log or to evaluate at this step."""
         if control.should_log or control.should_evaluate or self._evaluations:
             return True
-        epoch_ends = not self._is_epoch_over and float(state.epoch).is_integer()
-        return epoch_ends and IntervalStrategy.EPOCH in (args.logging_strategy, args.eval_strategy)
+        if self._is_epoch_over or IntervalStrategy.EPOCH not in (
+            args.logging_strategy,
+            args.eval_strategy,
+        ):
+            return False
+        return float(state.epoch).is_integer() if has_length(loader) else _has_given_all(loader)
 
     def _take_up(self, state: TrainerState, control: TrainerControl) -> None:
         """Advance, so that the Trainer can still save or stop before the next update."""
@@ -308,7 +329,7 @@ class PacesetterTrainerMixin:
                 "to its configuration"
             )
         if self.lr_scheduler is None:
-            callback = _the_callback(self.callback_handler.callbacks)
+            callback = self._callback()
             driven = self.optimizer if optimizer is None else optimizer
             self.lr_scheduler = callback.schedule(self.args, driven, num_training_steps)
             self._created_lr_scheduler = True
@@ -319,10 +340,34 @@ class PacesetterTrainerMixin:
             )
         return self.lr_scheduler
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As the Trainer does; however that ends, what is measured after it is of no step."""
+        try:
+            return super().train(*args, **kwargs)  # type: ignore[misc] # the Trainer's
+        finally:
+            for callback in self._callbacks():
+                callback.leave()
+
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """As the Trainer does; then what was measured is all reported, and decided upon."""
-        with _the_callback(self.callback_handler.callbacks).evaluating(self):
-            return super().evaluate(*args, **kwargs)  # type: ignore[misc] # the Trainer's
+        evaluate = super().evaluate  # type: ignore[misc] # the Trainer's
+        if not self._callbacks():
+            return evaluate(*args, **kwargs)
+        with self._callback().evaluating(self):
+            return evaluate(*args, **kwargs)
+
+    def _callbacks(self) -> list[PacesetterCallback]:
+        callbacks: Iterable[TrainerCallback] = self.callback_handler.callbacks
+        return [each for each in callbacks if isinstance(each, PacesetterCallback)]
+
+    def _callback(self) -> PacesetterCallback:
+        found = self._callbacks()
+        if len(found) != 1:
+            raise TypeError(
+                f"the Trainer has {len(found)} PacesetterCallbacks: pass one, as "
+                'callbacks=[PacesetterCallback("run-42")]'
+            )
+        return found[0]
 
 
 class PacesetterTrainer(PacesetterTrainerMixin, Trainer):
@@ -357,7 +402,11 @@ def description(
 
 
 _CONTROLLERS = {"reduce_lr_on_plateau": "torch.ReduceLROnPlateau", "greedy": "hf.GreedyLR"}
-_NO_METRICS = {"epoch", "learning_rate", "num_input_tokens_seen", "total_flos"}
+_NO_METRICS = {"epoch", "learning_rate", "num_input_tokens_seen"}
+_TIMES = re.compile(
+    r"(train|eval(_.+)?)_(runtime|(samples|steps|tokens)_per_second"
+    r"|model_preparation_time|jit_compilation_time)"
+)
 
 
 def _bases(optimizer: Optimizer) -> dict[str, Any]:
@@ -370,22 +419,37 @@ def _bases(optimizer: Optimizer) -> dict[str, Any]:
 
 
 def _metrics(logs: Mapping[str, Any]) -> dict[str, float]:
-    """What of a line of the log was measured: neither times, nor the summary of the whole."""
-    return {
-        name: float(value)
-        for name, value in logs.items()
-        if isinstance(value, int | float)
-        and name not in _NO_METRICS
-        and not name.startswith("train_")
-        and not name.endswith(("_runtime", "_per_second", "_time"))
-    }
+    """What of a line of the log was measured at its step."""
+    if "total_flos" in logs:  # the last line, which sums up the whole training
+        return {}
+    return measured(
+        {
+            name: value
+            for name, value in logs.items()
+            if name not in _NO_METRICS and not _TIMES.fullmatch(name)
+        }
+    )
 
 
-def _the_callback(callbacks: Iterable[TrainerCallback]) -> PacesetterCallback:
-    found = [each for each in callbacks if isinstance(each, PacesetterCallback)]
-    if len(found) != 1:
-        raise TypeError(
-            f"the Trainer has {len(found)} PacesetterCallbacks: pass one, as "
-            'callbacks=[PacesetterCallback("run-42")]'
-        )
-    return found[0]
+def _has_given_all(loader: Any) -> bool:
+    """Whether the data of unknown length that is trained on is at its end.
+
+    Accelerate knows, since it reads one batch ahead. Of a loader that it has not prepared nobody
+    does, and decisions come one update later.
+    """
+    # Not of the loader itself: in an epoch that is resumed, another one is in use.
+    state = getattr(loader, "gradient_state", None)
+    return state is not None and (not state.in_dataloader or state.end_of_dataloader)
+
+
+def _with_advice(error: ConflictError) -> ConflictError:
+    if error.code != "session_exists":
+        return error
+    return ConflictError(
+        f"{error.detail} The arguments of the Trainer describe it; where only the number of "
+        "updates differs (another data set, or a batch size that auto_find_batch_size has found), "
+        "pass total_steps=... to the PacesetterCallback.",
+        status=error.status,
+        code=error.code,
+        problem=error.problem,
+    )

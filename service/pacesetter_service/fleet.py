@@ -96,13 +96,21 @@ class Muster:
 class Fleet:
     """All ranks of all sessions; but for `muster` it belongs to the thread of the event loop."""
 
-    def __init__(self, *, max_sessions: int = 10_000, max_followed: int = MAX_FOLLOWED) -> None:
+    def __init__(
+        self,
+        *,
+        max_sessions: int = 10_000,
+        max_followed: int = MAX_FOLLOWED,
+        recent: float = 600.0,
+    ) -> None:
         """Set up.
 
         Args:
             max_sessions: The most sessions that are followed.
             max_followed: The most ranks of all sessions; `MAX_RANKS` at least.
+            recent: Seconds of silence after which a rank is not counted any more.
         """
+        self._recent = recent
         self._max_sessions = max_sessions
         self._max_followed = max_followed
         self._followed = 0
@@ -183,11 +191,12 @@ class Fleet:
     def census(self) -> tuple[int, int]:
         """Count the ranks of all sessions, and those of them that deviate; from any thread.
 
-        Of a session only the ranks of the newest attempt that was heard of can deviate.
+        Those count that were heard of lately; of a session those of its newest attempt can deviate.
         """
         ranks = deviating = 0
+        lately = monotonic() - self._recent
         for crew in list(self._crews.values()):
-            heard = list(crew.ranks.values())
+            heard = [each for each in list(crew.ranks.values()) if each.at >= lately]
             newest = max((each.attempt for each in heard), default=0)
             ranks += len(heard)
             deviating += sum(each.deviates for each in heard if each.attempt == newest)

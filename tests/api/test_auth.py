@@ -456,6 +456,20 @@ def test_nobody_speaks_in_another_name(
     assert http.get(f"/v1/sessions/{unique_name}", headers=mine).status_code == 404
 
 
+def test_a_trainer_drops_no_orders(http: httpx.Client, secrets: Secrets, unique_name: str) -> None:
+    """It goes back with the orders that wait; to forget them takes who may cancel them."""
+    trainer, operator = bearer(secrets["trainer"]), bearer(secrets["operator"])
+    spec, path = {"name": unique_name, "base_lr": 0.1}, f"/v1/sessions/{unique_name}"
+    http.post("/v1/sessions", json=spec, headers=trainer).raise_for_status()
+    http.post(f"{path}/sync", json={"step": 4}, headers=trainer).raise_for_status()
+    drop = {"step": 2, "key": "back", "drop_actions": True}
+    answer = http.post(f"{path}/attempts", json=drop, headers=trainer)
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert "'operator'" in answer.json()["detail"]
+    assert http.get(path, headers=trainer).json()["attempt"] == 1
+    assert http.post(f"{path}/attempts", json=drop, headers=operator).status_code == 201
+
+
 # What it costs, and what it leaves --------------------------------------------------------------
 
 

@@ -270,6 +270,44 @@ def test_a_server_that_stops_lets_go_of_held_calls(tmp_path: Any) -> None:
     assert b"awaiting_measurement" in answer
 
 
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [
+        (None, 3.0),
+        ("wait=0", 0.0),
+        ("wait=0.25", 0.25),
+        ("respond-async, wait=2", 2.0),
+        ('handling=lenient; x, Wait = "1"', 1.0),
+        ("wait=1000", 3.0),
+        ("wait=", 3.0),
+        ("wait=-1", 3.0),
+        ("await=1", 3.0),
+    ],
+)
+def test_a_call_may_ask_to_be_held_for_less(
+    prefer: str | None, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Prefer: wait` of RFC 7240 shortens it; what is no such thing is ignored, as that says."""
+    monkeypatch.setattr(sync, "HOLD_SECONDS", 3.0)
+    headers = [] if prefer is None else [(b"prefer", prefer.encode())]
+    assert (
+        sync._hold_seconds({"type": "http", "headers": [(b"accept", b"*/*"), *headers]}) == seconds
+    )
+
+
+def test_whoever_prefers_not_to_wait_is_answered_at_once(
+    http: httpx.Client, create: Create
+) -> None:
+    """The answer is the same; only its time differs."""
+    path = create(reaction=FOREVER)
+    ask(http, path, {"want": {"start": 0, "count": EVERY}})
+    began = time.monotonic()
+    for _ in range(20):
+        answer = http.post(f"{path}/sync", json={"step": EVERY}, headers={"prefer": "wait=0"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "awaiting_measurement")
+    assert time.monotonic() - began < 20 * sync.HOLD_SECONDS
+
+
 def test_whoever_is_held_hears_of_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks that wait for each other at each boundary need no second look to go on."""
     monkeypatch.setattr(sync, "HOLD_SECONDS", 3600.0)

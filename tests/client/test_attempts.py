@@ -19,6 +19,7 @@ from pacesetter import (
     StaleAttemptError,
 )
 from pacesetter._attempts import new_key
+from pacesetter._torch.deferred import DeferredLR
 from pacesetter.torch import RemoteLR
 from serving import open_http
 
@@ -282,6 +283,96 @@ def test_a_job_without_a_checkpoint_may_begin_again(
     scheduler.restart(0, key="again")
     assert scheduler.session.attempt == 2
     assert _train(scheduler, 10) == curve[:10]
+
+
+def test_a_job_that_begins_again_without_a_word_is_warned(
+    client: Client, unique_name: str, curve: list[float], caplog: pytest.LogCaptureFixture
+):
+    """It trains steps again that the job before was given, as a second job of the name would."""
+    _train(RemoteLR(_sgd(), client.session(unique_name)), 20)
+    assert caplog.text == ""
+    for _ in range(2):
+        _train(RemoteLR(_sgd(), client.session(unique_name)), 20)
+    assert len(caplog.messages) == 2
+    for said in caplog.messages:
+        assert "step 0 is trained again" in said
+        assert "scheduler.restart(0)" in said
+
+
+def test_who_says_that_the_job_begins_again_is_not_warned(
+    client: Client, unique_name: str, curve: list[float], caplog: pytest.LogCaptureFixture
+):
+    """Nor is a second scheduler of the session, nor a checkpoint ahead of all that was trained."""
+    first = RemoteLR(_sgd(), client.session(unique_name))
+    beside = RemoteLR(_sgd(), first.session)
+    _train(first, 20)
+    _train(beside, 20)
+    loading = RemoteLR(_sgd(), client.session(unique_name))
+    loading.load_state_dict({**first.state_dict(), "last_epoch": 10})
+    _train(loading, 5)
+    beginning = RemoteLR(_sgd(), client.session(unique_name))
+    beginning.restart(0)
+    _train(beginning, 5)
+    ahead = RemoteLR(_sgd(), client.session(unique_name))
+    ahead.load_state_dict({"last_epoch": ahead.session.horizon + 1})
+    _train(ahead, 5)
+    assert "trained again" not in caplog.text
+
+
+# -- steps that are trained before they are measured --
+
+
+def _train_deferred(scheduler: DeferredLR, steps: int) -> list[float]:
+    seen = []
+    for _ in range(steps):
+        seen.append(float(scheduler.optimizer.param_groups[0]["lr"]))
+        scheduler.step()
+        scheduler.advance()
+    return seen
+
+
+@pytest.fixture(name="at_horizon")
+def _at_horizon(client: Client, unique_name: str) -> DeferredLR:
+    """Give a scheduler that has trained step 4, and has not asked for step 5 yet."""
+    session = client.create_session(
+        unique_name, schedule=COSINE, base_lr=0.1, controllers=[PLATEAU]
+    )
+    scheduler = DeferredLR(_sgd(), session)
+    _train_deferred(scheduler, 4)
+    scheduler.step()
+    assert scheduler.state_dict()["last_epoch"] == session.horizon == 5
+    return scheduler
+
+
+def test_a_checkpoint_at_the_horizon_opens_an_attempt(
+    client: Client, unique_name: str, at_horizon: DeferredLR
+):
+    """All that was sealed has been trained: the job before must not go on all the same."""
+    second = DeferredLR(_sgd(), client.session(unique_name))
+    second.load_state_dict(_through_torch(at_horizon.state_dict()))
+    assert (second.last_epoch, second.session.attempt) == (5, 2)
+    with pytest.raises(StaleAttemptError):
+        at_horizon.advance()
+
+
+def test_who_trained_up_to_the_horizon_goes_on_there(at_horizon: DeferredLR):
+    """To load what it has just saved is no restart, and the step is not trained twice."""
+    at_horizon.load_state_dict(at_horizon.state_dict())
+    at_horizon.advance()
+    assert (at_horizon.last_epoch, at_horizon.session.attempt) == (5, 1)
+
+
+@pytest.mark.parametrize("how", ["restart", "load", "set"])
+def test_a_step_that_was_trained_elsewhere_is_not_followed(how: str, at_horizon: DeferredLR):
+    """Whoever moves the position has the step there trained, not the one after it."""
+    if how == "restart":
+        at_horizon.restart(2)
+    elif how == "load":
+        at_horizon.load_state_dict({**at_horizon.state_dict(), "last_epoch": 2})
+    else:
+        at_horizon.last_epoch = 2
+    at_horizon.advance()
+    assert at_horizon.last_epoch == at_horizon.state_dict()["last_epoch"] == 2
 
 
 @pytest.mark.filterwarnings("ignore")  # of torch's own, about its future

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pacesetter import Client, ConflictError
+from pacesetter._torch.deferred import DeferredLR
 from pacesetter.torch import RemoteLR
 
 LINEAR = {"base_lr": 0.1, "batch_size": 64, "batch_scaling": "linear", "max_lookahead": 4}
@@ -73,3 +74,48 @@ def test_a_size_said_on_the_way_is_said_with_later_restarts(client: Client, uniq
     scheduler.resize(192)
     scheduler.restart(2)
     assert _train(scheduler, 8) == [0.1 * 3] * 6
+
+
+def test_a_checkpoint_at_the_horizon_says_it(client: Client, unique_name: str):
+    """The step after the last one that was handed out is the first with the new size."""
+    spec = {**LINEAR, "max_lookahead": 1}
+    first = DeferredLR(_sgd(), client.create_session(unique_name, **spec), batch_size=64)
+    for _ in range(3):
+        first.step()
+        first.advance()
+    first.step()
+    second = DeferredLR(_sgd(), client.session(unique_name), batch_size=128)
+    second.load_state_dict(first.state_dict())
+    assert second.session.attempt == 2
+    assert second.optimizer.param_groups[0]["lr"] == 0.2
+
+
+def test_a_job_that_begins_again_without_a_checkpoint_says_it(client: Client, unique_name: str):
+    """With its first step: what was sealed stays, and the steps after it are scaled."""
+    first = RemoteLR(_sgd(), client.create_session(unique_name, **LINEAR), batch_size=64)
+    _train(first, 10)
+    horizon = first.session.horizon
+    second = RemoteLR(_sgd(), client.session(unique_name), batch_size=32)
+    assert _train(second, horizon + 5) == [0.1] * horizon + [0.05] * 5
+
+
+def test_what_a_restart_has_said_is_not_said_again(client: Client, unique_name: str):
+    """A size that another process says after it holds."""
+    first = RemoteLR(_sgd(), client.create_session(unique_name, **LINEAR), batch_size=64)
+    _train(first, 10)
+    second = RemoteLR(_sgd(), client.session(unique_name), batch_size=32)
+    second.restart(8)
+    client.session(unique_name).resize(128)
+    assert _train(second, 20)[-1] == 0.2
+
+
+def test_a_size_that_is_refused_is_told_at_the_first_step(client: Client, unique_name: str):
+    """The position is unchanged; with the size that the session knows the training goes on."""
+    spec = {**LINEAR, "batch_scaling": "refuse"}
+    _train(RemoteLR(_sgd(), client.create_session(unique_name, **spec), batch_size=64), 10)
+    second = RemoteLR(_sgd(), client.session(unique_name), batch_size=32)
+    with pytest.raises(ConflictError, match="Train with the old one"):
+        second.step()
+    assert second.last_epoch == 0
+    second.resize(64)
+    assert _train(second, 15) == [0.1] * 15

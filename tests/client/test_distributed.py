@@ -296,6 +296,17 @@ def test_a_batch_size_is_said_for_all_ranks(server_url: str, client: Client, uni
     assert "outside the limits" in refused[1]
 
 
+def test_a_batch_size_is_said_where_ranks_begin_again(
+    server_url: str, client: Client, unique_name: str
+):
+    """Without a checkpoint they say it together, at their first step."""
+    client.create_session(
+        unique_name, base_lr=0.1, batch_size=64, batch_scaling="linear", max_lookahead=20
+    )
+    rates = _alike(on_ranks(2, scenarios.grow_silently, server_url, unique_name))
+    assert rates == [[(0.1).hex()]] + [[(0.2).hex()]] * 5
+
+
 @pytest.mark.filterwarnings("ignore")  # of torch's own, about its future
 @pytest.mark.parametrize("how", ["at once", "async"])
 def test_a_distributed_checkpoint_is_of_all_ranks(

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from little_servers import LittleServer, answer, answering, say_nothing
 from pacesetter import Client, Session
-from serving import PATIENCE
+from serving import PATIENCE, RunningService
 
 COSINE = {"kind": "cosine", "total_steps": 1000}
 
@@ -201,6 +201,30 @@ def test_many_sessions_of_a_server_that_hangs_end_soon(closes: bool):
     assert took < 60  # two seconds for each would be eighty, ten for each four hundred
     told = set(re.findall(r"1 reports of session (run-\d+) were not delivered", done.stderr))
     assert len(told) == 40
+
+
+def test_a_wait_that_is_interrupted_leaves_the_background_at_work(service: RunningService):
+    """Ctrl-C while a step waits for a hung exchange: what is reported later is delivered."""
+    code = """
+import os, signal, sys, threading, time
+from pacesetter import Client
+
+session = Client(sys.argv[1], max_wait=1000).session("run", base_lr=0.1, max_lookahead=1)
+session.lr(0)
+feed = session._feed
+with feed.wire.lock:
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        session.lr(1)
+    except KeyboardInterrupt:
+        session.report(0, loss=0.5)
+deadline = time.monotonic() + float(sys.argv[2])
+while feed.wire.reports and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(len(feed.wire.reports))
+"""
+    done = _run(code, service.url, str(PATIENCE / 4))
+    assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr
 
 
 def test_a_wait_that_is_interrupted_ends_the_process():

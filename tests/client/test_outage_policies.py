@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from pacesetter import (
+    AwaitingMeasurementError,
     Client,
     InvalidAnswerError,
     NotFoundError,
@@ -180,6 +182,82 @@ def test_a_step_that_awaits_a_measurement_is_no_outage(fake: Any):
         fake.fail = lambda _: awaiting
         with pytest.raises(ServerUnavailableError, match="Ask again"):
             session.lr(1)
+
+
+PLATEAU = {
+    "kind": "plateau",
+    "metric": "loss",
+    "patience": 0,
+    "factor": 0.5,
+    "threshold": 10.0,
+    "threshold_mode": "abs",
+}
+
+
+@pytest.mark.parametrize("patience", [0.5, 1.0, 5.0])
+def test_a_healthy_server_that_awaits_a_measurement_is_not_left(
+    patience: float, client: Client, unique_name: str
+):
+    """However short or long the patience, no step is trained past a decision that is not made."""
+    policy = OutagePolicy("hold", patience=patience)
+    with Client(client.url, max_wait=PATIENCE, on_outage=policy) as impatient:
+        session = impatient.create_session(
+            unique_name, base_lr=0.1, controllers=[PLATEAU], reaction={"decide_every": 4}
+        )
+        other = client.session(unique_name)
+        _walk(session, range(4))
+        other.report(0, loss=1.0)
+        other.flush()
+        late = threading.Timer(patience + 2.0, lambda: other.report(3, loss=1.0))
+        late.start()
+        assert session.lr(4) == 0.05
+        late.join()
+
+
+@pytest.mark.parametrize("policy", ["wait", OutagePolicy("hold", patience=1.0)])
+def test_a_wait_for_a_measurement_says_which(
+    policy: str | OutagePolicy, client: Client, unique_name: str
+):
+    """The error at the end is no advice to start a server that runs."""
+    with Client(client.url, max_wait=3.0, on_outage=policy) as impatient:
+        session = impatient.create_session(
+            unique_name, base_lr=0.1, controllers=[PLATEAU], reaction={"decide_every": 4}
+        )
+        _walk(session, range(4))
+        with pytest.raises(ServerUnavailableError, match="Step 4 waits for a decision") as raised:
+            session.lr(4)
+        assert isinstance(raised.value.__cause__, AwaitingMeasurementError)
+        assert "was away" not in str(raised.value)
+
+
+def test_decisions_are_made_up_for_after_an_outage(service: RunningService):
+    """What was measured meanwhile decides about the steps behind it, and nothing is waited for."""
+    with Client(service.url, max_wait=PATIENCE, on_outage=LONG) as client:
+        reaction = {"decide_every": 4, "timeout": 3600}
+        session = client.create_session(
+            "run", base_lr=0.1, controllers=[PLATEAU], reaction=reaction
+        )
+        steps = itertools.count()
+
+        def train() -> float:
+            step = next(steps)
+            value = session.lr(step)
+            session.report(step, loss=1.0)
+            time.sleep(0.005)
+            return value
+
+        assert [train() for _ in range(4)] == [0.1] * 4
+        service.kill()
+        assert [train() for _ in range(10)] == [0.1] * 10
+        service.start()
+        _until(lambda: train() < 0.1)
+        last = next(steps)
+        session.lr(last)
+        session.flush()
+        sealed = client.lr("run", 0, count=13)["series"]["lr"]
+        assert client.history("run")["metrics"]["loss"][:last] == [1.0] * last
+    cuts = [0, 3, 7, 11]  # by each measurement but the first
+    assert sealed == [0.1 * 0.5**number for number in cuts for _ in range(4)][:13]
 
 
 def test_momentum_and_groups_are_held_too(fake: Any):

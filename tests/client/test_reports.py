@@ -67,12 +67,44 @@ def test_memory_is_bounded_by_thinning_the_older_half(caplog: pytest.LogCaptureF
 
 
 def test_only_what_the_server_points_at_is_dropped():
-    """One bad metric name does not cost the reports around it."""
+    """One bad report does not cost those around it."""
     reports = Reports()
     reports.entries += [(step, {"loss": 1.0}) for step in range(5)]
-    errors = [{"pointer": "/reports/1/metrics/x"}, {"pointer": "/reports/3/step"}, {"pointer": 3}]
-    reports.drop_pointed_at(4, errors)
+    errors = [{"pointer": "/reports/1/metrics"}, {"pointer": "/reports/3/step"}, {"pointer": 3}]
+    assert not reports.drop_pointed_at(4, errors)
     assert [step for step, _ in reports.entries] == [0, 2, 4]
+    assert reports.refused == 2
+
+
+def test_a_refused_value_costs_no_other(caplog: pytest.LogCaptureFixture):
+    """What the server points at inside a report goes, and with a name all later ones of it."""
+    reports = Reports()
+    reports.entries += [(step, {"a/~b": 1.0, "loss": 2.0}) for step in range(3)]
+    errors = [
+        {"pointer": "/reports/0/metrics/a~1~0b/[key]", "detail": "No name."},
+        {"pointer": "/reports/1/metrics/loss", "detail": "No number."},
+    ]
+    assert reports.drop_pointed_at(3, errors)
+    assert reports.refused == 2
+    reports.entries.append((3, {"a/~b": 1.0}))
+    assert reports.batch() == (
+        2,
+        [{"step": 0, "metrics": {"loss": 2.0}}, {"step": 2, "metrics": {"loss": 2.0}}],
+    )
+    assert len(reports) == 2
+    assert reports.drop_pointed_at(2, [{"pointer": "/reports/0/metrics/loss"}])
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(told) == 2
+    assert "'a/~b' (No name.)" in told[0]
+    assert "'loss' (No number.)" in told[1]
+
+
+def test_a_refusal_that_points_at_nothing_there_drops_the_batch():
+    """A server that refuses a metric which was not sent can not have it sent for ever."""
+    reports = Reports()
+    reports.entries += [(step, {"loss": 1.0}) for step in range(5)]
+    assert not reports.drop_pointed_at(4, [{"pointer": "/reports/0/metrics/x"}])
+    assert [step for step, _ in reports.entries] == [4]
 
 
 def test_a_refusal_without_pointers_drops_the_batch():

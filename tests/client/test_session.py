@@ -21,7 +21,7 @@ from pacesetter import (
     StaleAttemptError,
     Window,
 )
-from serving import PATIENCE, open_http
+from serving import PATIENCE, RunningService, open_http
 
 COSINE = {"kind": "cosine", "total_steps": 1000}
 
@@ -173,18 +173,49 @@ def test_a_report_without_metrics_says_nothing(fake_client: Client, fake: Any):
     assert fake.bodies == []
 
 
-def test_a_refused_report_does_not_hold_up_the_others(client: Client, unique_name: str):
-    """The one that the server points at is dropped, the error tells, the rest arrives."""
+def test_a_refused_metric_costs_no_other(
+    client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
+):
+    """What was measured beside it arrives, and the log names it once."""
     session = client.create_session(unique_name, base_lr=0.1)
     session.lr(9)
     session.report(1, loss=0.5)
-    session.report(2, **{"no;name": 1.0})
+    session.report(2, **{"acc (top-1)": 1.0, "a/b": 0.25, "loss": 0.3})
     session.report(3, loss=0.4)
-    with pytest.raises(InvalidRequestError, match="no;name"):
-        session.flush()
-    assert [step for step, _ in session._feed.wire.reports.entries] == [1, 3]
+    session.flush()
+    session.report(4, **{"acc (top-1)": 1.0, "loss": 0.2})
     session.flush()
     assert len(session._feed.wire.reports) == 0
+    metrics = client.history(unique_name)["metrics"]
+    assert metrics["loss"][1:5] == [0.5, 0.3, 0.4, 0.2]
+    assert metrics["a/b"][2] == 0.25
+    (told,) = caplog.records
+    assert "'acc (top-1)' (String should match" in told.getMessage()
+
+
+def test_a_plateau_sees_its_metric_beside_a_refused_one(client: Client, unique_name: str):
+    """A name that the server does not take keeps no controller from its measurement."""
+    plateau = {"kind": "plateau", "metric": "eval_loss", "patience": 0, "factor": 0.5}
+    session = client.create_session(
+        unique_name, base_lr=0.1, controllers=[plateau], max_lookahead=1
+    )
+    rates = []
+    for step in range(3):
+        rates.append(session.lr(step))
+        session.report(step, **{"eval_loss": 1.0, "acc (top-1)": 0.5})
+    assert rates == [0.1, 0.1, 0.05]
+
+
+def test_a_refusal_of_a_full_batch_is_read(client: Client, unique_name: str):
+    """The answer that points at each of thousands of values is longer than any window."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    session.lr(0)
+    with session._feed.wire.lock:
+        for _ in range(3_999):
+            session.report(0, **{"no;name that is as long as names of metrics may be": 1.0})
+        session.report(0, loss=0.5)
+    session.flush()
+    assert client.history(unique_name)["metrics"]["loss"] == [0.5]
 
 
 def test_a_report_of_a_step_to_come_does_not_hold_up_the_others(client: Client, unique_name: str):
@@ -339,6 +370,50 @@ def test_closing_without_a_server_is_bounded_and_counts_the_loss(
     session.close()
     assert time.monotonic() - began < PATIENCE / 4
     assert "1 reports of session fake were not delivered" in caplog.text
+
+
+def test_closing_waits_for_a_server_that_comes_back(service: RunningService):
+    """A restart of the server at the end of a training costs no report."""
+    with Client(service.url) as client:
+        session = client.create_session("run", base_lr=0.1)
+        session.lr(0)
+        service.kill()
+        session.report(0, loss=0.5)
+        back = threading.Timer(0.5, service.start)
+        back.start()
+        session.close()
+        back.join()
+        assert len(session._feed.wire.reports) == 0
+        assert client.history("run")["metrics"]["loss"] == [0.5]
+
+
+def test_a_delivery_is_tried_for_as_long_as_said(service: RunningService, caplog: Any):
+    """At the end of a training nobody is to be stopped by reports: what is left is logged."""
+    with Client(service.url) as client:
+        session = client.create_session("run", base_lr=0.1)
+        session.lr(0)
+        assert session.deliver(0.0)
+        service.kill()
+        session.report(0, loss=0.5)
+        began = time.monotonic()
+        assert not session.deliver(0.3)
+        assert time.monotonic() - began < PATIENCE / 4
+        assert "1 reports of session run are not delivered: " in caplog.text
+        service.start()
+        assert session.deliver(PATIENCE)
+        assert client.history("run")["metrics"]["loss"] == [0.5]
+
+
+def test_a_delivery_goes_on_after_a_refusal(client: Client, unique_name: str, caplog: Any):
+    """A report that is refused is logged, and costs none of those behind it."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    session.lr(1)
+    with session._feed.wire.lock:
+        session.report(50, loss=0.5)
+        session.report(1, loss=0.25)
+    assert session.deliver(PATIENCE)
+    assert "Nothing can have been measured at step 50" in caplog.text
+    assert client.history(unique_name)["metrics"]["loss"] == [None, 0.25]
 
 
 def test_reporting_from_many_threads_loses_nothing(fake_client: Client, fake: Any):

@@ -12,6 +12,7 @@ import pytest
 
 from pacesetter import (
     APIError,
+    AwaitingMeasurementError,
     ClosedError,
     InvalidAnswerError,
     ServerError,
@@ -67,6 +68,47 @@ def test_a_fault_that_may_pass_is_tried_again(failure: Handler):
     handler, seen = _failing_first(2, failure)
     assert _transport(handler).json("POST", "/x", body={"a": 1}, wait=5) == {"n": 1}
     assert [request.content for request in seen] == [b'{"a":1}'] * 3
+
+
+def _awaiting_first(then: Handler, times: int = 1) -> Handler:
+    """A server that awaits a measurement, and then does something else."""
+    awaiting = httpx.Response(503, json={"code": "awaiting_measurement", "detail": "Ask again."})
+    seen: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return awaiting if len(seen) <= times else then(request)
+
+    return handler
+
+
+def test_what_was_awaited_is_told_though_the_last_try_ran_out_of_time():
+    """The time that is left for it says nothing about the server."""
+    transport = _transport(_awaiting_first(_raising(httpx.ReadTimeout)))
+    with pytest.raises(ServerUnavailableError, match="Ask again") as caught:
+        transport.json("GET", "/x", wait=0.3)
+    assert isinstance(caught.value.__cause__, AwaitingMeasurementError)
+
+
+@pytest.mark.parametrize("timeout", [0.05, 5.0])
+def test_a_server_that_goes_away_while_it_awaits_is_away(timeout: float):
+    """Whoever refuses connections, or leaves a whole try without an answer, is not there."""
+    error = httpx.ReadTimeout if timeout < 0.1 else httpx.ConnectError
+    transport = _transport(_awaiting_first(_raising(error)), timeout)
+    with pytest.raises(ServerUnavailableError, match="was away") as caught:
+        transport.json("GET", "/x", wait=0.3)
+    assert not isinstance(caught.value.__cause__, AwaitingMeasurementError)
+
+
+def test_a_call_says_for_how_long_it_may_be_held():
+    """For half of what the try may take: so its answer is in time."""
+    handler, seen = _failing_first(1, _status(503))
+    _transport(handler, timeout=7.0).json("GET", "/x", wait=3.0)
+    waits = [float(request.headers["prefer"].removeprefix("wait=")) for request in seen]
+    assert 1.0 < waits[0] <= 1.5
+    handler, seen = _failing_first(0, _status(503))
+    _transport(handler, timeout=7.0).json("GET", "/x")
+    assert seen[0].headers["prefer"] == "wait=3.50"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 410, 413, 415, 422])

@@ -474,7 +474,7 @@ def test_a_change_while_training_is_found_again_and_left_behind(service: Service
     job.give(Resize(128))
     job.give(Resize(96), Resize(128), Resize(128))
     job.train(20)
-    assert job.values() == [0.1] * 10 + [0.1 * 2 * 0.75 * (128 / 96)] * 10
+    assert job.values() == [0.1] * 10 + [0.2] * 10
     rates = job.values()
     job.back(15, "after it")
     assert job.session.batch_size == 128
@@ -486,6 +486,99 @@ def test_a_change_while_training_is_found_again_and_left_behind(service: Service
     job.back(5, "before it", batch_size=32)
     job.train(10)
     assert job.values() == [0.1] * 5 + [0.05] * 5
+
+
+def test_several_changes_before_a_step_are_one(service: Service) -> None:
+    """From the first size to the last, to the bit; what is over leaves no order behind."""
+    job = Job(service, batch_scaling="sqrt", batch_size=24)
+    job.train(4)
+    for size in (32, 24, 32, 96):
+        job.give(Resize(size))
+    [order] = job.session.orders
+    assert order.batch_before == 24
+    job.give(Resize(24))
+    assert job.session.orders == ()
+    job.give(Resize(96))
+    job.train(8)
+    assert job.values() == [0.1] * 4 + [0.2] * 4
+    narrow = Job(service, "narrow", batch_scaling="linear", batch_size=64, limits={"max_change": 2})
+    narrow.give(Resize(128))
+    with pytest.raises(BatchRefusedError, match="by more than the limit"):
+        narrow.give(Resize(256))
+    assert narrow.session.batch_size == 128
+
+
+def test_what_an_operator_orders_between_two_changes_keeps_its_meaning(service: Service) -> None:
+    """The second change scales what was set after the first one."""
+    job = Job(service, batch_scaling="linear", batch_size=64)
+    job.give(Resize(128))
+    job.order(kind="set", lr=0.5)
+    job.give(Resize(256))
+    job.train(3)
+    assert job.values() == [1.0] * 3
+
+
+def test_an_order_of_the_batch_rule_is_not_cancelled(service: Service) -> None:
+    """It would be given again at the next restart; it says what to order instead."""
+    job = Job(service, batch_scaling="linear", batch_size=64)
+    job.give(Resize(128))
+    with pytest.raises(ActionRefusedError, match="Order a `scale` that undoes it"):
+        job.give(Cancel(1))
+
+
+def test_changes_of_the_batch_size_leave_operators_their_keys(service: Service) -> None:
+    """However many there are, an operator's order that is sent again is the same one."""
+    job = Job(service, batch_scaling="linear", batch_size=64)
+    act = Act(Action.parse({"kind": "scale", "factor": 0.5}), 10_000, "ann", "op-1")
+    job.give(act)
+    for at in range(300):
+        job.give(Resize(64 + at % 2 * 64), Seal(at, 1))
+    ordered = job.session.ordered
+    job.give(act)
+    assert job.session.ordered == ordered
+
+
+def test_a_finished_session_is_opened_at_its_end_with_any_batch_size(service: Service) -> None:
+    """Nothing of it is trained any more, so nothing is scaled and nothing refused."""
+    guard = {**GUARD, "max_trips": 0, "then": "stop"}
+    job = Job(service, batch_scaling="linear", batch_size=64, controllers=[guard])
+    job.give(Seal(0, 1), Report((Reading(0, 0, "loss", math.nan),)))
+    job.give(Seal(1, 1))
+    assert job.session.status == "finished"
+    job.give(Resize(128))
+    assert job.back(1, "again").attempt == 2
+    assert job.back(1, "and again", batch_size=256).batch_size == 256
+
+
+def test_an_attempt_is_joined_with_the_size_that_it_was_opened_with(service: Service) -> None:
+    """Whatever it trains with since: a repeated call is the same call."""
+    job = Job(service, batch_scaling="linear", batch_size=64)
+    job.train(4)
+    job.back(3, "k", batch_size=128)
+    job.give(Resize(256))
+    assert job.back(3, "k", batch_size=128).attempt == 2
+    with pytest.raises(AttemptRefusedError, match="a batch size of 128, not 256"):
+        job.back(3, "k", batch_size=256)
+
+
+def test_a_number_is_never_given_to_two_orders(service: Service) -> None:
+    """Nor when one was given and carried out within one commit, and the service restarted."""
+    job = Job(service)
+    job.give(Act(Action.parse({"kind": "scale", "factor": 0.5}), None, "ann"), Seal(0, 4))
+    service.restart()
+    assert job.order(kind="scale", factor=0.5) == 2
+
+
+def test_a_forks_attempts_do_not_know_what_its_parent_was_told_later(service: Service) -> None:
+    """Its past ends where it began: a late report to the parent is the parent's."""
+    spec = {"controllers": [PLATEAU | {"patience": 0, "cooldown": 0}], "ranks": 2}
+    job = Job(service, **spec, max_lookahead=4)
+    job.give(Seal(0, 4), Report(tuple(Reading(0, step, "loss", 1.0) for step in range(4))))
+    fork = job.fork("fork", 4)
+    rates = [fork.give(Seal(step, 1)) and fork.values(step)[0] for step in (4, 5)]
+    job.give(Report(tuple(Reading(1, step, "loss", 1.0) for step in range(4))))
+    fork.back(4, "again")
+    assert [fork.give(Seal(step, 1)) and fork.values(step)[0] for step in (4, 5)] == rates
 
 
 def test_a_batch_size_may_be_refused_and_then_nothing_has_happened(service: Service) -> None:

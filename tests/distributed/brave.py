@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from distributed.launch import left_at_once
 from distributed.scenarios import brave
 from serving import PATIENCE
 
@@ -27,3 +28,4 @@ def main(folder: Path, *options: str) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), *sys.argv[2:])
+    left_at_once()

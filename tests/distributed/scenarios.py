@@ -203,6 +203,16 @@ def grow(rank: int, url: str, name: str) -> Any:
         return said, walk(grown, 5), outcome_of(lambda: grown.resize(64_000))
 
 
+def grow_silently(rank: int, url: str, name: str) -> Any:
+    """Train, then begin again with another batch size and without a checkpoint."""
+    with connect(rank, url) as client:
+        first = RemoteLR(sgd(0.1), open_session(client, name), batch_size=64)
+        walk(first, 10)
+        horizon = first.session.horizon
+        again = RemoteLR(sgd(0.1), open_session(client, name), batch_size=128)
+        return walk(again, horizon + 5)[horizon - 1 :]
+
+
 def outlive(rank: int, url: str, name: str, policy: Any, there: Any, back: Any) -> Any:
     """Train through the death of the server; queues carry word to the test and back."""
     with connect(rank, url, on_outage=policy, max_wait=1.0) as client:

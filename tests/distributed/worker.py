@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
+from distributed.launch import left_at_once
 from distributed.scenarios import held, sgd
 from pacesetter import Client
 from pacesetter.distributed import open_session
@@ -73,3 +74,4 @@ def _save(scheduler: RemoteLR, path: Path, rank: int) -> None:
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
         train(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+        left_at_once()

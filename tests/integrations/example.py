@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distributed.launch import left_at_once
+
 EXAMPLES = Path(__file__).parents[2] / "examples/integrations"
 
 
@@ -43,3 +45,4 @@ if __name__ == "__main__":
         run(sys.argv[1])
     file = Path(sys.argv[2]) / f"rank-{os.environ.get('RANK', '0')}.json"
     file.write_text(json.dumps(found))
+    left_at_once()

@@ -1,11 +1,13 @@
 """A small training for tests of the Trainer, and what single ranks do in them."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import TrainerCallback
 
@@ -34,6 +36,16 @@ def examples(count: int) -> list[dict[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(count, 4, generator=generator)
     return [{"x": row, "labels": row.sum()} for row in inputs]
+
+
+class Stream(IterableDataset[dict[str, torch.Tensor]]):
+    """Rows of a data set that nobody knows the length of."""
+
+    def __init__(self, count: int) -> None:
+        self.rows = examples(count)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return iter(self.rows)
 
 
 def arguments(folder: Path, **more: Any) -> TrainingArguments:

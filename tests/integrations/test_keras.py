@@ -160,10 +160,14 @@ def test_it_takes_the_place_of_reduce_lr_on_plateau(
     assert found["learning_rate"] == sealed(client, unique_name, 30)
 
 
-def test_what_fit_logs_is_reported_for_its_epoch(make: Make, client: Client, unique_name: str):
+def test_what_fit_logs_is_reported_for_its_epoch(
+    keras: Any, make: Make, client: Client, unique_name: str
+):
     """All metrics by default, or those that are named; learning rates are none."""
     session = client.create_session(unique_name, base_lr=0.1)
-    found = fit(make(metrics=["mae"]), callback(session))
+    # Which puts a learning rate in the log before the metrics are reported.
+    patient = keras.callbacks.ReduceLROnPlateau("loss", patience=100)
+    found = fit(make(metrics=["mae"]), patient, callback(session))
     for metric in ("loss", "mae", "val_loss", "val_mae"):
         assert reported(client, unique_name, metric) == dict(enumerate(found[metric]))
     assert not reported(client, unique_name, "learning_rate")
@@ -255,6 +259,37 @@ def test_accumulated_gradients_are_one_update(
     assert list(reported(client, unique_name, "loss")) == list(range(BATCHES))
 
 
+def test_an_update_may_be_accumulated_over_epochs_and_fits(
+    keras: Any, make: Make, client: Client, unique_name: str
+):
+    """Batches that are left over at an end belong to the update that the next batch makes."""
+    cosine = {"kind": "cosine", "total_steps": 40}
+    session = client.create_session(unique_name, base_lr=0.1, schedule=cosine)
+    model = make(keras.optimizers.SGD(0.5, gradient_accumulation_steps=3))
+    notes, held = note_batches(keras, model)
+    ours = callback(session, interval="batch")
+    fit(model, ours, notes, epochs=2)  # 8 batches, which are 2 updates and 2 batches
+    fit(model, ours, notes, epochs=1)
+    assert session.attempt == 1
+    assert int(model.optimizer.iterations) == 4
+    assert held == [rate for rate in sealed(client, unique_name, 4) for _ in range(3)]
+    assert list(reported(client, unique_name, "loss")) == list(range(4))
+
+
+def test_a_loss_scale_changes_nothing_about_steps(
+    keras: Any, make: Make, client: Client, unique_name: str
+):
+    """The optimizer inside accumulates and counts."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    inner = keras.optimizers.SGD(0.5, gradient_accumulation_steps=2)
+    model = make(keras.optimizers.LossScaleOptimizer(inner, initial_scale=1.0))
+    ours = callback(session, interval="batch")
+    for _ in range(2):
+        fit(model, ours, epochs=1)
+    assert session.attempt == 1
+    assert list(reported(client, unique_name, "loss")) == list(range(BATCHES))
+
+
 # -- resuming --
 
 
@@ -312,6 +347,40 @@ def test_fit_goes_on_or_goes_back(make: Make, client: Client, unique_name: str):
     assert session.attempt == 2
 
 
+def test_a_fit_that_goes_back_within_a_window_asks_for_its_own(
+    make: Make, client: Client, unique_name: str
+):
+    """What the first life was given is not what the second one holds."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    model, ours = make(), callback(session)
+    fit(model, ours, epochs=12)
+    start = session.window(11).start
+    fit(model, ours, initial_epoch=start, epochs=start + 1)
+    assert session.attempt == 2
+    assert client.session(unique_name).horizon > start
+    assert start in reported(client, unique_name, "loss")
+
+
+def test_a_fit_that_was_interrupted_goes_on(
+    keras: Any, make: Make, client: Client, unique_name: str
+):
+    """The next update is the optimizer's, whether its last batch came to an end or not."""
+
+    class Interrupt(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if batch == 2:
+                raise KeyboardInterrupt
+
+    session = client.create_session(unique_name, base_lr=0.1)
+    model, ours = make(), callback(session, interval="batch")
+    for callbacks in ([ours, Interrupt()], [Interrupt(), ours]):
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, *callbacks)
+    fit(model, ours, epochs=1)
+    assert session.attempt == 1
+    assert int(model.optimizer.iterations) == 3 + 3 + BATCHES
+
+
 def test_a_job_that_begins_again_opens_an_attempt(make: Make, client: Client, unique_name: str):
     """One that died before its first backup finds its session lived, and lives it anew."""
     fit(make(), callback(client.create_session(unique_name, base_lr=0.1)), epochs=2)
@@ -340,6 +409,8 @@ def test_what_has_no_single_rate_is_refused(
     session = client.create_session(unique_name, base_lr=0.1)
     with pytest.raises(ValueError, match="interval='step': choose from epoch, batch"):
         callback(session, interval="step")
+    with pytest.raises(TypeError, match=r'metrics=\["val_loss"\]'):
+        callback(session, metrics="val_loss")
     groups = client.create_session(unique_name + "-2", groups={"body": {"base_lr": 0.1}})
     with pytest.raises(GroupError, match="one learning rate"):
         callback(groups)
@@ -355,18 +426,18 @@ def test_a_server_that_is_gone_at_the_end_fails_nothing(
     keras: Any,
     caplog: pytest.LogCaptureFixture,
 ):
-    """The weights are trained; that the last reports wait is logged."""
+    """The weights are trained; that the last reports wait is logged, long before `max_wait`."""
 
     class Unplug(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             if epoch == 1:
                 service.kill()
 
-    with Client(service.url, max_wait=0.5) as client:
+    with Client(service.url, max_wait=10 * PATIENCE) as client:
         session = client.create_session(unique_name, base_lr=0.1)
         fit(make(), callback(session), Unplug(), epochs=2)
         session._feed.wire.reports.entries.clear()
-    assert "the last reports of session" in caplog.text
+    assert f"reports of session {unique_name} are not delivered" in caplog.text
 
 
 JAX = """

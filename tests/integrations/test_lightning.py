@@ -2,9 +2,12 @@
 
 # ruff: noqa: D102 - what Lightning calls is told by Lightning
 
+import copy
 import logging
+import pickle
 import runpy
 from collections.abc import Callable, Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from integrations import lightning_ranks
 from pacesetter import Client, SessionFinishedError
 from pacesetter.lightning import LightningLR, PacesetterCallback
 from pacesetter.torch import RemoteLR
-from serving import open_http
+from serving import PATIENCE, RunningService, open_http
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers"),
@@ -349,6 +352,32 @@ def test_a_trainer_without_a_scheduler_of_ours_is_told(client: Client, unique_na
         fit(Net(lambda optimizer: LightningLR(optimizer, session), **twice), PacesetterCallback())
 
 
+class Killing(pl.Callback):
+    """Ends the server while the third update is made."""
+
+    def __init__(self, service: RunningService) -> None:
+        self.service = service
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 2:
+            self.service.kill()
+
+
+def test_a_server_that_is_away_at_the_end_holds_nobody_up(
+    service: RunningService, fit: Fit, monkeypatch: pytest.MonkeyPatch, caplog: Any
+):
+    """The training is over: reports are tried for some seconds, not for `max_wait`."""
+    monkeypatch.setattr(LightningLR, "deliver", partialmethod(RemoteLR.deliver, 0.1))
+    with Client(service.url, max_wait=10 * PATIENCE) as client:
+        session = client.create_session("run", base_lr=0.1, schedule=COSINE)
+        net = Net(lambda optimizer: LightningLR(optimizer, session), interval="step")
+        fit(net, PacesetterCallback(), Killing(service), max_epochs=1)
+        assert "reports of session run are not delivered" in caplog.text
+        service.start()
+        session.flush()
+        assert list(reported(client, "run", "train_loss")) == list(range(BATCHES))
+
+
 # -- controllers --
 
 
@@ -442,9 +471,10 @@ class Steered(Net):
     """Is slowed down by an operator before its eleventh update; `order` gives the order."""
 
     order: Callable[[], None]
+    ordered_at = 10
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        if self.global_step == 10:
+        if self.global_step == self.ordered_at:
             self.order()
 
 
@@ -542,7 +572,137 @@ def test_a_resume_goes_on_within_an_epoch(
     assert resumed.rates == whole.rates[6 : 6 + len(resumed.rates)]
 
 
+def trained(client: Client, name: str, **more: Any) -> Net:
+    """Give a module that opens the session by its name, as a program does."""
+    return Net(lambda optimizer: LightningLR(optimizer, client.session(name)), **more)
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_a_job_that_begins_again_opens_an_attempt(
+    interval: str, client: Client, unique_name: str, fit: Fit
+):
+    """Without a checkpoint it does not live in the life before: nor by its cuts, nor beside it."""
+    client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
+    rates = []
+    for attempt in (1, 2, 3):
+        net = trained(client, unique_name, interval=interval, val_losses=LOSSES)
+        trainer = fit(net, PacesetterCallback(), max_epochs=5)
+        session = trainer.lr_scheduler_configs[0].scheduler.session
+        assert (session.attempt, session.info.horizon) == (attempt, 0)
+        rates.append(net.rates)
+    assert rates[0] == rates[1] == rates[2]
+    assert len(set(rates[0])) > 1
+
+
+def test_a_session_begins_in_its_first_attempt(client: Client, unique_name: str, fit: Fit):
+    """Also where two optimizers share it: a scheduler beside another is no life before."""
+    session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+
+    class Pair(ByHand):
+        def configure_optimizers(self) -> Any:
+            made = [super(Pair, self).configure_optimizers() for _ in range(2)]
+            return [m["optimizer"] for m in made], [m["lr_scheduler"] for m in made]
+
+        def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+            for optimizer, scheduler in zip(self.optimizers(), self.lr_schedulers(), strict=True):
+                optimizer.zero_grad()
+                self.manual_backward(self._loss(batch))
+                optimizer.step()
+                scheduler.step()
+
+    for attempt in (1, 2):
+        pair = Pair(lambda optimizer: LightningLR(optimizer, session), interval="step")
+        fit(pair, PacesetterCallback(), max_epochs=1)
+        expected = curve(client, unique_name, BATCHES)
+        assert pair.rates == [rate for rate in expected for _ in range(2)]
+        assert session.attempt == attempt
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+@pytest.mark.parametrize("controllers", [[], [PLATEAU]], ids=["open", "closed"])
+def test_a_second_fit_goes_on_where_the_first_ended(
+    interval: str, controllers: list[Any], client: Client, unique_name: str, fit: Fit
+):
+    """With more epochs, as the trainer itself does; an attempt is opened there."""
+    client.create_session(unique_name, base_lr=0.1, schedule=COSINE, controllers=controllers)
+    net = trained(client, unique_name, interval=interval, val_losses=LOSSES)
+    trainer = fit(net, PacesetterCallback(), max_epochs=2)
+    trainer.fit_loop.max_epochs = 4
+    trainer.fit(net, data(), data(1, 2))
+    steps = 4 * BATCHES if interval == "step" else 4
+    held = 1 if interval == "step" else BATCHES
+    expected = curve(client, unique_name, steps)
+    assert net.rates == [rate for rate in expected for _ in range(held)]
+    session = trainer.lr_scheduler_configs[0].scheduler.session
+    assert (session.attempt, session.info.horizon) == (2, steps // 2)
+    assert list(reported(client, unique_name, "train_loss")) == list(range(steps))
+
+
+def test_a_second_fit_saves_its_own_step(steered: Net, unique_name: str, fit: Fit, tmp_path: Path):
+    """The callback that followed another scheduler of the session names the present one's step."""
+    callback = PacesetterCallback(dirpath=tmp_path / "saved")
+    for ordered_at in (10, 5):
+        steered.ordered_at = ordered_at
+        fit(steered, callback, max_epochs=2)
+    saved = sorted((tmp_path / "saved").iterdir())
+    assert [each.name for each in saved] == [
+        f"pacesetter-{unique_name}-step={step}.ckpt" for step in (11, 6)
+    ]
+    for each, step in zip(saved, (11, 6), strict=True):
+        state = torch.load(each, weights_only=True)
+        assert state["global_step"] == state["lr_schedulers"][0]["last_epoch"] == step
+
+
+def test_what_was_trained_elsewhere_is_not_reported(client: Client, unique_name: str):
+    """A scheduler that has moved has trained nothing there yet."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = LightningLR(optimizer, client.create_session(unique_name, base_lr=0.1))
+    saved = scheduler.state_dict()
+    for move in (lambda: scheduler.load_state_dict(saved), lambda: scheduler.restart(0)):
+        scheduler.step()
+        assert scheduler.trained == 0
+        move()
+        assert scheduler.trained is None
+
+
+# -- copies --
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))], ids=["deep", "pickle"]
+)
+def test_a_copy_of_the_callback_follows_for_itself(
+    copied: Callable[[PacesetterCallback], PacesetterCallback],
+    client: Client,
+    unique_name: str,
+    fit: Fit,
+):
+    """It has the options, and none of the schedulers, so that it can go to another process."""
+    client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+    callback = PacesetterCallback(["val_loss"])
+    fit(trained(client, unique_name, interval="step"), callback, max_epochs=1)
+    fit(trained(client, unique_name, interval="step"), copied(callback))
+    assert list(reported(client, unique_name, "val_loss")) == [7, 15, 23]
+    assert not reported(client, unique_name, "train_loss")
+
+
+def test_one_name_is_no_collection_of_names():
+    """It would be taken for its letters, and nothing be reported."""
+    with pytest.raises(TypeError, match=r'pass a collection, metrics=\["val_loss"\]'):
+        PacesetterCallback("val_loss")
+
+
 # -- ranks --
+
+
+def test_spawned_ranks_take_the_callback_along(
+    client: Client, unique_name: str, server_url: str, fit: Fit
+):
+    """`ddp_spawn` pickles the trainer with all its callbacks."""
+    client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+    line = lightning_ranks.Line(server_url, unique_name)
+    fit(line, PacesetterCallback(), strategy="ddp_spawn", devices=2, max_epochs=1)
+    assert list(reported(client, unique_name, "train_loss")) == list(range(BATCHES // 2))
 
 
 def test_all_ranks_of_ddp_train_alike(

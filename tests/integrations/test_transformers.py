@@ -1,13 +1,16 @@
 """A real `transformers.Trainer` that follows a real service."""
 
+import contextlib
 import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, Trainer
@@ -18,6 +21,7 @@ from integrations.hf_training import (
     PLATEAU,
     Losses,
     Net,
+    Stream,
     arguments,
     examples,
     logged,
@@ -25,7 +29,7 @@ from integrations.hf_training import (
     trainer_of,
     weights,
 )
-from pacesetter import Client, ConflictError, PacesetterError
+from pacesetter import Client, ClosedError, ConflictError, PacesetterError
 from pacesetter.torch import groups_of
 from pacesetter.transformers import PacesetterCallback, PacesetterTrainer, description
 from serving import PATIENCE, open_http
@@ -204,6 +208,33 @@ def test_evaluations_cut_when_the_trainers_own_plateau_does(
     assert len(set(rates[1])) > 1
 
 
+@pytest.mark.parametrize(("accumulated", "batches"), [(1, 3), (2, 4)])
+def test_evaluations_of_a_stream_cut_when_the_trainers_own_plateau_does(
+    accumulated: int, batches: int, client: Client, unique_name: str, tmp_path: Path
+):
+    """Where nobody knows how long an epoch is, the one after its evaluation has the new rate."""
+    args = arguments(
+        tmp_path,
+        lr_scheduler_type="reduce_lr_on_plateau",
+        lr_scheduler_kwargs=PLATEAU,
+        eval_strategy="epoch",
+        gradient_accumulation_steps=accumulated,
+        max_steps=18,
+    )
+    rates = []
+    for kind, callbacks in (
+        (Trainer, []),
+        (PacesetterTrainer, [PacesetterCallback(unique_name, client=client)]),
+    ):
+        stream = Stream(4 * batches)
+        trainer = trainer_of(args, *callbacks, kind=kind, train_dataset=stream)
+        Losses(*[1.0, 0.5, 0.5, 0.49, 0.48, 0.2, 0.3, 0.3, 0.3]).patch(trainer)
+        trainer.train()
+        rates.append(logged(trainer))
+    assert rates[0] == rates[1]
+    assert len(set(rates[1])) > 1
+
+
 def test_decisions_at_fixed_steps_wait_for_nobody(client: Client, unique_name: str, tmp_path: Path):
     """The evaluation before a boundary is reported before the Trainer asks for the boundary."""
     plateau = {"kind": "plateau", "metric": "eval_loss", **PLATEAU}
@@ -236,6 +267,65 @@ def test_what_was_measured_is_reported_at_its_step(
     assert metrics["loss"] == logged(trainer, "loss")
     found = {step: loss for step, loss in enumerate(metrics["eval_loss"]) if loss is not None}
     assert found == dict(zip([3, 7, 11], logged(trainer, "eval_loss")[1:4], strict=True))
+
+
+class Saying(PacesetterTrainer):
+    """Logs numbers of its own beside the Trainer's."""
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Log them for every batch."""
+        if self.model.training:
+            own = {"train_acc": 0.5, "response_time": 3.0, "single": np.float32(0.25)}
+            self.log({**own, "train_loss": 2.0, "scalar": torch.tensor(0.125), "text": "7"})
+        return super().compute_loss(*args, **kwargs)
+
+
+def test_all_numbers_but_the_trainers_own_times_are_reported(
+    client: Client, unique_name: str, tmp_path: Path
+):
+    """Names that resemble its own are a user's, and so are numbers of numpy and torch."""
+    args = arguments(
+        tmp_path, eval_strategy="steps", eval_steps=4, include_num_input_tokens_seen="all"
+    )
+    sets = {"first": examples(4)}
+    callback = PacesetterCallback(unique_name, client=client)
+    trainer = trainer_of(args, callback, kind=Saying, eval_dataset=sets)
+    trainer.train()
+    metrics = client.history(unique_name, end=12)["metrics"]
+    theirs = {"eval_first_loss", "grad_norm", "loss"}
+    own = {
+        "train_acc": 0.5,
+        "response_time": 3.0,
+        "single": 0.25,
+        "train_loss": 2.0,
+        "scalar": 0.125,
+    }
+    assert set(metrics) == theirs | set(own)
+    assert {name: metrics[name][11] for name in own} == own
+
+
+def test_an_evaluation_after_an_interrupt_is_of_no_step(
+    client: Client, unique_name: str, tmp_path: Path
+):
+    """The step at which the training was cut off was never finished, so nothing is said of it."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    callback = PacesetterCallback(unique_name, client=client)
+    trainer = trainer_of(arguments(tmp_path), callback, At(5, interrupt))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    trainer.evaluate()
+    with contextlib.suppress(ClosedError):
+        trainer.lr_scheduler.session.flush()
+    assert "eval_loss" not in client.history(unique_name)["metrics"]
+    assert f"pacesetter-{unique_name}" not in {each.name for each in threading.enumerate()}
+
+
+def test_a_trainer_without_a_callback_evaluates(tmp_path: Path):
+    """There is no session to follow, and nothing to report to."""
+    assert "eval_loss" in trainer_of(arguments(tmp_path)).evaluate()
 
 
 def test_all_data_sets_of_an_evaluation_are_seen_by_its_decision(
@@ -348,8 +438,69 @@ def test_changed_arguments_are_refused(client: Client, unique_name: str, tmp_pat
     changed = trainer_of(
         arguments(tmp_path, learning_rate=0.02), PacesetterCallback(unique_name, client=client)
     )
-    with pytest.raises(ConflictError):
+    with pytest.raises(ConflictError, match=r"differs in base_lr \(0.02 here, 0.01 there\)"):
         changed.train()
+
+
+class Narrow(PacesetterTrainer):
+    """Runs out of memory in its third update, unless the batches are small."""
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Fail as CUDA does."""
+        used = self.__dict__.setdefault("used", [])
+        if self.lr_scheduler.session not in used:
+            for before in used:
+                with pytest.raises(ClosedError):
+                    before.flush()
+            used.append(self.lr_scheduler.session)
+        if len(inputs["labels"]) > 4 and self.state.global_step >= 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+        return super().training_step(model, inputs, *args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("length", "total"),
+    [({"max_steps": 12}, {}), ({"max_steps": -1, "num_train_epochs": 1}, {"total_steps": 8})],
+)
+def test_a_smaller_batch_size_that_is_found_opens_an_attempt(
+    length: dict[str, Any],
+    total: Any,
+    client: Client,
+    unique_name: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+):
+    """Each try lives the steps anew, and closes the session of the try before."""
+    args = arguments(tmp_path, auto_find_batch_size=True, per_device_train_batch_size=8, **length)
+    callback = PacesetterCallback(unique_name, client=client, **total)
+    trainer = trainer_of(args, callback, kind=Narrow, train_dataset=examples(32))
+    trainer.train()
+    assert trainer.lr_scheduler.session.attempt == 5  # with batches of 8, 7, 6, 5, and 4
+    rates = logged(trainer)[-trainer.state.global_step :]
+    assert rates == sealed(client, unique_name, trainer.state.global_step)
+    assert len(trainer.used) == 5
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+
+
+def test_a_batch_size_that_changes_the_length_is_refused(
+    client: Client, unique_name: str, tmp_path: Path
+):
+    """The message says what differs, and what to pass."""
+    args = arguments(
+        tmp_path,
+        auto_find_batch_size=True,
+        per_device_train_batch_size=8,
+        max_steps=-1,
+        num_train_epochs=1,
+    )
+    callback = PacesetterCallback(unique_name, client=client)
+    trainer = trainer_of(args, callback, kind=Narrow, train_dataset=examples(32))
+    with pytest.raises(ConflictError, match=r"pass total_steps=") as refused:
+        trainer.train()
+    found = str(refused.value)
+    assert "total_steps (5 here, 4 there)" in found
+    assert "schedule.num_training_steps (5 here, 4 there)" in found
+    assert "base_lr" not in found
 
 
 # -- notices --
@@ -470,6 +621,9 @@ def test_misuse_is_told(client: Client, unique_name: str, tmp_path: Path):
     session = client.session(f"{unique_name}-open", base_lr=0.1)
     with pytest.raises(TypeError, match="pass its name instead"):
         PacesetterCallback(session, base_lr=0.1)
+    for option in ("save_on", "stop_on"):
+        with pytest.raises(TypeError, match=rf'{option}=\["diverged"\]'):
+            PacesetterCallback(session, **{option: "diverged"})
 
 
 def test_a_trainer_that_loses_its_callback_stops(client: Client, unique_name: str, tmp_path: Path):

@@ -36,7 +36,10 @@ class DeferredLR(RemoteLR):
             state[key] += self._due
         return state
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to a checkpoint's step, see `RemoteLR.load_state_dict`."""
-        super().load_state_dict(state_dict)
-        self._due = False
+    @property
+    def _reached(self) -> int:
+        return self.last_epoch + self._due
+
+    def _forget(self, step: int) -> None:
+        super()._forget(step)
+        self._due = False  # it was another position's

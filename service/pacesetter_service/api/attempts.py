@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 
+from pacesetter_service.api.auth import refuse_below
 from pacesetter_service.api.context import Actor, Service, SessionName
 from pacesetter_service.api.sessions import SessionView, view
 from pacesetter_service.core.model import Count, Flag, Step
@@ -55,6 +56,7 @@ async def open_attempt(
     name: SessionName,
     body: AttemptRequest,
     service: Service,
+    request: Request,
     response: Response,
     actor: Actor = "somebody",
 ) -> SessionView:
@@ -62,8 +64,11 @@ async def open_attempt(
 
     Schedules, controllers and smoothing are as they were when that step was handed out. Orders of
     operators for it and later steps stay; decisions of controllers beyond it do not. Earlier
-    attempts can still be read, and can no longer seal or report.
+    attempts can still be read, and can no longer seal or report. To drop orders takes the role
+    `operator`.
     """
+    if body.drop_actions:
+        refuse_below("operator", request.scope)
     outcome = await service.ledger.submit(
         Open(name, body.step, body.key, actor, body.drop_actions, body.batch_size)
     )

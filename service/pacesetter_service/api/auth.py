@@ -18,7 +18,10 @@ from pacesetter_service.core.errors import (
     PacesetterError,
     UnauthenticatedError,
 )
-from pacesetter_service.core.tokens import ADMIN, Token, includes
+from pacesetter_service.core.tokens import ADMIN, Role, Token, includes
+
+ROLE = "pacesetter.role"
+"""Where a request that was let in has its caller's role."""
 
 CUT_OFF = b": this token is not valid any more\n\n"
 """The last that a feed says to who has lost the right to it; a comment."""
@@ -176,4 +179,16 @@ def _signed(scope: Scope, caller: Token) -> Scope:
                 raise ActorRefusedError(caller.name)
         elif header[0] != b"authorization":
             headers.append(header)
-    return {**scope, "headers": [*headers, (b"pacesetter-actor", name)]}
+    signed = [*headers, (b"pacesetter-actor", name)]
+    return {**scope, "headers": signed, ROLE: caller.role}
+
+
+def refuse_below(needed: Role, scope: Scope) -> None:
+    """Refuse what takes more than its call does, because of what its body asks for.
+
+    Raises:
+        ForbiddenError: The caller's role is not enough.
+    """
+    role = scope.get(ROLE)  # there is none where nobody is asked who they are
+    if role is not None and not includes(role, needed):
+        raise ForbiddenError(role, needed)

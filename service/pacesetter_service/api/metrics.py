@@ -36,10 +36,12 @@ class Gauges(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """Give the gauges."""
         ranks, deviating = self._fleet.census()
-        yield GaugeMetricFamily("pacesetter_ranks", "Ranks that were heard of.", ranks)
+        yield GaugeMetricFamily(
+            "pacesetter_ranks", "Ranks heard of in the last ten minutes.", ranks
+        )
         yield GaugeMetricFamily(
             "pacesetter_deviating_ranks",
-            "Ranks that train with other values than were sealed.",
+            "Those of them that train with other values than were sealed.",
             deviating,
         )
         yield GaugeMetricFamily(

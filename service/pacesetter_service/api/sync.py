@@ -4,6 +4,7 @@ A plain ASGI endpoint with its own parsing: this is asked for at every window of
 through the framework's typed routes it would cost several times as much.
 """
 
+import re
 from time import monotonic
 from typing import Annotated, Any, Literal, Self
 
@@ -47,6 +48,8 @@ MAX_APPLIED = 4_096
 
 HOLD_SECONDS = 5.0
 """The longest that a call is held while its step awaits a measurement; then it is to ask again."""
+
+_PREFERRED_WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9}(?:\.[0-9]{1,9})?)", re.I)
 
 MetricValue = Annotated[
     Real | Literal["nan", "inf", "-inf"],
@@ -95,7 +98,8 @@ class SyncRequest(_Wire):
 
     `rank` says who calls, `attempt` for which life of the job, and `applied` what the rank's
     optimizer really used. `batch_size` says how many samples, over all ranks together, are in one
-    step from the horizon on; what a change of it does is the session's `batch_scaling`.
+    step from the horizon on; what a change of it does is the session's `batch_scaling`. Let one
+    rank say it: who says it last is believed.
     """
 
     attempt: Count | None = None
@@ -174,7 +178,7 @@ class SyncEndpoint:
         if seal is None:
             return Response(to_json(_head(entry, finding)), media_type="application/json")
         if seal.start >= entry.stored.session.horizon:
-            entry = await self._awaited(name, entry, seal)
+            entry = await self._awaited(name, entry, seal, _hold_seconds(scope))
             self._hear(entry, request, seal, None)  # again: time and revisions went by
         session = entry.stored.session
         names = list(session.timelines)
@@ -242,14 +246,14 @@ class SyncEndpoint:
             () if finding is None else [each.series for each in finding.new],
         )
 
-    async def _awaited(self, name: str, entry: Entry, seal: Seal) -> Entry:
-        """Wait for a step that was not sealed though it was asked for.
+    async def _awaited(self, name: str, entry: Entry, seal: Seal, seconds: float) -> Entry:
+        """Wait for so long for a step that was not sealed though it was asked for.
 
         Raises:
             SessionFinishedError: It will never be.
             AwaitingMeasurementError: It needs a measurement, and was waited for long enough now.
         """
-        give_up, passing = monotonic() + HOLD_SECONDS, False
+        give_up, passing = monotonic() + seconds, False
         while seal.start >= (session := entry.stored.session).horizon:
             if session.status == "finished":
                 raise finished(session)
@@ -337,6 +341,15 @@ def _head(
         "notices": notices,
         "max_lookahead": session.spec.lookahead,
     }
+
+
+def _hold_seconds(scope: Scope) -> float:
+    """Give for how long a call may be held: `Prefer: wait=2.5` (RFC 7240) makes it shorter."""
+    for name, value in scope["headers"]:
+        preferred = _PREFERRED_WAIT.search(value) if name == b"prefer" else None
+        if preferred:
+            return min(HOLD_SECONDS, float(preferred[1]))
+    return HOLD_SECONDS
 
 
 def _accepts_binary(scope: Scope) -> bool:

@@ -41,7 +41,7 @@ class TokenRequest(BaseModel):
     @field_validator("name")
     @classmethod
     def _somebody_in_particular(cls, name: str) -> str:
-        if name in RESERVED:
+        if name.casefold() in RESERVED:
             raise PydanticCustomError(
                 "reserved", "This name says who has no token of their own. Choose another one"
             )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from pacesetter_service.core.actions import Order
-from pacesetter_service.core.batch import batch_at, batch_before, rescaled
+from pacesetter_service.core.batch import batch_at, rescaled
 from pacesetter_service.core.carrying import carried_out
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.errors import (
@@ -119,11 +119,12 @@ def refuse_another_start(session: Session, step: int, batch: int | None) -> None
     Raises:
         AttemptRefusedError: The ranks of one restart do not agree.
     """
-    if batch not in {None, session.batch_size}:
+    begun = session.attempt_batch
+    if batch not in {None, begun}:
+        size = f"a batch size of {begun}" if begun else "no batch size"
         raise AttemptRefusedError(
-            f"Attempt {session.attempt} trains with a batch size of {session.batch_size}, not"
-            f" {batch}. All ranks of a restart must say the same: the samples of one step, over all"
-            " ranks together."
+            f"Attempt {session.attempt} was opened with {size}, not {batch}. All ranks of a restart"
+            " must say the same: the samples of one step, over all ranks together."
         )
     if step != session.attempt_start:
         raise AttemptRefusedError(
@@ -175,6 +176,7 @@ def forked(restored: Session, spec: SessionSpec) -> Session:
         attempt=1,
         attempt_start=restored.horizon,
         attempt_key="",
+        attempt_batch=restored.batch_size,
         orders=(),
         keys={},
         revision=0,
@@ -201,9 +203,10 @@ def resumed(
         BatchRefusedError: The batch size has changed, and the session does not allow that.
     """
     kept = sorted(keep, key=lambda each: (each.at, each.id))
-    orders = tuple(each for each in kept if batch_before(each) is None)
+    orders = tuple(each for each in kept if each.batch_before is None)
     numbers = {each.id for each in orders}
     first = restored.horizon
+    size = current.batch_size if batch is None else batch
     opened = replace(
         restored,
         attempt=current.attempt + 1,
@@ -219,6 +222,7 @@ def resumed(
             if at < first or number in numbers
         },
         revision=current.revision + 1,
-        batch_size=current.batch_size if batch is None else batch,
+        batch_size=size,
+        attempt_batch=size,
     )
     return evolve_all(opened, rescaled(opened, restored.batch_size, opened.batch_size))

@@ -5,22 +5,38 @@ with more machines for instance, the rule orders a scale; the order's key says f
 which, so that an attempt that goes back before it knows what the rates there were made for.
 """
 
-import re
 from collections.abc import Iterable
 
 from pacesetter_service.core.actions import Order
 from pacesetter_service.core.actions.level import Scale
 from pacesetter_service.core.commands import Act
 from pacesetter_service.core.errors import BatchRefusedError, PacesetterError
-from pacesetter_service.core.events import Event
+from pacesetter_service.core.events import BatchResized, Cancelled, Event
+from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.orders import order
 from pacesetter_service.core.session import Session
 
 ACTOR = "batch_scaling"
 """Who gives the orders that a changed batch size leads to."""
 
-_KEY = re.compile(r"(?:attempt|order) \d+, batch size (\d+) -> \d+")
-"""The key of such an order; nobody else's has blanks in it."""
+
+def resized(session: Session, after: int) -> tuple[Event, ...]:
+    """Give what follows from training with another batch size from the horizon on.
+
+    Several changes before the next step is sealed are one, from the first size to the last.
+
+    Raises:
+        BatchRefusedError: The rule refuses changes, or the rate that follows is refused.
+    """
+    before = session.batch_size
+    if after == before:
+        return ()
+    known: tuple[Event, ...] = (BatchResized(session.horizon, before, after),)
+    newest = next((each for each in session.orders if each.id == session.ordered), None)
+    if newest is not None and newest.at == session.horizon and newest.batch_before is not None:
+        before = newest.batch_before
+        known = (*known, Cancelled(newest.id, ACTOR))
+    return (*known, *rescaled(evolve_all(session, known), before, after))
 
 
 def rescaled(session: Session, before: int | None, after: int | None) -> tuple[Event, ...]:
@@ -37,6 +53,8 @@ def rescaled(session: Session, before: int | None, after: int | None) -> tuple[E
     rule = session.spec.batch_scaling
     if rule == "none" or before is None or after is None or before == after:
         return ()
+    if session.status == "finished":
+        return ()  # no step of it is trained any more
     change = f"batch size {before} -> {after}"
     if rule == "refuse":
         raise BatchRefusedError(
@@ -52,16 +70,10 @@ def rescaled(session: Session, before: int | None, after: int | None) -> tuple[E
         raise BatchRefusedError(f"The {change} is refused: {refusal}") from refusal
 
 
-def batch_before(given: Order) -> int | None:
-    """Give the batch size before the change that led to an order; None if none did."""
-    found = _KEY.fullmatch(given.key)
-    return int(found[1]) if found else None
-
-
 def batch_at(session: Session, orders: Iterable[Order], step: int) -> int | None:
     """Give the batch size that the rates restored at a step were made for.
 
     Where it changed at that very step, the change has not moved the rates yet.
     """
-    changes = (batch_before(each) for each in orders if each.at == step)
+    changes = (each.batch_before for each in orders if each.at == step)
     return next((before for before in changes if before is not None), session.batch_size)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from pacesetter_service.core.applied import precision
-from pacesetter_service.core.batch import rescaled
+from pacesetter_service.core.batch import resized
 from pacesetter_service.core.carrying import all_carried_out
 from pacesetter_service.core.commands import (
     Act,
@@ -20,6 +20,7 @@ from pacesetter_service.core.commands import (
     Seal,
 )
 from pacesetter_service.core.errors import (
+    ActionRefusedError,
     OrderNotFoundError,
     ScheduleNotFiniteError,
     StepOutOfRangeError,
@@ -27,14 +28,13 @@ from pacesetter_service.core.errors import (
 )
 from pacesetter_service.core.events import (
     Archived,
-    BatchResized,
     Cancelled,
     Event,
     RateDeviated,
     Reported,
     Sealed,
 )
-from pacesetter_service.core.evolve import evolve, evolve_all
+from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.measurements import STEPS_WAITING
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.orders import finished, order, refuse_unless_writable
@@ -70,8 +70,9 @@ def decide(session: Session, command: Command) -> tuple[Event, ...]:  # noqa: PL
             return passed(session) if boundary == session.horizon else ()
         case Act():
             return order(session, command)
-        case Resize():
-            return _resize(session, command)
+        case Resize(batch_size, attempt):
+            refuse_unless_writable(session, attempt)
+            return resized(session, batch_size)
         case Cancel():
             return _cancel(session, command)
         case RecordDeviation():
@@ -228,22 +229,16 @@ def _seal(session: Session, command: Seal) -> tuple[Event, ...]:
     )
 
 
-def _resize(session: Session, command: Resize) -> tuple[Event, ...]:
-    """Take note of a batch size; all ranks say it, and the first one that says it changes it."""
-    refuse_unless_writable(session, command.attempt)
-    before, after, at = session.batch_size, command.batch_size, session.horizon
-    if after == before:
-        return ()
-    resized = BatchResized(at, before, after)
-    if session.status == "finished":
-        return (resized,)
-    return (resized, *rescaled(evolve(session, resized), before, after))
-
-
 def _cancel(session: Session, command: Cancel) -> tuple[Event, ...]:
     refuse_unless_writable(session, None)
-    if all(each.id != command.order for each in session.orders):
+    waiting = next((each for each in session.orders if each.id == command.order), None)
+    if waiting is None:
         raise OrderNotFoundError(command.order)
+    if waiting.batch_before is not None:
+        raise ActionRefusedError(
+            f"Order {command.order} follows from another batch size, and would be given again. "
+            "Order a `scale` that undoes it, or `set` the rate."
+        )
     return (Cancelled(command.order, command.actor),)
 
 

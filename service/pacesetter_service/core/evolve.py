@@ -162,7 +162,7 @@ KEYS_KEPT = 256
 def _with_order(session: Session, event: Ordered) -> Session:
     order = event.order
     keys = dict(session.keys)
-    if order.key:
+    if order.key and order.batch_before is None:  # that one nobody repeats
         keys[order.key] = (order.id, order.at, order.action.cause())
     notices = (*session.notices, event.notice)[-KEPT:] if event.notice else session.notices
     return replace(

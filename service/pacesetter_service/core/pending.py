@@ -14,7 +14,7 @@ class Pending(Mapping[Key, Reading]):
     """Readings by their keys; of two with one key the first counts.
 
     They are kept by step and metric: of very many ranks' readings, one more costs what its own step
-    holds, and to know whether a step is complete costs nothing.
+    holds, and a little for each step that waits; to know whether a step is complete costs nothing.
     """
 
     __slots__ = ("_size", "_steps")
@@ -58,24 +58,24 @@ class Pending(Mapping[Key, Reading]):
 
     def added(self, readings: Iterable[Reading]) -> "Pending":
         """Give these and more; what is here already counts."""
-        steps, touched = dict(self._steps), set[tuple[int, str]]()
+        steps, touched, size = dict(self._steps), set[tuple[int, str]](), self._size
         for reading in readings:
             at = reading.step, reading.metric
             if at not in touched:
                 touched.add(at)
                 steps[at] = dict(steps.get(at, ()))
+            size += reading.rank not in steps[at]
             steps[at].setdefault(reading.rank, reading)
-        return _of(steps)
+        return _of(steps, size)
 
     def beyond(self, steps: Mapping[str, int]) -> "Pending":
         """Give those of later steps than these, by metric."""
-        return _of(
-            {at: by_rank for at, by_rank in self._steps.items() if at[0] > steps.get(at[1], -1)}
-        )
+        left = {at: by_rank for at, by_rank in self._steps.items() if at[0] > steps.get(at[1], -1)}
+        return _of(left, sum(map(len, left.values())))
 
 
-def _of(steps: dict[tuple[int, str], dict[int, Reading]]) -> Pending:
+def _of(steps: dict[tuple[int, str], dict[int, Reading]], size: int) -> Pending:
     pending = Pending()
     pending._steps = steps  # noqa: SLF001 - it is one of its own
-    pending._size = sum(map(len, steps.values()))  # noqa: SLF001 - likewise
+    pending._size = size  # noqa: SLF001 - likewise
     return pending

@@ -35,7 +35,8 @@ class Session:
         revision: How often the future has been changed.
         attempt: Which life of the job this is, from 1,
         attempt_start: its first step,
-        attempt_key: and what all ranks of it share; empty for the first.
+        attempt_key: what all ranks of it share; empty for the first,
+        attempt_batch: and the batch size that it began with, as far as anybody has said.
         batch_size: Samples in one step, as far as anybody has said.
         status: Whether it still takes commands; a finished one takes reports, and seals no more.
     """
@@ -58,6 +59,7 @@ class Session:
     ordered_before: int = 0
     attempt_start: int = 0
     attempt_key: str = ""
+    attempt_batch: int | None = None
     batch_size: int | None = None
     keys: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
 
@@ -98,4 +100,5 @@ def create(spec: SessionSpec) -> Session:
         limits=spec.limits,
         attempt_start=spec.start_step,
         batch_size=spec.batch_size,
+        attempt_batch=spec.batch_size,
     )

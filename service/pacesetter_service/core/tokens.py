@@ -10,7 +10,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 ADMIN = "admin"
 """What the holder of the service's own token is called in the record."""
 
-RESERVED = (ADMIN, "somebody")
+RESERVED = (ADMIN, "somebody", "batch_scaling")
 """Names that say in the record who was not known by a token of their own."""
 
 

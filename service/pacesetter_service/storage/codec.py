@@ -127,6 +127,7 @@ def _control(session: Session) -> dict[str, Any]:
         "keys": dict(session.keys),
         "attempt_start": session.attempt_start,
         "attempt_key": session.attempt_key,
+        "attempt_batch": session.attempt_batch,
         "batch_size": session.batch_size,
         "finished": session.status == "finished",
     }
@@ -164,6 +165,7 @@ def load_state(spec: SessionSpec, plan: str, control_text: str, horizon: int) ->
         keys={key: (number, at, said) for key, (number, at, said) in control["keys"].items()},
         attempt_start=control["attempt_start"],
         attempt_key=control["attempt_key"],
+        attempt_batch=control.get("attempt_batch"),
         batch_size=control["batch_size"],
         status="finished" if control.get("finished") else "active",
     )

@@ -107,7 +107,7 @@ class Store:
 
     **Durability.** What `write` was given is on the disk when it returns, all of it or, when it
     raises, nothing. **Counting once.** A reading, sealed block or measurement whose key is there
-    already changes nothing. **Threads.** `write`, `write_template`, `load` and `new_id` belong to
+    already changes nothing. **Threads.** What stands in the writer's half belongs to
     the one thread that writes; the others may be called from any thread.
     """
 
@@ -155,13 +155,13 @@ class Store:
         session, life = stored.session, stored.lineage[-1]
         if not session.watched:
             return stored
-        begun = self._snapshot(session.spec, life, life.start)
+        begun = _snapshot_in(self._owned(_snapshot_query(life, life.start)), session.spec)
         own = (
             Reading(rank, step, metric, nan if value is None else value)
             for name in sorted(session.watched)
-            for rank, step, metric, value in self._read(_waiting_query(life, session, name))
+            for rank, step, metric, value in self._owned(_waiting_query(life, session, name))
         )
-        known = (*session.pending.readings(), *begun.pending.readings(), *own)
+        known = (*begun.pending.readings(), *own)
         waiting = unconsumed(session, known, session.horizon)
         return replace(stored, session=replace(session, pending=waiting))
 
@@ -508,7 +508,9 @@ class Store:
         """
         [stretch, *_] = reversed(list(stretches(lineage, end=step + 1)))
         life = stretch.life
-        snapshot = self._snapshot(spec, life, step)
+        snapshot = _snapshot_in(self._read(_snapshot_query(life, step)), spec)
+        # What was known of ancestors stands in the first snapshot of a session that was forked.
+        mine = tuple(each for each in lineage if each.session_id == life.session_id)
         return Past(
             snapshot=snapshot,
             facts=self._facts(snapshot, life, step),
@@ -516,7 +518,7 @@ class Store:
                 reading
                 for name in sorted(snapshot.watched)
                 for reading in self.readings_between(
-                    lineage, name, _first_unseen(snapshot, name), step
+                    mine, name, _first_unseen(snapshot, name), step
                 )
             ],
             later=[
@@ -526,20 +528,6 @@ class Store:
                 if isinstance(fact.event, Acted)
             ],
         )
-
-    def _snapshot(self, spec: SessionSpec, life: Life, step: int) -> Session:
-        query = (
-            select(snapshots)
-            .where(snapshots.c.session_id == life.session_id)
-            .where(snapshots.c.attempt == life.attempt, snapshots.c.horizon <= step)
-            .order_by(snapshots.c.horizon.desc())
-            .limit(1)
-        )
-        rows = self._read(query)
-        if not rows:  # sessions of the time before snapshots
-            return create(spec)
-        [row] = rows
-        return codec.load_state(spec, row.plan, row.control, row.horizon)
 
     def _facts(self, snapshot: Session, life: Life, end: int) -> list[Fact]:
         """Read what decided from a snapshot on to horizon `end`: measurements before orders."""
@@ -565,6 +553,11 @@ class Store:
         return [
             Fact(at, each) for at, each in found if isinstance(each, Acted | BatchResized | Missed)
         ]
+
+    def _owned(self, query: Executable) -> Sequence[Any]:
+        """Read by the writer's own connection: it waits for no reader."""
+        with _translated(), self._connection.begin():
+            return self._connection.execute(query).all()
 
     def _read(self, query: Executable) -> Sequence[Any]:
         with _translated(), self._reader.connect() as connection:
@@ -620,6 +613,24 @@ def _readings_query(life: Life, end: int, names: Iterable[str] | None) -> Select
     return query if names is None else query.where(metrics.c.name.in_(names))
 
 
+def _snapshot_query(life: Life, step: int) -> Select[Any]:
+    """Select the newest snapshot of a life at or before a step."""
+    return (
+        select(snapshots)
+        .where(snapshots.c.session_id == life.session_id, snapshots.c.attempt == life.attempt)
+        .where(snapshots.c.horizon <= step)
+        .order_by(snapshots.c.horizon.desc())
+        .limit(1)
+    )
+
+
+def _snapshot_in(rows: Sequence[Any], spec: SessionSpec) -> Session:
+    if not rows:  # sessions of the time before snapshots
+        return create(spec)
+    [row] = rows
+    return codec.load_state(spec, row.plan, row.control, row.horizon)
+
+
 def _waiting_query(life: Life, session: Session, metric: str) -> Select[Any]:
     query = _readings_query(life, session.horizon, (metric,))
     return query.where(readings.c.step >= _first_unseen(session, metric))
@@ -645,8 +656,11 @@ def _control(session: Session) -> tuple[object, ...]:
         session.passed,
         session.limits,
         session.orders,
+        session.ordered,
+        session.ordered_before,
         session.keys,
         session.attempt_key,
+        session.attempt_batch,
         session.batch_size,
     )
 

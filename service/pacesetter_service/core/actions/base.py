@@ -5,6 +5,7 @@ sealed: by then it is a promise. So `apply` takes whatever it finds: what other 
 the timeline meanwhile, or what is left since they were cancelled.
 """
 
+import re
 from abc import abstractmethod
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -99,6 +100,10 @@ class Action(Tagged, family="action"):
 AnyAction = Annotated[Action, AnyOf(Action)]
 
 
+_OF_A_BATCH = re.compile(r"(?:attempt|order) \d+, batch size (\d+) -> \d+")
+"""The key of an order that follows from another batch size; nobody else's has blanks in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """An action that was given: by whom, and for which step.
@@ -116,3 +121,9 @@ class Order:
     action: Action
     actor: str
     key: str = ""
+
+    @property
+    def batch_before(self) -> int | None:
+        """The batch size before the change that this follows from; None if it was ordered."""
+        found = _OF_A_BATCH.fullmatch(self.key)
+        return int(found[1]) if found else None
