@@ -145,7 +145,7 @@ def test_bug_3_a_scheduler_that_is_rebuilt_with_another_length(
     job = begin(schedule=COSINE)
     whole = job.train(20)
     longer = {**COSINE, "total_steps": 400}
-    with pytest.raises(ConflictError, match="differs in schedule.total_steps"):
+    with pytest.raises(ConflictError, match=r"differs in schedule\.total_steps"):
         client.create_session(job.name, schedule=longer, base_lr=0.1)
     job.come_back(10)
     job.scheduler.load_state_dict({"last_epoch": 10})
