@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from serving import RunningService
 
 # In-process tests log as the service does, and do not spell out the locals of every frame.
 logs.configure("warning", "json")
+
+# A shell that runs this in the background has it ignore Ctrl-C, and what the tests start as well;
+# some of that is to be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Laws are tested on a noisy machine: no deadlines, and the same examples each time on CI.
 settings.register_profile("default", deadline=None, max_examples=100)
