@@ -6,6 +6,7 @@ As a program, `python example.py EXAMPLE FOLDER` writes a file for each process,
 import json
 import os
 import runpy
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed.launch import left_at_once
+from serving import PATIENCE
 
 EXAMPLES = Path(__file__).parents[2] / "examples/integrations"
 
@@ -20,6 +22,21 @@ EXAMPLES = Path(__file__).parents[2] / "examples/integrations"
 def run(name: str) -> dict[str, Any]:
     """Run an example as a program, in this process; gives its globals."""
     return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+
+
+def printed(name: str, url: str, folder: Path) -> str:
+    """Run an example in a process of its own against a server; gives what it has printed."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / f"{name}.py")],
+        env={**os.environ, "PACESETTER_URL": url, "OMP_NUM_THREADS": "1"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @contextmanager

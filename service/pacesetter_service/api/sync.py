@@ -100,6 +100,9 @@ class SyncRequest(_Wire):
     optimizer really used. `batch_size` says how many samples, over all ranks together, are in one
     step from the horizon on; what a change of it does is the session's `batch_scaling`. Let one
     rank say it: who says it last is believed.
+
+    Where a step awaits a measurement the call is held for 5 seconds, or for fewer with the header
+    `Prefer: wait=2`, and then answered 503 `awaiting_measurement`.
     """
 
     attempt: Count | None = None
