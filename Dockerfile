@@ -33,6 +33,8 @@ ENV PATH=/opt/pacesetter/bin:$PATH \
     PACESETTER_PORT=7070 \
     PACESETTER_DATABASE_URL=sqlite:////data/pacesetter.db \
     PACESETTER_LOG_FORMAT=json
+# Any address and `localhost` are taken for its own. Where other containers ask it by its name in
+# their network, say that name: --env PACESETTER_ALLOWED_HOSTS=pacesetter
 WORKDIR /data
 VOLUME /data
 USER 10001:10001

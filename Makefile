@@ -3,24 +3,44 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable
+# What of pyproject.toml is installed: all of it, or what the demo needs, which is a part of that.
 READY  := $(VENV)/.installed
+DEMO   := $(VENV)/.installed-demo
 
-.PHONY: help demo test check format serve bench docs soak closed-loop live-control docker-test clean
+.PHONY: help demo test test-postgres check format serve bench docs soak closed-loop live-control docker-test clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-$(READY): pyproject.toml
+$(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "Pacesetter's service needs Python 3.11 or newer; name one: make PYTHON=python3.12 …"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+
+# Compiled on all cores, not by pip on one, and before warnings are errors: some warn as they compile.
+$(READY): pyproject.toml | $(BIN)/pip
+	$(PIP) '.[dev]'
+	-@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib
+	@touch $@ $(DEMO)
+
+$(DEMO): pyproject.toml | $(BIN)/pip
+	$(PIP) '.[service,demo]'
 	@touch $@
 
-demo: $(READY) ## train for real against the service, kill it on the way, draw what happened
+demo: $(DEMO) ## train for real against the service, kill it on the way, draw what happened
 	$(BIN)/python examples/demo.py
 
+# A file's tests share what is slow to import or to start, so that one worker has them all.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# Whatever the environment says, bytecode is kept: tests start hundreds of programs.
+test soak: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(READY) ## run the tests
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest $(PARALLEL)
+
+test-postgres: $(READY) ## run the tests of the API and the client with the service on PostgreSQL
+	PACESETTER_TEST_SERVER=postgresql $(BIN)/python -m pytest $(PARALLEL) tests/api tests/client tests/store
 
 check: $(READY) ## lint, format, types
 	$(BIN)/ruff check .
@@ -37,15 +57,19 @@ serve: $(READY) ## serve on http://127.0.0.1:7070, with the data in ./pacesetter
 bench: $(READY) ## measure, as ratios against named baselines in the same run
 	$(BIN)/python -m benchmarks
 
-docs: $(READY) ## write the pages about schedules and controllers, with their pictures and measured errors
+docs: $(READY) ## write the pages about schedules and controllers, and the pictures of the architecture
 	$(BIN)/python docs/make_schedules.py
 	$(BIN)/python docs/make_controllers.py
+	$(BIN)/python docs/make_pictures.py
 
-soak: $(READY) ## the long proofs: 200 kills under load, 1,000 sessions of 64 ranks, 10,000 histories, a storm
+soak: $(READY) ## the long proofs: long forms, laws on 2,000 examples, kills, ranks, histories, storms
+	$(BIN)/python -m pytest $(PARALLEL) -m slow
+	$(BIN)/python -m pytest $(PARALLEL) -m hypothesis --hypothesis-profile soak
 	$(BIN)/python tests/crash.py --kills 200
 	$(BIN)/python tests/test_many_ranks.py --sessions 1000
 	$(BIN)/python tests/test_histories.py --histories 10000
 	$(BIN)/python tests/distributed/storm.py --ranks 8 --steps 2000
+	$(BIN)/python tests/distributed/storm.py --ranks 4 --steps 500 --elastic
 
 closed-loop: $(READY) ## train with closed-loop rules and without, and write docs/closed_loop.md
 	$(BIN)/python examples/closed_loop.py --out docs

@@ -22,6 +22,8 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Result]]] = {
 
 FULL = Effort(rounds=7, seconds=0.8)
 QUICK = Effort(rounds=3, seconds=0.3)
+TINY = Effort(rounds=2, seconds=0.02, tiny=True)
+"""For the tests, which see that every benchmark runs."""
 
 ROW = "{:<43} {:>11} {:>11} {:<9} {:<24} {:>7}  {:<15} {:>7}  {:<4} {}"
 HEAD = ("benchmark", "ours", "baseline", "", "", "ratio", "quartiles", "goal", "met", "")

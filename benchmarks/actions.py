@@ -18,6 +18,7 @@ import httpx
 from benchmarks import servers
 from benchmarks.harness import Effort, Goal, Result, at_least, at_most, result, take_turns
 from benchmarks.load import Load, conditions, drive, post
+from benchmarks.sealing import take
 from benchmarks.servers import Server
 
 ACTED_ON, BYSTANDER, LR = "acted-on", "bystander", 0.1
@@ -57,8 +58,8 @@ class Size:
         sessions: In the crowd,
         rows: and the measurements of each, and as many readings.
         measured: The measurements of the one session that is acted on,
-        lived: of which so many, the newest, were lived through the service. The only one that it
-            is compared with has no others.
+        lived: of which so many, the newest, were trained through the service; at most half, for
+            these are moved behind the others. The only one that it is compared with has no others.
     """
 
     sessions: int
@@ -75,12 +76,13 @@ class Size:
 # A million measurements of each of 10,000 sessions are 10^10 rows, which no disk here holds.
 FULL = Size(sessions=10_000, rows=100, measured=1_000_000, lived=20_000)
 SMALL = Size(sessions=1_000, rows=100, measured=100_000, lived=10_000)
+TINY = Size(sessions=10, rows=100, measured=14_000, lived=6_000)
 FULL_SECONDS = 0.8
 
 
 def run(effort: Effort) -> Iterator[Result]:
     """Open attempts, then act and take the next step; in a crowd, and alone."""
-    size = FULL if effort.seconds >= FULL_SECONDS else SMALL
+    size = effort.size(FULL if effort.seconds >= FULL_SECONDS else SMALL, TINY)
     with tempfile.TemporaryDirectory() as folder:
         many, one = Path(folder) / "many", Path(folder) / "one"
         many.mkdir()
@@ -107,9 +109,10 @@ def _live(folder: Path, sessions: dict[str, int]) -> None:
             for start in range(0, measured, AT_ONCE):
                 count = min(AT_ONCE, measured - start)
                 # The readings are consumed with the next sealing, that of the next window.
-                _sync(http, name, want={"start": start, "count": count})
-                _sync(http, name, reports=_reports(start, count))
-            _sync(http, name, step=measured)
+                take(http, name, start, count)
+                reports = {"reports": _reports(start, count)}
+                http.post(f"/v1/sessions/{name}/sync", json=reports).raise_for_status()
+            take(http, name, measured, 1)
 
 
 def _spec(name: str) -> dict[str, object]:
@@ -127,14 +130,9 @@ def _loss(step: int) -> float:
     return 2 - step * 1e-6
 
 
-def _sync(http: httpx.Client, name: str, **body: object) -> None:
-    headers = {"accept": "application/vnd.pacesetter.window"}
-    http.post(f"/v1/sessions/{name}/sync", json=body, headers=headers).raise_for_status()
-
-
 @contextmanager
 def _database(folder: Path) -> Iterator[sqlite3.Connection]:
-    """Give a database, which nobody serves now, in a transaction."""
+    """Return a database, which no service has open, in a transaction."""
     path = folder / "pacesetter.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
@@ -218,10 +216,14 @@ def _copy(connection: sqlite3.Connection, table: str, original: int) -> None:
 
 def _attempts(effort: Effort, size: Size, crowd: Server, alone: Server) -> Iterator[Result]:
     """Open attempts, each some steps before the one before it, so that each has to replay."""
-    rounds = take_turns("attempts", effort.rounds, _going_back(crowd), _going_back(alone))
+    with (
+        httpx.Client(base_url=crowd.url, timeout=PATIENCE) as ours,
+        httpx.Client(base_url=alone.url, timeout=PATIENCE) as other,
+    ):
+        rounds = take_turns("attempts", effort.rounds, _going_back(ours), _going_back(other))
     yield result(
         f"attempt, after {size.measured:,} measurements",
-        ((1e3 * ours, 1e3 * other) for ours, other in rounds),
+        ((1e3 * mine, 1e3 * its) for mine, its in rounds),
         unit="ms",
         against=f"the only one, after {size.lived:,}",
         goal=at_most(2),
@@ -229,9 +231,8 @@ def _attempts(effort: Effort, size: Size, crowd: Server, alone: Server) -> Itera
     )
 
 
-def _going_back(service: Server) -> Callable[[], float]:
-    """Give a function that opens attempts, and gives the median of the seconds that they took."""
-    http = httpx.Client(base_url=service.url, timeout=PATIENCE)
+def _going_back(http: httpx.Client) -> Callable[[], float]:
+    """Return a function that opens attempts, and gives the median of the seconds that they took."""
     path = f"/v1/sessions/{ACTED_ON}"
     steps = itertools.count(http.get(path).raise_for_status().json()["horizon"] - BACK, -BACK)
 
@@ -287,7 +288,7 @@ def _results(
 
 
 def _acting(service: Server, names: Sequence[str]) -> Iterator[bytes]:
-    """Give for ever an order to a session, then its trainer's next call, and so on with the next.
+    """Return for ever an order to a session, then its trainer's next call, and so on with the next.
 
     The factors cancel each other out, and are too small to be worth a notice.
     """

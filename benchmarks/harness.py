@@ -22,10 +22,22 @@ OUR_CORE, SERVER_CORE = ({CORES[0]}, {CORES[1]}) if len(CORES) > 1 else (set(), 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to measure: the rounds of each comparison, and the seconds of a timed part."""
+    """How long to measure.
+
+    Attributes:
+        rounds: Of each comparison.
+        seconds: Of a timed part.
+        tiny: Whether everything is only to be run once through, on next to nothing: then the
+            figures mean nothing.
+    """
 
     rounds: int
     seconds: float
+    tiny: bool = False
+
+    def size(self, full: T, tiny: T) -> T:
+        """Return the size that is measured, or the one on which all is only run through."""
+        return tiny if self.tiny else full
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +48,7 @@ class Goal:
     bound: float
 
     def met_by(self, ratio: float) -> bool:
-        """Tell whether a ratio keeps it."""
+        """Return whether a ratio keeps it."""
         return ratio <= self.bound if self.sense == "<=" else ratio >= self.bound
 
     def __str__(self) -> str:
@@ -44,12 +56,12 @@ class Goal:
 
 
 def at_most(bound: float) -> Goal:
-    """Give the goal of a ratio of costs."""
+    """Return the goal of a ratio of costs."""
     return Goal("<=", bound)
 
 
 def at_least(bound: float) -> Goal:
-    """Give the goal of a ratio of rates."""
+    """Return the goal of a ratio of rates."""
     return Goal(">=", bound)
 
 
@@ -111,14 +123,14 @@ def take_turns(label: str, rounds: int, *sides: Callable[[], T]) -> list[tuple[T
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """Give the processor time of one call, which does not pass while others have the core."""
+    """Return the processor time of one call, which does not pass while others have the core."""
     began = time.thread_time()
     work()
     return time.thread_time() - began
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Give the value that a share of the values does not exceed."""
+    """Return the value that a share of the values does not exceed."""
     return sorted(values)[min(int(len(values) * share), len(values) - 1)]
 
 

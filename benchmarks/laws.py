@@ -197,7 +197,7 @@ def _timeline(schedule: dict[str, Any]) -> Timeline:
 
 
 def _rate(values: Values) -> float:
-    """Give steps a millisecond."""
+    """Return steps a millisecond."""
 
     def all_windows() -> None:
         for start in range(0, STEPS, MAX_WINDOW):

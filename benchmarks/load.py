@@ -42,7 +42,7 @@ class Load:
 
 
 def post(path: str, body: bytes, accept: str = "application/json") -> bytes:
-    """Give the bytes of a request."""
+    """Return the bytes of a request."""
     head = (
         f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: {accept}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"

@@ -36,13 +36,13 @@ from benchmarks.harness import (
     take_turns,
 )
 from benchmarks.load import Connection, post
+from benchmarks.sealing import WINDOW
 from benchmarks.servers import Server
 
-RANKS = 4_096
+RANKS, FEW_RANKS = 4_096, 64
 STEPS = 10
 """Steps in a window."""
 
-WINDOW = "application/vnd.pacesetter.window"
 BARE, ONE_CLIENT = "bare ASGI app", "one client, broadcast"
 
 SPARE_FILES = 256
@@ -77,11 +77,13 @@ class Case:
         return f"{self.sessions} sessions of {self.ranks} ranks"
 
 
-CASES = (
-    Case(1, RANKS, rate=at_least(0.15), p99=at_most(10)),
-    Case(64, RANKS // 64, rate=at_least(0.15), p99=at_most(10)),
-    Case(1, RANKS // 4, exact=True, rate=at_least(0.15), p99=at_most(10)),
-)
+def cases(ranks: int) -> tuple[Case, ...]:
+    """Return what is measured, with so many ranks together."""
+    return (
+        Case(1, ranks, rate=at_least(0.15), p99=at_most(10)),
+        Case(64, ranks // 64, rate=at_least(0.15), p99=at_most(10)),
+        Case(1, ranks // 4, exact=True, rate=at_least(0.15), p99=at_most(10)),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +111,14 @@ class Surf:
 
 def run(effort: Effort) -> Iterator[Result]:
     """Have the ranks of whole trainings ask at once, again and again."""
-    if not _may_open(RANKS + SPARE_FILES):
+    ranks = effort.size(RANKS, FEW_RANKS)
+    if not _may_open(ranks + SPARE_FILES):
         sys.stderr.write(
-            f"many_ranks is left out: it needs {RANKS + SPARE_FILES:,} open files in a process, "
+            f"many_ranks is left out: it needs {ranks + SPARE_FILES:,} open files in a process, "
             "and the hard limit (`ulimit -Hn`) is lower\n"
         )
         return
-    for case in CASES:
+    for case in cases(ranks):
         with tempfile.TemporaryDirectory() as folder:
             yield from _compare(effort, Path(folder), case)
 
@@ -232,7 +235,7 @@ def _spec(name: str, ranks: int, *, exact: bool) -> dict[str, Any]:
 
 
 def _calls(name: str, rank: int) -> Iterator[bytes]:
-    """Give a rank's calls for ever, each with the loss of the step before and the next window."""
+    """Return a rank's calls for ever, each with the loss of the step before and the next window."""
     path = f"/v1/sessions/{name}/sync"
     for start in itertools.count(0, STEPS):
         body: dict[str, Any] = {
@@ -248,7 +251,7 @@ def _calls(name: str, rank: int) -> Iterator[bytes]:
 
 @contextmanager
 def _connected(server: Server, names: Sequence[str], ranks: int) -> Iterator[list[Connection]]:
-    """Give a connection for each rank of each session, the first window behind it."""
+    """Return a connection for each rank of each session, the first window behind it."""
     connections: list[Connection] = []
     try:
         for name, rank in itertools.product(names, range(ranks)):

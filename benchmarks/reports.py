@@ -24,11 +24,12 @@ from benchmarks.harness import (
     take_turns,
 )
 from benchmarks.load import Load, conditions, drive, post
+from benchmarks.sealing import take
 from benchmarks.servers import Server
 
 TRAININGS = 32
-WINDOW = 65_536
-SEALED = 4 * WINDOW
+AT_ONCE = 65_536
+"""Steps that are sealed in one call, before anything is measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ CASES = (Case(1, sink=at_least(0.20)), Case(10), Case(100, sqlite=at_least(1)))
 def run(effort: Effort) -> Iterator[Result]:
     """Report from 32 trainings at once, each over its own connection and always on new steps."""
     with tempfile.TemporaryDirectory() as folder, servers.service(Path(folder)) as service:
-        answer = _seal(service)
+        answer = _seal(service, calls=effort.size(4, tiny=1))
         sqlite = PlainDatabase(Path(folder) / "plain.db")
         steps, sunk = _fresh_steps(), _fresh_steps()
         with servers.bare(Path(folder), answer, "application/json", "--parse") as sink:
@@ -86,18 +87,14 @@ def _results(case: Case, rounds: Sequence[tuple[Load, ...]]) -> Iterator[Result]
     )
 
 
-def _seal(service: Server) -> bytes:
+def _seal(service: Server, calls: int) -> bytes:
     """Open the trainings and seal the steps that they will report; gives a report's answer."""
     with httpx.Client(base_url=service.url, timeout=60) as http:
         for number in range(TRAININGS):
             spec = {"name": f"run-{number}", "base_lr": 0.1}
             http.post("/v1/sessions", json=spec).raise_for_status()
-            for start in range(0, SEALED, WINDOW):
-                http.post(
-                    f"/v1/sessions/run-{number}/sync",
-                    json={"want": {"start": start, "count": WINDOW}},
-                    headers={"accept": "application/vnd.pacesetter.window"},
-                ).raise_for_status()
+            for call in range(calls):
+                take(http, f"run-{number}", call * AT_ONCE, AT_ONCE)
         return http.post("/v1/sessions/run-0/sync", json={}).content
 
 
@@ -106,12 +103,12 @@ def _fresh_steps() -> list[Iterator[int]]:
 
 
 def _calls(steps: Sequence[Iterator[int]], values: int) -> list[Iterator[bytes]]:
-    """Give the calls of each training."""
+    """Return the calls of each training."""
     return [_reports(f"run-{number}", own, values) for number, own in enumerate(steps)]
 
 
 def _reports(name: str, steps: Iterator[int], values: int) -> Iterator[bytes]:
-    """Give calls for ever, each with one metric at the next steps."""
+    """Return calls for ever, each with one metric at the next steps."""
     path = f"/v1/sessions/{name}/sync"
     report = b'{"step":%d,"metrics":{"loss":%.6f}}'
     while True:

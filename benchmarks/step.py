@@ -19,11 +19,12 @@ from pacesetter.torch import RemoteLR
 
 TORCH = "CosineAnnealingLR.step"
 TOTAL_STEPS = 10_000_000
+LR = 0.1
 OUR_BLOCK, TORCH_BLOCK = 200, 20
 """Steps that are timed together, for some 50 us on either side. The few blocks in which a window
 ends do not move the median."""
 
-WARM_UP = 150_000
+WARM_UP, SHORT_WARM_UP = 150_000, 1_000
 """Steps after which windows have grown to their full size."""
 
 
@@ -70,13 +71,14 @@ def run(effort: Effort) -> Iterator[Result]:
 
 
 def _compare(effort: Effort, client: Client, case: Case) -> Iterator[Result]:
-    optimizer = _optimizer(case.groups)
+    optimizer = _optimizer(case)
     session = client.create_session(f"groups-{case.groups}-{case.own_rates}", **_spec(case))
     ours = RemoteLR(optimizer, session)
-    for _ in range(WARM_UP):
+    optimizer.step()  # both sides warn when a scheduler is stepped before its optimizer
+    for _ in range(effort.size(WARM_UP, SHORT_WARM_UP)):
         ours.step()
-    theirs = CosineAnnealingLR(_optimizer(case.groups), T_max=TOTAL_STEPS)
-    theirs.optimizer.step()  # torch warns when a scheduler is stepped before its optimizer
+    theirs = CosineAnnealingLR(_optimizer(case), T_max=TOTAL_STEPS)
+    theirs.optimizer.step()
     rounds = take_turns(
         case.name,
         effort.rounds,
@@ -103,14 +105,18 @@ def _compare(effort: Effort, client: Client, case: Case) -> Iterator[Result]:
 def _spec(case: Case) -> dict[str, Any]:
     schedule = {"kind": "cosine", "total_steps": TOTAL_STEPS}
     if not case.own_rates:
-        return {"schedule": schedule, "base_lr": 0.1}
-    groups = {f"group{number}": {"base_lr": 0.1 / (number + 1)} for number in range(case.groups)}
+        return {"schedule": schedule, "base_lr": LR}
+    groups = {f"group{number}": {"base_lr": rate} for number, rate in enumerate(_rates(case))}
     return {"schedule": schedule, "groups": groups}
 
 
-def _optimizer(groups: int) -> torch.optim.Optimizer:
-    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(groups)]
-    return torch.optim.SGD([{"params": [each]} for each in parameters], lr=0.1)
+def _rates(case: Case) -> list[float]:
+    return [LR / (number + 1) if case.own_rates else LR for number in range(case.groups)]
+
+
+def _optimizer(case: Case) -> torch.optim.Optimizer:
+    parameters = [(torch.nn.Parameter(torch.zeros(1)), rate) for rate in _rates(case)]
+    return torch.optim.SGD([{"params": [each], "lr": rate} for each, rate in parameters])
 
 
 def _walk(step: Callable[[], None], block: int, seconds: float) -> Pace:

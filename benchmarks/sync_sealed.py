@@ -12,11 +12,11 @@ import httpx
 from benchmarks import servers
 from benchmarks.harness import Effort, Goal, Result, at_least, at_most, result, take_turns
 from benchmarks.load import conditions, drive, post
+from benchmarks.sealing import WINDOW, take
 from benchmarks.servers import Server
 
 PATH = "/v1/sessions/x/sync"
 JSON = "application/json"
-WINDOW = "application/vnd.pacesetter.window"
 BARE = "bare ASGI app"
 
 
@@ -58,7 +58,7 @@ def _seal(service: Server) -> None:
     with httpx.Client(base_url=service.url) as http:
         spec = {"name": "x", "base_lr": 0.1, "schedule": schedule}
         http.post("/v1/sessions", json=spec).raise_for_status()
-        http.post(PATH, json={"want": {"start": 0, "count": 2000}}).raise_for_status()
+        take(http, "x", 0, 2000)
 
 
 def _compare(effort: Effort, directory: Path, service: Server, case: Case) -> Iterator[Result]:

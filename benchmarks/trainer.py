@@ -25,7 +25,7 @@ from pacesetter.torch import RemoteLR
 TORCH, NONE = "CosineAnnealingLR", "no scheduler"
 TOTAL_STEPS = 10_000_000
 CLASSES, LR = 10, 1e-3
-WARM_UP = 600
+WARM_UP, SHORT_WARM_UP = 600, 20
 """Steps after which the first, short windows are behind us."""
 
 BLOCK = 20
@@ -71,6 +71,7 @@ def run(effort: Effort) -> Iterator[Result]:
         _one_thread(),
     ):
         models = [*MODELS, ON_GPU] if torch.cuda.is_available() else MODELS
+        models = effort.size(models, tiny=MODELS[:1])
         for number, model in enumerate(models):
             yield from _compare(effort, client, model, f"run-{number}")
 
@@ -92,7 +93,7 @@ def _compare(effort: Effort, client: Client, model: Model, name: str) -> Iterato
         followed = _followed(model, session)
         others = [_with_torch(model), _with_torch(model), Training(model).step]
         for step in (followed, *others):
-            for _ in range(WARM_UP):
+            for _ in range(effort.size(WARM_UP, SHORT_WARM_UP)):
                 step()
         rounds = take_turns(
             model.name,
@@ -160,7 +161,7 @@ def _with_torch(model: Model) -> Step:
 
 
 def _followed(model: Model, session: Session) -> Step:
-    """Give a step that reports three metrics, one of them a tensor, and advances."""
+    """Return a step that reports three metrics, one of them a tensor, and advances."""
     training = Training(model)
     scheduler = RemoteLR(training.optimizer, session)
 

@@ -9,6 +9,7 @@ import inspect
 import json
 import random
 import re
+import sys
 from collections.abc import Callable, Generator, Iterator
 from math import exp
 from pathlib import Path
@@ -16,9 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pacesetter_service import pictures
+from pacesetter_service.catalogue import kinds as catalogue
 from pacesetter_service.core.commands import Reading, Report, Seal
-from pacesetter_service.core.controllers import Controller, catalogue
+from pacesetter_service.core.controllers import Controller
 from pacesetter_service.core.controllers.predicates import Predicate
 from pacesetter_service.core.decide import decide
 from pacesetter_service.core.evolve import evolve_all
@@ -26,11 +27,15 @@ from pacesetter_service.core.forecast import decimate
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.smoothing import Smoother
 from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.insight import pictures
 
 HERE = Path(__file__).parent
 PAGE = HERE / "controllers.md"
 IMAGES = HERE / "controllers"
 TESTS = HERE.parent / "tests"
+sys.path.insert(0, str(HERE))
+
+from wrapping import fenced_tables, wrapped  # noqa: E402 - beside this file
 
 MARK = "<!-- `make docs` writes what follows -->\n"
 """Where the generated part begins."""
@@ -53,13 +58,13 @@ class Scene(NamedTuple):
 def main() -> None:
     """Write every picture, and the part of the page below the mark."""
     IMAGES.mkdir(parents=True, exist_ok=True)
-    for kind in catalogue.kinds():
+    for kind in catalogue.controllers():
         (IMAGES / f"{kind}.svg").write_text(picture(kind))
     PAGE.write_text(written_by_hand() + MARK + generated())
 
 
 def written_by_hand() -> str:
-    """Give the part of the page above the mark."""
+    """Return the part of the page above the mark."""
     head, mark, _ = PAGE.read_text().partition(MARK)
     if not mark:
         raise ValueError(f"{PAGE.name} has lost its mark: put this line back: {MARK}")
@@ -67,8 +72,8 @@ def written_by_hand() -> str:
 
 
 def generated() -> str:
-    """Give the part of the page below the mark."""
-    kinds = catalogue.kinds()
+    """Return the part of the page below the mark."""
+    kinds = catalogue.controllers()
     lines = ["", "## The kinds", "", "| kind | rule |", "|---|---|"]
     lines += [f"| [`{kind}`](#{_anchor(kind)}) | {_formula(kind)} |" for kind in kinds]
     lines.append("")
@@ -80,16 +85,16 @@ def generated() -> str:
     lines += ["## Smoothing", "", "What a metric's `smoothing` can be.", ""]
     for name, member in sorted(Smoother.kinds.items()):
         lines += _part(name, member)
-    return "\n".join(lines).rstrip("\n") + "\n"
+    return wrapped("\n".join(lines).rstrip("\n") + "\n")
 
 
 def _anchor(kind: str) -> str:
-    """Give the anchor that a heading of this text has."""
+    """Return the anchor that a heading of this text has."""
     return re.sub(r"[^a-z0-9_-]", "", kind.lower())
 
 
 def _formula(kind: str) -> str:
-    return _code(catalogue.describe(kind)["formula"].replace("|", "\\|"))
+    return _code(catalogue.describe_controller(kind)["formula"].replace("|", "\\|"))
 
 
 def _code(text: str) -> str:
@@ -97,10 +102,10 @@ def _code(text: str) -> str:
 
 
 def _entry(kind: str) -> Iterator[str]:
-    about = catalogue.describe(kind)
+    about = catalogue.describe_controller(kind)
     yield f"### {kind}"
     yield ""
-    yield _quoted(about["description"])
+    yield fenced_tables(about["description"])
     yield ""
     yield f"![{kind}](controllers/{kind}.svg)"
     yield ""
@@ -117,17 +122,10 @@ def _entry(kind: str) -> Iterator[str]:
 def _part(name: str, member: type[Any]) -> Iterator[str]:
     yield f"### {name}"
     yield ""
-    yield _quoted(inspect.cleandoc(member.__doc__ or ""))
+    yield fenced_tables(inspect.cleandoc(member.__doc__ or ""))
     yield ""
     yield f"- parameters: {', '.join(_parameters(member.model_json_schema()))}"
     yield ""
-
-
-def _quoted(description: str) -> str:
-    """Put the tables of a docstring, which Markdown does not know, between fences."""
-    paragraphs = description.strip().split("\n\n")
-    table = re.compile(r"^ *=+( +=+)+ *$", re.MULTILINE)
-    return "\n\n".join(f"```\n{each}\n```" if table.search(each) else each for each in paragraphs)
 
 
 def _parameters(schema: dict[str, Any]) -> Iterator[str]:
@@ -141,7 +139,7 @@ def _parameters(schema: dict[str, Any]) -> Iterator[str]:
 
 
 def tests_of(kind: str) -> list[str]:
-    """Give the tests that name a kind."""
+    """Return the tests that name a kind."""
     words = [f'"{kind}"']
     if "." not in kind:  # presets are named as their library's own classes
         words.append(f"{Controller.kinds[kind].__name__}(")
@@ -153,7 +151,7 @@ def tests_of(kind: str) -> list[str]:
 
 def picture(kind: str) -> str:
     """Draw the metrics of a typical training, and the rates that a kind's example makes of them."""
-    watches = catalogue.describe(kind)["watches"]
+    watches = catalogue.describe_controller(kind)["watches"]
     scene = SCENES.get(kind) or Scene(accuracy if watches[0] in ("top1", "acc") else descent)
     curves = {name: np.array(row) for name, row in _driven(kind, scene).items()}
     kept = decimate(curves, 480)
@@ -162,14 +160,14 @@ def picture(kind: str) -> str:
 
 def _driven(kind: str, scene: Scene) -> dict[str, list[float]]:
     """Train in turn: ask for the rate of a step, then report what follows from it."""
-    about = catalogue.describe(kind)
+    about = catalogue.describe_controller(kind)
     spec = {"name": "picture", "base_lr": BASE, "controllers": [about["example"]], **scene.spec}
     session = create(SessionSpec.model_validate(spec))
     training = scene.training()
     next(training)
     curves: dict[str, list[float]] = {name: [] for name in (*about["watches"], "lr")}
     for step in range(scene.steps):
-        session = evolve_all(session, decide(session, Seal(step, 1)))
+        session = evolve_all(session, decide(session, Seal(step, 1)).events)
         if session.status == "finished":
             break
         rate = float(session.timelines["lr"].values(step, 1)[0])
@@ -182,7 +180,7 @@ def _driven(kind: str, scene: Scene) -> dict[str, list[float]]:
 
 def _reported(session: Session, step: int, metrics: dict[str, float]) -> Session:
     readings = tuple(Reading(0, step, name, value) for name, value in metrics.items())
-    return evolve_all(session, decide(session, Report(readings)))
+    return evolve_all(session, decide(session, Report(readings)).events)
 
 
 def descent(floor: float = 0.5, noise: float = 0.02, speed: float = 0.15) -> Training:

@@ -20,15 +20,18 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import SWALR
 
-from pacesetter_service import pictures
+from pacesetter_service.catalogue import kinds as catalogue
 from pacesetter_service.core.forecast import decimate
 from pacesetter_service.core.lengths import Clock, resolve
-from pacesetter_service.core.schedules import Schedule, catalogue
+from pacesetter_service.core.schedules import Schedule
+from pacesetter_service.insight import pictures
 
 HERE = Path(__file__).parent
 PAGES = HERE / "schedules"
 TESTS = HERE.parent / "tests"
-sys.path.insert(0, str(TESTS))
+sys.path[:0] = [str(TESTS), str(HERE)]
+
+from wrapping import fenced_tables, wrapped  # noqa: E402 - beside this file
 
 from core.torch_schedulers import run  # noqa: E402 - the tests' own harness
 
@@ -170,40 +173,49 @@ MEASURED: dict[str, list[str]] = {
 INTRODUCTION = """\
 # Schedules
 
-A schedule is JSON with a `kind`. Building blocks make laws, combinators join them, names stand for compositions, and
-presets take another library's own names, parameters and defaults, so that a config moves over unread.
-`GET /v1/schedules` serves all of this, `POST /v1/schedules/preview` draws any of it.
+A schedule is JSON with a `kind`. Building blocks make laws, combinators join them, names stand for
+compositions, and presets take another library's own names, parameters and defaults, so that a
+config moves over unread. `GET /v1/schedules` serves all of this, `POST /v1/schedules/preview` draws
+any of it.
 
-- **`base`** is the base learning rate of the group; where a level is asked for, a number is absolute and `"base"`
-  follows it.
-- **Lengths** are steps, or `{"epochs": 5}`, `{"fraction": 0.1}`, `{"samples": 1e6}`, `{"tokens": 1e9}`, which the
-  session's `steps_per_epoch`, `total_steps`, `batch_size` and `tokens_per_step` turn into the nearest whole number of steps.
-- **Past its end** a schedule holds its last value. It never rises again or goes negative by itself, unless its entry
-  names that as the library's own way. `ramp`, `knots` and `table` can be told what there is outside their range, before
-  it and past it, and `within` tells any other schedule: `hold` the value at the nearer end, `bounce` the way back and
-  forth again, `extrapolate` the formula as it stands, `error` nothing, so that sealing is refused. Each entry says
-  which of these its example comes to past its end; what has no end, such as `exponential`, goes on by its formula.
+- **`base`** is the base learning rate of the group; where a level is asked for, a number is
+  absolute and `"base"` follows it.
+- **Lengths** are steps, or `{"epochs": 5}`, `{"fraction": 0.1}`, `{"samples": 1e6}`,
+  `{"tokens": 1e9}`, which the session's `steps_per_epoch`, `total_steps`, `batch_size` and
+  `tokens_per_step` turn into the nearest whole number of steps.
+- **Past its end** a schedule holds its last value. It never rises again or goes negative by itself,
+  unless its entry names that as the library's own way. `ramp`, `knots` and `table` can be told what
+  there is outside their range, before it and past it, and `within` tells any other schedule: `hold`
+  the value at the nearer end, `bounce` the way back and forth again, `extrapolate` the formula as
+  it stands, `error` nothing, so that sealing is refused. Each entry says which of these its example
+  comes to past its end; what has no end, such as `exponential`, goes on by its formula.
+- **In a session nothing rises past its plan.** From the session's `total_steps` on, or from where
+  the schedule's own `total_steps` or `num_training_steps` ends, if that is sooner, the last rate is
+  kept, whatever the law says there (`hf.cosine` would rise again, as in the library); the trainer
+  is told `plan_over`. `retime` moves the end, `replace` begins another plan, and a session created
+  with `"after_end": "law"` follows the law. A period, such as the `T_max` of
+  `torch.CosineAnnealingLR`, is no end. Previews show the law.
 - **`t`** is the 0-based index of the optimizer step that uses the value.
 
 | page | kinds |
 |---|---|
-"""  # noqa: E501 - prose of the page
+"""
 
 PARITY = """
 ## How close
 
-The largest error over all steps of all cases, measured when this page was made: relative to the library's own value, or
-to its peak where the library computes in float32.
+The largest error over all steps of all cases, measured when this page was made: relative to the
+library's own value, or to its peak where the library computes in float32.
 
 | kind | compared with | cases | largest error |
 |---|---|---|---|
-"""  # noqa: E501 - prose of the page
+"""
 
 
 def main() -> None:
     """Write every page and every picture."""
     (PAGES / "img").mkdir(parents=True, exist_ok=True)
-    for kind in catalogue.kinds():
+    for kind in catalogue.schedules():
         (PAGES / "img" / f"{kind}.svg").write_text(picture(kind))
     for family, kinds in families().items():
         (PAGES / f"{family}.md").write_text(page(family, kinds))
@@ -211,11 +223,11 @@ def main() -> None:
 
 
 def families() -> dict[str, list[str]]:
-    """Give the kinds of each page: our own in two, and one for each library."""
+    """Return the kinds of each page: our own in two, and one for each library."""
     found: dict[str, list[str]] = {"named": [], "building-blocks": []}
-    for kind in catalogue.kinds():
+    for kind in catalogue.schedules():
         library, dot, _ = kind.partition(".")
-        block = catalogue.describe(kind)["family"] == "building block"
+        block = catalogue.describe_schedule(kind)["family"] == "building block"
         family = library if dot else "building-blocks" if block else "named"
         found.setdefault(family, []).append(kind)
     return found
@@ -240,7 +252,7 @@ def overview() -> str:
         *(f"| `{kind}` | {what} | {cases} | {error} |" for kind, what, cases, error in parity()),
         "",
     ]
-    return "\n".join(lines)
+    return wrapped("\n".join(lines))
 
 
 HOMES = ("golden", "presets", "parity", "test_named", "test_noise", "test_expression")
@@ -267,21 +279,21 @@ def page(family: str, kinds: list[str]) -> str:
     lines = [f"# {family}", "", "[All schedules](../schedules.md)", ""]
     for kind in kinds:
         lines += _entry(kind)
-    return "\n".join(lines)
+    return wrapped("\n".join(lines))
 
 
 def _entry(kind: str) -> Iterator[str]:
-    about = catalogue.describe(kind)
+    about = catalogue.describe_schedule(kind)
     yield f"## {kind}"
     yield ""
-    yield about["description"].replace("\n    ", "\n")
+    yield fenced_tables(about["description"])
     yield ""
     yield f"![{kind}](img/{kind}.svg)"
     yield ""
     yield f"- law: `{about['formula']}`"
     yield f"- source: {about['source']}"
     yield f"- example: `{json.dumps(about['example'])}`"
-    yield f"- past the example's end: `{about['outside']}`"
+    yield f"- past the example's end: `{about['out_of_range']}`"
     yield f"- parameters: {', '.join(_parameters(about['parameters']))}"
     yield f"- shown by: {', '.join(f'`{path}`' for path in tests_of(kind))}"
     yield ""
@@ -298,7 +310,7 @@ def _parameters(schema: dict[str, Any]) -> Iterator[str]:
 
 
 def tests_of(kind: str) -> list[str]:
-    """Give the tests that name a kind; every kind is under the laws of all schedules besides."""
+    """Return the tests that name a kind; every kind is under the laws of all schedules besides."""
     library, dot, name = kind.partition(".")
     words = [f'"{kind}"'] + ([f'"{name}"', f".{name}", f"{name}("] if dot else [])
     homes = [TESTS / "core" / f"test_{library}_presets.py"] if dot else []
@@ -311,7 +323,9 @@ def tests_of(kind: str) -> list[str]:
 
 def picture(kind: str) -> str:
     """Draw a kind's example over the steps in which something happens."""
-    channels = resolve(Schedule.parse(catalogue.describe(kind)["example"]), PACE).channels()
+    channels = resolve(
+        Schedule.parse(catalogue.describe_schedule(kind)["example"]), PACE
+    ).channels()
     length = _eventful(channels["lr"])
     t = np.arange(length, dtype=np.float64)
     curves = {name: np.nan_to_num(law.values(t, 0.1)) for name, law in channels.items()}
@@ -342,9 +356,11 @@ def parity() -> Iterator[tuple[str, str, int, str]]:
 def live() -> Iterator[tuple[str, str, int, str]]:
     """Measure the examples of the presets of the libraries that are installed."""
     t = np.arange(400, dtype=np.float64)
-    for kind in catalogue.kinds():
+    for kind in catalogue.schedules():
         library, _, name = kind.partition(".")
-        example = {k: v for k, v in catalogue.describe(kind)["example"].items() if k != "kind"}
+        example = {
+            k: v for k, v in catalogue.describe_schedule(kind)["example"].items() if k != "kind"
+        }
         if library == "torch":
             build, what = partial(_of_torch, name, example), f"torch {torch.__version__}"
         elif library == "hf":

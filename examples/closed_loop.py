@@ -128,11 +128,11 @@ def in_full(experiment: Experiment) -> Results:
 
 def in_short(experiment: Experiment) -> Results:
     """One seed of the quicker training, made shorter, and some of the arms: some seconds."""
-    task = replace(digits(), steps=360)
+    task, early = replace(digits(), steps=216), replace(BURST, at=120)
     compared, runs = experiment.compare(task, (FIXED, *ARMS[2:]), seeds=1)
     experiment.draw(task, runs)
     ends = (FIXED, PROVOKED[-1])
-    trial = experiment.provoke(task, BURST, ends, compared.arms[FIXED.name])
+    trial = experiment.provoke(task, early, ends, compared.arms[FIXED.name])
     return Results(versions(), [compared], [trial])
 
 

@@ -46,7 +46,7 @@ class Arm:
         return any(each["kind"] == "spike_guard" for each in self.controllers)
 
     def spec(self, task: Task, base_lr: float) -> Spec:
-        """Give the session as the service is told it."""
+        """Return the session as the service is told it."""
         warmup = task.steps // 20
         body: Spec = {"kind": "constant"}
         if self.falls:
@@ -103,7 +103,7 @@ class Fault:
     order: Spec | None = None
 
     def spoil(self, step: int, batch: Examples) -> Examples:
-        """Give the batch of a step as it arrives."""
+        """Return the batch of a step as it arrives."""
         if not self.at <= step < self.at + self.steps:
             return batch
         inputs, targets = batch

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 
 from closed_loop_arms import ARMS, FIXED, Arm
 from closed_loop_results import (
@@ -18,6 +20,10 @@ from closed_loop_results import (
     difference,
 )
 from closed_loop_run import CHECKPOINT_EVERY, KEPT
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+
+from wrapping import wrapped
 
 HEAD = """\
 # The closed loop against the fixed schedule
@@ -86,10 +92,10 @@ HOW = f"""\
 
 
 def written(results: Results) -> str:
-    """Give the whole page."""
+    """Return the whole page."""
     full = len(results.trials) > 1
     said = [HEAD, JUDGEMENT, HOW] if full else [HEAD, HOW]
-    return "\n".join(chain(said, _body(results)))
+    return wrapped("\n".join(chain(said, _body(results))))
 
 
 def _body(results: Results) -> Iterator[str]:
@@ -133,7 +139,7 @@ def _table(each: Comparison) -> Iterator[str]:
 
 def _apart(found: Difference | None) -> str:
     if found is None:
-        return "can not be told"
+        return "cannot be told"
     if found.same:
         return "none, to the bit"
     return f"{found.mean:+.4f} ± {found.margin:.4f} ({found.verdict})"

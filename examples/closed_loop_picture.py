@@ -182,7 +182,7 @@ def _lines(
 
 
 def _smooth(losses: Sequence[float], over: int = 5) -> list[float]:
-    """Give the mean of the last few losses, so that lines can be told apart."""
+    """Return the mean of the last few losses, so that lines can be told apart."""
     return [fmean(losses[max(step - over + 1, 0) : step + 1]) for step in range(len(losses))]
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import sklearn  # type: ignore[import-untyped]
 import torch
 from closed_loop_run import Run
 from scipy.stats import t as student  # type: ignore[import-untyped]
@@ -131,11 +130,7 @@ def _endings(given: dict[str, Any]) -> Endings:
 
 def versions() -> dict[str, str]:
     """Name what the numbers depend on."""
-    return {
-        "Python": platform.python_version(),
-        "torch": torch.__version__,
-        "scikit-learn": sklearn.__version__,
-    }
+    return {"Python": platform.python_version(), "torch": torch.__version__}
 
 
 @dataclass(frozen=True)

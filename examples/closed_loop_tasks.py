@@ -84,7 +84,7 @@ class Learner:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def draw(self) -> Examples:
-        """Give the next batch."""
+        """Return the next batch."""
         return self._task.draw(self._batches)
 
     def update(self, batch: Examples) -> float:
@@ -99,12 +99,12 @@ class Learner:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Give the loss on the validation data."""
+        """Return the loss on the validation data."""
         return self._loss(self._task.validation).item()
 
     @torch.no_grad()
     def accuracy(self) -> float:
-        """Give the share of the test data that it gets right, 0 to 1."""
+        """Return the share of the test data that it gets right, 0 to 1."""
         inputs, targets = self._task.test
         return float((self._network(inputs).argmax(-1) == targets).float().mean())
 
@@ -127,7 +127,7 @@ class Learner:
 
 
 def digits() -> Task:
-    """scikit-learn's images of 8 by 8 pixels, and two layers of convolution."""
+    """The images of 8 by 8 pixels, and two layers of convolution."""
     data = Digits.load()
     images, labels = data.train
 
@@ -206,7 +206,7 @@ class Transformer(nn.Module):
         self._next = nn.Linear(WIDTH, characters)
 
     def forward(self, characters: Tensor) -> Tensor:
-        """Give the logits of the next character at each place, (batch, place, character)."""
+        """Return the logits of the next character at each place, (batch, place, character)."""
         places = torch.arange(characters.shape[1])
         found: Tensor = self._layers(self._characters(characters) + self._places(places))
         logits: Tensor = self._next(found)
@@ -225,7 +225,7 @@ class Layer(nn.Module):
         self._narrow = nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, found: Tensor) -> Tensor:
-        """Give (batch, place, width) for the same."""
+        """Return (batch, place, width) for the same."""
         heads = self._asked(self._norms[0](found)).unflatten(-1, (3, HEADS, WIDTH // HEADS))
         query, key, value = heads.permute(2, 0, 3, 1, 4)
         seen = scaled_dot_product_attention(query, key, value, is_causal=True)

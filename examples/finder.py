@@ -115,7 +115,7 @@ class Training:
         return loss.item()
 
     def validate(self) -> float:
-        """Give the loss on the validation data."""
+        """Return the loss on the validation data."""
         images, labels = self.validation
         self.model.eval()
         with torch.no_grad():
@@ -181,7 +181,7 @@ def save(training: Training, scheduler: RemoteLR, epoch: int, val_loss: float, p
 
 
 def accuracy_of(training: Training, digits: Digits, path: Path) -> float:
-    """Give the share of the test images that the best checkpoint reads right."""
+    """Return the share of the test images that the best checkpoint reads right."""
     training.model.load_state_dict(torch.load(path, weights_only=True)["model"])
     training.model.eval()
     images, labels = digits.test

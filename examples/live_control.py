@@ -2,7 +2,7 @@
 
 A program trains a small network. Another one, the operator, has nothing but the service's address:
 it halves the learning rate, holds it, lets it go on, makes the run longer, kills the trainer, gives
-an order while nobody trains, and starts the trainer again from its checkpoint. Then the realised
+an order while no trainer runs, and starts the trainer again from its checkpoint. Then the realised
 learning rates are exported as a table, and two trainings from the first step follow them: one with
 torch alone, one through the service. Both must come to the weights of the training that was
 steered, bit for bit; if they do not, this ends with exit code 1.
@@ -52,7 +52,7 @@ class Plan:
     pace: float
 
     def at(self, units: float) -> int:
-        """Give the step after so many units."""
+        """Return the step after so many units."""
         return round(units * self.unit)
 
     @property
@@ -153,7 +153,7 @@ def prove(
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Give the SHA-256 of all weights, by name and in their bits."""
+    """Return the SHA-256 of all weights, by name and in their bits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -193,7 +193,7 @@ def tell(plan: Plan, operator: Operator, proof: Proof, planned: list[float]) -> 
 
 
 def _dead(operator: Operator, start: int) -> Dead:
-    """Read the life that was killed, as far as it was reported."""
+    """Read the attempt that was killed, as far as it was reported."""
     ended = operator.read("/history", attempt=1, start=start, points=10_000)
     losses = ended["metrics"]["loss"]
     reported = [step for step, loss in enumerate(losses) if loss is not None]

@@ -66,7 +66,7 @@ class Job:
 
 
 class Operator:
-    """Speaks to one session of a service, and to nobody else.
+    """Speaks to one session of a service alone.
 
     Args:
         http: the connection to the service.
@@ -84,7 +84,7 @@ class Operator:
 
     @property
     def horizon(self) -> int:
-        """The first step that nobody has been handed."""
+        """The first step that was not handed out yet."""
         return int(self.read("")["horizon"])
 
     def wait_for(self, step: int, job: Job) -> None:
@@ -94,7 +94,7 @@ class Operator:
             time.sleep(0.01)
 
     def order(self, *, at: int, while_dead: bool = False, **action: Any) -> None:  # noqa: ANN401
-        """Give an order for a step; if that was handed out already, for the next one that was not.
+        """Return an order for a step; if that was handed out already, for the next that was not.
 
         An operator is a person: on a machine that stalls for a while some orders come late.
         """

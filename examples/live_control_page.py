@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 from live_control_story import Given, Story
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+
+from wrapping import wrapped
 
 HEAD = """\
 # A training, steered while it ran
@@ -49,9 +55,9 @@ dropout of the steered one, and without any kill:
 
 
 def written(story: Story) -> str:
-    """Give the whole page."""
+    """Return the whole page."""
     parts = (_orders, _death, _explained, _proof, _log)
-    return "\n".join(chain([HEAD], *(part(story) for part in parts)))
+    return wrapped("\n".join(chain([HEAD], *(part(story) for part in parts))))
 
 
 def _orders(story: Story) -> Iterator[str]:
@@ -90,8 +96,8 @@ def _death(story: Story) -> Iterator[str]:
     if again:
         steps = " and ".join(str(each.effective_step) for each in again)
         yield (
-            f"The order for step {steps} had been carried out in the life that was lost. It waited"
-            " again, and was carried out at the same step of the new one."
+            f"The order for step {steps} had been carried out in the attempt that was lost. It"
+            " waited again, and was carried out at the same step of the new one."
         )
     count = len(dead.lrs)
     same = dead.lrs == story.lrs[dead.start : dead.start + count]

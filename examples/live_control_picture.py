@@ -74,7 +74,7 @@ def _draw_losses(axes: Axes, story: Story) -> None:
     axes.plot(_smooth(story.losses), color=LIVED, lw=1.6)
     axes.plot(*zip(*story.val_losses, strict=True), "o-", color=INK, ms=3.5, lw=1.1)
     dead = story.dead
-    # The mean goes on from the life before it, as that of the living does.
+    # The mean goes on from the attempt before it, as that of the running one does.
     before = story.losses[max(dead.start - OVER, 0) : dead.start]
     smooth = _smooth([*before, *dead.losses])[len(before) :]
     places = range(dead.start, dead.start + len(smooth))
@@ -92,7 +92,7 @@ def _draw_losses(axes: Axes, story: Story) -> None:
 
 
 def _smooth(losses: Sequence[float | None]) -> list[float]:
-    """Give the mean of the last few losses that are known."""
+    """Return the mean of the last few losses that are known."""
     known = [loss for loss in losses if loss is not None]
     return [fmean(known[max(step - OVER + 1, 0) : step + 1]) for step in range(len(known))]
 

@@ -13,7 +13,7 @@ class Given:
     """An order as it was given over HTTP.
 
     Attributes:
-        during: the first step that nobody had been handed when it was given.
+        during: the first step that was not handed out when it was given.
         body: of the request.
         effective_step: the first step that it holds for, by the answer.
         while_dead: whether no trainer ran then.
@@ -62,10 +62,10 @@ class Proof:
 
 @dataclass(frozen=True)
 class Dead:
-    """The life that ended with the kill, as far as it was reported.
+    """The attempt that ended with the kill, as far as it was reported.
 
     Attributes:
-        start: where the next life began: the step of the checkpoint.
+        start: where the next attempt began: the step of the checkpoint.
         lrs: the learning rates from there on.
         losses: the losses from there on.
     """
@@ -92,7 +92,7 @@ class Story:
         losses: the training loss of each step.
         val_losses: pairs of a step and the loss on the validation data after it.
         orders: what was ordered, in the order of time.
-        dead: the life that was killed.
+        dead: the attempt that was killed.
         log: pairs of a step and a sentence: the service's own log.
         explained: what it says about some steps.
         proof: of the replays.

@@ -1,7 +1,7 @@
 """The training of `live_control.py`: a program of its own, which can be killed and started again.
 
-It opens a session that somebody else has created, and takes each step's learning rate from it.
-Every so many steps it saves a checkpoint, and it reports what it sees. Nobody talks to it.
+It opens a session that the operator has created, and takes each step's learning rate from it.
+Every so many steps it saves a checkpoint, and it reports what it sees. It gets no order.
 """
 
 # mypy: allow-untyped-calls
@@ -63,13 +63,13 @@ class Training:
 
     @torch.no_grad()
     def validate(self) -> float:
-        """Give the loss on the validation data."""
+        """Return the loss on the validation data."""
         images, labels = self._digits.validation
         self._network.eval()
         return cross_entropy(self._network(images.double()), labels).item()
 
     def state_dict(self) -> dict[str, Any]:
-        """Give everything that the next update depends on, but for the learning rate."""
+        """Return everything that the next update depends on, but for the learning rate."""
         return {
             "network": self._network.state_dict(),
             "momentum": self.optimizer.state_dict()["state"],
@@ -86,7 +86,7 @@ class Training:
         self._batches.set_state(state["batches"])
 
     def weights(self) -> dict[str, Tensor]:
-        """Give the weights by name, and the momentum of each."""
+        """Return the weights by name, and the momentum of each."""
         momentum = self.optimizer.state_dict()["state"]
         moments = {f"momentum {key}": each["momentum_buffer"] for key, each in momentum.items()}
         return {**self._network.state_dict(), **moments}

@@ -1,14 +1,15 @@
-"""The real store and ledger in the test's own process, on a file."""
+"""The real store and writer in the test's own process, on a file."""
 
 import asyncio
 from pathlib import Path
 
-from pacesetter_service.ledger import Ledger, Outcome, Work
-from pacesetter_service.storage.store import Store
+from pacesetter_service.runtime.work import Outcome, Work
+from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store.sqlite import SqliteStore
 
 
 class Service:
-    """A store and a ledger, which can be stopped and started again."""
+    """A store and a writer, which can be stopped and started again."""
 
     def __init__(self, folder: Path) -> None:
         self._url = f"sqlite:///{folder / 'pacesetter.db'}"
@@ -16,12 +17,12 @@ class Service:
         self._start()
 
     def _start(self) -> None:
-        self.store = Store(self._url)
-        self._ledger = Ledger(self.store, max_cached=3)
-        self._ledger.start()
+        self.store = SqliteStore(self._url)
+        self._writer = Writer(self.store, max_cached=3)
+        self._writer.start()
 
     def _stop(self) -> None:
-        self._ledger.stop()
+        self._writer.stop()
         self.store.close()
 
     def restart(self) -> None:
@@ -36,4 +37,4 @@ class Service:
 
     def do(self, work: Work) -> Outcome:
         """Have work done, or be refused."""
-        return self._loop.run_until_complete(self._ledger.submit(work))
+        return self._loop.run_until_complete(self._writer.submit(work))

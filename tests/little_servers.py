@@ -38,7 +38,7 @@ def read_request(reader) -> Asked | None:
 
 
 def answer(status: int, body: bytes = b"{}", **headers: str) -> bytes:
-    """Give the bytes of an answer, with its length."""
+    """Return the bytes of an answer, with its length."""
     lines = [f"HTTP/1.1 {status} Said", f"content-length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

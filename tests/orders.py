@@ -88,8 +88,8 @@ class Run:
         self.sealed: dict[str, dict[int, float]] = {name: {} for name in session.timelines}
 
     def give(self, command: Command) -> tuple[Event, ...]:
-        """Give a command; what is sealed must not have been sealed before."""
-        events = decide(self.session, command)
+        """Return a command; what is sealed must not have been sealed before."""
+        events = decide(self.session, command).events
         self.session = evolve_all(self.session, events)
         self.events += events
         for event in events:
@@ -101,9 +101,9 @@ class Run:
         return events
 
     def order(self, at: int | None = None, **body: Any) -> int:
-        """Give an order; gives its number."""
+        """Return an order; gives its number."""
         self.give(Act(Action.parse(body), at, "ann"))
-        return self.session.ordered
+        return self.session.orders.given
 
     def cancel(self, number: int) -> None:
         """Take an order back."""
@@ -112,7 +112,7 @@ class Run:
     def seal(self, until: int) -> None:
         """Seal the steps below `until`, in windows as long as the session allows."""
         while (start := self.session.horizon) < until:
-            self.give(Seal(start, until - start))
+            self.give(Seal(start, until - start, pace=1e-4))
             assert self.session.horizon > start
 
     def report(self, *readings: Any) -> None:
@@ -120,7 +120,7 @@ class Run:
         self.give(Report(readings))
 
     def lr(self, start: int, end: int, series: str = "lr") -> list[float]:
-        """Give the values of the steps `start` to below `end`, sealing what is not yet."""
+        """Return the values of the steps `start` to below `end`, sealing what is not yet."""
         self.seal(end)
         return [self.sealed[series][step] for step in range(start, end)]
 

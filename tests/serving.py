@@ -5,11 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Any, Self
 
 import httpx
+
+from forked import ForkedService
 
 # Machines that run tests stall for seconds at a time: whoever waits in a test waits long.
 PATIENCE = 120.0
@@ -20,52 +24,84 @@ def open_http(url: str) -> httpx.Client:
     return httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False)
 
 
-class RunningService:
-    """`python -m pacesetter_service` on a database; it can be killed and started again."""
+Process = ForkedService | subprocess.Popen[str]
 
-    def __init__(self, database: Path, **settings: object) -> None:
+
+def spawned(environment: dict[str, str]) -> subprocess.Popen[str]:
+    """Start the service as a user does."""
+    command = [sys.executable, "-m", "pacesetter_service"]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+class RunningService:
+    """The service on a database; it can be killed and started again.
+
+    Args:
+        database: the file, or the URL of a database.
+        start: starts a process with this environment; forks one, unless told otherwise.
+        settings: as environment variables, without their prefix.
+    """
+
+    def __init__(
+        self,
+        database: Path | str,
+        start: Callable[[dict[str, str]], Process] = ForkedService,
+        **settings: object,
+    ) -> None:
         self.database = database
         self._settings = settings
-        self._process: subprocess.Popen[str] | None = None
+        self._start = start
+        self._process: Process | None = None
         self._port = 0
+        self._serves = False
+        self._told = threading.Event()
+        self._reader = threading.Thread()
         self.url = ""
+        self.log: list[str] = []
+        """The lines that it has logged, of all its lives; complete once it has ended."""
 
     def start(self) -> Self:
         """Start, and wait until it listens; a restart takes the same port."""
-        options = {"port": self._port, "database_url": f"sqlite:///{self.database}"}
+        database = self.database
+        address = database if isinstance(database, str) else f"sqlite:///{database}"
+        options = {"port": self._port, "database_url": address}
         environment = {
             f"PACESETTER_{name.upper()}": str(value)
             for name, value in {**options, "log_format": "json", **self._settings}.items()
         }
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "pacesetter_service"],
-            env={**os.environ, **environment},
-            stderr=subprocess.PIPE,
-            text=True,
+        self._process = self._start({**os.environ, **environment})
+        self._serves = False
+        self._told.clear()
+        self._reader = threading.Thread(
+            target=self._read, args=(self._process.stderr,), daemon=True
         )
-        self.url = self._read_url()
+        self._reader.start()
+        self._told.wait()
+        if not self._serves:
+            self._reap()
+            raise RuntimeError(f"the service did not start:\n{''.join(self.log)}")
         self._port = int(self.url.rpartition(":")[2])
         return self
 
-    def _read_url(self) -> str:
-        lines = []
-        for line in self._stderr:
-            lines.append(line)
+    def _read(self, stderr: IO[str]) -> None:
+        """Read its log for as long as it lives: one that is full would hold it up."""
+        for line in stderr:
+            self.log.append(line)
             if '"serving"' in line:
-                return str(json.loads(line)["url"])
-        self._reap()
-        raise RuntimeError(f"the service did not start:\n{''.join(lines)}")
+                self.url = str(json.loads(line)["url"])
+                self._serves = True
+                self._told.set()
+        self._told.set()
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the events that it has logged, without what libraries say beside."""
+        return [json.loads(line) for line in self.log if line.startswith("{")]
 
     @property
-    def process(self) -> "subprocess.Popen[str]":
+    def process(self) -> Process:
         """The running process."""
         assert self._process is not None, "not started"
         return self._process
-
-    @property
-    def _stderr(self):
-        assert self.process.stderr is not None
-        return self.process.stderr
 
     def kill(self) -> None:
         """End it as a power failure would."""
@@ -79,7 +115,8 @@ class RunningService:
 
     def _reap(self) -> int:
         code = self.process.wait(timeout=PATIENCE)
-        self._stderr.close()
+        self._reader.join()
+        self.process.stderr.close()
         self._process = None
         return code
 
@@ -94,3 +131,11 @@ class RunningService:
     ) -> None:
         if self._process is not None:
             self.stop()
+
+
+def quick(start: int, count: int) -> dict[str, Any]:
+    """Return the wish of a trainer that stands at `start` and makes ten thousand steps a second."""
+    return {
+        "want": {"start": start, "count": count},
+        "progress": {"step": start, "seconds_per_step": 1e-4},
+    }

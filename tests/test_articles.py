@@ -17,7 +17,7 @@ Serve = Callable[..., list[float]]
 
 @pytest.fixture(name="serve")
 def _serve(server_url: str, unique_name: str) -> Iterator[Serve]:
-    """Give a function that creates a session and takes its first values, one call a step."""
+    """Return a function that creates a session and takes its first values, one call a step."""
     with open_http(server_url) as http:
 
         def serve(steps: int, metrics: Callable[[int], float] | None = None, **spec: Any) -> Any:

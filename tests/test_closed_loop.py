@@ -37,7 +37,7 @@ def _short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(name="found")
 def _found(short: Path, load: Any) -> Any:
-    """Give the results of the short form."""
+    """Return the results of the short form."""
     return load("closed_loop_results").Results.load(short / "closed_loop/results.json")
 
 
@@ -73,7 +73,7 @@ def test_the_guard_saves_a_training_that_the_fixed_schedule_loses(found: Any) ->
 
 @pytest.fixture(name="published")
 def _published(load: Any) -> Any:
-    """Give the results that the published page was written from."""
+    """Return the results that the published page was written from."""
     return load("closed_loop_results").Results.load(ROOT / "docs/closed_loop/results.json")
 
 

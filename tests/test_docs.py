@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from pacesetter_service.core.schedules import catalogue
+from pacesetter_service.catalogue import kinds as catalogue
+from pacesetter_service.core.actions import Action
 from pacesetter_service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -21,7 +22,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/in
 
 
 def blocks(language: str) -> list[str]:
-    """Give the README's code blocks of a language."""
+    """Return the README's code blocks of a language."""
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
@@ -40,7 +41,7 @@ def test_the_python_of_the_readme_runs(code: str, server_url: str) -> None:
 
 
 def exchanges() -> list[tuple[str, str]]:
-    """Give the commands of the README's console blocks with what they are said to print."""
+    """Return the commands of the README's console blocks with what they are said to print."""
     found = []
     for block in blocks("console"):
         for part in block.split("$ ")[1:]:
@@ -70,6 +71,15 @@ def test_every_setting_is_documented() -> None:
         assert f"`{field.default}`" in page
 
 
+def test_every_action_is_documented() -> None:
+    """The page on orders has a row for each kind, with all that can be said in it."""
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", (ROOT / "docs/actions.md").read_text(), re.M))
+    assert set(rows) == set(Action.kinds)
+    for kind, action in Action.kinds.items():
+        own = set(action.model_fields) - {"kind", *Action.model_fields}
+        assert not [field for field in own if f"`{field}`" not in rows[kind]], kind
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     """Every relative link and picture of a page exists."""
@@ -89,9 +99,9 @@ def test_every_make_target_is_explained() -> None:
             assert f"make {target} " in shown
 
 
-def _writer() -> Any:
-    """Load the program that writes the pages about schedules."""
-    spec = importlib.util.spec_from_file_location("make_schedules", ROOT / "docs/make_schedules.py")
+def _writer(name: str) -> Any:
+    """Load one of the programs that write pages and pictures."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -99,10 +109,25 @@ def _writer() -> Any:
     return module
 
 
-WRITER = _writer()
+WRITER = _writer("make_schedules")
+PICTURES = _writer("make_pictures")
 
 
-@pytest.mark.parametrize("kind", catalogue.kinds())
+@pytest.mark.parametrize("name", ["parts", "step"])
+def test_the_pictures_of_the_architecture_are_up_to_date(name: str) -> None:
+    """Each is what the imports and the functions of the code make of it now."""
+    drawn = getattr(PICTURES, name)()
+    assert (ROOT / f"docs/img/{name}.svg").read_text() == drawn, "run `make docs`"
+
+
+def test_a_picture_does_not_outlive_what_it_shows() -> None:
+    """A stop on a step's way whose function is gone cannot be drawn."""
+    stop = PICTURES.STOPS[0]
+    with pytest.raises(ValueError, match="name what does it now"):
+        PICTURES.placed(stop._replace(function="RemoteLR.leap"))
+
+
+@pytest.mark.parametrize("kind", catalogue.schedules())
 def test_every_kind_is_documented_drawn_and_tested(kind: str) -> None:
     """A kind has an entry on a page, a picture that is its law's, and a test that names it."""
     pages = "".join(page.read_text() for page in (ROOT / "docs/schedules").glob("*.md"))
@@ -122,5 +147,5 @@ def test_the_pages_about_schedules_are_up_to_date() -> None:
 def test_every_row_of_the_table_is_served() -> None:
     """Each schedule of the other libraries has a kind here, or is a controller of its own."""
     for what, _, here in WRITER.ROWS:
-        kinds = [name for name in re.findall(r"`([^`:]+)`", here) if name in catalogue.kinds()]
+        kinds = [name for name in re.findall(r"`([^`:]+)`", here) if name in catalogue.schedules()]
         assert kinds or "controller" in here, what

@@ -1,6 +1,6 @@
 """Random histories of sessions, beside a model that knows no rule and remembers everything.
 
-The real store and ledger run in this process, on a file. Trainers of several ranks seal and report,
+The real store and writer run in this process, on a file. Trainers of several ranks seal and report,
 operators order and cancel, jobs go back to earlier steps and fork, and the service restarts, in any
 order. `python tests/test_histories.py --histories 10000` goes on for long.
 """
@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 from in_process import Service
 from orders import LAWS, MOMENTUM, bodies
 from pacesetter_service.core.actions import Action
+from pacesetter_service.core.attempts import AttemptRef
 from pacesetter_service.core.commands import (
     Act,
     Cancel,
@@ -44,19 +45,22 @@ from pacesetter_service.core.decide import decide
 from pacesetter_service.core.errors import (
     ActionRefusedError,
     BatchRefusedError,
+    NothingToTakeBackError,
     OrderNotFoundError,
+    SessionArchivedError,
     SessionFinishedError,
     StaleAttemptError,
     StepOutOfRangeError,
     SupersededAttemptError,
 )
 from pacesetter_service.core.evolve import evolve_all
-from pacesetter_service.core.forecast import planned
-from pacesetter_service.core.lineage import Life
+from pacesetter_service.core.orders import planned
+from pacesetter_service.core.reach import LOOK
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.ledger import Change, Create, Find, Fork, Open, Outcome
-from pacesetter_service.storage.store import Stored
+from pacesetter_service.runtime.work import Change, Create, Find, Fork, Open, Outcome, TakeBack
+from pacesetter_service.store.port import Stored
+from same import text_of
 
 AHEAD = 40
 """How many steps of the future are compared when a job has gone back."""
@@ -139,7 +143,7 @@ Key = tuple[int, str, int]
 class Chapter:
     """A life on the path: its first step, what waited for it there, and what was said in it."""
 
-    life: LifeId
+    ref: LifeId
     start: int
     waited: dict[Key, float]
     said: dict[Key, float] = field(default_factory=dict)
@@ -151,7 +155,7 @@ class Memory:
 
     Attributes:
         chapters: The lives of the path, in their order.
-        path: For each step the life that it was lived in.
+        path: For each step the chapter that it was trained in.
         before: For each step the state before the sealing that it came from.
         orders: The step of each order that was carried out on the path, or waits.
         keys: The keys of the session's attempts.
@@ -164,7 +168,7 @@ class Memory:
     keys: list[str] = field(default_factory=lambda: [""])
 
     def heard(self, step: int) -> dict[Key, float]:
-        """Give the readings of earlier steps that count there, of several with one key the first.
+        """Return the readings of earlier steps that count there, of several with one key the first.
 
         They are those that were said in any life of the path, however late; what was said in a
         life that the path does not lead through any more is forgotten.
@@ -178,11 +182,11 @@ class Memory:
                     found.setdefault(key, value)
         return found
 
-    def go_on(self, step: int, life: LifeId, waited: dict[Key, float]) -> "Memory":
-        """Give what is left of it when another life begins at a step; orders stay."""
+    def go_on(self, step: int, ref: LifeId, waited: dict[Key, float]) -> "Memory":
+        """Return what is left of it when another life begins at a step; orders stay."""
         return Memory(
-            [*(each for each in self.chapters if each.start < step), Chapter(life, step, waited)],
-            {each: life for each, life in self.path.items() if each < step},
+            [*(each for each in self.chapters if each.start < step), Chapter(ref, step, waited)],
+            {each: ref for each, ref in self.path.items() if each < step},
             {each: state for each, state in self.before.items() if each < step},
             dict(self.orders),
             list(self.keys),
@@ -215,7 +219,7 @@ class Histories(RuleBasedStateMachine):
         if SWITCH in spec["controllers"] and "schedule" in shape:  # its stages drive no momentum
             whole |= {"schedule": {"kind": "constant"}}
         begun = self.service.do(Create(SessionSpec.model_validate(whole))).entry.stored.session
-        self.memory = Memory([Chapter(self.life, begun.horizon, {})])
+        self.memory = Memory([Chapter(self.ref, begun.horizon, {})])
         self.counts["histories"] += 1
         self.progress(self.counts["histories"])
 
@@ -223,7 +227,7 @@ class Histories(RuleBasedStateMachine):
 
     @property
     def stored(self) -> Stored:
-        """The session as the ledger has it."""
+        """The session as the writer has it."""
         return self.service.do(Find(self.name)).entry.stored
 
     @property
@@ -232,21 +236,21 @@ class Histories(RuleBasedStateMachine):
         return self.stored.session
 
     @property
-    def life(self) -> LifeId:
+    def ref(self) -> LifeId:
         """The running attempt."""
-        return self.stored.id, self.session.attempt
+        return self.stored.id, self.session.attempt.number
 
     def give(self, *commands: Command) -> Outcome | None:
-        """Give commands; None if they are refused for what they are."""
+        """Return commands; None if they are refused for what they are."""
         before = self.session
         try:
             outcome = self.service.do(Change(self.name, commands))
         except REFUSALS as refused:
             self.counts[type(refused).__name__] += 1
-            assert repr(self.session) == repr(before), "what is refused leaves no trace"
+            assert text_of(self.session) == text_of(before), "what is refused leaves no trace"
             return None
         for command in commands[:-1]:  # what came with the wish was known when it was granted
-            before = evolve_all(before, decide(before, command))
+            before = evolve_all(before, decide(before, command).events)
         self.note(before, outcome)
         return outcome
 
@@ -264,16 +268,22 @@ class Histories(RuleBasedStateMachine):
         rates = [name == "lr" or name.endswith(".lr") for name in after.timelines]
         assert (block[rates] >= 0).all()
         for step in range(start, end):
-            assert step not in self.values[self.life], "sealed twice in one attempt"
-            self.values[self.life][step] = block[:, step - start].tobytes()
-            self.memory.path[step] = self.life
+            assert step not in self.values[self.ref], "sealed twice in one attempt"
+            self.values[self.ref][step] = block[:, step - start].tobytes()
+            self.memory.path[step] = self.ref
             self.memory.before[step] = before
 
-    def hear(self, readings: Iterable[Reading]) -> None:
-        """Write readings down; what repeats one changes nothing."""
+    def record_call(self, readings: Iterable[Reading]) -> None:
+        """Write readings down, each where its step was trained; what repeats one changes nothing.
+
+        A fork writes nothing into the past that it shares.
+        """
+        mine = [each for each in self.memory.chapters if each.ref[0] == self.stored.id]
         for reading in readings:
-            self.said[self.life].setdefault(reading.key, reading.value)
-            self.memory.chapters[-1].said.setdefault(reading.key, reading.value)
+            lived = [each for each in mine if each.start <= reading.step]
+            chapter = (lived or mine[:1])[-1]
+            self.said[chapter.ref].setdefault(reading.key, reading.value)
+            chapter.said.setdefault(reading.key, reading.value)
 
     # Trainers -----------------------------------------------------------------------------------
 
@@ -282,7 +292,7 @@ class Histories(RuleBasedStateMachine):
         """Ask for a window, which may begin with steps that are sealed."""
         session = self.session
         start = max(session.horizon - behind, session.spec.start_step)
-        self.give(Seal(start, count, session.attempt))
+        self.give(Seal(start, count, session.attempt.number))
 
     @rule(data=st.data(), several=st.integers(1, 6), then=st.booleans())
     def report(self, data: st.DataObject, several: int, then: bool) -> None:
@@ -298,15 +308,26 @@ class Histories(RuleBasedStateMachine):
             metric = data.draw(st.sampled_from(["loss", "loss", "loss", "acc"]))
             readings.append(Reading(rank, session.horizon - back, metric, data.draw(losses)))
         asked = (Seal(session.horizon, 1),) if then else ()
-        if self.give(Report(tuple(readings), session.attempt), *asked) is not None:
-            self.hear(readings)
+        if self.give(Report(tuple(readings), session.attempt.number), *asked) is not None:
+            self.record_call(readings)
+
+    @rule(count=st.integers(1, 24), ahead=st.integers(0, 3))
+    def look(self, count: int, ahead: int) -> None:
+        """Seal as a caller that only looks does: a little beyond what trainers hold."""
+        session = self.session
+        outcome = self.give(Seal(session.horizon + ahead, count, trains=False))
+        if outcome is not None:
+            after = outcome.entry.stored.session
+            assert after.held == session.held
+            assert after.horizon <= max(session.horizon, session.held + LOOK)
+            self.counts["looks"] += after.horizon > session.horizon
 
     @rule(values=st.lists(losses, min_size=1, max_size=10))
     def train(self, values: list[float]) -> None:
         """Train as a job does: ask, train, report from every rank, in turn."""
         for loss in values:
             session = self.session
-            if self.give(Seal(session.horizon, 1, session.attempt)) is None:
+            if self.give(Seal(session.horizon, 1, session.attempt.number)) is None:
                 return
             step = self.session.horizon - 1
             if step < session.spec.start_step:
@@ -314,7 +335,7 @@ class Histories(RuleBasedStateMachine):
             ranks = range(session.spec.ranks)
             readings = tuple(Reading(rank, step, "loss", loss + rank) for rank in ranks)
             self.give(Report(readings))
-            self.hear(readings)
+            self.record_call(readings)
 
     @rule()
     def lose_patience(self) -> None:
@@ -326,7 +347,12 @@ class Histories(RuleBasedStateMachine):
     def speak_for_an_old_attempt(self, data: st.DataObject) -> None:
         """Sealing, reporting and joining are refused to an attempt that is over."""
         session = self.session
-        old = data.draw(st.integers(1, session.attempt - 1))
+        over = [
+            each for each in range(1, session.attempt.number) if each not in session.attempt.carried
+        ]
+        if not over:
+            return
+        old = data.draw(st.sampled_from(over))
         commands: list[Command] = [Seal(session.horizon, 1, old)]
         if session.horizon > session.spec.start_step:
             reading = Reading(0, session.horizon - 1, "loss", 1.0)
@@ -334,16 +360,16 @@ class Histories(RuleBasedStateMachine):
         for command in commands:
             with pytest.raises(StaleAttemptError):
                 self.service.do(Change(self.name, (command,)))
-        if self.memory.keys[old - 1]:
+        if self.memory.keys[old - 1] not in {"", session.attempt.key}:
             with pytest.raises(SupersededAttemptError):
                 self.service.do(Open(self.name, session.horizon, self.memory.keys[old - 1]))
-        assert repr(self.session) == repr(session)
+        assert text_of(self.session) == text_of(session)
 
     # Operators ----------------------------------------------------------------------------------
 
     @rule(data=st.data(), ahead=st.none() | st.integers(-3, 25))
     def order(self, data: st.DataObject, ahead: int | None) -> None:
-        """Give an order; it says from which step it holds, and that is not sealed."""
+        """Return an order; it says from which step it holds, and that is not sealed."""
         session = self.session
         groups = sorted({series.group for series in session.spec.series()} - {""})
         action = Action.parse(data.draw(bodies(tuple(groups))))
@@ -354,26 +380,28 @@ class Histories(RuleBasedStateMachine):
         after = outcome.entry.stored.session
         effective = session.horizon if at is None else at
         assert effective >= session.horizon
-        assert (after.horizon, after.ordered) == (session.horizon, session.ordered + 1)
-        assert (after.ordered, effective) in {(order.id, order.at) for order in after.orders}
-        self.memory.orders[after.ordered] = effective
+        assert (after.horizon, after.orders.given) == (session.horizon, session.orders.given + 1)
+        assert (after.orders.given, effective) in {
+            (order.id, order.at) for order in after.orders.waiting
+        }
+        self.memory.orders[after.orders.given] = effective
         self.counts[f"order {action.model_dump()['kind']}"] += 1
 
     @rule(factor=st.sampled_from([0.5, 0.9, 1.1]), count=st.integers(1, 4))
     def order_and_train(self, factor: float, count: int) -> None:
-        """Give an order that is carried out in the commit in which it is given."""
-        at, ordered = self.session.horizon, self.session.ordered
+        """Return an order that is carried out in the commit in which it is given."""
+        at, ordered = self.session.horizon, self.session.orders.given
         act = Act(Action.parse({"kind": "scale", "factor": factor}), at, "ann")
         outcome = self.give(act, Seal(at, count))
         if outcome is not None:
-            assert outcome.entry.stored.session.ordered == ordered + 1
+            assert outcome.entry.stored.session.orders.given == ordered + 1
             self.memory.orders[ordered + 1] = at
             self.counts["orders carried out at once"] += 1
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
         """Take an order back that waits, or be told that none does."""
-        waiting = [order.id for order in self.session.orders]
+        waiting = [order.id for order in self.session.orders.waiting]
         if waiting:
             number = data.draw(st.sampled_from(waiting))
             self.give(Cancel(number))
@@ -389,20 +417,20 @@ class Histories(RuleBasedStateMachine):
             outcome = self.service.do(Change(self.name, (Resize(batch),)))
         except BatchRefusedError:
             assert before.spec.batch_scaling != "none"
-            assert repr(self.session) == repr(before), "what is refused leaves no trace"
+            assert text_of(self.session) == text_of(before), "what is refused leaves no trace"
             return
         after = outcome.entry.stored.session
-        assert after.batch_size == batch
-        undone = [each for each in before.orders if each.id == before.ordered]
+        assert after.control.batch_size == batch
+        undone = [each for each in before.orders.waiting if each.id == before.orders.given]
         undone = [each for each in undone if each.at == before.horizon and each.batch_before]
-        size = undone[0].batch_before if undone else before.batch_size
+        size = undone[0].batch_before if undone else before.control.batch_size
         scaled = (
-            batch not in {before.batch_size, size}
+            batch not in {before.control.batch_size, size}
             and size is not None
             and before.spec.batch_scaling != "none"
             and before.status == "active"
         )
-        assert after.ordered == before.ordered + scaled
+        assert after.orders.given == before.orders.given + scaled
         assert after.horizon == before.horizon
         self.counts["resized"] += 1
 
@@ -413,41 +441,62 @@ class Histories(RuleBasedStateMachine):
         """Open an attempt at a step: everything is as it was when that step was handed out."""
         session = self.session
         step = data.draw(st.integers(session.spec.start_step, session.horizon))
-        key = f"key-{session.attempt}"
+        key = f"key-{session.attempt.number}"
         try:
             outcome = self.service.do(Open(self.name, step, key, "ann", drop, batch))
         except BatchRefusedError:
             self.counts["BatchRefusedError"] += 1
             assert session.spec.batch_scaling != "none"
-            assert repr(self.session) == repr(session), "what is refused leaves no trace"
+            assert text_of(self.session) == text_of(session), "what is refused leaves no trace"
             return
         opened = outcome.entry.stored.session
         waited = self.compare(session, opened, step)
-        self.memory = self.memory.go_on(step, self.life, waited)
+        self.memory = self.memory.go_on(step, self.ref, waited)
         if drop:
             self.memory.drop_orders(step)
         self.memory.keys.append(key)
-        assert (opened.attempt, opened.attempt_start) == (session.attempt + 1, step)
-        ours = {order.id for order in opened.orders if order.actor == "ann"}
+        assert (opened.attempt.number, opened.attempt.start) == (session.attempt.number + 1, step)
+        ours = {order.id for order in opened.orders.waiting if order.actor == "ann"}
         assert ours == {number for number, at in self.memory.orders.items() if at >= step}
         joined = self.service.do(Open(self.name, step, key))
         assert not joined.created
-        assert repr(joined.entry.stored.session) == repr(opened)
+        assert text_of(joined.entry.stored.session) == text_of(opened)
         self.counts["attempts"] += 1
 
+    @rule(reason=st.sampled_from(["", "somebody looked ahead"]))
+    def take_back(self, reason: str) -> None:
+        """What no trainer holds is open again, and as it was; its trainers go on unfenced."""
+        session = self.session
+        if session.held == session.horizon or session.status == "archived":
+            with pytest.raises((NothingToTakeBackError, SessionArchivedError)):
+                self.service.do(TakeBack(self.name, "ann", reason))
+            return
+        step = session.held
+        opened = self.service.do(TakeBack(self.name, "ann", reason)).entry.stored.session
+        waited = self.compare(session, opened, step)
+        self.memory = self.memory.go_on(step, self.ref, waited)
+        self.memory.keys.append(session.attempt.key)
+        assert opened.attempt.number == session.attempt.number + 1
+        assert opened.attempt.carried == (*session.attempt.carried, session.attempt.number)
+        ours = {order.id for order in opened.orders.waiting if order.actor == "ann"}
+        assert ours == {number for number, at in self.memory.orders.items() if at >= step}
+        self.give(Seal(max(step - 1, session.spec.start_step), 1, session.attempt.number))
+        self.counts["taken back"] += 1
+
     def compare(self, before: Session, restored: Session, step: int) -> dict[Key, float]:
-        """See that a restored state is the one that was remembered; gives what waits in it."""
+        """See that a restored state is the one that was remembered; return what waits in it."""
         remembered = planned(self.memory.before[step], step) if step < before.horizon else before
         for name, line in remembered.timelines.items():
             ahead = restored.timelines[name].values(step, AHEAD)
             assert ahead.tobytes() == line.values(step, AHEAD).tobytes(), name
-        for part in ("controllers", "smoothers", "limits", "consumed"):
-            assert repr(getattr(restored, part)) == repr(getattr(remembered, part)), part
+        for part in ("states", "smoothers", "limits", "consumed"):
+            after, before = getattr(restored.control, part), getattr(remembered.control, part)
+            assert repr(after) == repr(before), part
         assert restored.horizon == step
         waiting = {
             key: value
             for key, value in self.memory.heard(step).items()
-            if key[1] in restored.watched and restored.consumed.get(key[1], -1) < key[0]
+            if key[1] in restored.watched and restored.control.consumed.get(key[1], -1) < key[0]
         }
         pending = {key: reading.value for key, reading in restored.pending.items()}
         assert repr(sorted(pending.items())) == repr(sorted(waiting.items())), self.memory.chapters
@@ -463,14 +512,14 @@ class Histories(RuleBasedStateMachine):
         described = {**session.spec.model_dump(mode="json"), "name": name, "forked_from": origin}
         spec = session.spec.model_validate(described)
         branch = self.service.do(Fork(self.name, spec, step)).entry.stored.session
-        assert repr(self.session) == repr(session)
+        assert text_of(self.session) == text_of(session)
         waited = self.compare(session, branch, step)
-        assert (branch.orders, branch.attempt, branch.status) == ((), 1, "active")
+        assert (branch.orders.waiting, branch.attempt.number, branch.status) == ((), 1, "active")
         self.counts["forks"] += 1
         if move:
             self.check()
             self.name = name
-            self.memory = self.memory.go_on(step, self.life, waited)
+            self.memory = self.memory.go_on(step, self.ref, waited)
             self.memory.drop_orders(step)
             self.memory.keys = [""]
 
@@ -482,7 +531,7 @@ class Histories(RuleBasedStateMachine):
         before = self.stored
         self.service.restart()
         after = self.stored
-        assert repr(after.session) == repr(before.session)
+        assert text_of(after.session) == text_of(before.session)
         assert (after.lineage, after.events) == (before.lineage, before.events)
         self.counts["restarts"] += 1
 
@@ -491,7 +540,7 @@ class Histories(RuleBasedStateMachine):
         stored, store = self.stored, self.service.store
         width, first = len(stored.session.timelines), stored.session.spec.start_step
         for attempt in store.attempts_of(stored):
-            mine = self.values[stored.id, attempt.number]
+            mine = self.values[stored.id, attempt.attempt]
             if mine:
                 block = store.sealed_between(attempt.lineage, width, min(mine), max(mine) + 1)
                 assert [column.tobytes() for column in block.T] == list(mine.values())
@@ -499,10 +548,10 @@ class Histories(RuleBasedStateMachine):
             block = store.sealed_between(stored.lineage, width, first, stored.session.horizon)
             for step, column in enumerate(block.T, start=first):
                 assert column.tobytes() == self.values[self.memory.path[step]][step]
-        for life in stored.lineage:
-            alone = (Life(life.session_id, life.attempt, 0),)
+        for ref in stored.lineage:
+            alone = (AttemptRef(ref.session_id, ref.attempt, 0),)
             found = {each.key: each.value for each in store.readings_of(alone)}
-            said = self.said[life.session_id, life.attempt]
+            said = self.said[ref.session_id, ref.attempt]
             assert repr(sorted(found.items())) == repr(sorted(said.items()))
         assert len(store.events_after(stored, 0, limit=10_000)) == stored.events
 

@@ -37,18 +37,18 @@ def _short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(name="story")
 def _story(short: Path, load: Any) -> Any:
-    """Give what the short form saw."""
+    """Return what the short form saw."""
     return load("live_control_story").Story.load(short / "live_control/story.json")
 
 
 @pytest.fixture(name="published")
 def _published(load: Any) -> Any:
-    """Give the story that the published page tells."""
+    """Return the story that the published page tells."""
     return load("live_control_story").Story.load(ROOT / "docs/live_control/story.json")
 
 
 def of_kind(story: Any, kind: str) -> Any:
-    """Give the first order of a kind."""
+    """Return the first order of a kind."""
     return next(each for each in story.orders if each.kind == kind)
 
 
@@ -68,13 +68,13 @@ def test_every_order_holds_from_the_step_that_was_answered(story: Any) -> None:
         "scale",
         "cooldown",
     ]
-    carried_out = [(step, text) for step, text in story.log if text.startswith("From step")]
+    apply_order = [(step, text) for step, text in story.log if text.startswith("From step")]
     for given in story.orders:
         assert given.effective_step >= given.during
         assert given.late or given.effective_step == given.body["at"]
         assert any(
             step == given.effective_step and given.body["reason"] in text
-            for step, text in carried_out
+            for step, text in apply_order
         )
 
 

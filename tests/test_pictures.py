@@ -3,10 +3,10 @@
 import xml.etree.ElementTree as ET
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pacesetter_service import pictures
+from pacesetter_service.insight import pictures
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -38,6 +38,7 @@ def test_names_can_not_break_out() -> None:
 losses = st.floats()
 
 
+@example([(0.0, 0.0, 0.0), (924954.0, 0.0, 1e100)], 801312.0)  # no loss to draw at any rate
 @given(st.lists(st.tuples(st.floats(0, 1e9), losses, losses), max_size=50), st.floats(1e-9, 1e9))
 def test_any_range_test_can_be_drawn(points: list[tuple[float, float, float]], rate: float) -> None:
     """Rates of any order and losses of any kind become points inside the frame."""

@@ -132,7 +132,7 @@ def test_a_stopped_server_refuses_and_a_started_one_has_its_data(pacesetter_serv
     pacesetter_server.start()
     assert pacesetter_server.url == url
     with Client(url, max_wait=PATIENCE) as client:
-        again = client.session("run")
+        again = client.session("run", resume="continue")
         assert again.horizon >= 5
         assert [again.lr(step) for step in range(5)] == rates
 
@@ -184,9 +184,9 @@ def test_a_server_with_calls_that_wait_stops(
     pacesetter_server: Server, caplog: pytest.LogCaptureFixture
 ):
     """Feeds are let go, for a feed never ends by itself; nothing has to be cut off."""
-    with Client(retry_for=0.1) as client:
+    with Client(max_wait=PATIENCE) as client, Client(retry_for=0.1) as follower:
         client.session("run", base_lr=0.1)
-        events = client.events("run", follow=True)
+        events = follower.events("run", follow=True)
         assert next(events)["kind"] == "created"
         pacesetter_server.stop()
         with pytest.raises(ServerUnavailableError):
@@ -198,7 +198,7 @@ def test_the_database_may_be_kept(tmp_path: Path):
     """A folder that was named is not removed, and the next server goes on with it."""
     for _ in range(2):
         with serve(tmp_path) as server, Client(server.url) as client:
-            assert client.session("run", base_lr=0.1).lr(0) == 0.1
+            assert client.session("run", base_lr=0.1, resume="continue").lr(0) == 0.1
     assert (tmp_path / "pacesetter.db").exists()
 
 
@@ -234,10 +234,10 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path):
-    """A database that can not be opened is told, and thread, port and lock are given back."""
+    """A database that cannot be opened is told, and thread, port and lock are given back."""
     (tmp_path / "pacesetter.db").mkdir()
     before = threading.active_count()
-    with pytest.raises(Exception, match="unable to open"), serve(tmp_path):
+    with pytest.raises(Exception, match="cannot be opened"), serve(tmp_path):
         pass
     assert threading.active_count() == before
 
@@ -246,18 +246,18 @@ def test_the_port_is_nobody_elses_while_the_server_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """When the server listens no more and its database is closed, the port is still taken."""
-    from pacesetter_service.storage.store import Store
+    from pacesetter_service.store.sqlite import SqliteStore
 
-    close = Store.close
+    close = SqliteStore.close
     refused: list[OSError] = []
 
-    def look(store: Store) -> None:
+    def look(store: SqliteStore) -> None:
         close(store)
         with socket.socket() as other, pytest.raises(OSError, match="in use") as error:
             other.bind(("127.0.0.1", server._port))
         refused.append(error.value)
 
-    monkeypatch.setattr(Store, "close", look)
+    monkeypatch.setattr(SqliteStore, "close", look)
     server = Server(tmp_path)
     server.start()
     server.stop()

@@ -1,57 +1,233 @@
-"""Attempts as their opener sees them: the key that the ranks of one restart share, and claims."""
+"""Whose a session's attempts are, and what becomes of one that was trained before.
+
+A name may be used again by mistake. Then what was decided for the old training must not be trained
+with by the new one; but a job that its launcher starts again just goes on.
+"""
 
 from __future__ import annotations
 
-import os
-import uuid
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
+from typing import Any
 
-_LONGEST = 200
+from pacesetter._errors import ResumeError, StaleAttemptError
+from pacesetter._info import SessionInfo
+from pacesetter._launch import Launch, drawn_key
+
+RESUMES = ("error", "restart", "continue")
+
+
+def checked_resume(resume: str) -> str:
+    """Return `resume`, which is to be one of `RESUMES`.
+
+    Raises:
+        ValueError: The value is not valid.
+    """
+    if resume not in RESUMES:
+        raise ValueError(f"resume={resume!r}: choose from {', '.join(RESUMES)}")
+    return resume
+
+
+class Training:
+    """One training of a session by this process: what all `Session` objects opened for it share.
+
+    Two optimizers may be driven by two of them, opened one after the other. Once one of them has
+    gone beyond its first step, a program that opens the session again begins another training.
+
+    Attributes:
+        opening: The key under which the training creates the session, or begins it again.
+        has_moved: Whether any of its sessions was asked for more than its first step.
+    """
+
+    def __init__(
+        self, launch: Launch, number: int = 0, former: frozenset[str] = frozenset()
+    ) -> None:
+        self.launch = launch
+        self.opening = self._named = launch.key(number)
+        self.has_moved = False
+        self._number = number
+        self._former = former
+        self._own: set[tuple[int, str]] = set()
+        self._restart: tuple[int, str, int] | None = None  # step, key and attempt of the newest
+
+    def owns(self, info: SessionInfo) -> bool:
+        """Return whether this training has opened the attempt that is running."""
+        return info.attempt_key == self.opening or (info.attempt, info.attempt_key) in self._own
+
+    def repeats(self, info: SessionInfo) -> bool:
+        """Return whether an earlier training of this very process has opened the attempt."""
+        return info.attempt_key in self._former
+
+    def own(self, info: SessionInfo) -> None:
+        """Record that the running attempt is this training's."""
+        self._own.add((info.attempt, info.attempt_key))
+
+    def renew(self, info: SessionInfo) -> None:
+        """Take a key that no earlier start has had, where this process opens for all ranks.
+
+        A launcher that goes back to a number of workers names a start as it has named an earlier
+        one. A process that has opened the attempt of such a name itself is of that earlier start,
+        and keeps its key, by which it is fenced.
+        """
+        if info.attempt_key == self.opening:
+            self.own(info)
+        elif self._own or self._former:
+            return
+        elif info.attempt_key.startswith(f"{self._named}+"):
+            self.opening = info.attempt_key
+        elif self.launch.opened_before(info.attempt_key):
+            self.opening = f"{self._named}+{info.attempt}"
+
+    def key_for(self, step: int, attempt: int, *, alone: bool = False) -> str:
+        """Return the key by which a session in an attempt goes back to a step.
+
+        It joins the attempt that another session of the training has opened at that step since.
+
+        Args:
+            step: The first step that is trained again.
+            attempt: The attempt that the session is in.
+            alone: This process decides for all ranks, so that none needs to make the same key.
+        """
+        if self._restart is not None:
+            at, key, opened = self._restart
+            if at == step and attempt < opened:
+                return key
+        self._number += 1
+        return self.launch.key(drawn_key() if alone else self._number)
+
+    def move_on(self) -> None:
+        """Note that one of its sessions is beyond its first step, or elsewhere."""
+        self.has_moved = True
+
+    def went_back(self, step: int, info: SessionInfo) -> None:
+        """Record an attempt that one of its sessions has opened."""
+        self.own(info)
+        self._restart = (step, info.attempt_key, info.attempt)
+
+    def successor(self) -> Training:
+        """Another training of the same session, with keys of its own."""
+        keys = {self.opening, *(key for _, key in self._own)}
+        return Training(self.launch, self._number + 1, self._former | keys)
+
+
+_trainings: dict[tuple[str, str], Training] = {}
+_lock = threading.Lock()
+
+
+def training_of(url: str, name: str, launch: Launch) -> Training:
+    """Return the training to open a session for: one that has only just begun, or a new one."""
+    with _lock:
+        found = _trainings.get((url, name))
+        if found is None or found.launch != launch:
+            found = Training(launch)
+        elif found.has_moved:
+            found = found.successor()
+        _trainings[url, name] = found
+        return found
+
+
+def explained(error: StaleAttemptError, key: str, launch: Launch) -> StaleAttemptError:
+    """Return the error with what may have become of a key that a launcher's words make."""
+    if not launch.has_opened(key):
+        return error
+    return error.saying(
+        f"{error.detail} If this is no old start of the job: its launcher calls it as it has called"
+        " an earlier one, as torchrun does when it goes back to a number of workers. Open the"
+        " session for all ranks at once, by open_session, RemoteLR.from_torch or RemoteLR.create,"
+        " where the first rank takes another key; or call session.restart(step, key=...) with one"
+        " that the ranks of this start alone share"
+    )
 
 
 @dataclass(frozen=True)
-class Claim:
-    """An attempt that is to be opened when the server is back.
+class Opener:
+    """Who opens a session, and what is to become of it if it was trained before.
 
     Attributes:
-        step: the first step that is trained again.
-        key: of the attempt.
-        known: the newest attempt that the job knows of. If the server knows a newer one, somebody
-            has taken over, and the claim is void.
+        resume: One of `RESUMES`.
+        key: The key of the attempt in which it would begin again.
+        launch: The start of the job that it belongs to.
+        leads: Whether it is the first rank.
+        owns: Whether its own training opened the attempt that is running.
+        repeats: Whether an earlier training of the same process opened it.
     """
 
-    step: int
+    resume: str
     key: str
-    known: int
+    launch: Launch
+    leads: bool
+    owns: bool = False
+    repeats: bool = False
 
-    def merged(self, later: Claim) -> Claim:
-        """One claim for two, neither of which the server has heard of."""
-        return Claim(min(self.step, later.step), self.key, max(self.known, later.known))
+    @property
+    def restarts(self) -> bool:
+        """Whether the training is to begin again, wherever it begins."""
+        return self.resume == "restart"
+
+    def begins_again(self, info: SessionInfo, step: int) -> bool:
+        """Return whether a training at a step begins a session again, which was trained before.
+
+        Raises:
+            ResumeError: It would train a step again, and it was not said that it is to.
+        """
+        if step >= info.horizon or not self._is_anothers(info):
+            return False
+        continues = self._continues(info) and step == info.first_step
+        if not self.restarts and not continues:
+            raise ResumeError(_refusal(info, step))
+        return True
+
+    def reason(self, info: SessionInfo) -> str:
+        """Return why the training may begin again."""
+        return "its launcher has started it again" if self._continues(info) else "resume='restart'"
+
+    def _continues(self, info: SessionInfo) -> bool:
+        """Return whether an earlier start of this very job has trained the session."""
+        return self.launch.opened_before(info.attempt_key)
+
+    def _is_anothers(self, info: SessionInfo) -> bool:
+        """Return whether another training, or an earlier start of this job, has trained it."""
+        owns = self.owns or info.attempt_key == self.key
+        if info.horizon <= info.first_step or self.resume == "continue" or owns:
+            return False
+        beside = self.launch.has_opened(info.attempt_key) and not self.repeats
+        if beside and (self.launch.sure or not self.leads):
+            return False  # another process of this start has
+        # Else the first rank settles it, and the others know no key to join it by.
+        return self.leads or bool(self.launch.run)
 
 
-def new_key(restarts: int) -> str:
-    """A key for the next attempt that this process opens.
+def _refusal(info: SessionInfo, step: int) -> str:
+    return (
+        f"session {info.name} was trained before: attempt {info.attempt}"
+        f" (key {info.attempt_key or 'none'}) has handed out the steps below {info.horizon}, and"
+        f" step {step} would be trained again with what was decided then. If this is another"
+        " training, give it another name. If it is that one again, load its checkpoint before the"
+        " first step (scheduler.load_state_dict(...), or step=N to Client.session), or begin it"
+        f" again in a new attempt with resume='restart'. resume='continue' follows the values of"
+        " then as they are. Where a launcher starts the job again by itself, PACESETTER_RUN says"
+        " that it is the same one"
+    )
 
-    Of use where ranks open the attempt each by themselves: workers of a torchelastic job make the
-    same one. A process by itself draws one, and so does the first rank of a group for all.
 
-    torchelastic counts no restart when nodes come and go, nor on the nodes where no worker failed.
-    So the size of the job is a part of it; and where it may differ between nodes, give a key.
+@dataclass(frozen=True)
+class Branch:
+    """A session that is to go on from the past of another one, once it is known from which step.
 
-    Args:
-        restarts: how many attempts this process has opened or joined before: going back twice
-            within one life of a job is two attempts.
+    Attributes:
+        name: The name of the session that is to be created.
+        body: The body of the call that does it, without the step.
     """
-    run = os.environ.get("TORCHELASTIC_RUN_ID", "")
-    size = os.environ.get("WORLD_SIZE", "1")
-    # torchrun calls every job "none" that was given no name: that would join strangers.
-    if run in {"", "none"} or size == "1":
-        return drawn_key()
-    count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return f"{quote(run, safe='')[:_LONGEST]}/{count}/{size}/{restarts}"
 
+    name: str
+    body: Mapping[str, Any]
 
-def drawn_key() -> str:
-    """A key that nobody else has."""
-    return uuid.uuid4().hex
+    def refusal(self, parent: str) -> ResumeError:
+        """Return the error of a training that begins without saying where."""
+        return ResumeError(
+            f"session {self.name} is to continue {parent}, and it is not known yet from which step:"
+            f" load the checkpoint of {parent} before the first step"
+            " (scheduler.load_state_dict(...), session.restart(N)), or pass step=N to"
+            " Client.session"
+        )

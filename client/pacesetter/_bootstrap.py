@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pacesetter._bounds import Bounds, bounds_of
 from pacesetter._errors import InvalidAnswerError
 from pacesetter._info import SessionInfo
-from pacesetter._outage import Curve
-from pacesetter._window import Expected, checked
+from pacesetter._window import Expected, Window, checked, forecast
 
 VERSION = 1
 
@@ -22,20 +22,22 @@ class Bootstrap:
     """What such a file says.
 
     Attributes:
-        info: the session as it was described.
-        curve: its values as they were forecast.
+        info: The session as it was described.
+        forecast: Its values as they were forecast.
+        sealed_until: The first step of them that was not sealed.
     """
 
     info: SessionInfo
-    curve: Curve
+    forecast: Window
+    sealed_until: int
 
     @classmethod
-    def read(cls, path: str | Path, name: str, lr_bounds: tuple[float, float]) -> Bootstrap:
+    def read(cls, path: str | Path, name: str, lr_bounds: Bounds | None) -> Bootstrap:
         """Read the file of a session.
 
         Raises:
-            OSError: it cannot be read.
-            InvalidAnswerError: it is no such file, of another session, or its values are unfit.
+            OSError: It cannot be read.
+            InvalidAnswerError: It is no such file, of another session, or its values are unfit.
         """
         try:
             stored = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -43,12 +45,13 @@ class Bootstrap:
                 raise ValueError(f"version {stored['bootstrap']!r}")  # noqa: TRY301 - one message for all
             info = SessionInfo.parse(stored["session"], name)
             start, end = stored["values"]["start"], stored["values"]["sealed_until"]
-            expected = Expected(info.attempt, info.series, start, lr_bounds=lr_bounds)
+            bounds = bounds_of(info, lr_bounds)
+            expected = Expected(info.attempt, info.series, start, lr_bounds=bounds)
             columns = {
                 each: checked(each, list(map(float, stored["values"]["series"][each])), expected)
                 for each in info.series
             }
-            return cls(info, Curve(int(start), columns, int(end)))
+            return cls(info, forecast(int(start), columns), int(end))
         except (ValueError, KeyError, TypeError, RecursionError, InvalidAnswerError) as error:
             raise InvalidAnswerError(
                 f"{path} is no bootstrap file of session {name} ({error}): write it with "

@@ -22,10 +22,10 @@ class Bounded(Generic[T]):
         self._left: list[threading.Thread] = []
 
     def within(self, seconds: float, work: Callable[[], T]) -> T:
-        """Give what the work gives, or raise what it raises.
+        """Return what the work gives, or raise what it raises.
 
         Raises:
-            TimeoutError: it takes longer; it goes on in a thread that is left alone.
+            TimeoutError: It takes longer; it goes on in a thread that is left alone.
         """
         outcome: queue.SimpleQueue[T | _Raised] = queue.SimpleQueue()
 
@@ -51,7 +51,7 @@ class Bounded(Generic[T]):
         return got
 
     def left(self) -> int:
-        """How many threads were left alone and have not ended."""
+        """Return how many threads were left alone and have not ended."""
         with self._lock:
             self._left = [thread for thread in self._left if thread.is_alive()]
             return len(self._left)

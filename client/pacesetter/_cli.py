@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import platform
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import TYPE_CHECKING
+
+from pacesetter._service import ServiceMissingError, load_service
 
 ABOUT_TOKENS = (
     "Where the server asks for an access token, set PACESETTER_TOKEN. It is no option, because "
@@ -34,10 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the server (needs pacesetter[service])")
     commands.add_parser("version", help="print the version")
-    _add_explain(commands)
-    _add_events(commands)
-    _add_export(commands)
-    _add_import(commands)
+    _add_all(commands)
     asked = parser.parse_args(arguments)
     if asked.command == "version":
         print(_version())  # noqa: T201 - the output of the command
@@ -46,54 +43,43 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(arguments: list[str]) -> int:
-    if sys.version_info < (3, 11):  # the client alone runs on 3.10 too
-        print(  # noqa: T201 - a message to whoever typed the command
-            "the server needs Python 3.11 or newer, and this is "
-            f"{platform.python_version()}: install pacesetter[service] with a newer one; trainers "
-            "on this one can use it all the same",
-            file=sys.stderr,
-        )
-        return 2
+    advice = (
+        "install pacesetter[service] with a newer one; trainers on this one can use it all the same"
+    )
     try:
-        service = importlib.import_module("pacesetter_service.__main__")
-    except ModuleNotFoundError as error:
-        print(  # noqa: T201 - a message to whoever typed the command
-            f"the server's part is not installed ({error.name} is missing): "
-            "pip install 'pacesetter[service]'",
-            file=sys.stderr,
-        )
-        return 2
+        service = load_service("pacesetter_service.__main__", advice)
+    except ServiceMissingError as error:
+        return _failed(error)
     return int(service.main(arguments) or 0)
 
 
-def _add_explain(commands: _Commands) -> None:
-    parser = commands.add_parser("explain", help="say why a session's values are what they are")
-    parser.add_argument("name", help="the session's name")
+def _failed(why: object, status: int = 2) -> int:
+    print(why, file=sys.stderr)  # noqa: T201 - a message to the user of the command
+    return status
+
+
+def _add_all(commands: _Commands) -> None:
+    parser = _of_session(commands, "explain", "say why a session's values are what they are")
     parser.add_argument("--step", type=int, required=True, help="the step to explain")
     _add_url(parser)
-
-
-def _add_events(commands: _Commands) -> None:
-    parser = commands.add_parser("events", help="print what has happened to a session")
-    parser.add_argument("name", help="the session's name")
+    parser = _of_session(commands, "events", "print what has happened to a session")
     parser.add_argument("--kind", action="append", help="only events of this kind; repeatable")
     parser.add_argument("--after", type=int, help="only events that come after this number")
     parser.add_argument("--follow", action="store_true", help="go on with what happens next")
     _add_url(parser)
-
-
-def _add_export(commands: _Commands) -> None:
-    parser = commands.add_parser("export", help="write the whole record of a session into a file")
-    parser.add_argument("name", help="the session's name")
+    parser = _of_session(commands, "export", "write the whole record of a session into a file")
     parser.add_argument("file", help="where to; lines of JSON")
     _add_url(parser)
-
-
-def _add_import(commands: _Commands) -> None:
     parser = commands.add_parser("import", help="restore a session from what `export` wrote")
     parser.add_argument("file", help="what `export` wrote")
     parser.add_argument("--name", help="what it is to be called, if not as it was")
     _add_url(parser)
+
+
+def _of_session(commands: _Commands, command: str, does: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(command, help=does)
+    parser.add_argument("name", help="the session's name")
+    return parser
 
 
 def _add_url(parser: argparse.ArgumentParser) -> None:
@@ -113,8 +99,7 @@ def _ask(asked: argparse.Namespace) -> int:
     except KeyboardInterrupt:  # how following ends
         return 130
     except (_remote.PacesetterError, ValueError, OSError) as error:
-        print(error, file=sys.stderr)  # noqa: T201 - a message to whoever typed the command
-        return 1
+        return _failed(error, 1)
     return 0
 
 

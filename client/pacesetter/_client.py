@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from pacesetter import _record
+from pacesetter._attempts import Branch, Opener
 from pacesetter._bootstrap import Bootstrap
-from pacesetter._errors import (
-    MOST_FIELDS,
-    ConflictError,
-    InvalidAnswerError,
-    PacesetterError,
-    ServerUnavailableError,
-)
-from pacesetter._feed import Feed
+from pacesetter._bounds import Bounds, bounds_of, checked_bounds
+from pacesetter._core import SessionCore
+from pacesetter._errors import ServerUnavailableError, misfit
 from pacesetter._info import SessionInfo
 from pacesetter._notices import OnNotice
-from pacesetter._outage import Bridge, OutagePolicy
+from pacesetter._opening import Opening, path_of
+from pacesetter._outage import OutageFallback, OutagePolicy
+from pacesetter._prefetcher import Prefetcher
 from pacesetter._range_test import RangeTest
-from pacesetter._session import CLOSE_SECONDS, Session, checked_bounds
-from pacesetter._spec import Description, differences, session_body
+from pacesetter._session import CLOSE_SECONDS, Session, core_of
+from pacesetter._spec import Description
+from pacesetter._sync_channel import SyncChannel
 from pacesetter._transport import Transport
 
 if TYPE_CHECKING:
@@ -51,28 +49,28 @@ class Client:
     ```
 
     Args:
-        url: the server's address; without one `PACESETTER_URL`, else `http://127.0.0.1:7070`.
-        timeout: seconds that one exchange may take.
-        retry_for: seconds for which a call is tried again while the server is away.
-        max_wait: seconds that a training waits for the server once its sealed values are used up,
+        url: The server's address; without one `PACESETTER_URL`, else `http://127.0.0.1:7070`.
+        timeout: Seconds that one exchange may take.
+        retry_for: Seconds for which a call is tried again while the server is away.
+        max_wait: Seconds that a training waits for the server once its sealed values are used up,
             before `ServerUnavailableError`. Must be the same on all ranks.
-        on_outage: what a training does then: `"wait"` for those seconds, `"hold"` the last value or
+        on_outage: What a training does then: `"wait"` for those seconds, `"hold"` the last value or
             follow the `"forecast"`, or an `OutagePolicy` with its bounds. The latter two only where
             one process decides for all: a training in one process, or `RemoteLR` under
             torch.distributed in its usual mode.
-        on_notice: called with each `Notice` to the trainer of a session opened here, see
+        on_notice: Called with each `Notice` to the trainer of a session opened here, see
             `Session.on_notice`; without it they are logged.
-        token: the access token, where the server asks for one; without it `PACESETTER_TOKEN`. It
+        token: The access token, where the server asks for one; without it `PACESETTER_TOKEN`. It
             goes to that address only, and into no log, error or pickle: a copy in another process
             takes the environment's.
-        transport: an httpx transport in place of the network, for tests and special wiring.
+        transport: An httpx transport in place of the network, for tests and special wiring.
 
     Every method raises `ServerUnavailableError` when the server stays away for `retry_for` seconds,
     `APIError` when it refuses (`AuthenticationError` and `PermissionDeniedError` where that is for
     the token), and `InvalidAnswerError` when it answers nonsense.
 
     Raises:
-        ValueError: an argument makes no sense, the URL has a password in it, the token cannot be
+        ValueError: An argument makes no sense, the URL has a password in it, the token cannot be
             sent, or the environment names an unusable proxy.
     """
 
@@ -94,11 +92,13 @@ class Client:
         url = url or os.environ.get("PACESETTER_URL") or DEFAULT_URL
         self._transport = Transport(url, timeout=timeout, token=token, transport=transport)
         self._retry_for = retry_for
+        self._json = functools.partial(self._transport.json, wait=retry_for)
         self._max_wait = max_wait
         self._on_outage = OutagePolicy.of(on_outage)
         self._on_notice = on_notice
+        self._for_all = False
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-        self._feeds: weakref.WeakSet[Feed] = weakref.WeakSet()
+        self._prefetchers: weakref.WeakSet[Prefetcher] = weakref.WeakSet()
 
     @property
     def url(self) -> str:
@@ -116,44 +116,29 @@ class Client:
         *,
         rank: int = 0,
         lr_bounds: tuple[float, float] | None = None,
+        resume: str = "error",
         **description: Unpack[Description],
     ) -> Session:
         """Create a session, or open it when it was created with the same description before.
 
         Args:
             name: 1 to 128 of `A-Za-z0-9._-`, unique on the server.
-            rank: which of the session's ranks reports from here.
+            rank: Which of the session's ranks reports from here.
             lr_bounds: `(low, high)`; a learning rate outside is refused, whatever the server says.
-            **description: what it is, such as `base_lr=0.1, schedule={"kind": "constant"}`; every
+                By default up to a thousand times the largest of the session's base rates and its
+                `limits.max_lr`, or of 1 where it has none.
+            resume: What to do if it was trained before, see `session`.
+            **description: What it is, such as `base_lr=0.1, schedule={"kind": "constant"}`; every
                 keyword is told by `pacesetter.Description`.
 
         Raises:
-            ConflictError: the name is taken by a session of another description.
-            InvalidRequestError: the description is refused; `.errors` says where.
-            TypeError: a session cannot be described by some of the keywords.
+            ConflictError: The name is taken by a session of another description.
+            InvalidRequestError: The description is refused; `.errors` says where.
+            TypeError: A session cannot be described by some of the keywords.
         """
-        body = session_body(name, description)
-        try:
-            answer = self._json("POST", "/v1/sessions", body=body)
-        except ConflictError as error:
-            raise self._explained(error, name, body) from None
-        return self._open(SessionInfo.parse(answer, name), rank=rank, lr_bounds=lr_bounds)
-
-    def _explained(self, error: ConflictError, name: str, body: Mapping[str, Any]) -> ConflictError:
-        """The same, with what differs between a description and the session of that name."""
-        try:
-            found = differences(body, SessionInfo.parse(self._json("GET", _path(name)), name).spec)
-        except PacesetterError:
-            return error
-        if error.code != "session_exists" or not found:
-            return error
-        return ConflictError(
-            f"session {name} exists already, and differs in {', '.join(found[:MOST_FIELDS])}: "
-            "choose another name, or describe it as it was.",
-            status=error.status,
-            code=error.code,
-            problem=error.problem,
-        )
+        checked_bounds(lr_bounds)
+        opening = self._opening(name, rank, resume)
+        return self._open(opening.create(description), rank, lr_bounds, opening=opening)
 
     def session(
         self,
@@ -164,92 +149,111 @@ class Client:
         step: int | None = None,
         attempt_key: str | None = None,
         bootstrap: str | Path | None = None,
+        resume: str = "error",
+        continues: str | None = None,
         **spec: Unpack[Description],
     ) -> Session:
         """Open a session; with any description (as for `create_session`) create it if need be.
 
+        A session that was trained before, by another job than this one, is opened like any other;
+        `resume` says what happens when a step is to be trained again without a checkpoint loaded
+        or `step` given. A job that its launcher has started again begins again by itself, in a new
+        attempt; docs/resume.md says how it is known.
+
         Args:
-            name: of the session.
-            rank: which of the session's ranks reports from here.
+            name: The session's name.
+            rank: Which of the session's ranks reports from here.
             lr_bounds: `(low, high)`; a learning rate outside is refused, whatever the server says.
-            step: go back to it, as after loading a checkpoint; see `Session.restart`.
-            attempt_key: what all ranks of that restart share.
-            bootstrap: a file of `export_bootstrap`, to start by when the server is away for
+                By default up to a thousand times the largest of the session's base rates and its
+                `limits.max_lr`, or of 1 where it has none.
+            step: Go back to it, as after loading a checkpoint; see `Session.restart`.
+            attempt_key: What all ranks of that restart share.
+            bootstrap: A file of `export_bootstrap`, to start by when the server is away for
                 `retry_for` seconds; needs `on_outage` to be `"hold"` or `"forecast"`.
-            **spec: as for `create_session`.
+            resume: `"error"` refuses with `ResumeError`; `"restart"` begins again where this
+                training begins, in a new attempt; `"continue"` follows the sealed values as they
+                are. Steps that were never handed out are trained in any case.
+            continues: The session whose past this one shares, to train longer or by another
+                description from a checkpoint. What `spec` says is what is to differ. It is created
+                when the step is known: by `step=`, by `Session.restart`, or by loading a checkpoint
+                of that session into `RemoteLR`.
+            **spec: The same as for `create_session`.
 
         Raises:
-            NotFoundError: there is no such session, and no description to create it by.
-            ConflictError: the description given is another than the session's.
-            StaleAttemptError: a later attempt has taken over from the one of that key.
+            NotFoundError: There is no such session, and no description to create it by.
+            ConflictError: The description given is another than the session's.
+            StaleAttemptError: A later attempt has taken over from the one of that key.
         """
         if attempt_key is not None and step is None:
             raise ValueError(f"attempt_key={attempt_key!r} without step=: say where to go back to")
+        if bootstrap is not None and (step is not None or not self._on_outage.goes_on):
+            raise ValueError(
+                "bootstrap= starts a training without the server: it needs a Client with "
+                "on_outage='hold' or 'forecast', and cannot go back to a step"
+            )
+        if bootstrap is not None and continues is not None:
+            raise ValueError("continues= needs the server: leave bootstrap= out")
+        opening = self._opening(name, rank, resume)
+        stored = branch = None
         if bootstrap is not None:
-            if step is not None or not self._on_outage.goes_on:
-                raise ValueError(
-                    "bootstrap= starts a training without the server: it needs a Client with "
-                    "on_outage='hold' or 'forecast', and cannot go back to a step"
-                )
-            return self._open_bootstrapped(name, bootstrap, rank, lr_bounds, spec)
-        session = self._opened(name, rank, lr_bounds, spec)
+            info, stored = self._found_or_stored(opening, bootstrap, lr_bounds, spec)
+        elif continues is None:
+            info = opening.find(spec)
+        else:
+            info, branch = opening.find_branch(continues, spec)
+        session = self._open(info, rank, lr_bounds, opening=opening, branch=branch, stored=stored)
         if step is not None:
             session.restart(step, key=attempt_key)
         return session
 
-    def _opened(
-        self,
-        name: str,
-        rank: int,
-        lr_bounds: tuple[float, float] | None,
-        spec: Description,
-    ) -> Session:
-        if spec:
-            return self.create_session(name, rank=rank, lr_bounds=lr_bounds, **spec)
-        info = SessionInfo.parse(self._json("GET", _path(name)), name)
-        return self._open(info, rank=rank, lr_bounds=lr_bounds)
-
-    def _open_bootstrapped(
-        self,
-        name: str,
-        path: str | Path,
-        rank: int,
-        lr_bounds: tuple[float, float] | None,
-        spec: Description,
-    ) -> Session:
-        stored = Bootstrap.read(path, name, checked_bounds(lr_bounds))
+    @contextlib.contextmanager
+    def for_all_ranks(self) -> Iterator[None]:
+        """Open sessions for all ranks, whatever this process's own rank is: for integrations."""
+        self._for_all = True
         try:
-            return self._opened(name, rank, lr_bounds, spec)
+            yield
+        finally:
+            self._for_all = False
+
+    def _opening(self, name: str, rank: int, resume: str) -> Opening:
+        return Opening(self._json, self.url, name, rank=rank, resume=resume, for_all=self._for_all)
+
+    def _found_or_stored(
+        self, opening: Opening, path: str | Path, lr_bounds: Bounds | None, spec: Description
+    ) -> tuple[SessionInfo, Bootstrap | None]:
+        stored = Bootstrap.read(path, opening.name, checked_bounds(lr_bounds))
+        try:
+            return opening.find(spec), None
         except ServerUnavailableError as error:
-            logger.warning("session %s starts by %s: %s", name, path, error)
-            return self._open(stored.info, rank=rank, lr_bounds=lr_bounds, stored=stored)
+            logger.warning("session %s starts by %s: %s", opening.name, path, error)
+            return stored.info, stored
 
     def export_bootstrap(self, name: str, path: str | Path, *, count: int = 10_000) -> None:
         """Write what a training needs to start while the server is away.
 
         Args:
-            name: of the session, which is to exist on the server.
-            path: the JSON file to write; what was there is replaced.
-            count: how many steps of the forecast, from the first step that is not sealed.
+            name: The session's name, which is to exist on the server.
+            path: The JSON file to write; what was there is replaced.
+            count: How many steps of the forecast, from the first step that is not sealed.
         """
-        described = self._json("GET", _path(name))
+        described = self._json("GET", path_of(name))
         horizon = SessionInfo.parse(described, name).horizon
         Bootstrap.write(path, described, self.lr(name, horizon, count=count))
 
     def follow(
         self, info: SessionInfo, *, rank: int = 0, lr_bounds: tuple[float, float] | None = None
     ) -> Session:
-        """A handle on a session that another process has opened; asks the server nothing."""
-        return self._open(info, rank=rank, lr_bounds=lr_bounds, prime=False)
+        """Return a handle on a session that another process has opened; ask the server nothing."""
+        return self._open(info, rank, lr_bounds, prime=False)
 
     def sessions(
         self, *, status: str | None = None, label: str | None = None
     ) -> Iterator[SessionInfo]:
-        """All sessions, page by page.
+        """Return all sessions, page by page.
 
         Args:
-            status: only those `active`, or `archived`.
-            label: only those with it, written `key:value`.
+            status: Only those `active`, or `archived`.
+            label: Only those with it, written `key:value`.
         """
         token = None
         while True:
@@ -257,10 +261,7 @@ class Client:
             page = self._json("GET", "/v1/sessions", params=params)
             found = page.get("sessions")
             if not isinstance(found, list) or page.get("next_page_token") == (token or ""):
-                raise InvalidAnswerError(
-                    f"{self.url} answered no page of sessions: check that client and server are of "
-                    "versions that fit"
-                )
+                raise misfit(f"{self.url} answered no page of sessions")
             yield from map(SessionInfo.parse, found)
             token = page.get("next_page_token")
             if not token:
@@ -268,26 +269,26 @@ class Client:
 
     def archive(self, name: str) -> None:
         """End a session: it can be read for ever, but neither sealed further nor reported to."""
-        self._json("DELETE", _path(name))
+        self._json("DELETE", path_of(name))
 
     def lr(self, name: str, step: int, *, count: int | None = None) -> dict[str, Any]:
-        """What a session says for a step, or for `count` steps, without sealing anything.
+        """Return what a session says for a step, or for `count` steps, without sealing anything.
 
         Returns:
             `{"step", "lr", "sealed"}`, and with `count` `{"start", "series", "sealed_until"}`.
         """
-        return self._json("GET", _path(name) + "/lr", params={"step": step, "count": count})
+        return self._json("GET", path_of(name) + "/lr", params={"step": step, "count": count})
 
     def forecast(
         self, name: str, *, start: int = 0, count: int = 1000, points: int | None = None
     ) -> dict[str, Any]:
-        """The curve as it would be if nothing more happened, thinned to `points`.
+        """Return the curve as it would be if nothing more happened, thinned to `points`.
 
         Returns:
             `{"steps": [...], "series": {"lr": [...]}, "sealed_until": ...}`.
         """
         params = {"start": start, "count": count, "points": points}
-        return self._json("GET", _path(name) + "/forecast", params=params)
+        return self._json("GET", path_of(name) + "/forecast", params=params)
 
     def preview(
         self,
@@ -299,7 +300,7 @@ class Client:
         count: int = 1000,
         points: int | None = None,
     ) -> dict[str, Any]:
-        """The curve of a schedule that no session has yet; answers like `forecast`."""
+        """Return the curve of a schedule that no session has yet; answers like `forecast`."""
         given = {
             "schedule": schedule,
             "base_lr": base_lr,
@@ -314,14 +315,14 @@ class Client:
     def range_test(
         self, name: str, *, metric: str | None = None, group: str | None = None
     ) -> RangeTest:
-        """What a learning rate range test has shown so far, with the rates that rules suggest.
+        """Return what a range test has shown so far, with the rates that rules suggest.
 
         Args:
-            name: a session whose learning rate rises, as with the schedule `range_test`.
-            metric: its loss; by default what its controller `range_test` watches.
-            group: the parameter group, where their rates differ.
+            name: A session whose learning rate rises, as with the schedule `range_test`.
+            metric: Its loss; by default what its controller `range_test` watches.
+            group: The parameter group, where their rates differ.
         """
-        path, params = _path(name) + "/range-test", {"metric": metric, "group": group}
+        path, params = path_of(name) + "/range-test", {"metric": metric, "group": group}
         picture = self._transport.send(
             "GET", path, params=params, accept="image/svg+xml", wait=self._retry_for
         )
@@ -338,16 +339,16 @@ class Client:
         readings: bool = False,
         attempt: int | None = None,
     ) -> dict[str, Any]:
-        """What was trained with beside what was measured: sealed values and metrics by step.
+        """Return what was trained with beside what was measured: values and metrics by step.
 
         Args:
-            name: the session.
-            start: the first step; by default the session's.
-            end: the first step that is left out; by default the horizon.
-            points: about how many steps of a long record are shown, extremes kept; 1000 by default.
-            metrics: names; all that were reported by default.
-            readings: each rank's own values too.
-            attempt: an earlier life of the job; by default the newest.
+            name: The session.
+            start: The first step; by default the session's.
+            end: The first step that is left out; by default the horizon.
+            points: About how many steps of a long record are shown, extremes kept; 1000 by default.
+            metrics: Names; all that were reported by default.
+            readings: Each rank's own values too.
+            attempt: An earlier attempt; by default the newest.
 
         Returns:
             `{"steps": [...], "series": {"lr": [...]}, "metrics": {"loss": [...]}, ...}`; in
@@ -361,20 +362,20 @@ class Client:
             "readings": "true" if readings else None,
             "attempt": attempt,
         }
-        return self._json("GET", _path(name) + "/history", params=params)
+        return self._json("GET", path_of(name) + "/history", params=params)
 
     def events(
         self, name: str, *, after: int = -1, follow: bool = False
     ) -> Iterator[dict[str, Any]]:
-        """What has happened to a session, in order; each event has its number as `seq`.
+        """Return what has happened to a session, in order; each event has its number as `seq`.
 
         Args:
-            name: the session.
-            after: the number of the last event that is left out.
-            follow: go on with what happens next, without an end. The connection is taken up again
+            name: The session.
+            after: The number of the last event that is left out.
+            follow: Go on with what happens next, without an end. The connection is taken up again
                 behind the last event when it is lost: none is missed, none comes twice.
         """
-        path = _path(name) + "/events"
+        path = path_of(name) + "/events"
         if follow:
             return _record.follow(self._transport, path + "/stream", after, wait=self._retry_for)
         return _record.log(self._json, path, after)
@@ -384,7 +385,7 @@ class Client:
 
         The file is there when all of it was written, and not before.
         """
-        _record.export(self._transport, _path(name) + "/export", file)
+        _record.export(self._transport, path_of(name) + "/export", file)
 
     def import_session(
         self, file: str | os.PathLike[str], *, name: str | None = None
@@ -392,12 +393,12 @@ class Client:
         """Restore a session from what `export` wrote: values, state and events to the bit.
 
         Args:
-            file: what `export` wrote.
-            name: what the session is to be called, if not as it was.
+            file: What `export` wrote.
+            name: What the session is to be called, if not as it was.
 
         Raises:
-            ConflictError: the name is taken.
-            InvalidRequestError: it is no whole record; the message says at which line.
+            ConflictError: The name is taken.
+            InvalidRequestError: It is no whole record; the message says at which line.
         """
         return SessionInfo.parse(_record.restore(self._transport, file, name), name)
 
@@ -409,28 +410,28 @@ class Client:
         end: int | None = None,
         attempt: int | None = None,
     ) -> dict[str, Any]:
-        """The description of a session that replays what another one has sealed, to the bit.
+        """Return the description of a session that replays another one's values to the bit.
 
         Its schedules are tables of the values from `start` to before `end`, at most 100,000 of
         them. Send it to `POST /v1/sessions`, or give its `schedule` or `groups` to
         `create_session`; it replays on its own, and without a server a list of values does.
         """
         params = {"as": "table", "start": start, "end": end, "attempt": attempt}
-        return self._json("GET", _path(name) + "/export", params=params)
+        return self._json("GET", path_of(name) + "/export", params=params)
 
     def schedules(self) -> dict[str, Any]:
-        """The catalogue of schedule kinds, with their parameters."""
+        """Return the catalogue of schedule kinds, with their parameters."""
         return self._json("GET", "/v1/schedules")
 
     def version(self) -> dict[str, Any]:
-        """Which server this is."""
+        """Return the server's version."""
         return self._json("GET", "/version")
 
     def close(self) -> None:
         """Close the sessions that were opened here, then the connections."""
         # All deliver at once: the wait must not grow with their number.
-        for feed in list(self._feeds):
-            feed.stop(CLOSE_SECONDS)
+        for prefetcher in list(self._prefetchers):
+            prefetcher.stop(CLOSE_SECONDS)
         for session in list(self._sessions):
             session.close()
         self._transport.close()
@@ -438,12 +439,7 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -466,47 +462,50 @@ class Client:
     def _open(
         self,
         info: SessionInfo,
-        *,
         rank: int,
-        lr_bounds: tuple[float, float] | None,
+        lr_bounds: Bounds | None,
+        *,
         stored: Bootstrap | None = None,
         prime: bool = True,
+        opening: Opening | None = None,
+        opener: Opener | None = None,
+        branch: Branch | None = None,
     ) -> Session:
-        feed = Feed(
-            self._transport,
-            info,
-            rank=rank,
-            max_wait=self._max_wait,
-            lr_bounds=checked_bounds(lr_bounds),
-        )
-        reopen = functools.partial(_reopen, self, rank=rank, lr_bounds=lr_bounds)
-        bridge = None
+        if opening is not None:
+            opener = opening.opener(info if stored is None else None)
+        channel = SyncChannel(self._transport, rank, bounds_of(info, lr_bounds))
+        prefetcher = Prefetcher(channel, info, max_wait=self._max_wait, met=stored is None)
+        fallback = None
         if self._on_outage.goes_on:
-            bridge = Bridge(feed, self._on_outage, stored.curve if stored is not None else None)
+            fallback = OutageFallback(prefetcher, self._on_outage, stored)
             if prime:
-                bridge.prime(info.horizon)
-        session = Session(feed, reopen, self._on_notice, bridge=bridge)
+                fallback.prime(info.horizon)
+        core = SessionCore(
+            prefetcher,
+            self._on_notice,
+            fallback=fallback,
+            training=opening.training if opening is not None else None,
+            opener=opener,
+            branch=branch,
+        )
+        session = Session(core, functools.partial(_reopen, self, rank, lr_bounds))
         self._sessions.add(session)
-        self._feeds.add(feed)
+        self._prefetchers.add(prefetcher)
         return session
-
-    def _json(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Mapping[str, Any] | None = None,
-        params: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        return self._transport.json(method, path, body=body, params=params, wait=self._retry_for)
 
 
 def _reopen(
-    client: Client, info: SessionInfo, *, rank: int, lr_bounds: tuple[float, float] | None
+    client: Client,
+    rank: int,
+    lr_bounds: Bounds | None,
+    info: SessionInfo,
+    opener: Opener | None,
+    branch: Branch | None,
+    sent_to: int | None,
 ) -> Session:
-    """What a pickled session becomes: a new handle, with no network until it is used."""
-    return client.follow(info, rank=rank, lr_bounds=lr_bounds)
-
-
-def _path(name: str) -> str:
-    return "/v1/sessions/" + quote(name, safe="")
+    """Return a new handle for a pickled session, with no network until it is used."""
+    session = client._open(  # noqa: SLF001
+        info, rank, lr_bounds, prime=False, opener=opener, branch=branch
+    )
+    core_of(session).sent_to = sent_to
+    return session

@@ -10,16 +10,19 @@ PacesetterError
 │   ├── NotFoundError            404: no such session or page
 │   ├── ConflictError            409: the name is taken, or the session is archived
 │   │   ├── StaleAttemptError    409: a newer attempt of the job has fenced this one
+│   │   ├── HistoryLostError     409: the server's database has lost what this training was given
 │   │   └── SessionFinishedError 409: a controller has ended the session
 │   ├── InvalidRequestError      400, 413, 415, 422: what was sent cannot be accepted
-│   └── ServerError              5xx, 408 and 429: the server failed or is overloaded
+│   └── ServerError              5xx, 408 and 429: the server failed or is overloaded; and a 404
+│       │                        that is no answer of Pacesetter's, as of a proxy without it
 │       └── AwaitingMeasurementError   503: a step waits for what other ranks report
 ├── InvalidAnswerError           an answer breaks the contract; nothing of it was used
 ├── ClosedError                  the client or session was closed
 ├── GroupError                   param groups and session groups do not fit (also a ValueError)
-├── LRMismatchError              someone else changed a learning rate in the optimizer
+├── LRMismatchError              another writer changed a rate in the optimizer
 ├── RankMismatchError            the ranks of a training do not agree
 ├── RankFailedError              another rank of a training failed, and so all stop
+├── ResumeError                  the session was trained before, with no word on what to do
 ├── StateMismatchError           a checkpoint belongs to another session (also a ValueError)
 └── UnsupportedSchedulerError    a torch scheduler that is not data (also a TypeError)
 ```
@@ -30,7 +33,10 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11
 
 LONGEST_TEXT = 2000
 """Characters of a text of the server's that are repeated: it may end in a log."""
@@ -75,6 +81,10 @@ class RankFailedError(PacesetterError):
     """Another rank raised what is no error of this package; the message says what."""
 
 
+class ResumeError(PacesetterError):
+    """The session was trained before, and what is to become of that was not said."""
+
+
 class StateMismatchError(PacesetterError, ValueError):
     """A checkpoint that cannot be loaded here."""
 
@@ -87,13 +97,13 @@ class APIError(PacesetterError):
     """The server answered with a problem (RFC 9457).
 
     Attributes:
-        status: the HTTP status.
-        code: the stable name of the problem, for instance `session_not_found`.
-        detail: the server's sentence about it.
-        errors: one `{"pointer", "detail"}` for each refused field, where there are any, and one
+        status: The HTTP status.
+        code: The stable name of the problem, for instance `session_not_found`.
+        detail: The server's sentence about it.
+        errors: One `{"pointer", "detail"}` for each refused field, where there are any, and one
             `{"parameter", "detail"}` for each refused part of the query.
-        problem: the whole answer.
-        retry_after: seconds to wait before the next try, where the server said so.
+        problem: The whole answer.
+        retry_after: Seconds to wait before the next try, where the server said so.
     """
 
     def __init__(
@@ -119,17 +129,19 @@ class APIError(PacesetterError):
         self.problem = dict(problem or {})
         self.retry_after = retry_after
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that it was made of beside the sentence."""
+        names = ("status", "code", "errors", "problem", "retry_after")
+        return {name: getattr(self, name) for name in names}
+
+    def saying(self, detail: str) -> Self:
+        """Return the same refusal with a sentence that the client knows better."""
+        return type(self)(detail, status=self.status, code=self.code, problem=self.problem)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Worker processes send errors to their parents, which hang on one that cannot be read.
-        make = functools.partial(
-            type(self),
-            status=self.status,
-            code=self.code,
-            errors=self.errors,
-            problem=self.problem,
-            retry_after=self.retry_after,
-        )
-        return make, (self.detail,)
+        return functools.partial(type(self), **self.facts), (self.detail,)
 
 
 class AuthenticationError(APIError):
@@ -152,6 +164,14 @@ class StaleAttemptError(ConflictError):
     """A newer attempt of this training has fenced the one that asked."""
 
 
+class HistoryLostError(ConflictError):
+    """The server's database is older than, or another than, the one this training followed.
+
+    Going on would contradict steps that were trained already. `Session.restart(step)`, or loading a
+    checkpoint, takes the training back to a step that the server still has.
+    """
+
+
 class SessionFinishedError(ConflictError):
     """A controller has ended the session: there is no further step, and training is to stop."""
 
@@ -169,8 +189,10 @@ class AwaitingMeasurementError(ServerError):
 
 
 _BY_CODE: dict[str, type[APIError]] = {
+    "another_epoch": HistoryLostError,
     "awaiting_measurement": AwaitingMeasurementError,
     "forbidden": PermissionDeniedError,
+    "horizon_receded": HistoryLostError,
     "session_finished": SessionFinishedError,
     "stale_attempt": StaleAttemptError,
     "superseded_attempt": StaleAttemptError,
@@ -194,21 +216,23 @@ _BY_STATUS: dict[int, type[APIError]] = {
 def api_error(
     status: int, content: bytes, retry_after: float | None = None, *, advice: str = ""
 ) -> APIError:
-    """The error that a status and a problem document stand for.
+    """Return the error that a status and a problem document stand for.
 
     A body that is no problem document (a proxy's HTML page, say) still makes a readable error.
 
     Args:
-        status: the HTTP status.
-        content: the body.
-        retry_after: seconds to wait before the next try, where the server said so.
-        advice: what to do, where the client knows better than the server.
+        status: The HTTP status.
+        content: The body.
+        retry_after: Seconds to wait before the next try, where the server said so.
+        advice: What to do, where the client knows better than the server.
     """
     problem = _problem(content)
     code = _text(problem.get("code")) or "unknown"
     detail = _text(problem.get("detail")) or _text(problem.get("title")) or _plain(status, content)
     errors = problem.get("errors")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (ServerError if status >= 500 else None)
+    if status == 404 and not problem:
+        kind = ServerError  # a proxy says so while the server behind it is away
     return (kind or APIError)(
         f"{detail} ({advice})" if advice else detail,
         status=status,
@@ -219,8 +243,20 @@ def api_error(
     )
 
 
+def away(url: str, seconds: float, last: Exception) -> ServerUnavailableError:
+    """Return the error of a server that did not answer for as long as was allowed."""
+    return ServerUnavailableError(
+        f"{url} was away for {seconds:.3g} s, the longest wait allowed; last: {last}"
+    )
+
+
+def misfit(found: str) -> InvalidAnswerError:
+    """Return the error of an answer that this version of the client does not read."""
+    return InvalidAnswerError(f"{found}: check that client and server are of versions that fit")
+
+
 def printable(text: str) -> str:
-    """A text of somebody else's as it may be shown: one line, not endless, all printable."""
+    """Return a server's text as it may be shown: one line, bounded, all printable."""
     shown = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
     return "".join(each if each.isprintable() else " " for each in shown)
 

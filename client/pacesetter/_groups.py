@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from pacesetter._errors import GroupError
@@ -12,63 +12,115 @@ from pacesetter._errors import GroupError
 ParamGroup: TypeAlias = dict[str, Any]
 Put: TypeAlias = Callable[[ParamGroup, float], None]
 Columns: TypeAlias = Mapping[str, Sequence[float]]
+Names: TypeAlias = tuple[str | None, ...]
+"""The session group of each param group: "" without groups, None for one that is not driven."""
+
+ALL = "lr"
+"""What a session without groups calls its one rate."""
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 _TENSOR_TOLERANCE = 1e-2  # bfloat16 has eight bits
 
 
 def groups_of(optimizer: Any) -> dict[str, dict[str, float]]:  # noqa: ANN401 - torch's, not imported
-    """An optimizer's param groups as the `groups` of a new session.
+    """Return an optimizer's param groups as the `groups` of a new session.
 
     Each is named by its `"name"`, where all have one of their own, else `group0`, `group1`...; what
-    a session cannot be named by becomes `_`. Its base is the learning rate that it holds.
+    a session cannot be named by becomes `_`. Its base is the learning rate that it started from: an
+    optimizer that was loaded, or that a scheduler has driven, holds one that has decayed, and says
+    in `"initial_lr"` what it was.
     """
     param_groups: list[ParamGroup] = optimizer.param_groups
-    return {
-        name: {"base_lr": float(group["lr"])}
-        for name, group in zip(group_names(param_groups), param_groups, strict=True)
-    }
+    named = zip(group_names(param_groups), own_rates(param_groups), strict=True)
+    return {name: {"base_lr": rate} for name, rate in named}
 
 
 def group_names(param_groups: Sequence[ParamGroup]) -> list[str]:
-    """A name of its own, such as the server allows, for each param group."""
-    names = [
-        _UNFIT.sub("_", str(group.get("name", ""))).lstrip("_-")[:64] for group in param_groups
-    ]
+    """Return a name of its own, such as the server allows, for each param group."""
+    names = [_own_name(group) for group in param_groups]
     if all(names) and len(set(names)) == len(names):
         return names
     return [f"group{index}" for index in range(len(param_groups))]
 
 
-def match(
-    param_groups: Sequence[ParamGroup], session: Sequence[str], wished: Sequence[str] | None
-) -> tuple[str, ...]:
-    """The session group of each param group; empty names for a session without groups.
+def bases_of(optimizer: Any) -> dict[str, Any]:  # noqa: ANN401 - torch's, not imported
+    """Return an optimizer's own rates as `base_lr`, or as `groups` where they differ."""
+    rates = own_rates(optimizer.param_groups)
+    return {"base_lr": rates[0]} if len(set(rates)) == 1 else {"groups": groups_of(optimizer)}
 
-    Args:
-        param_groups: of the optimizer.
-        session: the session's groups, in order.
-        wished: the caller's own choice, one name for each param group.
+
+def described_bases(
+    optimizer: Any,  # noqa: ANN401 - torch's, not imported
+    groups: Mapping[str, Mapping[str, Any]] | None,
+) -> dict[str, Any]:
+    """Return the bases of a new session by an optimizer's own rates, within its groups.
 
     Raises:
-        GroupError: they do not fit.
+        GroupError: A group has neither a base learning rate nor a param group of its name.
     """
-    if not session:
-        if wished is not None:
-            raise GroupError("the session has no groups to choose from: leave out groups=")
-        _same_lr(param_groups)
-        return ("",) * len(param_groups)
-    known = ", ".join(session)
+    if groups is None:
+        return bases_of(optimizer)
+    if not isinstance(groups, Mapping):
+        raise GroupError(
+            f"groups={groups!r} chooses for param groups, and here groups= describes those of the "
+            'session, as {"head": {"base_lr": 0.1}}: leave it out to have one for each param group '
+            "whose rate differs, or make the scheduler by RemoteLR(optimizer, client.session(...), "
+            "groups=[...])"
+        )
+    own = groups_of(optimizer)
+    unknown = [name for name in groups if "base_lr" not in groups[name] and name not in own]
+    if unknown:
+        raise GroupError(
+            f"no param group is named {', '.join(map(repr, unknown))} (there are "
+            f"{', '.join(own)}), so its base learning rate is unknown: give it a base_lr"
+        )
+    return {"groups": {name: {**own.get(name, {}), **groups[name]} for name in groups}}
+
+
+def close(one: float, other: float) -> bool:
+    """Return whether two learning rates are the same but for rounding, to float32 say."""
+    return math.isclose(one, other, rel_tol=1e-6)
+
+
+def own_rates(param_groups: Sequence[ParamGroup]) -> list[float]:
+    """Return the rate that each param group was made with, whatever a schedule made of it."""
+    return [float(group["initial_lr" if "initial_lr" in group else "lr"]) for group in param_groups]
+
+
+def match(
+    param_groups: Sequence[ParamGroup], session: Sequence[str], wished: Sequence[str | None] | None
+) -> Names:
+    """Return the session group of each param group; empty names if the session has no groups.
+
+    A session may have groups that the optimizer does not have yet: those are for param groups that
+    join later, see `join`.
+
+    Args:
+        param_groups: The optimizer's param groups.
+        session: The session's groups, in order.
+        wished: The caller's own choice, a name for each param group, None for one that keeps its
+            own rate; more names are for param groups that are added later.
+
+    Raises:
+        GroupError: They do not fit.
+    """
     if wished is not None:
         return _chosen(param_groups, session, wished)
+    if not session:
+        _same_lr(param_groups)
+        return ("",) * len(param_groups)
+    names = [_own_name(group) for group in param_groups]
+    if len(set(names)) == len(names) and set(names) <= set(session):
+        return tuple(names)
+    if set(numbered := group_names(param_groups)) == set(session):
+        return tuple(numbered)
+    known = ", ".join(session)
     if len(param_groups) != len(session):
         raise GroupError(
             f"the optimizer has {len(param_groups)} param groups and the session {len(session)} "
-            f"({known}): pass groups=[...] with a session group for each param group"
+            f"({known}): pass groups=[...] with a session group for each param group, None for one "
+            "that keeps its own rate, and at the end the names of those that are added later"
         )
-    names = group_names(param_groups)
-    if sorted(names) == sorted(session):
-        return tuple(names)
     own = [group.get("name") for group in param_groups]
     if all(own):
         raise GroupError(
@@ -78,21 +130,62 @@ def match(
     return tuple(session)
 
 
+def join(
+    param_groups: Sequence[ParamGroup],
+    names: Names,
+    session: Sequence[str],
+    wished: Sequence[str | None] | None,
+) -> Names:
+    """Return the names of all param groups, where some were added to named ones.
+
+    One that was added follows the session group that `wished` has in its place, or that it is
+    itself named by; any other keeps its own rate.
+    """
+    for at in range(len(names), len(param_groups)):
+        own = _own_name(param_groups[at])
+        if wished is not None and at < len(wished):
+            name = _known(wished[at])
+        else:
+            name = own if own in session and own not in names else None
+        names = (*names, name)
+    return names
+
+
+def _own_name(group: ParamGroup) -> str:
+    return _UNFIT.sub("_", str(group.get("name", ""))).lstrip("_-")[:64]
+
+
+def _known(wish: str | None) -> str | None:
+    """Return a checked wish as a name: a session without groups calls its one rate `lr`."""
+    return "" if wish == ALL else wish
+
+
 def _chosen(
-    param_groups: Sequence[ParamGroup], session: Sequence[str], wished: Sequence[str]
-) -> tuple[str, ...]:
-    if isinstance(wished, str) or len(wished) != len(param_groups):
+    param_groups: Sequence[ParamGroup], session: Sequence[str], wished: Sequence[str | None]
+) -> Names:
+    if isinstance(wished, str) or len(wished) < len(param_groups):
         raise GroupError(
             f"groups={wished!r} does not name a session group for each of the "
             f"{len(param_groups)} param groups: give a list of that many names"
         )
-    unknown = [name for name in wished if name not in session]
+    unknown = [name for name in wished if name is not None and name not in (session or (ALL,))]
+    if unknown and not session:
+        raise GroupError(
+            f"the session has no groups, and groups={list(wished)!r} names some: leave out groups=,"
+            f" or name its one rate {ALL!r}, and None for param groups that keep their own"
+        )
     if unknown:
         raise GroupError(
             f"the session has no group {', '.join(map(repr, unknown))}: choose from "
             f"{', '.join(session)}"
         )
-    return tuple(wished)
+    names = tuple(name if session else _known(name) for name in wished[: len(param_groups)])
+    if all(name is None for name in names):
+        raise GroupError(
+            f"groups={list(wished)!r} has the session drive none of the optimizer's param groups: "
+            f"choose from {', '.join(session) or ALL}"
+        )
+    return names
 
 
 def _same_lr(param_groups: Sequence[ParamGroup]) -> None:
@@ -100,25 +193,34 @@ def _same_lr(param_groups: Sequence[ParamGroup]) -> None:
     if len(set(rates)) > 1:
         raise GroupError(
             f"the param groups have the learning rates {', '.join(map(repr, rates))} and the "
-            "session has one for all: create it with groups=groups_of(optimizer)"
+            "session has one for all: create it with groups=groups_of(optimizer), or pass "
+            f"groups=[{ALL!r}, None, ...], where None is for those that keep their own"
         )
 
 
-def writers(group: ParamGroup, name: str, columns: Columns) -> list[tuple[Put, Sequence[float]]]:
-    """How to write one param group: functions, each with the column that feeds it.
+def writers(
+    group: ParamGroup, name: str, columns: Columns, left: Collection[str] = ()
+) -> list[tuple[Put, Sequence[float]]]:
+    """Return how to write one param group: functions, each with the column that feeds it.
+
+    Args:
+        group: The optimizer's param group.
+        name: Its session group.
+        columns: The columns of the session's window, by series.
+        left: Channels that are not written, see `pacesetter._channels`.
 
     Raises:
-        GroupError: the session drives something that the optimizer does not have.
+        GroupError: The session drives something that the optimizer does not have.
     """
     prefix = f"{name}." if name else ""
     puts: list[tuple[Put, Sequence[float]]] = [
         (_fill_lr if is_tensor(group["lr"]) else _put_lr, columns[prefix + "lr"])
     ]
     momentum = columns.get(prefix + "momentum")
-    if momentum is not None:
+    if momentum is not None and "momentum" not in left:
         puts.append((_momentum(group), momentum))
     weight_decay = columns.get(prefix + "weight_decay")
-    if weight_decay is not None:
+    if weight_decay is not None and "weight_decay" not in left:
         if "weight_decay" not in group:
             raise GroupError(
                 "the session drives weight_decay, which the optimizer lacks: take another "
@@ -129,50 +231,39 @@ def writers(group: ParamGroup, name: str, columns: Columns) -> list[tuple[Put, S
 
 
 def is_tensor(value: object) -> bool:
-    """Whether a hyperparameter is a tensor, which compiled optimizers need written in place."""
+    """Return whether a hyperparameter is a tensor, which is to be written in place."""
     return hasattr(value, "fill_")
 
 
+def series_of(name: str) -> str:
+    """Return the series of a session group's learning rate."""
+    return f"{name}.lr" if name else "lr"
+
+
 def read_back(
-    param_groups: Sequence[ParamGroup], names: Sequence[str], written: Sequence[float]
+    param_groups: Sequence[ParamGroup], names: Names, written: Sequence[float]
 ) -> dict[str, Any]:
-    """The learning rates that an optimizer holds, by series.
+    """Return the learning rates that an optimizer holds, by series.
 
     Where param groups share a series, one that does not hold what was written speaks for it.
 
     Args:
-        param_groups: of the optimizer.
-        names: the session group of each.
-        written: the learning rate that was written to each.
+        param_groups: The optimizer's param groups.
+        names: The session group of each.
+        written: The learning rate that was written to each; less than all, where some were added.
     """
     held: dict[str, Any] = {}
-    for group, name, wanted in zip(param_groups, names, written, strict=True):
-        series = f"{name}.lr" if name else "lr"
+    for group, name, wanted in zip(param_groups, names, written, strict=False):
+        if name is None:
+            continue
+        series = series_of(name)
         if series not in held or not holds(group, wanted):
             held[series] = group["lr"]
     return held
 
 
-def refuse_unfit(
-    param_groups: Sequence[ParamGroup], names: Sequence[str], series: Sequence[str]
-) -> None:
-    """See that param groups can still be written as they were before.
-
-    Raises:
-        GroupError: their number has changed, or one lacks what the session drives.
-    """
-    if len(param_groups) != len(names):
-        raise GroupError(
-            f"the optimizer has {len(param_groups)} param groups now, it had {len(names)}: "
-            "build RemoteLR again after adding groups"
-        )
-    nothing: dict[str, list[float]] = {name: [] for name in series}
-    for group, name in zip(param_groups, names, strict=True):
-        writers(group, name, nothing)
-
-
 def holds(group: ParamGroup, lr: float) -> bool:
-    """Whether a param group has the learning rate that was written, as far as can be told cheaply.
+    """Return whether a param group has the rate that was written, as far as is cheap to tell.
 
     A tensor has rounded it to its own type, and reading one on an accelerator would make the
     training wait.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pacesetter._errors import InvalidAnswerError
+from pacesetter._errors import misfit
 
 
 @dataclass(frozen=True)
@@ -14,15 +14,17 @@ class SessionInfo:
     """A session as the server described it.
 
     Attributes:
-        name: unique on the server.
-        spec: what it was created with, defaults filled in.
+        name: Unique on the server.
+        spec: What it was created with, defaults filled in.
         status: `active`, `finished` or `archived`.
-        attempt: the current life of the job, counted from 1.
-        horizon: the first step that was not sealed yet.
-        revision: counts changes to the session.
-        series: names of its outputs, for instance `("lr",)` or `("body.lr", "head.lr")`.
-        max_lookahead: most steps sealed ahead, None without a limit.
-        max_window: most steps in one window.
+        attempt: The current attempt, counted from 1.
+        attempt_key: What all ranks of it share; empty if its opener gave none.
+        horizon: The first step that was not sealed yet.
+        revision: Counts changes to the session.
+        series: Names of its outputs, for instance `("lr",)` or `("body.lr", "head.lr")`.
+        max_lookahead: Most steps sealed ahead, None without a limit.
+        max_window: Most steps in one window.
+        epoch: The epoch of the server's database; None from a server that tells none.
     """
 
     name: str
@@ -34,24 +36,22 @@ class SessionInfo:
     series: tuple[str, ...]
     max_lookahead: int | None
     max_window: int
+    attempt_key: str = ""
+    epoch: str | None = None
 
     @classmethod
     def parse(cls, answer: Mapping[str, Any], name: str | None = None) -> SessionInfo:
         """Read the server's JSON about a session, about this one if `name` is given.
 
         Raises:
-            InvalidAnswerError: a field is missing or of the wrong type.
+            InvalidAnswerError: A field is missing or of the wrong type.
         """
         series = _get(answer, "series", list)
         if not series or not all(isinstance(name, str) for name in series):
-            raise InvalidAnswerError(
-                f"the server described a session with the series {series!r}: check that client and "
-                "server are of versions that fit"
-            )
+            raise misfit(f"the server described a session with the series {series!r}")
         if name not in {None, answer.get("name")}:
-            raise InvalidAnswerError(
-                f"the server described session {answer.get('name')!r} when asked for {name!r}: "
-                "check that client and server are of versions that fit"
+            raise misfit(
+                f"the server described session {answer.get('name')!r} when asked for {name!r}"
             )
         lookahead = answer.get("max_lookahead")
         return cls(
@@ -64,12 +64,22 @@ class SessionInfo:
             series=tuple(series),
             max_lookahead=None if lookahead is None else _get(answer, "max_lookahead", int),
             max_window=max(1, _get(answer, "max_window", int)),
+            attempt_key=_get({"attempt_key": "", **answer}, "attempt_key", str),
+            epoch=None if answer.get("epoch") is None else _get(answer, "epoch", str),
         )
 
     @property
     def groups(self) -> tuple[str, ...]:
         """The names of its groups, in order; empty when it has none."""
         return tuple(name.removesuffix(".lr") for name in self.series if name.endswith(".lr"))
+
+    @property
+    def own_laws(self) -> frozenset[str]:
+        """The groups that have a schedule of their own; all others share the session's."""
+        groups = self.spec.get("groups") or {}
+        return frozenset(
+            name for name in groups if (groups[name] or {}).get("schedule") is not None
+        )
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -92,8 +102,32 @@ class SessionInfo:
         start = self.spec.get("start_step", 0)
         return start if type(start) is int else 0
 
+    @property
+    def first_step(self) -> int:
+        """The first step that is the session's own: of a fork, the one where it branched off."""
+        step = (self.spec.get("forked_from") or {}).get("step")
+        return step if type(step) is int else self.start_step
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether it shares the past of another session."""
+        return bool(self.spec.get("forked_from"))
+
+    def branched_off(self, name: str) -> int | None:
+        """Return the first step that it does not share with a session that it descends from.
+
+        None if it does not. Over several generations the earliest branching counts.
+        """
+        origin, step = self.spec.get("forked_from"), None
+        while origin:
+            step = origin["step"] if step is None else min(step, origin["step"])
+            if origin["session"] == name:
+                return int(step)
+            origin = origin.get("forked_from")
+        return None
+
     def base_lr(self, group: str | None) -> float | None:
-        """The base learning rate of a group (None: of an ungrouped session)."""
+        """Return the base learning rate of a group (None: of an ungrouped session)."""
         holder = self.spec if group is None else (self.spec.get("groups") or {}).get(group, {})
         base = holder.get("base_lr")
         return float(base) if isinstance(base, int | float) else None
@@ -102,8 +136,5 @@ class SessionInfo:
 def _get(answer: Mapping[str, Any], key: str, kind: type) -> Any:  # noqa: ANN401 - of that kind
     value = answer.get(key)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise InvalidAnswerError(
-            f"the server described a session with {key}={value!r}: check that client and server "
-            "are of versions that fit"
-        )
+        raise misfit(f"the server described a session with {key}={value!r}")
     return value

@@ -14,8 +14,8 @@ class Subscription:
     """One listener, who may be told of a metric once in so many steps only.
 
     Args:
-        listener: called with a step and its numbers by name.
-        every: steps between two values of a metric that it is told. The others are not even read,
+        listener: Called with a step and its numbers by name.
+        every: Steps between two values of a metric that it is told. The others are not even read,
             so that an accelerator is not waited for.
 
     Raises:
@@ -30,7 +30,7 @@ class Subscription:
         self._told: dict[str, int] = {}
 
     def tell(self, step: int, metrics: Mapping[str, Value], values: Mapping[str, float]) -> None:
-        """Tell of the metrics whose turn it is, beside the values of the series at their step."""
+        """Report the metrics whose turn it is, beside the values of the series at their step."""
         due = [name for name in metrics if self._is_due(name, step)]
         if not due:
             return

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def measured(logs: Mapping[str, object]) -> dict[str, float]:
-    """The numbers among what was logged: Python's, and arrays without axes that hold one."""
+    """Return the numbers among what was logged, as floats or as arrays of one element."""
     found = {name: _plain(value) for name, value in logs.items()}
     return {name: float(value) for name, value in found.items() if isinstance(value, Real)}
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 
 def names(given: Iterable[str], what: str) -> frozenset[str]:
-    """The names in a collection.
+    """Return the names in a collection.
 
     Args:
-        given: the names.
-        what: the argument's own name, for the error.
+        given: The names.
+        what: The argument's own name, for the error.
 
     Raises:
-        TypeError: it is one name, which would be taken for a collection of letters.
+        TypeError: It is one name, which would be taken for a collection of letters.
     """
     if isinstance(given, str):
         raise TypeError(f'{what}="{given}" is one name: pass a collection, {what}=["{given}"]')

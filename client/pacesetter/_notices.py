@@ -9,7 +9,16 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 REMEMBERED = 1024
-WARNINGS = {"roll_back", "diverged", "rate_deviated"}
+WARNINGS = {
+    "roll_back",
+    "diverged",
+    "rate_deviated",
+    "metric_never_seen",
+    "metric_stopped",
+    "rank_silent",
+    "relative_threshold",
+    "plan_over",
+}
 
 logger = logging.getLogger("pacesetter")
 
@@ -19,17 +28,22 @@ class Notice:
     """A hint to the trainer of a session.
 
     Attributes:
-        session: whose trainer.
-        step: the first step that it is about.
-        code: what it is, for programs: `roll_back`, `diverged`, `plateaued`, `at_floor`,
-            `switched`, `finished`, `large_change`, or what a newer server may say.
-        message: what it is, for people.
+        session: Whose trainer.
+        step: The first step that it is about.
+        code: What it is, for programs: `roll_back`, `diverged`, `plateaued`, `at_floor`,
+            `switched`, `finished`, `large_change`, `rate_deviated`, `metric_never_seen`,
+            `metric_stopped`, `rank_silent`, `relative_threshold`, `plan_over`, or what a newer
+            server may say.
+        message: What it is, for people.
+        good_step: With `roll_back` the last step whose measurement was good: load weights from
+            before its update. None if there was none, or it says something else.
     """
 
     session: str
     step: int
     code: str
     message: str
+    good_step: int | None = None
 
 
 OnNotice: TypeAlias = Callable[[Notice], object]
@@ -44,15 +58,20 @@ class Board:
         self._untold: deque[Notice] = deque()
 
     def listen(self, listener: OnNotice) -> None:
-        """Have a function called with each notice from now on."""
+        """Call a function with each notice from now on."""
         self._listeners.append(listener)
+
+    def go_back(self, step: int) -> None:
+        """Forget what was told from a step on: a trainer that repeats it hears of it again."""
+        self._known.clear()
+        self._untold = deque(notice for notice in self._untold if notice.step < step)
 
     def tell(self, notices: Iterable[Notice], *, log: bool = True) -> None:
         """Hand over what is new. What a listener raises is raised; the others come next time.
 
         Args:
-            notices: of the window that the trainer takes up.
-            log: those that nobody listens to.
+            notices: The notices of the window that the trainer takes up.
+            log: Whether to log those that have no listener.
         """
         for notice in notices:
             if notice not in self._known:

@@ -1,6 +1,8 @@
-"""How many steps to ask for: a window should last about ten seconds, however long a step takes.
+"""How many steps to ask for, so that a change reaches the optimizer within about ten seconds.
 
-Ten seconds is what an operator waits for a change to reach the optimizer.
+An operator waits for what is sealed already: the rest of the window, and the next one where it was
+fetched ahead. Of windows of six seconds, the next one fetched when half is left, that is nine
+seconds at most. Where a step takes longer than that, one step is sealed at a time.
 """
 
 from __future__ import annotations
@@ -8,14 +10,14 @@ from __future__ import annotations
 import math
 import time
 
-WINDOW_SECONDS = 10.0
+WINDOW_SECONDS = 6.0
 LEAST_LEAD_SECONDS = 0.02
 LEAD_FETCHES = 5
-# The first window holds one step: a step may be a millisecond or an epoch, and an epoch's loop must
-# not have sixty epochs sealed before anybody knows. The second is as long as the first step says.
+# The first window holds one step, since a step may be a millisecond or an epoch. From there windows
+# double at most: the first steps of a training on a GPU are only queued, and seem far quicker than
+# they are.
 FIRST = 1
-SECOND_AT_MOST = 64
-GROWTH = 8
+GROWTH = 2
 
 
 class Pace:
@@ -38,22 +40,26 @@ class Pace:
         """Note that the trainer goes on, so that waiting counts as no step's time."""
         self._time = time.perf_counter()
 
-    def count(self, limit: int) -> int:
-        """Steps that the next window should hold, at least 1 and at most `limit`.
+    @property
+    def step(self) -> int:
+        """The step at which the trainer was seen last; -1 before the first."""
+        return self._step
 
-        It grows eightfold at most: the first steps of a training on a GPU are only queued, and seem
-        far quicker than they are.
+    def count(self, limit: int) -> int:
+        """Return how many steps the next window should hold, at least 1 and at most `limit`.
+
+        They are twice those of the last one at most, and fewer at once when steps get slower.
         """
         if self.step_seconds is None:
             wished = FIRST
         else:
             wished = int(min(WINDOW_SECONDS / max(self.step_seconds, 1e-9), limit))
-        ceiling = max(SECOND_AT_MOST, GROWTH * self._count)
+        ceiling = max(FIRST, GROWTH * self._count)
         self._count = max(1, min(wished, ceiling, limit))
         return self._count
 
     def mark(self, length: int, fetch_seconds: float) -> int:
-        """The index in a window of `length` steps at which to have the next one fetched.
+        """Return the index in a window of `length` steps at which to have the next one fetched.
 
         Half a window ahead, so that a server may restart unnoticed, and more when fetching takes
         long. A window of one step has no room for it: its successor is fetched on demand.

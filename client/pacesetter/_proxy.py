@@ -10,19 +10,19 @@ SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 def proxy_for(scheme: str, host: str, port: int | None) -> str | None:
-    """The URL of the proxy for a server, None without one.
+    """Return the URL of the proxy for a server, None without one.
 
     `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are read, in small letters too, and on
     macOS and Windows the system's settings. This machine itself is never asked for by a proxy. The
     URL may hold a password: it is not to be shown.
 
     Args:
-        scheme: of the server, `http` or `https`.
-        host: its name or address.
-        port: its port, where the URL names one.
+        scheme: The server's, `http` or `https`.
+        host: Its name or address.
+        port: Its port, where the URL names one.
 
     Raises:
-        ValueError: what the environment says is no proxy.
+        ValueError: What the environment says is no proxy.
     """
     proxies = getproxies()
     found = proxies.get(scheme) or proxies.get("all")
@@ -47,7 +47,7 @@ def _usable(url: str) -> bool:
 
 
 def _bypassed(host: str, port: int | None, exceptions: str) -> bool:
-    """Whether a server is reached without a proxy."""
+    """Return whether a server is reached without a proxy."""
     address = _address(host)
     if host == "localhost" or (address is not None and address.is_loopback):
         return True
@@ -66,7 +66,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """A range of addresses, which Python's own reading of `NO_PROXY` does not know."""
+    """Return a range of addresses, which Python's own reading of `NO_PROXY` does not know."""
     try:
         return ipaddress.ip_network(text.strip().strip("[]"), strict=False)
     except ValueError:

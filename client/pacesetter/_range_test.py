@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pacesetter._errors import InvalidAnswerError
+from pacesetter._errors import misfit
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Suggestion:
     """What one rule says.
 
     Attributes:
-        lr: the learning rate, None when the rule cannot tell.
-        step: where on the sweep it was read.
-        reason: what was seen there, or why the rule cannot tell.
+        lr: The learning rate, None when the rule cannot tell.
+        step: Where on the sweep it was read.
+        reason: What was seen there, or why the rule cannot tell.
     """
 
     lr: float | None
@@ -30,9 +30,9 @@ class Proposal:
     """The one rate to start from.
 
     Attributes:
-        lr: for the peak of a schedule; None when the curve does not tell one.
-        agreeing: the rules that it is the median of.
-        reason: how it came about, or why there is none.
+        lr: For the peak of a schedule; None when the curve does not tell one.
+        agreeing: The rules that it is the median of.
+        reason: How it came about, or why there is none.
     """
 
     lr: float | None
@@ -45,17 +45,17 @@ class RangeTest:
     """Loss over learning rate, and what known rules read off it.
 
     Attributes:
-        session: the session that swept the rates; it can be read for ever.
-        metric: what was measured.
-        ended: why the sweep ended, None while it runs.
-        steps: of each measurement.
-        lr: the learning rate of each.
-        loss: what was measured, NaN and infinities included.
-        smoothed: the losses as the rules read them.
-        suggestions: by rule: `steepest`, `valley`, `slide`, `minimum`, `fastai`,
+        session: The session that swept the rates; it can be read for ever.
+        metric: What was measured.
+        ended: Why the sweep ended, None while it runs.
+        steps: Of each measurement.
+        lr: The learning rate of each.
+        loss: What was measured, NaN and infinities included.
+        smoothed: The losses as the rules read them.
+        suggestions: By rule: `steepest`, `valley`, `slide`, `minimum`, `fastai`,
             `torch_lr_finder`, `ignite` and `lightning`.
-        proposal: the median of those that agree.
-        picture: the curve with all of them, as SVG.
+        proposal: The median of those that agree.
+        picture: The curve with all of them, as SVG.
     """
 
     session: str
@@ -74,7 +74,7 @@ class RangeTest:
         """Read the server's JSON, and keep its picture.
 
         Raises:
-            InvalidAnswerError: a field is missing or of the wrong type.
+            InvalidAnswerError: A field is missing or of the wrong type.
         """
         try:
             curve, proposal = answer["curve"], answer["proposal"]
@@ -96,16 +96,15 @@ class RangeTest:
                 picture=picture.decode(),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidAnswerError(
-                f"the server described no range test ({type(error).__name__}: {error}): check that "
-                "client and server are of versions that fit"
+            raise misfit(
+                f"the server described no range test ({type(error).__name__}: {error})"
             ) from error
 
     def save(self, path: str | Path) -> None:
         """Write the picture to a file.
 
         Raises:
-            ValueError: the name does not end in `.svg`, which is what the picture is.
+            ValueError: The name does not end in `.svg`, which is what the picture is.
         """
         target = Path(path)
         if target.suffix.lower() != ".svg":
@@ -114,7 +113,7 @@ class RangeTest:
 
 
 def _floats(values: list[Any]) -> tuple[float, ...]:
-    """Numbers, and the words `nan`, `inf` and `-inf`."""
+    """Return numbers, the words `nan`, `inf` and `-inf` among them, as floats."""
     return tuple(float(value) for value in values)
 
 

@@ -10,12 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pacesetter._errors import (
-    InvalidAnswerError,
-    ServerError,
-    ServerUnavailableError,
-    TransportError,
-)
+from pacesetter._errors import InvalidAnswerError, ServerError, TransportError, away, misfit
 from pacesetter._retry import delays
 from pacesetter._transport import Transport
 
@@ -23,7 +18,7 @@ LINES = "application/x-ndjson"
 EVENTS = "text/event-stream"
 
 SILENCE = 60.0
-"""Seconds without a byte after which a connection is given up; servers show life more often."""
+"""Seconds without a byte after which a connection is given up; servers send more often."""
 
 IMPORT_TIMEOUT = 600.0
 """Seconds that a server may take to write a record that was sent to it."""
@@ -33,15 +28,12 @@ MAX_EVENT = 32 * 1024 * 1024
 
 
 def log(ask: Callable[..., dict[str, Any]], path: str, after: int) -> Iterator[dict[str, Any]]:
-    """The events so far, page by page."""
+    """Return the events so far, page by page."""
     while True:
         page = ask("GET", path, params={"after": after, "limit": 1000})
         events = page.get("events")
         if not isinstance(events, list):
-            raise InvalidAnswerError(
-                "the server answered no page of events: check that client and server are of "
-                "versions that fit"
-            )
+            raise misfit("the server answered no page of events")
         for event in events:
             after = _seq(event, after)
             yield event
@@ -50,11 +42,11 @@ def log(ask: Callable[..., dict[str, Any]], path: str, after: int) -> Iterator[d
 
 
 def follow(transport: Transport, path: str, after: int, *, wait: float) -> Iterator[dict[str, Any]]:
-    """The events as they happen, without an end.
+    """Return the events as they happen, without an end.
 
     Raises:
-        ServerUnavailableError: the server was away for `wait` seconds.
-        APIError: it refused.
+        ServerUnavailableError: The server was away for `wait` seconds.
+        APIError: It refused.
     """
     pauses, lost = delays(), 0.0
     while True:
@@ -67,15 +59,12 @@ def follow(transport: Transport, path: str, after: int, *, wait: float) -> Itera
         except (TransportError, ServerError) as error:
             lost = lost or time.monotonic()
             if time.monotonic() - lost >= wait:
-                raise ServerUnavailableError(
-                    f"{transport.url} was away for {wait:.3g} s, the longest wait allowed; "
-                    f"last: {error}"
-                ) from error
+                raise away(transport.url, wait, error) from error
         time.sleep(next(pauses))
 
 
 def _connected(transport: Transport, path: str, after: int) -> Iterator[dict[str, Any] | None]:
-    """The events of one connection; None for what only shows that the server lives."""
+    """Return the events of one connection; None for what only shows that the server is alive."""
     with transport.stream(
         "GET", path, params={"after": after}, accept=EVENTS, silence=SILENCE
     ) as pieces:
@@ -85,7 +74,7 @@ def _connected(transport: Transport, path: str, after: int) -> Iterator[dict[str
 
 
 def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """What stands between empty lines."""
+    """Return what stands between empty lines."""
     held = b""
     for piece in pieces:
         held += piece
@@ -106,10 +95,10 @@ def _event(data: bytes) -> dict[str, Any]:
 
 
 def _seq(event: Any, after: int) -> int:  # noqa: ANN401 - whatever the server answered
-    """The number of an event, which must be the next one.
+    """Return the number of an event, which must be the next one.
 
     Raises:
-        InvalidAnswerError: it is another.
+        InvalidAnswerError: It is another.
     """
     seq = event.get("seq") if isinstance(event, dict) else None
     if seq != after + 1:

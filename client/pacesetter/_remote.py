@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from pacesetter import _record
 from pacesetter._client import DEFAULT_URL
-from pacesetter._errors import InvalidAnswerError, PacesetterError
+from pacesetter._errors import PacesetterError, misfit
+from pacesetter._opening import path_of
 from pacesetter._transport import Transport
 
 __all__ = ["PacesetterError", "events", "explanation", "export", "follow", "restore"]
@@ -28,10 +28,8 @@ def explanation(url: str | None, name: str, step: int) -> Iterator[str]:
         PacesetterError: The server refuses, or does not answer.
         ValueError: The URL is none.
     """
-    server = _server(url)
-    answer = server.json("GET", _path(name, "explain"), params={"step": step})
+    answer = _server(url).json("GET", path_of(name) + "/explain", params={"step": step})
     yield _text(answer).rstrip("\n")
-    server.close()
 
 
 def events(
@@ -48,11 +46,10 @@ def events(
     token: str | None = ""
     while token is not None:
         page = server.json(
-            "GET", _path(name, "events"), params={**params, "page_token": token or None}
+            "GET", path_of(name) + "/events", params={**params, "page_token": token or None}
         )
         yield from map(_told, page.get("events", ()))
         token = page.get("next_page_token")
-    server.close()
 
 
 def follow(
@@ -64,7 +61,7 @@ def follow(
         PacesetterError: The server refuses, or stays away.
         ValueError: The URL is none.
     """
-    path, known = _path(name, "events/stream"), -1 if after is None else after
+    path, known = path_of(name) + "/events/stream", -1 if after is None else after
     for event in _record.follow(_server(url), path, known, wait=PATIENCE):
         if not kinds or event.get("kind") in kinds:
             yield _told(event)
@@ -76,11 +73,9 @@ def export(url: str | None, name: str, file: str) -> Iterator[str]:
     Raises:
         PacesetterError: The server refuses, or does not answer.
         ValueError: The URL is none.
-        OSError: The file can not be written.
+        OSError: The file cannot be written.
     """
-    server = _server(url)
-    _record.export(server, _path(name, "export"), file)
-    server.close()
+    _record.export(_server(url), path_of(name) + "/export", file)
     yield f"wrote {file}"
 
 
@@ -90,11 +85,9 @@ def restore(url: str | None, file: str, name: str | None) -> Iterator[str]:
     Raises:
         PacesetterError: The server refuses, or does not answer.
         ValueError: The URL is none.
-        OSError: The file can not be read.
+        OSError: The file cannot be read.
     """
-    server = _server(url)
-    session = _record.restore(server, file, name)
-    server.close()
+    session = _record.restore(_server(url), file, name)
     yield f"imported {session.get('name')}, sealed up to step {session.get('horizon')}"
 
 
@@ -107,15 +100,9 @@ def _server(url: str | None) -> Transport:
     return Transport(url or os.environ.get("PACESETTER_URL") or DEFAULT_URL, timeout=TIMEOUT)
 
 
-def _path(name: str, what: str) -> str:
-    return f"/v1/sessions/{quote(name, safe='')}/{what}"
-
-
 def _text(answer: Any) -> str:  # noqa: ANN401 - whatever the server answered
     text = answer.get("text") if isinstance(answer, dict) else None
     if not isinstance(text, str):
-        raise InvalidAnswerError(
-            "the answer has no text: check that client and server are of versions that fit"
-        )
+        raise misfit("the answer has no text")
     # People's reasons are in it: nothing of them is to command the terminal.
     return "".join(each if each.isprintable() or each == "\n" else " " for each in text)

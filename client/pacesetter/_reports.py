@@ -34,7 +34,7 @@ class Deferred:
     """A copy of a scalar on an accelerator, read when a thread that may wait for it does so.
 
     The copy is queued behind the work that computes the value, and so is the event that tells when
-    it is there: taking it makes nobody wait.
+    it is there: taking it makes no thread wait.
     """
 
     __slots__ = ("_copy", "_ready")
@@ -57,15 +57,15 @@ class Reports:
     """Reports that the server has not acknowledged, oldest first.
 
     The trainer's threads append, which with the interpreter's own atomicity of list operations
-    needs no lock on the step path. The holder of the session's wire removes; of what is not on its
+    needs no lock on the step path. The holder of the session's lock removes; of what is not on its
     way to the server just then, `bound` does too.
 
     While the server is away at most 20,000 reports are kept: beyond that every second one of the
     older half is given up, so the curve stays and its resolution suffers.
 
     Attributes:
-        entries: steps with their metrics.
-        refused: counts what the server refused and was dropped for it.
+        entries: Steps with their metrics.
+        refused: Counts what the server refused and was dropped for it.
     """
 
     def __init__(self) -> None:
@@ -74,17 +74,17 @@ class Reports:
         self._refused_names: set[str] = set()
         self._told: set[str] = set()
         self._thinned = 0
-        self._on_the_way = 0  # the oldest ones, which whoever carries them will remove by number
+        self._on_the_way = 0  # the oldest ones, which their delivery removes by number
         self._removing = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def batch(self, *, below: int | None = None) -> tuple[int, list[dict[str, Any]]]:
-        """The oldest reports that fit one call, in the form of the wire, and their number.
+        """Return the oldest reports that fit one call, in the form of the wire, and their number.
 
         Args:
-            below: end before the first report of this step or a later one.
+            below: End before the first report of this step or a later one.
         """
         number = values = 0
         wire = []
@@ -104,14 +104,14 @@ class Reports:
         return number, wire
 
     def _accepted(self, entry: Entry) -> Entry:
-        """A report without what the server would refuse again."""
+        """Return a report without what the server would refuse again."""
         step, metrics = entry
         if self._refused_names.isdisjoint(metrics):
             return entry
         return step, {name: metrics[name] for name in metrics if name not in self._refused_names}
 
     def fit_one_batch(self) -> bool:
-        """Whether one call can carry them all."""
+        """Return whether one call can carry them all."""
         return sum(len(metrics) for _, metrics in self.entries) <= VALUES_PER_BATCH
 
     def drop(self, number: int) -> None:
@@ -150,12 +150,10 @@ class Reports:
             name = metric.replace("~1", "/").replace("~0", "~")
             values.add((index, name))
             self._note_refused(name, str(error.get("detail")), by_name=found[3] is not None)
-        if not self._drop_values(number, values):
+        dropped = self._drop_values(number, values)
+        if whole or not dropped:
             self._drop_these(number, whole)
-            return False
-        if whole:
-            self._drop_these(number, whole)
-        return not whole
+        return bool(dropped) and not whole
 
     def _note_refused(self, name: str, reason: str, *, by_name: bool) -> None:
         first = name not in self._told and len(self._told) < TOLD_AT_MOST
@@ -198,7 +196,7 @@ class Reports:
         self.refused += len(oldest) - len(kept)
 
     def thin(self) -> None:
-        """Keep few, because nothing can be delivered; for the holder of the wire, between calls."""
+        """Keep few, because nothing can be delivered; for the holder of the lock, between calls."""
         with self._removing:
             self._on_the_way = 0
         self._thin(KEPT_AT_MOST)
@@ -231,10 +229,10 @@ class Reports:
 
 
 def capture(value: Any) -> Value:  # noqa: ANN401 - a Scalar, or what is no number at all
-    """A metric as it is now, without waiting for an accelerator.
+    """Return a metric as it is now, without waiting for an accelerator.
 
     Raises:
-        TypeError: it is no number.
+        TypeError: It is no number.
     """
     if isinstance(value, str | bytes):
         raise TypeError(f"a metric must be a number, not {value!r}: report its value")
@@ -256,7 +254,7 @@ def _event_after(device: Any) -> Any:  # noqa: ANN401 - torch's types, without i
 
 
 def encoded(values: Mapping[str, Value]) -> dict[str, float | str]:
-    """Numbers as JSON has them, and the others by name."""
+    """Return numbers as JSON has them, and the others by name."""
     return {name: _encode(value) for name, value in values.items()}
 
 

@@ -17,7 +17,7 @@ _jitter = random.SystemRandom()
 
 
 def delays() -> Iterator[float]:
-    """Endless delays in seconds: doubling from 0.1 to 2, each cut to between half and all of it.
+    """Return endless delays in seconds, doubling from 0.1 to 2, each cut to half or more of it.
 
     The jitter keeps a thousand trainers that lost the server together from coming back together.
     """
@@ -28,7 +28,7 @@ def delays() -> Iterator[float]:
 
 
 def retry_after(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for, at most 30; None if it is unusable."""
+    """Return the seconds that a `Retry-After` header asks for, at most 30; None if unusable."""
     if header is None:
         return None
     if header.isascii() and header.isdigit():

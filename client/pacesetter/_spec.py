@@ -11,28 +11,32 @@ class Description(TypedDict, total=False):
     """What a session can be described by; all that is left out has the server's default.
 
     Attributes:
-        schedule: the law as data, for instance `{"kind": "cosine", "total_steps": 1000}`;
+        schedule: The law as data, for instance `{"kind": "cosine", "total_steps": 1000}`;
             constant when left out.
-        base_lr: what the schedule scales.
-        groups: in place of `base_lr`, for each param group `{"base_lr": ..., "schedule": ...}`.
-        controllers: closed-loop rules, for instance `{"kind": "plateau", "metric": "loss"}`.
-        metrics: how the reports of ranks become what controllers see, for instance
+        base_lr: What the schedule scales.
+        groups: In place of `base_lr`, for each param group `{"base_lr": ..., "schedule": ...}`.
+        controllers: Closed-loop rules, for instance `{"kind": "plateau", "metric": "loss"}`.
+        metrics: How the reports of ranks become what controllers see, for instance
             `{"loss": {"aggregate": "median", "quorum": 6}}`.
-        limits: what no controller and no operator oversteps: `min_lr`, `max_lr`, `max_change`.
-        reaction: at which steps exactly controllers decide, `{"decide_every": 100}`.
-        ranks: how many processes report.
-        max_lookahead: most steps that are sealed ahead.
-        total_steps: how long the training is.
-        steps_per_epoch: what lengths in epochs come to; likewise `batch_size` for samples and
+        limits: What no controller and no operator oversteps: `min_lr`, `max_lr`, `max_change`.
+        reaction: At which steps exactly controllers decide, `{"decide_every": 100}`.
+        ranks: How many processes report.
+        max_lookahead: Most steps that are sealed ahead.
+        total_steps: How long the training is.
+        after_end: What there is past it, or past the length that the schedule says: `"hold"` keeps
+            the last rate, `"law"` follows the schedule, which may rise again.
+        silent_after: After so many steps without a measurement of what a controller watches the
+            trainer is told.
+        steps_per_epoch: What lengths in epochs come to; likewise `batch_size` for samples and
             `tokens_per_step` for tokens.
-        batch_size: samples per step.
-        tokens_per_step: tokens per step.
-        batch_scaling: what a restart with another batch size does to the rate: `"none"`,
+        batch_size: Samples per step.
+        tokens_per_step: Tokens per step.
+        batch_scaling: What a restart with another batch size does to the rate: `"none"`,
             `"linear"`, `"sqrt"`, or `"refuse"`.
-        template: in place of a description, a published one, such as `"vit-pretrain@3"`.
-        parameters: what fills the template's holes.
-        start_step: the first step.
-        labels: for finding it again.
+        template: In place of a description, a published one, such as `"vit-pretrain@3"`.
+        parameters: What fills the template's holes.
+        start_step: The first step.
+        labels: For finding it again.
     """
 
     schedule: Mapping[str, Any] | None
@@ -45,6 +49,8 @@ class Description(TypedDict, total=False):
     ranks: int
     max_lookahead: int | None
     total_steps: int | None
+    after_end: str | None
+    silent_after: int | Mapping[str, float] | None
     steps_per_epoch: int | None
     batch_size: int | None
     tokens_per_step: int | None
@@ -56,16 +62,21 @@ class Description(TypedDict, total=False):
 
 
 def session_body(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of `POST /v1/sessions`: only what was given.
+    """Return the JSON of `POST /v1/sessions`: only what was given.
 
     Raises:
-        TypeError: a session cannot be described by some of the keywords.
+        TypeError: A session cannot be described by some of the keywords.
     """
     unknown = sorted(set(description) - set(Description.__annotations__))
     if unknown:
         known = ", ".join(sorted(Description.__annotations__))
         raise TypeError(f"a session has no {', '.join(unknown)}: it is described by {known}")
     given = {key: value for key, value in description.items() if value is not None}
+    if given.get("base_lr") == "optimizer":
+        raise TypeError(
+            'base_lr="optimizer" needs the optimizer, which a session does not see: call '
+            f'RemoteLR.create(optimizer, {name!r}, base_lr="optimizer", ...)'
+        )
     if "parameters" in given:
         given["with"] = given.pop("parameters")
     if "controllers" in given:
@@ -74,7 +85,7 @@ def session_body(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(given: object, stored: object, at: str = "") -> list[str]:
-    """Where a description has another value than the one that the server stores.
+    """Return where a description has another value than the one that the server stores.
 
     The server adds what is left out, so only what both say is compared.
     """

@@ -1,4 +1,4 @@
-"""The access token: where it comes from, what one looks like, and that nobody else sees it."""
+"""The access token: where it comes from, what one looks like, and how it is kept secret."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Token:
     """A secret that proves to the server who asks; it shows in no text and goes into no pickle.
 
     Args:
-        secret: visible ASCII characters, without spaces.
-        source: where it was given, for the message.
+        secret: Visible ASCII characters, without spaces.
+        source: Where it was given, for the message.
 
     Raises:
-        ValueError: it cannot be sent in a header.
+        ValueError: It cannot be sent in a header.
     """
 
     __slots__ = ("_secret",)
@@ -32,10 +32,10 @@ class Token:
 
     @classmethod
     def of(cls, given: str | None) -> Token | None:
-        """The token given, else the environment's, else None.
+        """Return the token given, else the environment's, else None.
 
         Raises:
-            ValueError: it is none.
+            ValueError: It is none.
         """
         if given is not None:
             return cls(given)
@@ -48,7 +48,7 @@ class Token:
         return f"Bearer {self._secret}"
 
     def hidden_in(self, content: bytes) -> bytes:
-        """What somebody answered, without the token, which an error page may repeat."""
+        """Return an answer's text without the token, which an error page may repeat."""
         return content.replace(self._secret.encode(), _HIDDEN)
 
     def __repr__(self) -> str:

@@ -15,6 +15,7 @@ import logging
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx
@@ -30,6 +31,7 @@ from pacesetter._errors import (
     ServerUnavailableError,
     TransportError,
     api_error,
+    away,
     printable,
 )
 from pacesetter._fork import renew_in_child
@@ -55,13 +57,13 @@ class Transport:
     """Sends requests to one server, and again while it is away.
 
     Args:
-        url: base address, `http://` or `https://`.
-        timeout: seconds that one exchange may take, answer included.
-        token: the access token; without one that of `PACESETTER_TOKEN`, if it is set.
-        transport: an httpx transport in place of the network, for tests and special wiring.
+        url: Base address, `http://` or `https://`.
+        timeout: Seconds that one exchange may take, answer included.
+        token: The access token; without one that of `PACESETTER_TOKEN`, if it is set.
+        transport: An httpx transport in place of the network, for tests and special wiring.
 
     Raises:
-        ValueError: one of them, or the proxy that the environment names, cannot be used.
+        ValueError: One of them, or the proxy that the environment names, cannot be used.
     """
 
     def __init__(
@@ -117,16 +119,13 @@ class Transport:
         try:
             answer = json.loads(content) if content else {}
         except (ValueError, RecursionError) as error:
-            raise InvalidAnswerError(
-                f"{method} {path}: the answer is not JSON ({error}): check that {self.url} is "
-                "a Pacesetter server"
-            ) from error
+            raise self._strange(f"{method} {path}: the answer is not JSON ({error})") from error
         if not isinstance(answer, dict):
-            raise InvalidAnswerError(
-                f"{method} {path}: the answer is no JSON object: check that {self.url} is "
-                "a Pacesetter server"
-            )
+            raise self._strange(f"{method} {path}: the answer is no JSON object")
         return answer
+
+    def _strange(self, found: str) -> InvalidAnswerError:
+        return InvalidAnswerError(f"{found}: check that {self.url} is a Pacesetter server")
 
     def send(
         self,
@@ -142,26 +141,28 @@ class Transport:
         """Send a request, again and again for `wait` seconds while the server is away.
 
         Args:
-            method: the HTTP method.
-            path: below the base address, with its leading slash.
-            body: sent as JSON.
-            params: the query; None values are left out.
-            accept: the media type wanted.
-            max_bytes: the largest answer that is read.
-            wait: seconds for which to retry; 0 tries once.
+            method: The HTTP method.
+            path: Below the base address, with its leading slash.
+            body: Sent as JSON.
+            params: The query; None values are left out.
+            accept: The media type wanted.
+            max_bytes: The largest answer that is read.
+            wait: Seconds for which to retry; 0 tries once.
 
         Returns:
             The body of a 2xx answer.
 
         Raises:
-            TransportError: the one try failed.
-            ServerUnavailableError: all tries in `wait` seconds failed.
-            APIError: the server answered with a problem that retrying cannot cure.
-            InvalidAnswerError: the answer is too large, compressed, or a redirect.
+            TransportError: The one try failed.
+            ServerUnavailableError: All tries in `wait` seconds failed.
+            APIError: The server answered with a problem that retrying cannot cure.
+            InvalidAnswerError: The answer is too large, compressed, or a redirect.
         """
-        if self._closed:
-            raise ClosedError("the client is closed: make a new one")
-        request = self._request(method, path, body, params, accept)
+        headers, content = {"accept": accept}, None
+        if body is not None:
+            headers["content-type"] = "application/json"
+            content = json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+        request = self._request(method, path, params, headers, content)
         outage = _Outage(self.url, wait)
         for delay in delays():
             limit = outage.limit(self.timeout)
@@ -193,66 +194,65 @@ class Transport:
         """Send a request once, and read its answer piece by piece, however long it is.
 
         Args:
-            method: the HTTP method.
-            path: below the base address, with its leading slash.
-            content: the body; with its type and, if it is known, its length in `headers`.
-            headers: besides those that every request has.
-            params: the query; None values are left out.
-            accept: the media type wanted.
-            silence: seconds without a byte after which the connection is given up.
+            method: The HTTP method.
+            path: Below the base address, with its leading slash.
+            content: The body; with its type and, if it is known, its length in `headers`.
+            headers: Besides those that every request has.
+            params: The query; None values are left out.
+            accept: The media type wanted.
+            silence: Seconds without a byte after which the connection is given up.
 
         Raises:
-            TransportError: the connection could not be had, or was lost.
-            APIError: the server answered with a problem.
+            TransportError: The connection could not be had, or was lost.
+            APIError: The server answered with a problem.
         """
-        if self._closed:
-            raise ClosedError("the client is closed: make a new one")
-        request = self._request(method, path, None, params, accept)
-        if content is not None:
-            sent = {**request.headers, **(headers or {})}
-            request = httpx.Request(method, request.url, content=content, headers=sent)
-        elif headers:
-            request.headers.update(headers)
+        sent = {"accept": accept, **(headers or {})}
+        request = self._request(method, path, params, sent, content)
         try:
-            response = self._answer(request, silence, again=content is None)
-            assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the checker
-            with contextlib.closing(response):
+            with (
+                self._connections(repeatable=content is None) as pool,
+                contextlib.closing(self._answer(request, silence, pool)) as response,
+            ):
                 if not response.is_success:
                     self._checked(response, _read(response, MAX_JSON, time.monotonic() + silence))
                 _check_encoding(response)
+                assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the checker
                 yield iter(response.stream)
         except httpx.TransportError as error:
             raise self._failure(error) from None
+
+    def _connections(self, *, repeatable: bool) -> AbstractContextManager[httpx.BaseTransport]:
+        """Return the connections for a request: new ones, if its body can be read only once.
+
+        A kept connection may be closed as it is used, and such a request cannot be sent again.
+        """
+        if repeatable or self.custom is not None:
+            return contextlib.nullcontext(self._pool)
+        return contextlib.closing(_network(self._proxy))
 
     def _request(
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | None,
         params: Mapping[str, Any] | None,
-        accept: str,
+        headers: Mapping[str, str],
+        content: bytes | Iterable[bytes] | None,
     ) -> httpx.Request:
-        headers = {
-            "accept": accept,
-            "accept-encoding": "identity",
-            "user-agent": "pacesetter-python",
-        }
+        if self._closed:
+            raise ClosedError("the client is closed: make a new one")
+        sent = {"accept-encoding": "identity", "user-agent": "pacesetter-python", **headers}
         if self._token is not None:
-            headers["authorization"] = self._token.header
-        content = None
-        if body is not None:
-            headers["content-type"] = "application/json"
-            content = json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+            sent["authorization"] = self._token.header
         query = {key: value for key, value in (params or {}).items() if value is not None}
         return httpx.Request(
-            method, self.url + path, content=content, params=query or None, headers=headers
+            method, self.url + path, content=content, params=query or None, headers=sent
         )
 
     def _within(self, seconds: float, request: httpx.Request, max_bytes: int) -> bytes:
         """Do an exchange that takes no longer, whatever the network does.
 
         Raises:
-            TransportError: it takes longer, or too many that did still hang.
+            TransportError: It takes longer, or too many that did still hang.
         """
         if self._bounded.left() >= MOST_LEFT:
             self._pool.close()  # they end at their next byte, or by the time limit for one
@@ -262,8 +262,7 @@ class Transport:
             )
         try:
             return self._bounded.within(
-                seconds + GRACE,
-                functools.partial(self._exchange, request, max_bytes, seconds),
+                seconds + GRACE, functools.partial(self._exchange, request, max_bytes, seconds)
             )
         except TimeoutError:
             raise self._late(seconds) from None
@@ -271,7 +270,7 @@ class Transport:
     def _exchange(self, request: httpx.Request, max_bytes: int, limit: float) -> bytes:
         deadline = time.monotonic() + limit
         try:
-            response = self._answer(request, limit)
+            response = self._answer(request, limit, self._pool)
             # A refusal of many reports is larger than any answer to them.
             largest = max_bytes if response.is_success else max(max_bytes, MAX_JSON)
             try:
@@ -283,14 +282,14 @@ class Transport:
         except httpx.TransportError as error:
             raise self._failure(error) from None  # its cause repeats the text, five levels deep
         finally:
-            if self._closed:  # meanwhile: what this has opened nobody else would close
+            if self._closed:  # meanwhile: what this has opened is closed here or never
                 self._pool.close()
         return self._checked(response, content)
 
     def _answer(
-        self, request: httpx.Request, limit: float, *, again: bool = True
+        self, request: httpx.Request, limit: float, pool: httpx.BaseTransport
     ) -> httpx.Response:
-        """The answer to a request, up to its body.
+        """Return the answer to a request, up to its body.
 
         A connection that was kept may be closed by the other side at the moment that it is used: so
         a request that one has failed goes at once to another.
@@ -303,20 +302,20 @@ class Transport:
             tried = _Trace()
             request.extensions = {"timeout": timeout.as_dict(), "trace": tried}
             try:
-                response = self._pool.handle_request(request)
+                response = pool.handle_request(request)
             except (httpx.NetworkError, httpx.RemoteProtocolError):
-                if not again or not tried.on_kept_connection or time.monotonic() >= deadline:
+                if not tried.on_kept_connection or time.monotonic() >= deadline:
                     raise
             else:
                 response.request = request
                 return response
 
     def _checked(self, response: httpx.Response, content: bytes) -> bytes:
-        """The body of an answer, if it is one.
+        """Return the body of an answer, if it is one.
 
         Raises:
-            APIError: the server answered with a problem.
-            InvalidAnswerError: it answered something that is no answer of ours.
+            APIError: The server answered with a problem.
+            InvalidAnswerError: It answered something that is no answer of ours.
         """
         status = response.status_code
         if response.is_success:
@@ -333,7 +332,7 @@ class Transport:
         raise api_error(status, content, wished, advice=self._advice(status))
 
     def _advice(self, status: int) -> str:
-        """What to do about an answer, where that hangs on how the client was made."""
+        """Return what to do about an answer, where that hangs on how the client was made."""
         if status == 407:
             return "from a proxy: give its name and password in HTTP_PROXY or HTTPS_PROXY"
         if status != 401:
@@ -378,7 +377,7 @@ class _Outage:
         self._awaited: AwaitingMeasurementError | None = None
 
     def limit(self, timeout: float) -> float:
-        """Seconds that the next try may take."""
+        """Return the seconds that the next try may take."""
         if self._wait <= 0:
             return timeout
         limit = min(timeout, max(self._left(), 0.1))
@@ -386,10 +385,10 @@ class _Outage:
         return limit
 
     def pause(self, delay: float, error: PacesetterError) -> float:
-        """Seconds to sleep before the next try.
+        """Return the seconds to sleep before the next try.
 
         Raises:
-            ServerUnavailableError: there is no time left for another.
+            ServerUnavailableError: There is no time left for another.
         """
         wished = error.retry_after if isinstance(error, APIError) else None
         pause = max(delay, wished or 0.0)
@@ -402,17 +401,14 @@ class _Outage:
                 raise ServerUnavailableError(
                     f"waited for {self._wait:.3g} s, and may not any longer: {self._awaited}"
                 ) from self._awaited
-            raise ServerUnavailableError(
-                f"{self._url} was away for {self._wait:.3g} s, the longest wait allowed; "
-                f"last: {error}"
-            ) from error
+            raise away(self._url, self._wait, error) from error
         if not self._logged:
             self._logged = True
             logger.warning("%s; trying again for up to %.3g s", error, self._wait)
-        return min(pause, self._left())
+        return max(min(pause, self._left()), 0.0)  # time goes by between two looks at it
 
     def over(self) -> None:
-        """The server answered."""
+        """Log that the server answers again, if its silence was logged."""
         if self._logged:
             logger.warning(
                 "%s answers again after %.1f s", self._url, time.monotonic() - self._began
@@ -443,10 +439,10 @@ def _network(proxy: str | None) -> httpx.BaseTransport:
 
 
 def _checked_url(url: str) -> httpx.URL:
-    """The parts of a server's address.
+    """Return the parts of a server's address.
 
     Raises:
-        ValueError: it is none, or has parts that it may not have.
+        ValueError: It is none, or has parts that it may not have.
     """
     shown = url.rpartition("@")[2]
     try:
@@ -480,18 +476,25 @@ def _check_encoding(response: httpx.Response) -> None:
 
 
 def _read(response: httpx.Response, max_bytes: int, deadline: float) -> bytes:
-    """The body as it came: no decompression, so its size is what was counted."""
+    """Return the body as it came: no decompression, so its size is what was counted."""
     assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the type checker
     chunks: list[bytes] = []
     size = 0
+    said = response.headers.get("content-length", "")
+    if said.isascii() and said.isdigit() and int(said[:32]) > max_bytes:
+        raise _too_large(response, max_bytes)
     for chunk in response.stream:
         size += len(chunk)
         if size > max_bytes:
-            raise InvalidAnswerError(
-                f"{response.request.url}: the answer is larger than the {max_bytes:,} bytes that "
-                "can belong to it: check that the URL is Pacesetter's"
-            )
+            raise _too_large(response, max_bytes)
         if time.monotonic() > deadline:
             raise httpx.ReadTimeout("the answer came too slowly", request=response.request)
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _too_large(response: httpx.Response, max_bytes: int) -> InvalidAnswerError:
+    return InvalidAnswerError(
+        f"{response.request.url}: the answer is larger than the {max_bytes:,} bytes that can belong"
+        " to it: check that the URL is Pacesetter's"
+    )

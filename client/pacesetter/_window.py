@@ -10,10 +10,11 @@ import math
 import re
 import sys
 from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pacesetter._errors import InvalidAnswerError
+from pacesetter._errors import HistoryLostError, InvalidAnswerError, printable
 from pacesetter._notices import Notice
 
 MEDIA_TYPE = "application/vnd.pacesetter.window"
@@ -28,13 +29,13 @@ class Window:
     """Sealed values of consecutive steps; they never change.
 
     Attributes:
-        start: the first step.
-        stop: the step after the last.
-        columns: for each series one value a step, as Python floats (a NumPy float in an optimizer
+        start: The first step.
+        stop: The step after the last.
+        columns: For each series one value a step, as Python floats (a NumPy float in an optimizer
             would make `torch.load` refuse the checkpoint).
-        mark: the index at which whoever walks the window must call `Session.window` again, to have
-            the next one fetched or handed over.
-        notices: what the trainer is to know of these steps.
+        mark: The index at which the loop that walks the window must call `SessionCore.window`
+            again, to have the next one fetched or handed over.
+        notices: What the trainer is to know of these steps.
         sealed: False when the server was away and its values were made here instead.
     """
 
@@ -61,18 +62,37 @@ class Window:
     def __len__(self) -> int:
         return self.stop - self.start
 
+    def part(self, start: int, stop: int) -> Window:
+        """Return the steps from `start` on, which the window has, and below `stop`."""
+        first, last = start - self.start, stop - self.start
+        columns = {name: column[first:last] for name, column in self.columns.items()}
+        return Window(start, columns, sealed=self.sealed)
+
+    def values(self, step: int) -> dict[str, float]:
+        """Return the value of each series at a step of the window."""
+        index = step - self.start
+        return {name: column[index] for name, column in self.columns.items()}
+
+
+def forecast(start: int, columns: Mapping[str, list[float]]) -> Window:
+    """Return the values of consecutive steps as they were forecast, as far as all series go."""
+    count = min(map(len, columns.values()))
+    return Window(start, {name: each[:count] for name, each in columns.items()}, sealed=False)
+
 
 @dataclass(frozen=True)
 class Expected:
     """What an answer must agree with.
 
     Attributes:
-        attempt: of the session.
-        series: names, in the session's order.
-        start: the step asked for; None when no window was.
-        count: the most steps that may come.
-        lr_bounds: learning rates outside are refused.
-        session: its name, for notices.
+        attempt: The attempt that the session is in.
+        series: Names, in the session's order.
+        start: The step asked for; None when no window was.
+        count: The most steps that may come.
+        lr_bounds: Learning rates outside are refused.
+        session: Its name, for notices.
+        epoch: The epoch of the server's database; None while none is known.
+        held: The step after the last that was handed out to this client in this attempt.
     """
 
     attempt: int
@@ -81,6 +101,8 @@ class Expected:
     count: int = 0
     lr_bounds: tuple[float, float] = (0.0, math.inf)
     session: str = ""
+    epoch: str | None = None
+    held: int = 0
 
     @property
     def max_bytes(self) -> int:
@@ -96,13 +118,15 @@ class Answer:
     revision: int
     max_lookahead: int | None
     window: Window | None
+    epoch: str | None = None
 
 
 def decode(content: bytes, expected: Expected) -> Answer:
     """Read one answer to a sync.
 
     Raises:
-        InvalidAnswerError: it is malformed, or is not what was asked for.
+        InvalidAnswerError: It is malformed, or is not what was asked for.
+        HistoryLostError: It is of a database that has lost what was handed out before.
     """
     line, _, block = content.partition(b"\n")
     header = _header(line)
@@ -110,11 +134,39 @@ def decode(content: bytes, expected: Expected) -> Answer:
     if attempt != expected.attempt:
         raise _refusal(f"attempt {attempt}, not {expected.attempt}")
     lookahead = header.get("max_lookahead")
+    horizon, epoch = _natural(header, "horizon"), header.get("epoch")
+    _refuse_lost(horizon, epoch, expected)
     return Answer(
-        horizon=_natural(header, "horizon"),
+        horizon=horizon,
         revision=_natural(header, "revision"),
         max_lookahead=None if lookahead is None else _natural(header, "max_lookahead"),
         window=None if expected.start is None else _window(header, block, expected),
+        epoch=epoch,
+    )
+
+
+def _refuse_lost(horizon: int, epoch: object, expected: Expected) -> None:
+    """Refuse a database that may contradict what it has handed out.
+
+    The horizon is compared with what came here: it may recede for others, to no less than that.
+    """
+    if epoch is not None and not isinstance(epoch, str):
+        raise _refusal(f"epoch {epoch!r}, no text")
+    if epoch is not None and expected.epoch not in {None, epoch}:
+        found = f"is in another epoch ({printable(epoch)}) than before ({expected.epoch})"
+        raise _lost(found, "another_epoch", horizon)
+    if horizon < expected.held:
+        found = f"has sealed {horizon} steps, and had handed out {expected.held} to this training"
+        raise _lost(found, "horizon_receded", horizon)
+
+
+def _lost(found: str, code: str, horizon: int) -> HistoryLostError:
+    return HistoryLostError(
+        f"the server's database {found}: an older copy was restored, or it was replaced. Nothing "
+        f"of the answer was used. Load a checkpoint of step {horizon} or an earlier one, or call "
+        f"restart(step) with such a step; or have the newest database put back",
+        status=409,
+        code=code,
     )
 
 
@@ -155,7 +207,7 @@ def _window(header: dict[str, Any], block: bytes, expected: Expected) -> Window:
 
 
 def _notices(header: dict[str, Any], count: int, expected: Expected) -> tuple[Notice, ...]:
-    """The notices of a window; a server that has none may leave them out."""
+    """Return the notices of a window; a server that has none may leave them out."""
     found = header.get("notices", [])
     if not isinstance(found, list) or len(found) > MAX_NOTICES:
         raise _refusal(f"notices that are no list of at most {MAX_NOTICES}")
@@ -173,21 +225,29 @@ def _notice(found: object, count: int, expected: Expected) -> Notice:
         raise _refusal("a notice whose code is no name")
     if not isinstance(message, str) or len(message) > MAX_MESSAGE:
         raise _refusal(f"a notice whose message is no text of at most {MAX_MESSAGE} characters")
-    return Notice(expected.session, step, code, message)
+    good_step = found.get("good_step")
+    if good_step is not None and (type(good_step) is not int or good_step < 0):
+        raise _refusal(f"a notice whose good step is {good_step!r}")
+    return Notice(expected.session, step, code, message, good_step)
 
 
 def _column(name: str, block: bytes, expected: Expected) -> list[float]:
-    doubles = array("d", block)
+    return checked(name, doubles(block).tolist(), expected)
+
+
+def doubles(column: bytes | Sequence[float]) -> array[float]:
+    """Return a column as it goes over the wire, or as it came: in little-endian order."""
+    found = array("d", column)
     if sys.byteorder == "big":
-        doubles.byteswap()
-    return checked(name, doubles.tolist(), expected)
+        found.byteswap()
+    return found
 
 
 def checked(name: str, values: list[float], expected: Expected) -> list[float]:
-    """A series' values, if a training may use them.
+    """Return a series' values, if a training may use them.
 
     Raises:
-        InvalidAnswerError: one is not finite, or out of bounds.
+        InvalidAnswerError: One is not finite, or out of bounds.
     """
     low, high = _bounds(name, expected)
     # The sum is finite only when every value is (or by overflow not, hence the second look): it

@@ -3,6 +3,8 @@
 accelerate is imported here and nowhere else.
 """
 
+# ruff: noqa: ANN401 - RemoteLR's keywords, typed there
+
 from __future__ import annotations
 
 from typing import Any
@@ -38,23 +40,18 @@ class AcceleratedRemoteLR(RemoteLR):
     to be prepared: Accelerate steps what it wraps once for each process.
 
     Args:
-        optimizer: what `accelerator.prepare` gave.
-        session: where the values come from.
-        **options: as for `RemoteLR`.
+        optimizer: What `accelerator.prepare` gave.
+        session: The session that the values come from.
+        **options: The same as for `RemoteLR`.
 
     Raises:
-        TypeError: the optimizer was not prepared.
+        TypeError: The optimizer was not prepared.
     """
 
     # `accelerator.prepare(scheduler)` leaves it as it is, and saves and loads it with the rest.
     _is_accelerate_prepared = True  # a property that refuses, elsewhere
 
-    def __init__(
-        self,
-        optimizer: AcceleratedOptimizer,
-        session: Session,
-        **options: Any,  # noqa: ANN401 - RemoteLR's keywords, typed there
-    ) -> None:
+    def __init__(self, optimizer: AcceleratedOptimizer, session: Session, **options: Any) -> None:
         if not isinstance(optimizer, AcceleratedOptimizer):
             raise TypeError(
                 f"{type(optimizer).__name__} was not prepared: call accelerator.prepare(optimizer) "
@@ -66,7 +63,7 @@ class AcceleratedRemoteLR(RemoteLR):
         """Advance by one step if the weights have been updated, else do nothing.
 
         Args:
-            metrics: reported first, for the update just made.
+            metrics: Reported first, for the update just made.
         """
         if GradientState().sync_gradients and not self.optimizer.step_was_skipped:  # type: ignore[attr-defined]
             super().step(metrics)

@@ -10,21 +10,20 @@ import dataclasses
 import hashlib
 import json
 import struct
-import sys
-from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import distributed
 
-from pacesetter._attempts import drawn_key
 from pacesetter._client import Client
+from pacesetter._core import WayBack
 from pacesetter._errors import RankMismatchError
 from pacesetter._info import SessionInfo
-from pacesetter._reports import Value, capture
-from pacesetter._session import Session
+from pacesetter._reports import Scalar, Value, capture
+from pacesetter._session import Session, core_of
 from pacesetter._torch.ranks import ABSENT, Ranks, are_many, is_grouped, timeout_of
-from pacesetter._window import Expected, Window, decode
+from pacesetter._torch.relay import SessionRelay
+from pacesetter._window import Expected, Window, decode, doubles
 
 __all__ = ["Relay", "open_session", "relay_for"]
 
@@ -50,15 +49,15 @@ def open_session(
     torch.distributed, or in a group of one, it is `client.session(...)`.
 
     Args:
-        client: every rank's own, with the same settings. Making one connects to nothing.
-        name: of the session.
-        group: the process group; by default the default one.
-        rank: under which this process reports; by default its rank in the group.
-        **options: as for `Client.session`; those of the first rank are used.
+        client: Every rank's own, with the same settings. Making one connects to nothing.
+        name: The session's name.
+        group: The process group; by default the default one.
+        rank: The rank under which this process reports; by default its rank in the group.
+        **options: The same as for `Client.session`; those of the first rank are used.
 
     Raises:
-        ValueError: the group's timeout is shorter than the client may wait for the server.
-        PacesetterError: what `Client.session` raises on the first rank.
+        ValueError: The group's timeout is shorter than the client may wait for the server.
+        PacesetterError: What `Client.session` raises on the first rank.
     """
     if not are_many(group):
         return client.session(name, rank=rank or 0, **options)
@@ -68,13 +67,18 @@ def open_session(
     opened: list[Session] = []
 
     def ask() -> bytes:
-        opened.append(client.session(name, rank=reporter, **options))
-        return _info_out(opened[0].info)
+        with client.for_all_ranks():
+            opened.append(client.session(name, rank=reporter, **options))
+        return _told(opened[0], sent_to=core_of(opened[0]).sent_to)
 
     content = ranks.from_first(ask)
     if opened:
         return opened[0]
-    return client.follow(_info_in(content), rank=reporter, lr_bounds=options.get("lr_bounds"))
+    told = json.loads(content)
+    info = SessionInfo.parse(told["info"])
+    followed = client.follow(info, rank=reporter, lr_bounds=options.get("lr_bounds"))
+    core_of(followed).sent_to = told["sent_to"]
+    return followed
 
 
 def relay_for(
@@ -84,12 +88,12 @@ def relay_for(
     group: distributed.ProcessGroup | None = None,
     reports: str = "first",
 ) -> Relay | None:
-    """How the ranks of this training share a session; None for a process that trains alone.
+    """Return how the ranks of this training share a session; None for a process that trains alone.
 
     All ranks call it.
 
     Raises:
-        ValueError: the options make no sense here, this process is not in the group, or the group's
+        ValueError: The options make no sense here, this process is not in the group, or the group's
             timeout is shorter than the client may wait for the server.
     """
     if mode not in MODES:
@@ -103,13 +107,13 @@ def relay_for(
                 "leave mode out"
             )
         return None
-    if mode == "each" and session.goes_on_in_outages:
+    if mode == "each" and core_of(session).fallback is not None:
         raise ValueError(
             "mode='each' lets every rank ask the server, and on_outage='hold' and 'forecast' need "
             "one rank that decides for all: use the usual mode, or on_outage='wait'"
         )
     ranks = Ranks(group)
-    _refuse_impatient(ranks, session.longest_wait)
+    _refuse_impatient(ranks, core_of(session).prefetcher.max_wait)
     return Relay(session, ranks, each=mode == "each", reports=reports)
 
 
@@ -134,7 +138,7 @@ def _milliseconds(seconds: float) -> int:
     return int(min(seconds, 1e12) * 1000)
 
 
-class Relay:
+class Relay(SessionRelay):
     """Passes the windows of the first rank's session to all ranks, at the same step on each.
 
     All ranks call `window` for the same steps in the same order, as they step their optimizers.
@@ -144,23 +148,38 @@ class Relay:
     long as the first rank does, whose wait is bounded; a process group's timeout must be longer.
 
     Args:
-        session: of this rank; only the first rank's ever talks to the server for values.
-        ranks: who shares it.
-        each: every rank asks the server by itself; they meet only to restart.
-        reports: whose metrics are reported: the `first` rank's, the `mean` of all, or `each`.
+        session: This rank's session; only the first rank's ever asks the server for values.
+        ranks: Who shares it.
+        each: Every rank asks the server by itself; they meet only to restart.
+        reports: Whose metrics are reported: the `first` rank's, the `mean` of all, or `each`.
     """
+
+    follows = False  # no rank moves without the others
 
     def __init__(
         self, session: Session, ranks: Ranks, *, each: bool = False, reports: str = "first"
     ) -> None:
-        self.session = session
+        super().__init__(session)
         self.ranks = ranks
+        self.leads = ranks.leads
         self._each = each
         self.reports = "each" if each else reports
         self._window: Window | None = None
         # What all ranks know of; the first rank's session may have gone on to another by itself.
         self._attempt = session.attempt
         self._waiting: list[tuple[int, str, Value]] = []
+
+    def may_raise(self, *, edge: bool) -> bool:
+        """Return whether all ranks meet at the step, so that an error of one is raised on all."""
+        return edge
+
+    def look(self, step: int) -> None:
+        """Return None: reading must not make one rank wait for the others."""
+
+    def report_all(self, step: int, metrics: Mapping[str, Scalar]) -> None:
+        """Take the metrics of this rank."""
+        for name, value in metrics.items():
+            self.report(step, name, value)
 
     def report(self, step: int, name: str, value: Any) -> None:  # noqa: ANN401 - a Scalar
         """Take a metric of this rank."""
@@ -170,49 +189,47 @@ class Relay:
             self.session.report(step, **{name: value})
 
     def window(
-        self, step: int, *, at: int = -1, held: Mapping[str, float], fault: Exception | None = None
+        self,
+        step: int,
+        *,
+        at: int = -1,
+        held: Mapping[str, Scalar],
+        fault: Exception | None = None,
+        meets: bool = False,
+        trains: bool = True,
     ) -> Window:
-        """The window that holds a step; every rank gets the same.
+        """Return the window that holds a step; every rank gets the same.
 
-        Args:
-            step: the step wanted.
-            at: the step that the training is at now, -1 for none.
-            held: what the optimizer holds at it, by series; those that this rank drives.
-            fault: what is wrong on this rank; then all ranks raise it.
+        What is wrong on one rank is raised on all of them, where they meet.
 
         Raises:
-            RankMismatchError: the ranks are not at the same step, or hold different values.
-            PacesetterError: what the first rank's session raises, on all ranks alike.
+            RankMismatchError: The ranks are not at the same step, or hold different values.
+            PacesetterError: What the first rank's session raises, on all ranks alike.
         """
+        rates = {name: float(rate) for name, rate in held.items()}
         if self._each:
-            if fault is not None:
-                raise fault
-            if held:
-                self.session.applied(at, held)
-            return self.session.window(step)
+            return super().window(step, at=at, held=rates, fault=fault, trains=trains)
         if self._window is not None and step in self._window:
-            if self.session.walks(self._window) and self.ranks.leads:
-                return self.session.window(step)  # which has the next one fetched
+            if meets:
+                self._meet(step, rates, fault)
+            elif fault is not None:
+                raise fault
+            if core_of(self.session).walks(self._window) and self.ranks.leads:
+                return core_of(self.session).window(step)  # which has the next one fetched
             self._window.mark = len(self._window)
             return self._window
         self._window = None
-        self._meet(step, held, fault)
-        content = self.ranks.from_first(lambda: self._ask(step, at, held))
+        self._meet(step, rates, fault)
+        content = self.ranks.from_first(lambda: self._ask(step, at, rates))
         window = self._asked if self.ranks.leads else self._read(content)
         assert window is not None  # noqa: S101 - the first rank has asked, or all have raised
         self._window = window
-        self.session.adopt(window, leads=self.ranks.leads)
+        core_of(self.session).adopt(window, leads=self.ranks.leads)
         return window
 
     def flush(self) -> None:
         """Deliver what all ranks have reported; all call it."""
-        self._meet(-1, {}, None)
-
-        def deliver() -> bytes:
-            self.session.flush()
-            return b""
-
-        self.ranks.from_first(deliver)
+        self.decide(self.session.flush)
         if self.reports == "each" and not self.ranks.leads:
             self.session.flush()
 
@@ -223,49 +240,54 @@ class Relay:
             delivered = self.session.deliver(seconds)
         return delivered
 
-    def resize(self, batch_size: int) -> None:
-        """Tell the server how many samples are in one step of all ranks; all call it."""
-
-        def tell() -> bool:
-            self.session.resize(batch_size)
-            return True
-
-        self.decide(tell)
-
-    def decide(self, work: Callable[[], bool]) -> bool:
+    def decide(self, work: Callable[[], object]) -> bool:
         """Do something on the first rank that gives yes or no to all; all call it."""
         self._meet(-1, {}, None)
         return bool(self.ranks.from_first(lambda: b"1" if work() else b""))
 
-    def restart(
-        self,
-        step: int,
-        *,
-        key: str | None,
-        needed: Callable[[], bool],
-        known: int | None = None,
-        batch_size: int | None = None,
-    ) -> None:
+    def restart(self, way: WayBack, needed: Callable[[], bool]) -> None:
         """Go back to a step, in an attempt that the first rank opens where it is needed.
 
         Raises:
-            RankMismatchError: the ranks go back to different steps.
-            PacesetterError: what `Session.restart` raises, on all ranks alike.
+            RankMismatchError: The ranks go back to different steps.
+            PacesetterError: What `Session.restart` raises, on all ranks alike.
         """
         self._waiting.clear()
-        self._meet(step, {}, None)
-        session = self.session
+        self._meet(way.step, {}, None)
+        core = core_of(self.session)
 
-        def go() -> bytes:
+        def go() -> None:
             if needed():
                 # For all ranks, so it need not be one that they could make alike.
-                key_of_all = key or drawn_key()
-                session.restart(step, key=key_of_all, known=known, batch_size=batch_size)
-            return _info_out(session.info)
+                core.go_back(dataclasses.replace(way, key=way.key or core.key_for_all(way.step)))
 
-        info = _info_in(self.ranks.from_first(go))
-        if not self.ranks.leads and info.attempt != session.attempt:
-            session.follow(info, step)
+        self._settle(go, way.step)
+
+    def begin(self, step: int, *, batch_size: int | None = None) -> None:
+        """Settle on the first rank what becomes of steps that were trained before; all call it.
+
+        Raises:
+            ResumeError: That was not said; on all ranks alike.
+        """
+        self._meet(step, {}, None)
+        self._settle(lambda: core_of(self.session).begin(step, batch_size=batch_size), step)
+
+    def _settle(self, work: Callable[[], None], step: int) -> None:
+        """Have the first rank's session do something, and all others follow it."""
+        session, core = self.session, core_of(self.session)
+        before = core.restarts
+
+        def done() -> bytes:
+            work()
+            return _told(session, went_back=core.restarts != before)
+
+        told = json.loads(self.ranks.from_first(done))
+        info = SessionInfo.parse(told["info"])
+        if not self.ranks.leads:
+            # Before the server has answered, an attempt that is gone back to has its old number.
+            if told["went_back"] or (info.name, info.attempt) != (session.name, session.attempt):
+                core.follow(info, step)
+            core.leave()
         self._attempt = info.attempt
         self._window = None
 
@@ -301,7 +323,7 @@ class Relay:
     def _ask(self, step: int, at: int, held: Mapping[str, float]) -> bytes:
         if held:
             self.session.applied(at, held)
-        self._asked = window = self.session.fetch(step)
+        self._asked = window = core_of(self.session).fetch(step)
         moved = self.session.attempt != self._attempt
         self._attempt = self.session.attempt
         return _window_out(window, self.session, moved=moved)
@@ -312,7 +334,7 @@ class Relay:
         session = self.session
         line = json.loads(content.partition(b"\n")[0])
         if line["moved_to"] is not None:
-            session.follow(SessionInfo.parse(line["moved_to"]), line["start"])
+            core_of(session).follow(SessionInfo.parse(line["moved_to"]), line["start"])
             self._attempt = session.attempt
         expected = Expected(
             session.attempt, session.series, line["start"], _ANY, session=session.name
@@ -321,7 +343,7 @@ class Relay:
         window = answer.window
         assert window is not None  # noqa: S101 - decode() makes sure
         window.sealed = line["sealed"]
-        session.note(answer)
+        core_of(session).sync.note(answer)
         return window
 
     # -- copies ----------------------------------------------------------------------------------
@@ -329,14 +351,16 @@ class Relay:
     def __deepcopy__(self, memo: dict[int, Any]) -> Relay:
         return Relay(self.session, self.ranks, each=self._each, reports=self.reports)
 
-    def __reduce__(self) -> tuple[Callable[..., Relay | None], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., SessionRelay], tuple[Any, ...]]:
         # A process group stays in its process: the copy looks for the default one.
         return _rejoined, (self.session, "each" if self._each else "auto", self.reports)
 
 
-def _rejoined(session: Session, mode: str, reports: str) -> Relay | None:
-    each = mode == "each"  # without the checks of relay_for: a copy is made on some ranks only
-    return Relay(session, Ranks(), each=each, reports=reports) if are_many(None) else None
+def _rejoined(session: Session, mode: str, reports: str) -> SessionRelay:
+    if not are_many(None):
+        return SessionRelay(session)
+    # Without the checks of relay_for: a copy is made on some ranks only.
+    return Relay(session, Ranks(), each=mode == "each", reports=reports)
 
 
 def _mismatch(name: str, low: int, high: int, *, in_bits: bool) -> str:
@@ -376,16 +400,12 @@ def _digest(*facts: object) -> int:
 # -- on the way from rank to rank ------------------------------------------------------------------
 
 
-def _info_out(info: SessionInfo) -> bytes:
-    return json.dumps(dataclasses.asdict(info)).encode()
-
-
-def _info_in(content: bytes) -> SessionInfo:
-    return SessionInfo.parse(json.loads(content))
+def _told(session: Session, **more: object) -> bytes:
+    return json.dumps({"info": dataclasses.asdict(session.info), **more}).encode()
 
 
 def _window_out(window: Window, session: Session, *, moved: bool) -> bytes:
-    """A window in the server's own form, with what the session knows besides."""
+    """Return a window in the server's own form, with what the session knows besides."""
     head = {
         "attempt": session.attempt,
         "horizon": session.horizon,
@@ -396,20 +416,10 @@ def _window_out(window: Window, session: Session, *, moved: bool) -> bytes:
         "series": list(session.series),
         "sealed": window.sealed,
         "moved_to": dataclasses.asdict(session.info) if moved else None,
-        "notices": [
-            {"step": each.step, "code": each.code, "message": each.message}
-            for each in window.notices
-        ],
+        "notices": [dataclasses.asdict(each) for each in window.notices],
     }
     return (
         json.dumps(head).encode()
         + b"\n"
-        + b"".join(_block(window.columns[name]) for name in session.series)
+        + b"".join(doubles(window.columns[name]).tobytes() for name in session.series)
     )
-
-
-def _block(column: Sequence[float]) -> bytes:
-    doubles = array("d", column)
-    if sys.byteorder == "big":
-        doubles.byteswap()
-    return doubles.tobytes()

@@ -13,10 +13,12 @@ from typing import Any
 
 import keras  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
-from pacesetter._errors import GroupError, SessionFinishedError
+from pacesetter._core import WayBack
+from pacesetter._errors import GroupError, ResumeError, SessionFinishedError
+from pacesetter._groups import close
 from pacesetter._logs import measured
 from pacesetter._names import names
-from pacesetter._session import Session
+from pacesetter._session import Session, core_of
 from pacesetter._window import Window
 
 __all__ = ["PacesetterCallback"]
@@ -45,18 +47,24 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
 
     A `fit` that begins at another step than the one that comes next goes back to it: a new attempt
     is opened, as in a restart. So give `initial_epoch` to a `fit` that goes on; `BackupAndRestore`
-    does so by itself.
+    does so by itself. A job that begins again at the first step, with nothing restored, is refused
+    with `ResumeError` before its first update, unless its launcher has started it again or the
+    session's `resume` says what is meant. So is a `fit` that begins elsewhere than at the step that
+    the session was opened with or sent back to, or before the first step of a fork.
 
     Args:
-        session: it has one series, `lr`.
+        session: It has one series, `lr`.
         interval: `"epoch"`: a step is an epoch, by its number. `"batch"`: a step is an update, by
             the optimizer's `iterations` when `fit` begins, and counted from there. One for which
             an epoch or a `fit` has too few batches to accumulate is finished by the next.
-        metrics: names of what to report; by default all that is logged.
+        updates_before: With `interval="batch"`, the updates that the optimizer has not counted,
+            because it was made anew after them; its own `iterations` are added.
+        metrics: Names of what to report; by default all that is logged.
 
     Raises:
-        GroupError: the session has groups, or drives more than the learning rate.
-        TypeError: one name was given in place of a collection.
+        GroupError: The session has groups, or drives more than the learning rate.
+        TypeError: One name was given in place of a collection.
+        ValueError: There is no such interval, or `updates_before` was given for epochs.
     """
 
     def __init__(
@@ -64,11 +72,17 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         session: Session,
         *,
         interval: str = "epoch",
+        updates_before: int = 0,
         metrics: Iterable[str] | None = None,
     ) -> None:
         super().__init__()
         if interval not in INTERVALS:
             raise ValueError(f"interval={interval!r}: choose from {', '.join(INTERVALS)}")
+        if updates_before < 0 or (updates_before and interval != "batch"):
+            raise ValueError(
+                f"updates_before={updates_before} is a number of updates, for interval='batch': "
+                "where steps are epochs, give initial_epoch to fit"
+            )
         if session.series != ("lr",):
             raise GroupError(
                 f"session {session.name} drives {', '.join(session.series)}, and an optimizer of "
@@ -78,36 +92,47 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         self.session = session
         self._by_batch = interval == "batch"
         self._wanted = None if metrics is None else names(metrics, "metrics")
-        self._lived = session.info.horizon > session.info.start_step
+        self._updates_before = updates_before
         self._next: int | None = None  # the step of the next batch, or epoch
+        core = core_of(session)
+        self._sent_to = core.sent_to if core.walkers.position is None else None
         self._begun = False
-        self._step = 0
-        self._batches = 0  # that the optimizer has seen
+        self._step = 0  # the one that is trained, or was last
+        self._batches = 0  # that were trained: `_accumulated` of them are a step
+        self._is_left = False  # the server, which was away at the end
         self._window: Window | None = None
+        self._written: int | None = None  # the step whose rate this `fit` has written last
+        self._rate = 0.0  # that one
+        self._steps = 0  # that were written and trained
+        self._looks_at = 1  # how many of them are when the optimizer is looked at next
         self._batch_logs: Mapping[str, Any] = {}
+        core.walkers.join(self)
 
     # -- what fit calls --------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """See that the optimizer's rate can be written.
+        """Refuse an optimizer whose rate cannot be written.
 
         Raises:
-            TypeError: it has a schedule of its own.
-            ValueError: it has several rates, or they could not be written once a batch.
+            TypeError: It has a schedule of its own.
+            ValueError: It has several rates, or they could not be written once a batch.
         """
         _refuse_unfit(self.model, by_batch=self._by_batch)
-        self._begun = False
+        self._begun = self._is_left = False
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Have the optimizer hold the rate of the epoch."""
+        """Write the rate of the epoch to the optimizer.
+
+        Raises:
+            ValueError: Steps are updates, and the optimizer has made none before this epoch.
+        """
         if not self._by_batch:
             self._apply(epoch)
         elif not self._begun:
-            # `iterations` are updates, and leaves out what was accumulated for the next.
-            self._batches = int(_inner(self.model.optimizer)._iterations)  # noqa: SLF001
+            self._batches = self._batches_before(epoch)
 
     def on_train_batch_begin(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Have the optimizer hold the rate of the update."""
+        """Write the rate of the update to the optimizer."""
         if self._by_batch:
             self._apply(self._batches // self._accumulated)
 
@@ -126,55 +151,183 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
             self._look_ahead()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Report the epoch, and say in its logs what the optimizer holds."""
+        """Report the epoch, say in its logs what the optimizer holds, and write what comes next.
+
+        So a model that is saved now, after the last epoch too, has what a controller has decided
+        on this epoch, as with Keras' `ReduceLROnPlateau`.
+        """
         logs = {} if logs is None else logs
         self._report({name: logs[name] for name in logs if name not in self._batch_logs})
         self._batch_logs = {}
         logs["learning_rate"] = float(self.model.optimizer.learning_rate)
-        if epoch + 1 != self.params.get("epochs") and not self._is_unfinished:
-            self._look_ahead()
+        if self._is_unfinished:
+            return
+        if epoch + 1 == self.params.get("epochs"):
+            # Nothing more is trained: a server that is away now is not waited for as in a step.
+            self._is_left = not self.session.deliver()
+        if not self._is_left and self._look_ahead():
+            self._write(self._step + 1)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Deliver all reports; that must not cost what was trained."""
-        self.session.deliver()
+        if not self._is_left:
+            self.session.deliver()
 
     # -- what it does ----------------------------------------------------------------------------
 
     def _apply(self, step: int) -> None:
         """Write the rate of a step, going back to it where the training does."""
-        if not self._begun:
+        if not self._begun or self._sent_to is not None:
             self._begin(step)
-        window = self._ask(step)
+        self._write(step)
         self._step = step
         self._next = step if self._by_batch else step + 1
-        self.model.optimizer.learning_rate = window.columns["lr"][step - window.start]
+
+    def _write(self, step: int) -> None:
+        """Write the rate of a step; what was written for the one before is trained with by now."""
+        rate = self._ask(step).values(step)["lr"]
+        if self._written not in {None, step}:
+            self._look()
+        self._rate = rate
+        self.model.optimizer.learning_rate = self._rate
+        self._written = step
+
+    def _look(self) -> None:
+        """See, after 1, 2, 4, 8... steps, that nothing else has written the rate; say it once."""
+        self._steps += 1
+        if self._steps != self._looks_at:
+            return
+        held = float(self.model.optimizer.learning_rate)
+        if close(held, self._rate):
+            self._looks_at *= 2
+        else:
+            logger.warning(
+                "session %s: the optimizer has the learning rate %r, and %r was written for step "
+                "%d: something else writes it. Remove the LearningRateScheduler or the "
+                "ReduceLROnPlateau, or change the rate on the server",
+                self.session.name,
+                held,
+                self._rate,
+                self._written,
+            )
+
+    def _compare(self, step: int) -> None:
+        """Say, at the start, if the optimizer was made with another rate than the session has."""
+        rate = self._ask(step).values(step)["lr"]
+        held = float(self.model.optimizer.learning_rate)
+        base = self.session.info.base_lr(None)
+        if base is not None and not close(held, base) and not close(held, rate):
+            logger.warning(
+                "session %s: the optimizer was made with the learning rate %r, and the session's "
+                "is trained with: %r. Compile the model with that one, or create the session with "
+                "base_lr=float(model.optimizer.learning_rate)",
+                self.session.name,
+                held,
+                base,
+            )
 
     def _begin(self, step: int) -> None:
+        """Find out what a `fit` that begins at a step is to what was trained before."""
+        core, start = core_of(self.session), self.session.info.start_step
+        self._refuse_elsewhere(step)
+        self._written = None
+        if self._next is None:
+            self._next = core.walkers.position  # where another callback stood
         # An interrupt may have come between an update and the end of its batch.
         is_updated = self._by_batch and self._next == self._step == step - 1
-        goes_on = step == self._next or is_updated
-        fresh = self._next is None and step == self.session.info.start_step and not self._lived
-        if step < self.session.horizon and not goes_on and not fresh:
-            self.session.restart(step)
+        if self._next is None and step == start:
+            core.begin(step)  # nothing was restored
+            self._compare(step)
+        elif not (step == self._next or is_updated) and self._is_restart(step):
+            core.go_back(WayBack(step, by=self))
             self._window = None
+        core.walkers.lead(self)
+        self._sent_to = None
         self._begun = True
 
+    def went_back(self, step: int) -> None:
+        """Have `fit` say that it goes on at the step, as the session now does: for the session."""
+        self._sent_to = self._next = step
+        self._window = None
+
+    def _refuse_elsewhere(self, step: int) -> None:
+        """Refuse to train a step that is not the session's next.
+
+        Raises:
+            ResumeError: The session was sent to another one, or the step is another session's.
+        """
+        session, sent_to = self.session, self._sent_to
+        if sent_to is None:
+            branches = core_of(session).is_to_branch
+            first = session.info.start_step if branches else session.info.first_step
+            fits = step >= first
+        else:
+            first, fits = sent_to, step == sent_to
+        if not fits:
+            how = "the optimizer's state, or updates_before" if self._by_batch else "initial_epoch"
+            raise ResumeError(
+                f"session {session.name} goes on at step {first}, and fit would train step {step}:"
+                f" load the weights of step {first}, and have fit begin there, by {how}"
+            )
+
+    def _is_restart(self, step: int) -> bool:
+        """Return whether steps were trained from there on, or are to branch off there."""
+        return step < self.session.horizon or core_of(self.session).is_to_branch
+
+    @property
+    def position(self) -> int:
+        """The step that is trained now, or next: for the session."""
+        return self._step if self._next is None else self._next
+
+    def __del__(self) -> None:
+        if getattr(self, "_next", None) is not None:  # else it never trained
+            core_of(self.session).walkers.leave(self, self.position)
+
+    def _batches_before(self, epoch: int) -> int:
+        """Return the batches that were trained before an epoch, the first one of a `fit`."""
+        # `iterations` are updates; this counts batches too that were accumulated for the next one.
+        counted = int(_inner(self.model.optimizer)._iterations)  # noqa: SLF001
+        trained = counted + self._updates_before * self._accumulated
+        if epoch and not trained:
+            raise ValueError(
+                f"fit begins with initial_epoch={epoch}, but the optimizer is new: it has made no "
+                "update, so with interval='batch' the training would begin again at step 0. Load "
+                "the optimizer together with the weights (keras.models.load_model, or "
+                "BackupAndRestore), or pass updates_before= to the PacesetterCallback"
+            )
+        steps = self.params.get("steps")
+        if steps and trained != epoch * steps and trained // self._accumulated != self._next:
+            logger.warning(
+                "fit begins with epoch %d of %d batches each, and the optimizer has seen %d: the "
+                "session goes on at the optimizer's step %d",
+                epoch,
+                steps,
+                trained,
+                trained // self._accumulated,
+            )
+        return trained
+
     def _ask(self, step: int) -> Window:
-        """Have the window of a step; at its edge the server is told what the optimizer holds."""
+        """Fetch the window of a step; at its edge tell the server what the optimizer holds."""
+        if self._sent_to is not None:
+            self._refuse_elsewhere(step)
         window = self._window
         if window is None or step not in window or step - window.start >= window.mark:
-            if window is not None and window.sealed and self._step in window:
-                self.session.applied(self._step, {"lr": self._held()})
-            self._window = window = self.session.window(step)
+            written = self._written
+            if window is not None and window.sealed and written is not None and written in window:
+                self.session.applied(written, {"lr": self._held()})
+            self._window = window = core_of(self.session).window(step)
         return window
 
-    def _look_ahead(self) -> None:
-        """Know whether there is a next step, while `fit` can still be stopped before it."""
+    def _look_ahead(self) -> bool:
+        """Return whether there is a next step, and stop `fit` if not."""
         try:
             self._ask(self._step + 1)
         except SessionFinishedError as error:
             logger.info("fit stops: %s", error)
             self.model.stop_training = True
+            return False
+        return True
 
     def _report(self, logs: Mapping[str, Any]) -> None:
         metrics = {
@@ -187,7 +340,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
 
     def _held(self) -> Any:  # noqa: ANN401 - a Scalar
         value = self.model.optimizer.learning_rate
-        # A tensor of torch's is copied where it is, and read when somebody may wait for it.
+        # A tensor of torch's is copied where it is, and read by a thread that may wait for it.
         return value.value if hasattr(value.value, "detach") else float(value)
 
     @property
@@ -202,7 +355,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
 
 
 def _inner(optimizer: Any) -> Any:  # noqa: ANN401 - keras has no types
-    """The optimizer that counts: a LossScaleOptimizer has one inside."""
+    """Return the optimizer that counts: a LossScaleOptimizer has one inside."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 

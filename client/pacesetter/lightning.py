@@ -4,24 +4,26 @@
 the package which is imported already, and works in a Trainer of either.
 """
 
-# ruff: noqa: ARG002 - Lightning's hooks are given what some do not need
+# ruff: noqa: ANN401, ARG002 - Lightning's hooks are given anything, and what some do not need
 
 from __future__ import annotations
 
 import logging
 import sys
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.optim import Optimizer
 
+from pacesetter._core import WayBack
 from pacesetter._errors import SessionFinishedError
 from pacesetter._names import names
 from pacesetter._notices import Notice, log_notice
 from pacesetter._reports import Scalar
-from pacesetter._session import Session
+from pacesetter._session import Session, core_of
 from pacesetter._torch.deferred import DeferredLR
 
 if TYPE_CHECKING:
@@ -48,9 +50,10 @@ class LightningLR(DeferredLR):
 
     ```python
     def configure_optimizers(self):
-        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
-        session = Client().session("vit-run-42", base_lr=0.1)
-        scheduler = LightningLR(optimizer, session)
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr)
+        scheduler = LightningLR(
+            optimizer, lambda: Client().session("vit-run-42", base_lr=self.lr)
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -61,14 +64,90 @@ class LightningLR(DeferredLR):
     for metrics, `step()` only says that the step is trained, and `PacesetterCallback` has it
     `advance()` once they are reported: a cut comes at the very next step or epoch. Without the
     callback, or without a controller, this is a `RemoteLR`.
+
+    Args:
+        optimizer: The optimizer to drive.
+        session: The session that the values come from; or a function that opens it, which
+            `PacesetterCallback` calls when the training begins. So `Tuner.lr_find`, which makes
+            the optimizer and never trains with this scheduler, creates no session.
+        **options: The same as for `RemoteLR`.
     """
 
     _deferring = False
-    _trained: int | None = None
+    trained: int | None = None
+    """The step that was trained last, until the next batch begins: for `PacesetterCallback`."""
+    repeats: bool
+    """Whether another training of this process has walked through its `Session` before."""
+    _opens: Callable[[], Session] | None = None  # until it has opened the session
+
+    def __init__(
+        self, optimizer: Optimizer, session: Session | Callable[[], Session], **options: Any
+    ) -> None:
+        if not callable(session):
+            self._build(optimizer, session, options)
+            return
+        self.optimizer = optimizer
+        self._opens, self._options = session, options
+        self._driven = len(optimizer.param_groups)
+        self._loaded: dict[str, Any] = {}
+
+    def _build(self, optimizer: Optimizer, session: Session, options: Mapping[str, Any]) -> None:
+        is_one = isinstance(session, Session)  # what is none is refused below
+        stood = core_of(session).walkers.position if is_one else None
+        super().__init__(optimizer, session, **options)
+        self.repeats = stood not in {None, core_of(session).begins_at}
+        self._is_placed = False
+
+    def open(self) -> None:
+        """Open the session, if that is left to be done: for `PacesetterCallback`."""
+        if self._opens is None:
+            return
+        # Param groups that callbacks have added meanwhile are added to this scheduler's as well.
+        groups = self.optimizer.param_groups
+        added = groups[self._driven :]
+        del groups[self._driven :]
+        try:
+            self._build(self.optimizer, self._opens(), self._options)
+        finally:
+            groups.extend(added)
+        self._opens = None
+        if added:
+            self.write_again()
+        if self._loaded:
+            self.load_state_dict(self._loaded)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            text = f"{type(self).__name__} has no {name!r}"
+            if self._opens is not None:
+                text += " yet: PacesetterCallback opens its session when the training begins"
+            raise AttributeError(text)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position of the next step; empty before the session is open."""
+        return super().state_dict() if self._opens is None else dict(self._loaded)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go to a checkpoint's step, as `RemoteLR` does; where the session is not open, then."""
+        if self._opens is None:
+            super().load_state_dict(state_dict)
+        else:
+            self._loaded = dict(state_dict)
 
     def step(self, metrics: Scalar | None = None) -> None:
-        """Note that a step was trained, and advance unless that is deferred."""
-        self._trained = self.last_epoch
+        """Note that a step was trained, and advance unless that is deferred.
+
+        Raises:
+            ValueError: The session was not opened, so this update had another rate.
+        """
+        if self._opens is not None:
+            raise ValueError(
+                "LightningLR was given a function that opens its session, and PacesetterCallback "
+                "calls that before the first update: name it in the trainer's callbacks, or pass "
+                "LightningLR the session itself"
+            )
+        self.trained = self.last_epoch
         super().step(metrics)
         if not self._deferring:
             self.advance()
@@ -77,28 +156,52 @@ class LightningLR(DeferredLR):
         """Have `step()` wait for `advance()` from now on: for `PacesetterCallback`."""
         self._deferring = whether
 
-    @property
-    def trained(self) -> int | None:
-        """The step that was trained last, until the next batch begins: for `PacesetterCallback`."""
-        return self._trained
-
     def begin(self) -> None:
         """Note that the next batch begins: for `PacesetterCallback`."""
-        self._trained = None
+        self.trained = None
 
-    def begin_at(self, step: int, *, joins: bool) -> None:
-        """Train from a step on, in a new attempt if it was trained: for `PacesetterCallback`.
+    @property
+    def is_placed(self) -> bool:
+        """Whether something was loaded, or it was told where to stand: for `PacesetterCallback`."""
+        return self._is_placed or self.last_epoch != core_of(self.session).begins_at
+
+    def _go_back(self, way: WayBack, needed: Callable[[], bool]) -> None:
+        super()._go_back(way, needed)
+        self._is_placed = True
+
+    def begin_training(self, *, again: bool) -> None:
+        """Settle, before the first update, what becomes of steps that were trained before.
+
+        For `PacesetterCallback`; all ranks call it.
 
         Args:
-            step: the first step.
-            joins: another scheduler of the session has opened that attempt.
+            again: The `Session` was walked through, and no other scheduler has gone back for it.
+
+        Raises:
+            ResumeError: They would be trained again, and it was not said that they are to.
+        """
+        if not self._restarts.lived:
+            return
+        restarts = core_of(self.session).restarts
+        self._begin()
+        way = WayBack(self.last_epoch)
+        self._go_back(way, lambda: again and core_of(self.session).restarts == restarts)
+
+    def go_on_at(self, step: int, *, joins: bool) -> None:
+        """Train from a step on where an earlier `fit` of the trainer ended, in a new attempt.
+
+        For `PacesetterCallback`; all ranks call it.
+
+        Args:
+            step: The first step.
+            joins: Another scheduler of the session has opened that attempt.
         """
         attempt = self.session.attempt
-        self._go_back(step, None, lambda: not joins and self._is_restart(step, attempt))
+        self._go_back(WayBack(step), lambda: not joins and self._is_due(step, attempt))
 
     def _forget(self, step: int) -> None:
         super()._forget(step)
-        self._trained = None  # it was another position's
+        self.trained = None  # it was another position's
 
 
 class PacesetterCallback(Callback):
@@ -118,13 +221,15 @@ class PacesetterCallback(Callback):
     notices are logged. When a controller has ended the session, `trainer.should_stop` is set. At
     the end of the training all reports are delivered; a server that is away then is logged.
 
-    A job that begins again without a checkpoint opens an attempt at the first step. So does a
-    second `fit` of the same trainer, with more epochs say, at the step where the first one ended.
+    It has a `LightningLR` open its session, if that is left to it. A job that begins again without
+    a checkpoint is refused with `ResumeError` before its first update, unless its launcher has
+    started it again or `resume` says what is meant. A second `fit` of the same trainer, with more
+    epochs say, opens an attempt at the step where the first one ended.
 
     Args:
-        metrics: names of what to report; by default all that is logged, but for the learning rates
+        metrics: Names of what to report; by default all that is logged, but for the learning rates
             of a `LearningRateMonitor`.
-        dirpath: the folder for those checkpoints; by default that of the trainer's
+        dirpath: The folder for those checkpoints; by default that of the trainer's
             `ModelCheckpoint`. Without either nothing is saved, and a warning says so.
 
     Raises:
@@ -160,22 +265,25 @@ class PacesetterCallback(Callback):
         """Find the schedulers to follow, and have each stand where the trainer is.
 
         Raises:
-            ValueError: there is none, or the trainer would step or show one at the wrong time.
-            PacesetterError: the attempt of a training that begins again could not be opened.
+            ValueError: There is none, or the trainer would step or show one at the wrong time.
+            ResumeError: Steps would be trained again, and it was not said that they are to.
+            PacesetterError: The session, or an attempt of it, could not be opened.
         """
         ended = {each.scheduler.session.name: each.scheduler for each in self._followed}
-        found = [(each, each.scheduler) for each in trainer.lr_scheduler_configs]
+        found = [
+            (config, scheduler)
+            for config in trainer.lr_scheduler_configs
+            if isinstance(scheduler := config.scheduler, LightningLR)
+        ]
         self._followed = [
-            _Followed(scheduler, by_step=config.interval == "step")
-            for config, scheduler in found
-            if isinstance(scheduler, LightningLR)
+            _Followed(scheduler, by_step=config.interval == "step") for config, scheduler in found
         ]
         if not self._followed:
             raise ValueError(
                 "PacesetterCallback found nothing to follow: return a pacesetter.lightning."
                 "LightningLR from configure_optimizers, in place of any other scheduler"
             )
-        if any(c.reduce_on_plateau for c, scheduler in found if isinstance(scheduler, LightningLR)):
+        if any(config.reduce_on_plateau for config, _ in found):
             raise ValueError(
                 "Lightning steps a scheduler with reduce_on_plateau after it has saved, so that a "
                 "resume would repeat a step: leave reduce_on_plateau and monitor out; "
@@ -183,6 +291,7 @@ class PacesetterCallback(Callback):
             )
         for followed in self._followed:
             scheduler = followed.scheduler
+            scheduler.open()
             waits = pl_module.automatic_optimization and bool(scheduler.session.info.metrics)
             scheduler.defer(whether=waits)
             if waits and followed.by_step:
@@ -192,16 +301,12 @@ class PacesetterCallback(Callback):
         self._take_position(ended if trainer.global_step else {})
 
     def on_train_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,  # noqa: ANN401 - of any type
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Have the optimizer hold the values of the step that is trained now.
+        """Write the values of the step that is trained now to the optimizer.
 
         Raises:
-            ValueError: the session has ended, and the trainer does not stop.
+            ValueError: The session has ended, and the trainer does not stop.
         """
         if self._has_ended():
             raise ValueError(
@@ -216,12 +321,7 @@ class PacesetterCallback(Callback):
             followed.scheduler.begin()
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401 - of any type
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Report what `training_step` has logged."""
         self._report(trainer, by_step=True)
@@ -278,18 +378,20 @@ class PacesetterCallback(Callback):
         return any(followed.ended for followed in self._followed)
 
     def _take_position(self, ended: Mapping[str, LightningLR]) -> None:
-        """Where nothing was loaded, begin again, or go on where an earlier `fit` has ended."""
+        """Begin where nothing was loaded, or go on where an earlier `fit` has ended."""
+        schedulers = [followed.scheduler for followed in self._followed]
+        again = {each.session for each in schedulers if each.repeats}
         opened: set[Session] = set()
-        for followed in self._followed:
-            scheduler = followed.scheduler
+        for scheduler in schedulers:
             session = scheduler.session
-            start = session.info.start_step
-            if scheduler.last_epoch != start:
-                continue
-            before = ended.get(session.name)
-            step = start if before is None else before.state_dict()["last_epoch"]
-            scheduler.begin_at(step, joins=session in opened)
-            opened.add(session)
+            if not scheduler.is_placed:
+                before = ended.get(session.name)
+                if before is None:
+                    scheduler.begin_training(again=session in again - opened)
+                else:
+                    step = before.state_dict()["last_epoch"]
+                    scheduler.go_on_at(step, joins=session in opened)
+                opened.add(session)
 
     def _listen(self, session: Session) -> None:
         def obey(notice: Notice) -> None:
@@ -334,9 +436,9 @@ class _Followed:
     """A scheduler of the module, and what was reported for its step.
 
     Attributes:
-        scheduler: it.
-        by_step: whether the trainer steps it by batches, not by epochs.
-        ended: whether its session has.
+        scheduler: The scheduler.
+        by_step: Whether the trainer steps it by batches, not by epochs.
+        ended: Whether its session has.
     """
 
     def __init__(self, scheduler: LightningLR, *, by_step: bool) -> None:
@@ -363,7 +465,7 @@ class _Followed:
 
 
 def _changed(before: _Metrics, now: _Metrics) -> _Metrics:
-    """What was logged anew. The old tensors are kept, so that no new one lies where they do."""
+    """Return what was logged anew. Old tensors are kept, so that no new one lies where they do."""
     return {
         name: value
         for name, value in now.items()

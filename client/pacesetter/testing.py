@@ -9,10 +9,7 @@ PYTEST_DONT_REWRITE, or pytest warns who imports `serve` before it loads this as
 from __future__ import annotations
 
 import contextlib
-import importlib
-import platform
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -21,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pacesetter._client import Client
+from pacesetter._service import load_service
 
 if TYPE_CHECKING:
     import uvicorn
@@ -44,19 +42,20 @@ class Server:
     ```
 
     Args:
-        folder: where the database is, or will be.
+        folder: Where the database is, or will be.
 
     Attributes:
-        url: its address, `http://127.0.0.1:<port>`.
+        url: Its address, `http://127.0.0.1:<port>`.
 
     Raises:
-        ImportError: what the server needs is not installed, or this Python is older than 3.11.
+        ImportError: What the server needs is not installed, or this Python is older than 3.11.
     """
 
     def __init__(self, folder: Path) -> None:
-        _refuse_without_service()
+        for each in ("pacesetter_service.api.app", "uvicorn"):
+            load_service(each, "run the tests that use pacesetter.testing with a newer one")
         self._database_url = f"sqlite:///{folder / 'pacesetter.db'}"
-        # Bound for as long as this lives, and never listening: nobody else gets the port.
+        # Bound while this object is there, and never listening: no other process gets the port.
         self._held = _bound(0)
         self._port: int = self._held.getsockname()[1]
         self._running: contextlib.ExitStack | None = None
@@ -65,18 +64,20 @@ class Server:
     def start(self) -> None:
         """Start, and return when it answers; one that runs goes on."""
         from pacesetter_service.api.app import create_app  # noqa: PLC0415 - not the client's
-        from pacesetter_service.ledger import Ledger  # noqa: PLC0415
-        from pacesetter_service.storage.store import Store  # noqa: PLC0415
+        from pacesetter_service.runtime.service import Service  # noqa: PLC0415
+        from pacesetter_service.runtime.writer import Writer  # noqa: PLC0415
+        from pacesetter_service.store.sqlite import SqliteStore  # noqa: PLC0415
 
         if self._running is not None:
             return
         with contextlib.ExitStack() as stack:
-            store = Store(self._database_url)
+            store = SqliteStore(self._database_url)
             stack.callback(store.close)
-            ledger = Ledger(store)
-            ledger.start()
-            stack.callback(ledger.stop)
-            stack.enter_context(_listening(create_app(store, ledger), _bound(self._port)))
+            writer = Writer(store)
+            writer.start()
+            stack.callback(writer.stop)
+            app = create_app(Service.over(store, writer))
+            stack.enter_context(_listening(app, _bound(self._port)))
             self._running = stack.pop_all()
 
     def stop(self) -> None:
@@ -102,10 +103,10 @@ def serve(folder: Path | None = None) -> Iterator[Server]:
     """Run a server; it is stopped in the end.
 
     Args:
-        folder: where its database is kept; by default in a folder that is removed in the end.
+        folder: Where its database is kept; by default in a folder that is removed in the end.
 
     Raises:
-        ImportError: what the server needs is not installed, or this Python is older than 3.11.
+        ImportError: What the server needs is not installed, or this Python is older than 3.11.
     """
     with contextlib.ExitStack() as stack:
         if folder is None:
@@ -114,23 +115,6 @@ def serve(folder: Path | None = None) -> Iterator[Server]:
         stack.callback(server.close)
         server.start()
         yield server
-
-
-def _refuse_without_service() -> None:
-    if sys.version_info < (3, 11):  # the client alone runs on 3.10 too
-        raise ImportError(
-            "the server needs Python 3.11 or newer, and this is "
-            f"{platform.python_version()}: run the tests that use pacesetter.testing with a newer "
-            "one"
-        )
-    try:
-        importlib.import_module("pacesetter_service.api.app")
-        importlib.import_module("uvicorn")
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            f"the server's part is not installed ({error.name} is missing): "
-            "pip install 'pacesetter[service]'"
-        ) from error
 
 
 def _bound(port: int) -> socket.socket:
@@ -165,10 +149,13 @@ def _listening(app: App, port: socket.socket) -> Iterator[None]:
     finally:
         server.should_exit = True
         thread.join()
+        app.close()
 
 
 def _uvicorn(app: App) -> uvicorn.Server:
     import uvicorn  # noqa: PLC0415 - not the client's
+
+    from pacesetter_service.front_door import FrontDoor  # noqa: PLC0415
 
     class Releasing(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -178,6 +165,7 @@ def _uvicorn(app: App) -> uvicorn.Server:
     return Releasing(
         uvicorn.Config(
             app,
+            http=FrontDoor,
             lifespan="off",
             ws="none",
             log_config=None,
@@ -205,6 +193,6 @@ else:
 
     @pytest.fixture
     def pacesetter_client(pacesetter_server: Server) -> Iterator[Client]:
-        """Give a client of `pacesetter_server`; its sessions are closed with it."""
+        """Return a client of `pacesetter_server`; its sessions are closed with it."""
         with Client(pacesetter_server.url) as client:
             yield client

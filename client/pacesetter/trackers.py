@@ -22,8 +22,8 @@ def tensorboard(writer: Any, *, prefix: str = "") -> OnReport:  # noqa: ANN401 -
     """Log to TensorBoard.
 
     Args:
-        writer: a `SummaryWriter`, of torch or of tensorboardX. Closing it is its owner's affair.
-        prefix: before each name, for instance `"train/"`.
+        writer: A `SummaryWriter`, of torch or of tensorboardX. Closing it is its owner's affair.
+        prefix: Before each name, for instance `"train/"`.
     """
 
     def log(step: int, values: dict[str, float]) -> None:
@@ -40,9 +40,9 @@ def wandb(run: Any, *, prefix: str = "", step_metric: str | None = None) -> OnRe
     a restart from a checkpoint, it drops with a warning. A `step_metric` may go back.
 
     Args:
-        run: of `wandb.init()`. Finishing it is its owner's affair.
-        prefix: before each name, for instance `"train/"`.
-        step_metric: log the step as a metric of this name and draw the others over it, in place of
+        run: The run of `wandb.init()`. Finishing it is its owner's affair.
+        prefix: Before each name, for instance `"train/"`.
+        step_metric: Log the step as a metric of this name and draw the others over it, in place of
             W&B's own step, which then counts the calls of `run.log`.
     """
 
@@ -64,10 +64,10 @@ def mlflow(client: Any, run_id: str, *, prefix: str = "") -> OnReport:  # noqa: 
     """Log to MLflow, whose own thread talks to the tracking server.
 
     Args:
-        client: an `MlflowClient`. What is on its way to the tracking URI in force is waited for by
+        client: An `MlflowClient`. What is on its way to the tracking URI in force is waited for by
             `mlflow.flush_async_logging()`, and by the end of the program.
         run_id: `run.info.run_id` of the run.
-        prefix: before each name, for instance `"train/"`.
+        prefix: Before each name, for instance `"train/"`.
     """
 
     def log(step: int, values: dict[str, float]) -> None:

@@ -11,26 +11,23 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SchedulerType, has_length
 
+from pacesetter._attempts import checked_resume
 from pacesetter._client import Client
-from pacesetter._errors import (
-    ConflictError,
-    PacesetterError,
-    SessionFinishedError,
-    UnsupportedSchedulerError,
-)
-from pacesetter._groups import group_names
+from pacesetter._errors import ConflictError, SessionFinishedError, UnsupportedSchedulerError
+from pacesetter._groups import bases_of, described_bases
 from pacesetter._logs import measured
 from pacesetter._names import names
 from pacesetter._notices import Notice
-from pacesetter._reports import Scalar
-from pacesetter._session import Session
-from pacesetter._torch.deferred import DeferredLR
+from pacesetter._session import Session, core_of
+from pacesetter._torch.trainer import TrainerLR
+from pacesetter._trials import Naming, name_of, one_for_all
 from pacesetter.distributed import open_session
 
 if TYPE_CHECKING:
@@ -49,28 +46,6 @@ __all__ = [
 logger = logging.getLogger("pacesetter")
 
 
-class TrainerLR(DeferredLR):
-    """A `RemoteLR` as the Trainer needs it: `step()` is asked for before a step is evaluated.
-
-    So `step()` only says that an update was made; `PacesetterCallback` has it `advance()` once what
-    was measured is reported. A controller that sees an evaluation then decides before the very next
-    update, as the Trainer's own `reduce_lr_on_plateau` does.
-    """
-
-    def step(self, metrics: Scalar | None = None) -> None:
-        """Note that an update was made.
-
-        Raises:
-            PacesetterError: the one before was never followed: the callback is missing.
-        """
-        if self._due:
-            raise PacesetterError(
-                "nobody has advanced the learning rate since the last update: keep the "
-                "PacesetterCallback among the Trainer's callbacks"
-            )
-        super().step(metrics)
-
-
 class PacesetterCallback(TrainerCallback):
     """Has a Trainer follow a session: give it to a `PacesetterTrainer`.
 
@@ -84,40 +59,60 @@ class PacesetterCallback(TrainerCallback):
     the Trainer's own times and its counts. The first process reports for all, since the Trainer has
     taken the mean.
 
-    A restart needs nothing: `train(resume_from_checkpoint=...)` opens an attempt at the
-    checkpoint's step, and a job that begins again without one opens it at the first step.
+    `train(resume_from_checkpoint=...)` opens an attempt at the checkpoint's step. A job that its
+    launcher has started again begins again without one, and so does a second `train()`; another
+    one gets a `ResumeError` before its first update, see `resume`. To train longer or at another
+    rate from a checkpoint is a session that `continues` the old one:
+
+    ```python
+    callbacks = [PacesetterCallback("run-43", continues="run-42")]
+    PacesetterTrainer(model, args, callbacks=callbacks, ...).train(resume_from_checkpoint=True)
+    ```
 
     Args:
-        session: its name, or one that is open.
-        client: the connection; by default a new `Client()`.
-        save_on: codes of notices upon which a checkpoint is saved; the change that a
+        session: Its name, or one that is open. For the trials of a search a template of their
+            names, such as `"sweep-{run}"` with the Trainer's own name of the trial, or
+            `"sweep-{trial.number}"`; or a function of the trial, which is None for a training that
+            is none.
+        client: The connection; by default a new `Client()`.
+        resume: What to do if it was trained before and no checkpoint is loaded: `"error"`,
+            `"restart"` or `"continue"`, see `Client.session`.
+        continues: The session whose checkpoint is loaded, where this one is to go on from there by
+            what the arguments say now; see `Client.session`.
+        save_on: Codes of notices upon which a checkpoint is saved; the change that a
             `large_change` tells of comes after it.
-        stop_on: codes of notices upon which the training ends, for instance `diverged`. It ends in
+        stop_on: Codes of notices upon which the training ends, for instance `diverged`. It ends in
             any case when a controller has ended the session.
-        **described: in place of parts of `description`, for instance `controllers=[...]`. With
+        **described: In place of parts of `description`, for instance `controllers=[...]`. With
             `total_steps` the schedule is that of so many updates, however many the training makes.
+            A group in `groups` without a `base_lr` has that of the param group of its name.
 
     Raises:
-        TypeError: an open session was given together with a description, or one code in place of a
-            collection.
+        TypeError: An open session was given together with what says how to open one, or one code in
+            place of a collection.
+        ValueError: There is no such `resume`.
     """
 
     def __init__(
         self,
-        session: str | Session,
+        session: Naming | Session,
         *,
         client: Client | None = None,
+        resume: str = "error",
+        continues: str | None = None,
         save_on: Collection[str] = ("large_change",),
         stop_on: Collection[str] = (),
         **described: Unpack[Description],
     ) -> None:
-        if isinstance(session, Session) and described:
+        said = [*described, *["resume"] * (resume != "error"), *["continues"] * bool(continues)]
+        if isinstance(session, Session) and said:
             raise TypeError(
-                f"session {session.name} is open, so {', '.join(described)} would say nothing: "
+                f"session {session.name} is open, so {', '.join(said)} would say nothing: "
                 "pass its name instead, or leave them out"
             )
         self._given = session
         self._client = client
+        self._resume, self._continues = checked_resume(resume), continues
         self._save_on, self._stop_on = names(save_on, "save_on"), names(stop_on, "stop_on")
         self._described = described
         self._heard: list[Notice] = []
@@ -126,40 +121,76 @@ class PacesetterCallback(TrainerCallback):
         self._is_epoch_over = False
         self._followed: Session | None = None  # whose notices are heard
         self._own: Session | None = None  # opened here, and so closed here
+        self._trained: dict[str, Any] = {}  # the trial of each session that was begun here
+        self._trial: Any = None
+        self._is_again = False
         self._step: int | None = None  # the one that is being trained
         self._lr: TrainerLR
 
     def schedule(
-        self, args: TrainingArguments, optimizer: Optimizer, num_training_steps: int
+        self,
+        args: TrainingArguments,
+        optimizer: Optimizer,
+        num_training_steps: int,
+        *,
+        trial: Any = None,
+        run: str | None = None,
     ) -> TrainerLR:
         """Open the session, on all ranks, and make the scheduler that follows it.
 
+        Args:
+            args: The Trainer's arguments.
+            optimizer: The optimizer to drive.
+            num_training_steps: How many updates the training makes.
+            trial: The trial of a search that the training is.
+            run: What the Trainer calls that trial.
+
         Raises:
-            ConflictError: the session has another description than the arguments give now.
-            GroupError: optimizer and session do not fit.
+            ConflictError: The session has another description than the arguments give now.
+            GroupError: Optimizer and session do not fit.
+            ValueError: It is a trial, and the session has a name for all of them.
         """
         self.leave()  # a training that failed, and is tried again within `train()`
-        session = self._opened(args, optimizer, num_training_steps)
+        if isinstance(self._given, Session):
+            if trial is not None:
+                raise ValueError(one_for_all(self._given.name))
+            session = self._given
+        else:
+            name = name_of(self._given, trial, run)
+            self._own = session = self._opened(name, args, optimizer, num_training_steps)
         if session is not self._followed:
             session.on_notice(self._heard.append)
         self._followed = session
+        self._trial = trial
+        self._is_again = self._was_trained_here(session)
         self._lr = TrainerLR(optimizer, session)
         return self._lr
 
-    def _opened(self, args: TrainingArguments, optimizer: Optimizer, steps: int) -> Session:
-        if isinstance(self._given, Session):
-            return self._given
+    def _was_trained_here(self, session: Session) -> bool:
+        """Return whether this process has begun this training before, as the same run."""
+        if self._resume == "continue":
+            return False
+        core, name = core_of(session), session.name
+        moved = core.walkers.position not in {None, core.begins_at}
+        return moved or (name in self._trained and self._trained[name] is self._trial)
+
+    def _opened(
+        self, name: str, args: TrainingArguments, optimizer: Optimizer, steps: int
+    ) -> Session:
         self._client = self._client or Client()
         steps = self._described.get("total_steps") or steps
         described = {**description(args, optimizer, steps), **self._described}
+        if (groups := self._described.get("groups")) is not None:
+            described.pop("base_lr", None)  # of one rate for all
+            described |= described_bases(optimizer, groups)
+        options: dict[str, Any] = {"resume": self._resume, "continues": self._continues}
         try:
-            self._own = open_session(self._client, self._given, **described)
+            return open_session(self._client, name, **options, **described)
         except ConflictError as error:
-            raise _with_advice(error) from None
-        return self._own
+            raise _with_advice(error, name) from None
 
     def leave(self) -> None:
-        """Be in no training; idempotent. What is measured from here on is of no step."""
+        """Leave the training; idempotent. What is measured from here on is of no step."""
         self._step = None
         own, self._own = self._own, None
         if own is not None:
@@ -170,7 +201,12 @@ class PacesetterCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stand at the Trainer's step, in an attempt of its own."""
+        """Stand at the Trainer's step, in an attempt of this training.
+
+        Raises:
+            TypeError: The Trainer has another scheduler.
+            ResumeError: The session was trained before, and what is to become of that was not said.
+        """
         lr = kwargs.get("lr_scheduler")
         if not isinstance(lr, TrainerLR):
             raise TypeError(
@@ -178,10 +214,8 @@ class PacesetterCallback(TrainerCallback):
                 "or derive from PacesetterTrainerMixin and its class, and give it no scheduler"
             )
         self._saves = self._stops = False
-        start = lr.session.info.start_step
-        if lr.last_epoch == start:
-            # Nothing was loaded, or nothing was trained. That may be a job that begins again.
-            lr.load_state_dict({"last_epoch": start + state.global_step})
+        lr.begin(state.global_step, again=self._is_again)
+        self._trained[lr.session.name] = self._trial
         if state.is_world_process_zero:
             logger.info(
                 "session %s: attempt %d, from step %d on",
@@ -207,7 +241,7 @@ class PacesetterCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Know that an epoch is to end."""
+        """Record that an epoch is to end."""
         self._is_epoch_over = False
 
     def on_epoch_end(
@@ -257,21 +291,12 @@ class PacesetterCallback(TrainerCallback):
     def _go_on(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, loader: Any
     ) -> None:
-        if not self._is_measuring(args, state, control, loader):
-            self._take_up(state, control)
-
-    def _is_measuring(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, loader: Any
-    ) -> bool:
-        """Whether the Trainer is still to log or to evaluate at this step."""
+        """Take up the next step, unless the Trainer is still to log or to evaluate at this one."""
         if control.should_log or control.should_evaluate or self._evaluations:
-            return True
-        if self._is_epoch_over or IntervalStrategy.EPOCH not in (
-            args.logging_strategy,
-            args.eval_strategy,
-        ):
-            return False
-        return float(state.epoch).is_integer() if has_length(loader) else _has_given_all(loader)
+            return
+        by_epoch = IntervalStrategy.EPOCH in (args.logging_strategy, args.eval_strategy)
+        if self._is_epoch_over or not by_epoch or not _is_at_end(state, loader):
+            self._take_up(state, control)
 
     def _take_up(self, state: TrainerState, control: TrainerControl) -> None:
         """Advance, so that the Trainer can still save or stop before the next update."""
@@ -309,18 +334,20 @@ class PacesetterTrainerMixin:
 
     args: Any
     callback_handler: Any
+    hp_search_backend: Any
     is_deepspeed_enabled: Any
     lr_scheduler: Any
     optimizer: Any
     _created_lr_scheduler: Any
+    _get_output_dir: Any
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: Optimizer | None = None
     ) -> TrainerLR:
-        """What the Trainer calls before it trains, once the optimizer is there.
+        """Create the scheduler once the optimizer exists; the Trainer calls this before it trains.
 
         Raises:
-            TypeError: there is no `PacesetterCallback`, or a scheduler was given besides.
+            TypeError: There is no `PacesetterCallback`, or a scheduler was given besides.
             UnsupportedSchedulerError: DeepSpeed would step it.
         """
         if self.is_deepspeed_enabled:
@@ -331,7 +358,10 @@ class PacesetterTrainerMixin:
         if self.lr_scheduler is None:
             callback = self._callback()
             driven = self.optimizer if optimizer is None else optimizer
-            self.lr_scheduler = callback.schedule(self.args, driven, num_training_steps)
+            trial, run = self._trial_and_run()
+            self.lr_scheduler = callback.schedule(
+                self.args, driven, num_training_steps, trial=trial, run=run
+            )
             self._created_lr_scheduler = True
         if not isinstance(self.lr_scheduler, TrainerLR):
             raise TypeError(
@@ -341,7 +371,7 @@ class PacesetterTrainerMixin:
         return self.lr_scheduler
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer does; however that ends, what is measured after it is of no step."""
+        """Train as the Trainer does; however that ends, what is measured after it is of no step."""
         try:
             return super().train(*args, **kwargs)  # type: ignore[misc] # the Trainer's
         finally:
@@ -349,12 +379,19 @@ class PacesetterTrainerMixin:
                 callback.leave()
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """As the Trainer does; then what was measured is all reported, and decided upon."""
+        """Evaluate as the Trainer does; then report what was measured, and await the decisions."""
         evaluate = super().evaluate  # type: ignore[misc] # the Trainer's
         if not self._callbacks():
             return evaluate(*args, **kwargs)
         with self._callback().evaluating(self):
             return evaluate(*args, **kwargs)
+
+    def _trial_and_run(self) -> tuple[Any, str | None]:
+        """Return the trial that this training is, and what the search calls it; None if none."""
+        trial = getattr(self, "_trial", None)
+        if trial is None or self.hp_search_backend is None:
+            return trial, None
+        return trial, Path(self._get_output_dir(trial)).name
 
     def _callbacks(self) -> list[PacesetterCallback]:
         callbacks: Iterable[TrainerCallback] = self.callback_handler.callbacks
@@ -377,19 +414,19 @@ class PacesetterTrainer(PacesetterTrainerMixin, Trainer):
 def description(
     args: TrainingArguments, optimizer: Optimizer, num_training_steps: int
 ) -> dict[str, Any]:
-    """The session that trains as these arguments do: `lr_scheduler_type`, its warmup, its keywords.
+    """Return the session of these arguments: `lr_scheduler_type`, its warmup, its keywords.
 
     Args:
-        args: of the Trainer.
-        optimizer: whose learning rates are the bases; a group for each param group if they differ.
-        num_training_steps: how many updates the training makes.
+        args: The Trainer's arguments.
+        optimizer: Whose learning rates are the bases; a group for each param group if they differ.
+        num_training_steps: How many updates the training makes.
 
     Returns:
         Keywords of `Client.session`.
     """
     kind = SchedulerType(args.lr_scheduler_type).value
     more: dict[str, Any] = {**(args.lr_scheduler_kwargs or {})}  # type: ignore[dict-item] # parsed
-    described: dict[str, Any] = {**_bases(optimizer), "total_steps": num_training_steps}
+    described: dict[str, Any] = {**bases_of(optimizer), "total_steps": num_training_steps}
     if kind in _CONTROLLERS:
         metric = f"eval_{str(args.metric_for_best_model).removeprefix('eval_')}"
         controller = {"kind": _CONTROLLERS[kind], "metric": metric, **more}
@@ -409,47 +446,34 @@ _TIMES = re.compile(
 )
 
 
-def _bases(optimizer: Optimizer) -> dict[str, Any]:
-    groups = optimizer.param_groups
-    rates = [float(group.get("initial_lr", group["lr"])) for group in groups]
-    if len(set(rates)) == 1:
-        return {"base_lr": rates[0]}
-    named = zip(group_names(groups), rates, strict=True)
-    return {"groups": {name: {"base_lr": rate} for name, rate in named}}
-
-
 def _metrics(logs: Mapping[str, Any]) -> dict[str, float]:
-    """What of a line of the log was measured at its step."""
+    """Return what of a line of the log was measured at its step."""
     if "total_flos" in logs:  # the last line, which sums up the whole training
         return {}
-    return measured(
-        {
-            name: value
-            for name, value in logs.items()
-            if name not in _NO_METRICS and not _TIMES.fullmatch(name)
-        }
-    )
+    named = [name for name in logs if name not in _NO_METRICS and not _TIMES.fullmatch(name)]
+    return measured({name: logs[name] for name in named})
 
 
-def _has_given_all(loader: Any) -> bool:
-    """Whether the data of unknown length that is trained on is at its end.
+def _is_at_end(state: TrainerState, loader: Any) -> bool:
+    """Return whether an epoch was trained to its end.
 
-    Accelerate knows, since it reads one batch ahead. Of a loader that it has not prepared nobody
-    does, and decisions come one update later.
+    Where its length is unknown Accelerate knows, since it reads one batch ahead. The end of a
+    loader that it has not prepared is not known, and decisions come one update later.
     """
+    if has_length(loader):
+        return float(state.epoch).is_integer()
     # Not of the loader itself: in an epoch that is resumed, another one is in use.
-    state = getattr(loader, "gradient_state", None)
-    return state is not None and (not state.in_dataloader or state.end_of_dataloader)
+    gradients = getattr(loader, "gradient_state", None)
+    return gradients is not None and (not gradients.in_dataloader or gradients.end_of_dataloader)
 
 
-def _with_advice(error: ConflictError) -> ConflictError:
+def _with_advice(error: ConflictError, name: str) -> ConflictError:
     if error.code != "session_exists":
         return error
-    return ConflictError(
-        f"{error.detail} The arguments of the Trainer describe it; where only the number of "
-        "updates differs (another data set, or a batch size that auto_find_batch_size has found), "
-        "pass total_steps=... to the PacesetterCallback.",
-        status=error.status,
-        code=error.code,
-        problem=error.problem,
+    return error.saying(
+        f"{error.detail}. The arguments of the Trainer describe it. To train longer or at another "
+        f"rate from a checkpoint, pass PacesetterCallback('another-name', continues={name!r}) and "
+        "train(resume_from_checkpoint=...). Where only the number of updates differs (another data "
+        "set, or a batch size that auto_find_batch_size has found), pass total_steps=... to the "
+        "PacesetterCallback. For trials of a search, pass a template such as 'sweep-{run}'."
     )

@@ -27,7 +27,8 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 
 cosine = {"kind": "cosine", "total_steps": UPDATES}  # counted in updates
-session = open_session(Client(), "accelerate", base_lr=0.1, schedule=cosine)
+# The example may be run again; a training that is not to begin again leaves `resume` out.
+session = open_session(Client(), "accelerate", resume="restart", base_lr=0.1, schedule=cosine)
 scheduler = AcceleratedRemoteLR(optimizer, session, metric="loss")
 accelerator.register_for_checkpointing(scheduler)
 

@@ -52,7 +52,8 @@ def trainer_in(folder: str) -> PacesetterTrainer:
         disable_tqdm=True,
     )
     plateau = {"kind": "plateau", "metric": "eval_loss", "factor": 0.5, "patience": 0}
-    callback = PacesetterCallback("huggingface-trainer", controllers=[plateau])
+    # The example may be run again; a training that is not to begin again leaves `resume` out.
+    callback = PacesetterCallback("huggingface-trainer", resume="restart", controllers=[plateau])
     return PacesetterTrainer(
         BertForSequenceClassification(config),
         args,

@@ -21,9 +21,11 @@ def train_loop(config: dict[str, Any]) -> None:
     """Train on one worker: Ray has made the process group, so that this is plain DDP."""
     model = train.torch.prepare_model(torch.nn.Linear(8, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    name = train.get_context().get_experiment_name()
+    os.environ["PACESETTER_RUN"] = name  # workers that Ray starts again are of the same job
     client = Client(config["server"])  # the same address from every machine of the cluster
     cosine = {"kind": "cosine", "total_steps": config["steps"]}
-    session = open_session(client, "ray", base_lr=0.1, schedule=cosine)
+    session = open_session(client, name, base_lr=0.1, schedule=cosine)
     scheduler = RemoteLR(optimizer, session, metric="loss", reports="mean")
     for _ in range(config["steps"]):
         inputs = torch.randn(32, 8)

@@ -1,12 +1,16 @@
-"""The composition root: settings -> store -> ledger -> app -> uvicorn. Read this first."""
+"""The composition root: settings, store, writer, service, app, uvicorn. Read this first."""
 
 import gc
 import ipaddress
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from socket import socket
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -14,32 +18,69 @@ from pydantic import ValidationError
 
 from pacesetter_service import __version__, logs
 from pacesetter_service.api.app import App, create_app
+from pacesetter_service.api.browsers import Hosts
+from pacesetter_service.complaints import bad_requests
 from pacesetter_service.core.errors import StorageUnavailableError
-from pacesetter_service.ledger import Ledger
+from pacesetter_service.front_door import Limits, connections_within_reach, front_door
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.settings import Settings, read_settings
-from pacesetter_service.storage.engine import UnusableDatabaseError
-from pacesetter_service.storage.store import Store
+from pacesetter_service.store.continuity import Continuity
+from pacesetter_service.store.opening import open_store
+from pacesetter_service.store.served import UnusableDatabaseError
+from pacesetter_service.store.store import Store
 
-ADVICE = "whoever reaches this port may change every training; set PACESETTER_ADMIN_TOKEN"
+ADVICE = "any caller that reaches this port may change every training; set PACESETTER_ADMIN_TOKEN"
+
+CONTINUITY_ADVICE = {
+    "unmarked": "the file with -mark behind its name is missing or damaged, so nothing says that"
+    " this is the newest state; trainings that go on ask to be restarted from a checkpoint",
+    "went_back": "the database has fewer commits than it had: an older copy was put in its place,"
+    " or its log (-wal) was damaged, cut or deleted; if you have the newer files, stop the service"
+    " and put all of them back; else restart trainings from their checkpoints",
+    "another": "this is not the database that was here before; if that was not meant, stop the"
+    " service and put it back, with its -wal and -mark",
+}
+
+LAST_SECONDS = 5
+"""How long all the rest may take once requests have had their time to finish."""
 
 log = structlog.get_logger("pacesetter")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until told to stop; SIGTERM and SIGINT let open requests finish."""
+    """Serve until told to stop; SIGTERM and SIGINT let open requests finish, and end in time."""
     settings = _settings_or_exit(sys.argv[1:] if arguments is None else arguments)
     logs.configure(settings.log_level, settings.log_format)
     try:
-        store = Store(settings.database_url)
+        store = open_store(settings.database_url)
     except (UnusableDatabaseError, StorageUnavailableError) as error:
         sys.exit(f"pacesetter serve: {error}")
-    ledger = Ledger(store, max_queued=settings.max_queued, max_cached=settings.max_cached_sessions)
-    ledger.start()
+    _tell(store.continuity)
+    writer = Writer(
+        store,
+        max_queued=settings.max_queued,
+        max_cached=settings.max_cached_sessions,
+        stall_after=settings.stall_after,
+    )
+    writer.start()
     try:
-        _serve(settings, store, ledger)
+        _serve(settings, store, writer)
     finally:
-        ledger.stop()
+        bad_requests.settle()
+        writer.stop()
         store.close()
+
+
+def _tell(found: Continuity) -> None:
+    """Say at the start whether the database is the one that was served before."""
+    if found.reason in ("continued", "created"):
+        log.info("database", epoch=found.epoch, reason=found.reason)
+    else:
+        advice = CONTINUITY_ADVICE[found.reason]
+        log.warning(
+            "new_epoch", epoch=found.epoch, reason=found.reason, lost=found.lost, advice=advice
+        )
 
 
 def _settings_or_exit(arguments: Sequence[str]) -> Settings:
@@ -55,10 +96,18 @@ def _settings_or_exit(arguments: Sequence[str]) -> Settings:
 class _Server(uvicorn.Server):
     """uvicorn, saying where it listens once it does, and holding no call when it is to stop."""
 
-    def __init__(self, config: uvicorn.Config, app: App, *, is_open: bool) -> None:
+    def __init__(self, config: uvicorn.Config, app: App, *, is_open: bool, seconds: float) -> None:
         super().__init__(config)
         self._app = app
         self._open = is_open
+        self._seconds = seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            last = threading.Timer(self._seconds, _end)
+            last.daemon = True  # what ends sooner does not wait for it
+            last.start()
+        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
         self._app.release()
@@ -85,18 +134,36 @@ class _Server(uvicorn.Server):
         gc.freeze()
 
 
-def _serve(settings: Settings, store: Store, ledger: Ledger) -> None:
+def _end() -> None:
+    """End at once, whatever still runs: all that was acknowledged is on the disk."""
+    # On a thread of its own: the reader of the log may have stopped.
+    saying = threading.Thread(target=_say_unfinished, daemon=True)
+    saying.start()
+    saying.join(1)
+    os._exit(1)
+
+
+def _say_unfinished() -> None:
+    log.error("stopped_unfinished", advice="what was not finished was not acknowledged")
+    sys.stderr.flush()
+
+
+def _serve(settings: Settings, store: Store, writer: Writer) -> None:
     app = create_app(
-        store,
-        ledger,
+        Service.over(store, writer, settings.admin_token),
         max_body_size=settings.max_body_size,
         max_import_size=settings.max_import_size,
         feed_heartbeat=settings.feed_heartbeat,
         feed_patience=settings.feed_patience,
-        admin_token=settings.admin_token,
+        hosts=Hosts(settings.allowed_hosts.split(","), bound=settings.host),
     )
+    named = {each.name: getattr(settings, each.name) for each in fields(Limits)}
+    connections = connections_within_reach(settings.max_connections)
+    limits = Limits(**{**named, "max_connections": connections})
     config = uvicorn.Config(
         app,
+        http=front_door(limits),
+        ws="none",
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -106,9 +173,10 @@ def _serve(settings: Settings, store: Store, ledger: Ledger) -> None:
         timeout_keep_alive=120,
         timeout_graceful_shutdown=settings.shutdown_timeout,
         server_header=False,
-        proxy_headers=False,  # nobody asks where a call came from
+        proxy_headers=False,  # the service does not use where a call came from
     )
-    _Server(config, app, is_open=settings.admin_token is None).run()
+    seconds = settings.shutdown_timeout + LAST_SECONDS
+    _Server(config, app, is_open=settings.admin_token is None, seconds=seconds).run()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Any:
-    """Give a plain HTTP client of the shared service."""
+    """Return a plain HTTP client of the shared service."""
     with open_http(server_url) as client:
         yield client
 
@@ -48,7 +48,7 @@ class Job:
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
-    """Give status and code of a problem, which must be one."""
+    """Return status and code of a problem, which must be one."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     return answer.status_code, answer.json()["code"]
 
@@ -79,7 +79,7 @@ def test_ranks_that_do_not_agree_are_told(http: httpx.Client, unique_name: str) 
 
 
 def test_the_old_attempt_is_fenced(http: httpx.Client, unique_name: str) -> None:
-    """It can not seal, report or join again; what it did is read as it was."""
+    """It cannot seal, report or join again; what it did is read as it was."""
     job = Job(http, unique_name, controllers=[PLATEAU])
     job.train(0, 6)
     job.open(3, "night").raise_for_status()
@@ -210,7 +210,8 @@ def test_a_fork_shares_the_past_and_goes_on_by_itself(http: httpx.Client, unique
         name = f"{unique_name}-{steps}"
         answer = job.fork(name, 15, labels={"cooldown": str(steps)})
         assert (answer.status_code, answer.headers["location"]) == (201, f"/v1/sessions/{name}")
-        assert answer.json()["spec"]["forked_from"] == {"session": unique_name, "step": 15}
+        origin = answer.json()["spec"]["forked_from"]
+        assert origin == {"session": unique_name, "step": 15, "forked_from": None}
         assert job.fork(name, 15, labels={"cooldown": str(steps)}).status_code == 200
         assert problem(job.fork(name, 14)) == (409, "session_exists")
         body = {"kind": "cooldown", "steps": steps, "ease": "linear"}

@@ -7,7 +7,6 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -20,15 +19,18 @@ from fastapi.routing import iter_route_contexts
 from pydantic import SecretStr
 from sqlalchemy import event
 
+from forked import ForkedService
 from pacesetter_service.__main__ import _settings_or_exit
 from pacesetter_service.api import auth
 from pacesetter_service.api.access import ACCESS, Access, access_to
 from pacesetter_service.api.app import App, create_app
 from pacesetter_service.core.tokens import ROLES, Role, Token
-from pacesetter_service.ledger import Ledger
+from pacesetter_service.runtime import keyring
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.settings import read_settings
-from pacesetter_service.storage import tokens
-from pacesetter_service.storage.store import Store
+from pacesetter_service.store import tokens
+from pacesetter_service.store.sqlite import SqliteStore
 from serving import PATIENCE, RunningService, open_http
 
 ADMIN = "the-admins-own-token-that-nobody-guesses"
@@ -37,7 +39,7 @@ Secrets = dict[str, str]
 
 
 def bearer(secret: str) -> dict[str, str]:
-    """Give the header that a token travels in."""
+    """Return the header that a token travels in."""
     return {"authorization": f"Bearer {secret}"}
 
 
@@ -52,7 +54,7 @@ def issue(http: httpx.Client, name: str, role: str, **more: Any) -> dict[str, An
 
 @pytest.fixture(name="guarded_url", scope="module")
 def _guarded_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the address of a service that wants tokens, shared by the tests of this module."""
+    """Return the address of a service that wants tokens, shared by the tests of this module."""
     database = tmp_path_factory.mktemp("guarded") / "pacesetter.db"
     with RunningService(database, admin_token=ADMIN, feed_heartbeat=0.1) as service:
         yield service.url
@@ -60,14 +62,14 @@ def _guarded_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(name="http")
 def _http(guarded_url: str) -> Iterator[httpx.Client]:
-    """Give a plain HTTP client of that service, without a token."""
+    """Return a plain HTTP client of that service, without a token."""
     with open_http(guarded_url) as client:
         yield client
 
 
 @pytest.fixture(name="secrets", scope="module")
 def _secrets(guarded_url: str) -> Secrets:
-    """Give a token of each role; the service's own is one more."""
+    """Return a token of each role; the service's own is one more."""
     with open_http(guarded_url) as http:
         made = {role: str(issue(http, f"the {role}", role)["token"]) for role in ROLES}
     return {**made, "the service's own": ADMIN}
@@ -75,14 +77,14 @@ def _secrets(guarded_url: str) -> Secrets:
 
 @pytest.fixture(name="build")
 def _build(tmp_path: Path) -> Iterator[Callable[[str | None], App]]:
-    """Give a function that builds the application in the test's own process."""
-    store = Store(f"sqlite:///{tmp_path / 'pacesetter.db'}")
-    ledger = Ledger(store)
-    ledger.start()
+    """Return a function that builds the application in the test's own process."""
+    store = SqliteStore(f"sqlite:///{tmp_path / 'pacesetter.db'}")
+    writer = Writer(store)
+    writer.start()
     yield lambda admin: create_app(
-        store, ledger, admin_token=None if admin is None else SecretStr(admin)
+        Service.over(store, writer, None if admin is None else SecretStr(admin))
     )
-    ledger.stop()
+    writer.stop()
     store.close()
 
 
@@ -202,7 +204,7 @@ WRONG: dict[str, Callable[[str], list[tuple[str, str]]]] = {
 
 
 def digest(secret: str) -> str:
-    """Give the SHA-256 of a secret."""
+    """Return the SHA-256 of a secret."""
     return sha256(secret.encode()).hexdigest()
 
 
@@ -247,7 +249,7 @@ def test_a_new_route_is_closed_until_it_is_classified(build: Callable[[str | Non
     async def status(app: App) -> int:
         app.add_api_route("/v1/new", endpoint)
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             return (await http.get("/v1/new", headers=bearer(ADMIN))).status_code
 
     assert asyncio.run(status(build(ADMIN))) == 404
@@ -266,7 +268,7 @@ def test_what_is_let_in_carries_no_secret() -> None:
 
     headers = [(b"accept", b"*/*"), (b"authorization", f"Bearer {ADMIN}".encode())]
     scope = {"type": "http", "method": "GET", "path": "/v1/sessions", "headers": headers}
-    asyncio.run(auth.Guard(inside, auth.Keyring(ADMIN))(scope, nothing, nothing))
+    asyncio.run(auth.Guard(inside, keyring.Keyring(ADMIN))(scope, nothing, nothing))
     assert seen == [[(b"accept", b"*/*"), (b"pacesetter-actor", b"admin")]]
 
 
@@ -347,9 +349,9 @@ def test_a_token_expires(http: httpx.Client) -> None:
 def test_a_token_is_good_to_the_moment_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last moment is the one before."""
     token = Token("1", "alice", "viewer", digest("s"), "", "2030-01-01T00:00:00.000+00:00")
-    keys = auth.Keyring(ADMIN, [token])
+    keys = keyring.Keyring(ADMIN, [token])
     for now, held in ((1893455999.999, True), (1893456000.0, False)):
-        monkeypatch.setattr(auth, "time", lambda now=now: now)
+        monkeypatch.setattr(keyring, "time", lambda now=now: now)
         assert (keys.holder(b"s") == token) is held
 
 
@@ -359,7 +361,7 @@ BAD_TOKENS: dict[str, tuple[dict[str, Any], str]] = {
     "a name that no header can carry": ({"name": "Zoë"}, "name"),
     "a name of two lines": ({"name": "alice\nbob"}, "name"),
     "the admin's name": ({"name": "admin"}, "Choose another one"),
-    "nobody's name": ({"name": "somebody"}, "Choose another one"),
+    "nobody's name": ({"name": "anonymous"}, "Choose another one"),
     "an unknown role": ({"role": "root"}, "'operator'"),
     "a time that is over": ({"expires_in_days": 0}, "greater than 0"),
     "a secret of one's own": ({"token": "please"}, "token"),
@@ -449,7 +451,7 @@ def test_nobody_speaks_in_another_name(
     for call, body in (("/v1/sessions", spec), (sync, {"step": 0})):
         answer = http.post(call, json=body, headers={**mine, "pacesetter-actor": "bob"})
         assert (answer.status_code, answer.json()["code"]) == (403, "actor_refused")
-        assert "Leave the header out" in answer.json()["detail"]
+        assert "Leave the header Pacesetter-Actor out" in answer.json()["detail"]
     name = "admin" if role == "the service's own" else "the trainer"
     twice = [*mine.items(), ("pacesetter-actor", name), ("pacesetter-actor", "bob")]
     assert http.post("/v1/sessions", json=spec, headers=twice).status_code == 403
@@ -477,13 +479,13 @@ def test_the_hot_call_asks_no_database_who_calls(build: Callable[[str | None], A
     """A call for what is sealed, with any token that lets in or does not, makes no statement."""
     app = build(ADMIN)
     statements: list[str] = []
-    store = app.state.context.store
+    store = app.state.service.store
     for engine in (store._reader, store._writer):
         event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
 
     async def calls() -> list[int]:
         transport = httpx.ASGITransport(app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             body = {"name": "alice", "role": "trainer"}
             made = await http.post("/v1/tokens", json=body, headers=bearer(ADMIN))
             alice = bearer(made.json()["token"])
@@ -509,8 +511,8 @@ def test_the_admins_token_is_compared_in_constant_time(monkeypatch: pytest.Monke
         compared.append((one, other))
         return one == other
 
-    monkeypatch.setattr(auth, "compare_digest", spy)
-    keys = auth.Keyring(ADMIN)
+    monkeypatch.setattr(keyring, "compare_digest", spy)
+    keys = keyring.Keyring(ADMIN)
     for secret in (ADMIN, ADMIN[:-1], "", "x" * 9999):
         assert (keys.holder(secret.encode()) is not None) == (secret == ADMIN)
     assert compared == [
@@ -539,9 +541,8 @@ def test_no_secret_is_in_the_log_the_database_or_a_record(tmp_path: Path) -> Non
             assert http.get("/v1/templates", headers=alice).status_code == 503
             http.delete("/v1/tokens/none", headers=bearer(ADMIN))
         files = b"".join(path.read_bytes() for path in database.parent.iterdir())
-        service.process.send_signal(signal.SIGTERM)
-        assert service.process.stderr is not None
-        logged = service.process.stderr.read()
+        service.stop()
+        logged = "".join(service.log)
     assert '"token_created"' in logged
     assert "alice" in logged
     assert digest(secret).encode() in files
@@ -566,7 +567,7 @@ def test_an_open_service_asks_nobody(server_url: str, unique_name: str) -> None:
         scale = {"kind": "scale", "factor": 0.5, "at": 9}
         http.post(path, json=scale).raise_for_status()
         http.post(path, json=scale, headers={"pacesetter-actor": "bob"}).raise_for_status()
-        assert [order["actor"] for order in http.get(path).json()] == ["somebody", "bob"]
+        assert [order["actor"] for order in http.get(path).json()] == ["anonymous", "bob"]
 
 
 def test_an_open_service_makes_no_tokens(server_url: str) -> None:
@@ -583,20 +584,16 @@ def test_an_open_service_makes_no_tokens(server_url: str) -> None:
 
 def logged_at_start(database: Path, **settings: object) -> list[dict[str, Any]]:
     """Start a service and stop it; gives the lines that it logged after it listened, or before."""
+    settings |= {"database_url": f"sqlite:///{database}", "log_format": "json", "port": 0}
     environment = {f"PACESETTER_{name.upper()}": str(value) for name, value in settings.items()}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pacesetter_service", "--log-format", "json", "--port", "0"],
-        env={**os.environ, "PACESETTER_DATABASE_URL": f"sqlite:///{database}", **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    with process, process.stderr:
-        lines = []
+    process = ForkedService({**os.environ, **environment})
+    lines = []
+    with process.stderr:
         for line in process.stderr:
             lines.append(json.loads(line))
             if lines[-1]["event"] == "serving":
                 process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
     return lines
 
 
@@ -614,7 +611,7 @@ def test_who_opens_the_service_to_the_network_is_warned(
 def test_who_forgets_the_admins_token_is_warned(tmp_path: Path) -> None:
     """A service that has tokens and asks nobody for them says so; loopback alone is no reason."""
     database = tmp_path / "pacesetter.db"
-    store = Store(f"sqlite:///{database}")
+    store = SqliteStore(f"sqlite:///{database}")
     with store.transaction() as connection:
         tokens.write(connection, Token("1", "alice", "viewer", digest("s"), "", None))
     store.close()

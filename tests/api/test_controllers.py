@@ -6,7 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from pacesetter_service.core.controllers import Controller, ControllerState, catalogue
+from pacesetter_service.catalogue import kinds as catalogue
+from pacesetter_service.core.controllers import Controller, ControllerState
 from pacesetter_service.core.session import create
 from pacesetter_service.core.spec import SessionSpec
 from serving import open_http
@@ -16,7 +17,7 @@ TESTS = Path(__file__).parents[1]
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Any:
-    """Give a plain HTTP client of the shared service."""
+    """Return a plain HTTP client of the shared service."""
     with open_http(server_url) as client:
         yield client
 
@@ -38,11 +39,11 @@ def test_a_misspelt_kind_is_answered_with_the_nearest(http: httpx.Client) -> Non
 
 def test_the_example_of_every_kind_can_be_created(http: httpx.Client, unique_name: str) -> None:
     """A session with the example of any kind is taken, and starts."""
-    for kind in catalogue.kinds():
+    for kind in catalogue.controllers():
         spec = {
             "name": f"{unique_name}-{kind}",
             "base_lr": 0.1,
-            "controllers": [catalogue.describe(kind)["example"]],
+            "controllers": [catalogue.describe_controller(kind)["example"]],
             "total_steps": 1000,
             "steps_per_epoch": 100,
         }
@@ -52,10 +53,10 @@ def test_the_example_of_every_kind_can_be_created(http: httpx.Client, unique_nam
         assert stepped.status_code == 200, stepped.text
 
 
-@pytest.mark.parametrize("kind", catalogue.kinds())
+@pytest.mark.parametrize("kind", catalogue.controllers())
 def test_every_kind_says_what_it_is(kind: str) -> None:
     """Each kind has a description, a formula of one line, a source, and parameters with types."""
-    about = catalogue.describe(kind)
+    about = catalogue.describe_controller(kind)
     assert len(about["description"]) > 60
     assert about["description"] != Controller.__doc__
     assert about["formula"]
@@ -64,10 +65,10 @@ def test_every_kind_says_what_it_is(kind: str) -> None:
     assert about["watches"]
 
 
-@pytest.mark.parametrize("kind", catalogue.kinds())
+@pytest.mark.parametrize("kind", catalogue.controllers())
 def test_every_kind_has_a_state_of_its_own_making(kind: str) -> None:
     """What `init` gives is of the kind's `State`, so that it can be read back from the disk."""
-    example = catalogue.describe(kind)["example"]
+    example = catalogue.describe_controller(kind)["example"]
     spec = {
         "name": "x",
         "base_lr": 0.1,
@@ -75,12 +76,12 @@ def test_every_kind_has_a_state_of_its_own_making(kind: str) -> None:
         "total_steps": 1000,
         "steps_per_epoch": 100,
     }
-    [state] = create(SessionSpec.model_validate(spec)).controllers
+    [state] = create(SessionSpec.model_validate(spec)).control.states
     assert isinstance(state, ControllerState)
     assert type(state) is Controller.kinds[kind].State
 
 
-@pytest.mark.parametrize("kind", catalogue.kinds())
+@pytest.mark.parametrize("kind", catalogue.controllers())
 def test_every_kind_is_tested_by_name(kind: str) -> None:
     """Some test of the core names the kind."""
     modules = (TESTS / "core").rglob("test_*.py")

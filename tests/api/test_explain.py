@@ -14,7 +14,7 @@ TEXT = {"accept": "text/plain"}
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Any:
-    """Give a plain HTTP client of the shared service."""
+    """Return a plain HTTP client of the shared service."""
     with open_http(server_url) as client:
         yield client
 
@@ -116,7 +116,7 @@ def test_a_step_of_an_earlier_attempt_is_explained_by_what_held_then(
 def test_a_fork_knows_the_reasons_of_the_past_that_it_shares(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """Steps before the fork are explained as in the session that lived them."""
+    """Steps before the fork are explained as in the session that trained them."""
     other = f"{unique_name}-fork"
     session(http, unique_name)
     train(http, unique_name, [1.0, 1.0, 0.5, 0.4, 0.4])

@@ -13,16 +13,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacesetter_service.core.commands import Reading
-from pacesetter_service.core.history import PIECE, at_steps, measured, merged, pieces, shown, track
 from pacesetter_service.core.spec import SessionSpec
-from serving import open_http
+from pacesetter_service.insight.history import (
+    PIECE,
+    at_steps,
+    measured,
+    merged,
+    pieces,
+    shown,
+    track,
+)
+from serving import open_http, quick
 
 PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
 
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Give a plain HTTP client of the shared service."""
+    """Return a plain HTTP client of the shared service."""
     with open_http(server_url) as client:
         yield client
 
@@ -35,8 +43,9 @@ def create(http: httpx.Client, name: str, **spec: Any) -> str:
 
 def seal(http: httpx.Client, name: str, start: int, count: int) -> list[float]:
     """Seal steps; gives their values."""
-    body = {"want": {"start": start, "count": count}}
-    answer = http.post(f"/v1/sessions/{name}/sync", json=body).raise_for_status().json()
+    answer = (
+        http.post(f"/v1/sessions/{name}/sync", json=quick(start, count)).raise_for_status().json()
+    )
     values: list[float] = answer["series"]["lr"]
     return values
 
@@ -110,7 +119,7 @@ def test_what_controllers_saw_is_what_counts(http: httpx.Client, unique_name: st
 
 
 def test_an_earlier_attempt_is_read_as_it_was(http: httpx.Client, unique_name: str) -> None:
-    """Values and metrics of a life that is over stay readable beside the one that goes on."""
+    """Values and metrics of an attempt that is over stay readable beside the one that goes on."""
     path = create(http, unique_name, controllers=[PLATEAU])
     for step, loss in enumerate([1.0, 1.0, 1.0, 1.0]):
         seal(http, unique_name, step, 1)
@@ -202,7 +211,7 @@ def test_chosen_metrics_come_in_their_order(http: httpx.Client, unique_name: str
 
 
 def test_a_forks_record_goes_back_to_the_beginning(http: httpx.Client, unique_name: str) -> None:
-    """Steps that were lived in the session before the fork are part of the record."""
+    """Steps that were trained in the session before the fork are part of the record."""
     path = create(http, unique_name)
     seal(http, unique_name, 0, 4)
     report(http, unique_name, {0: 1.0, 3: 4.0})

@@ -53,7 +53,7 @@ def test_an_attempt_that_is_over_deviates_no_more(http: httpx.Client, unique_nam
     http.post(f"{path}/sync", json=body).raise_for_status()
     assert gauges(http)["pacesetter_deviating_ranks"] == known + 1
     http.post(f"{path}/attempts", json={"step": 5, "key": "again"}).raise_for_status()
-    http.post(f"{path}/sync", json={"step": 5}).raise_for_status()
+    http.post(f"{path}/sync", json={"rank": 0, "step": 5}).raise_for_status()
     assert gauges(http)["pacesetter_deviating_ranks"] == known
 
 
@@ -62,4 +62,4 @@ def test_the_process_and_the_writer_are_measured(http: httpx.Client) -> None:
     found = gauges(http)
     assert found["process_resident_memory_bytes"] > 1e6
     assert found["process_open_fds"] > 0
-    assert found["pacesetter_ledger_queued"] >= 0
+    assert found["pacesetter_writer_queued"] >= 0

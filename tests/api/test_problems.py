@@ -15,7 +15,7 @@ from serving import open_http
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Give a plain HTTP client of the shared service."""
+    """Return a plain HTTP client of the shared service."""
     with open_http(server_url) as client:
         yield client
 
@@ -205,11 +205,19 @@ def test_a_chunked_body_is_limited_too(http: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
+def _descendants(error: type) -> Iterator[type]:
+    for each in error.__subclasses__():
+        yield each
+        yield from _descendants(each)
+
+
 def test_every_refusal_of_the_core_has_a_status() -> None:
-    """Each error of the core's tree stands in the table, under a code of its own."""
-    assert set(problems.STATUSES) == set(errors.PacesetterError.__subclasses__())
-    codes = [code for _, code in problems.STATUSES.values()]
-    assert len(codes) == len(set(codes))
+    """Each error of the core's tree stands in the table, under a code of its own or its kind's."""
+    assert set(problems.STATUSES) == set(_descendants(errors.PacesetterError))
+    codes = {error: code for error, (_, code) in problems.STATUSES.items()}
+    for kind in (errors.TooFarAheadError, errors.NoTableError):
+        assert codes.pop(kind) == codes[errors.StepOutOfRangeError]
+    assert len(set(codes.values())) == len(codes)
 
 
 def test_the_tree_of_refusals_is_drawn_in_full() -> None:
@@ -235,10 +243,10 @@ def test_the_openapi_document_describes_every_route(http: httpx.Client) -> None:
     assert "/v1/sessions/{name}/actions" in document["paths"]
 
 
-@pytest.mark.parametrize("kind", sorted(Schedule.elsewhere))
+@pytest.mark.parametrize("kind", sorted(Schedule.redirects))
 def test_a_name_that_is_no_schedule_is_answered_with_advice(http: httpx.Client, kind: str) -> None:
-    """What other libraries have and can not be data says what to do instead, in both places."""
-    advice = Schedule.elsewhere[kind]
+    """What other libraries have and cannot be data says what to do instead, in both places."""
+    advice = Schedule.redirects[kind]
     read = http.get(f"/v1/schedules/{kind}")
     assert (read.status_code, advice in read.json()["detail"]) == (404, True)
     body = {"name": "x", "base_lr": 0.1, "schedule": {"kind": kind}}

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving import open_http
+from serving import open_http, quick
 
 SVG = "image/svg+xml"
 
@@ -21,7 +21,7 @@ TEST = {
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Give a plain HTTP client of the shared service."""
+    """Return a plain HTTP client of the shared service."""
     with open_http(server_url) as client:
         yield client
 
@@ -31,7 +31,7 @@ Create = Callable[..., str]
 
 @pytest.fixture(name="create")
 def _create(http: httpx.Client, unique_name: str) -> Iterator[Create]:
-    """Give a function that creates the test's session and answers its path; archived after it."""
+    """Return a function that creates the test's session and answers its path; archived after it."""
     path = f"/v1/sessions/{unique_name}"
 
     def create(**spec: Any) -> str:
@@ -44,7 +44,7 @@ def _create(http: httpx.Client, unique_name: str) -> Iterator[Create]:
 
 
 def loss_at(lr: float) -> float:
-    """Give a loss that falls from 2.3 around 1e-3 and blows up from 0.1 on."""
+    """Return a loss that falls from 2.3 around 1e-3 and blows up from 0.1 on."""
     return 2.3 - 1.8 / (1 + (1e-3 / lr) ** 1.1) + 0.4 * (lr / 0.1) ** 1.5
 
 
@@ -127,7 +127,7 @@ def test_a_session_that_was_archived_can_still_be_read(http: httpx.Client, creat
 
 
 def test_before_any_measurement_the_curve_is_empty(http: httpx.Client, create: Create) -> None:
-    """Everything that can not be told yet says so, sealed steps or not."""
+    """Everything that cannot be told yet says so, sealed steps or not."""
     path = create(**TEST)
     for _ in range(2):
         answer = http.get(f"{path}/range-test").json()
@@ -193,7 +193,7 @@ def test_a_long_training_is_no_range_test(http: httpx.Client, create: Create) ->
     """A session of very many steps is refused before anything is read."""
     path = create(base_lr=0.1)
     for start in range(0, 120_000, 60_000):
-        http.post(f"{path}/sync", json={"want": {"start": start, "count": 60_000}})
+        http.post(f"{path}/sync", json=quick(start, 60_000))
     answer = http.get(f"{path}/range-test", params={"metric": "loss"})
     assert (answer.status_code, answer.json()["code"]) == (422, "step_out_of_range")
 

@@ -15,11 +15,12 @@ import httpx
 import pytest
 
 from core.closed_loop import Loop, session
-from pacesetter_service.api import sync, waiting
+from pacesetter_service.api import sync
 from pacesetter_service.api.app import create_app
-from pacesetter_service.api.waiting import LONGEST_GAP, Waiters
-from pacesetter_service.ledger import Ledger
-from pacesetter_service.storage.store import Store
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.signals import Signals
+from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store.sqlite import SqliteStore
 from serving import PATIENCE, RunningService, open_http
 
 RANKS = 8
@@ -33,14 +34,14 @@ Create = Callable[..., str]
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Give a plain HTTP client of the shared service."""
+    """Return a plain HTTP client of the shared service."""
     with open_http(server_url) as client:
         yield client
 
 
 @pytest.fixture(name="create")
 def _create(http: httpx.Client, unique_name: str) -> Create:
-    """Give a function that creates the test's session and answers its path."""
+    """Return a function that creates the test's session and answers its path."""
 
     def create(**spec: Any) -> str:
         body = {"name": unique_name, "base_lr": 0.1, "controllers": [PLATEAU], **spec}
@@ -52,12 +53,12 @@ def _create(http: httpx.Client, unique_name: str) -> Create:
 
 
 def loss(rank: int, step: int) -> float:
-    """Give what a rank measures at a step."""
+    """Return what a rank measures at a step."""
     return random.Random(rank * 1000 + step).random()
 
 
 def report(step: int, rank: int = 0, value: float | str | None = None) -> dict[str, Any]:
-    """Give a body that reports one loss."""
+    """Return a body that reports one loss."""
     value = loss(rank, step) if value is None else value
     return {"rank": rank, "reports": [{"step": step, "metrics": {"loss": value}}]}
 
@@ -104,7 +105,7 @@ def race(url: str, path: str, **of_some: dict[str, Any]) -> list[list[float]]:
 
 
 def rates_of_one_after_the_other(ranks: int = RANKS) -> list[float]:
-    """Give the learning rates that ranks get who report in turn, without a network."""
+    """Return the learning rates that ranks get who report in turn, without a network."""
     loop = Loop(session(PLATEAU, ranks=ranks, reaction={"decide_every": EVERY}, base_lr=0.1))
     for step in range(STEPS):
         loop.seal(step).report(step, {rank: loss(rank, step) for rank in range(ranks)})
@@ -112,7 +113,7 @@ def rates_of_one_after_the_other(ranks: int = RANKS) -> list[float]:
 
 
 def events(http: httpx.Client, path: str, kind: str) -> list[dict[str, Any]]:
-    """Give the events of a kind."""
+    """Return the events of a kind."""
     answer = http.get(f"{path}/events", params={"kind": kind, "limit": 1000})
     assert answer.status_code == 200, answer.text
     found: list[dict[str, Any]] = answer.json()["events"]
@@ -156,7 +157,7 @@ def test_a_quorum_decides_without_the_dead(http: httpx.Client, create: Create) -
     path = create(ranks=RANKS, metrics=quorum, reaction={"decide_every": EVERY, "timeout": 0})
     rates = []
     for step in range(STEPS):
-        rates.append(ask(http, path, {"step": step}).json()["lr"])
+        rates.append(ask(http, path, {"rank": 0, "step": step}).json()["lr"])
         for rank in range(RANKS - 1):
             http.post(f"{path}/sync", json=report(step, rank)).raise_for_status()
     assert rates == rates_of_one_after_the_other(RANKS - 1)
@@ -207,7 +208,7 @@ def test_a_call_is_held_for_some_seconds_and_then_to_come_again(
 def test_a_jump_waits_once(http: httpx.Client, create: Create) -> None:
     """Of the boundaries that lie between only the first is waited for, not each in its turn."""
     path = create(ranks=2, reaction={"decide_every": EVERY, "timeout": 1.0})
-    answer = http.post(f"{path}/sync", json={"step": 6 * EVERY + 1})
+    answer = http.post(f"{path}/sync", json={"attempt": 1, "step": 6 * EVERY + 1})
     assert answer.status_code == 200, answer.text
     passed = [event["at"] for event in events(http, path, "boundary_passed")]
     assert passed == [EVERY * number for number in range(1, 7)]
@@ -241,7 +242,7 @@ def test_an_archived_session_lets_go_of_who_waits(
     path = create(ranks=2, reaction=FOREVER)
     http.post(f"{path}/sync", json={"want": {"start": 0, "count": EVERY}})
     with open_http(server_url) as own, ThreadPoolExecutor(1) as pool:
-        held = pool.submit(ask, own, path, {"step": EVERY})
+        held = pool.submit(ask, own, path, {"attempt": 1, "step": EVERY})
         http.delete(path)
         assert held.result(PATIENCE).json()["code"] == "session_archived"
 
@@ -249,7 +250,7 @@ def test_an_archived_session_lets_go_of_who_waits(
 def test_a_server_that_stops_lets_go_of_held_calls(tmp_path: Any) -> None:
     """The call is answered though stopping takes less time than it would have been held."""
     spec = {"name": "run", "base_lr": 0.1, "controllers": [PLATEAU], "reaction": FOREVER}
-    content = json.dumps({"step": EVERY})
+    content = json.dumps({"attempt": 1, "step": EVERY})
     service = RunningService(tmp_path / "pacesetter.db", shutdown_timeout=1)
     with service, open_http(service.url) as http:
         http.post("/v1/sessions", json=spec).raise_for_status()
@@ -303,7 +304,8 @@ def test_whoever_prefers_not_to_wait_is_answered_at_once(
     ask(http, path, {"want": {"start": 0, "count": EVERY}})
     began = time.monotonic()
     for _ in range(20):
-        answer = http.post(f"{path}/sync", json={"step": EVERY}, headers={"prefer": "wait=0"})
+        body = {"attempt": 1, "step": EVERY}
+        answer = http.post(f"{path}/sync", json=body, headers={"prefer": "wait=0"})
         assert (answer.status_code, answer.json()["code"]) == (503, "awaiting_measurement")
     assert time.monotonic() - began < 20 * sync.HOLD_SECONDS
 
@@ -311,10 +313,10 @@ def test_whoever_prefers_not_to_wait_is_answered_at_once(
 def test_whoever_is_held_hears_of_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ranks that wait for each other at each boundary need no second look to go on."""
     monkeypatch.setattr(sync, "HOLD_SECONDS", 3600.0)
-    store = Store(f"sqlite:///{tmp_path / 'pacesetter.db'}")
-    ledger = Ledger(store)
-    ledger.start()
-    transport = httpx.ASGITransport(create_app(store, ledger))
+    store = SqliteStore(f"sqlite:///{tmp_path / 'pacesetter.db'}")
+    writer = Writer(store)
+    writer.start()
+    transport = httpx.ASGITransport(create_app(Service.over(store, writer)))
     spec = {"name": "run", "base_lr": 0.1, "controllers": [PLATEAU], "ranks": 2}
 
     async def follow(http: httpx.AsyncClient, rank: int) -> None:
@@ -324,7 +326,7 @@ def test_whoever_is_held_hears_of_news(tmp_path: Path, monkeypatch: pytest.Monke
             assert answer.status_code == 200, answer.text
 
     async def race() -> None:
-        async with httpx.AsyncClient(transport=transport, base_url="http://here") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             await http.post("/v1/sessions", json={**spec, "reaction": FOREVER})
             want = {"want": {"start": 0, "count": EVERY}}
             await http.post("/v1/sessions/run/sync", json=want)
@@ -332,60 +334,76 @@ def test_whoever_is_held_hears_of_news(tmp_path: Path, monkeypatch: pytest.Monke
             await asyncio.wait_for(both, PATIENCE)
 
     asyncio.run(race())
-    ledger.stop()
+    writer.stop()
     store.close()
 
 
 # -- who waits, without a server -------------------------------------------------------------------
 
 
-def test_time_in_which_nobody_asks_is_not_waited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trainer that comes back an hour later finds the clock where it was left, or nearly."""
-    now = 1000.0
-    monkeypatch.setattr(waiting, "monotonic", lambda: now)
-    waiters = Waiters()
-    assert waiters.waited("run", (1, 10)) == 0.0
-    now += 3.0
-    assert waiters.waited("run", (1, 10)) == 3.0
-    now += 3600.0
-    assert waiters.waited("run", (1, 10)) == 3.0 + LONGEST_GAP
-    assert waiters.waited("run", (1, 20)) == 0.0
-    assert waiters.waited("run", (2, 10)) == 0.0, "another attempt has not waited yet"
-
-
-def test_only_the_clock_of_a_step_that_is_there_is_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A straggler that gets its step does not put back the clock of those who are ahead of it."""
-    now = 0.0
-    monkeypatch.setattr(waiting, "monotonic", lambda: now)
-    waiters = Waiters()
-    waiters.waited("run", (1, 20))
-    now += 2.0
-    waiters.forget("run", (1, 20))
-    assert waiters.waited("run", (1, 20)) == 2.0
-    waiters.forget("run", (1, 21))
-    assert waiters.waited("run", (1, 20)) == 0.0
-
-
 def test_news_reach_everybody_who_waits() -> None:
     """All are woken, of the session that changed; on release all of all, now and later."""
 
     async def crowd() -> list[str]:
-        waiters, woken = Waiters(), list[str]()
+        signals, woken = Signals(), list[str]()
 
         async def wait(name: str) -> None:
-            await waiters.news(name, PATIENCE)
+            await signals.news(name, PATIENCE)
             woken.append(name)
 
         tasks = [asyncio.create_task(wait(name)) for name in ("a", "a", "b")]
         await asyncio.sleep(0)
-        waiters.wake("a")
+        signals.tell("a")
         await asyncio.wait(tasks[:2])
         assert woken == ["a", "a"]
-        waiters.release()
+        signals.release()
         await asyncio.wait(tasks)
-        assert waiters.released
+        assert signals.released
         return woken
 
     assert asyncio.run(crowd()) == ["a", "a", "b"]
+
+
+def test_a_look_at_a_boundary_decides_nothing(http: httpx.Client, create: Create) -> None:
+    """A caller that only looks waits no timeout off: the boundary is a trainer's to pass."""
+    path = create(ranks=2, reaction={"decide_every": EVERY, "timeout": 0})
+    ask(http, path, {"attempt": 1, "want": {"start": 0, "count": EVERY}})
+    looked = http.post(f"{path}/sync", json={"step": EVERY}, headers={"prefer": "wait=0"})
+    assert (looked.status_code, looked.json()["code"]) == (503, "awaiting_measurement")
+    assert events(http, path, "boundary_passed") == []
+    assert ask(http, path, {"attempt": 1, "step": EVERY}).status_code == 200
+
+
+def test_a_jump_over_thousands_of_boundaries_is_few_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each boundary is passed and logged, and the disk is not flushed for each of them."""
+    store = SqliteStore(f"sqlite:///{tmp_path / 'pacesetter.db'}")
+    writer = Writer(store)
+    begin, commits = store.begin, 0
+
+    def counted() -> Any:
+        nonlocal commits
+        commits += 1
+        return begin()
+
+    monkeypatch.setattr(store, "begin", counted)
+    writer.start()
+    transport = httpx.ASGITransport(create_app(Service.over(store, writer)))
+    reaction = {"decide_every": 1, "timeout": 0}
+    spec = {"name": "run", "base_lr": 0.1, "controllers": [PLATEAU], "reaction": reaction}
+
+    async def jump() -> None:
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+            (await http.post("/v1/sessions", json=spec)).raise_for_status()
+            wish = {"attempt": 1, "step": 3000, "progress": {"step": 3000}}
+            answer = await http.post("/v1/sessions/run/sync", json=wish)
+            assert answer.json()["horizon"] == 3001
+
+    try:
+        asyncio.run(jump())
+        assert store.load("run") is not None
+        assert 2 <= commits < 20
+    finally:
+        writer.stop()
+        store.close()

@@ -12,7 +12,7 @@ COSINE = {"kind": "cosine", "total_steps": 100}
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Any:
-    """Give a plain HTTP client of the shared service."""
+    """Return a plain HTTP client of the shared service."""
     with open_http(server_url) as client:
         yield client
 
@@ -98,7 +98,7 @@ def test_an_action_names_its_step(http: httpx.Client, unique_name: str) -> None:
     )
     assert (answer.status_code, answer.json()) == (
         201,
-        {"id": 1, "effective_step": 10, "revision": 1},
+        {"id": 1, "effective_step": 10, "steps_away": None, "seconds_away": None, "revision": 1},
     )
     window = http.post(
         f"/v1/sessions/{unique_name}/sync", json={"want": {"start": 9, "count": 2}}

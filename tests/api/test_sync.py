@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pacesetter_service.core.schedules import Schedule
-from serving import open_http
+from serving import open_http, quick
 
 COSINE = {"kind": "cosine", "total_steps": 100}
 WINDOW = "application/vnd.pacesetter.window"
@@ -20,14 +20,14 @@ Sync = Callable[..., dict[str, Any]]
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Give a plain HTTP client of the shared service."""
+    """Return a plain HTTP client of the shared service."""
     with open_http(server_url) as client:
         yield client
 
 
 @pytest.fixture(name="create")
 def _create(http: httpx.Client, unique_name: str) -> Callable[..., str]:
-    """Give a function that creates the test's session and answers its path."""
+    """Return a function that creates the test's session and answers its path."""
 
     def create(**spec: Any) -> str:
         base = {} if "groups" in spec else {"base_lr": 0.1}
@@ -49,6 +49,7 @@ def test_one_step_is_asked_for_with_one_number(
     """The short form answers the value of the step, and seals everything up to it."""
     path = create(schedule=COSINE)
     assert http.post(f"{path}/sync", json={"step": 5}).json() == {
+        "epoch": http.get(path).json()["epoch"],
         "step": 5,
         "lr": expected(COSINE, 5, 1)[0],
         "attempt": 1,
@@ -91,9 +92,7 @@ def test_asking_again_gives_the_same_bits(http: httpx.Client, create: Callable[.
     path = create(schedule={"kind": "exponential", "gamma": 0.97})
     seen: dict[int, float] = {}
     for start, count in [(0, 10), (40, 5), (5, 30), (3, 3), (30, 40), (0, 70)]:
-        window = http.post(f"{path}/sync", json={"want": {"start": start, "count": count}}).json()[
-            "series"
-        ]["lr"]
+        window = http.post(f"{path}/sync", json=quick(start, count)).json()["series"]["lr"]
         assert len(window) == count
         for step, value in enumerate(window, start):
             assert seen.setdefault(step, value) == value
@@ -201,12 +200,12 @@ def test_the_catalogue_lists_every_kind(http: httpx.Client) -> None:
 def test_old_windows_come_from_the_database(http: httpx.Client, create: Callable[..., str]) -> None:
     """A session longer than what memory keeps gives its first values as it sealed them."""
     path = create(schedule={"kind": "exponential", "gamma": 0.9999})
-    first = http.post(f"{path}/sync", json={"want": {"start": 0, "count": 100}}).json()
+    first = http.post(f"{path}/sync", json=quick(0, 100)).json()
     for start in range(100, 60_000, 10_000):
-        http.post(f"{path}/sync", json={"want": {"start": start, "count": 10_000}})
-    again = http.post(f"{path}/sync", json={"want": {"start": 0, "count": 100}}).json()
+        http.post(f"{path}/sync", json=quick(start, 10_000))
+    again = http.post(f"{path}/sync", json=quick(0, 100)).json()
     assert again["series"] == first["series"]
-    middle = http.post(f"{path}/sync", json={"want": {"start": 95, "count": 10_010}}).json()
+    middle = http.post(f"{path}/sync", json=quick(95, 10_010)).json()
     assert middle["series"]["lr"] == expected({"kind": "exponential", "gamma": 0.9999}, 95, 10_010)
 
 
@@ -244,8 +243,7 @@ def test_lengths_come_in_the_units_of_the_training(
             "schedule": {"kind": "cosine", "total_steps": {"fraction": 0.8}},
         },
     )
-    window = {"want": {"start": 0, "count": 120}}
-    rates = http.post(f"{path}/sync", json=window).json()["series"]["lr"]
+    rates = http.post(f"{path}/sync", json=quick(0, 120)).json()["series"]["lr"]
     assert rates[:21] == [0.1 * step / 20 for step in range(21)]
     assert rates[60] == pytest.approx(0.05)
     assert set(rates[100:]) == {0.0}
@@ -257,3 +255,25 @@ def test_a_unit_that_nobody_explained_is_refused(http: httpx.Client) -> None:
     answer = http.post("/v1/sessions", json={"name": "x", "base_lr": 0.1, "schedule": schedule})
     assert answer.status_code == 422
     assert "steps_per_epoch" in answer.json()["detail"]
+
+
+def test_an_answer_kept_from_before_is_never_a_stale_one(
+    http: httpx.Client, create: Callable[..., str]
+) -> None:
+    """The same question is answered anew once the session has changed, and in each form."""
+    path = create()
+
+    def ask(accept: str, **body: Any) -> httpx.Response:
+        return http.post(f"{path}/sync", json=body, headers={"accept": accept})
+
+    question: dict[str, Any] = {"want": {"start": 0, "count": 4}}
+    first = [ask("application/json", **question) for _ in range(3)]
+    assert first[1].content == first[2].content
+    assert first[1].json()["revision"] == 0
+    binary = ask(WINDOW, **question)
+    assert binary.headers["content-type"] == WINDOW
+    assert struct.unpack("<4d", binary.content.partition(b"\n")[2]) == (0.1,) * 4
+    assert ask("application/json", step=0).json()["lr"] == 0.1
+    order = {"kind": "scale", "factor": 0.5, "reason": "a change"}
+    assert http.post(f"{path}/actions", json=order).status_code == 201
+    assert ask("application/json", **question).json()["revision"] == 1

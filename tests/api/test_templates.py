@@ -11,7 +11,7 @@ from serving import open_http
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Give a plain HTTP client of the shared service."""
+    """Return a plain HTTP client of the shared service."""
     with open_http(server_url) as client:
         yield client
 
@@ -102,7 +102,10 @@ def test_a_deprecated_template_warns(http: httpx.Client, unique_name: str) -> No
     assert http.get(path).json()["deprecated"] == "diverges"
     body = {"name": unique_name, "template": reference, "with": {"total_steps": 200}}
     warnings = http.post("/v1/sessions", json=body).json()["warnings"]
-    assert "diverges" in {each["code"]: each for each in warnings}["template_deprecated"]["message"]
+    warning = {each["code"]: each for each in warnings}["template_deprecated"]
+    assert "diverges" in warning["message"]
+    newer = f"GET /v1/templates/{reference.partition('@')[0]}"
+    assert warning["advice"] == f"look for a newer version: {newer}"
 
 
 BAD_USES: dict[str, tuple[dict[str, Any], int, str]] = {
@@ -139,7 +142,7 @@ BAD_TEMPLATES: dict[str, tuple[dict[str, Any], str]] = {
         "Did you mean 'base_lr'?",
     ),
     "a parameter without a hole": ({"spec": {"base_lr": 0.1}}, "fills nothing"),
-    "a spec that can not work": (
+    "a spec that cannot work": (
         {"parameters": {}, "spec": {"base_lr": 0.1, "schedule": {"kind": "cosin"}}},
         "Did you mean 'cosine'?",
     ),

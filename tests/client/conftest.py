@@ -13,7 +13,7 @@ from pacesetter import Client
 
 @pytest.fixture(name="client")
 def _client(server_url: str) -> Iterator[Client]:
-    """Give a client of the real service; its sessions are closed with it."""
+    """Return a client of the real service; its sessions are closed with it."""
     with Client(server_url) as client:
         yield client
 
@@ -24,6 +24,7 @@ class FakeServer:
     def __init__(self, series: tuple[str, ...] = ("lr",), max_lookahead: int | None = None) -> None:
         self.series = series
         self.max_lookahead = max_lookahead
+        self.horizon = 0
         self.requests: list[httpx.Request] = []
         self.spoil: Callable[[dict[str, Any], bytes], Any] | None = None
         self.fail: Callable[[httpx.Request], httpx.Response | None] | None = None
@@ -39,13 +40,13 @@ class FakeServer:
         return self._sync(json.loads(request.content))
 
     def description(self) -> dict[str, Any]:
-        """Give what the server says about its session."""
+        """Return what the server says about its session."""
         return {
             "name": "fake",
             "spec": {"base_lr": 0.5},
             "status": "active",
             "attempt": 1,
-            "horizon": 0,
+            "horizon": self.horizon,
             "revision": 0,
             "series": list(self.series),
             "max_lookahead": self.max_lookahead,
@@ -53,9 +54,11 @@ class FakeServer:
         }
 
     def _sync(self, body: dict[str, Any]) -> httpx.Response:
+        if "want" in body:
+            self.horizon = max(self.horizon, body["want"]["start"] + body["want"]["count"])
         header = {
             "attempt": 1,
-            "horizon": 0,
+            "horizon": self.horizon,
             "revision": 0,
             "notices": [],
             "max_lookahead": self.max_lookahead,
@@ -77,13 +80,13 @@ class FakeServer:
 
 @pytest.fixture(name="fake")
 def _fake() -> FakeServer:
-    """Give a server of the test's own, inside the process."""
+    """Return a server of the test's own, inside the process."""
     return FakeServer()
 
 
 @pytest.fixture(name="fake_client")
 def _fake_client(fake: FakeServer) -> Iterator[Client]:
-    """Give a client of the fake server that gives up quickly."""
+    """Return a client of the fake server that gives up quickly."""
     transport = httpx.MockTransport(fake)
     with Client("http://fake", transport=transport, retry_for=0.5, max_wait=0.5) as client:
         yield client

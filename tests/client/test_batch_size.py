@@ -95,7 +95,8 @@ def test_a_job_that_begins_again_without_a_checkpoint_says_it(client: Client, un
     first = RemoteLR(_sgd(), client.create_session(unique_name, **LINEAR), batch_size=64)
     _train(first, 10)
     horizon = first.session.horizon
-    second = RemoteLR(_sgd(), client.session(unique_name), batch_size=32)
+    again = client.session(unique_name, resume="continue")
+    second = RemoteLR(_sgd(), again, batch_size=32)
     assert _train(second, horizon + 5) == [0.1] * horizon + [0.05] * 5
 
 
@@ -113,7 +114,8 @@ def test_a_size_that_is_refused_is_told_at_the_first_step(client: Client, unique
     """The position is unchanged; with the size that the session knows the training goes on."""
     spec = {**LINEAR, "batch_scaling": "refuse"}
     _train(RemoteLR(_sgd(), client.create_session(unique_name, **spec), batch_size=64), 10)
-    second = RemoteLR(_sgd(), client.session(unique_name), batch_size=32)
+    again = client.session(unique_name, resume="continue")
+    second = RemoteLR(_sgd(), again, batch_size=32)
     with pytest.raises(ConflictError, match="Train with the old one"):
         second.step()
     assert second.last_epoch == 0

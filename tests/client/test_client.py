@@ -38,10 +38,13 @@ def test_a_name_taken_by_another_description_is_a_conflict(client: Client, uniqu
 
 
 def test_a_missing_session_is_not_found(client: Client, unique_name: str):
-    """Opening without a description never creates."""
-    with pytest.raises(NotFoundError) as caught:
+    """Opening without a description never creates, and says by which keywords one does."""
+    with pytest.raises(NotFoundError, match=r"base_lr=0\.1 and schedule=") as caught:
         client.session(unique_name)
     assert caught.value.code == "session_not_found"
+    assert "POST" not in str(caught.value)
+    with pytest.raises(NotFoundError, match="continues= takes the name of one that was trained"):
+        client.session(f"{unique_name}-2", continues=unique_name)
 
 
 def test_a_wrong_description_names_the_field(client: Client, unique_name: str):
@@ -192,4 +195,6 @@ def test_clients_and_sessions_can_be_pickled(client: Client, unique_name: str):
 def test_nothing_but_what_was_given_is_sent(fake_client: Client, fake: Any):
     """The server's defaults hold, today's and tomorrow's."""
     fake_client.create_session("fake", base_lr=0.5)
-    assert json.loads(fake.requests[0].content) == {"name": "fake", "base_lr": 0.5}
+    sent = json.loads(fake.requests[0].content)
+    assert sent.pop("attempt_key")  # whose the session is, which is no part of its description
+    assert sent == {"name": "fake", "base_lr": 0.5}

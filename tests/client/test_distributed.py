@@ -30,7 +30,7 @@ def _curve(client: Client, name: str, count: int, series: str = "lr") -> list[li
 
 
 def _alike(outcomes: list[Outcome]) -> Any:
-    """Give what all ranks gave; it must be the same."""
+    """Return what all ranks gave; it must be the same."""
     found = values(outcomes)
     assert all(each == found[0] for each in found)
     return found[0]
@@ -59,6 +59,19 @@ def test_ranks_may_drive_different_groups(server_url: str, client: Client, uniqu
     head = _curve(client, unique_name, 200, "head.lr")
     assert first == body
     assert second == [[*pair[0], *pair[1]] for pair in zip(body, head, strict=True)]
+
+
+def test_groups_join_on_all_ranks_alike(server_url: str, client: Client, unique_name: str):
+    """Within a window too, where ranks do not meet; and so does a scheduler that is built again."""
+    groups = {"head": {"base_lr": 0.1}, "body": {"base_lr": 0.01}}
+    client.create_session(unique_name, schedule=COSINE, groups=groups)
+    seen, attempt = _alike(on_ranks(2, scenarios.add_groups, server_url, unique_name))
+    head = [rate for [rate] in _curve(client, unique_name, 65, "head.lr")]
+    body = [rate for [rate] in _curve(client, unique_name, 65, "body.lr")]
+    own = (7.0).hex()
+    steps = [*range(5), *range(6, 10), *range(11, 65)]
+    assert seen == [[head[at], body[at], own][: 1 + (at > 5) + (at > 10)] for at in steps]
+    assert attempt == 1
 
 
 def test_a_part_of_the_ranks_may_train(server_url: str, client: Client, unique_name: str):
@@ -182,10 +195,10 @@ def test_all_ranks_hear_that_there_is_no_session(server_url: str, unique_name: s
 
 
 def test_a_second_writer_on_one_rank_stops_all(server_url: str, client: Client, unique_name: str):
-    """The other ranks do not go on into a collective that would never end."""
+    """Not in the middle of a window, into a collective that would never end: at the first step."""
     client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
-    kind, text = _alike(on_ranks(3, scenarios.write_elsewhere, server_url, unique_name))
-    assert kind == "LRMismatchError"
+    kind, text, step = _alike(on_ranks(3, scenarios.write_elsewhere, server_url, unique_name))
+    assert (kind, step) == ("LRMismatchError", 0)
     assert "7.0" in text
 
 

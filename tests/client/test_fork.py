@@ -55,16 +55,16 @@ def test_a_child_does_not_send_the_parents_reports(client: Client, unique_name: 
     """Reports that wait in the parent are delivered by the parent."""
     session = client.create_session(unique_name, base_lr=0.1)
     session.lr(9)
-    with session._feed.wire.lock:  # keeps the parent's thread from delivering before the fork
+    with session._core.sync.lock:  # keeps the parent's thread from delivering before the fork
         session.report(1, loss=0.5)
 
         def check() -> None:
-            assert len(session._feed.wire.reports) == 0
+            assert len(session._core.sync.reports) == 0
             session.report(2, loss=0.5)
             session.flush()
 
         assert _in_child(check) == 0
-    assert [step for step, _ in session._feed.wire.reports.entries] == [1]
+    assert [step for step, _ in session._core.sync.reports.entries] == [1]
     session.flush()
 
 
@@ -74,7 +74,7 @@ def test_a_lock_held_by_the_parents_thread_does_not_stop_the_child(
     """A fork in the middle of a background exchange leaves the child with a fresh lock."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     session.lr(0)
-    with session._feed.wire.lock:
+    with session._core.sync.lock:
         assert _in_child(lambda: session.lr(500) and None) == 0
 
 

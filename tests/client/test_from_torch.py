@@ -27,8 +27,9 @@ from torch.optim.lr_scheduler import (
 )
 from torch.optim.swa_utils import SWALR
 
+from converted import convert
 from pacesetter import Client, ConflictError, UnsupportedSchedulerError
-from pacesetter._from_torch import _LAWS, convert
+from pacesetter._from_torch._convert import LAWS
 from pacesetter.torch import RemoteLR
 
 Make = Callable[[Optimizer], LRScheduler]
@@ -281,12 +282,6 @@ class _Mine(StepLR):
             id="swa in a sequence",
         ),
         pytest.param(lambda o: _Mine(o, 5), "not one of torch's own", id="a subclass"),
-        pytest.param(lambda o: CosineAnnealingLR(o, 2.5), "whole number", id="half a step"),
-        pytest.param(
-            lambda o: SequentialLR(o, [StepLR(o, 5), StepLR(o, 5), StepLR(o, 5)], [20, 10]),
-            "give them rising",
-            id="falling milestones",
-        ),
         pytest.param(
             lambda o: SequentialLR(
                 o, [SequentialLR(o, [StepLR(o, 5), StepLR(o, 5)], [2]), StepLR(o, 5)], [9]
@@ -294,18 +289,6 @@ class _Mine(StepLR):
             "flat",
             id="nested sequences",
             marks=pytest.mark.filterwarnings("ignore:Detected call:UserWarning"),
-        ),
-        pytest.param(
-            lambda o: SequentialLR(
-                o,
-                [StepLR(o, 5), OneCycleLR(o, 0.3, 20, cycle_momentum=False), StepLR(o, 5)],
-                [9, 29],
-            ),
-            "start from different learning rates",
-            id="a base changed on the way",
-        ),
-        pytest.param(
-            lambda o: ReduceLROnPlateau(o, min_lr=[0.1, 0.2]), "one for all", id="two min_lrs"
         ),
     ],
 )
@@ -317,20 +300,112 @@ def test_what_is_no_data_is_refused_with_advice(make: Make, advice: str):
         RemoteLR.from_torch(scheduler, "never", client=Client("http://127.0.0.1:9", retry_for=0))
 
 
-def test_a_plateau_that_has_seen_metrics_is_refused():
-    """Its best value and its patience are not known to the server."""
-    optimizer = _sgd()
-    scheduler = ReduceLROnPlateau(optimizer)
-    scheduler.step(1.0)
-    with pytest.raises(UnsupportedSchedulerError, match="before its first step"):
-        convert(scheduler, optimizer.param_groups, "loss")
+def test_what_is_no_scheduler_is_refused_by_its_type(fake_client: Client):
+    """An optimizer, or nothing, in place of a scheduler is an error that says what to pass."""
+    optimizer: Any = _sgd()
+    nothing: Any = None
+    with pytest.raises(TypeError, match=r"SGD is an optimizer.*RemoteLR\.create\(optimizer, 'x'"):
+        RemoteLR.from_torch(optimizer, "x", client=fake_client)
+    with pytest.raises(TypeError, match="NoneType is not a scheduler"):
+        RemoteLR.from_torch(nothing, "x", client=fake_client)
+    with pytest.raises(TypeError, match="NoneType is not the name of a session"):
+        RemoteLR.from_torch(StepLR(optimizer, 3), nothing, client=fake_client)
+    with pytest.raises(TypeError, match="NoneType is not an Optimizer"):
+        RemoteLR.create(nothing, "x", client=fake_client)
+
+
+def test_a_plateau_in_the_middle_is_continued(client: Client, unique_name: str):
+    """The session cuts when torch's would, though it has seen but the last of the bad epochs."""
+
+    def stepped() -> tuple[Optimizer, ReduceLROnPlateau]:
+        optimizer = _sgd(0.1, 0.5)
+        scheduler = ReduceLROnPlateau(optimizer, patience=3, cooldown=2, min_lr=[0.001, 0.1])
+        for value in (1.0, *[2.0] * 6):
+            scheduler.step(value)
+        return optimizer, scheduler
+
+    (ours, old), (theirs, reference) = stepped(), stepped()
+    scheduler = RemoteLR.from_torch(old, unique_name, client=client, metric="val_loss")
+    assert scheduler.last_epoch == 7
+    for _ in range(12):
+        assert _state(ours) == _state(theirs)
+        scheduler.step(2.0)
+        reference.step(2.0)
+    assert _state(ours)[0] < 0.01
 
 
 def test_every_scheduler_of_torch_is_known_or_refused():
     """A scheduler that torch adds shows up here, for somebody to decide."""
-    known = set(_LAWS) | {"ReduceLROnPlateau", "LRScheduler"}
-    refused = {"LambdaLR", "MultiplicativeLR"}
-    assert {*torch_schedulers.__all__, "SWALR"} == known | refused
+    assert {*torch_schedulers.__all__, "SWALR"} == {*LAWS, "ReduceLROnPlateau", "LRScheduler"}
+
+
+RESUMED: dict[str, Make] = {
+    **SCHEDULERS,
+    "plateau": lambda o: ReduceLROnPlateau(o, factor=0.5, patience=0),
+}
+
+
+def _trained(*rates: float) -> Adam:
+    optimizer = _adam(*rates)
+    for group in optimizer.param_groups:
+        group["params"][0].grad = torch.ones(2)
+    return optimizer
+
+
+def _lived(scheduler: RemoteLR, steps: int) -> list[list[float]]:
+    """Train for some steps whose loss rises; gives what the optimizer held at each."""
+    rows = []
+    for at in range(steps):
+        scheduler.optimizer.step()
+        rows.append(_state(scheduler.optimizer))
+        scheduler.step(float(at) if scheduler.session.info.metrics else None)
+    return rows
+
+
+@pytest.mark.parametrize("order", ["first", "before it is converted", "before the state", "last"])
+@pytest.mark.parametrize("kind", RESUMED)
+def test_a_loaded_optimizer_resumes_in_any_order(
+    kind: str, order: str, client: Client, unique_name: str
+):
+    """Whenever the optimizer is loaded, a job that resumes has the uninterrupted job's rates."""
+    ours = _trained(0.1, 0.5)
+    scheduler = RemoteLR.from_torch(RESUMED[kind](ours), unique_name, client=client)
+    _lived(scheduler, 8)
+    saved, state = ours.state_dict(), scheduler.state_dict()
+    uninterrupted = _lived(scheduler, 4)
+    ours = _trained(0.1, 0.5)
+    if order == "first":
+        ours.load_state_dict(saved)
+    theirs = RESUMED[kind](ours)
+    if order == "before it is converted":
+        ours.load_state_dict(saved)
+    scheduler = RemoteLR.from_torch(theirs, unique_name, client=client)
+    if order == "before the state":
+        ours.load_state_dict(saved)
+    scheduler.load_state_dict(state)
+    if order == "last":
+        ours.load_state_dict(saved)
+    assert _lived(scheduler, 4) == uninterrupted
+
+
+def test_a_second_scheduler_of_an_optimizer_goes_on_from_its_rate(client: Client, unique_name: str):
+    """Where this very process has trained the optimizer, what it holds is no loaded rate."""
+    ours = _trained(0.1)
+    _lived(RemoteLR.from_torch(ExponentialLR(ours, 0.9), unique_name, client=client), 8)
+    held = _state(ours)[0]
+    second = RemoteLR.from_torch(StepLR(ours, 3, 0.5), f"{unique_name}-2", client=client)
+    assert second.session.info.base_lr(None) == pytest.approx(held, rel=1e-12)
+
+
+def test_a_rate_that_nobody_can_know_is_no_reason_to_branch_off(client: Client, unique_name: str):
+    """The error of a session of neither rate says to load the optimizer after from_torch."""
+    client.create_session(unique_name, base_lr=0.1, schedule={"kind": "step", "step_size": 3})
+    ours = _sgd()
+    saved = ours.state_dict()
+    saved["param_groups"][0].update(lr=0.025, initial_lr=0.2)
+    ours.load_state_dict(saved)
+    with pytest.raises(ConflictError, match="load the optimizer after from_torch"):
+        RemoteLR.from_torch(StepLR(ours, 3), unique_name, client=client)
 
 
 def test_a_chain_in_the_middle_is_continued():

@@ -40,7 +40,7 @@ ANSWER = HEADER + b"\n" + BLOCK
 
 
 def _bits(content: bytes) -> bytes:
-    """Give the values that an answer is decoded to, as bytes."""
+    """Return the values that an answer is decoded to, as bytes."""
     window = decode(content, EXPECTED).window
     assert window is not None
     return b"".join(struct.pack(f"<{len(window)}d", *each) for each in window.columns.values())
@@ -66,7 +66,6 @@ def _mutated(draw: st.DrawFn, whole: bytes) -> bytes:
 
 
 @given(_mutated(ANSWER))
-@settings(max_examples=1000)
 def test_a_mutated_window_gives_its_bits_or_is_refused(content: bytes):
     """Whatever happens to an answer, what comes out are the bits in it, and within the bounds."""
     try:
@@ -78,7 +77,6 @@ def test_a_mutated_window_gives_its_bits_or_is_refused(content: bytes):
 
 
 @given(_mutated(HEADER))
-@settings(max_examples=1000)
 def test_a_mutated_header_changes_no_value(header: bytes):
     """No byte of what describes a window leads to other values than those that were sent."""
     try:
@@ -112,7 +110,7 @@ def test_a_header_that_says_two_things_is_believed_in_none(header: bytes):
 
 @pytest.fixture(name="said", scope="module")
 def _said() -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Give the address of a server, and what it answers, whatever it is asked."""
+    """Return the address of a server, and what it answers, whatever it is asked."""
     holder = {"answer": b""}
 
     def serve(connection: socket.socket) -> None:
@@ -125,7 +123,7 @@ def _said() -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 @given(_mutated(answer(200, ANSWER, content_type="application/vnd.pacesetter.window")))
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_mutated_http_answer_gives_its_bits_or_an_error(
     said: tuple[str, dict[str, bytes]], content: bytes
 ):

@@ -1,4 +1,4 @@
-"""What the client does to the process that it lives in: nothing that was not asked for."""
+"""What the client does to the process that it runs in: nothing that was not asked for."""
 
 import logging
 import multiprocessing
@@ -192,13 +192,14 @@ for n in range(int(sys.argv[2])):
 @pytest.mark.parametrize("closes", [False, True])
 def test_many_sessions_of_a_server_that_hangs_end_soon(closes: bool):
     """Forty last deliveries are tried at once: the end takes seconds, and not some for each."""
-    code = MANY.replace("timeout=1000", "timeout=3")
+    code = "from pacesetter import _session\n_session.CLOSE_SECONDS = 4.0\n"
+    code += MANY.replace("timeout=1000", "timeout=3")
     code += "print(time.time(), flush=True)\n" + "client.close()\n" * closes
     with LittleServer(say_nothing) as server:
         done = _run(code, server.url, "40")
         took = time.time() - float(done.stdout)
     assert done.returncode == 0
-    assert took < 60  # two seconds for each would be eighty, ten for each four hundred
+    assert took < 60  # two seconds for each would be eighty, four for each a hundred and sixty
     told = set(re.findall(r"1 reports of session (run-\d+) were not delivered", done.stderr))
     assert len(told) == 40
 
@@ -211,17 +212,17 @@ from pacesetter import Client
 
 session = Client(sys.argv[1], max_wait=1000).session("run", base_lr=0.1, max_lookahead=1)
 session.lr(0)
-feed = session._feed
-with feed.wire.lock:
+sync = session._core.sync
+with sync.lock:
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
         session.lr(1)
     except KeyboardInterrupt:
         session.report(0, loss=0.5)
 deadline = time.monotonic() + float(sys.argv[2])
-while feed.wire.reports and time.monotonic() < deadline:
+while sync.reports and time.monotonic() < deadline:
     time.sleep(0.01)
-print(len(feed.wire.reports))
+print(len(sync.reports))
 """
     done = _run(code, service.url, str(PATIENCE / 4))
     assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr

@@ -39,7 +39,7 @@ print("attempt", session.attempt)
 
 
 def _found() -> dict[str, str]:
-    """Give the interpreters of this machine, by version; the running one is always there."""
+    """Return the interpreters of this machine, by version; the running one is always there."""
     installed = Path.home() / ".pyenv/versions"
     candidates = [sys.executable, *map(str, sorted(installed.glob("3.1*/bin/python")))]
     found: dict[str, str] = {}
@@ -58,7 +58,7 @@ def _found() -> dict[str, str]:
 
 @pytest.fixture(name="path", scope="module")
 def _path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Give a PYTHONPATH with the client and what it needs, and nothing else."""
+    """Return a PYTHONPATH with the client and what it needs, and nothing else."""
     folder = tmp_path_factory.mktemp("pure")
     packages = Path(httpx.__file__).parents[1]
     for name in PURE:

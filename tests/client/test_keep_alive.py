@@ -54,6 +54,38 @@ def test_a_request_that_meets_the_end_of_its_connection_is_sent_again_at_once(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("rude", [False, True], ids=["closed", "reset"])
+def test_a_body_that_is_read_once_goes_over_a_new_connection(rude: bool):
+    """An import cannot be sent again, so no connection that may be closing carries it."""
+    seen: list[Asked] = []
+
+    def serve(connection) -> None:
+        with connection.makefile("rb") as reader:
+            first = read_request(reader)
+            assert first is not None
+            seen.append(first)
+            connection.sendall(answer(200))
+            read_request(reader)  # and no answer to this one
+        if rude:
+            hang_up(connection)
+
+    with LittleServer(serve) as server:
+        transport = Transport(server.url, timeout=PATIENCE)
+        for _ in range(20):
+            assert transport.json("GET", "/x") == {}
+            with transport.stream(
+                "POST",
+                "/import",
+                content=iter([b"once"]),
+                headers={"content-length": "4"},
+                accept="application/json",
+                silence=PATIENCE,
+            ) as pieces:
+                assert b"".join(pieces) == b"{}"
+        transport.close()
+    assert [asked.body for asked in seen if asked.method == "POST"] == [b"once"] * 20
+
+
 def test_a_new_connection_that_dies_is_an_outage():
     """Only a kept one can have died of age: who crashes on a request is not asked it twice."""
     with answering(lambda _: None) as (server, seen):

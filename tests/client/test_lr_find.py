@@ -38,7 +38,7 @@ class Replacing(nn.Module):
 
 
 def network() -> nn.Module:
-    """Give a network with a BatchNorm and a dropout, and a mode that differs between its parts."""
+    """Return a network with a BatchNorm and a dropout, its parts in different modes."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(6, 16),
@@ -53,25 +53,25 @@ def network() -> nn.Module:
 
 
 def data(count: int = 40) -> TensorDataset:
-    """Give examples of three classes."""
+    """Return examples of three classes."""
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(count, 6, generator=generator)
     return TensorDataset(inputs, inputs[:, :3].argmax(1))
 
 
 def batches(**options: Any) -> DataLoader[Any]:
-    """Give five batches of eight, shuffled."""
+    """Return five batches of eight, shuffled."""
     return DataLoader(data(), batch_size=8, shuffle=True, **options)
 
 
 def sgd(model: nn.Module) -> Optimizer:
-    """Give SGD with momentum, with two groups."""
+    """Return SGD with momentum, with two groups."""
     groups = [{"params": model[0].parameters()}, {"params": model[5].parameters(), "lr": 0.3}]
     return torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
 
 
 def adamw(model: nn.Module) -> Optimizer:
-    """Give AdamW with a learning rate in a tensor."""
+    """Return AdamW with a learning rate in a tensor."""
     return torch.optim.AdamW(model.parameters(), lr=torch.tensor(1e-3), foreach=False)
 
 
@@ -87,7 +87,7 @@ def one_step(model: nn.Module, optimizer: Optimizer) -> None:
 
 
 def bits(value: Any) -> Any:
-    """Give something that is equal only where all bits are."""
+    """Return something that is equal only where all bits are."""
     if isinstance(value, Tensor):
         return (str(value.dtype), tuple(value.shape), value.detach().cpu().numpy().tobytes())
     if isinstance(value, np.ndarray):
@@ -344,8 +344,11 @@ def test_a_sweep_that_the_server_refuses_touches_nothing(client: Client) -> None
     assert everything(model, optimizer, batches()) == before
 
 
-def test_a_server_that_goes_away_leaves_no_trace(service: RunningService) -> None:
+def test_a_server_that_goes_away_leaves_no_trace(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """When it is killed in the middle the error says so, and everything is put back."""
+    monkeypatch.setattr("pacesetter._session.CLOSE_SECONDS", 0.5)
     model = network()
     optimizer = adamw(model)
     before = everything(model, optimizer, batches())
@@ -359,7 +362,7 @@ def test_a_server_that_goes_away_leaves_no_trace(service: RunningService) -> Non
         return nn.functional.cross_entropy(outputs, targets)
 
     with (
-        Client(service.url, retry_for=0.2, max_wait=0.2) as client,
+        Client(service.url, retry_for=2.0, max_wait=2.0) as client,
         pytest.raises(ServerUnavailableError),
     ):
         lr_find(model, optimizer, killing, batches(), client=client)
@@ -404,7 +407,7 @@ def test_the_proposal_becomes_a_session(client: Client, unique_name: str) -> Non
 
 @pytest.fixture(name="found", scope="module")
 def _found(server_url: str) -> RangeTest:
-    """Give the outcome of a sweep."""
+    """Return the outcome of a sweep."""
     model = network()
     loss_fn = nn.CrossEntropyLoss()
     return lr_find(model, sgd(model), loss_fn, batches(), client=server_url, steps=STEPS)

@@ -32,7 +32,7 @@ DRIVER = {"kind": "bold_driver", "metric": "loss"}
 
 
 def answer(notices: Any, count: int = 3) -> bytes:
-    """Give a window from step 5 on with some notices."""
+    """Return a window from step 5 on with some notices."""
     header = {
         "attempt": 1,
         "start": 5,
@@ -50,7 +50,7 @@ EXPECTED = Expected(1, ("lr",), 5, 3, session="run")
 
 
 def told(step: int, code: str = "plateaued", message: str = "loss is flat") -> dict[str, Any]:
-    """Give a notice as the server writes it."""
+    """Return a notice as the server writes it."""
     return {"step": step, "code": code, "message": message}
 
 
@@ -91,6 +91,8 @@ def test_a_server_without_notices_is_understood():
         pytest.param([told(5, "a" * 65)], id="a long code"),
         pytest.param([told(5, message="a" * (MAX_MESSAGE + 1))], id="a long message"),
         pytest.param([{**told(5), "message": 3}], id="a message that is no text"),
+        pytest.param([{**told(5), "good_step": "3"}], id="a good step that is no number"),
+        pytest.param([{**told(5), "good_step": -1}], id="a good step before all steps"),
     ],
 )
 def test_notices_that_break_the_contract_are_refused(notices: Any):
@@ -118,6 +120,7 @@ def test_a_notice_comes_when_the_trainer_reaches_its_step(client: Client, unique
     [notice] = [each for each in happened if isinstance(each, Notice)]
     assert happened == [0, 1, 2, notice, 3, 4]
     assert (notice.session, notice.step, notice.code) == (unique_name, 3, "roll_back")
+    assert notice.good_step == 1
     assert "9.0" in notice.message
 
 
@@ -184,7 +187,7 @@ def test_one_that_comes_in_the_background_waits_for_the_trainer(fake: Any, fake_
 
     fake.spoil = spoil
     for step in range(300):
-        window = session.window(step)
+        window = session._core.window(step)
         assert {told_of for told_of, _ in heard} <= set(range(window.stop))
     assert {name for _, name in heard} == {threading.main_thread().name}
     assert len(heard) == len(set(heard)) > 1
@@ -258,11 +261,11 @@ def test_a_finished_session_raises_and_still_takes_reports(client: Client, uniqu
         session.lr(1)
     session.report(0, accuracy=0.5)
     session.flush()
-    assert len(session._feed.wire.reports) == 0
+    assert len(session._core.sync.reports) == 0
 
 
 def test_an_end_met_in_the_background_costs_no_reports(fake: Any, fake_client: Client):
-    """A window that can not be had any more is dropped, and the reports go without it."""
+    """A window that cannot be had any more is dropped, and the reports go without it."""
     session = fake_client.session("fake")
     problem = {"code": "session_finished", "detail": "It is over."}
 
@@ -272,7 +275,7 @@ def test_an_end_met_in_the_background_costs_no_reports(fake: Any, fake_client: C
 
     session.lr(0)
     fake.fail = over
-    session._feed.order(1, 10)
+    session._prefetcher.order(1, 10)
     session.report(0, loss=0.5)
     session.flush()
     session.close()
@@ -303,10 +306,12 @@ def test_a_rank_waits_for_the_others(server_url: str, unique_name: str):
     with open_http(server_url) as http:
         http.post("/v1/sessions", json=spec).raise_for_status()
     rates: dict[int, list[float]] = {0: [], 1: []}
+    opened = threading.Barrier(len(rates))  # one that opens later would find a trained session
 
     def rank(number: int) -> None:
         with Client(server_url, max_wait=PATIENCE) as client:
             session = client.session(unique_name, rank=number)
+            opened.wait(PATIENCE)
             for step in range(8):
                 rates[number].append(session.lr(step))
                 session.report(step, loss=1.0 + step)
@@ -338,3 +343,63 @@ def test_a_view_is_reported_as_what_it_is_of(fake: Any):
     }
     info = SessionInfo.parse({**fake.description(), "spec": spec})
     assert info.metrics == ("loss",)
+
+
+def test_what_is_trained_again_is_told_again(client: Client, unique_name: str):
+    """A change that waits is told before it in each attempt, in the same process too."""
+    session = client.create_session(unique_name, base_lr=0.1, max_lookahead=1)
+    heard: list[Notice] = []
+    session.on_notice(heard.append)
+    with open_http(client.url) as http:
+        order = {"kind": "scale", "factor": 4, "at": 8}
+        http.post(f"/v1/sessions/{unique_name}/actions", json=order).raise_for_status()
+    for step in range(6):
+        session.lr(step)
+    assert [(each.step, each.code) for each in heard] == [(0, "large_change")]
+    for _ in range(2):
+        session.restart(0)
+        for step in range(3):
+            session.lr(step)
+    assert [(each.step, each.code) for each in heard] == [(0, "large_change")] * 3
+
+
+def test_going_back_forgets_what_was_not_told_of_the_steps_given_up():
+    """A listener that raised on a notice of those steps does not hear the others of them later."""
+    heard: list[int] = []
+
+    def listen(notice: Notice) -> None:
+        heard.append(notice.step)
+        if notice.step == 5:
+            raise RuntimeError("back to the checkpoint")
+
+    board = Board(listen)
+    with pytest.raises(RuntimeError):
+        board.tell([Notice("any", step, "plateaued", "") for step in (5, 6, 2)])
+    board.go_back(4)
+    board.tell([])
+    assert heard == [5, 2]
+
+
+def test_a_misspelt_metric_is_a_warning_with_the_name_that_was_meant(
+    client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
+):
+    """Nobody listens, so it is in the log of the training, once."""
+    plateau = {"kind": "plateau", "metric": "val_loss"}
+    session = client.create_session(unique_name, base_lr=0.1, controllers=[plateau], silent_after=5)
+    for step in range(12):
+        session.lr(step)
+        session.report(step, val_los=1.0)
+    [record] = [each for each in caplog.records if "metric_never_seen" in each.getMessage()]
+    assert record.levelno == logging.WARNING
+    assert "Did you mean 'val_los'?" in record.getMessage()
+
+
+def test_the_pitfalls_of_a_description_are_logged_when_it_is_created(
+    client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
+):
+    """The place, what is the case and what to do stand in one line each."""
+    kl = {"kind": "kl_adaptive", "metric": "kl"}
+    client.create_session(unique_name, base_lr=0.1, controllers=[kl])
+    [record] = [each for each in caplog.records if "ceiling_below_base" in each.getMessage()]
+    assert record.levelno == logging.WARNING
+    assert "/controllers/0/max_lr: max_lr 0.01 is below" in record.getMessage()

@@ -21,7 +21,7 @@ def test_a_restart_goes_unnoticed_within_a_window(
         expected = client.forecast("run", count=1000, points=1000)["series"]["lr"]
         for step in range(40):
             assert session.lr(step) == expected[step]
-        stop = session.window(40).stop
+        stop = session._core.window(40).stop
         service.kill()
         assert [session.lr(step) for step in range(40, stop)] == expected[40:stop]
         assert caplog.text == ""
@@ -57,17 +57,17 @@ def test_the_wait_is_bounded_and_reports_are_kept(service: RunningService):
         session = client.create_session("run", base_lr=0.1)
         session.lr(0)
         service.kill()
-        session._feed._max_wait = 0.5
+        session._prefetcher.max_wait = 0.5
         session.report(0, loss=0.5)
         with pytest.raises(ServerUnavailableError, match="pacesetter serve"):
             session.lr(1)
         with pytest.raises(ServerUnavailableError):
             session.flush()
         service.start()
-        session._feed._max_wait = PATIENCE
+        session._prefetcher.max_wait = PATIENCE
         assert session.lr(1) == 0.1
         session.flush()
-        assert len(session._feed.wire.reports) == 0
+        assert len(session._core.sync.reports) == 0
 
 
 def test_plateau_decides_alike_through_crashes(service: RunningService):

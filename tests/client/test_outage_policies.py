@@ -23,6 +23,7 @@ from pacesetter import (
     NotFoundError,
     Outage,
     OutagePolicy,
+    ResumeError,
     ServerUnavailableError,
     Session,
     StaleAttemptError,
@@ -55,9 +56,8 @@ def _curve(client: Client, name: str) -> list[float]:
 
 def _idle(session: Session) -> bool:
     """Whether the thread has done all that it was sent to do."""
-    feed = session._feed
-    with feed.wire.lock:
-        return not feed._errands and not feed.busy
+    with session._core.sync.lock:
+        return not session._prefetcher._errands and not session._prefetcher.busy
 
 
 def _away(_: httpx.Request) -> httpx.Response:
@@ -151,7 +151,7 @@ def test_sealed_steps_are_never_made_up(fake: Any):
         session = client.session("fake")
         _walk(session, range(100))
         fake.fail = _away
-        stop = session.window(99).stop
+        stop = session._core.window(99).stop
         session.lr(stop)
         with pytest.raises(ServerUnavailableError):
             session.lr(3)
@@ -396,7 +396,7 @@ class _Job:
     def train_until_met(self) -> None:
         """Have the server back, and train until it has answered."""
         self.proxy.mend()
-        _until(lambda: self.train(1) or self.scheduler.session.met)
+        _until(lambda: self.train(1) or self.scheduler.session._core.met)
 
 
 @pytest.fixture(name="cut_off")
@@ -496,14 +496,14 @@ def test_who_is_cut_off_does_not_fence_who_is_not(
     assert _walk(other, range(30, 60)) == job.curve[30:60]
 
 
-def test_a_beginning_by_a_file_is_fenced_like_any_other(
+def test_a_beginning_by_a_file_is_judged_like_any_other(
     cut_off: Callable[[], _Job], client: Client, unique_name: str
 ):
-    """It is in the attempt that the file tells of; if that is not the newest, it is to stop."""
+    """Another job has opened an attempt since: what it trained is not trained with here."""
     client.session(unique_name, step=20)
     job = cut_off()
     job.train(20)
-    with pytest.raises(StaleAttemptError, match="attempt 1"):
+    with pytest.raises(ResumeError, match="attempt 2"):
         job.train_until_met()
 
 
@@ -633,7 +633,7 @@ def test_no_step_waits_longer_than_it_may(
         if fault is _kill:
             service.start()
         _until(lambda: _succeeds(session, step))
-        session._feed.stop()
+        session._prefetcher.stop()
 
 
 def _succeeds(session: Session, step: int) -> bool:

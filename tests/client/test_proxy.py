@@ -194,7 +194,7 @@ def test_a_proxy_that_refuses_a_tunnel_learns_nothing(
 
 @pytest.fixture(name="certificate", scope="module")
 def _certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a certificate for `pacesetter.invalid` with its key, in one file."""
+    """Return a certificate for `pacesetter.invalid` with its key, in one file."""
     assert shutil.which("openssl"), "install openssl, which makes the certificate"
     folder = tmp_path_factory.mktemp("certificate")
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=pacesetter.invalid"
@@ -207,7 +207,7 @@ def _certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(name="tls")
 def _tls(certificate: Path, server_url: str) -> Iterator[LittleServer]:
-    """Give a server that speaks TLS and passes requests on to the service."""
+    """Return a server that speaks TLS and passes requests on to the service."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     proxy = Proxy(_upstream(server_url))
@@ -290,7 +290,7 @@ class Faults:
         self.left = 0
 
     def __call__(self, _: Asked) -> bytes | None:
-        """Give the page, or nothing when the fault is over."""
+        """Return the page, or nothing when the fault is over."""
         self.left -= 1
         return self._page if self.left >= 0 else None
 

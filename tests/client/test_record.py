@@ -79,9 +79,10 @@ def test_following_ends_when_the_server_stays_away(tmp_path: Path) -> None:
     """After `retry_for` seconds without a server it is an error, and not a silence."""
     with (
         RunningService(tmp_path / "pacesetter.db") as service,
-        Client(service.url, retry_for=10) as client,
+        Client(service.url) as client,
+        Client(service.url, retry_for=0.5) as follower,
     ):
-        events = client.events(trained(client, "followed"), follow=True)
+        events = follower.events(trained(client, "followed"), follow=True)
         assert next(events)["seq"] == 0
         service.kill()
         with pytest.raises(ServerUnavailableError, match="was away"):

@@ -4,7 +4,6 @@ import copy
 import io
 import math
 import pickle
-import warnings
 from typing import Any
 
 import httpx
@@ -130,15 +129,6 @@ def test_differing_rates_without_groups_are_refused(client: Client, unique_name:
     session = client.create_session(unique_name, base_lr=0.1)
     with pytest.raises(GroupError, match=r"groups=groups_of\(optimizer\)"):
         RemoteLR(_sgd(0.1, 0.5), session)
-
-
-def test_a_group_added_later_is_noticed(client: Client, unique_name: str):
-    """At the next edge of a window the new group is refused, not trained at a stale rate."""
-    optimizer = _sgd()
-    scheduler = RemoteLR(optimizer, client.create_session(unique_name, base_lr=0.1))
-    optimizer.add_param_group({"params": [_parameter()], "lr": 9.0})
-    with pytest.raises(GroupError, match="2 param groups now"):
-        _step_for_long(scheduler)
 
 
 def test_arguments_in_the_wrong_place_are_refused(client: Client, unique_name: str):
@@ -271,7 +261,7 @@ def test_a_metric_may_be_given_by_torchs_name(client: Client, unique_name: str):
     session = client.create_session(unique_name, base_lr=0.1)
     scheduler = RemoteLR(_sgd(), session, metric="loss")
     scheduler.step(metrics=0.5)
-    assert session._feed.wire.reports.entries == [(0, {"loss": 0.5})]
+    assert session._core.sync.reports.entries == [(0, {"loss": 0.5})]
     session.flush()
 
 
@@ -394,9 +384,10 @@ def test_the_schedulers_state_alone_restores_the_optimizers_rate(client: Client,
 
 
 def test_the_state_is_plain(client: Client, unique_name: str):
-    """Only strings and integers, and only what a resume needs."""
+    """Only strings and numbers, and only what a resume and torch's own users need."""
     scheduler = RemoteLR(_sgd(), client.create_session(unique_name, base_lr=0.1))
     state = scheduler.state_dict()
+    assert state.pop("_last_lr") == [0.1]
     assert {type(value) for value in state.values()} == {str, int}
     assert (state["session"], state["last_epoch"]) == (unique_name, 0)
 
@@ -509,12 +500,3 @@ def test_it_may_be_stepped_by_a_chain(client: Client, unique_name: str):
     chain = ChainedScheduler([RemoteLR(optimizer, session)])
     chain.step()
     assert chain.get_last_lr() == [session.lr(1)]
-
-
-def test_no_warning_is_given_in_any_order(client: Client, unique_name: str):
-    """What torch warns of when `optimizer.step()` is late needs its patch, and there is none."""
-    scheduler = RemoteLR(_sgd(), client.create_session(unique_name, base_lr=0.1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        scheduler.step()
-        scheduler.step()

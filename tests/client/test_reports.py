@@ -100,7 +100,7 @@ def test_a_refused_value_costs_no_other(caplog: pytest.LogCaptureFixture):
 
 
 def test_a_refusal_that_points_at_nothing_there_drops_the_batch():
-    """A server that refuses a metric which was not sent can not have it sent for ever."""
+    """A server that refuses a metric which was not sent cannot have it sent for ever."""
     reports = Reports()
     reports.entries += [(step, {"loss": 1.0}) for step in range(5)]
     assert not reports.drop_pointed_at(4, [{"pointer": "/reports/0/metrics/x"}])

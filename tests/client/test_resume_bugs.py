@@ -26,7 +26,7 @@ Written = dict[str, Any]
 
 @pytest.fixture(name="http")
 def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Give a plain HTTP client of the shared service."""
+    """Return a plain HTTP client of the shared service."""
     with open_http(server_url) as client:
         yield client
 
@@ -106,7 +106,7 @@ class Job:
 
 @pytest.fixture(name="begin")
 def _begin(http: httpx.Client, client: Client, unique_name: str) -> Callable[..., Job]:
-    """Give a way to begin a job."""
+    """Return a way to begin a job."""
     return lambda **spec: Job(http, client, unique_name, **spec)
 
 

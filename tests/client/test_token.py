@@ -39,7 +39,7 @@ def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _header(make: Callable[[str], Client]) -> str | None:
-    """Give the header that reaches a server from a client made with its address."""
+    """Return the header that reaches a server from a client made with its address."""
     with answering(lambda _: answer(200)) as (server, seen), make(server.url) as client:
         client.version()
     return seen[0].headers.get("authorization")

@@ -9,7 +9,7 @@ from pacesetter_service.core.controllers import (
     Controller,
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
 )
 from pacesetter_service.core.controllers.base import Advice
@@ -44,10 +44,10 @@ class Recorder(Controller):
         return (self.metric, *self.also)
 
     def init(self) -> Record:
-        """Give an empty record."""
+        """Return an empty record."""
         return Record()
 
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:
+    def observe(self, state: ControllerState, seen: Sample) -> Observation:
         """Take a value down, and order what the test wants ordered."""
         assert isinstance(state, Record)
         after = Record(shown=(*state.shown, (seen.metric, seen.step, seen.value)))
@@ -81,15 +81,15 @@ class Loop:
         self.events: list[Event] = []
 
     def give(self, command: Command) -> tuple[Event, ...]:
-        """Give a command, and take what follows from it."""
-        events = decide(self.session, command)
+        """Return a command, and take what follows from it."""
+        events = decide(self.session, command).events
         self.session = evolve_all(self.session, events)
         self.events += events
         return events
 
     def seal(self, start: int, count: int = 1) -> Self:
         """Ask for steps."""
-        self.give(Seal(start, count))
+        self.give(Seal(start, count, at=start, pace=1e-4))
         return self
 
     def report(self, step: int, by_rank: dict[int, float], metric: str = "loss") -> Self:
@@ -106,13 +106,13 @@ class Loop:
         return self.seal(self.session.horizon)
 
     def shown(self, index: int = 0) -> list[tuple[str, int, float]]:
-        """Give what a recorder was shown."""
-        record = self.session.controllers[index]
+        """Return what a recorder was shown."""
+        record = self.session.control.states[index]
         assert isinstance(record, Record)
         return list(record.shown)
 
     def of(self, kind: type[Any]) -> list[Any]:
-        """Give the events of a kind."""
+        """Return the events of a kind."""
         return [event for event in self.events if isinstance(event, kind)]
 
     @property
@@ -136,7 +136,7 @@ class Loop:
 
 
 def shuffled(items: Iterable[Any], order: random.Random) -> list[Any]:
-    """Give the items in another order."""
+    """Return the items in another order."""
     several = list(items)
     order.shuffle(several)
     return several

@@ -8,8 +8,15 @@ from typing import Any
 import pytest
 
 from in_process import Service
+from pacesetter_service.core import orders
 from pacesetter_service.core.actions import Action, Order
-from pacesetter_service.core.attempts import Fact, Past, restore
+from pacesetter_service.core.attempts import (
+    AttemptRef,
+    RestorePoint,
+    branch,
+    restore,
+    spans,
+)
 from pacesetter_service.core.commands import (
     Act,
     Archive,
@@ -19,6 +26,7 @@ from pacesetter_service.core.commands import (
     Resize,
     Seal,
 )
+from pacesetter_service.core.cost import REPLAY, REPLAYED, replay_cost
 from pacesetter_service.core.errors import (
     ActionRefusedError,
     AttemptRefusedError,
@@ -30,12 +38,10 @@ from pacesetter_service.core.errors import (
     SupersededAttemptError,
 )
 from pacesetter_service.core.events import Acted
-from pacesetter_service.core.forecast import planned
-from pacesetter_service.core.lineage import Life, branch, stretches
-from pacesetter_service.core.orders import MAX_ORDERS
+from pacesetter_service.core.orders import planned
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.ledger import SNAPSHOT_EVERY, Change, Create, Find, Fork, Open
+from pacesetter_service.runtime.work import Change, Create, Find, Fork, Open
 
 STEPS = 48
 
@@ -79,7 +85,7 @@ CONTROLLED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(name="service")
 def _service(tmp_path: Path) -> Iterator[Service]:
-    """Give a service of the test's own."""
+    """Return a service of the test's own."""
     service = Service(tmp_path)
     yield service
     service.close()
@@ -102,12 +108,12 @@ class Job:
         return self.service.do(Find(self.name)).entry.stored.session
 
     def give(self, *commands: Any) -> Session:
-        """Give commands."""
+        """Return commands."""
         return self.service.do(Change(self.name, commands)).entry.stored.session
 
     def order(self, at: int | None = None, **body: Any) -> int:
-        """Give an order; gives its number."""
-        return self.give(Act(Action.parse(body), at, "ann")).ordered
+        """Return an order; gives its number."""
+        return self.give(Act(Action.parse(body), at, "ann")).orders.given
 
     def report(self, *steps: int) -> None:
         """Report the loss of some steps."""
@@ -117,7 +123,8 @@ class Job:
         """Train from the horizon on, in windows, reporting each step so many steps late."""
         for start in range(self.session.horizon, until, window):
             end = min(start + window, until)
-            self.give(Seal(start, end - start))
+            while (at := self.session.horizon) < end:  # a window ends with the plan
+                self.give(Seal(at, end - at, pace=1e-3))
             steps = [step - late for step in range(start, end) if step >= late]
             if steps:
                 self.report(*steps)
@@ -135,14 +142,14 @@ class Job:
         return Job(self.service, name, new=False)
 
     def values(self, start: int = 0) -> list[float]:
-        """Give the sealed rates along the running attempt's path."""
+        """Return the sealed rates along the running attempt's path."""
         stored = self.service.do(Find(self.name)).entry.stored
         block = self.service.store.sealed_between(stored.lineage, 1, start, stored.session.horizon)
         values: list[float] = block[0].tolist()
         return values
 
-    def past(self, step: int) -> Past:
-        """Give what a restart at a step would read."""
+    def past(self, step: int) -> RestorePoint:
+        """Return what a restart at a step would read."""
         stored = self.service.do(Find(self.name)).entry.stored
         return self.service.store.past(stored.session.spec, stored.lineage, step)
 
@@ -161,8 +168,8 @@ def test_a_restart_at_any_step_repeats_the_run(service: Service, kind: str) -> N
         job.back(step, f"key-{number}")
         job.train(STEPS)
         assert job.values() == values
-        assert repr(job.session.controllers) == repr(end.controllers)
-        assert repr(job.session.smoothers) == repr(end.smoothers)
+        assert repr(job.session.control.states) == repr(end.control.states)
+        assert repr(job.session.control.smoothers) == repr(end.control.smoothers)
 
 
 @pytest.mark.parametrize("kind", CONTROLLED)
@@ -193,8 +200,8 @@ def test_windows_and_late_readings_are_restored(service: Service, kind: str, lat
     for step, state in before.items():
         remembered, restored = planned(state, step), restore(job.past(step), step)
         assert restored.horizon == step
-        assert repr(restored.controllers) == repr(remembered.controllers)
-        assert repr(restored.smoothers) == repr(remembered.smoothers)
+        assert repr(restored.control.states) == repr(remembered.control.states)
+        assert repr(restored.control.smoothers) == repr(remembered.control.smoothers)
         expected = remembered.timelines["lr"].values(step, 30).tobytes()
         assert restored.timelines["lr"].values(step, 30).tobytes() == expected
 
@@ -255,7 +262,7 @@ def test_limits_and_orders_of_the_past_are_restored(service: Service) -> None:
     job.train(30)
     values = job.values()
     for step in range(0, 31, 2):
-        assert job.back(step, f"key-{step}").limits.max_lr == (0.2 if step > 5 else None)
+        assert job.back(step, f"key-{step}").control.limits.max_lr == (0.2 if step > 5 else None)
         job.train(30)
         assert job.values() == values
 
@@ -284,7 +291,7 @@ def test_orders_for_later_steps_are_kept_unless_dropped(service: Service, drop: 
     job.train(30)
     state = job.back(10, "once", drop_actions=drop)
     kept = [] if drop else [numbers[at] for at in (10, 15, 40)]
-    assert [order.id for order in state.orders] == kept
+    assert [order.id for order in state.orders.waiting] == kept
     job.train(50)
     later = [0.05] * 45 if drop else [0.05] * 5 + [0.025] * 5 + [0.0125] * 25 + [0.00625] * 10
     assert job.values() == [0.1] * 5 + later
@@ -297,7 +304,7 @@ def test_what_was_cancelled_or_dropped_stays_so(service: Service) -> None:
     job.order(12, kind="scale", factor=0.5)
     job.train(15)
     job.back(10, "first", drop_actions=True)
-    assert job.back(5, "second").orders == ()
+    assert job.back(5, "second").orders.waiting == ()
     job.train(25)
     assert job.values() == [0.1] * 25
 
@@ -324,7 +331,7 @@ def test_a_forks_orders_have_numbers_of_their_own(service: Service) -> None:
     child = job.fork("child", 10)
     child.order(12, kind="scale", factor=0.5)
     child.back(2, "early")
-    assert len({order.id for order in child.session.orders}) == 2
+    assert len({order.id for order in child.session.orders.waiting}) == 2
     child.train(20)
     assert child.values() == [0.1] * 5 + [0.05] * 7 + [0.025] * 8
 
@@ -356,7 +363,7 @@ def test_all_ranks_join_by_one_key(service: Service) -> None:
     job.train(20)
     first = job.back(10, "night")
     job.train(15)
-    assert job.back(10, "night").attempt == first.attempt == 2
+    assert job.back(10, "night").attempt.number == first.attempt.number == 2
     assert job.session.horizon == 15
     with pytest.raises(AttemptRefusedError, match="must load the same checkpoint"):
         job.back(11, "night")
@@ -446,24 +453,28 @@ def test_two_changes_of_the_batch_size_multiply(service: Service) -> None:
     assert job.values() == [0.1] * 10 + [0.2] * 5 + [0.1] * 15
 
 
-def test_orders_that_wait_again_keep_nobody_from_giving_others(service: Service) -> None:
+def test_orders_that_wait_again_keep_nobody_from_giving_others(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An attempt that goes back before very many orders takes as many new ones as any other."""
+    most = 16  # that many or any other number, but each order is a commit
+    monkeypatch.setattr(orders, "MAX_ORDERS", most)
     job = Job(service)
-    for step in range(MAX_ORDERS + 1):
+    for step in range(most + 1):
         job.train(step + 1)
         job.order(kind="set", lr=0.1 + step / 1000)
-    job.train(MAX_ORDERS + 2)
+    job.train(most + 2)
     rates = job.values()
     job.back(0, "all over again")
-    assert len(job.session.orders) == MAX_ORDERS + 1
-    for _ in range(MAX_ORDERS):
+    assert len(job.session.orders.waiting) == most + 1
+    for _ in range(most):
         number = job.order(at=10_000, kind="scale", factor=1.5)
         job.give(Cancel(number)) if number % 2 else None
-    for _ in range(MAX_ORDERS // 2):
+    for _ in range(most // 2):
         job.order(at=10_000, kind="set", lr=0.1)
-    with pytest.raises(ActionRefusedError, match=f"{MAX_ORDERS} orders wait already"):
+    with pytest.raises(ActionRefusedError, match=f"{most} orders wait already"):
         job.order(at=10_000, kind="set", lr=0.1)
-    job.train(MAX_ORDERS + 2)
+    job.train(most + 2)
     assert job.values() == rates
 
 
@@ -477,7 +488,7 @@ def test_a_change_while_training_is_found_again_and_left_behind(service: Service
     assert job.values() == [0.1] * 10 + [0.2] * 10
     rates = job.values()
     job.back(15, "after it")
-    assert job.session.batch_size == 128
+    assert job.session.control.batch_size == 128
     job.train(20)
     assert job.values() == rates
     job.back(10, "at it", batch_size=64)
@@ -494,10 +505,10 @@ def test_several_changes_before_a_step_are_one(service: Service) -> None:
     job.train(4)
     for size in (32, 24, 32, 96):
         job.give(Resize(size))
-    [order] = job.session.orders
+    [order] = job.session.orders.waiting
     assert order.batch_before == 24
     job.give(Resize(24))
-    assert job.session.orders == ()
+    assert job.session.orders.waiting == ()
     job.give(Resize(96))
     job.train(8)
     assert job.values() == [0.1] * 4 + [0.2] * 4
@@ -505,7 +516,7 @@ def test_several_changes_before_a_step_are_one(service: Service) -> None:
     narrow.give(Resize(128))
     with pytest.raises(BatchRefusedError, match="by more than the limit"):
         narrow.give(Resize(256))
-    assert narrow.session.batch_size == 128
+    assert narrow.session.control.batch_size == 128
 
 
 def test_what_an_operator_orders_between_two_changes_keeps_its_meaning(service: Service) -> None:
@@ -533,9 +544,9 @@ def test_changes_of_the_batch_size_leave_operators_their_keys(service: Service) 
     job.give(act)
     for at in range(300):
         job.give(Resize(64 + at % 2 * 64), Seal(at, 1))
-    ordered = job.session.ordered
+    ordered = job.session.orders.given
     job.give(act)
-    assert job.session.ordered == ordered
+    assert job.session.orders.given == ordered
 
 
 def test_a_finished_session_is_opened_at_its_end_with_any_batch_size(service: Service) -> None:
@@ -546,8 +557,8 @@ def test_a_finished_session_is_opened_at_its_end_with_any_batch_size(service: Se
     job.give(Seal(1, 1))
     assert job.session.status == "finished"
     job.give(Resize(128))
-    assert job.back(1, "again").attempt == 2
-    assert job.back(1, "and again", batch_size=256).batch_size == 256
+    assert job.back(1, "again").attempt.number == 2
+    assert job.back(1, "and again", batch_size=256).control.batch_size == 256
 
 
 def test_an_attempt_is_joined_with_the_size_that_it_was_opened_with(service: Service) -> None:
@@ -556,7 +567,7 @@ def test_an_attempt_is_joined_with_the_size_that_it_was_opened_with(service: Ser
     job.train(4)
     job.back(3, "k", batch_size=128)
     job.give(Resize(256))
-    assert job.back(3, "k", batch_size=128).attempt == 2
+    assert job.back(3, "k", batch_size=128).attempt.number == 2
     with pytest.raises(AttemptRefusedError, match="a batch size of 128, not 256"):
         job.back(3, "k", batch_size=256)
 
@@ -592,11 +603,11 @@ def test_a_batch_size_may_be_refused_and_then_nothing_has_happened(service: Serv
             job.back(5, "once", batch_size=256)
         assert job.session == before
         assert len(service.store.attempts_of(service.do(Find(job.name)).entry.stored)) == 1
-        assert job.back(5, "once", batch_size=64).attempt == 2
+        assert job.back(5, "once", batch_size=64).attempt.number == 2
 
 
 def test_an_unknown_batch_size_scales_nothing(service: Service) -> None:
-    """Who has never said one can not have changed it."""
+    """Who has never said one cannot have changed it."""
     job = Job(service, batch_scaling="linear")
     job.train(10)
     job.back(5, "once", batch_size=128)
@@ -618,9 +629,29 @@ def test_a_restart_replays_a_bounded_number_of_measurements(service: Service) ->
         job.train(start + 100, window=100)
     for step, state in states.items():
         past = job.past(step)
-        assert len(past.facts) <= SNAPSHOT_EVERY + 100
+        assert len(past.replayed) <= REPLAYED + 100
         restored = restore(past, step)
-        assert repr(restored.controllers) == repr(state.controllers)
+        assert repr(restored.control.states) == repr(state.control.states)
+
+
+def test_a_restart_replays_no_more_than_costs_little(service: Service) -> None:
+    """Of many groups under many controllers, and of orders that change them, few facts lie behind.
+
+    And there are not many more snapshots than that takes.
+    """
+    groups = {f"g{index}": {"base_lr": 0.1} for index in range(256)}
+    rules = [{"kind": "plateau", "metric": "loss", "patience": 50}] * 16
+    watched = Job(service, "watched", base_lr=None, groups=groups, controllers=rules)
+    ordered = Job(service, "ordered", base_lr=None, groups=groups)
+    watched.train(120)
+    for step in range(120):
+        ordered.order(kind="scale", factor=0.999)
+        ordered.train(step + 1)
+    for job in (watched, ordered):
+        replayed = [job.past(step).replayed for step in range(0, 120, 4)]
+        dearest = max(replay_cost(job.session.spec, facts) for facts in replayed)
+        assert REPLAY / 2 < dearest <= 1.1 * REPLAY
+        assert snapshots(service, job.name) <= 7
 
 
 def test_a_snapshot_is_written_once_in_so_many_measurements(service: Service) -> None:
@@ -630,25 +661,26 @@ def test_a_snapshot_is_written_once_in_so_many_measurements(service: Service) ->
     watched.give(Seal(0, 1))
     for job, expected in ((plain, 1), (watched, 2)):
         job.train(job.session.horizon + 500)
-        with service.store._reader.connect() as connection:
-            count = connection.exec_driver_sql(
-                "SELECT count(*) FROM snapshots JOIN sessions ON sessions.id = session_id"
-                " WHERE name = ?",
-                (job.name,),
-            ).scalar()
-        assert count == expected
+        assert snapshots(service, job.name) == expected
+
+
+def snapshots(service: Service, name: str) -> int:
+    """Count the snapshots of a session."""
+    query = "SELECT count(*) FROM snapshots JOIN sessions ON sessions.id = session_id WHERE name=?"
+    with service.store._reader.connect() as connection:
+        return int(connection.exec_driver_sql(query, (name,)).scalar() or 0)
 
 
 def test_lives_share_the_steps_between_them() -> None:
-    """Each step belongs to one life, and a branch hides what began at it or behind it."""
-    lineage = branch(branch((Life(1, 1, 0),), Life(1, 2, 10)), Life(2, 1, 15))
-    assert [(s.life.attempt, s.start, s.end) for s in stretches(lineage, 5, 20)] == [
+    """Each step belongs to one attempt, and a branch hides what began at it or behind it."""
+    lineage = branch(branch((AttemptRef(1, 1, 0),), AttemptRef(1, 2, 10)), AttemptRef(2, 1, 15))
+    assert [(s.ref.attempt, s.start, s.end) for s in spans(lineage, 5, 20)] == [
         (1, 5, 10),
         (2, 10, 15),
         (1, 15, 20),
     ]
-    assert branch(lineage, Life(2, 2, 10)) == (Life(1, 1, 0), Life(2, 2, 10))
-    assert list(stretches(lineage, 12, 12)) == []
+    assert branch(lineage, AttemptRef(2, 2, 10)) == (AttemptRef(1, 1, 0), AttemptRef(2, 2, 10))
+    assert list(spans(lineage, 12, 12)) == []
 
 
 def test_restoring_carries_out_facts_in_their_order() -> None:
@@ -661,11 +693,11 @@ def test_restoring_carries_out_facts_in_their_order() -> None:
             (2, 6, {"kind": "hold"}),
         )
     )
-    facts = [Fact(4, Acted(halve)), Fact(6, Acted(hold))]
-    restored = restore(Past(state, facts, (), ()), 9)
+    facts = [Acted(halve), Acted(hold)]
+    restored = restore(RestorePoint(state, facts, (), ()), 9)
     assert restored.timelines["lr"].value(9) == 0.05
     assert restored.timelines["lr"].segments[-1].frozen == 6
-    assert (restored.horizon, restored.ordered) == (9, 2)
+    assert (restored.horizon, restored.orders.given) == (9, 2)
 
 
 def test_a_fork_keeps_its_events_over_a_restart(service: Service) -> None:

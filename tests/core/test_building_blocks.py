@@ -1,6 +1,8 @@
 """The building blocks, each over a few steps whose values can be worked out by hand."""
 
+import inspect
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.testing import assert_array_equal
 
 from pacesetter_service.core.decide import count_usable
 from pacesetter_service.core.errors import ScheduleNotFiniteError
+from pacesetter_service.core.model import Checked
 from pacesetter_service.core.schedules import Schedule
 
 DOWN = {"kind": "ramp", "start": 4.0, "end": 0.0, "steps": 4}
@@ -108,13 +111,13 @@ BEYOND = {
 @pytest.mark.parametrize("policy", BEYOND)
 def test_a_ramp_does_beyond_its_end_what_it_was_told(policy: str) -> None:
     """Holding is the rule; rising again, or going on below zero, only happens on request."""
-    ramp = {"kind": "ramp", "start": 4.0, "end": 0.0, "steps": 2, "outside": policy}
+    ramp = {"kind": "ramp", "start": 4.0, "end": 0.0, "steps": 2, "out_of_range": policy}
     assert Schedule.parse(ramp).values(np.arange(7.0), 8.0).tolist() == BEYOND[policy]
 
 
 def test_a_ramp_can_refuse_to_go_on() -> None:
     """With `error` there is no value past the end, and nothing that could be sealed."""
-    ramp = {"kind": "ramp", "start": 4.0, "end": 0.0, "steps": 2, "outside": "error"}
+    ramp = {"kind": "ramp", "start": 4.0, "end": 0.0, "steps": 2, "out_of_range": "error"}
     values = Schedule.parse(ramp).values(np.arange(5.0), 8.0)
     assert values[:3].tolist() == [4, 2, 0]
     assert np.isnan(values[3:]).all()
@@ -131,15 +134,15 @@ THROUGH = {
 def test_knots_do_outside_their_range_what_they_were_told(policy: str) -> None:
     """From knots at the steps 2 and 4 the line goes on in both directions as the policy says."""
     points = [{"at": 2, "level": 1.0}, {"at": 4, "level": 5.0}]
-    knots = Schedule.parse({"kind": "knots", "points": points, "outside": policy})
+    knots = Schedule.parse({"kind": "knots", "points": points, "out_of_range": policy})
     assert knots.values(np.arange(7.0), 8.0).tolist() == THROUGH[policy]
-    assert knots.beyond() == policy
+    assert knots.range_policy() == policy
 
 
 def test_knots_can_refuse_to_go_on() -> None:
     """With `error` there is nothing before the first knot and after the last one."""
     points = [{"at": 2, "level": 1.0}, {"at": 4, "level": 5.0}]
-    knots = Schedule.parse({"kind": "knots", "points": points, "outside": "error"})
+    knots = Schedule.parse({"kind": "knots", "points": points, "out_of_range": "error"})
     assert_array_equal(knots.values(np.arange(7.0), 8.0), [np.nan, np.nan, 1, 3, 5, np.nan, np.nan])
 
 
@@ -153,9 +156,9 @@ LEVELS = {
 @pytest.mark.parametrize("policy", LEVELS)
 def test_a_table_does_outside_its_range_what_it_was_told(policy: str) -> None:
     """A table holds, goes back without saying its last value twice, or refuses."""
-    table = Schedule.parse({"kind": "table", "levels": [5.0, 1.0, 4.0], "outside": policy})
+    table = Schedule.parse({"kind": "table", "levels": [5.0, 1.0, 4.0], "out_of_range": policy})
     assert_array_equal(table.values(np.arange(-2.0, 6.0), 8.0), LEVELS[policy])
-    assert table.beyond() == policy
+    assert table.range_policy() == policy
 
 
 def test_a_range_of_one_step_has_no_way_back() -> None:
@@ -164,14 +167,14 @@ def test_a_range_of_one_step_has_no_way_back() -> None:
         {"kind": "table", "levels": [5.0]},
         {"kind": "knots", "points": [{"at": 3, "level": 5.0}]},
     ):
-        values = Schedule.parse({**law, "outside": "bounce"}).values(np.arange(-2.0, 6.0), 8.0)
+        values = Schedule.parse({**law, "out_of_range": "bounce"}).values(np.arange(-2.0, 6.0), 8.0)
         assert values.tolist() == [5.0] * 8
 
 
 def test_where_a_policy_gives_nothing_sealing_is_refused() -> None:
     """Steps in the range can be trained with; the first one past it is refused, and named."""
     law = {"kind": "within", "schedule": {"kind": "exponential", "gamma": 0.5}, "steps": 2}
-    values = Schedule.parse({**law, "outside": "error"}).values(np.arange(5.0), 8.0)
+    values = Schedule.parse({**law, "out_of_range": "error"}).values(np.arange(5.0), 8.0)
     assert count_usable(0, {"lr": values[:3]}) == 3
     with pytest.raises(ScheduleNotFiniteError, match="nan for 'lr' at step 3"):
         count_usable(0, {"lr": values})
@@ -180,15 +183,15 @@ def test_where_a_policy_gives_nothing_sealing_is_refused() -> None:
 def test_every_channel_has_the_range() -> None:
     """What `within` does to the clock, it does to the momentum too."""
     cycle = {"kind": "one_cycle", "total_steps": 20, "cycle_momentum": True}
-    bounced = {"kind": "within", "schedule": cycle, "steps": 19, "outside": "bounce"}
+    bounced = {"kind": "within", "schedule": cycle, "steps": 19, "out_of_range": "bounce"}
     momentum = Schedule.parse(bounced).channels()["momentum"].values(np.arange(39.0), 8.0)
     there = Schedule.parse(cycle).channels()["momentum"].values(np.arange(20.0), 8.0)
     assert momentum.tolist() == [*there, *there[-2::-1]]
 
 
 HOLDING = {"kind": "hold"}
-BOUNCING = {**DOWN, "outside": "bounce"}
-REFUSING = {**DOWN, "outside": "error"}
+BOUNCING = {**DOWN, "out_of_range": "bounce"}
+REFUSING = {**DOWN, "out_of_range": "error"}
 ENDLESS = {"kind": "exponential", "gamma": 0.5}
 
 STATED: dict[str, tuple[dict[str, Any], str]] = {
@@ -199,7 +202,7 @@ STATED: dict[str, tuple[dict[str, Any], str]] = {
     "a law without an end": (ENDLESS, "extrapolate"),
     "within": ({"kind": "within", "schedule": ENDLESS, "steps": 9}, "hold"),
     "within that bounces": (
-        {"kind": "within", "schedule": ENDLESS, "steps": 9, "outside": "bounce"},
+        {"kind": "within", "schedule": ENDLESS, "steps": 9, "out_of_range": "bounce"},
         "bounce",
     ),
     "a stopped clock": ({"kind": "freeze", "schedule": ENDLESS, "at": 9}, "hold"),
@@ -236,7 +239,7 @@ STATED: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("spec", "policy"), STATED.values(), ids=STATED)
 def test_every_law_states_what_there_is_past_its_end(spec: dict[str, Any], policy: str) -> None:
     """A law says its own policy, and a combinator what its children's come to."""
-    assert Schedule.parse(spec).beyond() == policy
+    assert Schedule.parse(spec).range_policy() == policy
 
 
 def test_a_part_can_go_on_from_where_the_last_one_ended() -> None:
@@ -259,3 +262,18 @@ def test_restarts_fall_where_whole_numbers_say() -> None:
     )
     restarts = np.array([10 * (3**i - 1) // 2 for i in range(1, 30)], dtype=np.float64)
     assert set(repeat.values(restarts, 8.0)) == {8.0}
+
+
+def kinds_below(root: type[Checked]) -> Iterator[type[Checked]]:
+    """Return every class that derives from one."""
+    for kind in root.__subclasses__():
+        yield kind
+        yield from kinds_below(kind)
+
+
+def test_a_kind_tells_the_faults_of_its_parents_too() -> None:
+    """Whoever says what is wrong with its values goes on to say what its parents find wrong."""
+    for kind in set(kinds_below(Checked)):
+        told = [each for each in kind.__mro__ if "_faults" in vars(each) and each is not Checked]
+        if told[1:] and told[0] is kind:
+            assert "super()._faults()" in inspect.getsource(kind._faults), kind

@@ -28,12 +28,11 @@ from pacesetter_service.core.events import (
     Sealed,
 )
 from pacesetter_service.core.evolve import evolve
-from pacesetter_service.core.explain import Explanation, Recorded, Why, enough, explain
 from pacesetter_service.core.schedules import Schedule
-from pacesetter_service.core.sentences import sentence
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.timeline import Timeline
+from pacesetter_service.insight.explain import Explanation, Recorded, Why, enough, explain
 from strategies import metrics
 
 PLATEAU = {"kind": "plateau", "metric": "val_loss", "patience": 1, "factor": 0.5}
@@ -53,8 +52,8 @@ class History:
         """The timelines as they would be if no segment were ever let go."""
 
     def do(self, command: Command) -> "History":
-        """Give a command."""
-        for event in decide(self.session, command):
+        """Return a command."""
+        for event in decide(self.session, command).events:
             self._fold(event)
         return self
 
@@ -81,7 +80,7 @@ class History:
                 self.whole[name] = self.whole[name].append(line.segments[-1])
 
     def until(self, step: int, *kinds: type) -> list[Recorded]:
-        """Give what the store would: events that hold at a step, the newest first."""
+        """Return what the store would: events that hold at a step, the newest first."""
         return [
             each
             for each in reversed(self.log)
@@ -314,7 +313,7 @@ def test_limits_change_no_value_and_are_no_cause() -> None:
 )
 def test_every_event_has_its_sentence(event: Logged, said: str) -> None:
     """Whatever stands in the log can be read."""
-    assert sentence(event, History().session.spec).startswith(said)
+    assert event.text(History().session.spec).startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +334,7 @@ def test_every_event_has_its_sentence(event: Logged, said: str) -> None:
 def test_every_effect_of_a_decision_is_said(changes: dict[str, Any], said: str) -> None:
     """Whatever a decision can order has its words, and values that are no numbers theirs."""
     spec = History().session.spec
-    assert said in sentence(decided(**changes), spec)
+    assert said in decided(**changes).text(spec)
 
 
 def test_a_finished_session_says_so_above_its_horizon() -> None:

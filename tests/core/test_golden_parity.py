@@ -33,7 +33,7 @@ A law in float32 rounds what it subtracts near a zero to the spacing of its peak
 
 
 def named_cases() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Give every case with the precision of its library, under a name that tells it apart."""
+    """Return every case with the precision of its library, under a name that tells it apart."""
     cases: dict[str, tuple[str, dict[str, Any]]] = {}
     for file in FILES.values():
         for case in file["cases"]:
@@ -53,13 +53,13 @@ PRESETS = [
 
 
 def law_of(case: dict[str, Any]) -> Schedule:
-    """Give the law of the channel that a case is about."""
+    """Return the law of the channel that a case is about."""
     parsed = Schedule.parse({"kind": case["kind"], **case["spec"]})
     return resolve(parsed, Clock(**case.get("pace", {}))).channels()[case["channel"]]
 
 
 def steps(start: int, count: int) -> Steps:
-    """Give consecutive local times."""
+    """Return consecutive local times."""
     return np.arange(start, start + count, dtype=np.float64)
 
 

@@ -14,8 +14,8 @@ from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, get_scheduler
 from transformers.trainer_utils import SchedulerType
 
 from core.torch_schedulers import Floats, closed_form
+from pacesetter_service.catalogue import hf as presets
 from pacesetter_service.core.schedules import Schedule
-from pacesetter_service.core.schedules.presets import hf as presets
 
 Parameters = dict[str, Any]
 
@@ -95,7 +95,7 @@ def same(kind: str, parameters: Parameters, steps: Iterable[int], lr: float) -> 
 
 def test_every_scheduler_type_has_a_preset_or_an_advice() -> None:
     """No name of transformers' SchedulerType is missing; those that are no data are elsewhere."""
-    assert {f"hf.{name.value}" for name in SchedulerType} == {*KINDS, *presets.ELSEWHERE}
+    assert {f"hf.{name.value}" for name in SchedulerType} == {*KINDS, *presets.REDIRECTS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -220,11 +220,11 @@ def test_what_makes_no_sense_is_refused(kind: str, parameters: Parameters, hint:
     assert hint in error["msg"]
 
 
-@pytest.mark.parametrize("kind", presets.ELSEWHERE)
+@pytest.mark.parametrize("kind", presets.REDIRECTS)
 def test_what_is_no_schedule_is_found_elsewhere(kind: str) -> None:
     """The error of a name that is no schedule says what to use instead."""
     with pytest.raises(ValidationError) as caught:
         Schedule.parse({"kind": kind, "some": "parameters"})
     [error] = caught.value.errors()
     assert error["loc"] == ("kind",)
-    assert presets.ELSEWHERE[kind] in error["msg"]
+    assert presets.REDIRECTS[kind] in error["msg"]

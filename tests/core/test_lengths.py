@@ -25,7 +25,7 @@ def test_a_unit_comes_to_whole_steps(unit: str) -> None:
 
 @pytest.mark.parametrize("unit", WORTH)
 def test_a_unit_needs_its_number(unit: str) -> None:
-    """What the session does not say can not be assumed; the error names it."""
+    """What the session does not say cannot be assumed; the error names it."""
     with pytest.raises(PydanticCustomError, match="give it beside the schedule"):
         Clock().steps(Duration(**{unit: 1}))
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from pacesetter_service.core.lint import RULES, Finding, Subject, lint
+from pacesetter_service.catalogue.findings import RULES, Finding, Subject
+from pacesetter_service.catalogue.lint import lint
 from pacesetter_service.core.spec import SessionSpec
 
 CYCLIC = {"kind": "cyclic", "base_lr": 0.001, "max_lr": 0.1, "step_size_up": 100}
@@ -59,6 +60,10 @@ PITFALLS: dict[str, tuple[dict[str, Any], str]] = {
         {"controllers": [{**PLATEAU, "patience": 5000}]},
         "/controllers/0/patience",
     ),
+    "ceiling_below_base": (
+        {"controllers": [{"kind": "kl_adaptive", "metric": "kl"}]},
+        "/controllers/0/max_lr",
+    ),
     "relative_threshold_of_a_signed_metric": (
         {"controllers": [{**PLATEAU, "metric": "val_log_likelihood", "mode": "max"}]},
         "/controllers/0/threshold_mode",
@@ -80,7 +85,28 @@ def test_a_pitfall_is_found(code: str) -> None:
 
 def test_every_rule_has_a_pitfall() -> None:
     """There is an example for each rule."""
-    assert {each.__name__ for each in RULES} == set(PITFALLS)
+    named = {each.__name__.replace("_of_a_controller", "") for each in RULES}
+    assert named == set(PITFALLS)
+
+
+@pytest.mark.parametrize(
+    "controller",
+    [
+        {"kind": "hf.GreedyLR", "metric": "loss", "min_lr": 0.2, "max_lr": 1.0},
+        {"kind": "hf.GreedyLR", "metric": "loss", "min_lr": {"head": 0.2}, "max_lr": 1.0},
+        {"kind": "plateau", "metric": "loss", "min_lr": 0.2},
+        {"kind": "torch.ReduceLROnPlateau", "metric": "loss", "min_lr": 0.2},
+        {"kind": "newbob", "metric": "loss", "min_lr": 0.2},
+    ],
+)
+def test_a_controllers_floor_above_the_base_is_found(controller: dict[str, Any]) -> None:
+    """Whichever rule it is, and of a group where it names groups."""
+    groups = {"body": {"base_lr": 0.3}, "head": {"base_lr": 0.1}}
+    found = findings(groups=groups, controllers=[controller])["floor_above_base"]
+    assert found.pointer == "/controllers/0/min_lr"
+    assert "base learning rate 0.1 of head" in found.message
+    high = {**groups, "head": {"base_lr": 0.3}}
+    assert "floor_above_base" not in findings(groups=high, controllers=[controller])
 
 
 SOUND: dict[str, dict[str, Any]] = {

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pacesetter_service.core.commands import Reading
-from pacesetter_service.core.pending import Pending
+from pacesetter_service.core.measuring import Pending
 
 readings = st.builds(
     Reading,
@@ -34,7 +34,7 @@ def test_it_is_the_dictionary_in_which_the_first_reading_of_a_key_counts(
     assert repr(pending) == repr(Pending(sorted(plain.values())))
     for (step, metric, rank), reading in plain.items():
         assert pending.at(step, metric)[rank] == pending.by_metric()[metric][step][rank] == reading
-    left = pending.beyond(consumed)
+    left = pending.later_than(consumed)
     assert left == {k: r for k, r in plain.items() if r.step > consumed.get(r.metric, -1)}
     assert pending == plain
 

@@ -177,10 +177,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "",
         "for each of the `periods`",
     ),
-    "phases that overlap": (
-        {"kind": "mmengine.OneCycleLR", **WINDOW, "eta_max": 0.1, "pct_start": 1.0},
-        "",
-        "lower pct_start",
+    "a cycle divided by nothing": (
+        {"kind": "mmengine.OneCycleLR", **WINDOW, "eta_max": 0.1, "final_div_factor": 0.0},
+        "final_div_factor",
+        '"inf"',
     ),
     "a floor in the company of a warmup": (
         {
@@ -305,6 +305,34 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         },
         "",
         "at least 2",
+    ),
+    "a warmup that composer would not stretch": (
+        {
+            "kind": "stretch",
+            "ratio": 2.0,
+            "schedule": {"kind": "composer.CosineAnnealingWithWarmupScheduler", "t_warmup": 9},
+        },
+        "",
+        "leave `stretch` out",
+    ),
+    "the same deep inside": (
+        {
+            "kind": "stretch",
+            "ratio": 2.0,
+            "schedule": {
+                "kind": "product",
+                "schedule": "constant",
+                "factors": [
+                    {
+                        "kind": "composer.LinearWithWarmupScheduler",
+                        "t_warmup": 9,
+                        "scale_warmup": True,
+                    }
+                ],
+            },
+        },
+        "",
+        "leave `stretch` out",
     ),
     "channels that are spliced": (
         {

@@ -79,7 +79,7 @@ def test_torchtitan_without_a_decay_stays() -> None:
 
 
 def test_deepspeeds_momentum_starts_high_and_stays_below_one() -> None:
-    """The first step has the momentum of its law, and a growing one ends at 1."""
+    """The first step has the momentum of its law; one that grows stays below 1 in float32 too."""
     spec = {
         "kind": "deepspeed.OneCycle",
         "cycle_min_lr": 0.01,
@@ -90,7 +90,8 @@ def test_deepspeeds_momentum_starts_high_and_stays_below_one() -> None:
     }
     momenta = values(spec, 200, channel="momentum")
     assert momenta[0] == 0.9
-    assert momenta.max() == 1.0
+    assert 0.9999999 < momenta.max() < 1.0
+    assert momenta.astype(np.float32).max() < 1.0
     assert set(Schedule.parse(spec | {"cycle_momentum": False}).channels()) == {"lr"}
 
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacesetter_service.core.range_test import (
+from pacesetter_service.core.smoothing import Ema
+from pacesetter_service.insight.range_test import (
     AGREEMENT,
     RULES,
     Curve,
@@ -19,7 +20,6 @@ from pacesetter_service.core.range_test import (
     smoothed,
     suggest,
 )
-from pacesetter_service.core.smoothing import Ema
 from strategies import metrics
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -39,7 +39,7 @@ REFUSED = {
     # It runs off the left end of the curve and gives the first rate.
     ("short", "slide"),
 }
-"""What the libraries answer although they can not tell."""
+"""What the libraries answer although they cannot tell."""
 
 SINGLE = 1e-6
 """How exact rates are that fastai computes in float32."""
@@ -51,12 +51,12 @@ def floats(values: list[str]) -> list[float]:
 
 
 def sweep(steps: int = 100, start: float = 1e-7, end: float = 10.0) -> list[float]:
-    """Give rates that rise by the same factor."""
+    """Return rates that rise by the same factor."""
     return [start * (end / start) ** (step / (steps - 1)) for step in range(steps)]
 
 
 def u_curve(lr: list[float], best: float = 1e-3, blown_up: float = 0.3) -> list[float]:
-    """Give a loss that falls most steeply at `best` and rises from `blown_up` on."""
+    """Return a loss that falls most steeply at `best` and rises from `blown_up` on."""
     falls = [1 / (1 + math.exp(2.5 * math.log10(best / rate))) for rate in lr]
     return [
         2.3 - 1.8 * fall + 0.4 * (rate / blown_up) ** 1.5
@@ -259,7 +259,7 @@ def test_any_losses_give_rates_of_the_sweep_or_a_reason(
 @given(st.lists(st.integers(0, 20), min_size=1, max_size=40))
 def test_the_valley_is_the_one_of_the_quadratic_search(losses: list[int]) -> None:
     """The fast search for the longest falling subsequence finds where fastai's ends, ties too."""
-    from pacesetter_service.core.range_test import _longest_fall
+    from pacesetter_service.insight.range_test import _longest_fall
 
     lengths, end = [1] * len(losses), 0
     for i in range(1, len(losses)):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from core.closed_loop import Guard, Loop, Recorder, session, shuffled
 from pacesetter_service.core.actions.level import Scale
-from pacesetter_service.core.commands import Act, Command, Pass, Reading, Report, Seal
+from pacesetter_service.core.attempts import RestorePoint, restore
+from pacesetter_service.core.commands import Act, Await, Command, Pass, Reading, Report, Seal
 from pacesetter_service.core.decide import MAX_PENDING, waits_for
 from pacesetter_service.core.errors import PacesetterError, SessionFinishedError
 from pacesetter_service.core.events import (
@@ -23,6 +24,7 @@ from pacesetter_service.core.events import (
     Observed,
     Sealed,
 )
+from pacesetter_service.core.wait import LONGEST_GAP
 from strategies import metrics
 
 NAN_POLICIES = {
@@ -36,7 +38,7 @@ NAN_POLICIES = {
 
 
 def words(shown: list[tuple[str, int, float]]) -> list[str]:
-    """Give what was shown as text, in which NaN equals itself."""
+    """Return what was shown as text, in which NaN equals itself."""
     return [f"{metric} {value!r}" for metric, _, value in shown]
 
 
@@ -69,7 +71,7 @@ def test_a_view_is_another_look_at_the_same_measurements() -> None:
     assert words(loop.shown(0)) == ["loss 1.0", "loss 3.0", "loss nan", "loss 5.0"]
     assert words(loop.shown(1)) == ["smooth loss 1.0", "smooth loss 2.0", "smooth loss 4.0"]
     assert loop.session.watched == {"loss"}
-    assert loop.session.consumed == {"loss": 3}
+    assert loop.session.control.consumed == {"loss": 3}
 
 
 def test_nothing_is_shown_between_two_means() -> None:
@@ -241,7 +243,7 @@ def test_a_boundary_is_passed_with_a_quorum_if_there_is_one() -> None:
     loop.seal(0, 5).report(4, {0: 1.0, 1: 2.0, 3: 6.0}).give(Pass(5))
     loop.seal(5, 5).report(9, {0: 1.0, 1: 2.0}).give(Pass(10))
     loop.seal(10)
-    assert loop.of(Measured) == [Measured(4, "loss", 3.0, 3)]
+    assert loop.of(Measured) == [Measured(4, "loss", 3.0, 3, at=5)]
     assert loop.missed == [Missed(9, "loss", ranks=2, wanted=4, at=10)]
     assert (loop.sealed[5], loop.sealed[10]) == (0.5, 0.5)
     assert not loop.session.pending
@@ -341,7 +343,7 @@ sleepers = st.lists(
 
 
 def live(start: Loop, orders: list[Command]) -> Loop:
-    """Give commands one after the other; refused ones change nothing."""
+    """Return commands one after the other; refused ones change nothing."""
     for order in orders:
         try:
             start.give(order)
@@ -431,3 +433,52 @@ def test_an_order_of_an_operator_needs_no_boundary() -> None:
     loop.give(Act(Scale(factor=0.5)))
     loop.seal(3, 9)
     assert loop.sealed == {0: 1.0, 1: 1.0, 2: 1.0, 3: 0.5, 4: 0.5}
+
+
+def waiting_at(step: int) -> Loop:
+    """Return a session that waits for the measurement of the step before this boundary."""
+    loop = Loop(session(Recorder(metric="loss"), reaction={"decide_every": EVERY}))
+    while loop.session.horizon < step:
+        loop.seal(loop.session.horizon)
+        if loop.session.horizon < step:
+            loop.report(loop.session.horizon - 1, {0: 1.0})
+    return loop
+
+
+def seconds_waited(loop: Loop, now: float) -> float | None:
+    """Return for how long the horizon has been waited for once a trainer has asked at a moment."""
+    loop.give(Await(now))
+    return None if loop.session.waited is None else loop.session.waited.seconds
+
+
+def test_time_in_which_no_trainer_asks_is_not_waited() -> None:
+    """A trainer that comes back an hour later finds the wait where it was left, or nearly."""
+    loop = waiting_at(EVERY)
+    assert loop.session.waited is None
+    assert seconds_waited(loop, 1000.0) == 0.0
+    assert seconds_waited(loop, 1003.0) == 3.0
+    assert seconds_waited(loop, 4603.0) == 3.0 + LONGEST_GAP
+    assert seconds_waited(loop, 1000.0) == 3.0 + LONGEST_GAP, "no clock runs backwards"
+
+
+def test_a_thousand_ranks_that_wait_are_recorded_once() -> None:
+    """Who asks just after another one records nothing, and its own wait counts nevertheless."""
+    loop = waiting_at(EVERY)
+    assert [len(loop.give(Await(1000.0 + rank / 4000))) for rank in range(1000)] == [1] + [0] * 999
+    assert loop.session.waited is not None
+    assert loop.session.waited.until(1000.25).seconds == 0.25
+
+
+def test_each_step_is_waited_for_from_the_start() -> None:
+    """The next boundary, and the same step in another attempt, have not been waited for."""
+    loop = waiting_at(EVERY)
+    seconds_waited(loop, 1000.0)
+    assert seconds_waited(loop, 1002.0) == 2.0
+    past = RestorePoint(loop.session, (), (), ())
+    assert restore(past, loop.session.horizon).waited is None
+    loop.report(EVERY - 1, {0: 1.0})
+    assert seconds_waited(loop, 1003.0) == 2.0, "nothing is waited for any more"
+    for step in range(EVERY, 2 * EVERY):
+        loop.seal(step)
+    assert loop.session.horizon == 2 * EVERY
+    assert seconds_waited(loop, 1004.0) == 0.0

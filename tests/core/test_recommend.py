@@ -5,8 +5,9 @@ from typing import Any, get_args
 
 import pytest
 
-from pacesetter_service.core.lint import Architecture, Subject, lint
-from pacesetter_service.core.recommend import Optimizer, Regime, Situation, recommend
+from pacesetter_service.catalogue.findings import Architecture, Subject
+from pacesetter_service.catalogue.lint import lint
+from pacesetter_service.catalogue.recommend import Optimizer, Regime, Situation, recommend
 from pacesetter_service.core.spec import SessionSpec
 
 CASES = list(product(get_args(Architecture), get_args(Regime), get_args(Optimizer)))
@@ -32,7 +33,7 @@ def test_every_recommendation_can_be_created(
 
 
 def kind_for(**situation: Any) -> str:
-    """Give the kind of the schedule that is proposed, below its warmup."""
+    """Return the kind of the schedule that is proposed, below its warmup."""
     body = {"architecture": "cnn", "total_steps": 1000, **situation}
     schedule = recommend(Situation(**body)).spec["schedule"]
     return str(schedule.get("schedule", schedule)["kind"])

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from pydantic import ValidationError
 
+from pacesetter_service.catalogue import kinds as catalogue
 from pacesetter_service.core.model import MAX_STEP, jsonable
-from pacesetter_service.core.schedules import Schedule, catalogue
+from pacesetter_service.core.schedules import Schedule
 from strategies import rates, schedules
 
 
 def steps(start: int, count: int) -> Any:
-    """Give consecutive local times."""
+    """Return consecutive local times."""
     return np.arange(start, start + count, dtype=np.float64)
 
 
@@ -61,10 +62,10 @@ def test_a_schedule_survives_its_json(spec: dict[str, Any]) -> None:
     assert Schedule.parse(json.loads(json.dumps(jsonable(schedule)))) == schedule
 
 
-@pytest.mark.parametrize("kind", catalogue.kinds())
+@pytest.mark.parametrize("kind", catalogue.schedules())
 def test_every_kind_is_described(kind: str) -> None:
     """The catalogue gives each kind a sentence, a law, a source and an example that works."""
-    entry = catalogue.describe(kind)
+    entry = catalogue.describe_schedule(kind)
     assert entry["description"].endswith((".", "="))
     assert entry["formula"]
     assert entry["source"]
@@ -73,19 +74,19 @@ def test_every_kind_is_described(kind: str) -> None:
     assert np.isfinite(values).all()
 
 
-@pytest.mark.parametrize("kind", catalogue.kinds())
+@pytest.mark.parametrize("kind", catalogue.schedules())
 def test_a_deep_window_is_evaluated_as_a_near_one(kind: str) -> None:
     """The last steps that there can be are evaluated like the first."""
-    schedule = Schedule.parse(catalogue.describe(kind)["example"])
+    schedule = Schedule.parse(catalogue.describe_schedule(kind)["example"])
     values = schedule.values(steps(MAX_STEP - 100, 100), 0.1)
     assert np.isfinite(values).all()
 
 
-@pytest.mark.parametrize("kind", catalogue.kinds())
+@pytest.mark.parametrize("kind", catalogue.schedules())
 @pytest.mark.parametrize("start", [0, 997, 10**9])
 def test_blocks_of_any_kind_are_parts_of_the_whole(kind: str, start: int) -> None:
     """The example of each kind has the same bits in blocks, single steps among them, as whole."""
-    for law in Schedule.parse(catalogue.describe(kind)["example"]).channels().values():
+    for law in Schedule.parse(catalogue.describe_schedule(kind)["example"]).channels().values():
         whole = law.values(steps(start, 1100), 0.1)
         edges = [0, 1, 2, 3, 64, 65, 500, 1099, 1100]
         blocks = [law.values(steps(start + a, b - a), 0.1) for a, b in pairwise(edges)]
@@ -96,11 +97,11 @@ FAR = (10**7, 10**7 + 1, 10**8, MAX_STEP)
 """Steps long after the end of whatever has one here."""
 
 
-@pytest.mark.parametrize("kind", catalogue.kinds())
+@pytest.mark.parametrize("kind", catalogue.schedules())
 def test_what_holds_stays_as_it_is(kind: str) -> None:
     """Where an example says that its end is held, each channel has one value far past it."""
-    for law in Schedule.parse(catalogue.describe(kind)["example"]).channels().values():
-        if law.beyond() == "hold":
+    for law in Schedule.parse(catalogue.describe_schedule(kind)["example"]).channels().values():
+        if law.range_policy() == "hold":
             [value] = set(law.values(np.array(FAR, dtype=np.float64), 0.1).tolist())
             assert 0 <= value < np.inf
 
@@ -109,7 +110,7 @@ def test_what_holds_stays_as_it_is(kind: str) -> None:
 def test_what_says_that_it_holds_does(spec: dict[str, Any], base: float) -> None:
     """Whatever the composition, `hold` is a promise that the values keep."""
     schedule = Schedule.parse(spec)
-    if schedule.beyond() == "hold":
+    if schedule.range_policy() == "hold":
         assert len(set(schedule.values(np.array(FAR, dtype=np.float64), base).tolist())) == 1
 
 
@@ -135,10 +136,10 @@ RISING = {
 """The kinds whose examples still rise somewhere late in a long training, and how they say so."""
 
 
-@pytest.mark.parametrize("kind", catalogue.kinds())
+@pytest.mark.parametrize("kind", catalogue.schedules())
 def test_no_kind_rises_again_without_saying_so(kind: str) -> None:
     """After ten million steps no example is below 0, and one that rises says so in its text."""
-    entry = catalogue.describe(kind)
+    entry = catalogue.describe_schedule(kind)
     for law in Schedule.parse(entry["example"]).channels().values():
         values = law.values(steps(10**7, 50_000), 0.1)
         assert (values >= 0).all()
@@ -168,7 +169,7 @@ def test_within_changes_nothing_in_its_range(
     child = Schedule.parse(law)
 
     def outside(policy: str) -> Any:
-        spec = {"kind": "within", "schedule": law, "steps": length, "outside": policy}
+        spec = {"kind": "within", "schedule": law, "steps": length, "out_of_range": policy}
         return Schedule.parse(spec).values(t, 0.1)
 
     t = np.array([*times, 0.0, float(length)])
@@ -185,7 +186,7 @@ def test_within_changes_nothing_in_its_range(
 @given(st.sampled_from(LAWS_WITHIN), st.integers(1, 200), st.integers(-5, 5))
 def test_within_bounces_at_both_ends(law: dict[str, Any], length: int, turn: int) -> None:
     """The way back is the way there, mirrored, to the bit, and so again after every two lengths."""
-    spec = {"kind": "within", "schedule": law, "steps": length, "outside": "bounce"}
+    spec = {"kind": "within", "schedule": law, "steps": length, "out_of_range": "bounce"}
     there = Schedule.parse(law).values(steps(0, length + 1), 0.1)
     start = 2 * length * turn
     values = Schedule.parse(spec).values(steps(start, 2 * length + 1), 0.1)
@@ -208,7 +209,7 @@ def test_knots_keep_their_policy(
     inside = (t >= first) & (t <= last)
 
     def outside(policy: str) -> Any:
-        spec = {"kind": "knots", "points": points, "ease": ease, "outside": policy}
+        spec = {"kind": "knots", "points": points, "ease": ease, "out_of_range": policy}
         return Schedule.parse(spec).values(t, base)
 
     held = outside("hold")
@@ -231,7 +232,7 @@ def test_extrapolated_knots_go_on_along_their_first_and_last_piece(
     """Outside, the formula is that of a ramp through the two outermost knots."""
     points = [{"at": place, "level": float(index % 3)} for index, place in enumerate(at)]
     t = steps(at[0] - 50, at[-1] - at[0] + 100)
-    knots = {"kind": "knots", "points": points, "outside": "extrapolate"}
+    knots = {"kind": "knots", "points": points, "out_of_range": "extrapolate"}
     values = Schedule.parse(knots).values(t, base)
     for (one, other), beyond in ((points[:2], t < at[0]), (points[-2:], t > at[-1])):
         ramp = {
@@ -239,7 +240,7 @@ def test_extrapolated_knots_go_on_along_their_first_and_last_piece(
             "start": one["level"],
             "end": other["level"],
             "steps": other["at"] - one["at"],
-            "outside": "extrapolate",
+            "out_of_range": "extrapolate",
         }
         assert_array_equal(values[beyond], Schedule.parse(ramp).values(t[beyond] - one["at"], base))
 
@@ -251,7 +252,9 @@ def test_a_table_keeps_its_policy(levels: list[float]) -> None:
     inside = (t >= 0) & (t < len(levels))
 
     def outside(policy: str) -> Any:
-        return Schedule.parse({"kind": "table", "levels": levels, "outside": policy}).values(t, 1.0)
+        return Schedule.parse({"kind": "table", "levels": levels, "out_of_range": policy}).values(
+            t, 1.0
+        )
 
     there_and_back = [*levels, *levels[-2:0:-1]]
     nearest = np.clip(t, 0, len(levels) - 1).astype(int)
@@ -374,22 +377,28 @@ REFUSED = {
         "at most",
     ),
     "phases that overlap": (
-        {"kind": "one_cycle", "total_steps": 10, "pct_start": 1.0},
+        {
+            "kind": "one_cycle",
+            "total_steps": 10,
+            "three_phase": True,
+            "pct_start": 0.5,
+            "pct_final": 0.4,
+        },
         "",
         "lower pct_start",
     ),
-    "knots that end in a jump and can not go on": (
+    "knots that end in a jump and cannot go on": (
         {
             "kind": "knots",
             "points": [{"at": at, "level": 1.0} for at in (0, 9, 9)],
-            "outside": "extrapolate",
+            "out_of_range": "extrapolate",
         },
         "",
         "two steps",
     ),
-    "a table that can not go on": (
-        {"kind": "table", "levels": [1.0], "outside": "extrapolate"},
-        "outside",
+    "a table that cannot go on": (
+        {"kind": "table", "levels": [1.0], "out_of_range": "extrapolate"},
+        "out_of_range",
         "'hold', 'bounce' or 'error'",
     ),
     "no time to decay": (
@@ -413,6 +422,43 @@ REFUSED = {
         "",
         "the same channels",
     ),
+    "a part that ends before it starts": (
+        {
+            "kind": "sequence",
+            "parts": [
+                {"schedule": "constant", "until": 9},
+                {"schedule": "constant", "until": 5},
+                {"schedule": "constant"},
+            ],
+        },
+        "",
+        "sort the ends",
+    ),
+    "a rescaled part of no length": (
+        {
+            "kind": "sequence",
+            "clock": "rescaled",
+            "parts": [{"schedule": "constant", "steps": 9}, {"schedule": "constant", "steps": 0}],
+        },
+        "",
+        "must end after it starts",
+    ),
+    "a floor given twice": (
+        {"kind": "cosine", "total_steps": 9, "min_lr": 0.01, "min_ratio": 0.1},
+        "",
+        "give one",
+    ),
+    "a warmup with two floors": (
+        {
+            "kind": "warmup_cosine",
+            "warmup_steps": 1,
+            "total_steps": 9,
+            "min_lr": 0.01,
+            "min_ratio": 0.1,
+        },
+        "",
+        "give one",
+    ),
     "channels without lr": ({"kind": "channels", "laws": {"momentum": "constant"}}, "", "`lr`"),
     "a mistake deep inside": (
         {"kind": "warmup", "steps": 3, "schedule": {"kind": "step", "step_size": 1, "gama": 1.0}},
@@ -432,6 +478,69 @@ def test_a_schedule_that_makes_no_sense_is_refused(
     [error] = caught.value.errors()
     assert ".".join(map(str, error["loc"])) == place
     assert hint in error["msg"]
+
+
+COSINE = {"kind": "cosine", "total_steps": 90, "min_ratio": 0.1}
+
+
+@pytest.mark.parametrize("mode", ["prefix", "overlay", "multiply", "replace"])
+@pytest.mark.parametrize("offset", [0, 1])
+def test_a_warmup_of_no_steps_is_none(mode: str, offset: int) -> None:
+    """A sweep over lengths that begins at 0 needs no other kind for it, in any mode."""
+    spec = {"kind": "warmup", "schedule": COSINE, "mode": mode, "offset": offset}
+    t = np.arange(100.0)
+    plain = Schedule.parse(COSINE).values(t, 0.1)
+    assert_array_equal(Schedule.parse(spec | {"steps": 0}).values(t, 0.1), plain)
+    assert Schedule.parse(spec | {"steps": 1000}).values(t, 0.1)[1] < plain[1]
+
+
+def test_other_warmups_of_no_steps_are_none_too() -> None:
+    """`warmup_cosine`, `splice`, `jagged` and `linear` take 0 likewise."""
+    t = np.arange(100.0)
+    plain = Schedule.parse(COSINE).values(t, 0.1)
+    warmed = {"kind": "warmup_cosine", "warmup_steps": 0, "total_steps": 90, "min_ratio": 0.1}
+    spliced = {"kind": "splice", "first": "constant", "steps": 0, "second": COSINE}
+    for spec in (warmed, spliced):
+        assert_array_equal(Schedule.parse(spec).values(t, 0.1), plain)
+    jagged = {"kind": "jagged", "schedule": COSINE, "restart_steps": 20, "warmup_steps": 0}
+    assert Schedule.parse(jagged).values(t[20:39], 0.1).tolist() == plain[20:39].tolist()
+    line = {"kind": "linear", "start_factor": 0.1, "end_factor": 0.5, "total_iters": 0}
+    assert set(Schedule.parse(line).values(t, 0.5)) == {0.25}
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=5),
+    st.integers(0, 5),
+    st.sampled_from(["local", "global", "rescaled"]),
+    st.sampled_from(["base", "continue"]),
+    st.sampled_from(["next", "previous"]),
+)
+def test_a_stage_of_no_steps_is_left_out(
+    lengths: list[int], at: int, clock: str, value: str, boundary: str
+) -> None:
+    """Wherever it stands in a sequence, and whatever the sequence does with clocks and values."""
+    parts = [
+        {"schedule": {"kind": "ramp", "end": float(number), "steps": 5}, "steps": length + 1}
+        for number, length in enumerate(lengths)
+    ]
+    empty = {"schedule": {"kind": "hold", "value": 99.0}, "steps": 0}
+    at = min(at, len(parts) - 1)
+    how = {"kind": "sequence", "clock": clock, "value": value, "boundary": boundary}
+    t = np.arange(60.0)
+    assert_array_equal(
+        Schedule.parse(how | {"parts": [*parts[:at], empty, *parts[at:]]}).values(t, 0.1),
+        Schedule.parse(how | {"parts": parts}).values(t, 0.1),
+    )
+
+
+@given(st.integers(1, 99), st.floats(0, 1), rates)
+def test_a_floor_may_be_a_part_of_the_base(steps: int, ratio: float, base: float) -> None:
+    """The same law for groups of different bases: each comes to its own part, to the bit."""
+    law = Schedule.parse({"kind": "cosine", "total_steps": steps, "min_ratio": ratio})
+    t = np.arange(120.0)
+    absolute = Schedule.parse({"kind": "cosine", "total_steps": steps, "min_lr": ratio * base})
+    assert_allclose(law.values(t, base), absolute.values(t, base), rtol=1e-13)
+    assert set(law.values(t[steps:], base)) == {ratio * base}
 
 
 def nested(depth: int) -> dict[str, Any]:

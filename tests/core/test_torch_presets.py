@@ -1,6 +1,7 @@
 """The presets of torch against the classes that they are named after, installed beside them."""
 
 import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import SWALR
 
 from core.torch_schedulers import Floats, closed_form, optimizer, run
+from pacesetter_service.catalogue import torch as presets
 from pacesetter_service.core.lengths import Clock, resolve
 from pacesetter_service.core.schedules import Schedule
-from pacesetter_service.core.schedules.presets import torch as presets
 from strategies import factors, momenta, one_cycles, rates
 
 Parameters = dict[str, Any]
@@ -60,7 +61,7 @@ children = st.one_of(
     *(st.tuples(st.just(name), parameters) for name, parameters in CLOSED.items()),
     st.tuples(st.just("CosineAnnealingWarmRestarts"), RESTARTS),
 )
-"""Schedulers for a SequentialLR; those that multiply stay clear of 0, where torch can not go on."""
+"""Schedulers for a SequentialLR; those that multiply stay clear of 0, where torch cannot go on."""
 
 
 def torchs(name: str, trained: Optimizer, parameters: Parameters) -> LRScheduler:
@@ -83,7 +84,7 @@ def specs(schedulers: list[Child]) -> list[Parameters]:
 def test_every_scheduler_of_torch_has_a_preset_or_an_advice() -> None:
     """No class that torch exports is missing; those that are no data are named elsewhere."""
     classes = {*lr_scheduler.__all__, "SWALR"} - {"LRScheduler"}
-    assert {f"torch.{name}" for name in classes} == {*KINDS, *presets.ELSEWHERE}
+    assert {f"torch.{name}" for name in classes} == {*KINDS, *presets.REDIRECTS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -113,11 +114,12 @@ def test_a_closed_form_has_the_bits_of_torch(name: str, data: st.DataObject, lr:
     assert_array_equal(ours(name, parameters, 300, lr), theirs)
 
 
-def test_a_constant_of_no_length_is_the_base() -> None:
-    """As in torch's closed form; stepping never leaves the factor there."""
-    constant = {"factor": 0.5, "total_iters": 0}
-    theirs = closed_form(lambda o: torchs("ConstantLR", o, constant), range(9))
-    assert_array_equal(ours("ConstantLR", constant, 9, 0.1), theirs)
+@pytest.mark.parametrize("name", ["ConstantLR", "LinearLR", "PolynomialLR"])
+@given(rates)
+def test_what_has_no_length_is_what_a_training_with_torch_has(name: str, lr: float) -> None:
+    """With `total_iters=0` torch stays where it starts, whatever its closed form says."""
+    theirs, _ = run(lambda o: torchs(name, o, {"total_iters": 0}), 9, lr)
+    assert_array_equal(ours(name, {"total_iters": 0}, 9, lr), theirs)
 
 
 @given(RESTARTS, rates)
@@ -153,8 +155,8 @@ def drives_as_torch_does(name: str, parameters: Parameters, steps: int) -> None:
         {
             "base_lr": st.floats(0, 1),
             "max_lr": st.floats(0, 1),
-            "step_size_up": st.integers(1, 40),
-            "step_size_down": st.none() | st.integers(1, 40),
+            "step_size_up": st.integers(1, 40) | st.floats(0.1, 40),
+            "step_size_down": st.none() | st.integers(1, 40) | st.floats(0.1, 40),
             "mode": st.sampled_from(["triangular", "triangular2", "exp_range"]),
             "gamma": st.floats(0.9, 1),
             "base_momentum": momenta,
@@ -163,7 +165,7 @@ def drives_as_torch_does(name: str, parameters: Parameters, steps: int) -> None:
     )
 )
 def test_cyclic_has_the_bits_of_torch(parameters: Parameters) -> None:
-    """CyclicLR is reproduced in all of its modes, and drives momentum without being told to."""
+    """CyclicLR is reproduced in all modes, over fractions of a step too, momentum included."""
     drives_as_torch_does("CyclicLR", parameters, 200)
 
 
@@ -178,6 +180,34 @@ def test_one_cycle_has_the_bits_of_torch(parameters: Parameters, epochs: bool) -
     drives_as_torch_does("OneCycleLR", parameters, total)
     past = ours("OneCycleLR", parameters, total + 50, 0.1)
     assert set(past[total - 1 :]) == {past[total - 1]}
+
+
+@given(
+    st.integers(1, 30),
+    st.sampled_from([0.0, 0.5, 0.75, 1.0]) | st.floats(0, 1),
+    st.booleans(),
+    st.tuples(*[st.sampled_from([25.0, math.inf])] * 2),
+)
+def test_one_cycle_has_the_bits_of_torch_at_its_edges(
+    total: int, pct_start: float, three_phase: bool, divisors: tuple[float, float]
+) -> None:
+    """So it is with phases of no length, phases that are cut off, and divisors that leave 0."""
+    parameters = {
+        "max_lr": 0.3,
+        "total_steps": total,
+        "pct_start": pct_start,
+        "three_phase": three_phase,
+    }
+    named = dict(zip(("div_factor", "final_div_factor"), divisors, strict=True))
+    try:
+        theirs, momenta = run(lambda o: torchs("OneCycleLR", o, parameters | named), total - 1)
+    except ZeroDivisionError:  # the first phase ends at step 0
+        return
+    written = {name: "inf" if each == math.inf else each for name, each in named.items()}
+    laws = Schedule.parse({"kind": "torch.OneCycleLR", **parameters, **written}).channels()
+    t = np.arange(total - 1.0)
+    assert_array_equal(laws["lr"].values(t, 0.1), np.maximum(theirs, 0.0))
+    assert_array_equal(laws["momentum"].values(t, 0.9), momenta)
 
 
 SWA = st.fixed_dictionaries(
@@ -306,12 +336,16 @@ def test_a_chain_is_the_product_of_its_factors(schedulers: list[Child], lr: floa
 
 REFUSED: dict[str, tuple[Child, str]] = {
     "no length of one cycle": (("OneCycleLR", {"max_lr": 0.1, "epochs": 3}), "give total_steps"),
-    "phases that overlap": (
-        ("OneCycleLR", {"max_lr": 0.1, "total_steps": 10, "pct_start": 1.0}),
-        "lower pct_start",
+    "a triangle with no way down": (
+        ("CyclicLR", {"base_lr": 0.1, "max_lr": 1.0, "step_size_down": 0}),
+        "a positive number of steps",
+    ),
+    "a divisor of nothing": (
+        ("OneCycleLR", {"max_lr": 0.1, "total_steps": 9, "final_div_factor": 0.0}),
+        '"inf"',
     ),
     "a negative rate": (("CosineAnnealingLR", {"T_max": 9, "eta_min": -0.1}), "greater than or eq"),
-    "a line of no length": (("LinearLR", {"total_iters": 0}), "at least 1"),
+    "a wave of no length": (("CosineAnnealingLR", {"T_max": 0}), "at least 1"),
     "a milestone too few": (
         ("SequentialLR", {"schedulers": specs([("ConstantLR", {})] * 3), "milestones": [5]}),
         "3 schedulers need 2 milestones, but there are 1",
@@ -378,7 +412,7 @@ def test_what_makes_no_sense_is_refused(preset: Child, hint: str) -> None:
 
 @pytest.mark.parametrize("milestone", [200, {"epochs": 2}])
 def test_lengths_may_be_in_other_units(milestone: int | Parameters) -> None:
-    """What can not be judged before lengths are steps is left until then."""
+    """What cannot be judged before lengths are steps is left until then."""
     cycle = {"kind": "torch.OneCycleLR", "max_lr": 0.1, "cycle_momentum": False}
     epochs, steps = (
         {
@@ -395,11 +429,11 @@ def test_lengths_may_be_in_other_units(milestone: int | Parameters) -> None:
     assert resolve(Schedule.parse(epochs), pace) == resolve(Schedule.parse(steps), pace)
 
 
-@pytest.mark.parametrize("kind", presets.ELSEWHERE)
+@pytest.mark.parametrize("kind", presets.REDIRECTS)
 def test_what_is_no_schedule_is_found_elsewhere(kind: str) -> None:
     """The error of a name that is no schedule says what to use instead."""
     with pytest.raises(ValidationError) as caught:
         Schedule.parse({"kind": kind, "some": "parameters"})
     [error] = caught.value.errors()
     assert error["loc"] == ("kind",)
-    assert presets.ELSEWHERE[kind] in error["msg"]
+    assert presets.REDIRECTS[kind] in error["msg"]

@@ -14,7 +14,7 @@ Build = Callable[[Optimizer], LRScheduler]
 
 
 def optimizer(lr: float = 0.1, momentum: float = 0.9) -> SGD:
-    """Give an optimizer of one parameter."""
+    """Return an optimizer of one parameter."""
     return SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr, momentum=momentum)
 
 

@@ -59,6 +59,24 @@ def on_ranks(size: int, work: Callable[..., Any], *args: Any) -> list[Outcome]:
     ]
 
 
+def joined() -> int:
+    """Join the other workers of this life of a torchrun; gives the rank."""
+    from torch import distributed
+
+    # torchelastic's store outlives its workers, and gloo would find the addresses of dead ones.
+    life = f"life-{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    distributed.init_process_group(
+        "gloo",
+        store=distributed.PrefixStore(life, distributed.TCPStore(address, port, is_master=False)),
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=PATIENCE),
+    )
+    return rank
+
+
 def left_at_once() -> NoReturn:
     """End a process of torchrun that has done its work.
 
@@ -71,14 +89,14 @@ def left_at_once() -> NoReturn:
 
 
 def values(outcomes: list[Outcome]) -> list[Any]:
-    """Give what the ranks gave; none may have failed."""
+    """Return what the ranks gave; none may have failed."""
     for rank, outcome in enumerate(outcomes):
         assert not outcome.error, f"rank {rank}: {outcome.trace}"
     return [outcome.value for outcome in outcomes]
 
 
 def _ended(process: Any) -> int:
-    """Give the exit code of a process; one that does not end is killed."""
+    """Return the exit code of a process; one that does not end is killed."""
     process.join(PATIENCE)
     if process.is_alive():
         process.kill()

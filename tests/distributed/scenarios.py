@@ -17,7 +17,7 @@ from pacesetter.torch import RemoteLR
 from serving import PATIENCE
 
 NOWHERE = "http://127.0.0.1:9"
-"""Where no server is: a rank that is told this address can not have asked one."""
+"""Where no server is: a rank that is told this address cannot have asked one."""
 
 
 def sgd(*rates: float) -> torch.optim.SGD:
@@ -27,17 +27,18 @@ def sgd(*rates: float) -> torch.optim.SGD:
 
 
 def held(optimizer: torch.optim.Optimizer) -> list[str]:
-    """Give the learning rates that an optimizer holds, to the bit."""
+    """Return the learning rates that an optimizer holds, to the bit."""
     return [float(group["lr"]).hex() for group in optimizer.param_groups]
 
 
 def connect(rank: int, url: str, **options: Any) -> Client:
     """Open a client; only the first rank is told where the server is."""
-    return Client(url if rank == 0 else NOWHERE, **{"retry_for": 0.2, "max_wait": 20.0} | options)
+    where = url if rank == 0 else NOWHERE
+    return Client(where, **{"retry_for": 20.0, "max_wait": 20.0} | options)
 
 
 def walk(scheduler: RemoteLR, steps: int, pause: float = 0.0) -> list[list[str]]:
-    """Give what the optimizer holds at each of some steps, from the present one on."""
+    """Return what the optimizer holds at each of some steps, from the present one on."""
     seen = []
     for _ in range(steps):
         seen.append(held(scheduler.optimizer))
@@ -48,7 +49,7 @@ def walk(scheduler: RemoteLR, steps: int, pause: float = 0.0) -> list[list[str]]
 
 
 def outcome_of(work: Any) -> tuple[str, str]:
-    """Give the class and the text of what something raises."""
+    """Return the class and the text of what something raises."""
     try:
         work()
     except PacesetterError as error:
@@ -61,6 +62,16 @@ def follow(rank: int, url: str, name: str, steps: int, pauses: Sequence[float]) 
     with connect(rank, url) as client:
         scheduler = RemoteLR(sgd(0.1), open_session(client, name))
         return walk(scheduler, steps, pauses[rank])
+
+
+def begin_at(rank: int, url: str, name: str, step: int) -> Any:
+    """Open a session at a step; after five more the first rank takes it back, alone."""
+    with connect(rank, url) as client:
+        scheduler = RemoteLR(sgd(0.1), open_session(client, name, step=step))
+        rates = walk(scheduler, 5)
+        if rank == 0:
+            scheduler.session.restart(2)
+        return rates, outcome_of(lambda: walk(scheduler, 100))
 
 
 def fail_to_open(rank: int, url: str, name: str) -> Any:
@@ -80,7 +91,7 @@ def write_elsewhere(rank: int, url: str, name: str) -> Any:
                     scheduler.optimizer.param_groups[0]["lr"] = 7.0
                 scheduler.step()
 
-        return outcome_of(train)
+        return *outcome_of(train), scheduler.last_epoch
 
 
 def write_unnoticed(rank: int, url: str, name: str) -> Any:
@@ -116,6 +127,21 @@ def misfit(rank: int, url: str, name: str) -> Any:
         rates = (0.1, 0.5) if rank == 1 else (0.1,)
         session = open_session(client, name)
         return outcome_of(lambda: RemoteLR(sgd(*rates), session))
+
+
+def add_groups(rank: int, url: str, name: str) -> Any:
+    """Add a param group that the session has, and one that it does not have."""
+    with connect(rank, url) as client:
+        optimizer = sgd(0.1)
+        optimizer.param_groups[0]["name"] = "head"
+        scheduler = RemoteLR(optimizer, open_session(client, name))
+        seen = walk(scheduler, 5)
+        for added in ("body", "tail"):
+            weight = torch.nn.Parameter(torch.ones(3))
+            optimizer.add_param_group({"params": [weight], "name": added, "lr": 7.0})
+            seen += walk(scheduler, 5)[1:]  # the first is driven from within its first update
+        again = RemoteLR(optimizer, scheduler.session, groups=["head", "body", None])
+        return seen + walk(again, 50), again.session.attempt
 
 
 def drive_parts(rank: int, url: str, name: str) -> Any:
@@ -209,7 +235,7 @@ def grow_silently(rank: int, url: str, name: str) -> Any:
         first = RemoteLR(sgd(0.1), open_session(client, name), batch_size=64)
         walk(first, 10)
         horizon = first.session.horizon
-        again = RemoteLR(sgd(0.1), open_session(client, name), batch_size=128)
+        again = RemoteLR(sgd(0.1), open_session(client, name, resume="continue"), batch_size=128)
         return walk(again, horizon + 5)[horizon - 1 :]
 
 
@@ -348,7 +374,7 @@ def load_by_all(rank: int, url: str, name: str, folder: str) -> Any:
 def resume_cut_off(rank: int, proxy: str, name: str, path: str, there: Any, back: Any) -> Any:
     """Go on from a checkpoint by a file while the server is away, until it is back and beyond."""
     policy = OutagePolicy("forecast", patience=0.1, max_steps=5000)
-    with connect(rank, proxy, on_outage=policy, timeout=2.0) as client:
+    with connect(rank, proxy, on_outage=policy, timeout=2.0, retry_for=0.2) as client:
         scheduler = RemoteLR(sgd(0.1), open_session(client, name, bootstrap=path))
         scheduler.load_state_dict({"last_epoch": 30, "attempt": 1})
         seen = walk(scheduler, 20)

@@ -232,14 +232,15 @@ def elastic(*, ranks: int, steps: int, kills: int, seed: int = 0) -> Weather:
                 attempts = http.get("/v1/sessions/elastic/attempts").json()
         lived = _lived(Path(folder))
     curve = [value.hex() for value in sealed.json()["series"]["lr"]]
-    assert len(attempts) == kills + 1, f"{kills} kills made these attempts: {attempts}"
+    # The first one is that of this process, which has made the session and trains nothing.
+    assert len(attempts) == kills + 2, f"{kills} kills made these attempts: {attempts}"
     starts = {each["attempt"]: each["start"] for each in attempts}
     for (rank, attempt), seen in lived.items():
         first = min(seen)
         assert first == starts[attempt], f"rank {rank} began attempt {attempt} at {first}"
         assert seen == {step: curve[step] for step in seen}
     for rank in range(ranks):
-        assert max(lived[rank, kills + 1]) == steps - 1
+        assert max(lived[rank, kills + 2]) == steps - 1
     return Weather(steps, kills, 0, 0, 0, 0, 0, 0.0)
 
 
@@ -249,7 +250,7 @@ def _run_elastic(
     options = (url, str(folder), str(steps))
     with _torchrun(folder, ranks, kills, "worker.py", *options) as agent:
         for life in range(kills):
-            _await_progress(agent, folder, life + 1, dice.randint(5, steps // (kills + 1)))
+            _await_progress(agent, folder, life + 2, dice.randint(5, steps // (kills + 1)))
             victim = (folder / f"pid-{dice.randrange(ranks)}").read_text()
             os.kill(int(victim), signal.SIGKILL)
         _await_end(agent, folder)
@@ -271,7 +272,7 @@ def _await_progress(
 
 
 def _lived(folder: Path) -> dict[tuple[int, int], dict[int, str]]:
-    """Give the rate of each step, by rank and attempt, as the workers wrote them down."""
+    """Return the rate of each step, by rank and attempt, as the workers wrote them down."""
     lived: dict[tuple[int, int], dict[int, str]] = {}
     for rank, attempt, step, rate in _lines(folder):
         lived.setdefault((rank, attempt), {})[step] = rate

@@ -5,26 +5,24 @@ import json
 import os
 import sys
 import time
-from datetime import timedelta
 from pathlib import Path
 
 import torch
 from torch import distributed
 
-from distributed.launch import left_at_once
+from distributed.launch import joined, left_at_once
 from distributed.scenarios import held, sgd
 from pacesetter import Client
 from pacesetter.distributed import open_session
 from pacesetter.torch import RemoteLR
-from serving import PATIENCE
 
 EVERY = 20
 """Steps between two checkpoints."""
 
 
 def train(url: str, folder: Path, steps: int) -> None:
-    """Train until `steps` are done, whatever number of lives that takes."""
-    rank = _join()
+    """Train until `steps` are done, whatever number of starts that takes."""
+    rank = joined()
     (folder / f"pid-{rank}").write_text(str(os.getpid()))
     saved = folder / "checkpoint.pt"
     with Client(url, max_wait=60.0) as client:
@@ -44,22 +42,6 @@ def train(url: str, folder: Path, steps: int) -> None:
                     _save(scheduler, saved, rank)
     distributed.barrier()
     distributed.destroy_process_group()
-
-
-def _join() -> int:
-    """Join the other workers of this life; gives the rank."""
-    # torchelastic's store outlives its workers, and gloo would find the addresses of dead ones.
-    life = f"life-{os.environ['TORCHELASTIC_RESTART_COUNT']}"
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    distributed.init_process_group(
-        "gloo",
-        store=distributed.PrefixStore(life, distributed.TCPStore(address, port, is_master=False)),
-        rank=rank,
-        world_size=size,
-        timeout=timedelta(seconds=PATIENCE),
-    )
-    return rank
 
 
 def _save(scheduler: RemoteLR, path: Path, rank: int) -> None:

@@ -263,7 +263,7 @@ def check_compose() -> None:
 
 @contextmanager
 def volume() -> Iterator[str]:
-    """Give an empty volume; it and the container on it go at the end."""
+    """Return an empty volume; it and the container on it go at the end."""
     docker("volume", "create", NAME)
     try:
         yield NAME

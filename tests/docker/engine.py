@@ -83,7 +83,7 @@ class Container:
             time.sleep(0.2)
 
     def inspect(self) -> dict[str, Any]:
-        """Give what the engine knows about it."""
+        """Return what the engine knows about it."""
         found: list[dict[str, Any]] = json.loads(docker("container", "inspect", self.name))
         return found[0]
 

@@ -20,10 +20,16 @@ BATCHES = 20
 
 @contextmanager
 def fresh(**options: Any) -> Iterator[Accelerator]:
-    """Give an accelerator that knows nothing of those before it."""
-    accelerator = Accelerator(cpu=True, **options)
+    """Return an accelerator that knows nothing of those before it."""
+    with forgotten():
+        yield Accelerator(cpu=True, **options)
+
+
+@contextmanager
+def forgotten() -> Iterator[None]:
+    """Have Accelerate forget in the end what it knows of this process."""
     try:
-        yield accelerator
+        yield
     finally:
         for state in (AcceleratorState, GradientState, PartialState):
             state._shared_state.clear()
@@ -32,7 +38,7 @@ def fresh(**options: Any) -> Iterator[Accelerator]:
 class Job:
     """A small training, prepared by Accelerate."""
 
-    def __init__(self, accelerator: Accelerator, client: Client, name: str) -> None:
+    def __init__(self, accelerator: Accelerator, client: Client, name: str, **options: Any) -> None:
         torch.manual_seed(0)
         model = torch.nn.Linear(4, 1)
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
@@ -40,7 +46,7 @@ class Job:
         loader = DataLoader(torch.randn(2 * BATCHES * accelerator.num_processes, 4), batch_size=2)
         self.accelerator = accelerator
         self.model, self.optimizer, self.loader = accelerator.prepare(model, optimizer, loader)
-        self.session = open_session(client, name)
+        self.session = open_session(client, name, **options)
         self.scheduler = AcceleratedRemoteLR(self.optimizer, self.session)
         self.rates: list[float] = []
 
@@ -48,15 +54,20 @@ class Job:
         """Train some batches; gives the rate of each update."""
         self.rates = []
         hook = self.optimizer.optimizer.register_step_pre_hook(self._note)
-        for at, batch in enumerate(self.loader):
-            if first <= at < last:
-                with self.accelerator.accumulate(self.model):
-                    self.accelerator.backward(self.model(batch).square().mean())
-                    self.optimizer.step()
-                    self.scheduler.step()
-                    self.optimizer.zero_grad()
-        hook.remove()
+        try:
+            for at, batch in enumerate(self.loader):
+                if first <= at < last:
+                    self._train(batch)
+        finally:
+            hook.remove()
         return self.rates
+
+    def _train(self, batch: torch.Tensor) -> None:
+        with self.accelerator.accumulate(self.model):
+            self.accelerator.backward(self.model(batch).square().mean())
+            self.optimizer.step()
+            self.scheduler.step()
+            self.optimizer.zero_grad()
 
     def _note(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         self.rates.append(optimizer.param_groups[0]["lr"])
@@ -73,7 +84,7 @@ def train(rank: int, url: str, name: str, folder: str) -> Any:
     os.environ |= {"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     where = url if rank == 0 else "http://127.0.0.1:9"
     with (
-        Client(where, retry_for=1.0, max_wait=20.0) as client,
+        Client(where, retry_for=20.0, max_wait=20.0) as client,
         fresh(gradient_accumulation_steps=2) as accelerator,
     ):
         job = Job(accelerator, client, name)

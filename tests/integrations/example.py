@@ -6,7 +6,6 @@ As a program, `python example.py EXAMPLE FOLDER` writes a file for each process,
 import json
 import os
 import runpy
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from distributed.launch import left_at_once
-from serving import PATIENCE
 
 EXAMPLES = Path(__file__).parents[2] / "examples/integrations"
 
@@ -24,24 +22,9 @@ def run(name: str) -> dict[str, Any]:
     return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
 
 
-def printed(name: str, url: str, folder: Path) -> str:
-    """Run an example in a process of its own against a server; gives what it has printed."""
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / f"{name}.py")],
-        env={**os.environ, "PACESETTER_URL": url, "OMP_NUM_THREADS": "1"},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=2 * PATIENCE,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 @contextmanager
 def recorded_updates() -> Iterator[list[str]]:
-    """Give the learning rate of each update of any torch optimizer, to the bit, as it happens."""
+    """Return the learning rate of each update of any torch optimizer, to the bit, as it happens."""
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     updates: list[str] = []

@@ -1,7 +1,7 @@
 """A small training for tests of the Trainer, and what single ranks do in them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import TrainerCallback
 
-from pacesetter import Client
+from pacesetter import Client, ResumeError
 from pacesetter.transformers import PacesetterCallback, PacesetterTrainer
 
 PLATEAU = {"factor": 0.5, "patience": 1, "threshold": 0.1}
@@ -26,7 +26,7 @@ class Net(nn.Module):
         self.body, self.norm, self.head = nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 1)
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Give what the Trainer wants of a model."""
+        """Return what the Trainer wants of a model."""
         found = self.head(self.norm(self.body(x)).tanh()).squeeze(-1)
         return {"loss": (found - labels).square().mean(), "logits": found}
 
@@ -49,7 +49,7 @@ class Stream(IterableDataset[dict[str, torch.Tensor]]):
 
 
 def arguments(folder: Path, **more: Any) -> TrainingArguments:
-    """Give arguments that log every step and report nowhere."""
+    """Return arguments that log every step and report nowhere."""
     usual: dict[str, Any] = {
         "output_dir": str(folder),
         "use_cpu": True,
@@ -73,13 +73,31 @@ def trainer_of(
 
 
 def logged(trainer: Trainer, name: str = "learning_rate") -> list[float]:
-    """Give what the Trainer has logged of something, in order."""
+    """Return what the Trainer has logged of something, in order."""
     return [line[name] for line in trainer.state.log_history if name in line]
 
 
 def weights(trainer: Trainer) -> list[bytes]:
-    """Give the bits of the weights."""
+    """Return the bits of the weights."""
     return [each.detach().numpy().tobytes() for each in trainer.model.parameters()]
+
+
+def sealed(client: Client, name: str, count: int) -> list[float]:
+    """Return the values of the first steps."""
+    found: list[float] = client.lr(name, 0, count=count)["series"]["lr"]
+    return found
+
+
+class At(TrainerCallback):
+    """Does something at the end of an update, counted from 1."""
+
+    def __init__(self, step: int, work: Callable[[], object]) -> None:
+        self.step, self.work = step, work
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Wait for the step."""
+        if state.global_step == self.step:
+            self.work()
 
 
 class Losses(TrainerCallback):
@@ -112,7 +130,10 @@ class Rates(TrainerCallback):
 
 
 def train_on_a_rank(rank: int, url: str, name: str, folder: str) -> Any:
-    """Train, and once more from the middle; gives the rates and the attempt of each training."""
+    """Train, once more from the middle, and try it without a checkpoint.
+
+    Gives the rates and the attempt of each training, and the last one's error.
+    """
     os.environ |= {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -129,8 +150,13 @@ def train_on_a_rank(rank: int, url: str, name: str, folder: str) -> Any:
         gradient_accumulation_steps=2,
     )
     nowhere = "http://127.0.0.1:9"
-    with Client(url if rank == 0 else nowhere, retry_for=1.0, max_wait=20.0) as client:
-        return [_train(args, client, name, start) for start in (0, 6)]
+    with Client(url if rank == 0 else nowhere, retry_for=20.0, max_wait=20.0) as client:
+        trained = [_train(args, client, name, start) for start in (0, 6)]
+        try:
+            _train(args, client, name, 0)
+        except ResumeError as error:
+            return [*trained, type(error).__name__]
+    raise AssertionError("trained again without a word")
 
 
 def _train(args: TrainingArguments, client: Client, name: str, start: int) -> Any:

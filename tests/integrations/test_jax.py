@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pacesetter import Client
+from pacesetter import Client, ResumeError
 from serving import PATIENCE
 
 HERE = Path(__file__).parent
@@ -59,7 +59,7 @@ print(json.dumps({
 
 @pytest.fixture(name="client", scope="module")
 def _client(server_url: str) -> Any:
-    """Give a client of the service that all tests share."""
+    """Return a client of the service that all tests share."""
     with Client(server_url) as client:
         yield client
 
@@ -107,3 +107,17 @@ def test_the_loss_is_reported(found: dict[str, Any], client: Client):
     losses = client.history("jax", end=200)["metrics"]["loss"]
     assert [step for step, loss in enumerate(losses) if loss is not None] == [*range(0, 200, 10)]
     assert losses[190] < losses[0] / 100
+
+
+def test_the_loop_is_refused_again_and_goes_on_from_a_step(found: dict[str, Any], client: Client):
+    """A rerun gets no rate; a step of a checkpoint gets the session's, or another plan's."""
+    assert found["passed"]
+    session = client.session("jax")
+    with pytest.raises(ResumeError, match="resume='restart'"):
+        session.lr(0)
+    longer = {"kind": "cosine", "total_steps": 400}
+    again = client.session("jax-longer", continues="jax", step=150, schedule=longer)
+    new = client.preview(longer, base_lr=0.1, count=400)["series"]["lr"]
+    assert [again.lr(step) for step in range(150, 400)] == new[150:]
+    resumed = client.session("jax", step=150)
+    assert (resumed.attempt, resumed.lr(150).hex()) == (2, found["passed"][150])

@@ -5,13 +5,14 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pacesetter import Client, GroupError
+from pacesetter import Client, ConflictError, GroupError, ResumeError, Session
 from serving import PATIENCE, RunningService, open_http
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
@@ -24,7 +25,7 @@ PLATEAU = {"kind": "keras.ReduceLROnPlateau", "monitor": "val_loss", "factor": 0
 
 @pytest.fixture(name="keras", scope="module")
 def _keras() -> Any:
-    """Give Keras on torch, imported when it is needed: the backend is chosen once a process."""
+    """Return Keras on torch, imported when it is needed: the backend is chosen once a process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_BACKEND", "torch")
         import keras
@@ -43,7 +44,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture(name="make")
 def _make(keras: Any) -> Make:
-    """Give a function that makes the same small model each time."""
+    """Return a function that makes the same small model each time."""
 
     def make(optimizer: Any = None, **options: Any) -> Any:
         keras.utils.set_random_seed(1)
@@ -79,7 +80,7 @@ def callback(*args: Any, **options: Any) -> Any:
 
 
 def note_batches(keras: Any, model: Any) -> tuple[Any, list[float]]:
-    """Give a callback that notes the rate of each batch, and its notes."""
+    """Return a callback that notes the rate of each batch, and its notes."""
     held: list[float] = []
 
     class Notes(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
@@ -90,7 +91,7 @@ def note_batches(keras: Any, model: Any) -> tuple[Any, list[float]]:
 
 
 def sealed(client: Client, name: str, count: int) -> list[float]:
-    """Give what was sealed, rounded as an optimizer of Keras holds it."""
+    """Return what was sealed, rounded as an optimizer of Keras holds it."""
     rates = client.lr(name, 0, count=count)["series"]["lr"]
     return [float(np.float32(rate)) for rate in rates]
 
@@ -187,7 +188,7 @@ def test_the_end_of_the_session_ends_fit(make: Make, client: Client, unique_name
 
 def applied(url: str, name: str) -> dict[str, Any]:
     with open_http(url) as http:
-        answer: dict[str, Any] = http.get(f"/v1/sessions/{name}/fleet").raise_for_status().json()
+        answer: dict[str, Any] = http.get(f"/v1/sessions/{name}/ranks").raise_for_status().json()
     return answer
 
 
@@ -200,7 +201,7 @@ def test_the_server_knows_float32_for_what_it_is(
     session.flush()
     [rank] = applied(server_url, unique_name)["ranks"]
     assert rank["applied"]["precision"] == "float32"
-    assert rank["applied"]["step"] == EPOCHS - 2
+    assert rank["applied"]["step"] == EPOCHS - 1
 
 
 def test_another_writer_is_a_deviation(
@@ -213,6 +214,37 @@ def test_another_writer_is_a_deviation(
     other = keras.callbacks.LearningRateScheduler(lambda epoch, lr: 0.5)
     fit(make(), callback(session), other)
     assert {notice.code for notice in notices} == {"rate_deviated"}
+
+
+def test_another_writer_is_found_at_the_first_step(
+    keras: Any, make: Make, client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
+):
+    """Not only at the end of a window, which may be the end of the training: it is warned of."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    other = keras.callbacks.LearningRateScheduler(lambda epoch, lr: 0.5)
+    fit(make(keras.optimizers.SGD(0.1)), callback(session), other, epochs=2)
+    said = [each for each in caplog.messages if "something else writes it" in each]
+    assert len(said) == 1
+    assert "learning rate 0.5, and 0.1 was written for step 0" in said[0]
+
+
+@pytest.mark.parametrize("own", [0.1, 123.0])
+def test_a_rate_that_is_overwritten_is_told(
+    own: float,
+    keras: Any,
+    make: Make,
+    client: Client,
+    unique_name: str,
+    caplog: pytest.LogCaptureFixture,
+):
+    """Once, at the start, naming both; not where float32 has rounded it, nor in a later fit."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    model, following = make(keras.optimizers.SGD(own)), callback(session)
+    for first in (0, 3):
+        fit(model, following, initial_epoch=first, epochs=first + 3)
+    said = [each for each in caplog.messages if "the optimizer was made with" in each]
+    assert len(said) == (own == 123.0)
+    assert all("123.0" in each and "0.1" in each for each in said)
 
 
 # -- batches --
@@ -354,7 +386,7 @@ def test_a_fit_that_goes_back_within_a_window_asks_for_its_own(
     session = client.create_session(unique_name, base_lr=0.1)
     model, ours = make(), callback(session)
     fit(model, ours, epochs=12)
-    start = session.window(11).start
+    start = session._core.window(11).start
     fit(model, ours, initial_epoch=start, epochs=start + 1)
     assert session.attempt == 2
     assert client.session(unique_name).horizon > start
@@ -381,12 +413,146 @@ def test_a_fit_that_was_interrupted_goes_on(
     assert int(model.optimizer.iterations) == 3 + 3 + BATCHES
 
 
-def test_a_job_that_begins_again_opens_an_attempt(make: Make, client: Client, unique_name: str):
-    """One that died before its first backup finds its session lived, and lives it anew."""
-    fit(make(), callback(client.create_session(unique_name, base_lr=0.1)), epochs=2)
-    session = client.session(unique_name)
+@pytest.mark.parametrize("interval", ["epoch", "batch"])
+def test_a_rerun_is_refused_before_its_first_update(
+    interval: str, make: Make, client: Client, unique_name: str
+):
+    """A fresh `fit` under a name that was trained needs to be told what it is; `resume` says it."""
+    spec: Any = {"base_lr": 0.1, "schedule": {"kind": "cosine", "total_steps": 40}}
+    first = fit(make(), callback(client.session(unique_name, **spec), interval=interval), epochs=2)
+    model = make()
+    before = [weight.tobytes() for weight in model.get_weights()]
+    with pytest.raises(ResumeError, match="resume='restart'"):
+        fit(model, callback(client.session(unique_name, **spec), interval=interval), epochs=2)
+    assert [weight.tobytes() for weight in model.get_weights()] == before
+    for resume, attempt in (("continue", 1), ("restart", 2)):
+        session = client.session(unique_name, resume=resume, **spec)
+        assert fit(make(), callback(session, interval=interval), epochs=2) == first
+        assert session.attempt == attempt
+
+
+def test_another_callback_of_the_session_goes_on_or_goes_back(
+    make: Make, client: Client, unique_name: str
+):
+    """Where the last one stood; a `fit` from the start is trained in an attempt of its own."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    model = make()
+    fit(model, callback(session), epochs=2)
+    fit(model, callback(session), initial_epoch=2, epochs=4)
+    assert session.attempt == 1
     fit(make(), callback(session), epochs=2)
     assert session.attempt == 2
+
+
+def test_a_job_that_its_launcher_starts_again_goes_on(
+    make: Make, client: Client, unique_name: str, monkeypatch: pytest.MonkeyPatch
+):
+    """One that died before its first backup trains its steps again, in an attempt, unasked."""
+    monkeypatch.setenv("PACESETTER_RUN", unique_name)
+    for life in (0, 1):
+        monkeypatch.setenv("PACESETTER_RESTART", str(life))
+        session = client.session(unique_name, base_lr=0.1)
+        fit(make(), callback(session), epochs=2)
+        assert session.attempt == 1 + life
+
+
+@pytest.mark.parametrize("way", ["BackupAndRestore", "load_model"])
+@pytest.mark.parametrize("interval", ["epoch", "batch"])
+def test_a_training_goes_on_for_longer_from_what_was_saved(
+    interval: str,
+    way: str,
+    keras: Any,
+    make: Make,
+    client: Client,
+    unique_name: str,
+    tmp_path: Path,
+):
+    """By `continues`: from the epoch on that was restored its rates are the new description's."""
+    old, longer = ({"kind": "cosine", "total_steps": steps} for steps in (12, 40))
+    session = client.session(unique_name, base_lr=0.1, schedule=old)
+    backup = {"delete_checkpoint": False} if way == "BackupAndRestore" else {}
+
+    def saver() -> Any:
+        if backup:
+            return keras.callbacks.BackupAndRestore(tmp_path / "backup", **backup)
+        return keras.callbacks.ModelCheckpoint(tmp_path / "model.keras")
+
+    fit(make(), callback(session, interval=interval), saver(), epochs=3)
+    with pytest.raises(ConflictError, match=f"continues='{unique_name}'"):
+        client.session(unique_name, base_lr=0.1, schedule=longer)
+    name = f"{unique_name}-longer"
+    session = client.session(name, continues=unique_name, schedule=longer)
+    with pytest.raises(ResumeError, match="not known yet from which step"):
+        fit(make(), callback(session, interval=interval), epochs=6)
+    model = make() if backup else keras.models.load_model(tmp_path / "model.keras")
+    first = {} if backup else {"initial_epoch": 3}
+    notes, held = note_batches(keras, model)
+    fit(model, callback(session, interval=interval), saver(), notes, epochs=6, **first)
+    assert session.name == name
+    assert session.attempt == 1
+    each = BATCHES if interval == "epoch" else 1
+    new = client.preview(longer, base_lr=0.1, count=6 * BATCHES // each)["series"]["lr"]
+    expected = [float(np.float32(rate)) for rate in new for _ in range(each)]
+    assert held == expected[3 * BATCHES :]
+
+
+@pytest.mark.parametrize("interval", ["epoch", "batch"])
+def test_what_the_last_epoch_decides_is_saved_with_the_model(
+    interval: str, keras: Any, make: Make, client: Client, unique_name: str, tmp_path: Path
+):
+    """As with Keras' `ReduceLROnPlateau`, a model saved after its last epoch holds the cut rate."""
+
+    def train(optimizer: Any, cutting: Any, file: Path) -> list[float]:
+        model, save = make(optimizer), keras.callbacks.ModelCheckpoint(file)
+        fit(model, cutting, save, epochs=3)
+        optimizers = model.optimizer, keras.models.load_model(file).optimizer
+        return [float(each.learning_rate) for each in optimizers]
+
+    never = {"mode": "max", "min_delta": 1e9, "factor": 0.5, "patience": 2}
+    rule = keras.callbacks.ReduceLROnPlateau("val_loss", **never)
+    expected = train(keras.optimizers.SGD(0.5), rule, tmp_path / "keras.keras")
+    assert expected == [0.25, 0.25]
+    controller = {"kind": "keras.ReduceLROnPlateau", "monitor": "val_loss", **never}
+    session = client.create_session(unique_name, base_lr=0.5, controllers=[controller])
+    ours = callback(session, interval=interval)
+    assert train(None, ours, tmp_path / "ours.keras") == expected
+
+
+def test_a_new_optimizer_contradicts_a_later_epoch(
+    keras: Any, make: Make, client: Client, unique_name: str
+):
+    """By batches `initial_epoch` with an optimizer that counted nothing needs the updates before.
+
+    Said to the callback, they are the steps before the first one, in the next `fit` as well.
+    """
+    cosine = {"kind": "cosine", "total_steps": 40}
+    session = client.create_session(unique_name, base_lr=0.1, schedule=cosine)
+    fit(make(), callback(session, interval="batch"), epochs=2)
+    with pytest.raises(ValueError, match="initial_epoch=2, but the optimizer is new"):
+        fit(make(), callback(session, interval="batch"), initial_epoch=2, epochs=3)
+    assert session.attempt == 1
+    model = make()
+    notes, held = note_batches(keras, model)
+    ours = callback(session, interval="batch", updates_before=2 * BATCHES)
+    fit(model, ours, notes, initial_epoch=2, epochs=3)
+    fit(model, ours, notes, initial_epoch=3, epochs=4)
+    assert held == sealed(client, unique_name, 4 * BATCHES)[2 * BATCHES :]
+    for wrong in ({"updates_before": 4}, {"updates_before": -1, "interval": "batch"}):
+        with pytest.raises(ValueError, match="give initial_epoch to fit"):
+            callback(session, **wrong)
+
+
+def test_counts_that_contradict_are_told(
+    keras: Any, make: Make, client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
+):
+    """Where epoch and optimizer disagree, the optimizer's step is taken, and a warning says so."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    model = make()
+    fit(model, callback(session, interval="batch"), epochs=1)
+    assert "the optimizer has seen" not in caplog.text
+    fit(model, callback(session, interval="batch"), initial_epoch=5, epochs=6)
+    assert "epoch 5 of 4 batches each, and the optimizer has seen 4" in caplog.text
+    assert list(reported(client, unique_name, "loss")) == list(range(2 * BATCHES))
 
 
 # -- what cannot be driven --
@@ -424,9 +590,11 @@ def test_a_server_that_is_gone_at_the_end_fails_nothing(
     service: RunningService,
     unique_name: str,
     keras: Any,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
     """The weights are trained; that the last reports wait is logged, long before `max_wait`."""
+    monkeypatch.setattr(Session, "deliver", partialmethod(Session.deliver, 0.1))
 
     class Unplug(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -436,7 +604,7 @@ def test_a_server_that_is_gone_at_the_end_fails_nothing(
     with Client(service.url, max_wait=10 * PATIENCE) as client:
         session = client.create_session(unique_name, base_lr=0.1)
         fit(make(), callback(session), Unplug(), epochs=2)
-        session._feed.wire.reports.entries.clear()
+        session._core.sync.reports.entries.clear()
     assert f"reports of session {unique_name} are not delivered" in caplog.text
 
 
@@ -512,3 +680,46 @@ def test_the_example_runs(
     epochs = [int(line.split()[1]) for line in lines if line.startswith("epoch")]
     assert epochs == list(range(12))
     assert lines[-1] == "done, in attempt 2"
+
+
+@pytest.mark.parametrize("kind", ["opened", "sent", "fork"])
+def test_a_fit_begins_where_its_session_was_sent(
+    kind: str, make: Make, client: Client, unique_name: str
+):
+    """An epoch is its number: a `fit` that names another one than the session is refused."""
+    cosine = {"kind": "cosine", "total_steps": 40}
+    client.session(unique_name, base_lr=0.1, schedule=cosine).lr(5)
+    if kind == "fork":
+        name = f"{unique_name}-fork"
+        client.session(name, continues=unique_name, base_lr=0.2, step=2).close()
+        session = client.session(name)
+        ours = callback(session)
+    else:
+        session = client.session(unique_name, step=2 if kind == "opened" else None)
+        ours = callback(session)
+        if kind == "sent":
+            session.restart(2)
+    model = make()
+    before = [weight.tobytes() for weight in model.get_weights()]
+    with pytest.raises(ResumeError, match=r"goes on at step 2.*initial_epoch"):
+        fit(model, ours, epochs=4)
+    assert [weight.tobytes() for weight in model.get_weights()] == before
+    found = fit(model, ours, initial_epoch=2, epochs=4)["learning_rate"]
+    assert found == sealed(client, session.name, 4)[2:]
+
+
+def test_a_session_that_is_taken_back_ends_a_fit(
+    keras: Any, make: Make, client: Client, unique_name: str
+):
+    """Its next epoch would be trained with nothing that was decided between."""
+
+    class Back(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            if epoch == 4:
+                session.restart(2)
+
+    session = client.create_session(unique_name, base_lr=0.1)
+    model, ours = make(), callback(session)
+    with pytest.raises(ResumeError, match="goes on at step 2, and fit would train step"):
+        fit(model, Back(), ours)
+    assert fit(model, ours, initial_epoch=2)["learning_rate"] == sealed(client, unique_name, 6)[2:]

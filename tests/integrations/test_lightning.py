@@ -15,14 +15,23 @@ import lightning.pytorch as pl
 import pytest
 import pytorch_lightning
 import torch
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import BackboneFinetuning, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.tuner import Tuner
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
 
 from distributed.launch import on_ranks, values
 from integrations import lightning_ranks
-from pacesetter import Client, SessionFinishedError
+from integrations.lightning_tuned import Tuned, Unfreeze
+from pacesetter import (
+    Client,
+    ConflictError,
+    NotFoundError,
+    ResumeError,
+    Session,
+    SessionFinishedError,
+)
 from pacesetter.lightning import LightningLR, PacesetterCallback
 from pacesetter.torch import RemoteLR
 from serving import PATIENCE, RunningService, open_http
@@ -106,7 +115,7 @@ Fit = Callable[..., pl.Trainer]
 
 @pytest.fixture(name="fit")
 def _fit(tmp_path: Path) -> Fit:
-    """Give a function that trains a module with a quiet Trainer."""
+    """Return a function that trains a module with a quiet Trainer."""
 
     def fit(
         module: pl.LightningModule, *callbacks: Any, ckpt: Any = None, **options: Any
@@ -139,7 +148,7 @@ def curve(client: Client, name: str, count: int) -> list[float]:
 
 
 def reported(client: Client, name: str, metric: str) -> dict[int, float]:
-    """Give what was reported of a metric, by step."""
+    """Return what was reported of a metric, by step."""
     history = client.history(name, points=10_000)
     found = zip(history["steps"], history["metrics"].get(metric, ()), strict=False)
     return {step: value for step, value in found if value is not None}
@@ -342,7 +351,7 @@ def test_what_was_not_logged_anew_is_not_reported(client: Client, unique_name: s
 
 
 def test_a_trainer_without_a_scheduler_of_ours_is_told(client: Client, unique_name: str, fit: Fit):
-    """What the callback can not follow as it should, it refuses, and says what to return."""
+    """What the callback cannot follow as it should, it refuses, and says what to return."""
     session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
     plain = Net(lambda optimizer: RemoteLR(optimizer, session))
     with pytest.raises(ValueError, match="LightningLR from configure_optimizers"):
@@ -353,13 +362,16 @@ def test_a_trainer_without_a_scheduler_of_ours_is_told(client: Client, unique_na
 
 
 class Killing(pl.Callback):
-    """Ends the server while the third update is made."""
+    """Ends the server once the trainer holds all the values that it will train with."""
 
     def __init__(self, service: RunningService) -> None:
         self.service = service
+        self.killed = False
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step == 2:
+        window = trainer.lr_scheduler_configs[0].scheduler._window
+        if not self.killed and window.stop > trainer.estimated_stepping_batches:
+            self.killed = True
             self.service.kill()
 
 
@@ -371,11 +383,11 @@ def test_a_server_that_is_away_at_the_end_holds_nobody_up(
     with Client(service.url, max_wait=10 * PATIENCE) as client:
         session = client.create_session("run", base_lr=0.1, schedule=COSINE)
         net = Net(lambda optimizer: LightningLR(optimizer, session), interval="step")
-        fit(net, PacesetterCallback(), Killing(service), max_epochs=1)
+        fit(net, PacesetterCallback(), Killing(service), max_epochs=5)
         assert "reports of session run are not delivered" in caplog.text
         service.start()
         session.flush()
-        assert list(reported(client, "run", "train_loss")) == list(range(BATCHES))
+        assert list(reported(client, "run", "train_loss")) == list(range(5 * BATCHES))
 
 
 # -- controllers --
@@ -480,7 +492,7 @@ class Steered(Net):
 
 @pytest.fixture(name="steered")
 def _steered(client: Client, unique_name: str, server_url: str) -> Net:
-    """Give a module whose session is steered while it trains."""
+    """Return a module whose session is steered while it trains."""
     session = client.create_session(unique_name, base_lr=0.1, max_lookahead=1)
     net = Steered(lambda optimizer: LightningLR(optimizer, session), interval="step")
 
@@ -572,26 +584,211 @@ def test_a_resume_goes_on_within_an_epoch(
     assert resumed.rates == whole.rates[6 : 6 + len(resumed.rates)]
 
 
+# -- unfreezing --
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["at once", "resumed"])
+def test_what_lightnings_own_callback_unfreezes_has_its_own_rate(
+    whole: bool,
+    client: Client,
+    unique_name: str,
+    fit: Fit,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+):
+    """`BackboneFinetuning` writes the rate of the group that it adds; the session's goes on."""
+    client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
+
+    def callbacks() -> list[Any]:
+        tuning = BackboneFinetuning(unfreeze_backbone_at_epoch=1, lambda_func=lambda _: 1.5)
+        saver = ModelCheckpoint(tmp_path / "saved", "{epoch}", save_top_k=-1)
+        return [tuning, PacesetterCallback(), saver]
+
+    def net() -> Tuned:
+        return Tuned(lambda optimizer: LightningLR(optimizer, client.session(unique_name)))
+
+    module = net()
+    fit(module, *callbacks(), max_epochs=4)
+    curve_of_all = curve(client, unique_name, 4 * BATCHES)
+    if whole:
+        rates = module.rates
+        added = [each for each in caplog.messages if "param group 1 was added" in each]
+        assert len(added) == 1
+    else:
+        resumed = net()
+        checkpoint = tmp_path / "saved" / "epoch=1.ckpt"
+        fit(resumed, *callbacks(), ckpt=checkpoint, max_epochs=4)
+        rates = module.rates[: 2 * BATCHES] + resumed.rates
+    assert [each[0] for each in rates] == curve_of_all
+    assert [len(each) for each in rates] == [1] * BATCHES + [2] * (3 * BATCHES)
+    first = curve_of_all[BATCHES] * 0.1
+    assert [each[1] for each in rates[BATCHES::BATCHES]] == pytest.approx(
+        [first, first * 1.5, first * 1.5**2]
+    )
+    assert len(set(map(tuple, (each[1:] for each in rates)))) == 4
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_what_the_session_knows_is_unfrozen_at_its_rate(
+    epoch: int,
+    client: Client,
+    unique_name: str,
+    fit: Fit,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+):
+    """From the first update on; a resume of after it has both groups from its first update on."""
+    groups = {"head": {"base_lr": 0.1}, "backbone": {"base_lr": 0.01}}
+    client.create_session(unique_name, groups=groups, schedule=COSINE)
+
+    def callbacks() -> list[Any]:
+        saver = ModelCheckpoint(tmp_path / "saved", "{epoch}", save_top_k=-1)
+        return [Unfreeze(epoch), PacesetterCallback(), saver]
+
+    def net() -> Tuned:
+        schedule = lambda optimizer: LightningLR(optimizer, client.session(unique_name))  # noqa: E731
+        return Tuned(schedule, named="head")
+
+    module, resumed = net(), net()
+    fit(module, *callbacks(), max_epochs=4)
+    series = client.lr(unique_name, 0, count=4 * BATCHES)["series"]
+    expected = [
+        [head, backbone] if at >= epoch * BATCHES else [head]
+        for at, (head, backbone) in enumerate(
+            zip(series["head.lr"], series["backbone.lr"], strict=True)
+        )
+    ]
+    assert module.rates == expected
+    fit(resumed, *callbacks(), ckpt=tmp_path / "saved" / "epoch=2.ckpt", max_epochs=4)
+    assert resumed.rates == expected[3 * BATCHES :]
+    assert "keeps its own" not in caplog.text
+
+
 def trained(client: Client, name: str, **more: Any) -> Net:
-    """Give a module that opens the session by its name, as a program does."""
+    """Return a module that opens the session by its name, as a program does."""
     return Net(lambda optimizer: LightningLR(optimizer, client.session(name)), **more)
 
 
 @pytest.mark.parametrize("interval", ["step", "epoch"])
-def test_a_job_that_begins_again_opens_an_attempt(
+def test_a_rerun_is_refused_before_its_first_update(
     interval: str, client: Client, unique_name: str, fit: Fit
 ):
-    """Without a checkpoint it does not live in the life before: nor by its cuts, nor beside it."""
+    """A fresh loop under a name that was trained needs to be told what it is; `resume` says it."""
     client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
+
+    def net(resume: str = "error") -> Net:
+        opened = lambda optimizer: LightningLR(  # noqa: E731
+            optimizer, lambda: client.session(unique_name, resume=resume)
+        )
+        return Net(opened, interval=interval, val_losses=LOSSES)
+
+    first, refused = net(), net()
+    fit(first, PacesetterCallback(), max_epochs=5)
+    assert len(set(first.rates)) > 1
+    with pytest.raises(ResumeError, match="resume='restart'"):
+        fit(refused, PacesetterCallback(), max_epochs=5)
+    assert refused.losses == []
+    for resume, attempt in (("continue", 1), ("restart", 2)):
+        again = net(resume)
+        trainer = fit(again, PacesetterCallback(), max_epochs=5)
+        assert again.rates == first.rates
+        assert trainer.lr_scheduler_configs[0].scheduler.session.attempt == attempt
+
+
+def test_a_job_that_its_launcher_starts_again_goes_on(
+    client: Client, unique_name: str, fit: Fit, monkeypatch: pytest.MonkeyPatch
+):
+    """One that died before its first checkpoint trains its steps again, in an attempt, unasked."""
+    client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
+    monkeypatch.setenv("PACESETTER_RUN", unique_name)
     rates = []
-    for attempt in (1, 2, 3):
-        net = trained(client, unique_name, interval=interval, val_losses=LOSSES)
-        trainer = fit(net, PacesetterCallback(), max_epochs=5)
+    for life in (0, 1):
+        monkeypatch.setenv("PACESETTER_RESTART", str(life))
+        net = trained(client, unique_name, interval="step", val_losses=LOSSES)
+        trainer = fit(net, PacesetterCallback(), max_epochs=3)
         session = trainer.lr_scheduler_configs[0].scheduler.session
-        assert (session.attempt, session.info.horizon) == (attempt, 0)
+        # What the first life takes for its own is an attempt, known by its key.
+        assert session.attempt == 2 + life
         rates.append(net.rates)
-    assert rates[0] == rates[1] == rates[2]
-    assert len(set(rates[0])) > 1
+    assert rates[0] == rates[1]
+
+
+@pytest.mark.parametrize("lazily", [True, False])
+def test_a_training_goes_on_for_longer_from_a_checkpoint(
+    lazily: bool, client: Client, unique_name: str, fit: Fit, tmp_path: Path
+):
+    """By `continues` and `ckpt_path`: from its step on the rates are the new description's."""
+    longer, name = {"kind": "cosine", "total_steps": 90}, f"{unique_name}-longer"
+
+    def net(session: str, **spec: Any) -> Net:
+        def schedule(optimizer: torch.optim.Optimizer) -> LightningLR:
+            def open_session() -> Session:
+                return client.session(session, **spec)
+
+            return LightningLR(optimizer, open_session if lazily else open_session())
+
+        return Net(schedule, interval="step")
+
+    def callbacks() -> list[Any]:
+        saver = ModelCheckpoint(tmp_path / "saved", "{epoch}", save_top_k=-1)
+        return [PacesetterCallback(), saver]
+
+    fit(net(unique_name, base_lr=0.1, schedule=COSINE), *callbacks(), max_epochs=2)
+    checkpoint = tmp_path / "saved" / "epoch=1.ckpt"
+    with pytest.raises(ConflictError, match=f"continues='{unique_name}'"):
+        fit(net(unique_name, base_lr=0.1, schedule=longer), *callbacks(), ckpt=checkpoint)
+    with pytest.raises(ResumeError, match="not known yet from which step"):
+        fit(net(name, continues=unique_name, schedule=longer), PacesetterCallback())
+    resumed = net(name, continues=unique_name, schedule=longer)
+    trainer = fit(resumed, *callbacks(), ckpt=checkpoint, max_epochs=4)
+    session = trainer.lr_scheduler_configs[0].scheduler.session
+    assert (session.name, session.attempt) == (name, 1)
+    new = client.preview(longer, base_lr=0.1, count=4 * BATCHES)["series"]["lr"]
+    assert resumed.rates == new[2 * BATCHES :]
+
+
+def test_a_search_for_a_rate_creates_nothing(
+    client: Client, unique_name: str, fit: Fit, tmp_path: Path
+):
+    """`Tuner.lr_find` before `fit` leaves no trace; the training has the rate that it found."""
+
+    class Tuned(Net):
+        lr = 0.01
+
+    def schedule(optimizer: torch.optim.Optimizer) -> LightningLR:
+        spec: Any = {"base_lr": module.lr, "schedule": COSINE}
+        return LightningLR(optimizer, lambda: client.session(unique_name, **spec))
+
+    module = Tuned(schedule, interval="step")
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=tmp_path,
+        callbacks=[PacesetterCallback()],
+    )
+    found = Tuner(trainer).lr_find(module, data(), data(1, 2), num_training=30, update_attr=True)
+    assert found is not None
+    assert len(found.results["lr"]) > 10
+    assert module.lr != Tuned.lr
+    with pytest.raises(NotFoundError):
+        client.session(unique_name)
+    module.rates.clear()
+    trainer.fit(module, data(), data(1, 2))
+    session = trainer.lr_scheduler_configs[0].scheduler.session
+    assert (session.attempt, session.info.base_lr(None)) == (1, module.lr)
+    assert module.rates == curve(client, unique_name, 2 * BATCHES)
+    assert list(reported(client, unique_name, "train_loss")) == list(range(2 * BATCHES))
+
+
+def test_what_would_never_be_opened_is_told(client: Client, unique_name: str, fit: Fit):
+    """Without the callback there is nobody to open the session before the first update."""
+    net = Net(lambda optimizer: LightningLR(optimizer, lambda: client.session(unique_name)))
+    with pytest.raises(ValueError, match="name it in the trainer's callbacks"):
+        fit(net)
 
 
 def test_a_session_begins_in_its_first_attempt(client: Client, unique_name: str, fit: Fit):
@@ -645,10 +842,11 @@ def test_a_second_fit_saves_its_own_step(steered: Net, unique_name: str, fit: Fi
         steered.ordered_at = ordered_at
         fit(steered, callback, max_epochs=2)
     saved = sorted((tmp_path / "saved").iterdir())
+    steps = (0, 11, 6)  # the second attempt is told of the first order as it begins
     assert [each.name for each in saved] == [
-        f"pacesetter-{unique_name}-step={step}.ckpt" for step in (11, 6)
+        f"pacesetter-{unique_name}-step={step}.ckpt" for step in steps
     ]
-    for each, step in zip(saved, (11, 6), strict=True):
+    for each, step in zip(saved, steps, strict=True):
         state = torch.load(each, weights_only=True)
         assert state["global_step"] == state["lr_schedulers"][0]["last_epoch"] == step
 
@@ -681,7 +879,10 @@ def test_a_copy_of_the_callback_follows_for_itself(
     client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
     callback = PacesetterCallback(["val_loss"])
     fit(trained(client, unique_name, interval="step"), callback, max_epochs=1)
-    fit(trained(client, unique_name, interval="step"), copied(callback))
+    again = lambda optimizer: LightningLR(  # noqa: E731
+        optimizer, client.session(unique_name, resume="restart")
+    )
+    fit(Net(again, interval="step"), copied(callback))
     assert list(reported(client, unique_name, "val_loss")) == [7, 15, 23]
     assert not reported(client, unique_name, "train_loss")
 
@@ -695,6 +896,7 @@ def test_one_name_is_no_collection_of_names():
 # -- ranks --
 
 
+@pytest.mark.slow
 def test_spawned_ranks_take_the_callback_along(
     client: Client, unique_name: str, server_url: str, fit: Fit
 ):
@@ -717,7 +919,7 @@ def test_all_ranks_of_ddp_train_alike(
     whole, resumed, attempt, same = first
     assert len(whole) == 12
     assert resumed == whole[4:] == [rate.hex() for rate in curve(client, unique_name, 12)[4:]]
-    assert attempt == 2
+    assert attempt == 3  # the launched job has taken the session in one, and resumed in the next
     assert same
     assert list(reported(client, unique_name, "val_loss")) == [3, 7, 11]
     plain = client.preview(COSINE, base_lr=0.1, count=12)["series"]["lr"]
@@ -738,3 +940,28 @@ def test_the_example_runs(
     assert again == 4
     assert lines[again + 1 : -1] == lines[1:again]
     assert lines[-1] == "the weights of both are the same, to the bit"
+
+
+def test_a_training_begins_where_its_session_was_sent(fit: Fit, client: Client, unique_name: str):
+    """By `step=`, without a checkpoint of Lightning's; and a second training of it too."""
+    client.session(unique_name, base_lr=0.1, schedule=COSINE).lr(20)
+    session = client.session(unique_name, step=4)
+    for attempt in (2, 3):
+        module = Net(lambda optimizer: LightningLR(optimizer, session), interval="step")
+        fit(module, PacesetterCallback(), max_epochs=1)
+        assert module.rates == curve(client, unique_name, 4 + BATCHES)[4:]
+        assert session.attempt == attempt
+
+
+def test_a_fork_begins_at_its_own_first_step(fit: Fit, client: Client, unique_name: str):
+    """Opened by its name in a later process, it trains none of its parent's steps."""
+    client.session(unique_name, base_lr=0.1, schedule=COSINE).lr(20)
+    name = f"{unique_name}-fork"
+    client.session(name, continues=unique_name, base_lr=0.2, step=4)
+    module = Net(lambda optimizer: LightningLR(optimizer, client.session(name)), interval="step")
+    fit(module, PacesetterCallback(), max_epochs=1)
+    assert module.rates == curve(client, name, 4 + BATCHES)[4:]
+    with Client(client.url) as later:
+        again = Net(lambda optimizer: LightningLR(optimizer, later.session(name)), interval="step")
+        with pytest.raises(ResumeError, match="step 4 would be trained again"):
+            fit(again, PacesetterCallback(), max_epochs=1)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from integrations import example
-from pacesetter import Client
+from pacesetter import Client, ConflictError, ResumeError
 from serving import PATIENCE, RunningService
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(name="client", scope="module")
 def _client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """Give a client of a service where no example has run before: their names are fixed."""
+    """Return a client of a service where no example has run before: their names are fixed."""
     with (
         RunningService(tmp_path_factory.mktemp("service") / "pacesetter.db") as service,
         Client(service.url) as client,
@@ -36,14 +36,14 @@ def _told(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sealed(client: Client, name: str, count: int) -> list[str]:
-    """Give the sealed rates of a session's first steps, to the bit."""
+    """Return the sealed rates of a session's first steps, to the bit."""
     answer = client.lr(name, 0, count=count)
     assert answer["sealed_until"] >= count
     return [rate.hex() for rate in answer["series"]["lr"]]
 
 
 def losses(client: Client, name: str, count: int) -> list[Any]:
-    """Give what was measured at a session's first steps."""
+    """Return what was measured at a session's first steps."""
     found: list[Any] = client.history(name, end=count)["metrics"]["loss"]
     assert len(found) == count
     return found
@@ -70,6 +70,59 @@ def test_a_plain_loop_applies_what_is_sealed(client: Client):
     assert updates == sealed(client, "plain-loop", 200)
     assert len(set(updates)) == 200
     assert None not in losses(client, "plain-loop", 200)
+
+
+def test_a_plain_loop_is_refused_again_and_can_be_trained_for_longer(client: Client):
+    """A rerun raises at its first step; `continues` takes the state, and has the new plan."""
+    from torch.nn import Linear
+    from torch.optim import SGD
+
+    from pacesetter.torch import RemoteLR
+
+    name, longer = "loop-again", {"kind": "cosine", "total_steps": 60}
+
+    def train(steps: int, state: Any = None, **session: Any) -> tuple[list[float], Any]:
+        optimizer = SGD(Linear(2, 1).parameters(), lr=0.1)
+        scheduler = RemoteLR(optimizer, client.session(**session))
+        if state is not None:
+            scheduler.load_state_dict(state)
+        rates = []
+        for _ in range(steps):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return rates, scheduler.state_dict()
+
+    spec: Any = {"base_lr": 0.1, "schedule": {"kind": "cosine", "total_steps": 20}}
+    _, state = train(15, name=name, **spec)
+    with pytest.raises(ResumeError):
+        train(15, name=name, **spec)
+    with pytest.raises(ConflictError, match=f"continues='{name}'"):
+        client.session(name, base_lr=0.1, schedule=longer)
+    rates, _ = train(45, state, name=f"{name}-longer", continues=name, schedule=longer)
+    new = client.preview(longer, base_lr=0.1, count=60)["series"]["lr"]
+    assert rates == new[15:]
+
+
+def test_a_body_joins_its_head(client: Client, capsys: pytest.CaptureFixture[str]):
+    """The example has the sealed rates of both groups, from the body's first update on."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    seen: list[list[float]] = []
+    hook = register_optimizer_step_post_hook(
+        lambda optimizer, *_: seen.append([group["lr"] for group in optimizer.param_groups])
+    )
+    try:
+        example.run("unfreezing")
+    finally:
+        hook.remove()
+    series = client.lr("unfreezing", 0, count=200)["series"]
+    head, body = series["head.lr"], series["body.lr"]
+    assert [rates[0] for rates in seen] == head
+    assert [rates[1] for rates in seen[50:]] == body[50:]
+    assert [len(rates) for rates in seen] == [1] * 50 + [2] * 150
+    assert len(set(body[50:71])) > 15
+    assert "step 175  lr " in capsys.readouterr().out
 
 
 def test_all_ranks_of_torchrun_apply_the_same_bits(client: Client, tmp_path: Path):
@@ -100,11 +153,12 @@ def test_accumulated_batches_share_a_step(client: Client):
 
 
 COMPILED = """
-import json, sys
+import functools, json, sys
 import torch, torch._dynamo
 from integrations import example
 
 torch._dynamo.config.error_on_recompile = True
+torch.compile = functools.partial(torch.compile, backend=sys.argv[1])
 found = example.run("torch_compile")
 inputs = torch.randn(32, 8)
 optimizer, rate, model = found["optimizer"], found["rate"], found["model"]
@@ -118,11 +172,12 @@ except torch._dynamo.exc.RecompileError:
 """
 
 
-def test_a_compiled_step_is_compiled_once(client: Client):
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_a_compiled_step_is_compiled_once(backend: str, client: Client):
     """Any recompilation is an error, yet every step had its own rate: eager weights are alike."""
     import torch
 
-    found = json.loads(program("-c", COMPILED).splitlines()[-1])
+    found = json.loads(program("-c", COMPILED, backend).splitlines()[-1])
     rates = [float.fromhex(rate) for rate in sealed(client, "torch-compile", 101)]
     assert found["rate"] == rates[100].hex()
     compiled = torch.tensor(found["weights"])
@@ -131,7 +186,7 @@ def test_a_compiled_step_is_compiled_once(client: Client):
 
 
 def _eager(rates: list[float]) -> Any:
-    """Give the weights of the example's training without a compiler, with some rates."""
+    """Return the weights of the example's training without a compiler, with some rates."""
     import torch
 
     torch.manual_seed(0)

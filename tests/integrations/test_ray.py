@@ -1,4 +1,4 @@
-"""The example of Ray Train: two workers of a local cluster train with what is sealed."""
+"""Ray: two workers of a local cluster train with what is sealed, and a Trainer's trials apart."""
 
 import json
 import os
@@ -40,38 +40,48 @@ TorchTrainer(
     recorded,
     train_loop_config={"server": sys.argv[2], "steps": int(sys.argv[3])},
     scaling_config=train.ScalingConfig(num_workers=2),
-    run_config=train.RunConfig(storage_path=str(folder / "results")),
+    run_config=train.RunConfig(name="ray", storage_path=str(folder / "results")),
 ).fit()
+ray.shutdown()
+"""
+
+SEARCH = """
+import sys
+from pathlib import Path
+
+import ray
+from ray import tune
+
+from integrations.hf_training import Net, arguments, examples
+from pacesetter import Client
+from pacesetter.transformers import PacesetterCallback, PacesetterTrainer
+
+ray.init(num_cpus=2, include_dashboard=False)
+PacesetterTrainer(
+    model_init=Net,
+    args=arguments(Path(sys.argv[1]), max_steps=4),
+    train_dataset=examples(24),
+    eval_dataset=examples(8),
+    callbacks=[PacesetterCallback(sys.argv[3] + "-{run}", client=Client(sys.argv[2]))],
+).hyperparameter_search(
+    backend="ray",
+    hp_space=lambda _: {"learning_rate": tune.grid_search([0.01, 0.02])},
+    n_trials=1,
+)
 ray.shutdown()
 """
 
 
 @pytest.fixture(name="home")
 def _home() -> Iterator[Path]:
-    """Give a folder for all that Ray writes; its path is short, for the sake of Ray's sockets."""
+    """Return a folder for all that Ray writes; its path is short, for the sake of Ray's sockets."""
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 def test_the_workers_of_ray_apply_the_same_bits(server_url: str, home: Path, tmp_path: Path):
     """Both workers use what is sealed at each step, their mean loss is recorded, Ray is gone."""
-    environment = {
-        "HOME": str(home),
-        "RAY_TMPDIR": str(home),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(HERE.parent),
-    }
-    with (tmp_path / "log").open("w") as log:
-        done = subprocess.run(
-            [sys.executable, "-c", JOB, tmp_path, server_url, str(STEPS)],
-            env={**os.environ, **environment},
-            stdout=log,
-            stderr=log,
-            timeout=3 * PATIENCE,
-            check=False,
-        )
-    assert done.returncode == 0, (tmp_path / "log").read_text()[-12000:]
+    _run(JOB, home, tmp_path, server_url, str(STEPS))
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
     with Client(server_url) as client:
         answer = client.lr("ray", 0, count=STEPS)
@@ -83,8 +93,48 @@ def test_the_workers_of_ray_apply_the_same_bits(server_url: str, home: Path, tmp
     assert _running_in(home) == []
 
 
+@pytest.mark.slow
+def test_each_trial_of_a_trainers_search_has_a_session(
+    server_url: str, unique_name: str, home: Path, tmp_path: Path
+):
+    """Ray's own search, which trains each trial in a process: the template has Ray's name of it."""
+    _run(SEARCH, home, tmp_path, server_url, unique_name)
+    with Client(server_url) as client:
+        found = [each for each in client.sessions() if each.name.startswith(unique_name)]
+    assert sorted(each.base_lr(None) or 0.0 for each in found) == [0.01, 0.02]
+    assert all(each.attempt == 1 and each.horizon >= 4 for each in found)
+    endings = {each.name.removeprefix(f"{unique_name}-run-").rpartition("_")[2] for each in found}
+    assert endings == {"00000", "00001"}
+
+
+def _run(job: str, home: Path, folder: Path, *given: str) -> None:
+    """Run a program that uses Ray, with a folder as its first argument; it must succeed."""
+    environment = {
+        "HOME": str(home),
+        "RAY_TMPDIR": str(home),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Each of these would be a process more, or a poll that is waited for.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
+        "RAY_TRAIN_METRICS_ENABLED": "0",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(HERE.parent),
+    }
+    with (folder / "log").open("w") as log:
+        done = subprocess.run(
+            [sys.executable, "-c", job, folder, *given],
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=log,
+            timeout=3 * PATIENCE,
+            check=False,
+        )
+    assert done.returncode == 0, (folder / "log").read_text()[-12000:]
+
+
 def _running_in(folder: Path) -> list[str]:
-    """Give the commands of the processes that were started for a folder."""
+    """Return the commands of the processes that were started for a folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

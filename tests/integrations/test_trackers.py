@@ -25,7 +25,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(name="client")
 def _client(server_url: str) -> Any:
-    """Give a client of the service that all tests share."""
+    """Return a client of the service that all tests share."""
     with Client(server_url) as client:
         yield client
 

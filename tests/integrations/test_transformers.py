@@ -1,7 +1,9 @@
 """A real `transformers.Trainer` that follows a real service."""
 
 import contextlib
+import json
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,23 +13,30 @@ import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, Trainer
-from transformers.trainer_callback import TrainerCallback
 
 from distributed.launch import on_ranks, values
-from integrations.example import printed
+from integrations import example
 from integrations.hf_training import (
     PLATEAU,
+    At,
     Losses,
     Net,
     Stream,
     arguments,
     examples,
     logged,
+    sealed,
     train_on_a_rank,
     trainer_of,
     weights,
 )
-from pacesetter import Client, ClosedError, ConflictError, PacesetterError
+from pacesetter import (
+    Client,
+    ClosedError,
+    ConflictError,
+    PacesetterError,
+    StateMismatchError,
+)
 from pacesetter.torch import groups_of
 from pacesetter.transformers import PacesetterCallback, PacesetterTrainer, description
 from serving import PATIENCE, open_http
@@ -35,27 +44,9 @@ from serving import PATIENCE, open_http
 
 @pytest.fixture(name="client")
 def _client(server_url: str) -> Iterator[Client]:
-    """Give a client of the real service; its sessions are closed with it."""
+    """Return a client of the real service; its sessions are closed with it."""
     with Client(server_url) as client:
         yield client
-
-
-def sealed(client: Client, name: str, count: int) -> list[float]:
-    """Give the values of the first steps."""
-    found: list[float] = client.lr(name, 0, count=count)["series"]["lr"]
-    return found
-
-
-class At(TrainerCallback):
-    """Does something at the end of an update, counted from 1."""
-
-    def __init__(self, step: int, work: Callable[[], object]) -> None:
-        self.step, self.work = step, work
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Wait for the step."""
-        if state.global_step == self.step:
-            self.work()
 
 
 # -- the learning rates --
@@ -116,6 +107,62 @@ def test_an_optimizer_of_ones_own_may_have_groups(client: Client, unique_name: s
     assert [group["lr"] for group in optimizer.param_groups] == [
         curve[-1] for curve in curves.values()
     ]
+
+
+def test_biases_and_norms_stay_without_weight_decay(
+    client: Client, unique_name: str, tmp_path: Path
+):
+    """The Trainer gives them 0; a session that drives weight decay drives the others."""
+    decay = {"kind": "ramp", "start": 0.01, "end": 0.1, "steps": 12}
+    laws = {"lr": "constant", "weight_decay": decay}
+    trainer = trainer_of(
+        arguments(tmp_path, weight_decay=0.01),
+        PacesetterCallback(unique_name, client=client, schedule={"kind": "channels", "laws": laws}),
+    )
+    trainer.train()
+    driven = client.lr(unique_name, 0, count=12)["series"]["weight_decay"]
+    held = [group["weight_decay"] for group in trainer.optimizer.param_groups]
+    assert held == [driven[-1], 0.0]
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_a_group_may_be_added(
+    declared: bool,
+    client: Client,
+    unique_name: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+):
+    """A callback unfreezes: the session's group is driven at once, any other keeps its rate."""
+    net = Net()
+    optimizer = torch.optim.SGD([{"params": net.head.parameters(), "name": "head"}], lr=0.1)
+    name = "body" if declared else "tail"
+    groups: dict[str, Any] = {"head": {}, "body": {"base_lr": 0.01}}
+    rates: list[list[float]] = []
+
+    def unfreeze() -> None:
+        more = {"params": list(net.body.parameters()), "name": name, "lr": 7.0}
+        optimizer.add_param_group(more)
+
+    optimizer.register_step_post_hook(
+        lambda inner, *_: rates.append([group["lr"] for group in inner.param_groups])
+    )
+    trainer = PacesetterTrainer(
+        net,
+        arguments(tmp_path),
+        train_dataset=examples(24),
+        optimizers=(optimizer, None),
+        callbacks=[
+            PacesetterCallback(unique_name, client=client, groups=groups),
+            At(5, unfreeze),
+        ],
+    )
+    trainer.train()
+    series = client.lr(unique_name, 0, count=12)["series"]
+    head, body = series["head.lr"], series["body.lr"] if declared else [7.0] * 12
+    added = [list(pair) for pair in zip(head, body, strict=True)]
+    assert rates == [*([rate] for rate in head[:5]), *added[5:]]
+    assert ("keeps its own learning rate" in caplog.text) is not declared
 
 
 def test_a_transformer_follows_an_open_session(client: Client, unique_name: str, tmp_path: Path):
@@ -391,18 +438,6 @@ def test_a_checkpoint_saved_between_update_and_evaluation_is_exact(
         assert (state["last_epoch"], state["_step_count"]) == (step, step + 1)
 
 
-def test_a_job_that_begins_again_opens_an_attempt(client: Client, unique_name: str, tmp_path: Path):
-    """Without a checkpoint, and with `train()` called twice, the training is lived again from 0."""
-    for expected in (1, 2):
-        trainer = trainer_of(arguments(tmp_path), PacesetterCallback(unique_name, client=client))
-        trainer.train()
-        assert trainer.lr_scheduler.session.attempt == expected
-        assert logged(trainer) == sealed(client, unique_name, 12)
-    trainer.train()
-    assert trainer.lr_scheduler.session.attempt == 3
-    assert logged(trainer) == sealed(client, unique_name, 12)
-
-
 def test_a_checkpoint_without_a_scheduler_is_enough(
     client: Client, unique_name: str, tmp_path: Path
 ):
@@ -415,27 +450,38 @@ def test_a_checkpoint_without_a_scheduler_is_enough(
     assert client.session(unique_name).attempt == 2
 
 
-def test_a_run_of_the_plain_trainer_can_be_taken_over(
+def test_a_plateau_of_the_plain_trainer_is_taken_over_as_its_error_says(
     client: Client, unique_name: str, tmp_path: Path
 ):
-    """A checkpoint with torch's scheduler goes on at its step in a new session."""
-    args = arguments(tmp_path, save_strategy="steps", save_steps=5)
-    plain = trainer_of(args, kind=Trainer)
-    plain.train()
-    paced = trainer_of(args, PacesetterCallback(unique_name, client=client))
-    paced.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
-    assert logged(paced)[5:] == sealed(client, unique_name, 12)[5:]
-    assert logged(paced) == pytest.approx(logged(plain), rel=1e-12)
-
-
-def test_changed_arguments_are_refused(client: Client, unique_name: str, tmp_path: Path):
-    """A run that comes back with another rate is told so, and does not train by either."""
-    trainer_of(arguments(tmp_path), PacesetterCallback(unique_name, client=client)).train()
-    changed = trainer_of(
-        arguments(tmp_path, learning_rate=0.02), PacesetterCallback(unique_name, client=client)
+    """What torch's plateau has seen is not dropped: the error has the keywords that carry it on."""
+    args = arguments(
+        tmp_path,
+        lr_scheduler_type="reduce_lr_on_plateau",
+        lr_scheduler_kwargs=PLATEAU,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=6,
     )
-    with pytest.raises(ConflictError, match=r"differs in base_lr \(0.02 here, 0.01 there\)"):
-        changed.train()
+    losses = [1.0, 0.5, 0.5, 0.5, 0.49, 0.48, 0.47, 0.3, 0.3, 0.3, 0.3, 0.3]
+    plain = trainer_of(args, kind=Trainer)
+    Losses(*losses).patch(plain)
+    plain.train()
+    checkpoint = str(tmp_path / "checkpoint-6")
+    refused = trainer_of(args, PacesetterCallback(unique_name, client=client))
+    with pytest.raises(StateMismatchError, match="says more than a step") as error:
+        refused.train(resume_from_checkpoint=checkpoint)
+    advised = re.search(r"base_lr=(\S+) and controllers=(\[.*\]) \(keywords", str(error.value))
+    assert advised is not None
+    base, controllers = float(advised[1]), json.loads(advised[2])
+    callback = PacesetterCallback(
+        f"{unique_name}-b", client=client, base_lr=base, controllers=controllers
+    )
+    paced = trainer_of(args, callback)
+    Losses(*losses[6:]).patch(paced)
+    paced.train(resume_from_checkpoint=checkpoint)
+    assert logged(paced) == logged(plain)
+    assert len(set(logged(paced)[6:])) > 1
 
 
 class Narrow(PacesetterTrainer):
@@ -466,7 +512,7 @@ def test_a_smaller_batch_size_that_is_found_opens_an_attempt(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ):
-    """Each try lives the steps anew, and closes the session of the try before."""
+    """Each try trains the steps anew, and closes the session of the try before."""
     args = arguments(tmp_path, auto_find_batch_size=True, per_device_train_batch_size=8, **length)
     callback = PacesetterCallback(unique_name, client=client, **total)
     trainer = trainer_of(args, callback, kind=Narrow, train_dataset=examples(32))
@@ -504,7 +550,7 @@ def test_a_batch_size_that_changes_the_length_is_refused(
 
 @pytest.fixture(name="order")
 def _order(server_url: str, unique_name: str) -> Iterator[Callable[[], object]]:
-    """Give an operator who makes the rate ten times as large, from the next step on."""
+    """Return an operator who makes the rate ten times as large, from the next step on."""
     with open_http(server_url) as http:
 
         def scale() -> None:
@@ -585,10 +631,11 @@ def test_two_processes_hold_the_same_rates(
     given = (server_url, unique_name, str(tmp_path))
     first, second = values(on_ranks(2, train_on_a_rank, *given))
     assert first == second
-    (rates, attempt), (again, next_attempt) = first
+    (rates, attempt), (again, next_attempt), refused = first
     assert (rates, attempt) == (sealed(client, unique_name, 12), 1)
     assert len(set(rates)) == 12  # linear, and cut on the way
     assert (again, next_attempt) == (rates[6:], 2)
+    assert refused == "ResumeError"  # on both, and neither has trained
 
 
 # -- misuse --
@@ -646,6 +693,14 @@ def test_the_description_of_differing_rates_has_groups(tmp_path: Path):
     }
 
 
-def test_the_example_runs(server_url: str, tmp_path: Path):
+def test_the_example_runs(
+    server_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
     """It trains, is cut, comes back from a checkpoint, and says so."""
-    assert "attempt 2" in printed("huggingface_trainer", server_url, tmp_path)
+    monkeypatch.setenv("PACESETTER_URL", server_url)
+    monkeypatch.chdir(tmp_path)
+    example.run("huggingface_trainer")
+    assert "attempt 2" in capsys.readouterr().out

@@ -18,7 +18,7 @@ COSINE = {"kind": "cosine", "total_steps": STEPS}
 
 
 def train(session: Session) -> None:
-    """Report a loss for each step, and go back once to live the second half again."""
+    """Report a loss for each step, and go back once to train the second half again."""
     for step in (*range(STEPS), *range(STEPS // 2, STEPS)):
         if step == STEPS // 2 and session.horizon > step + 1:
             session.restart(step)
@@ -82,7 +82,7 @@ def mlflow(session: Session, folder: Path) -> list[list[Any]]:
 
 
 def children() -> list[str]:
-    """Give the processes that this one has left running."""
+    """Return the processes that this one has left running."""
     tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     return [pid for each in tasks for pid in each.read_text().split()]
 

@@ -16,6 +16,7 @@ class DeferredLR(RemoteLR):
     """
 
     _due = False
+    _goes_on = False  # its framework says where it stands
 
     def step(self, metrics: Scalar | None = None) -> None:
         """Note that a step was trained, and report the metric for it, if one is given."""
@@ -30,7 +31,7 @@ class DeferredLR(RemoteLR):
             self._due = False
 
     def state_dict(self) -> dict[str, Any]:
-        """The position of the step that is trained next, as plain types."""
+        """Return the position of the step that is trained next, as plain types."""
         state = super().state_dict()
         for key in ("last_epoch", "_step_count"):
             state[key] += self._due

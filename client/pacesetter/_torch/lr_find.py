@@ -71,28 +71,28 @@ def lr_find(
     All param groups sweep the same rates. The model is put into train mode. For one process only.
 
     Args:
-        model: what to train, on the device where its parameters are.
-        optimizer: trains it; `optimizer.step()` is called without a closure.
+        model: What to train, on the device where its parameters are.
+        optimizer: Trains it; `optimizer.step()` is called without a closure.
         loss_fn: `loss_fn(model(x), y)` gives a tensor of one element to call `backward` on.
-        loader: gives batches `(x, y)`, tensors or nested lists, tuples and dicts of tensors; begun
+        loader: Gives batches `(x, y)`, tensors or nested lists, tuples and dicts of tensors; begun
             again when it is exhausted.
-        client: a `Client`, a server's address, or nothing for `Client()`.
-        name: of the session; by default one that nobody else has.
-        start_lr: the first learning rate.
-        end_lr: the last one.
-        steps: how many batches, at least 2; 100 or more give a readable curve.
+        client: A `Client`, a server's address, or nothing for `Client()`.
+        name: The session's name; by default one drawn at random.
+        start_lr: The first learning rate.
+        end_lr: The last one.
+        steps: How many batches, at least 2; 100 or more give a readable curve.
         mode: `exponential`, or `linear` as in DeepSpeed and in Smith's paper.
-        diverge: the sweep ends when the smoothed loss exceeds so many times its lowest value; None
+        diverge: The sweep ends when the smoothed loss exceeds so many times its lowest value; None
             goes on to the end unless the loss is not finite.
-        metric: the name that the loss has on the server.
+        metric: The name that the loss has on the server.
 
     Raises:
         TypeError: `loader` is an iterator, which could not be begun again, or its batches are no
             pairs.
         ValueError: `loader` is empty, or the session `name` has swept already.
-        InvalidRequestError: the server refuses the sweep, for instance `start_lr` above `end_lr`.
+        InvalidRequestError: The server refuses the sweep, for instance `start_lr` above `end_lr`.
         ConflictError: `name` is taken.
-        ServerUnavailableError: the server stays away.
+        ServerUnavailableError: The server stays away.
     """
     batches = _batches(loader)
     schedule = {
@@ -117,7 +117,9 @@ def lr_find(
         if session.horizon > 0:
             raise ValueError(f"session {session.name} has swept already: give another name")
         with _archived(client, session), session, untouched(model, loss_fn, optimizer):
-            _Sweep(model, optimizer, loss_fn, metric).run(session, batches)
+            losses = _losses(model, optimizer, loss_fn, session, batches)
+            for step, loss in enumerate(losses):
+                session.report(step, **{metric: loss})
         return client.range_test(session.name, metric=metric)
 
 
@@ -138,47 +140,37 @@ def _archived(client: Client, session: Session) -> Iterator[None]:
         logger.info("session %s is not archived: that takes an operator's token", session.name)
 
 
-class _Sweep:
-    """Trains one step after the other at the learning rates of a session."""
-
-    def __init__(self, model: nn.Module, optimizer: Optimizer, loss_fn: Loss, metric: str) -> None:
-        self._model = model
-        self._optimizer = optimizer
-        self._loss_fn = loss_fn
-        self._metric = metric
-        self._device = _device_of(model)
-
-    def run(self, session: Session, batches: Iterator[Any]) -> None:
-        """Train until the server says that it is enough."""
-        self._model.train()
-        for step, batch in enumerate(batches):
-            try:
-                lr = session.lr(step)
-            except SessionFinishedError:
-                return
-            session.report(step, **{self._metric: self._train(batch, lr)})
-
-    def _train(self, batch: Any, lr: float) -> float:  # noqa: ANN401 - whatever a loader gives
-        inputs, targets = _pair(batch, self._device)
-        for group in self._optimizer.param_groups:
+def _losses(
+    model: nn.Module, optimizer: Optimizer, loss_fn: Loss, session: Session, batches: Iterator[Any]
+) -> Iterator[float]:
+    """Train one step after the other until the server says that it is enough; give the losses."""
+    device = _device_of(model)
+    model.train()
+    for step, batch in enumerate(batches):
+        try:
+            lr = session.lr(step)
+        except SessionFinishedError:
+            return
+        inputs, targets = _pair(batch, device)
+        for group in optimizer.param_groups:
             if is_tensor(group["lr"]):
                 group["lr"].fill_(lr)
             else:
                 group["lr"] = lr
-        self._optimizer.zero_grad()
+        optimizer.zero_grad()
         with torch.enable_grad():
-            loss = self._loss_fn(self._model(inputs), targets)
+            loss = loss_fn(model(inputs), targets)
             loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        return loss.item()
+        optimizer.step()
+        yield loss.item()
 
 
 def _batches(loader: Iterable[Any]) -> Iterator[Any]:
-    """Give batches for ever.
+    """Return batches for ever.
 
     Raises:
-        TypeError: the loader is an iterator.
-        ValueError: it gives nothing.
+        TypeError: The loader is an iterator.
+        ValueError: It gives nothing.
     """
     if isinstance(loader, Iterator):
         raise TypeError(

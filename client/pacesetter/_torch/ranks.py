@@ -23,9 +23,9 @@ class Ranks:
     """The ranks of a process group, of which the first one talks to the server.
 
     Attributes:
-        group: the process group; None is the default one.
-        rank: this process's place in it.
-        size: how many there are.
+        group: The process group; None is the default one.
+        rank: This process's place in it.
+        size: How many there are.
     """
 
     def __init__(self, group: distributed.ProcessGroup | None = None) -> None:
@@ -40,7 +40,7 @@ class Ranks:
         return self.rank == 0
 
     def extremes(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
-        """The least and the greatest of each number over all ranks, leaving out `ABSENT`.
+        """Return the least and the greatest of each number over all ranks, without `ABSENT`.
 
         One collective of fixed size, however many ranks there are. All ranks give as many numbers.
 
@@ -55,39 +55,45 @@ class Ranks:
         return [(low, ~other) for low, other in zip(least[:half], least[half:], strict=True)]
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """The mean of each value over all ranks, which all give as many."""
+        """Return the mean of each value over all ranks, which all give as many."""
         tensor = torch.tensor(values, dtype=torch.float64, device=self._device)
         distributed.all_reduce(tensor, group=self.group)
         return [float(each) for each in (tensor / self.size).tolist()]
 
     def raise_of(self, rank: int, error: Exception | None) -> None:
         """Raise the error of a rank on all ranks; without a rank (`ABSENT`) none."""
-        if rank == ABSENT:
-            return
-        own = rank == self.rank
-        content = self._share(dumped(error, rank) if own and error is not None else b"", rank)
-        if own and error is not None:
+
+        def fail() -> bytes:
+            assert error is not None  # noqa: S101 - it is the one of that rank
             raise error
-        raise restored(content)
+
+        if rank != ABSENT:
+            self._from(rank, fail)
 
     def from_first(self, work: Callable[[], bytes]) -> bytes:
         """Do something on the first rank and give all what it gave, or raise what it raised."""
+        return self._from(0, work)
+
+    def _from(self, rank: int, work: Callable[[], bytes]) -> bytes:
+        """Do something on one rank and give all what it gave, or raise what it raised."""
         content, error = b"", None
-        if self.leads:
+        if self.rank == rank:
             try:
                 content = work()
             except Exception as failure:  # all ranks raise it below
                 error = failure
-                content = dumped(failure, 0)
-        content = self._share(content, 0, failed=error is not None)
+                content = dumped(failure, rank)
+        content, failed = self._share(content, rank, failed=error is not None)
         if error is not None:
             raise error
+        if failed:
+            raise restored(content)
         return content
 
-    def _share(self, content: bytes, rank: int, *, failed: bool | None = None) -> bytes:
-        """Bytes of one rank, for all; the others' are ignored."""
+    def _share(self, content: bytes, rank: int, *, failed: bool) -> tuple[bytes, bool]:
+        """Return what one rank says to all; what the others say is ignored."""
         source = rank if self.group is None else distributed.get_global_rank(self.group, rank)
-        head = torch.tensor([len(content), bool(failed)], dtype=torch.int64, device=self._device)
+        head = torch.tensor([len(content), failed], dtype=torch.int64, device=self._device)
         distributed.broadcast(head, source, group=self.group)
         length, is_failure = head.tolist()
         received = bytearray(content if self.rank == rank else length)
@@ -96,16 +102,14 @@ class Ranks:
             body = block.to(self._device)  # the block itself where that is the CPU
             distributed.broadcast(body, source, group=self.group)
             block.copy_(body)
-        if is_failure and self.rank != rank:
-            raise restored(received)
-        return bytes(received)
+        return bytes(received), bool(is_failure)
 
 
 def are_many(group: distributed.ProcessGroup | None) -> bool:
-    """Whether this process trains together with others.
+    """Return whether this process trains together with others.
 
     Raises:
-        ValueError: it is not in that group.
+        ValueError: It is not in that group.
     """
     if not is_grouped():
         return False
@@ -116,12 +120,12 @@ def are_many(group: distributed.ProcessGroup | None) -> bool:
 
 
 def is_grouped() -> bool:
-    """Whether there are process groups at all."""
+    """Return whether there are process groups at all."""
     return distributed.is_available() and distributed.is_initialized()
 
 
 def timeout_of(group: distributed.ProcessGroup | None) -> float | None:
-    """Seconds after which a group's collectives give up; None where torch does not tell.
+    """Return a group's timeout in seconds; None where torch does not tell.
 
     torch has no public way to ask, so a backend or a version may not have what is read here.
     """
@@ -133,10 +137,10 @@ def timeout_of(group: distributed.ProcessGroup | None) -> float | None:
 
 
 def device_kind(backends: str) -> str:
-    """The kind of device whose tensors a group takes: the CPU's if it can.
+    """Return the kind of device whose tensors a group takes: the CPU's if it can.
 
     Args:
-        backends: what `get_backend_config` says, for instance `cpu:gloo,cuda:nccl`.
+        backends: What `get_backend_config` says, for instance `cpu:gloo,cuda:nccl`.
     """
     kinds = [pair.partition(":")[0] for pair in backends.lower().split(",")]
     return "cpu" if "cpu" in kinds else kinds[0]
@@ -147,7 +151,7 @@ def _kind(group: distributed.ProcessGroup | None) -> str:
 
 
 def _device(group: distributed.ProcessGroup | None) -> torch.device:
-    """Where a group's collectives take their tensors."""
+    """Return where a group's collectives take their tensors."""
     kind = _kind(group)
     if kind == "cpu":
         return torch.device(kind)
@@ -166,22 +170,15 @@ def _whole(group: distributed.ProcessGroup | None) -> distributed.ProcessGroup:
 
 
 def dumped(error: Exception, rank: int) -> bytes:
-    """An error as bytes."""
+    """Return an error as bytes."""
     said: dict[str, Any] = {"kind": type(error).__name__, "message": str(error), "rank": rank}
     if isinstance(error, APIError):
-        said["problem"] = {
-            "detail": error.detail,
-            "status": error.status,
-            "code": error.code,
-            "errors": [dict(each) for each in error.errors],
-            "problem": error.problem,
-            "retry_after": error.retry_after,
-        }
+        said["problem"] = {"detail": error.detail, **error.facts}
     return json.dumps(said, default=str).encode()
 
 
-def restored(content: bytes | bytearray) -> Exception:
-    """The error that another rank has dumped: of the same class if that is one of ours."""
+def restored(content: bytes) -> Exception:
+    """Return the error that another rank has dumped: of the same class if that is one of ours."""
     said = json.loads(content)
     kind = _kinds(PacesetterError).get(said["kind"])
     if kind is None:

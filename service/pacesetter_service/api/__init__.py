@@ -1,1 +1,1 @@
-"""The HTTP surface: it parses, asks the ledger, and says it in JSON."""
+"""The HTTP surface: it parses, calls one use case, and says the answer in JSON."""

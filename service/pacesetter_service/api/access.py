@@ -1,4 +1,4 @@
-"""Who may call what: the one table of it. What does not stand in it is there for nobody."""
+"""Who may call what: the one table of it. Routes not listed here are denied."""
 
 import re
 from collections import defaultdict
@@ -18,7 +18,6 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /version",
         "GET /openapi.json",
         "GET /docs",
-        "GET /docs/oauth2-redirect",
         "GET /redoc",
     ),
     # Whatever changes nothing.
@@ -34,7 +33,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /v1/sessions/{name}/events",
         "GET /v1/sessions/{name}/events/stream",
         "GET /v1/sessions/{name}/explain",
-        "GET /v1/sessions/{name}/fleet",
+        "GET /v1/sessions/{name}/ranks",
         "GET /v1/sessions/{name}/range-test",
         "GET /metrics",
         "GET /v1/schedules",
@@ -54,13 +53,14 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "POST /v1/sessions",
         "POST /v1/sessions/{name}/sync",
         "POST /v1/sessions/{name}/attempts",
+        "POST /v1/sessions/{name}/fork",
     ),
-    # What somebody decides about jobs.
+    # What an operator decides about jobs.
     "operator": (
         "DELETE /v1/sessions/{name}",
         "POST /v1/sessions/{name}/actions",
         "DELETE /v1/sessions/{name}/actions/{number}",
-        "POST /v1/sessions/{name}/fork",
+        "POST /v1/sessions/{name}/take-back",
         "POST /v1/import",
         "POST /v1/templates",
         "POST /v1/templates/{name}/{version}/deprecate",
@@ -77,7 +77,7 @@ ACCESS: Mapping[str, Access] = {call: access for access, calls in _CALLS.items()
 
 
 def access_to(method: str, path: str) -> Access | None:
-    """Give what a call takes; None if nobody may make it."""
+    """Return what a call takes; None if no role may make it."""
     # Looking at the head only is looking.
     pattern, accesses = _TABLE.get("GET" if method == "HEAD" else method, _NOTHING)
     match = pattern.fullmatch(path)
@@ -85,7 +85,7 @@ def access_to(method: str, path: str) -> Access | None:
 
 
 def methods_at(path: str) -> list[str]:
-    """Name the methods that an address takes."""
+    """Return the methods that an address takes."""
     return [method for method, (pattern, _) in _TABLE.items() if pattern.fullmatch(path)]
 
 
@@ -105,3 +105,6 @@ def _columns() -> dict[str, _Column]:
 
 _TABLE = _columns()
 _NOTHING: _Column = (re.compile("(?!)"), [])
+
+METHODS = frozenset(_TABLE) | {"HEAD"}
+"""Those that any address takes."""

@@ -3,15 +3,21 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.concurrency import run_in_threadpool
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from pacesetter_service.api import bodies
 from pacesetter_service.api.auth import refuse_below
+from pacesetter_service.api.callers import unless_gone
 from pacesetter_service.api.context import Actor, Service, SessionName
+from pacesetter_service.api.openapi import body_of
 from pacesetter_service.api.sessions import SessionView, view
+from pacesetter_service.core.actions.base import Reason
 from pacesetter_service.core.model import Count, Flag, Step
-from pacesetter_service.core.spec import LabelName, LabelValue, Name
-from pacesetter_service.ledger import Fork, Open
+from pacesetter_service.core.spec import AttemptKey, LabelName, LabelValue, Name
+from pacesetter_service.runtime import forks, operator, trainer
+from pacesetter_service.runtime.forks import ForkPlan
+from pacesetter_service.runtime.operator import TakeBackAnswer
+from pacesetter_service.runtime.queries import sessions
 
 router = APIRouter(prefix="/v1/sessions/{name}", tags=["attempts"])
 
@@ -22,7 +28,7 @@ class AttemptRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: Step = Field(description="the first step that is to be trained again")
-    key: Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x20-\x7e]+$")] = Field(
+    key: AttemptKey = Field(
         description="what all ranks of the restart share: the same key gives the same attempt"
     )
     drop_actions: Flag = Field(
@@ -32,7 +38,7 @@ class AttemptRequest(BaseModel):
 
 
 class AttemptView(BaseModel):
-    """A life of the job: it ends where the next one begins."""
+    """An attempt: it ends where the next one begins."""
 
     attempt: int
     start: int
@@ -49,16 +55,28 @@ class ForkRequest(BaseModel):
     name: Name = Field(description="of the new session")
     step: Step = Field(description="the first step of its own; those before are shared")
     labels: dict[LabelName, LabelValue] | None = Field(default=None, max_length=32)
+    description: dict[str, JsonValue] | None = Field(
+        default=None,
+        description="fields of the session's spec that are to differ from that step on",
+    )
+    attempt_key: AttemptKey | None = Field(
+        default=None, description="what all ranks of the first attempt share"
+    )
 
 
-@router.post("/attempts", status_code=201, responses={200: {"model": SessionView}})
+@router.post(
+    "/attempts",
+    status_code=201,
+    responses={200: {"model": SessionView}},
+    openapi_extra=body_of("AttemptRequest"),
+)
 async def open_attempt(
     name: SessionName,
-    body: AttemptRequest,
+    body: Annotated[AttemptRequest, bodies.model(AttemptRequest)],
     service: Service,
     request: Request,
     response: Response,
-    actor: Actor = "somebody",
+    actor: Actor = "anonymous",
 ) -> SessionView:
     """Open an attempt at the step of a checkpoint, or join it with the key that opened it (200).
 
@@ -69,48 +87,76 @@ async def open_attempt(
     """
     if body.drop_actions:
         refuse_below("operator", request.scope)
-    outcome = await service.ledger.submit(
-        Open(name, body.step, body.key, actor, body.drop_actions, body.batch_size)
-    )
-    response.status_code = 201 if outcome.created else 200
-    return view(outcome.entry.stored)
+    info, created = await trainer.open_attempt(service, name, actor=actor, **dict(body))
+    response.status_code = 201 if created else 200
+    return view(info)
 
 
 @router.get("/attempts")
 async def list_attempts(name: SessionName, service: Service) -> list[AttemptView]:
     """List the attempts of a session; the first one began with it."""
-    stored = (await service.ledger.find(name)).stored
-    return [
-        AttemptView(
-            attempt=each.number,
-            start=each.start,
-            key=each.key,
-            actor=each.actor,
-            created_at=each.created_at,
-        )
-        for each in await run_in_threadpool(service.store.attempts_of, stored)
-    ]
+    found = await sessions.list_attempts(service, name)
+    return [AttemptView.model_validate(each, from_attributes=True) for each in found]
 
 
-@router.post("/fork", status_code=201, responses={200: {"model": SessionView}})
+class TakeBackRequest(BaseModel):
+    """What an operator says about steps that are taken back."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: Reason = Field(default="", description="why, for the record")
+    dry_run: Flag = Field(default=False, description="only show what it would do")
+
+
+@router.post("/take-back", openapi_extra=body_of("TakeBackRequest"))
+async def take_back(
+    name: SessionName,
+    body: Annotated[TakeBackRequest, bodies.model(TakeBackRequest)],
+    service: Service,
+    actor: Actor = "anonymous",
+) -> TakeBackAnswer:
+    """Open the sealed steps again that no trainer holds, so that actions may change them.
+
+    A call that looks far ahead seals steps that no trainer has come to. Those that a trainer was
+    given (it named its `attempt` or its `progress`) or has reported on stay as they are. The others
+    are decided anew, as after a restart, in a new attempt; the running trainers go on in it without
+    noticing, and orders that were carried out there wait again.
+    """
+    if body.dry_run:
+        return await operator.rehearse_take_back(service, name)
+    return await operator.take_back(service, name, actor, body.reason)
+
+
+@router.post(
+    "/fork",
+    status_code=201,
+    responses={200: {"model": SessionView}},
+    openapi_extra=body_of("ForkRequest"),
+)
 async def fork_session(
     name: SessionName,
-    body: ForkRequest,
+    body: Annotated[ForkRequest, bodies.model(ForkRequest)],
     service: Service,
+    request: Request,
     response: Response,
-    actor: Actor = "somebody",
+    actor: Actor = "anonymous",
 ) -> SessionView:
     """Create a session that shares the past of this one up to a step, and goes on by itself.
 
     Several cooldowns from one stable phase are several forks. The same body again answers 200.
+
+    With a `description` the fork goes on in another way: for longer, at another rate, under other
+    controllers. It names what is to differ, and holds from the fork's step on, by the session's own
+    count of steps. Series and start stay as they are. What was made of the rate stays as a factor:
+    operators' scales, a rewarmup that is not over, and what controllers have cut, if they are
+    described as before (then they go on from their states; otherwise they begin anew). Rates that
+    were set, holds, retimings and laws that took over end with the law that they were ordered for;
+    a series that is described as before goes on as it was.
     """
-    spec = (await service.ledger.find(name)).stored.session.spec
-    changes: dict[str, object] = {"name": body.name}
-    if body.labels is not None:
-        changes["labels"] = body.labels
-    changes["forked_from"] = {"session": name, "step": body.step}
-    own = spec.model_validate({**spec.model_dump(mode="json"), **changes})
-    outcome = await service.ledger.submit(Fork(name, own, body.step, actor))
-    response.status_code = 201 if outcome.created else 200
+    plan = ForkPlan(
+        body.name, body.step, body.labels, body.description or {}, body.attempt_key or "", actor
+    )
+    info, created = await unless_gone(request, forks.fork_session(service, name, plan))
+    response.status_code = 201 if created else 200
     response.headers["location"] = f"/v1/sessions/{body.name}"
-    return view(outcome.entry.stored)
+    return view(info)

@@ -1,13 +1,5 @@
 """Who calls: every request passes here before anything looks at it, and is denied by default."""
 
-from collections.abc import Iterable
-from datetime import datetime
-from hashlib import sha256
-from hmac import compare_digest
-from math import inf
-from time import time
-from typing import NamedTuple
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacesetter_service.api import problems
@@ -18,7 +10,8 @@ from pacesetter_service.core.errors import (
     PacesetterError,
     UnauthenticatedError,
 )
-from pacesetter_service.core.tokens import ADMIN, Role, Token, includes
+from pacesetter_service.core.tokens import Role, Token, includes
+from pacesetter_service.runtime.keyring import Keyring
 
 ROLE = "pacesetter.role"
 """Where a request that was let in has its caller's role."""
@@ -27,70 +20,11 @@ CUT_OFF = b": this token is not valid any more\n\n"
 """The last that a feed says to who has lost the right to it; a comment."""
 
 
-def digest_of(secret: bytes) -> str:
-    """Give what is kept of a secret.
-
-    A plain SHA-256: the slow hashes are for passwords, which can be guessed. A secret here has 256
-    random bits, so that nobody finds it from its digest however fast hashing is.
-    """
-    return sha256(secret).hexdigest()
-
-
-class _Key(NamedTuple):
-    token: Token
-    until: float
-    """Seconds since the epoch."""
-
-
-class Keyring:
-    """Who holds which token: all of them in memory, so that a call costs no look at the database.
-
-    One thread changes it, any may read it: each change is one step for who reads.
-    """
-
-    def __init__(self, admin_secret: str, tokens: Iterable[Token] = ()) -> None:
-        """Know the service's own token, and those that were made with it.
-
-        Args:
-            admin_secret: The service's own token.
-            tokens: The others, as the database has them.
-        """
-        self._admin = Token("", ADMIN, "admin", digest_of(admin_secret.encode()), "", None)
-        self._keys = {token.digest: _key(token) for token in tokens}
-
-    def holder(self, secret: bytes) -> Token | None:
-        """Give whose secret this is; None if it is unknown, revoked or expired."""
-        digest = digest_of(secret)
-        # How long this takes says something of digests, and nothing of a secret that has them.
-        key = self._keys.get(digest)
-        if key is not None:
-            return key.token if time() < key.until else None
-        return self._admin if compare_digest(digest, self._admin.digest) else None
-
-    def tokens(self) -> list[Token]:
-        """Give every token but the service's own, the oldest first."""
-        return [key.token for key in self._keys.values()]
-
-    def add(self, token: Token) -> None:
-        """Let a token in from now on."""
-        self._keys = {**self._keys, token.digest: _key(token)}
-
-    def remove(self, token_id: str) -> None:
-        """Let a token in no more."""
-        keys = self._keys.items()
-        self._keys = {digest: key for digest, key in keys if key.token.id != token_id}
-
-
-def _key(token: Token) -> _Key:
-    expires = token.expires_at
-    return _Key(token, inf if expires is None else datetime.fromisoformat(expires).timestamp())
-
-
 class Guard:
     """ASGI middleware that lets those pass whose token has the role that their call takes.
 
     What it passes on carries no secret any more, and names its author in the header
-    Pacesetter-Actor: whoever reads that header behind the guard may believe it.
+    Pacesetter-Actor: code behind the guard may believe that header.
     """
 
     def __init__(self, app: ASGIApp, keys: Keyring) -> None:
@@ -154,7 +88,7 @@ class Guard:
 
 
 def _secret(scope: Scope) -> bytes:
-    """Give what a request says that it is let in for.
+    """Return what a request says that it is let in for.
 
     Raises:
         UnauthenticatedError: It says nothing, or two things.
@@ -167,10 +101,10 @@ def _secret(scope: Scope) -> bytes:
 
 
 def _signed(scope: Scope, caller: Token) -> Scope:
-    """Give a request without its secret, and in its caller's name.
+    """Return a request without its secret, and in its caller's name.
 
     Raises:
-        ActorRefusedError: It is in the name of somebody else.
+        ActorRefusedError: It is in the name of another caller.
     """
     name, headers = caller.name.encode(), []
     for header in scope["headers"]:
@@ -189,6 +123,6 @@ def refuse_below(needed: Role, scope: Scope) -> None:
     Raises:
         ForbiddenError: The caller's role is not enough.
     """
-    role = scope.get(ROLE)  # there is none where nobody is asked who they are
+    role = scope.get(ROLE)  # there is none where authentication is off
     if role is not None and not includes(role, needed):
         raise ForbiddenError(role, needed)

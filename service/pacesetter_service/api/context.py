@@ -1,34 +1,19 @@
 """What endpoints need from the app, named once as annotated types."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Request
-from prometheus_client import CollectorRegistry
+from fastapi import Depends, Header, Path, Query, Request
 
-from pacesetter_service.api.auth import Keyring
-from pacesetter_service.fleet import Fleet
-from pacesetter_service.ledger import Ledger
-from pacesetter_service.storage.store import Store
+from pacesetter_service.core.model import MAX_STEP
+from pacesetter_service.runtime.service import Service as UseCases
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """The parts of the service that endpoints talk to; without keys it asks nobody who they are."""
-
-    store: Store
-    ledger: Ledger
-    fleet: Fleet
-    metrics: CollectorRegistry
-    keys: Keyring | None = None
+async def _service(request: Request) -> UseCases:
+    service: UseCases = request.app.state.service
+    return service
 
 
-async def _context(request: Request) -> Context:
-    context: Context = request.app.state.context
-    return context
-
-
-Service = Annotated[Context, Depends(_context)]
+Service = Annotated[UseCases, Depends(_service)]
 
 Actor = Annotated[
     str,
@@ -38,6 +23,10 @@ Actor = Annotated[
         pattern=r"^[\x20-\x7e]*$",
         description="who orders this, for the record; who has a token is named by that",
     ),
+]
+
+AttemptQuery = Annotated[
+    int | None, Query(ge=1, le=MAX_STEP, description="an earlier attempt; without it the newest")
 ]
 
 SessionName = Annotated[str, Path(description="The session's name.")]

@@ -1,14 +1,14 @@
-"""Whether the service lives, is ready, and what it is."""
+"""Whether the service is alive, is ready, and what it is."""
 
 import platform
 import sqlite3
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.concurrency import run_in_threadpool
 
 from pacesetter_service import __version__
 from pacesetter_service.api.context import Service
+from pacesetter_service.runtime.queries.health import check_ready
 
 router = APIRouter(tags=["health"])
 
@@ -21,15 +21,14 @@ async def is_alive() -> dict[str, str]:
 
 @router.get("/readyz")
 async def is_ready(service: Service) -> dict[str, str]:
-    """Answer 200 when the database answers and the writer lives, 503 otherwise."""
-    await run_in_threadpool(service.store.check)
-    service.ledger.check()
+    """Answer 200 when the database answers and the writer gets on with its work, 503 otherwise."""
+    await check_ready(service)
     return {"status": "ready"}
 
 
 @router.get("/version")
 async def read_version() -> dict[str, Any]:
-    """Name the versions of what is running."""
+    """Return the versions of what is running."""
     return {
         "version": __version__,
         "api": "v1",

@@ -27,7 +27,7 @@ def guarded(document: dict[str, Any], *, optional: bool) -> dict[str, Any]:
 
     Args:
         document: What is added to.
-        optional: Whether nobody is asked for a token.
+        optional: Whether authentication is off.
     """
     document["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": _TOKENS}
@@ -48,8 +48,8 @@ def guarded(document: dict[str, Any], *, optional: bool) -> dict[str, Any]:
 
 _TOKENS = (
     "Tokens are made with POST /v1/tokens. Each has a role: viewer, trainer, operator or admin, of "
-    "which each includes those before it. A service that was started without a token of its own "
-    "asks nobody for one."
+    "which each includes those before it. Authentication is off until PACESETTER_ADMIN_TOKEN is "
+    "set."
 )
 
 

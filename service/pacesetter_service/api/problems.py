@@ -1,6 +1,6 @@
 """Errors on the wire: RFC 9457 problem+json, and the one table that knows their HTTP statuses."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -8,12 +8,16 @@ import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from pydantic_core import to_json
+from pydantic_core import ErrorDetails, to_json
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from pacesetter_service.api.access import methods_at
+from pacesetter_service.api.advice import detail_of
+from pacesetter_service.complaints import Complaints, bad_requests
 from pacesetter_service.core import errors
+from pacesetter_service.runtime.arguments import MAX_ERRORS, ArgumentError
 
 TYPE_PREFIX = "urn:pacesetter:problem:"
 
@@ -28,12 +32,17 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.ActionRefusedError: (422, "action_refused"),
     errors.OrderNotFoundError: (404, "order_not_found"),
     errors.AttemptRefusedError: (409, "attempt_refused"),
+    errors.NothingToTakeBackError: (409, "nothing_to_take_back"),
     errors.BatchRefusedError: (409, "batch_refused"),
     errors.SupersededAttemptError: (409, "superseded_attempt"),
     errors.StaleAttemptError: (409, "stale_attempt"),
     errors.StepOutOfRangeError: (422, "step_out_of_range"),
+    errors.TooFarAheadError: (422, "step_out_of_range"),
+    errors.NoTableError: (422, "step_out_of_range"),
     errors.ScheduleNotFiniteError: (422, "schedule_not_finite"),
     errors.TooManyReportsError: (422, "too_many_reports"),
+    errors.TooManyMetricsError: (422, "too_many_metrics"),
+    errors.TooCostlyError: (422, "too_costly"),
     errors.ImportRefusedError: (422, "import_refused"),
     errors.NameTakenError: (409, "name_taken"),
     errors.UnauthenticatedError: (401, "unauthenticated"),
@@ -41,18 +50,25 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.ActorRefusedError: (403, "actor_refused"),
     errors.TokenNotFoundError: (404, "token_not_found"),
     errors.AuthenticationOffError: (409, "authentication_off"),
+    errors.ConflictError: (503, "contended"),
     errors.OverloadedError: (503, "overloaded"),
+    errors.AnotherEpochError: (409, "another_epoch"),
+    errors.HorizonRecededError: (409, "horizon_receded"),
+    errors.BusyError: (503, "busy"),
+    errors.StalledError: (503, "stalled"),
     errors.StorageUnavailableError: (503, "storage_unavailable"),
+    errors.StorageReplacedError: (503, "storage_replaced"),
 }
 
 HTTP_CODES: Mapping[int, tuple[str, str]] = {
-    400: ("malformed_body", "The body can not be read. Send one JSON object, flatly nested."),
+    400: ("malformed_body", "The body cannot be read. Send one JSON object, flatly nested."),
     404: ("not_found", "There is nothing at this address. See /docs for what there is."),
     405: (
         "method_not_allowed",
         "This address does not take that method. See /docs for what it does.",
     ),
     413: ("body_too_large", "The body is larger than this server takes. Send it in smaller parts."),
+    499: ("caller_gone", "The caller went away before there was an answer."),
     415: (
         "unsupported_media_type",
         (
@@ -64,10 +80,28 @@ HTTP_CODES: Mapping[int, tuple[str, str]] = {
 
 RETRY_AFTER_SECONDS = 1
 
+BLAMED = frozenset({400, 401, 403, 405, 413, 415, 421, 422})
+"""Statuses of requests that no client of ours sends unless something is wrong; they are logged."""
+
+LONGEST_LOGGED = 300
+"""Characters of a detail that are logged."""
+
 log = structlog.get_logger("pacesetter.api")
 
 
+unforeseen_errors = Complaints(lambda **details: log.error("unforeseen_error", **details))
+
+
 def problem(
+    status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: object
+) -> Response:
+    """Make a problem+json answer, and log it if the request is to blame for it."""
+    if status in BLAMED:
+        bad_requests.tell(code, status=status, detail=_one_line(detail))
+    return document(status, code, detail, headers=headers, **more)
+
+
+def document(
     status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: object
 ) -> Response:
     """Make a problem+json answer; `code` is stable and meant for programs, `detail` for people."""
@@ -89,12 +123,13 @@ def problem(
 def of_error(error: errors.PacesetterError) -> Response:
     """Answer with what the core refused."""
     status, code = STATUSES[type(error)]
-    return problem(status, code, str(error))
+    return problem(status, code, detail_of(error))
 
 
 def of_http(status: int, headers: Mapping[str, str] | None = None) -> Response:
     """Answer with what HTTP itself refuses."""
-    code, detail = HTTP_CODES.get(status, ("http_error", HTTPStatus(status).description))
+    known = HTTP_CODES.get(status)
+    code, detail = known or ("http_error", HTTPStatus(status).description)
     return problem(status, code, detail, headers=headers)
 
 
@@ -109,49 +144,97 @@ def of_other_media_type(wanted: str) -> Response:
     return problem(415, "unsupported_media_type", detail)
 
 
-def of_validation(found: Sequence[Mapping[str, Any]]) -> Response:
-    """Answer with everything that is wrong with a request, each with a JSON pointer to it."""
-    each = list(_describe(found))
+class InvalidBodyError(Exception):
+    """A body is not valid: its first mistakes, and how many there are."""
+
+    def __init__(self, error: ValidationError) -> None:
+        super().__init__("the body is not valid")
+        self.first = first_of(error)
+        self.count = error.error_count()
+
+
+def first_of(error: ValidationError) -> list[ErrorDetails]:
+    """Return the mistakes that are told."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return found[:MAX_ERRORS]
+
+
+def of_validation(found: Sequence[Mapping[str, Any]], count: int | None = None) -> Response:
+    """Answer with what is wrong with a request: the first mistakes, each with a pointer to it.
+
+    Args:
+        found: The mistakes, or the first of them.
+        count: How many there are, if these are not all.
+    """
+    count = len(found) if count is None else count
+    each = list(_describe(found[:MAX_ERRORS]))
     detail = "The request is not valid. " + " ".join(
         f"{item.get('pointer') or item.get('parameter') or 'body'}: {item['detail']}."
         for item in each[:3]
     )
-    return problem(422, "validation_failed", detail, errors=each)
+    more = count - len(each)
+    if not more:
+        return problem(422, "validation_failed", detail, errors=each)
+    detail += f" There are {count} mistakes in it; `errors` has the first {len(each)}."
+    return problem(422, "validation_failed", detail, errors=each, more_errors=more)
+
+
+def of_argument(error: ArgumentError) -> Response:
+    """Answer with what is wrong with a parameter that only a use case could judge."""
+    found = {"type": "value_error", "loc": ("query", error.argument), "msg": error.message}
+    return of_validation([found])
 
 
 def install(app: FastAPI) -> None:
     """Make every error of an app a problem."""
-
-    @app.exception_handler(errors.PacesetterError)
-    async def refused(_request: Request, error: errors.PacesetterError) -> Response:
-        return of_error(error)
+    for kind, answer in _ANSWERS.items():
+        app.add_exception_handler(kind, _by(answer))
 
     @app.exception_handler(HTTPException)
-    async def http_error(_request: Request, error: HTTPException) -> Response:
+    async def http_error(request: Request, error: HTTPException) -> Response:
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # the framework names one route's
+            return of_nowhere(methods_at(request.url.path))
         return of_http(error.status_code, error.headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def invalid_request(_request: Request, error: RequestValidationError) -> Response:
-        return of_validation(error.errors())
-
-    @app.exception_handler(ValidationError)
-    async def invalid_value(_request: Request, error: ValidationError) -> Response:
-        return of_validation(error.errors(include_url=False))
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_request: Request, _error: ClientDisconnect) -> Response:
+        return document(400, *HTTP_CODES[400])  # which no client reads
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:
         return of_unforeseen(error, request.url.path)
 
 
+_ANSWERS: Mapping[type[Exception], Callable[[Any], Response]] = {
+    errors.PacesetterError: of_error,
+    RequestValidationError: lambda error: of_validation(error.errors()),
+    ValidationError: lambda error: of_validation(first_of(error), error.error_count()),
+    ArgumentError: of_argument,
+    InvalidBodyError: lambda error: of_validation(error.first, error.count),
+}
+
+
+def _by(answer: Callable[[Any], Response]) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handle(_request: Request, error: Exception) -> Response:
+        return answer(error)
+
+    return handle
+
+
 def of_unforeseen(error: Exception, path: str) -> Response:
     """Answer for a fault of ours; what it is stands in the log alone."""
-    log.error("unforeseen_error", path=path, exc_info=error)
+    unforeseen_errors.tell(type(error).__name__, path=path, exc_info=error)
     return problem(
         500,
         "internal",
         "The service failed at this. It is not your request's fault: see the service's log, retry,"
         " and report it if it happens again.",
     )
+
+
+def _one_line(detail: str) -> str:
+    """Return what may stand in a log of a text that has a caller's words in it."""
+    return "".join(each if each.isprintable() else " " for each in detail[:LONGEST_LOGGED])
 
 
 def _describe(found: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:

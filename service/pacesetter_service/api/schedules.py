@@ -1,21 +1,26 @@
 """The catalogue of schedules, and curves of any spec before there is a session."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
-import numpy as np
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
+from pydantic_core import to_json
 
-from pacesetter_service import pictures
-from pacesetter_service.api import wire
-from pacesetter_service.core.decide import count_usable
-from pacesetter_service.core.lint import Architecture, Severity, Subject, lint
+from pacesetter_service.api import bodies, wire
+from pacesetter_service.api.advice import advice_on
+from pacesetter_service.api.callers import answer, unless_gone
+from pacesetter_service.api.context import Service
+from pacesetter_service.api.openapi import body_of
+from pacesetter_service.catalogue import kinds as catalogue
+from pacesetter_service.catalogue.findings import Architecture, Finding, Severity, Subject
+from pacesetter_service.catalogue.recommend import Recommendation, Situation, recommend
+from pacesetter_service.core.cost import Check
 from pacesetter_service.core.model import Count, Step
-from pacesetter_service.core.recommend import Recommendation, Situation, recommend
-from pacesetter_service.core.schedules import catalogue
-from pacesetter_service.core.session import create
 from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.insight import pictures
+from pacesetter_service.runtime.queries import previews
+from pacesetter_service.runtime.queries.curves import MAX_CURVE, Curve
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
 
@@ -27,39 +32,49 @@ class PreviewRequest(SessionSpec):
 
     name: str = "preview"
     start: Step = 0
-    count: Annotated[Count, Field(le=wire.MAX_CURVE)] = 1000
+    count: Annotated[Count, Field(le=MAX_CURVE)] = 1000
     points: Annotated[int, Field(ge=10, le=10_000)] = 1000
 
 
 @router.get("")
 async def list_schedules() -> dict[str, Any]:
     """List every schedule kind with its law, parameters, source and an example."""
-    return {"schedules": [catalogue.describe(kind) for kind in catalogue.kinds()]}
+    return {"schedules": [catalogue.describe_schedule(kind) for kind in catalogue.schedules()]}
 
 
 @router.get("/{kind}")
 async def read_schedule(kind: str) -> dict[str, Any]:
     """Describe one schedule kind."""
-    return catalogue.describe(kind)
+    return catalogue.describe_schedule(kind)
 
 
 @router.post(
     "/preview",
-    responses={200: {"content": {SVG: {"schema": {"type": "string"}}}}},
-    response_model=None,
+    response_class=Response,
+    responses={
+        200: {
+            "content": {
+                "application/json": {"schema": {"type": "object"}},
+                SVG: {"schema": {"type": "string"}},
+            }
+        }
+    },
+    openapi_extra=body_of("PreviewRequest"),
 )
 async def preview_schedule(
-    request: PreviewRequest, accept: Annotated[str, Header()] = ""
-) -> dict[str, Any] | Response:
-    """Give the curves of a spec, as they would be without any metric; nothing is kept.
+    asked: Annotated[PreviewRequest, bodies.model(PreviewRequest)],
+    request: Request,
+    service: Service,
+    accept: Annotated[str, Header()] = "",
+) -> Response:
+    """Return the curves of a spec, as they would be without any metric; nothing is kept.
 
-    With `Accept: image/svg+xml` the answer is a picture.
+    With `Accept: image/svg+xml` the answer is a picture. What costs more than one answer may is
+    refused with its cost, and with how many steps there may be.
     """
-    answer = await run_in_threadpool(_preview, request)
-    if SVG in accept:
-        picture = await run_in_threadpool(pictures.draw, answer["steps"], answer["series"])
-        return Response(picture, media_type=SVG)
-    return answer
+    show = _picture if SVG in accept else _json
+    reading = previews.preview(service, asked, asked.start, asked.count, asked.points, show)
+    return await answer(request, reading, SVG if SVG in accept else "application/json")
 
 
 class LintRequest(SessionSpec):
@@ -87,28 +102,32 @@ class LintAnswer(BaseModel):
     findings: list[FindingView]
 
 
-@router.post("/lint")
-async def lint_schedule(request: LintRequest) -> LintAnswer:
+@router.post("/lint", openapi_extra=body_of("LintRequest"))
+async def lint_schedule(
+    asked: Annotated[LintRequest, bodies.model(LintRequest)], request: Request, service: Service
+) -> LintAnswer:
     """Look for known pitfalls in a spec; most need to know `planned_steps` or `total_steps`."""
-    subject = Subject(request, request.planned_steps, request.architecture)
-    return LintAnswer(findings=await run_in_threadpool(findings, subject))
+    subject = Subject(asked, asked.planned_steps, asked.architecture)
+    found = await unless_gone(request, previews.find_pitfalls(service, subject))
+    return LintAnswer(findings=views(found, asked))
 
 
-@router.post("/recommend")
-async def recommend_schedule(situation: Situation) -> Recommendation:
+@router.post("/recommend", openapi_extra=body_of("Situation"))
+async def recommend_schedule(
+    situation: Annotated[Situation, bodies.model(Situation)],
+) -> Recommendation:
     """Propose a session for a situation, with reasons; the spec can be posted as it is."""
     return recommend(situation)
 
 
-def findings(subject: Subject) -> list[FindingView]:
-    """Lint, in the form of an answer."""
-    return [FindingView(**found._asdict()) for found in lint(subject)]
+def views(found: Iterable[Finding], spec: SessionSpec) -> list[FindingView]:
+    """Show what was found in a spec."""
+    return [FindingView(**{**each._asdict(), "advice": advice_on(each, spec)}) for each in found]
 
 
-def _preview(request: PreviewRequest) -> dict[str, Any]:
-    timelines = create(request).timelines
-    wire.refuse_too_many(len(timelines), request.count)
-    values = {name: line.values(request.start, request.count) for name, line in timelines.items()}
-    count_usable(request.start, values)
-    block = np.stack(list(values.values()))
-    return wire.curve(list(timelines), block, request.start, request.points)
+def _json(curve: Curve, _check: Check) -> bytes:
+    return to_json(wire.curve(curve))
+
+
+def _picture(curve: Curve, check: Check) -> bytes:
+    return pictures.draw(**wire.curve(curve), check=check).encode()

@@ -1,23 +1,21 @@
 """Sessions: create, list, read, archive."""
 
-import base64
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Body, Query, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, JsonValue
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter
+from pydantic_core import to_json
 
-from pacesetter_service.api import openapi, templates
-from pacesetter_service.api.context import Context, Service, SessionName
-from pacesetter_service.api.schedules import FindingView, findings
-from pacesetter_service.core.commands import Archive
-from pacesetter_service.core.lint import Subject
+from pacesetter_service.api import bodies, openapi, paging
+from pacesetter_service.api.callers import answer, unless_gone
+from pacesetter_service.api.context import Service, SessionName
+from pacesetter_service.api.schedules import FindingView, views
+from pacesetter_service.catalogue.templates import TemplateUse
 from pacesetter_service.core.model import refusal
-from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.core.templates import TemplateUse
-from pacesetter_service.ledger import Change, Create
-from pacesetter_service.storage.store import Stored
+from pacesetter_service.core.spec import AttemptKey, SessionSpec
+from pacesetter_service.runtime import operator
+from pacesetter_service.runtime.queries import sessions
+from pacesetter_service.runtime.service import SessionInfo
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
@@ -29,18 +27,29 @@ class SessionView(BaseModel):
     spec: SessionSpec
     status: Literal["active", "finished", "archived"]
     attempt: int
+    attempt_key: str
+    carried: list[int] = Field(
+        description="earlier attempts whose trainers go on in this one, after steps were taken back"
+    )
     horizon: int
     revision: int
     series: list[str]
     max_lookahead: int | None
     max_window: int
     created_at: str
+    epoch: str
 
 
 class CreatedSession(SessionView):
     """A session that was asked for, with the known pitfalls of its spec."""
 
     warnings: list[FindingView]
+
+
+class FirstAttempt(BaseModel):
+    """Whose the first attempt of a new session is; stands beside its spec."""
+
+    attempt_key: AttemptKey | None = None
 
 
 class SessionPage(BaseModel):
@@ -50,6 +59,27 @@ class SessionPage(BaseModel):
     next_page_token: str | None
 
 
+_OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+
+
+def asked_for(body: JsonValue) -> tuple[SessionSpec | TemplateUse, str]:
+    """Read a spec, or which template it is to be made from, and the key of the first attempt.
+
+    Raises:
+        pydantic.ValidationError: The body is neither.
+    """
+    fields = dict(_OBJECT.validate_python(body))
+    key = FirstAttempt.model_validate({"attempt_key": fields.pop("attempt_key", None)}).attempt_key
+    if "origin" in fields:
+        raise refusal(("origin",), "not_yours", "Name a template with `template` and `with`")
+    if "forked_from" in fields:
+        raise refusal(("forked_from",), "not_yours", "Use POST /v1/sessions/{name}/fork")
+    if "earlier" in fields:
+        raise refusal(("earlier",), "not_yours", "A fork has it; use POST /v1/sessions/{name}/fork")
+    kind = TemplateUse if "template" in fields else SessionSpec
+    return kind.model_validate(fields), key or ""
+
+
 @router.post(
     "",
     status_code=201,
@@ -57,23 +87,29 @@ class SessionPage(BaseModel):
     openapi_extra=openapi.body_of("SessionSpec", "TemplateUse"),
 )
 async def create_session(
-    body: Annotated[dict[str, JsonValue], Body()], service: Service, response: Response
+    body: Annotated[tuple[SessionSpec | TemplateUse, str], bodies.read_by(asked_for)],
+    request: Request,
+    service: Service,
+    response: Response,
 ) -> CreatedSession:
     """Create a session; the same body again answers 200 with the same session.
 
     The body is a spec, or names a template: `{"name": …, "template": "a@3", "with": {…}}`. The
-    answer's `warnings` name known pitfalls of the spec, as `/v1/schedules/lint` does.
+    answer's `warnings` name known pitfalls of the spec, as `/v1/schedules/lint` does. Beside them
+    may stand an `attempt_key`, which says whose the first attempt is, as with a restart: it is no
+    part of the spec, and is shown with the session.
     """
-    spec, warnings = await _spec_of(service, body)
-    warnings += await run_in_threadpool(findings, Subject(spec))
-    outcome = await service.ledger.submit(Create(spec))
-    response.status_code = 201 if outcome.created else 200
-    response.headers["location"] = f"/v1/sessions/{spec.name}"
-    return CreatedSession(**dict(view(outcome.entry.stored)), warnings=warnings)
+    asked, key = body
+    made = await unless_gone(request, operator.create_session(service, asked, key))
+    response.status_code = 201 if made.created else 200
+    response.headers["location"] = f"/v1/sessions/{made.info.session.spec.name}"
+    warnings = views(made.findings, made.info.session.spec)
+    return CreatedSession(**dict(view(made.info)), warnings=warnings)
 
 
-@router.get("")
+@router.get("", response_model=SessionPage)
 async def list_sessions(
+    request: Request,
     service: Service,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     page_token: Annotated[str, Query(max_length=512)] = "",
@@ -81,89 +117,53 @@ async def list_sessions(
     label: Annotated[
         str | None, Query(pattern=r"^[^:]+:.*$", description="`name:value`", max_length=322)
     ] = None,
-) -> SessionPage:
+) -> Response:
     """List sessions by name, a page at a time."""
     name, _, value = (label or "").partition(":")
-    found = await run_in_threadpool(
-        service.store.page,
-        after=_name_in(page_token),
-        limit=limit + 1,
+    listing = sessions.list_sessions(
+        service,
+        _page,
+        after=paging.place_in(page_token),
+        limit=limit,
         status=status,
         label=(name, value) if label else None,
     )
-    page = [view(stored) for stored in found[:limit]]
-    more = len(found) > limit
-    return SessionPage(sessions=page, next_page_token=_token(page[-1].name) if more else None)
+    return await answer(request, listing)
 
 
 @router.get("/{name}")
 async def read_session(name: SessionName, service: Service) -> SessionView:
     """Read a session."""
-    return view((await service.ledger.find(name)).stored)
+    return view(await sessions.read_session(service, name))
 
 
 @router.delete("/{name}", status_code=204)
 async def archive_session(name: SessionName, service: Service) -> None:
     """Archive a session: it stays readable and takes no more commands."""
-    await service.ledger.submit(Change(name, (Archive(),)))
+    await operator.archive_session(service, name)
 
 
-async def _spec_of(
-    service: Context, body: dict[str, JsonValue]
-) -> tuple[SessionSpec, list[FindingView]]:
-    """Read a spec, or make it from the template that the body names."""
-    if "origin" in body:
-        raise refusal(("origin",), "not_yours", "Name a template with `template` and `with`")
-    if "forked_from" in body:
-        raise refusal(("forked_from",), "not_yours", "Use POST /v1/sessions/{name}/fork")
-    if "template" not in body:
-        return SessionSpec.model_validate(body), []
-    spec, published = await templates.spec_of(service, TemplateUse.model_validate(body))
-    if published.deprecated is None:
-        return spec, []
-    warning = FindingView(
-        code="template_deprecated",
-        severity="warning",
-        pointer="/template",
-        message=f"{published.reference} is deprecated: {published.deprecated}",
-        advice=f"look for a newer version: GET /v1/templates/{published.template.name}",
-        source="the template's owners",
-    )
-    return spec, [warning]
-
-
-def view(stored: Stored) -> SessionView:
+def view(info: SessionInfo) -> SessionView:
     """Show a session."""
-    session = stored.session
+    session = info.session
     return SessionView(
         name=session.spec.name,
         spec=session.spec,
         status=session.status,
-        attempt=session.attempt,
+        attempt=session.attempt.number,
+        attempt_key=session.attempt.key,
+        carried=list(session.attempt.carried),
         horizon=session.horizon,
         revision=session.revision,
         series=list(session.timelines),
         max_lookahead=session.spec.lookahead,
         max_window=session.max_window,
-        created_at=stored.created_at,
+        created_at=info.created_at,
+        epoch=info.epoch,
     )
 
 
-def _token(name: str) -> str:
-    return base64.urlsafe_b64encode(name.encode()).decode()
-
-
-def _name_in(token: str) -> str:
-    try:
-        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except ValueError as error:
-        raise invalid_parameter(
-            "page_token", "This is no page token; use next_page_token of the page before", token
-        ) from error
-
-
-def invalid_parameter(name: str, message: str, value: Any) -> RequestValidationError:  # noqa: ANN401
-    """Refuse a query parameter that only the endpoint itself can judge."""
-    return RequestValidationError(
-        [{"type": "value_error", "loc": ("query", name), "msg": message, "input": value}]
-    )
+def _page(page: sessions.SessionPage) -> bytes:
+    views = [view(info) for info in page.sessions]
+    token = paging.token_of(views[-1].name) if page.more else None
+    return to_json(SessionPage(sessions=views, next_page_token=token))

@@ -1,17 +1,19 @@
 """Templates: a team's schedules, published under a name and a version."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field, JsonValue
-from starlette.concurrency import run_in_threadpool
+from pydantic_core import to_json
 
-from pacesetter_service.api.context import Context, Service
-from pacesetter_service.core.errors import TemplateNotFoundError
-from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.core.templates import Published, Template, TemplateUse, diff
-from pacesetter_service.storage.store import Store
+from pacesetter_service.api import bodies
+from pacesetter_service.api.callers import answer, unless_gone
+from pacesetter_service.api.context import Service
+from pacesetter_service.api.openapi import body_of
+from pacesetter_service.catalogue.templates import Difference, Published, Template
+from pacesetter_service.core.model import Line
+from pacesetter_service.runtime import templates
+from pacesetter_service.runtime.queries import templates as queries
 
 router = APIRouter(prefix="/v1/templates", tags=["templates"])
 
@@ -53,80 +55,64 @@ class DiffAnswer(BaseModel):
 class Deprecation(BaseModel):
     """Why a template should not be used any more."""
 
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Annotated[Line, Field(min_length=1, max_length=500)]
 
 
-@router.post("", status_code=201)
-async def publish_template(template: Template, service: Service) -> TemplateView:
+@router.post("", status_code=201, openapi_extra=body_of("Template"))
+async def publish_template(
+    template: Annotated[Template, bodies.model(Template)], service: Service
+) -> TemplateView:
     """Publish a template; it gets the next version, and never changes again.
 
     The same body as the newest version again answers that version.
     """
-    return view(await service.ledger.call(lambda store: _publish(store, template)))
+    return view(await templates.publish_template(service, template))
 
 
-@router.get("")
-async def list_templates(service: Service) -> TemplateList:
+@router.get("", response_model=TemplateList)
+async def list_templates(request: Request, service: Service) -> Response:
     """List the newest version of each template."""
-    found = await run_in_threadpool(service.store.templates)
-    newest = {published.template.name: published for published in found}
-    return TemplateList(templates=[view(published) for published in newest.values()])
+    return await answer(request, queries.list_templates(service, _list))
 
 
-@router.get("/{name}")
-async def list_versions(name: Name, service: Service) -> TemplateList:
+@router.get("/{name}", response_model=TemplateList)
+async def list_versions(name: Name, request: Request, service: Service) -> Response:
     """List every version of a template."""
-    found = await run_in_threadpool(service.store.templates, name)
-    if not found:
-        raise TemplateNotFoundError(name)
-    return TemplateList(templates=[view(published) for published in found])
+    return await answer(request, queries.list_versions(service, name, _list))
 
 
-@router.get("/{name}/diff")
+@router.get("/{name}/diff", response_model=DiffAnswer)
 async def diff_versions(
     name: Name,
+    request: Request,
     service: Service,
     before: Annotated[int, Query(ge=1)],
     after: Annotated[int, Query(ge=1)],
-) -> DiffAnswer:
-    """Name the places in which two versions of a template differ."""
-    old, new = await find(service, name, before), await find(service, name, after)
-    pairs = diff(old.template.model_dump(mode="json"), new.template.model_dump(mode="json"))
-    return DiffAnswer(differences=[DifferenceView(**each._asdict()) for each in pairs])
+) -> Response:
+    """Return the places in which two versions of a template differ."""
+    comparing = queries.compare_versions(service, name, before, after, _differences)
+    return await answer(request, comparing)
 
 
 @router.get("/{name}/{version}")
-async def read_template(name: Name, version: Version, service: Service) -> TemplateView:
+async def read_template(
+    name: Name, version: Version, request: Request, service: Service
+) -> TemplateView:
     """Read one version of a template."""
-    return view(await find(service, name, version))
+    return view(await unless_gone(request, queries.find_template(service, name, version)))
 
 
-@router.post("/{name}/{version}/deprecate")
+@router.post("/{name}/{version}/deprecate", openapi_extra=body_of("Deprecation"))
 async def deprecate_template(
-    name: Name, version: Version, deprecation: Deprecation, service: Service
+    name: Name,
+    version: Version,
+    deprecation: Annotated[Deprecation, bodies.model(Deprecation)],
+    request: Request,
+    service: Service,
 ) -> TemplateView:
     """Say why a version should not be used any more; sessions made from it warn of it."""
-    published = (await find(service, name, version))._replace(deprecated=deprecation.reason)
-    await service.ledger.call(lambda store: store.write_template(published))
-    return view(published)
-
-
-async def find(service: Context, name: str, version: int) -> Published:
-    """Give a template in one version.
-
-    Raises:
-        TemplateNotFoundError: There is none.
-    """
-    published = await run_in_threadpool(service.store.template, name, version)
-    if published is None:
-        raise TemplateNotFoundError(f"{name}@{version}")
-    return published
-
-
-async def spec_of(service: Context, use: TemplateUse) -> tuple[SessionSpec, Published]:
-    """Make a session's spec from the template that it names."""
-    published = await find(service, *use.reference)
-    return await run_in_threadpool(use.spec, published.template), published
+    saying = templates.deprecate_template(service, name, version, deprecation.reason)
+    return view(await unless_gone(request, saying))
 
 
 def view(published: Published) -> TemplateView:
@@ -141,12 +127,9 @@ def view(published: Published) -> TemplateView:
     )
 
 
-def _publish(store: Store, template: Template) -> Published:
-    newest = store.template(template.name)
-    if newest is not None and newest.template == template:
-        return newest
-    version = 1 if newest is None else newest.version + 1
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    published = Published(template, version, now)
-    store.write_template(published)
-    return published
+def _list(found: list[Published]) -> bytes:
+    return to_json(TemplateList(templates=[view(each) for each in found]))
+
+
+def _differences(found: list[Difference]) -> bytes:
+    return to_json(DiffAnswer(differences=[DifferenceView(**each._asdict()) for each in found]))

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pacesetter_service.core.actions import Order
 from pacesetter_service.core.actions.level import Scale
 from pacesetter_service.core.commands import Act
+from pacesetter_service.core.draft import Draft
 from pacesetter_service.core.errors import BatchRefusedError, PacesetterError
-from pacesetter_service.core.events import BatchResized, Cancelled, Event
-from pacesetter_service.core.evolve import evolve_all
+from pacesetter_service.core.events import BatchResized, Cancelled
 from pacesetter_service.core.orders import order
 from pacesetter_service.core.session import Session
 
@@ -20,31 +20,33 @@ ACTOR = "batch_scaling"
 """Who gives the orders that a changed batch size leads to."""
 
 
-def resized(session: Session, after: int) -> tuple[Event, ...]:
-    """Give what follows from training with another batch size from the horizon on.
+def resized(session: Session, after: int) -> Draft:
+    """Return what follows from training with another batch size from the horizon on.
 
     Several changes before the next step is sealed are one, from the first size to the last.
 
     Raises:
         BatchRefusedError: The rule refuses changes, or the rate that follows is refused.
     """
-    before = session.batch_size
+    before, draft = session.control.batch_size, Draft(session)
     if after == before:
-        return ()
-    known: tuple[Event, ...] = (BatchResized(session.horizon, before, after),)
-    newest = next((each for each in session.orders if each.id == session.ordered), None)
+        return draft
+    draft.record(BatchResized(session.horizon, after, before))
+    newest = next(
+        (each for each in session.orders.waiting if each.id == session.orders.given), None
+    )
     if newest is not None and newest.at == session.horizon and newest.batch_before is not None:
         before = newest.batch_before
-        known = (*known, Cancelled(newest.id, ACTOR))
-    return (*known, *rescaled(evolve_all(session, known), before, after))
+        draft.record(Cancelled(newest.id, ACTOR))
+    return draft.follow(rescaled(draft.after, before, after))
 
 
-def rescaled(session: Session, before: int | None, after: int | None) -> tuple[Event, ...]:
-    """Give the order for the horizon that a changed batch size leads to, by the session's rule.
+def rescaled(session: Session, before: int | None, after: int | None) -> Draft:
+    """Return the order for the horizon that a changed batch size leads to, by the session's rule.
 
     Args:
         session: The session.
-        before: The batch size that the rates at the horizon are made for, if anybody has said.
+        before: The batch size that the rates at the horizon are made for, if a trainer has said.
         after: The one that is trained with from the horizon on.
 
     Raises:
@@ -52,9 +54,9 @@ def rescaled(session: Session, before: int | None, after: int | None) -> tuple[E
     """
     rule = session.spec.batch_scaling
     if rule == "none" or before is None or after is None or before == after:
-        return ()
+        return Draft(session)
     if session.status == "finished":
-        return ()  # no step of it is trained any more
+        return Draft(session)  # no step of it is trained any more
     change = f"batch size {before} -> {after}"
     if rule == "refuse":
         raise BatchRefusedError(
@@ -63,7 +65,7 @@ def rescaled(session: Session, before: int | None, after: int | None) -> tuple[E
         )
     ratio = after / before
     scale = Scale(factor=ratio if rule == "linear" else ratio**0.5, reason=f"{change}, {rule} rule")
-    act = Act(scale, session.horizon, ACTOR, f"order {session.ordered + 1}, {change}")
+    act = Act(scale, session.horizon, ACTOR, f"order {session.orders.given + 1}, {change}")
     try:
         return order(session, act)
     except PacesetterError as refusal:
@@ -71,9 +73,9 @@ def rescaled(session: Session, before: int | None, after: int | None) -> tuple[E
 
 
 def batch_at(session: Session, orders: Iterable[Order], step: int) -> int | None:
-    """Give the batch size that the rates restored at a step were made for.
+    """Return the batch size that the rates restored at a step were made for.
 
     Where it changed at that very step, the change has not moved the rates yet.
     """
     changes = (each.batch_before for each in orders if each.at == step)
-    return next((before for before in changes if before is not None), session.batch_size)
+    return next((before for before in changes if before is not None), session.control.batch_size)

@@ -31,10 +31,43 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """Make the values of steps below `start + count` final, as far as the session allows."""
+    """Make the values of steps below `start + count` final, as far as the session allows.
+
+    Attributes:
+        start: The first step of the window.
+        count: How many steps it is to hold.
+        attempt: Which attempt asks; None if the caller has not said.
+        at: The step at which the trainer stands, if the caller has said.
+        pace: Seconds that a step takes, if the caller has said.
+        trains: Whether a trainer asks, which then holds the window; others only look.
+    """
 
     start: int
     count: int
+    attempt: int | None = None
+    at: int | None = None
+    pace: float | None = None
+    trains: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Know that a trainer holds, or has trained, the steps below `until`."""
+
+    until: int
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Await:
+    """Know that a trainer waits at a moment for the measurements that the horizon awaits.
+
+    Attributes:
+        now: The moment, in seconds since 1970.
+        attempt: The attempt that the trainer is of; None if it has not said.
+    """
+
+    now: float
     attempt: int | None = None
 
 
@@ -52,7 +85,7 @@ class Act:
 
     action: Action
     at: int | None = None
-    actor: str = "somebody"
+    actor: str = "anonymous"
     key: str = ""
 
 
@@ -69,12 +102,12 @@ class Cancel:
     """Forget an order that was not carried out yet."""
 
     order: int
-    actor: str = "somebody"
+    actor: str = "anonymous"
 
 
 @dataclass(frozen=True, slots=True)
 class RecordDeviation:
-    """Record that a rank trained a step with other values than were sealed for it.
+    """Record that a rank trained a step with other values than were sealed, or does so no longer.
 
     `values` holds what was applied, which may be NaN or infinite, and what was sealed, by series;
     `attempt` is the one in which both were, None for the running one.
@@ -91,4 +124,4 @@ class Archive:
     """Close the session for further commands."""
 
 
-Command = Report | Seal | Pass | Act | Resize | Cancel | RecordDeviation | Archive
+Command = Report | Seal | Hold | Await | Pass | Act | Resize | Cancel | RecordDeviation | Archive

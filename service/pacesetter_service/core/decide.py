@@ -1,17 +1,21 @@
-"""What a command leads to: events, or a refusal. Nothing happens here; it is only decided."""
+"""What a command leads to: events, or a refusal. Nothing happens here; it is only decided.
 
-from collections.abc import Mapping
+What operators order is judged in `orders.py`, and what controllers decide comes from `react.py`.
+"""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from pacesetter_service.core.applied import precision
 from pacesetter_service.core.batch import resized
-from pacesetter_service.core.carrying import all_carried_out
 from pacesetter_service.core.commands import (
     Act,
     Archive,
+    Await,
     Cancel,
     Command,
+    Hold,
     Pass,
     Reading,
     RecordDeviation,
@@ -19,75 +23,116 @@ from pacesetter_service.core.commands import (
     Resize,
     Seal,
 )
+from pacesetter_service.core.draft import Draft
 from pacesetter_service.core.errors import (
     ActionRefusedError,
     OrderNotFoundError,
     ScheduleNotFiniteError,
     StepOutOfRangeError,
+    TooManyMetricsError,
     TooManyReportsError,
+    handed_out,
 )
 from pacesetter_service.core.events import (
     Archived,
+    Awaited,
     Cancelled,
-    Event,
+    Held,
+    Measured,
+    Missed,
+    RateAgreed,
     RateDeviated,
     Reported,
     Sealed,
 )
-from pacesetter_service.core.evolve import evolve_all
-from pacesetter_service.core.measurements import STEPS_WAITING
+from pacesetter_service.core.measuring import STEPS_WAITING
 from pacesetter_service.core.model import MAX_STEP
-from pacesetter_service.core.orders import finished, order, refuse_unless_writable
+from pacesetter_service.core.orders import carried_out, order
+from pacesetter_service.core.reach import reachable, takes_hold
 from pacesetter_service.core.react import awaited, boundary_after, passed, react
 from pacesetter_service.core.schedules import Values
 from pacesetter_service.core.session import Session
+from pacesetter_service.core.status import refuse_unless_taken, seals
+from pacesetter_service.core.wait import Wait
+from pacesetter_service.core.watching import noticed, plan_end
 
 MAX_PENDING = 100_000
 """The most readings of watched metrics that may wait for a sealing; more for very many ranks."""
 
 
-def decide(session: Session, command: Command) -> tuple[Event, ...]:  # noqa: PLR0911 - one a command
-    """Give the events that a command leads to.
+MAX_METRICS = 1024
+"""The most names of metrics of one session, besides those that its controllers watch."""
+
+PER_DECISION = 20_000.0
+"""What it costs that a controller or an order changes one series."""
+
+PER_ORDER = 10
+"""How often about an order has the value of a step evaluated before it is taken."""
+
+CONSUMED_SERIES = 8_192
+"""How many series, over all measurements that it consumes, one sealing may change."""
+
+FEW_CONSUMED = 16
+"""How many measurements a sealing consumes however many series there are."""
+
+
+def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911 - one a command
+    """Return what a command leads to.
 
     Raises:
         SessionArchivedError: The session takes no more commands.
         SessionFinishedError: A controller has ended the session; no further step is sealed.
         StaleAttemptError: The command speaks for another attempt.
-        StepOutOfRangeError: A step can not be sealed, reported on or have been trained.
+        StepOutOfRangeError: A step cannot be sealed, reported on or have been trained.
         ScheduleNotFiniteError: The law leaves the range of learning rates.
         TooManyReportsError: Too many readings wait for a sealing.
+        TooManyMetricsError: The session would have too many names of metrics.
+        TooCostlyError: The order would make the session too costly to evaluate.
         ActionRefusedError: The order makes no sense, or oversteps the limits.
         OrderNotFoundError: No order of that number waits.
         BatchRefusedError: The session does not allow that batch size.
     """
+    if not isinstance(command, Seal | Act):  # these ask by themselves: some of them change nothing
+        refuse_unless_taken(session, command)
     match command:
         case Report():
             return _report(session, command)
         case Seal():
             return _seal(session, command)
-        case Pass(boundary, attempt):
-            refuse_unless_writable(session, attempt)
-            return passed(session) if boundary == session.horizon else ()
+        case Hold(until):
+            return _held(Draft(session), until)
+        case Await(now):
+            return _await(session, now)
+        case Pass(boundary):
+            return passed(session) if boundary == session.horizon else Draft(session)
         case Act():
             return order(session, command)
-        case Resize(batch_size, attempt):
-            refuse_unless_writable(session, attempt)
+        case Resize(batch_size):
             return resized(session, batch_size)
         case Cancel():
             return _cancel(session, command)
         case RecordDeviation():
             return _record_deviation(session, command)
         case Archive():
-            return () if session.status == "archived" else (Archived(),)
+            draft = Draft(session)
+            return draft if session.status == "archived" else draft.record(Archived())
 
 
-def is_sealed(session: Session, command: Seal) -> bool:
-    """Tell whether all that can be had of a window is sealed, so that asking changes nothing."""
-    return seal_end(session, command) <= session.horizon
+def is_sealed(session: Session, command: Seal, end: int) -> bool:
+    """Return whether all that can be had of a window is sealed, so that asking changes nothing.
+
+    To be held by its trainer is a change, which is to be on the disk before the window is there.
+
+    Args:
+        session: The session.
+        command: The wish for the window.
+        end: Where the window ends, by `seal_end`.
+    """
+    return end <= session.horizon and not (end > session.held and takes_hold(session, command))
 
 
 def seal_end(session: Session, command: Seal) -> int:
-    """Give the step below which a command wants everything sealed.
+    """Return the step below which a command wants everything sealed.
 
     Raises:
         StepOutOfRangeError: The window lies before the first step or too far ahead.
@@ -107,33 +152,68 @@ def seal_end(session: Session, command: Seal) -> int:
     count = min(command.count, session.max_window)
     lookahead = session.spec.lookahead
     end = start + (count if lookahead is None else min(count, lookahead))
+    if end > session.horizon:
+        end = min(end, reachable(session, command), _told_of_the_end(session, start, end))
     boundary = boundary_after(session)
     return end if boundary is None or end <= session.horizon else min(end, boundary)
 
 
+def cost_of(session: Session, commands: Sequence[Command]) -> float:
+    """Return about what deciding some commands costs: those that cost much wait by themselves."""
+    cost, series = session.timelines.cost, len(session.timelines)
+    total = 0.0
+    for command in commands:
+        match command:
+            case Seal(start, count):
+                ahead = min(start + count - session.horizon, 2 * session.max_window)
+                waiting = len(session.pending) // session.spec.ranks
+                decisions = min(waiting, consumed_at_once(session)) + len(session.orders.waiting)
+                total += cost.of(ahead) + decisions * series * PER_DECISION if ahead > 0 else 0.0
+            case Act():
+                total += cost.of(1) * PER_ORDER
+            case Resize() | Pass():
+                total += cost.of(1)
+    return total
+
+
+def consumed_at_once(session: Session) -> int:
+    """Return how many measurements one sealing consumes: each may change every series."""
+    return max(CONSUMED_SERIES // len(session.timelines), FEW_CONSUMED)
+
+
+def _told_of_the_end(session: Session, start: int, end: int) -> int:
+    """Return where a window ends, so that one that goes beyond the plan begins behind its end.
+
+    The notice of it is then told to the trainers that get there, and to no others.
+    """
+    over = plan_end(session)
+    return end if over is None or start > over or session.horizon > over else min(end, over + 1)
+
+
 def waits_for(session: Session, command: Seal) -> tuple[str, ...]:
     """Name the metrics whose measurements a wish must wait for."""
-    if session.status != "active" or command.start < session.horizon:
+    if not seals(session) or command.start < session.horizon:
         return ()
     return awaited(session)
 
 
 def refuse_untrained(session: Session, step: int) -> None:
-    """Refuse a step of which nobody can have applied the values.
+    """Refuse a step of which no rank can have applied the values.
 
     Raises:
         StepOutOfRangeError: It was not handed out.
     """
-    if not session.spec.start_step <= step < session.horizon:
+    first = session.spec.start_step
+    if not first <= step < session.horizon:
         raise StepOutOfRangeError(
-            f"Nobody can have applied the values of step {step}: the steps handed out so far are "
-            f"{session.spec.start_step} to {session.horizon - 1}. Send in `applied` the step whose "
-            "values the optimizer used, with these values."
+            f"No rank can have applied the values of step {step}: "
+            f"{handed_out(first, session.horizon)}. Send in `applied` the step whose values the "
+            "optimizer used, with these values."
         )
 
 
 def count_usable(start: int, values: Mapping[str, Values], at_least: int | None = None) -> int:
-    """Give how many of the values come before the first that nobody can train with.
+    """Return how many of the values come before the first that no trainer can use.
 
     Args:
         start: The step of the first value.
@@ -157,36 +237,76 @@ def count_usable(start: int, values: Mapping[str, Values], at_least: int | None 
     return usable
 
 
-def _report(session: Session, command: Report) -> tuple[Event, ...]:
-    refuse_unless_writable(session, command.attempt)
+def deviations(session: Session, command: RecordDeviation) -> tuple[RateAgreed | RateDeviated, ...]:
+    """Return what applied values add to what is recorded of their rank.
+
+    Of a rank `KEPT` series are recorded at a time, each once until it agrees again: more of them
+    would say nothing more.
+    """
+    rank, recorded = command.rank, session.control.watch.deviating.get(command.rank, ())
+    values = command.values
+    differing = [series for series, both in values.items() if precision(*both) == "differs"]
+    agreed = tuple(each for each in recorded if each in values and each not in differing)
+    new = [series for series in differing if series not in recorded]
+    return (
+        *([RateAgreed(rank, agreed)] if agreed else []),
+        *(
+            RateDeviated(rank, command.step, series, *values[series])
+            for series in new[: session.control.watch.room_for(rank) + len(agreed)]
+        ),
+    )
+
+
+def _report(session: Session, command: Report) -> Draft:
     for reading in command.readings:
         _refuse_unless_plausible(session, reading)
+    fresh = {reading.metric for reading in command.readings} - session.reported
+    if fresh:
+        _refuse_too_many_names(session, fresh)
     metrics = session.watched
     watched = {
         reading.key: reading
         for reading in reversed(command.readings)  # the first of two with one key is the one kept
         if reading.metric in metrics
-        and reading.step > session.consumed.get(reading.metric, -1)
+        and reading.step > session.control.consumed.get(reading.metric, -1)
         and reading.key not in session.pending
     }
     waiting, limit = len(session.pending) + len(watched), _max_pending(session)
     if waiting > limit:
         raise TooManyReportsError(waiting, limit)
-    return (Reported(command.readings, tuple(watched.values())),) if command.readings else ()
+    draft = Draft(session)
+    if not command.readings:
+        return draft
+    draft.record(Reported(command.readings, tuple(watched.values())))
+    if session.held == session.horizon:  # as long as none but trainers ask
+        return draft
+    return _held(draft, max(reading.step for reading in command.readings) + 1)
+
+
+def _held(draft: Draft, until: int) -> Draft:
+    """Record that a trainer has the values of the steps below `until`."""
+    return draft.record(Held(until)) if until > draft.after.held else draft
+
+
+def _refuse_too_many_names(session: Session, fresh: set[str]) -> None:
+    """Refuse more names than a session may have; those that a controller waits for are free."""
+    others = fresh - session.watched
+    if others and len((session.reported | others) - session.watched) > MAX_METRICS:
+        raise TooManyMetricsError(sorted(others), MAX_METRICS)
 
 
 def _max_pending(session: Session) -> int:
-    """Give how many readings may wait: twice those for which a sealing leaves any waiting."""
+    """Return how many readings may wait: twice those for which a sealing leaves any waiting."""
     each_rank = 2 * STEPS_WAITING * len(session.spec.measured)
     return max(MAX_PENDING, each_rank * session.spec.ranks)
 
 
 def _refuse_unless_plausible(session: Session, reading: Reading) -> None:
-    if not session.spec.start_step <= reading.step < session.horizon:
+    first = session.spec.start_step
+    if not first <= reading.step < session.horizon:
         raise StepOutOfRangeError(
-            f"Nothing can have been measured at step {reading.step}: the steps handed out so far "
-            f"are {session.spec.start_step} to {session.horizon - 1}. Report the step whose value "
-            "the optimizer used."
+            f"Nothing can have been measured at step {reading.step}: "
+            f"{handed_out(first, session.horizon)}. Report the step whose value the optimizer used."
         )
     if reading.rank >= session.spec.ranks:
         raise StepOutOfRangeError(
@@ -196,42 +316,62 @@ def _refuse_unless_plausible(session: Session, reading: Reading) -> None:
         )
 
 
-def _seal(session: Session, command: Seal) -> tuple[Event, ...]:
-    end = seal_end(session, command)
-    if end <= session.horizon:
-        return ()
-    # Of a window that begins below the horizon there is something to give, whatever lies above it.
-    begins_sealed = command.start < session.horizon
-    stale = command.attempt is not None and command.attempt != session.attempt
-    if begins_sealed and (stale or session.status != "active"):
-        return ()
-    refuse_unless_writable(session, command.attempt)
-    if session.status == "finished":
-        raise finished(session)
-    if awaited(session):
-        return ()
-    reactions = react(session)
-    ready = evolve_all(session, reactions)
-    if ready.status == "finished":
-        return reactions  # to be kept, whatever the answer is
-    start, count = session.horizon, end - session.horizon
-    due = list(all_carried_out(ready, (each for each in ready.orders if each.at < end)))
-    acting = evolve_all(ready, (event for _, events in due for event in events))
-    values = {name: line.values(start, count) for name, line in acting.timelines.items()}
+def _seal(session: Session, command: Seal) -> Draft:
+    end, draft = seal_end(session, command), Draft(session)
+    if end > session.horizon and not _is_only_read(session, command):
+        refuse_unless_taken(session, command)
+        if not awaited(session):
+            draft = _sealed(session, command, end)
+    return _held(draft, min(end, draft.after.horizon)) if takes_hold(session, command) else draft
+
+
+def _is_only_read(session: Session, command: Seal) -> bool:
+    """Return whether a window that begins below the horizon ends there: what lies above is refused.
+
+    There is something to give then, whatever lies above it.
+    """
+    stale = not session.attempt.includes(command.attempt)
+    return command.start < session.horizon and (stale or not seals(session))
+
+
+def _sealed(session: Session, command: Seal, end: int) -> Draft:
+    """Return what sealing the steps from the horizon to `end` leads to."""
+    most = consumed_at_once(session)
+    reactions = react(session, most=most)
+    consumed = sum(isinstance(event, Measured | Missed) for event in reactions.events)
+    left = consumed >= most and react(reactions.after, most=1).events
+    if not seals(reactions.after) or left:
+        return reactions  # to be kept, whatever the answer is; what is left is for the next call
+    start = session.horizon
+    applied = carried_out(reactions.after, end)
+    # What was decided or ordered meanwhile may be costlier than what it was.
+    count = min(end - start, applied.after.timelines.affordable)
+    values = {name: line.values(start, count) for name, line in applied.after.timelines.items()}
     # The step that was asked for must be sealed; what lies behind a bad value need not.
     usable = count_usable(start, values, at_least=max(command.start - start + 1, 0))
     if usable == 0:
-        return ()
-    return (
-        *reactions,
-        *(event for given, events in due if given.at < start + usable for event in events),
-        Sealed(start, usable, {name: row[:usable] for name, row in values.items()}),
-    )
+        return Draft(session)
+    if usable < end - start:  # orders behind that go on waiting
+        applied = carried_out(reactions.after, start + usable)
+    draft = reactions.follow(applied).record(*noticed(applied.after, start + usable))
+    if takes_hold(session, command):
+        _held(draft, start + usable)
+    # The sealing is the last event: behind it a snapshot may be taken.
+    return draft.record(Sealed(start, usable, {name: row[:usable] for name, row in values.items()}))
 
 
-def _cancel(session: Session, command: Cancel) -> tuple[Event, ...]:
-    refuse_unless_writable(session, None)
-    waiting = next((each for each in session.orders if each.id == command.order), None)
+def _await(session: Session, now: float) -> Draft:
+    """Record that a trainer waits, unless that was done just before by another one."""
+    draft, waited = Draft(session), session.waited
+    if not awaited(session):
+        return draft
+    if waited is None:
+        return draft.record(Awaited(Wait(session.horizon, 0.0, now)))
+    return draft if waited.is_noted(now) else draft.record(Awaited(waited.until(now)))
+
+
+def _cancel(session: Session, command: Cancel) -> Draft:
+    waiting = next((each for each in session.orders.waiting if each.id == command.order), None)
     if waiting is None:
         raise OrderNotFoundError(command.order)
     if waiting.batch_before is not None:
@@ -239,14 +379,9 @@ def _cancel(session: Session, command: Cancel) -> tuple[Event, ...]:
             f"Order {command.order} follows from another batch size, and would be given again. "
             "Order a `scale` that undoes it, or `set` the rate."
         )
-    return (Cancelled(command.order, command.actor),)
+    return Draft(session).record(Cancelled(command.order, command.actor))
 
 
-def _record_deviation(session: Session, command: RecordDeviation) -> tuple[Event, ...]:
-    refuse_unless_writable(session, command.attempt)
+def _record_deviation(session: Session, command: RecordDeviation) -> Draft:
     refuse_untrained(session, command.step)
-    return tuple(
-        RateDeviated(command.rank, command.step, series, applied, sealed)
-        for series, (applied, sealed) in command.values.items()
-        if precision(applied, sealed) == "differs"
-    )
+    return Draft(session).record(*deviations(session, command))

@@ -8,29 +8,43 @@ PacesetterError
 ├── AwaitingMeasurementError   a step waits for metrics that ranks have not reported
 ├── ActionRefusedError         the order makes no sense, or oversteps the limits
 ├── OrderNotFoundError         no order of that number waits
-├── AttemptRefusedError        the attempt can not be opened like this
+├── NothingToTakeBackError     trainers hold all that is sealed
+├── AttemptRefusedError        the attempt cannot be opened like this
 ├── BatchRefusedError          the session does not allow that batch size
 ├── SupersededAttemptError     a later attempt has taken over from that one
 ├── StaleAttemptError          the caller speaks for another attempt of the job
-├── StepOutOfRangeError        the step can not be sealed, read or reported on
+├── StepOutOfRangeError        the step cannot be sealed, read or reported on
+│   ├── TooFarAheadError       the step lies too far beyond what trainers have come to
+│   └── NoTableError           the steps are too many for a table, or none
 ├── ScheduleNotFiniteError     the law leaves the range of learning rates
 ├── TooManyReportsError        metrics pile up that no sealing has consumed
+├── TooManyMetricsError        a session is told more names of metrics than it may have
+├── TooCostlyError             evaluating the schedules is beyond the budget
 ├── UnknownKindError           no schedule or controller kind of that name
 ├── TemplateNotFoundError      no template of that name and version
 ├── ImportRefusedError         a file is no whole record of a session
 ├── NameTakenError             a session would be imported under a name that is taken
 ├── UnauthenticatedError       the caller has no valid token
 ├── ForbiddenError             the caller's role is not enough
-├── ActorRefusedError          the caller speaks in somebody else's name
+├── ActorRefusedError          the caller names another actor than its token's holder
 ├── TokenNotFoundError         no token of that id
 ├── AuthenticationOffError     tokens mean nothing to a service without authentication
+├── ConflictError              another writer has changed the session meanwhile
 ├── OverloadedError            the service has more work queued than it can take
+├── AnotherEpochError          the database has lost what the caller was given, or is another one
+├── HorizonRecededError        the caller was given steps that are not sealed any more
+├── BusyError                  as many costly answers are being made as there may be at once
+├── StalledError               the writer has not finished anything for too long
 └── StorageUnavailableError    the database did not take or give the data
+    └── StorageReplacedError   its file is gone, or is another one
 
 Each message says what happened and ends in what to do next.
 """
 
-from difflib import get_close_matches
+from collections.abc import Sequence
+from typing import Literal
+
+from pacesetter_service.core.model import MAX_HINTED, did_you_mean
 
 
 class PacesetterError(Exception):
@@ -41,10 +55,7 @@ class SessionNotFoundError(PacesetterError):
     """No session of that name."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(
-            f"There is no session named {name!r}. Create it with POST /v1/sessions, "
-            "or list the ones that exist with GET /v1/sessions."
-        )
+        super().__init__(f"There is no session named {name!r}.")
 
 
 class SessionExistsError(PacesetterError):
@@ -52,9 +63,10 @@ class SessionExistsError(PacesetterError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"A session named {name!r} exists already, with another spec. "
-            f"Read it with GET /v1/sessions/{name}, or choose another name."
+            f"A session named {name!r} exists already, with another spec. Another training takes"
+            " another name; to go on from a checkpoint by another description, fork it."
         )
+        self.name = name
 
 
 class SessionArchivedError(PacesetterError):
@@ -98,13 +110,23 @@ class OrderNotFoundError(PacesetterError):
     def __init__(self, number: int) -> None:
         super().__init__(
             f"No order {number} waits in this session: it was carried out, cancelled, or never"
-            " given. Read GET …/actions for those that wait; give another order to undo one that"
-            " was carried out."
+            " given. Give another order to undo one that was carried out."
+        )
+
+
+class NothingToTakeBackError(PacesetterError):
+    """Every sealed step is held by a trainer, or was trained."""
+
+    def __init__(self, horizon: int) -> None:
+        super().__init__(
+            f"Trainers hold or have trained every step below {horizon}, the first that is not"
+            " sealed, so none can be taken back. An action holds from that step on; to change"
+            " earlier ones, restart the job from a checkpoint."
         )
 
 
 class AttemptRefusedError(PacesetterError):
-    """An attempt can not be opened like this."""
+    """An attempt cannot be opened like this."""
 
 
 class BatchRefusedError(PacesetterError):
@@ -131,8 +153,39 @@ class StaleAttemptError(PacesetterError):
         )
 
 
+def handed_out(first: int, horizon: int) -> str:
+    """Say which steps below the horizon were handed out so far."""
+    if first >= horizon:
+        return "no step has been handed out yet"
+    return f"the steps handed out so far are {first} to {horizon - 1}"
+
+
 class StepOutOfRangeError(PacesetterError):
-    """A step that can not be sealed, read or reported on."""
+    """A step that cannot be sealed, read or reported on."""
+
+
+class TooFarAheadError(StepOutOfRangeError):
+    """A step lies too far beyond what trainers have come to: sealing it would keep changes away."""
+
+    def __init__(self, start: int, held: int, horizon: int, attempt: int) -> None:
+        super().__init__(
+            f"Step {start} lies too far beyond what trainers have come to: they hold the steps"
+            f" below {held}, and those below {horizon} are sealed. To seal more would keep every"
+            " change away from them. To look at a step, read its value, which seals nothing. A"
+            f" trainer names its attempt, which is {attempt}; one that stands far ahead says where."
+        )
+        self.start = start
+        self.attempt = attempt
+
+
+class NoTableError(StepOutOfRangeError):
+    """The realised curve is to be a table of too many steps, or of none."""
+
+    def __init__(self, start: int, end: int, most: int) -> None:
+        super().__init__(
+            f"The steps from {start} to before {end} are {max(end - start, 0)}; a table has 1 to"
+            f" {most} levels."
+        )
 
 
 class ScheduleNotFiniteError(PacesetterError):
@@ -154,8 +207,24 @@ class TooManyReportsError(PacesetterError):
     def __init__(self, pending: int, limit: int) -> None:
         super().__init__(
             f"{pending} watched metric values wait for the next sealing; {limit} is the limit. "
-            "Ask for the next steps (`want`), or report the watched metric less often."
+            "Ask for the next steps, or report the watched metric less often."
         )
+
+
+class TooManyMetricsError(PacesetterError):
+    """A session is told of more names of metrics than it may have."""
+
+    def __init__(self, fresh: list[str], limit: int) -> None:
+        some = ", ".join(map(repr, fresh[:3])) + (", …" if fresh[3:] else "")
+        super().__init__(
+            f"A session has at most {limit} names of metrics, and with {some} it would have more;"
+            " nothing of this call was kept. Keep steps, epochs and counters out of the names: a"
+            " metric is reported under one name at every step."
+        )
+
+
+class TooCostlyError(PacesetterError):
+    """Evaluating the schedules is beyond the budget of one call."""
 
 
 class UnknownKindError(PacesetterError):
@@ -164,23 +233,16 @@ class UnknownKindError(PacesetterError):
     def __init__(
         self, kind: str, known: list[str], advice: str | None = None, family: str = "schedule"
     ) -> None:
-        near = get_close_matches(kind, known, n=1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        super().__init__(
-            f"There is no {family} kind {kind!r}. "
-            + (f"{advice}. " if advice else hint)
-            + f"GET /v1/{family}s lists all of them."
-        )
+        hint = f"{advice}." if advice else did_you_mean(kind, known).strip()
+        super().__init__(f"There is no {family} kind {kind[:MAX_HINTED]!r}. {hint}".rstrip())
+        self.family = family
 
 
 class TemplateNotFoundError(PacesetterError):
     """No template of that name, or not in that version."""
 
     def __init__(self, reference: str) -> None:
-        super().__init__(
-            f"There is no template {reference}. List the ones that exist with GET /v1/templates, "
-            "or publish it with POST /v1/templates."
-        )
+        super().__init__(f"There is no template {reference}.")
 
 
 class ImportRefusedError(PacesetterError):
@@ -189,8 +251,8 @@ class ImportRefusedError(PacesetterError):
     def __init__(self, reason: str, line: int | None = None) -> None:
         place = "" if line is None else f" at line {line}"
         super().__init__(
-            f"This can not be imported{place}: {reason}. Nothing of it was kept. Send what"
-            " GET /v1/sessions/{name}/export answered, all of it and unchanged."
+            f"This cannot be imported{place}: {reason}. Nothing of it was kept. Send all that was"
+            " exported, unchanged."
         )
 
 
@@ -200,18 +262,17 @@ class NameTakenError(PacesetterError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"A session named {name!r} exists already, and an import changes no session. "
-            "Import under another name: POST /v1/import?name=…"
+            "Import it under another name."
         )
 
 
 class UnauthenticatedError(PacesetterError):
-    """The caller has no valid token; which of the possible reasons it is, is nobody's business."""
+    """The caller has no valid token; it is not told which of the possible reasons applies."""
 
     def __init__(self) -> None:
         super().__init__(
             "This service lets in who has a token, and this call has none that is valid: it is"
-            " missing, unknown, revoked or expired. Send `Authorization: Bearer <token>`; an admin"
-            " makes tokens with POST /v1/tokens."
+            " missing, unknown, revoked or expired."
         )
 
 
@@ -226,12 +287,12 @@ class ForbiddenError(PacesetterError):
 
 
 class ActorRefusedError(PacesetterError):
-    """The caller speaks in the name of somebody else."""
+    """The caller names another actor than the holder of its token."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"The record names the holder of the token, who is {name!r}, and the header"
-            " Pacesetter-Actor names somebody else. Leave the header out, or use the other's token."
+            f"The record names the holder of the token, who is {name!r}, and this call names"
+            " another actor. Use that one's token, or name no actor."
         )
 
 
@@ -240,19 +301,36 @@ class TokenNotFoundError(PacesetterError):
 
     def __init__(self, token_id: str) -> None:
         super().__init__(
-            f"There is no token with the id {token_id!r}. GET /v1/tokens lists those that there"
-            " are; the id is the part of a token between its first two underscores."
+            f"There is no token with the id {token_id!r}; the id is the part of a token between its"
+            " first two underscores."
         )
 
 
 class AuthenticationOffError(PacesetterError):
-    """The service asks nobody for a token, so that none can be made."""
+    """Authentication is off, so that no token can be made."""
 
     def __init__(self) -> None:
         super().__init__(
-            "This service asks nobody for a token, because it has none of its own. Start it with"
-            " PACESETTER_ADMIN_TOKEN set; who has that token can make others."
+            "Authentication is off until PACESETTER_ADMIN_TOKEN is set. Start the service with it;"
+            " the holder of that token can make others."
         )
+
+
+class ConflictError(PacesetterError):
+    """Another writer has changed the sessions meanwhile; nothing of the transaction was kept.
+
+    Attributes:
+        names: The sessions.
+    """
+
+    def __init__(self, names: Sequence[str], reason: str = "") -> None:
+        because = f" ({reason})" if reason else ""
+        changed = ", ".join(map(repr, names[:3])) or "the same sessions"
+        super().__init__(
+            f"Another writer has changed {changed} meanwhile{because}, time and again; nothing of"
+            " this call was kept. Repeat it; to repeat a call is harmless."
+        )
+        self.names = tuple(names)
 
 
 class OverloadedError(PacesetterError):
@@ -260,8 +338,29 @@ class OverloadedError(PacesetterError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The service has too many commands waiting. Retry after the time in Retry-After; "
-            "repeating a call is harmless."
+            "The service has too many commands waiting. Try again in a moment; repeating a call is"
+            " harmless."
+        )
+
+
+class BusyError(PacesetterError):
+    """As many costly answers are being made as there may be at once."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The service is busy with as many costly reads and checks as it takes at once; no"
+            " training waits for them. Try again in a moment, or ask for fewer steps."
+        )
+
+
+class StalledError(PacesetterError):
+    """The writer has had work for long, and has finished none of it."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The writer has worked for {seconds:.0f} seconds without finishing anything: nothing"
+            " new is sealed or recorded; what is sealed can be read. Look at the disk and at the"
+            " log, and restart the service if it does not recover; what was acknowledged is kept."
         )
 
 
@@ -272,4 +371,45 @@ class StorageUnavailableError(PacesetterError):
         super().__init__(
             f"The database did not answer as it should ({reason}); nothing of this call was kept. "
             "Retry; if it goes on, look at the disk and at the service's log."
+        )
+
+
+class StorageReplacedError(StorageUnavailableError):
+    """The file is not what or where it was; nothing is written any more."""
+
+    def __init__(self, path: str, found: Literal["gone", "another", "overwritten"]) -> None:
+        what = {
+            "gone": "is gone",
+            "another": "has been replaced by another file",
+            "overwritten": "has been overwritten by an older copy, or by another database,",
+        }[found]
+        PacesetterError.__init__(
+            self,
+            f"{path} {what} while the service was running; nothing of this call was kept, and "
+            "nothing is written until the service is restarted. Put the database back, with its "
+            "-wal and -mark, and restart the service.",
+        )
+
+
+class AnotherEpochError(PacesetterError):
+    """The caller was answered under another epoch of the database."""
+
+    def __init__(self, known: str, epoch: str, horizon: int) -> None:
+        super().__init__(
+            f"The database is in another epoch ({epoch}) than the one you were answered in "
+            f"({known}): an older copy was restored, or it lost commits, or it is another one. "
+            f"Restart from a checkpoint of step {horizon} or an earlier one, which opens an "
+            "attempt there; or have the newest database put back."
+        )
+
+
+class HorizonRecededError(PacesetterError):
+    """The caller holds values of steps that are not sealed here."""
+
+    def __init__(self, held: int, horizon: int) -> None:
+        super().__init__(
+            f"You were given the steps before {held}, and only those before {horizon} are sealed "
+            "here: the database is an older copy. Restart from a checkpoint of step "
+            f"{horizon} or an earlier one, which opens an attempt there; or have the newest "
+            "database put back."
         )

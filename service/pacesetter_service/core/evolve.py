@@ -12,41 +12,48 @@ from pacesetter_service.core.events import (
     Acted,
     Archived,
     AttemptOpened,
+    Awaited,
     BatchResized,
     BoundaryPassed,
     Cancelled,
     Decided,
     Event,
     Forked,
+    Held,
     Measured,
     MeasurementsClosed,
     Missed,
+    Noticed,
     Observed,
     Ordered,
+    RateAgreed,
     RateDeviated,
     Reported,
     Sealed,
+    TakenBack,
 )
-from pacesetter_service.core.notices import KEPT, Notice
+from pacesetter_service.core.limits import Limits
+from pacesetter_service.core.notices import Notice
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.smoothing import SmootherState
-from pacesetter_service.core.spec import Limits, Series, SessionSpec
-from pacesetter_service.core.timeline import Rewarm, Segment
+from pacesetter_service.core.spec import Series, SessionSpec
+from pacesetter_service.core.timeline import Rewarm, Segment, Timelines
+from pacesetter_service.core.watching import Watch
 
 
 def evolve(session: Session, event: Event) -> Session:  # noqa: PLR0911, PLR0912 - one return an event
-    """Give the session after one event."""
+    """Return the session after one event."""
     match event:
-        case Reported(watched=()) | Missed():
+        case Missed():
             return session  # the very same, so that nothing of it is written again
-        case Reported(watched=readings):
-            return replace(session, pending=session.pending.added(readings))
+        case Reported():
+            return _with_report(session, event)
         case Measured():
             return _with_measurement(session, event)
         case Observed(controller=index, state=state):
-            states = list(session.controllers)
+            states = list(session.control.states)
             states[index] = state
-            return replace(session, controllers=tuple(states))
+            return replace(session, control=replace(session.control, states=tuple(states)))
         case Decided():
             return _with_decision(session, event)
         case Ordered():
@@ -54,64 +61,104 @@ def evolve(session: Session, event: Event) -> Session:  # noqa: PLR0911, PLR0912
         case Acted():
             return _with_action(session, event.order)
         case BatchResized(after=size):
-            return replace(session, batch_size=size)
+            return replace(session, control=replace(session.control, batch_size=size))
         case Cancelled(order=number):
-            waiting = tuple(order for order in session.orders if order.id != number)
-            keys = {key: said for key, said in session.keys.items() if said[0] != number}
-            return replace(session, orders=waiting, keys=keys, revision=session.revision + 1)
-        case MeasurementsClosed(steps=steps):
-            consumed = {**session.consumed, **steps}
-            return replace(session, consumed=consumed, pending=session.pending.beyond(consumed))
+            book, revision = session.orders.cancelled(number), session.revision + 1
+            return replace(session, orders=book, revision=revision)
+        case MeasurementsClosed():
+            return _with_closing(session, event)
+        case Awaited(wait=wait):
+            return replace(session, control=replace(session.control, wait=wait))
         case BoundaryPassed(at=at):
-            return replace(session, passed=at)
+            return replace(session, control=replace(session.control, passed=at))
         case Sealed(start=start, count=count):
             return replace(session, horizon=start + count)
+        case Held(until=until):
+            return replace(session, held=until)
         case RateDeviated():
             return _with_deviation(session, event)
-        case AttemptOpened() | Forked():
+        case RateAgreed(rank, series):
+            return _watching(session, session.control.watch.agreed(rank, series))
+        case Noticed(at, code, about, message):
+            watched = _watching(session, session.control.watch.has_told(code, about, at))
+            return _told(watched, Notice(at, code, message))
+        case AttemptOpened() | TakenBack() | Forked():
             return session  # their state was restored from the log
         case Archived():
             return replace(session, status="archived")
 
 
 def evolve_all(session: Session, events: Iterable[Event]) -> Session:
-    """Give the session after all events, in their order."""
+    """Return the session after all events, in their order."""
     return reduce(evolve, events, session)
+
+
+def _with_report(session: Session, event: Reported) -> Session:
+    """Let what is watched wait, and know the names; the very same session if nothing is new."""
+    watched, watch, reported = session.watched, session.control.watch, session.reported
+    if watched:
+        watch = watch.heard({each.metric for each in event.readings} - watched)
+    if any(reading.metric not in reported for reading in event.readings):
+        reported = reported.union(reading.metric for reading in event.readings)
+    if not event.watched and watch is session.control.watch and reported is session.reported:
+        return session
+    pending = session.pending.added(event.watched) if event.watched else session.pending
+    return replace(_watching(session, watch), pending=pending, reported=reported)
+
+
+def _watching(session: Session, watch: Watch) -> Session:
+    return replace(session, control=replace(session.control, watch=watch))
+
+
+def _told(session: Session, *notices: Notice) -> Session:
+    return replace(session, control=session.control.told(*notices)) if notices else session
+
+
+def _with_closing(session: Session, event: MeasurementsClosed) -> Session:
+    """Let go of the readings that were consumed, and know which ranks were missing."""
+    control = session.control
+    consumed = {**control.consumed, **event.steps}
+    watch = control.watch.without(event.steps, event.missing)
+    return replace(
+        session,
+        control=replace(control, consumed=consumed, watch=watch),
+        pending=session.pending.later_than(consumed),
+    )
 
 
 def _with_measurement(session: Session, event: Measured) -> Session:
     """Let the smoothers of a metric and of its views take its value."""
-    smoothers = dict(session.smoothers)
+    smoothers = dict(session.control.smoothers)
     for view in session.spec.views(event.metric):
         smoother = session.spec.metric(view).smoothing
         if smoother is not None:
             state = smoothers.get(view, SmootherState())
             smoothers[view] = smoother.smooth(state, event.value).state
-    return replace(session, smoothers=smoothers) if smoothers else session
+    watch = session.control.watch.measured(event.metric, event.step, session.attempt.start)
+    return replace(session, control=replace(session.control, smoothers=smoothers, watch=watch))
 
 
 def _with_decision(session: Session, event: Decided) -> Session:
-    timelines = dict(session.timelines)
+    timelines = Timelines(session.timelines)
     for series in session.spec.series():
         line = timelines[series.name]
         changes = _changes(line.segments[-1], event, series.name, series.channel)
         if changes:
             line = line.go_on(event.at, event.reason, **changes)
             timelines[series.name] = line.since(session.horizon)
-    notices = session.notices
     if event.advice is not None:
-        notices = (*notices, Notice(event.at, event.advice, event.reason))[-KEPT:]
+        advice = Notice(event.at, event.advice, event.reason, event.good_step)
+        session = _told(session, advice)
     return replace(
         session,
         timelines=timelines,
-        notices=notices,
         revision=session.revision + 1,
         status="finished" if event.finish else session.status,
     )
 
 
 def _changes(segment: Segment, event: Decided, series: str, channel: str) -> dict[str, Any]:
-    """Give the fields of a series' segment that a decision changes."""
+    """Return the fields of a series' segment that a decision changes."""
     changes: dict[str, Any] = {}
     if event.transition is not None:
         changes |= _taken_over(segment, event.transition, channel, event.at)
@@ -140,55 +187,49 @@ def _taken_over(segment: Segment, transition: Transition, channel: str, at: int)
 
 
 def _with_deviation(session: Session, event: RateDeviated) -> Session:
-    message = (
-        f"rank {event.rank} trained step {event.step} with {event.series} = {event.applied!r},"
-        f" but {event.sealed!r} was sealed: something else writes into its optimizer"
-    )
-    notice = Notice(session.horizon, "rate_deviated", message)
-    deviations = [each for each in session.notices if each.code == notice.code]
+    notice = Notice(session.horizon, event.kind, event.text(session.spec))
+    deviations = [each for each in session.control.notices if each.code == notice.code]
     # A thousand ranks that deviate at once must not push out what else there is to know.
     too_many = deviations[: -DEVIATIONS_KEPT + 1]
-    others = tuple(each for each in session.notices if each not in too_many)
-    return replace(session, notices=(*others, notice)[-KEPT:])
+    others = tuple(each for each in session.control.notices if each not in too_many)
+    watch = session.control.watch.deviated(event.rank, event.series)
+    control = replace(session.control, notices=others, watch=watch)
+    return replace(session, control=control.told(notice))
 
 
 DEVIATIONS_KEPT = 4
 """How many of the newest notices may be about ranks that train with other values."""
 
-KEYS_KEPT = 256
-"""How many of the newest orders' keys a session remembers."""
-
 
 def _with_order(session: Session, event: Ordered) -> Session:
-    order = event.order
-    keys = dict(session.keys)
-    if order.key and order.batch_before is None:  # that one nobody repeats
-        keys[order.key] = (order.id, order.at, order.action.cause())
-    notices = (*session.notices, event.notice)[-KEPT:] if event.notice else session.notices
-    return replace(
-        session,
-        orders=tuple(sorted((*session.orders, order), key=lambda each: (each.at, each.id))),
-        ordered=order.id,
-        keys=dict(list(keys.items())[-KEYS_KEPT:]),
-        notices=notices,
-        revision=session.revision + 1,
-    )
+    book, revision = session.orders.with_order(event.order), session.revision + 1
+    session = _told(session, event.notice) if event.notice else session
+    return replace(session, orders=book, revision=revision)
 
 
 def _with_action(session: Session, order: Order) -> Session:
     action = order.action
-    timelines = dict(session.timelines)
+    timelines = Timelines(session.timelines)
     for series in session.spec.series():
         if action.concerns(series.group, series.channel):
             line = action.apply(timelines[series.name], order.at, plan_of(session.spec, series))
             timelines[series.name] = line.since(session.horizon)
-    limits = session.limits
+    limits = session.control.limits
     if isinstance(action, Limit):
         limits = Limits(min_lr=action.min_lr, max_lr=action.max_lr, max_change=action.max_change)
-    waiting = tuple(each for each in session.orders if each.id != order.id)
-    return replace(session, timelines=timelines, orders=waiting, limits=limits)
+    control = replace(session.control, limits=limits)
+    book = session.orders.carried_out(order.id)
+    return replace(session, timelines=timelines, orders=book, control=control)
 
 
 def plan_of(spec: SessionSpec, series: Series) -> Plan:
-    """Give what a spec planned for a series."""
-    return Plan(series.channel, series.schedule, series.base, spec.start_step, spec.total_steps)
+    """Return what a spec planned for a series."""
+    return Plan(
+        series.channel,
+        series.schedule,
+        series.base,
+        spec.start_step,
+        spec.total_steps,
+        series.end,
+        spec.after_end == "hold",
+    )

@@ -4,19 +4,19 @@ A spec keeps the lengths as they were written. `resolve` gives the same tree in 
 is evaluated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Self, TypeGuard, TypeVar
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.core.model import Count, Model, NonNegative, OneOf, Positive, Step
+from pacesetter_service.core.model import Checked, Count, Model, NonNegative, OneOf, Positive, Step
 
 M = TypeVar("M", bound=Model)
 
 
-class Duration(Model):
+class Duration(Checked):
     """A length in exactly one unit."""
 
     epochs: NonNegative | None = None
@@ -24,11 +24,9 @@ class Duration(Model):
     tokens: NonNegative | None = None
     fraction: Annotated[NonNegative, Field(le=1)] | None = None
 
-    @model_validator(mode="after")
-    def _one_unit(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if sum(getattr(self, unit) is not None for unit in type(self).model_fields) != 1:
-            raise PydanticCustomError("one_unit", "Name one unit")
-        return self
+            yield PydanticCustomError("one_unit", "Name one unit")
 
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -50,6 +48,9 @@ Span = Annotated[Positive, Field(ge=1e-6, le=1e18)]
 
 Length = Annotated[Span | Duration, _or_duration("a positive number of steps")]
 """A stretch of time that may be a fraction of a step."""
+
+Stage = Annotated[Literal[0] | Span | Duration, _or_duration("a number of steps, 0 or more")]
+"""A stretch of time that may be a fraction of a step, or none at all."""
 
 StepCount = Annotated[Count | Duration, _or_duration("a whole number of steps, at least 1")]
 """A whole number of steps, at least one."""
@@ -93,7 +94,7 @@ class Clock:
 
 
 def resolve(value: M, clock: Clock) -> M:
-    """Give a model with every length in it turned into steps; itself if there is none.
+    """Return a model with every length in it turned into steps; itself if there is none.
 
     Raises:
         PydanticCustomError: The session does not say what some unit comes to.
@@ -122,19 +123,19 @@ def _resolve(value: Any, clock: Clock) -> Any:  # noqa: ANN401 - whatever stands
 
 
 def known(length: int | float | Duration | None) -> TypeGuard[float]:  # noqa: PYI041 - ints too
-    """Tell whether a length is a number of steps already."""
+    """Return whether a length is a number of steps already."""
     return not isinstance(length, Duration) and length is not None
 
 
 def steps_of(length: float | Duration) -> float:
-    """Give a length that must have been resolved."""
+    """Return a length that must have been resolved."""
     if isinstance(length, Duration):
         raise UnresolvedLengthError
     return length
 
 
 def whole(length: int | Duration) -> int:
-    """Give a whole number of steps that must have been resolved."""
+    """Return a whole number of steps that must have been resolved."""
     if isinstance(length, Duration):
         raise UnresolvedLengthError
     return length

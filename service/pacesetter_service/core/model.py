@@ -5,15 +5,22 @@ member is one new class: naming its family's root as a parent registers it.
 """
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PlainSerializer,
     SerializationInfo,
     Strict,
     ValidationError,
@@ -31,6 +38,19 @@ Fraction = Annotated[Real, Field(ge=0, le=1)]
 Count = Annotated[int, Strict(), Field(ge=1, le=MAX_STEP)]
 Step = Annotated[int, Strict(), Field(ge=0, le=MAX_STEP)]
 Flag = Annotated[bool, Strict()]
+
+
+def spelt(value: Any) -> Any:  # noqa: ANN401 - whatever stands in JSON
+    """Return JSON types with NaN and infinities spelt out, which JSON does not know."""
+    if isinstance(value, float):
+        return value if isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {key: spelt(each) for key, each in value.items()}
+    return [spelt(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+Spelt = Annotated[float, PlainSerializer(spelt, float | Literal["nan", "inf", "-inf"])]
+"""A number that may be NaN or infinite; in JSON it is spelt out then."""
 
 
 class OneOf:
@@ -56,10 +76,73 @@ Level = Annotated[
 """A value that a law starts from or aims at: a number, or `"base"`, the base value of its group."""
 
 
+MAX_HINTED = 128
+"""The longest name that is looked for among those that are known."""
+
+_hints_left: ContextVar[Iterator[int] | None] = ContextVar("hints_left", default=None)
+
+
+@contextmanager
+def few_hints(most: int) -> Iterator[None]:
+    """Have only the first few mistakes looked into for what was meant.
+
+    A body may have many thousands of them, and only the first are told.
+    """
+    token = _hints_left.set(iter(range(most)))
+    try:
+        yield
+    finally:
+        _hints_left.reset(token)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Give ` Did you mean 'x'?` for the nearest known name, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    """Return ` Did you mean 'x'?` for the nearest known name, or nothing."""
+    left = _hints_left.get()
+    if len(name) > MAX_HINTED or (left is not None and next(left, None) is None):
+        return ""
+    near = _nearest(name, tuple(known))
+    return f" Did you mean {near!r}?" if near else ""
+
+
+@lru_cache(maxsize=1024)
+def _nearest(name: str, known: tuple[str, ...]) -> str | None:
+    near = difflib.get_close_matches(name, known, n=1)
+    return near[0] if near else None
+
+
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
+"""Control characters, line ends, and marks that turn the direction of what stands around them."""
+
+
+def printable(text: str) -> str:
+    """Refuse a text of people that would not look in a log or a terminal like what it says.
+
+    Raises:
+        PydanticCustomError: It has a character that controls how text is shown.
+    """
+    found = _UNPRINTABLE.search(text)
+    if found:
+        raise PydanticCustomError(
+            "unprintable",
+            "There is a character U+{code} at place {place}, which controls how text is shown:"
+            " write plain text",
+            {"code": f"{ord(found[0]):04X}", "place": found.start()},
+        )
+    return text
+
+
+def _printable_lines(text: str) -> str:
+    printable(text.replace("\n", " ").replace("\t", " "))
+    return text
+
+
+Line = Annotated[str, AfterValidator(printable)]
+"""One line of text, without what controls how it is shown."""
+
+Lines = Annotated[str, AfterValidator(_printable_lines)]
+"""The same, of several lines."""
 
 
 class Model(BaseModel):
@@ -109,12 +192,45 @@ def refusal(place: tuple[str | int, ...], code: str, message: str) -> Validation
     return ValidationError.from_exception_data("request", [detail])
 
 
-class Tagged(Model):
+def misplaced(error: ValidationError, *place: str) -> ValidationError:
+    """Make the same error of values that stand deeper in a request."""
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError("invalid", "{message}", {"message": each["msg"]}),
+            loc=(*place, *each["loc"]),
+            input=None,
+        )
+        for each in error.errors(include_url=False, include_input=False)
+    ]
+    return ValidationError.from_exception_data("request", details)
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Say what is wrong first, and where."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+class Checked(Model):
+    """A model that looks at its values together, once each of them is right by itself."""
+
+    def _faults(self) -> Iterable[PydanticCustomError]:
+        """Return what is wrong with them together; the first fault is told."""
+        return ()
+
+    @model_validator(mode="after")
+    def _without_faults(self) -> Self:
+        for fault in self._faults():
+            raise fault
+        return self
+
+
+class Tagged(Checked):
     """A member of a family; the family's root is declared with `class Root(Tagged, family="…")`."""
 
     family: ClassVar[str]
     kinds: ClassVar[dict[str, type[Any]]]
-    elsewhere: ClassVar[dict[str, str]]
+    redirects: ClassVar[dict[str, str]]
     """Names that people look for here and that are no members, and what to do instead."""
 
     def __init_subclass__(cls, *, family: str | None = None, **kwargs: Any) -> None:  # noqa: ANN401
@@ -126,7 +242,7 @@ class Tagged(Model):
         if family is not None:
             cls.family = family
             cls.kinds = {}
-            cls.elsewhere = {}
+            cls.redirects = {}
         elif "kind" in cls.model_fields:
             cls.kinds[cls.model_fields["kind"].default] = cls
 
@@ -161,8 +277,8 @@ class Tagged(Model):
 
     @classmethod
     def _hint(cls, kind: str) -> str:
-        if kind in cls.elsewhere:
-            return f" {cls.elsewhere[kind]}"
+        if kind in cls.redirects:
+            return f" {cls.redirects[kind]}"
         known = f" Name one of: {', '.join(sorted(cls.kinds)[:12])}, …"
         return did_you_mean(kind, cls.kinds) or known
 
@@ -203,5 +319,5 @@ def _dump_member(member: Model, info: SerializationInfo) -> dict[str, Any]:
 
 
 def jsonable(model: Model) -> dict[str, Any]:
-    """Give the model as JSON types; parsing that again gives an equal model."""
+    """Return the model as JSON types; parsing that again gives an equal model."""
     return model.model_dump(mode="json")

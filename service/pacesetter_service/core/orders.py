@@ -1,35 +1,43 @@
-"""Whether an operator's order is taken, and what it would do."""
+"""Operators' orders: whether one is taken, what it would do, and what it does at its step."""
 
-from collections.abc import Iterator, Mapping
-from math import inf, isfinite
+from collections.abc import Iterable, Iterator, Mapping
+from math import inf, isfinite, nan
 
 import numpy as np
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.actions import Action, Limit, Order, Switch
-from pacesetter_service.core.carrying import carried_out, next_stage
 from pacesetter_service.core.commands import Act
-from pacesetter_service.core.controllers.switch import Switch as Rule
+from pacesetter_service.core.controllers.base import Observation
+from pacesetter_service.core.controllers.switch import Switch as SwitchRule
+from pacesetter_service.core.cost import refuse_costly_laws
+from pacesetter_service.core.draft import Draft
 from pacesetter_service.core.errors import (
     ActionRefusedError,
-    SessionArchivedError,
-    SessionFinishedError,
-    StaleAttemptError,
     StepOutOfRangeError,
 )
-from pacesetter_service.core.events import Event, Ordered
-from pacesetter_service.core.evolve import evolve_all, plan_of
-from pacesetter_service.core.forecast import planned
+from pacesetter_service.core.events import Acted, Decided, Observed, Ordered
+from pacesetter_service.core.evolve import plan_of
 from pacesetter_service.core.lengths import resolve
+from pacesetter_service.core.limits import Limits
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.notices import Notice
+from pacesetter_service.core.react import react
 from pacesetter_service.core.schedules import Values
 from pacesetter_service.core.session import Session
-from pacesetter_service.core.spec import Limits, Series
+from pacesetter_service.core.spec import Series, SessionSpec
+from pacesetter_service.core.status import refuse_unless_taken
+from pacesetter_service.core.timeline import SEALING
 
 MAX_ORDERS = 256
 """The most orders given in one attempt that may wait; those that wait again are not counted."""
+
+ORDERED_SERIES = 32_768
+"""How many series, over all orders that wait, orders may change: one sealing may carry all out."""
+
+FEW_ORDERS = 16
+"""How many orders may wait however many series there are."""
 
 LOOKED_AT = 1000
 """How many steps of a gradual change are looked at before it is taken."""
@@ -41,8 +49,8 @@ LARGE = 2.0
 """A rate that an order multiplies or divides by this is worth a checkpoint before it."""
 
 
-def order(session: Session, command: Act) -> tuple[Event, ...]:
-    """Give the events of an order; none if its key was seen before.
+def order(session: Session, command: Act) -> Draft:
+    """Return what an order leads to; nothing if its key was seen before.
 
     Raises:
         SessionArchivedError: The session takes no more commands.
@@ -50,38 +58,56 @@ def order(session: Session, command: Act) -> tuple[Event, ...]:
         StepOutOfRangeError: The step is sealed already.
         ActionRefusedError: The order makes no sense there, or oversteps the limits.
     """
-    if command.key and command.key in session.keys:
+    if command.key and command.key in session.orders.keys:
         _refuse_another_order(session, command)
-        return ()
-    refuse_unless_writable(session, None)
-    if session.status == "finished":
-        raise finished(session)
+        return Draft(session)
+    refuse_unless_taken(session, command)
     at = session.horizon if command.at is None else command.at
     if not session.horizon <= at < MAX_STEP:
         raise StepOutOfRangeError(
             f"Step {at} is sealed: the first step that can still change is {session.horizon}. "
             "Leave `at` out for that one, or name a later one."
         )
-    if sum(each.id > session.ordered_before for each in session.orders) >= MAX_ORDERS:
+    most = min(MAX_ORDERS, max(ORDERED_SERIES // len(session.timelines), FEW_ORDERS))
+    if sum(each.id > session.orders.given_before for each in session.orders.waiting) >= most:
         raise ActionRefusedError(
-            f"{MAX_ORDERS} orders wait already. Cancel some with DELETE …/actions/{{id}}."
+            f"{most} orders wait already, the most for {len(session.timelines)} series. Cancel some"
+            " first."
         )
     action = _in_steps(session, command.action)
-    _refuse_misfits(session, action)
-    given = Order(session.ordered + 1, at, action, command.actor, command.key)
+    refuse_misfits(session.spec, action)
+    given = Order(session.orders.given + 1, at, action, command.actor, command.key)
     before = planned(session, at + 1)
     _refuse_nonsense(before, given)
     after = _with(before, given)
+    refuse_costly_laws(after.timelines, at)
     _refuse_beyond_limits(before, after, given)
     _refuse_to_spoil(before, after)
-    notice = None
-    if _largest_change(before, after, given) >= LARGE:
-        notice = Notice(
-            session.horizon,
-            "large_change",
-            f"from step {at} the learning rate is {action.cause()}: save a checkpoint before it",
-        )
-    return (Ordered(given, notice),)
+    notice = _if_large(before, after, given, session.horizon)
+    return Draft(session).record(Ordered(given, notice))
+
+
+def foretold(session: Session) -> tuple[Notice, ...]:
+    """Return what a trainer is told at the horizon of the orders that wait: of a large change."""
+    found = []
+    for each in session.orders.waiting:
+        after = _with(session, each)
+        notice = _if_large(session, after, each, session.horizon)
+        if notice is not None and notice not in session.control.notices:
+            found.append(notice)
+        session = after
+    return tuple(found)
+
+
+def _if_large(before: Session, after: Session, given: Order, told_at: int) -> Notice | None:
+    if _largest_change(before, after, given) < LARGE:
+        return None
+    return Notice(
+        told_at,
+        "large_change",
+        f"from step {given.at} the learning rate is {given.action.cause()}: save a checkpoint"
+        " before it",
+    )
 
 
 def pitfalls(session: Session, given: Order, curves: Mapping[str, Values]) -> list[str]:
@@ -95,17 +121,18 @@ def pitfalls(session: Session, given: Order, curves: Mapping[str, Values]) -> li
     return [
         *_off_the_range(session, given, curves),
         *_too_late(session, given),
+        *_come_to_nothing(session, given),
         *(
             f"Order {later.id} still waits for step {later.at} and changes the rate from there on:"
             f" {later.action.cause()}."
-            for later in session.orders
+            for later in session.orders.waiting
             if later.at >= given.at and later.id != given.id
         ),
     ]
 
 
 def _off_the_range(session: Session, given: Order, curves: Mapping[str, Values]) -> Iterator[str]:
-    limits = planned(session, given.at + 1).limits
+    limits = planned(session, given.at + 1).control.limits
     for series in session.spec.series():
         if series.channel != "lr" or not given.action.concerns(series.group, series.channel):
             continue
@@ -135,9 +162,21 @@ def _too_late(session: Session, given: Order) -> Iterator[str]:
         yield f"It would hold from step {given.at}, but the session ends at step {total}."
 
 
+def _come_to_nothing(session: Session, given: Order) -> Iterator[str]:
+    """Name the orders that wait behind this one and would find nothing to do."""
+    ready = planned(session, given.at + 1)
+    for later, draft in apply_orders(ready, ready.orders.waiting):
+        for event in draft.events:
+            if isinstance(event, Acted) and event.idle is not None:
+                yield (
+                    f"Order {later.id}, which waits for step {later.at} ({later.action.cause()}),"
+                    f" would do nothing then: {event.idle}"
+                )
+
+
 def _refuse_another_order(session: Session, command: Act) -> None:
     """Refuse a key that was given to another order: who sent it would take that for this one."""
-    number, at, said = session.keys[command.key]
+    number, at, said = session.orders.keys[command.key]
     same = resolve(command.action, session.spec.clock).cause() == said
     if not same or command.at not in (None, at):
         raise ActionRefusedError(
@@ -146,43 +185,28 @@ def _refuse_another_order(session: Session, command: Act) -> None:
         )
 
 
-def refuse_unless_writable(session: Session, attempt: int | None) -> None:
-    """Refuse what an archived session does not take, and what speaks for another attempt.
-
-    Raises:
-        SessionArchivedError: The session is archived.
-        StaleAttemptError: The attempt is not the running one.
-    """
-    if session.status == "archived":
-        raise SessionArchivedError(session.spec.name)
-    if attempt is not None and attempt != session.attempt:
-        raise StaleAttemptError(attempt, session.attempt)
-
-
-def finished(session: Session) -> SessionFinishedError:
-    """Say that a session is finished, and why."""
-    reason = session.notices[-1].message if session.notices else ""
-    return SessionFinishedError(session.spec.name, session.horizon, reason)
-
-
 def _in_steps(session: Session, action: Action) -> Action:
-    """Give an action with its lengths in steps."""
+    """Return an action with its lengths in steps."""
     try:
         return resolve(action, session.spec.clock)
     except PydanticCustomError as unknown:
         raise ActionRefusedError(f"{unknown.message()}; or give it in steps.") from unknown
     except ValidationError as wrong:
-        found = "; ".join(str(each["msg"]) for each in wrong.errors(include_url=False))
+        found = "; ".join(str(each["msg"]) for each in wrong.errors(include_url=False)[:3])
         raise ActionRefusedError(
             f"Some length in it comes to a number of steps that makes no sense: {found}."
             " Give it in steps."
         ) from wrong
 
 
-def _refuse_misfits(session: Session, action: Action) -> None:
-    """Refuse what no step of this session would change."""
+def refuse_misfits(spec: SessionSpec, action: Action) -> None:
+    """Refuse what no step of a session of this spec would change.
+
+    Raises:
+        ActionRefusedError: It names a group, or drives a channel, that there is not.
+    """
     channels: dict[str, set[str]] = {}
-    for series in session.spec.series():
+    for series in spec.series():
         channels.setdefault(series.group, set()).add(series.channel)
     unknown = set(action.groups or ()) - set(channels)
     if unknown:
@@ -218,7 +242,9 @@ def _refuse_to_switch(before: Session, action: Switch, at: int) -> None:
     following = next_stage(before, action, at)
     if following is None:
         switches = [
-            str(index) for index, rule in enumerate(before.spec.rules) if isinstance(rule, Rule)
+            str(index)
+            for index, rule in enumerate(before.spec.rules)
+            if isinstance(rule, SwitchRule)
         ]
         raise ActionRefusedError(
             f"Controller {action.controller} has no stages to go to. "
@@ -242,7 +268,7 @@ def _concerned(session: Session, given: Order) -> Iterator[Series]:
 
 
 def _with(before: Session, given: Order) -> Session:
-    return evolve_all(before, carried_out(before, given))
+    return apply_order(before, given).after
 
 
 def _refuse_beyond_limits(before: Session, after: Session, given: Order) -> None:
@@ -255,12 +281,12 @@ def _refuse_beyond_limits(before: Session, after: Session, given: Order) -> None
     """
     for series in _changed_rates(before, given):
         old, line = before.timelines[series].value(given.at), after.timelines[series]
-        _refuse_value(after.limits, series, old, line.value(given.at))
+        _refuse_value(after.control.limits, series, old, line.value(given.at))
         end = given.action.settles(given.at)
         if end > given.at:
-            gradually = after.limits.model_copy(update={"max_change": None})
+            gradually = after.control.limits.model_copy(update={"max_change": None})
             _refuse_value(gradually, series, old, line.value(end), f" at step {end}")
-            way = line.values(given.at, min(end - given.at, LOOKED_AT))
+            way = line.values(given.at, min(end - given.at, LOOKED_AT, after.timelines.affordable))
             if not (np.isfinite(way) & (way >= 0)).all():
                 raise ActionRefusedError(
                     f"{series} would be no learning rate on the way to step {end}. "
@@ -282,22 +308,23 @@ def _refuse_to_spoil(before: Session, after: Session) -> None:
     Raises:
         ActionRefusedError: It does, where that order alone does not.
     """
-    looked_at = max(LATER_VALUES // len(after.timelines), 1)
+    lines = after.timelines
+    looked_at = max(min(LATER_VALUES // len(lines), int(SEALING / lines.cost.of(1))), 1)
     passed: list[Order] = []
-    for later in after.orders[:looked_at]:
+    for later in after.orders.waiting[:looked_at]:
         then = _with(after, later)
         refused = _refusal(after, then, later)
         if refused is not None and not _is_refused(before, passed, later):
             raise ActionRefusedError(
                 f"Order {later.id}, which waits for step {later.at}, would not fit any more:"
-                f" {refused} Or cancel it first with DELETE …/actions/{later.id}."
+                f" {refused} Or cancel it first."
             )
         passed.append(later)
         after = then
 
 
 def _is_refused(before: Session, passed: list[Order], later: Order) -> bool:
-    """Tell whether an order that waits would be refused as things stand."""
+    """Return whether an order that waits would be refused as things stand."""
     for each in passed:
         before = _with(before, each)
     return _refusal(before, _with(before, later), later) is not None
@@ -324,7 +351,7 @@ def _changed_rates(session: Session, given: Order) -> list[str]:
 
 
 def _largest_change(before: Session, after: Session, given: Order) -> float:
-    """Give the largest ratio by which an order changes a rate at its step."""
+    """Return the largest ratio by which an order changes a rate at its step."""
     return max(
         (
             _ratio(before.timelines[name].value(given.at), after.timelines[name].value(given.at))
@@ -356,3 +383,81 @@ def _refuse_value(limits: Limits, series: str, old: float, new: float, where: st
 def _ratio(old: float, new: float) -> float:
     low, high = sorted((old, new))
     return 1.0 if low == high else inf if low <= 0 else high / low
+
+
+def apply_order(session: Session, order: Order) -> Draft:
+    """Return what follows from an order; never a refusal, for it was promised."""
+    draft = Draft(session)
+    if not isinstance(order.action, Switch):
+        return draft.record(Acted(order, _idle(session, order)))
+    following = next_stage(session, order.action, order.at)
+    if following is None or following.verdict is None:
+        return draft.record(Acted(order, "The controller is in its last stage."))
+    index, verdict = order.action.controller, following.verdict
+    decided = Decided(
+        controller=index,
+        metric=session.spec.rules[index].metric,
+        step=max(order.at - 1, session.spec.start_step),
+        value=nan,  # nothing was measured for this
+        at=order.at,
+        reason=verdict.reason,
+        before=session.control.states[index],
+        after=following.state,
+        transition=verdict.transition,
+        advice=verdict.advice,
+    )
+    return draft.record(Acted(order), Observed(index, following.state), decided)
+
+
+def _idle(session: Session, order: Order) -> str | None:
+    """Say why an order would do nothing at its step; None if it does something."""
+    action, why = order.action, order.action.idle
+    if isinstance(action, Limit):
+        return None
+    for series in session.spec.series():
+        if not action.concerns(series.group, series.channel):
+            continue
+        line, plan = session.timelines[series.name], plan_of(session.spec, series)
+        if action.apply(line, order.at, plan) is not line:
+            return None
+        try:
+            if action.moves(line, order.at):
+                action.check(line, order.at, plan)
+        except ActionRefusedError as refusal:
+            why = str(refusal)
+    return why or "There was nothing to change."
+
+
+def next_stage(session: Session, action: Switch, at: int) -> Observation | None:
+    """Return what a controller makes of the order to go on; None if it is no `switch`."""
+    rules = session.spec.rules
+    rule = rules[action.controller] if action.controller < len(rules) else None
+    if not isinstance(rule, SwitchRule):
+        return None
+    by_hand = f"by hand ({action.reason})" if action.reason else "by hand"
+    return rule.next_stage(session.control.states[action.controller], at, by_hand)
+
+
+def apply_orders(session: Session, orders: Iterable[Order]) -> Iterator[tuple[Order, Draft]]:
+    """Return what follows from each of several orders, applied one after the other."""
+    for order in orders:
+        draft = apply_order(session, order)
+        session = draft.after
+        yield order, draft
+
+
+def carried_out(session: Session, end: int) -> Draft:
+    """Return what the orders that wait for the steps below `end` lead to."""
+    due = [order for order in session.orders.waiting if order.at < end]
+    return Draft(session).follow(*(draft for _, draft in apply_orders(session, due)))
+
+
+def to_come(session: Session, end: int) -> Draft:
+    """Return all that is known now about the steps below `end`, as if it had happened."""
+    draft = react(session)
+    return draft.follow(carried_out(draft.after, end))
+
+
+def planned(session: Session, end: int) -> Session:
+    """Return the session as if all that is known now about the steps below `end` had happened."""
+    return to_come(session, end).after

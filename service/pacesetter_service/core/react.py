@@ -1,14 +1,16 @@
-"""What controllers make of what was measured.
+"""What controllers make of what was measured: each verdict becomes a `Decided`.
 
 They are asked at one moment only: when new steps are about to be sealed. Until then readings wait,
-so the order in which the network delivers them between two sealings can not matter.
+so the order in which the network delivers them between two sealings cannot matter.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
-from pacesetter_service.core.controllers import Controller, ControllerState, Seen, Verdict
+from pacesetter_service.core.controllers import Controller, ControllerState, Sample, Verdict
+from pacesetter_service.core.draft import Draft
 from pacesetter_service.core.events import (
     BoundaryPassed,
     Decided,
@@ -18,36 +20,50 @@ from pacesetter_service.core.events import (
     Missed,
     Observed,
 )
-from pacesetter_service.core.evolve import evolve
 from pacesetter_service.core.lengths import whole
-from pacesetter_service.core.measurements import Measurement, Miss, close, is_complete_at
+from pacesetter_service.core.measuring import Measurement, Miss, close, is_complete_at
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.smoothing import SmootherState
+from pacesetter_service.core.watching import absentees
 
 
-def react(session: Session, *, last_call: bool = False) -> tuple[Event, ...]:
+def react(session: Session, *, last_call: bool = False, most: int | None = None) -> Draft:
     """Let the controllers consume what has been measured; what they order holds at the horizon.
 
     Args:
         session: The session; nothing happens unless its controllers may decide at its horizon.
         last_call: Whether measurements that wait for ranks can wait no longer.
+        most: How many measurements they consume now, the earliest; all that there are if not given.
     """
+    draft = Draft(session)
     if not _may_decide(session):
-        return ()
+        return draft
     until = session.horizon - 1 if last_call else -1
-    closed = close(session.pending, session.spec.measured, until)
-    if not closed:
-        return ()
-    events: list[Event] = []
+    closed = close(session.pending, session.spec.measured, until)[:most]
     for each in closed:
-        for event in consume(session, each):
-            session = evolve(session, event)
-            events.append(event)
-    return (*events, MeasurementsClosed({each.metric: each.step for each in closed}))
+        draft.follow(consume(draft.after, each))
+    if closed:
+        steps = {each.metric: each.step for each in closed}
+        draft.record(MeasurementsClosed(steps, _missing(session, closed)))
+    return draft
+
+
+def _missing(session: Session, closed: Sequence[Measurement | Miss]) -> dict[str, tuple[int, ...]]:
+    """Name ranks of which no step that closed has a reading, of metrics that all are to report."""
+    found: dict[str, tuple[int, ...]] = {}
+    for metric in {each.metric for each in closed}:
+        steps = [each for each in closed if each.metric == metric]
+        ranks = session.spec.measured[metric].ranks or 1
+        if ranks == session.spec.ranks and all(each.ranks < ranks for each in steps):
+            reported = {
+                rank for each in steps for rank in session.pending.at(each.step, each.metric)
+            }
+            found[metric] = absentees(reported, ranks)
+    return {metric: ranks for metric, ranks in found.items() if ranks}
 
 
 def boundary_after(session: Session) -> int | None:
-    """Give the first step above the horizon at which controllers decide; no sealing crosses it.
+    """Return the first step above the horizon at which controllers decide; no sealing crosses it.
 
     It does not while they all sleep either: what is reported meanwhile must be consumed.
     """
@@ -59,7 +75,7 @@ def boundary_after(session: Session) -> int | None:
 
 def awaited(session: Session) -> tuple[str, ...]:
     """Name the metrics without whose measurements the step at the horizon is not to be sealed."""
-    if not _is_boundary(session) or session.passed >= session.horizon:
+    if not _is_boundary(session) or session.control.passed >= session.horizon:
         return ()
     last = session.horizon - 1
     needed = {
@@ -72,24 +88,24 @@ def awaited(session: Session) -> tuple[str, ...]:
     return tuple(
         name
         for name in sorted(needed)
-        if session.consumed.get(name, -1) < last
+        if session.control.consumed.get(name, -1) < last
         and not is_complete_at(last, name, measured[name], session.pending)
     )
 
 
 def _was_awake(rule: Controller, session: Session) -> bool:
-    """Tell whether a controller saw any step since the boundary before the one at the horizon."""
+    """Return whether a controller saw any step since the boundary before the one at the horizon."""
     assert session.spec.decide_every is not None  # noqa: S101 - the caller is at a boundary
     first = max(session.horizon - session.spec.decide_every, whole(rule.from_step))
     return first < session.horizon and rule.is_awake(first)
 
 
-def passed(session: Session) -> tuple[Event, ...]:
+def passed(session: Session) -> Draft:
     """Give up waiting at the horizon: decide with what there is, and go on."""
     missing = awaited(session)
     if not missing:
-        return ()
-    return (*react(session, last_call=True), BoundaryPassed(session.horizon, missing))
+        return Draft(session)
+    return react(session, last_call=True).record(BoundaryPassed(session.horizon, missing))
 
 
 def _may_decide(session: Session) -> bool:
@@ -101,32 +117,35 @@ def _is_boundary(session: Session) -> bool:
     return every is not None and passed_by > 0 and passed_by % every == 0
 
 
-def consume(session: Session, closed: Measurement | Miss) -> Iterator[Event]:
-    """Give what follows from one closed step: it was missed, or controllers saw its value."""
+def consume(session: Session, closed: Measurement | Miss) -> Draft:
+    """Return what follows from one closed step: it was missed, or controllers saw its value."""
+    draft = Draft(session)
     if isinstance(closed, Miss):
-        yield Missed(*closed, at=session.horizon)
-        return
+        return draft.record(Missed(*closed, at=session.horizon))
     seen = _views(session, closed)
-    measured = Measured(*closed)
-    session = evolve(session, measured)
-    yield measured
-    for question in _questions(session, closed.step, seen):
-        for event in _asked(session, question):
-            session = evolve(session, event)
-            yield event
-        if session.status == "finished":
-            return  # nothing is sealed any more, so there is nothing left to decide
+    draft.record(Measured(*closed, at=session.horizon))
+    lines, heights = draft.after.timelines, None
+    for question in _questions(draft.after, closed.step, seen):
+        now = draft.after.timelines
+        if heights is None or now is not lines:  # many controllers may see the same
+            lines, heights = now, _heights(draft.after)
+        draft.record(*_asked(draft.after, question, heights))
+        if draft.after.status == "finished":
+            break  # nothing is sealed any more, so there is nothing left to decide
+    return draft
 
 
 def _views(session: Session, measurement: Measurement) -> dict[str, float]:
-    """Give what controllers see of a measurement: by itself and by its views, smoothed."""
+    """Return what controllers see of a measurement: by itself and by its views, smoothed."""
     seen: dict[str, float] = {}
     for view in session.spec.views(measurement.metric):
         smoother, value = session.spec.metric(view).smoothing, measurement.value
         if smoother is None:
             seen[view] = value
             continue
-        smoothed = smoother.smooth(session.smoothers.get(view, SmootherState()), value).value
+        smoothed = smoother.smooth(
+            session.control.smoothers.get(view, SmootherState()), value
+        ).value
         if smoothed is not None:
             seen[view] = smoothed
     return seen
@@ -134,6 +153,8 @@ def _views(session: Session, measurement: Measurement) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
+    """A measurement of a metric, for one controller."""
+
     index: int
     rule: Controller
     step: int
@@ -158,9 +179,17 @@ def _is_hidden(session: Session, rule: Controller, metric: str, value: float) ->
     return not isfinite(value) and (policy == "ignore" or (policy == "guard" and not rule.guards))
 
 
-def _asked(session: Session, question: _Question) -> Iterator[Event]:
-    before = session.controllers[question.index]
-    seen = Seen(question.metric, question.step, question.value, *_levels(session), session.horizon)
+class _Heights(NamedTuple):
+    """The level and the base of each group."""
+
+    levels: Mapping[str, float]
+    bases: Mapping[str, float]
+
+
+def _asked(session: Session, question: _Question, heights: _Heights) -> Iterator[Event]:
+    before = session.control.states[question.index]
+    measured = question.metric, question.step, question.value
+    seen = Sample(*measured, *heights, session.horizon, session.control.limits)
     observation = question.rule.observe(before, seen)
     if observation.state != before:
         yield Observed(question.index, observation.state)
@@ -170,14 +199,13 @@ def _asked(session: Session, question: _Question) -> Iterator[Event]:
             yield decided
 
 
-def _levels(session: Session) -> tuple[dict[str, float], dict[str, float]]:
-    """Give the level and the base of each group."""
+def _heights(session: Session) -> _Heights:
     segments = {
         series.group: session.timelines[series.name].segments[-1]
         for series in session.spec.series()
         if series.channel == "lr"
     }
-    return (
+    return _Heights(
         {group: segment.effective_level for group, segment in segments.items()},
         {group: segment.base for group, segment in segments.items()},
     )
@@ -190,13 +218,13 @@ def _decided(
     after: ControllerState,
     verdict: Verdict,
 ) -> Decided | None:
-    """Give the verdict within the session's limits; None if nothing is left of it."""
+    """Return the verdict within the session's limits; None if nothing is left of it."""
     levels: dict[str, tuple[float, float]] = {}
     for series in session.spec.series():
         if series.channel == "lr" and series.group in verdict.levels:
             segment = session.timelines[series.name].segments[-1]
             old = segment.effective_level
-            new = session.limits.clip(old, verdict.levels[series.group])
+            new = session.control.limits.clip(old, verdict.levels[series.group])
             if new != old:
                 levels[series.name] = (segment.level, new / segment.scale)
     others = (verdict.pace, verdict.rewarm, verdict.transition, verdict.advice)
@@ -216,5 +244,6 @@ def _decided(
         rewarm=verdict.rewarm,
         transition=verdict.transition,
         advice=verdict.advice,
+        good_step=verdict.good_step,
         finish=verdict.finish,
     )

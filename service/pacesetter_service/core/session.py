@@ -1,16 +1,122 @@
 """The whole state of a session, as a frozen value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pacesetter_service.core.actions import Order
 from pacesetter_service.core.controllers import ControllerState
-from pacesetter_service.core.notices import Notice
-from pacesetter_service.core.pending import Pending
+from pacesetter_service.core.limits import Limits
+from pacesetter_service.core.measuring import Pending
+from pacesetter_service.core.notices import KEPT, Notice
 from pacesetter_service.core.smoothing import SmootherState
-from pacesetter_service.core.spec import MAX_VALUES, MAX_WINDOW, Limits, SessionSpec
-from pacesetter_service.core.timeline import Segment, Timeline
+from pacesetter_service.core.spec import MAX_VALUES, MAX_WINDOW, SessionSpec
+from pacesetter_service.core.timeline import Segment, Timeline, Timelines
+from pacesetter_service.core.wait import Wait
+from pacesetter_service.core.watching import Watch
+
+Status = Literal["active", "finished", "archived"]
+
+KEYS_KEPT = 256
+"""How many of the newest orders' keys a session remembers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One start of the job: from its first step until the job goes back to a step.
+
+    Attributes:
+        number: Its number in the session, from 1.
+        start: Its first step.
+        key: What all ranks of it share; empty if its trainer has named none.
+        batch: The batch size that it began with; None if the trainer has not said.
+        carried: Attempts whose trainers go on in this one, because it took back only steps that
+            they did not hold.
+    """
+
+    number: int = 1
+    start: int = 0
+    key: str = ""
+    batch: int | None = None
+    carried: tuple[int, ...] = ()
+
+    @property
+    def began_as(self) -> int:
+        """The number under which its trainers began, whatever was taken back since."""
+        return self.carried[0] if self.carried else self.number
+
+    def includes(self, number: int | None) -> bool:
+        """Return whether a call of that attempt is one of this; None is a call that names none."""
+        return number is None or number == self.number or number in self.carried
+
+
+@dataclass(frozen=True, slots=True)
+class OrderBook:
+    """Operators' orders: those that wait, and what is known of the others.
+
+    Attributes:
+        waiting: Orders that were not carried out yet, by step and then by number.
+        given: How many orders were given in the session.
+        given_before: How many of them were given before the running attempt began.
+        keys: The newest keys of orders, with the order's number, its step and what it said.
+    """
+
+    waiting: tuple[Order, ...] = ()
+    given: int = 0
+    given_before: int = 0
+    keys: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
+
+    def with_order(self, order: Order) -> "OrderBook":
+        """Return the book with another order in it."""
+        keys = dict(self.keys)
+        if order.key and order.batch_before is None:  # no operator repeats one of those
+            keys[order.key] = (order.id, order.at, order.action.cause())
+        return replace(
+            self,
+            waiting=tuple(sorted((*self.waiting, order), key=lambda each: (each.at, each.id))),
+            given=order.id,
+            keys=dict(list(keys.items())[-KEYS_KEPT:]),
+        )
+
+    def carried_out(self, number: int) -> "OrderBook":
+        """Return the book without an order that waits; its key is known still."""
+        return replace(self, waiting=tuple(each for each in self.waiting if each.id != number))
+
+    def cancelled(self, number: int) -> "OrderBook":
+        """Return the book without an order; it may be given again under its key."""
+        keys = {key: said for key, said in self.keys.items() if said[0] != number}
+        return replace(self.carried_out(number), keys=keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """What controllers know and have made of it, and what trainers were told.
+
+    Attributes:
+        states: The state of each controller, in the order of the spec.
+        consumed: For each watched metric the last step that controllers have seen.
+        smoothers: For each smoothed metric the memory of its smoother.
+        notices: The newest hints to trainers.
+        passed: The last boundary that was passed without its measurements.
+        limits: What controllers and operators cannot overstep.
+        batch_size: Samples in one step; None if no trainer or operator has said.
+        watch: What this attempt has heard of its metrics, and was told of them.
+        wait: How long the newest step that had to be waited for was waited for.
+    """
+
+    states: tuple[ControllerState, ...]
+    consumed: Mapping[str, int] = field(default_factory=dict)
+    smoothers: Mapping[str, SmootherState] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
+    passed: int = -1
+    limits: Limits = field(default_factory=Limits)
+    batch_size: int | None = None
+    watch: Watch = field(default_factory=Watch)
+    wait: Wait | None = None
+
+    def told(self, *notices: Notice) -> "Control":
+        """Return it with more notices; the oldest make room for them."""
+        return replace(self, notices=(*self.notices, *notices)[-KEPT:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,53 +126,40 @@ class Session:
     Attributes:
         spec: What its creator asked for.
         timelines: For each series the laws that govern it.
-        controllers: The state of each controller, in the order of the spec.
+        control: What controllers know and have made of it.
         pending: Readings of watched metrics that no sealing has consumed yet.
-        consumed: For each watched metric the last step that controllers have seen.
-        smoothers: For each smoothed metric the memory of its smoother.
-        notices: The newest hints to trainers.
-        limits: What controllers and operators can not overstep.
-        orders: Operators' orders that wait, by step and then by number.
-        ordered: How many orders were given,
-        ordered_before: and how many of them before this attempt began.
-        keys: The newest keys of orders, with the order's number, its step and what it said.
-        passed: The last boundary that was passed without its measurements.
         horizon: The first step that has not been sealed.
+        held: The first step that no trainer holds or has trained; at most the horizon.
         revision: How often the future has been changed.
-        attempt: Which life of the job this is, from 1,
-        attempt_start: its first step,
-        attempt_key: what all ranks of it share; empty for the first,
-        attempt_batch: and the batch size that it began with, as far as anybody has said.
-        batch_size: Samples in one step, as far as anybody has said.
-        status: Whether it still takes commands; a finished one takes reports, and seals no more.
+        attempt: The running attempt.
+        orders: Operators' orders.
+        reported: The names of all metrics that were reported to it, in any attempt.
+        status: What it still takes; see `core/status.py`.
     """
 
     spec: SessionSpec
-    timelines: Mapping[str, Timeline]
-    controllers: tuple[ControllerState, ...]
+    timelines: Timelines
+    control: Control
     pending: Pending
-    consumed: Mapping[str, int]
     horizon: int
+    held: int = 0
     revision: int = 0
-    attempt: int = 1
-    status: Literal["active", "finished", "archived"] = "active"
-    smoothers: Mapping[str, SmootherState] = field(default_factory=dict)
-    notices: tuple[Notice, ...] = ()
-    passed: int = -1
-    limits: Limits = field(default_factory=Limits)
-    orders: tuple[Order, ...] = ()
-    ordered: int = 0
-    ordered_before: int = 0
-    attempt_start: int = 0
-    attempt_key: str = ""
-    attempt_batch: int | None = None
-    batch_size: int | None = None
-    keys: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
+    attempt: Attempt = field(default_factory=Attempt)
+    orders: OrderBook = field(default_factory=OrderBook)
+    reported: frozenset[str] = frozenset()
+    status: Status = "active"
 
     @property
     def max_window(self) -> int:
-        """The most steps that one call can seal."""
-        return min(MAX_WINDOW, MAX_VALUES // len(self.timelines))
+        """The most steps that one call can seal: fewer of laws that are costly to evaluate."""
+        lines = self.timelines
+        return min(MAX_WINDOW, MAX_VALUES // len(lines), lines.affordable)
+
+    @property
+    def waited(self) -> Wait | None:
+        """How long trainers have waited for the measurements that the horizon awaits."""
+        wait = self.control.wait
+        return wait if wait is not None and wait.step == self.horizon else None
 
     @property
     def watched(self) -> frozenset[str]:
@@ -74,31 +167,41 @@ class Session:
         return frozenset(self.spec.measured)
 
 
-def create(spec: SessionSpec) -> Session:
-    """Give the session that a spec describes, before its first step."""
+def create(spec: SessionSpec, key: str = "") -> Session:
+    """Return the session that a spec describes, before its first step.
+
+    Args:
+        spec: What its creator asks for.
+        key: What all ranks of its first attempt share, if they share anything.
+    """
     return Session(
         spec=spec,
-        timelines={
-            series.name: Timeline(
-                (
-                    Segment(
-                        start=spec.start_step,
-                        schedule=series.schedule,
-                        clock=float(spec.start_step),
-                        base=series.base,
-                        level=series.base,
-                        cause="created",
-                    ),
-                )
+        timelines=Timelines(
+            (
+                series.name,
+                Timeline(
+                    (
+                        Segment(
+                            start=spec.start_step,
+                            schedule=series.schedule,
+                            clock=float(spec.start_step),
+                            base=series.base,
+                            level=series.base,
+                            cause="created",
+                            end=series.end,
+                        ),
+                    )
+                ),
             )
             for series in spec.series()
-        },
-        controllers=tuple(controller.init() for controller in spec.rules),
+        ),
+        control=Control(
+            tuple(controller.init() for controller in spec.rules),
+            limits=spec.limits,
+            batch_size=spec.batch_size,
+        ),
         pending=Pending(),
-        consumed={},
         horizon=spec.start_step,
-        limits=spec.limits,
-        attempt_start=spec.start_step,
-        batch_size=spec.batch_size,
-        attempt_batch=spec.batch_size,
+        held=spec.start_step,
+        attempt=Attempt(start=spec.start_step, key=key, batch=spec.batch_size),
     )

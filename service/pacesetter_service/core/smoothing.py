@@ -134,7 +134,7 @@ def total(values: tuple[float, ...]) -> float:
 
 
 def median(values: tuple[float, ...]) -> float:
-    """Give the middle value, or the mean of the two in the middle; none may be NaN."""
+    """Return the middle value, or the mean of the two in the middle; none may be NaN."""
     ordered, middle = sorted(values), len(values) // 2
     if len(values) % 2:
         return ordered[middle]

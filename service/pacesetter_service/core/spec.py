@@ -3,26 +3,29 @@
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from math import inf
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, JsonValue, model_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.controllers import AnyController, Controller
 from pacesetter_service.core.lengths import Clock, StepCount, resolve, whole
-from pacesetter_service.core.metrics import MetricName, MetricSpec
+from pacesetter_service.core.limits import Limits
+from pacesetter_service.core.measuring import MetricName, MetricSpec
 from pacesetter_service.core.model import (
+    Checked,
     Count,
+    Line,
     Model,
     NonNegative,
-    Positive,
     Real,
     Step,
     did_you_mean,
 )
 from pacesetter_service.core.schedules import AnySchedule, Schedule
+from pacesetter_service.core.schedules.ends import is_constant, length_of
 from pacesetter_service.core.schedules.named.decays import Constant
+from pacesetter_service.core.timeline import End
 
 MAX_NESTING = 32
 """How deep schedules may stand in each other, counted in JSON objects and arrays."""
@@ -36,12 +39,19 @@ MAX_WINDOW = 65_536
 MAX_VALUES = 2**20
 """The most values, over all series, that one call can seal, read or draw."""
 
+SILENT_AFTER = 100
+"""Steps without a measurement that are told of, if the spec does not say how long the plan is."""
+
+LEAST_SILENCE = 3
+"""Fewer steps than that are no silence, however short the plan is."""
+
 RESERVED_CHANNELS = {"step", "attempt", "horizon", "revision", "notices", "start", "series"}
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+AttemptKey = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x20-\x7e]+$")]
 LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
-LabelValue = Annotated[str, Field(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+LabelValue = Annotated[Line, Field(max_length=256)]
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -64,6 +74,7 @@ class Series(NamedTuple):
     channel: str
     schedule: Schedule
     base: float
+    end: End | None = None
 
 
 class GroupSpec(Model):
@@ -71,31 +82,6 @@ class GroupSpec(Model):
 
     base_lr: NonNegative
     schedule: AnySchedule | None = None
-
-
-class Limits(Model):
-    """What no controller can overstep: bounds of the level, and of its change in one decision.
-
-    `max_change` is a ratio above 1: a level is at most multiplied or divided by it.
-    """
-
-    min_lr: NonNegative = 0.0
-    max_lr: Positive | None = None
-    max_change: Annotated[Real, Field(gt=1)] | None = None
-
-    @model_validator(mode="after")
-    def _some_room(self) -> Self:
-        if self.max_lr is not None and self.min_lr > self.max_lr:
-            raise PydanticCustomError("no_room", "`min_lr` is above `max_lr`; swap them")
-        return self
-
-    def clip(self, old: float, new: float) -> float:
-        """Give the level nearest to `new` that may follow the level `old`."""
-        if self.max_change is not None:
-            new = min(max(new, old / self.max_change), old * self.max_change)
-        # A level that is outside already is let back in, and never pushed.
-        least, most = min(self.min_lr, old), inf if self.max_lr is None else max(self.max_lr, old)
-        return max(min(new, most), least)
 
 
 class Reaction(Model):
@@ -111,6 +97,12 @@ class Reaction(Model):
     timeout: Annotated[Real, Field(ge=0, le=3600)] = 30.0
 
 
+class _Silence(Model):
+    """A length that stands alone, so that it can be turned into steps."""
+
+    steps: StepCount
+
+
 class Origin(Model):
     """The template that a spec was made from, and what filled its holes."""
 
@@ -119,21 +111,34 @@ class Origin(Model):
 
 
 class ForkOrigin(Model):
-    """The session whose past this one shares, up to a step."""
+    """The session whose past this one shares, up to a step; and that session's own origin."""
 
     session: Name
     step: Step
+    forked_from: "ForkOrigin | None" = None
 
 
-class SessionSpec(Model):
+class Earlier(Model):
+    """What a fork's steps were described by before the one from which it is described anew."""
+
+    until: Step
+    spec: "SessionSpec"
+
+
+class SessionSpec(Checked):
     """A session as its creator describes it; immutable from then on.
 
     `base_lr` is for sessions without `groups`; a group without a schedule follows the session's.
     `metrics` says how what `ranks` report becomes what `controllers` see; a metric not named there
     is the mean over all ranks. `max_lookahead` is how many steps may be sealed ahead of the one
     asked for; with controllers and neither it nor a `reaction` given it is 1, which is exact for a
-    trainer that steps and reports in turn. The numbers from `total_steps` to `tokens_per_step` say
-    what lengths in other units come to.
+    trainer that steps and reports in turn. A metric that a controller watches and that was not
+    measured for `silent_after` steps is told of; by default that is a tenth of the plan or, if
+    the spec does not say how long that is, 100 steps, and at least two epochs and two boundaries.
+    Behind the end of the plan (`total_steps`, or where the schedule says that it ends, if that is
+    sooner) the last rate is kept, unless `after_end` is `"law"`: then it is what the schedule's law
+    says there, which may rise again. The numbers from `total_steps` to `tokens_per_step` say what
+    lengths in other units come to.
     """
 
     name: Name
@@ -148,9 +153,11 @@ class SessionSpec(Model):
     )
     limits: Limits = Limits()
     reaction: Reaction | None = None
+    silent_after: StepCount | None = None
     ranks: Annotated[Count, Field(le=65_536)] = 1
     max_lookahead: Annotated[Count, Field(le=MAX_WINDOW)] | None = None
     total_steps: Count | None = None
+    after_end: Literal["hold", "law"] = "hold"
     steps_per_epoch: Count | None = None
     batch_size: Count | None = None
     tokens_per_step: Count | None = None
@@ -161,6 +168,7 @@ class SessionSpec(Model):
     )
     origin: Origin | None = None
     forked_from: ForkOrigin | None = None
+    earlier: Earlier | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -168,78 +176,64 @@ class SessionSpec(Model):
         refuse_unreadable(data)
         return data
 
-    @model_validator(mode="after")
-    def _one_kind_of_base(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
+        yield from self._faults_of_series()
+        yield from self._faults_of_metrics()
+        if self.reaction is not None:
+            resolve(self.reaction, self.clock)
+        if self.silent_after is not None:
+            resolve(_Silence(steps=self.silent_after), self.clock)
+        yield from self._faults_of_controllers()
+
+    def _faults_of_series(self) -> Iterator[PydanticCustomError]:
         if (self.base_lr is None) == (self.groups is None):
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "base_lr_or_groups",
                 "Give `base_lr` for one learning rate, or `groups` with a base_lr each; not both",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _channels_have_their_own_names(self) -> Self:
         for series in self.series():
             if series.channel in RESERVED_CHANNELS:
-                raise PydanticCustomError(
+                yield PydanticCustomError(
                     "reserved_channel",
-                    "A channel can not be called {channel}: answers use that word",
+                    "A channel cannot be called {channel}: answers use that word",
                     {"channel": series.channel},
                 )
-        return self
 
-    @model_validator(mode="after")
-    def _views_are_of_readings(self) -> Self:
+    def _faults_of_metrics(self) -> Iterator[PydanticCustomError]:
         for name, metric in self.metrics.items():
             if metric.of is not None and (metric.of == name or self._is_view(metric.of)):
-                raise PydanticCustomError(
+                yield PydanticCustomError(
                     "view_of_view",
                     "Metric {name} is a view of {of}, which is no metric that ranks report",
                     {"name": name, "of": metric.of},
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _ranks_can_be_reached(self) -> Self:
         for name, metric in self.metrics.items():
             for field in ("ranks", "quorum"):
                 wanted = getattr(metric, field)
                 if wanted is not None and wanted > self.ranks:
-                    raise PydanticCustomError(
+                    yield PydanticCustomError(
                         "too_many_ranks",
                         "Metric {name} waits for {wanted} ranks ({field}), but the session has"
                         " {ranks}: set the session's `ranks` to the world size",
                         {"name": name, "wanted": wanted, "field": field, "ranks": self.ranks},
                     )
-        return self
 
-    @model_validator(mode="after")
-    def _boundaries_are_steps(self) -> Self:
-        if self.reaction is not None:
-            resolve(self.reaction, self.clock)
-        return self
-
-    @model_validator(mode="after")
-    def _controllers_know_the_groups(self) -> Self:
+    def _faults_of_controllers(self) -> Iterator[PydanticCustomError]:
         known = set(self.groups or ())
         for index, controller in enumerate(self.controllers):
             for name in sorted(controller.groups_named - known):
-                raise PydanticCustomError(
+                yield PydanticCustomError(
                     "unknown_group",
                     "Controller {index} names the group {name}, which this session does not"
                     " have.{hint}",
                     {"index": index, "name": name, "hint": did_you_mean(name, known)},
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _controllers_fit(self) -> Self:
         channels = {series.channel for series in self.series()}
         for index, controller in enumerate(self.rules):
             for transition in controller.transitions:
                 driven = set(transition.schedule.channels())
                 if driven != channels:
-                    raise PydanticCustomError(
+                    yield PydanticCustomError(
                         "different_channels",
                         "Controller {index} goes over to a schedule that drives {driven}, but this"
                         " session has {channels}; name a law for each with `channels`",
@@ -249,7 +243,17 @@ class SessionSpec(Model):
                             "channels": ", ".join(sorted(channels)),
                         },
                     )
-        return self
+
+    def at(self, step: int) -> "SessionSpec":
+        """Return the description that holds at a step: an attempt that begins there goes by it."""
+        if self.earlier is None or step >= self.earlier.until:
+            return self
+        return self.earlier.spec.at(step)
+
+    @property
+    def described_from(self) -> int:
+        """The first step that this description holds for."""
+        return self.start_step if self.earlier is None else self.earlier.until
 
     def _is_view(self, metric: str) -> bool:
         return metric in self.metrics and self.metrics[metric].of is not None
@@ -276,7 +280,7 @@ class SessionSpec(Model):
         }
 
     def metric(self, name: str) -> MetricSpec:
-        """Give what the session says about a metric."""
+        """Return what the session says about a metric."""
         return self.metrics.get(name, MetricSpec())
 
     def views(self, name: str) -> list[str]:
@@ -289,8 +293,19 @@ class SessionSpec(Model):
         reaction = resolve(self.reaction, self.clock) if self.reaction else None
         return whole(reaction.decide_every) if reaction else None
 
+    @cached_property
+    def patience_for_metrics(self) -> int:
+        """After so many steps without a measurement of what controllers watch it is told."""
+        if self.silent_after is not None:
+            return whole(resolve(_Silence(steps=self.silent_after), self.clock).steps)
+        lengths = [length_of(law.schedule) for law in self.laws()]
+        plan = self.total_steps or max((each for each in lengths if each is not None), default=None)
+        tenth = SILENT_AFTER if plan is None else int(plan - self.start_step) // 10
+        epoch, boundary = self.steps_per_epoch or 0, self.decide_every or 0
+        return max(tenth, 2 * epoch, 2 * boundary, LEAST_SILENCE)
+
     def laws(self) -> Iterator[Law]:
-        """Give each group's schedule as it was written, with its lengths in steps."""
+        """Return each group's schedule as it was written, with its lengths in steps."""
         clock = self.clock
         shared = resolve(self.schedule, clock)
         if self.groups is None:
@@ -302,16 +317,23 @@ class SessionSpec(Model):
             yield Law(name, law, group.base_lr, own=group.schedule is not None)
 
     def series(self) -> tuple[Series, ...]:
-        """Give the session's series, group by group, `lr` first in each."""
+        """Return the session's series, group by group, `lr` first in each."""
         return self._series
 
     @cached_property
     def _series(self) -> tuple[Series, ...]:
         return tuple(
-            series
-            for law in self.laws()
-            for series in _series_of(law.group, law.schedule, law.base)
+            series for law in self.laws() for series in _series_of(law, self._end_of(law.schedule))
         )
+
+    def _end_of(self, law: Schedule) -> End | None:
+        """Return where the plan of a law is over, if behind it the last value is to be kept."""
+        if self.after_end == "law" or is_constant(law):
+            return None
+        length, total = length_of(law), self.total_steps
+        if length is not None and (total is None or length <= total):
+            return End(length, own=True)
+        return None if total is None else End(float(total), own=False)
 
     @property
     def lookahead(self) -> int | None:
@@ -321,11 +343,11 @@ class SessionSpec(Model):
         return self.max_lookahead
 
 
-def _series_of(group: str, schedule: Schedule, base: float) -> Iterator[Series]:
-    laws = schedule.channels()
+def _series_of(law: Law, end: End | None) -> Iterator[Series]:
+    laws = law.schedule.channels()
     for channel in sorted(laws, key=lambda name: (name != "lr", name)):
-        name = f"{group}.{channel}" if group else channel
-        yield Series(name, group, channel, laws[channel], base)
+        name = f"{law.group}.{channel}" if law.group else channel
+        yield Series(name, law.group, channel, laws[channel], law.base, end)
 
 
 def refuse_unreadable(data: object) -> None:
@@ -356,7 +378,7 @@ def refuse_unreadable(data: object) -> None:
 
 
 def _parts(node: object) -> list[object]:
-    """Give the objects and arrays that stand in one; texts are looked at on the way."""
+    """Return the objects and arrays that stand in one; texts are looked at on the way."""
     children: Iterable[object] = ()
     if isinstance(node, dict):
         children = (*node.keys(), *node.values())

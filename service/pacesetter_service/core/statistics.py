@@ -65,23 +65,23 @@ class MeanEstimate:
     freedom: int
 
     def half_width(self, significance: float) -> float:
-        """Give half the width of the confidence interval at `1 - significance`."""
+        """Return half the width of the confidence interval at `1 - significance`."""
         return self.error * student_t_quantile(1.0 - significance / 2.0, self.freedom)
 
 
 def normal_cdf(z: float) -> float:
-    """Give the probability that a standard normal variable is at most `z`."""
+    """Return the probability that a standard normal variable is at most `z`."""
     return 0.5 * erfc(-z / sqrt(2.0))
 
 
 def student_t_cdf(t: float, freedom: int) -> float:
-    """Give the probability that Student's t with `freedom` (1 or more) degrees is at most `t`."""
+    """Return the probability that Student's t with `freedom` (1 or more) degrees is at most `t`."""
     tail = _student_t_tail(abs(t), freedom)
     return tail if t < 0 else 1.0 - tail
 
 
 def student_t_quantile(p: float, freedom: int) -> float:
-    """Give the `t` whose `student_t_cdf` is `p`, where 0 < p < 1."""
+    """Return the `t` whose `student_t_cdf` is `p`, where 0 < p < 1."""
     tail = min(p, 1.0 - p)
     if tail == 0.5:
         return 0.0
@@ -103,7 +103,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Give mean and standard deviation of two values or more."""
+    """Return mean and standard deviation of two values or more."""
     unit = _unit(values)
     scaled = [value / unit for value in values]
     centre = fsum(scaled) / len(scaled)
@@ -118,7 +118,7 @@ def trend(values: Sequence[float]) -> Trend:
     t is the one of `scipy.stats.linregress(range(n), values, alternative="less")`.
     """
     count = len(values)
-    # Seen from the first value, a constant is exactly 0; halves can not overflow.
+    # Seen from the first value, a constant is exactly 0; halves cannot overflow.
     risen = [0.5 * value - 0.5 * values[0] for value in values]
     unit = _unit(risen)
     y = [rise / unit for rise in risen]
@@ -184,12 +184,12 @@ _DEVIATIONS: Mapping[ErrorOfMean, Callable[[Sequence[float], float], tuple[float
 
 
 def _unit(values: Sequence[float]) -> float:
-    """Give what to divide values by so that no square of theirs overflows."""
+    """Return what to divide values by so that no square of theirs overflows."""
     return max(map(abs, values)) or 1.0
 
 
 def _student_t_tail(t: float, freedom: int) -> float:
-    """Give the probability of more than `t`, which is not negative.
+    """Return the probability of more than `t`, which is not negative.
 
     It is half of the regularized incomplete beta function `I_x(freedom / 2, 1 / 2)` at
     `x = freedom / (freedom + t^2)` (Abramowitz and Stegun, 26.7.1).

@@ -6,11 +6,17 @@ sealed are let go: their values are kept as bits, and why they were so stands in
 
 from bisect import bisect_right
 from dataclasses import dataclass, replace
+from functools import cached_property
+from math import ceil
 from typing import Any
 
 import numpy as np
 
 from pacesetter_service.core.schedules import Schedule, Steps, Values
+from pacesetter_service.core.schedules.cost import Cost, Prices, Pricing, work
+
+CLOSE = 1e-9
+"""How near to a whole step a clock is that has come to it by sums."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,24 @@ class Rewarm:
 
 
 @dataclass(frozen=True, slots=True)
+class End:
+    """Where a plan is over; from there on its last value is kept.
+
+    Attributes:
+        clock: What the law's clock reads at the first step behind the plan.
+        own: Whether the law itself ends there, so that its value there is its last one; else the
+            plan cuts it off, and the last one is that of the step before.
+    """
+
+    clock: float
+    own: bool
+
+    def stop(self, speed: float) -> float:
+        """Return the reading at which a clock of that speed stands still."""
+        return self.clock if self.own else self.clock - speed
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """A law that governs a series from `start` until the next segment begins.
 
@@ -41,9 +65,11 @@ class Segment:
             base the value is the level itself, to the bit.
         cause: Why it was appended.
         scale: What operators have ordered: one factor more.
-        pace: How far the law's clock goes in one step.
+        pace: How far controllers let the law's clock go in one step.
+        tempo: What operators have made of that by a `retime`: one factor more.
         rewarm: A warmup of its own, in the middle of whatever the law does.
         frozen: The step whose value is kept, if the clock is stopped.
+        end: Where the plan is over, if that is known and the law does not go on behind it.
     """
 
     start: int
@@ -56,21 +82,54 @@ class Segment:
     pace: float = 1.0
     rewarm: Rewarm | None = None
     frozen: int | None = None
+    tempo: float = 1.0
+    end: End | None = None
 
     def values(self, start: int, count: int) -> Values:
         """Evaluate the steps `start` to `start + count`."""
         if self.frozen is not None:
             return np.repeat(replace(self, frozen=None).values(self.frozen, 1), count)
         passed = np.arange(start - self.start, start - self.start + count, dtype=np.float64)
-        values = self._law(self.clock + passed * self.pace) * self.scale
+        clock = self.clock + passed * self.speed
+        if self.end is not None:
+            clock = np.minimum(clock, self.end.stop(self.speed))
+        # An overflow, or 0 times infinity: these are refused by their value.
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = self._law(clock) * self.scale
         return values if self.rewarm is None else values * self.rewarm.factors(start, count)
 
     def clock_at(self, step: int) -> float:
-        """Give what the law's clock reads at a step."""
-        return self.clock + (step - self.start) * self.pace
+        """Return what the law's clock reads at a step."""
+        return self.clock + (step - self.start) * self.speed
+
+    @property
+    def speed(self) -> float:
+        """How far the law's clock goes in one step."""
+        return self.pace * self.tempo
+
+    @property
+    def over(self) -> int | None:
+        """The first step behind the plan, which may lie before the segment; None if there is none.
+
+        While the clock is stopped the plan does not come to its end.
+        """
+        if self.end is None or self.frozen is not None:
+            return None
+        steps = (self.end.clock - self.clock) / self.speed
+        return self.start + ceil(steps - CLOSE)
+
+    def cut_off(self, step: int) -> End | None:
+        """Return the end of another law that takes over at a step, from 0, within the same plan.
+
+        None if the plan has no end, or is over: then the law goes on for as long as it likes.
+        """
+        if self.end is None:
+            return None
+        left = self.end.clock - self.clock_at(step if self.frozen is None else self.frozen)
+        return End(left, own=False) if left > 0 else None
 
     def plain(self, step: int) -> float:
-        """Give what the law itself says at a step, whatever was made of it."""
+        """Return what the law itself says at a step, whatever was made of it."""
         return float(self.schedule.values(np.array([self.clock_at(step)]), self.base)[0])
 
     def _law(self, t: Steps) -> Values:
@@ -94,7 +153,7 @@ class Timeline:
     segments: tuple[Segment, ...]
 
     def segment_at(self, step: int) -> Segment:
-        """Give the segment that governs a step at or after the first segment's start."""
+        """Return the segment that governs a step at or after the first segment's start."""
         return self.segments[self._index(step)]
 
     def values(self, start: int, count: int) -> Values:
@@ -115,8 +174,8 @@ class Timeline:
         clock = current.clock_at(start)
         if current.frozen is not None:
             # However fast the clock is to go on, it stands where it was stopped.
-            pace = changes.get("pace", current.pace)
-            clock = current.clock_at(current.frozen) + (start - current.frozen) * pace
+            speed = changes.get("pace", current.pace) * changes.get("tempo", current.tempo)
+            clock = current.clock_at(current.frozen) + (start - current.frozen) * speed
         return self.append(
             replace(current, start=start, cause=cause, **{"clock": clock, **changes})
         )
@@ -130,10 +189,11 @@ class Timeline:
         *,
         level: float | None = None,
         clock: float = 0.0,
+        end: End | None = None,
     ) -> "Timeline":
         """Go over to another law from `start` on, with nothing left of what was before."""
         return self.append(
-            Segment(start, schedule, clock, base, base if level is None else level, cause)
+            Segment(start, schedule, clock, base, base if level is None else level, cause, end=end)
         )
 
     def thawed(self, start: int, cause: str) -> "Timeline":
@@ -150,6 +210,11 @@ class Timeline:
         clock = current.clock_at(current.frozen + 1)
         return self.go_on(start, cause, frozen=None, clock=clock, rewarm=rewarm)
 
+    def cost(self, of: Pricing) -> Cost:
+        """Return what evaluating a block costs, wherever it lies; `of` gives it of a schedule."""
+        each = [of(segment.schedule) + SEGMENT for segment in self.segments]
+        return Cost(sum(part.call for part in each), max(part.step for part in each))
+
     def value(self, step: int) -> float:
         """Evaluate one step."""
         return float(self.values(step, 1)[0])
@@ -160,7 +225,7 @@ class Timeline:
         One that starts where the last one starts leaves that one without a step to govern.
         """
         if segment.start < self.segments[-1].start:
-            raise ValueError("a segment can not start before the one that it follows")
+            raise ValueError("a segment cannot start before the one that it follows")
         return Timeline((*self.segments, segment))
 
     def since(self, step: int) -> "Timeline":
@@ -169,6 +234,28 @@ class Timeline:
 
     def _index(self, step: int) -> int:
         return max(bisect_right(self.segments, step, key=_start) - 1, 0)
+
+
+class Timelines(dict[str, Timeline]):
+    """The timelines of a session, by series; never changed once they are its own."""
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What evaluating a block of all series costs: counted once, for it is asked often."""
+        of = Prices()
+        return sum((line.cost(of) for line in self.values()), Cost())
+
+    @cached_property
+    def affordable(self) -> int:
+        """How many steps one call may seal, so that no caller waits long for the writer."""
+        return max(self.cost.affordable(SEALING), 1)
+
+
+SEGMENT = work(6)
+"""What a segment makes of its law's values: its clock, its level and its scale."""
+
+SEALING = 2e8
+"""The most that the values of one sealing may cost: some fifth of a second of the writer."""
 
 
 def _start(segment: Segment) -> int:

@@ -10,7 +10,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 ADMIN = "admin"
 """What the holder of the service's own token is called in the record."""
 
-RESERVED = (ADMIN, "somebody", "batch_scaling")
+RESERVED = (ADMIN, "anonymous", "batch_scaling")
 """Names that say in the record who was not known by a token of their own."""
 
 
@@ -35,5 +35,5 @@ class Token(NamedTuple):
 
 
 def includes(role: Role, needed: Role) -> bool:
-    """Tell whether a role may do what another one may."""
+    """Return whether a role may do what another one may."""
     return ROLES.index(role) >= ROLES.index(needed)

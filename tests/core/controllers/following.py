@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pacesetter_service.core.commands import Reading, Report, Seal
-from pacesetter_service.core.controllers import Controller, ControllerState, Seen, Verdict
+from pacesetter_service.core.controllers import Controller, ControllerState, Sample, Verdict
 from pacesetter_service.core.decide import decide
 from pacesetter_service.core.events import Sealed
 from pacesetter_service.core.evolve import evolve_all
@@ -46,7 +46,7 @@ def follow(
     for step, value in enumerate(values):
         if step == restart_at:
             state = type(state).model_validate(jsonable(state))
-        seen = Seen(rule.metric, step, value, dict(levels), bases)
+        seen = Sample(rule.metric, step, value, dict(levels), bases)
         state, verdict = (now := rule.observe(state, seen)).state, now.verdict
         if verdict is not None:
             assert verdict.reason
@@ -63,10 +63,10 @@ def train(spec: Mapping[str, Any], values: Iterable[float]) -> tuple[Session, li
     metric = session.spec.controllers[0].metric
     rates = []
     for step, value in enumerate(values):
-        events = decide(session, Seal(step, 1))
+        events = decide(session, Seal(step, 1)).events
         session = evolve_all(session, events)
         assert isinstance(events[-1], Sealed)
         rates.append([float(row[0]) for row in events[-1].values.values()])
         report = Report((Reading(0, step, metric, value),))
-        session = evolve_all(session, decide(session, report))
+        session = evolve_all(session, decide(session, report).events)
     return session, rates

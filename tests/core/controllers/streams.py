@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from pacesetter_service.core.controllers import Controller, ControllerState, Seen
+from pacesetter_service.core.controllers import Controller, ControllerState, Sample
 
 
 def losses_of(seed: int, count: int, noise: float = 0.1) -> list[float]:
@@ -32,7 +32,9 @@ def cuts_of(
     for step, value in enumerate(values):
         if step in restarts:
             state = restarted(controller, state)
-        state, verdict = _observed(controller, state, Seen("loss", step, value, levels, {"": 0.1}))
+        state, verdict = _observed(
+            controller, state, Sample("loss", step, value, levels, {"": 0.1})
+        )
         if verdict is not None:
             cuts.append(step)
             levels = levels | verdict.levels

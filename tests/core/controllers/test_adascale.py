@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.closed_loop import Loop, session
-from pacesetter_service.core.actions import Scale
+from pacesetter_service.core.actions import Retime, Scale
 from pacesetter_service.core.commands import Act
-from pacesetter_service.core.controllers import Seen
+from pacesetter_service.core.controllers import Sample
 from pacesetter_service.core.controllers.adascale import Adascale, AdascaleState
+from pacesetter_service.core.decide import decide
+from pacesetter_service.core.evolve import evolve
 from strategies import metrics
 
 Pair = tuple[float, float]
@@ -26,12 +28,12 @@ def rule(**spec: Any) -> Adascale:
 
 
 def gains(controller: Adascale, pairs: list[Pair]) -> list[float]:
-    """Give the gain after each step's pair of metrics."""
+    """Return the gain after each step's pair of metrics."""
     state: Any = controller.init()
     found = []
     for step, pair in enumerate(pairs):
         for metric, value in zip(controller.watches, pair, strict=True):
-            state = controller.observe(state, Seen(metric, step, value, {}, {})).state
+            state = controller.observe(state, Sample(metric, step, value, {}, {})).state
         found.append(state.gain)
     return found
 
@@ -238,7 +240,7 @@ def observe(controller: Adascale, readings: list[tuple[str, int, float]]) -> Ada
     """Show single measurements."""
     state: Any = controller.init()
     for metric, step, value in readings:
-        state = controller.observe(state, Seen(metric, step, value, {}, {})).state
+        state = controller.observe(state, Sample(metric, step, value, {}, {})).state
     assert isinstance(state, AdascaleState)
     return state
 
@@ -269,12 +271,34 @@ def test_a_bad_pair_is_left_out(bad: float) -> None:
         assert gains(rule(), [NOISE, (1.0, bad), AGREE])[::2] == good
 
 
-def test_what_a_limit_clips_of_a_rise_is_not_given_back() -> None:
-    """A `max_lr` below scale times the base leaves the level below its base in the end."""
-    clipped = Loop(session(rule(smoothing=0.0), limits={"max_lr": 2.0}))
-    assert train(clipped, [NOISE, AGREE]) == pytest.approx([1.0, 2.0, 0.25], rel=1e-5)
-    roomy = Loop(session(rule(smoothing=0.0), limits={"max_lr": 8.0}))
-    assert train(roomy, [NOISE, AGREE]) == pytest.approx([1.0, 8.0, 1.0], rel=1e-5)
+@pytest.mark.parametrize("limits", [{"max_lr": 2.0}, {"max_change": 2.0}, {"max_lr": 8.0}])
+def test_what_a_limit_clips_of_a_rise_does_not_lower_the_level_later(
+    limits: dict[str, float],
+) -> None:
+    """When the gain is 1 again the level is at its base again, whatever was clipped of the rise."""
+    loop = Loop(session(rule(smoothing=0.0), limits=limits))
+    [_, high, back] = train(loop, [NOISE, AGREE])
+    assert high == pytest.approx(min(limits.values()), rel=1e-5)
+    assert back == pytest.approx(1.0, rel=1e-5)
+
+
+def test_what_a_limit_clips_follows_at_the_next_measurements() -> None:
+    """With `max_change` the level comes to its gain in several steps."""
+    loop = Loop(session(rule(smoothing=0.0), limits={"max_change": 2.0}))
+    assert train(loop, [NOISE] * 4) == pytest.approx([1.0, 2.0, 4.0, 8.0, 8.0], rel=1e-5)
+
+
+def test_a_retime_outlives_the_next_gain() -> None:
+    """The clock goes the gain times as fast as the operator has ordered."""
+    law = {"kind": "cosine", "total_steps": 1000}
+    plain, retimed = (Loop(session(rule(smoothing=0.0), schedule=law)) for _ in range(2))
+    order = Retime(total_steps=500)
+    [ordered] = decide(retimed.session, Act(order, 0)).events
+    retimed.session = evolve(retimed.session, ordered)
+    train(plain, [NOISE, AGREE])
+    train(retimed, [NOISE, AGREE])
+    speeds = [each.session.timelines["lr"].segments[-1].speed for each in (plain, retimed)]
+    assert speeds[1] == pytest.approx(2 * speeds[0], rel=1e-5)
 
 
 def test_tiny_gradients_look_like_noise() -> None:
@@ -327,7 +351,7 @@ def test_levels_are_always_the_gain_times_what_they_were(
     state: Any = controller.init()
     pace = 1.0
     for metric, step, value in shown:
-        observation = controller.observe(state, Seen(metric, step, value, dict(levels), bases))
+        observation = controller.observe(state, Sample(metric, step, value, dict(levels), bases))
         state, verdict = observation.state, observation.verdict
         if verdict is not None:
             levels |= verdict.levels

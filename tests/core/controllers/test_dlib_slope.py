@@ -5,11 +5,11 @@ from collections import deque
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.controllers.streams import cuts_of, losses_of
-from pacesetter_service.core.controllers import Seen
+from pacesetter_service.core.controllers import Sample
 from pacesetter_service.core.controllers.dlib_slope import DlibSlope
 from strategies import metrics
 
@@ -44,7 +44,7 @@ def steps_without_fall(losses: deque[float], discard: float | None = None) -> in
 
 
 def dlib_trainer(values: list[float], threshold: int) -> list[int]:
-    """Give where dlib's trainer shrinks the learning rate (dnn/trainer.h)."""
+    """Return where dlib's trainer shrinks the learning rate (dnn/trainer.h)."""
     window: deque[float] = deque()
     budget, cuts = 0, []
     for step, value in enumerate(values):
@@ -102,7 +102,7 @@ def test_a_fall_is_seen_however_far_from_0_it_happens() -> None:
 
 
 def test_one_nan_does_not_blind_it_for_a_window() -> None:
-    """While a NaN is in its window dlib can not cut; here it is left out."""
+    """While a NaN is in its window dlib cannot cut; here it is left out."""
     values = [1.0] * 150
     values[90] = math.nan
     assert dlib_trainer(values, 100) == []
@@ -126,7 +126,7 @@ def test_a_cut_says_how_flat_it_was() -> None:
     controller = DlibSlope(metric="loss", threshold=4)
     state = controller.init()
     for step in range(4):
-        observation = controller.observe(state, Seen("loss", step, 1.0, {"": 0.1}, {"": 0.1}))
+        observation = controller.observe(state, Sample("loss", step, 1.0, {"": 0.1}, {"": 0.1}))
         state = observation.state
     assert observation.verdict is not None
     assert observation.verdict.reason == (
@@ -135,7 +135,6 @@ def test_a_cut_says_how_flat_it_was() -> None:
     )
 
 
-@settings(max_examples=50)
 @given(st.lists(metrics, max_size=150), st.sets(st.integers(0, 150)))
 def test_a_restart_changes_no_decision(values: list[float], restarts: set[int]) -> None:
     """With the state written as JSON and read back anywhere, cuts and levels are the same."""

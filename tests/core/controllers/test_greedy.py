@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers.optimization import GreedyLR as Theirs
 
 from core.controllers.following import follow, train
-from pacesetter_service.core.controllers import Controller, Seen
+from pacesetter_service.catalogue.hf import GreedyLR, GreedyLRState
+from pacesetter_service.core.controllers import Controller, Sample
 from pacesetter_service.core.controllers.greedy import Greedy, GreedyState
-from pacesetter_service.core.controllers.presets.hf import GreedyLR, GreedyLRState
 from strategies import metrics
 
 GROUPS = {"body": 0.1, "head": 1e-3}
@@ -24,7 +24,7 @@ bounds = st.fixed_dictionaries({}, optional={group: st.floats(1e-9, 2e-3) for gr
 
 
 def falling(falls: Sequence[float]) -> list[float]:
-    """Give values that fall, or stay, from 1 on."""
+    """Return values that fall, or stay, from 1 on."""
     return [float(value) for value in 1.0 - np.cumsum(falls)]
 
 
@@ -55,7 +55,7 @@ theirs = st.fixed_dictionaries(
 def of_transformers(
     values: Sequence[float], bases: Mapping[str, float], **parameters: Any
 ) -> list[list[float]]:
-    """Give the rate of each group after each value, as the library makes it."""
+    """Return the rate of each group after each value, as the library makes it."""
     weights = {group: torch.nn.Parameter(torch.zeros(1)) for group in bases}
     trained = torch.optim.SGD(
         [{"params": [weight], "lr": bases[group]} for group, weight in weights.items()]
@@ -74,12 +74,11 @@ def of_transformers(
 def of_preset(
     values: Sequence[float], bases: Mapping[str, float], **parameters: Any
 ) -> list[list[float]]:
-    """Give the rate of each group after each value, as the preset makes it."""
+    """Return the rate of each group after each value, as the preset makes it."""
     followed = follow(GreedyLR(metric="loss", **parameters), values, bases)
     return [list(levels.values()) for levels in followed.levels]
 
 
-@settings(max_examples=1000)
 @given(theirs, streams)
 def test_any_metrics_give_the_bits_of_transformers(
     parameters: dict[str, Any], values: list[float]
@@ -90,7 +89,7 @@ def test_any_metrics_give_the_bits_of_transformers(
 
 
 def stream(random: np.random.Generator) -> list[float]:
-    """Give a stream as trainings have them: a falling, constant, wandering or broken loss."""
+    """Return a stream as trainings have them: a falling, constant, wandering or broken loss."""
     steps = np.arange(150)
     noise = random.normal(size=150) * random.choice([0.0, 1e-7, 0.01, 0.3])
     shape = random.choice(["falling", "constant", "wandering", "below zero"])
@@ -127,7 +126,6 @@ def test_two_thousand_trainings_go_as_with_transformers() -> None:
         assert of_preset(values, bases, **parameters) == expected, (trial, parameters)
 
 
-@settings(max_examples=100)
 @given(theirs, st.lists(metrics, min_size=1, max_size=30))
 def test_a_session_seals_the_bits_of_transformers(
     parameters: dict[str, Any], values: list[float]
@@ -340,7 +338,7 @@ def test_a_level_a_bit_off_its_floor_is_at_it() -> None:
     """An operator's scale may round the floor up by a bit: that is neither cut nor in the way."""
     rule = greedy(min_ratio=0.1, reset_after=1)
     floor = math.nextafter(0.2 * 0.1, 1.0)
-    seen = Seen("loss", 5, 2.0, {"": floor}, {"": 0.2})
+    seen = Sample("loss", 5, 2.0, {"": floor}, {"": 0.2})
     verdict = rule.observe(GreedyState(best=1.0), seen).verdict
     assert verdict is not None
     assert verdict.levels == {"": 0.2}

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from core.closed_loop import Loop, session
 from pacesetter import Client
 from pacesetter.torch import RemoteLR
-from pacesetter_service.core.controllers import Seen
+from pacesetter_service.core.controllers import Sample
 from pacesetter_service.core.controllers.hypergradient import Hypergradient
 from strategies import metrics
 
@@ -28,10 +28,10 @@ def rule(**spec: Any) -> Hypergradient:
 def moved(
     controller: Hypergradient, value: float, levels: Mapping[str, float] | None = None
 ) -> Mapping[str, float]:
-    """Give the levels that a value changes, of two groups if not said."""
+    """Return the levels that a value changes, of two groups if not said."""
     at = levels or {"body": 0.1, "head": 1.0}
     bases = {"body": 0.1, "head": 1.0, "": 0.1, "frozen": 0.0}
-    seen = Seen("product", 3, value, at, {group: bases[group] for group in at})
+    seen = Sample("product", 3, value, at, {group: bases[group] for group in at})
     verdict = controller.observe(controller.init(), seen).verdict
     return verdict.levels if verdict else {}
 
@@ -60,7 +60,7 @@ class Task:
         return torch.cat([p.grad.flatten() for p in self.params if p.grad is not None])
 
     def flat(self, tensors: list[torch.Tensor]) -> torch.Tensor:
-        """Give tensors of the parameters' shapes as one vector."""
+        """Return tensors of the parameters' shapes as one vector."""
         return torch.cat([each.detach().flatten() for each in tensors])
 
     def move(self, vector: torch.Tensor, rate: float) -> None:

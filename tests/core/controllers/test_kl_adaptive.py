@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -39,7 +39,7 @@ def of_skrl(
     kl_factor: float = 2,
     lr_factor: float = 1.5,
 ) -> list[float]:
-    """Give the rates of KLAdaptiveLR: skrl 2.1.1, resources/schedulers/torch/kl_adaptive.py."""
+    """Return the rates of KLAdaptiveLR: skrl 2.1.1, resources/schedulers/torch/kl_adaptive.py."""
     rates = []
     for kl in values:
         if kl > kl_threshold * kl_factor:
@@ -51,7 +51,7 @@ def of_skrl(
 
 
 def of_rl_games(values: list[float], rate: float, kl_threshold: float = 0.008) -> list[float]:
-    """Give the rates of AdaptiveScheduler: rl_games 1.6.5, rl_games/common/schedulers.py."""
+    """Return the rates of AdaptiveScheduler: rl_games 1.6.5, rl_games/common/schedulers.py."""
     rates = []
     for kl_dist in values:
         lr = rate
@@ -69,7 +69,6 @@ def adaptive(**given: Any) -> KlAdaptive:
     return KlAdaptive(metric="kl", **given)
 
 
-@settings(max_examples=500)
 @given(parameters, rates_within, st.lists(divergences, min_size=1, max_size=60))
 def test_a_rate_within_the_bounds_has_the_bits_of_skrl(
     given: dict[str, Any], rate: float, values: list[float]
@@ -78,7 +77,6 @@ def test_a_rate_within_the_bounds_has_the_bits_of_skrl(
     assert follow(adaptive(**given), values, rate).rates == of_skrl(values, rate, **given)
 
 
-@settings(max_examples=200)
 @given(rates_within, st.lists(divergences, min_size=1, max_size=60))
 def test_the_defaults_have_the_bits_of_both_libraries(rate: float, values: list[float]) -> None:
     """With nothing given each rate is that of skrl and of rl_games."""
@@ -87,7 +85,6 @@ def test_the_defaults_have_the_bits_of_both_libraries(rate: float, values: list[
     assert rates == of_rl_games(values, rate)
 
 
-@settings(max_examples=50)
 @given(st.lists(divergences, min_size=1, max_size=30))
 def test_a_session_seals_the_bits_of_skrl(values: list[float]) -> None:
     """A trainer that asks and reports in turn gets the library's rates, group by group."""

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -53,7 +53,6 @@ def newbob(**given: Any) -> NewBob:
     return NewBob(metric="loss", **given)
 
 
-@settings(max_examples=500)
 @given(parameters, st.lists(errors, min_size=1, max_size=60))
 def test_errors_give_the_bits_of_speechbrain(given: dict[str, Any], values: list[float]) -> None:
     """For metrics from 0 up every rate is the library's."""
@@ -61,7 +60,6 @@ def test_errors_give_the_bits_of_speechbrain(given: dict[str, Any], values: list
     assert follow(newbob(**given), values).rates == [reference(value) for value in values]
 
 
-@settings(max_examples=50)
 @given(parameters, st.lists(errors, min_size=1, max_size=30))
 def test_a_session_seals_the_bits_of_speechbrain(
     given: dict[str, Any], values: list[float]

@@ -1,10 +1,11 @@
 """The controller `plateau`: its decisions, its options, and the traps that it is meant to close."""
 
+import json
 import math
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -12,11 +13,12 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from core.controllers.following import follow, train
 from core.torch_schedulers import optimizer
 from pacesetter_service.core.commands import Reading, Report, Seal
-from pacesetter_service.core.controllers import Controller, Seen
+from pacesetter_service.core.controllers import Controller, Sample
 from pacesetter_service.core.controllers.plateau import Plateau, PlateauState
 from pacesetter_service.core.decide import decide
 from pacesetter_service.core.events import Decided
 from pacesetter_service.core.evolve import evolve_all
+from pacesetter_service.core.model import jsonable
 from pacesetter_service.core.session import create
 from pacesetter_service.core.spec import SessionSpec
 from strategies import factors, metrics
@@ -62,17 +64,16 @@ any_plateau = st.builds(
 
 
 def plateau(**parameters: Any) -> Plateau:
-    """Give a plateau that watches the loss."""
+    """Return a plateau that watches the loss."""
     return Plateau.model_validate({"metric": "loss", **parameters})
 
 
 def cuts(rule: Controller, values: list[float]) -> list[int]:
-    """Give the measurements, counted from 1, after which the level was lower than before."""
+    """Return the measurements, counted from 1, after which the level was lower than before."""
     rates = [0.1, *follow(rule, values).rates]
     return [index for index in range(1, len(rates)) if rates[index] < rates[index - 1]]
 
 
-@settings(max_examples=300)
 @given(of_torch, st.lists(numbers, min_size=1, max_size=60))
 def test_finite_metrics_give_the_bits_of_torch(spec: dict[str, Any], values: list[float]) -> None:
     """On a constant rate every value of a session equals torch's, as long as metrics are finite."""
@@ -269,12 +270,12 @@ def reported(spec: dict[str, Any], steps: int, ranks: int = 1, every: int = 1) -
     session = create(SessionSpec.model_validate({"name": "x", "base_lr": 0.1, **spec}))
     rates = []
     for step in range(steps):
-        events = decide(session, Seal(step, 1))
+        events = decide(session, Seal(step, 1)).events
         session = evolve_all(session, events)
         rates.append(float(session.timelines["lr"].values(step, 1)[0]))
         if step % every == 0:
             readings = tuple(Reading(rank, step, "loss", 1.0) for rank in range(ranks))
-            session = evolve_all(session, decide(session, Report(readings)))
+            session = evolve_all(session, decide(session, Report(readings)).events)
     return rates
 
 
@@ -311,7 +312,7 @@ def test_a_cut_says_why() -> None:
     """The event names the metric, the values and the patience that led to it."""
     controller = {"kind": "plateau", "metric": "loss", "patience": 1}
     session, _ = train({"controllers": [controller]}, [0.5, 0.6, 0.7])
-    events = decide(session, Seal(3, 1))
+    events = decide(session, Seal(3, 1)).events
     [cut] = [event for event in events if isinstance(event, Decided)]
     assert cut.at == 3
     assert cut.levels == {"lr": (0.1, 0.1 * 0.1)}
@@ -362,15 +363,44 @@ def test_a_reset_puts_all_levels_back_and_forgets_the_best() -> None:
     assert "with every level at its floor: back to the bases" in told.said[-1].reason
 
 
+def test_a_rule_may_start_with_what_another_has_seen() -> None:
+    """A best value, bad measurements and a cooldown from elsewhere count as its own would."""
+    values = [1.0, 0.7, 0.9, 0.8, 0.75, 0.9, 0.9, 0.9]
+    whole = follow(plateau(patience=2, cooldown=1), values)
+    start = {"best": 0.7, "bad": 1}
+    rest = follow(plateau(patience=2, cooldown=1, start=start), values[3:])
+    assert rest.levels == whole.levels[3:]
+    assert rest.state == whole.state
+
+
+def test_a_reset_forgets_what_another_has_seen() -> None:
+    """The start is for the beginning only: after a reset the first value is the best."""
+    rule = plateau(patience=0, min_ratio=1.0, at_floor="reset", start={"best": 0.1})
+    assert follow(rule, [5.0, 4.0]).state.best == 4.0
+
+
+@pytest.mark.parametrize("best", [None, 0.3, "-Infinity", "Infinity"])
+def test_a_start_survives_its_json(best: float | str | None) -> None:
+    """The infinities, which torch may hold for ever, are texts there."""
+    rule = plateau(start={"best": best})
+    assert Controller.parse(json.loads(json.dumps(jsonable(rule)))) == rule
+
+
+def test_a_start_with_nan_is_refused() -> None:
+    """NaN was never the best of anything."""
+    with pytest.raises(ValidationError, match="NaN was never the best"):
+        plateau(start={"best": math.nan})
+
+
 def test_a_stop_ends_the_session_at_the_second_plateau() -> None:
     """The floor is trained with for a full patience before no further step is sealed."""
     controller = {"kind": "plateau", "metric": "loss", "patience": 1, "factor": 0.5}
     stopping = {**controller, "min_ratio": 0.5, "at_floor": "stop"}
     session, rates = train({"controllers": [stopping]}, [1.0] * 5)
     assert rates == [[0.1], [0.1], [0.1], [0.05], [0.05]]
-    session = evolve_all(session, decide(session, Seal(5, 1)))
+    session = evolve_all(session, decide(session, Seal(5, 1)).events)
     assert session.status == "finished"
-    assert "with every level at its floor: the session ends" in session.notices[-1].message
+    assert "with every level at its floor: the session ends" in session.control.notices[-1].message
 
 
 def test_improvements_in_a_row_raise_the_level_again() -> None:
@@ -431,7 +461,7 @@ def test_a_large_threshold_is_fine_where_it_can_be_passed() -> None:
 def test_a_level_is_at_its_floor_in_spite_of_rounding(at_floor: str) -> None:
     """One that lies above its floor by its last bit, as an operator's scale may leave it, is."""
     rule = plateau(patience=0, min_lr=0.05, eps=0.0, at_floor=at_floor)
-    seen = Seen("loss", 0, 1.0, {"": math.nextafter(0.05, 1)}, {"": 0.1})
+    seen = Sample("loss", 0, 1.0, {"": math.nextafter(0.05, 1)}, {"": 0.1})
     verdict = rule.observe(PlateauState(best=1.0), seen).verdict
     assert verdict is not None
     assert verdict.advice in ("at_floor", "finished")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -21,10 +21,11 @@ from core.controllers.following import follow, train
 from core.controllers.test_plateau import GETTING_WORSE, cuts, of_torch
 from core.torch_schedulers import optimizer
 from golden.generate import streams
+from pacesetter_service.catalogue.findings import Subject
+from pacesetter_service.catalogue.lint import lint
 from pacesetter_service.core.controllers import Controller
 from pacesetter_service.core.controllers.base import NamedController
 from pacesetter_service.core.controllers.plateau import Plateau
-from pacesetter_service.core.lint import Subject, lint
 from pacesetter_service.core.model import jsonable
 from pacesetter_service.core.schedules import Schedule
 from pacesetter_service.core.spec import SessionSpec
@@ -43,7 +44,7 @@ PRESETS = [
 
 
 def golden_cases() -> dict[str, tuple[dict[str, Any], list[float]]]:
-    """Give every case with its metrics, under a name that tells it apart."""
+    """Return every case with its metrics, under a name that tells it apart."""
     cases: dict[str, tuple[dict[str, Any], list[float]]] = {}
     for path in sorted(GOLDEN.glob("*.json")):
         file = json.loads(path.read_text())
@@ -57,11 +58,10 @@ CASES = golden_cases()
 
 
 def rule(kind: str, **parameters: Any) -> Controller:
-    """Give a preset that watches the loss."""
+    """Return a preset that watches the loss."""
     return Controller.parse({"kind": kind, "metric": "loss", **parameters})
 
 
-@settings(max_examples=300)
 @given(of_torch, st.lists(metrics, min_size=1, max_size=60))
 def test_any_metrics_give_the_bits_of_torch(spec: dict[str, Any], values: list[float]) -> None:
     """On a constant rate every value of a session equals torch's, NaN and infinities included."""
@@ -337,7 +337,7 @@ def test_what_makes_no_sense_is_refused(spec: dict[str, Any], words: str) -> Non
 @pytest.mark.parametrize("family", [Schedule, Controller])
 def test_hints_name_controllers_that_exist(family: type[Schedule] | type[Controller]) -> None:
     """Whoever looks for a plateau among the schedules is shown kinds that there are."""
-    hints = {name: hint for name, hint in family.elsewhere.items() if "lateau" in name}
+    hints = {name: hint for name, hint in family.redirects.items() if "lateau" in name}
     assert hints
     for name, hint in hints.items():
         named = re.findall(r"`((?:\w+\.)?\w*[pP]lateau)`", hint)

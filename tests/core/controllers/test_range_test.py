@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from core.closed_loop import Loop, session
 from pacesetter_service.core.commands import Reading, Report, Seal
-from pacesetter_service.core.controllers import Controller, Seen
+from pacesetter_service.core.controllers import Controller, Sample
 from pacesetter_service.core.controllers.range_test import RangeTest, RangeTestState
 from pacesetter_service.core.decide import decide
 from pacesetter_service.core.errors import SessionFinishedError
@@ -19,7 +19,7 @@ TORCH_LR_FINDER = {"diverge": 5.0, "smoothing": {"kind": "ema", "beta": 0.95, "d
 
 
 def ends_at(losses: list[float], **parameters: Any) -> int | None:
-    """Give the step whose loss ends the test."""
+    """Return the step whose loss ends the test."""
     rule = Controller.parse({"kind": "range_test", "metric": "loss", **parameters})
     state = rule.init()
     for step, loss in enumerate(losses):
@@ -31,7 +31,7 @@ def ends_at(losses: list[float], **parameters: Any) -> int | None:
 
 
 def _observed(rule: Controller, state: Any, step: int, loss: float) -> tuple[Any, Any]:
-    observation = rule.observe(state, Seen("loss", step, loss, {"": 1.0}, {"": 1.0}))
+    observation = rule.observe(state, Sample("loss", step, loss, {"": 1.0}, {"": 1.0}))
     return observation.state, observation.verdict
 
 
@@ -134,7 +134,7 @@ def test_a_finished_session_gives_no_further_step() -> None:
     assert loop.session.horizon == 4
     with pytest.raises(SessionFinishedError, match=r"exceeds 4\.0 x its best.*at step 3"):
         decide(loop.session, Seal(4, 1))
-    assert decide(loop.session, Seal(0, 4)) == ()
+    assert decide(loop.session, Seal(0, 4)).events == ()
     loop.give(Report((Reading(0, 3, "accuracy", 0.1),)))
 
 

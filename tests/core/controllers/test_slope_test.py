@@ -4,19 +4,19 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import stats
 
 from core.controllers.streams import cuts_of, losses_of
-from pacesetter_service.core.controllers import Seen
+from pacesetter_service.core.controllers import Sample
 from pacesetter_service.core.controllers.slope_test import SlopeTest
 from strategies import metrics
 
 
 def statopt_slope(values: list[float], min_kept: int, ratio: int, every: int) -> list[int]:
-    """Give where statopt's SLOPE drops the rate; its test by covariances, its p-value by SciPy."""
+    """Return where statopt's SLOPE drops the rate; its test by covariances, p-value by SciPy."""
     since, drops = [], []
     for step, value in enumerate(values, start=1):
         since.append(value)
@@ -73,7 +73,7 @@ def test_an_accuracy_that_rises_is_cut_unless_the_mode_is_max() -> None:
 
 
 def test_a_slow_fall_in_large_noise_is_cut_though_it_falls() -> None:
-    """What the test can not tell from 0 counts as flat; a larger bucket tells it."""
+    """What the test cannot tell from 0 counts as flat; a larger bucket tells it."""
     rng = np.random.default_rng(0)
     values = (5.0 - 2e-4 * np.arange(4000) + rng.normal(size=4000)).tolist()
     small = SlopeTest(metric="loss", min_kept=50, leak_ratio=1, interval=10)
@@ -89,7 +89,6 @@ def test_the_first_descent_leaks_out() -> None:
     assert cuts_of(controller, values)[0]
 
 
-@settings(max_examples=30)
 @given(st.lists(st.integers(0, 299), max_size=40))
 def test_values_that_are_no_numbers_are_as_if_not_measured(places: list[int]) -> None:
     """NaN and infinities among the losses change no cut but for their number of steps."""
@@ -104,7 +103,6 @@ def test_values_that_are_no_numbers_are_as_if_not_measured(places: list[int]) ->
     assert levels == cuts_of(controller, values)[1]
 
 
-@settings(max_examples=50)
 @given(st.lists(metrics, max_size=150), st.sets(st.integers(0, 150)))
 def test_a_restart_changes_no_decision(values: list[float], restarts: set[int]) -> None:
     """With the state written as JSON and read back anywhere, cuts and levels are the same."""
@@ -125,7 +123,7 @@ def test_the_state_is_bounded() -> None:
     controller = SlopeTest(metric="loss", min_kept=10, max_kept=16, leak_ratio=1, interval=1000)
     state = controller.init()
     for step in range(300):
-        state = controller.observe(state, Seen("loss", step, -step, {"": 0.1}, {"": 0.1})).state
+        state = controller.observe(state, Sample("loss", step, -step, {"": 0.1}, {"": 0.1})).state
     assert len(state.bucket.kept) == 16  # type: ignore[attr-defined]
 
 
@@ -135,7 +133,7 @@ def test_a_floor_lifts_no_level() -> None:
     state = controller.init()
     levels = {"low": 0.01, "high": 0.1}
     for step in range(4):
-        observation = controller.observe(state, Seen("loss", step, 1.0, levels, levels))
+        observation = controller.observe(state, Sample("loss", step, 1.0, levels, levels))
         state = observation.state
     assert observation.verdict is not None
     assert observation.verdict.levels == {"high": 0.08}
@@ -146,7 +144,7 @@ def test_a_cut_says_slope_and_p_value() -> None:
     controller = SlopeTest(metric="loss", min_kept=3, leak_ratio=1, interval=4)
     state = controller.init()
     for step in range(4):
-        observation = controller.observe(state, Seen("loss", step, 1.0, {"": 0.1}, {"": 0.1}))
+        observation = controller.observe(state, Sample("loss", step, 1.0, {"": 0.1}, {"": 0.1}))
         state = observation.state
     assert observation.verdict is not None
     assert observation.verdict.reason == (

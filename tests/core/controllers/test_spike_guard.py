@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from core.closed_loop import Loop, session
 from pacesetter_service.core.actions import Scale
 from pacesetter_service.core.commands import Act, Reading, Report, Seal
-from pacesetter_service.core.controllers import Controller, Observation, Seen, Verdict
+from pacesetter_service.core.controllers import Controller, Observation, Sample, Verdict
 from pacesetter_service.core.controllers.spike_guard import SpikeGuard, SpikeGuardState
 from pacesetter_service.core.notices import Notice
 from strategies import metrics
@@ -36,7 +36,7 @@ def watch(
     state: Any = rule.init()
     levels = {"body": 0.1, "head": 1.0}
     for step, value in enumerate(values):
-        seen = Seen("loss", step, value, dict(levels), {"body": 0.1, "head": 1.0})
+        seen = Sample("loss", step, value, dict(levels), {"body": 0.1, "head": 1.0})
         observation: Observation = rule.observe(state, seen)
         state = observation.state
         if observation.verdict is not None:
@@ -45,7 +45,7 @@ def watch(
 
 
 def answers(rule: SpikeGuard, values: list[float]) -> dict[int, str | None]:
-    """Give the steps at which a guard said something, and the advice it gave."""
+    """Return the steps at which a guard said something, and the advice it gave."""
     verdicts = [verdict for _, verdict in watch(rule, values)]
     return {step: each.advice for step, each in enumerate(verdicts) if each is not None}
 
@@ -192,7 +192,7 @@ def test_beyond_the_cap_it_can_end_the_session() -> None:
     loop.give(Seal(2, 1))
     assert loop.session.status == "finished"
     assert [decided.advice for decided in loop.decided] == ["roll_back", "diverged"]
-    assert "the session ends" in loop.session.notices[-1].message
+    assert "the session ends" in loop.session.control.notices[-1].message
 
 
 def test_no_trips_at_all_is_to_be_told_only() -> None:
@@ -293,7 +293,7 @@ def test_a_level_never_vanishes() -> None:
 
 
 def levels_of(rule: SpikeGuard, values: list[float], **spec: Any) -> list[float]:
-    """Give the levels of a session that reports these values."""
+    """Return the levels of a session that reports these values."""
     rates = Loop(session(rule, **spec)).train(values).sealed.values()
     return [float(rate) for rate in rates]
 
@@ -425,8 +425,8 @@ class Training:
         return sum(self.losses[-20:]) / 20
 
     def advised(self) -> list[Notice]:
-        """Give the notices to roll back."""
-        return [each for each in self.loop.session.notices if each.code == "roll_back"]
+        """Return the notices to roll back."""
+        return [each for each in self.loop.session.control.notices if each.code == "roll_back"]
 
     def update(self, step: int, rate: float) -> float:
         """Make one step, as any trainer does."""
@@ -445,7 +445,7 @@ class Training:
 
     def load(self) -> None:
         """Go back to what was saved no later than the last good step that the guard knows."""
-        [state] = self.loop.session.controllers
+        [state] = self.loop.session.control.states
         assert isinstance(state, SpikeGuardState)
         assert state.good is not None
         step, (model, optimizer) = max(each for each in self.saved if each[0] <= state.good)

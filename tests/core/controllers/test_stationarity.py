@@ -5,19 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import stats
 
 from core.controllers.streams import cuts_of
-from pacesetter_service.core.controllers import Seen
+from pacesetter_service.core.controllers import Sample
 from pacesetter_service.core.controllers.stationarity import Stationarity
 from strategies import metrics
 
 
 def deviation(kept: np.ndarray, mode: str) -> tuple[float, int]:
-    """Give what statopt's bucket takes for the deviation, and its degrees of freedom."""
+    """Return what statopt's bucket takes for the deviation, and its degrees of freedom."""
     n = len(kept)
     b = math.floor(math.sqrt(n))
     if mode == "bm":
@@ -32,7 +32,7 @@ def deviation(kept: np.ndarray, mode: str) -> tuple[float, int]:
 
 
 def statopt_sasa(values: list[float], mode: str, min_kept: int, ratio: int) -> list[int]:
-    """Give where statopt's SASA drops the rate, with a test at every 20th step."""
+    """Return where statopt's SASA drops the rate, with a test at every 20th step."""
     since: list[float] = []
     drops: list[int] = []
     for step, value in enumerate(values, start=1):
@@ -170,14 +170,14 @@ def test_a_cut_says_the_interval() -> None:
     state = controller.init()
     for step in range(16):
         value = 1.0 if step % 2 else -0.9
-        observation = controller.observe(state, Seen("loss", step, value, {"": 0.1}, {"": 0.1}))
+        observation = controller.observe(state, Sample("loss", step, value, {"": 0.1}, {"": 0.1}))
         state = observation.state
     assert observation.verdict is None  # batches of four hardly differ: the mean is surely 0.05
     iid = controller.model_copy(update={"variance": "iid"})
     state = iid.init()
     for step in range(16):
         value = 1.0 if step % 2 else -0.9
-        observation = iid.observe(state, Seen("loss", step, value, {"": 0.1}, {"": 0.1}))
+        observation = iid.observe(state, Sample("loss", step, value, {"": 0.1}, {"": 0.1}))
         state = observation.state
     assert observation.verdict is not None
     assert observation.verdict.reason == (
@@ -193,7 +193,6 @@ def test_a_bucket_that_can_not_fill_is_refused() -> None:
         Stationarity(metric="loss", min_kept=100, max_kept=100)
 
 
-@settings(max_examples=50)
 @given(st.lists(metrics, max_size=150), st.sets(st.integers(0, 150)))
 def test_a_restart_changes_no_decision(values: list[float], restarts: set[int]) -> None:
     """With the state written as JSON and read back anywhere, cuts and levels are the same."""

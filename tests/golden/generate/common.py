@@ -19,7 +19,7 @@ MAX_BYTES = 300_000
 
 
 def torch_optimizer(lr: float = 0.1, momentum: float = 0.9) -> Any:
-    """Give an SGD optimizer of one parameter, whose steps change nothing."""
+    """Return an SGD optimizer of one parameter, whose steps change nothing."""
     import torch
 
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr, momentum=momentum)
@@ -55,7 +55,7 @@ def case(
     note: str | None = None,
     pace: dict[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Give one case: what a library makes of some parameters.
+    """Return one case: what a library makes of some parameters.
 
     Args:
         kind: Our kind, such as `timm.CosineLRScheduler`.
@@ -80,7 +80,7 @@ def case(
 
 
 def metric_streams() -> dict[str, list[float]]:
-    """Give metrics as trainings have them, and as they should not: the same ones each time.
+    """Return metrics as trainings have them, and as they should not: the same ones each time.
 
     All but the hundredths are multiples of 1/64 and so exact in float32 too, and none begins with
     what is no number: some libraries never recover from that.
@@ -113,7 +113,7 @@ def under_plateaus(
     specs: dict[str, dict[str, Any]],
     run: Callable[[dict[str, Any], list[float]], list[float]],
 ) -> list[dict[str, Any]]:
-    """Give what a library's rule makes of a rate of 0.1 when it sees each stream of metrics.
+    """Return what a library's rule makes of a rate of 0.1 when it sees each stream of metrics.
 
     Args:
         kind: Our kind of controller, such as `keras.ReduceLROnPlateau`.
@@ -136,7 +136,7 @@ def under_plateaus(
 
 
 def _changes(values: list[float]) -> dict[int, str]:
-    """Give the values that differ from those before them, by their steps."""
+    """Return the values that differ from those before them, by their steps."""
     return {
         step: value.hex()
         for step, value in enumerate(values)

@@ -28,7 +28,7 @@ ITERATIONS = 20
 
 
 def learner(groups: int = 1, lr: float = 0.1) -> Learner:
-    """Give a learner of as many one-parameter layers as it shall have groups."""
+    """Return a learner of as many one-parameter layers as it shall have groups."""
     rows = [(torch.zeros(1), torch.zeros(1)) for _ in range(ITERATIONS)]
     loaders = DataLoaders(DataLoader(rows, bs=1), DataLoader(rows[:1], bs=1))
     layers = [torch.nn.Linear(1, 1) for _ in range(groups)]
@@ -169,7 +169,7 @@ def fine_tuned(groups: int, hyper: str, **arguments: Any) -> list[list[float]]:
 
 
 def fine_tunes() -> list[dict[str, Any]]:
-    """Give the cases of fine-tuning."""
+    """Return the cases of fine-tuning."""
     pace = {"steps_per_epoch": ITERATIONS}
     several = {"epochs": 3, "freeze_epochs": 2, "base_lr": 0.01, "lr_mult": 50, "div": 8.0}
     name = "fastai.fine_tune"

@@ -16,7 +16,7 @@ from common import case, under_plateaus, write
 
 
 def build(name: str, spec: dict[str, Any]) -> Any:
-    """Give one of optax's schedules, the ones inside it included."""
+    """Return one of optax's schedules, the ones inside it included."""
     given = dict(spec)
     if "schedules" in spec:
         given["schedules"] = [
@@ -273,7 +273,7 @@ CASES: list[tuple[str, str, dict[str, Any], range]] = [
 
 @cache
 def compiled(spec: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
-    """Give the update of a plateau, and its first state."""
+    """Return the update of a plateau, and its first state."""
     rule = optax.contrib.reduce_on_plateau(**dict(spec))
     return jax.jit(rule.update), rule.init(jnp.zeros(1))
 

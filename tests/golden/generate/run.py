@@ -23,7 +23,7 @@ runpy.run_path(sys.argv[2], None, "__main__")
 
 
 def pinned(generator: Path, label: str) -> list[str]:
-    """Give the requirements that a generator's header has under a label."""
+    """Return the requirements that a generator's header has under a label."""
     lines = re.findall(rf"^# {label}: (.+)$", generator.read_text(), re.MULTILINE)
     return [requirement for line in lines for requirement in line.split()]
 

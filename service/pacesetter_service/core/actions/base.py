@@ -13,11 +13,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from pacesetter_service.core.model import AnyOf, Tagged
+from pacesetter_service.core.model import AnyOf, Line, Tagged
 from pacesetter_service.core.schedules import Schedule
-from pacesetter_service.core.timeline import Timeline
+from pacesetter_service.core.timeline import End, Timeline
 
-Reason = Annotated[str, Field(max_length=1000)]
+Reason = Annotated[Line, Field(max_length=1000)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class Plan:
         base: The value that `"base"` stands for.
         start: The session's first step, where the law's clock reads that step.
         total_steps: How long the session says it is, if it does.
+        end: Where it is over, if that is known and the law does not go on behind it.
+        holds: Whether behind the end of a plan its last value is kept.
     """
 
     channel: str
@@ -37,6 +39,8 @@ class Plan:
     base: float
     start: int
     total_steps: int | None
+    end: End | None = None
+    holds: bool = True
 
 
 class Action(Tagged, family="action"):
@@ -72,19 +76,19 @@ class Action(Tagged, family="action"):
         """
 
     def moves(self, timeline: Timeline, at: int) -> bool:  # noqa: ARG002
-        """Tell whether it does anything to a series that it concerns."""
+        """Return whether it does anything to a series that it concerns."""
         return True
 
     def settles(self, at: int) -> int:
-        """Give the step by which the change is complete, if it is given for step `at`."""
+        """Return the step by which the change is complete, if it is given for step `at`."""
         return at
 
     @abstractmethod
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:
-        """Give the timeline of a series with the order carried out from step `at` on."""
+        """Return the timeline of a series with the order carried out from step `at` on."""
 
     def concerns(self, group: str, channel: str) -> bool:
-        """Tell whether a series is changed."""
+        """Return whether a series is changed."""
         chosen = self.groups is None or group in self.groups
         return chosen and (self.every_channel or channel == "lr")
 
@@ -101,7 +105,7 @@ AnyAction = Annotated[Action, AnyOf(Action)]
 
 
 _OF_A_BATCH = re.compile(r"(?:attempt|order) \d+, batch size (\d+) -> \d+")
-"""The key of an order that follows from another batch size; nobody else's has blanks in it."""
+"""The key of an order that follows from another batch size; no operator's key has blanks in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,7 @@ class Order:
 
     id: int
     at: int
-    action: Action
+    action: AnyAction
     actor: str
     key: str = ""
 

@@ -3,13 +3,13 @@
 from typing import ClassVar, Literal
 
 from pacesetter_service.core.actions.base import Action, Plan
-from pacesetter_service.core.actions.ends import end_of, is_constant
 from pacesetter_service.core.errors import ActionRefusedError
 from pacesetter_service.core.lengths import StepCount, whole
 from pacesetter_service.core.schedules import Schedule
 from pacesetter_service.core.schedules.clocks import Part, Sequence, Shift
+from pacesetter_service.core.schedules.ends import end_of, is_constant
 from pacesetter_service.core.schedules.primitives import Hold as Constant
-from pacesetter_service.core.timeline import Timeline
+from pacesetter_service.core.timeline import End, Timeline
 
 
 class Hold(Action):
@@ -92,8 +92,8 @@ class Retime(Action):
             )
         if left is None:
             raise ActionRefusedError(
-                f"Nobody knows where the law of {plan.channel} ends now. Say so with `ends_at`, or"
-                " create sessions with `total_steps`."
+                f"It is not known where the law of {plan.channel} ends now. Say so with `ends_at`,"
+                " or create sessions with `total_steps`."
             )
         if left <= 0:
             raise ActionRefusedError(
@@ -113,32 +113,49 @@ class Retime(Action):
             )
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: D102
-        segment, left, new = timeline.segment_at(at), self._left(timeline, at, plan), self._new(at)
-        if segment.frozen is not None or left is None or left <= 0 or new <= 0:
+        segment, end = timeline.segment_at(at), self._end(timeline, at, plan)
+        left, new = self._left(timeline, at, plan), self._new(at)
+        if segment.frozen is not None or end is None or left is None or left <= 0 or new <= 0:
             return timeline
         if self.policy == "rescale" or new <= left:
-            return timeline.go_on(at, self.cause(), pace=segment.pace * (left / new))
+            tempo = segment.tempo * (left / new)
+            return timeline.go_on(
+                at, self.cause(), tempo=tempo, end=end if plan.holds else segment.end
+            )
         kept, clock = new - left, segment.clock_at(at)
         value = float(segment.plain(at))
         law = Sequence(
             parts=(
-                Part(schedule=Constant(value=value), steps=kept * segment.pace),
+                Part(schedule=Constant(value=value), steps=kept * segment.speed),
                 Part(schedule=Shift(schedule=segment.schedule, by=clock)),
             )
         )
-        return timeline.go_on(at, self.cause(), schedule=law, clock=0.0)
+        later = End(kept * segment.speed + (end.clock - clock), end.own) if plan.holds else None
+        return timeline.go_on(at, self.cause(), schedule=law, clock=0.0, end=later)
 
-    def _left(self, timeline: Timeline, at: int, plan: Plan) -> float | None:
-        """Give how many steps are left of the law at its present pace; None is not known."""
+    def _end(self, timeline: Timeline, at: int, plan: Plan) -> End | None:
+        """Return where the law ends now; None is not known, or never."""
         segment = timeline.segment_at(at)
         if is_constant(segment.schedule):
             return None
         if self.ends_at is not None:
+            steps = whole(self.ends_at) - at
+            return End(segment.clock_at(at) + steps * segment.speed, own=False)
+        own = end_of(segment.schedule)
+        if own is not None:
+            return End(own, own=True)
+        if segment.end is None and segment.schedule == plan.schedule and plan.total_steps:
+            return End(float(plan.total_steps), own=False)
+        return segment.end
+
+    def _left(self, timeline: Timeline, at: int, plan: Plan) -> float | None:
+        """Return how many steps are left of the law at its present pace; None is not known."""
+        segment, end = timeline.segment_at(at), self._end(timeline, at, plan)
+        if end is None:
+            return None
+        if self.ends_at is not None:
             return float(whole(self.ends_at) - at)
-        end = end_of(segment.schedule)
-        if end is None and segment.schedule == plan.schedule:
-            end = plan.total_steps
-        return None if end is None else (end - segment.clock_at(at)) / segment.pace
+        return (end.clock - segment.clock_at(at)) / segment.speed
 
     def _new(self, at: int) -> int:
         return whole(self.total_steps) - at
@@ -148,7 +165,7 @@ class Retime(Action):
 
 
 def refuse_held(timeline: Timeline, at: int) -> None:
-    """Refuse what can not be done to a clock that stands still.
+    """Refuse what cannot be done to a clock that stands still.
 
     Raises:
         ActionRefusedError: It is held there.

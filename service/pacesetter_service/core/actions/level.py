@@ -1,8 +1,8 @@
 """Actions on the height of the learning rate: set, scale, cooldown, rewarm."""
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
-from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.actions.base import Action, Plan
@@ -77,13 +77,11 @@ class Cooldown(Action):
     to_fraction: Fraction | None = None
     ease: AnyEase = Power(power=0.5)
 
-    @model_validator(mode="after")
-    def _one_end_and_one_floor(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if (self.steps is None) == (self.until is None):
-            raise PydanticCustomError("one_end", "Give `steps` or `until`, one of them")
+            yield PydanticCustomError("one_end", "Give `steps` or `until`, one of them")
         if self.to is not None and self.to_fraction is not None:
-            raise PydanticCustomError("one_floor", "Give `to` or `to_fraction`, not both")
-        return self
+            yield PydanticCustomError("one_floor", "Give `to` or `to_fraction`, not both")
 
     def check(self, timeline: Timeline, at: int, plan: Plan) -> None:  # noqa: ARG002, D102
         if self._end(at) <= at:
@@ -120,7 +118,7 @@ class Cooldown(Action):
 class Rewarm(Action):
     """A warmup in the middle of the training: times a factor that rises to 1 in a straight line.
 
-    What is held stays as it is until `release`, so it can not be warmed up before.
+    What is held stays as it is until `release`, so it cannot be warmed up before.
     """
 
     formula: ClassVar[str] = "schedule(t) * (factor + (1 - factor) * min((t - at) / steps, 1))"

@@ -1,8 +1,9 @@
-"""An action on the limits of everybody else's."""
+"""An action on the limits that controllers and all other orders are held to."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.actions.base import Action, Plan
@@ -24,15 +25,13 @@ class Limit(Action):
     max_lr: Positive | None = None
     max_change: Annotated[Real, Field(gt=1)] | None = None
 
-    @model_validator(mode="after")
-    def _some_room(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.max_lr is not None and self.min_lr > self.max_lr:
-            raise PydanticCustomError("no_room", "`min_lr` is above `max_lr`; swap them")
+            yield PydanticCustomError("no_room", "`min_lr` is above `max_lr`; swap them")
         if self.groups is not None:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "limits_of_groups", "Limits are for the whole session; leave `groups` out"
             )
-        return self
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
         return timeline

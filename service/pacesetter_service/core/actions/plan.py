@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 from pacesetter_service.core.actions.base import Action, Plan
 from pacesetter_service.core.errors import ActionRefusedError
 from pacesetter_service.core.schedules import AnySchedule
-from pacesetter_service.core.timeline import Segment, Timeline
+from pacesetter_service.core.schedules.ends import length_of
+from pacesetter_service.core.timeline import End, Segment, Timeline
 
 
 class Replace(Action):
@@ -41,7 +42,17 @@ class Replace(Action):
             level = _with_its_cuts(timeline.segment_at(at), plan.base)
         elif self.value == "continue":
             base = level = timeline.value(at)
-        return timeline.start_anew(at, self.cause(), law, base, level=level, clock=clock)
+        end = self._end(timeline.segment_at(at), at, clock) if plan.holds else None
+        return timeline.start_anew(at, self.cause(), law, base, level=level, clock=clock, end=end)
+
+    def _end(self, before: Segment, at: int, clock: float) -> End | None:
+        """Return where the new law is over: where it says, else where the plan is that it joins."""
+        length = length_of(self.schedule)
+        if length is not None:
+            return End(length, own=True)
+        left = before.cut_off(at)
+        # The law before may have gone faster or slower; this one takes a step at a time.
+        return None if left is None else End(clock + left.clock / before.speed, own=False)
 
     def order(self) -> str:  # noqa: D102
         return f"went over to another schedule ({self.schedule.model_dump().get('kind')})"
@@ -62,7 +73,7 @@ class Revert(Action):
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: D102
         level = _with_its_cuts(timeline.segment_at(at), plan.base)
         return timeline.start_anew(
-            at, self.cause(), plan.schedule, plan.base, level=level, clock=float(at)
+            at, self.cause(), plan.schedule, plan.base, level=level, clock=float(at), end=plan.end
         )
 
     def order(self) -> str:  # noqa: D102
@@ -70,7 +81,7 @@ class Revert(Action):
 
 
 def _with_its_cuts(segment: Segment, base: float) -> float:
-    """Give a base at the level that controllers have made of a segment's base."""
+    """Return a base at the level that controllers have made of a segment's base."""
     if segment.base == base:
         return segment.level
     return base * (segment.level / segment.base) if segment.base else base

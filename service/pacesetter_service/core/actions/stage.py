@@ -1,8 +1,8 @@
 """An order to a controller: switch."""
 
-from typing import ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
-from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.actions.base import Action, Plan
@@ -22,13 +22,11 @@ class Switch(Action):
     kind: Literal["switch"] = "switch"
     controller: Step = 0
 
-    @model_validator(mode="after")
-    def _for_all_groups(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.groups is not None:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "stages_of_groups", "All groups go over together; leave `groups` out"
             )
-        return self
 
     def concerns(self, group: str, channel: str) -> bool:  # noqa: ARG002, D102
         return False  # what changes a series is the controller's decision

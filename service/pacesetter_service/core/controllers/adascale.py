@@ -1,20 +1,21 @@
 """AdaScale: what a larger batch is worth, as a gain of the learning rate and of the clock."""
 
+from collections.abc import Iterator, Mapping
 from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.controllers.base import (
     Controller,
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
     changed,
 )
-from pacesetter_service.core.metrics import MetricName
+from pacesetter_service.core.measuring import MetricName
 from pacesetter_service.core.model import Count, Fraction, Real
 
 
@@ -22,6 +23,7 @@ class AdascaleState(ControllerState):
     """The half of a pair that has come, both averages with the weight in them, and the gain.
 
     `variance` and `square` are biased averages: divided by `weight` they are what the gain uses.
+    `owed` is, for each group whose level the limits have clipped, what its level is short of.
     """
 
     step: int = -1
@@ -31,6 +33,7 @@ class AdascaleState(ControllerState):
     square: float = 0.0
     weight: float = 0.0
     gain: float = 1.0
+    owed: dict[str, float] = Field(default_factory=dict)
 
 
 class _Estimate(NamedTuple):
@@ -77,15 +80,17 @@ class Adascale(Controller):
     Every rank reports; the metrics' default aggregate, the mean over ranks, is what is wanted.
 
     The gain is replaced, not piled up: the level is multiplied by the new gain over the last one,
-    so what other controllers and operators do to the level stays.
+    so what other controllers and operators do to the level stays. What the limits clip of a rise is
+    remembered: the level is back where it began when the gain is, and follows when they are
+    widened. An operator's `retime` stays too: the clock goes r times as fast as it says.
 
     **Traps.** A step that lacks one of the two metrics is left out, and so is a pair with NaN, an
     infinity or a number below zero. `min_variance` is absolute: where squared norms are far below
-    it, all looks like noise and r is S; lower it there. Limits of the session must leave room: what
-    they clip of a rise is not given back, and the level ends below where it began when the gain
-    falls again; so no `max_change`, and a `max_lr` of at least `scale` times the base. The first
-    step is at gain 1, and each gain holds from the step after the one that it was measured at. All
-    groups have the one gain. It is meant for SGD: Adam's rate does not grow like this.
+    it, all looks like noise and r is S; lower it there. Limits of the session should leave room, a
+    `max_lr` of at least `scale` times the base: a rise that they clip is less than the batch is
+    worth, while the clock goes as fast. The first step is at gain 1, and each gain holds from the
+    step after the one that it was measured at. All groups have the one gain. It is meant for SGD:
+    Adam's rate does not grow like this.
     """
 
     State: ClassVar[type[ControllerState]] = AdascaleState
@@ -106,25 +111,19 @@ class Adascale(Controller):
     smoothing: Annotated[Fraction, Field(lt=1)] | None = None
     min_variance: Annotated[Real, Field(ge=1e-100)] = 1e-6
 
-    @model_validator(mode="after")
-    def _two_metrics(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.metric == self.metric_of_mean:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "one_metric_twice",
                 "`metric` is the mean of the parts' squared norms and `metric_of_mean` the squared"
                 " norm of their mean: report them under two names",
             )
-        return self
 
     @property
     def watches(self) -> tuple[str, ...]:  # noqa: D102
         return (self.metric, self.metric_of_mean)
 
-    def init(self) -> AdascaleState:  # noqa: D102
-        return AdascaleState()
-
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
-        assert isinstance(state, AdascaleState)  # noqa: S101 - each controller gets its own state back
+    def observe(self, state: AdascaleState, seen: Sample) -> Observation:  # noqa: D102
         if seen.step < state.step:
             return Observation(state)
         if seen.step > state.step:
@@ -134,7 +133,7 @@ class Adascale(Controller):
         if state.of_parts is None or state.of_mean is None:
             return Observation(state)
         after = self._averaged(state, self._estimate(state.of_parts, state.of_mean))
-        return Observation(after, self._verdict(seen, state, after))
+        return self._followed(seen, state, after)
 
     @property
     def _scale(self) -> float:
@@ -157,7 +156,7 @@ class Adascale(Controller):
         return _Estimate(max(variance, self.min_variance), max(square, 0.0))
 
     def _averaged(self, state: AdascaleState, estimate: _Estimate | None) -> AdascaleState:
-        """Give the state with an estimate in its averages; as it was if that would spoil them."""
+        """Return the state with an estimate in its averages; as it was if that would spoil them."""
         if estimate is None:
             return state
         keep = self._smoothing
@@ -172,15 +171,32 @@ class Adascale(Controller):
     def _gain(self, variance: float, square: float) -> float:
         return (variance + square) / (variance / self._scale + square)
 
-    def _verdict(self, seen: Seen, before: AdascaleState, after: AdascaleState) -> Verdict | None:
-        if after.gain == before.gain:
-            return None
-        new = {group: level / before.gain * after.gain for group, level in seen.levels.items()}
+    def _followed(self, seen: Sample, before: AdascaleState, after: AdascaleState) -> Observation:
+        """Order the levels of a gain, and remember what the limits will not let them have."""
+        if after.gain == before.gain and not before.owed:
+            return Observation(after)
+        new = {
+            group: level * before.owed.get(group, 1.0) / before.gain * after.gain
+            for group, level in seen.levels.items()
+        }
+        given = {group: seen.limits.clip(seen.levels[group], level) for group, level in new.items()}
+        short = {
+            group: level / given[group] for group, level in new.items() if level != given[group] > 0
+        }
+        levels = changed(seen.levels, given)
+        state = after.model_copy(update={"owed": short})
+        if after.gain == before.gain and not levels:
+            return Observation(state)
+        return Observation(state, self._verdict(levels, before, after))
+
+    def _verdict(
+        self, levels: Mapping[str, float], before: AdascaleState, after: AdascaleState
+    ) -> Verdict:
         return Verdict(
             f"a batch of scale {self._scale!r} gains {after.gain!r} (before: {before.gain!r}):"
             f" variance {after.variance / after.weight!r},"
             f" squared gradient {after.square / after.weight!r}",
-            levels=changed(seen.levels, new),
+            levels=levels,
             pace=after.gain,
         )
 

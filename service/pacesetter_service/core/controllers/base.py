@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pacesetter_service.core.lengths import StepPoint, whole
-from pacesetter_service.core.metrics import MetricName
+from pacesetter_service.core.limits import Limits
+from pacesetter_service.core.measuring import MetricName
 from pacesetter_service.core.model import AnyOf, Model, Tagged
 from pacesetter_service.core.schedules import AnySchedule
 
@@ -24,7 +25,7 @@ class ControllerState(Model):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Sample:
     """What a controller sees: one measurement, and the learning rates as they stand.
 
     Attributes:
@@ -35,6 +36,7 @@ class Seen:
             key is `""`.
         bases: The base learning rate of each group.
         at: The first step that a verdict would hold for.
+        limits: What the session will make of the levels that a verdict orders.
     """
 
     metric: str
@@ -43,6 +45,7 @@ class Seen:
     levels: Mapping[str, float]
     bases: Mapping[str, float]
     at: int = 0
+    limits: Limits = field(default_factory=Limits)
 
 
 class Transition(Model):
@@ -61,13 +64,15 @@ class Verdict:
     """What a controller orders. It holds from the first step that is not sealed.
 
     Attributes:
-        reason: Why, in words and numbers, for whoever reads the log.
+        reason: Why, in words and numbers, for the operator who reads the log.
         levels: The new level of each group that changes; the session's limits still apply.
         pace: How far the clocks of all laws go in one step from now on.
         rewarm: Steps over which the rate rises again, and the factor that it rises from.
         transition: The law that takes over.
-        advice: What the trainer is told.
-        finish: The session ends: no further step is sealed.
+        advice: What the trainer is told to do.
+        good_step: The last step whose measurement was good, which goes with the advice `roll_back`;
+            None if there is none.
+        finish: Whether the session ends: no further step is sealed then.
     """
 
     reason: str
@@ -76,6 +81,7 @@ class Verdict:
     rewarm: tuple[int, float] | None = None
     transition: Transition | None = None
     advice: Advice | None = None
+    good_step: int | None = None
     finish: bool = False
 
 
@@ -127,17 +133,17 @@ class Controller(Tagged, family="controller"):
         return ()
 
     def is_awake(self, step: int) -> bool:
-        """Tell whether it sees what was measured at a step."""
+        """Return whether it sees what was measured at a step."""
         until = self.until_step
         return whole(self.from_step) <= step and (until is None or step < whole(until))
 
-    @abstractmethod
     def init(self) -> ControllerState:
-        """Give the state before the first measurement."""
+        """Return the state before the first measurement."""
+        return self.State()
 
     @abstractmethod
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:
-        """Take one measurement, which may be NaN or infinite."""
+    def observe(self, state: Any, seen: Sample) -> Observation:  # noqa: ANN401 - its own `State`
+        """Take one measurement, which may be NaN or infinite, in the state that it has come to."""
 
 
 class NamedController(Controller):
@@ -145,7 +151,7 @@ class NamedController(Controller):
 
     @abstractmethod
     def expand(self) -> Controller:
-        """Give the controller that this name stands for."""
+        """Return the controller that this name stands for."""
 
     @property
     def common(self) -> dict[str, Any]:
@@ -160,7 +166,7 @@ class NamedController(Controller):
     def init(self) -> ControllerState:  # noqa: D102
         return self.expanded.init()
 
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
+    def observe(self, state: ControllerState, seen: Sample) -> Observation:  # noqa: D102
         return self.expanded.observe(state, seen)
 
 
@@ -170,5 +176,5 @@ AnyController = Annotated[Controller, AnyOf(Controller)]
 def changed(
     levels: Mapping[str, float], new: Mapping[str, float], eps: float = 0.0
 ) -> dict[str, float]:
-    """Give those new levels that differ from the present ones by more than `eps`."""
+    """Return those new levels that differ from the present ones by more than `eps`."""
     return {group: level for group, level in new.items() if abs(level - levels[group]) > eps}

@@ -10,16 +10,17 @@ from pacesetter_service.core.controllers.base import (
     Controller,
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
 )
 from pacesetter_service.core.model import Flag, Real
 
 
 class BoldDriverState(ControllerState):
-    """The value of the last step that was kept."""
+    """The value of the last step that was kept, and which step that was."""
 
     kept: float | None = None
+    step: int | None = None
 
 
 class BoldDriver(Controller):
@@ -63,24 +64,21 @@ class BoldDriver(Controller):
     min_ratio: Annotated[Real, Field(gt=0, le=1)] = 1e-3
     max_ratio: Annotated[Real, Field(ge=1)] = 1e3
 
-    def init(self) -> BoldDriverState:  # noqa: D102
-        return BoldDriverState()
-
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
-        assert isinstance(state, BoldDriverState)  # noqa: S101 - each controller gets its own state back
+    def observe(self, state: BoldDriverState, seen: Sample) -> Observation:  # noqa: D102
         value, kept = seen.value, state.kept
         if not isfinite(value) or (kept is not None and self._went_wrong(value, kept)):
-            after = state if self.roll_back or not isfinite(value) else BoldDriverState(kept=value)
-            return Observation(after, self._slower(seen, kept))
+            after = state if self.roll_back or not isfinite(value) else _kept(seen)
+            return Observation(after, self._slower(seen, state))
         verdict = self._faster(seen, kept) if kept is not None and value < kept else None
-        return Observation(BoldDriverState(kept=value), verdict)
+        return Observation(_kept(seen), verdict)
 
     def _went_wrong(self, value: float, kept: float) -> bool:
         if kept > 0.0:
             return value / kept > self.max_perf_inc
         return value - kept > (self.max_perf_inc - 1.0) * abs(kept)
 
-    def _slower(self, seen: Seen, kept: float | None) -> Verdict | None:
+    def _slower(self, seen: Sample, state: BoldDriverState) -> Verdict | None:
+        kept = state.kept
         cut = {
             group: new
             for group, level in seen.levels.items()
@@ -97,9 +95,10 @@ class BoldDriver(Controller):
             f"{', and the step is to be discarded' if discard else ''}",
             levels=cut,
             advice="roll_back" if discard else None,
+            good_step=state.step if discard else None,
         )
 
-    def _faster(self, seen: Seen, kept: float) -> Verdict | None:
+    def _faster(self, seen: Sample, kept: float) -> Verdict | None:
         raised = {
             group: new
             for group, level in seen.levels.items()
@@ -111,3 +110,7 @@ class BoldDriver(Controller):
 
     def _ceiling(self, base: float) -> float:
         return min(base * self.max_ratio, sys.float_info.max)
+
+
+def _kept(seen: Sample) -> BoldDriverState:
+    return BoldDriverState(kept=seen.value, step=seen.step)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 
 def lowered(levels: Mapping[str, float], factor: float, floor: float) -> dict[str, float]:
-    """Give the levels that `factor` (below 1) lowers, none below `floor`.
+    """Return the levels that `factor` (below 1) lowers, none below `floor`.
 
     A level that is at the floor or below it already is left where it is, and out; so is one that
     would be 0.

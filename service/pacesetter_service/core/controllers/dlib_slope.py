@@ -9,7 +9,7 @@ from pacesetter_service.core.controllers.base import (
     Controller,
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
 )
 from pacesetter_service.core.controllers.cut import lowered
@@ -72,11 +72,7 @@ class DlibSlope(Controller):
     drop: Count | None = None
     min_lr: NonNegative = 0.0
 
-    def init(self) -> DlibSlopeState:  # noqa: D102
-        return DlibSlopeState()
-
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
-        assert isinstance(state, DlibSlopeState)  # noqa: S101 - each controller gets its own state back
+    def observe(self, state: DlibSlopeState, seen: Sample) -> Observation:  # noqa: D102
         if not isfinite(seen.value):
             return Observation(state)
         value = seen.value if self.mode == "min" else -seen.value
@@ -91,7 +87,7 @@ class DlibSlope(Controller):
         return Observation(DlibSlopeState(losses=losses[dropped:]), self._cut(seen, line))
 
     def _flat(self, losses: tuple[float, ...]) -> Trend | None:
-        """Give the line through a full window that does not fall, with its outliers or without."""
+        """Return the line through a full window that does not fall, with its outliers or not."""
         if len(losses) < self.threshold:
             return None
         line = trend(losses)
@@ -102,7 +98,7 @@ class DlibSlope(Controller):
     def _falls(self, line: Trend) -> bool:
         return normal_cdf(-line.t) >= self.probability
 
-    def _cut(self, seen: Seen, line: Trend) -> Verdict:
+    def _cut(self, seen: Sample, line: Trend) -> Verdict:
         falls, sign = ("fallen", 1.0) if self.mode == "min" else ("risen", -1.0)
         return Verdict(
             f"{self.metric} has not {falls} over {line.count} measurements: its slope is"
@@ -114,7 +110,7 @@ class DlibSlope(Controller):
 
 
 def _without_largest(values: tuple[float, ...], share: float) -> tuple[float, ...]:
-    """Give the values up to the quantile `1 - share`, in their order."""
+    """Return the values up to the quantile `1 - share`, in their order."""
     place = floor((len(values) - 1) * (1.0 - share) + 0.5)  # C++ rounds halves up
     bound = sorted(values)[place]
     return tuple(value for value in values if value <= bound)

@@ -13,7 +13,7 @@ from pacesetter_service.core.controllers.base import (
     Controller,
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
     changed,
 )
@@ -31,7 +31,7 @@ ROUNDING = 1e-12
 
 _TRANSFORMERS = "`hf.GreedyLR` has the parameters of transformers"
 
-ELSEWHERE: dict[str, str] = {
+REDIRECTS: dict[str, str] = {
     "min_lr": "The floor follows the base: give `min_ratio`, or `min_lr` in the session's `limits`",
     "max_lr": "The ceiling follows the base: give `max_ratio`, or `max_lr` in the session's"
     " `limits`",
@@ -123,7 +123,7 @@ class Greedy(Controller):
     @model_validator(mode="before")
     @classmethod
     def _say_what_to_give_instead(cls, data: Any) -> Any:  # noqa: ANN401 - whatever a caller sent
-        for name, advice in ELSEWHERE.items():
+        for name, advice in REDIRECTS.items():
             if isinstance(data, dict) and name in data:
                 raise PydanticCustomError(
                     "not_here",
@@ -140,8 +140,7 @@ class Greedy(Controller):
     def init(self) -> GreedyState:  # noqa: D102
         return GreedyState(best=self.improvement.worst)
 
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
-        assert isinstance(state, GreedyState)  # noqa: S101 - each controller gets its own state back
+    def observe(self, state: GreedyState, seen: Sample) -> Observation:  # noqa: D102
         better = self.improvement.is_better(seen.value, state.best)
         best = seen.value if better else state.best
         stuck = 0 if better or not self._is_at_floor(seen.levels, seen.bases) else state.stuck + 1
@@ -158,7 +157,7 @@ class Greedy(Controller):
             return Observation(rested, self._cut(seen, bad, best))
         return Observation(GreedyState(best=best, good=good, bad=bad, stuck=stuck))
 
-    def _raise(self, seen: Seen, good: int) -> Verdict | None:
+    def _raise(self, seen: Sample, good: int) -> Verdict | None:
         raised = {
             group: new
             for group, level in seen.levels.items()
@@ -171,7 +170,7 @@ class Greedy(Controller):
         )
         return Verdict(reason, levels=raised) if raised else None
 
-    def _cut(self, seen: Seen, bad: int, best: float) -> Verdict | None:
+    def _cut(self, seen: Sample, bad: int, best: float) -> Verdict | None:
         cut = {
             group: new
             for group, level in seen.levels.items()
@@ -188,14 +187,14 @@ class Greedy(Controller):
         )
         return Verdict(reason, levels=cut, advice="at_floor" if arrived else None)
 
-    def _reset(self, seen: Seen, stuck: int, best: float) -> Verdict:
+    def _reset(self, seen: Sample, stuck: int, best: float) -> Verdict:
         return Verdict(
             f"{self._why(seen, stuck, best)} with every level at its floor (now {seen.value!r};"
             f" reset_after {self.reset_after}): back to the base",
             levels=changed(seen.levels, seen.bases),
         )
 
-    def _why(self, seen: Seen, count: int, best: float) -> str:
+    def _why(self, seen: Sample, count: int, best: float) -> str:
         known = "shown no value" if isinf(best) else f"not improved on {best!r}"
         return f"{seen.metric} has {known} in {count} measurements"
 

@@ -1,16 +1,17 @@
 """Hypergradient descent: the learning rate goes down the slope of the loss, too."""
 
+from collections.abc import Iterator
 from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.controllers.base import (
     Controller,
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
     changed,
 )
@@ -89,20 +90,15 @@ class Hypergradient(Controller):
     min_lr: NonNegative = 0.0
     group: Annotated[str, Field(min_length=1)] | None = None
 
-    @model_validator(mode="after")
-    def _a_factor_above_zero(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.rule == "multiplicative" and self.beta >= 1:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "beta_too_large",
                 "With a `beta` of 1 or more, gradients that oppose each other would take the level"
                 " to 0 for good; give one below 1, such as 0.02",
             )
-        return self
 
-    def init(self) -> HypergradientState:  # noqa: D102
-        return HypergradientState()
-
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
+    def observe(self, state: ControllerState, seen: Sample) -> Observation:  # noqa: D102
         new = {
             group: self._moved(level, seen.value)
             for group, level in seen.levels.items()
@@ -114,7 +110,7 @@ class Hypergradient(Controller):
         return Observation(state, Verdict(self._reason(seen), levels=levels) if levels else None)
 
     def _moved(self, level: float, value: float) -> float:
-        """Give the next level; it is not finite if it can not be told."""
+        """Return the next level; it is not finite if it cannot be told."""
         if self.rule == "additive":
             moved = level + self.beta * value
         elif isfinite(value):
@@ -124,7 +120,7 @@ class Hypergradient(Controller):
         # A level below the floor is not lifted to it by gradients that say "lower".
         return max(moved, min(self.min_lr, level)) if isfinite(moved) else moved
 
-    def _reason(self, seen: Seen) -> str:
+    def _reason(self, seen: Sample) -> str:
         agree = "agree" if seen.value > 0 else "oppose each other"
         return (
             f"successive gradients {agree}: {seen.metric} {seen.value!r}, {self.rule} with beta"

@@ -52,6 +52,12 @@ class Improvement:
     finite_only: bool = True
 
     @property
+    def needs_positive(self) -> bool:
+        """Whether worse values of a metric below zero would be taken for better ones."""
+        relative = self.threshold_mode in ("rel", "rel_and_abs", "rel_subtracted")
+        return relative and self.threshold > 0
+
+    @property
     def worst(self) -> float:
         """What stands for the best value before there is one: any finite value is better."""
         return -inf if self.mode == "max" else inf
@@ -67,7 +73,7 @@ class Improvement:
         return sign * shifted > sign * self._limit(best, sign)
 
     def _limit(self, best: float, sign: float) -> float:
-        """Give what must be passed. The order of operations is the libraries' own."""
+        """Return what must be passed. The order of operations is the libraries' own."""
         threshold = self.threshold
         match self.threshold_mode:
             case "rel":

@@ -1,16 +1,17 @@
 """KL-adaptive: keep the policy's change in one update near a target."""
 
+from collections.abc import Iterator
 from math import inf
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.controllers.base import (
     Controller,
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
 )
 from pacesetter_service.core.model import Positive, Real
@@ -55,23 +56,18 @@ class KlAdaptive(Controller):
     kl_factor: Annotated[Real, Field(gt=1)] = 2.0
     lr_factor: Annotated[Real, Field(gt=1)] = 1.5
 
-    @model_validator(mode="after")
-    def _some_room(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.min_lr > self.max_lr:
-            raise PydanticCustomError("no_room", "`min_lr` is above `max_lr`; swap them")
-        return self
+            yield PydanticCustomError("no_room", "`min_lr` is above `max_lr`; swap them")
 
-    def init(self) -> KlAdaptiveState:  # noqa: D102
-        return KlAdaptiveState()
-
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
+    def observe(self, state: ControllerState, seen: Sample) -> Observation:  # noqa: D102
         if seen.value > self.kl_threshold * self.kl_factor:
             return Observation(state, self._cut(seen))
         if -inf < seen.value < self.kl_threshold / self.kl_factor:
             return Observation(state, self._raise(seen))
         return Observation(state)
 
-    def _cut(self, seen: Seen) -> Verdict | None:
+    def _cut(self, seen: Sample) -> Verdict | None:
         cut = {
             group: new
             for group, level in seen.levels.items()
@@ -84,7 +80,7 @@ class KlAdaptive(Controller):
         )
         return Verdict(reason, levels=cut) if cut else None
 
-    def _raise(self, seen: Seen) -> Verdict | None:
+    def _raise(self, seen: Sample) -> Verdict | None:
         raised = {
             group: new
             for group, level in seen.levels.items()

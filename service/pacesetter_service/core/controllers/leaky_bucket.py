@@ -1,8 +1,9 @@
 """A leaky bucket: of all values since it was emptied it holds the newest part."""
 
-from typing import Annotated, Self
+from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.controllers.base import Controller
@@ -28,7 +29,7 @@ class LeakyBucket(Model):
     total: Step = 0
 
     def add(self, value: float, ratio: int, limit: int) -> "LeakyBucket":
-        """Give the bucket with one finite value more."""
+        """Return the bucket with one finite value more."""
         leaks = self.total % ratio != 0 or len(self.kept) >= limit
         kept = (*self.kept[1:], value) if leaks else (*self.kept, value)
         return LeakyBucket(kept=kept, total=self.total + 1)
@@ -47,13 +48,11 @@ class BucketTest(Controller):
     leak_ratio: Count = 8
     min_lr: NonNegative = 0.0
 
-    @model_validator(mode="after")
-    def _can_fill(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.max_kept <= self.min_kept:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "never_full",
                 "A bucket of {most} never holds more than {least}; give a `max_kept` above"
                 " `min_kept`",
                 {"most": self.max_kept, "least": self.min_kept},
             )
-        return self

@@ -9,7 +9,7 @@ from pacesetter_service.core.controllers.base import (
     Controller,
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
 )
 from pacesetter_service.core.controllers.cut import lowered
@@ -42,7 +42,7 @@ class NewBob(Controller):
     - A metric that is 0 and stays 0 is perfect and is cut all the same.
 
     Where it departs from speechbrain: there the improvement is relative to p and not to |p|, so
-    that a negative metric that gets better is cut; a metric that shall rise can not be told; and
+    that a negative metric that gets better is cut; a metric that shall rise cannot be told; and
     NaN passes for progress, twice. Here NaN and infinities are poor, and the next value is compared
     with the last finite one. The first finite value is compared with nothing.
     """
@@ -64,8 +64,7 @@ class NewBob(Controller):
     def init(self) -> NewBobState:  # noqa: D102
         return NewBobState(patience=self.patience)
 
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
-        assert isinstance(state, NewBobState)  # noqa: S101 - each controller gets its own state back
+    def observe(self, state: NewBobState, seen: Sample) -> Observation:  # noqa: D102
         value, previous, patience = seen.value, state.previous, state.patience
         known = value if isfinite(value) else previous
         if previous is None or self._improvement(value, previous) >= self.threshold:
@@ -77,7 +76,7 @@ class NewBob(Controller):
         )
 
     def _improvement(self, value: float, previous: float) -> float:
-        """Give the improvement; -inf for a value that is not finite."""
+        """Return the improvement; -inf for a value that is not finite."""
         if not isfinite(value):
             return float("-inf")
         if previous == 0.0:
@@ -85,7 +84,7 @@ class NewBob(Controller):
         gain = previous - value if self.mode == "min" else value - previous
         return gain / abs(previous)
 
-    def _cut(self, seen: Seen, previous: float) -> Verdict | None:
+    def _cut(self, seen: Sample, previous: float) -> Verdict | None:
         cut = lowered(seen.levels, self.factor, self.min_lr)
         reason = (
             f"{seen.metric} went from {previous!r} to {seen.value!r}, an improvement of"

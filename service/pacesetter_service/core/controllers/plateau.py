@@ -1,18 +1,19 @@
 """Reduce on plateau: cut the level when a metric has stopped improving."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, Self
+from math import isnan
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.controllers.base import (
     Controller,
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
 )
 from pacesetter_service.core.controllers.improvement import (
@@ -21,7 +22,16 @@ from pacesetter_service.core.controllers.improvement import (
     ThresholdMode,
     refuse_impossible,
 )
-from pacesetter_service.core.model import Count, Flag, Fraction, NonNegative, OneOf, Real, Step
+from pacesetter_service.core.model import (
+    Count,
+    Flag,
+    Fraction,
+    Model,
+    NonNegative,
+    OneOf,
+    Real,
+    Step,
+)
 
 Factor = Annotated[Real, Field(gt=0, lt=1)]
 Multiple = Annotated[Real, Field(gt=1)]
@@ -33,6 +43,30 @@ Floor = Annotated[
 
 ROUNDING = 1e-15
 """The relative distance at which a level has arrived: an operator's scale may move its last bit."""
+
+
+class PlateauStart(Model):
+    """What the rule has seen before the session begins, for one that goes on from another place.
+
+    Attributes:
+        best: The best value so far, as a text where JSON has no number for it (`"-Infinity"`); None
+            if there was none.
+        bad: How many measurements in a row did not improve on it.
+        cooldown: How many measurements of the cooldown are left.
+    """
+
+    best: float | None = None
+    bad: Step = 0
+    cooldown: Step = 0
+
+    @field_validator("best")
+    @classmethod
+    def _a_number(cls, best: float | None) -> float | None:
+        if best is not None and isnan(best):
+            raise PydanticCustomError(
+                "not_a_best", "NaN was never the best value; leave `best` out if there was none"
+            )
+        return best
 
 
 class PlateauState(ControllerState):
@@ -66,7 +100,7 @@ class Plateau(Controller):
     rel             value < best * (1 - th)                     torch
     abs             value < best - th                           torch
     rel_and_abs     value < best * (1 - th) - threshold_abs     optax
-    signed_rel      value < best - th * abs(best)               nobody
+    signed_rel      value < best - th * abs(best)               no library
     abs_on_value    value + th < best                           keras, fastai
     rel_subtracted  value < best - best * th                    paddle
     ==============  ==========================================  =================
@@ -98,10 +132,13 @@ class Plateau(Controller):
       ones, so that a rate is never cut: use `signed_rel` or `abs` for rewards and log-likelihoods.
     - An infinite value never becomes the best. In torch one `-inf` does, and nothing ever beats it:
       `finite_only=false` is as torch in that. NaN is never an improvement, and counts as bad.
-    - One lucky value can not be beaten for long, although the metric goes on improving: give a
+    - One lucky value cannot be beaten for long, although the metric goes on improving: give a
       noisy metric a `smoothing` under the session's `metrics`.
     - Patience counts measurements, not steps: it means epochs if each epoch is reported once.
     - Rising metrics of a warmup are no plateau: let `from_step` be where it ends.
+
+    `start` is what the rule begins with where it goes on from elsewhere: the best value, the `bad`
+    measurements in a row, and what is left of a `cooldown`.
     """
 
     State: ClassVar[type[ControllerState]] = PlateauState
@@ -136,26 +173,21 @@ class Plateau(Controller):
     up_factor: Multiple | None = None
     up_patience: Count = 10
     max_ratio: Annotated[Real, Field(ge=1)] = 1.0
+    start: PlateauStart = PlateauStart()
 
-    @model_validator(mode="after")
-    def _a_threshold_can_be_passed(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         refuse_impossible(self.improvement)
         if self.threshold_abs and self.threshold_mode != "rel_and_abs":
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "threshold_not_used",
                 'Only threshold_mode "rel_and_abs" has a `threshold_abs`: choose it, or give the'
                 ' `threshold` with threshold_mode "abs"',
             )
-        return self
-
-    @model_validator(mode="after")
-    def _one_way_down(self) -> Self:
         if self.divisor is not None and self.factor != type(self).model_fields["factor"].default:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "factor_and_divisor",
                 "A cut multiplies by `factor` or divides by `divisor`: give one of them",
             )
-        return self
 
     @cached_property
     def improvement(self) -> Improvement:
@@ -169,10 +201,11 @@ class Plateau(Controller):
         )
 
     def init(self) -> PlateauState:  # noqa: D102
-        return PlateauState(best=self.improvement.worst)
+        start = self.start
+        best = self.improvement.worst if start.best is None else start.best
+        return PlateauState(best=best, bad=start.bad, cooldown=start.cooldown)
 
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
-        assert isinstance(state, PlateauState)  # noqa: S101 - each controller gets its own state back
+    def observe(self, state: PlateauState, seen: Sample) -> Observation:  # noqa: D102
         if state.cooldown > 0 and self.cooldown_ignores == "all":
             return Observation(state.model_copy(update={"cooldown": state.cooldown - 1}))
         state = self._counted(state, seen.value)
@@ -195,10 +228,11 @@ class Plateau(Controller):
     def _is_out_of_patience(self, bad: int) -> bool:
         return bad > self.patience or (self.when == "reached" and 0 < bad >= self.patience)
 
-    def _cut(self, state: PlateauState, seen: Seen) -> Observation:
+    def _cut(self, state: PlateauState, seen: Sample) -> Observation:
         cut = self._lowered(seen.levels, seen.bases)
         if not cut and self.at_floor == "reset":
-            return Observation(self.init(), self._back_to_the_bases(state, seen))
+            afresh = PlateauState(best=self.improvement.worst)
+            return Observation(afresh, self._back_to_the_bases(state, seen))
         arrived = not self._lowered({**seen.levels, **cut}, seen.bases)
         told = arrived and self.at_floor == "notify"
         rested = PlateauState(best=state.best, cooldown=self.cooldown, told=told)
@@ -213,7 +247,7 @@ class Plateau(Controller):
         return Observation(rested, Verdict(self._why(state, seen), levels=cut, advice=advice))
 
     def _lowered(self, levels: Mapping[str, float], bases: Mapping[str, float]) -> dict[str, float]:
-        """Give the new level of each group that a cut would change."""
+        """Return the new level of each group that a cut would change."""
         # Who stays at the floor is told nothing there, and cuts to the last bit, as torch does.
         near = 0.0 if self.at_floor == "stay" else ROUNDING
         return {
@@ -230,21 +264,21 @@ class Plateau(Controller):
         floor = self.min_lr.get(group, 0.0) if isinstance(self.min_lr, dict) else self.min_lr
         return max(floor, self.min_ratio * base)
 
-    def _back_to_the_bases(self, state: PlateauState, seen: Seen) -> Verdict:
+    def _back_to_the_bases(self, state: PlateauState, seen: Sample) -> Verdict:
         return Verdict(
             f"{self._why(state, seen)} with every level at its floor: back to the bases",
             levels=dict(seen.bases),
             advice="at_floor",
         )
 
-    def _end(self, state: PlateauState, seen: Seen) -> Verdict:
+    def _end(self, state: PlateauState, seen: Sample) -> Verdict:
         return Verdict(
             f"{self._why(state, seen)} with every level at its floor: the session ends",
             advice="finished",
             finish=True,
         )
 
-    def _raise(self, state: PlateauState, seen: Seen) -> Observation:
+    def _raise(self, state: PlateauState, seen: Sample) -> Observation:
         up, highest = self.up_factor or 1.0, sys.float_info.max
         raised = {
             group: new
@@ -261,7 +295,7 @@ class Plateau(Controller):
         rested = state.model_copy(update={"good": 0, "told": False})
         return Observation(rested, Verdict(reason, levels=raised))
 
-    def _why(self, state: PlateauState, seen: Seen) -> str:
+    def _why(self, state: PlateauState, seen: Sample) -> str:
         nothing = state.best == self.improvement.worst
         best = "has shown no value" if nothing else f"has not improved on {state.best!r}"
         return (

@@ -9,7 +9,7 @@ from pacesetter_service.core.controllers.base import (
     Controller,
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
 )
 from pacesetter_service.core.lengths import StepCount, whole
@@ -38,8 +38,8 @@ class RangeTest(Controller):
 
     A loss that is NaN or infinite after smoothing ends it at once. With `steps` it also ends with
     the measurement of step `steps - 1`, on the clock of the schedule; without, the schedule holds
-    its last rate until the trainer stops. Whoever asks for a further step is refused
-    (`session_finished`), and told why.
+    its last rate until the trainer stops. A trainer that asks for a further step is
+    refused (`session_finished`), and told why.
 
     `smoothing` is by default that of fastai and Lightning; torch_lr_finder and ignite smooth with
     `{"kind": "ema", "beta": 0.95, "debias": false}` and diverge at 5. `diverge` null never ends it
@@ -64,11 +64,7 @@ class RangeTest(Controller):
     smoothing: AnySmoother = Ema(beta=0.98)
     steps: StepCount | None = None
 
-    def init(self) -> RangeTestState:  # noqa: D102
-        return RangeTestState()
-
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
-        assert isinstance(state, RangeTestState)  # noqa: S101 - each controller gets its own state back
+    def observe(self, state: RangeTestState, seen: Sample) -> Observation:  # noqa: D102
         if state.over:
             return Observation(state)
         smoother, value = self.smoothing.smooth(state.smoother, seen.value)
@@ -77,7 +73,7 @@ class RangeTest(Controller):
         following = RangeTestState(best=lowest, smoother=smoother, over=verdict is not None)
         return Observation(following, verdict)
 
-    def _diverged(self, best: float, value: float | None, seen: Seen) -> Verdict | None:
+    def _diverged(self, best: float, value: float | None, seen: Sample) -> Verdict | None:
         if value is None or (isfinite(value) and value <= self._bound(best)):
             return None
         what = (
@@ -98,7 +94,7 @@ class RangeTest(Controller):
             return self.diverge * best
         return best + (self.diverge - 1.0) * abs(best)
 
-    def _ended(self, seen: Seen) -> Verdict | None:
+    def _ended(self, seen: Sample) -> Verdict | None:
         if self.steps is None or seen.step < whole(self.steps) - 1:
             return None
         return Verdict(

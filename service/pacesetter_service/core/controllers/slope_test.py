@@ -8,7 +8,7 @@ from pydantic import Field
 from pacesetter_service.core.controllers.base import (
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
 )
 from pacesetter_service.core.controllers.cut import lowered
@@ -24,7 +24,7 @@ class SlopeTestState(ControllerState):
 
 
 class SlopeTest(BucketTest):
-    """Multiply the level by `factor` when a one-sided t-test can not tell that the metric falls.
+    """Multiply the level by `factor` when a one-sided t-test cannot tell that the metric falls.
 
     A leaky bucket keeps the newest `1 / leak_ratio` of the measurements since the last cut. Every
     `interval` measurements, once it holds more than `min_kept`, a straight line is fitted through
@@ -59,11 +59,7 @@ class SlopeTest(BucketTest):
     factor: Annotated[Real, Field(gt=0, lt=1)] = 0.5
     min_kept: Annotated[Kept, Field(ge=3)] = 1000
 
-    def init(self) -> SlopeTestState:  # noqa: D102
-        return SlopeTestState()
-
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
-        assert isinstance(state, SlopeTestState)  # noqa: S101 - each controller gets its own state back
+    def observe(self, state: SlopeTestState, seen: Sample) -> Observation:  # noqa: D102
         if not isfinite(seen.value):
             return Observation(state)
         bucket = state.bucket.add(seen.value, self.leak_ratio, self.max_kept)
@@ -76,7 +72,7 @@ class SlopeTest(BucketTest):
     def _p_value(self, line: Trend) -> float:
         return line.p_falling if self.mode == "min" else line.p_rising
 
-    def _cut(self, seen: Seen, line: Trend) -> Verdict:
+    def _cut(self, seen: Sample, line: Trend) -> Verdict:
         return Verdict(
             f"{self.metric} does not {'fall' if self.mode == 'min' else 'rise'} any more: its slope"
             f" over {line.count} measurements is {line.slope:.3g} a measurement"

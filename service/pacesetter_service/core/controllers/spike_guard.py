@@ -1,17 +1,18 @@
 """Spike guard: cut the level, warm up again and advise a return when a metric jumps or is NaN."""
 
 import sys
+from collections.abc import Iterator
 from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.controllers.base import (
     Controller,
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
 )
 from pacesetter_service.core.controllers.cut import lowered
@@ -111,28 +112,18 @@ class SpikeGuard(Controller):
     recover_after: Count | None = None
     recover_factor: Annotated[Real, Field(gt=1)] = 2.0
 
-    @model_validator(mode="after")
-    def _some_rule(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if not self.not_finite and self.sigma is None and self.ratio is None:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "no_rule", "Nothing would be a spike: give `sigma`, `ratio` or `not_finite`"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _a_window_that_fills(self) -> Self:
         if self.min_window is not None and self.min_window > self.window:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "window_too_short",
                 "`min_window` is above `window`: there would never be enough values; swap them",
             )
-        return self
 
-    def init(self) -> SpikeGuardState:  # noqa: D102
-        return SpikeGuardState()
-
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
-        assert isinstance(state, SpikeGuardState)  # noqa: S101 - each controller gets its own state back
+    def observe(self, state: SpikeGuardState, seen: Sample) -> Observation:  # noqa: D102
         spike = self._spike(state, seen.value)
         if spike is None:
             return self._calm(state, seen) if isfinite(seen.value) else Observation(state)
@@ -160,7 +151,7 @@ class SpikeGuard(Controller):
             return f"{jump}, which deviate by {normal.deviation!r} (sigma {self.sigma!r})"
         return None
 
-    def _calm(self, state: SpikeGuardState, seen: Seen) -> Observation:
+    def _calm(self, state: SpikeGuardState, seen: Sample) -> Observation:
         after = state.model_copy(
             update={
                 "window": (*state.window, seen.value)[-self.window :],
@@ -173,7 +164,7 @@ class SpikeGuard(Controller):
             return Observation(after)
         return self._recover(after, seen)
 
-    def _recover(self, state: SpikeGuardState, seen: Seen) -> Observation:
+    def _recover(self, state: SpikeGuardState, seen: Sample) -> Observation:
         whole_way = self.recover_factor * state.cut >= 1.0
         up = 1.0 / state.cut if whole_way else self.recover_factor
         rest = {"cut": 1.0, "before": {}} if whole_way else {"cut": state.cut * up}
@@ -189,7 +180,7 @@ class SpikeGuard(Controller):
         after = state.model_copy(update={"calm": 0, **rest})
         return Observation(after, Verdict(reason, levels=levels) if levels else None)
 
-    def _trip(self, state: SpikeGuardState, seen: Seen, why: str) -> Observation:
+    def _trip(self, state: SpikeGuardState, seen: Sample, why: str) -> Observation:
         recent = self._recent(state.trips, seen.step)
         counted = {
             "trips": (*recent, seen.step)[-max(self.max_trips, 1) :],
@@ -210,7 +201,7 @@ class SpikeGuard(Controller):
         within = whole(self.within)
         return tuple(trip for trip in trips if step - trip < within)
 
-    def _answer(self, why: str, good: int | None, seen: Seen) -> Verdict:
+    def _answer(self, why: str, good: int | None, seen: Sample) -> Verdict:
         way_back = (
             "the first weights" if good is None else f"weights from before step {good}'s update"
         )
@@ -220,6 +211,7 @@ class SpikeGuard(Controller):
             levels=lowered(seen.levels, self.factor, floor=0.0),
             rewarm=None if self.rewarm is None else (whole(self.rewarm), self.rewarm_from),
             advice="roll_back",
+            good_step=good,
         )
 
     def _give_up(self, why: str) -> Verdict:
@@ -233,7 +225,7 @@ class SpikeGuard(Controller):
     def _span(self) -> str:
         return "" if self.within is None else f" within {whole(self.within)} steps"
 
-    def _words(self, seen: Seen) -> str:
+    def _words(self, seen: Sample) -> str:
         return f"{seen.metric} {seen.value!r} at step {seen.step}"
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from pacesetter_service.core.controllers.base import (
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Verdict,
 )
 from pacesetter_service.core.controllers.cut import lowered
@@ -98,11 +98,7 @@ class Stationarity(BucketTest):
     variance: ErrorOfMean = "batch_means"
     min_kept: Annotated[Kept, Field(ge=8)] = 1000
 
-    def init(self) -> StationarityState:  # noqa: D102
-        return StationarityState()
-
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
-        assert isinstance(state, StationarityState)  # noqa: S101 - each controller gets its own state back
+    def observe(self, state: StationarityState, seen: Sample) -> Observation:  # noqa: D102
         if not isfinite(seen.value):
             return Observation(state)
         bucket = state.bucket.add(seen.value, self.leak_ratio, self.max_kept)
@@ -122,7 +118,7 @@ class Stationarity(BucketTest):
             (mean(kept[:half]), mean(kept[half:])),
         )
 
-    def _cut(self, seen: Seen, test: _Test, count: int) -> Verdict:
+    def _cut(self, seen: Sample, test: _Test, count: int) -> Verdict:
         first, second = test.halves
         return Verdict(
             f"the training is stationary at this rate: the mean of {self.metric} over {count}"

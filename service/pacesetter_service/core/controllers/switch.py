@@ -1,15 +1,16 @@
 """Switch: go over to another schedule when a metric says so."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.controllers.base import (
     Controller,
     ControllerState,
     Observation,
-    Seen,
+    Sample,
     Transition,
     Verdict,
 )
@@ -89,11 +90,9 @@ class Switch(Controller):
     kind: Literal["switch"] = "switch"
     stages: Annotated[tuple[Stage, ...], Field(max_length=64)]
 
-    @model_validator(mode="after")
-    def _some_stage(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if not self.stages:
-            raise PydanticCustomError("no_stage", "Name a stage to go over to in `stages`")
-        return self
+            yield PydanticCustomError("no_stage", "Name a stage to go over to in `stages`")
 
     @property
     def transitions(self) -> tuple[Transition, ...]:  # noqa: D102
@@ -102,8 +101,7 @@ class Switch(Controller):
     def init(self) -> SwitchState:  # noqa: D102
         return self._at(0, 0)
 
-    def observe(self, state: ControllerState, seen: Seen) -> Observation:  # noqa: D102
-        assert isinstance(state, SwitchState)  # noqa: S101 - each controller gets its own state back
+    def observe(self, state: SwitchState, seen: Sample) -> Observation:  # noqa: D102
         if state.predicate is None or seen.step < state.since:
             return Observation(state)
         judgement = self.stages[state.stage].when.observe(state.predicate, seen.step, seen.value)
@@ -125,7 +123,7 @@ class Switch(Controller):
         )
 
     def _at(self, stage: int, step: int) -> SwitchState:
-        """Give the state in which a stage has begun at a step, and nothing was measured since."""
+        """Return the state in which a stage has begun at a step, and nothing was measured since."""
         if stage == len(self.stages):
             return SwitchState(stage=stage, since=step)
         return SwitchState(stage=stage, since=step, predicate=self.stages[stage].when.init())

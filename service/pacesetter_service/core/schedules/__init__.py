@@ -1,8 +1,8 @@
 """Schedules: learning-rate laws as frozen data, evaluated in closed form over blocks of steps.
 
 Few primitives (`primitives`, `tables`, `expression`), eases and combinators (`combinators` of
-values, `clocks` of time, `warmup`, `noise`) carry all laws; a named kind (`named`) and a preset of
-another library (`presets`) only expand to a tree of those.
+values, `clocks` of time, `warmup`, `noise`) carry all laws; a named kind (`named`), here or in the
+catalogue of other libraries, only expands to a tree of those.
 """
 
 from pacesetter_service.core.schedules import (
@@ -11,7 +11,6 @@ from pacesetter_service.core.schedules import (
     expression,
     named,
     noise,
-    presets,
     primitives,
     tables,
     warmup,
@@ -29,7 +28,6 @@ __all__ = [
     "expression",
     "named",
     "noise",
-    "presets",
     "primitives",
     "tables",
     "warmup",

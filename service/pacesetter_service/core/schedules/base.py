@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pacesetter_service.core.model import AnyOf, Level, Tagged
-from pacesetter_service.core.schedules.outside import Outside
+from pacesetter_service.core.schedules.cost import Cost, Priced, Pricing
+from pacesetter_service.core.schedules.out_of_range import OutOfRange
 
 Steps = NDArray[np.float64]
 """Local times, one per wanted value; whole numbers unless a combinator rescaled the clock."""
@@ -24,7 +25,7 @@ Base = float | Values
 """The base value: one number, or one for each step where a combinator lets it change."""
 
 
-class Schedule(Tagged, family="schedule"):
+class Schedule(Priced, Tagged, family="schedule"):
     """A law `t -> value`; `base` is the group's own base value, in the same unit as the answer."""
 
     formula: ClassVar[str]
@@ -33,6 +34,10 @@ class Schedule(Tagged, family="schedule"):
     """Where the law comes from: a paper, or the library function that it equals."""
     example: ClassVar[dict[str, Any]]
     """Parameters of a complete and typical use; `kind` is added by the catalogue."""
+
+    def unstretchable(self) -> str | None:
+        """Say what to do instead of stretching this law, if its library does not stretch it all."""
+        return None
 
     @abstractmethod
     def values(self, t: Steps, base: Base) -> Values:
@@ -47,16 +52,17 @@ class Schedule(Tagged, family="schedule"):
         """
 
     def channels(self) -> "dict[str, Schedule]":
-        """Give the law of each hyperparameter that this schedule drives; `lr` is always one."""
+        """Return the law of each hyperparameter that this schedule drives; `lr` is always one."""
         return {"lr": self}
 
-    def beyond(self) -> Outside:
+    def range_policy(self) -> OutOfRange:
         """Say what there is past the law's end; a law without an end goes on by its formula.
 
         `hold` is a promise: from some step on the values stay the same. A combinator that bounds
         its child's clock, such as `freeze`, says its own policy, others say their children's.
         """
-        return "extrapolate"
+        policy: OutOfRange = getattr(self, "out_of_range", "extrapolate")
+        return policy
 
 
 AnySchedule = Annotated[Schedule, AnyOf(Schedule)]
@@ -67,7 +73,7 @@ class Named(Schedule):
 
     @abstractmethod
     def expand(self) -> Schedule:
-        """Give the tree that this name stands for."""
+        """Return the tree that this name stands for."""
 
     @cached_property
     def expanded(self) -> Schedule:
@@ -77,11 +83,14 @@ class Named(Schedule):
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102 - as in Schedule
         return self.expanded.values(t, base)
 
+    def cost(self, of: Pricing) -> Cost:  # noqa: D102 - as in Priced
+        return of(self.expanded)
+
     def channels(self) -> dict[str, Schedule]:  # noqa: D102 - as in Schedule
         return self.expanded.channels()
 
-    def beyond(self) -> Outside:  # noqa: D102
-        return self.expanded.beyond()
+    def range_policy(self) -> OutOfRange:  # noqa: D102
+        return self.expanded.range_policy()
 
 
 def level_value(level: Level, base: Base) -> Base:
@@ -90,5 +99,5 @@ def level_value(level: Level, base: Base) -> Base:
 
 
 def at_steps(base: Base, chosen: NDArray[np.bool_]) -> Base:
-    """Give the base of some of the steps."""
+    """Return the base of some of the steps."""
     return base[chosen] if isinstance(base, np.ndarray) else base

@@ -3,15 +3,25 @@
 What they do to the clock, they do to every channel that their children drive.
 """
 
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, Self
+from math import inf
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.core.lengths import Duration, Length, StepPoint, known, steps_of, whole
+from pacesetter_service.core.lengths import (
+    Duration,
+    Length,
+    Stage,
+    StepPoint,
+    known,
+    steps_of,
+    whole,
+)
 from pacesetter_service.core.model import MAX_STEP, Count, Flag, Model, Positive, Real
 from pacesetter_service.core.schedules.base import (
     AnySchedule,
@@ -22,8 +32,9 @@ from pacesetter_service.core.schedules.base import (
     at_steps,
 )
 from pacesetter_service.core.schedules.combinators import drives
+from pacesetter_service.core.schedules.cost import Cost, Pricing, work
 from pacesetter_service.core.schedules.numeric import power_of
-from pacesetter_service.core.schedules.outside import Outside, inside, refused
+from pacesetter_service.core.schedules.out_of_range import OutOfRange, inside, refused
 
 
 class OfTime(Schedule):
@@ -37,8 +48,8 @@ class OfTime(Schedule):
             for channel, law in self.schedule.channels().items()
         }
 
-    def beyond(self) -> Outside:  # noqa: D102
-        return self.schedule.beyond()
+    def range_policy(self) -> OutOfRange:  # noqa: D102
+        return self.schedule.range_policy()
 
 
 class Freeze(OfTime):
@@ -57,15 +68,15 @@ class Freeze(OfTime):
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         return self.schedule.values(np.minimum(t, steps_of(self.at)), base)
 
-    def beyond(self) -> Outside:  # noqa: D102
+    def range_policy(self) -> OutOfRange:  # noqa: D102
         return "hold"
 
 
 class Within(OfTime):
     """The child in the range from step 0 to `steps`, both included, and a policy for the rest.
 
-    `outside` says what there is before step 0 and after `steps`: `hold` the child's own value at
-    the nearer end, `bounce` the way back and forth again, `extrapolate` the child as it stands,
+    `out_of_range` says what there is before step 0 and after `steps`: `hold` the child's own value
+    at the nearer end, `bounce` the way back and forth again, `extrapolate` the child as it stands,
     whatever it says of itself, `error` nothing: sealing is refused there.
     """
 
@@ -77,20 +88,20 @@ class Within(OfTime):
     example: ClassVar[dict[str, Any]] = {
         "schedule": {"kind": "warmup_cosine", "warmup_steps": 100, "total_steps": 500},
         "steps": 500,
-        "outside": "bounce",
+        "out_of_range": "bounce",
     }
 
     kind: Literal["within"] = "within"
     steps: Length
-    outside: Outside = "hold"
+    out_of_range: OutOfRange = "hold"
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         steps = steps_of(self.steps)
-        values = self.schedule.values(inside(t, 0.0, steps, self.outside), base)
-        return refused(values, t, 0.0, steps, self.outside)
+        values = self.schedule.values(inside(t, 0.0, steps, self.out_of_range), base)
+        return refused(values, t, 0.0, steps, self.out_of_range)
 
-    def beyond(self) -> Outside:  # noqa: D102
-        return self.outside
+    def range_policy(self) -> OutOfRange:  # noqa: D102
+        return self.out_of_range
 
 
 class Delay(OfTime):
@@ -124,11 +135,11 @@ class Shift(OfTime):
         return self.schedule.values(t + self.by, base)
 
 
-class Stretch(OfTime):
+class Span(OfTime):
     """The child's clock runs slower by a ratio; below 1 it runs faster."""
 
     formula: ClassVar[str] = "schedule(t / ratio)"
-    source: ClassVar[str] = "the scale schedule ratio of composer"
+    source: ClassVar[str] = "the scale schedule ratio of composer, of schedules without a warmup"
     example: ClassVar[dict[str, Any]] = {
         "schedule": {"kind": "cosine", "total_steps": 100},
         "ratio": 2.0,
@@ -137,8 +148,25 @@ class Stretch(OfTime):
     kind: Literal["stretch"] = "stretch"
     ratio: Positive
 
+    def _faults(self) -> Iterator[PydanticCustomError]:
+        for law in _laws_in(self.schedule):
+            if advice := law.unstretchable():
+                yield PydanticCustomError("not_stretched", "{advice}", {"advice": advice})
+
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         return self.schedule.values(t / self.ratio, base)
+
+
+def _laws_in(part: object) -> Iterator[Schedule]:
+    """Return every law that stands in a part of a spec."""
+    if isinstance(part, Schedule):
+        yield part
+    if isinstance(part, Model):
+        for name in type(part).model_fields:
+            yield from _laws_in(getattr(part, name))
+    elif isinstance(part, tuple | dict):
+        for child in part.values() if isinstance(part, dict) else part:
+            yield from _laws_in(child)
 
 
 class Advance(OfTime):
@@ -201,7 +229,7 @@ class Prolong(OfTime):
         horizon = period * np.maximum(np.ceil(t / period), 1.0)
         return self.schedule.values(t / horizon, base)
 
-    def beyond(self) -> Outside:  # noqa: D102
+    def range_policy(self) -> OutOfRange:  # noqa: D102
         return "extrapolate"
 
 
@@ -225,6 +253,8 @@ class Repeat(OfTime):
         "growth": 2,
     }
 
+    passes: ClassVar[float] = 20.0
+
     kind: Literal["repeat"] = "repeat"
     period: Length
     growth: Annotated[Real, Field(ge=1, le=1e6)] = 1.0
@@ -233,11 +263,9 @@ class Repeat(OfTime):
     lead: StepPoint = 0
     truncated: Flag = False
 
-    @model_validator(mode="after")
-    def _lead_is_a_part(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if known(self.period) and known(self.lead) and self.lead >= self.period:
-            raise PydanticCustomError("no_period", "`lead` must be below `period`, which counts it")
-        return self
+            yield PydanticCustomError("no_period", "`lead` must be below `period`, which counts it")
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         cycle, local = self._cycle_and_time(np.maximum(t, 0.0))
@@ -246,7 +274,7 @@ class Repeat(OfTime):
             base = base * power_of(self.peak_decay, cycles)[at]
         return self.schedule.values(local, base)
 
-    def beyond(self) -> Outside:  # noqa: D102
+    def range_policy(self) -> OutOfRange:  # noqa: D102
         return "extrapolate" if self.limit is None else "hold"
 
     def _cycle_and_time(self, t: Steps) -> tuple[Steps, Steps]:
@@ -289,7 +317,7 @@ class Repeat(OfTime):
         return np.array(starts, dtype=np.float64), np.array(stretched)
 
     def _smooth_starts(self, first: float, lead: int) -> tuple[Values, Values]:
-        """Give the same where lengths are no whole numbers, all at once: there may be many."""
+        """Return the same where lengths are no whole numbers, all at once: there may be many."""
         stretched = power_of(self.growth, np.arange(MAX_CYCLES + 1.0))
         with np.errstate(over="ignore"):
             lengths = np.cumprod([first, *[self.growth] * (MAX_CYCLES - 1)])
@@ -303,10 +331,13 @@ MAX_CYCLES = 10_000
 
 
 class Part(Model):
-    """One part of a sequence; it ends after `steps` of its own, or at `until` of the sequence."""
+    """One part of a sequence; it ends after `steps` of its own, or at `until` of the sequence.
+
+    One that ends where it starts is left out.
+    """
 
     schedule: AnySchedule
-    steps: Length | None = None
+    steps: Stage | None = None
     until: Real | Duration | None = None
 
 
@@ -316,7 +347,8 @@ class Sequence(Schedule):
     With `clock="local"` each part starts from its own step 0, with `"global"` it sees the
     sequence's clock, with `"rescaled"` the fraction of its length that has passed. With
     `value="continue"` the base of each part is the value in which the part before ended; with
-    `"base"` it is the base itself. A boundary belongs to the next part, or to the `previous` one.
+    `"base"` it is the base itself. A boundary belongs to the next part, or to the `previous` one. A
+    part of 0 steps is left out.
     """
 
     formula: ClassVar[str] = "parts[i](t - start of i), i the part that t falls into"
@@ -334,49 +366,61 @@ class Sequence(Schedule):
     value: Literal["base", "continue"] = "base"
     boundary: Literal["next", "previous"] = "next"
 
-    @model_validator(mode="after")
-    def _every_part_ends(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         for index, part in enumerate(self.parts):
             last = index == len(self.parts) - 1
             if part.steps is not None and part.until is not None:
-                raise PydanticCustomError(
+                yield PydanticCustomError(
                     "two_ends", "Part {index}: give `steps` or `until`, not both", {"index": index}
                 )
             if part.steps is None and part.until is None and (not last or self.clock == "rescaled"):
-                raise PydanticCustomError(
+                yield PydanticCustomError(
                     "no_end",
                     "Part {index}: say how long it lasts (`steps`) or where it ends (`until`)",
                     {"index": index},
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _parts_ascend(self) -> Self:
         lengths = [length for part in self.parts for length in (part.steps, part.until)]
         if not any(isinstance(length, Duration) for length in lengths):
-            edges = [self._starts[0], *self._ends]
-            if any(b <= a for a, b in pairwise(edges)):
-                raise PydanticCustomError("not_ascending", "Each part must end after it starts")
-        return self
-
-    @model_validator(mode="after")
-    def _same_channels(self) -> Self:
+            ends = self._ends_of(self.parts)
+            if any(b < a for a, b in pairwise(ends)):
+                yield PydanticCustomError(
+                    "not_ascending", "No part may end before it starts: sort the ends"
+                )
+            if self.clock == "rescaled" and self._ends[-1] <= self._starts[-1]:
+                yield PydanticCustomError(
+                    "not_ascending", "The last part of a rescaled sequence must end after it starts"
+                )
         channels = [drives(part.schedule) for part in self.parts]
         driven = [names for names in channels if names is not None]
         if any(names != driven[0] for names in driven):
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "different_channels",
                 "Every part must drive the same channels, but they drive {driven};"
                 " add the missing ones with `channels`",
                 {"driven": "; ".join(", ".join(sorted(names)) for names in driven)},
             )
-        return self
+
+    @cached_property
+    def _lasting(self) -> tuple[Part, ...]:
+        """The parts that have a length; the last one is always there."""
+        *bounded, last = self.parts
+        ends = self._ends_of(self.parts)
+        # A first part may end at 0, or before it, and take the time up to there.
+        starts = [0.0 if self.parts[0].until is None else -inf, *ends]
+        some = [
+            part for part, start, end in zip(bounded, starts, ends, strict=False) if end > start
+        ]
+        return (*some, last)
 
     @cached_property
     def _ends(self) -> list[float]:
-        """Where each bounded part ends, on the clock of the sequence."""
+        """Where each bounded part of some length ends, on the clock of the sequence."""
+        return self._ends_of(self._lasting)
+
+    @staticmethod
+    def _ends_of(parts: tuple[Part, ...]) -> list[float]:
         ends: list[float] = []
-        for part in self.parts:
+        for part in parts:
             if part.until is not None:
                 ends.append(steps_of(part.until))
             elif part.steps is not None:
@@ -388,25 +432,35 @@ class Sequence(Schedule):
         """Where each part starts. The first starts at 0, or before its own end if that is lower."""
         ends = self._ends
         first = 0.0 if not ends or ends[0] > 0 else ends[0] - 1.0
-        return [first, *ends][: len(self.parts)]
+        return [first, *ends][: len(self._lasting)]
+
+    def cost(self, of: Pricing) -> Cost:  # noqa: D102
+        parts = [of(part.schedule) for part in self.parts]
+        calls = sum(part.call for part in parts)
+        if self.value == "continue":  # each part starts from where all before it end
+            steps = sum(part.step for part in parts)
+            calls *= (len(parts) + 1) / 2
+        else:
+            steps = max(part.step for part in parts)
+        return self.own_cost() + Cost(calls, steps) + work(len(parts))
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         side: Literal["left", "right"] = "right" if self.boundary == "next" else "left"
-        which = np.searchsorted(self._ends[: len(self.parts) - 1], t, side=side)
+        which = np.searchsorted(self._ends[: len(self._lasting) - 1], t, side=side)
         result = np.empty(t.shape)
         for index in np.unique(which):
             here = which == index
             start = self._base_of(int(index), at_steps(base, here), t[here])
             local = self._clock_of(int(index), t[here])
-            result[here] = self.parts[index].schedule.values(local, start)
+            result[here] = self._lasting[index].schedule.values(local, start)
         return result
 
     def _base_of(self, index: int, base: Base, t: Steps) -> Base:
-        """Give the base of a part: what the ones before it have made of the sequence's."""
+        """Return the base of a part: what the ones before it have made of the sequence's."""
         if self.value == "continue":
             for before in range(index):
                 end = self._clock_of(before, np.full_like(t, self._ends[before]))
-                base = self.parts[before].schedule.values(end, base)
+                base = self._lasting[before].schedule.values(end, base)
         return base
 
     def _clock_of(self, index: int, t: Steps) -> Steps:
@@ -419,8 +473,8 @@ class Sequence(Schedule):
             case "rescaled":
                 return (t - start) / (self._ends[index] - start)
 
-    def beyond(self) -> Outside:  # noqa: D102
-        return self.parts[-1].schedule.beyond()
+    def range_policy(self) -> OutOfRange:  # noqa: D102
+        return self.parts[-1].schedule.range_policy()
 
     def channels(self) -> dict[str, Schedule]:  # noqa: D102
         # Each part is asked once: asked once a channel, nested sequences would cost 16 ** depth.
@@ -428,7 +482,7 @@ class Sequence(Schedule):
         return {channel: self._of([each[channel] for each in laws]) for channel in laws[0]}
 
     def _of(self, laws: list[Schedule]) -> "Sequence":
-        """Give the same sequence of other laws."""
+        """Return the same sequence of other laws."""
         parts = tuple(
             part.model_copy(update={"schedule": law})
             for part, law in zip(self.parts, laws, strict=True)

@@ -4,17 +4,18 @@ They work on the learning rate alone; other channels that their children drive p
 """
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from functools import reduce
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import UnresolvedLengthError
 from pacesetter_service.core.model import NonNegative, Real
 from pacesetter_service.core.schedules.base import AnySchedule, Base, Schedule, Steps, Values
-from pacesetter_service.core.schedules.outside import Outside, of_all
+from pacesetter_service.core.schedules.out_of_range import OutOfRange, of_all
 
 Several = Annotated[tuple[AnySchedule, ...], Field(min_length=1, max_length=64)]
 
@@ -36,8 +37,8 @@ class OfValues(Schedule):
         laws = self.schedule.channels()
         return laws | {"lr": self.model_copy(update={"schedule": laws["lr"]})}
 
-    def beyond(self) -> Outside:  # noqa: D102
-        return self.schedule.beyond()
+    def range_policy(self) -> OutOfRange:  # noqa: D102
+        return self.schedule.range_policy()
 
 
 class Relative(OfValues):
@@ -103,11 +104,9 @@ class Clamp(OfValues):
     min: Real | None = None
     max: Real | None = None
 
-    @model_validator(mode="after")
-    def _some_room(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise PydanticCustomError("no_room", "`min` is above `max`; swap them")
-        return self
+            yield PydanticCustomError("no_room", "`min` is above `max`; swap them")
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         values = self.schedule.values(t, base)
@@ -135,8 +134,8 @@ class Product(OfValues):
         first = self.schedule.values(t, base)
         return reduce(lambda product, law: product * law.values(t, 1.0), self.factors, first)
 
-    def beyond(self) -> Outside:  # noqa: D102
-        return of_all(law.beyond() for law in (self.schedule, *self.factors))
+    def range_policy(self) -> OutOfRange:  # noqa: D102
+        return of_all(law.range_policy() for law in (self.schedule, *self.factors))
 
 
 class OfSeveral(Schedule):
@@ -144,19 +143,17 @@ class OfSeveral(Schedule):
 
     of: Several
 
-    @model_validator(mode="after")
-    def _one_channel_each(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if any(len(drives(law) or ()) > 1 for law in self.of):
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "nested_channels", "A law among several that are joined can drive one value only"
             )
-        return self
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         return reduce(self._join, (law.values(t, base) for law in self.of))
 
-    def beyond(self) -> Outside:  # noqa: D102
-        return of_all(law.beyond() for law in self.of)
+    def range_policy(self) -> OutOfRange:  # noqa: D102
+        return of_all(law.range_policy() for law in self.of)
 
     @staticmethod
     @abstractmethod
@@ -230,15 +227,13 @@ class Channels(Schedule):
         Field(min_length=1, max_length=16),
     ]
 
-    @model_validator(mode="after")
-    def _lr_and_no_nesting(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if "lr" not in self.laws:
-            raise PydanticCustomError("no_lr_channel", "Name a law for the channel `lr`")
+            yield PydanticCustomError("no_lr_channel", "Name a law for the channel `lr`")
         if any(len(drives(law) or ()) > 1 for law in self.laws.values()):
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "nested_channels", "A law inside `channels` can drive one value only"
             )
-        return self
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         return self.laws["lr"].values(t, base)
@@ -246,5 +241,5 @@ class Channels(Schedule):
     def channels(self) -> dict[str, Schedule]:  # noqa: D102
         return {channel: law.channels()["lr"] for channel, law in self.laws.items()}
 
-    def beyond(self) -> Outside:  # noqa: D102
-        return of_all(law.beyond() for law in self.laws.values())
+    def range_policy(self) -> OutOfRange:  # noqa: D102
+        return of_all(law.range_policy() for law in self.laws.values())

@@ -7,23 +7,25 @@ promised to the bit.
 
 import math
 from abc import abstractmethod
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.model import AnyOf, Count, Positive, Real, Tagged
 from pacesetter_service.core.schedules import numeric
 from pacesetter_service.core.schedules.base import Base, Steps, Values
+from pacesetter_service.core.schedules.cost import Priced
 
 
-class Ease(Tagged, family="ease"):
+class Ease(Priced, Tagged, family="ease"):
     """A shape `elapsed -> value` between two values."""
 
     @abstractmethod
     def between(self, start: Base, end: Base, elapsed: Steps, duration: float) -> Values:
-        """Give the value at `elapsed` of `duration` steps on the way from `start` to `end`.
+        """Return the value at `elapsed` of `duration` steps on the way from `start` to `end`.
 
         The formula is applied as it stands, also outside `0 <= elapsed <= duration`, as far as it
         is defined there.
@@ -41,7 +43,7 @@ class Remaining(Ease):
 
     @abstractmethod
     def remaining(self, elapsed: Steps, duration: float) -> Values:
-        """Give the part of the way that remains: 1 at the start, 0 at the end."""
+        """Return the part of the way that remains: 1 at the start, 0 at the end."""
 
 
 class Linear(Ease):
@@ -58,6 +60,8 @@ class Cosine(Remaining):
 
     Half a wave goes from start to end once; with more it swings, as transformers' num_cycles does.
     """
+
+    passes: ClassVar[float] = 12.0
 
     kind: Literal["cosine"] = "cosine"
     waves: Positive = 0.5
@@ -83,6 +87,8 @@ class QuarterCosine(Remaining):
 class Poly(Remaining):
     """A power of what remains: remaining `(1 - u) ** power`."""
 
+    costly: ClassVar[float] = 1.0
+
     kind: Literal["poly"] = "poly"
     power: Positive = 1.0
 
@@ -92,6 +98,8 @@ class Poly(Remaining):
 
 class Power(Remaining):
     """A power of what has passed: remaining `1 - u ** power`; 0.5 is known as 1-sqrt."""
+
+    costly: ClassVar[float] = 1.0
 
     kind: Literal["power"] = "power"
     power: Positive
@@ -106,6 +114,8 @@ class Decay(Remaining):
     Megatron's exponential has the ratio 0.5, timm's 0.1.
     """
 
+    costly: ClassVar[float] = 1.0
+
     kind: Literal["decay"] = "decay"
     ratio: Annotated[Real, Field(gt=0, lt=1)]
 
@@ -116,6 +126,8 @@ class Decay(Remaining):
 
 class Geometric(Ease):
     """A constant factor at each step: `start * (end / start) ** u`; both must be above 0."""
+
+    costly: ClassVar[float] = 1.0
 
     kind: Literal["geometric"] = "geometric"
 
@@ -132,6 +144,8 @@ class Logarithmic(Ease):
     It comes to its end a step early, and counts a duration below 2 as 2.
     """
 
+    costly: ClassVar[float] = 1.0
+
     kind: Literal["logarithmic"] = "logarithmic"
 
     def between(self, start: Base, end: Base, elapsed: Steps, duration: float) -> Values:  # noqa: D102
@@ -142,15 +156,15 @@ class Logarithmic(Ease):
 class Tanh(Remaining):
     """A hyperbolic tangent: remaining `(1 - tanh(low * (1 - u) + high * u)) / 2`."""
 
+    costly: ClassVar[float] = 1.0
+
     kind: Literal["tanh"] = "tanh"
     low: Real = -7.0
     high: Real = 3.0
 
-    @model_validator(mode="after")
-    def _rises(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.low >= self.high:
-            raise PydanticCustomError("not_ascending", "`low` must be below `high`")
-        return self
+            yield PydanticCustomError("not_ascending", "`low` must be below `high`")
 
     def remaining(self, elapsed: Steps, duration: float) -> Values:  # noqa: D102
         u = elapsed / duration
@@ -174,6 +188,8 @@ class Rex(Remaining):
 
 class Warped(Ease):
     """Another ease with its progress bent: `u` becomes `u ** power` (k-decay, arXiv:2004.05909)."""
+
+    costly: ClassVar[float] = 1.0
 
     kind: Literal["warped"] = "warped"
     ease: AnyEase

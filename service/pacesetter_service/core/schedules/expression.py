@@ -6,20 +6,21 @@ known by name here is refused. Nothing of it is ever run as Python.
 
 import ast
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import StepCount, whole
 from pacesetter_service.core.model import did_you_mean
 from pacesetter_service.core.schedules import numeric
 from pacesetter_service.core.schedules.base import Base, Schedule, Steps, Values
+from pacesetter_service.core.schedules.cost import Cost, work
 
 MAX_TEXT = 1000
 """The longest text of an expression."""
@@ -137,7 +138,7 @@ class Number:
     value: float
 
     def evaluate(self, names: Mapping[str, Values]) -> Values:  # noqa: ARG002 - one for all nodes
-        """Give the number, as an array of one."""
+        """Return the number, as an array of one."""
         return np.array([self.value])
 
 
@@ -148,7 +149,7 @@ class Name:
     name: str
 
     def evaluate(self, names: Mapping[str, Values]) -> Values:
-        """Give what the name stands for."""
+        """Return what the name stands for."""
         return names[self.name]
 
 
@@ -204,7 +205,7 @@ COMPARING: dict[type[ast.cmpop], str] = {
 
 
 class Reader:
-    """Turns a text into nodes, or says at which column it can not."""
+    """Turns a text into nodes, or says at which column it cannot."""
 
     def __init__(self, text: str) -> None:
         self._text = text.replace("\n", " ")
@@ -213,7 +214,7 @@ class Reader:
         self._costly = 0
 
     def read(self) -> Node:
-        """Give the tree.
+        """Return the tree.
 
         Raises:
             PydanticCustomError: The text is no expression, or has something in it that is unknown.
@@ -273,7 +274,7 @@ class Reader:
         return Number(number)
 
     def _comparison(self, tree: ast.Compare, depth: int) -> Node:
-        """Give `a < b < c` as `a < b and b < c`, as Python means it."""
+        """Return `a < b < c` as `a < b and b < c`, as Python means it."""
         terms = tuple(self._node(term, depth + 1) for term in (tree.left, *tree.comparators))
         return Comparison(tuple(COMPARING[type(operator)] for operator in tree.ops), terms)
 
@@ -329,7 +330,7 @@ def _advice(name: str, of: Mapping[str, object] | None) -> str:
 
 
 def names_in(node: Node) -> set[str]:
-    """Give the names that a tree uses."""
+    """Return the names that a tree uses."""
     match node:
         case Name(name=name):
             return {name}
@@ -337,6 +338,17 @@ def names_in(node: Node) -> set[str]:
             return set().union(*map(names_in, operands))
         case _:
             return set()
+
+
+def size_of(node: Node) -> tuple[int, int]:
+    """Count the numbers, names and operations of a tree, and those operations that are costly."""
+    match node:
+        case Operation(operands=operands) | Comparison(operands=operands):
+            sizes = [size_of(operand) for operand in operands]
+            nodes, costly = sum(each for each, _ in sizes), sum(each for _, each in sizes)
+            return nodes + len(operands), costly + (getattr(node, "name", "") in COSTLY)
+        case _:
+            return 1, 0
 
 
 class Expression(Schedule):
@@ -367,15 +379,17 @@ class Expression(Schedule):
         Reader(value).read()
         return value
 
-    @model_validator(mode="after")
-    def _knows_its_end(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.total_steps is None and "T" in names_in(self._tree):
-            raise PydanticCustomError("no_total_steps", "T is used: say what it is (`total_steps`)")
-        return self
+            yield PydanticCustomError("no_total_steps", "T is used: say what it is (`total_steps`)")
 
     @cached_property
     def _tree(self) -> Node:
         return Reader(self.value).read()
+
+    def own_cost(self) -> Cost:  # noqa: D102
+        nodes, costly = size_of(self._tree)
+        return work(self.passes + nodes, costly)
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         numbers: dict[str, float | Values] = {"t": t, "base": base, **CONSTANTS}

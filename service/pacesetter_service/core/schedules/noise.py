@@ -7,11 +7,12 @@ first three are 6457827717110365317, 3203168211198807973 and 9817491932198370423
 """
 
 import math
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import StepPoint, known, steps_of
@@ -19,7 +20,7 @@ from pacesetter_service.core.model import NonNegative, Real, Step
 from pacesetter_service.core.schedules.base import Base, Steps, Values
 from pacesetter_service.core.schedules.combinators import OfValues
 from pacesetter_service.core.schedules.numeric import log, power_to
-from pacesetter_service.core.schedules.outside import Outside, of_all
+from pacesetter_service.core.schedules.out_of_range import OutOfRange, of_all
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -27,7 +28,7 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 
 
 def splitmix64(seed: int, index: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Give the numbers of SplitMix64's sequence at some indices; 0 is the first."""
+    """Return the numbers of SplitMix64's sequence at some indices; 0 is the first."""
     z: NDArray[np.uint64] = (
         np.array([seed], dtype=np.uint64) + (index.view(np.uint64) + np.uint64(1)) * _GOLDEN
     )
@@ -37,7 +38,7 @@ def splitmix64(seed: int, index: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 
 def uniform(seed: int, index: NDArray[np.int64]) -> Values:
-    """Give a number evenly from between 0 and 1 for each index, neither end included."""
+    """Return a number evenly from between 0 and 1 for each index, neither end included."""
     upper = (splitmix64(seed, index) >> np.uint64(12)).astype(np.float64)
     return (upper + 0.5) * 2.0**-52
 
@@ -124,7 +125,7 @@ def _polynomial(coefficients: tuple[float, ...], x: Values) -> Values:
 
 
 def normal_quantile(p: Values) -> Values:
-    """Give the standard normal's quantile for probabilities between 0 and 1."""
+    """Return the standard normal's quantile for probabilities between 0 and 1."""
     q = p - 0.5
     quantile = q * _ratio(_CENTRAL, 0.180625 - q * q)
     far = np.abs(q) > 0.425
@@ -144,7 +145,7 @@ class Noise(OfValues):
     outermost place: within `repeat` it would repeat too.
 
     As in timm, but with other random numbers: its streams, and those of TensorFlow's
-    NoisyLinearCosineDecay, come from the generators of torch and TensorFlow and can not be
+    NoisyLinearCosineDecay, come from the generators of torch and TensorFlow and cannot be
     reproduced without them.
     """
 
@@ -157,6 +158,9 @@ class Noise(OfValues):
         "seed": 42,
     }
 
+    passes: ClassVar[float] = 70.0
+    costly: ClassVar[float] = 1.0
+
     kind: Literal["noise"] = "noise"
     distribution: Literal["normal", "uniform"] = "normal"
     std: NonNegative = 1.0
@@ -166,16 +170,14 @@ class Noise(OfValues):
     end: StepPoint | None = None
     decay: NonNegative = 0.0
 
-    @model_validator(mode="after")
-    def _some_steps(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if (
             self.end is not None
             and known(self.start)
             and known(self.end)
             and steps_of(self.end) <= steps_of(self.start)
         ):
-            raise PydanticCustomError("not_ascending", "`end` must be above `start`")
-        return self
+            yield PydanticCustomError("not_ascending", "`end` must be above `start`")
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         values = self.schedule.values(t, base)
@@ -183,17 +185,17 @@ class Noise(OfValues):
         noisy = (t >= steps_of(self.start)) & (t < end)
         return np.where(noisy, values * (1.0 + self.noise(t)), values)
 
-    def beyond(self) -> Outside:  # noqa: D102
-        return of_all((self.schedule.beyond(), "extrapolate" if self.end is None else "hold"))
+    def range_policy(self) -> OutOfRange:  # noqa: D102
+        return of_all((self.schedule.range_policy(), "extrapolate" if self.end is None else "hold"))
 
     def noise(self, t: Steps) -> Values:
-        """Give the random number of each step."""
+        """Return the random number of each step."""
         u = uniform(self.seed, np.floor(t).astype(np.int64))
         drawn = self._normal(u) if self.distribution == "normal" else (2.0 * u - 1.0) * self.limit
         return drawn * power_to(1.0 + np.maximum(t, 0.0), -self.decay) if self.decay else drawn
 
     def _normal(self, u: Values) -> Values:
-        """Give the quantiles of the distribution after it was cut at `limit`."""
+        """Return the quantiles of the distribution after it was cut at `limit`."""
         if self.std == 0.0:
             return np.zeros_like(u)
         below = 0.5 * math.erfc(self.limit / self.std / math.sqrt(2.0))

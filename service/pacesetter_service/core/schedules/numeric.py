@@ -19,42 +19,42 @@ LARGEST_EXPONENT = math.log(sys.float_info.max)
 
 
 def power_of(base: float, exponents: Floats) -> Floats:
-    """Give `base ** e` for each exponent, bit for bit as Python does; overflow gives infinity."""
+    """Return `base ** e` for each exponent, bit for bit as Python does; overflow gives infinity."""
     return _power(base, exponents)
 
 
 def power_to(bases: Floats, exponent: float) -> Floats:
-    """Give `b ** exponent` for each base, none negative, bit for bit as Python does."""
+    """Return `b ** exponent` for each base, none negative, bit for bit as Python does."""
     if exponent == 1.0:
         return bases
     return _power(bases, exponent)
 
 
 def exp(x: Floats) -> Floats:
-    """Give `e ** x` for each number, bit for bit as Python does; overflow gives infinity."""
-    beyond = x > LARGEST_EXPONENT
-    values = _each(math.exp, np.where(beyond, 0.0, x))
-    values[beyond] = math.inf
+    """Return `e ** x` for each number, bit for bit as Python does; overflow gives infinity."""
+    range_policy = x > LARGEST_EXPONENT
+    values = _each(math.exp, np.where(range_policy, 0.0, x))
+    values[range_policy] = math.inf
     return values
 
 
 def log(x: Floats) -> Floats:
-    """Give the natural logarithm of each number, bit for bit as Python does; NaN from 0 down."""
+    """Return the natural logarithm of each number, bit for bit as Python does; NaN from 0 down."""
     return _each(_log, x)
 
 
 def tanh(x: Floats) -> Floats:
-    """Give the hyperbolic tangent of each number, bit for bit as Python does."""
+    """Return the hyperbolic tangent of each number, bit for bit as Python does."""
     return _each(math.tanh, x)
 
 
 def power(bases: Floats, exponents: Floats) -> Floats:
-    """Give `b ** e` pair by pair, bit for bit as Python does; NaN where that is no real number."""
+    """Return `b ** e` pair by pair, to the bit as Python does; NaN where that is no real number."""
     return _power(bases, exponents)
 
 
 def tan(x: Floats) -> Floats:
-    """Give the tangent of each number, bit for bit as Python does; NaN from infinity."""
+    """Return the tangent of each number, bit for bit as Python does; NaN from infinity."""
     return _each(_tan, x)
 
 

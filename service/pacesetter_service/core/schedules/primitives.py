@@ -1,7 +1,7 @@
 """The primitive laws, from which all others are built.
 
-Where a law has an end, it holds its last value from there on, unless its `outside` says otherwise:
-by default nothing here rebounds or goes negative.
+Where a law has an end, it holds its last value from there on, unless its `out_of_range` says
+otherwise: by default nothing here rebounds or goes negative.
 """
 
 from functools import cached_property
@@ -22,7 +22,7 @@ from pacesetter_service.core.schedules.base import (
 )
 from pacesetter_service.core.schedules.eases import AnyEase, Linear
 from pacesetter_service.core.schedules.numeric import exp, power_of, power_to
-from pacesetter_service.core.schedules.outside import Outside, inside, refused
+from pacesetter_service.core.schedules.out_of_range import OutOfRange, inside, refused
 
 
 class Hold(Schedule):
@@ -32,20 +32,22 @@ class Hold(Schedule):
     source: ClassVar[str] = "elementary"
     example: ClassVar[dict[str, Any]] = {"value": "base"}
 
+    passes: ClassVar[float] = 1.0
+
     kind: Literal["hold"] = "hold"
     value: Level = "base"
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         return np.full(t.shape, level_value(self.value, base))
 
-    def beyond(self) -> Outside:  # noqa: D102
+    def range_policy(self) -> OutOfRange:  # noqa: D102
         return "hold"
 
 
 class Ramp(Schedule):
     """From one value to another over a number of steps, in the shape of an ease.
 
-    `outside` says what there is before step 0 and from `steps` on: `hold` the formula at 0 and
+    `out_of_range` says what there is before step 0 and from `steps` on: `hold` the formula at 0 and
     exactly `end`, `bounce` the way back and forth again, `extrapolate` the formula as it stands,
     `error` nothing: sealing is refused there.
     """
@@ -64,19 +66,16 @@ class Ramp(Schedule):
     end: Level
     steps: Length
     ease: AnyEase = Linear()
-    outside: Outside = "hold"
+    out_of_range: OutOfRange = "hold"
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         start, end = level_value(self.start, base), level_value(self.end, base)
         duration = steps_of(self.steps)
-        elapsed = inside(t, 0.0, duration, self.outside)
+        elapsed = inside(t, 0.0, duration, self.out_of_range)
         values = self.ease.between(start, end, elapsed, duration)
-        if self.outside in ("hold", "error"):
+        if self.out_of_range in ("hold", "error"):
             values = np.where(t >= duration, end, values)
-        return refused(values, t, 0.0, duration, self.outside)
-
-    def beyond(self) -> Outside:  # noqa: D102
-        return self.outside
+        return refused(values, t, 0.0, duration, self.out_of_range)
 
 
 class Exponential(Schedule):
@@ -89,6 +88,9 @@ class Exponential(Schedule):
     formula: ClassVar[str] = "base * gamma ** (t / per), the exponent floored with staircase"
     source: ClassVar[str] = "torch.optim.lr_scheduler.ExponentialLR, closed form"
     example: ClassVar[dict[str, Any]] = {"gamma": 0.95}
+
+    passes: ClassVar[float] = 10.0
+    costly: ClassVar[float] = 1.0
 
     kind: Literal["exponential"] = "exponential"
     gamma: NonNegative
@@ -113,6 +115,8 @@ class InverseTime(Schedule):
     source: ClassVar[str] = "keras.optimizers.schedules.InverseTimeDecay"
     example: ClassVar[dict[str, Any]] = {"rate": 0.5, "per": 1000}
 
+    costly: ClassVar[float] = 1.0
+
     kind: Literal["inverse_time"] = "inverse_time"
     rate: NonNegative
     per: Length = 1.0
@@ -135,6 +139,9 @@ class TriangleWave(Schedule):
     formula: ClassVar[str] = "start + (peak - start) * triangle(t) * envelope(t)"
     source: ClassVar[str] = "torch.optim.lr_scheduler.CyclicLR; Smith 2015, arXiv:1506.01186"
     example: ClassVar[dict[str, Any]] = {"start": 0.001, "peak": 0.1, "up": 20, "down": 20}
+
+    passes: ClassVar[float] = 15.0
+    costly: ClassVar[float] = 1.0
 
     kind: Literal["triangle_wave"] = "triangle_wave"
     start: Level
@@ -175,6 +182,8 @@ class PowerLaw(Schedule):
     source: ClassVar[str] = "transformers get_inverse_sqrt_schedule; OLMo power_lr"
     example: ClassVar[dict[str, Any]] = {"exponent": 0.5, "timescale": 100, "shift": 100}
 
+    costly: ClassVar[float] = 1.0
+
     kind: Literal["power_law"] = "power_law"
     exponent: Positive = 0.5
     timescale: Length = 1.0
@@ -193,6 +202,8 @@ class Saturation(Schedule):
     source: ClassVar[str] = "pytorch_warmup.ExponentialWarmup; arXiv:1910.04209"
     example: ClassVar[dict[str, Any]] = {"period": 100}
 
+    costly: ClassVar[float] = 1.0
+
     kind: Literal["saturation"] = "saturation"
     period: Length
 
@@ -206,6 +217,8 @@ class Sigmoid(Schedule):
     formula: ClassVar[str] = "base / (1 + exp(gamma * (t - midpoint)))"
     source: ClassVar[str] = "Caffe's sigmoid policy, with the sign of gamma turned"
     example: ClassVar[dict[str, Any]] = {"gamma": 0.01, "midpoint": 500}
+
+    costly: ClassVar[float] = 1.0
 
     kind: Literal["sigmoid"] = "sigmoid"
     gamma: Real
@@ -225,6 +238,8 @@ class NaturalExp(Schedule):
     formula: ClassVar[str] = "base * exp(-rate * t / per), t / per floored with staircase"
     source: ClassVar[str] = "tf.compat.v1.train.natural_exp_decay; paddle.optimizer.lr"
     example: ClassVar[dict[str, Any]] = {"rate": 0.1, "per": 100}
+
+    costly: ClassVar[float] = 1.0
 
     kind: Literal["natural_exp"] = "natural_exp"
     rate: NonNegative
@@ -250,6 +265,9 @@ class Rectification(Schedule):
     source: ClassVar[str] = "pytorch_warmup.RAdamWarmup; Liu et al. 2020, arXiv:1908.03265"
     example: ClassVar[dict[str, Any]] = {"beta2": 0.999}
 
+    passes: ClassVar[float] = 15.0
+    costly: ClassVar[float] = 1.0
+
     kind: Literal["rectification"] = "rectification"
     beta2: Annotated[Real, Field(gt=0.6, le=0.99999)] = 0.999
 
@@ -260,7 +278,7 @@ class Rectification(Schedule):
         return base * np.sqrt(above / ((limit - 4) * (limit - 2) * length))
 
     def _length(self, n: Steps, limit: float) -> Values:
-        """Give the length of the moving average that approximates Adam's, after `n` steps."""
+        """Return the length of the moving average that approximates Adam's, after `n` steps."""
         power = power_of(self.beta2, n)
         return limit - 2 * n * power / (1 - power)
 

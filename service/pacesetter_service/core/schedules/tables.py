@@ -1,12 +1,13 @@
 """Laws that are written out: values for pieces, through knots, or for each step."""
 
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import Duration, StepPoint, steps_of
@@ -19,11 +20,15 @@ from pacesetter_service.core.schedules.base import (
     at_steps,
     level_value,
 )
+from pacesetter_service.core.schedules.cost import PER_CALL, Cost, Pricing, work
 from pacesetter_service.core.schedules.eases import AnyEase, Linear
-from pacesetter_service.core.schedules.outside import Outside, inside, refused
+from pacesetter_service.core.schedules.out_of_range import OutOfRange, inside, refused
 
 MAX_PIECES = 10_000
 """The most boundaries or knots that a law may have."""
+
+FEW_PIECES = 1000
+"""Up to so many knots a block is counted as if it touched all pieces."""
 
 MAX_TABLE = 100_000
 """The most values that a table may have."""
@@ -53,10 +58,9 @@ class PiecewiseConstant(Schedule):
     def _ascending(cls, boundaries: tuple[int | Duration, ...]) -> tuple[int | Duration, ...]:
         return ascending(boundaries)
 
-    @model_validator(mode="after")
-    def _one_level_a_piece(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if len(self.levels) != len(self.boundaries) + 1:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "wrong_number_of_levels",
                 "{boundaries} boundaries make {pieces} pieces, but there are {levels} levels;"
                 " give one level for each piece",
@@ -66,7 +70,9 @@ class PiecewiseConstant(Schedule):
                     "levels": len(self.levels),
                 },
             )
-        return self
+
+    def own_cost(self) -> Cost:  # noqa: D102
+        return work(self.passes) + Cost(call=200.0 * len(self.levels))
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         table = np.array([np.nan if level == "base" else level for level in self.levels])
@@ -75,7 +81,7 @@ class PiecewiseConstant(Schedule):
         values = table[piece]
         return np.where(np.isnan(values), base, values)
 
-    def beyond(self) -> Outside:  # noqa: D102
+    def range_policy(self) -> OutOfRange:  # noqa: D102
         return "hold"
 
 
@@ -89,9 +95,9 @@ class Knot(Model):
 class Knots(Schedule):
     """Through given values at given steps, in the shape of an ease between each two.
 
-    Two knots at one step are a jump: from there on the later one counts. `outside` says what there
-    is before the first knot and after the last one: `hold` their values, `bounce` the way back and
-    forth again, `extrapolate` the formula of the first and of the last piece as it stands, `error`
+    Two knots at one step are a jump: from there on the later one counts. `out_of_range` says what
+    there is before the first knot and after the last one: `hold` their values, `bounce` the way
+    back and forth again, `extrapolate` the formula of the first and of the last piece, `error`
     nothing: sealing is refused there.
     """
 
@@ -104,7 +110,7 @@ class Knots(Schedule):
     kind: Literal["knots"] = "knots"
     points: Annotated[tuple[Knot, ...], Field(min_length=1, max_length=MAX_PIECES)]
     ease: AnyEase = Linear()
-    outside: Outside = "hold"
+    out_of_range: OutOfRange = "hold"
 
     @field_validator("points")
     @classmethod
@@ -112,28 +118,34 @@ class Knots(Schedule):
         ascending(tuple(point.at for point in points))
         return points
 
-    @model_validator(mode="after")
-    def _pieces_to_go_on(self) -> Self:
-        if self.outside != "extrapolate":
-            return self
+    def _faults(self) -> Iterator[PydanticCustomError]:
+        if self.out_of_range != "extrapolate":
+            return
         ends = [[point.at for point in pair] for pair in (self.points[:2], self.points[-2:])]
         if any(len(set(places)) == 1 for places in ends):
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "no_piece_to_go_on",
                 "To extrapolate, the first two knots must lie at two steps, and the last two too;"
-                ' move them, or set `outside` to "hold"',
+                ' move them, or set `out_of_range` to "hold"',
             )
-        return self
+
+    def cost(self, of: Pricing) -> Cost:  # noqa: D102
+        pieces, ease = len(self.points), of(self.ease)
+        each = work(4) + ease
+        if pieces <= FEW_PIECES:  # one block may touch all of them
+            return self.own_cost() + Cost(each.call * pieces, each.step + pieces)
+        # Of more a block touches one at each of its steps at the most.
+        return self.own_cost() + Cost(PER_CALL * pieces, each.call + each.step + pieces)
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         places = np.array([steps_of(point.at) for point in self.points], dtype=np.float64)
         first, last = float(places[0]), float(places[-1])
-        within = t if self.outside == "hold" else inside(t, first, last, self.outside)
+        within = t if self.out_of_range == "hold" else inside(t, first, last, self.out_of_range)
         values = self._through(places, within, base)
-        return refused(values, t, first, last, self.outside)
+        return refused(values, t, first, last, self.out_of_range)
 
     def _through(self, places: Values, t: Steps, base: Base) -> Values:
-        """Give the values at times that lie on a piece; elsewhere those of the ends."""
+        """Return the values at times that lie on a piece; elsewhere those of the ends."""
         levels = [level_value(point.level, base) for point in self.points]
         values = np.empty(t.shape)
         after = self._after(places, t)
@@ -148,25 +160,23 @@ class Knots(Schedule):
         return values
 
     def _after(self, places: Values, t: Steps) -> NDArray[np.int64]:
-        """Give the knot that ends the piece of each time; at and past the last knot there is none.
+        """Return the knot that ends the piece of each time; from the last knot on there is none.
 
         Where the formula goes on, it is that of the first or last piece.
         """
         after = np.searchsorted(places, t, side="right")
-        if self.outside == "extrapolate":
+        if self.out_of_range == "extrapolate":
             after = np.where(t < places[0], 1, np.where(t > places[-1], len(places) - 1, after))
         return after
-
-    def beyond(self) -> Outside:  # noqa: D102
-        return self.outside
 
 
 class Table(Schedule):
     """A value for each step, written out.
 
-    `outside` says what there is before the first value and after the last one: `hold` these two,
-    `bounce` the way back and forth again, in which neither of them comes twice in a row, `error`
-    nothing: sealing is refused there. To start from the first value again put it into `repeat`.
+    `out_of_range` says what there is before the first value and after the last one: `hold` these
+    two, `bounce` the way back and forth again, in which neither of them comes twice in a row,
+    `error` nothing: sealing is refused there. To start from the first value again put it into
+    `repeat`.
     """
 
     formula: ClassVar[str] = "levels[min(floor(t), length - 1)]"
@@ -175,7 +185,7 @@ class Table(Schedule):
 
     kind: Literal["table"] = "table"
     levels: Annotated[tuple[Real, ...], Field(min_length=1, max_length=MAX_TABLE)]
-    outside: Literal["hold", "bounce", "error"] = "hold"
+    out_of_range: Literal["hold", "bounce", "error"] = "hold"
 
     @cached_property
     def _array(self) -> Values:
@@ -183,11 +193,8 @@ class Table(Schedule):
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: ARG002, D102 - a table has no base
         step, last = np.floor(t), len(self.levels) - 1.0
-        values = self._array[inside(step, 0.0, last, self.outside).astype(np.int64)]
-        return refused(values, step, 0.0, last, self.outside)
-
-    def beyond(self) -> Outside:  # noqa: D102
-        return self.outside
+        values = self._array[inside(step, 0.0, last, self.out_of_range).astype(np.int64)]
+        return refused(values, step, 0.0, last, self.out_of_range)
 
 
 def ascending(places: tuple[int | Duration, ...]) -> tuple[int | Duration, ...]:

@@ -1,25 +1,27 @@
 """Warmup in front of any schedule, in the ways in which the libraries do it."""
 
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.core.lengths import StepCount, whole
+from pacesetter_service.core.lengths import StepPoint, whole
 from pacesetter_service.core.model import NonNegative
 from pacesetter_service.core.schedules.base import AnySchedule, Base, Schedule, Steps, Values
 from pacesetter_service.core.schedules.clocks import Delay
 from pacesetter_service.core.schedules.combinators import drives
+from pacesetter_service.core.schedules.cost import Cost, Pricing
 from pacesetter_service.core.schedules.eases import AnyEase, Linear
-from pacesetter_service.core.schedules.outside import Outside
+from pacesetter_service.core.schedules.out_of_range import OutOfRange
 
 
 class Warmup(Schedule):
     """Rise to a schedule's value over the first `steps` steps.
 
     The factor goes from `start_factor` to 1 in the shape of `ease`; `offset=1` makes the first step
-    use the factor of step 1, so that it does not train with a learning rate of 0.
+    use the factor of step 1, so that it does not train with a learning rate of 0. A warmup of 0
+    steps is none: the schedule itself.
 
     `mode` says what the factor multiplies, and which clock the schedule sees afterwards:
 
@@ -49,20 +51,27 @@ class Warmup(Schedule):
         "steps": 100,
     }
 
+    passes: ClassVar[float] = 12.0
+
     kind: Literal["warmup"] = "warmup"
     schedule: AnySchedule
-    steps: StepCount
+    steps: StepPoint
     start_factor: NonNegative = 0.0
     ease: AnyEase = Linear()
     mode: Literal["prefix", "overlay", "multiply", "replace"] = "prefix"
     offset: Literal[0, 1] = 0
+
+    def cost(self, of: Pricing) -> Cost:  # noqa: D102
+        # The value that a warmup aims at is evaluated besides, for each step where the base varies.
+        aims = self.mode in ("prefix", "replace")
+        return self.own_cost() + of(self.ease) + of(self.schedule) * (2 if aims else 1)
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         law = self.schedule.channels()["lr"]
         steps = float(whole(self.steps))
         after = law.values(t - steps if self.mode == "prefix" else t, base)
         warming = t < steps
-        if not warming.any():  # most windows of most trainings
+        if steps == 0.0 or not warming.any():  # most windows of most trainings
             return after
         rising = self._rise(law, after, base, np.clip(t, 0.0, steps))
         return np.where(warming, rising, after)
@@ -86,8 +95,8 @@ class Warmup(Schedule):
         others = {name: self._delayed(law) for name, law in laws.items() if name != "lr"}
         return {"lr": self.model_copy(update={"schedule": laws["lr"]})} | others
 
-    def beyond(self) -> Outside:  # noqa: D102
-        return self.schedule.beyond()
+    def range_policy(self) -> OutOfRange:  # noqa: D102
+        return self.schedule.range_policy()
 
     def _delayed(self, law: Schedule) -> Schedule:
         if self.mode != "prefix":
@@ -96,7 +105,7 @@ class Warmup(Schedule):
 
 
 def _value_at(step: float, law: Schedule, base: Base, t: Steps) -> Base:
-    """Give a law's value at one step, for all of `t`: one number unless the base varies."""
+    """Return a law's value at one step, for all of `t`: one number unless the base varies."""
     if isinstance(base, np.ndarray):
         return law.values(np.full_like(t, step), base)
     return float(law.values(np.array([step]), base)[0])
@@ -106,7 +115,7 @@ class Splice(Schedule):
     """One law for some steps and then another, without saying the value at the joint twice.
 
     Where the second law starts with the very value that the first one ends with, it goes on from
-    its step 1; otherwise from its step 0.
+    its step 1; otherwise from its step 0. With `steps=0` it is the second law alone.
     """
 
     formula: ClassVar[str] = (
@@ -122,24 +131,27 @@ class Splice(Schedule):
 
     kind: Literal["splice"] = "splice"
     first: AnySchedule
-    steps: StepCount
+    steps: StepPoint
     second: AnySchedule
 
-    @model_validator(mode="after")
-    def _one_channel_each(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if any(len(drives(law) or ()) > 1 for law in (self.first, self.second)):
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "nested_channels",
                 "Laws that are spliced can drive one value only; splice inside `channels`",
             )
-        return self
+
+    def cost(self, of: Pricing) -> Cost:  # noqa: D102
+        return self.own_cost() + (of(self.first) + of(self.second)) * 2
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
         steps = float(whole(self.steps))
+        if steps == 0.0:
+            return self.second.values(t, base)
         end = self.first.values(np.full_like(t, steps - 1.0), base)
         said = end == self.second.values(np.zeros_like(t), base)
         second = self.second.values(np.maximum(t - steps + said, 0.0), base)
         return np.where(t < steps, self.first.values(np.minimum(t, steps - 1.0), base), second)
 
-    def beyond(self) -> Outside:  # noqa: D102
-        return self.second.beyond()
+    def range_policy(self) -> OutOfRange:  # noqa: D102
+        return self.second.range_policy()

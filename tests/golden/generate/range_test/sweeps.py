@@ -12,18 +12,18 @@ Curve = tuple[list[float], list[float]]
 
 
 def sweep(start: float, end: float, steps: int) -> list[float]:
-    """Give rates that rise by the same factor at each step."""
+    """Return rates that rise by the same factor at each step."""
     return [start * (end / start) ** (step / (steps - 1)) for step in range(steps)]
 
 
 def loss_at(lr: float, best: float, blown_up: float) -> float:
-    """Give a loss that falls towards `best` and rises from `blown_up` on."""
+    """Return a loss that falls towards `best` and rises from `blown_up` on."""
     fall = 1 / (1 + math.exp(2.5 * (math.log10(best) - math.log10(lr))))
     return 2.3 - 1.8 * fall + 0.4 * (lr / blown_up) ** 1.5
 
 
 def noisy(lr: list[float], seed: int, noise: float, best: float, blown_up: float) -> list[float]:
-    """Give a loss for each rate, with noise that is the same each time."""
+    """Return a loss for each rate, with noise that is the same each time."""
     drawn = random.Random(seed)
     return [loss_at(rate, best, blown_up) + drawn.gauss(0, noise) for rate in lr]
 
@@ -38,7 +38,7 @@ def ema(losses: list[float], beta: float = 0.98) -> list[float]:
 
 
 def curves() -> dict[str, Curve]:
-    """Give every curve that the libraries are asked about."""
+    """Return every curve that the libraries are asked about."""
     usual = sweep(1e-7, 10.0, 100)
     fine = sweep(1e-8, 1.0, 300)
     short = sweep(1e-5, 1.0, 24)

@@ -3,9 +3,10 @@
 Each is a ramp in the shape of an ease, and holds where it has arrived.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import StepCount, whole
@@ -66,13 +67,11 @@ class KDecay(Named):
     power: Positive = 1.0
     min_lr: NonNegative = 0.0
 
-    @model_validator(mode="after")
-    def _power_of_a_polynomial(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.shape == "cosine" and self.power != 1.0:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "no_power", '`power` is for the shape "polynomial"; set it, or leave `power` out'
             )
-        return self
 
     def expand(self) -> Schedule:  # noqa: D102
         ease: Ease = Cosine() if self.shape == "cosine" else Poly(power=self.power)
@@ -99,11 +98,9 @@ class TanhAnneal(Named):
     lb: Real = -7.0
     ub: Real = 3.0
 
-    @model_validator(mode="after")
-    def _falls(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.lb >= self.ub:
-            raise PydanticCustomError("not_ascending", "`lb` must be below `ub`; swap them")
-        return self
+            yield PydanticCustomError("not_ascending", "`lb` must be below `ub`; swap them")
 
     def expand(self) -> Schedule:  # noqa: D102
         return Ramp(end=self.min_lr, steps=self.total_steps, ease=Tanh(low=self.lb, high=self.ub))
@@ -158,6 +155,6 @@ class LinearCosine(Named):
         left = Reversed(ease=Linear())
         line = Ramp(start=1.0 + self.alpha, end=self.alpha, steps=steps, ease=left)
         ease = Cosine(waves=self.num_periods)
-        wave = Ramp(start=1.0, end=0.0, steps=steps, ease=ease, outside="extrapolate")
+        wave = Ramp(start=1.0, end=0.0, steps=steps, ease=ease, out_of_range="extrapolate")
         swinging = Product(schedule=line, factors=(Freeze(schedule=wave, at=steps),))
         return Relative(schedule=Sum(of=(swinging, Hold(value=self.beta))))

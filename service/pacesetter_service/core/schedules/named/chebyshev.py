@@ -1,16 +1,17 @@
 """Chebyshev's steps in fractal order."""
 
+from collections.abc import Iterator
 from itertools import chain
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import Length, steps_of
 from pacesetter_service.core.model import Count, Positive
 from pacesetter_service.core.schedules.base import Named, Schedule
-from pacesetter_service.core.schedules.clocks import Stretch
+from pacesetter_service.core.schedules.clocks import Span
 from pacesetter_service.core.schedules.combinators import Relative
 from pacesetter_service.core.schedules.tables import MAX_TABLE, Table
 
@@ -39,22 +40,20 @@ class Chebyshev(Named):
     small_m: Positive = 0.05
     big_m: Positive = 1.0
 
-    @model_validator(mode="after")
-    def _an_interval(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.small_m > self.big_m:
-            raise PydanticCustomError("not_ascending", "`small_m` is above `big_m`; swap them")
-        return self
+            yield PydanticCustomError("not_ascending", "`small_m` is above `big_m`; swap them")
 
     def expand(self) -> Schedule:  # noqa: D102
         middle, radius = (self.big_m + self.small_m) / 2.0, (self.big_m - self.small_m) / 2.0
         places = (np.array(fractal_order(self.num_epochs)) + 0.5) * np.pi / self.num_epochs
         factors = 1.0 / (middle - radius * np.cos(places))
         table = Relative(schedule=Table(levels=tuple(factors.tolist())))
-        return Stretch(schedule=table, ratio=steps_of(self.every))
+        return Span(schedule=table, ratio=steps_of(self.every))
 
 
 def fractal_order(count: int) -> list[int]:
-    """Give 0 to `count - 1` such that each is followed by its opposite, at every scale."""
+    """Return 0 to `count - 1` such that each is followed by its opposite, at every scale."""
     order = [0]
     while len(order) < count:
         last = 2 * len(order) - 1

@@ -1,13 +1,13 @@
 """Cycles: schedules that go up and down, and may swing momentum against the learning rate."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.core.lengths import StepCount, known, whole
+from pacesetter_service.core.lengths import Length, StepCount, known, whole
 from pacesetter_service.core.model import Flag, Fraction, Level, NonNegative, OneOf, Positive
 from pacesetter_service.core.schedules.base import Named, Schedule
 from pacesetter_service.core.schedules.clocks import Freeze, Part, Repeat, Sequence
@@ -21,6 +21,12 @@ Rate = Annotated[
 ]
 """A learning rate, or `"base"`, the base value of its group."""
 
+Divisor = Annotated[
+    Literal["inf"] | Positive,
+    OneOf('Input should be a number above 0, or "inf", by which all is 0'),
+]
+"""What a learning rate is divided by; `"inf"` leaves 0."""
+
 
 class Cycling(Named):
     """A schedule that may swing momentum against the learning rate."""
@@ -31,7 +37,7 @@ class Cycling(Named):
 
     @abstractmethod
     def law(self, low: Level, high: Level) -> Schedule:
-        """The law between two levels: `low` where the learning rate starts, `high` at its peak."""
+        """Return the law between two levels: `low` where the rate starts, `high` at its peak."""
 
     def with_momentum(self, lr: Schedule) -> Schedule:
         """Add the momentum channel if it was asked for; it starts high, where the rate is low."""
@@ -46,8 +52,8 @@ class Cyclic(Cycling):
 
     `mode` is `triangular`, `triangular2` (each cycle half as high as the last), `exp_range` (the
     height multiplied by `gamma` at every step) or `sawtooth` (up over `step_size_up` steps and back
-    at once; ignite's monotonic LinearCyclicalScheduler). For an envelope of your own put a triangle
-    from 0 into a `product` with an `expression`.
+    at once; ignite's monotonic LinearCyclicalScheduler). Sizes need not be whole numbers. For an
+    envelope of your own put a triangle from 0 into a `product` with an `expression`.
     """
 
     formula: ClassVar[str] = (
@@ -60,20 +66,18 @@ class Cyclic(Cycling):
     kind: Literal["cyclic"] = "cyclic"
     base_lr: Rate
     max_lr: Rate = "base"
-    step_size_up: StepCount = 2000
-    step_size_down: StepCount | None = None
+    step_size_up: Length = 2000
+    step_size_down: Length | None = None
     mode: Literal["triangular", "triangular2", "exp_range", "sawtooth"] = "triangular"
     gamma: NonNegative = 1.0
     base_momentum: Fraction = 0.8
     max_momentum: Fraction = 0.9
 
-    @model_validator(mode="after")
-    def _a_sawtooth_has_one_side(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.mode == "sawtooth" and self.step_size_down is not None:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "no_way_down", "A sawtooth goes down at once; leave `step_size_down` out"
             )
-        return self
 
     def law(self, low: Level, high: Level) -> Schedule:  # noqa: D102
         if self.mode == "sawtooth":
@@ -127,36 +131,30 @@ class OneCycle(Cycling):
     anneal_strategy: Literal["cos", "linear"] = "cos"
     base_momentum: Fraction = 0.85
     max_momentum: Fraction = 0.95
-    div_factor: Positive = 25.0
-    final_div_factor: Positive = 1e4
+    div_factor: Divisor = 25.0
+    final_div_factor: Divisor = 1e4
     three_phase: Flag = False
     pct_final: Fraction | None = None
     end_at: Literal["last_step", "total_steps"] = "last_step"
 
-    @model_validator(mode="after")
-    def _three_phases_for_pct_final(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.pct_final is not None and not self.three_phase:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "no_third_phase", "`pct_final` is for three phases; set `three_phase` too"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _phases_ascend(self) -> Self:
         if not known(self.total_steps):
-            return self
+            return
         ends = self._ends()
-        if any(b <= a for a, b in pairwise(ends)):
-            raise PydanticCustomError(
+        if self.pct_final is not None and any(b <= a for a, b in pairwise(ends)):
+            yield PydanticCustomError(
                 "phases_overlap",
-                "With these pct_start, total_steps and three_phase the phases end at steps {ends},"
-                " which do not ascend; lower pct_start or raise total_steps",
+                "With these pct_start, pct_final and total_steps the phases end at steps {ends},"
+                " which do not ascend; lower pct_start or raise pct_final",
                 {"ends": ", ".join(f"{end:g}" for end in ends)},
             )
-        return self
 
     def _ends(self) -> list[float]:
-        """Where the phases end, as torch has it; fractions of a step are meant."""
+        """Return where the phases end, as torch has it; fractions of a step are meant."""
         total = whole(self.total_steps)
         early = 1 if self.end_at == "last_step" else 0
         back = [2 * self.pct_start * total - 2 * early] if self.three_phase else []
@@ -170,8 +168,8 @@ class OneCycle(Cycling):
         return self.with_momentum(self._rate(self.max_lr))
 
     def _rate(self, peak: float) -> Schedule:
-        initial = peak / self.div_factor
-        return self._phases(initial, peak, initial / self.final_div_factor)
+        initial = divided(peak, self.div_factor)
+        return self._phases(initial, peak, divided(initial, self.final_div_factor))
 
     def law(self, low: Level, high: Level) -> Schedule:  # noqa: D102
         return self._phases(low, high, low)
@@ -180,18 +178,32 @@ class OneCycle(Cycling):
         back = [initial] if self.three_phase else []
         levels = [initial, peak, *back, final]
         ends = self._ends()
-        parts = [
-            Part(schedule=self._anneal(start, end), until=until)
-            for start, end, until in zip(levels, levels[1:], ends, strict=False)
-        ]
-        # torch's first phase is empty when it would end at step 0; its clock starts there anyway.
-        phases = Sequence(
-            parts=tuple(parts[1:] if ends[0] == 0 else parts),
-            clock="rescaled",
-            boundary="previous",
+        parts = tuple(
+            Part(schedule=self._anneal(levels[index], levels[index + 1]), until=ends[index])
+            for index in _reached(ends)
         )
+        phases = Sequence(parts=parts, clock="rescaled", boundary="previous")
         return Clamp(schedule=Freeze(schedule=phases, at=int(ends[-1])), min=0.0)
 
     def _anneal(self, start: Level, end: Level) -> Schedule:
         ease: Ease = Cosine() if self.anneal_strategy == "cos" else Linear()
-        return Ramp(start=start, end=end, steps=1, ease=ease, outside="extrapolate")
+        return Ramp(start=start, end=end, steps=1, ease=ease, out_of_range="extrapolate")
+
+
+def _reached(ends: list[float]) -> list[int]:
+    """Name the phases that a training comes to, by where they end, as torch goes through them.
+
+    One that ends before step 0 is passed over, and the next one counts from there; one that would
+    end at step 0 is left out, on which torch divides by zero. After one that lasts to the end there
+    is no other.
+    """
+    last = len(ends) - 1
+    first = next((index for index in range(last) if ends[index] > 0), last)
+    until = next(index for index in range(first, last + 1) if ends[index] >= ends[last])
+    before = [first - 1] if first > 0 and ends[first - 1] < 0 else []
+    return [*before, *range(first, until + 1)]
+
+
+def divided(rate: float, divisor: float | Literal["inf"]) -> float:
+    """Return a part of a rate; an infinite divisor leaves nothing."""
+    return 0.0 if divisor == "inf" else rate / divisor

@@ -5,13 +5,14 @@ differences, on purpose: past its end a schedule holds its last value (torch's c
 and what torch divides by zero on is refused when it is written.
 """
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import StepCount, StepPoint, steps_of, whole
-from pacesetter_service.core.model import Flag, NonNegative, Positive
+from pacesetter_service.core.model import Flag, Fraction, NonNegative, Positive
 from pacesetter_service.core.schedules.base import Named, Schedule
 from pacesetter_service.core.schedules.clocks import Freeze, Prolong, Shift
 from pacesetter_service.core.schedules.combinators import Clamp, Relative
@@ -43,7 +44,10 @@ class Constant(Named):
 
 
 class Linear(Named):
-    """From one factor of the base to another in a straight line."""
+    """From one factor of the base to another in a straight line.
+
+    With `total_iters=0` it is at its end from the start.
+    """
 
     formula: ClassVar[str] = (
         "base * (start_factor + (end_factor - start_factor) * min(t, total_iters) / total_iters)"
@@ -54,16 +58,18 @@ class Linear(Named):
     kind: Literal["linear"] = "linear"
     start_factor: NonNegative = 1.0 / 3
     end_factor: NonNegative = 1.0
-    total_iters: StepCount = 5
+    total_iters: StepPoint = 5
 
     def expand(self) -> Schedule:  # noqa: D102
+        if self.total_iters == 0:
+            return Relative(schedule=Hold(value=self.end_factor))
         # Frozen at the formula's own last value, which is torch's even where rounding leaves it
         # beside `end_factor`; clamped, because beside 0 that may be below it.
         line = Ramp(
             start=self.start_factor,
             end=self.end_factor,
-            steps=self.total_iters,
-            outside="extrapolate",
+            steps=whole(self.total_iters),
+            out_of_range="extrapolate",
         )
         return Relative(
             schedule=Clamp(schedule=Freeze(schedule=line, at=self.total_iters), min=0.0)
@@ -105,6 +111,8 @@ class MultiStep(Named):
 class Cosine(Named):
     """Half a cosine wave from the base down to `min_lr`, which is then held.
 
+    `min_ratio` is the floor as a part of the base, in place of `min_lr`.
+
     `exponent` raises the wave to a power. With other than half a wave (`waves`) it swings, and what
     it has come to at `total_steps` is held. `shape="half"` is the second half of it only, from the
     middle down (OLMo's half_cos, whose base is the peak that the whole would have);
@@ -125,30 +133,35 @@ class Cosine(Named):
     kind: Literal["cosine"] = "cosine"
     total_steps: StepCount
     min_lr: NonNegative = 0.0
+    min_ratio: Fraction | None = None
     exponent: Positive = 1.0
     waves: Positive = 0.5
     shape: Literal["full", "half", "quarter"] = "full"
 
-    @model_validator(mode="after")
-    def _one_shape(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
+        yield from two_floors(self.min_lr, self.min_ratio)
         if self.shape == "quarter" and (self.exponent, self.waves) != (1.0, 0.5):
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "two_shapes", "A quarter of a wave has neither `exponent` nor `waves`; leave them"
             )
         if self.shape == "half" and self.waves != 0.5:
-            raise PydanticCustomError("two_shapes", "Give `shape` or `waves`, not both")
-        return self
+            yield PydanticCustomError("two_shapes", "Give `shape` or `waves`, not both")
 
     def expand(self) -> Schedule:  # noqa: D102
+        if self.min_ratio is None:
+            return self._down_to(self.min_lr)
+        return Relative(schedule=self._down_to(self.min_ratio))
+
+    def _down_to(self, floor: float) -> Schedule:
         steps = whole(self.total_steps)
         if self.shape == "quarter":
-            return Ramp(end=self.min_lr, steps=steps, ease=QuarterCosine())
+            return Ramp(end=floor, steps=steps, ease=QuarterCosine())
         ease = CosineEase(waves=self.waves, exponent=self.exponent)
         if self.shape == "half":
-            return Shift(schedule=Ramp(end=self.min_lr, steps=2 * steps, ease=ease), by=steps)
+            return Shift(schedule=Ramp(end=floor, steps=2 * steps, ease=ease), by=steps)
         if self.waves == 0.5:
-            return Ramp(end=self.min_lr, steps=steps, ease=ease)
-        swing = Ramp(end=self.min_lr, steps=steps, ease=ease, outside="extrapolate")
+            return Ramp(end=floor, steps=steps, ease=ease)
+        swing = Ramp(end=floor, steps=steps, ease=ease, out_of_range="extrapolate")
         return Freeze(schedule=swing, at=steps)
 
 
@@ -178,3 +191,12 @@ class Polynomial(Named):
             once = Ramp(end=self.min_lr, steps=1, ease=ease)
             return Prolong(schedule=once, period=self.total_steps)
         return Ramp(end=self.min_lr, steps=self.total_steps, ease=ease)
+
+
+def two_floors(min_lr: float, min_ratio: float | None) -> Iterator[PydanticCustomError]:
+    """Return the fault of a floor that is given twice, as a rate and as a part of the base."""
+    if min_ratio is not None and min_lr != 0.0:
+        yield PydanticCustomError(
+            "two_floors",
+            "The floor is `min_lr`, a learning rate, or `min_ratio`, a part of the base: give one",
+        )

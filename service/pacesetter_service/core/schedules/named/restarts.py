@@ -1,8 +1,9 @@
 """Restarts: schedules that come down and start again, and one that does so to another schedule."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import StepCount, StepPoint, known, steps_of, whole
@@ -56,20 +57,18 @@ class Restarting(Named):
     limit: Count | None = None
     min_lr: NonNegative = 0.0
 
-    @model_validator(mode="after")
-    def _one_kind_of_periods(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if (self.period is None) == (self.periods is None):
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "period_or_periods", "Give `period` for the first length, or all of them: `periods`"
             )
         if self.periods is not None and (self.growth != 1.0 or self.limit is not None):
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "period_or_periods", "`periods` are all of them; leave `growth` and `limit` out"
             )
-        return self
 
     def lengths(self) -> list[float]:
-        """Give the lengths that are known already."""
+        """Return the lengths that are known already."""
         some = self.periods if self.period is None else (self.period,)
         return [steps_of(length) for length in some or () if known(length)]
 
@@ -112,15 +111,14 @@ class Sgdr(Restarting):
     kind: Literal["sgdr"] = "sgdr"
     warmup_steps: StepPoint = 0
 
-    @model_validator(mode="after")
-    def _time_to_decay(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
+        yield from super()._faults()
         if known(self.warmup_steps) and any(
             length <= steps_of(self.warmup_steps) for length in self.lengths()
         ):
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "no_time_to_decay", "Each period must be above warmup_steps: it counts them"
             )
-        return self
 
     def expand(self) -> Schedule:  # noqa: D102
         cycles = [self._cycle(length) for length in self.lengths()]
@@ -157,18 +155,17 @@ class PeriodicWarmupStableDecay(Restarting):
     warmup_steps: StepPoint = 0
     decay_ease: AnyEase = Linear()
 
-    @model_validator(mode="after")
-    def _stages_fit(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
+        yield from super()._faults()
         lengths = self.lengths()
         if not (lengths and known(self.decay_steps) and known(self.warmup_steps)):
-            return self
+            return
         together = self.decay_steps + self.warmup_steps
         if min(lengths) < self.decay_steps or lengths[0] < together:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "no_time_to_decay",
                 "Each period must have room for decay_steps, the first one for warmup_steps too",
             )
-        return self
 
     def expand(self) -> Schedule:  # noqa: D102
         decay, warmup = whole(self.decay_steps), whole(self.warmup_steps)
@@ -204,28 +201,26 @@ class Jagged(Named):
     kind: Literal["jagged"] = "jagged"
     schedule: AnySchedule
     restart_steps: StepCount
-    warmup_steps: StepCount
+    warmup_steps: StepPoint
     anneal_steps: StepCount = 1
     min_lr_scale: Annotated[Real, Field(ge=0, le=1)] = 0.001
 
-    @model_validator(mode="after")
-    def _stages_fit(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         lengths = (self.restart_steps, self.warmup_steps, self.anneal_steps)
         if all(map(known, lengths)) and steps_of(lengths[0]) < sum(map(steps_of, lengths[1:])):
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "no_time_to_train",
                 "restart_steps must not be below warmup_steps and anneal_steps together",
             )
-        return self
 
     def expand(self) -> Schedule:  # noqa: D102
         period, warmup, anneal = map(
             whole, (self.restart_steps, self.warmup_steps, self.anneal_steps)
         )
         low = self.min_lr_scale
-        rise = Ramp(start=low, end=1.0, steps=warmup)
-        fall = Ramp(start=1.0, end=low, steps=anneal)
         full = Hold(value=1.0)
+        rise = Ramp(start=low, end=1.0, steps=warmup) if warmup else full
+        fall = Ramp(start=1.0, end=low, steps=anneal)
         first = in_turn((full, period - anneal), then=fall)
         later = in_turn((rise, warmup), (full, period - warmup - anneal), then=fall)
         again = Repeat(schedule=later, period=period)

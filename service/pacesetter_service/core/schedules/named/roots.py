@@ -1,8 +1,8 @@
 """Roots: schedules that fall as a power of the time, most often as its inverse square root."""
 
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
-from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import Length, StepCount, StepPoint, steps_of, whole
@@ -11,7 +11,7 @@ from pacesetter_service.core.schedules.base import Named, Schedule
 from pacesetter_service.core.schedules.clocks import Delay, Freeze, Part, Sequence, Shift
 from pacesetter_service.core.schedules.combinators import Clamp, Minimum, Product, Scale
 from pacesetter_service.core.schedules.eases import Linear, Reversed
-from pacesetter_service.core.schedules.named.stages import in_turn, stages_fit
+from pacesetter_service.core.schedules.named.stages import in_turn, too_long
 from pacesetter_service.core.schedules.primitives import Hold, PowerLaw, Ramp
 from pacesetter_service.core.schedules.warmup import Warmup
 
@@ -28,7 +28,7 @@ class Rooted(Named):
     min_lr: NonNegative = 0.0
 
     def rooted(self) -> Schedule:
-        """Give the warmup and the endless decay."""
+        """Return the warmup and the endless decay."""
         warmup = whole(self.warmup_steps)
         timescale = steps_of(self.timescale or warmup or DEFAULT_TIMESCALE)
         law: Schedule = PowerLaw(exponent=self.exponent, timescale=timescale, shift=timescale)
@@ -87,20 +87,13 @@ class RsqrtCooldown(Rooted):
     cooldown: Literal["multiply", "linear"] = "multiply"
     end_lr: NonNegative = 0.0
 
-    @model_validator(mode="after")
-    def _stages_fit(self) -> Self:
-        stages_fit(
-            self.total_steps, warmup_steps=self.warmup_steps, cooldown_steps=self.cooldown_steps
-        )
-        return self
-
-    @model_validator(mode="after")
-    def _an_end_for_a_line(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
+        stages = {"warmup_steps": self.warmup_steps, "cooldown_steps": self.cooldown_steps}
+        yield from too_long(self.total_steps, **stages)
         if self.cooldown == "multiply" and self.end_lr > 0:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "no_line", '`end_lr` is for the cooldown "linear"; set it, or leave `end_lr` out'
             )
-        return self
 
     def expand(self) -> Schedule:  # noqa: D102
         steps = whole(self.cooldown_steps)
@@ -140,7 +133,7 @@ class Noam(Named):
         warmup = whole(self.warmup_steps)
         scale = warmup**0.5 if self.model_size is None else self.model_size**-0.5
         fall = PowerLaw(exponent=0.5, timescale=1.0, shift=0.0)
-        rise = Ramp(start=0.0, end="base", steps=warmup**1.5, outside="extrapolate")
+        rise = Ramp(start=0.0, end="base", steps=warmup**1.5, out_of_range="extrapolate")
         law = Shift(schedule=Scale(schedule=Minimum(of=(fall, rise)), by=scale), by=1.0)
         if self.min_lr == 0.0:
             return law

@@ -1,8 +1,8 @@
 """Searches: schedules that sweep learning rates to find a good one."""
 
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
 
-from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import StepCount, known, whole
@@ -36,13 +36,11 @@ class RangeTest(Named):
     mode: Literal["exponential", "linear"] = "exponential"
     stairs: Count | None = None
 
-    @model_validator(mode="after")
-    def _a_range(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
         if self.start_lr >= self.end_lr:
-            raise PydanticCustomError("not_ascending", "`start_lr` must be below `end_lr`")
+            yield PydanticCustomError("not_ascending", "`start_lr` must be below `end_lr`")
         if known(self.steps) and self.steps < 2:
-            raise PydanticCustomError("no_range", "A range has two ends: give two `steps` or more")
-        return self
+            yield PydanticCustomError("no_range", "A range has two ends: give two `steps` or more")
 
     def expand(self) -> Schedule:  # noqa: D102
         ease: Ease = Geometric() if self.mode == "exponential" else Linear()

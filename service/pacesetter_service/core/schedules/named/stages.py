@@ -1,8 +1,9 @@
 """Stages: schedules that warm up, stay, and come down, each in its own shape."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import Duration, StepCount, StepPoint, known, steps_of, whole
@@ -26,13 +27,13 @@ def in_turn(*parts: tuple[Schedule, float], then: Schedule) -> Schedule:
     return Sequence(parts=(*some, Part(schedule=then)), value="continue")
 
 
-def stages_fit(total: int | Duration, **stages: int | Duration) -> None:
-    """Refuse stages that come to more than the total; lengths in other units wait for steps."""
+def too_long(total: int | Duration, **stages: int | Duration) -> Iterator[PydanticCustomError]:
+    """Return the fault of stages that come to more than the total; other units wait for steps."""
     if not all(map(known, (total, *stages.values()))):
         return
     together = sum(map(steps_of, stages.values()))
     if together > steps_of(total):
-        raise PydanticCustomError(
+        yield PydanticCustomError(
             "no_time_to_decay",
             "total_steps ({total}) must not be below {names} together ({together}): it counts them",
             {"total": total, "names": " and ".join(stages), "together": int(together)},
@@ -72,18 +73,13 @@ class WarmupStableDecay(Named):
     offset: Literal[0, 1] = 0
     stable: AnySchedule = Hold()
 
-    @model_validator(mode="after")
-    def _stages_fit(self) -> Self:
-        stages_fit(self.total_steps, warmup_steps=self.warmup_steps, decay_steps=self.decay_steps)
-        return self
-
-    @model_validator(mode="after")
-    def _one_channel(self) -> Self:
+    def _faults(self) -> Iterator[PydanticCustomError]:
+        stages = {"warmup_steps": self.warmup_steps, "decay_steps": self.decay_steps}
+        yield from too_long(self.total_steps, **stages)
         if len(drives(self.stable) or ()) > 1:
-            raise PydanticCustomError(
+            yield PydanticCustomError(
                 "nested_channels", "The stable phase can drive one value only; leave its momentum"
             )
-        return self
 
     def expand(self) -> Schedule:  # noqa: D102
         warmup, decay = whole(self.warmup_steps), whole(self.decay_steps)
@@ -210,10 +206,9 @@ class CosineLinearTail(Named):
     min_lr: NonNegative = 0.0
     end_lr: NonNegative = 0.0
 
-    @model_validator(mode="after")
-    def _stages_fit(self) -> Self:
-        stages_fit(self.total_steps, warmup_steps=self.warmup_steps, decay_steps=self.decay_steps)
-        return self
+    def _faults(self) -> Iterator[PydanticCustomError]:
+        stages = {"warmup_steps": self.warmup_steps, "decay_steps": self.decay_steps}
+        return too_long(self.total_steps, **stages)
 
     def expand(self) -> Schedule:  # noqa: D102
         warmup, decay = whole(self.warmup_steps), whole(self.decay_steps)

@@ -1,0 +1,466 @@
+"""The supply of one session: windows fetched ahead, reports taken away, by a daemon thread.
+
+The thread never raises: what it cannot do is left to the trainer's own call, which waits, retries
+and raises where the trainer sees it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import logging
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from pacesetter._attempts import Branch
+from pacesetter._claim import Claim
+from pacesetter._errors import (
+    APIError,
+    AuthenticationError,
+    ClosedError,
+    HistoryLostError,
+    InvalidAnswerError,
+    InvalidRequestError,
+    PacesetterError,
+    PermissionDeniedError,
+    ServerError,
+    ServerUnavailableError,
+    SessionFinishedError,
+    TransportError,
+)
+from pacesetter._fork import renew_in_child
+from pacesetter._info import SessionInfo
+from pacesetter._retry import LONGEST_DELAY, delays
+from pacesetter._sync_channel import ONE_TRY, SyncChannel
+from pacesetter._synchronizer import Synchronizer
+from pacesetter._window import Window
+
+BATCH = 1000
+FLUSH_SECONDS = 1.0
+EXIT_SECONDS = 2.0
+# What the thread needs of them, after its last exchange, to say what was lost.
+_FOR_LAST_WORDS = 0.5
+
+logger = logging.getLogger("pacesetter")
+
+
+class Prefetcher:
+    """Supplies one session.
+
+    It knows nothing of the `Session` that uses it, so that dropping the last reference to a session
+    ends its thread.
+
+    Attributes:
+        sync: What is known of the session, and what is to be said of it.
+        max_wait: Seconds that a trainer waits for the server at most.
+        call_at: As many waiting reports call for the thread; one does while there is none yet.
+        closed: Whether it was stopped.
+    """
+
+    def __init__(
+        self, channel: SyncChannel, info: SessionInfo, *, max_wait: float, met: bool = True
+    ) -> None:
+        self.sync = Synchronizer(channel, info, met=met)
+        self.max_wait = max_wait
+        self.closed = False
+        self._ready: Window | None = None
+        self._until = ONE_TRY  # when the last delivery must be done
+        self._away = False
+        self._complaints: set[str] = set()
+        self._renew()
+        renew_in_child(self)
+        self._at_exit = functools.partial(_close_at_exit, weakref.ref(self))
+        atexit.register(self._at_exit)
+        _prefetchers.add(self)
+
+    def _renew(self) -> None:
+        self._starting = threading.Lock()
+        # Not an Event: `stop` may be called by the garbage collector at any point, even inside one.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self.call_at = 1
+        self._ordered: tuple[int, int] | None = None
+        self._errands: deque[Callable[[], None]] = deque()
+
+    def after_fork(self) -> None:
+        """Start afresh in a child: the parent delivers its own reports and its own order."""
+        self._renew()
+        self.sync.after_fork()
+
+    @property
+    def info(self) -> SessionInfo:
+        """The session as the server described it last."""
+        return self.sync.state.info
+
+    # -- what the trainer's thread calls ---------------------------------------------------------
+
+    def call(self) -> None:
+        """Have the thread deliver reports; called with each report from `call_at` on.
+
+        Raises:
+            ClosedError: The session was closed.
+        """
+        self._check_open()
+        self._start()
+        self.sync.reports.bound()
+        waiting = len(self.sync.reports)
+        self.call_at = BATCH
+        if waiting >= BATCH:
+            self.call_at += waiting
+            if not self._away:  # else the thread pauses, and more reports are no reason to hurry
+                self._wake.put(None)
+
+    def order(self, start: int, count: int) -> None:
+        """Have the thread fetch the window of `count` steps from `start`."""
+        if not self.closed:
+            self._ordered = (start, count)
+            self._start()
+            self._wake.put(None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a window is ordered that has neither come nor been refused."""
+        return self._ordered is not None
+
+    def send(self, errand: Callable[[], None]) -> None:
+        """Have the thread do something that talks to the server, again while that is away.
+
+        It holds the lock, and raises nothing but what tells that the server is away.
+        """
+        if not self.closed:
+            self._errands.append(errand)
+            self._start()
+            self._wake.put(None)
+
+    def fetch(self, start: int, count: int, max_wait: float | None = None) -> Window:
+        """Return the window from `start`, fetched ahead or now.
+
+        Raises:
+            ServerUnavailableError: The server was away for `max_wait` seconds.
+            APIError: The server refused.
+            InvalidAnswerError: The server answered nonsense.
+        """
+        self._check_open()
+        window = self.take(start)
+        if window is not None:
+            return window
+        with self._exchanging(max_wait) as deadline:
+            # It may have come while this waited for the lock.
+            return self.take(start) or self._fetch_now(deadline, (start, count))
+
+    def _fetch_now(self, deadline: float, want: tuple[int, int]) -> Window:
+        sync = self.sync
+        self._ordered = self._ready = None
+        # A controller must have seen the reports before the next step is sealed.
+        reacts = sync.state.max_lookahead is not None
+        while reacts and not sync.reports.fit_one_batch():
+            self._deliver_some(deadline)
+        window = None
+        with self._forgiving_reports():
+            window = sync.window(deadline, want, reports=reacts)
+        return window or sync.window(deadline, want, reports=reacts)
+
+    def take(self, step: int) -> Window | None:
+        """Return the window fetched ahead, if it holds `step`; then it is the caller's."""
+        ready = self._ready
+        if ready is None or step not in ready:
+            return None
+        self._ready = None
+        return ready
+
+    def restart(self, step: int, key: str, *, drops: bool = True) -> SessionInfo:
+        """Go back to a step, in a new attempt or in the one of that key.
+
+        Args:
+            step: The first step that is trained again.
+            key: The key of the attempt.
+            drops: Reports of that and later steps are undone, and dropped.
+
+        Raises:
+            ServerUnavailableError: The server was away for `max_wait` seconds.
+            StaleAttemptError: A later attempt has taken over from the one of that key.
+            APIError: The server refused.
+        """
+        with self._exchanging() as deadline:
+            info = self.sync.open_attempt(step, key, deadline)
+            self._go_back(step, drops=drops)
+        return info
+
+    def open_at(self, step: int, count: int) -> None:
+        """Have the first window of an attempt sealed before any report of it is delivered.
+
+        If the server is away, the step is sealed with the next exchange.
+        """
+        try:
+            with self.sync.waiting_for(self.max_wait) as deadline:
+                self._ready = self.sync.window(deadline, (step, count), reports=False)
+        except ServerUnavailableError:
+            self.sync.trained_until = step + 1
+
+    def look(self, step: int) -> Window:
+        """Return the window of one step as it is forecast, sealing nothing.
+
+        Raises:
+            TransportError: The server was away.
+            APIError: The server refused.
+        """
+        with self._exchanging():
+            return Window(step, self.sync.values(step, 1, sealed=False), sealed=False)
+
+    def branch_off(self, branch: Branch, step: int) -> SessionInfo:
+        """Go on from a step of the session in another one, which is created.
+
+        Raises:
+            ServerUnavailableError: The server was away for `max_wait` seconds.
+            APIError: The server refused.
+        """
+        with self._exchanging() as deadline:
+            info = self.sync.branch_off(branch, step, deadline)
+            self._go_back(step)
+        return info
+
+    def resize(self, batch_size: int) -> None:
+        """Tell how many samples are in one step from now on.
+
+        Raises:
+            ConflictError: The session refuses that.
+            ServerUnavailableError: The server was away for `max_wait` seconds.
+        """
+        with self._exchanging() as deadline:
+            self.sync.resize(batch_size, deadline)
+
+    def follow(self, info: SessionInfo, step: int) -> None:
+        """Go on in an attempt that another rank has opened at a step."""
+        with self.sync.waiting_for(self.max_wait):
+            self.sync.follow(info)
+            self._go_back(step)
+
+    def claim(self, claim: Claim) -> bool:
+        """Have the server open the attempt, or judge what is there, with the next exchange.
+
+        Returns:
+            Whether it is so; an attempt is not claimed if the server has answered before.
+        """
+        with self.sync.waiting_for(self.max_wait):
+            if self.sync.state.met and claim.opener is None:
+                return False
+            self.sync.claim(claim)
+            self._go_back(claim.step, drops=claim.opener is None)
+        return True
+
+    def _go_back(self, step: int, *, drops: bool = True) -> None:
+        self._ordered = self._ready = None
+        self._errands.clear()
+        dropped = self.sync.reports.drop_from(step) if drops else 0
+        if dropped:
+            logger.warning(
+                "session %s goes back to step %d: %d reports of that and later steps were not "
+                "delivered and are dropped",
+                self.info.name,
+                step,
+                dropped,
+            )
+
+    def flush(self) -> None:
+        """Deliver all reports now.
+
+        Raises:
+            ServerUnavailableError: The server was away for `max_wait` seconds.
+            APIError: The server refused.
+        """
+        with self._exchanging() as deadline:
+            while self.sync.reports:
+                self.sync.sync(deadline)
+
+    def deliver(self, seconds: float) -> bool:
+        """Deliver all reports in so many seconds, if that can be; says what is left.
+
+        Returns:
+            Whether all were delivered.
+        """
+        try:
+            with self.sync.waiting_for(seconds) as deadline:
+                while self.sync.reports:
+                    self._deliver_some(deadline)
+        except PacesetterError as error:
+            left = len(self.sync.reports)
+            if left:
+                name = self.info.name
+                logger.warning("%d reports of session %s are not delivered: %s", left, name, error)
+        return not self.sync.reports
+
+    def stop(self, seconds: float = 0.0) -> None:
+        """Have the thread make a last delivery and end; returns at once.
+
+        Args:
+            seconds: How long it tries at most; by default it tries once.
+        """
+        if seconds and not self.closed:
+            self._until = time.monotonic() + seconds - _FOR_LAST_WORDS
+        self.closed = True
+        self.call_at = 0
+        atexit.unregister(self._at_exit)
+        self._wake.put(None)
+
+    def join(self) -> None:
+        """Wait for the thread that was stopped to end, for no longer than it was given.
+
+        When it has ended, it has said what it could not deliver.
+        """
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(max(self._until + _FOR_LAST_WORDS - time.monotonic(), 0.0))
+            if thread.is_alive():
+                self._count_losses()
+
+    def _count_losses(self) -> None:
+        if self.sync.reports:
+            logger.warning(
+                "%d reports of session %s were not delivered",
+                len(self.sync.reports),
+                self.info.name,
+            )
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is not None and self._thread.is_alive():
+                return
+            name = f"pacesetter-{self.info.name}"
+            thread = threading.Thread(target=self._run, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # no more threads: windows are fetched on demand then
+                logger.warning("session %s goes on without its thread: %s", self.info.name, error)
+            else:
+                self._thread = thread
+
+    def _run(self) -> None:
+        pauses = delays()
+        pause = FLUSH_SECONDS
+        last = False
+        while not last:
+            self._sleep(pause)
+            last = self.closed
+            failed = self._work()
+            self._away = failed is not None
+            if failed is None:
+                pauses, pause = delays(), FLUSH_SECONDS
+            else:
+                pause = max(next(pauses), failed)
+        self._count_losses()
+
+    def _sleep(self, seconds: float) -> None:
+        with contextlib.suppress(queue.Empty):
+            self._wake.get(timeout=seconds)
+            while True:
+                self._wake.get_nowait()  # however often it was called, it works once
+
+    def _work(self) -> float | None:
+        """Fetch what was ordered and deliver what waits.
+
+        Returns:
+            None, or when the server is away the least seconds before the next try.
+        """
+        with self.sync.lock:
+            try:
+                self._serve()
+            except (TransportError, ServerError, InvalidAnswerError) as error:
+                logger.debug("in the background: %s", error)
+                self.sync.reports.thin()
+                return (isinstance(error, ServerError) and error.retry_after) or 0.0
+            except (AuthenticationError, PermissionDeniedError) as error:
+                # A token is renewed, and a proxy repaired: what was measured is kept for that.
+                self._ordered = None  # the trainer's own fetch will raise, where it is seen
+                self._complain(error)
+                self.sync.reports.thin()
+                return LONGEST_DELAY
+            except SessionFinishedError:
+                self._ordered = None  # no step is left; what was measured is taken all the same
+            except (InvalidRequestError, HistoryLostError) as error:
+                self._ordered = None  # the trainer's own fetch will raise; reports wait for it
+                self._complain(error)
+            except Exception as error:
+                # Fenced, archived, closed, or a fault of ours: the server takes no more of them.
+                self._ordered = None
+                self.sync.reports.drop(len(self.sync.reports))
+                self._complain(error)
+            return None
+
+    def _serve(self) -> None:
+        """Exchange once when a window was ordered, then more until few reports are left."""
+        want = None if self.closed else self._ordered
+        if want is not None:
+            window = self._ordered_window(want)
+            if self._ordered == want:
+                self._ready, self._ordered = window, None
+        # What a quick trainer adds meanwhile waits for a batch of its own.
+        due = 1
+        while len(self.sync.reports) >= due and not self.sync.trainer_waits:
+            self._deliver_some(self._until)
+            due = 1 if self.closed else BATCH
+        while self._errands and not self.sync.trainer_waits:
+            self._errands[0]()  # stays first when the server is away
+            self._errands.popleft()
+        self.call_at = BATCH if not self.closed else 0
+
+    def _deliver_some(self, deadline: float) -> None:
+        """Deliver the oldest reports; those that are refused are complained about, and gone."""
+        with self._forgiving_reports():
+            self.sync.sync(deadline)
+
+    @contextlib.contextmanager
+    def _forgiving_reports(self) -> Iterator[None]:
+        """Complain where only reports are refused, and are gone: that must not end the training."""
+        refused = self.sync.reports.refused
+        try:
+            yield
+        except InvalidRequestError as error:
+            if self.sync.reports.refused == refused:
+                raise
+            self._complain(error)
+
+    def _ordered_window(self, want: tuple[int, int]) -> Window:
+        try:
+            return self.sync.window(ONE_TRY, want)
+        except InvalidRequestError as error:
+            self._complain(error)  # about a report, most likely, which may not cost the window
+            return self.sync.window(ONE_TRY, want, reports=False)
+
+    def _complain(self, error: Exception) -> None:
+        """Log it, but not every second when the same mistake is made at every step."""
+        code = error.code if isinstance(error, APIError) else type(error).__name__
+        level = logging.DEBUG if code in self._complaints else logging.ERROR
+        self._complaints.add(code)
+        logger.log(level, "in the background, for session %s: %s", self.info.name, error)
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ClosedError(f"session {self.info.name} is closed here: open it again")
+
+    @contextlib.contextmanager
+    def _exchanging(self, max_wait: float | None = None) -> Iterator[float]:
+        """Let the trainer's own thread call the server; yields the deadline."""
+        self._check_open()
+        with self.sync.waiting_for(self.max_wait if max_wait is None else max_wait) as deadline:
+            yield deadline
+
+
+_prefetchers: weakref.WeakSet[Prefetcher] = weakref.WeakSet()
+
+
+def _close_at_exit(ref: weakref.ref[Prefetcher]) -> None:
+    """Have all of them deliver what is left at once: the wait must not grow with their number."""
+    if ref() is None:
+        return
+    open_ones = [each for each in _prefetchers if not each.closed]
+    for each in open_ones:
+        each.stop(EXIT_SECONDS)
+    for each in open_ones:
+        each.join()

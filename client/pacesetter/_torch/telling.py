@@ -1,0 +1,75 @@
+"""What a training tells the server, by its scheduler: measurements and batch sizes."""
+
+from __future__ import annotations
+
+from pacesetter._reports import Scalar
+from pacesetter._session import CLOSE_SECONDS, Session
+from pacesetter._torch.batch_size import BatchSize
+from pacesetter._torch.relay import SessionRelay
+
+
+class Telling:
+    """The part of a `RemoteLR` that tells; under torch.distributed all ranks call alike.
+
+    Attributes:
+        session: The session that is told.
+    """
+
+    session: Session
+    last_epoch: int
+    _relay: SessionRelay
+    _metric: str | None
+    _batch: BatchSize
+
+    def resize(self, batch_size: int) -> None:
+        """Tell the server that another number of samples is in one step from now on; all ranks do.
+
+        Args:
+            batch_size: The samples of all ranks together, gradient accumulation included.
+
+        Raises:
+            ConflictError: The session refuses it, or its limits the rate that follows.
+            ServerUnavailableError: The server was away for `max_wait` seconds; on all ranks alike.
+        """
+        self._batch.change(batch_size)
+
+    def report(self, step: int, /, **metrics: Scalar) -> None:
+        """Tell the server what was measured at a step, as `step(value)` does; all ranks call it.
+
+        Which ranks' values count is `reports`' affair.
+
+        Args:
+            step: The step that it was measured at.
+            **metrics: See `Session.report`.
+        """
+        self._relay.report_all(step, metrics)
+
+    def flush(self) -> None:
+        """Deliver all that was reported now; all ranks call it, after their last step for instance.
+
+        Raises:
+            ServerUnavailableError: The server was away for `max_wait` seconds; on all ranks alike.
+        """
+        self._relay.flush()
+
+    def deliver(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Deliver what was reported, trying for so long at most; all ranks call it.
+
+        For the end of a training, see `Session.deliver`.
+
+        Args:
+            seconds: How long to try; 0 tries once.
+
+        Returns:
+            Whether all was delivered.
+        """
+        return self._relay.deliver(seconds)
+
+    def _report(self, value: Scalar) -> None:
+        if self._metric is None:
+            raise TypeError(
+                f"step({value!r}): session {self.session.name} has no controller, or several "
+                "metrics, so the value has no name: pass metric= to RemoteLR, or call step() "
+                "(an epoch is not accepted)"
+            )
+        self.report(self.last_epoch, **{self._metric: value})

@@ -1,0 +1,74 @@
+"""Reading bodies: what is small at once, what is large on another thread, and all of it bounded.
+
+The framework would read a body on the event loop, where all calls wait: a megabyte of mistakes took
+it minutes.
+"""
+
+import json
+from collections.abc import Callable
+from json import JSONDecodeError
+from typing import Any, TypeVar
+
+from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
+from starlette.exceptions import HTTPException
+
+from pacesetter_service.api.callers import unless_gone
+from pacesetter_service.api.problems import InvalidBodyError
+from pacesetter_service.core.model import few_hints
+from pacesetter_service.runtime.arguments import MAX_ERRORS
+from pacesetter_service.runtime.service import Service
+
+SMALL = 16_384
+"""Up to so many bytes a body is read where it arrives: to hand it over would cost more."""
+
+T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_by(read: Callable[[JsonValue], T]) -> Any:  # noqa: ANN401 - what FastAPI takes
+    """Declare a parameter that is what a function makes of the body."""
+
+    async def body(request: Request) -> T:
+        raw = await request.body()
+        if len(raw) <= SMALL:
+            return parsed(raw, read)
+        service: Service = request.app.state.service
+        return await unless_gone(request, service.checks.run(lambda _check: parsed(raw, read)))
+
+    return Depends(body)
+
+
+def model(kind: type[M]) -> Any:  # noqa: ANN401 - what FastAPI takes
+    """Declare a parameter that is the body, as a model."""
+    return read_by(kind.model_validate)
+
+
+def parsed(raw: bytes, read: Callable[[JsonValue], T]) -> T:
+    """Read a body.
+
+    Raises:
+        InvalidBodyError: What it says is not valid.
+        RequestValidationError: It is no JSON.
+        HTTPException: It cannot be read at all.
+    """
+    try:
+        with few_hints(MAX_ERRORS):
+            return read(_json(raw))
+    except ValidationError as error:
+        raise InvalidBodyError(error) from None
+
+
+def _json(raw: bytes) -> JsonValue:
+    if not raw:
+        raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "Send a body"}])
+    try:
+        found: JsonValue = json.loads(raw)
+    except JSONDecodeError as error:
+        place = {"type": "json_invalid", "loc": ("body", error.pos)}
+        message = f"JSON decode error: {error.msg} at character {error.pos}"
+        raise RequestValidationError([{**place, "msg": message}]) from None
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400) from error
+    return found

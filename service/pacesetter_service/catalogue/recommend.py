@@ -1,0 +1,197 @@
+"""Recommend: from what is trained to a schedule to start from, with reasons.
+
+The choosing guide of the practitioners, made precise. Each choice is a line of the answer's
+`reasons`, with its source; none of it is a promise.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pacesetter_service.catalogue.findings import Architecture
+from pacesetter_service.core.measuring import MetricName
+from pacesetter_service.core.model import Count, Model, Positive
+
+Regime = Literal["scratch", "pretraining", "transfer", "fine-tune"]
+Optimizer = Literal["sgd", "adam", "adamw", "other"]
+
+SMALL_DATA = 10_000
+"""Below so many samples schedules should be conservative."""
+
+LARGE_BATCH = 1024
+"""Above such a batch size a warmup is needed whatever the architecture."""
+
+
+class Situation(Model):
+    """What is to be trained, and how.
+
+    `range_test_max_lr` is the learning rate at which a range test's loss was steepest.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = "recommended"
+    architecture: Architecture
+    regime: Regime = "scratch"
+    total_steps: Count
+    samples: Count | None = None
+    batch_size: Count | None = None
+    optimizer: Optimizer = "adamw"
+    range_test_max_lr: Positive | None = None
+    metric: MetricName = "val_loss"
+
+
+class Reason(Model):
+    """One choice and why it was made."""
+
+    choice: str
+    because: str
+    source: str
+
+
+class Recommendation(Model):
+    """A spec that can be posted as it is, and why it looks so."""
+
+    spec: dict[str, Any]
+    reasons: tuple[Reason, ...]
+
+
+def recommend(situation: Situation) -> Recommendation:
+    """Propose a session for a situation."""
+    base_lr, rate_reason = _base_lr(situation)
+    warmup, warmup_reasons = _warmup_steps(situation)
+    schedule, controllers, shape_reasons = _shape(situation, warmup)
+    spec: dict[str, Any] = {
+        "name": situation.name,
+        "base_lr": base_lr,
+        "schedule": schedule,
+        "total_steps": situation.total_steps,
+    }
+    if situation.batch_size is not None:
+        spec["batch_size"] = situation.batch_size
+    if controllers:
+        spec["controllers"] = controllers
+    return Recommendation(spec=spec, reasons=(rate_reason, *warmup_reasons, *shape_reasons))
+
+
+BASE_LRS: dict[Optimizer, float] = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "other": 1e-3}
+
+
+def _base_lr(situation: Situation) -> tuple[float, Reason]:
+    if situation.range_test_max_lr is not None:
+        rate = situation.range_test_max_lr / 10
+        return rate, Reason(
+            choice=f"base_lr {rate:g}",
+            because="a tenth of the rate that the range test found: where the loss falls fastest it"
+            " is about to rise",
+            source="Smith 2015, arXiv:1506.01186; the LR finder's rule of thumb",
+        )
+    rate = BASE_LRS[situation.optimizer]
+    careful = situation.regime in ("transfer", "fine-tune")
+    if situation.architecture == "transformer" and situation.optimizer != "sgd":
+        rate = 3e-4
+    if careful:
+        rate = rate / 10
+    return rate, Reason(
+        choice=f"base_lr {rate:g}",
+        because=f"usual for {situation.optimizer}"
+        + (", a tenth of it because weights that know something are easily lost" if careful else "")
+        + "; run a range test and give its result as range_test_max_lr for a better one",
+        source="common practice; always find the learning rate before training",
+    )
+
+
+def _warmup_steps(situation: Situation) -> tuple[int, tuple[Reason, ...]]:
+    if situation.architecture == "transformer":
+        part = 0.05 if situation.regime in ("fine-tune", "transfer") else 0.1
+        because = "transformers diverge without a warmup; 5 to 10 % of the run is usual"
+        source = "Vaswani et al. 2017, arXiv:1706.03762; Xiong et al. 2020, arXiv:2002.04745"
+        if situation.regime == "pretraining":
+            part, because = 0.02, "a long pretraining needs a short warmup, about 2 % of the run"
+    elif (situation.batch_size or 0) > LARGE_BATCH:
+        part = 0.05
+        because = f"a batch above {LARGE_BATCH} needs a warmup whatever the architecture"
+        source = "Goyal et al. 2017, arXiv:1706.02677"
+    else:
+        return 0, ()
+    steps = min(max(round(part * situation.total_steps), 1), max(situation.total_steps - 1, 1))
+    return steps, (Reason(choice=f"{steps} warmup steps", because=because, source=source),)
+
+
+Shape = tuple[dict[str, Any], list[dict[str, Any]], tuple[Reason, ...]]
+
+
+def _shape(situation: Situation, warmup: int) -> Shape:
+    small = situation.samples is not None and situation.samples < SMALL_DATA
+    if situation.regime == "pretraining":
+        return _stable_decay(situation, warmup)
+    if small or (situation.regime == "transfer" and situation.architecture != "transformer"):
+        return _plateau(situation, warmup, small=small)
+    if situation.architecture == "cnn" and warmup == 0 and situation.total_steps >= 10:
+        return _one_cycle(situation)
+    return _cosine(situation, warmup)
+
+
+def _stable_decay(situation: Situation, warmup: int) -> Shape:
+    decay = max(round(0.1 * situation.total_steps), 1)
+    stable = max(situation.total_steps - warmup - decay, 1)
+    parts: list[dict[str, Any]] = [{"schedule": {"kind": "constant"}, "steps": stable}]
+    parts.append(
+        {
+            "schedule": {
+                "kind": "ramp",
+                "end": 0.0,
+                "steps": decay,
+                "ease": {"kind": "power", "power": 0.5},
+            }
+        }
+    )
+    reason = Reason(
+        choice="warmup, stable, decay: the last 10 % anneal in the 1-sqrt shape",
+        because="the stable phase can be extended, or decayed from, without starting anew",
+        source="Hu et al. 2024, arXiv:2404.06395; Haegele et al. 2024, arXiv:2405.18392",
+    )
+    return _warmed({"kind": "sequence", "parts": parts}, warmup), [], (reason,)
+
+
+def _plateau(situation: Situation, warmup: int, *, small: bool) -> Shape:
+    patience = 5 if small else 3
+    controller = {
+        "kind": "plateau",
+        "metric": situation.metric,
+        "factor": 0.5,
+        "patience": patience,
+    }
+    reason = Reason(
+        choice=f"constant, halved when {situation.metric} stops improving",
+        because="few data overfit under an aggressive schedule: let the validation decide"
+        if small
+        else "how long transferred weights go on learning is not known beforehand: let the"
+        " validation decide",
+        source="common practice for small data and transfer learning",
+    )
+    return _warmed({"kind": "constant"}, warmup), [controller], (reason,)
+
+
+def _one_cycle(situation: Situation) -> Shape:
+    reason = Reason(
+        choice="one cycle up to base_lr and down",
+        because="convolutional networks from scratch often converge in a fraction of the steps;"
+        " the rise is its own warmup",
+        source="Smith and Topin 2017, arXiv:1708.07120",
+    )
+    return {"kind": "one_cycle", "total_steps": situation.total_steps}, [], (reason,)
+
+
+def _cosine(situation: Situation, warmup: int) -> Shape:
+    length = max(situation.total_steps - warmup, 1)
+    reason = Reason(
+        choice="cosine to zero over the whole run",
+        because="smooth, with one parameter, and hard to beat when the length is known",
+        source="Loshchilov and Hutter 2016, arXiv:1608.03983",
+    )
+    return _warmed({"kind": "cosine", "total_steps": length}, warmup), [], (reason,)
+
+
+def _warmed(schedule: dict[str, Any], warmup: int) -> dict[str, Any]:
+    if warmup == 0:
+        return schedule
+    return {"kind": "warmup", "steps": warmup, "offset": 1, "schedule": schedule}

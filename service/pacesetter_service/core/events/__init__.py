@@ -1,0 +1,74 @@
+"""What has happened to a session. Events are in the past tense; `evolve` never refuses one."""
+
+from pacesetter_service.core.events.attempts import AttemptOpened, Forked, TakenBack
+from pacesetter_service.core.events.decided import Decided
+from pacesetter_service.core.events.logged import Logged, load_event
+from pacesetter_service.core.events.orders import Acted, BatchResized, Cancelled, Ordered
+from pacesetter_service.core.events.session import (
+    Archived,
+    BoundaryPassed,
+    Missed,
+    Noticed,
+    RateDeviated,
+)
+from pacesetter_service.core.events.unlogged import (
+    Awaited,
+    Held,
+    Measured,
+    MeasurementsClosed,
+    Observed,
+    RateAgreed,
+    Reported,
+    Sealed,
+)
+
+Event = (
+    Acted
+    | Archived
+    | AttemptOpened
+    | Awaited
+    | BatchResized
+    | BoundaryPassed
+    | Cancelled
+    | Decided
+    | Forked
+    | Held
+    | Measured
+    | MeasurementsClosed
+    | Missed
+    | Noticed
+    | Observed
+    | Ordered
+    | RateAgreed
+    | RateDeviated
+    | Reported
+    | Sealed
+    | TakenBack
+)
+
+__all__ = [
+    "Acted",
+    "Archived",
+    "AttemptOpened",
+    "Awaited",
+    "BatchResized",
+    "BoundaryPassed",
+    "Cancelled",
+    "Decided",
+    "Event",
+    "Forked",
+    "Held",
+    "Logged",
+    "Measured",
+    "MeasurementsClosed",
+    "Missed",
+    "Noticed",
+    "Observed",
+    "Ordered",
+    "RateAgreed",
+    "RateDeviated",
+    "Reported",
+    "Sealed",
+    "TakenBack",
+    "load_event",
+]

@@ -1,0 +1,99 @@
+"""What else happens to a session: what it lacked, what it noticed, and its end."""
+
+from dataclasses import dataclass
+
+from pacesetter_service.core.events.logged import Logged
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.core.wording import listed
+
+
+@dataclass(frozen=True, slots=True)
+class Missed(Logged):
+    """A step went without a measurement of a metric: too few ranks had reported it in time."""
+
+    kind = "missed"
+
+    step: int
+    metric: str
+    ranks: int
+    wanted: int
+    at: int
+
+    def text(self, spec: SessionSpec) -> str:
+        """Say which measurement there is not, and why."""
+        return (
+            f"Step {self.step} has no measurement of {self.metric}: {self.ranks} of {self.wanted}"
+            f" ranks had reported it when it could wait no longer, at step {self.at}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryPassed(Logged):
+    """The steps from `at` on are sealed without the measurements of some metrics."""
+
+    kind = "boundary_passed"
+
+    at: int
+    missing: tuple[str, ...]
+
+    def text(self, spec: SessionSpec) -> str:
+        """Say what was waited for in vain."""
+        return (
+            f"Step {self.at} was sealed without the measurement of {listed(self.missing)} that its"
+            " decision waited for: the session's reaction.timeout was over."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RateDeviated(Logged):
+    """A rank trained with another value than was sealed for the step."""
+
+    kind = "rate_deviated"
+
+    rank: int
+    step: int
+    series: str
+    applied: float
+    sealed: float
+
+    @property
+    def at(self) -> int:
+        """The step that it is about."""
+        return self.step
+
+    def text(self, spec: SessionSpec) -> str:
+        """Say what the rank trained with."""
+        return (
+            f"Rank {self.rank} trained step {self.step} with {self.series} = {self.applied!r}, but"
+            f" {self.sealed!r} was sealed: something else writes into its optimizer."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed(Logged):
+    """The session noticed something by itself that its trainer should know from step `at` on.
+
+    `about` is the metric, or the step, that it is about.
+    """
+
+    kind = "noticed"
+
+    at: int
+    code: str
+    about: str
+    message: str
+
+    def text(self, spec: SessionSpec) -> str:
+        """Say what it noticed."""
+        return f"At step {self.at} ({self.code}): {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Archived(Logged):
+    """The session takes no more commands."""
+
+    kind = "archived"
+
+    def text(self, spec: SessionSpec) -> str:
+        """Say that it is over."""
+        return "The session was archived: it takes no more commands."

@@ -1,0 +1,86 @@
+"""What a session still takes in each of its states, and from which attempt: one table.
+
+An active session takes everything. A finished one was ended by a controller: no further step is
+sealed, so nothing can change one, but what was trained is still reported. An archived one is only
+read.
+"""
+
+from collections.abc import Mapping
+
+from pacesetter_service.core.commands import (
+    Act,
+    Archive,
+    Await,
+    Cancel,
+    Command,
+    Hold,
+    Pass,
+    RecordDeviation,
+    Report,
+    Resize,
+    Seal,
+)
+from pacesetter_service.core.errors import (
+    SessionArchivedError,
+    SessionFinishedError,
+    StaleAttemptError,
+)
+from pacesetter_service.core.session import Session, Status
+
+ACTIVE: frozenset[Status] = frozenset({"active"})
+UNTIL_ARCHIVED: frozenset[Status] = frozenset({"active", "finished"})
+ALWAYS: frozenset[Status] = frozenset({"active", "finished", "archived"})
+
+TAKEN_WHILE: Mapping[type[Command], frozenset[Status]] = {
+    Seal: ACTIVE,  # what is sealed already can always be read
+    Act: ACTIVE,
+    Report: UNTIL_ARCHIVED,
+    Hold: UNTIL_ARCHIVED,
+    Await: UNTIL_ARCHIVED,
+    Pass: UNTIL_ARCHIVED,
+    Resize: UNTIL_ARCHIVED,
+    Cancel: UNTIL_ARCHIVED,
+    RecordDeviation: UNTIL_ARCHIVED,
+    Archive: ALWAYS,
+}
+"""In which states a session takes each command. New attempts are opened until it is archived."""
+
+
+def refuse_unless_taken(session: Session, command: Command) -> None:
+    """Refuse a command that the session's state or its running attempt does not allow.
+
+    Raises:
+        SessionArchivedError: The session is archived.
+        StaleAttemptError: The command is of another attempt than the running one.
+        SessionFinishedError: The session is finished.
+    """
+    taken = session.status in TAKEN_WHILE[type(command)]
+    if not taken and session.status == "archived":
+        raise SessionArchivedError(session.spec.name)
+    attempt: int | None = getattr(command, "attempt", None)
+    if attempt is not None and not session.attempt.includes(attempt):
+        raise StaleAttemptError(attempt, session.attempt.number)
+    if not taken:
+        raise finished(session)
+
+
+def refuse_if_archived(session: Session) -> None:
+    """Refuse another attempt of a session that is only read.
+
+    Raises:
+        SessionArchivedError: The session is archived.
+    """
+    if session.status == "archived":
+        raise SessionArchivedError(session.spec.name)
+
+
+def seals(session: Session) -> bool:
+    """Return whether further steps of a session can be sealed."""
+    return session.status in TAKEN_WHILE[Seal]
+
+
+def finished(session: Session) -> SessionFinishedError:
+    """Return the error that says that a session is finished, and why."""
+    notices = session.control.notices
+    reason = notices[-1].message if notices else ""
+    return SessionFinishedError(session.spec.name, session.horizon, reason)

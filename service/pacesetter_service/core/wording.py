@@ -1,0 +1,25 @@
+"""How names and numbers are written for people: in the log, in errors and in explanations."""
+
+from pacesetter_service.core.controllers import Controller
+from pacesetter_service.core.model import Model, jsonable
+
+SHOWN = 6
+"""The most names, or fields of a state, that one sentence lists."""
+
+
+def kind_of(member: Controller | Model) -> str:
+    """Return the kind of a controller, schedule or action."""
+    kind: str = jsonable(member)["kind"]
+    return kind
+
+
+def listed(names: tuple[str, ...] | list[str]) -> str:
+    """Join names; of many the first ones, and how many more there are."""
+    more = len(names) - SHOWN
+    shown = ", ".join(names[:SHOWN])
+    return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def number(value: float) -> str:
+    """Write a number for the eye: six digits."""
+    return f"{value:.6g}"

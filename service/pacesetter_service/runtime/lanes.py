@@ -1,0 +1,49 @@
+"""Who is next at the writer: what costs little at once, what costs much one by one, in turns.
+
+A session whose steps are costly to evaluate waits behind others like it alone, and no other
+session waits behind it for longer than one of its jobs takes.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+J = TypeVar("J")
+
+
+class Lanes(Generic[J]):
+    """Jobs that cost much, by what they are about; used by one thread alone."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, deque[J]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Return how many jobs wait."""
+        return self._count
+
+    def waiting(self, name: str) -> int:
+        """Return how many jobs of a name wait."""
+        return len(self._waiting.get(name, ()))
+
+    def put(self, name: str, job: J) -> None:
+        """Queue a job for its turn, behind those of the same name."""
+        self._waiting.setdefault(name, deque()).append(job)
+        self._count += 1
+
+    def take(self, is_light: Callable[[J], bool]) -> list[J]:
+        """Take the next job, of the name whose turn it is, and with it those that became light.
+
+        Many ranks ask for the same steps: once these are sealed, giving them costs nothing.
+        """
+        if not self._waiting:
+            return []
+        name, jobs = self._waiting.popitem(last=False)
+        taken = [jobs.popleft()]
+        left = deque[J]()
+        for job in jobs:
+            (taken if is_light(job) else left).append(job)
+        if left:
+            self._waiting[name] = left  # at the end: now it is the others' turn
+        self._count -= len(taken)
+        return taken

@@ -1,0 +1,286 @@
+"""What an operator does: sessions are created, changed, forked, taken back and archived."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from pacesetter_service.catalogue.findings import Finding, Subject
+from pacesetter_service.catalogue.templates import Published, TemplateUse
+from pacesetter_service.core.commands import Act, Archive, Cancel
+from pacesetter_service.core.cost import Check, readable
+from pacesetter_service.core.decide import count_usable, decide
+from pacesetter_service.core.events import Ordered
+from pacesetter_service.core.forecast import forecast
+from pacesetter_service.core.model import MAX_STEP, few_hints
+from pacesetter_service.core.orders import pitfalls, planned
+from pacesetter_service.core.reach import untaken
+from pacesetter_service.core.schedules import Values
+from pacesetter_service.core.session import Session
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.core.status import refuse_if_archived
+from pacesetter_service.runtime.arguments import MAX_ERRORS
+from pacesetter_service.runtime.queries.curves import MAX_CURVE, Curve, thinned
+from pacesetter_service.runtime.queries.previews import pitfalls_of
+from pacesetter_service.runtime.queries.templates import find_template
+from pacesetter_service.runtime.service import Service, SessionInfo, info_of
+from pacesetter_service.runtime.work import Change, Create, TakeBack
+
+REHEARSED = 1000
+"""How many steps a dry run shows, if the session does not say how long it is."""
+
+POINTS = 500
+"""About how many points of each curve a dry run shows."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedSession:
+    """A session that was asked for.
+
+    Attributes:
+        info: The session.
+        created: Whether the call created it; the same call again finds it.
+        findings: The known pitfalls of its spec.
+    """
+
+    info: SessionInfo
+    created: bool
+    findings: list[Finding]
+
+
+class Distance(NamedTuple):
+    """How far a step lies ahead of the foremost trainer, as far as trainers have said.
+
+    Attributes:
+        steps_away: How many steps that trainer makes before it.
+        seconds_away: About how many seconds these take.
+    """
+
+    steps_away: int | None
+    seconds_away: float | None
+
+
+class ActionAnswer(BaseModel):
+    """From which step on an action holds, its number, and the revision that it made."""
+
+    id: int
+    effective_step: int
+    steps_away: int | None = Field(
+        description="how many steps the foremost trainer makes before that one, as it said itself;"
+        " null if none has said where it is since the service was started"
+    )
+    seconds_away: float | None = Field(
+        description="about how many seconds that takes, at the pace that the trainer said"
+    )
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What an order would do.
+
+    Attributes:
+        step: The first step that it would hold for.
+        distance: How far that step lies ahead.
+        before: The curve from that step on without the order.
+        after: The curve with it; either ends before the first step that cannot be trained with.
+        warnings: What to beware of.
+    """
+
+    step: int
+    distance: Distance
+    before: Curve
+    after: Curve
+    warnings: list[str]
+
+
+class TakeBackAnswer(BaseModel):
+    """Which steps are open again: those from `horizon` to before `until`."""
+
+    horizon: int
+    until: int
+    attempt: int
+    revision: int
+
+
+async def create_session(
+    service: Service, asked: SessionSpec | TemplateUse, key: str
+) -> CreatedSession:
+    """Create a session, or find the one that the same call has created.
+
+    Args:
+        service: The service.
+        asked: Its spec, or the template that it is to be made from.
+        key: What all ranks of its first attempt share; empty if they share nothing.
+
+    Raises:
+        SessionExistsError: The name is taken by a session with another spec.
+        TemplateNotFoundError: There is no such template.
+        TooCostlyError: To evaluate its schedules is beyond the budget.
+        BusyError: Too much is being checked already.
+    """
+    spec, findings = asked, list[Finding]()
+    if isinstance(spec, TemplateUse):
+        published = await find_template(service, *spec.reference)
+        findings = _deprecation(published)
+        spec = await _filled_in(service, spec, published)
+    subject = Subject(spec)
+    findings += await service.checks.run(lambda check: pitfalls_of(subject, check))
+    outcome = await service.writer.submit(Create(spec, key))
+    return CreatedSession(info_of(service, outcome.entry.stored), outcome.created, findings)
+
+
+async def archive_session(service: Service, name: str) -> None:
+    """Archive a session: it stays readable and takes no more commands.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+    """
+    await service.writer.submit(Change(name, (Archive(),)))
+
+
+async def order(service: Service, name: str, act: Act) -> ActionAnswer:
+    """Record an order, which changes the session from its step on, and return it.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        ActionRefusedError: The order makes no sense, or oversteps the limits.
+        PacesetterError: The order was refused for another reason.
+    """
+    outcome = await service.writer.submit(Change(name, (act,)))
+    session = outcome.entry.stored.session
+    number, step = session.orders.given, session.horizon if act.at is None else act.at
+    if act.key:
+        number, step, _ = session.orders.keys[act.key]
+    away = _distance(service, session, step)._asdict()
+    return ActionAnswer(id=number, effective_step=step, **away, revision=session.revision)
+
+
+async def rehearse(service: Service, name: str, act: Act, show: Callable[[Rehearsal], T]) -> T:
+    """Return what is shown of what an order would do; nothing is changed.
+
+    Args:
+        service: The service.
+        name: The session's name.
+        act: The order.
+        show: Makes the answer of the curves, where they are evaluated.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        PacesetterError: The order would be refused.
+        BusyError: Too many costly answers are being made already.
+    """
+    session = (await service.writer.find(name)).stored.session
+    return await service.reads.run(lambda check: show(_rehearsed(service, session, act, check)))
+
+
+async def cancel_order(service: Service, name: str, number: int, actor: str) -> None:
+    """Cancel an order whose step was not handed out yet.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        OrderNotFoundError: No order of that number waits.
+        ActionRefusedError: The order follows from a batch size, and would be given again.
+    """
+    await service.writer.submit(Change(name, (Cancel(number, actor),)))
+
+
+async def take_back(service: Service, name: str, actor: str, reason: str) -> TakeBackAnswer:
+    """Open the sealed steps again that no trainer holds, so that actions may change them.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        NothingToTakeBackError: Trainers hold all that is sealed.
+    """
+    taken = await service.writer.submit(TakeBack(name, actor, reason))
+    session = taken.entry.stored.session
+    assert taken.horizon_before is not None  # noqa: S101 - it goes with every attempt
+    return TakeBackAnswer(
+        horizon=session.horizon,
+        until=taken.horizon_before,
+        attempt=session.attempt.number,
+        revision=session.revision,
+    )
+
+
+async def rehearse_take_back(service: Service, name: str) -> TakeBackAnswer:
+    """Return which steps `take_back` would open; nothing is changed.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        SessionArchivedError: The session takes no more commands.
+        NothingToTakeBackError: Trainers hold all that is sealed.
+    """
+    session = (await service.writer.find(name)).stored.session
+    refuse_if_archived(session)
+    step = untaken(session)
+    return TakeBackAnswer(
+        horizon=step,
+        until=session.horizon,
+        attempt=session.attempt.number + 1,
+        revision=session.revision + 1,
+    )
+
+
+async def _filled_in(service: Service, use: TemplateUse, published: Published) -> SessionSpec:
+    """Return the spec that a template comes to."""
+
+    def filled(_check: Check) -> SessionSpec:
+        with few_hints(MAX_ERRORS):
+            return use.spec(published.template)
+
+    return await service.checks.run(filled)
+
+
+def _deprecation(published: Published) -> list[Finding]:
+    if published.deprecated is None:
+        return []
+    return [
+        Finding(
+            code="template_deprecated",
+            severity="warning",
+            pointer="/template",
+            message=f"{published.reference} is deprecated: {published.deprecated}",
+            advice="look for a newer version",
+            source="the template's owners",
+        )
+    ]
+
+
+def _distance(service: Service, session: Session, step: int) -> Distance:
+    position = service.tracker.position(session)
+    return Distance(None, None) if position is None else Distance(*position.until(step))
+
+
+def _rehearsed(service: Service, before: Session, act: Act, check: Check) -> Rehearsal:
+    """Return the curve before and after an order, without giving it."""
+    draft = decide(before, replace(act, key=""))  # an order given before is shown again
+    after = draft.after
+    [given] = [event.order for event in draft.events if isinstance(event, Ordered)]
+    end, total = given.action.settles(given.at), before.spec.total_steps or 0
+    wanted = max(total, given.at + REHEARSED, end + 1) - given.at
+    count = min(wanted, MAX_CURVE // len(before.timelines), MAX_STEP - given.at)
+    # As many as two forecasts may have: of what is costly it shows less.
+    count = max(min(count, readable(planned(after, given.at + count).timelines.cost) // 2), 1)
+    curves = forecast(after, given.at, count, check)
+    told = [
+        notice.message for notice in after.control.notices if notice not in before.control.notices
+    ]
+    return Rehearsal(
+        given.at,
+        _distance(service, before, given.at),
+        before=_curve(forecast(before, given.at, count, check), given.at),
+        after=_curve(curves, given.at),
+        warnings=[*told, *pitfalls(after, given, curves)],
+    )
+
+
+def _curve(values: dict[str, Values], start: int) -> Curve:
+    names = list(values)
+    block = np.stack([values[name] for name in names])
+    block = block[:, : count_usable(start, values, at_least=0)]
+    return thinned(names, block, start, POINTS) if block.shape[1] else Curve(names, [], block)

@@ -1,0 +1,73 @@
+"""What other processes have changed, for the callers that wait in this one.
+
+One query a look serves all who wait. A look is a hint, as every signal is: who is told asks the
+database.
+"""
+
+import threading
+from collections.abc import Sequence
+from time import monotonic
+
+import structlog
+
+from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.runtime.keyring import Keyring, read_tokens
+from pacesetter_service.runtime.signals import Signals
+from pacesetter_service.store.store import Store
+
+log = structlog.get_logger("pacesetter.polling")
+
+EVERY = 0.25
+"""Seconds between two looks at the sessions that callers wait for."""
+
+TOKENS_EVERY = 2.0
+"""Seconds after which a token that another process has made or revoked is known here."""
+
+
+class Poller:
+    """A thread that looks at a database which other processes write to as well."""
+
+    def __init__(self, store: Store, keys: Keyring | None, signals: Sequence[Signals]) -> None:
+        self._store = store
+        self._keys = keys
+        self._signals = signals
+        self._versions: dict[str, int] = {}
+        self._tokens_at = monotonic() + TOKENS_EVERY
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="poller", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended.wait(EVERY):
+            try:
+                self._look_at_sessions()
+                self._look_at_tokens()
+            except StorageUnavailableError:
+                pass  # the next call is told
+            except Exception:  # callers wait for the next look, whatever has become of this one
+                log.exception("polling_failed")
+
+    def _look_at_sessions(self) -> None:
+        """Tell those who wait for a session that has another version than at the last look.
+
+        One that was not looked at before may have changed since its caller began to wait.
+        """
+        names = {name for each in self._signals for name in each.awaited()}
+        versions = self._store.versions(names) if names else {}
+        changed = [name for name in names if versions.get(name) != self._versions.get(name)]
+        self._versions = versions
+        for each in self._signals:
+            each.tell_from_thread(changed)
+
+    def _look_at_tokens(self) -> None:
+        if self._keys is not None and monotonic() >= self._tokens_at:
+            self._keys.replace(read_tokens(self._store))
+            self._tokens_at = monotonic() + TOKENS_EVERY

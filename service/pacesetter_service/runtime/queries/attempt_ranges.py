@@ -1,0 +1,72 @@
+"""What one attempt of a session has sealed: a running one, or one that is over."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pacesetter_service.core.attempts import AttemptRef, Lineage
+from pacesetter_service.core.errors import StepOutOfRangeError
+from pacesetter_service.runtime.arguments import ArgumentError
+from pacesetter_service.runtime.pool import in_thread
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.windows import Block
+from pacesetter_service.runtime.work import Entry
+from pacesetter_service.store.port import Stored
+from pacesetter_service.store.store import Store
+
+
+class AttemptRange(NamedTuple):
+    """The steps of an attempt: those that it shares with earlier ones, and its own up to `end`."""
+
+    attempt: int
+    lineage: Lineage
+    start: int
+    end: int
+
+
+async def range_of(service: Service, entry: Entry, attempt: int | None) -> AttemptRange:
+    """Return what an attempt has sealed: all that its trainers may have got, and nothing else.
+
+    Raises:
+        ArgumentError: The session has no such attempt.
+    """
+    session, first = entry.stored.session, entry.stored.session.spec.start_step
+    if attempt is None or session.attempt.includes(attempt):
+        number = session.attempt.number if attempt is None else attempt
+        return AttemptRange(number, entry.stored.lineage, first, session.horizon)
+    if attempt > session.attempt.number:
+        message = f"There is no such attempt; the newest one is {session.attempt.number}"
+        raise ArgumentError("attempt", message)
+    return await in_thread(_over, service.store, entry.stored, attempt)
+
+
+def _over(store: Store, stored: Stored, attempt: int) -> AttemptRange:
+    """Return what an attempt that is over has sealed.
+
+    Where steps were taken back, its trainers went on in another one, which has its key.
+    """
+    known = {each.attempt: each for each in store.attempts_of(stored)}
+    first = stored.session.spec.start_step
+    # Of sessions from before attempts were kept the first one is not written down.
+    key = known[attempt].key if attempt in known else ""
+    last = max((n for n, each in known.items() if each.key == key and n > attempt), default=attempt)
+    lineage = known[last].lineage if last in known else (AttemptRef(stored.id, attempt, first),)
+    return AttemptRange(attempt, lineage, first, store.sealed_end(lineage[-1]))
+
+
+def sealed_values(store: Store, ref: AttemptRange, series: int, start: int, end: int) -> Block:
+    """Return values that an attempt has sealed; float64, shape (series, end - start).
+
+    Raises:
+        StepOutOfRangeError: It has not sealed all of them.
+    """
+    if not ref.start <= start <= end <= ref.end:
+        raise StepOutOfRangeError(
+            f"Attempt {ref.attempt} has sealed the steps {ref.start} to {ref.end - 1}. Ask for"
+            " steps among these."
+            if ref.end > ref.start
+            else f"Attempt {ref.attempt} has not sealed any step yet. Ask again later."
+        )
+    if start == end:
+        return np.empty((series, 0))
+    return store.sealed_between(ref.lineage, series, start, end)

@@ -1,0 +1,238 @@
+"""What was trained with, beside what was measured: the realised curve of a session."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from pacesetter_service.core.commands import Reading
+from pacesetter_service.core.cost import Check
+from pacesetter_service.core.errors import StepOutOfRangeError
+from pacesetter_service.core.model import Spelt
+from pacesetter_service.core.spec import MAX_VALUES, SessionSpec
+from pacesetter_service.insight.history import (
+    Piece,
+    Track,
+    at_steps,
+    measured,
+    merged,
+    pieces,
+    shown,
+)
+from pacesetter_service.runtime.arguments import ArgumentError
+from pacesetter_service.runtime.queries.attempt_ranges import (
+    AttemptRange,
+    range_of,
+    sealed_values,
+)
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.windows import refuse_too_many
+from pacesetter_service.store.store import Store
+
+MAX_METRICS = 64
+"""The most metrics in one answer."""
+
+READ_AT_ONCE = 2**18
+"""About how many readings are held in memory at once."""
+
+Column = list[Spelt | None]
+"""Values at the steps that are shown; None where nothing was measured."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryQuestion:
+    """Which part of a session's record is asked for.
+
+    Attributes:
+        start: The first step; None for the first of the record.
+        end: The first step that is not wanted any more; None for all that are sealed.
+        points: About how many steps are to be shown.
+        metrics: The names of the metrics that are wanted; None for all.
+        by_rank: Whether each rank's own values are wanted too.
+        attempt: An earlier attempt; None for the running one.
+    """
+
+    start: int | None
+    end: int | None
+    points: int
+    metrics: Sequence[str] | None
+    by_rank: bool
+    attempt: int | None
+
+
+class History(BaseModel):
+    """Values and metrics at the same steps; null is where nothing was measured.
+
+    Attributes:
+        attempt: Whose record it is.
+        start: The first step that it is about,
+        end: and the first one that it is not about.
+        steps: Those that are shown.
+        series: For each series the sealed values, one for each step.
+        metrics: For each metric its values over all ranks, one for each step.
+        readings: For each metric and rank what that rank reported, if it was asked for.
+    """
+
+    attempt: int
+    start: int
+    end: int
+    steps: list[int]
+    series: dict[str, list[float]]
+    metrics: dict[str, Column]
+    readings: dict[str, dict[int, Column]] | None = None
+
+
+async def read_history(
+    service: Service, name: str, question: HistoryQuestion, show: Callable[[History], T]
+) -> T:
+    """Return what is shown of a session's record.
+
+    Args:
+        service: The service.
+        name: The session's name.
+        question: Which part of the record is asked for.
+        show: Makes the answer of the record, where it is read.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        ArgumentError: It has no such attempt or metric.
+        StepOutOfRangeError: The record does not have these steps, or too many of them.
+        BusyError: Too many costly answers are being made already.
+    """
+    entry = await service.writer.find(name)
+    ref = await range_of(service, entry, question.attempt)
+    end = question.end
+    first = ref.start if question.start is None else question.start
+    last = ref.end if end is None else min(end, max(ref.end, first))
+    if not ref.start <= first <= last:
+        raise StepOutOfRangeError(
+            f"There are no steps from {first} to before {last if end is None else end} here; the"
+            f" record has the steps from {ref.start} to before {ref.end}. Ask among these."
+        )
+    part = _Part(service.store, entry.stored.session.spec, ref, first, last, question.points)
+
+    def answer(check: Check) -> T:
+        chosen = _chosen(part, question.metrics)
+        return show(_history(part, chosen, check, by_rank=question.by_rank))
+
+    return await service.reads.run(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The part of a record that is read."""
+
+    store: Store
+    spec: SessionSpec
+    ref: AttemptRange
+    start: int
+    end: int
+    points: int
+
+
+@dataclass(slots=True)
+class _Table:
+    """Rows of what is shown, put together piece by piece."""
+
+    steps: list[int] = field(default_factory=list)
+    series: list[list[float]] = field(default_factory=list)
+    metrics: dict[str, Column] = field(default_factory=dict)
+
+
+def _chosen(part: _Part, wanted: Sequence[str] | None) -> list[str]:
+    """Return the names of the metrics that are shown: all reported ones, or those asked for."""
+    reported = part.store.metrics_of(part.ref.lineage)
+    names = reported if wanted is None else list(dict.fromkeys(wanted))
+    known = {*reported, *part.spec.measured}
+    for name in names:
+        if name not in known:
+            there = ", ".join(sorted(known)[:MAX_METRICS]) or "none yet"
+            message = f"No rank has reported {name!r}; there are: {there}"
+            raise ArgumentError("metrics", message)
+    if len(names) > MAX_METRICS:
+        message = f"{len(names)} metrics are more than one answer shows; name {MAX_METRICS} of them"
+        raise ArgumentError("metrics", message)
+    return names
+
+
+def _history(part: _Part, metrics: Sequence[str], check: Check, *, by_rank: bool) -> History:
+    names = [series.name for series in part.spec.series()]
+    columns = len(names) + len(metrics)
+    table = _Table(series=[[] for _ in names], metrics={name: [] for name in metrics})
+    for piece in pieces(part.start, part.end, columns, part.points):
+        _add(table, part, piece, check)
+        refuse_too_many(columns, len(table.steps))
+    readings = None
+    if by_rank:
+        readings = {name: _by_rank(part, name, table.steps, check) for name in metrics}
+    return History(
+        attempt=part.ref.attempt,
+        start=part.start,
+        end=part.end,
+        steps=table.steps,
+        series=dict(zip(names, table.series, strict=True)),
+        metrics=table.metrics,
+        readings=readings,
+    )
+
+
+def _add(table: _Table, part: _Part, piece: Piece, check: Check) -> None:
+    """Add the rows of a piece of the record."""
+    start, end, points = piece
+    block = sealed_values(part.store, part.ref, len(table.series), start, end)
+    found = {name: _measured(part, name, start, end, check) for name in table.metrics}
+    steps = shown(start, list(block), list(found.values()), points)
+    table.steps += steps.tolist()
+    for column, row in zip(table.series, block[:, steps - start].tolist(), strict=True):
+        column.extend(row)
+    for name, values in found.items():
+        table.metrics[name] += at_steps(values, steps)
+
+
+def _measured(part: _Part, metric: str, start: int, end: int, check: Check) -> Track:
+    """Return a metric's values by step: what controllers saw, or else what ranks reported."""
+    check()
+    store, lineage = part.store, part.ref.lineage
+    seen = store.measurements_between(lineage, metric, start, end)
+    if part.spec.ranks == 1:  # whatever the aggregate, one value is itself
+        return merged([seen, store.reported_between(lineage, metric, start, end)])
+    readings = _readings(part, metric, start, end, check)
+    return merged([seen, *(measured(part.spec, metric, each) for each in readings)])
+
+
+def _readings(
+    part: _Part, metric: str, start: int, end: int, check: Check
+) -> Iterator[list[Reading]]:
+    """Return a metric's readings, some steps at a time: there may be a thousand ranks."""
+    store, lineage = part.store, part.ref.lineage
+    at_once = max(READ_AT_ONCE // part.spec.ranks, 1)
+    for first in range(start, end, at_once):
+        check()
+        yield store.readings_between(lineage, metric, first, min(first + at_once, end))
+
+
+def _by_rank(part: _Part, metric: str, steps: Sequence[int], check: Check) -> dict[int, Column]:
+    """Return what each rank reported at some steps.
+
+    Raises:
+        StepOutOfRangeError: That is more than one answer holds.
+    """
+    rows = {step: index for index, step in enumerate(steps)}
+    columns: dict[int, Column] = {}
+    if not steps:
+        return columns
+    for readings in _readings(part, metric, steps[0], steps[-1] + 1, check):
+        for each in readings:
+            if each.step in rows:
+                column = columns.setdefault(each.rank, [None] * len(steps))
+                column[rows[each.step]] = each.value
+        if len(columns) * len(steps) > MAX_VALUES:
+            raise StepOutOfRangeError(
+                f"{len(steps)} steps of {len(columns)} or more ranks are more than the"
+                f" {MAX_VALUES} values that one answer holds. Ask for fewer `points`, or leave"
+                " `readings` out."
+            )
+    return dict(sorted(columns.items()))

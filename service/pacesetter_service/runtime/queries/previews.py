@@ -1,0 +1,79 @@
+"""What a spec would come to, before there is a session: its curves, and its known pitfalls."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+
+from pacesetter_service.catalogue.findings import Finding, Subject
+from pacesetter_service.catalogue.lint import lint
+from pacesetter_service.core.cost import Check, evaluated, refuse_costly, refuse_costly_reading
+from pacesetter_service.core.decide import count_usable
+from pacesetter_service.core.session import create
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.runtime.queries.curves import Curve, thinned
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.windows import refuse_too_many
+
+T = TypeVar("T")
+
+
+async def preview(
+    service: Service,
+    spec: SessionSpec,
+    start: int,
+    count: int,
+    points: int,
+    show: Callable[[Curve, Check], T],
+) -> T:
+    """Return what is shown of the curves of a spec, as they would be without any metric.
+
+    Args:
+        service: The service.
+        spec: What a session would be created with.
+        start: The first step.
+        count: How many steps.
+        points: About how many points are kept of the curves.
+        show: Makes the answer of the curves, where they are evaluated.
+
+    Raises:
+        TooCostlyError: To evaluate that is beyond the budget.
+        StepOutOfRangeError: These are too many values for one answer.
+        ScheduleNotFiniteError: The law leaves the range of learning rates.
+        BusyError: Too many costly answers are being made already.
+    """
+
+    def answer(check: Check) -> T:
+        refuse_costly(spec)
+        lines = create(spec).timelines
+        refuse_too_many(len(lines), count)
+        refuse_costly_reading(lines.cost, count)
+        values = evaluated(lines, start, count, check)
+        count_usable(start, values)
+        block = np.stack(list(values.values()))
+        check()
+        curve = thinned(list(lines), block, start, points)
+        check()
+        return show(curve, check)
+
+    return await service.reads.run(answer)
+
+
+async def find_pitfalls(service: Service, subject: Subject) -> list[Finding]:
+    """Return the known pitfalls of a spec, the gravest first.
+
+    Raises:
+        TooCostlyError: No session of that spec would be taken.
+        BusyError: Too many costly answers are being made already.
+    """
+    return await service.reads.run(lambda check: pitfalls_of(subject, check))
+
+
+def pitfalls_of(subject: Subject, check: Check) -> list[Finding]:
+    """Return the known pitfalls of a spec, on a thread of the caller's.
+
+    Raises:
+        TooCostlyError: No session of that spec would be taken.
+    """
+    refuse_costly(subject.spec)
+    return list(lint(subject, check))

@@ -1,0 +1,52 @@
+"""The ranks of a session: where each of them is, and whether it trains with what was sealed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pacesetter_service.core.session import Session
+from pacesetter_service.runtime.pool import in_thread
+from pacesetter_service.runtime.ranks import Patience, RankSnapshot, Summary, summary
+from pacesetter_service.runtime.service import Service
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RanksReport:
+    """The ranks of a session at one moment.
+
+    Attributes:
+        session: The session.
+        snapshot: What each rank has told.
+        summary: All of it in a few words.
+        patience: When a rank counts as stale.
+    """
+
+    session: Session
+    snapshot: RankSnapshot
+    summary: Summary
+    patience: Patience
+
+
+async def read_ranks(
+    service: Service, name: str, patience: Patience, show: Callable[[RanksReport], T]
+) -> T:
+    """Return what is shown of a session's ranks, of which there may be very many.
+
+    Args:
+        service: The service.
+        name: The session's name.
+        patience: When a rank counts as stale.
+        show: Makes the answer of the report, on another thread than the event loop's.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+    """
+    session = (await service.writer.find(name)).stored.session
+
+    def answer() -> T:
+        snapshot = service.tracker.snapshot(session.spec.name)
+        return show(RanksReport(session, snapshot, summary(session, snapshot, patience), patience))
+
+    return await in_thread(answer)

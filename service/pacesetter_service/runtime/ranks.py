@@ -1,0 +1,337 @@
+"""The rank tracker: what every rank of every session was last heard to do, in memory.
+
+Nothing of it is kept on disk: after a restart of the service it is empty until the ranks call
+again, and of very many ranks the sessions that were silent for longest are forgotten. What follows
+from it and must not be lost, that a rank trained with other values, stands in the log.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import monotonic
+
+from pacesetter_service.core.applied import KEPT, Comparison
+from pacesetter_service.core.session import Session
+
+MAX_RANKS = 65_536
+"""How many ranks of a session are followed: those with smaller numbers."""
+
+MAX_FOLLOWED = 2 * MAX_RANKS
+"""How many ranks of all sessions are followed."""
+
+NEVER = -1
+"""Stands for the step of what a rank has not done yet."""
+
+
+@dataclass(slots=True)
+class RankState:
+    """What the calls of one rank have told.
+
+    Attributes:
+        attempt: The attempt that it speaks for; of those that carry another the first.
+        at: When it called last, by the monotonic clock in seconds.
+        revision: How often the future had been changed, by the answer that it got.
+        step: The furthest step that it has asked for, reported or applied since it began there.
+        stood: The step that it said it was training; `NEVER` if it has not said.
+        since: When it said at which step it stood, by the same clock.
+        pace: The seconds that a step took it, if it has said.
+        asked: The first step of the window that it asked for last; `NEVER` if it did not.
+        reported: The last step that it reported on; `NEVER` if it did not.
+        applied: What it said last that its optimizer used.
+        deviating: The series of which it trained other values, as the session says, and that have
+            not agreed since.
+    """
+
+    attempt: int
+    at: float = 0.0
+    revision: int = 0
+    step: int = NEVER
+    stood: int = NEVER
+    since: float = 0.0
+    pace: float | None = None
+    asked: int = NEVER
+    reported: int = NEVER
+    applied: Comparison | None = None
+    deviating: tuple[str, ...] = ()
+
+    def copy(self) -> "RankState":
+        """Return what is known now, by hand: `copy.copy` takes six times as long."""
+        return RankState(
+            self.attempt,
+            self.at,
+            self.revision,
+            self.step,
+            self.stood,
+            self.since,
+            self.pace,
+            self.asked,
+            self.reported,
+            self.applied,
+            self.deviating,
+        )
+
+    @property
+    def deviates(self) -> bool:
+        """Whether it trains with other values than were sealed, as far as it has said."""
+        return bool(self.deviating) or (
+            self.applied is not None and self.applied.precision == "differs"
+        )
+
+
+@dataclass(slots=True)
+class SessionRanks:
+    """The ranks of one session; what was said before `since` is not known."""
+
+    since: str
+    ranks: dict[int, RankState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RankSnapshot:
+    """The ranks of one session as they were at one moment.
+
+    Attributes:
+        since: What was said before that is not known.
+        now: The moment, by the monotonic clock in seconds.
+        ranks: What each rank has told.
+    """
+
+    since: str
+    now: float
+    ranks: Mapping[int, RankState]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a trainer is: the step that it trains, and the seconds that a step takes it."""
+
+    step: int
+    pace: float | None
+
+    @classmethod
+    def of(cls, heard: RankState, now: float) -> "Position":
+        """Return where a rank is by now: it has gone on since it was heard, at its pace.
+
+        It cannot have gone beyond the window that it asked for last without asking for the next.
+        """
+        gone = 0 if not heard.pace else int((now - heard.since) / heard.pace)
+        return cls(min(heard.stood + gone, max(heard.stood, heard.asked)), heard.pace)
+
+    def until(self, step: int) -> tuple[int, float | None]:
+        """Return how many steps lie before a step, and about how many seconds."""
+        steps = max(step - self.step, 0)
+        return steps, None if self.pace is None else steps * self.pace
+
+
+class RankTracker:
+    """All ranks of all sessions; but for `snapshot` it belongs to the thread of the event loop."""
+
+    def __init__(
+        self,
+        *,
+        max_sessions: int = 10_000,
+        max_followed: int = MAX_FOLLOWED,
+        recent: float = 600.0,
+    ) -> None:
+        """Set up.
+
+        Args:
+            max_sessions: The most sessions that are followed.
+            max_followed: The most ranks of all sessions; `MAX_RANKS` at least.
+            recent: Seconds of silence after which a rank is not counted any more.
+        """
+        self._recent = recent
+        self._max_sessions = max_sessions
+        self._max_followed = max_followed
+        self._followed = 0
+        self._crews: OrderedDict[str, SessionRanks] = OrderedDict()
+        self._complete_since = wall_clock()
+
+    def record_call(
+        self,
+        name: str,
+        rank: int,
+        attempt: int,
+        revision: int,
+        asked: int = NEVER,
+        reported: int = NEVER,
+        applied: Comparison | None = None,
+        deviating: tuple[str, ...] = (),
+        stood: int = NEVER,
+        pace: float | None = None,
+    ) -> None:
+        """Take note of a call.
+
+        Args:
+            name: The session.
+            rank: Who called.
+            attempt: The attempt that it spoke for; of those that carry another the first.
+            revision: What the answer said.
+            asked: The first step that it asked for; `NEVER` if it asked for none.
+            reported: The last step that it reported on; `NEVER` if it reported on none.
+            applied: What its optimizer used, where the call said so.
+            deviating: The series whose deviation is recorded in the session.
+            stood: The step that the trainer said it was training; `NEVER` if it did not say.
+            pace: The seconds that it said a step takes, if it said so.
+        """
+        if rank >= MAX_RANKS:
+            return
+        crew = self._crews.get(name)
+        if crew is None:
+            crew = self._enlisted(name)
+        self._crews.move_to_end(name)
+        heard = crew.ranks.get(rank)
+        if heard is None or heard.attempt != attempt:
+            if heard is not None and attempt < heard.attempt:
+                return  # a process that was fenced, and still reads
+            heard = self._joined(crew, rank, attempt)
+        heard.at = monotonic()
+        heard.revision = revision
+        heard.deviating = deviating
+        if stood != NEVER:
+            heard.stood, heard.since, heard.pace = stood, heard.at, pace
+        if asked != NEVER:
+            if asked < heard.asked:  # it went back, to begin there again
+                heard.step = NEVER
+            heard.asked = asked
+            heard.step = max(heard.step, asked)
+        if reported != NEVER:
+            heard.reported = reported
+            heard.step = max(heard.step, reported)
+        if applied is not None:
+            heard.applied = _shortened(applied)
+            heard.step = max(heard.step, applied.step)
+
+    def snapshot(self, name: str) -> RankSnapshot:
+        """Return what is known of a session's ranks; callable from any thread."""
+        crew = self._crews.get(name)
+        if crew is None:
+            return RankSnapshot(self._complete_since, monotonic(), {})
+        # The list is made in one go: no call comes in between.
+        ranks = {rank: heard.copy() for rank, heard in list(crew.ranks.items())}
+        return RankSnapshot(crew.since, monotonic(), ranks)
+
+    def position(self, session: Session) -> "Position | None":
+        """Return where the trainers of a session are by now; None if none has said where it was.
+
+        The foremost counts: what is to change has to lie before it.
+        """
+        crew = self._crews.get(session.spec.name)
+        now = monotonic()
+        found = (
+            Position.of(heard, now)
+            for heard in (list(crew.ranks.values()) if crew else ())
+            if heard.attempt == session.attempt.began_as and heard.stood != NEVER
+        )
+        return max(found, key=lambda each: each.step, default=None)
+
+    def counts(self) -> tuple[int, int]:
+        """Count the ranks of all sessions, and those of them that deviate; from any thread.
+
+        Those count that were heard of lately; of a session those of its newest attempt can deviate.
+        """
+        ranks = deviating = 0
+        lately = monotonic() - self._recent
+        for crew in list(self._crews.values()):
+            heard = [each for each in list(crew.ranks.values()) if each.at >= lately]
+            newest = max((each.attempt for each in heard), default=0)
+            ranks += len(heard)
+            deviating += sum(each.deviates for each in heard if each.attempt == newest)
+        return ranks, deviating
+
+    def _enlisted(self, name: str) -> SessionRanks:
+        crew = self._crews[name] = SessionRanks(self._complete_since)
+        if len(self._crews) > self._max_sessions:
+            self._forget_the_longest_silent()
+        return crew
+
+    def _joined(self, crew: SessionRanks, rank: int, attempt: int) -> RankState:
+        self._followed += rank not in crew.ranks
+        heard = crew.ranks[rank] = RankState(attempt)
+        if self._followed > self._max_followed:
+            self._forget_the_longest_silent()
+        return heard
+
+    def _forget_the_longest_silent(self) -> None:
+        _, crew = self._crews.popitem(last=False)
+        self._followed -= len(crew.ranks)
+        self._complete_since = wall_clock()
+
+
+def wall_clock(seconds_ago: float = 0.0) -> str:
+    """Return the time of day, now or some seconds ago; ISO 8601, UTC."""
+    moment = datetime.fromtimestamp(datetime.now(UTC).timestamp() - seconds_ago, UTC)
+    return moment.isoformat(timespec="milliseconds")
+
+
+def _shortened(applied: Comparison) -> Comparison:
+    return Comparison(applied.step, applied.precision, applied.differing, applied.values[:KEPT])
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A session's ranks in a few words; lists of ranks are in their order.
+
+    Attributes:
+        seen: How many ranks of the running attempt have called.
+        current: How many of these know of every change of the future.
+        newest_step: The furthest step of any of them, if there is one.
+        slowest: The rank that is furthest behind.
+        missing: Ranks that the session expects and that have not called in the running attempt.
+        unreported: Those, and ranks that it expects and that have called and reported nothing.
+        stale: Ranks that were not heard of for too long, or are too far behind.
+        deviating: Ranks that train with other values than were sealed.
+        earlier: Ranks that were last heard in an earlier attempt.
+    """
+
+    seen: int
+    current: int
+    newest_step: int | None
+    slowest: int | None
+    missing: tuple[int, ...]
+    unreported: tuple[int, ...]
+    stale: tuple[int, ...]
+    deviating: tuple[int, ...]
+    earlier: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """When a rank is stale: after so many seconds, or, if given, more than so many steps behind."""
+
+    seconds: float
+    steps: int | None = None
+
+    def is_over(self, heard: RankState, now: float, newest_step: int) -> bool:
+        """Return whether a rank is stale."""
+        too_slow = self.steps is not None and newest_step - heard.step > self.steps
+        return too_slow or now - heard.at > self.seconds
+
+
+def summary(session: Session, snapshot: RankSnapshot, patience: Patience) -> Summary:
+    """Sum up the ranks of a session."""
+    by_number = sorted(snapshot.ranks.items())
+    running = session.attempt.began_as
+    here = {rank: heard for rank, heard in by_number if heard.attempt == running}
+    newest = max((heard.step for heard in here.values()), default=NEVER)
+    placed = [(heard.step, rank) for rank, heard in here.items() if heard.step != NEVER]
+    return Summary(
+        seen=len(here),
+        current=sum(heard.revision == session.revision for heard in here.values()),
+        newest_step=None if newest == NEVER else newest,
+        slowest=min(placed)[1] if placed else None,
+        missing=tuple(rank for rank in range(session.spec.ranks) if rank not in here),
+        unreported=tuple(
+            rank
+            for rank in range(session.spec.ranks)
+            if rank not in here or here[rank].reported == NEVER
+        ),
+        stale=tuple(
+            rank for rank, heard in here.items() if patience.is_over(heard, snapshot.now, newest)
+        ),
+        deviating=tuple(rank for rank, heard in here.items() if heard.deviates),
+        earlier=tuple(
+            rank for rank, heard in by_number if heard.attempt != session.attempt.began_as
+        ),
+    )

@@ -1,0 +1,110 @@
+"""The parts of a running service, put together once; use cases are functions that take them."""
+
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from pacesetter_service.core.session import Session
+from pacesetter_service.runtime.keyring import Keyring, read_keyring
+from pacesetter_service.runtime.polling import Poller
+from pacesetter_service.runtime.pool import Pool
+from pacesetter_service.runtime.ranks import RankTracker
+from pacesetter_service.runtime.signals import Signals
+from pacesetter_service.runtime.waiting import HeldCalls
+from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store.port import Stored
+from pacesetter_service.store.store import Store
+
+READERS = 2
+READS_WAITING = 16
+"""How many costly reads are made at once, and how many may wait; further ones are refused."""
+
+CHECKERS = 2
+CHECKS_WAITING = 64
+"""The same for large requests that are checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What use cases work with; nothing outside this folder looks into it.
+
+    Attributes:
+        store: The database, to read from.
+        writer: Decides and commits whatever changes a session.
+        held: The calls that wait for a measurement.
+        logged: Tells those who follow a session that its log has grown.
+        tracker: What each rank was last heard to do.
+        reads: Threads for costly answers that only show something.
+        checks: Threads for costly work that a trainer may wait for.
+        keys: The tokens that are valid; None while authentication is off.
+        poller: Looks for what other processes have changed; None if there are none.
+    """
+
+    store: Store
+    writer: Writer
+    held: HeldCalls
+    logged: Signals
+    tracker: RankTracker
+    reads: Pool
+    checks: Pool
+    keys: Keyring | None
+    poller: Poller | None
+
+    @classmethod
+    def over(cls, store: Store, writer: Writer, admin_token: SecretStr | None = None) -> "Service":
+        """Return a service over a store and a running writer.
+
+        Args:
+            store: The database.
+            writer: The writer of that database.
+            admin_token: The service's own token; authentication is off without one.
+        """
+        logged, held = Signals(), HeldCalls(writer)
+        writer.on_logged(logged.tell_from_thread)
+        keys = read_keyring(store, admin_token)
+        poller = Poller(store, keys, (logged, held.signals)) if store.shared else None
+        if poller is not None:
+            poller.start()
+        return cls(
+            store,
+            writer,
+            held,
+            logged,
+            RankTracker(),
+            reads=Pool("reads", workers=READERS, waiting=READS_WAITING),
+            checks=Pool("checks", workers=CHECKERS, waiting=CHECKS_WAITING),
+            keys=keys,
+            poller=poller,
+        )
+
+    def release(self) -> None:
+        """Release all held calls and all followers of events: the service is to stop."""
+        self.held.release()
+        self.logged.release()
+
+    def close(self) -> None:
+        """End the threads that work for callers; to be called when none is served any more."""
+        if self.poller is not None:
+            self.poller.stop()
+        self.reads.close()
+        self.checks.close()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session as it is now.
+
+    Attributes:
+        session: Its whole state.
+        created_at: When it was created; ISO 8601, in UTC.
+        epoch: The epoch of the database that it stands in.
+    """
+
+    session: Session
+    created_at: str
+    epoch: str
+
+
+def info_of(service: Service, stored: Stored) -> SessionInfo:
+    """Return what is told of a stored session."""
+    return SessionInfo(stored.session, stored.created_at, service.store.epoch)

@@ -1,0 +1,97 @@
+"""Making and revoking tokens."""
+
+import secrets
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from pacesetter_service.core.errors import AuthenticationOffError, TokenNotFoundError
+from pacesetter_service.core.tokens import Role, Token
+from pacesetter_service.runtime.keyring import Keyring, digest_of
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.store import tokens
+from pacesetter_service.store.store import Store
+
+log = structlog.get_logger("pacesetter.tokens")
+
+
+def refuse_if_off(service: Service) -> Keyring:
+    """Return the tokens that are valid.
+
+    Raises:
+        AuthenticationOffError: Authentication is off.
+    """
+    if service.keys is None:
+        raise AuthenticationOffError
+    return service.keys
+
+
+async def create_token(
+    service: Service, name: str, role: Role, days: float | None, actor: str
+) -> tuple[Token, str]:
+    """Return a new token, and its secret, which is kept nowhere.
+
+    Args:
+        service: The service.
+        name: The name of its holder.
+        role: What its holder may do.
+        days: For how many days it is valid; None for until it is revoked.
+        actor: Who makes it.
+
+    Raises:
+        AuthenticationOffError: Authentication is off.
+    """
+    keys = refuse_if_off(service)
+    token, secret = _made(name, role, days)
+    await service.writer.call(lambda: _add(service.store, keys, token))
+    log.info("token_created", id=token.id, name=token.name, role=token.role, by=actor)
+    return token, secret
+
+
+def list_tokens(service: Service) -> list[Token]:
+    """Return every token but the service's own, the oldest first.
+
+    Raises:
+        AuthenticationOffError: Authentication is off.
+    """
+    return refuse_if_off(service).tokens()
+
+
+async def revoke_token(service: Service, token_id: str, actor: str) -> None:
+    """Revoke a token: from now on it is worth nothing.
+
+    Raises:
+        AuthenticationOffError: Authentication is off.
+        TokenNotFoundError: There is no token of that id.
+    """
+    keys = refuse_if_off(service)
+    await service.writer.call(lambda: _drop(service.store, keys, token_id))
+    log.info("token_revoked", id=token_id, by=actor)
+
+
+def _made(name: str, role: Role, days: float | None) -> tuple[Token, str]:
+    token_id, now = secrets.token_hex(6), datetime.now(UTC)
+    secret = f"ps_{token_id}_{secrets.token_urlsafe(32)}"
+    expires = None if days is None else _written(now + timedelta(days=days))
+    digest = digest_of(secret.encode())
+    return Token(token_id, name, role, digest, _written(now), expires), secret
+
+
+def _written(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds")
+
+
+# On the writer's thread, where nothing comes between a commit and what follows from it ----------
+
+
+def _add(store: Store, keys: Keyring, token: Token) -> None:
+    with store.transaction() as connection:
+        tokens.write(connection, token)
+    keys.add(token)
+
+
+def _drop(store: Store, keys: Keyring, token_id: str) -> None:
+    with store.transaction() as connection:
+        if not tokens.drop(connection, token_id):
+            raise TokenNotFoundError(token_id)
+    keys.remove(token_id)

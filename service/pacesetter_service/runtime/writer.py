@@ -1,0 +1,388 @@
+"""The writer: one thread decides everything, in batches, and answers once a batch is on the disk.
+
+Whatever is queued when the writer is free becomes one batch: each job is decided on the state that
+the jobs before it leave, all changes are written in one transaction, and only after its commit do
+the new states become visible and the callers get their answers. So one disk flush serves everyone
+who waits, nothing is seen that could be lost, and a failed commit is undone by forgetting.
+
+No job may keep the others waiting for long. What one sealing may cost is bounded, a batch is
+committed once it has taken long enough, and jobs that cost much are done by themselves: one between
+two batches of the others, a session at a time.
+
+What is sealed never changes, so windows below the horizon are answered from memory, by the caller.
+"""
+
+import asyncio
+import queue
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, TypeVar
+
+import structlog
+
+from pacesetter_service.complaints import Complaints
+from pacesetter_service.core.cost import LIGHT
+from pacesetter_service.core.decide import cost_of
+from pacesetter_service.core.errors import (
+    ConflictError,
+    OverloadedError,
+    PacesetterError,
+    StalledError,
+    StorageUnavailableError,
+)
+from pacesetter_service.runtime.batch import Batch
+from pacesetter_service.runtime.lanes import Lanes
+from pacesetter_service.runtime.tails import SealedTail
+from pacesetter_service.runtime.watchdog import Progress
+from pacesetter_service.runtime.work import (
+    Alone,
+    Change,
+    Create,
+    Entry,
+    Find,
+    Fork,
+    Open,
+    Outcome,
+    TakeBack,
+    Work,
+)
+from pacesetter_service.store.port import Store
+
+MAX_BATCH = 256
+"""The most jobs in one transaction: enough to amortise its flush, few enough to answer soon.
+
+Each holds the state that it leaves until all are answered, with what waits in it.
+"""
+
+BATCH_SECONDS = 0.1
+"""After so long a batch takes no further job: those that are decided are not to wait for it."""
+
+SHARE = 4
+"""Jobs of one session that cost much may be at most one in so many of all that may wait."""
+
+TRIES = 5
+"""How often a batch is decided, where other writers come first."""
+
+log = structlog.get_logger("pacesetter.writer")
+
+
+commit_failures = Complaints(lambda **details: log.error("commit_failed", **details))
+"""While a disk is full, every call of every trainer fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Run a function on the writer's thread, between two batches: for what is rare."""
+
+    function: Callable[[], object]
+
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Work | Call
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Any]"
+    result: object = None
+
+
+class Writer:
+    """Decides, commits and answers; `start` and `stop` begin and end it."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        max_queued: int = 10_000,
+        max_cached: int = 10_000,
+        stall_after: float = 10.0,
+    ) -> None:
+        """Set up, without starting.
+
+        Args:
+            store: Where everything is written; its writing half is the writer's from now on.
+            max_queued: The most jobs that may wait before further ones are refused.
+            max_cached: The most sessions that memory holds; the longest unused are dropped.
+            stall_after: For how many seconds the writer may work without finishing anything, before
+                `check` refuses.
+        """
+        self._store = store
+        self._max_queued = max_queued
+        self._max_cached = max_cached
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._costly: Lanes[_Job] = Lanes()
+        self._cache: OrderedDict[str, Entry] = OrderedDict()
+        self._stall_after = stall_after
+        self._progress = Progress()
+        self._listeners: list[Callable[[Sequence[str]], None]] = []
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the writer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is queued and still waited for, then stop the writer."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def check(self) -> None:
+        """Refuse if the writer is not there to take work, or does not get on with it.
+
+        Raises:
+            StorageUnavailableError: It has ended.
+            StalledError: It has worked for too long without finishing anything.
+        """
+        if not self._thread.is_alive():
+            raise StorageUnavailableError("the writer is not running")
+        seconds = self._progress.seconds_without
+        if seconds > self._stall_after:
+            log.error("writer_stalled", seconds=round(seconds, 1), queued=self.queued)
+            raise StalledError(seconds)
+
+    @property
+    def queued(self) -> int:
+        """How many jobs wait for the writer."""
+        return self._queue.qsize() + len(self._costly)
+
+    def on_logged(self, listener: Callable[[Sequence[str]], None]) -> None:
+        """Call a function on the writer's thread with the sessions whose logs have grown.
+
+        It is told after the commit, must be quick, and must not raise.
+        """
+        self._listeners.append(listener)
+
+    def peek(self, name: str) -> Entry | None:
+        """Return a session if memory holds it as it is; never waits.
+
+        Where other processes may have changed it meanwhile, memory is not to be believed.
+        """
+        if self._store.shared:
+            return None
+        try:
+            self._cache.move_to_end(name)
+            return self._cache[name]
+        except KeyError:  # also when the writer drops it at this moment
+            return None
+
+    async def find(self, name: str) -> Entry:
+        """Return a session as it is.
+
+        Raises:
+            SessionNotFoundError: There is none of that name.
+        """
+        return self.peek(name) or (await self.submit(Find(name))).entry
+
+    async def submit(self, work: Work) -> Outcome:
+        """Queue work; the answer comes after its commit.
+
+        Raises:
+            PacesetterError: The work was refused, and nothing of it was kept.
+        """
+        outcome: Outcome = await self._queued(work)
+        return outcome
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Call a function on the writer's thread, when nothing else is written.
+
+        Raises:
+            PacesetterError: What the function raised.
+        """
+        result: T = await self._queued(Call(function))
+        return result
+
+    async def _queued(self, work: Work | Call) -> Any:  # noqa: ANN401 - what the work gives
+        if self.queued >= self._max_queued:
+            raise OverloadedError
+        loop = asyncio.get_running_loop()
+        job = _Job(work, loop, loop.create_future())
+        self._queue.put(job)
+        return await job.future
+
+    # The writer's thread ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        ended = False
+        while not ended or self._costly:
+            if not self._costly:
+                self._progress.rests()
+            jobs, ending = self._arrived(wait=not self._costly)
+            self._progress.made()
+            ended = ended or ending
+            self._process_light([job for job in jobs if not self._put_aside(job)])
+            for job in self._costly.take(self._is_light):
+                self._process_light([job])
+
+    def _arrived(self, *, wait: bool) -> tuple[list[_Job], bool]:
+        """Return what is queued, and whether it was the last; wait for something if need be."""
+        jobs: list[_Job] = []
+        with suppress(queue.Empty):
+            while len(jobs) < MAX_BATCH:
+                job = self._queue.get() if wait and not jobs else self._queue.get_nowait()
+                if job is None:
+                    return jobs, True
+                if not job.future.cancelled():  # else its caller has gone
+                    jobs.append(job)
+        return jobs, False
+
+    def _put_aside(self, job: _Job) -> bool:
+        """Queue a job that may cost much for its turn; return whether it is such a job."""
+        if isinstance(job.work, Call | Create | Find) or self._is_light(job):
+            return False
+        name = job.work.source if isinstance(job.work, Fork) else job.work.name
+        if self._costly.waiting(name) >= max(self._max_queued // SHARE, 1):
+            job.result = OverloadedError()
+            _answer([job])
+        else:
+            self._costly.put(name, job)
+        return True
+
+    def _is_light(self, job: _Job) -> bool:
+        """Return whether a job costs little, as far as memory can say."""
+        match job.work:
+            case Change(name, commands):
+                entry = self._cache.get(name)
+                return entry is None or cost_of(entry.stored.session, commands) <= LIGHT
+            case Open(name, key=key):
+                entry = self._cache.get(name)
+                return entry is not None and entry.stored.session.attempt.key == key
+            case Fork() | TakeBack():
+                return False
+            case Create() | Find() | Call():
+                return True
+
+    def _process_light(self, jobs: list[_Job]) -> None:
+        """Do jobs together, and answer them as soon as they are on the disk."""
+        together = [job for job in jobs if not isinstance(job.work, Call | Alone)]
+        for job in jobs:
+            if isinstance(job.work, Call):
+                job.result = _called(job.work)
+                self._answer([job])
+        while together:
+            done = self._process(together)
+            self._answer(together[:done])
+            together = together[done:]
+        for job in jobs:
+            if isinstance(job.work, Alone):
+                self._process([job])
+                self._answer([job])
+
+    def _answer(self, jobs: Sequence[_Job]) -> None:
+        _answer(jobs)
+        self._progress.made()
+
+    def _process(self, jobs: Sequence[_Job]) -> int:
+        """Do jobs in one transaction, and return how many, from the first on, it was time for."""
+        try:
+            return self._settled(jobs)
+        except StorageUnavailableError as error:
+            commit_failures.tell(type(error).__name__, jobs=len(jobs), exc_info=error)
+            for job in jobs:
+                job.result = error
+        except Exception as failure:
+            if not isinstance(failure, ConflictError):
+                log.exception("batch_failed", jobs=len(jobs))
+            self._commit_one_by_one(jobs)
+        return len(jobs)
+
+    def _commit_one_by_one(self, jobs: Sequence[_Job]) -> None:
+        """Keep a job that fails in an unforeseen way from taking those beside it down."""
+        for job in jobs:
+            try:
+                self._settled([job])
+            except Exception as failure:
+                job.result = failure
+
+    def _settled(self, jobs: Sequence[_Job]) -> int:
+        """Commit jobs; decide them again where another writer came first, a few times.
+
+        Raises:
+            ConflictError: Another writer came first every time.
+        """
+        for _ in range(TRIES - 1):
+            try:
+                return self._commit(jobs)
+            except ConflictError as conflict:
+                self._forget(conflict.names)
+        return self._commit(jobs)
+
+    def _commit(self, jobs: Sequence[_Job]) -> int:
+        batch, begun, done = Batch(self._read, self._store), monotonic(), 0
+        for job in jobs:
+            assert not isinstance(job.work, Call)  # noqa: S101 - those are done already
+            try:
+                job.result = batch.do(job.work)
+            except PacesetterError as refusal:
+                job.result = refusal
+            done += 1
+            if monotonic() - begun > BATCH_SECONDS:
+                break
+        changes = batch.changes()
+        if changes:
+            with self._store.begin() as transaction:
+                transaction.append(changes, batch.now)
+                if self._store.shared:
+                    transaction.refuse_stale(batch.unchanged())
+        elif self._store.shared and (stale := self._store.stale(batch.unchanged())):
+            raise ConflictError(tuple(stale))
+        for entry in batch.entries():
+            self._publish(entry)
+        logged = [each.stored.session.spec.name for each in changes if each.log]
+        if logged:
+            for listener in self._listeners:
+                listener(logged)
+        return done
+
+    def _read(self, name: str) -> Entry | None:
+        """Return the committed state of a session, from memory or from the database."""
+        entry = self._cache.get(name)
+        if entry is None and (stored := self._store.load(name)) is not None:
+            empty = SealedTail.empty(stored.session.horizon, len(stored.session.timelines))
+            entry = Entry(stored, empty)
+        return entry
+
+    def _forget(self, names: Iterable[str]) -> None:
+        """Drop what memory holds of sessions: they are read again when they are asked for."""
+        for name in names:
+            self._cache.pop(name, None)
+
+    def _publish(self, entry: Entry) -> None:
+        name = entry.stored.session.spec.name
+        self._cache[name] = entry
+        self._cache.move_to_end(name)
+        while len(self._cache) > self._max_cached:
+            self._cache.popitem(last=False)
+
+
+def _called(call: Call) -> object:
+    try:
+        return call.function()
+    except PacesetterError as refusal:
+        return refusal
+    except Exception as failure:
+        log.exception("call_failed")
+        return failure
+
+
+def _answer(jobs: Sequence[_Job]) -> None:
+    """Hand the results over, with one wake-up for each event loop."""
+    for loop in {job.loop for job in jobs}:
+        mine = [job for job in jobs if job.loop is loop]
+        with suppress(RuntimeError):  # the loop is closed: the callers have gone
+            loop.call_soon_threadsafe(_resolve, mine)
+
+
+def _resolve(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        if job.future.done():  # the caller went away
+            continue
+        if isinstance(job.result, Exception):
+            job.future.set_exception(job.result)
+        else:
+            job.future.set_result(job.result)

@@ -1,0 +1,314 @@
+"""Reading in SQL: what was sealed, reported, decided and published, from any thread."""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from math import nan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Executable,
+    Select,
+    func,
+    select,
+    tuple_,
+)
+
+from pacesetter_service.catalogue.templates import Published
+from pacesetter_service.core.attempts import (
+    AttemptRef,
+    Lineage,
+    RestorePoint,
+    Span,
+    spans,
+)
+from pacesetter_service.core.commands import Reading
+from pacesetter_service.core.events import load_event
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.insight.explain import Recorded
+from pacesetter_service.insight.history import Track, merged, track
+from pacesetter_service.store import codec, record
+from pacesetter_service.store.port import Stored
+from pacesetter_service.store.replay import readings_between, readings_query, restore_point
+from pacesetter_service.store.schema import (
+    attempts,
+    events,
+    labels,
+    measurements,
+    metrics,
+    readings,
+    sealed,
+    sessions,
+    templates,
+)
+from pacesetter_service.store.writing import (
+    translated,
+)
+
+MAX_MOMENTS = 2
+"""How many may read all of one moment at once; the other connections are for who is in a hurry."""
+
+Blocks = NDArray[np.float64]
+
+PAGE = 50
+"""How many events are read at once, where it is not known how many are wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt, as the database has it: it ends where the next one begins.
+
+    Attributes:
+        attempt: Its number, from 1.
+        start: Its first step.
+        key: What all ranks of it share.
+        lineage: The attempts that its steps were trained in.
+        actor: Who opened it.
+        created_at: When it was opened; ISO 8601, in UTC.
+    """
+
+    attempt: int
+    start: int
+    key: str
+    lineage: Lineage
+    actor: str
+    created_at: str
+
+
+class Reads:
+    """The readers' half of a store; its methods may be called from any thread."""
+
+    def __init__(self, reader: Engine) -> None:
+        self._reader = reader
+        self._moments = threading.BoundedSemaphore(MAX_MOMENTS)
+
+    def sealed_between(self, lineage: Lineage, width: int, start: int, end: int) -> Blocks:
+        """Read sealed values of `width` series; float64, shape (width, end - start)."""
+        pieces = [self._sealed(each, width) for each in spans(lineage, start, end)]
+        return np.concatenate(pieces, axis=1)
+
+    def _sealed(self, span: Span, width: int) -> Blocks:
+        ref, start, end = span
+        mine = (sealed.c.session_id == ref.session_id) & (sealed.c.attempt == ref.attempt)
+        first = select(func.max(sealed.c.start)).where(mine, sealed.c.start <= start)
+        query = (
+            select(sealed.c.start, sealed.c["values"])
+            .where(mine, sealed.c.start >= first.scalar_subquery(), sealed.c.start < end)
+            .order_by(sealed.c.start)
+        )
+        rows = self._read(query)
+        blocks = [np.frombuffer(row.values, "<f8").reshape(width, -1) for row in rows]
+        values = np.concatenate(blocks, axis=1)
+        begin = start - int(rows[0].start)
+        return values[:, begin : begin + end - start]
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Return a connection whose reads are all of one moment.
+
+        While it is held the log of the database can only grow: not to be held for a caller.
+        """
+        with self._moments, translated(), self._reader.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            yield connection
+
+    def sealed_end(self, ref: AttemptRef) -> int:
+        """Return the first step that an attempt has not sealed."""
+        query = (
+            select(sealed.c.start + sealed.c.count)
+            .where(sealed.c.session_id == ref.session_id, sealed.c.attempt == ref.attempt)
+            .order_by(sealed.c.start.desc())
+            .limit(1)
+        )
+        return next((int(row[0]) for row in self._read(query)), ref.start)
+
+    def metrics_of(self, lineage: Lineage) -> list[str]:
+        """Return the names of the metrics that were reported in a lineage's sessions."""
+        with translated(), self._reader.connect() as connection:
+            return list(record.metrics_of(connection, {ref.session_id for ref in lineage}))
+
+    def readings_between(
+        self, lineage: Lineage, metric: str, start: int, end: int
+    ) -> list[Reading]:
+        """Read a metric's readings of the steps `start` to `end`, by step and rank."""
+        return readings_between(self._read, lineage, metric, start, end)
+
+    def reported_between(self, lineage: Lineage, metric: str, start: int, end: int) -> Track:
+        """Read what rank 0 reported of a metric at the steps `start` to `end`."""
+        found = []
+        for ref, _, until in spans(lineage):
+            every = readings_query(ref, min(until, end), (metric,))
+            mine = every.where(readings.c.step >= start, readings.c.rank == 0)
+            columns: Select[Any] = mine.with_only_columns(readings.c.step, readings.c.value)
+            found.append(self._track(columns))
+        return merged(found)
+
+    def measurements_between(self, lineage: Lineage, metric: str, start: int, end: int) -> Track:
+        """Read what controllers saw of a metric at the steps `start` to `end`."""
+        found = []
+        for ref, _, until in spans(lineage):
+            table = measurements.c
+            query = (
+                select(table.step, table.value)
+                .join(metrics, metrics.c.id == table.metric_id)
+                .where(table.session_id == ref.session_id, table.attempt == ref.attempt)
+                .where(metrics.c.name == metric, table.step >= start, table.step < end)
+                .where(table.horizon <= until)
+            )
+            found.append(self._track(query))
+        return merged(found)
+
+    def _track(self, query: Select[Any]) -> Track:
+        rows = self._read(query)
+        return track([row[0] for row in rows], [row[1] for row in rows])
+
+    def attempts_of(self, stored: Stored) -> list[Attempt]:
+        """Read the attempts of a session, in their order."""
+        columns = [attempts.c[each.name] for each in fields(Attempt)]
+        query = select(*columns).where(attempts.c.session_id == stored.id)
+        return [
+            Attempt(**{**row._asdict(), "lineage": codec.load_lineage(row.lineage)})
+            for row in self._read(query.order_by(attempts.c.attempt))
+        ]
+
+    def page(
+        self, *, after: str, limit: int, status: str | None, label: tuple[str, str] | None
+    ) -> Iterator[Stored]:
+        """Read up to `limit` sessions whose names come after `after`, by name, one by one.
+
+        Without the readings that wait.
+        """
+        query = select(sessions).where(sessions.c.name > after, is_there)
+        query = query.order_by(sessions.c.name)
+        if status is not None:
+            query = query.where(sessions.c.status == status)
+        if label is not None:
+            name, value = label
+            having = select(labels.c.session_id).where(
+                labels.c.name == name, labels.c.value == value
+            )
+            query = query.where(sessions.c.id.in_(having))
+        return map(stored_in, self._read(query.limit(limit)))
+
+    def readings_of(self, lineage: Lineage, names: Iterable[str] | None = None) -> list[Reading]:
+        """Read every reading of a lineage, or those of some metrics, by metric, step and rank."""
+        found = [
+            Reading(rank, step, metric, nan if value is None else value)
+            for ref, _, end in spans(lineage)
+            for rank, step, metric, value in self._read(readings_query(ref, end, names))
+        ]
+        return sorted(found, key=lambda each: (each.metric, each.step, each.rank))
+
+    def events_after(
+        self, stored: Stored, seq: int, *, limit: int, kinds: Sequence[str] = ()
+    ) -> list[Recorded]:
+        """Read up to `limit` events whose numbers come after `seq`, in their order."""
+        query = _events_of(stored, kinds).where(events.c.seq >= seq).order_by(events.c.seq)
+        spec = stored.session.spec
+        return [_recorded(row, stored, spec) for row in self._read(query.limit(limit))]
+
+    def events_until(
+        self, stored: Stored, step: int, *, kinds: Sequence[str], of_laws: bool = False
+    ) -> Iterator[Recorded]:
+        """Read the events that hold from a step or earlier, the newest first, page by page.
+
+        They are those of all attempts behind the step. What came after `stored` was read,
+        or after it was forked, is left out.
+
+        Args:
+            stored: The session.
+            step: The last step that they may begin to hold at.
+            kinds: Which kinds of events.
+            of_laws: Only actions, and decisions by which another law took over.
+        """
+        query = select(events).where(events.c.kind.in_(kinds))
+        if of_laws:
+            took_over = events.c.payload.contains('"transition":')
+            query = query.where(events.c.kind.in_(("acted", "forked")) | took_over)
+        query = query.order_by(events.c.at.desc(), events.c.seq.desc())
+        for span in reversed(list(spans(stored.lineage, end=step + 1))):
+            inherited = _in_force(span, last=span.end == step + 1)
+            known = query.where(inherited, _known_to(stored, span.ref))
+            spec = stored.session.spec.at(span.ref.start)
+            offset = 0
+            while rows := self._read(known.limit(PAGE).offset(offset)):
+                yield from (_recorded(row, stored, spec) for row in rows)
+                offset += PAGE
+
+    def template(self, name: str, version: int | None = None) -> Published | None:
+        """Read a template in one version, or in its newest; None if there is none."""
+        query = select(templates).where(templates.c.name == name)
+        if version is not None:
+            query = query.where(templates.c.version == version)
+        rows = self._read(query.order_by(templates.c.version.desc()).limit(1))
+        return codec.load_template(rows[0]) if rows else None
+
+    def templates(self, name: str) -> Iterator[Published]:
+        """Read every version of a template, one by one."""
+        query = select(templates).where(templates.c.name == name).order_by(templates.c.version)
+        return map(codec.load_template, self._read(query))
+
+    def newest_templates(self) -> Iterator[Published]:
+        """Read the newest version of each template, one by one."""
+        newest = select(templates.c.name, func.max(templates.c.version)).group_by(templates.c.name)
+        place = tuple_(templates.c.name, templates.c.version)
+        query = select(templates).where(place.in_(newest)).order_by(templates.c.name)
+        return map(codec.load_template, self._read(query))
+
+    def past(self, spec: SessionSpec, lineage: Lineage, step: int) -> RestorePoint:
+        """Read what is needed to restore the state in which a step was sealed."""
+        return restore_point(self._read, spec, lineage, step)
+
+    def _read(self, query: Executable) -> Sequence[Any]:
+        with translated(), self._reader.connect() as connection:
+            return connection.execute(query).all()
+
+
+is_there = sessions.c.status != record.IMPORTING
+"""What is being imported is not there yet."""
+
+
+def _events_of(stored: Stored, kinds: Sequence[str]) -> Select[Any]:
+    query = select(events).where(events.c.session_id == stored.id)
+    return query.where(events.c.kind.in_(kinds)) if kinds else query
+
+
+def _recorded(row: Any, stored: Stored, spec: SessionSpec) -> Recorded:  # noqa: ANN401 - a row of `events`
+    # Number 0 is the session's creation, which stands in `sessions`.
+    event = load_event(row.kind, row.payload, spec)
+    # An imported fork has brought along what happened before it, with numbers below 0.
+    own = row.session_id == stored.id and row.seq >= 0
+    return Recorded(event, row.seq + 1, row.attempt, row.created_at, own=own)
+
+
+def _in_force(span: Span, *, last: bool) -> ColumnElement[bool]:
+    """Select the events of an attempt that hold within its span, or where it was left.
+
+    What had been measured there was decided on already; orders for that step wait again.
+    """
+    ref, _, end = span
+    mine = (events.c.session_id == ref.session_id) & (events.c.attempt == ref.attempt)
+    if last:
+        return mine & (events.c.at < end)
+    return mine & ((events.c.at < end) | ((events.c.at == end) & (events.c.kind != "acted")))
+
+
+def _known_to(stored: Stored, ref: AttemptRef) -> ColumnElement[bool]:
+    if ref.session_id == stored.id:
+        return events.c.seq < stored.events
+    return events.c.created_at <= stored.created_at
+
+
+def stored_in(row: Any) -> Stored:  # noqa: ANN401 - a row of `sessions`
+    """Build a session from its row, without the readings that wait."""
+    # Sessions from before attempts were kept have had one only.
+    lineage = codec.load_lineage(row.lineage)
+    session = codec.load_session(row)
+    lineage = lineage or (AttemptRef(row.id, session.attempt.number, session.spec.start_step),)
+    return Stored(row.id, session, row.events, row.created_at, lineage, row.version)

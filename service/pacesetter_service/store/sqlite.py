@@ -1,0 +1,156 @@
+"""The store in SQLite: one file, which this process alone serves; on disk on return."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+
+from sqlalchemy import (
+    Connection,
+    delete,
+    insert,
+    select,
+)
+
+from pacesetter_service.core.errors import StorageReplacedError
+from pacesetter_service.store import engine, migrate, record
+from pacesetter_service.store.continuity import (
+    Continuity,
+    Count,
+    Mark,
+    alone,
+    following,
+    is_older,
+    judged,
+    new_epoch,
+)
+from pacesetter_service.store.schema import (
+    continuity,
+)
+from pacesetter_service.store.served import ServedFile
+from pacesetter_service.store.store import Store
+from pacesetter_service.store.writing import (
+    translated,
+)
+
+
+class SqliteStore(Store):
+    """Sessions in one SQLite file."""
+
+    def __init__(self, database_url: str, *, shared: bool = False) -> None:
+        """Open a database; a file that is not there is made.
+
+        Args:
+            database_url: The SQLite file, such as `sqlite:///pacesetter.db`.
+            shared: Whether other writers may have it open, on this machine. Otherwise the file is
+                locked, and compared with the mark of the last who served it.
+        """
+        self.shared = shared
+        with ExitStack() as opened:
+            self._file = ServedFile.share(database_url) if shared else ServedFile.take(database_url)
+            opened.callback(self._file.release)
+            self._mark = None if shared else Mark(self._file.path)
+            by_itself = None
+            if self._mark is not None:
+                opened.callback(self._mark.close)
+                by_itself = alone(self._file.path)
+                if is_older(by_itself, self._mark.read()):
+                    self._file.set_log_aside()
+            self._writer = engine.open_writer(self._file.path)
+            opened.callback(self._writer.dispose)
+            with translated(), self._writer.connect() as connection:
+                with connection.begin():
+                    migrate.upgrade(connection)
+                if not shared:  # else another writer may be importing one
+                    with connection.begin():
+                        record.drop_unfinished(connection)
+            self._connection = self._writer.connect()
+            opened.callback(self._connection.close)
+            reader = engine.open_reader(self._file.path)
+            opened.callback(reader.dispose)
+            super().__init__(reader)
+            self.continuity = self._begin(by_itself)
+            self._opened = opened.pop_all()
+
+    def _begin(self, by_itself: Count | None) -> Continuity:
+        """Find out whether this is the database that it was, and count from there.
+
+        Args:
+            by_itself: What the file said before it was opened, without its log.
+        """
+        with translated(), self._connection.begin():
+            row = self._connection.execute(select(continuity)).one_or_none()
+        stored = None if row is None else Count(row.epoch, row.commits)
+        marked = None if self._mark is None else self._mark.read()
+        if self._mark is None:
+            found = Continuity(stored.epoch if stored else new_epoch(), "continued")
+        else:
+            found = judged(stored, marked, new_epoch())
+        if found.reason == "continued" and stored is not None:
+            folded = None if marked is None else marked.folded
+            self._count = following(replace(stored, folded=folded), by_itself)
+        else:
+            self._count = Count(found.epoch, 0)
+            with translated(), self._connection.begin():
+                self._connection.execute(delete(continuity))
+                self._connection.execute(insert(continuity), {"epoch": found.epoch, "commits": 0})
+        self._file.watch()
+        self._file.was_written()
+        if self._mark is not None:
+            self._mark.write(self._count)
+            self._mark.flush()
+        return found
+
+    def close(self) -> None:
+        """Close every connection; the last one folds the write-ahead log into the file."""
+        with suppress(StorageReplacedError):  # the log says so; no caller waits for an answer
+            self._refuse_if_lost()
+        with self._file.unfolded_if_overwritten():
+            self._opened.close()
+
+    @contextmanager
+    def _committing(self) -> Iterator[Connection]:
+        """Write in one transaction, which counts, into the file that is served or not at all.
+
+        Raises:
+            StorageUnavailableError: Nothing may be acknowledged. Nothing was written either,
+                unless the file was taken away in the moment of the commit; it is not written to
+                again then.
+        """
+        with translated(), self._connection.begin():
+            yield self._connection
+            row = self._connection.exec_driver_sql(_COUNT).one()
+            self._refuse_if_lost()
+        self._refuse_if_lost()
+        self._count = Count(row.epoch, row.commits, self._count.folded)
+        if self._mark is not None:
+            self._mark.write(self._count)
+
+    def _refuse_if_lost(self) -> None:
+        """Refuse if the file is not where it was, or is not what was written.
+
+        Raises:
+            StorageReplacedError: Nothing may be acknowledged any more.
+        """
+        self._file.refuse_if_lost()
+        if self._mark is not None and self._file.was_written():
+            found = alone(self._file.path)
+            if is_older(found, self._count):
+                self._file.refuse_overwritten()
+            self._count = following(self._count, found)
+
+    def check(self) -> None:
+        """Ask the database for something.
+
+        Raises:
+            StorageUnavailableError: It did not answer, or its file is not where it was.
+        """
+        self._file.refuse_if_lost()
+        self._read(select(1))
+
+    @contextmanager
+    def _at_once(self) -> Iterator[Connection]:
+        with translated(), self._connection.begin():
+            yield self._connection
+
+
+_COUNT = "UPDATE continuity SET commits = commits + 1 RETURNING epoch, commits"

@@ -1,0 +1,178 @@
+"""A store in SQL: what the writer writes and reads; a write is one transaction."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Executable, select, text, update
+
+from pacesetter_service.catalogue.templates import Published
+from pacesetter_service.store import codec, record
+from pacesetter_service.store.continuity import Continuity
+from pacesetter_service.store.port import Stored
+from pacesetter_service.store.reads import Reads, is_there, stored_in
+from pacesetter_service.store.replay import with_waiting
+from pacesetter_service.store.schema import attempts, sessions, templates
+from pacesetter_service.store.writing import (
+    SqlTransaction,
+    ignoring,
+    stale_of,
+    translated,
+    versions_of,
+)
+
+
+class Store(Reads):
+    """Sessions in SQL, by the guarantees of `port.Store`.
+
+    What stands here belongs to the one thread that writes; the readers' half may be called from any
+    thread.
+
+    Attributes:
+        shared: Whether other processes may write to the database meanwhile.
+        continuity: Whether it is the database that was served before.
+    """
+
+    shared: bool
+    continuity: Continuity
+
+    def __init__(self, reader: Engine) -> None:
+        super().__init__(reader)
+        self._metric_ids: dict[str, int] = {}
+        self._ids = range(0)
+
+    @property
+    def epoch(self) -> str:
+        """The name of the database's history; a new one when it may have lost something."""
+        return self.continuity.epoch
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close every connection."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Ask the database for something.
+
+        Raises:
+            StorageUnavailableError: It did not answer, or is not where it was.
+        """
+
+    @abstractmethod
+    def _committing(self) -> AbstractContextManager[Connection]:
+        """Return a connection in a transaction that is committed at the end of the block.
+
+        Raises:
+            StorageUnavailableError: Nothing may be acknowledged.
+        """
+
+    @abstractmethod
+    def _at_once(self) -> AbstractContextManager[Connection]:
+        """Return the writer's connection, to read or for what no caller is told of.
+
+        It waits for no reader, and is no commit that counts.
+        """
+
+    def new_id(self) -> int:
+        """Return an id that no session has or had, and that no other writer is given."""
+        if not self._ids:
+            with self._at_once() as connection:
+                end = connection.execute(_TAKE_IDS, {"some": IDS_AT_ONCE}).scalar_one()
+            self._ids = range(end - IDS_AT_ONCE, end)
+        first, self._ids = self._ids[0], self._ids[1:]
+        return first
+
+    def versions(self, names: Iterable[str]) -> dict[str, int]:
+        """Read the versions of sessions by their names, from any thread."""
+        with translated(), self._reader.connect() as connection:
+            return versions_of(connection, names)
+
+    def stale(self, versions: Mapping[str, int]) -> list[str]:
+        """Return the sessions whose version differs by now; 0 stands for none of that name."""
+        with self._at_once() as connection:
+            return stale_of(versions, versions_of(connection, versions))
+
+    def load(self, name: str) -> Stored | None:
+        """Read one session in full, or None if there is none of that name."""
+        query = select(sessions).where(sessions.c.name == name, is_there)
+        with self._at_once() as connection:
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                return None
+            reported = frozenset(record.metrics_of(connection, (row.id,)))
+        stored = stored_in(row)
+        session = replace(stored.session, reported=reported)
+        return with_waiting(self._owned, replace(stored, session=session))
+
+    def knows_attempt(self, session_id: int, key: str) -> bool:
+        """Return whether an attempt was opened with that key."""
+        query = (
+            select(attempts.c.attempt)
+            .where(attempts.c.session_id == session_id, attempts.c.key == key)
+            .limit(1)
+        )
+        with self._at_once() as connection:
+            return connection.execute(query).first() is not None
+
+    @contextmanager
+    def begin(self) -> Iterator[SqlTransaction]:
+        """Begin a transaction, which is committed at the end of the block.
+
+        Raises:
+            StorageUnavailableError: Nothing was written.
+            ConflictError: Another writer came first; nothing was written.
+        """
+        try:
+            with self._committing() as connection:
+                yield SqlTransaction(connection, self._metric_ids)
+        except Exception:
+            # Ids given out by a transaction that failed stand in no table.
+            self._metric_ids.clear()
+            raise
+
+    def add_template(self, published: Published) -> bool:
+        """Write a new version of a template; return whether it is new, and not another writer's.
+
+        Raises:
+            StorageUnavailableError: Nothing was written.
+        """
+        template = published.template
+        row = {
+            "name": template.name,
+            "version": published.version,
+            "body": codec.dump_template(template),
+            "deprecated": published.deprecated,
+            "created_at": published.created_at,
+        }
+        with self._committing() as connection:
+            # No database promises to count the rows of an insert.
+            adding = ignoring(connection.dialect, templates).returning(templates.c.version)
+            return connection.execute(adding, row).first() is not None
+
+    def deprecate_template(self, name: str, version: int, reason: str) -> None:
+        """Write why a version of a template should not be used any more.
+
+        Raises:
+            StorageUnavailableError: Nothing was written.
+        """
+        where = (templates.c.name == name) & (templates.c.version == version)
+        with self._committing() as connection:
+            connection.execute(update(templates).where(where).values(deprecated=reason))
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Return the writer's connection in a transaction: for what is rare, and short."""
+        with self._committing() as connection:
+            yield connection
+
+    def _owned(self, query: Executable) -> Sequence[Any]:
+        with self._at_once() as connection:
+            return connection.execute(query).all()
+
+
+_TAKE_IDS = text("UPDATE ids SET next = next + :some WHERE kind = 'sessions' RETURNING next")
+
+IDS_AT_ONCE = 64
+"""How many ids of sessions a writer takes at once; those that it does not use are never used."""

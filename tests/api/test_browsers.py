@@ -1,0 +1,253 @@
+"""What a web page may do here through the browser of who visits it."""
+
+import base64
+import re
+import socket
+from collections.abc import Iterator
+from hashlib import sha256
+
+import httpx
+import pytest
+
+from pacesetter_service.api.browsers import Hosts
+from serving import open_http
+
+LISTED = "pacesetter.invalid"
+"""What the shared service is allowed to be called (see conftest.py)."""
+
+
+@pytest.fixture(name="http", scope="module")
+def _http(server_url: str) -> Iterator[httpx.Client]:
+    """Return a connection to the shared service."""
+    with open_http(server_url) as http:
+        yield http
+
+
+HERE = ["localhost", "LOCALHOST:7070", "localhost.", "127.0.0.1", "127.8.0.1:80", "[::1]:7070"]
+ELSEWHERE = [
+    "evil.example",
+    "localhost.evil.example",
+    "127.0.0.1.evil.example",
+    "evil.example:7070",
+    "10.0.0.7:7070",
+    "[fe80::1]",
+    "127.1",
+    "2130706433",
+    "localhost:7070:7070",
+    "localhost@evil.example",
+    "localhost/",
+    " localhost",
+    "",
+    "*",
+    "[::1",
+    "\xe9vil.example",
+]
+
+
+@pytest.mark.parametrize("host", HERE)
+def test_a_service_is_asked_by_the_names_of_this_machine(host: str) -> None:
+    """Loopback has its names, in any notation that a client may send."""
+    assert Hosts().take(host)
+
+
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_a_service_is_not_asked_by_foreign_names(host: str) -> None:
+    """What may be a domain of somebody's who has it resolved to this machine is no name of ours."""
+    assert not Hosts().take(host)
+
+
+@pytest.mark.parametrize("bound", ["0.0.0.0", "::", ""])
+def test_a_service_on_every_address_is_asked_by_each_and_by_the_machines_name(bound: str) -> None:
+    """An address is no domain, and no domain is called as this machine is."""
+    hosts = Hosts(bound=bound)
+    machine = socket.gethostname()
+    for host in (*HERE, "10.0.0.7:7070", "[fe80::1]", machine, f"{machine.upper()}:7070"):
+        assert hosts.take(host)
+    assert not hosts.take("evil.example")
+    assert not hosts.take("127.1")
+
+
+def test_a_service_on_one_address_is_asked_by_it() -> None:
+    """What it listens on, as a name or as an address, is its own; others are not."""
+    assert Hosts(bound="10.0.0.7").take("10.0.0.7:7070")
+    assert not Hosts(bound="10.0.0.7").take("10.0.0.8:7070")
+    assert Hosts(bound="node17").take("node17:7070")
+
+
+def test_the_list_adds_names() -> None:
+    """Names of the list are taken with any port; a star takes every name."""
+    hosts = Hosts([" LR.example.com ", "[fe80::1]", ""])
+    for host in ("lr.example.com", "LR.EXAMPLE.COM.:443", "[fe80::1]:7070", "localhost"):
+        assert hosts.take(host)
+    assert not hosts.take("")
+    assert not hosts.take("www.lr.example.com")
+    assert Hosts(["*"]).take("evil.example")
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://localhost:7070", "localhost:7070"),
+        ("http://localhost", "localhost:80"),
+        ("https://lr.example.com", "lr.example.com"),  # TLS ends at a proxy
+        ("https://lr.example.com", "lr.example.com:443"),
+        ("http://[::1]:7070", "[::1]:7070"),
+    ],
+)
+def test_a_page_of_ours_may_ask(origin: str, host: str) -> None:
+    """A page that came from the address that it asks is the service's own."""
+    assert Hosts().take_origin(origin, host)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.example",
+        "http://localhost:3000",
+        "http://127.0.0.1:7070",
+        "http://localhost:7070.evil.example",
+        "http://evil.example/localhost:7070",
+        "null",
+        "",
+        "file://",
+        "chrome-extension://localhost:7070",
+    ],
+)
+def test_another_page_may_not_ask(origin: str) -> None:
+    """A page of another host, or of another port of this one, is somebody else's."""
+    assert not Hosts().take_origin(origin, "localhost:7070")
+    assert Hosts(["*"]).take_origin(origin, "localhost:7070")
+
+
+def test_pages_of_listed_hosts_may_ask() -> None:
+    """Whose host is in the list is trusted, by whatever name the service is asked."""
+    hosts = Hosts(["dashboard.example.com"])
+    assert hosts.take_origin("https://dashboard.example.com:8443", "localhost:7070")
+    assert not hosts.take_origin("https://www.example.com", "localhost:7070")
+
+
+def test_a_foreign_host_is_refused_whatever_is_asked(http: httpx.Client, unique_name: str) -> None:
+    """DNS rebinding finds nothing here, neither pages nor the hot call; the answer says why."""
+    body = {"name": unique_name, "base_lr": 0.1}
+    http.post("/v1/sessions", json=body).raise_for_status()
+    sync = f"/v1/sessions/{unique_name}/sync"
+    for method, path in [("GET", "/livez"), ("GET", "/docs"), ("POST", sync), ("TRACE", "/x")]:
+        answer = http.request(
+            method, path, json={} if method == "POST" else None, headers={"host": "evil.example"}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (421, "host_refused")
+        assert "'evil.example'" in answer.json()["detail"]
+        assert "PACESETTER_ALLOWED_HOSTS" in answer.json()["detail"]
+    assert http.post(sync, json={}, headers={"host": LISTED}).status_code == 200
+
+
+def test_a_request_names_one_host(server_url: str) -> None:
+    """Without a host, or with two of them, nothing is done; HTTP/1.0 has none."""
+    address = server_url.removeprefix("http://").split(":")
+
+    def status(head: str) -> int:
+        with socket.create_connection((address[0], int(address[1]))) as wire:
+            wire.sendall(f"GET /livez {head}connection: close\r\n\r\n".encode())
+            return int(wire.recv(100).split()[1])
+
+    assert status("HTTP/1.1\r\n") == 400
+    assert status("HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n") == 400
+    assert status("HTTP/1.1\r\nhost: localhost\r\nhost: evil.example\r\n") == 400
+    assert status("HTTP/1.1\r\nhost: localhost\r\n") == 200
+    assert status("HTTP/1.0\r\n") == 200
+    assert status("HTTP/1.0\r\nhost: evil.example\r\n") == 421
+
+
+def test_a_foreign_page_is_refused_whatever_it_asks(http: httpx.Client, unique_name: str) -> None:
+    """What it sends is not carried out, though it could not have read the answer."""
+    http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.1}).raise_for_status()
+    sync = f"/v1/sessions/{unique_name}/sync"
+    foreign = {"origin": "http://evil.example"}
+    for method, path in [("POST", sync), ("GET", "/v1/sessions"), ("OPTIONS", sync)]:
+        answer = http.request(
+            method, path, json={"step": 5} if method == "POST" else None, headers=foreign
+        )
+        assert (answer.status_code, answer.json()["code"]) == (403, "origin_refused")
+    assert http.get(f"/v1/sessions/{unique_name}").json()["horizon"] == 0
+    ours = {"origin": str(http.base_url).rstrip("/")}
+    assert http.post(sync, json={"step": 5}, headers=ours).status_code == 200
+
+
+@pytest.mark.parametrize("method", ["TRACE", "PUT", "PATCH", "OPTIONS", "PROPFIND"])
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/livez", {"GET"}),
+        ("/v1/sessions", {"GET", "POST"}),
+        ("/v1/sessions/x", {"GET", "DELETE"}),
+        ("/v1/sessions/x/sync", {"POST"}),
+        ("/v1/import", {"POST"}),
+    ],
+)
+def test_a_method_that_nothing_takes_is_405(
+    http: httpx.Client, method: str, path: str, allowed: set[str]
+) -> None:
+    """Before anything is asked of its body, and with the methods that the address takes."""
+    answer = http.request(method, path)
+    assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+    assert set(answer.headers["allow"].split(", ")) == allowed
+    assert http.request(method, "/nowhere").status_code == 404
+
+
+def test_a_method_that_another_address_takes_is_405_with_all_that_this_one_takes(
+    http: httpx.Client,
+) -> None:
+    """The framework would name those of one route of several."""
+    answer = http.post("/v1/sessions/x", json={})
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "DELETE"}
+
+
+@pytest.mark.parametrize("path", ["/docs/", "/v1/sessions/", "/livez/"])
+def test_nothing_is_redirected(http: httpx.Client, path: str) -> None:
+    """A redirect would lead wherever the caller's Host header points to."""
+    answer = http.get(path)
+    assert answer.status_code == 404
+    assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize("path", ["/livez", "/docs", "/nowhere", "/openapi.json", "/metrics"])
+def test_browsers_are_told_our_rules(http: httpx.Client, path: str) -> None:
+    """No answer is taken for another type than it is, and no page tells others our addresses."""
+    answer = http.get(path)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_a_page_runs_its_own_scripts_alone_and_in_no_frame(http: httpx.Client, path: str) -> None:
+    """Each script of the page is named by where it comes from or by what it is, and no other."""
+    page = http.get(path)
+    assert page.headers["content-type"].startswith("text/html")
+    assert page.headers["x-frame-options"] == "DENY"
+    policy = dict(
+        rule.strip().split(" ", 1) for rule in page.headers["content-security-policy"].split(";")
+    )
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert "unsafe" not in policy["script-src"]
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page.text, re.DOTALL)
+    assert scripts
+    for attributes, text in scripts:
+        source = re.search(r'src="(https://[^/"]+)/', attributes)
+        digest = base64.b64encode(sha256(text.encode()).digest()).decode()
+        named = f"'sha256-{digest}'" if source is None else source[1]
+        assert named in policy["script-src"].split()
+    address = re.search(r"""(?:url: '|spec-url=")([^'"]+)""", page.text)
+    assert address is not None
+    assert http.get(str(page.url.join(address[1]))).json()["openapi"]
+
+
+def test_a_picture_runs_nothing(http: httpx.Client) -> None:
+    """A picture is a document too, whose scripts a browser would run."""
+    answer = http.post(
+        "/v1/schedules/preview",
+        json={"base_lr": 0.1, "schedule": {"kind": "constant"}},
+        headers={"accept": "image/svg+xml"},
+    )
+    assert answer.headers["content-type"].startswith("image/svg+xml")
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")

@@ -1,0 +1,251 @@
+"""Forks that are described anew: their law from the first own step on, and what stays."""
+
+import json
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from pacesetter_service.core.schedules import Schedule
+from serving import open_http
+
+PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
+COSINE = {"kind": "cosine", "total_steps": 20}
+LONGER = {"kind": "cosine", "total_steps": 40}
+
+
+@pytest.fixture(name="http")
+def _http(server_url: str) -> Any:
+    """Return a plain HTTP client of the shared service."""
+    with open_http(server_url) as client:
+        yield client
+
+
+class Job:
+    """A session, spoken to over HTTP."""
+
+    def __init__(self, http: httpx.Client, name: str, **spec: Any) -> None:
+        self.http, self.name, self.at = http, name, f"/v1/sessions/{name}"
+        if spec:
+            body = {"name": name, "base_lr": 0.1, **spec}
+            http.post("/v1/sessions", json=body).raise_for_status()
+
+    def get(self, path: str = "", **params: Any) -> Any:
+        """Read something of it."""
+        return self.http.get(self.at + path, params=params).raise_for_status().json()
+
+    def train(self, until: int, loss: float | None = None) -> None:
+        """Train up to a step, reporting the same loss at each."""
+        for step in range(self.get()["horizon"], until):
+            self.sync(rank=0, step=step)
+            if loss is not None:
+                self.sync(reports=[{"step": step, "metrics": {"loss": loss}}])
+
+    def sync(self, **body: Any) -> Any:
+        """Call as a trainer does."""
+        return self.http.post(f"{self.at}/sync", json=body).raise_for_status().json()
+
+    def act(self, **body: Any) -> None:
+        """Order something for the horizon."""
+        self.http.post(f"{self.at}/actions", json=body).raise_for_status()
+
+    def ask_fork(self, name: str, step: int, **more: Any) -> httpx.Response:
+        """Ask for a branch."""
+        return self.http.post(f"{self.at}/fork", json={"name": name, "step": step, **more})
+
+    def fork(self, step: int, **description: Any) -> "Job":
+        """Branch off with another description."""
+        name = f"{self.name}-fork-{step}-{abs(hash(json.dumps(description, sort_keys=True)))}"
+        self.ask_fork(name, step, description=description).raise_for_status()
+        return Job(self.http, name)
+
+    def rates(self, start: int, count: int) -> list[float]:
+        """Return the learning rates of some steps, as they are or would be."""
+        rates: list[float] = self.get("/lr", step=start, count=count)["series"]["lr"]
+        return rates
+
+
+def law(spec: dict[str, Any], start: int, count: int) -> list[float]:
+    """Evaluate a schedule by itself."""
+    values: list[float] = (
+        Schedule.parse(spec).values(np.arange(start, start + count, dtype=float), 0.1).tolist()
+    )
+    return values
+
+
+def test_a_fork_is_trained_longer_by_its_own_law(http: httpx.Client, unique_name: str) -> None:
+    """To the bit the past is the parent's, and from the fork's step on the new law holds."""
+    job = Job(http, unique_name, schedule=COSINE, total_steps=20)
+    job.train(10)
+    longer = job.fork(8, schedule=LONGER, total_steps=40)
+    longer.train(40)
+    assert longer.rates(0, 40) == law(COSINE, 0, 8) + law(LONGER, 8, 32)
+    assert longer.get()["spec"]["total_steps"] == 40
+    assert job.rates(0, 20) == law(COSINE, 0, 20)
+
+
+def test_the_same_fork_again_is_the_same_and_another_is_a_conflict(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """As with creation; and the answer says how to go on by another description."""
+    job = Job(http, unique_name, schedule=COSINE)
+    job.train(10)
+    name, body = f"{unique_name}-longer", {"description": {"schedule": LONGER}}
+    assert job.ask_fork(name, 8, attempt_key="mine", **body).status_code == 201
+    answer = job.ask_fork(name, 8, **body)
+    assert (answer.status_code, answer.json()["attempt_key"]) == (200, "mine")
+    other = job.ask_fork(name, 8, description={"schedule": COSINE, "base_lr": 0.2})
+    assert (other.status_code, other.json()["code"]) == (409, "session_exists")
+    assert "continues=" in other.json()["detail"]
+
+
+def test_what_controllers_cut_stays_a_factor(http: httpx.Client, unique_name: str) -> None:
+    """Their states go on as well, where they are described as before."""
+    job = Job(http, unique_name, schedule=COSINE, controllers=[PLATEAU])
+    job.train(4, loss=1.0)  # decisions before step 2 and before step 3
+    longer = job.fork(3, schedule=LONGER)
+    assert longer.rates(3, 1) == [value * 0.25 for value in law(LONGER, 3, 1)]
+    longer.train(5, loss=1.0)
+    assert longer.rates(4, 1) == [value * 0.125 for value in law(LONGER, 4, 1)]
+
+
+def test_controllers_described_anew_begin_anew(http: httpx.Client, unique_name: str) -> None:
+    """And what the old ones had cut is cut no more."""
+    job = Job(http, unique_name, schedule=COSINE, controllers=[PLATEAU])
+    job.train(4, loss=1.0)
+    longer = job.fork(3, controllers=[{**PLATEAU, "patience": 1}])
+    assert longer.rates(3, 1) == law(COSINE, 3, 1)
+    longer.train(7, loss=1.0)  # the first is the best; two more are one too many
+    assert longer.rates(5, 2) == [law(COSINE, 5, 1)[0], law(COSINE, 6, 1)[0] * 0.5]
+
+
+def test_scales_stay_and_what_was_set_does_not(http: httpx.Client, unique_name: str) -> None:
+    """A factor is of any law; a value was ordered for the law that has gone."""
+    job = Job(http, unique_name, schedule=COSINE)
+    job.act(kind="scale", factor=0.5)
+    job.train(10)
+    assert job.fork(8, schedule=LONGER).rates(8, 2) == [v * 0.5 for v in law(LONGER, 8, 2)]
+    job.act(kind="hold")
+    job.train(14)
+    assert job.fork(12, schedule=LONGER).rates(12, 2) == [v * 0.5 for v in law(LONGER, 12, 2)]
+    job.act(kind="set", lr=0.7)
+    job.train(18)
+    assert job.rates(17, 1) == [0.7]
+    assert job.fork(16, schedule=LONGER).rates(16, 2) == law(LONGER, 16, 2)
+
+
+def test_what_is_described_as_before_goes_on_as_it_was(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """A longer plan alone lifts no hold."""
+    job = Job(http, unique_name, schedule=COSINE, total_steps=20)
+    job.train(5)
+    job.act(kind="hold")
+    job.train(10)
+    longer = job.fork(8, total_steps=40)
+    assert longer.rates(8, 4) == law(COSINE, 5, 1) * 4
+
+
+def test_a_fork_with_a_law_of_its_own_can_be_restarted_and_exported(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """Its record is whole, with the parent's decisions by the parent's description."""
+    job = Job(http, unique_name, schedule=COSINE, controllers=[PLATEAU])
+    job.train(6, loss=1.0)
+    longer = job.fork(4, schedule=LONGER, controllers=[{"kind": "greedy", "metric": "loss"}])
+    longer.train(12, loss=1.0)
+    before = longer.rates(0, 12)
+    restarted = http.post(f"{longer.at}/attempts", json={"step": 6, "key": "k"})
+    assert restarted.status_code == 201
+    longer.train(12, loss=1.0)
+    assert longer.rates(0, 12) == before
+    record = http.get(f"{longer.at}/export").raise_for_status().content
+    answer = http.post(
+        "/v1/import",
+        params={"name": f"{unique_name}-copy"},
+        content=record,
+        headers={"content-type": "application/x-ndjson"},
+    )
+    assert answer.status_code == 201, answer.text
+    copy = Job(http, f"{unique_name}-copy")
+    assert copy.rates(0, 12) == before
+    for step in (3, 4, 11):
+        was, is_now = (each.get("/explain", step=step)["text"] for each in (longer, copy))
+        assert (
+            was.splitlines()[0].partition(" Recorded")[0]
+            == (is_now.splitlines()[0].partition(" Recorded")[0])
+        )
+
+
+def test_a_described_fork_explains_its_law(http: httpx.Client, unique_name: str) -> None:
+    """Before its step by the parent's description, from then on by its own, with what is left."""
+    job = Job(http, unique_name, schedule=COSINE, controllers=[PLATEAU])
+    job.train(5, loss=1.0)
+    longer = job.fork(4, schedule={"kind": "constant"}, controllers=[PLATEAU])
+    longer.train(6)
+    past, present = (longer.get("/explain", step=step) for step in (3, 5))
+    assert past["series"]["lr"]["law"] == "cosine"
+    assert "plateau #0" in past["text"]
+    why = present["series"]["lr"]
+    assert (why["law"], why["since"], why["cause"]["kind"]) == ("constant", 4, "forked")
+    assert f"forked from {unique_name}" in present["text"]
+    assert "another description of schedule" in present["text"]
+    forked = longer.get("/events", kind="forked")["events"]
+    assert [each["differs"] for each in forked] == [["schedule"]]
+    assert forked[0]["factors"] == {"lr": 0.125}
+
+
+def test_nobody_goes_back_behind_another_description(http: httpx.Client, unique_name: str) -> None:
+    """Neither by an attempt nor by a fork: those steps are the parent's."""
+    job = Job(http, unique_name, schedule=COSINE)
+    job.train(10)
+    longer = job.fork(8, schedule=LONGER)
+    longer.train(12)
+    attempt = http.post(f"{longer.at}/attempts", json={"step": 7, "key": "k"})
+    for answer in (attempt, longer.ask_fork(f"{unique_name}-deep", 7)):
+        assert (answer.status_code, answer.json()["code"]) == (422, "step_out_of_range")
+        assert "belong to the session that this one was forked from" in answer.json()["detail"]
+
+
+def test_a_fork_of_a_described_fork_has_the_whole_past(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """Three laws in a row, each sealed in its own session; the origins are told in their order."""
+    job = Job(http, unique_name, schedule=COSINE)
+    job.train(10)
+    longer = job.fork(8, schedule=LONGER)
+    longer.train(16)
+    last = longer.fork(12, schedule={"kind": "constant"})
+    last.train(14)
+    assert last.rates(0, 14) == law(COSINE, 0, 8) + law(LONGER, 8, 4) + [0.1, 0.1]
+    origin = last.get()["spec"]["forked_from"]
+    assert (origin["session"], origin["forked_from"]["session"]) == (longer.name, unique_name)
+    for step, kind in ((7, "cosine"), (9, "cosine"), (13, "constant")):
+        assert last.get("/explain", step=step)["series"]["lr"]["law"] == kind
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no law": ({"schedule": {"kind": "cosin"}}, "/description/schedule/kind"),
+    "other groups": ({"groups": {"head": {"base_lr": 0.1}}}, "/description"),
+    "another channel": (
+        {"schedule": {"kind": "channels", "laws": {"lr": COSINE, "momentum": COSINE}}},
+        "/description",
+    ),
+    "another start": ({"start_step": 3}, "/description/start_step"),
+    "another name": ({"name": "x"}, "/description/name"),
+    "a strange field": ({"colour": "red"}, "/description/colour"),
+}
+
+
+@pytest.mark.parametrize(("description", "pointer"), REFUSED.values(), ids=REFUSED)
+def test_what_no_fork_can_be_is_refused_at_its_place(
+    http: httpx.Client, unique_name: str, description: dict[str, Any], pointer: str
+) -> None:
+    """And nothing is created."""
+    job = Job(http, unique_name, schedule=COSINE)
+    job.train(10)
+    answer = job.ask_fork(f"{unique_name}-child", 8, description=description)
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed"), answer.text
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert http.get(f"/v1/sessions/{unique_name}-child").status_code == 404

@@ -1,0 +1,123 @@
+"""What stands between client and server may say strange things: no report is lost by that."""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+
+import pytest
+
+from little_servers import LittleServer, Proxy, answer
+from pacesetter import (
+    Client,
+    InvalidAnswerError,
+    NotFoundError,
+    ServerError,
+    ServerUnavailableError,
+)
+from pacesetter._bounds import bounds_of
+from pacesetter._errors import api_error
+from pacesetter._info import SessionInfo
+from serving import PATIENCE, open_http
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Wait for a fact."""
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+PAGE = b"<html><body>nothing here</body></html>"
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_reports_outlive_a_page_of_an_ingress(
+    server_url: str, unique_name: str, status: int, caplog: pytest.LogCaptureFixture
+):
+    """The thread meets it, keeps what was measured, and delivers it once the way is free."""
+    proxy = Proxy(server_url.removeprefix("http://"))
+    with LittleServer(proxy) as between, Client(between.url) as client:
+        session = client.create_session(unique_name, base_lr=0.1)
+        session.lr(0)
+        proxy.fault = lambda _: answer(status, PAGE, **{"content-type": "text/html"})
+        asked = len(proxy.asked)
+        session.report(0, loss=0.5)
+        session._prefetcher._wake.put(None)
+        wait_until(lambda: len(proxy.asked) > asked + 1)
+        assert len(session._core.sync.reports) == 1
+        proxy.fault = lambda _: None
+        wait_until(lambda: not session._core.sync.reports)
+    with open_http(server_url) as http:
+        history = http.get(f"/v1/sessions/{unique_name}/history").json()
+    assert history["metrics"]["loss"][0] == 0.5
+    complaints = [each for each in caplog.records if each.levelno >= logging.ERROR]
+    assert len(complaints) == (1 if status != 404 else 0)
+
+
+def test_a_404_that_is_no_answer_of_ours_is_an_outage():
+    """A proxy says so while what is behind it is away; a session that is not there is none."""
+    ours = json.dumps({"code": "session_not_found", "detail": "There is none."}).encode()
+    assert isinstance(api_error(404, ours), NotFoundError)
+    for page in (PAGE, b"", b"404 page not found"):
+        assert isinstance(api_error(404, page), ServerError)
+
+
+def test_a_call_waits_for_an_ingress_that_has_lost_its_server(server_url: str, unique_name: str):
+    """It goes on when the server is back, and says what it met when it is not."""
+    proxy = Proxy(server_url.removeprefix("http://"))
+    times = iter(range(3))
+    proxy.fault = lambda _: answer(404, PAGE) if next(times, None) is not None else None
+    with LittleServer(proxy) as between, Client(between.url, retry_for=PATIENCE) as client:
+        assert client.create_session(unique_name, base_lr=0.1).lr(0) == 0.1
+    proxy.fault = lambda _: answer(404, PAGE)
+    with (
+        LittleServer(proxy) as between,
+        Client(between.url, retry_for=0.2) as client,
+        pytest.raises(ServerUnavailableError, match="404 without a problem document"),
+    ):
+        client.create_session(unique_name, base_lr=0.1)
+
+
+def test_an_answer_that_says_it_is_too_large_is_not_read(server_url: str, unique_name: str):
+    """Its length is enough to refuse it: not a byte of the body need come."""
+    proxy = Proxy(server_url.removeprefix("http://"))
+    with LittleServer(proxy) as between, Client(between.url, timeout=PATIENCE) as client:
+        session = client.create_session(unique_name, base_lr=0.1)
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n"
+        proxy.fault = lambda _: head
+        with pytest.raises(InvalidAnswerError, match="larger than"):
+            session.lr(0)
+
+
+def info(**spec: object) -> SessionInfo:
+    """Describe a session."""
+    return SessionInfo("any", spec, "active", 1, 0, 0, ("lr",), None, 100)
+
+
+@pytest.mark.parametrize(
+    ("spec", "most"),
+    [
+        ({"base_lr": 0.1}, 1e3),
+        ({"base_lr": 30.0}, 3e4),
+        ({"base_lr": 0.1, "limits": {"min_lr": 0.0, "max_lr": None}}, 1e3),
+        ({"base_lr": 0.1, "limits": {"max_lr": 0.5}}, 5e2),
+        ({"groups": {"a": {"base_lr": 1e-3}, "b": {"base_lr": 2.0}}}, 2e3),
+    ],
+)
+def test_bounds_follow_what_the_session_says(spec: dict[str, object], most: float):
+    """A thousand times its base rates and its limit; what is given counts instead."""
+    assert bounds_of(info(**spec), None) == (0.0, most)
+    assert bounds_of(info(**spec), (0.0, 1e30)) == (0.0, 1e30)
+
+
+def test_a_rate_of_no_training_is_refused_by_default(client: Client, unique_name: str):
+    """Nobody gave bounds, and 1e30 is ordered: the training stops at the step before."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    assert session.lr(0) == 0.1
+    with open_http(client.url) as http:
+        order = {"kind": "set", "lr": 1e30}
+        http.post(f"/v1/sessions/{unique_name}/actions", json=order).raise_for_status()
+    with pytest.raises(InvalidAnswerError, match=r"outside \[0, 1000\]"):
+        session.lr(session.horizon)

@@ -1,0 +1,349 @@
+"""Whether the database is the one that was served before: what the start finds out."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pacesetter_service.core.errors import StorageReplacedError
+from pacesetter_service.core.session import create
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.store.continuity import Continuity, Count, Mark, judged
+from pacesetter_service.store.port import Changes, Stored
+from pacesetter_service.store.sqlite import SqliteStore
+from written import NOW, write
+
+counts = st.none() | st.builds(Count, st.sampled_from(["one", "two"]), st.integers(0, 3))
+
+
+@given(counts, counts)
+def test_an_epoch_goes_on_only_where_nothing_can_be_missing(
+    stored: Count | None, marked: Count | None
+) -> None:
+    """The mark must be of this database, and may not know of more commits than there are."""
+    found = judged(stored, marked, "fresh")
+    vouched = (
+        stored is not None
+        and marked is not None
+        and stored.epoch == marked.epoch
+        and stored.commits >= marked.commits
+    )
+    assert (found.reason == "continued") == vouched
+    assert found.epoch == (stored.epoch if vouched and stored is not None else "fresh")
+
+
+@given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5))
+def test_a_mark_keeps_what_was_written_last(tmp_path_factory, commits: list[int]) -> None:
+    """However many digits its number had before."""
+    mark = Mark(tmp_path_factory.mktemp("mark") / "a.db")
+    assert mark.read() is None
+    for number in commits:
+        mark.write(Count("0123456789abcdef", number))
+    assert mark.read() == Count("0123456789abcdef", commits[-1])
+    mark.close()
+
+
+def test_a_damaged_mark_is_no_mark(tmp_path: Path) -> None:
+    """Whichever byte of it was changed, and wherever it was cut off, nothing is made of it."""
+    mark = Mark(tmp_path / "a.db")
+    mark.write(Count("0123456789abcdef", 41))
+    path = tmp_path / "a.db-mark"
+    whole = path.read_bytes()
+    line = len(whole.rstrip())
+    for at in range(line):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert mark.read() is None, at
+        path.write_bytes(whole[:at])
+        assert mark.read() is None, at
+    mark.close()
+
+
+def opened(folder: Path) -> SqliteStore:
+    """Open the database of a folder."""
+    return SqliteStore(f"sqlite:///{folder / 'a.db'}")
+
+
+def commit(store: SqliteStore, *names: str) -> None:
+    """Commit once for each name."""
+    for name in names:
+        spec = SessionSpec.model_validate({"name": name, "base_lr": 0.1})
+        write(store, Changes(Stored(store.new_id(), create(spec), 0, NOW, ())))
+
+
+def image(source: Path, target: Path) -> Path:
+    """Copy everything as a power failure would leave it."""
+    return Path(shutil.copytree(source, target, ignore=shutil.ignore_patterns("*-shm")))
+
+
+def found_in(folder: Path) -> Continuity:
+    """Start, and stop again."""
+    store = opened(folder)
+    store.close()
+    return store.continuity
+
+
+def names_in(folder: Path) -> list[str]:
+    """Name the sessions that there are."""
+    store = opened(folder)
+    try:
+        found = store.page(after="", limit=99, status=None, label=None)
+    finally:
+        store.close()
+    return [each.session.spec.name for each in found]
+
+
+def test_a_database_that_is_all_there_keeps_its_epoch(tmp_path: Path) -> None:
+    """After a stop, and after an end without one; an epoch begins with the database."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    store = opened(folder)
+    commit(store, "a", "b")
+    crashed = image(folder, tmp_path / "crashed")
+    store.close()
+    assert store.continuity.reason == "created"
+    for each in (folder, crashed):
+        assert found_in(each) == Continuity(store.epoch, "continued")
+        assert names_in(each) == ["a", "b"]
+
+
+def test_two_databases_have_two_epochs(tmp_path: Path) -> None:
+    """An epoch is drawn, and not derived from anything that two may share."""
+    epochs = set()
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        epochs.add(found_in(tmp_path / name).epoch)
+    assert len(epochs) == 2
+
+
+def test_an_older_copy_in_its_place_is_told(tmp_path: Path) -> None:
+    """It is known how many commits are missing; the new epoch is then kept like any."""
+    store = opened(tmp_path)
+    commit(store, "a")
+    store.close()
+    shutil.copy(tmp_path / "a.db", tmp_path / "backup")
+    first = store.epoch
+    store = opened(tmp_path)
+    commit(store, "b", "c", "d")
+    store.close()
+    shutil.copy(tmp_path / "backup", tmp_path / "a.db")
+    found = found_in(tmp_path)
+    assert (found.reason, found.lost) == ("went_back", 3)
+    assert found.epoch != first
+    assert found_in(tmp_path) == Continuity(found.epoch, "continued")
+    assert names_in(tmp_path) == ["a"]
+
+
+def test_the_newest_copy_in_its_place_is_no_other(tmp_path: Path) -> None:
+    """A copy that has every commit has lost nothing."""
+    store = opened(tmp_path)
+    commit(store, "a")
+    store.close()
+    shutil.copy(tmp_path / "a.db", tmp_path / "backup")
+    (tmp_path / "a.db").unlink()
+    shutil.copy(tmp_path / "backup", tmp_path / "a.db")
+    assert found_in(tmp_path) == Continuity(store.epoch, "continued")
+
+
+def _cut(log: Path) -> None:
+    with log.open("r+b") as file:
+        file.truncate(log.stat().st_size // 2)
+
+
+def _damage(log: Path) -> None:
+    with log.open("r+b") as file:
+        file.seek(log.stat().st_size // 2)
+        file.write(b"\xff" * 64)
+
+
+def _damage_start(log: Path) -> None:
+    with log.open("r+b") as file:
+        file.write(b"\xff" * 16)
+
+
+@pytest.mark.parametrize("harm", [_cut, _damage, _damage_start, Path.unlink])
+def test_a_log_that_lost_commits_is_told(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    """SQLite takes what it can read of a damaged log and says nothing of the rest."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    opened(folder).close()
+    store = opened(folder)
+    commit(store, *(f"s{number}" for number in range(8)))
+    crashed = image(folder, tmp_path / "crashed")
+    store.close()
+    harm(crashed / "a.db-wal")
+    found = found_in(crashed)
+    assert found.reason == "went_back"
+    assert found.lost is not None
+    assert found.lost > 0
+    assert found.epoch != store.epoch
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda path: path.write_bytes(b"nonsense")])
+def test_a_database_without_its_mark_begins_an_epoch(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    """Nothing says that it is the newest; so nobody is told that it is."""
+    before = found_in(tmp_path)
+    harm(tmp_path / "a.db-mark")
+    found = found_in(tmp_path)
+    assert (found.reason, found.epoch != before.epoch) == ("unmarked", True)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_another_database_in_its_place_begins_an_epoch(tmp_path: Path, new: bool) -> None:
+    """Be it empty, because the old one was deleted, or one with a history of its own."""
+    before = found_in(tmp_path)
+    (tmp_path / "a.db").unlink()
+    if not new:
+        (tmp_path / "other").mkdir()
+        store = opened(tmp_path / "other")
+        commit(store, "a", "b", "c")
+        store.close()
+        shutil.copy(tmp_path / "other" / "a.db", tmp_path / "a.db")
+    found = found_in(tmp_path)
+    assert found.reason == "another"
+    assert found.epoch not in {before.epoch, "" if new else store.epoch}
+
+
+def test_an_older_copy_of_all_files_is_not_seen_here(tmp_path: Path) -> None:
+    """They agree with each other: only who was given more can tell (the client does)."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    store = opened(folder)
+    commit(store, "a")
+    store.close()
+    older = image(folder, tmp_path / "older")
+    store = opened(folder)
+    commit(store, "b")
+    store.close()
+    assert found_in(older) == Continuity(store.epoch, "continued")
+
+
+def crashed_behind_a_backup(folder: Path, crashed: Path, *, commits: int) -> SqliteStore:
+    """Back a database up at one commit, go on beyond some checkpoints, and crash."""
+    folder.mkdir()
+    store = opened(folder)
+    commit(store, "old")
+    store.close()
+    shutil.copy(folder / "a.db", folder / "backup")
+    store = opened(folder)
+    commit(store, *(f"s{number}" for number in range(commits)))
+    image(folder, crashed)
+    store.close()
+    return store
+
+
+@pytest.mark.parametrize("commits", [150, 400])
+def test_an_older_copy_under_a_newer_log_is_told(tmp_path: Path, commits: int) -> None:
+    """The log was made for another file: it is set aside, and the copy is what it was."""
+    crashed = tmp_path / "crashed"
+    before = crashed_behind_a_backup(tmp_path / "served", crashed, commits=commits)
+    log = (crashed / "a.db-wal").read_bytes()
+    shutil.copy(crashed / "backup", crashed / "a.db")
+    found = found_in(crashed)
+    assert (found.reason, found.lost) == ("went_back", commits)
+    assert found.epoch != before.epoch
+    assert names_in(crashed) == ["old"]
+    assert (crashed / "a.db-wal-aside").read_bytes() == log
+
+
+def test_an_older_copy_under_a_log_that_has_all_since_loses_nothing(tmp_path: Path) -> None:
+    """Until the first checkpoint the file is the copy."""
+    crashed = tmp_path / "crashed"
+    before = crashed_behind_a_backup(tmp_path / "served", crashed, commits=5)
+    shutil.copy(crashed / "backup", crashed / "a.db")
+    assert found_in(crashed) == Continuity(before.epoch, "continued")
+    assert len(names_in(crashed)) == 6
+
+
+def test_a_backup_that_was_made_while_it_ran_is_older_than_the_next_checkpoint(
+    tmp_path: Path,
+) -> None:
+    """It need not have been made at a stop: what counts is what was folded into the file since."""
+    folder, crashed = tmp_path / "served", tmp_path / "crashed"
+    folder.mkdir()
+    store = opened(folder)
+    commit(store, *(f"s{number}" for number in range(20)))
+    with closing(sqlite3.connect(folder / "a.db")) as source:
+        source.execute("VACUUM INTO ?", (str(folder / "backup"),))
+    commit(store, *(f"t{number}" for number in range(300)))
+    image(folder, crashed)
+    store.close()
+    shutil.copy(crashed / "backup", crashed / "a.db")
+    found = found_in(crashed)
+    assert (found.reason, found.lost) == ("went_back", 300)
+
+
+@pytest.mark.parametrize("writes", [2, 0])
+def test_a_file_that_is_overwritten_in_place_is_told(tmp_path: Path, writes: int) -> None:
+    """Nothing is acknowledged any more, though it is the same file by its name and number.
+
+    The next start knows of it too, whether a write was tried or not.
+    """
+    store = opened(tmp_path)
+    commit(store, "a")
+    store.close()
+    shutil.copy(tmp_path / "a.db", tmp_path / "backup")
+    store = opened(tmp_path)
+    commit(store, *(f"s{number}" for number in range(300)))
+    shutil.copyfile(tmp_path / "backup", tmp_path / "a.db")
+    for name in range(writes):
+        with pytest.raises(StorageReplacedError, match="overwritten by an older copy"):
+            commit(store, f"t{name}")
+        with pytest.raises(StorageReplacedError):
+            store.check()
+    store.close()
+    found = found_in(tmp_path)
+    assert (found.reason, found.lost) == ("went_back", 300)
+    assert names_in(tmp_path) == ["a"]
+
+
+def test_no_alarm_is_raised_while_nobody_interferes(tmp_path: Path) -> None:
+    """Over commits of any size, readers that hold checkpoints up, stops, crashes, touched files."""
+    random = Random(20)
+    folder = tmp_path / "0"
+    folder.mkdir()
+    epoch, names = found_in(folder).epoch, 0
+    for life in range(1, 13):
+        store = opened(folder)
+        assert store.continuity == Continuity(epoch, "continued"), life
+        for _ in range(random.randint(1, 6)):
+            with store.snapshot() if random.random() < 0.3 else nullcontext() as reader:
+                if reader is not None:
+                    reader.exec_driver_sql("SELECT count(*) FROM sessions")
+                for _ in range(random.randint(1, 60)):
+                    names += 1
+                    commit(store, f"s{names}")
+            if random.random() < 0.3:
+                (folder / "a.db").touch()
+            if random.random() < 0.3:
+                with closing(sqlite3.connect(folder / "a.db")) as other:
+                    other.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        crashed = image(folder, tmp_path / str(life))
+        store.close()
+        folder = folder if random.random() < 0.5 else crashed
+    assert len(names_in(folder)) == min(names, 99)
+
+
+@pytest.mark.parametrize("when", range(6))
+def test_a_checkpoint_that_was_interrupted_raises_no_alarm(tmp_path: Path, when: int) -> None:
+    """A file in which only some pages of the checkpoint stand, with its log, is all there."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    store = opened(folder)
+    commit(store, *(f"s{number}" for number in range(100 + when)))
+    before = image(folder, tmp_path / "before")
+    with closing(sqlite3.connect(folder / "a.db")) as other:
+        other.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    new, old = (folder / "a.db").read_bytes(), (before / "a.db").read_bytes()
+    store.close()
+    half = len(new) * when // 6 // 4096 * 4096
+    (before / "a.db").write_bytes(new[:half] + old[half:])
+    assert found_in(before) == Continuity(store.epoch, "continued")
+    assert len(names_in(before)) == min(100 + when, 99)

@@ -1,0 +1,508 @@
+"""What every store keeps, with two writers on one database at once.
+
+Each writer has its own store, memory and thread, as two processes would have. Another database is
+one more parameter of the fixture `open_store`.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import postgres
+from pacesetter_service.catalogue.templates import Template
+from pacesetter_service.core.actions.level import Scale
+from pacesetter_service.core.attempts import AttemptRef
+from pacesetter_service.core.commands import Act, Await, Reading, Report, Seal
+from pacesetter_service.core.decide import decide
+from pacesetter_service.core.draft import Draft
+from pacesetter_service.core.errors import (
+    AwaitingMeasurementError,
+    ConflictError,
+    PacesetterError,
+    SessionExistsError,
+    StaleAttemptError,
+)
+from pacesetter_service.core.events import Acted, Awaited, Ordered
+from pacesetter_service.core.session import Attempt, create
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.core.wait import LONGEST_GAP
+from pacesetter_service.runtime.ranks import NEVER
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.templates import publish_template
+from pacesetter_service.runtime.trainer import SyncCall, sync
+from pacesetter_service.runtime.work import Change, Create, Find, Fork, Open, Outcome
+from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store.port import Changes, Stored
+from pacesetter_service.store.postgres import PostgresStore
+from pacesetter_service.store.sqlite import SqliteStore
+from pacesetter_service.store.store import Store
+from written import NOW, write
+
+OpenStore = Callable[[], Store]
+
+
+@pytest.fixture(name="open_store", params=["sqlite", "postgresql", "pgbouncer"])
+def _open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
+    """Return what opens one more store on the same database."""
+    opened: list[Store] = []
+    with contextlib.ExitStack() as ends:
+        if request.param != "sqlite":
+            by = postgres.bouncer() if request.param == "pgbouncer" else ""
+            address = ends.enter_context(postgres.database(by=by))
+            opening: OpenStore = partial(PostgresStore, address)
+        else:
+            address = f"sqlite:///{tmp_path}/shared.db"
+            opening = partial(SqliteStore, address, shared=True)
+
+        def another() -> Store:
+            opened.append(opening())
+            return opened[-1]
+
+        yield another
+        for store in opened:
+            store.close()
+
+
+@pytest.fixture(name="store")
+def _store(open_store: OpenStore) -> Store:
+    """Open one store."""
+    return open_store()
+
+
+@pytest.fixture(name="writers")
+async def _writers(open_store: OpenStore) -> AsyncIterator[tuple[Writer, Writer]]:
+    """Run two writers on one database."""
+    both = Writer(open_store()), Writer(open_store())
+    for writer in both:
+        writer.start()
+    yield both
+    for writer in both:
+        writer.stop()
+
+
+@pytest.fixture(name="anyio_backend")
+def _anyio_backend() -> str:
+    return "asyncio"
+
+
+def spec(name: str = "run", **more: Any) -> SessionSpec:
+    """Describe a session that halves its rate whenever its metric gets no better."""
+    rule = {"kind": "plateau", "metric": "loss", "factor": 0.5, "patience": 0}
+    body = {"name": name, "base_lr": 0.1, "controllers": [rule], **more}
+    return SessionSpec.model_validate(body)
+
+
+def stored(store: Store, name: str = "run") -> Stored:
+    """Describe a new session as a writer would."""
+    session, number = create(spec(name)), store.new_id()
+    return Stored(number, session, 0, NOW, (AttemptRef(number, 1, 0),))
+
+
+def changed(before: Stored, **fields: Any) -> Stored:
+    """Describe a session after a change."""
+    session = replace(before.session, **fields)
+    return replace(before, session=session, version=before.version + 1)
+
+
+# -- transactions ---------------------------------------------------------------------------------
+
+
+def test_a_session_that_was_written_is_read_by_every_store(open_store: OpenStore) -> None:
+    """What one store has committed another one loads, in its version."""
+    one, two = open_store(), open_store()
+    before = stored(one)
+    write(one, Changes(before))
+    after = changed(before, revision=7)
+    write(two, Changes(after, before=before))
+    loaded = one.load("run")
+    assert loaded is not None
+    assert (loaded.version, loaded.session.revision, loaded.id) == (2, 7, before.id)
+
+
+def test_who_has_read_an_older_version_is_refused_and_nothing_is_kept(
+    open_store: OpenStore,
+) -> None:
+    """The conflict names the session; what its transaction wrote beside it is not kept either."""
+    one, two = open_store(), open_store()
+    mine, neighbour = stored(one), stored(one, "neighbour")
+    write(one, Changes(mine), Changes(neighbour))
+    write(two, Changes(changed(mine, revision=1), before=mine))
+    with pytest.raises(ConflictError, match="'run'") as conflict:
+        write(
+            one,
+            Changes(changed(neighbour, revision=2), before=neighbour),
+            Changes(changed(mine, revision=2), before=mine),
+        )
+    assert conflict.value.names == ("run",)
+    kept = {name: two.load(name) for name in ("run", "neighbour")}
+    revisions = {name: each and each.session.revision for name, each in kept.items()}
+    assert revisions == {"run": 1, "neighbour": 0}
+
+
+def test_a_name_is_created_once(open_store: OpenStore) -> None:
+    """Of two writers that create a session under one name the second is refused."""
+    one, two = open_store(), open_store()
+    write(one, Changes(stored(one)))
+    with pytest.raises(ConflictError, match="'run'"):
+        write(two, Changes(stored(two)))
+
+
+@pytest.mark.parametrize("what", ["event", "sealed", "attempt", "measurement"])
+def test_what_is_there_already_is_a_conflict(store: Store, what: str) -> None:
+    """No event, block, attempt or measurement is ever dropped in silence for one that is there."""
+    before = stored(store)
+    write(store, Changes(before))
+    order = Act(Scale(factor=0.5), actor="ada")
+    given = _order_of(before, order)
+    attempt = 2 if what == "attempt" else 1
+    after = replace(changed(before, revision=1, attempt=Attempt(attempt)), events=1)
+    write(store, Changes(after, before=before, log=[given], **_extras(what)))
+    again = replace(changed(after, revision=2), events=1)
+    log = [given] if what == "event" else []
+    with pytest.raises(ConflictError):
+        write(store, Changes(again, before=after, log=log, **_extras(what)))
+
+
+def _order_of(before: Stored, command: Act) -> Ordered:
+    from pacesetter_service.core.decide import decide
+
+    [event] = decide(before.session, command).events
+    assert isinstance(event, Ordered)
+    return event
+
+
+def _extras(what: str) -> dict[str, Any]:
+    import numpy as np
+
+    from pacesetter_service.core.events import AttemptOpened, Measured, Sealed
+
+    if what == "sealed":
+        return {"sealed": [Sealed(0, 2, {"lr": np.array([0.1, 0.1])})]}
+    if what == "attempt":
+        return {"opened": AttemptOpened(2, 0, "key", "ada", ())}
+    if what == "measurement":
+        return {"measured": [(1, Measured(0, "loss", 1.0, 1, 1))]}
+    return {}
+
+
+def test_a_reading_that_is_there_already_counts_once(open_store: OpenStore) -> None:
+    """To append it again changes nothing; NaN is kept as what it is."""
+    one, two = open_store(), open_store()
+    before = stored(one)
+    write(one, Changes(before))
+    for store, value in ((one, math.nan), (two, 5.0), (one, 6.0)):
+        write(store, Changes(before, before=before, readings=[(1, Reading(0, 3, "loss", value))]))
+    [reading] = two.readings_of(before.lineage)
+    assert reading.step == 3
+    assert math.isnan(reading.value)
+
+
+def test_no_two_sessions_have_one_id(open_store: OpenStore) -> None:
+    """Whichever store takes it, and also after a store was closed without having used its ids."""
+    one, two = open_store(), open_store()
+    taken = [store.new_id() for _ in range(100) for store in (one, two)]
+    taken.append(open_store().new_id())
+    assert len(set(taken)) == len(taken)
+
+
+def test_stale_versions_are_named(open_store: OpenStore) -> None:
+    """A store says which sessions are not what a caller has read, also those that came since."""
+    one, two = open_store(), open_store()
+    before = stored(one)
+    assert list(two.stale({"run": 0})) == []
+    write(one, Changes(before))
+    assert list(two.stale({"run": 0, "none": 0})) == ["run"]
+    assert list(two.stale({"run": 1})) == []
+
+
+# -- two writers ----------------------------------------------------------------------------------
+
+
+async def train(writer: Writer, steps: range, *, rank: int = 0, loss: float = 1.0) -> Outcome:
+    """Seal and report steps as a rank does that asks, trains and reports in turn."""
+    for step in steps:
+        await writer.submit(Change("run", (Seal(step, 1),)))
+        outcome = await writer.submit(
+            Change("run", (Report((Reading(rank, step, "loss", loss),)),))
+        )
+    return outcome
+
+
+@pytest.mark.anyio
+async def test_orders_of_two_operators_are_two_orders(writers: tuple[Writer, Writer]) -> None:
+    """Two operators who order at two writers at once get two numbers, and both are carried out."""
+    one, two = writers
+    await one.submit(Create(spec()))
+    acts = [Act(Scale(factor=0.5), at=4, actor=f"operator {each}") for each in range(12)]
+    outcomes = await asyncio.gather(
+        *(writers[each % 2].submit(Change("run", (act,))) for each, act in enumerate(acts))
+    )
+    numbers = sorted(outcome.entry.stored.session.orders.given for outcome in outcomes)
+    assert numbers[-1] == 12
+    last = (await two.submit(Find("run"))).entry.stored
+    assert [order.id for order in last.session.orders.waiting] == list(range(1, 13))
+    await one.submit(Change("run", (Seal(0, 5, trains=True, at=0, pace=1.0),)))
+    log = one._store.events_after(last, 0, limit=100)
+    assert len([each for each in log if isinstance(each.event, Ordered)]) == 12
+
+
+@pytest.mark.anyio
+async def test_a_stale_memory_is_refreshed(writers: tuple[Writer, Writer]) -> None:
+    """A writer that holds an old state decides on the newest all the same, and goes on so."""
+    one, two = writers
+    await one.submit(Create(spec()))
+    await two.submit(Find("run"))
+    await train(one, range(5))
+    outcome = await train(two, range(5, 8))
+    assert outcome.entry.stored.session.horizon == 8
+    values = two._store.sealed_between(outcome.entry.stored.lineage, 1, 0, 8)[0].tolist()
+    assert values == [0.1, 0.1, 0.05, 0.025, 0.0125, 0.00625, 0.003125, 0.0015625]
+
+
+@pytest.mark.anyio
+async def test_sessions_that_two_writers_create_have_ids_of_their_own(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """However their creations interleave; one name is one session."""
+    names = [f"s{each}" for each in range(40)]
+    outcomes = await asyncio.gather(
+        *(writer.submit(Create(spec(name))) for name in names for writer in writers)
+    )
+    assert len({outcome.entry.stored.id for outcome in outcomes}) == len(names)
+    assert sum(outcome.created for outcome in outcomes) == len(names)
+    await writers[0].submit(Create(spec("taken")))
+    with pytest.raises(SessionExistsError):
+        await writers[1].submit(Create(spec("taken", ranks=2)))
+
+
+@pytest.mark.anyio
+async def test_readings_that_are_split_over_writers_close_a_measurement(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """Rank 0 reports to one and rank 1 to the other: the measurement is made of both."""
+    one, two = writers
+    await one.submit(Create(spec(ranks=2)))
+    for step in range(3):
+        await one.submit(Change("run", (Seal(step, 1),)))
+        for rank, writer in enumerate(writers):
+            report = Report((Reading(rank, step, "loss", 1.0 + rank),))
+            await writer.submit(Change("run", (report,)))
+    outcome = await two.submit(Change("run", (Seal(3, 1),)))
+    track = one._store.measurements_between(outcome.entry.stored.lineage, "loss", 0, 3)
+    assert list(track.values) == [1.5, 1.5, 1.5]
+
+
+@pytest.mark.anyio
+async def test_of_two_restarts_that_race_each_is_an_attempt(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """Two keys are two attempts, whichever came first; the first one is fenced by the second."""
+    one, two = writers
+    await one.submit(Create(spec()))
+    await train(one, range(6))
+    await two.submit(Find("run"))
+    outcomes = await asyncio.gather(
+        one.submit(Open("run", 3, "first")), two.submit(Open("run", 3, "second"))
+    )
+    attempts = sorted(outcome.entry.stored.session.attempt.number for outcome in outcomes)
+    assert attempts == [2, 3]
+    fenced = Change("run", (Seal(3, 1, attempt=2),))
+    for writer in writers:
+        with pytest.raises(StaleAttemptError):
+            await writer.submit(fenced)
+
+
+@pytest.mark.anyio
+async def test_a_healthy_trainer_is_not_fenced_by_a_writer_that_is_behind(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """A writer whose memory still has attempt 1 lets the trainer of attempt 2 go on."""
+    one, two = writers
+    await one.submit(Create(spec()))
+    await train(one, range(4))
+    await two.submit(Find("run"))
+    await one.submit(Open("run", 2, "restart"))
+    outcome = await two.submit(Change("run", (Seal(2, 1, attempt=2),)))
+    assert outcome.entry.stored.session.horizon == 3
+    assert (await two.find("run")).stored.session.attempt.number == 2
+
+
+@pytest.mark.anyio
+async def test_a_service_that_is_behind_answers_by_the_newest_state(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """A sync of attempt 2 at the service that last saw attempt 1 gets its window, as it is now."""
+    one, two = (Service.over(writer._store, writer) for writer in writers)
+    try:
+        await writers[0].submit(Create(spec()))
+        await train(writers[0], range(4))
+        await sync(two, _call(attempt=1, start=3))
+        await writers[0].submit(Open("run", 2, "restart"))
+        answer = await sync(two, _call(attempt=2, start=2))
+        assert answer.block is not None
+        assert (answer.attempt, answer.start, answer.block.tolist()) == (2, 2, [[0.05]])
+        with pytest.raises(StaleAttemptError):
+            await sync(two, _call(attempt=1, start=3))
+    finally:
+        one.close()
+        two.close()
+
+
+@pytest.mark.anyio
+async def test_templates_that_two_services_publish_have_versions_of_their_own(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """Each is told the version under which its own template stands."""
+    services = [Service.over(writer._store, writer) for writer in writers]
+
+    async def publish(number: int) -> tuple[int, int]:
+        body = {"name": "base", "spec": {"base_lr": float(number)}}
+        made = await publish_template(services[number % 2], Template.model_validate(body))
+        return made.version, number
+
+    try:
+        made = dict(await asyncio.gather(*(publish(number) for number in range(1, 21))))
+        assert sorted(made) == list(range(1, 21))
+        there = list(services[0].store.templates("base"))
+        assert {each.version: each.template.spec["base_lr"] for each in there} == made
+    finally:
+        for service in services:
+            service.close()
+
+
+@pytest.mark.anyio
+async def test_a_wait_goes_on_wherever_the_next_call_lands(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """How long a step was waited for at one service counts at the other one, up to the time-out."""
+    one, two = (Service.over(writer._store, writer) for writer in writers)
+    try:
+        await writers[0].submit(Create(spec(reaction={"decide_every": 2, "timeout": 60.0})))
+        await sync(one, _call(attempt=1, start=1))
+        for service, seconds in ((one, 0.5), (two, 1.0)):
+            with pytest.raises(AwaitingMeasurementError):
+                await sync(service, _call(attempt=1, start=2, patience=0.6))
+            for writer in writers:
+                waited = (await writer.find("run")).stored.session.waited
+                assert waited is not None
+                assert waited.seconds >= seconds
+        gone = replace(waited, seconds=59.9, looked=waited.looked - 3600.0)
+        draft = Draft((await writers[0].find("run")).stored.session).record(Awaited(gone))
+        assert decide(draft.after, Await(waited.looked)).after.waited == replace(
+            gone, seconds=59.9 + LONGEST_GAP, looked=waited.looked
+        )
+    finally:
+        one.close()
+        two.close()
+
+
+def _call(attempt: int, start: int, patience: float = 0.0) -> SyncCall:
+    """Ask for one step as a trainer does."""
+    wish = Seal(start, 1, attempt)
+    return SyncCall(
+        session="run",
+        rank=0,
+        attempt=attempt,
+        trains=True,
+        readings=(),
+        newest=NEVER,
+        batch_size=None,
+        applied=None,
+        wish=wish,
+        stands=NEVER,
+        pace=None,
+        epoch=None,
+        given=0,
+        patience=patience,
+    )
+
+
+@pytest.mark.anyio
+async def test_two_writers_under_load_lose_and_double_nothing(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """Trainers, operators, restarts and forks at both: every answer is in the record, once."""
+    await writers[0].submit(Create(spec(controllers=[])))
+    answered: list[int] = []
+
+    async def order(number: int) -> None:
+        act = Act(Scale(factor=1.0 + number / 1000), actor=str(number), key=f"key {number}")
+        outcome = await writers[number % 2].submit(Change("run", (act,)))
+        answered.append(outcome.entry.stored.session.orders.keys[f"key {number}"][0])
+
+    async def seal(number: int) -> None:
+        for step in range(number, 40, 4):
+            await writers[(number + step) % 2].submit(
+                Change("run", (Seal(step, 1, trains=True, at=step),))
+            )
+
+    async def fork(number: int) -> None:
+        name = f"fork-{number}"
+        await writers[number % 2].submit(Fork("run", spec(name, controllers=[]), 0))
+
+    await asyncio.gather(*map(order, range(30)), *map(seal, range(4)), *map(fork, range(6)))
+    assert sorted(answered) == list(range(1, 31))
+    entry = await writers[0].find("run")
+    assert entry.stored.session.horizon == 40
+    log = writers[1]._store.events_after(entry.stored, 0, limit=1000)
+    given = [each.event.order.id for each in log if isinstance(each.event, Ordered)]
+    done = [each.event.order.id for each in log if isinstance(each.event, Acted)]
+    assert sorted(given) == list(range(1, 31))
+    assert len(set(done)) == len(done)
+    assert [each.seq for each in log] == list(range(1, len(log) + 1))
+
+
+@pytest.mark.anyio
+async def test_a_job_that_conflicts_takes_no_neighbour_down(
+    writers: tuple[Writer, Writer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that loses every time is told so; those that came with it are done."""
+    one, _ = writers
+    for name in ("run", "neighbour"):
+        await one.submit(Create(spec(name)))
+    append = one._store.begin
+
+    def losing() -> Any:
+        return _Losing(append(), "run")
+
+    monkeypatch.setattr(one._store, "begin", losing)
+    results = await asyncio.gather(
+        *(one.submit(Change(name, (Seal(0, 1),))) for name in ("neighbour", "run")),
+        return_exceptions=True,
+    )
+    neighbour, mine = results
+    assert isinstance(neighbour, Outcome)
+    assert neighbour.entry.stored.session.horizon == 1
+    assert isinstance(mine, ConflictError)
+    assert isinstance(mine, PacesetterError)
+
+
+class _Losing:
+    """A transaction in which another writer always comes first for one session."""
+
+    def __init__(self, real: Any, name: str) -> None:
+        self._real = real
+        self._name = name
+
+    def __enter__(self) -> Any:
+        self._transaction = self._real.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> Any:
+        return self._real.__exit__(*error)
+
+    def append(self, batch: Any, now: str) -> None:
+        names = [each.stored.session.spec.name for each in batch]
+        if self._name in names:
+            raise ConflictError((self._name,))
+        self._transaction.append(batch, now)
+
+    def refuse_stale(self, versions: Any) -> None:
+        self._transaction.refuse_stale(versions)

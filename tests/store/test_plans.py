@@ -1,0 +1,62 @@
+"""How the database finds what a restart needs: by keys, however much was measured before."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from pacesetter_service.core.attempts import AttemptRef
+from pacesetter_service.core.commands import Reading, Report, Seal
+from pacesetter_service.core.decide import decide
+from pacesetter_service.core.evolve import evolve_all
+from pacesetter_service.core.session import create
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.store.port import Changes, Stored
+from pacesetter_service.store.sqlite import SqliteStore
+from written import NOW, write
+
+
+@contextmanager
+def noted(store: SqliteStore) -> Iterator[list[str]]:
+    """Note what is asked of the database, values and all."""
+    asked: list[str] = []
+    trace = lambda connection, *_: connection.set_trace_callback(asked.append)  # noqa: E731
+    event.listen(store._reader, "checkout", trace)
+    try:
+        yield asked
+    finally:
+        event.remove(store._reader, "checkout", trace)
+
+
+@pytest.fixture(name="stored")
+def _stored() -> Stored:
+    """Return a session that waits for a metric, of which a few steps were sealed and reported."""
+    rule = {"kind": "plateau", "metric": "loss"}
+    spec = SessionSpec.model_validate({"name": "x", "base_lr": 0.1, "controllers": [rule]})
+    session = create(spec)
+    for command in (Seal(0, 1), Report((Reading(0, 0, "loss", 1.0),)), Seal(1, 1)):
+        session = evolve_all(session, decide(session, command).events)
+    return Stored(1, session, 0, NOW, (AttemptRef(1, 1, 0),))
+
+
+def test_a_restart_reads_no_more_than_it_replays(tmp_path: Path, stored: Stored) -> None:
+    """What was measured and reported is looked up by its steps, and never read from the first."""
+    path = tmp_path / "pacesetter.db"
+    store = SqliteStore(f"sqlite:///{path}")
+    write(store, Changes(stored))
+    with noted(store) as asked:
+        store.past(stored.session.spec, stored.lineage, 1)
+    store.close()
+    with sqlite3.connect(path) as connection:
+        plans = {
+            query: [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}")]
+            for query in asked
+            if "FROM measurements" in query or "FROM readings" in query
+        }
+    connection.close()
+    assert len(plans) == 2, asked
+    for query, plan in plans.items():
+        assert any("step>?" in line for line in plan), (query, plan)

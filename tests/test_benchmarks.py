@@ -1,0 +1,45 @@
+"""Every benchmark runs against the service as it is: on next to nothing, its figures unread."""
+
+import os
+from collections.abc import Sequence
+
+import pytest
+from benchmarks import servers
+from benchmarks.__main__ import BENCHMARKS, TINY
+from benchmarks.harness import CORES, pinned
+
+from forked import ForkedService
+
+spawned = servers.started
+
+
+class Forked(ForkedService):
+    """A forked service, as the benchmarks handle it."""
+
+    def poll(self) -> None:
+        """Say nothing: one that did not start is waited for in vain."""
+
+    def wait(self, timeout: float) -> int:
+        """Return the exit code once it has ended; what it has said by then is not read."""
+        code = super().wait(timeout)
+        self.stderr.close()
+        return code
+
+
+def forked(module: str, options: Sequence[str]) -> servers.Process:
+    """Fork our service, which is quick; start what else there is as a program."""
+    if module != "pacesetter_service":
+        return spawned(module, options)
+    pairs = (option.removeprefix("--").split("=", 1) for option in options)
+    settings = {f"PACESETTER_{name.upper().replace('-', '_')}": value for name, value in pairs}
+    with pinned(set(CORES)):  # else all that are forked later would keep to one core, too
+        return Forked({**os.environ, **settings})
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_each_benchmark_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gives lines for its table, each with the ratio of two speeds or costs."""
+    monkeypatch.setattr(servers, "started", forked)
+    results = list(BENCHMARKS[name](TINY))
+    assert results
+    assert all(result.ratio > 0 for result in results)

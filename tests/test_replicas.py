@@ -1,0 +1,237 @@
+"""Several processes of the service on one PostgreSQL database: each answers as any other would."""
+
+import contextlib
+import itertools
+import random
+import socket
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import postgres
+from little_servers import LittleServer
+from pacesetter import Client
+from pacesetter_service.runtime.polling import Poller
+from pacesetter_service.runtime.signals import Signals
+from pacesetter_service.store.sqlite import SqliteStore
+from serving import PATIENCE, RunningService, open_http
+
+PLATEAU = {"kind": "plateau", "metric": "loss", "factor": 0.5, "patience": 1}
+SPEC: dict[str, Any] = {
+    "schedule": {"kind": "cosine", "total_steps": 1000},
+    "base_lr": 0.1,
+    "controllers": [PLATEAU],
+}
+ADMIN = "an-admin-token-of-these-tests"
+
+
+@pytest.fixture(name="url")
+def _url() -> Iterator[str]:
+    """Return the URL of an empty PostgreSQL database."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(name="replicas")
+def _replicas(url: str) -> Iterator[tuple[RunningService, RunningService]]:
+    """Start two services on one database."""
+    with RunningService(url) as one, RunningService(url) as two:
+        yield one, two
+
+
+class Balancer:
+    """Passes each connection on to one of several servers, in turn; those that are down it skips.
+
+    As a plain TCP balancer does it: without a look at what passes.
+    """
+
+    def __init__(self, ports: list[int]) -> None:
+        self._ports = itertools.cycle(ports)
+        self._number = len(ports)
+
+    def __call__(self, connection: socket.socket) -> None:
+        """Serve a connection: both ways, until one side ends it."""
+        with self._connected() as server:
+            back = threading.Thread(target=_pass_on, args=(server, connection))
+            back.start()
+            _pass_on(connection, server)
+            back.join(PATIENCE)
+
+    def _connected(self) -> socket.socket:
+        for port in itertools.islice(self._ports, self._number):
+            try:
+                return socket.create_connection(("127.0.0.1", port))
+            except ConnectionRefusedError:
+                continue
+        raise OSError("no server is up")
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while piece := source.recv(65536):
+            target.sendall(piece)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        for each in (source, target):
+            each.close()
+
+
+def losses(steps: int) -> list[float]:
+    """Return a loss for each step, which gets better now and then."""
+    draw = random.Random(7)
+    return [1.0 / (1 + step // 20) + draw.random() for step in range(steps)]
+
+
+def test_replicas_give_the_bits_that_one_process_gives(
+    replicas: tuple[RunningService, RunningService], tmp_path: Path
+) -> None:
+    """A training whose calls go to two replicas in turn has the rates of one on SQLite."""
+
+    def train(services: Sequence[RunningService]) -> list[float]:
+        rates = []
+        with contextlib.ExitStack() as opened:
+            https = [opened.enter_context(open_http(service.url)) for service in services]
+            https[0].post("/v1/sessions", json={"name": "run", **SPEC}).raise_for_status()
+            for step, loss in enumerate(losses(80)):
+                http = https[step % len(https)]
+                want = {"attempt": 1, "want": {"start": step, "count": 1}}
+                answer = http.post("/v1/sessions/run/sync", json=want).raise_for_status().json()
+                rates += answer["series"]["lr"]
+                told = {"attempt": 1, "reports": [{"step": step, "metrics": {"loss": loss}}]}
+                http.post("/v1/sessions/run/sync", json=told).raise_for_status()
+        return rates
+
+    with RunningService(tmp_path / "alone.db") as alone:
+        expected = train([alone])
+    assert train(replicas) == expected
+    with Client(replicas[0].url) as one, Client(replicas[1].url) as two:
+        assert one.history("run")["metrics"]["loss"][:80] == losses(80)
+        assert list(one.events("run")) == list(two.events("run"))
+        assert sum(each["kind"] == "decided" for each in one.events("run")) > 5
+
+
+def test_a_call_that_is_held_at_one_replica_goes_on_by_a_report_at_another(
+    replicas: tuple[RunningService, RunningService],
+) -> None:
+    """Rank 0 waits at one for the loss of rank 1, which another replica is told."""
+    reaction = {"decide_every": 4, "timeout": 3600.0}
+    with open_http(replicas[0].url) as one, open_http(replicas[1].url) as two:
+        body = {"name": "run", **SPEC, "reaction": reaction, "ranks": 2}
+        one.post("/v1/sessions", json=body).raise_for_status()
+        want = {"attempt": 1, "want": {"start": 0, "count": 4}}
+        one.post("/v1/sessions/run/sync", json=want).raise_for_status()
+        found: list[Any] = []
+
+        def wait() -> None:
+            held = {"attempt": 1, "rank": 0, "want": {"start": 4, "count": 1}}
+            while not found or found[-1].status_code == 409:
+                found.append(one.post("/v1/sessions/run/sync", json=held))
+
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        for rank, http in enumerate((one, two)):
+            reports = [{"step": step, "metrics": {"loss": 1.0}} for step in range(4)]
+            told = {"attempt": 1, "rank": rank, "reports": reports}
+            http.post("/v1/sessions/run/sync", json=told).raise_for_status()
+        waiting.join(PATIENCE)
+        assert found[-1].status_code == 200, found[-1].text
+
+
+def test_who_follows_a_session_at_one_replica_hears_what_another_was_ordered(
+    replicas: tuple[RunningService, RunningService],
+) -> None:
+    """The feed of events goes on wherever things happen."""
+    with Client(replicas[0].url) as one, Client(replicas[1].url) as two:
+        one.create_session("run", **SPEC)
+        events = one.events("run", follow=True)
+        assert next(events)["kind"] == "created"
+        found: list[dict[str, Any]] = []
+        following = threading.Thread(target=lambda: found.append(next(events)), daemon=True)
+        following.start()
+        with open_http(two.url) as http:
+            act = {"kind": "scale", "factor": 0.5}
+            http.post("/v1/sessions/run/actions", json=act).raise_for_status()
+        following.join(PATIENCE)
+        assert [each["kind"] for each in found] == ["ordered"]
+        events.close()  # type: ignore[attr-defined]
+
+
+def test_a_token_of_one_replica_is_one_of_all(url: str) -> None:
+    """One that was made at one is soon taken at another, and one that was revoked soon refused."""
+    with (
+        RunningService(url, admin_token=ADMIN) as first,
+        RunningService(url, admin_token=ADMIN) as second,
+        open_http(first.url) as http,
+    ):
+        http.headers["authorization"] = f"Bearer {ADMIN}"
+        made = http.post("/v1/tokens", json={"name": "ann", "role": "viewer"}).json()
+        with open_http(second.url) as other:
+            other.headers["authorization"] = f"Bearer {made['token']}"
+            until(lambda: other.get("/v1/sessions").status_code == 200)
+            http.delete(f"/v1/tokens/{made['id']}").raise_for_status()
+            until(lambda: other.get("/v1/sessions").status_code == 401)
+
+
+def until(condition: Any) -> None:
+    """Wait for a fact."""
+    patience = threading.Event()
+    for _ in range(int(PATIENCE * 10)):
+        if condition():
+            return
+        patience.wait(0.1)
+    raise AssertionError("it did not come about")
+
+
+def test_replicas_that_are_killed_lose_nothing(url: str) -> None:
+    """A training behind a balancer sees no error, has used what is sealed, and all is recorded."""
+    steps, rates = 60, []
+    services = [RunningService(url).start() for _ in range(2)]
+    ports = [int(each.url.rpartition(":")[2]) for each in services]
+    down = threading.Thread()
+    down.start()
+    try:
+        with LittleServer(Balancer(ports)) as balancer, Client(balancer.url) as client:
+            session = client.create_session("run", **SPEC)
+            for step, loss in enumerate(losses(steps)):
+                rates.append(session.lr(step))
+                session.report(step, loss=loss)
+                session.flush()
+                if step % 10 == 0:
+                    down.join(PATIENCE)
+                    services[step // 10 % 2].kill()
+                    down = threading.Thread(target=services[step // 10 % 2].start)
+                    down.start()
+            down.join(PATIENCE)
+            assert rates == client.lr("run", 0, count=steps)["series"]["lr"]
+            assert client.history("run")["metrics"]["loss"][:steps] == losses(steps)
+    finally:
+        down.join(PATIENCE)
+        for service in services:
+            service.stop()
+    assert sum('"serving"' in line for service in services for line in service.log) == 2 + 6
+
+
+def test_a_look_that_fails_is_not_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever goes wrong in one look at the database, callers are told by the next one."""
+    store = SqliteStore(f"sqlite:///{tmp_path}/shared.db", shared=True)
+    looked, versions = threading.Event(), store.versions
+
+    def failing_once(names: Iterable[str]) -> dict[str, int]:
+        monkeypatch.setattr(store, "versions", lambda names: looked.set() or versions(names))
+        raise RuntimeError("a fault in the service")
+
+    monkeypatch.setattr(store, "versions", failing_once)
+    signals = Signals()
+    monkeypatch.setattr(signals, "awaited", lambda: ("run",))
+    poller = Poller(store, None, (signals,))
+    poller.start()
+    try:
+        assert looked.wait(PATIENCE)
+    finally:
+        poller.stop()
+        store.close()
