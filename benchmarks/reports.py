@@ -134,7 +134,7 @@ class PlainDatabase:
         """Insert what calls of so many values would, as often as possible."""
         calls, began, cpu = 0, time.perf_counter(), time.process_time()
         with pinned(SERVER_CORE):
-            while time.perf_counter() < began + seconds:
+            while not calls or time.perf_counter() < began + seconds:
                 training = calls % TRAININGS
                 some = itertools.islice(self._steps[training], values)
                 self._insert([(training, 1, 1, step, 0, 1 / (step + 1)) for step in some])

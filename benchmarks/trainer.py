@@ -176,7 +176,7 @@ def _followed(model: Model, session: Session) -> Step:
 def _train(step: Step, device: str, seconds: float, finish: Step = lambda: None) -> Pace:
     steps = 0
     began, cpu = time.perf_counter(), time.process_time()
-    while time.perf_counter() < began + seconds:
+    while not steps or time.perf_counter() < began + seconds:
         for _ in range(BLOCK):
             step()
         if device == "cuda":
