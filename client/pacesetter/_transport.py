@@ -85,6 +85,7 @@ class Transport:
             proxy_for(parsed.scheme, parsed.host, parsed.port) if transport is None else None
         )
         self._closed = False
+        self._cuts = 0
         self._inherited: list[httpx.BaseTransport] = []
         self._open()
         renew_in_child(self)
@@ -103,6 +104,7 @@ class Transport:
     def close(self) -> None:
         """Close every connection."""
         self._closed = True
+        self._cuts += 1
         self._closer()
 
     def json(
@@ -211,7 +213,7 @@ class Transport:
         try:
             with (
                 self._connections(repeatable=content is None) as pool,
-                contextlib.closing(self._answer(request, silence, pool)) as response,
+                self._answered(request, silence, pool) as response,
             ):
                 if not response.is_success:
                     self._checked(response, _read(response, MAX_JSON, time.monotonic() + silence))
@@ -255,6 +257,7 @@ class Transport:
             TransportError: It takes longer, or too many that did still hang.
         """
         if self._bounded.left() >= MOST_LEFT:
+            self._cuts += 1
             self._pool.close()  # they end at their next byte, or by the time limit for one
             raise TransportError(
                 f"{MOST_LEFT} requests to {self.url} still hang after they were given up: see what "
@@ -270,13 +273,10 @@ class Transport:
     def _exchange(self, request: httpx.Request, max_bytes: int, limit: float) -> bytes:
         deadline = time.monotonic() + limit
         try:
-            response = self._answer(request, limit, self._pool)
-            # A refusal of many reports is larger than any answer to them.
-            largest = max_bytes if response.is_success else max(max_bytes, MAX_JSON)
-            try:
+            with self._answered(request, limit, self._pool) as response:
+                # A refusal of many reports is larger than any answer to them.
+                largest = max_bytes if response.is_success else max(max_bytes, MAX_JSON)
                 content = _read(response, largest, deadline)
-            finally:
-                response.close()
         except httpx.ReadTimeout:
             raise self._late(limit) from None
         except httpx.TransportError as error:
@@ -285,6 +285,20 @@ class Transport:
             if self._closed:  # meanwhile: what this has opened is closed here or never
                 self._pool.close()
         return self._checked(response, content)
+
+    @contextlib.contextmanager
+    def _answered(
+        self, request: httpx.Request, limit: float, pool: httpx.BaseTransport
+    ) -> Iterator[httpx.Response]:
+        """Hold the answer to a request, up to its body, and let go of its connection."""
+        cuts = self._cuts
+        response = self._answer(request, limit, pool)
+        try:
+            yield response
+        finally:
+            response.close()
+            if cuts != self._cuts:  # a pool that is closed forgets what was connecting just then
+                _disconnect(response)
 
     def _answer(
         self, request: httpx.Request, limit: float, pool: httpx.BaseTransport
@@ -464,6 +478,13 @@ def _checked_url(url: str) -> httpx.URL:
             f"{shown!r} has a query or a fragment: write http://host:port or http://host/prefix"
         )
     return parsed
+
+
+def _disconnect(response: httpx.Response) -> None:
+    """Close the connection that an answer came by, whether its pool still knows it or not."""
+    stream = response.extensions.get("network_stream")  # a transport in its place may have none
+    if stream is not None:
+        stream.close()
 
 
 def _check_encoding(response: httpx.Response) -> None:

@@ -1,6 +1,7 @@
 """Connections that die while they are kept: the next request must not be the one to notice."""
 
 import logging
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -52,6 +53,28 @@ def test_a_request_that_meets_the_end_of_its_connection_is_sent_again_at_once(
         transport.close()
         assert server.connections == 20
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("way", ["send", "stream"])
+def test_what_connects_while_the_client_closes_is_closed(way: str, monkeypatch: pytest.MonkeyPatch):
+    """The pool forgets a connection that was on its way as it was closed; its request does not."""
+    connect = socket.create_connection
+    opened: list[socket.socket] = []
+
+    def slowly(*args, **kwargs) -> socket.socket:
+        opened.append(connect(*args, **kwargs))
+        transport.close()
+        return opened[-1]
+
+    monkeypatch.setattr(socket, "create_connection", slowly)
+    with answering(lambda _: answer(200)) as (server, _):
+        transport = Transport(server.url, timeout=PATIENCE)
+        if way == "send":
+            assert transport.json("GET", "/x") == {}
+        else:
+            with transport.stream("GET", "/x", accept="*/*", silence=PATIENCE) as pieces:
+                assert b"".join(pieces) == b"{}"
+    assert [each.fileno() for each in opened] == [-1]
 
 
 @pytest.mark.parametrize("rude", [False, True], ids=["closed", "reset"])
