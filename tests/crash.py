@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 
+from pacesetter_service.store.blocks import Block, unpack_all
 from serving import PATIENCE, RunningService, open_http
 
 JOB = {
@@ -87,12 +88,14 @@ class Trainer:
     def count_lost(self, database: Path) -> int:
         """Count acknowledged reports that the database does not have, to the bit."""
         query = (
-            "SELECT r.step, r.value FROM readings r JOIN sessions s ON s.id = r.session_id"
-            " WHERE s.name = ?"
+            "SELECT b.start, b.until, b.size, b.data FROM reading_blocks b"
+            " JOIN sessions s ON s.id = b.session_id WHERE s.name = ?"
         )
         with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
-            kept = dict(connection.execute(query, (self.name,)).fetchall())
+            rows = connection.execute(query, (self.name,))
+            found = unpack_all((Block(*row) for row in rows), 1)
         connection.close()
+        kept = dict(zip(found.steps.tolist(), found.values.tolist(), strict=True))
         return sum(
             struct.pack("<d", kept.get(step, float("nan"))) != struct.pack("<d", loss)
             for step, loss in self.acknowledged.items()

@@ -569,7 +569,8 @@ def test_an_import_that_was_cut_off_is_removed(service: RunningService, unique_n
             'INSERT INTO sealed SELECT 101, attempt, start, count, "values" FROM sealed'
         )
         connection.execute(
-            "INSERT INTO readings SELECT 101, metric_id, attempt, step, rank, value FROM readings"
+            "INSERT INTO reading_blocks"
+            " SELECT 101, metric_id, attempt, until, number, start, size, data FROM reading_blocks"
         )
     connection.close()
     service.start()
@@ -581,7 +582,7 @@ def test_an_import_that_was_cut_off_is_removed(service: RunningService, unique_n
     assert count["sessions"] == 1
     service.stop()
     with sqlite3.connect(service.database) as connection:
-        for table in ("sealed", "readings"):
+        for table in ("sealed", "reading_blocks"):
             query = f"SELECT count(*) FROM {table} WHERE session_id = 101"
             assert connection.execute(query).fetchone() == (0,)
     connection.close()
@@ -597,14 +598,16 @@ def test_a_crash_in_the_middle_leaves_all_or_nothing(
     importing = threading.Thread(target=try_to_restore, args=(service.url, record))
     importing.start()
     deadline = time.monotonic() + PATIENCE
-    while rows(service)["readings"] == 0 and time.monotonic() < deadline:
+    while rows(service)["reading_blocks"] == 0 and time.monotonic() < deadline:
         time.sleep(0.001)
     service.kill()
     importing.join()
     service.start()
     with open_http(service.url) as other:
         if other.get(f"/v1/sessions/{name}").status_code == 404:
-            assert not any(rows(service)[table] for table in ("sessions", "readings", "sealed"))
+            assert not any(
+                rows(service)[table] for table in ("sessions", "reading_blocks", "sealed")
+            )
             restore(other, record).raise_for_status()
         assert export(other, name) == record
 

@@ -54,9 +54,9 @@ def test_a_restart_reads_no_more_than_it_replays(tmp_path: Path, stored: Stored)
         plans = {
             query: [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}")]
             for query in asked
-            if "FROM measurements" in query or "FROM readings" in query
+            if "FROM measurement_blocks" in query or "FROM reading_blocks" in query
         }
     connection.close()
     assert len(plans) == 2, asked
     for query, plan in plans.items():
-        assert any("step>?" in line for line in plan), (query, plan)
+        assert any("until>?" in line for line in plan), (query, plan)

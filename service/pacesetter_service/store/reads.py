@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from math import nan
 from typing import Any
 
 import numpy as np
@@ -32,17 +31,15 @@ from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.events import load_event
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.insight.explain import Recorded
-from pacesetter_service.insight.history import Track, merged, track
+from pacesetter_service.insight.history import Track, merged
 from pacesetter_service.store import codec, record
+from pacesetter_service.store.block_log import MEASUREMENTS, READINGS
 from pacesetter_service.store.port import Stored
-from pacesetter_service.store.replay import readings_between, readings_query, restore_point
+from pacesetter_service.store.replay import readings_between, readings_in, restore_point
 from pacesetter_service.store.schema import (
     attempts,
     events,
     labels,
-    measurements,
-    metrics,
-    readings,
     sealed,
     sessions,
     templates,
@@ -143,30 +140,19 @@ class Reads:
         """Read what rank 0 reported of a metric at the steps `start` to `end`."""
         found = []
         for ref, _, until in spans(lineage):
-            every = readings_query(ref, min(until, end), (metric,))
-            mine = every.where(readings.c.step >= start, readings.c.rank == 0)
-            columns: Select[Any] = mine.with_only_columns(readings.c.step, readings.c.value)
-            found.append(self._track(columns))
+            every = READINGS.between(self._read, ref, metric, start, min(until, end))
+            mine = every[every.beside[0] == 0]
+            found.append(Track(mine.steps, mine.values))
         return merged(found)
 
     def measurements_between(self, lineage: Lineage, metric: str, start: int, end: int) -> Track:
         """Read what controllers saw of a metric at the steps `start` to `end`."""
         found = []
         for ref, _, until in spans(lineage):
-            table = measurements.c
-            query = (
-                select(table.step, table.value)
-                .join(metrics, metrics.c.id == table.metric_id)
-                .where(table.session_id == ref.session_id, table.attempt == ref.attempt)
-                .where(metrics.c.name == metric, table.step >= start, table.step < end)
-                .where(table.horizon <= until)
-            )
-            found.append(self._track(query))
+            every = MEASUREMENTS.between(self._read, ref, metric, start, end)
+            mine = every[every.beside[1] <= until]
+            found.append(Track(mine.steps, mine.values))
         return merged(found)
-
-    def _track(self, query: Select[Any]) -> Track:
-        rows = self._read(query)
-        return track([row[0] for row in rows], [row[1] for row in rows])
 
     def attempts_of(self, stored: Stored) -> list[Attempt]:
         """Read the attempts of a session, in their order."""
@@ -199,9 +185,10 @@ class Reads:
     def readings_of(self, lineage: Lineage, names: Iterable[str] | None = None) -> list[Reading]:
         """Read every reading of a lineage, or those of some metrics, by metric, step and rank."""
         found = [
-            Reading(rank, step, metric, nan if value is None else value)
+            reading
             for ref, _, end in spans(lineage)
-            for rank, step, metric, value in self._read(readings_query(ref, end, names))
+            for metric, columns in READINGS.all_between(self._read, ref, names, 0, end).items()
+            for reading in readings_in(metric, columns)
         ]
         return sorted(found, key=lambda each: (each.metric, each.step, each.rank))
 

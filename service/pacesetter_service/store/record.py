@@ -6,10 +6,9 @@ is removed when it is noticed, at the latest when the service starts again.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import isnan
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -45,6 +44,8 @@ from pacesetter_service.core.sound import (
 )
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.store import codec
+from pacesetter_service.store.block_log import MEASUREMENTS, READINGS, Series
+from pacesetter_service.store.blocks import Columns, pack
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.record_format import (
     MAX_LINE,
@@ -70,9 +71,9 @@ from pacesetter_service.store.schema import (
     attempts,
     events,
     labels,
-    measurements,
+    measurement_blocks,
     metrics,
-    readings,
+    reading_blocks,
     sealed,
     sessions,
     snapshots,
@@ -257,9 +258,9 @@ def metrics_of(connection: Connection, session_ids: Iterable[int]) -> dict[str, 
 
 REPORTED = text(
     "WITH RECURSIVE reported(id) AS ("
-    " SELECT min(metric_id) FROM readings WHERE session_id = :of"
+    " SELECT min(metric_id) FROM reading_blocks WHERE session_id = :of"
     " UNION ALL"
-    " SELECT (SELECT min(metric_id) FROM readings"
+    " SELECT (SELECT min(metric_id) FROM reading_blocks"
     " WHERE session_id = :of AND metric_id > reported.id)"
     " FROM reported WHERE reported.id IS NOT NULL"
     ") SELECT metrics.id, metrics.name FROM reported JOIN metrics ON metrics.id = reported.id"
@@ -270,58 +271,42 @@ REPORTED = text(
 def _measurements(
     connection: Connection, chapter: _Chapter, metric: str, metric_id: int
 ) -> Iterator[Content]:
-    table = measurements.c
-    query = (
-        select(table.step, table.value, table.ranks, table.horizon)
-        .where(_in(measurements, chapter), table.metric_id == metric_id)
-        .where(table.horizon <= chapter.end)
-        .order_by(table.step)
-    )
-    for steps, values, ranks, horizons in _columns(connection, query):
-        yield MeasurementsLine(
-            attempt=chapter.number,
-            metric=metric,
-            steps=steps,
-            ranks=ranks,
-            horizons=horizons,
-            values=_digits(values),
-        )
+    series = Series(chapter.ref.session_id, metric_id, chapter.ref.attempt)
+    for columns in MEASUREMENTS.stream(connection, series, MAX_ROWS):
+        mine = columns[columns.beside[1] <= chapter.end]
+        if mine:
+            ranks, horizons = mine.beside.tolist()
+            yield MeasurementsLine(
+                attempt=chapter.number,
+                metric=metric,
+                steps=mine.steps.tolist(),
+                ranks=ranks,
+                horizons=horizons,
+                values=digits(mine.values),
+            )
 
 
 def _readings(
     connection: Connection, chapter: _Chapter, metric: str, metric_id: int
 ) -> Iterator[Content]:
-    table = readings.c
-    query = (
-        select(table.step, table.rank, table.value)
-        .where(_in(readings, chapter), table.metric_id == metric_id)
-        .where(table.step < chapter.end)
-        .order_by(table.step, table.rank)
-    )
-    for steps, ranks, values in _columns(connection, query):
-        yield ReadingsLine(
-            attempt=chapter.number,
-            metric=metric,
-            steps=steps,
-            ranks=ranks,
-            values=_digits(values),
-        )
+    series = Series(chapter.ref.session_id, metric_id, chapter.ref.attempt)
+    for columns in READINGS.stream(connection, series, MAX_ROWS):
+        mine = columns.between(0, chapter.end)
+        if mine:
+            [ranks] = mine.beside.tolist()
+            yield ReadingsLine(
+                attempt=chapter.number,
+                metric=metric,
+                steps=mine.steps.tolist(),
+                ranks=ranks,
+                values=digits(mine.values),
+            )
 
 
 def _in(table: Table, chapter: _Chapter) -> ColumnElement[bool]:
     """Select what was written in a life."""
     ref = chapter.ref
     return (table.c.session_id == ref.session_id) & (table.c.attempt == ref.attempt)
-
-
-def _columns(connection: Connection, query: Select[Any]) -> Iterator[Iterator[list[Any]]]:
-    """Return the columns of what is selected, some rows at a time."""
-    for rows in _streamed(connection, query).partitions(MAX_ROWS):
-        yield map(list, zip(*rows, strict=True))
-
-
-def _digits(values: list[float | None]) -> str:
-    return digits(np.array(values, dtype=np.float64))
 
 
 def _kept(row: Any, line: type[Content]) -> dict[str, Any]:  # noqa: ANN401 - a row of a table
@@ -403,7 +388,7 @@ def rows_of(file: IO[bytes], record: Record, *, new: bool = False) -> Iterator[R
                 starts |= dict(line.lineage)
             # A fork may have steps behind it that were trained by another description.
             described = spec.at(starts.get(line.attempt, spec.described_from))
-            found = _rows(described, line, new=new)
+            found = _rows(described, line, number, new=new)
         if found is not None:
             yield found
     with _at_line(number + 1):
@@ -462,7 +447,7 @@ def _session(spec: SessionSpec, first: SessionLine) -> Session:
     return replace(state, revision=first.revision, status=first.status)
 
 
-def _rows(spec: SessionSpec, line: Content, *, new: bool) -> Rows | None:  # noqa: PLR0911 - one return a line
+def _rows(spec: SessionSpec, line: Content, number: int, *, new: bool) -> Rows | None:  # noqa: PLR0911 - one return a line
     match line:
         case AttemptLine():
             return Rows(attempts, [line.model_dump(exclude=HEAD)])
@@ -474,27 +459,24 @@ def _rows(spec: SessionSpec, line: Content, *, new: bool) -> Rows | None:  # noq
             values = bytes.fromhex(line.values)
             return Rows(sealed, [{**line.model_dump(exclude=HEAD), "values": values}])
         case MeasurementsLine():
-            columns = {"step": line.steps, "ranks": line.ranks, "horizon": line.horizons}
-            return Rows(measurements, list(_measured(line, columns)))
+            beside = (line.ranks, line.horizons)
+            return Rows(measurement_blocks, [_block_row(line, number, beside)])
         case ReadingsLine():
-            columns = {"step": line.steps, "rank": line.ranks}
-            return Rows(readings, list(_measured(line, columns)))
+            return Rows(reading_blocks, [_block_row(line, number, (line.ranks,))])
         case SessionLine():
             return None
 
 
-def _measured(
-    line: MeasurementsLine | ReadingsLine, columns: dict[str, list[int]]
-) -> Iterator[dict[str, Any]]:
-    """Return a row for each value of a line, with what stands beside it in some columns."""
-    values = floats(line.values, len(line.steps)).tolist()
-    for value, *beside in zip(values, *columns.values(), strict=True):
-        yield {
-            "attempt": line.attempt,
-            "metric": line.metric,
-            "value": None if isnan(value) else value,
-            **dict(zip(columns, beside, strict=True)),
-        }
+def _block_row(
+    line: MeasurementsLine | ReadingsLine, number: int, beside: Sequence[Sequence[int]]
+) -> dict[str, Any]:
+    columns = Columns(
+        np.array(line.steps, np.int64),
+        np.array(beside, np.int64),
+        floats(line.values, len(line.steps)),
+    )
+    key = {"attempt": line.attempt, "metric": line.metric, "number": number}
+    return {**key, **pack(columns)._asdict()}
 
 
 def _snapshot_row(spec: SessionSpec, line: SnapshotLine, *, new: bool) -> dict[str, Any]:
@@ -603,7 +585,7 @@ def _refuse_taken(connection: Connection, name: str) -> None:
 
 def drop(connection: Connection, session_id: int) -> None:
     """Remove what was written of a session that was not finished."""
-    for table in (attempts, snapshots, events, sealed, measurements, readings, labels):
+    for table in (attempts, snapshots, events, sealed, measurement_blocks, reading_blocks, labels):
         connection.execute(delete(table).where(table.c.session_id == session_id))
     connection.execute(delete(sessions).where(sessions.c.id == session_id))
 

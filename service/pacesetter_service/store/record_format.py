@@ -229,6 +229,7 @@ class Fitting:
         self._starts: dict[int, int] = {}
         self._ends: dict[int, int] = {}
         self._next_event: int | None = None
+        self._last: dict[tuple[str, int, str], tuple[int, int]] = {}
 
     def check(self, line: Content) -> None:
         """Take the next line.
@@ -246,11 +247,9 @@ class Fitting:
             case SessionLine():
                 raise ValueError("there is a second session")
             case MeasurementsLine():
-                _same_lengths(line.steps, line.ranks, line.horizons)
-                floats(line.values, len(line.steps))
+                self._columns(line, line.horizons)
             case ReadingsLine():
-                _same_lengths(line.steps, line.ranks)
-                floats(line.values, len(line.steps))
+                self._columns(line, line.ranks)
             case SnapshotLine():
                 pass  # its states are read where they are kept
 
@@ -306,6 +305,20 @@ class Fitting:
                 f"sealed values of attempt {line.attempt} go on at step {line.start}, not {end}"
             )
         self._ends[line.attempt] = line.start + line.count
+
+    def _columns(self, line: MeasurementsLine | ReadingsLine, beside: list[int]) -> None:
+        _same_lengths(line.steps, line.ranks, beside)
+        floats(line.values, len(line.steps))
+        key = line.line, line.attempt, line.metric
+        # Of a step there is one measurement, and a reading of each rank.
+        ranks = line.ranks if isinstance(line, ReadingsLine) else [0] * len(line.steps)
+        for place in zip(line.steps, ranks, strict=True):
+            if place <= self._last.get(key, (-1, -1)):
+                raise ValueError(
+                    f"what was measured of {line.metric} at step {place[0]} comes twice, or is not"
+                    " where it belongs by step and rank"
+                )
+            self._last[key] = place
 
     def _gaps(self, lineage: Path) -> Iterator[str]:
         """Name steps of a lineage whose values are not there."""

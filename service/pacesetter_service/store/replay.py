@@ -1,15 +1,10 @@
 """What is replayed: which records restore the state that a session had at a step."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from math import nan
 from typing import Any
 
-from sqlalchemy import (
-    Executable,
-    Select,
-    select,
-)
+from sqlalchemy import Select, select
 
 from pacesetter_service.core.attempts import (
     AttemptRef,
@@ -31,17 +26,13 @@ from pacesetter_service.core.events import (
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.store import codec
+from pacesetter_service.store.block_log import MEASUREMENTS, READINGS, Read
+from pacesetter_service.store.blocks import Columns
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.schema import (
     events,
-    measurements,
-    metrics,
-    readings,
     snapshots,
 )
-
-Read = Callable[[Executable], Sequence[Any]]
-"""Runs a query and returns its rows."""
 
 _DECIDING = ("acted", "batch_resized", "missed")
 """The kinds of events that decided about the steps from theirs on."""
@@ -78,9 +69,12 @@ def _replayed(read: Read, snapshot: Session, ref: AttemptRef, end: int) -> list[
     """Read what decided from a snapshot on to horizon `end`: measurements before orders."""
     start = snapshot.horizon
     measured = [
-        Measured(step, name, nan if value is None else value, ranks, at)
+        each
         for name in sorted(snapshot.watched)
-        for at, step, value, ranks in read(_seen_since(snapshot, ref, name, end))
+        for each in measurements_in(
+            name, MEASUREMENTS.between(read, ref, name, _first_unseen(snapshot, name), end)
+        )
+        if start <= each.at <= end
     ]
     # What was ordered for the step itself is not done by going back to it: it waits again.
     logged = _deciding(read, snapshot.spec, ref, start, end)
@@ -112,10 +106,10 @@ def with_waiting(read: Read, stored: Stored) -> Stored:
         return stored
     begun = _snapshot_in(read(_snapshot_query(newest, newest.start)), session.spec)
     own = (
-        Reading(rank, step, metric, nan if value is None else value)
+        reading
         for ref, _, end in spans(of_session(stored.lineage, stored.id))
         for name in sorted(session.watched)
-        for rank, step, metric, value in read(_waiting_query(ref, end, session, name))
+        for reading in _waiting(read, ref, end, session, name)
     )
     known = (*begun.pending.readings(), *own)
     waiting = unconsumed(session, known, session.horizon)
@@ -131,9 +125,9 @@ def readings_between(
     """
     found: dict[tuple[int, int], float] = {}
     for ref, _, until in spans(lineage):
-        query = readings_query(ref, min(until, end), (metric,))
-        for rank, step, _, value in read(query.where(readings.c.step >= start)):
-            found.setdefault((step, rank), nan if value is None else value)
+        columns = READINGS.between(read, ref, metric, start, min(until, end))
+        for rank, step, _, value in readings_in(metric, columns):
+            found.setdefault((step, rank), value)
     return [Reading(rank, step, metric, value) for (step, rank), value in sorted(found.items())]
 
 
@@ -142,21 +136,18 @@ def _first_unseen(snapshot: Session, metric: str) -> int:
     return snapshot.control.consumed.get(metric, -1) + 1
 
 
-def _seen_since(snapshot: Session, ref: AttemptRef, metric: str, end: int) -> Select[Any]:
-    """Select what controllers saw of a metric from a snapshot on to horizon `end`.
+def readings_in(metric: str, columns: Columns) -> Iterator[Reading]:
+    """Return columns of readings, one by one."""
+    rows = columns.steps.tolist(), columns.beside[0].tolist(), columns.values.tolist()
+    for step, rank, value in zip(*rows, strict=True):
+        yield Reading(rank, step, metric, value)
 
-    Steps are seen in their order, and before the horizon. To say so makes the primary key find
-    them, however many there are.
-    """
-    table = measurements.c
-    return (
-        select(table.horizon, table.step, table.value, table.ranks)
-        .join(metrics, metrics.c.id == table.metric_id)
-        .where(table.session_id == ref.session_id, table.attempt == ref.attempt)
-        .where(metrics.c.name == metric)
-        .where(table.step >= _first_unseen(snapshot, metric), table.step < end)
-        .where(table.horizon.between(snapshot.horizon, end))
-    )
+
+def measurements_in(metric: str, columns: Columns) -> Iterator[Measured]:
+    """Return columns of measurements, one by one."""
+    rows = columns.steps.tolist(), columns.values.tolist(), *columns.beside.tolist()
+    for step, value, ranks, at in zip(*rows, strict=True):
+        yield Measured(step, metric, value, ranks, at)
 
 
 def _in_the_order_of_sealing(event: ReplayedEvent) -> tuple[int, int, int, str]:
@@ -165,17 +156,6 @@ def _in_the_order_of_sealing(event: ReplayedEvent) -> tuple[int, int, int, str]:
     if isinstance(event, BatchResized):
         return event.at, 0, -1, ""
     return event.at, 0, event.step, event.metric
-
-
-def readings_query(ref: AttemptRef, end: int, names: Iterable[str] | None) -> Select[Any]:
-    """Select an attempt's readings of steps before `end`; those of earlier steps came late."""
-    query = (
-        select(readings.c.rank, readings.c.step, metrics.c.name, readings.c.value)
-        .join(metrics, metrics.c.id == readings.c.metric_id)
-        .where(readings.c.session_id == ref.session_id, readings.c.attempt == ref.attempt)
-        .where(readings.c.step < end)
-    )
-    return query if names is None else query.where(metrics.c.name.in_(names))
 
 
 def _snapshot_query(ref: AttemptRef, step: int) -> Select[Any]:
@@ -196,6 +176,11 @@ def _snapshot_in(rows: Sequence[Any], spec: SessionSpec) -> Session:
     return codec.load_state(spec, row.plan, row.control, row.horizon)
 
 
-def _waiting_query(ref: AttemptRef, end: int, session: Session, metric: str) -> Select[Any]:
-    query = readings_query(ref, min(end, session.horizon), (metric,))
-    return query.where(readings.c.step >= _first_unseen(session, metric))
+def _waiting(
+    read: Read, ref: AttemptRef, end: int, session: Session, metric: str
+) -> Iterator[Reading]:
+    """Read an attempt's readings that a session has not consumed; earlier steps' came late."""
+    first = _first_unseen(session, metric)
+    return readings_in(
+        metric, READINGS.between(read, ref, metric, first, min(end, session.horizon))
+    )

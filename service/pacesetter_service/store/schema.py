@@ -1,14 +1,14 @@
 """The tables. Natural keys are primary keys, so that counting once is the database's job.
 
 Times are ISO 8601 text in UTC. JSON is text, whose order of keys means something here (groups).
-NaN is NULL, because SQLite has no NaN. The tables that take every report and window have no foreign
-keys: their session ids come from the writer, which has just read or made them.
+The tables that take every report and
+window have no foreign keys: their session ids come from the writer, which has just read or made
+them.
 """
 
 from sqlalchemy import (
     BigInteger,
     Column,
-    Double,
     ForeignKey,
     Index,
     Integer,
@@ -123,17 +123,27 @@ metrics = Table(
     Column("name", String(128), nullable=False, unique=True),
 )
 
-readings = Table(
-    "readings",
-    metadata,
-    Column("session_id", Id, primary_key=True),
-    Column("metric_id", Id, primary_key=True),
-    Column("attempt", Integer, primary_key=True),
-    Column("step", BigInteger, primary_key=True),
-    Column("rank", Integer, primary_key=True),
-    Column("value", Double, nullable=True),
-    sqlite_with_rowid=False,
-)
+
+def _blocks(name: str) -> Table:
+    """Return a table of values by their steps, in blocks of columns; see `blocks.py`."""
+    return Table(
+        name,
+        metadata,
+        Column("session_id", Id, primary_key=True),
+        Column("metric_id", Id, primary_key=True),
+        Column("attempt", Integer, primary_key=True),
+        Column("until", BigInteger, primary_key=True, comment="the step after the last in it"),
+        Column("number", Integer, primary_key=True, comment="among those with the same end"),
+        Column("start", BigInteger, nullable=False, comment="the first step in it"),
+        Column("size", Integer, nullable=False, comment="how many values"),
+        Column("data", LargeBinary, nullable=False),
+        sqlite_with_rowid=False,
+    )
+
+
+# What ranks reported, and what controllers saw of it.
+reading_blocks = _blocks("reading_blocks")
+measurement_blocks = _blocks("measurement_blocks")
 
 templates = Table(
     "templates",
@@ -161,17 +171,4 @@ continuity = Table(
     metadata,
     Column("epoch", String(32), primary_key=True, comment="of its one row"),
     Column("commits", BigInteger, nullable=False),
-)
-
-measurements = Table(
-    "measurements",
-    metadata,
-    Column("session_id", Id, primary_key=True),
-    Column("attempt", Integer, primary_key=True),
-    Column("metric_id", Id, primary_key=True),
-    Column("step", BigInteger, primary_key=True),
-    Column("value", Double, nullable=True),
-    Column("ranks", Integer, nullable=False, comment="how many of them it was made of"),
-    Column("horizon", BigInteger, nullable=False, comment="the first step that it could change"),
-    sqlite_with_rowid=False,
 )

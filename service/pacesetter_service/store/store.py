@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, Executable, select, text, update
 
 from pacesetter_service.catalogue.templates import Published
 from pacesetter_service.store import codec, record
+from pacesetter_service.store.block_log import MEASUREMENTS, READINGS, BlockLog
 from pacesetter_service.store.continuity import Continuity
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.reads import Reads, is_there, stored_in
@@ -41,6 +42,8 @@ class Store(Reads):
     def __init__(self, reader: Engine) -> None:
         super().__init__(reader)
         self._metric_ids: dict[str, int] = {}
+        self._readings = BlockLog(READINGS, shared=self.shared)
+        self._measurements = BlockLog(MEASUREMENTS, shared=self.shared)
         self._ids = range(0)
 
     @property
@@ -126,10 +129,14 @@ class Store(Reads):
         """
         try:
             with self._committing() as connection:
-                yield SqlTransaction(connection, self._metric_ids)
+                yield SqlTransaction(
+                    connection, self._metric_ids, self._readings, self._measurements
+                )
         except Exception:
             # Ids given out by a transaction that failed stand in no table.
             self._metric_ids.clear()
+            self._readings.forget()
+            self._measurements.forget()
             raise
 
     def add_template(self, published: Published) -> bool:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from math import isnan
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,13 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from pacesetter_service.core.errors import ConflictError, StorageUnavailableError
 from pacesetter_service.core.session import Session
 from pacesetter_service.store import codec
+from pacesetter_service.store.block_log import BlockLog, Series, TakenError
+from pacesetter_service.store.blocks import Point
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.schema import (
     attempts,
     events,
     labels,
-    measurements,
-    readings,
     sealed,
     sessions,
     snapshots,
@@ -34,9 +33,17 @@ MAX_KNOWN = 100_000
 class SqlTransaction:
     """A transaction that is under way, by the guarantees of `port.Transaction`."""
 
-    def __init__(self, connection: Connection, metric_ids: dict[str, int]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        metric_ids: dict[str, int],
+        readings: BlockLog,
+        measurements: BlockLog,
+    ) -> None:
         self._connection = connection
         self._metric_ids = metric_ids
+        self._readings = readings
+        self._measurements = measurements
 
     def refuse_stale(self, versions: Mapping[str, int]) -> None:
         """Refuse if a session has another version than the caller has read; 0 for none.
@@ -62,9 +69,9 @@ class SqlTransaction:
         )
         try:
             self._write(batch, now)
-        except IntegrityError as error:
+        except (IntegrityError, TakenError) as error:
             names = [each.stored.session.spec.name for each in batch]
-            raise ConflictError(names, str(error.orig)) from error
+            raise ConflictError(names, str(getattr(error, "orig", error))) from error
 
     def _write(self, batch: Sequence[Changes], now: str) -> None:
         self._number_metrics(batch)
@@ -77,9 +84,9 @@ class SqlTransaction:
         self._write_many(events, _event_rows(batch, now), strictly)
         self._write_many(attempts, _attempt_rows(batch, now), strictly)
         self._write_many(sealed, _sealed_rows(batch), strictly)
-        self._write_many(measurements, self._measurement_rows(batch), strictly)
+        self._measurements.append(self._connection, self._measured(batch), strictly=True)
         # A reading that is there already counts once; a snapshot there is of the same state.
-        self._write_many(readings, self._reading_rows(batch), _insert_or_ignore)
+        self._readings.append(self._connection, self._reported(batch))
         self._write_many(snapshots, _snapshot_rows(batch), _insert_or_ignore)
 
     def _insert_session(self, stored: Stored) -> None:
@@ -103,30 +110,22 @@ class SqlTransaction:
         where = sessions.c.id == changes.stored.id
         self._connection.execute(update(sessions).where(where), values)
 
-    def _reading_rows(self, batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
+    def _reported(self, batch: Sequence[Changes]) -> dict[Series, list[Point]]:
+        found: dict[Series, list[Point]] = {}
         for changes in batch:
             for attempt, (rank, step, metric, value) in changes.readings:
-                yield (
-                    changes.stored.id,
-                    self._metric_ids[metric],
-                    attempt,
-                    step,
-                    rank,
-                    None if isnan(value) else value,
-                )
+                series = Series(changes.stored.id, self._metric_ids[metric], attempt)
+                found.setdefault(series, []).append(Point(step, (rank,), value))
+        return found
 
-    def _measurement_rows(self, batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
+    def _measured(self, batch: Sequence[Changes]) -> dict[Series, list[Point]]:
+        found: dict[Series, list[Point]] = {}
         for changes in batch:
             for attempt, event in changes.measured:
-                yield (
-                    changes.stored.id,
-                    attempt,
-                    self._metric_ids[event.metric],
-                    event.step,
-                    None if isnan(event.value) else event.value,
-                    event.ranks,
-                    event.at,
-                )
+                series = Series(changes.stored.id, self._metric_ids[event.metric], attempt)
+                point = Point(event.step, (event.ranks, event.at), event.value)
+                found.setdefault(series, []).append(point)
+        return found
 
     def _number_metrics(self, batch: Sequence[Changes]) -> None:
         """Learn the ids of all metrics of a batch; those that are new get theirs in one statement.

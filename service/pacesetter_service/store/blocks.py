@@ -1,0 +1,254 @@
+"""Values by their steps, as columns and as blocks of bytes: 8 bytes a value and little besides.
+
+A value has a step, and one or two whole numbers beside it: the rank that reported it, or of how
+many ranks it was made and the horizon then. Such columns are regular: step after step of one rank,
+or rank after rank of one step. A regular column is a first number and a stride; any other is
+compressed.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+FULL = 4096
+"""A block of so many values is left as it is; smaller ones are joined."""
+
+Ints = NDArray[np.int64]
+
+_LARGEST_STRIDE = 2**31 - 1
+_LENGTH = struct.Struct("<I")
+
+
+class Point(NamedTuple):
+    """A value, its step, and the numbers beside it."""
+
+    step: int
+    beside: tuple[int, ...]
+    value: float
+
+
+class Block(NamedTuple):
+    """A block, with what is known of it without reading its bytes.
+
+    Attributes:
+        start: The first step that it has values of.
+        until: The step after the last.
+        size: How many values it has, at least one.
+        data: What `pack` has written.
+    """
+
+    start: int
+    until: int
+    size: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Values with their steps.
+
+    They are in their order if each comes after the one before, by step and then by the first of the
+    numbers beside it. Those two tell values apart.
+
+    Attributes:
+        steps: int64, shape (n,).
+        beside: int64, shape (k, n).
+        values: float64, shape (n,); NaN where that is what was measured.
+    """
+
+    steps: Ints
+    beside: Ints
+    values: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, points: Sequence[Point]) -> Self:
+        """Return points, at least one, as columns."""
+        return cls(
+            np.array([each.step for each in points], np.int64),
+            np.array([each.beside for each in points], np.int64).T,
+            np.array([each.value for each in points], np.float64),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Return all parts, at least one, in their order; of a value that comes twice the first."""
+        if len(parts) == 1:
+            whole = parts[0]
+        else:
+            whole = cls(
+                np.concatenate([each.steps for each in parts]),
+                np.concatenate([each.beside for each in parts], axis=1),
+                np.concatenate([each.values for each in parts]),
+            )
+        return whole if whole.is_in_order else whole._in_order()
+
+    @property
+    def is_in_order(self) -> bool:
+        """Whether each value comes after the one before."""
+        further = np.diff(self.steps)
+        return bool(((further > 0) | ((further == 0) & (np.diff(self.beside[0]) > 0))).all())
+
+    def _in_order(self) -> Self:
+        # Stable, so that the first of two stays the first.
+        ordered = self[np.lexsort((self.beside[0], self.steps))]
+        fresh = np.ones(len(self), dtype=bool)
+        fresh[1:] = (np.diff(ordered.steps) != 0) | (np.diff(ordered.beside[0]) != 0)
+        return ordered[fresh]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, which: slice | Ints | NDArray[np.bool_]) -> Self:
+        return type(self)(self.steps[which], self.beside[:, which], self.values[which])
+
+    def between(self, start: int, end: int) -> Self:
+        """Return the values of the steps `start` to `end`, which are in their order here."""
+        first, last = np.searchsorted(self.steps, (start, end))
+        return self[first:last]
+
+    def without(self, known: Self) -> Self:
+        """Return the values that are not among the known ones."""
+        found = set(zip(known.steps.tolist(), known.beside[0].tolist(), strict=True))
+        mine = zip(self.steps.tolist(), self.beside[0].tolist(), strict=True)
+        return self[np.fromiter((each not in found for each in mine), bool, len(self))]
+
+    def blocks(self) -> Iterator[Block]:
+        """Return them, which are in their order, as blocks that are full but for the last."""
+        for first in range(0, len(self), FULL):
+            yield pack(self[first : first + FULL])
+
+
+def nothing(beside: int) -> Columns:
+    """Return no values at all, with so many numbers beside each."""
+    none = np.empty(0, np.int64)
+    return Columns(none, np.empty((beside, 0), np.int64), np.empty(0, np.float64))
+
+
+@cache
+def _head(beside: int, ending: str = "") -> struct.Struct:
+    """Return the form of a head: a flag for each compressed column, then what makes the others.
+
+    It has the steps' stride, then the first number and the stride of each column beside them.
+    """
+    return struct.Struct("<BI" + "qi" * beside + ending)
+
+
+def pack(columns: Columns) -> Block:
+    """Return values, at least one and in their order, as a block."""
+    start, until = int(columns.steps[0]), int(columns.steps[-1]) + 1
+    flags, compressed = 0, b""
+    numbers = []
+    for place, column in enumerate((columns.steps, *columns.beside)):
+        stride = _stride_of(column)
+        if stride is None:
+            flags |= 1 << place
+            compressed += _compressed(np.diff(column, prepend=column[0]))
+        numbers += [int(column[0]), stride or 0]
+    head = _head(len(columns.beside)).pack(flags, *numbers[1:])  # the first step is the start
+    values = columns.values.astype("<f8").tobytes()
+    return Block(start, until, len(columns), head + compressed + values)
+
+
+def pack_one(point: Point) -> Block:
+    """Return one value as a block: what `pack` would give, in a tenth of the time."""
+    step, beside, value = point
+    numbers = [number for each in beside for number in (each, 0)]
+    return Block(step, step + 1, 1, _head(len(beside), "d").pack(0, 0, *numbers, value))
+
+
+def unpack(block: Block, beside: int) -> Columns:
+    """Return the values of a block, each with so many numbers beside it."""
+    data, size = block.data, block.size
+    head = _head(beside)
+    flags, *numbers = head.unpack_from(data)
+    firsts, strides = (block.start, *numbers[1::2]), numbers[::2]
+    place = head.size
+    columns = np.empty((beside + 1, size), np.int64)
+    for number, (first, stride) in enumerate(zip(firsts, strides, strict=True)):
+        if flags & 1 << number:
+            differences, place = _decompressed(data, place)
+            columns[number] = first + np.cumsum(differences)
+        else:
+            columns[number] = first + stride * np.arange(size, dtype=np.int64)
+    values = np.frombuffer(data, "<f8", size, place).astype(np.float64)
+    return Columns(columns[0], columns[1:], values)
+
+
+def unpack_all(blocks: Iterable[Block], beside: int) -> Columns:
+    """Return the values of blocks in their order; of one that comes twice, the first."""
+    parts: list[Columns] = []
+    one = _head(beside, "d")
+    for is_one, some in groupby(blocks, lambda each: each.size == 1):
+        if is_one:  # by far the most, and quicker so
+            points = []
+            for block in some:
+                _, _, *numbers, value = one.unpack(block.data)
+                points.append(Point(block.start, tuple(numbers[::2]), value))
+            parts.append(Columns.of(points))
+        else:
+            parts.extend(unpack(each, beside) for each in some)
+    return Columns.joined(parts) if parts else nothing(beside)
+
+
+def _stride_of(column: Ints) -> int | None:
+    """Return by how much a column grows from number to number, if that is always the same."""
+    if len(column) == 1:
+        return 0
+    stride = int(column[1] - column[0])
+    if abs(stride) > _LARGEST_STRIDE or (column[1:] - column[:-1] != stride).any():
+        return None
+    return stride
+
+
+def _compressed(column: Ints) -> bytes:
+    packed = zlib.compress(column.astype("<i8").tobytes(), 1)
+    return _LENGTH.pack(len(packed)) + packed
+
+
+def _decompressed(data: bytes, place: int) -> tuple[Ints, int]:
+    """Return a column, and where what follows it begins."""
+    [length] = _LENGTH.unpack_from(data, place)
+    begin = place + _LENGTH.size
+    column = np.frombuffer(zlib.decompress(data[begin : begin + length]), "<i8")
+    return column.astype(np.int64), begin + length
+
+
+def in_order(blocks: Iterable[Block], beside: int, size: int) -> Iterator[Columns]:
+    """Return the values of blocks in their order, `size` at a time, the last ones less.
+
+    Args:
+        blocks: By their first steps; no value is in two of them.
+        beside: How many numbers stand beside a value.
+        size: How many values are wanted at once.
+    """
+    rest: list[Columns] = []
+    for piece in _pieces(blocks, beside):
+        rest.append(piece)
+        if sum(map(len, rest)) >= size:
+            whole = Columns.joined(rest)
+            full = len(whole) // size * size
+            yield from (whole[first : first + size] for first in range(0, full, size))
+            rest = [whole[full:]] if full < len(whole) else []
+    if rest:
+        yield Columns.joined(rest)
+
+
+def _pieces(blocks: Iterable[Block], beside: int) -> Iterator[Columns]:
+    """Return the values of blocks in their order, as soon as no later block comes between."""
+    waiting: list[Block] = []
+    until = 0
+    for block in blocks:
+        if waiting and block.start >= until:
+            yield unpack_all(waiting, beside)
+            waiting = []
+        waiting.append(block)
+        until = max(until, block.until)
+    if waiting:
+        yield unpack_all(waiting, beside)
