@@ -1,0 +1,133 @@
+"""Blocks of columns: every value to the bit, each once, in little more than its 8 bytes."""
+
+import struct
+from collections.abc import Iterator
+from math import isnan
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import Connection, create_engine, select
+
+from pacesetter_service.core.model import MAX_STEP
+from pacesetter_service.store import block_log, schema
+from pacesetter_service.store.block_log import READINGS, BlockLog, Series, TakenError
+from pacesetter_service.store.blocks import Columns, Point, in_order, pack, pack_one, unpack
+
+SERIES = Series(1, 1, 1)
+
+steps = st.one_of(st.integers(0, 40), st.integers(0, MAX_STEP))
+ranks = st.integers(0, 5)
+points = st.builds(lambda step, rank, value: Point(step, (rank,), value), steps, ranks, st.floats())
+batches = st.lists(st.lists(points, min_size=1, max_size=12), max_size=30)
+
+
+def bits(value: float) -> bytes:
+    """Return what tells floats apart, each NaN like the others."""
+    return b"nan" if isnan(value) else struct.pack("<d", value)
+
+
+def placed(columns: Columns) -> dict[tuple[int, int], bytes]:
+    """Return the bits of each value by its step and rank."""
+    keys = zip(columns.steps.tolist(), columns.beside[0].tolist(), strict=True)
+    return dict(zip(keys, map(bits, columns.values.tolist()), strict=True))
+
+
+@given(st.lists(points, min_size=1, max_size=60))
+def test_a_block_gives_back_what_was_put_in(some: list[Point]) -> None:
+    """Whatever the steps, ranks and values are, regular or not: all come back, to the bit."""
+    columns = Columns.joined([Columns.of(some)])
+    block = pack(columns)
+    assert placed(unpack(block, 1)) == placed(columns)
+    assert (block.start, block.until, block.size) == (
+        columns.steps[0],
+        columns.steps[-1] + 1,
+        len(columns),
+    )
+
+
+@given(points)
+def test_one_value_is_packed_as_many_are(point: Point) -> None:
+    """The short way for one value writes the same bytes."""
+    assert pack_one(point) == pack(Columns.of([point]))
+
+
+@given(st.lists(st.lists(points, min_size=1, max_size=20), max_size=8), st.integers(1, 7))
+def test_blocks_are_read_in_order_piece_by_piece(parts: list[list[Point]], size: int) -> None:
+    """Pieces are of one size however the blocks lie, and together they are all values in order."""
+    seen: set[tuple[int, int]] = set()
+    blocks = []
+    for part in parts:
+        fresh = [each for each in part if (each.step, each.beside[0]) not in seen]
+        seen |= {(each.step, each.beside[0]) for each in fresh}
+        blocks += [pack(Columns.joined([Columns.of(fresh)]))] if fresh else []
+    blocks.sort(key=lambda each: each.start)
+    pieces = list(in_order(blocks, 1, size))
+    keys = [key for piece in pieces for key in placed(piece)]
+    assert keys == sorted(seen)
+    assert [len(piece) for piece in pieces[:-1]] == [size] * (len(pieces) - 1)
+
+
+@pytest.fixture(name="connection")
+def _connection(tmp_path: Path) -> Iterator[Connection]:
+    engine = create_engine(f"sqlite:///{tmp_path}/blocks.db")
+    schema.metadata.create_all(engine)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+@given(batches=batches, restarts=st.sets(st.integers(0, 29)), shared=st.booleans())
+def test_the_first_value_of_a_step_and_rank_stays(
+    batches: list[list[Point]], restarts: set[int], shared: bool
+) -> None:
+    """A log is a dictionary that keeps what it has, across restarts and joined blocks."""
+    engine = create_engine("sqlite://")
+    schema.metadata.create_all(engine, [schema.metrics, schema.reading_blocks])
+    model: dict[tuple[int, int], bytes] = {}
+    with pytest.MonkeyPatch.context() as patched, engine.begin() as connection:
+        patched.setattr(block_log, "MANY", 3)
+        patched.setattr(block_log, "FULL", 16)
+        log = BlockLog(READINGS, shared=shared)
+        for number, batch in enumerate(batches):
+            if number in restarts:
+                log.forget()
+            log.append(connection, {SERIES: batch})
+            for step, (rank,), value in batch:
+                model.setdefault((step, rank), bits(value))
+        found = list(READINGS.stream(connection, SERIES, 1_000))
+        rows = connection.execute(select(schema.reading_blocks)).all()
+    engine.dispose()
+    kept = placed(found[0]) if found else {}
+    assert kept == model
+    assert sum(row.size for row in rows) == len(model)
+
+
+def test_what_is_to_be_new_and_is_there_is_refused(connection: Connection) -> None:
+    """So a measurement is written once, whatever its writer remembers."""
+    writers = [BlockLog(READINGS, shared=True), BlockLog(READINGS, shared=False)]
+    writers[0].append(connection, {SERIES: [Point(5, (0,), 1.0)]}, strictly=True)
+    for log in writers:
+        with pytest.raises(TakenError):
+            log.append(connection, {SERIES: [Point(5, (0,), 2.0)]}, strictly=True)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "at_once"), [(1, 1), (1, 100), (8, 8), (64, 64)], ids=["ones", "hundreds", "8", "64"]
+)
+def test_a_value_takes_at_most_twelve_bytes(
+    connection: Connection, tmp_path: Path, ranks: int, at_once: int
+) -> None:
+    """With all that it needs: reported one by one, many at once, or by many ranks."""
+    path = tmp_path / "blocks.db"
+    connection.exec_driver_sql("VACUUM")
+    empty = path.stat().st_size
+    count = 16_384
+    log = BlockLog(READINGS, shared=False)
+    every = [Point(place // ranks, (place % ranks,), 1 / (place + 1)) for place in range(count)]
+    for first in range(0, count, at_once):
+        log.append(connection, {SERIES: every[first : first + at_once]})
+    connection.commit()
+    connection.exec_driver_sql("VACUUM")
+    assert path.stat().st_size - empty <= 12 * count
