@@ -1,7 +1,7 @@
 """Blocks of columns: every value to the bit, each once, in little more than its 8 bytes."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import isnan
 from pathlib import Path
 
@@ -10,17 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, select
 
+from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.store import block_log, schema
 from pacesetter_service.store.block_log import READINGS, BlockLog, Series, TakenError
-from pacesetter_service.store.blocks import Columns, Point, in_order, pack, pack_one, unpack
+from pacesetter_service.store.blocks import Columns, Lists, in_order, pack, pack_regular, unpack
 
-SERIES = Series(1, 1, 1)
+SERIES: Series = (1, 1, 1)
 
 steps = st.one_of(st.integers(0, 40), st.integers(0, MAX_STEP))
 ranks = st.integers(0, 5)
-points = st.builds(lambda step, rank, value: Point(step, (rank,), value), steps, ranks, st.floats())
+points = st.tuples(steps, ranks, st.floats())
 batches = st.lists(st.lists(points, min_size=1, max_size=12), max_size=30)
+
+
+Point = tuple[int, int, float]
+
+
+def lists(some: Sequence[Point]) -> Lists:
+    """Return values with their steps and ranks as they are collected."""
+    steps, ranks, values = map(list, zip(*some, strict=True))
+    return Lists(steps, (ranks,), values)
+
+
+def rows_of(some: Sequence[Point]) -> list[Reading]:
+    """Return values with their steps and ranks as readings."""
+    return [Reading(rank, step, "loss", value) for step, rank, value in some]
 
 
 def bits(value: float) -> bytes:
@@ -37,7 +52,7 @@ def placed(columns: Columns) -> dict[tuple[int, int], bytes]:
 @given(st.lists(points, min_size=1, max_size=60))
 def test_a_block_gives_back_what_was_put_in(some: list[Point]) -> None:
     """Whatever the steps, ranks and values are, regular or not: all come back, to the bit."""
-    columns = Columns.joined([Columns.of(some)])
+    columns = Columns.joined([Columns.of(lists(some))])
     block = pack(columns)
     assert placed(unpack(block, 1)) == placed(columns)
     assert (block.start, block.until, block.size) == (
@@ -47,10 +62,24 @@ def test_a_block_gives_back_what_was_put_in(some: list[Point]) -> None:
     )
 
 
-@given(points)
-def test_one_value_is_packed_as_many_are(point: Point) -> None:
-    """The short way for one value writes the same bytes."""
-    assert pack_one(point) == pack(Columns.of([point]))
+@given(
+    st.lists(points, min_size=1, max_size=4),
+    st.integers(0, 3),
+    st.integers(-2, 2),
+    st.integers(1, 9),
+)
+def test_regular_columns_are_packed_as_others_are(
+    some: list[Point], stride: int, among: int, count: int
+) -> None:
+    """The short way for regular columns writes the same bytes, or leaves it to the long one."""
+    step, rank, value = some[0]
+    regular = [(step + stride * each, rank + among * each, value) for each in range(count)]
+    for given_points in (some, regular):
+        block = pack_regular(lists(given_points))
+        columns = Columns.of(lists(given_points))
+        assert block is None or (columns.is_in_order and block == pack(columns))
+    in_order = stride > 0 or among > 0 or count == 1
+    assert (pack_regular(lists(regular)) is not None) == in_order
 
 
 @given(st.lists(st.lists(points, min_size=1, max_size=20), max_size=8), st.integers(1, 7))
@@ -59,9 +88,9 @@ def test_blocks_are_read_in_order_piece_by_piece(parts: list[list[Point]], size:
     seen: set[tuple[int, int]] = set()
     blocks = []
     for part in parts:
-        fresh = [each for each in part if (each.step, each.beside[0]) not in seen]
-        seen |= {(each.step, each.beside[0]) for each in fresh}
-        blocks += [pack(Columns.joined([Columns.of(fresh)]))] if fresh else []
+        fresh = [each for each in part if each[:2] not in seen]
+        seen |= {each[:2] for each in fresh}
+        blocks += [pack(Columns.joined([Columns.of(lists(fresh))]))] if fresh else []
     blocks.sort(key=lambda each: each.start)
     pieces = list(in_order(blocks, 1, size))
     keys = [key for piece in pieces for key in placed(piece)]
@@ -93,8 +122,8 @@ def test_the_first_value_of_a_step_and_rank_stays(
         for number, batch in enumerate(batches):
             if number in restarts:
                 log.forget()
-            log.append(connection, {SERIES: batch})
-            for step, (rank,), value in batch:
+            log.append(connection, {SERIES: rows_of(batch)})
+            for step, rank, value in batch:
                 model.setdefault((step, rank), bits(value))
         found = list(READINGS.stream(connection, SERIES, 1_000))
         rows = connection.execute(select(schema.reading_blocks)).all()
@@ -107,10 +136,10 @@ def test_the_first_value_of_a_step_and_rank_stays(
 def test_what_is_to_be_new_and_is_there_is_refused(connection: Connection) -> None:
     """So a measurement is written once, whatever its writer remembers."""
     writers = [BlockLog(READINGS, shared=True), BlockLog(READINGS, shared=False)]
-    writers[0].append(connection, {SERIES: [Point(5, (0,), 1.0)]}, strictly=True)
+    writers[0].append(connection, {SERIES: rows_of([(5, 0, 1.0)])}, strictly=True)
     for log in writers:
         with pytest.raises(TakenError):
-            log.append(connection, {SERIES: [Point(5, (0,), 2.0)]}, strictly=True)
+            log.append(connection, {SERIES: rows_of([(5, 0, 2.0)])}, strictly=True)
 
 
 @pytest.mark.parametrize(
@@ -125,9 +154,9 @@ def test_a_value_takes_at_most_twelve_bytes(
     empty = path.stat().st_size
     count = 16_384
     log = BlockLog(READINGS, shared=False)
-    every = [Point(place // ranks, (place % ranks,), 1 / (place + 1)) for place in range(count)]
+    every = [(place // ranks, place % ranks, 1 / (place + 1)) for place in range(count)]
     for first in range(0, count, at_once):
-        log.append(connection, {SERIES: every[first : first + at_once]})
+        log.append(connection, {SERIES: rows_of(every[first : first + at_once])})
     connection.commit()
     connection.exec_driver_sql("VACUUM")
     assert path.stat().st_size - empty <= 12 * count

@@ -21,11 +21,9 @@ from sqlalchemy import (
     Table,
     TextClause,
     and_,
-    delete,
     insert,
     select,
     text,
-    tuple_,
 )
 
 from pacesetter_service.core.attempts import AttemptRef
@@ -33,10 +31,11 @@ from pacesetter_service.store.blocks import (
     FULL,
     Block,
     Columns,
-    Point,
+    Lists,
     in_order,
     nothing,
     pack_one,
+    pack_regular,
     unpack_all,
 )
 from pacesetter_service.store.schema import measurement_blocks, metrics, reading_blocks
@@ -44,8 +43,11 @@ from pacesetter_service.store.schema import measurement_blocks, metrics, reading
 Read = Callable[[Executable], Sequence[Any]]
 """Runs a query and returns its rows."""
 
-MANY = 64
-"""So many small blocks of one series are joined."""
+MANY = 128
+"""So many new blocks of one series are joined."""
+
+GROWN = 8
+"""How many blocks that were joined before may be joined with new ones; each is twice the next."""
 
 JOINED_AT_ONCE = 16
 """How many series one transaction joins blocks of; what it leaves, a later one does."""
@@ -58,12 +60,13 @@ FAR = 2**62
 """A step after all others."""
 
 
-class Series(NamedTuple):
-    """Whose values stand together."""
+Row = tuple[Any, ...]
+"""A value that is appended, with its step and what stands beside it."""
 
-    session_id: int
-    metric_id: int
-    attempt: int
+Series = tuple[int, int, int]
+"""Whose values stand together: a session's id, a metric's, and the number of an attempt."""
+
+KEY = ("session_id", "metric_id", "attempt")
 
 
 class Range(NamedTuple):
@@ -83,11 +86,26 @@ class Blocks:
 
     Attributes:
         table: The table.
-        beside: How many numbers stand beside a value.
+        places: Where in a row that is appended the numbers stand that are beside its value.
+        step: Where its step stands.
+        value: Where its value stands.
     """
 
     table: Table
-    beside: int
+    places: tuple[int, ...]
+    step: int
+    value: int
+
+    @property
+    def beside(self) -> int:
+        """How many numbers stand beside a value."""
+        return len(self.places)
+
+    def lists(self, rows: Sequence[Row]) -> Lists:
+        """Return rows column by column."""
+        steps = [row[self.step] for row in rows]
+        beside = tuple([row[place] for row in rows] for place in self.places)
+        return Lists(steps, beside, [row[self.value] for row in rows])
 
     def between(self, read: Read, ref: AttemptRef, metric: str, start: int, end: int) -> Columns:
         """Read an attempt's values of a metric at the steps `start` to `end`, in their order."""
@@ -132,28 +150,27 @@ class Blocks:
         if len(run) < 2:
             return
         first = run[-1]
-        key = tuple_(self.table.c.until, self.table.c.number)
-        connection.execute(
-            delete(self.table).where(self._of(series), key >= (first.block.until, first.number))
+        from_there = (*series, first.block.until, first.number)
+        connection.exec_driver_sql(_statements(self.table, connection.dialect).remove, from_there)
+        joined = unpack_all([each.block for each in reversed(run)], self.beside)
+        self.insert(
+            connection,
+            [
+                (*series, block.until, number, block.start, block.size, block.data)
+                for number, block in enumerate(joined.blocks(), first.number)
+            ],
         )
-        joined = unpack_all((each.block for each in reversed(run)), self.beside)
-        rows = [
-            {**series._asdict(), "number": number, **block._asdict()}
-            for number, block in enumerate(joined.blocks(), first.number)
-        ]
-        connection.execute(insert(self.table), rows)
+
+    def insert(self, connection: Connection, rows: list[tuple[Any, ...]]) -> None:
+        """Write rows, whole and in the order of the table's columns."""
+        connection.exec_driver_sql(_statements(self.table, connection.dialect).insert, rows)
 
     def _newest(self, connection: Connection, series: Series, at_least: int) -> list["_Found"]:
-        mine = self.table.c
-        query = (
-            select(mine.number, *self._block)
-            .where(self._of(series))
-            .order_by(mine.until.desc(), mine.number.desc())
-            .limit(at_least + MANY)
-        )
+        query = _statements(self.table, connection.dialect).newest
+        rows = connection.exec_driver_sql(query, (*series, at_least + GROWN)).all()
         run: list[_Found] = []
         values = 0
-        for number, *columns in connection.execute(query):
+        for number, *columns in rows:
             block = Block(*columns)
             if block.size >= FULL or (len(run) >= at_least and block.size > values):
                 break
@@ -168,8 +185,9 @@ class Blocks:
         found: dict[Series, list[_Found]] = defaultdict(list)
         if wanted:
             given = {"wanted": json.dumps([(*series, *steps) for series, steps in wanted.items()])}
-            for row in connection.execute(_overlapping(self.table, connection.dialect), given):
-                found[Series(*row[:3])].append(_Found(row.number, Block(*row[4:])))
+            query = _statements(self.table, connection.dialect).overlapping
+            for row in connection.execute(query, given):
+                found[tuple(row[:3])].append(_Found(row.number, Block(*row[4:])))
         return found
 
     @property
@@ -177,14 +195,14 @@ class Blocks:
         return [self.table.c[name] for name in Block._fields]
 
     def _of(self, series: Series) -> ColumnElement[bool]:
-        return and_(*(self.table.c[name] == value for name, value in series._asdict().items()))
+        return and_(*(self.table.c[name] == each for name, each in zip(KEY, series, strict=True)))
 
 
-READINGS = Blocks(reading_blocks, 1)
-"""Beside a value is the rank that reported it."""
+READINGS = Blocks(reading_blocks, places=(0,), step=1, value=3)
+"""Rows are readings: beside a value is the rank that reported it."""
 
-MEASUREMENTS = Blocks(measurement_blocks, 2)
-"""Beside a value is of how many ranks it was made, and the horizon when controllers saw it."""
+MEASUREMENTS = Blocks(measurement_blocks, places=(1, 2), step=0, value=3)
+"""Rows have a step, of how many ranks the value was made, the horizon then, and the value."""
 
 
 class _Found(NamedTuple):
@@ -208,9 +226,11 @@ class _Tail:
     blocks: int = 0
     values: int = 0
 
-    def reach(self, until: int) -> None:
-        """Note that there are values up to a step."""
-        self.until = max(self.until, until)
+    def grow(self, block: Block) -> None:
+        """Note that a block was written."""
+        self.until = max(self.until, block.until)
+        self.blocks += 1
+        self.values += block.size
 
     @property
     def is_long(self) -> bool:
@@ -238,7 +258,7 @@ class BlockLog:
     def append(
         self,
         connection: Connection,
-        given: Mapping[Series, Sequence[Point]],
+        given: Mapping[Series, Sequence[Row]],
         *,
         strictly: bool = False,
     ) -> None:
@@ -252,56 +272,56 @@ class BlockLog:
         known = self._blocks.overlapping(connection, self._doubtful(given))
         if known and strictly:
             raise TakenError(str(next(iter(known))))
-        rows = []
-        for series, points in given.items():
-            there = known.get(series, [])
+        rows: list[tuple[Any, ...]] = []
+        for series, some in given.items():
+            tail = self._tails.get(series)
+            if tail is None:
+                tail = self._tails[series] = _Tail()
+            there = known.get(series, ())
+            number = 0
             for each in there:
-                self._tail_of(series).reach(each.block.until)
-            number = max((each.number for each in there), default=-1) + 1
-            for block in self._fresh(points, [each.block for each in there]):
+                number = max(number, each.number + 1)
+                tail.until = max(tail.until, each.block.until)
+            for block in self._fresh(some, [each.block for each in there]):
                 rows.append((*series, block.until, number, block.start, block.size, block.data))
-                self._note(series, block)
+                tail.grow(block)
                 number += 1
         if rows:
-            connection.exec_driver_sql(_insert(self._blocks.table, connection.dialect), rows)
+            self._blocks.insert(connection, rows)
         self._join_small(connection, given)
 
-    def _doubtful(self, given: Mapping[Series, Sequence[Point]]) -> dict[Series, Range]:
+    def _doubtful(self, given: Mapping[Series, Sequence[Row]]) -> dict[Series, Range]:
         """Return where values may be there already."""
         found = {}
-        for series, points in given.items():
-            start, until = points[0].step, points[-1].step + 1
-            if len(points) > 1:
-                start = min(each.step for each in points)
-                until = max(each.step for each in points) + 1
-            if self._shared:
-                found[series] = Range(start, until)
-            elif (tail := self._tails.get(series)) is None:
-                found[series] = Range(start, FAR)  # so the series' end is found, too
-            elif start < tail.until:
-                found[series] = Range(start, until)
+        place = self._blocks.step
+        for series, rows in given.items():
+            tail = None if self._shared else self._tails.get(series)
+            start = min(row[place] for row in rows) if len(rows) > 1 else rows[0][place]
+            if tail is None and not self._shared:
+                found[series] = Range(start, FAR)  # the end of the series is to be found, too
+            elif tail is None or start < tail.until:
+                found[series] = Range(start, max(row[place] for row in rows) + 1)
         return found
 
-    def _fresh(self, points: Sequence[Point], there: Sequence[Block]) -> Iterable[Block]:
+    def _fresh(self, rows: Sequence[Row], there: Sequence[Block]) -> Iterable[Block]:
         """Return what is not there yet of some values, as blocks."""
-        if len(points) == 1 and not there:
-            return (pack_one(points[0]),)
-        columns = Columns.joined([Columns.of(points)])
+        blocks = self._blocks
+        if not there and len(rows) == 1:
+            [row] = rows
+            return (
+                pack_one(
+                    row[blocks.step], [row[each] for each in blocks.places], row[blocks.value]
+                ),
+            )
+        lists = blocks.lists(rows)
+        if not there:
+            regular = pack_regular(lists)
+            if regular is not None:
+                return (regular,)
+        columns = Columns.joined([Columns.of(lists)])
         if there:
-            columns = columns.without(unpack_all(there, self._blocks.beside))
+            columns = columns.without(unpack_all(there, blocks.beside))
         return columns.blocks()
-
-    def _note(self, series: Series, block: Block) -> None:
-        tail = self._tail_of(series)
-        tail.reach(block.until)
-        tail.blocks += 1
-        tail.values += block.size
-
-    def _tail_of(self, series: Series) -> _Tail:
-        tail = self._tails.get(series)
-        if tail is None:
-            tail = self._tails[series] = _Tail()
-        return tail
 
     def _join_small(self, connection: Connection, written: Iterable[Series]) -> None:
         tails = [(series, self._tails[series]) for series in written if series in self._tails]
@@ -310,9 +330,26 @@ class BlockLog:
             tail.blocks = tail.values = 0
 
 
+class _Statements(NamedTuple):
+    """What is said so often that it is text, without what SQLAlchemy would do each time."""
+
+    insert: str
+    remove: str
+    newest: str
+    overlapping: TextClause
+
+
 @cache
-def _insert(table: Table, dialect: Dialect) -> str:
-    return str(insert(table).compile(dialect=dialect))
+def _statements(table: Table, dialect: Dialect) -> _Statements:
+    blank = "%s" if dialect.name == "postgresql" else "?"
+    mine = " AND ".join(f"{name} = {blank}" for name in KEY)
+    return _Statements(
+        insert=str(insert(table).compile(dialect=dialect)),
+        remove=f"DELETE FROM {table.name} WHERE {mine} AND (until, number) >= ({blank}, {blank})",  # noqa: S608
+        newest=f"SELECT number, start, until, size, data FROM {table.name} WHERE {mine}"  # noqa: S608
+        f" ORDER BY until DESC, number DESC LIMIT {blank}",
+        overlapping=_overlapping(table, dialect),
+    )
 
 
 _SELECT_OVERLAPPING = (
@@ -324,7 +361,6 @@ _SELECT_OVERLAPPING = (
 )
 
 
-@cache
 def _overlapping(table: Table, dialect: Dialect) -> TextClause:
     """Return the query for blocks by a list of series and steps, one parameter however long."""
     if dialect.name == "postgresql":

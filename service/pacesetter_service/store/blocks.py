@@ -26,12 +26,12 @@ _LARGEST_STRIDE = 2**31 - 1
 _LENGTH = struct.Struct("<I")
 
 
-class Point(NamedTuple):
-    """A value, its step, and the numbers beside it."""
+class Lists(NamedTuple):
+    """Values with their steps and the numbers beside them, as they are collected."""
 
-    step: int
-    beside: tuple[int, ...]
-    value: float
+    steps: list[int]
+    beside: tuple[list[int], ...]
+    values: list[float]
 
 
 class Block(NamedTuple):
@@ -68,12 +68,11 @@ class Columns:
     values: NDArray[np.float64]
 
     @classmethod
-    def of(cls, points: Sequence[Point]) -> Self:
-        """Return points, at least one, as columns."""
+    def of(cls, given: Lists) -> Self:
+        """Return lists as columns."""
+        steps, beside, values = given
         return cls(
-            np.array([each.step for each in points], np.int64),
-            np.array([each.beside for each in points], np.int64).T,
-            np.array([each.value for each in points], np.float64),
+            np.array(steps, np.int64), np.array(beside, np.int64), np.array(values, np.float64)
         )
 
     @classmethod
@@ -140,8 +139,16 @@ def _head(beside: int, ending: str = "") -> struct.Struct:
     return struct.Struct("<BI" + "qi" * beside + ending)
 
 
+@cache
+def _one(beside: int) -> struct.Struct:
+    """Return the form of a block of one value."""
+    return struct.Struct("<" + "q" * beside + "d")
+
+
 def pack(columns: Columns) -> Block:
     """Return values, at least one and in their order, as a block."""
+    if len(columns) == 1:
+        return pack_one(int(columns.steps[0]), columns.beside[:, 0].tolist(), columns.values[0])
     start, until = int(columns.steps[0]), int(columns.steps[-1]) + 1
     flags, compressed = 0, b""
     numbers = []
@@ -156,16 +163,49 @@ def pack(columns: Columns) -> Block:
     return Block(start, until, len(columns), head + compressed + values)
 
 
-def pack_one(point: Point) -> Block:
-    """Return one value as a block: what `pack` would give, in a tenth of the time."""
-    step, beside, value = point
-    numbers = [number for each in beside for number in (each, 0)]
-    return Block(step, step + 1, 1, _head(len(beside), "d").pack(0, 0, *numbers, value))
+def pack_one(step: int, beside: Iterable[int], value: float) -> Block:
+    """Return one value as a block, which has no head: by far the most are, until joined."""
+    numbers = *beside, value
+    return Block(step, step + 1, 1, _one(len(numbers) - 1).pack(*numbers))
+
+
+def pack_regular(given: Lists) -> Block | None:
+    """Return values as a block, as `pack` would, if all columns are regular and in order.
+
+    Almost all are, and few at once: for these that is several times as fast.
+    """
+    steps, beside, values = given
+    if len(steps) == 1:
+        return pack_one(steps[0], (each[0] for each in beside), values[0])
+    numbers = []
+    for column in (steps, *beside):
+        stride = _step_between(column)
+        if stride is None:
+            return None
+        numbers += [column[0], stride]
+    _, stride, _, among, *_ = numbers
+    if len(steps) > FULL or stride < 0 or (stride == 0 and among <= 0):
+        return None
+    head = _head(len(beside), f"{len(values)}d")
+    return Block(steps[0], steps[-1] + 1, len(values), head.pack(0, *numbers[1:], *values))
+
+
+def _step_between(column: list[int]) -> int | None:
+    """Return by how much a column grows from number to number, if that is always the same."""
+    stride = column[1] - column[0]
+    if abs(stride) > _LARGEST_STRIDE:
+        return None
+    if stride == 0:
+        return 0 if column.count(column[0]) == len(column) else None
+    regular = range(column[0], column[0] + stride * len(column), stride)
+    return stride if column == list(regular) else None
 
 
 def unpack(block: Block, beside: int) -> Columns:
     """Return the values of a block, each with so many numbers beside it."""
     data, size = block.data, block.size
+    if size == 1:
+        return _unpack_ones([block], beside)
     head = _head(beside)
     flags, *numbers = head.unpack_from(data)
     firsts, strides = (block.start, *numbers[1::2]), numbers[::2]
@@ -184,23 +224,23 @@ def unpack(block: Block, beside: int) -> Columns:
 def unpack_all(blocks: Iterable[Block], beside: int) -> Columns:
     """Return the values of blocks in their order; of one that comes twice, the first."""
     parts: list[Columns] = []
-    one = _head(beside, "d")
     for is_one, some in groupby(blocks, lambda each: each.size == 1):
-        if is_one:  # by far the most, and quicker so
-            points = []
-            for block in some:
-                _, _, *numbers, value = one.unpack(block.data)
-                points.append(Point(block.start, tuple(numbers[::2]), value))
-            parts.append(Columns.of(points))
+        if is_one:
+            parts.append(_unpack_ones(list(some), beside))
         else:
             parts.extend(unpack(each, beside) for each in some)
     return Columns.joined(parts) if parts else nothing(beside)
 
 
+def _unpack_ones(blocks: Sequence[Block], beside: int) -> Columns:
+    one = _one(beside)
+    *numbers, values = zip(*(one.unpack(each.data) for each in blocks), strict=True)
+    steps = np.array([each.start for each in blocks], np.int64)
+    return Columns(steps, np.array(numbers, np.int64), np.array(values))
+
+
 def _stride_of(column: Ints) -> int | None:
     """Return by how much a column grows from number to number, if that is always the same."""
-    if len(column) == 1:
-        return 0
     stride = int(column[1] - column[0])
     if abs(stride) > _LARGEST_STRIDE or (column[1:] - column[:-1] != stride).any():
         return None

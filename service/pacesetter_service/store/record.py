@@ -44,7 +44,7 @@ from pacesetter_service.core.sound import (
 )
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.store import codec
-from pacesetter_service.store.block_log import MEASUREMENTS, READINGS, Series
+from pacesetter_service.store.block_log import MEASUREMENTS, READINGS
 from pacesetter_service.store.blocks import Columns, pack
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.record_format import (
@@ -271,7 +271,7 @@ REPORTED = text(
 def _measurements(
     connection: Connection, chapter: _Chapter, metric: str, metric_id: int
 ) -> Iterator[Content]:
-    series = Series(chapter.ref.session_id, metric_id, chapter.ref.attempt)
+    series = chapter.ref.session_id, metric_id, chapter.ref.attempt
     for columns in MEASUREMENTS.stream(connection, series, MAX_ROWS):
         mine = columns[columns.beside[1] <= chapter.end]
         if mine:
@@ -289,7 +289,7 @@ def _measurements(
 def _readings(
     connection: Connection, chapter: _Chapter, metric: str, metric_id: int
 ) -> Iterator[Content]:
-    series = Series(chapter.ref.session_id, metric_id, chapter.ref.attempt)
+    series = chapter.ref.session_id, metric_id, chapter.ref.attempt
     for columns in READINGS.stream(connection, series, MAX_ROWS):
         mine = columns.between(0, chapter.end)
         if mine:

@@ -14,8 +14,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from pacesetter_service.core.errors import ConflictError, StorageUnavailableError
 from pacesetter_service.core.session import Session
 from pacesetter_service.store import codec
-from pacesetter_service.store.block_log import BlockLog, Series, TakenError
-from pacesetter_service.store.blocks import Point
+from pacesetter_service.store.block_log import BlockLog, Row, Series, TakenError
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.schema import (
     attempts,
@@ -110,21 +109,26 @@ class SqlTransaction:
         where = sessions.c.id == changes.stored.id
         self._connection.execute(update(sessions).where(where), values)
 
-    def _reported(self, batch: Sequence[Changes]) -> dict[Series, list[Point]]:
-        found: dict[Series, list[Point]] = {}
+    def _reported(self, batch: Sequence[Changes]) -> dict[Series, list[Row]]:
+        found: dict[Series, list[Row]] = {}
         for changes in batch:
-            for attempt, (rank, step, metric, value) in changes.readings:
-                series = Series(changes.stored.id, self._metric_ids[metric], attempt)
-                found.setdefault(series, []).append(Point(step, (rank,), value))
+            session_id = changes.stored.id
+            for attempt, reading in changes.readings:
+                series = session_id, self._metric_ids[reading.metric], attempt
+                some = found.get(series)
+                if some is None:
+                    found[series] = [reading]
+                else:
+                    some.append(reading)
         return found
 
-    def _measured(self, batch: Sequence[Changes]) -> dict[Series, list[Point]]:
-        found: dict[Series, list[Point]] = {}
+    def _measured(self, batch: Sequence[Changes]) -> dict[Series, list[Row]]:
+        found: dict[Series, list[Row]] = {}
         for changes in batch:
             for attempt, event in changes.measured:
-                series = Series(changes.stored.id, self._metric_ids[event.metric], attempt)
-                point = Point(event.step, (event.ranks, event.at), event.value)
-                found.setdefault(series, []).append(point)
+                series = changes.stored.id, self._metric_ids[event.metric], attempt
+                row = event.step, event.ranks, event.at, event.value
+                found.setdefault(series, []).append(row)
         return found
 
     def _number_metrics(self, batch: Sequence[Changes]) -> None:
