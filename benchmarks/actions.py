@@ -14,12 +14,14 @@ from functools import partial
 from pathlib import Path
 
 import httpx
+import numpy as np
 
 from benchmarks import servers
 from benchmarks.harness import Effort, Goal, Result, at_least, at_most, result, take_turns
 from benchmarks.load import Load, conditions, drive, post
 from benchmarks.sealing import take
 from benchmarks.servers import Server
+from pacesetter_service.store.blocks import Block, Columns, unpack_all
 
 ACTED_ON, BYSTANDER, LR = "acted-on", "bystander", 0.1
 TABLES = {
@@ -27,8 +29,8 @@ TABLES = {
     "attempts": "session_id",
     "snapshots": "session_id",
     "sealed": "session_id",
-    "readings": "session_id",
-    "measurements": "session_id",
+    "reading_blocks": "session_id",
+    "measurement_blocks": "session_id",
 }
 """What a session of this benchmark has rows in, and the column of its id."""
 
@@ -36,10 +38,11 @@ STEPS = {
     "sessions": "horizon",
     "snapshots": "horizon",
     "sealed": "start",
-    "readings": "step",
-    "measurements": "horizon",
 }
 """The column of these tables that counts steps."""
+
+BESIDE = {"reading_blocks": 1, "measurement_blocks": 2}
+"""How many numbers stand beside a value in these tables of blocks."""
 
 AT_ONCE = 1_000
 """Steps that are handed out and reported in one call while a history is lived."""
@@ -158,31 +161,47 @@ def _lengthen(connection: sqlite3.Connection, by: int) -> None:
     later = "json_replace(control, '$.consumed.loss', json_extract(control, '$.consumed.loss') + ?)"
     for table, column in STEPS.items():
         own = f"WHERE {TABLES[table]} = ?"
-        if column == "horizon" and table != "measurements":  # a state: of controllers too
+        if column == "horizon":  # a state: of controllers too
             own += " AND horizon > 0"
             connection.execute(f"UPDATE {table} SET control = {later} {own}", [by, number])
         connection.execute(f"UPDATE {table} SET {column} = {column} + ? {own}", [by, number])
-    connection.execute("UPDATE measurements SET step = step + ? WHERE session_id = ?", [by, number])
     starts, block = range(0, by, AT_ONCE), struct.pack("<d", LR) * AT_ONCE
     connection.executemany(
         "INSERT INTO sealed VALUES (?, 1, ?, ?, ?)",
         ((number, start, AT_ONCE, block) for start in starts),
     )
-    losses = [(step, _loss(step), step // AT_ONCE * AT_ONCE + AT_ONCE) for step in range(by)]
-    [metric] = connection.execute("SELECT id FROM metrics WHERE name = 'loss'").fetchone()
-    connection.executemany(
-        "INSERT INTO readings VALUES (?, ?, 1, ?, 0, ?)",
-        ((number, metric, step, loss) for step, loss, _ in losses),
-    )
-    connection.executemany(
-        "INSERT INTO measurements VALUES (?, 1, ?, ?, ?, 1, ?)",
-        ((number, metric, step, loss, horizon) for step, loss, horizon in losses),
-    )
+    for table in BESIDE:
+        _lengthen_blocks(connection, table, number, by)
     snapshot = "SELECT plan, control FROM snapshots WHERE session_id = ? ORDER BY horizon DESC"
     plan, control = connection.execute(snapshot, [number]).fetchone()
     connection.executemany(
         "INSERT INTO snapshots VALUES (?, 1, ?, ?, json_replace(?, '$.consumed.loss', ?))",
         ((number, start, plan, control, start - AT_ONCE - 1) for start in starts[2:]),
+    )
+
+
+def _lengthen_blocks(connection: sqlite3.Connection, table: str, number: int, by: int) -> None:
+    """Put so many values before those of a session, one for each step."""
+    [metric] = connection.execute("SELECT id FROM metrics WHERE name = 'loss'").fetchone()
+    own = f"FROM {table} WHERE session_id = ? AND metric_id = ?"
+    mine = [number, metric]
+    blocks = connection.execute(f"SELECT start, until, size, data {own} ORDER BY start", mine)
+    lived = unpack_all((Block(*row) for row in blocks.fetchall()), BESIDE[table])
+    connection.execute(f"DELETE {own}", mine)
+    steps = np.arange(by)
+    horizons = steps // AT_ONCE * AT_ONCE + AT_ONCE
+    beside = {1: [0 * steps], 2: [0 * steps + 1, horizons]}[BESIDE[table]]
+    losses = np.array([_loss(step) for step in range(by)])
+    later = np.array([[0], [by]][: BESIDE[table]])
+    whole = Columns.joined(
+        [
+            Columns(steps, np.array(beside), losses),
+            Columns(lived.steps + by, lived.beside + later, lived.values),
+        ]
+    )
+    connection.executemany(
+        f"INSERT INTO {table} VALUES (?, ?, 1, ?, 0, ?, ?, ?)",
+        ((*mine, each.until, each.start, each.size, each.data) for each in whole.blocks()),
     )
 
 

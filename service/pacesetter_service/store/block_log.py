@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    ClauseElement,
     ColumnElement,
     Connection,
     Dialect,
@@ -21,9 +22,12 @@ from sqlalchemy import (
     Table,
     TextClause,
     and_,
+    bindparam,
+    delete,
     insert,
     select,
     text,
+    tuple_,
 )
 
 from pacesetter_service.core.attempts import AttemptRef
@@ -167,7 +171,7 @@ class Blocks:
 
     def _newest(self, connection: Connection, series: Series, at_least: int) -> list["_Found"]:
         query = _statements(self.table, connection.dialect).newest
-        rows = connection.exec_driver_sql(query, (*series, at_least + GROWN)).all()
+        rows = connection.exec_driver_sql(query, series).all()
         run: list[_Found] = []
         values = 0
         for number, *columns in rows:
@@ -341,13 +345,22 @@ class _Statements(NamedTuple):
 
 @cache
 def _statements(table: Table, dialect: Dialect) -> _Statements:
-    blank = "%s" if dialect.name == "postgresql" else "?"
-    mine = " AND ".join(f"{name} = {blank}" for name in KEY)
+    mine = and_(*(table.c[name] == bindparam(name) for name in KEY))
+    place = tuple_(table.c.until, table.c.number)
+    from_there = place >= tuple_(bindparam("until"), bindparam("number"))
+    newest = (
+        select(*(table.c[name] for name in ("number", *Block._fields)))
+        .where(mine)
+        .order_by(table.c.until.desc(), table.c.number.desc())
+    )
+
+    def said(statement: ClauseElement) -> str:
+        return str(statement.compile(dialect=dialect))
+
     return _Statements(
-        insert=str(insert(table).compile(dialect=dialect)),
-        remove=f"DELETE FROM {table.name} WHERE {mine} AND (until, number) >= ({blank}, {blank})",  # noqa: S608
-        newest=f"SELECT number, start, until, size, data FROM {table.name} WHERE {mine}"  # noqa: S608
-        f" ORDER BY until DESC, number DESC LIMIT {blank}",
+        insert=said(insert(table)),
+        remove=said(delete(table).where(mine, from_there)),
+        newest=f"{said(newest)} LIMIT {MANY + GROWN}",  # SQLAlchemy would add an offset
         overlapping=_overlapping(table, dialect),
     )
 
