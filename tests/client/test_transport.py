@@ -277,7 +277,7 @@ def test_a_connection_is_kept(server_url: str):
 
 
 def test_only_what_is_encrypted_is_checked_by_the_machines_authorities():
-    """Reading them takes longer than all else that opens a client; without any, no one is trusted."""
+    """Reading them takes longer than all else at an opening; without any, no one is trusted."""
     for scheme, trusts in (("http", False), ("https", True)):
         transport = Transport(f"{scheme}://127.0.0.1:1", timeout=PATIENCE)
         assert isinstance(transport._pool, httpx.HTTPTransport)
