@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import StepLR
 
+from distributed.launch import torchrun
 from pacesetter import Client, ResumeError, Session, StaleAttemptError, _attempts
 from pacesetter.torch import RemoteLR
 from serving import PATIENCE, RunningService, open_http
@@ -397,7 +397,7 @@ def test_a_rank_alone_is_told_why_its_key_is_over(
 
 def _torchrun(ranks: int, folder: Path, url: str, name: str, *options: str) -> list[dict[str, Any]]:
     """Run `rerun.py` with one restart to spare; give what each rank of its last life has seen."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
+    command = [*torchrun(forks=ranks == 1), f"--nproc-per-node={ranks}"]
     command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]  # named "none", any port
     command += ["--nnodes=1", "--max-restarts=1", "--monitor-interval=0.1"]
     script = HERE.parent / "distributed" / "rerun.py"
