@@ -446,7 +446,7 @@ class _Trace:
 
 def _network(url: str, proxy: str | None) -> httpx.BaseTransport:
     # Reading the authorities that the machine trusts takes longer than all else: only where there
-    # is something to check with them. A context that knows none trusts nobody.
+    # is something to check with them. A context that knows none would refuse every server.
     encrypted = url.lower().startswith("https:")
     verify = True if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE)
