@@ -1,21 +1,26 @@
 """Services that are forked from a process which has imported the service: quick to start.
 
 Nine tenths of what a start costs are imports. What is forked is a process of its own all the same,
-with its own memory, signals and exit code, which runs the service's `main` from its first line on.
+with its own memory, signals and exit code, which runs the service's `main` from its first line to
+its last, and waits for its threads then. Only the memory is not taken apart object by object, which
+would copy all that is shared and cost ten times what all else does.
 
 As a program this is the nursery: it forks a service for each order on its standard input.
 """
 
 import atexit
 import functools
+import gc
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 ORDER_BYTES = 2**17
 ANSWER_BYTES = 100
@@ -62,8 +67,10 @@ def _nursery() -> socket.socket:
     return here
 
 
-def _became_a_service(orders: socket.socket) -> bool:
-    """Fork a service for each order; returns whether this is one now."""
+def _fork_services(orders: socket.socket, main: Callable[[], None]) -> NoReturn:
+    """Fork a service for each order; what each runs is `main`."""
+    gc.collect()
+    gc.freeze()  # a collection in what is forked would copy all of this
     children: list[int] = []
     while True:
         order, ends, _, _ = socket.recv_fds(orders, ORDER_BYTES, 2)
@@ -73,33 +80,51 @@ def _became_a_service(orders: socket.socket) -> bool:
         child = os.fork()
         if not child:
             orders.close()
-            return _was_born(json.loads(order), *ends)
+            _mind(json.loads(order), (ends[0], ends[1]), main)
         children.append(child)
         for end in ends:
             os.close(end)
 
 
-def _was_born(order: dict[str, Any], answers: int, stderr: int) -> bool:
-    """Fork a service; returns whether this is it. If not, this has told how the service ended."""
+def _mind(order: dict[str, Any], ends: tuple[int, int], main: Callable[[], None]) -> NoReturn:
+    """Fork a service, and tell how it has ended."""
+    answers, stderr = ends
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     service = os.fork()
-    if service:
+    if not service:
+        os.close(answers)
+        os.dup2(stderr, 2)
         os.close(stderr)
-        os.write(answers, str(service).encode())
-        code = os.waitstatus_to_exitcode(os.waitpid(service, 0)[1])
-        os.write(answers, str(code).encode())
-        return False
-    os.close(answers)
-    os.dup2(stderr, 2)
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        os.chdir(order["folder"])
+        os._exit(_served(main))
     os.close(stderr)
-    os.environ.clear()
-    os.environ.update(order["environment"])
-    os.chdir(order["folder"])
-    return True
+    os.write(answers, str(service).encode())
+    code = os.waitstatus_to_exitcode(os.waitpid(service, 0)[1])
+    os.write(answers, str(code).encode())
+    os._exit(0)
+
+
+def _served(main: Callable[[], None]) -> int:
+    """Run the service, and end as Python does; returns the exit code."""
+    code = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if isinstance(end.code, str):
+            sys.stderr.write(f"{end.code}\n")
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined] # as multiprocessing ends what it forks
+    atexit._run_exitfuncs()
+    sys.stderr.flush()
+    return code
 
 
 if __name__ == "__main__":
     from pacesetter_service.__main__ import main
 
-    if _became_a_service(socket.socket(fileno=0)):
-        main([])
+    _fork_services(socket.socket(fileno=0), lambda: main([]))

@@ -21,7 +21,8 @@ PATIENCE = 120.0
 
 def open_http(url: str) -> httpx.Client:
     """Open a patient connection to a service."""
-    return httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False)
+    # Services here speak no TLS, and reading whom to trust takes longer than most tests.
+    return httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False, verify=False)
 
 
 Process = ForkedService | subprocess.Popen[str]

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import json
 import logging
+import ssl
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -92,7 +93,7 @@ class Transport:
 
     def _open(self) -> None:
         self._bounded: Bounded[bytes] = Bounded()
-        self._pool = self.custom or _network(self._proxy)
+        self._pool = self.custom or _network(self.url, self._proxy)
         self._closer = weakref.finalize(self, self._pool.close)
 
     def after_fork(self) -> None:
@@ -230,7 +231,7 @@ class Transport:
         """
         if repeatable or self.custom is not None:
             return contextlib.nullcontext(self._pool)
-        return contextlib.closing(_network(self._proxy))
+        return contextlib.closing(_network(self.url, self._proxy))
 
     def _request(
         self,
@@ -443,9 +444,14 @@ class _Trace:
             self.on_kept_connection = event == "http11.send_request_headers.started"
 
 
-def _network(proxy: str | None) -> httpx.BaseTransport:
+def _network(url: str, proxy: str | None) -> httpx.BaseTransport:
+    # Reading the authorities that the machine trusts takes longer than all else: only where there
+    # is something to check with them. A context that knows none would refuse every server.
+    encrypted = url.lower().startswith("https:")
+    verify = True if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE)
     try:
-        return httpx.HTTPTransport(proxy=proxy, limits=httpx.Limits(keepalive_expiry=KEEP_ALIVE))
+        return httpx.HTTPTransport(verify=verify, proxy=proxy, limits=limits)
     except ImportError as error:
         raise ValueError(
             "the environment names a SOCKS proxy, which needs a package: pip install 'httpx[socks]'"

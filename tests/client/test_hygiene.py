@@ -168,7 +168,7 @@ def test_workers_may_hold_a_session(how: str, client: Client, unique_name: str):
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     session.report(0, loss=1.0)
     session.lr(0)
-    loader = DataLoader(_Holding(session), batch_size=8, num_workers=2, multiprocessing_context=how)
+    loader = DataLoader(_Holding(session), batch_size=8, num_workers=1, multiprocessing_context=how)
     assert torch.cat(list(loader)).tolist() == [0] * 32
     session.flush()
     assert client.history(unique_name)["metrics"]["loss"] == [1.0]

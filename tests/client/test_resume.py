@@ -4,7 +4,6 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import StepLR
 
+from distributed.launch import torchrun
 from pacesetter import Client, ResumeError, Session, StaleAttemptError, _attempts
 from pacesetter.torch import RemoteLR
 from serving import PATIENCE, RunningService, open_http
@@ -395,9 +395,9 @@ def test_a_rank_alone_is_told_why_its_key_is_over(
         client.session(unique_name, base_lr=0.1, schedule=RISING).lr(0)
 
 
-def _torchrun(folder: Path, url: str, name: str, *options: str) -> list[dict[str, Any]]:
+def _torchrun(ranks: int, folder: Path, url: str, name: str, *options: str) -> list[dict[str, Any]]:
     """Run `rerun.py` with one restart to spare; give what each rank of its last life has seen."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    command = [*torchrun(forks=ranks == 1), f"--nproc-per-node={ranks}"]
     command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]  # named "none", any port
     command += ["--nnodes=1", "--max-restarts=1", "--monitor-interval=0.1"]
     script = HERE.parent / "distributed" / "rerun.py"
@@ -411,11 +411,12 @@ def _torchrun(folder: Path, url: str, name: str, *options: str) -> list[dict[str
     )
     assert done.returncode == 0, done.stderr
     life = max(int(path.name.partition("-")[0]) for path in folder.glob("*.json"))
-    return [json.loads((folder / f"{life}-{rank}.json").read_text()) for rank in range(2)]
+    return [json.loads((folder / f"{life}-{rank}.json").read_text()) for rank in range(ranks)]
 
 
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_job_that_its_launcher_starts_again_goes_on_and_a_rerun_does_not(
-    client: Client, server_url: str, unique_name: str, tmp_path: Path
+    ranks: int, client: Client, server_url: str, unique_name: str, tmp_path: Path
 ):
     """A worker that dies before the first checkpoint costs an attempt.
 
@@ -428,10 +429,10 @@ def test_a_job_that_its_launcher_starts_again_goes_on_and_a_rerun_does_not(
     first, again = tmp_path / "first", tmp_path / "again"
     for folder in (first, again):
         folder.mkdir()
-    for rank in _torchrun(first, server_url, unique_name, "--dies-at=7"):
+    for rank in _torchrun(ranks, first, server_url, unique_name, "--dies-at=7"):
         assert (rank["rates"], rank["failed"]) == (curve, "")
     assert _starts(server_url, unique_name) == [0, 0, 0]
-    for rank in _torchrun(again, server_url, unique_name):
+    for rank in _torchrun(ranks, again, server_url, unique_name):
         assert (rank["failed"], rank["rates"]) == ("ResumeError", curve[:1])
     assert _starts(server_url, unique_name) == [0, 0, 0]
 

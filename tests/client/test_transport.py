@@ -276,6 +276,18 @@ def test_a_connection_is_kept(server_url: str):
     transport.close()
 
 
+def test_only_what_is_encrypted_is_checked_by_the_machines_authorities():
+    """Reading them takes longer than all else at an opening; without any, no one is trusted."""
+    for scheme, trusts in (("http", False), ("https", True)):
+        transport = Transport(f"{scheme}://127.0.0.1:1", timeout=PATIENCE)
+        assert isinstance(transport._pool, httpx.HTTPTransport)
+        checking = transport._pool._pool._ssl_context
+        assert checking is not None
+        assert checking.verify_mode is ssl.CERT_REQUIRED
+        assert bool(checking.get_ca_certs()) is trusts
+        transport.close()
+
+
 def test_a_closed_transport_says_so():
     """Using it again is an error with advice, not a new connection."""
     transport = _transport(_status(200))

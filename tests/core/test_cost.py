@@ -156,8 +156,8 @@ def test_an_expression_costs_by_its_size() -> None:
 
 
 def test_many_costly_groups_are_refused_with_the_cost_the_budget_and_the_remedy() -> None:
-    """64 groups of 64 costly expressions: no window of them is evaluated."""
-    spec = session_of("constant", groups=costly(64, 64)).spec
+    """32 groups of 64 costly expressions: no window of them is evaluated."""
+    spec = session_of("constant", groups=costly(32, 64)).spec
     with pytest.raises(TooCostlyError) as refused:
         refuse_costly(spec)
     text = str(refused.value)

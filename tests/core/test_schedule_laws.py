@@ -1,5 +1,6 @@
 """Laws that hold for every schedule, named or nested."""
 
+import functools
 import json
 from itertools import pairwise
 from typing import Any
@@ -15,6 +16,9 @@ from pacesetter_service.catalogue import kinds as catalogue
 from pacesetter_service.core.model import MAX_STEP, jsonable
 from pacesetter_service.core.schedules import Schedule
 from strategies import rates, schedules
+
+described = functools.cache(catalogue.describe_schedule)
+"""What the catalogue says of a kind; its parameters are a schema, which takes a while to make."""
 
 
 def steps(start: int, count: int) -> Any:
@@ -65,7 +69,7 @@ def test_a_schedule_survives_its_json(spec: dict[str, Any]) -> None:
 @pytest.mark.parametrize("kind", catalogue.schedules())
 def test_every_kind_is_described(kind: str) -> None:
     """The catalogue gives each kind a sentence, a law, a source and an example that works."""
-    entry = catalogue.describe_schedule(kind)
+    entry = described(kind)
     assert entry["description"].endswith((".", "="))
     assert entry["formula"]
     assert entry["source"]
@@ -77,7 +81,7 @@ def test_every_kind_is_described(kind: str) -> None:
 @pytest.mark.parametrize("kind", catalogue.schedules())
 def test_a_deep_window_is_evaluated_as_a_near_one(kind: str) -> None:
     """The last steps that there can be are evaluated like the first."""
-    schedule = Schedule.parse(catalogue.describe_schedule(kind)["example"])
+    schedule = Schedule.parse(described(kind)["example"])
     values = schedule.values(steps(MAX_STEP - 100, 100), 0.1)
     assert np.isfinite(values).all()
 
@@ -86,7 +90,7 @@ def test_a_deep_window_is_evaluated_as_a_near_one(kind: str) -> None:
 @pytest.mark.parametrize("start", [0, 997, 10**9])
 def test_blocks_of_any_kind_are_parts_of_the_whole(kind: str, start: int) -> None:
     """The example of each kind has the same bits in blocks, single steps among them, as whole."""
-    for law in Schedule.parse(catalogue.describe_schedule(kind)["example"]).channels().values():
+    for law in Schedule.parse(described(kind)["example"]).channels().values():
         whole = law.values(steps(start, 1100), 0.1)
         edges = [0, 1, 2, 3, 64, 65, 500, 1099, 1100]
         blocks = [law.values(steps(start + a, b - a), 0.1) for a, b in pairwise(edges)]
@@ -100,7 +104,7 @@ FAR = (10**7, 10**7 + 1, 10**8, MAX_STEP)
 @pytest.mark.parametrize("kind", catalogue.schedules())
 def test_what_holds_stays_as_it_is(kind: str) -> None:
     """Where an example says that its end is held, each channel has one value far past it."""
-    for law in Schedule.parse(catalogue.describe_schedule(kind)["example"]).channels().values():
+    for law in Schedule.parse(described(kind)["example"]).channels().values():
         if law.range_policy() == "hold":
             [value] = set(law.values(np.array(FAR, dtype=np.float64), 0.1).tolist())
             assert 0 <= value < np.inf
@@ -139,7 +143,7 @@ RISING = {
 @pytest.mark.parametrize("kind", catalogue.schedules())
 def test_no_kind_rises_again_without_saying_so(kind: str) -> None:
     """After ten million steps no example is below 0, and one that rises says so in its text."""
-    entry = catalogue.describe_schedule(kind)
+    entry = described(kind)
     for law in Schedule.parse(entry["example"]).channels().values():
         values = law.values(steps(10**7, 50_000), 0.1)
         assert (values >= 0).all()

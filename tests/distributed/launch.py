@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from serving import PATIENCE
 
@@ -59,6 +59,24 @@ def on_ranks(size: int, work: Callable[..., Any], *args: Any) -> list[Outcome]:
     ]
 
 
+FORKING = """
+import torch, torch._dynamo, pacesetter.torch
+from torch.distributed.run import main
+main()
+"""
+
+
+def torchrun(*, forks: bool) -> list[str]:
+    """Return the command of torchrun, without its options.
+
+    Args:
+        forks: whether its workers are forked from it, and need not import torch themselves.
+    """
+    if forks:
+        return [sys.executable, "-c", FORKING, "--run-path", "--start-method=fork"]
+    return [sys.executable, "-m", "torch.distributed.run"]
+
+
 def joined() -> int:
     """Join the other workers of this life of a torchrun; gives the rank."""
     from torch import distributed
@@ -77,12 +95,14 @@ def joined() -> int:
     return rank
 
 
-def left_at_once() -> NoReturn:
+def left_at_once() -> None:
     """End a process of torchrun that has done its work.
 
     A few in a hundred of those that end as Python programs do are aborted by torch 2.13's own
     threads then ("terminate called without an active exception"), whatever they have done.
     """
+    if multiprocessing.parent_process() is not None:
+        return  # one that was forked ends so anyway, once torchrun has heard that it is done
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

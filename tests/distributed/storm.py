@@ -29,7 +29,8 @@ TESTS = Path(__file__).parents[1]
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
-from proxy import Proxy  # noqa: E402 - found by the lines above
+from distributed.launch import torchrun  # noqa: E402 - found by the lines above
+from proxy import Proxy  # noqa: E402
 from serving import PATIENCE, RunningService, open_http  # noqa: E402
 
 MAX_WAIT = 60.0
@@ -140,6 +141,7 @@ def storm(
     calm: float = 1.0,
     pause: float = 0.01,
     lookahead: int | None = 32,
+    forks: bool = False,
 ) -> Weather:
     """Train on several ranks in bad weather, and see that they stay alike.
 
@@ -150,6 +152,7 @@ def storm(
         calm: seconds between two events, about.
         pause: seconds that a step takes besides.
         lookahead: most steps sealed ahead; few mean that every outage is felt.
+        forks: whether ranks are forked, which is quicker, instead of started as programs.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -160,7 +163,7 @@ def storm(
                 http.post("/v1/sessions", json=spec).raise_for_status()
             with Fate(service, proxy, random.Random(seed), calm) as fate:
                 options = map(str, (folder, proxy.url, "storm", steps, MAX_WAIT, pause))
-                with _torchrun(folder, ranks, 0, "brave.py", *options) as job:
+                with _torchrun(folder, ranks, 0, "brave.py", *options, forks=forks) as job:
                     _await_end(job, folder)
             found = [json.loads(_rank_file(folder, rank).read_text()) for rank in range(ranks)]
             with open_http(service.url) as http:
@@ -185,11 +188,11 @@ def _rank_file(folder: Path, rank: int) -> Path:
 
 @contextlib.contextmanager
 def _torchrun(
-    folder: Path, ranks: int, restarts: int, script: str, *options: str
+    folder: Path, ranks: int, restarts: int, script: str, *options: str, forks: bool
 ) -> "Iterator[subprocess.Popen[bytes]]":
     """Run a script of this folder on several ranks; its log is `log` in the folder given."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
-    command += ["--nnodes=1", "--standalone", f"--max-restarts={restarts}"]
+    command = [*torchrun(forks=forks), "--standalone", "--nnodes=1"]
+    command += [f"--nproc-per-node={ranks}", f"--max-restarts={restarts}"]
     command += ["--monitor-interval=0.1", str(TESTS / "distributed" / script), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS)}
     with (folder / "log").open("w") as log:
@@ -211,7 +214,7 @@ def _await_end(agent: "subprocess.Popen[bytes]", folder: Path) -> None:
 # -- workers that die ------------------------------------------------------------------------------
 
 
-def elastic(*, ranks: int, steps: int, kills: int, seed: int = 0) -> Weather:
+def elastic(*, ranks: int, steps: int, kills: int, seed: int = 0, forks: bool = False) -> Weather:
     """Have torchelastic train, kill workers, and see that each life is an attempt of its own.
 
     Args:
@@ -219,6 +222,7 @@ def elastic(*, ranks: int, steps: int, kills: int, seed: int = 0) -> Weather:
         steps: how many each trains in the end.
         kills: how many times one of them is killed.
         seed: of when, and which.
+        forks: see `storm`.
     """
     dice = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -226,7 +230,9 @@ def elastic(*, ranks: int, steps: int, kills: int, seed: int = 0) -> Weather:
             with open_http(service.url) as http:
                 spec = {"name": "elastic", "schedule": COSINE, "base_lr": 0.1}
                 http.post("/v1/sessions", json=spec).raise_for_status()
-            _run_elastic(service.url, Path(folder), ranks, steps, kills, dice)
+            options = (service.url, folder, str(steps))
+            with _torchrun(Path(folder), ranks, kills, "worker.py", *options, forks=forks) as agent:
+                _kill_workers(agent, Path(folder), ranks, steps, kills, dice)
             with open_http(service.url) as http:
                 sealed = http.get("/v1/sessions/elastic/lr", params={"step": 0, "count": steps})
                 attempts = http.get("/v1/sessions/elastic/attempts").json()
@@ -244,16 +250,20 @@ def elastic(*, ranks: int, steps: int, kills: int, seed: int = 0) -> Weather:
     return Weather(steps, kills, 0, 0, 0, 0, 0, 0.0)
 
 
-def _run_elastic(
-    url: str, folder: Path, ranks: int, steps: int, kills: int, dice: random.Random
+def _kill_workers(
+    agent: "subprocess.Popen[bytes]",
+    folder: Path,
+    ranks: int,
+    steps: int,
+    kills: int,
+    dice: random.Random,
 ) -> None:
-    options = (url, str(folder), str(steps))
-    with _torchrun(folder, ranks, kills, "worker.py", *options) as agent:
-        for life in range(kills):
-            _await_progress(agent, folder, life + 2, dice.randint(5, steps // (kills + 1)))
-            victim = (folder / f"pid-{dice.randrange(ranks)}").read_text()
-            os.kill(int(victim), signal.SIGKILL)
-        _await_end(agent, folder)
+    """Kill one of each life but the last, and wait for the end of that."""
+    for life in range(kills):
+        _await_progress(agent, folder, life + 2, dice.randint(5, steps // (kills + 1)))
+        victim = (folder / f"pid-{dice.randrange(ranks)}").read_text()
+        os.kill(int(victim), signal.SIGKILL)
+    _await_end(agent, folder)
 
 
 def _await_progress(

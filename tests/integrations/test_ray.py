@@ -1,4 +1,8 @@
-"""Ray: two workers of a local cluster train with what is sealed, and a Trainer's trials apart."""
+"""Ray: two workers train with what is sealed, and a Trainer's trials apart.
+
+The short form is Ray's local mode, which trains in the processes of a launcher. The long ones
+start a cluster: a dozen processes, which take half a minute of two cores.
+"""
 
 import json
 import os
@@ -28,6 +32,7 @@ from integrations import example
 
 found = runpy.run_path(str(example.EXAMPLES / "ray_train.py"), run_name="ray_example")
 train_loop, folder = found["train_loop"], Path(sys.argv[1])
+server, name, steps = sys.argv[2:5]
 
 def recorded(config):
     with example.recorded_updates() as updates:
@@ -35,14 +40,36 @@ def recorded(config):
     rank = train.get_context().get_world_rank()
     (folder / f"rank-{rank}.json").write_text(json.dumps(updates))
 
+def fit(workers):
+    TorchTrainer(
+        recorded,
+        train_loop_config={"server": server, "steps": int(steps)},
+        scaling_config=train.ScalingConfig(num_workers=workers),
+        run_config=train.RunConfig(name=name, storage_path=str(folder / "results")),
+    ).fit()
+"""
+
+ON_A_CLUSTER = """
 ray.init(num_cpus=3, include_dashboard=False)
-TorchTrainer(
-    recorded,
-    train_loop_config={"server": sys.argv[2], "steps": int(sys.argv[3])},
-    scaling_config=train.ScalingConfig(num_workers=2),
-    run_config=train.RunConfig(name="ray", storage_path=str(folder / "results")),
-).fit()
+fit(workers=2)
 ray.shutdown()
+"""
+
+IN_LOCAL_MODE = """
+import socket
+
+with socket.socket() as probe:
+    probe.bind(("127.0.0.1", 0))
+    port = probe.getsockname()[1]
+os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+# What a launcher does, but for importing all that twice.
+other = os.fork()
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if other else "1"
+fit(workers=0)
+if other:
+    code = os.waitstatus_to_exitcode(os.waitpid(other, 0)[1])
+    assert code == 0, code
 """
 
 SEARCH = """
@@ -79,18 +106,33 @@ def _home() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_the_workers_of_ray_apply_the_same_bits(server_url: str, home: Path, tmp_path: Path):
-    """Both workers use what is sealed at each step, their mean loss is recorded, Ray is gone."""
-    _run(JOB, home, tmp_path, server_url, str(STEPS))
-    first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
-    with Client(server_url) as client:
-        answer = client.lr("ray", 0, count=STEPS)
-        history = client.history("ray", end=STEPS)
+def test_the_workers_of_ray_apply_the_same_bits(
+    server_url: str, unique_name: str, home: Path, tmp_path: Path
+):
+    """Both workers use what is sealed at each step, and their mean loss is recorded."""
+    _train(JOB + IN_LOCAL_MODE, home, tmp_path, server_url, unique_name)
+
+
+@pytest.mark.slow
+def test_the_workers_of_a_cluster_apply_the_same_bits(
+    server_url: str, unique_name: str, home: Path, tmp_path: Path
+):
+    """So do those that a cluster starts, in threads of its own processes; Ray is gone then."""
+    _train(JOB + ON_A_CLUSTER, home, tmp_path, server_url, unique_name)
+    assert _running_in(home) == []
+
+
+def _train(job: str, home: Path, folder: Path, server: str, name: str) -> None:
+    """Run the example's training on two workers; both must have used the bits that are sealed."""
+    _run(job, home, folder, server, name, str(STEPS))
+    first, second = (json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1))
+    with Client(server) as client:
+        answer = client.lr(name, 0, count=STEPS)
+        history = client.history(name, end=STEPS)
     assert answer["sealed_until"] >= STEPS
     assert first == second == [rate.hex() for rate in answer["series"]["lr"]]
     assert len(history["metrics"]["loss"]) == STEPS
     assert None not in history["metrics"]["loss"]
-    assert _running_in(home) == []
 
 
 @pytest.mark.slow
