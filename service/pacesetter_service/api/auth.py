@@ -3,18 +3,22 @@
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacesetter_service.api import problems
-from pacesetter_service.api.access import access_to, methods_at
+from pacesetter_service.api.access import access_to, methods_at, name_in, takes_any_scope
 from pacesetter_service.core.errors import (
     ActorRefusedError,
     ForbiddenError,
+    OutOfScopeError,
     PacesetterError,
     UnauthenticatedError,
 )
-from pacesetter_service.core.tokens import Role, Token, includes
+from pacesetter_service.core.tokens import EVERYTHING, NameScope, Role, Token, includes
 from pacesetter_service.runtime.keyring import Keyring
 
 ROLE = "pacesetter.role"
 """Where a request that was let in has its caller's role."""
+
+SCOPE = "pacesetter.scope"
+"""Where it has the names that its caller may speak of."""
 
 CUT_OFF = b": this token is not valid any more\n\n"
 """The last that a feed says to who has lost the right to it; a comment."""
@@ -51,6 +55,8 @@ class Guard:
             caller = self._holder(secret)
             if needed is not None and not includes(caller.role, needed):
                 raise ForbiddenError(caller.role, needed)
+            if caller.scope.patterns and needed is not None:
+                _refuse_outside(caller.scope, method, path)
             scope = _signed(scope, caller)
         except PacesetterError as error:
             await problems.of_error(error)(scope, receive, send)
@@ -114,7 +120,36 @@ def _signed(scope: Scope, caller: Token) -> Scope:
         elif header[0] != b"authorization":
             headers.append(header)
     signed = [*headers, (b"pacesetter-actor", name)]
-    return {**scope, "headers": signed, ROLE: caller.role}
+    return {**scope, "headers": signed, ROLE: caller.role, SCOPE: caller.scope}
+
+
+def _refuse_outside(names: NameScope, method: str, path: str) -> None:
+    """Refuse a call about a name that its caller may not speak of, before anything looks for it.
+
+    Raises:
+        OutOfScopeError: It is about such a name, or no table says what it is about.
+    """
+    name = name_in(path)
+    if name is not None:
+        refuse_name(names, name)
+    elif not takes_any_scope(method, path):
+        raise OutOfScopeError(None, names.patterns)
+
+
+def scope_of(scope: Scope) -> NameScope:
+    """Return the names that the caller of a request may speak of."""
+    found: NameScope = scope.get(SCOPE, EVERYTHING)  # there is none where authentication is off
+    return found
+
+
+def refuse_name(names: NameScope, name: str) -> None:
+    """Refuse a name that a caller may not speak of.
+
+    Raises:
+        OutOfScopeError: It is outside the caller's scope.
+    """
+    if not names.holds(name):
+        raise OutOfScopeError(name, names.patterns)
 
 
 def refuse_below(needed: Role, scope: Scope) -> None:

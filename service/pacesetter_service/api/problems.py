@@ -47,6 +47,7 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.NameTakenError: (409, "name_taken"),
     errors.UnauthenticatedError: (401, "unauthenticated"),
     errors.ForbiddenError: (403, "forbidden"),
+    errors.OutOfScopeError: (403, "out_of_scope"),
     errors.ActorRefusedError: (403, "actor_refused"),
     errors.TokenNotFoundError: (404, "token_not_found"),
     errors.AuthenticationOffError: (409, "authentication_off"),

@@ -1,16 +1,24 @@
 """Tokens: made for a caller in a role, listed and revoked."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.api import bodies
 from pacesetter_service.api.context import Actor, Service
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.core.model import Real
-from pacesetter_service.core.tokens import RESERVED, Role, Token
+from pacesetter_service.core.tokens import (
+    ADMIN,
+    MAX_PATTERNS,
+    RESERVED,
+    NamePattern,
+    NameScope,
+    Role,
+    Token,
+)
 from pacesetter_service.runtime import tokens
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
@@ -32,6 +40,12 @@ class TokenRequest(BaseModel):
         default=None, description="for how long it is good; without it, until it is revoked"
     )
 
+    scope: Annotated[tuple[NamePattern, ...], Field(max_length=MAX_PATTERNS)] = Field(
+        default=(),
+        description="the names of sessions and templates that the holder may speak of, such as"
+        " `team-a-*`: `*` stands for any characters, `?` for one; without it, every name",
+    )
+
     @field_validator("name")
     @classmethod
     def _somebody_in_particular(cls, name: str) -> str:
@@ -40,6 +54,16 @@ class TokenRequest(BaseModel):
                 "reserved", "This name says who has no token of their own. Choose another one"
             )
         return name
+
+    @model_validator(mode="after")
+    def _an_admin_has_no_scope(self) -> Self:
+        if self.scope and self.role == ADMIN:
+            raise PydanticCustomError(
+                "unbounded",
+                "An admin can make any token, so a scope would bound nothing. Leave `scope` out, or"
+                " take the role 'operator'",
+            )
+        return self
 
 
 class TokenView(BaseModel):
@@ -50,6 +74,7 @@ class TokenView(BaseModel):
     role: Role
     created_at: str
     expires_at: str | None
+    scope: list[str]
 
 
 class IssuedToken(TokenView):
@@ -76,7 +101,7 @@ async def create_token(
     Several may have one name, as when one is to take another's place.
     """
     token, secret = await tokens.create_token(
-        service, body.name, body.role, body.expires_in_days, actor
+        service, body.name, body.role, body.expires_in_days, NameScope(body.scope), actor
     )
     response.headers["cache-control"] = "no-store"
     return IssuedToken(**dict(_view(token)), token=secret)
@@ -96,4 +121,4 @@ async def revoke_token(token_id: TokenId, service: Service, actor: Actor = "anon
 
 def _view(token: Token) -> TokenView:
     """Show a token."""
-    return TokenView.model_validate(token, from_attributes=True)
+    return TokenView.model_validate({**token._asdict(), "scope": list(token.scope.patterns)})

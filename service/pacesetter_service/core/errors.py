@@ -26,6 +26,7 @@ PacesetterError
 ├── NameTakenError             a session would be imported under a name that is taken
 ├── UnauthenticatedError       the caller has no valid token
 ├── ForbiddenError             the caller's role is not enough
+├── OutOfScopeError            the caller's token is not for that name
 ├── ActorRefusedError          the caller names another actor than its token's holder
 ├── TokenNotFoundError         no token of that id
 ├── AuthenticationOffError     tokens mean nothing to a service without authentication
@@ -283,6 +284,18 @@ class ForbiddenError(PacesetterError):
         super().__init__(
             f"This call takes the role {needed!r}, and this token has the role {role!r}. "
             "Ask an admin for a token with that role."
+        )
+
+
+class OutOfScopeError(PacesetterError):
+    """The caller's token is not for that name, whether or not there is something of that name."""
+
+    def __init__(self, name: str | None, patterns: Sequence[str]) -> None:
+        what = "This call" if name is None else f"The name {name[:MAX_HINTED]!r}"
+        some = ", ".join(patterns[:3]) + (", …" if patterns[3:] else "")
+        super().__init__(
+            f"{what} is outside this token's scope, which is {some}. Use a name that matches, or"
+            " ask an admin for a token with another scope."
         )
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from pacesetter_service.core.errors import AuthenticationOffError, TokenNotFoundError
-from pacesetter_service.core.tokens import Role, Token
+from pacesetter_service.core.tokens import NameScope, Role, Token
 from pacesetter_service.runtime.keyring import Keyring, digest_of
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.store import tokens
@@ -27,7 +27,7 @@ def refuse_if_off(service: Service) -> Keyring:
 
 
 async def create_token(
-    service: Service, name: str, role: Role, days: float | None, actor: str
+    service: Service, name: str, role: Role, days: float | None, scope: NameScope, actor: str
 ) -> tuple[Token, str]:
     """Return a new token, and its secret, which is kept nowhere.
 
@@ -36,13 +36,14 @@ async def create_token(
         name: The name of its holder.
         role: What its holder may do.
         days: For how many days it is valid; None for until it is revoked.
+        scope: The names that its holder may speak of.
         actor: Who makes it.
 
     Raises:
         AuthenticationOffError: Authentication is off.
     """
     keys = refuse_if_off(service)
-    token, secret = _made(name, role, days)
+    token, secret = _made(name, role, days, scope)
     await service.writer.call(lambda: _add(service.store, keys, token))
     log.info("token_created", id=token.id, name=token.name, role=token.role, by=actor)
     return token, secret
@@ -69,12 +70,12 @@ async def revoke_token(service: Service, token_id: str, actor: str) -> None:
     log.info("token_revoked", id=token_id, by=actor)
 
 
-def _made(name: str, role: Role, days: float | None) -> tuple[Token, str]:
+def _made(name: str, role: Role, days: float | None, scope: NameScope) -> tuple[Token, str]:
     token_id, now = secrets.token_hex(6), datetime.now(UTC)
     secret = f"ps_{token_id}_{secrets.token_urlsafe(32)}"
     expires = None if days is None else _written(now + timedelta(days=days))
     digest = digest_of(secret.encode())
-    return Token(token_id, name, role, digest, _written(now), expires), secret
+    return Token(token_id, name, role, digest, _written(now), expires, scope), secret
 
 
 def _written(moment: datetime) -> str:
