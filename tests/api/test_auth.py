@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
@@ -268,7 +269,8 @@ def test_what_is_let_in_carries_no_secret() -> None:
 
     headers = [(b"accept", b"*/*"), (b"authorization", f"Bearer {ADMIN}".encode())]
     scope = {"type": "http", "method": "GET", "path": "/v1/sessions", "headers": headers}
-    asyncio.run(auth.Guard(inside, keyring.Keyring(ADMIN))(scope, nothing, nothing))
+    guard = auth.Guard(inside, keyring.Keyring(ADMIN), nothing)
+    asyncio.run(guard(scope, nothing, nothing))
     assert seen == [[(b"accept", b"*/*"), (b"pacesetter-actor", b"admin")]]
 
 
@@ -346,13 +348,78 @@ def test_a_token_expires(http: httpx.Client) -> None:
     assert http.get("/v1/sessions", headers=bearer(later["token"])).status_code == 200
 
 
+def test_an_end_is_given_as_seconds_or_as_a_moment(http: httpx.Client) -> None:
+    """It is shown with the token, as UTC, and seconds hold from the making on."""
+    at = issue(http, "at", "viewer", expires_at="2035-06-01T02:00:00+02:00")
+    assert at["expires_at"] == "2035-06-01T00:00:00.000+00:00"
+    made = issue(http, "in", "viewer", expires_in=3600)
+    begun, end = (datetime.fromisoformat(made[key]) for key in ("created_at", "expires_at"))
+    assert abs((end - begun).total_seconds() - 3600) < PATIENCE
+    listed = http.get("/v1/tokens", headers=bearer(ADMIN)).json()["tokens"]
+    ends = {each["id"]: each["expires_at"] for each in listed}
+    assert [ends[each["id"]] for each in (at, made)] == [at["expires_at"], made["expires_at"]]
+
+
+def test_the_last_use_is_shown_and_outlives_the_service(tmp_path: Path) -> None:
+    """A token that was never used says so; a use is in the list at once, and on the disk soon."""
+    database = tmp_path / "pacesetter.db"
+
+    def stored() -> str | None:
+        connection = sqlite3.connect(database)
+        [(found,)] = connection.execute("SELECT last_used_at FROM tokens").fetchall()
+        connection.close()
+        return None if found is None else str(found)
+
+    def shown(http: httpx.Client) -> str | None:
+        [found] = http.get("/v1/tokens", headers=bearer(ADMIN)).json()["tokens"]
+        return None if found["last_used_at"] is None else str(found["last_used_at"])
+
+    with RunningService(database, admin_token=ADMIN) as service:
+        with open_http(service.url) as http:
+            alice = issue(http, "alice", "viewer")
+            assert alice["last_used_at"] is shown(http) is None
+            assert http.get("/v1/tokens", headers=bearer(alice["token"])).status_code == 403
+            used = shown(http)
+            assert used is not None
+            assert used >= alice["created_at"]
+            deadline = time.monotonic() + PATIENCE
+            while stored() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert http.get("/v1/sessions", headers=bearer(alice["token"])).status_code == 200
+            assert shown(http) == stored() == used
+        service.kill()
+        service.start()
+        with open_http(service.url) as http:
+            assert shown(http) == used
+
+
+def test_a_use_is_noted_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many calls there are; what could not be stored is taken again, unless outdated."""
+    keys = keyring.Keyring(ADMIN, [Token("1", "alice", "viewer", digest("s"), "", None)])
+    taken = []
+    for now in (0.0, 59.9, 60.0, 61.0, 121.0):
+        monkeypatch.setattr(keyring, "time", lambda now=now: now + 1e9)
+        assert keys.holder(b"s") is not None
+        assert keys.holder(b"wrong") is None
+        assert keys.holder(ADMIN.encode()) is not None
+        taken.append(keys.take_uses())
+    seconds = [datetime.fromisoformat(each["1"]).timestamp() - 1e9 for each in taken if each]
+    assert seconds == [0, 60, 121]
+    keys.put_back(taken[0])
+    assert keys.take_uses() == taken[0]
+    keys.replace([Token("1", "alice", "viewer", digest("s"), "", None)])
+    assert keys.tokens()[0].last_used_at == taken[-1]["1"]
+    assert not keys.has_uses
+
+
 def test_a_token_is_good_to_the_moment_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last moment is the one before."""
     token = Token("1", "alice", "viewer", digest("s"), "", "2030-01-01T00:00:00.000+00:00")
     keys = keyring.Keyring(ADMIN, [token])
     for now, held in ((1893455999.999, True), (1893456000.0, False)):
         monkeypatch.setattr(keyring, "time", lambda now=now: now)
-        assert (keys.holder(b"s") == token) is held
+        assert (keys.holder(b"s") is not None) is held
 
 
 BAD_TOKENS: dict[str, tuple[dict[str, Any], str]] = {
@@ -364,6 +431,10 @@ BAD_TOKENS: dict[str, tuple[dict[str, Any], str]] = {
     "nobody's name": ({"name": "anonymous"}, "Choose another one"),
     "an unknown role": ({"role": "root"}, "'operator'"),
     "a time that is over": ({"expires_in_days": 0}, "greater than 0"),
+    "two ends": ({"expires_in_days": 1, "expires_in": 1}, "Give one of"),
+    "a moment that is over": ({"expires_at": "2001-01-01T00:00:00Z"}, "a moment to come"),
+    "a moment beyond all": ({"expires_at": "9999-01-01T00:00:00Z"}, "a hundred years"),
+    "a moment nowhere": ({"expires_at": "2030-01-01T00:00:00"}, "timezone"),
     "a secret of one's own": ({"token": "please"}, "token"),
 }
 

@@ -1,6 +1,7 @@
 """The ASGI application: the browsers, the guard, the gate, the routes, and errors as problems."""
 
 import re
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -39,6 +40,7 @@ from pacesetter_service.catalogue.recommend import Situation
 from pacesetter_service.catalogue.templates import Template, TemplateUse
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.tokens import store_uses
 
 DESCRIPTION = (
     "Pacesetter owns the learning rates of running trainings. Create a session with a schedule, "
@@ -128,7 +130,9 @@ def create_app(
         redirect_slashes=False,  # a redirect would name whatever host it was asked by
     )
     keys = service.keys
-    guarded_app = app.inside if keys is None else Guard(app.inside, keys)
+    guarded_app: ASGIApp = app.inside
+    if keys is not None:
+        guarded_app = Guard(app.inside, keys, partial(store_uses, service, keys))
     app.door = Browsers(guarded_app, hosts or Hosts())
     app.state.service = service
     app.state.metrics = metrics.registry(service)

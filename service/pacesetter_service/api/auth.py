@@ -1,5 +1,9 @@
 """Who calls: every request passes here before anything looks at it, and is denied by default."""
 
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacesetter_service.api import problems
@@ -20,6 +24,9 @@ ROLE = "pacesetter.role"
 SCOPE = "pacesetter.scope"
 """Where it has the names that its caller may speak of."""
 
+STORED_AFTER = 1.0
+"""Seconds after which the use of a token is stored, with all that were noted meanwhile."""
+
 CUT_OFF = b": this token is not valid any more\n\n"
 """The last that a feed says to who has lost the right to it; a comment."""
 
@@ -31,9 +38,20 @@ class Guard:
     Pacesetter-Actor: code behind the guard may believe that header.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keyring) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Keyring, store_uses: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Guard an application.
+
+        Args:
+            app: What is guarded.
+            keys: The tokens that are valid.
+            store_uses: Stores what the keys have noted of their uses.
+        """
         self._app = app
         self._keys = keys
+        self._store_uses = store_uses
+        self._storing: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, 403, 404 or 405."""
@@ -70,7 +88,17 @@ class Guard:
         caller = self._keys.holder(secret)
         if caller is None:
             raise UnauthenticatedError
+        if self._storing is None and self._keys.has_uses:
+            self._storing = asyncio.create_task(self._store_soon())
         return caller
+
+    async def _store_soon(self) -> None:
+        """Store together what is noted within a moment: no caller waits for it."""
+        try:
+            await asyncio.sleep(STORED_AFTER)
+            await self._store_uses()
+        finally:
+            self._storing = None
 
     def _cut_off(self, send: Send, secret: bytes) -> Send:
         """End a feed, which has no end of its own, once its reader's token is worth nothing."""

@@ -1,9 +1,10 @@
 """Tokens: made for a caller in a role, listed and revoked."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.api import bodies
@@ -25,6 +26,9 @@ router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 
 TokenId = Annotated[str, Path(description="The token's id, which its secret names too.")]
 
+MOST_SECONDS = 36_500 * 86_400
+"""The longest that a token is good for, unless it is good for ever."""
+
 HolderName = Annotated[str, Field(pattern=r"^[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?$")]
 """What a header can say, and the record can keep."""
 
@@ -40,6 +44,12 @@ class TokenRequest(BaseModel):
         default=None, description="for how long it is good; without it, until it is revoked"
     )
 
+    expires_in: Annotated[Real, Field(gt=0, le=MOST_SECONDS)] | None = Field(
+        default=None, description="the same in seconds"
+    )
+    expires_at: AwareDatetime | None = Field(
+        default=None, description="the moment from which on it is worth nothing, with its offset"
+    )
     scope: Annotated[tuple[NamePattern, ...], Field(max_length=MAX_PATTERNS)] = Field(
         default=(),
         description="the names of sessions and templates that the holder may speak of, such as"
@@ -54,6 +64,36 @@ class TokenRequest(BaseModel):
                 "reserved", "This name says who has no token of their own. Choose another one"
             )
         return name
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if sum(each is not None for each in self._ends()) > 1:
+            raise PydanticCustomError(
+                "two_ends", "Give one of `expires_in_days`, `expires_in` and `expires_at`"
+            )
+        return self
+
+    @field_validator("expires_at")
+    @classmethod
+    def _yet_to_come(cls, moment: datetime | None) -> datetime | None:
+        if moment is not None:
+            seconds = (moment - datetime.now(UTC)).total_seconds()
+            if not 0 < seconds <= MOST_SECONDS:
+                raise PydanticCustomError(
+                    "no_future", "Give a moment to come, and not more than a hundred years away"
+                )
+        return moment
+
+    def _ends(self) -> tuple[object, ...]:
+        return self.expires_in_days, self.expires_in, self.expires_at
+
+    def until(self) -> datetime | None:
+        """Return from when on the token is to be worth nothing; None for never."""
+        if self.expires_in_days is not None:
+            return datetime.now(UTC) + timedelta(days=self.expires_in_days)
+        if self.expires_in is not None:
+            return datetime.now(UTC) + timedelta(seconds=self.expires_in)
+        return self.expires_at
 
     @model_validator(mode="after")
     def _an_admin_has_no_scope(self) -> Self:
@@ -75,6 +115,9 @@ class TokenView(BaseModel):
     created_at: str
     expires_at: str | None
     scope: list[str]
+    last_used_at: str | None = Field(
+        description="when a call was last made with it, to about a minute; null if none was"
+    )
 
 
 class IssuedToken(TokenView):
@@ -101,7 +144,7 @@ async def create_token(
     Several may have one name, as when one is to take another's place.
     """
     token, secret = await tokens.create_token(
-        service, body.name, body.role, body.expires_in_days, NameScope(body.scope), actor
+        service, body.name, body.role, body.until(), NameScope(body.scope), actor
     )
     response.headers["cache-control"] = "no-store"
     return IssuedToken(**dict(_view(token)), token=secret)

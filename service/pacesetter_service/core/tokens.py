@@ -64,6 +64,7 @@ class Token(NamedTuple):
         created_at: When it was made; ISO 8601, in UTC.
         expires_at: From when on it is worth nothing; None for never.
         scope: The names that its holder may speak of.
+        last_used_at: When a call was last made with it, to about a minute; None if none was.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Token(NamedTuple):
     created_at: str
     expires_at: str | None
     scope: NameScope = EVERYTHING
+    last_used_at: str | None = None
 
 
 def includes(role: Role, needed: Role) -> bool:

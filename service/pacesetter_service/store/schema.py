@@ -160,6 +160,7 @@ tokens = Table(
         nullable=False,
         comment="patterns of names, with spaces between; none for every name",
     ),
+    Column("last_used_at", String(32), nullable=True, comment="to about a minute"),
 )
 
 continuity = Table(

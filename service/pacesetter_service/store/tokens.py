@@ -1,8 +1,9 @@
 """Tokens in SQL: digests of their secrets, never these."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from pacesetter_service.core.tokens import NameScope, Token
 from pacesetter_service.store.schema import tokens
@@ -23,6 +24,14 @@ def write(connection: Connection, token: Token) -> None:
 def drop(connection: Connection, token_id: str) -> bool:
     """Delete a token; tells whether it was there."""
     return connection.execute(delete(tokens).where(tokens.c.id == token_id)).rowcount > 0
+
+
+def note_uses(connection: Connection, uses: Mapping[str, str]) -> None:
+    """Write when tokens were used last, by their ids; a later moment that stands there stays."""
+    for token_id, moment in uses.items():
+        earlier = or_(tokens.c.last_used_at.is_(None), tokens.c.last_used_at < moment)
+        noting = update(tokens).where(tokens.c.id == token_id, earlier)
+        connection.execute(noting.values(last_used_at=moment))
 
 
 def _read_from(row: Row[Any]) -> Token:
