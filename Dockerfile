@@ -31,10 +31,11 @@ ENV PATH=/opt/pacesetter/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PACESETTER_HOST=0.0.0.0 \
     PACESETTER_PORT=7070 \
-    PACESETTER_DATABASE_URL=sqlite:////data/pacesetter.db \
     PACESETTER_LOG_FORMAT=json
 # Any address and `localhost` are taken for its own. Where other containers ask it by its name in
 # their network, say that name: --env PACESETTER_ALLOWED_HOSTS=pacesetter
+# The database is /data/pacesetter.db, by the default and this directory; no variable says so, or
+# PACESETTER_DATABASE_URL_FILE would be a second answer to the same question.
 WORKDIR /data
 VOLUME /data
 USER 10001:10001

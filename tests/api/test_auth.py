@@ -29,7 +29,7 @@ from pacesetter_service.core.tokens import ROLES, Role, Token
 from pacesetter_service.runtime import keyring
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.writer import Writer
-from pacesetter_service.settings import read_settings
+from pacesetter_service.settings import SECRETS, read_settings
 from pacesetter_service.store import tokens
 from pacesetter_service.store.sqlite import SqliteStore
 from serving import PATIENCE, RunningService, open_http
@@ -707,6 +707,69 @@ def test_an_admins_token_that_is_no_secret_is_refused(
     said = capsys.readouterr()
     assert "--admin-token: The token must have at least 16 characters" in said.err
     assert token not in said.out + said.err
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize(
+    ("content", "more", "said"),
+    [
+        (None, False, "No such file or directory"),
+        (b"", False, "is empty"),
+        (b"\n", False, "is empty"),
+        (b"\xff\xfe", False, "it is no text"),
+        (b"x" * 65_537, False, "too large"),
+        (b"a-secret-of-some-length", True, "Drop one"),
+    ],
+)
+def test_a_secret_that_no_file_holds_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: bytes | None,
+    more: bool,
+    said: str,
+) -> None:
+    """The service does not start, and names the option, the file and what is wrong with it."""
+    file, option = tmp_path / "secret", f"--{name.replace('_', '-')}"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv(f"PACESETTER_{name.upper()}_FILE", str(file))
+    with pytest.raises(SystemExit, match="2"):
+        _settings_or_exit([option, "another-secret-of-mine"] if more else [])
+    told = capsys.readouterr().err
+    assert told.startswith(f"pacesetter serve: {option}-file: ")
+    assert said in told
+    assert "secret-of" not in told
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_secret_may_stand_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Without the newline at its end; a variable that is empty is as good as none."""
+    for name, secret in (("admin_token", ADMIN), ("database_url", "postgresql://me:pass@db/p")):
+        file = tmp_path / name
+        file.write_bytes(f"{secret}{end}".encode())
+        monkeypatch.setenv(f"PACESETTER_{name.upper()}_FILE", str(file))
+        monkeypatch.setenv(f"PACESETTER_{name.upper()}", "")
+    settings = read_settings([])
+    assert settings.admin_token == SecretStr(ADMIN)
+    assert settings.database_url == "postgresql://me:pass@db/p"
+    assert "pass" not in repr(settings)
+
+
+def test_a_secret_in_a_file_is_checked_as_any(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A weak one is refused, and not shown."""
+    file = tmp_path / "secret"
+    file.write_text("fifteen-letters\n")
+    with pytest.raises(SystemExit, match="2"):
+        _settings_or_exit(["--admin-token-file", str(file)])
+    told = capsys.readouterr().err
+    assert "must have at least 16 characters" in told
+    assert "fifteen" not in told
 
 
 def test_the_settings_do_not_show_the_admins_token() -> None:
