@@ -32,6 +32,9 @@ ENV PATH=/opt/pacesetter/bin:$PATH \
     PACESETTER_HOST=0.0.0.0 \
     PACESETTER_PORT=7070 \
     PACESETTER_LOG_FORMAT=json
+# Without a token the service does not start here, because it listens on every address: set
+# PACESETTER_ADMIN_TOKEN (or …_FILE); or say PACESETTER_INSECURE=1, if you publish the port to where
+# every caller may change every training.
 # Any address and `localhost` are taken for its own. Where other containers ask it by its name in
 # their network, say that name: --env PACESETTER_ALLOWED_HOSTS=pacesetter
 # The database is /data/pacesetter.db, by the default and this directory; no variable says so, or

@@ -77,9 +77,11 @@ class Token:
         """What the `Authorization` header says."""
         return f"Bearer {self._secret}"
 
-    def hidden_in(self, content: bytes) -> bytes:
-        """Return an answer's text without the token, which an error page may repeat."""
-        return content.replace(self._secret.encode(), _HIDDEN)
+    def hidden_in(self, content: bytes, header: str) -> bytes:
+        """Return an answer's text without the token, nor the one that its request was sent with."""
+        for secret in (self._secret, header.removeprefix("Bearer ")):
+            content = content.replace(secret.encode(), _HIDDEN) if secret else content
+        return content
 
     def __repr__(self) -> str:
         return "<Token>"

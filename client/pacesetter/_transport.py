@@ -384,7 +384,8 @@ class Transport:
                 "so give the client the final URL"
             )
         if self._token is not None:
-            content = self._token.hidden_in(content)
+            sent = response.request.headers.get("authorization", "")
+            content = self._token.hidden_in(content, sent)
         wished = retry_after(response.headers.get("retry-after"))
         raise api_error(status, content, wished, advice=self._advice(status))
 

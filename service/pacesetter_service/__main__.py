@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from socket import socket
+from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo, socket
 from types import FrameType
 
 import structlog
@@ -32,6 +32,13 @@ from pacesetter_service.store.store import Store
 
 ADVICE = "any caller that reaches this port may change every training; set PACESETTER_ADMIN_TOKEN"
 
+OPEN = (
+    "is reached from beyond this machine, and without tokens any caller there may change every"
+    " training. Set PACESETTER_ADMIN_TOKEN (openssl rand -base64 32 makes one) and give each caller"
+    " a token; or say that this is meant, with --insecure or PACESETTER_INSECURE=1; or listen on"
+    " 127.0.0.1"
+)
+
 CONTINUITY_ADVICE = {
     "unmarked": "the file with -mark behind its name is missing or damaged, so nothing says that"
     " this is the newest state; trainings that go on ask to be restarted from a checkpoint",
@@ -51,6 +58,9 @@ log = structlog.get_logger("pacesetter")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until told to stop; SIGTERM and SIGINT let open requests finish, and end in time."""
     settings = _settings_or_exit(sys.argv[1:] if arguments is None else arguments)
+    if settings.admin_token is None and not settings.insecure and _reaches_beyond(settings.host):
+        sys.stderr.write(f"pacesetter serve: --host: {settings.host!r} {OPEN}\n")
+        sys.exit(2)
     logs.configure(settings.log_level, settings.log_format)
     try:
         store = open_store(settings.database_url)
@@ -70,6 +80,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         bad_requests.settle()
         writer.stop()
         store.close()
+
+
+def _reaches_beyond(host: str) -> bool:
+    """Return whether a caller on another machine can reach what listens on a name or address."""
+    try:
+        found = getaddrinfo(host or None, 0, type=SOCK_STREAM, flags=AI_PASSIVE)
+    except OSError:  # uvicorn says so, as it listens nowhere
+        return False
+    addresses = (str(each[4][0]).partition("%")[0] for each in found)
+    return not all(ipaddress.ip_address(each).is_loopback for each in addresses)
 
 
 def _tell(found: Continuity) -> None:

@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     admin_token_file: SecretFile = Field(
         None, description="A file with the admin's token, in its place."
     )
+    insecure: bool = Field(
+        default=False, description="Listen beyond this machine without an admin's token."
+    )
     allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
         "",
         description="Names by which the service is asked besides its own, separated by commas;"

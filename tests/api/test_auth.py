@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from sqlalchemy import event
 
 from forked import ForkedService
-from pacesetter_service.__main__ import _settings_or_exit
+from pacesetter_service.__main__ import _reaches_beyond, _settings_or_exit, main
 from pacesetter_service.api import auth
 from pacesetter_service.api.access import ACCESS, Access, access_to
 from pacesetter_service.api.app import App, create_app
@@ -673,10 +673,49 @@ def test_who_opens_the_service_to_the_network_is_warned(
     tmp_path: Path, token: str, warns: bool
 ) -> None:
     """The log says at the start that everybody may change everything; an empty token is none."""
-    lines = logged_at_start(tmp_path / "pacesetter.db", host="0.0.0.0", admin_token=token)
+    lines = logged_at_start(
+        tmp_path / "pacesetter.db", host="0.0.0.0", admin_token=token, insecure=True
+    )
     warnings = [line for line in lines if line["event"] == "open_to_everybody"]
     assert [line["level"] for line in warnings] == (["warning"] if warns else [])
     assert all("PACESETTER_ADMIN_TOKEN" in line["advice"] for line in warnings)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "", "192.0.2.7"])
+def test_a_service_without_tokens_does_not_open_to_the_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    """It does not start, makes no database, and says both ways out."""
+    database = tmp_path / "pacesetter.db"
+    with pytest.raises(SystemExit, match="2"):
+        main(["--host", host, "--database-url", f"sqlite:///{database}"])
+    told = capsys.readouterr().err
+    assert told.startswith(f"pacesetter serve: --host: {host!r} ")
+    for way in ("PACESETTER_ADMIN_TOKEN", "--insecure", "PACESETTER_INSECURE=1", "127.0.0.1"):
+        assert way in told
+    assert not database.exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("127.0.0.1", False),
+        ("127.8.0.1", False),
+        ("localhost", False),
+        ("::1", False),
+        ("::", True),
+        ("no-such-name.invalid", False),
+    ],
+)
+def test_what_stays_on_this_machine_is_known(host: str, reached: bool) -> None:
+    """A name by what it stands for; one that stands for nothing cannot be listened on."""
+    assert _reaches_beyond(host) is reached
+
+
+def test_a_token_or_a_word_opens_to_the_network(tmp_path: Path) -> None:
+    """With the admin's token the service starts there, and warns of nothing."""
+    lines = logged_at_start(tmp_path / "pacesetter.db", host="0.0.0.0", admin_token=ADMIN)
+    assert [line["level"] for line in lines if line["event"] == "serving"] == ["info"]
 
 
 def test_who_forgets_the_admins_token_is_warned(tmp_path: Path) -> None:
