@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo, socket
+from ssl import SSLContext
 from types import FrameType
 
 import structlog
@@ -21,6 +22,7 @@ from pacesetter_service.api.app import App, create_app
 from pacesetter_service.api.browsers import Hosts
 from pacesetter_service.complaints import bad_requests
 from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.encryption import UnusableCertificateError, encryption
 from pacesetter_service.front_door import Limits, connections_within_reach, front_door
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.writer import Writer
@@ -63,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     logs.configure(settings.log_level, settings.log_format)
     try:
+        tls = _tls(settings)
+    except UnusableCertificateError as error:
+        sys.exit(f"pacesetter serve: {error}")
+    try:
         store = open_store(settings.database_url)
     except (UnusableDatabaseError, StorageUnavailableError) as error:
         sys.exit(f"pacesetter serve: {error}")
@@ -75,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     writer.start()
     try:
-        _serve(settings, store, writer)
+        _serve(settings, tls, store, writer)
     finally:
         bad_requests.settle()
         writer.stop()
@@ -145,13 +151,17 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             for listening in server.sockets:
                 host, port = listening.getsockname()[:2]
-                url = f"http://{host}:{port}"
+                url = f"{'https' if self.config.ssl else 'http'}://{_written(host)}:{port}"
                 log.info("serving", url=url, version=__version__)
                 if self._open and not ipaddress.ip_address(host).is_loopback:
                     log.warning("open_to_everybody", url=url, advice=ADVICE)
         # Full collections walk the whole heap of the frameworks; take it out of their sight.
         gc.collect()
         gc.freeze()
+
+
+def _written(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _end() -> None:
@@ -168,7 +178,13 @@ def _say_unfinished() -> None:
     sys.stderr.flush()
 
 
-def _serve(settings: Settings, store: Store, writer: Writer) -> None:
+def _tls(settings: Settings) -> SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return encryption(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Writer) -> None:
     app = create_app(
         Service.over(store, writer, settings.admin_token),
         max_body_size=settings.max_body_size,
@@ -195,6 +211,8 @@ def _serve(settings: Settings, store: Store, writer: Writer) -> None:
         server_header=False,
         proxy_headers=False,  # the service does not use where a call came from
     )
+    config.load()
+    config.ssl = tls  # made by us: uvicorn knows no least version
     seconds = settings.shutdown_timeout + LAST_SECONDS
     _Server(config, app, is_open=settings.admin_token is None, seconds=seconds).run()
 

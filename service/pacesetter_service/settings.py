@@ -7,7 +7,7 @@ Each field is an environment variable with the prefix `PACESETTER_` and an optio
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -128,6 +128,15 @@ class Settings(BaseSettings):
     insecure: bool = Field(
         default=False, description="Listen beyond this machine without an admin's token."
     )
+    tls_cert: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        None, description="A PEM file with the certificate, and those in between: speak TLS."
+    )
+    tls_key: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        None, description="A PEM file with the certificate's private key."
+    )
+    tls_client_ca: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        None, description="A PEM file with the authorities of which each client has a certificate."
+    )
     allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
         "",
         description="Names by which the service is asked besides its own, separated by commas;"
@@ -199,6 +208,17 @@ class Settings(BaseSettings):
             except PydanticCustomError as error:
                 raise _misplaced(f"{name}_file", error.message()) from None
         return read
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            missing = "tls_cert" if self.tls_cert is None else "tls_key"
+            raise _misplaced(missing, "TLS takes a certificate and its key: give both, or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise _misplaced(
+                "tls_client_ca", "It takes TLS: give a certificate and its key as well"
+            )
+        return self
 
 
 def _misplaced(name: str, message: str) -> ValidationError:
