@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from pacesetter_service import __version__, logs
 from pacesetter_service.api.app import App, create_app
 from pacesetter_service.api.browsers import Hosts
+from pacesetter_service.api.rates import Rates
 from pacesetter_service.complaints import bad_requests
 from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.encryption import UnusableCertificateError, encryption
@@ -186,11 +187,13 @@ def _tls(settings: Settings) -> SSLContext | None:
 
 def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Writer) -> None:
     app = create_app(
-        Service.over(store, writer, settings.admin_token),
+        Service.over(store, writer, settings.admin_token, settings.max_held),
         max_body_size=settings.max_body_size,
         max_import_size=settings.max_import_size,
         feed_heartbeat=settings.feed_heartbeat,
         feed_patience=settings.feed_patience,
+        max_feeds=settings.max_feeds,
+        rates=Rates(settings.rate_per_token, settings.rate_per_address, settings.rate_burst),
         hosts=Hosts(settings.allowed_hosts.split(","), bound=settings.host),
     )
     named = {each.name: getattr(settings, each.name) for each in fields(Limits)}

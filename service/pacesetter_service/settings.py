@@ -171,6 +171,21 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=1)] = Field(
         8_192, description="Connections at once; further ones are answered 503."
     )
+    max_held: Annotated[int, Field(ge=0)] = Field(
+        8_192, description="Calls that wait for a measurement at once; others are to ask again."
+    )
+    max_feeds: Annotated[int, Field(ge=0)] = Field(
+        1_024, description="Event streams at once; further ones are answered 503."
+    )
+    rate_per_token: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0, description="Calls a second with one token, beyond which 429; 0 for any number."
+    )
+    rate_per_address: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0, description="The same from one address."
+    )
+    rate_burst: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        10.0, description="Seconds for which a silent caller may save up its calls."
+    )
     feed_heartbeat: Annotated[float, Field(gt=0)] = Field(
         15.0, description="Seconds without an event after which a feed shows that it is alive."
     )

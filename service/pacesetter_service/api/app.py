@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -31,10 +32,11 @@ from pacesetter_service.api import (
     values,
 )
 from pacesetter_service.api.access import METHODS, methods_at
-from pacesetter_service.api.auth import Guard
+from pacesetter_service.api.auth import HOLDER, Guard
 from pacesetter_service.api.browsers import Browsers, Hosts
 from pacesetter_service.api.gate import Gate
 from pacesetter_service.api.openapi import completed, guarded
+from pacesetter_service.api.rates import UNLIMITED, Buckets, RateLimit, Rates, address_of
 from pacesetter_service.api.sync import SyncEndpoint
 from pacesetter_service.catalogue.recommend import Situation
 from pacesetter_service.catalogue.templates import Template, TemplateUse
@@ -118,6 +120,8 @@ def create_app(
     max_import_size: int = 1_073_741_824,
     feed_heartbeat: float = 15.0,
     feed_patience: float = 30.0,
+    max_feeds: int = 1_024,
+    rates: Rates = UNLIMITED,
     hosts: Hosts | None = None,
 ) -> App:
     """Build the application around a service; without `hosts` it is asked by loopback names."""
@@ -132,11 +136,18 @@ def create_app(
     keys = service.keys
     guarded_app: ASGIApp = app.inside
     if keys is not None:
-        guarded_app = Guard(app.inside, keys, partial(store_uses, service, keys))
+        if rates.per_token:
+            buckets = Buckets(rates.per_token, rates.per_token * rates.burst)
+            guarded_app = RateLimit(guarded_app, buckets, itemgetter(HOLDER), "token")
+        guarded_app = Guard(guarded_app, keys, partial(store_uses, service, keys))
+    if rates.per_address:
+        buckets = Buckets(rates.per_address, rates.per_address * rates.burst)
+        guarded_app = RateLimit(guarded_app, buckets, address_of, "address")
     app.door = Browsers(guarded_app, hosts or Hosts())
     app.state.service = service
     app.state.metrics = metrics.registry(service)
     app.state.pulse = feed.Pulse(feed_heartbeat, feed_patience)
+    app.state.readers = feed.Readers(max_feeds)
     sync = SyncEndpoint(service)
     app.hot = Gate(sync, max_body_size)
     # In the table too, for the answers to what is not a POST.

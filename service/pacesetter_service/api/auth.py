@@ -27,6 +27,9 @@ SCOPE = "pacesetter.scope"
 STORED_AFTER = 1.0
 """Seconds after which the use of a token is stored, with all that were noted meanwhile."""
 
+HOLDER = "pacesetter.holder"
+"""Where it has the id of its caller's token; empty for the service's own."""
+
 CUT_OFF = b": this token is not valid any more\n\n"
 """The last that a feed says to who has lost the right to it; a comment."""
 
@@ -148,7 +151,7 @@ def _signed(scope: Scope, caller: Token) -> Scope:
         elif header[0] != b"authorization":
             headers.append(header)
     signed = [*headers, (b"pacesetter-actor", name)]
-    return {**scope, "headers": signed, ROLE: caller.role, SCOPE: caller.scope}
+    return {**scope, "headers": signed, ROLE: caller.role, SCOPE: caller.scope, HOLDER: caller.id}
 
 
 def _refuse_outside(names: NameScope, method: str, path: str) -> None:

@@ -56,6 +56,7 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.AnotherEpochError: (409, "another_epoch"),
     errors.HorizonRecededError: (409, "horizon_receded"),
     errors.BusyError: (503, "busy"),
+    errors.TooManyReadersError: (503, "too_many_readers"),
     errors.StalledError: (503, "stalled"),
     errors.StorageUnavailableError: (503, "storage_unavailable"),
     errors.StorageReplacedError: (503, "storage_replaced"),

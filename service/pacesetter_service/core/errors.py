@@ -35,6 +35,7 @@ PacesetterError
 ├── AnotherEpochError          the database has lost what the caller was given, or is another one
 ├── HorizonRecededError        the caller was given steps that are not sealed any more
 ├── BusyError                  as many costly answers are being made as there may be at once
+├── TooManyReadersError        as many callers follow events as there may be at once
 ├── StalledError               the writer has not finished anything for too long
 └── StorageUnavailableError    the database did not take or give the data
     └── StorageReplacedError   its file is gone, or is another one
@@ -363,6 +364,16 @@ class BusyError(PacesetterError):
         super().__init__(
             "The service is busy with as many costly reads and checks as it takes at once; no"
             " training waits for them. Try again in a moment, or ask for fewer steps."
+        )
+
+
+class TooManyReadersError(PacesetterError):
+    """As many callers follow events as there may be at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"The service has {most} readers of events already. Try again later, read the events"
+            " page by page meanwhile, or raise PACESETTER_MAX_FEEDS on the server."
         )
 
 
