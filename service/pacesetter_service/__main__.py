@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UnusableCertificateError as error:
         sys.exit(f"pacesetter serve: {error}")
     try:
-        store = open_store(settings.database_url)
+        store = open_store(settings.database_url, settings.min_free_disk)
     except (UnusableDatabaseError, StorageUnavailableError) as error:
         sys.exit(f"pacesetter serve: {error}")
     _tell(store.continuity)

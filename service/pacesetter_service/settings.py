@@ -171,6 +171,10 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=1)] = Field(
         8_192, description="Connections at once; further ones are answered 503."
     )
+    min_free_disk: Annotated[int, Field(ge=0)] = Field(
+        16_777_216,
+        description="Bytes of a SQLite file's disk that stay free; writes beyond are answered 507.",
+    )
     max_held: Annotated[int, Field(ge=0)] = Field(
         8_192, description="Calls that wait for a measurement at once; others are to ask again."
     )

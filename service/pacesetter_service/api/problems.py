@@ -59,6 +59,7 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.TooManyReadersError: (503, "too_many_readers"),
     errors.StalledError: (503, "stalled"),
     errors.StorageUnavailableError: (503, "storage_unavailable"),
+    errors.StorageFullError: (507, "storage_full"),
     errors.StorageReplacedError: (503, "storage_replaced"),
 }
 
@@ -115,7 +116,7 @@ def document(
         "detail": detail,
         **more,
     }
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE):
         headers = {"retry-after": str(RETRY_AFTER_SECONDS), **(headers or {})}
     if status == HTTPStatus.UNAUTHORIZED:
         headers = {"www-authenticate": "Bearer", **(headers or {})}

@@ -107,7 +107,8 @@ async def import_session(
     if name is not None:
         refuse_name(names, name)
     with tempfile.SpooledTemporaryFile(BUFFERED) as file:
-        await _spool(request.stream(), file)
+        with exports.room_for_files():
+            await _spool(request.stream(), file)
         record = await unless_gone(request, exports.examine_record(service, file, name))
         refuse_name(names, record.session.spec.name)
         info = await exports.import_record(service, file, record)  # to its end, once it is begun

@@ -38,6 +38,7 @@ PacesetterError
 ├── TooManyReadersError        as many callers follow events as there may be at once
 ├── StalledError               the writer has not finished anything for too long
 └── StorageUnavailableError    the database did not take or give the data
+    ├── StorageFullError       there is no room for it
     └── StorageReplacedError   its file is gone, or is another one
 
 Each message says what happened and ends in what to do next.
@@ -395,6 +396,18 @@ class StorageUnavailableError(PacesetterError):
         super().__init__(
             f"The database did not answer as it should ({reason}); nothing of this call was kept. "
             "Retry; if it goes on, look at the disk and at the service's log."
+        )
+
+
+class StorageFullError(StorageUnavailableError):
+    """There is no room for more; what is there can be read."""
+
+    def __init__(self, where: str) -> None:
+        PacesetterError.__init__(
+            self,
+            f"There is no room on {where}; nothing of this call was kept. What was sealed and"
+            " recorded can still be read. Make room, or raise the quota: writes are taken again by"
+            " themselves then, without a restart.",
         )
 
 
