@@ -546,8 +546,11 @@ def test_a_trainer_drops_no_orders(http: httpx.Client, secrets: Secrets, unique_
 # What it costs, and what it leaves --------------------------------------------------------------
 
 
-def test_the_hot_call_asks_no_database_who_calls(build: Callable[[str | None], App]) -> None:
+def test_the_hot_call_asks_no_database_who_calls(
+    build: Callable[[str | None], App], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A call for what is sealed, with any token that lets in or does not, makes no statement."""
+    monkeypatch.setattr(auth, "STORED_AFTER", PATIENCE)  # uses are stored beside, at times
     app = build(ADMIN)
     statements: list[str] = []
     store = app.state.service.store
