@@ -31,17 +31,22 @@ ENV PATH=/opt/pacesetter/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PACESETTER_HOST=0.0.0.0 \
     PACESETTER_PORT=7070 \
-    PACESETTER_DATABASE_URL=sqlite:////data/pacesetter.db \
     PACESETTER_LOG_FORMAT=json
+# Without a token the service does not start here, because it listens on every address: set
+# PACESETTER_ADMIN_TOKEN (or …_FILE); or say PACESETTER_INSECURE=1, if you publish the port to where
+# every caller may change every training.
 # Any address and `localhost` are taken for its own. Where other containers ask it by its name in
 # their network, say that name: --env PACESETTER_ALLOWED_HOSTS=pacesetter
+# The database is /data/pacesetter.db, by the default and this directory; no variable says so, or
+# PACESETTER_DATABASE_URL_FILE would be a second answer to the same question.
 WORKDIR /data
 VOLUME /data
 USER 10001:10001
 EXPOSE 7070
-# The image has no curl. A proxy that the environment names must not be asked about ourselves.
+# The image has no curl. A proxy that the environment names must not be asked about ourselves, and
+# whose certificate this is, with TLS, we know.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ['PACESETTER_PORT']}/readyz\", timeout=4)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request as r; s = 's' * bool(os.environ.get('PACESETTER_TLS_CERT')); r.build_opener(r.ProxyHandler({}), r.HTTPSHandler(context=ssl._create_unverified_context())).open(f\"http{s}://127.0.0.1:{os.environ['PACESETTER_PORT']}/readyz\", timeout=4)"]
 # In exec form and without a shell between, so that SIGTERM reaches the service and drains it.
 ENTRYPOINT ["pacesetter"]
 CMD ["serve"]

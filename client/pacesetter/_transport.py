@@ -24,6 +24,7 @@ import httpx
 from pacesetter._bounded import Bounded
 from pacesetter._errors import (
     APIError,
+    AuthenticationError,
     AwaitingMeasurementError,
     ClosedError,
     InvalidAnswerError,
@@ -60,7 +61,8 @@ class Transport:
     Args:
         url: Base address, `http://` or `https://`.
         timeout: Seconds that one exchange may take, answer included.
-        token: The access token; without one that of `PACESETTER_TOKEN`, if it is set.
+        token: The access token; without one that of `PACESETTER_TOKEN`, or of the file that
+            `PACESETTER_TOKEN_FILE` names, if one of them is set.
         transport: An httpx transport in place of the network, for tests and special wiring.
 
     Raises:
@@ -172,7 +174,7 @@ class Transport:
             # A server that holds a call is to answer in time; half is left for the way.
             request.headers["prefer"] = f"wait={limit / 2:.2f}"
             try:
-                content = self._within(limit, request, max_bytes)
+                content = self._admitted(limit, request, max_bytes)
             except (TransportError, ServerError) as error:
                 if wait <= 0:
                     raise
@@ -181,6 +183,31 @@ class Transport:
                 outage.over()
                 return content
         raise AssertionError  # pragma: no cover - the delays never end
+
+    def _admitted(self, seconds: float, request: httpx.Request, max_bytes: int) -> bytes:
+        """Do an exchange; if the token is refused and its file has another one, do it with that.
+
+        Raises:
+            TransportError: It takes longer, or too many that did still hang.
+            AuthenticationError: The token does not hold, and there is no other one.
+        """
+        try:
+            return self._within(seconds, request, max_bytes)
+        except AuthenticationError as error:
+            if not self._has_newer_token(request, error):
+                raise
+        return self._within(seconds, self._signed(request), max_bytes)
+
+    def _has_newer_token(self, request: httpx.Request, error: AuthenticationError) -> bool:
+        sent = request.headers.get("authorization")
+        if error.status != 401 or self._token is None or sent is None:
+            return False
+        return self._token.is_newer_than(sent)
+
+    def _signed(self, request: httpx.Request) -> httpx.Request:
+        if self._token is not None:
+            request.headers["authorization"] = self._token.header
+        return request
 
     @contextlib.contextmanager
     def stream(
@@ -212,17 +239,33 @@ class Transport:
         sent = {"accept": accept, **(headers or {})}
         request = self._request(method, path, params, sent, content)
         try:
-            with (
-                self._connections(repeatable=content is None) as pool,
-                self._answered(request, silence, pool) as response,
-            ):
-                if not response.is_success:
-                    self._checked(response, _read(response, MAX_JSON, time.monotonic() + silence))
-                _check_encoding(response)
+            with contextlib.ExitStack() as open_:
+                pool = open_.enter_context(self._connections(repeatable=content is None))
+                try:
+                    response = self._opened(request, silence, pool, open_)
+                except AuthenticationError as error:
+                    # What was sent of a body cannot be sent again; the next call has the newer one.
+                    if not self._has_newer_token(request, error) or content is not None:
+                        raise
+                    response = self._opened(self._signed(request), silence, pool, open_)
                 assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the checker
                 yield iter(response.stream)
         except httpx.TransportError as error:
             raise self._failure(error) from None
+
+    def _opened(
+        self,
+        request: httpx.Request,
+        silence: float,
+        pool: httpx.BaseTransport,
+        open_: contextlib.ExitStack,
+    ) -> httpx.Response:
+        """Return an answer that is one, and stays open as long as the stack."""
+        response = open_.enter_context(self._answered(request, silence, pool))
+        if not response.is_success:
+            self._checked(response, _read(response, MAX_JSON, time.monotonic() + silence))
+        _check_encoding(response)
+        return response
 
     def _connections(self, *, repeatable: bool) -> AbstractContextManager[httpx.BaseTransport]:
         """Return the connections for a request: new ones, if its body can be read only once.
@@ -342,7 +385,8 @@ class Transport:
                 "so give the client the final URL"
             )
         if self._token is not None:
-            content = self._token.hidden_in(content)
+            sent = response.request.headers.get("authorization", "")
+            content = self._token.hidden_in(content, sent)
         wished = retry_after(response.headers.get("retry-after"))
         raise api_error(status, content, wished, advice=self._advice(status))
 
@@ -354,7 +398,8 @@ class Transport:
             return ""
         if self._token is None:
             return f"this client has no access token: set {VARIABLE} or give Client(token=...)"
-        return "this client's access token does not hold: see whether it expired or was revoked"
+        advice = "this client's access token does not hold: see whether it expired or was revoked"
+        return advice if self._token.file is None else f"{advice}; it was read from a file again"
 
     def _late(self, seconds: float) -> _LateError:
         return _LateError(

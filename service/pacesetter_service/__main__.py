@@ -9,7 +9,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from socket import socket
+from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo, socket
+from ssl import SSLContext
 from types import FrameType
 
 import structlog
@@ -19,8 +20,10 @@ from pydantic import ValidationError
 from pacesetter_service import __version__, logs
 from pacesetter_service.api.app import App, create_app
 from pacesetter_service.api.browsers import Hosts
+from pacesetter_service.api.rates import Rates
 from pacesetter_service.complaints import bad_requests
 from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.encryption import UnusableCertificateError, encryption
 from pacesetter_service.front_door import Limits, connections_within_reach, front_door
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.writer import Writer
@@ -31,6 +34,13 @@ from pacesetter_service.store.served import UnusableDatabaseError
 from pacesetter_service.store.store import Store
 
 ADVICE = "any caller that reaches this port may change every training; set PACESETTER_ADMIN_TOKEN"
+
+OPEN = (
+    "is reached from beyond this machine, and without tokens any caller there may change every"
+    " training. Set PACESETTER_ADMIN_TOKEN (openssl rand -base64 32 makes one) and give each caller"
+    " a token; or say that this is meant, with --insecure or PACESETTER_INSECURE=1; or listen on"
+    " 127.0.0.1"
+)
 
 CONTINUITY_ADVICE = {
     "unmarked": "the file with -mark behind its name is missing or damaged, so nothing says that"
@@ -51,9 +61,16 @@ log = structlog.get_logger("pacesetter")
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until told to stop; SIGTERM and SIGINT let open requests finish, and end in time."""
     settings = _settings_or_exit(sys.argv[1:] if arguments is None else arguments)
+    if settings.admin_token is None and not settings.insecure and _reaches_beyond(settings.host):
+        sys.stderr.write(f"pacesetter serve: --host: {settings.host!r} {OPEN}\n")
+        sys.exit(2)
     logs.configure(settings.log_level, settings.log_format)
     try:
-        store = open_store(settings.database_url)
+        tls = _tls(settings)
+    except UnusableCertificateError as error:
+        sys.exit(f"pacesetter serve: {error}")
+    try:
+        store = open_store(settings.database_url, settings.min_free_disk)
     except (UnusableDatabaseError, StorageUnavailableError) as error:
         sys.exit(f"pacesetter serve: {error}")
     _tell(store.continuity)
@@ -65,11 +82,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     writer.start()
     try:
-        _serve(settings, store, writer)
+        _serve(settings, tls, store, writer)
     finally:
         bad_requests.settle()
         writer.stop()
         store.close()
+
+
+def _reaches_beyond(host: str) -> bool:
+    """Return whether a caller on another machine can reach what listens on a name or address."""
+    try:
+        found = getaddrinfo(host or None, 0, type=SOCK_STREAM, flags=AI_PASSIVE)
+    except OSError:  # uvicorn says so, as it listens nowhere
+        return False
+    addresses = (str(each[4][0]).partition("%")[0] for each in found)
+    return not all(ipaddress.ip_address(each).is_loopback for each in addresses)
 
 
 def _tell(found: Continuity) -> None:
@@ -125,13 +152,17 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             for listening in server.sockets:
                 host, port = listening.getsockname()[:2]
-                url = f"http://{host}:{port}"
+                url = f"{'https' if self.config.ssl else 'http'}://{_written(host)}:{port}"
                 log.info("serving", url=url, version=__version__)
                 if self._open and not ipaddress.ip_address(host).is_loopback:
                     log.warning("open_to_everybody", url=url, advice=ADVICE)
         # Full collections walk the whole heap of the frameworks; take it out of their sight.
         gc.collect()
         gc.freeze()
+
+
+def _written(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _end() -> None:
@@ -148,13 +179,21 @@ def _say_unfinished() -> None:
     sys.stderr.flush()
 
 
-def _serve(settings: Settings, store: Store, writer: Writer) -> None:
+def _tls(settings: Settings) -> SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return encryption(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Writer) -> None:
     app = create_app(
-        Service.over(store, writer, settings.admin_token),
+        Service.over(store, writer, settings.admin_token, settings.max_held),
         max_body_size=settings.max_body_size,
         max_import_size=settings.max_import_size,
         feed_heartbeat=settings.feed_heartbeat,
         feed_patience=settings.feed_patience,
+        max_feeds=settings.max_feeds,
+        rates=Rates(settings.rate_per_token, settings.rate_per_address, settings.rate_burst),
         hosts=Hosts(settings.allowed_hosts.split(","), bound=settings.host),
     )
     named = {each.name: getattr(settings, each.name) for each in fields(Limits)}
@@ -175,6 +214,8 @@ def _serve(settings: Settings, store: Store, writer: Writer) -> None:
         server_header=False,
         proxy_headers=False,  # the service does not use where a call came from
     )
+    config.load()
+    config.ssl = tls  # made by us: uvicorn knows no least version
     seconds = settings.shutdown_timeout + LAST_SECONDS
     _Server(config, app, is_open=settings.admin_token is None, seconds=seconds).run()
 

@@ -6,10 +6,18 @@ Each field is an environment variable with the prefix `PACESETTER_` and an optio
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 _HOST_NAME = re.compile(r"|\*|[A-Za-z0-9._-]+|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]?")
@@ -37,6 +45,37 @@ def _none_if_empty(value: object) -> object:
     return None if value == "" else value
 
 
+MOST_OF_A_FILE = 65_536
+"""Bytes of a file that are read for a secret: a larger one is another file."""
+
+
+def _read_secret(path: str) -> str:
+    """Return what a file holds, without the newline at its end.
+
+    Raises:
+        PydanticCustomError: It cannot be read, or holds nothing that can be a secret.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            found = file.read(MOST_OF_A_FILE + 1).decode()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise PydanticCustomError(
+            "unreadable",
+            "The file {path} cannot be read ({reason}). Name a file with the secret alone, that"
+            " the service's user can read",
+            {"path": repr(path), "reason": reason},
+        ) from None
+    secret = found.removesuffix("\n").removesuffix("\r")
+    if not 0 < len(secret) <= MOST_OF_A_FILE:
+        raise PydanticCustomError(
+            "no_secret",
+            "The file {path} is {what}. Write the secret into it, and nothing else",
+            {"path": repr(path), "what": "too large for a secret" if secret else "empty"},
+        )
+    return secret
+
+
 def _host_names(listed: str) -> str:
     """Refuse what no Host header says, and what would be compared with a port in vain."""
     for name in listed.split(","):
@@ -48,6 +87,11 @@ def _host_names(listed: str) -> str:
             )
     return listed
 
+
+SECRETS = ("admin_token", "database_url")
+"""The settings that hold a secret; each has another one that names a file with it."""
+
+SecretFile = Annotated[str | None, BeforeValidator(_none_if_empty)]
 
 Secret = Annotated[SecretStr, AfterValidator(_beyond_guessing)]
 
@@ -69,10 +113,29 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(
         "sqlite:///pacesetter.db",
+        repr=False,  # there may be a password in it
         description="Where the data is: a SQLite file, or a PostgreSQL database.",
+    )
+    database_url_file: SecretFile = Field(
+        None, description="A file with the database URL, in its place: for one with a password."
     )
     admin_token: Annotated[Secret | None, BeforeValidator(_none_if_empty)] = Field(
         None, description="The admin's token; authentication is off without one."
+    )
+    admin_token_file: SecretFile = Field(
+        None, description="A file with the admin's token, in its place."
+    )
+    insecure: bool = Field(
+        default=False, description="Listen beyond this machine without an admin's token."
+    )
+    tls_cert: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        None, description="A PEM file with the certificate, and those in between: speak TLS."
+    )
+    tls_key: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        None, description="A PEM file with the certificate's private key."
+    )
+    tls_client_ca: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        None, description="A PEM file with the authorities of which each client has a certificate."
     )
     allowed_hosts: Annotated[str, AfterValidator(_host_names)] = Field(
         "",
@@ -108,6 +171,25 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=1)] = Field(
         8_192, description="Connections at once; further ones are answered 503."
     )
+    min_free_disk: Annotated[int, Field(ge=0)] = Field(
+        16_777_216,
+        description="Bytes of a SQLite file's disk that stay free; writes beyond are answered 507.",
+    )
+    max_held: Annotated[int, Field(ge=0)] = Field(
+        8_192, description="Calls that wait for a measurement at once; others are to ask again."
+    )
+    max_feeds: Annotated[int, Field(ge=0)] = Field(
+        1_024, description="Event streams at once; further ones are answered 503."
+    )
+    rate_per_token: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0, description="Calls a second with one token, beyond which 429; 0 for any number."
+    )
+    rate_per_address: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0, description="The same from one address."
+    )
+    rate_burst: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        10.0, description="Seconds for which a silent caller may save up its calls."
+    )
     feed_heartbeat: Annotated[float, Field(gt=0)] = Field(
         15.0, description="Seconds without an event after which a feed shows that it is alive."
     )
@@ -125,6 +207,46 @@ class Settings(BaseSettings):
     )
     shutdown_timeout: Annotated[int, Field(ge=0)] = Field(
         10, description="Seconds that open requests get to finish when the server stops."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Take secrets from the files that are named in their place."""
+        read = {name: value for name, value in given.items() if name not in SECRETS or value != ""}
+        for name in SECRETS:
+            path = read.get(f"{name}_file") or ""
+            if not path:
+                continue
+            if name in read:
+                raise _misplaced(
+                    f"{name}_file", "The setting and the file in its place are both given. Drop one"
+                )
+            try:
+                read[name] = _read_secret(path)
+            except PydanticCustomError as error:
+                raise _misplaced(f"{name}_file", error.message()) from None
+        return read
+
+    @model_validator(mode="after")
+    def _certificate_and_key(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            missing = "tls_cert" if self.tls_cert is None else "tls_key"
+            raise _misplaced(missing, "TLS takes a certificate and its key: give both, or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise _misplaced(
+                "tls_client_ca", "It takes TLS: give a certificate and its key as well"
+            )
+        return self
+
+
+def _misplaced(name: str, message: str) -> ValidationError:
+    """Return an error that names the setting which is to blame, and shows no value of it."""
+    error = PydanticCustomError("secret_file", "{message}", {"message": message})
+    return ValidationError.from_exception_data(
+        Settings.__name__,
+        [InitErrorDetails(type=error, loc=(name,), input=None)],
+        hide_input=True,
     )
 
 

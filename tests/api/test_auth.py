@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
@@ -20,7 +21,7 @@ from pydantic import SecretStr
 from sqlalchemy import event
 
 from forked import ForkedService
-from pacesetter_service.__main__ import _settings_or_exit
+from pacesetter_service.__main__ import _reaches_beyond, _settings_or_exit, main
 from pacesetter_service.api import auth
 from pacesetter_service.api.access import ACCESS, Access, access_to
 from pacesetter_service.api.app import App, create_app
@@ -28,7 +29,7 @@ from pacesetter_service.core.tokens import ROLES, Role, Token
 from pacesetter_service.runtime import keyring
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.writer import Writer
-from pacesetter_service.settings import read_settings
+from pacesetter_service.settings import SECRETS, read_settings
 from pacesetter_service.store import tokens
 from pacesetter_service.store.sqlite import SqliteStore
 from serving import PATIENCE, RunningService, open_http
@@ -268,7 +269,8 @@ def test_what_is_let_in_carries_no_secret() -> None:
 
     headers = [(b"accept", b"*/*"), (b"authorization", f"Bearer {ADMIN}".encode())]
     scope = {"type": "http", "method": "GET", "path": "/v1/sessions", "headers": headers}
-    asyncio.run(auth.Guard(inside, keyring.Keyring(ADMIN))(scope, nothing, nothing))
+    guard = auth.Guard(inside, keyring.Keyring(ADMIN), nothing)
+    asyncio.run(guard(scope, nothing, nothing))
     assert seen == [[(b"accept", b"*/*"), (b"pacesetter-actor", b"admin")]]
 
 
@@ -346,13 +348,78 @@ def test_a_token_expires(http: httpx.Client) -> None:
     assert http.get("/v1/sessions", headers=bearer(later["token"])).status_code == 200
 
 
+def test_an_end_is_given_as_seconds_or_as_a_moment(http: httpx.Client) -> None:
+    """It is shown with the token, as UTC, and seconds hold from the making on."""
+    at = issue(http, "at", "viewer", expires_at="2035-06-01T02:00:00+02:00")
+    assert at["expires_at"] == "2035-06-01T00:00:00.000+00:00"
+    made = issue(http, "in", "viewer", expires_in=3600)
+    begun, end = (datetime.fromisoformat(made[key]) for key in ("created_at", "expires_at"))
+    assert abs((end - begun).total_seconds() - 3600) < PATIENCE
+    listed = http.get("/v1/tokens", headers=bearer(ADMIN)).json()["tokens"]
+    ends = {each["id"]: each["expires_at"] for each in listed}
+    assert [ends[each["id"]] for each in (at, made)] == [at["expires_at"], made["expires_at"]]
+
+
+def test_the_last_use_is_shown_and_outlives_the_service(tmp_path: Path) -> None:
+    """A token that was never used says so; a use is in the list at once, and on the disk soon."""
+    database = tmp_path / "pacesetter.db"
+
+    def stored() -> str | None:
+        connection = sqlite3.connect(database)
+        [(found,)] = connection.execute("SELECT last_used_at FROM tokens").fetchall()
+        connection.close()
+        return None if found is None else str(found)
+
+    def shown(http: httpx.Client) -> str | None:
+        [found] = http.get("/v1/tokens", headers=bearer(ADMIN)).json()["tokens"]
+        return None if found["last_used_at"] is None else str(found["last_used_at"])
+
+    with RunningService(database, admin_token=ADMIN) as service:
+        with open_http(service.url) as http:
+            alice = issue(http, "alice", "viewer")
+            assert alice["last_used_at"] is shown(http) is None
+            assert http.get("/v1/tokens", headers=bearer(alice["token"])).status_code == 403
+            used = shown(http)
+            assert used is not None
+            assert used >= alice["created_at"]
+            deadline = time.monotonic() + PATIENCE
+            while stored() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert http.get("/v1/sessions", headers=bearer(alice["token"])).status_code == 200
+            assert shown(http) == stored() == used
+        service.kill()
+        service.start()
+        with open_http(service.url) as http:
+            assert shown(http) == used
+
+
+def test_a_use_is_noted_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many calls there are; what could not be stored is taken again, unless outdated."""
+    keys = keyring.Keyring(ADMIN, [Token("1", "alice", "viewer", digest("s"), "", None)])
+    taken = []
+    for now in (0.0, 59.9, 60.0, 61.0, 121.0):
+        monkeypatch.setattr(keyring, "time", lambda now=now: now + 1e9)
+        assert keys.holder(b"s") is not None
+        assert keys.holder(b"wrong") is None
+        assert keys.holder(ADMIN.encode()) is not None
+        taken.append(keys.take_uses())
+    seconds = [datetime.fromisoformat(each["1"]).timestamp() - 1e9 for each in taken if each]
+    assert seconds == [0, 60, 121]
+    keys.put_back(taken[0])
+    assert keys.take_uses() == taken[0]
+    keys.replace([Token("1", "alice", "viewer", digest("s"), "", None)])
+    assert keys.tokens()[0].last_used_at == taken[-1]["1"]
+    assert not keys.has_uses
+
+
 def test_a_token_is_good_to_the_moment_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last moment is the one before."""
     token = Token("1", "alice", "viewer", digest("s"), "", "2030-01-01T00:00:00.000+00:00")
     keys = keyring.Keyring(ADMIN, [token])
     for now, held in ((1893455999.999, True), (1893456000.0, False)):
         monkeypatch.setattr(keyring, "time", lambda now=now: now)
-        assert (keys.holder(b"s") == token) is held
+        assert (keys.holder(b"s") is not None) is held
 
 
 BAD_TOKENS: dict[str, tuple[dict[str, Any], str]] = {
@@ -364,6 +431,10 @@ BAD_TOKENS: dict[str, tuple[dict[str, Any], str]] = {
     "nobody's name": ({"name": "anonymous"}, "Choose another one"),
     "an unknown role": ({"role": "root"}, "'operator'"),
     "a time that is over": ({"expires_in_days": 0}, "greater than 0"),
+    "two ends": ({"expires_in_days": 1, "expires_in": 1}, "Give one of"),
+    "a moment that is over": ({"expires_at": "2001-01-01T00:00:00Z"}, "a moment to come"),
+    "a moment beyond all": ({"expires_at": "9999-01-01T00:00:00Z"}, "a hundred years"),
+    "a moment nowhere": ({"expires_at": "2030-01-01T00:00:00"}, "timezone"),
     "a secret of one's own": ({"token": "please"}, "token"),
 }
 
@@ -475,8 +546,11 @@ def test_a_trainer_drops_no_orders(http: httpx.Client, secrets: Secrets, unique_
 # What it costs, and what it leaves --------------------------------------------------------------
 
 
-def test_the_hot_call_asks_no_database_who_calls(build: Callable[[str | None], App]) -> None:
+def test_the_hot_call_asks_no_database_who_calls(
+    build: Callable[[str | None], App], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A call for what is sealed, with any token that lets in or does not, makes no statement."""
+    monkeypatch.setattr(auth, "STORED_AFTER", PATIENCE)  # uses are stored beside, at times
     app = build(ADMIN)
     statements: list[str] = []
     store = app.state.service.store
@@ -602,10 +676,49 @@ def test_who_opens_the_service_to_the_network_is_warned(
     tmp_path: Path, token: str, warns: bool
 ) -> None:
     """The log says at the start that everybody may change everything; an empty token is none."""
-    lines = logged_at_start(tmp_path / "pacesetter.db", host="0.0.0.0", admin_token=token)
+    lines = logged_at_start(
+        tmp_path / "pacesetter.db", host="0.0.0.0", admin_token=token, insecure=True
+    )
     warnings = [line for line in lines if line["event"] == "open_to_everybody"]
     assert [line["level"] for line in warnings] == (["warning"] if warns else [])
     assert all("PACESETTER_ADMIN_TOKEN" in line["advice"] for line in warnings)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "", "192.0.2.7"])
+def test_a_service_without_tokens_does_not_open_to_the_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    """It does not start, makes no database, and says both ways out."""
+    database = tmp_path / "pacesetter.db"
+    with pytest.raises(SystemExit, match="2"):
+        main(["--host", host, "--database-url", f"sqlite:///{database}"])
+    told = capsys.readouterr().err
+    assert told.startswith(f"pacesetter serve: --host: {host!r} ")
+    for way in ("PACESETTER_ADMIN_TOKEN", "--insecure", "PACESETTER_INSECURE=1", "127.0.0.1"):
+        assert way in told
+    assert not database.exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "reached"),
+    [
+        ("127.0.0.1", False),
+        ("127.8.0.1", False),
+        ("localhost", False),
+        ("::1", False),
+        ("::", True),
+        ("no-such-name.invalid", False),
+    ],
+)
+def test_what_stays_on_this_machine_is_known(host: str, reached: bool) -> None:
+    """A name by what it stands for; one that stands for nothing cannot be listened on."""
+    assert _reaches_beyond(host) is reached
+
+
+def test_a_token_or_a_word_opens_to_the_network(tmp_path: Path) -> None:
+    """With the admin's token the service starts there, and warns of nothing."""
+    lines = logged_at_start(tmp_path / "pacesetter.db", host="0.0.0.0", admin_token=ADMIN)
+    assert [line["level"] for line in lines if line["event"] == "serving"] == ["info"]
 
 
 def test_who_forgets_the_admins_token_is_warned(tmp_path: Path) -> None:
@@ -636,6 +749,69 @@ def test_an_admins_token_that_is_no_secret_is_refused(
     said = capsys.readouterr()
     assert "--admin-token: The token must have at least 16 characters" in said.err
     assert token not in said.out + said.err
+
+
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize(
+    ("content", "more", "said"),
+    [
+        (None, False, "No such file or directory"),
+        (b"", False, "is empty"),
+        (b"\n", False, "is empty"),
+        (b"\xff\xfe", False, "it is no text"),
+        (b"x" * 65_537, False, "too large"),
+        (b"a-secret-of-some-length", True, "Drop one"),
+    ],
+)
+def test_a_secret_that_no_file_holds_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: bytes | None,
+    more: bool,
+    said: str,
+) -> None:
+    """The service does not start, and names the option, the file and what is wrong with it."""
+    file, option = tmp_path / "secret", f"--{name.replace('_', '-')}"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv(f"PACESETTER_{name.upper()}_FILE", str(file))
+    with pytest.raises(SystemExit, match="2"):
+        _settings_or_exit([option, "another-secret-of-mine"] if more else [])
+    told = capsys.readouterr().err
+    assert told.startswith(f"pacesetter serve: {option}-file: ")
+    assert said in told
+    assert "secret-of" not in told
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_secret_may_stand_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Without the newline at its end; a variable that is empty is as good as none."""
+    for name, secret in (("admin_token", ADMIN), ("database_url", "postgresql://me:pass@db/p")):
+        file = tmp_path / name
+        file.write_bytes(f"{secret}{end}".encode())
+        monkeypatch.setenv(f"PACESETTER_{name.upper()}_FILE", str(file))
+        monkeypatch.setenv(f"PACESETTER_{name.upper()}", "")
+    settings = read_settings([])
+    assert settings.admin_token == SecretStr(ADMIN)
+    assert settings.database_url == "postgresql://me:pass@db/p"
+    assert "pass" not in repr(settings)
+
+
+def test_a_secret_in_a_file_is_checked_as_any(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A weak one is refused, and not shown."""
+    file = tmp_path / "secret"
+    file.write_text("fifteen-letters\n")
+    with pytest.raises(SystemExit, match="2"):
+        _settings_or_exit(["--admin-token-file", str(file)])
+    told = capsys.readouterr().err
+    assert "must have at least 16 characters" in told
+    assert "fifteen" not in told
 
 
 def test_the_settings_do_not_show_the_admins_token() -> None:

@@ -36,6 +36,7 @@ SECRET = "ps_1_" + "s3cr3t-" * 5
 def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each test begin without a token in the environment."""
     monkeypatch.delenv("PACESETTER_TOKEN", raising=False)
+    monkeypatch.delenv("PACESETTER_TOKEN_FILE", raising=False)
 
 
 def _header(make: Callable[[str], Client]) -> str | None:
@@ -255,6 +256,72 @@ def test_the_command_takes_the_token_from_the_environment_alone():
     assert refused.returncode == 2
     for asked in (["--help"], ["explain", "--help"], ["events", "--help"]):
         assert "PACESETTER_TOKEN" in _command(*asked).stdout
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_the_token_may_stand_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Without the newline that editors write; an argument wins over it."""
+    file = tmp_path / "token"
+    file.write_bytes(f"of-the-file{end}".encode())
+    monkeypatch.setenv("PACESETTER_TOKEN_FILE", str(file))
+    assert _header(Client) == "Bearer of-the-file"
+    assert _header(lambda url: Client(url, token=SECRET)) == f"Bearer {SECRET}"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "No such file"), (b"", "is no access token"), (b"s3cr3t two", "is no access token")],
+)
+def test_a_file_without_a_token_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, said: str
+) -> None:
+    """When the client is made, by the file's name, and nothing of what stands in it."""
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("PACESETTER_TOKEN_FILE", str(file))
+    with pytest.raises(ValueError, match=said) as caught:
+        Client("http://server")
+    assert "PACESETTER_TOKEN_FILE" in str(caught.value)
+    assert str(file) in str(caught.value)
+    assert "s3cr" not in str(caught.value)
+    monkeypatch.setenv("PACESETTER_TOKEN", SECRET)
+    with pytest.raises(ValueError, match="both set"):
+        Client("http://server")
+
+
+def test_a_token_that_was_replaced_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the server refuses the one before: once, for calls and for streams; then it is told."""
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    monkeypatch.setenv("PACESETTER_TOKEN_FILE", str(file))
+    valid = "first"
+
+    def serve(asked: Asked) -> bytes:
+        right = asked.headers.get("authorization") == f"Bearer {valid}"
+        return answer(200 if right else 401)
+
+    with answering(serve) as (server, seen), Client(server.url) as client:
+        client.version()
+        valid = "second"
+        file.write_text("second\n")
+        client.version()
+        valid = "third"
+        file.write_text("third\n")
+        client.export("any", tmp_path / "record")
+        used = [each.headers["authorization"].removeprefix("Bearer ") for each in seen]
+        assert used == ["first", "first", "second", "second", "third"]
+        valid = "fourth"
+        with pytest.raises(AuthenticationError, match="read from a file again"):
+            client.version()
+        file.unlink()
+        with pytest.raises(AuthenticationError):
+            client.version()
+    assert len(seen) == len(used) + 2
 
 
 ADMIN = "an-admins-token-of-the-tests"

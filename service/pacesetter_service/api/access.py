@@ -1,8 +1,8 @@
-"""Who may call what: the one table of it. Routes not listed here are denied."""
+"""Who may call what, and about which names: the tables of it. Routes not listed are denied."""
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from pacesetter_service.core.tokens import Role
@@ -72,6 +72,40 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
     ),
 }
 
+ASKING_SCOPE = frozenset(
+    {
+        # The name stands in the body, or in a line of it.
+        "POST /v1/sessions",
+        "POST /v1/import",
+        "POST /v1/templates",
+        # What lists shows only what the caller may speak of.
+        "GET /v1/sessions",
+        "GET /v1/templates",
+    }
+)
+"""Calls whose address names nothing, and whose endpoint asks for the scope of its caller."""
+
+NAMELESS = frozenset(
+    {
+        "GET /metrics",  # sums over all sessions, of which it names none
+        "GET /v1/schedules",
+        "GET /v1/schedules/{kind}",
+        "GET /v1/controllers",
+        "GET /v1/controllers/{kind}",
+        "POST /v1/schedules/preview",
+        "POST /v1/schedules/lint",
+        "POST /v1/schedules/recommend",
+    }
+)
+"""Calls that are about no session and no template, so that every scope holds them.
+
+A call that is neither public nor here nor above, and names nothing in its address, is outside of
+every scope: it takes a token without one.
+"""
+
+_NAMING = re.compile(r"/v1/(?:sessions|templates)/([^/]+)(?:/.*)?", re.DOTALL)
+
+
 ACCESS: Mapping[str, Access] = {call: access for access, calls in _CALLS.items() for call in calls}
 """What each call takes, by method and path as the routes have them."""
 
@@ -84,6 +118,17 @@ def access_to(method: str, path: str) -> Access | None:
     return None if match is None else accesses[(match.lastindex or 0) - 1]
 
 
+def name_in(path: str) -> str | None:
+    """Return the name of the session or template that an address is about; None if of none."""
+    match = _NAMING.fullmatch(path)
+    return None if match is None else match[1]
+
+
+def takes_any_scope(method: str, path: str) -> bool:
+    """Return whether a call whose address names nothing may be made with a scope."""
+    return _SCOPED.get("GET" if method == "HEAD" else method, _NONE).fullmatch(path) is not None
+
+
 def methods_at(path: str) -> list[str]:
     """Return the methods that an address takes."""
     return [method for method, (pattern, _) in _TABLE.items() if pattern.fullmatch(path)]
@@ -94,17 +139,24 @@ _Column = tuple[re.Pattern[str], list[Access]]
 
 def _columns() -> dict[str, _Column]:
     """Make one pattern a method, each of whose groups is a path: the hot call has no time."""
-    paths: defaultdict[str, list[str]] = defaultdict(list)
     accesses: defaultdict[str, list[Access]] = defaultdict(list)
     for call, access in ACCESS.items():
+        accesses[call.partition(" ")[0]].append(access)
+    return {method: (each, accesses[method]) for method, each in _patterns(ACCESS).items()}
+
+
+def _patterns(calls: Iterable[str]) -> dict[str, re.Pattern[str]]:
+    paths: defaultdict[str, list[str]] = defaultdict(list)
+    for call in calls:
         method, _, path = call.partition(" ")
         paths[method].append("(" + re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path)) + ")")
-        accesses[method].append(access)
-    return {method: (re.compile("|".join(paths[method])), accesses[method]) for method in paths}
+    return {method: re.compile("|".join(each)) for method, each in paths.items()}
 
 
 _TABLE = _columns()
-_NOTHING: _Column = (re.compile("(?!)"), [])
+_NONE = re.compile("(?!)")
+_NOTHING: _Column = (_NONE, [])
+_SCOPED = _patterns(ASKING_SCOPE | NAMELESS)
 
 METHODS = frozenset(_TABLE) | {"HEAD"}
 """Those that any address takes."""

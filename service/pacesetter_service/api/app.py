@@ -1,6 +1,8 @@
 """The ASGI application: the browsers, the guard, the gate, the routes, and errors as problems."""
 
 import re
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -30,15 +32,17 @@ from pacesetter_service.api import (
     values,
 )
 from pacesetter_service.api.access import METHODS, methods_at
-from pacesetter_service.api.auth import Guard
+from pacesetter_service.api.auth import HOLDER, Guard
 from pacesetter_service.api.browsers import Browsers, Hosts
 from pacesetter_service.api.gate import Gate
 from pacesetter_service.api.openapi import completed, guarded
+from pacesetter_service.api.rates import UNLIMITED, Buckets, RateLimit, Rates, address_of
 from pacesetter_service.api.sync import SyncEndpoint
 from pacesetter_service.catalogue.recommend import Situation
 from pacesetter_service.catalogue.templates import Template, TemplateUse
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.tokens import store_uses
 
 DESCRIPTION = (
     "Pacesetter owns the learning rates of running trainings. Create a session with a schedule, "
@@ -116,6 +120,8 @@ def create_app(
     max_import_size: int = 1_073_741_824,
     feed_heartbeat: float = 15.0,
     feed_patience: float = 30.0,
+    max_feeds: int = 1_024,
+    rates: Rates = UNLIMITED,
     hosts: Hosts | None = None,
 ) -> App:
     """Build the application around a service; without `hosts` it is asked by loopback names."""
@@ -128,11 +134,20 @@ def create_app(
         redirect_slashes=False,  # a redirect would name whatever host it was asked by
     )
     keys = service.keys
-    guarded_app = app.inside if keys is None else Guard(app.inside, keys)
+    guarded_app: ASGIApp = app.inside
+    if keys is not None:
+        if rates.per_token:
+            buckets = Buckets(rates.per_token, rates.per_token * rates.burst)
+            guarded_app = RateLimit(guarded_app, buckets, itemgetter(HOLDER), "token")
+        guarded_app = Guard(guarded_app, keys, partial(store_uses, service, keys))
+    if rates.per_address:
+        buckets = Buckets(rates.per_address, rates.per_address * rates.burst)
+        guarded_app = RateLimit(guarded_app, buckets, address_of, "address")
     app.door = Browsers(guarded_app, hosts or Hosts())
     app.state.service = service
     app.state.metrics = metrics.registry(service)
     app.state.pulse = feed.Pulse(feed_heartbeat, feed_patience)
+    app.state.readers = feed.Readers(max_feeds)
     sync = SyncEndpoint(service)
     app.hot = Gate(sync, max_body_size)
     # In the table too, for the answers to what is not a POST.

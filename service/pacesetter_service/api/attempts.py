@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from pacesetter_service.api import bodies
-from pacesetter_service.api.auth import refuse_below
+from pacesetter_service.api.auth import refuse_below, refuse_name
 from pacesetter_service.api.callers import unless_gone
-from pacesetter_service.api.context import Actor, Service, SessionName
+from pacesetter_service.api.context import Actor, Names, Service, SessionName
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.api.sessions import SessionView, view
 from pacesetter_service.core.actions.base import Reason
@@ -139,6 +139,7 @@ async def fork_session(
     service: Service,
     request: Request,
     response: Response,
+    names: Names,
     actor: Actor = "anonymous",
 ) -> SessionView:
     """Create a session that shares the past of this one up to a step, and goes on by itself.
@@ -153,6 +154,7 @@ async def fork_session(
     were set, holds, retimings and laws that took over end with the law that they were ordered for;
     a series that is described as before goes on as it was.
     """
+    refuse_name(names, body.name)
     plan = ForkPlan(
         body.name, body.step, body.labels, body.description or {}, body.attempt_key or "", actor
     )

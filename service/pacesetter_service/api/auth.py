@@ -1,20 +1,34 @@
 """Who calls: every request passes here before anything looks at it, and is denied by default."""
 
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacesetter_service.api import problems
-from pacesetter_service.api.access import access_to, methods_at
+from pacesetter_service.api.access import access_to, methods_at, name_in, takes_any_scope
 from pacesetter_service.core.errors import (
     ActorRefusedError,
     ForbiddenError,
+    OutOfScopeError,
     PacesetterError,
     UnauthenticatedError,
 )
-from pacesetter_service.core.tokens import Role, Token, includes
+from pacesetter_service.core.tokens import EVERYTHING, NameScope, Role, Token, includes
 from pacesetter_service.runtime.keyring import Keyring
 
 ROLE = "pacesetter.role"
 """Where a request that was let in has its caller's role."""
+
+SCOPE = "pacesetter.scope"
+"""Where it has the names that its caller may speak of."""
+
+STORED_AFTER = 1.0
+"""Seconds after which the use of a token is stored, with all that were noted meanwhile."""
+
+HOLDER = "pacesetter.holder"
+"""Where it has the id of its caller's token; empty for the service's own."""
 
 CUT_OFF = b": this token is not valid any more\n\n"
 """The last that a feed says to who has lost the right to it; a comment."""
@@ -27,9 +41,20 @@ class Guard:
     Pacesetter-Actor: code behind the guard may believe that header.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keyring) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Keyring, store_uses: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Guard an application.
+
+        Args:
+            app: What is guarded.
+            keys: The tokens that are valid.
+            store_uses: Stores what the keys have noted of their uses.
+        """
         self._app = app
         self._keys = keys
+        self._store_uses = store_uses
+        self._storing: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401, 403, 404 or 405."""
@@ -51,6 +76,8 @@ class Guard:
             caller = self._holder(secret)
             if needed is not None and not includes(caller.role, needed):
                 raise ForbiddenError(caller.role, needed)
+            if caller.scope.patterns and needed is not None:
+                _refuse_outside(caller.scope, method, path)
             scope = _signed(scope, caller)
         except PacesetterError as error:
             await problems.of_error(error)(scope, receive, send)
@@ -64,7 +91,17 @@ class Guard:
         caller = self._keys.holder(secret)
         if caller is None:
             raise UnauthenticatedError
+        if self._storing is None and self._keys.has_uses:
+            self._storing = asyncio.create_task(self._store_soon())
         return caller
+
+    async def _store_soon(self) -> None:
+        """Store together what is noted within a moment: no caller waits for it."""
+        try:
+            await asyncio.sleep(STORED_AFTER)
+            await self._store_uses()
+        finally:
+            self._storing = None
 
     def _cut_off(self, send: Send, secret: bytes) -> Send:
         """End a feed, which has no end of its own, once its reader's token is worth nothing."""
@@ -114,7 +151,36 @@ def _signed(scope: Scope, caller: Token) -> Scope:
         elif header[0] != b"authorization":
             headers.append(header)
     signed = [*headers, (b"pacesetter-actor", name)]
-    return {**scope, "headers": signed, ROLE: caller.role}
+    return {**scope, "headers": signed, ROLE: caller.role, SCOPE: caller.scope, HOLDER: caller.id}
+
+
+def _refuse_outside(names: NameScope, method: str, path: str) -> None:
+    """Refuse a call about a name that its caller may not speak of, before anything looks for it.
+
+    Raises:
+        OutOfScopeError: It is about such a name, or no table says what it is about.
+    """
+    name = name_in(path)
+    if name is not None:
+        refuse_name(names, name)
+    elif not takes_any_scope(method, path):
+        raise OutOfScopeError(None, names.patterns)
+
+
+def scope_of(scope: Scope) -> NameScope:
+    """Return the names that the caller of a request may speak of."""
+    found: NameScope = scope.get(SCOPE, EVERYTHING)  # there is none where authentication is off
+    return found
+
+
+def refuse_name(names: NameScope, name: str) -> None:
+    """Refuse a name that a caller may not speak of.
+
+    Raises:
+        OutOfScopeError: It is outside the caller's scope.
+    """
+    if not names.holds(name):
+        raise OutOfScopeError(name, names.patterns)
 
 
 def refuse_below(needed: Role, scope: Scope) -> None:

@@ -4,7 +4,9 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
 
+from pacesetter_service.api.auth import scope_of
 from pacesetter_service.core.model import MAX_STEP
+from pacesetter_service.core.tokens import NameScope
 from pacesetter_service.runtime.service import Service as UseCases
 
 
@@ -14,6 +16,14 @@ async def _service(request: Request) -> UseCases:
 
 
 Service = Annotated[UseCases, Depends(_service)]
+
+
+async def _names(request: Request) -> NameScope:
+    return scope_of(request.scope)
+
+
+Names = Annotated[NameScope, Depends(_names)]
+"""Those that the caller may speak of."""
 
 Actor = Annotated[
     str,

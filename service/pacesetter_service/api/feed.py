@@ -10,9 +10,11 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from pacesetter_service.api import problems
 from pacesetter_service.api.callers import gone
 from pacesetter_service.api.context import Service, SessionName
 from pacesetter_service.api.events import EventView, view
+from pacesetter_service.core.errors import TooManyReadersError
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.queries.events import follow, refuse_unheard_of
@@ -38,6 +40,14 @@ class Pulse(NamedTuple):
 
     heartbeat: float
     patience: float
+
+
+class Readers:
+    """How many feeds are read at once, and how many may be."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.open = 0
 
 
 async def frames(
@@ -80,7 +90,8 @@ async def stream_events(
     if last_event_id:
         argument, position = "Last-Event-ID", _number(last_event_id)
     await refuse_unheard_of(service, name, position, argument)
-    return EventStream(frames(service, name, position, pulse.heartbeat), pulse.patience)
+    found = frames(service, name, position, pulse.heartbeat)
+    return EventStream(found, pulse.patience, request.app.state.readers)
 
 
 def _number(text: str) -> int:
@@ -95,15 +106,29 @@ class EventStream(Response):
 
     media_type = SSE
 
-    def __init__(self, frames: AsyncGenerator[bytes, None], patience: float) -> None:
+    def __init__(
+        self, frames: AsyncGenerator[bytes, None], patience: float, readers: Readers
+    ) -> None:
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
         # A body without an end has no length.
         self.raw_headers = [each for each in self.raw_headers if each[0] != b"content-length"]
         self._frames = frames
         self._patience = patience
+        self._readers = readers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send frames until one of the two ends."""
+        """Send frames until one of the two ends, if there are not too many readers."""
+        if self._readers.open >= self._readers.most:
+            await self._frames.aclose()
+            await problems.of_error(TooManyReadersError(self._readers.most))(scope, receive, send)
+            return
+        self._readers.open += 1
+        try:
+            await self._follow(scope, receive, send)
+        finally:
+            self._readers.open -= 1
+
+    async def _follow(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send(scope, send))
         leaving = asyncio.create_task(gone(receive))
         try:

@@ -32,6 +32,7 @@ def guarded(document: dict[str, Any], *, optional: bool) -> dict[str, Any]:
     document["components"]["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer", "description": _TOKENS}
     }
+    forbidden = "With a token whose role is not at least {}, or whose scope does not hold the name"
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             access = ACCESS[f"{method.upper()} {path}"]
@@ -41,15 +42,15 @@ def guarded(document: dict[str, Any], *, optional: bool) -> dict[str, Any]:
             operation["security"] = [{"bearer": [access]}, *([{}] if optional else [])]
             operation["responses"] |= {
                 "401": {"description": "Without a valid token"},
-                "403": {"description": f"With a token whose role is not at least {access}"},
+                "403": {"description": forbidden.format(access)},
             }
     return document
 
 
 _TOKENS = (
     "Tokens are made with POST /v1/tokens. Each has a role: viewer, trainer, operator or admin, of "
-    "which each includes those before it. Authentication is off until PACESETTER_ADMIN_TOKEN is "
-    "set."
+    "which each includes those before it, and may have a scope: the names of sessions and "
+    "templates that it is for. Authentication is off until PACESETTER_ADMIN_TOKEN is set."
 )
 
 

@@ -47,6 +47,7 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.NameTakenError: (409, "name_taken"),
     errors.UnauthenticatedError: (401, "unauthenticated"),
     errors.ForbiddenError: (403, "forbidden"),
+    errors.OutOfScopeError: (403, "out_of_scope"),
     errors.ActorRefusedError: (403, "actor_refused"),
     errors.TokenNotFoundError: (404, "token_not_found"),
     errors.AuthenticationOffError: (409, "authentication_off"),
@@ -55,8 +56,10 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.AnotherEpochError: (409, "another_epoch"),
     errors.HorizonRecededError: (409, "horizon_receded"),
     errors.BusyError: (503, "busy"),
+    errors.TooManyReadersError: (503, "too_many_readers"),
     errors.StalledError: (503, "stalled"),
     errors.StorageUnavailableError: (503, "storage_unavailable"),
+    errors.StorageFullError: (507, "storage_full"),
     errors.StorageReplacedError: (503, "storage_replaced"),
 }
 
@@ -113,7 +116,7 @@ def document(
         "detail": detail,
         **more,
     }
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.INSUFFICIENT_STORAGE):
         headers = {"retry-after": str(RETRY_AFTER_SECONDS), **(headers or {})}
     if status == HTTPStatus.UNAUTHORIZED:
         headers = {"www-authenticate": "Bearer", **(headers or {})}

@@ -7,8 +7,9 @@ from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 from pydantic_core import to_json
 
 from pacesetter_service.api import bodies, openapi, paging
+from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
-from pacesetter_service.api.context import Service, SessionName
+from pacesetter_service.api.context import Names, Service, SessionName
 from pacesetter_service.api.schedules import FindingView, views
 from pacesetter_service.catalogue.templates import TemplateUse
 from pacesetter_service.core.model import refusal
@@ -91,6 +92,7 @@ async def create_session(
     request: Request,
     service: Service,
     response: Response,
+    names: Names,
 ) -> CreatedSession:
     """Create a session; the same body again answers 200 with the same session.
 
@@ -100,6 +102,9 @@ async def create_session(
     part of the spec, and is shown with the session.
     """
     asked, key = body
+    refuse_name(names, asked.name)
+    if isinstance(asked, TemplateUse):
+        refuse_name(names, asked.reference.name)
     made = await unless_gone(request, operator.create_session(service, asked, key))
     response.status_code = 201 if made.created else 200
     response.headers["location"] = f"/v1/sessions/{made.info.session.spec.name}"
@@ -111,6 +116,7 @@ async def create_session(
 async def list_sessions(
     request: Request,
     service: Service,
+    names: Names,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     page_token: Annotated[str, Query(max_length=512)] = "",
     status: Literal["active", "finished", "archived"] | None = None,
@@ -118,7 +124,7 @@ async def list_sessions(
         str | None, Query(pattern=r"^[^:]+:.*$", description="`name:value`", max_length=322)
     ] = None,
 ) -> Response:
-    """List sessions by name, a page at a time."""
+    """List sessions by name, a page at a time: those that the caller's token is for."""
     name, _, value = (label or "").partition(":")
     listing = sessions.list_sessions(
         service,
@@ -127,6 +133,7 @@ async def list_sessions(
         limit=limit,
         status=status,
         label=(name, value) if label else None,
+        names=names,
     )
     return await answer(request, listing)
 

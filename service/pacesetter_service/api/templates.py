@@ -7,8 +7,9 @@ from pydantic import BaseModel, Field, JsonValue
 from pydantic_core import to_json
 
 from pacesetter_service.api import bodies
+from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
-from pacesetter_service.api.context import Service
+from pacesetter_service.api.context import Names, Service
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.catalogue.templates import Difference, Published, Template
 from pacesetter_service.core.model import Line
@@ -60,19 +61,20 @@ class Deprecation(BaseModel):
 
 @router.post("", status_code=201, openapi_extra=body_of("Template"))
 async def publish_template(
-    template: Annotated[Template, bodies.model(Template)], service: Service
+    template: Annotated[Template, bodies.model(Template)], service: Service, names: Names
 ) -> TemplateView:
     """Publish a template; it gets the next version, and never changes again.
 
     The same body as the newest version again answers that version.
     """
+    refuse_name(names, template.name)
     return view(await templates.publish_template(service, template))
 
 
 @router.get("", response_model=TemplateList)
-async def list_templates(request: Request, service: Service) -> Response:
-    """List the newest version of each template."""
-    return await answer(request, queries.list_templates(service, _list))
+async def list_templates(request: Request, service: Service, names: Names) -> Response:
+    """List the newest version of each template that the caller's token is for."""
+    return await answer(request, queries.list_templates(service, names, _list))
 
 
 @router.get("/{name}", response_model=TemplateList)

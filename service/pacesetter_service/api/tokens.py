@@ -1,21 +1,33 @@
 """Tokens: made for a caller in a role, listed and revoked."""
 
-from typing import Annotated
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.api import bodies
 from pacesetter_service.api.context import Actor, Service
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.core.model import Real
-from pacesetter_service.core.tokens import RESERVED, Role, Token
+from pacesetter_service.core.tokens import (
+    ADMIN,
+    MAX_PATTERNS,
+    RESERVED,
+    NamePattern,
+    NameScope,
+    Role,
+    Token,
+)
 from pacesetter_service.runtime import tokens
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 
 TokenId = Annotated[str, Path(description="The token's id, which its secret names too.")]
+
+MOST_SECONDS = 36_500 * 86_400
+"""The longest that a token is good for, unless it is good for ever."""
 
 HolderName = Annotated[str, Field(pattern=r"^[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?$")]
 """What a header can say, and the record can keep."""
@@ -32,6 +44,18 @@ class TokenRequest(BaseModel):
         default=None, description="for how long it is good; without it, until it is revoked"
     )
 
+    expires_in: Annotated[Real, Field(gt=0, le=MOST_SECONDS)] | None = Field(
+        default=None, description="the same in seconds"
+    )
+    expires_at: AwareDatetime | None = Field(
+        default=None, description="the moment from which on it is worth nothing, with its offset"
+    )
+    scope: Annotated[tuple[NamePattern, ...], Field(max_length=MAX_PATTERNS)] = Field(
+        default=(),
+        description="the names of sessions and templates that the holder may speak of, such as"
+        " `team-a-*`: `*` stands for any characters, `?` for one; without it, every name",
+    )
+
     @field_validator("name")
     @classmethod
     def _somebody_in_particular(cls, name: str) -> str:
@@ -40,6 +64,46 @@ class TokenRequest(BaseModel):
                 "reserved", "This name says who has no token of their own. Choose another one"
             )
         return name
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if sum(each is not None for each in self._ends()) > 1:
+            raise PydanticCustomError(
+                "two_ends", "Give one of `expires_in_days`, `expires_in` and `expires_at`"
+            )
+        return self
+
+    @field_validator("expires_at")
+    @classmethod
+    def _yet_to_come(cls, moment: datetime | None) -> datetime | None:
+        if moment is not None:
+            seconds = (moment - datetime.now(UTC)).total_seconds()
+            if not 0 < seconds <= MOST_SECONDS:
+                raise PydanticCustomError(
+                    "no_future", "Give a moment to come, and not more than a hundred years away"
+                )
+        return moment
+
+    def _ends(self) -> tuple[object, ...]:
+        return self.expires_in_days, self.expires_in, self.expires_at
+
+    def until(self) -> datetime | None:
+        """Return from when on the token is to be worth nothing; None for never."""
+        if self.expires_in_days is not None:
+            return datetime.now(UTC) + timedelta(days=self.expires_in_days)
+        if self.expires_in is not None:
+            return datetime.now(UTC) + timedelta(seconds=self.expires_in)
+        return self.expires_at
+
+    @model_validator(mode="after")
+    def _an_admin_has_no_scope(self) -> Self:
+        if self.scope and self.role == ADMIN:
+            raise PydanticCustomError(
+                "unbounded",
+                "An admin can make any token, so a scope would bound nothing. Leave `scope` out, or"
+                " take the role 'operator'",
+            )
+        return self
 
 
 class TokenView(BaseModel):
@@ -50,6 +114,10 @@ class TokenView(BaseModel):
     role: Role
     created_at: str
     expires_at: str | None
+    scope: list[str]
+    last_used_at: str | None = Field(
+        description="when a call was last made with it, to about a minute; null if none was"
+    )
 
 
 class IssuedToken(TokenView):
@@ -76,7 +144,7 @@ async def create_token(
     Several may have one name, as when one is to take another's place.
     """
     token, secret = await tokens.create_token(
-        service, body.name, body.role, body.expires_in_days, actor
+        service, body.name, body.role, body.until(), NameScope(body.scope), actor
     )
     response.headers["cache-control"] = "no-store"
     return IssuedToken(**dict(_view(token)), token=secret)
@@ -96,4 +164,4 @@ async def revoke_token(token_id: TokenId, service: Service, actor: Actor = "anon
 
 def _view(token: Token) -> TokenView:
     """Show a token."""
-    return TokenView.model_validate(token, from_attributes=True)
+    return TokenView.model_validate({**token._asdict(), "scope": list(token.scope.patterns)})

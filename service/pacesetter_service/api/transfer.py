@@ -10,8 +10,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
+from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
-from pacesetter_service.api.context import AttemptQuery, Service, SessionName
+from pacesetter_service.api.context import AttemptQuery, Names, Service, SessionName
 from pacesetter_service.api.gate import LINES
 from pacesetter_service.api.sessions import SessionView, view
 from pacesetter_service.core.errors import ImportRefusedError
@@ -91,6 +92,7 @@ async def import_session(
     request: Request,
     service: Service,
     response: Response,
+    names: Names,
     name: Annotated[Name | None, Query(description="what it is to be called, if not as before")] = (
         None
     ),
@@ -102,9 +104,13 @@ async def import_session(
     another version, or holds what no service would have written is refused with the line at which
     that shows; and one with a law that no session could be created with, with what it costs.
     """
+    if name is not None:
+        refuse_name(names, name)
     with tempfile.SpooledTemporaryFile(BUFFERED) as file:
-        await _spool(request.stream(), file)
+        with exports.room_for_files():
+            await _spool(request.stream(), file)
         record = await unless_gone(request, exports.examine_record(service, file, name))
+        refuse_name(names, record.session.spec.name)
         info = await exports.import_record(service, file, record)  # to its end, once it is begun
     response.headers["location"] = f"/v1/sessions/{info.session.spec.name}"
     return view(info)

@@ -26,6 +26,7 @@ PacesetterError
 ├── NameTakenError             a session would be imported under a name that is taken
 ├── UnauthenticatedError       the caller has no valid token
 ├── ForbiddenError             the caller's role is not enough
+├── OutOfScopeError            the caller's token is not for that name
 ├── ActorRefusedError          the caller names another actor than its token's holder
 ├── TokenNotFoundError         no token of that id
 ├── AuthenticationOffError     tokens mean nothing to a service without authentication
@@ -34,8 +35,10 @@ PacesetterError
 ├── AnotherEpochError          the database has lost what the caller was given, or is another one
 ├── HorizonRecededError        the caller was given steps that are not sealed any more
 ├── BusyError                  as many costly answers are being made as there may be at once
+├── TooManyReadersError        as many callers follow events as there may be at once
 ├── StalledError               the writer has not finished anything for too long
 └── StorageUnavailableError    the database did not take or give the data
+    ├── StorageFullError       there is no room for it
     └── StorageReplacedError   its file is gone, or is another one
 
 Each message says what happened and ends in what to do next.
@@ -286,6 +289,18 @@ class ForbiddenError(PacesetterError):
         )
 
 
+class OutOfScopeError(PacesetterError):
+    """The caller's token is not for that name, whether or not there is something of that name."""
+
+    def __init__(self, name: str | None, patterns: Sequence[str]) -> None:
+        what = "This call" if name is None else f"The name {name[:MAX_HINTED]!r}"
+        some = ", ".join(patterns[:3]) + (", …" if patterns[3:] else "")
+        super().__init__(
+            f"{what} is outside this token's scope, which is {some}. Use a name that matches, or"
+            " ask an admin for a token with another scope."
+        )
+
+
 class ActorRefusedError(PacesetterError):
     """The caller names another actor than the holder of its token."""
 
@@ -353,6 +368,16 @@ class BusyError(PacesetterError):
         )
 
 
+class TooManyReadersError(PacesetterError):
+    """As many callers follow events as there may be at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"The service has {most} readers of events already. Try again later, read the events"
+            " page by page meanwhile, or raise PACESETTER_MAX_FEEDS on the server."
+        )
+
+
 class StalledError(PacesetterError):
     """The writer has had work for long, and has finished none of it."""
 
@@ -371,6 +396,18 @@ class StorageUnavailableError(PacesetterError):
         super().__init__(
             f"The database did not answer as it should ({reason}); nothing of this call was kept. "
             "Retry; if it goes on, look at the disk and at the service's log."
+        )
+
+
+class StorageFullError(StorageUnavailableError):
+    """There is no room for more; what is there can be read."""
+
+    def __init__(self, where: str) -> None:
+        PacesetterError.__init__(
+            self,
+            f"There is no room on {where}; nothing of this call was kept. What was sealed and"
+            " recorded can still be read. Make room, or raise the quota: writes are taken again by"
+            " themselves then, without a restart.",
         )
 
 

@@ -1,6 +1,10 @@
-"""Tokens: who may call the service, and in which role."""
+"""Tokens: who may call the service, in which role, and about which names."""
 
-from typing import Literal, NamedTuple, get_args
+import re
+from functools import lru_cache
+from typing import Annotated, Literal, NamedTuple, get_args
+
+from pydantic import Field
 
 Role = Literal["viewer", "trainer", "operator", "admin"]
 
@@ -14,6 +18,41 @@ RESERVED = (ADMIN, "anonymous", "batch_scaling")
 """Names that say in the record who was not known by a token of their own."""
 
 
+NamePattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,127}$")]
+"""A name in which `*` stands for any characters, or none, and `?` for any single one."""
+
+MAX_PATTERNS = 64
+"""The most patterns of one token."""
+
+
+class NameScope(NamedTuple):
+    """The names of sessions and templates that a caller may speak of.
+
+    Attributes:
+        patterns: What a name matches one of; none of them for every name.
+    """
+
+    patterns: tuple[str, ...] = ()
+
+    def holds(self, name: str) -> bool:
+        """Return whether a name is one of them."""
+        return not self.patterns or re.fullmatch(expression_of(self.patterns), name) is not None
+
+
+EVERYTHING = NameScope()
+"""The scope of who may speak of every name."""
+
+
+@lru_cache(maxsize=1024)
+def expression_of(patterns: tuple[str, ...]) -> str:
+    """Return a regular expression, for Python and for databases, of the names that match one."""
+    return "^(" + "|".join(map(_expression, patterns)) + ")$"
+
+
+def _expression(pattern: str) -> str:
+    return re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+
+
 class Token(NamedTuple):
     """What is known of a token; its secret is known to its holder alone.
 
@@ -24,6 +63,8 @@ class Token(NamedTuple):
         digest: The SHA-256 of the secret, in hexadecimal.
         created_at: When it was made; ISO 8601, in UTC.
         expires_at: From when on it is worth nothing; None for never.
+        scope: The names that its holder may speak of.
+        last_used_at: When a call was last made with it, to about a minute; None if none was.
     """
 
     id: str
@@ -32,6 +73,8 @@ class Token(NamedTuple):
     digest: str
     created_at: str
     expires_at: str | None
+    scope: NameScope = EVERYTHING
+    last_used_at: str | None = None
 
 
 def includes(role: Role, needed: Role) -> bool:

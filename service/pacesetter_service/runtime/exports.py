@@ -1,8 +1,9 @@
 """Export and import: the whole record of a session, and its realised curve as a schedule."""
 
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from errno import EDQUOT, EFBIG, ENOSPC
 from functools import partial
 from itertools import islice
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
@@ -11,7 +12,7 @@ from sqlalchemy import Connection
 
 from pacesetter_service import __version__
 from pacesetter_service.core.cost import Check
-from pacesetter_service.core.errors import NoTableError, PacesetterError
+from pacesetter_service.core.errors import NoTableError, PacesetterError, StorageFullError
 from pacesetter_service.core.schedules.tables import MAX_TABLE
 from pacesetter_service.core.session import Session
 from pacesetter_service.runtime.pool import in_thread
@@ -118,11 +119,26 @@ async def import_record(service: Service, file: IO[bytes], examined: Record) -> 
     return info_of(service, (await service.writer.find(examined.session.spec.name)).stored)
 
 
+@contextmanager
+def room_for_files() -> Iterator[None]:
+    """Say in our own words that a temporary file found no room.
+
+    Raises:
+        StorageFullError: It found none.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (ENOSPC, EDQUOT, EFBIG):
+            raise
+        raise StorageFullError(f"the disk of {tempfile.gettempdir()}") from error
+
+
 def _exported(store: Store, name: str, check: Check) -> tuple[IO[bytes], int]:
     """Write a record into a file of its own: a slow caller is not to hold the database's log."""
     file = tempfile.SpooledTemporaryFile(BUFFERED)  # noqa: SIM115 - closed once it is sent
     try:
-        with store.snapshot() as connection:
+        with room_for_files(), store.snapshot() as connection:
             for line in record.export(connection, name, __version__):
                 check()
                 file.write(line)

@@ -1,12 +1,12 @@
 """The ring of tokens that are valid, in memory: who calls, without a look at the database."""
 
-from collections.abc import Iterable
-from datetime import datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from hmac import compare_digest
 from math import inf
 from time import time
-from typing import NamedTuple
 
 import structlog
 from pydantic import SecretStr
@@ -27,10 +27,28 @@ def digest_of(secret: bytes) -> str:
     return sha256(secret).hexdigest()
 
 
-class _Key(NamedTuple):
+NOTED_EVERY = 60.0
+"""Seconds for which one note of a token's use stands: there are no more notes than that."""
+
+
+def written(moment: datetime) -> str:
+    """Return a moment as it is stored and shown."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
+
+
+@dataclass(slots=True)
+class _Key:
+    """A token in the ring.
+
+    Attributes:
+        token: The token.
+        until: From when on it is worth nothing, in seconds since the epoch.
+        noted_until: Until when a use of it is not noted again, likewise.
+    """
+
     token: Token
     until: float
-    """Seconds since the epoch."""
+    noted_until: float = 0.0
 
 
 class Keyring:
@@ -48,15 +66,41 @@ class Keyring:
         """
         self._admin = Token("", ADMIN, "admin", digest_of(admin_secret.encode()), "", None)
         self._keys = {token.digest: _key(token) for token in tokens}
+        self._uses: dict[str, str] = {}
 
     def holder(self, secret: bytes) -> Token | None:
-        """Return whose secret this is; None if it is unknown, revoked or expired."""
+        """Return whose secret this is, and note its use; None if unknown, revoked or expired."""
         digest = digest_of(secret)
         # How long this takes says something of digests, and nothing of a secret that has them.
         key = self._keys.get(digest)
         if key is not None:
-            return key.token if time() < key.until else None
+            now = time()
+            if now >= key.until:
+                return None
+            if now >= key.noted_until:
+                self._note(key, now)
+            return key.token
         return self._admin if compare_digest(digest, self._admin.digest) else None
+
+    def _note(self, key: _Key, now: float) -> None:
+        key.noted_until = now + NOTED_EVERY
+        moment = written(datetime.fromtimestamp(now, UTC))
+        key.token = key.token._replace(last_used_at=moment)
+        self._uses[key.token.id] = moment
+
+    @property
+    def has_uses(self) -> bool:
+        """Whether uses were noted that no one has taken yet."""
+        return bool(self._uses)
+
+    def take_uses(self) -> dict[str, str]:
+        """Return when tokens were used last, by their ids, as far as it was not taken before."""
+        taken, self._uses = self._uses, {}
+        return taken
+
+    def put_back(self, uses: dict[str, str]) -> None:
+        """Keep what was taken and could not be stored, for the next who takes."""
+        self._uses = {**uses, **self._uses}
 
     def tokens(self) -> list[Token]:
         """Return every token but the service's own, the oldest first."""
@@ -68,7 +112,7 @@ class Keyring:
 
     def replace(self, tokens: Iterable[Token]) -> None:
         """Accept these tokens from now on, and no others."""
-        self._keys = {token.digest: _key(token) for token in tokens}
+        self._keys = {token.digest: _renewed(token, self._keys) for token in tokens}
 
     def remove(self, token_id: str) -> None:
         """Refuse a token from now on."""
@@ -79,6 +123,16 @@ class Keyring:
 def _key(token: Token) -> _Key:
     expires = token.expires_at
     return _Key(token, inf if expires is None else datetime.fromisoformat(expires).timestamp())
+
+
+def _renewed(token: Token, keys: Mapping[str, _Key]) -> _Key:
+    """Return the key of a token that was read again; what memory alone knows of its use stays."""
+    key, before = _key(token), keys.get(token.digest)
+    if before is not None:
+        key.noted_until = before.noted_until
+        used = max(token.last_used_at or "", before.token.last_used_at or "")
+        key.token = token._replace(last_used_at=used or None)
+    return key
 
 
 def read_tokens(store: Store) -> list[Token]:

@@ -10,7 +10,7 @@ from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
 from pacesetter_service.runtime.ranks import RankTracker
 from pacesetter_service.runtime.signals import Signals
-from pacesetter_service.runtime.waiting import HeldCalls
+from pacesetter_service.runtime.waiting import MOST_HELD, HeldCalls
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.store import Store
@@ -51,15 +51,22 @@ class Service:
     poller: Poller | None
 
     @classmethod
-    def over(cls, store: Store, writer: Writer, admin_token: SecretStr | None = None) -> "Service":
+    def over(
+        cls,
+        store: Store,
+        writer: Writer,
+        admin_token: SecretStr | None = None,
+        max_held: int = MOST_HELD,
+    ) -> "Service":
         """Return a service over a store and a running writer.
 
         Args:
             store: The database.
             writer: The writer of that database.
             admin_token: The service's own token; authentication is off without one.
+            max_held: How many calls may wait for a measurement at once.
         """
-        logged, held = Signals(), HeldCalls(writer)
+        logged, held = Signals(), HeldCalls(writer, max_held)
         writer.on_logged(logged.tell_from_thread)
         keys = read_keyring(store, admin_token)
         poller = Poller(store, keys, (logged, held.signals)) if store.shared else None

@@ -1,13 +1,17 @@
 """Making and revoking tokens."""
 
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import structlog
 
-from pacesetter_service.core.errors import AuthenticationOffError, TokenNotFoundError
-from pacesetter_service.core.tokens import Role, Token
-from pacesetter_service.runtime.keyring import Keyring, digest_of
+from pacesetter_service.core.errors import (
+    AuthenticationOffError,
+    PacesetterError,
+    TokenNotFoundError,
+)
+from pacesetter_service.core.tokens import NameScope, Role, Token
+from pacesetter_service.runtime.keyring import Keyring, digest_of, written
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.store import tokens
 from pacesetter_service.store.store import Store
@@ -27,7 +31,7 @@ def refuse_if_off(service: Service) -> Keyring:
 
 
 async def create_token(
-    service: Service, name: str, role: Role, days: float | None, actor: str
+    service: Service, name: str, role: Role, until: datetime | None, scope: NameScope, actor: str
 ) -> tuple[Token, str]:
     """Return a new token, and its secret, which is kept nowhere.
 
@@ -35,14 +39,15 @@ async def create_token(
         service: The service.
         name: The name of its holder.
         role: What its holder may do.
-        days: For how many days it is valid; None for until it is revoked.
+        until: From when on it is worth nothing; None for never, unless it is revoked.
+        scope: The names that its holder may speak of.
         actor: Who makes it.
 
     Raises:
         AuthenticationOffError: Authentication is off.
     """
     keys = refuse_if_off(service)
-    token, secret = _made(name, role, days)
+    token, secret = _made(name, role, until, scope)
     await service.writer.call(lambda: _add(service.store, keys, token))
     log.info("token_created", id=token.id, name=token.name, role=token.role, by=actor)
     return token, secret
@@ -69,16 +74,26 @@ async def revoke_token(service: Service, token_id: str, actor: str) -> None:
     log.info("token_revoked", id=token_id, by=actor)
 
 
-def _made(name: str, role: Role, days: float | None) -> tuple[Token, str]:
-    token_id, now = secrets.token_hex(6), datetime.now(UTC)
+async def store_uses(service: Service, keys: Keyring) -> None:
+    """Write when tokens were used last; what cannot be written now is left for the next time."""
+    uses = keys.take_uses()
+
+    def write() -> None:
+        with service.store.transaction() as connection:
+            tokens.note_uses(connection, uses)
+
+    try:
+        await service.writer.call(write)
+    except PacesetterError:
+        keys.put_back(uses)
+
+
+def _made(name: str, role: Role, until: datetime | None, scope: NameScope) -> tuple[Token, str]:
+    token_id, now = secrets.token_hex(6), written(datetime.now(UTC))
     secret = f"ps_{token_id}_{secrets.token_urlsafe(32)}"
-    expires = None if days is None else _written(now + timedelta(days=days))
+    expires = None if until is None else written(until)
     digest = digest_of(secret.encode())
-    return Token(token_id, name, role, digest, _written(now), expires), secret
-
-
-def _written(moment: datetime) -> str:
-    return moment.isoformat(timespec="milliseconds")
+    return Token(token_id, name, role, digest, now, expires, scope), secret
 
 
 # On the writer's thread, where nothing comes between a commit and what follows from it ----------

@@ -19,12 +19,23 @@ from pacesetter_service.runtime.writer import Writer
 MOST_PASSED = 1_000
 """The most boundaries that are passed in one commit."""
 
+MOST_HELD = 8_192
+"""How many calls are held at once, unless a setting says so."""
+
 
 class HeldCalls:
     """The calls that wait until their step can be sealed, and what makes them go on."""
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, most: int = MOST_HELD) -> None:
+        """Hold none yet.
+
+        Args:
+            writer: Who seals what they wait for.
+            most: How many there may be at once; further ones are to ask again.
+        """
         self._writer = writer
+        self._most = most
+        self._held = 0
         self._signals = Signals()
 
     @property
@@ -87,9 +98,13 @@ class HeldCalls:
             if newest is not entry:  # there was news already, which is not told again
                 entry = newest
                 continue
-            if monotonic() >= give_up or self._signals.released:
+            if monotonic() >= give_up or self._signals.released or self._held >= self._most:
                 raise AwaitingMeasurementError(session.horizon, missing, session.spec.ranks)
-            await self._signals.news(name, min(left, give_up - monotonic()))
+            self._held += 1
+            try:
+                await self._signals.news(name, min(left, give_up - monotonic()))
+            finally:
+                self._held -= 1
         if not is_sealed(session, wish, seal_end(session, wish)):
             # Another call has sealed it meanwhile; now this one's trainer holds it too.
             entry = await self.change(name, wish)

@@ -9,8 +9,12 @@ from pacesetter_service.store.sqlite import SqliteStore
 from pacesetter_service.store.store import Store
 
 
-def open_store(database_url: str) -> Store:
+def open_store(database_url: str, min_free: int = 0) -> Store:
     """Open the database that a URL names.
+
+    Args:
+        database_url: The URL.
+        min_free: Bytes that stay free on the disk of a SQLite file.
 
     Raises:
         UnusableDatabaseError: It names none, or one that cannot be served.
@@ -26,4 +30,4 @@ def open_store(database_url: str) -> Store:
         raise UnusableDatabaseError(
             "a PostgreSQL database-url begins with postgresql+psycopg://, which names the driver"
         )
-    return SqliteStore(database_url)
+    return SqliteStore(database_url, min_free=min_free)

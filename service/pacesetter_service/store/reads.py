@@ -30,6 +30,7 @@ from pacesetter_service.core.attempts import (
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.events import load_event
 from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.core.tokens import EVERYTHING, NameScope, expression_of
 from pacesetter_service.insight.explain import Recorded
 from pacesetter_service.insight.history import Track, merged
 from pacesetter_service.store import codec, record
@@ -164,7 +165,13 @@ class Reads:
         ]
 
     def page(
-        self, *, after: str, limit: int, status: str | None, label: tuple[str, str] | None
+        self,
+        *,
+        after: str,
+        limit: int,
+        status: str | None,
+        label: tuple[str, str] | None,
+        names: NameScope = EVERYTHING,
     ) -> Iterator[Stored]:
         """Read up to `limit` sessions whose names come after `after`, by name, one by one.
 
@@ -180,6 +187,8 @@ class Reads:
                 labels.c.name == name, labels.c.value == value
             )
             query = query.where(sessions.c.id.in_(having))
+        if names.patterns:
+            query = query.where(sessions.c.name.regexp_match(expression_of(names.patterns)))
         return map(stored_in, self._read(query.limit(limit)))
 
     def readings_of(self, lineage: Lineage, names: Iterable[str] | None = None) -> list[Reading]:

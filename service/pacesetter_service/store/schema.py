@@ -164,6 +164,13 @@ tokens = Table(
     Column("digest", String(64), nullable=False, comment="SHA-256 of the secret, hexadecimal"),
     Column("created_at", String(32), nullable=False),
     Column("expires_at", String(32), nullable=True),
+    Column(
+        "scope",
+        Text,
+        nullable=False,
+        comment="patterns of names, with spaces between; none for every name",
+    ),
+    Column("last_used_at", String(32), nullable=True, comment="to about a minute"),
 )
 
 continuity = Table(

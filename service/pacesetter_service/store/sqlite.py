@@ -1,5 +1,6 @@
 """The store in SQLite: one file, which this process alone serves; on disk on return."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -11,7 +12,7 @@ from sqlalchemy import (
     select,
 )
 
-from pacesetter_service.core.errors import StorageReplacedError
+from pacesetter_service.core.errors import StorageFullError, StorageReplacedError
 from pacesetter_service.store import engine, migrate, record
 from pacesetter_service.store.continuity import (
     Continuity,
@@ -36,15 +37,17 @@ from pacesetter_service.store.writing import (
 class SqliteStore(Store):
     """Sessions in one SQLite file."""
 
-    def __init__(self, database_url: str, *, shared: bool = False) -> None:
+    def __init__(self, database_url: str, *, shared: bool = False, min_free: int = 0) -> None:
         """Open a database; a file that is not there is made.
 
         Args:
             database_url: The SQLite file, such as `sqlite:///pacesetter.db`.
             shared: Whether other writers may have it open, on this machine. Otherwise the file is
                 locked, and compared with the mark of the last who served it.
+            min_free: Bytes of its disk that stay free: beyond that nothing more is written.
         """
         self.shared = shared
+        self._min_free = min_free
         with ExitStack() as opened:
             self._file = ServedFile.share(database_url) if shared else ServedFile.take(database_url)
             opened.callback(self._file.release)
@@ -116,6 +119,7 @@ class SqliteStore(Store):
                 unless the file was taken away in the moment of the commit; it is not written to
                 again then.
         """
+        self._refuse_if_full()
         with translated(), self._connection.begin():
             yield self._connection
             row = self._connection.exec_driver_sql(_COUNT).one()
@@ -124,6 +128,19 @@ class SqliteStore(Store):
         self._count = Count(row.epoch, row.commits, self._count.folded)
         if self._mark is not None:
             self._mark.write(self._count)
+
+    def _refuse_if_full(self) -> None:
+        """Refuse before the last of the disk is taken, which the log and others need as well.
+
+        Raises:
+            StorageFullError: There is too little room.
+        """
+        folder = self._file.path.parent
+        if self._min_free and shutil.disk_usage(folder).free < self._min_free:
+            raise StorageFullError(
+                f"the disk of {folder}, of which PACESETTER_MIN_FREE_DISK keeps"
+                f" {self._min_free} bytes free"
+            )
 
     def _refuse_if_lost(self) -> None:
         """Refuse if the file is not where it was, or is not what was written.

@@ -1,22 +1,39 @@
 """Tokens in SQL: digests of their secrets, never these."""
 
-from sqlalchemy import Connection, delete, insert, select
+from collections.abc import Mapping
+from typing import Any
 
-from pacesetter_service.core.tokens import Token
+from sqlalchemy import Connection, Row, delete, insert, or_, select, update
+
+from pacesetter_service.core.tokens import NameScope, Token
 from pacesetter_service.store.schema import tokens
 
 
 def read(connection: Connection) -> list[Token]:
     """Read every token, the oldest first."""
     query = select(tokens).order_by(tokens.c.created_at, tokens.c.id)
-    return [Token(*row) for row in connection.execute(query)]
+    return [_read_from(row) for row in connection.execute(query)]
 
 
 def write(connection: Connection, token: Token) -> None:
     """Write a new token."""
-    connection.execute(insert(tokens), token._asdict())
+    row = {**token._asdict(), "scope": " ".join(token.scope.patterns)}
+    connection.execute(insert(tokens), row)
 
 
 def drop(connection: Connection, token_id: str) -> bool:
     """Delete a token; tells whether it was there."""
     return connection.execute(delete(tokens).where(tokens.c.id == token_id)).rowcount > 0
+
+
+def note_uses(connection: Connection, uses: Mapping[str, str]) -> None:
+    """Write when tokens were used last, by their ids; a later moment that stands there stays."""
+    for token_id, moment in uses.items():
+        earlier = or_(tokens.c.last_used_at.is_(None), tokens.c.last_used_at < moment)
+        noting = update(tokens).where(tokens.c.id == token_id, earlier)
+        connection.execute(noting.values(last_used_at=moment))
+
+
+def _read_from(row: Row[Any]) -> Token:
+    fields = row._asdict()
+    return Token(**{**fields, "scope": NameScope(tuple(fields["scope"].split()))})

@@ -1,6 +1,7 @@
 """Writing in SQL: what a transaction appends, row by row."""
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, Dialect, Insert, Table, TextClause, insert, t
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from pacesetter_service.core.errors import ConflictError, StorageUnavailableError
+from pacesetter_service.core.errors import ConflictError, StorageFullError, StorageUnavailableError
 from pacesetter_service.core.session import Session
 from pacesetter_service.store import codec
 from pacesetter_service.store.block_log import BlockLog, Row, Series, TakenError
@@ -315,4 +316,19 @@ def translated() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        raise StorageUnavailableError(str(getattr(error, "orig", None) or error)) from error
+        found = getattr(error, "orig", None)
+        if _is_full(found):
+            raise StorageFullError("the database's disk") from error
+        raise StorageUnavailableError(str(found or error)) from error
+
+
+def _is_full(error: object) -> bool:
+    """Return whether a driver says that there is no room: SQLite by a number, PostgreSQL by 53100.
+
+    A file that may grow no more (a quota, a limit of the process) is an error of writing in SQLite.
+    """
+    codes = (getattr(error, "sqlite_errorcode", None), getattr(error, "sqlstate", None))
+    return not _FULL.isdisjoint(codes)
+
+
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, "53100"}

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from pacesetter_service.core.actions import Order
 from pacesetter_service.core.cost import Check
+from pacesetter_service.core.tokens import NameScope
 from pacesetter_service.runtime.pool import checked, in_thread
 from pacesetter_service.runtime.service import Service, SessionInfo, info_of
 from pacesetter_service.store.reads import Attempt
@@ -38,6 +39,7 @@ async def list_sessions(
     limit: int,
     status: str | None,
     label: tuple[str, str] | None,
+    names: NameScope,
 ) -> T:
     """Return what is shown of a page of sessions.
 
@@ -48,13 +50,16 @@ async def list_sessions(
         limit: The most sessions.
         status: Only those of this status; None for all.
         label: Only those with this label and value; None for all.
+        names: Only those that the caller may speak of.
 
     Raises:
         BusyError: Too many costly answers are being made already.
     """
 
     def answer(check: Check) -> T:
-        page = service.store.page(after=after, limit=limit + 1, status=status, label=label)
+        page = service.store.page(
+            after=after, limit=limit + 1, status=status, label=label, names=names
+        )
         found = [info_of(service, stored) for stored in checked(page, check)]
         return show(SessionPage(found[:limit], len(found) > limit))
 

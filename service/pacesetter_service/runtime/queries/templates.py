@@ -6,6 +6,7 @@ from typing import TypeVar
 from pacesetter_service.catalogue.templates import Difference, Published, diff
 from pacesetter_service.core.cost import Check
 from pacesetter_service.core.errors import TemplateNotFoundError
+from pacesetter_service.core.tokens import NameScope
 from pacesetter_service.runtime.pool import checked
 from pacesetter_service.runtime.service import Service
 
@@ -25,15 +26,20 @@ async def find_template(service: Service, name: str, version: int) -> Published:
     return published
 
 
-async def list_templates(service: Service, show: Callable[[list[Published]], T]) -> T:
-    """Return what is shown of the newest version of each template.
+async def list_templates(
+    service: Service, names: NameScope, show: Callable[[list[Published]], T]
+) -> T:
+    """Return what is shown of the newest version of each template that the caller may speak of.
 
     Raises:
         BusyError: Too many costly answers are being made already.
     """
-    return await service.reads.run(
-        lambda check: show(list(checked(service.store.newest_templates(), check)))
-    )
+
+    def answer(check: Check) -> T:
+        found = checked(service.store.newest_templates(), check)
+        return show([each for each in found if names.holds(each.template.name)])
+
+    return await service.reads.run(answer)
 
 
 async def list_versions(service: Service, name: str, show: Callable[[list[Published]], T]) -> T:

@@ -1,0 +1,19 @@
+"""Scopes of tokens: the names that their holders may speak of; older tokens are for every name."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "token_scopes"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("tokens") as tokens:
+        tokens.add_column(sa.Column("scope", sa.Text(), nullable=False, server_default=""))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("tokens") as tokens:
+        tokens.drop_column("scope")
