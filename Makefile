@@ -85,8 +85,9 @@ live-control: $(READY) ## steer, kill, resume and replay a training, and write d
 # More options for `docker build`: make docker-test DOCKER_BUILD="--network host"
 DOCKER_BUILD ?=
 
-docker-test: $(READY) ## build the image, train against it, kill it, stop it; needs a Docker engine
+docker-test: $(READY) ## build the image, train against it, kill it and its surroundings; needs a Docker engine
 	$(BIN)/python tests/docker/check.py $(DOCKER_BUILD)
+	$(BIN)/python tests/docker/scale.py $(DOCKER_BUILD)
 
 # Every file that PyPI has of a release is named by its hash, so one lock serves all platforms and Pythons. What is
 # locked already stays as it is; UPGRADE="--upgrade" takes the newest of all, "--upgrade-package NAME" of one.
