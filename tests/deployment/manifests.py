@@ -57,7 +57,7 @@ def mappings(value: object) -> Iterator[Mapping[str, Any]]:
 
 OF_CLIENTS = {"URL", "TOKEN", "RUN", "RESTART"}
 OF_SCRIPTS = {"STATE", "SCRATCH", "COPY_EVERY", "TOKEN_FILE", "BIND"}
-OF_SERVICE = {"INSECURE"}
+OF_SERVICE = {"INSECURE", "TLS_CERT"}
 
 
 def unknown_settings(text: str) -> set[str]:
