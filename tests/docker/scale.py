@@ -10,10 +10,16 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
 
+import httpx
 from engine import ROOT, Project, docker, free_port, lacking, missing
 
 from pacesetter import AuthenticationError, Client
@@ -154,15 +160,73 @@ class Training:
         self._client.close()
 
 
+class Operator:
+    """An operator who orders something now and then, and follows what happens as it does."""
+
+    def __init__(self, url: str, session: str) -> None:
+        self._url = url
+        self._session = session
+        self._client = Client(url, token=_token())
+        self._seen: list[dict[str, Any]] = []
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        with Client(self._url, token=_token()) as client:
+            for event in client.events(self._session, follow=True):
+                self._seen.append(event)
+
+    def order(self) -> None:
+        """Order something, as often as it takes, and wait until the feed tells of it, once."""
+        body = {"kind": "scale", "factor": 0.99}
+        path = f"{self._url}/v1/sessions/{self._session}/actions"
+        headers = {"Authorization": f"Bearer {_token()}", "Idempotency-Key": uuid.uuid4().hex}
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                answer = httpx.post(path, json=body, headers=headers, trust_env=False, timeout=20)
+                if answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    break
+                problem = answer.headers["content-type"] == "application/problem+json"
+                assert problem, answer.text
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        number = answer.raise_for_status().json()["id"]
+        while self._orders().count(number) < 1:
+            assert time.monotonic() < deadline, f"the feed does not tell of order {number}"
+            time.sleep(0.02)
+
+    def _orders(self) -> list[int]:
+        return [each["order"]["id"] for each in list(self._seen) if each["kind"] == "ordered"]
+
+    def end(self) -> None:
+        """Compare what the feed told with the record, and restore that under another name."""
+        told = list(self._client.events(self._session))
+        assert self._seen[: len(told)] == told, "the feed left something out, or told it twice"
+        with tempfile.TemporaryDirectory() as folder:
+            record = Path(folder) / "record"
+            self._client.export(self._session, record)
+            self._client.import_session(record, name="restored")
+        before, after = (
+            self._client.lr(name, 0, count=BLOCK) for name in (self._session, "restored")
+        )
+        assert before["series"] == after["series"]
+        self._client.close()
+        _ok(f"a feed of {len(told)} events, through every fault; a record that is restored")
+
+
 def check_faults(project: Project, url: str) -> None:
     """Kill each part under the trainings in turn; none may notice more than a wait."""
     trainings = [Training(url, f"run-{number}") for number in range(SESSIONS)]
+
+    trainings[0].get_on(1)
+    operator = Operator(url, "run-0")
 
     def through(what: str, fault: Callable[[], object]) -> None:
         for each in trainings:
             each.get_on(MOVED)
             each.waited()
         fault()
+        operator.order()
         for each in trainings:
             each.get_on(MOVED)
         longest = max(each.waited() for each in trainings)
@@ -177,6 +241,7 @@ def check_faults(project: Project, url: str) -> None:
     through("the replicas stopped and started in turn", lambda: _roll(project))
     for each in trainings:
         each.end()
+    operator.end()
     count = sum(len(each.rates) for each in trainings)
     _ok(f"{count} rates used as they are sealed, to the bit; each report kept")
 
