@@ -7,13 +7,24 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE* ./
-COPY service service
-COPY client client
+# What is installed, and what builds our own wheel, is named in the locks by version and by hash
+# (`make lock`): a package that was replaced at its index ends the build. What is locked comes as
+# a wheel, so that no setup.py runs here.
+COPY requirements.lock requirements-build.lock ./
 # An environment without a pip of its own, filled from outside: what runs has nothing to install.
 # Both stages have it under one path, because the scripts in it name their interpreter by path.
 RUN python -m venv --without-pip /opt/pacesetter \
-    && pip --python /opt/pacesetter install --no-cache-dir '.[service]'
+    && pip --python /opt/pacesetter install --no-cache-dir --only-binary :all: --require-hashes \
+        --requirement requirements.lock \
+    && python -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --only-binary :all: --require-hashes \
+        --requirement requirements-build.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY service service
+COPY client client
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-index --no-deps --no-build-isolation \
+        --wheel-dir /tmp/wheels . \
+    && pip --python /opt/pacesetter install --no-cache-dir --no-index --no-deps /tmp/wheels/*.whl
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="Pacesetter" \

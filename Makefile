@@ -7,8 +7,9 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --
 # What of pyproject.toml is installed: all of it, or what the demo needs, which is a part of that.
 READY  := $(VENV)/.installed
 DEMO   := $(VENV)/.installed-demo
+TOOLS  := $(VENV)/.installed-release
 
-.PHONY: help demo test test-postgres check format serve bench docs soak closed-loop live-control docker-test clean
+.PHONY: help demo test test-postgres check format serve bench docs soak closed-loop live-control docker-test lock sbom clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -25,6 +26,10 @@ $(READY): pyproject.toml | $(BIN)/pip
 
 $(DEMO): pyproject.toml | $(BIN)/pip
 	$(PIP) '.[service,demo]'
+	@touch $@
+
+$(TOOLS): pyproject.toml | $(BIN)/pip
+	$(PIP) '.[release]'
 	@touch $@
 
 demo: $(DEMO) ## train for real against the service, kill it on the way, draw what happened
@@ -80,8 +85,26 @@ live-control: $(READY) ## steer, kill, resume and replay a training, and write d
 # More options for `docker build`: make docker-test DOCKER_BUILD="--network host"
 DOCKER_BUILD ?=
 
-docker-test: $(READY) ## build the image, train against it, kill it, stop it; needs a Docker engine
+docker-test: $(READY) ## build the image, train against it, kill it and its surroundings; needs a Docker engine
 	$(BIN)/python tests/docker/check.py $(DOCKER_BUILD)
+	$(BIN)/python tests/docker/scale.py $(DOCKER_BUILD)
+
+# Every file that PyPI has of a release is named by its hash, so one lock serves all platforms and Pythons. What is
+# locked already stays as it is; UPGRADE="--upgrade" takes the newest of all, "--upgrade-package NAME" of one.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-build $(UPGRADE) \
+	--custom-compile-command "make lock"
+UPGRADE ?=
+
+lock: $(TOOLS) ## pin what the image is made of, by hash; UPGRADE=--upgrade takes the newest
+	$(COMPILE) --extra service --extra postgres --output-file requirements.lock pyproject.toml
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
+		| $(COMPILE) --output-file requirements-build.lock -
+
+# Made when it is asked for, and not kept here: the lock is the truth, and a copy of it would only grow stale.
+sbom: $(TOOLS) ## write dist/pacesetter.cdx.json, the CycloneDX bill of what the image installs
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --spec-version 1.6 \
+		--output-file dist/pacesetter.cdx.json requirements.lock
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist out

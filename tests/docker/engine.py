@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,6 +41,20 @@ def missing() -> str | None:
     if _compose_command() is None:
         return "there is neither `docker compose` nor `docker-compose`"
     return None
+
+
+def lacking(images: Iterable[str]) -> list[str]:
+    """Return those images that are neither here nor can be fetched."""
+
+    def works(*command: str) -> bool:
+        done = subprocess.run(["docker", *command], capture_output=True, check=False)
+        return done.returncode == 0
+
+    return [
+        each
+        for each in images
+        if not works("image", "inspect", each) and not works("pull", "--quiet", each)
+    ]
 
 
 def free_port() -> int:
@@ -98,19 +112,34 @@ class Container:
 
 
 class Project:
-    """A Compose project on docker-compose.yml, with a volume of its own."""
+    """A Compose project on docker-compose.yml, with volumes of its own."""
 
-    def __init__(self, name: str, port: int) -> None:
-        self._command = [*(_compose_command() or ()), "--project-name", name]
+    def __init__(self, name: str, port: int, *, profile: str = "") -> None:
+        profiles = ("--profile", profile) if profile else ()
+        self._command = [*(_compose_command() or ()), "--project-name", name, *profiles]
         self._environment = {**os.environ, "PACESETTER_PORT": str(port)}
         self._port = port
 
     def up(self) -> Container:
         """Bring it up with the image that is there, and wait until it is healthy."""
         self._compose("up", "--detach", "--no-build")
-        container = Container(self._compose("ps", "--quiet", "pacesetter"), self._port)
+        container = self.container("pacesetter")
         container.wait_until_healthy()
         return container
+
+    def bring_up(self, *services: str, healthy: Iterable[str]) -> None:
+        """Bring services up with the images that are there, and wait for some to be healthy."""
+        self._compose("up", "--detach", "--no-build", *services)
+        for each in healthy:
+            self.container(each).wait_until_healthy()
+
+    def container(self, service: str) -> Container:
+        """Return the container of a service, running or not."""
+        return Container(self._compose("ps", "--all", "--quiet", service), self._port)
+
+    def show_logs(self) -> None:
+        """Write what each container has said last to standard error."""
+        sys.stderr.write(self._compose("logs", "--tail", "30"))
 
     def down(self, *options: str) -> None:
         """Stop it and take it away."""
