@@ -10,6 +10,7 @@ committed once it has taken long enough, and jobs that cost much are done by the
 two batches of the others, a session at a time.
 
 What is sealed never changes, so windows below the horizon are answered from memory, by the caller.
+Where other processes write too, all else that is read compares the version first.
 """
 
 import asyncio
@@ -37,6 +38,7 @@ from pacesetter_service.core.errors import (
 from pacesetter_service.runtime.batch import Batch
 from pacesetter_service.runtime.lanes import Lanes
 from pacesetter_service.runtime.tails import SealedTail
+from pacesetter_service.runtime.versions import VersionReader
 from pacesetter_service.runtime.watchdog import Progress
 from pacesetter_service.runtime.work import (
     Alone,
@@ -120,6 +122,7 @@ class Writer:
         self._cache: OrderedDict[str, Entry] = OrderedDict()
         self._stall_after = stall_after
         self._progress = Progress()
+        self._versions = VersionReader(store.versions)
         self._listeners: list[Callable[[Sequence[str]], None]] = []
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
@@ -163,8 +166,13 @@ class Writer:
 
         Where other processes may have changed it meanwhile, memory is not to be believed.
         """
-        if self._store.shared:
-            return None
+        return None if self._store.shared else self.remembered(name)
+
+    def remembered(self, name: str) -> Entry | None:
+        """Return a session as it was when this process saw it last, if it did; never waits.
+
+        Where other processes write too, it may have gone on since.
+        """
         try:
             self._cache.move_to_end(name)
             return self._cache[name]
@@ -172,12 +180,17 @@ class Writer:
             return None
 
     async def find(self, name: str) -> Entry:
-        """Return a session as it is.
+        """Return a session as it is; what memory holds of it is enough if its version is current.
 
         Raises:
             SessionNotFoundError: There is none of that name.
         """
-        return self.peek(name) or (await self.submit(Find(name))).entry
+        entry = self.remembered(name)
+        if entry is not None and (
+            not self._store.shared or await self._versions.version(name) == entry.stored.version
+        ):
+            return entry
+        return (await self.submit(Find(name))).entry
 
     async def submit(self, work: Work) -> Outcome:
         """Queue work; the answer comes after its commit.

@@ -126,5 +126,8 @@ class Store(Protocol):
     def past(self, spec: SessionSpec, lineage: Lineage, step: int) -> RestorePoint:
         """Read what is needed to restore the state in which a step was sealed."""
 
+    def versions(self, names: Iterable[str]) -> Mapping[str, int]:
+        """Read the versions of the sessions of these names that there are; from any thread."""
+
     def stale(self, versions: Mapping[str, int]) -> Iterable[str]:
         """Return the sessions whose version differs by now; 0 stands for none of that name."""
