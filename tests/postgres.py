@@ -89,7 +89,8 @@ def _execute(database: str, statement: sql.Composable) -> None:
         connection.execute(statement)
 
 
-def _url(name: str, server: str) -> str:
+def url_of(name: str, server: str) -> str:
+    """Return the URL of a database at a server, or at what stands before it."""
     parts = dict(part.split("=", 1) for part in server.split())
     port = f"&port={parts['port']}" if "port" in parts else ""
     return f"postgresql+psycopg://{parts['user']}@/{name}?host={parts['host']}{port}"
@@ -141,6 +142,6 @@ def database(*, by: str = "") -> Iterator[str]:
     """
     name = _free.pop() if _free else _made()
     try:
-        yield _url(name, by or _server())
+        yield url_of(name, by or _server())
     finally:
         _free.append(_emptied(name))

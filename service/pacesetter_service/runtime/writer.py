@@ -15,12 +15,14 @@ Where other processes write too, all else that is read compares the version firs
 
 import asyncio
 import queue
+import random
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic
+from functools import partial
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 import structlog
@@ -68,6 +70,9 @@ SHARE = 4
 
 TRIES = 5
 """How often a batch is decided, where other writers come first."""
+
+PAUSE = 0.005
+"""The longest pause before the second try, in seconds; each further one may be twice as long."""
 
 log = structlog.get_logger("pacesetter.writer")
 
@@ -204,6 +209,8 @@ class Writer:
     async def call(self, function: Callable[[], T]) -> T:
         """Call a function on the writer's thread, when nothing else is written.
 
+        It is called again where its transaction, which must be the only one, was in another's way.
+
         Raises:
             PacesetterError: What the function raised.
         """
@@ -318,12 +325,7 @@ class Writer:
         Raises:
             ConflictError: Another writer came first every time.
         """
-        for _ in range(TRIES - 1):
-            try:
-                return self._commit(jobs)
-            except ConflictError as conflict:
-                self._forget(conflict.names)
-        return self._commit(jobs)
+        return _persistently(partial(self._commit, jobs), self._forget)
 
     def _commit(self, jobs: Sequence[_Job]) -> int:
         batch, begun, done = Batch(self._read, self._store), monotonic(), 0
@@ -331,6 +333,8 @@ class Writer:
             assert not isinstance(job.work, Call)  # noqa: S101 - those are done already
             try:
                 job.result = batch.do(job.work)
+            except ConflictError:
+                raise
             except PacesetterError as refusal:
                 job.result = refusal
             done += 1
@@ -373,9 +377,30 @@ class Writer:
             self._cache.popitem(last=False)
 
 
+def _persistently(work: Callable[[], T], forget: Callable[[Iterable[str]], None]) -> T:
+    """Return what work returns, which is tried again where another writer came first.
+
+    The pauses in between are random: two that were in each other's way once are not so again.
+
+    Args:
+        work: Keeps nothing where it raises a `ConflictError`.
+        forget: Is told of which sessions nothing that was read before is to be used again.
+
+    Raises:
+        ConflictError: Another writer came first every time.
+    """
+    for number in range(TRIES - 1):
+        try:
+            return work()
+        except ConflictError as conflict:
+            forget(conflict.names)
+            sleep(random.uniform(0.0, PAUSE * 2**number))  # noqa: S311 - no secret
+    return work()
+
+
 def _called(call: Call) -> object:
     try:
-        return call.function()
+        return _persistently(call.function, lambda _names: None)
     except PacesetterError as refusal:
         return refusal
     except Exception as failure:

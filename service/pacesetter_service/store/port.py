@@ -75,7 +75,9 @@ class Transaction(Protocol):
     """One transaction; all of it is on the disk when its block ends, or none of it."""
 
     def refuse_stale(self, versions: Mapping[str, int]) -> None:
-        """Refuse if a session has another version than the caller has read; 0 for none.
+        """Refuse if a session has another version by now than the caller has read; 0 for none.
+
+        It is for sessions that were only looked at: none of them is locked.
 
         Raises:
             ConflictError: Another writer has changed, created or renamed some of them.

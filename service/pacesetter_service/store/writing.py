@@ -44,7 +44,10 @@ class SqlTransaction:
         Raises:
             ConflictError: Another writer has changed or created some of them.
         """
-        stale = stale_of(versions, versions_of(self._connection, versions, lock=True))
+        self._refuse_stale(versions, lock=False)
+
+    def _refuse_stale(self, versions: Mapping[str, int], *, lock: bool) -> None:
+        stale = stale_of(versions, versions_of(self._connection, versions, lock=lock))
         if stale:
             raise ConflictError(stale)
 
@@ -54,11 +57,15 @@ class SqlTransaction:
         Raises:
             ConflictError: Another writer came first; nothing of the transaction is kept.
         """
-        self.refuse_stale(
+        # In one order for all writers, that no two wait for each other: rows that are there by
+        # their ids and at once, names that are new by the alphabet, all before anything else.
+        batch = sorted(batch, key=lambda each: each.stored.session.spec.name)
+        self._refuse_stale(
             {
                 each.stored.session.spec.name: each.before.version if each.before else 0
                 for each in batch
-            }
+            },
+            lock=True,
         )
         try:
             self._write(batch, now)
@@ -67,12 +74,12 @@ class SqlTransaction:
             raise ConflictError(names, str(error.orig)) from error
 
     def _write(self, batch: Sequence[Changes], now: str) -> None:
-        self._number_metrics(batch)
         for changes in batch:
             if changes.before is None:
                 self._insert_session(changes.stored)
             elif changes.is_of_state:
                 self._update_session(changes, changes.before.session)
+        self._number_metrics(batch)
         strictly = _insert_strictly
         self._write_many(events, _event_rows(batch, now), strictly)
         self._write_many(attempts, _attempt_rows(batch, now), strictly)
