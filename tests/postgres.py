@@ -45,23 +45,72 @@ def _user() -> str:
     return "postgres" if os.getuid() == 0 else os.environ.get("USER", "postgres")
 
 
+class PrivateServer:
+    """A server of the tests' own, which can be killed and started again; it starts when made.
+
+    Attributes:
+        conninfo: how to connect to it, without the database's name.
+    """
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        self._folder = Path(tempfile.mkdtemp(prefix="pg"))
+        self._owner = _owner()
+        if self._owner:
+            shutil.chown(self._folder, "postgres")
+        self._data = self._folder / "data"
+        self._run("initdb", "-D", self._data, "-A", "trust", "-U", "postgres", "--no-sync")
+        self.conninfo = f"host={self._folder} user=postgres"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        # What a killed server has written is there without fsync: the machine goes on.
+        options = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=off"
+        self._control("-o", options, "-l", self._folder / "log", "start")
+
+    def kill(self) -> None:
+        """End it as a crash would: at once, with all its connections."""
+        self._control("-m", "immediate", "stop")
+
+    def remove(self) -> None:
+        """End it, and remove what it has written."""
+        with contextlib.suppress(subprocess.CalledProcessError):  # it is down already
+            self.kill()
+        shutil.rmtree(self._folder)
+
+    def create(self, name: str) -> str:
+        """Create a database; returns its URL."""
+        with psycopg.connect(f"{self.conninfo} dbname=postgres", autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return url_of(name, self.conninfo)
+
+    def _control(self, *command: str | Path) -> None:
+        self._run("pg_ctl", "-D", self._data, "-w", "-t", str(int(PATIENCE)), *command)
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        command = [*self._owner, self._programs / program, *arguments]
+        said = subprocess.DEVNULL
+        subprocess.run(command, check=True, stdout=said, stderr=said, cwd=self._folder)
+
+
+@contextlib.contextmanager
+def private_server() -> Iterator[PrivateServer]:
+    """Lend a server that the test may kill."""
+    if not PROGRAMS:
+        _missing("no PostgreSQL to start: install its server")
+    server = PrivateServer(PROGRAMS[0])
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
 def _private(programs: Path) -> str:
-    """Start a server of the tests' own, which is stopped when this process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    owner = _owner()
-    if owner:
-        shutil.chown(folder, "postgres")
-    data = folder / "data"
-
-    def run(*command: str | Path) -> None:
-        subprocess.run([*owner, *command], check=True, stdout=subprocess.DEVNULL, cwd=folder)
-
-    run(programs / "initdb", "-D", data, "-A", "trust", "-U", "postgres")
-    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-    control = (programs / "pg_ctl", "-D", data, "-w", "-t", str(int(PATIENCE)))
-    run(*control, "-o", options, "-l", folder / "log", "start")
-    atexit.register(run, *control, "-m", "immediate", "stop")
-    return f"host={folder} user=postgres"
+    """Start a server of the tests' own, which is removed when this process ends."""
+    server = PrivateServer(programs)
+    atexit.register(server.remove)
+    return server.conninfo
 
 
 _free: list[str] = []
@@ -99,15 +148,25 @@ def url_of(name: str, server: str) -> str:
 @functools.cache
 def bouncer() -> str:
     """Return how to connect to PgBouncer, in its transaction mode, before the server."""
+    return bouncer_before(_server())
+
+
+def bouncer_before(server: str, *, connections: int = 2) -> str:
+    """Start PgBouncer in its transaction mode before a server; returns how to connect to it.
+
+    Args:
+        server: How to connect to the server.
+        connections: How many connections to each database it shares among all.
+    """
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         _missing("no PgBouncer: install the package pgbouncer")
-    parts = dict(part.split("=", 1) for part in _server().split())
+    parts = dict(part.split("=", 1) for part in server.split())
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer"))
     (folder / "ini").write_text(
         f"[databases]\n* = host={parts['host']} user={parts['user']}\n[pgbouncer]\n"
         f"unix_socket_dir = {folder}\nlisten_port = 6432\nauth_type = any\n"
-        "pool_mode = transaction\ndefault_pool_size = 2\n"
+        f"pool_mode = transaction\ndefault_pool_size = {connections}\nserver_login_retry = 1\n"
     )
     if os.getuid() == 0:
         shutil.chown(folder, "postgres")

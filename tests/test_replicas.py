@@ -214,6 +214,87 @@ def test_replicas_that_are_killed_lose_nothing(url: str) -> None:
     assert sum('"serving"' in line for service in services for line in service.log) == 2 + 6
 
 
+def test_a_database_that_is_killed_costs_retries_alone() -> None:
+    """Reports that were taken are there, values are what they were, and no trainer sees an error.
+
+    Meanwhile a call is told that the database is away, as what asks whether the service is ready.
+    """
+    with (
+        postgres.private_server() as server,
+        RunningService(server.create("lr")) as service,
+        Client(service.url) as client,
+        open_http(service.url) as http,
+    ):
+        trainers = [_Trainer(client, f"run-{number}") for number in range(2)]
+        for each in trainers:
+            each.start()
+        for _ in range(2):
+            for each in trainers:
+                each.await_steps(8)
+            server.kill()
+            answers = [
+                http.get("/readyz"),
+                http.post("/v1/sessions/run-0/sync", json={}),
+                http.post("/v1/sessions", json={"name": "new", "base_lr": 0.1}),
+                http.get("/v1/templates"),
+            ]
+            server.start()
+            for answer in answers:
+                assert answer.status_code == 503
+                assert answer.headers["retry-after"] == "1"
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert answer.json()["code"] == "storage_unavailable"
+                assert "PostgreSQL cannot be reached" in answer.json()["detail"]
+            assert http.get("/readyz").status_code == 200
+        for each in trainers:
+            each.finish()
+            assert each.failure is None
+            steps = len(each.rates)
+            assert client.history(each.name)["metrics"]["loss"][:steps] == losses(steps)
+            assert client.lr(each.name, 0, count=steps)["series"]["lr"] == each.rates
+
+
+class _Trainer:
+    """Trains a session step by step on a thread of its own, until it is told to finish."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self.name = name
+        self.rates: list[float] = []
+        self.failure: BaseException | None = None
+        self._session = client.create_session(name, **SPEC)
+        self._finishing = False
+        self._stepped = threading.Condition()
+        self._thread = threading.Thread(target=self._train, daemon=True)
+        self.start = self._thread.start
+
+    def _train(self) -> None:
+        try:
+            for step, loss in enumerate(losses(1000)):
+                if self._finishing:
+                    break
+                rate = self._session.lr(step)
+                self._session.report(step, loss=loss)
+                with self._stepped:
+                    self.rates.append(rate)
+                    self._stepped.notify_all()
+            self._session.flush()
+        except BaseException as failure:
+            self.failure = failure
+            raise
+
+    def await_steps(self, more: int) -> None:
+        """Wait until it has made so many steps more."""
+        wanted = len(self.rates) + more
+        with self._stepped:
+            assert self._stepped.wait_for(lambda: len(self.rates) >= wanted, PATIENCE)
+
+    def finish(self) -> None:
+        """Have it report what it has not yet, and end."""
+        self._finishing = True
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+
+
 def test_a_look_that_fails_is_not_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

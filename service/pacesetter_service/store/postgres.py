@@ -27,7 +27,7 @@ from pacesetter_service.store.continuity import Continuity, new_epoch
 from pacesetter_service.store.schema import continuity
 from pacesetter_service.store.served import UnusableDatabaseError
 from pacesetter_service.store.store import Store
-from pacesetter_service.store.writing import translated
+from pacesetter_service.store.writing import reason_of, translated
 
 READERS = 4
 """How many connections read at once."""
@@ -141,6 +141,8 @@ class PostgresStore(Store):
             refused = error.__cause__
             if isinstance(refused, DBAPIError) and _state_of(refused.orig) in COME_AGAIN:
                 raise ConflictError((), str(refused.orig)) from error
+            if isinstance(refused, DBAPIError) and refused.connection_invalidated:
+                raise StorageUnavailableError(reason_of(refused.orig), kept="perhaps") from error
             raise
 
     @contextmanager

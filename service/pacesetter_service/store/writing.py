@@ -319,4 +319,11 @@ def translated() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        raise StorageUnavailableError(str(getattr(error, "orig", None) or error)) from error
+        raise StorageUnavailableError(reason_of(getattr(error, "orig", None) or error)) from error
+
+
+def reason_of(failure: BaseException | None) -> str:
+    """Return in one line why a database failed; where it stands is for the log alone."""
+    if type(failure).__module__.startswith("psycopg") and getattr(failure, "sqlstate", "") is None:
+        return "PostgreSQL cannot be reached"
+    return " ".join(str(failure).split())
