@@ -159,6 +159,55 @@ def test_who_follows_a_session_at_one_replica_hears_what_another_was_ordered(
         events.close()  # type: ignore[attr-defined]
 
 
+def test_the_ranks_of_all_replicas_are_shown_by_each(url: str) -> None:
+    """Rank 0 calls at one, rank 1 at the other, rank 2 at both: each shows all, and counts them.
+
+    A replica that has ended leaves behind what it has heard.
+    """
+    with RunningService(url) as one, open_http(one.url) as http:
+        http.post("/v1/sessions", json={"name": "run", **SPEC, "ranks": 4}).raise_for_status()
+        with RunningService(url) as two, open_http(two.url) as other:
+
+            def call(at: Any, rank: int, **more: Any) -> None:
+                body = {"attempt": 1, "rank": rank, **more}
+                at.post("/v1/sessions/run/sync", json=body).raise_for_status()
+
+            call(http, 0, want={"start": 0, "count": 1})
+            deviating = {"step": 0, "values": {"lr": 0.7}}
+            for at in (http, other):
+                call(at, 1, applied=deviating)
+            call(http, 2, want={"start": 0, "count": 1}, progress={"step": 0})
+            call(other, 2, reports=[{"step": 0, "metrics": {"loss": 1.0}}])
+            for at in (http, other):
+                until(lambda at=at: _shown(at)["summary"]["seen"] == 3)
+                until(lambda at=at: _rank(at, 2)["reported"] == 0)
+                assert _rank(at, 2)["asked"] == 0
+                assert _shown(at)["summary"]["missing"]["ranks"] == [3]
+                assert _shown(at)["summary"]["deviating"]["ranks"] == [1]
+                assert _rank(at, 1)["applied"]["values"][0]["applied"] == 0.7
+                until(lambda at=at: "pacesetter_deviating_ranks 1.0" in at.get("/metrics").text)
+                until(lambda at=at: "pacesetter_ranks 3.0" in at.get("/metrics").text)
+            stale = other.get("/v1/sessions/run/ranks", params={"stale_after": 0}).json()
+            assert stale["summary"]["stale"]["ranks"] == [0, 1, 2]
+            kinds = [each["kind"] for each in http.get("/v1/sessions/run/events").json()["events"]]
+            assert kinds.count("rate_deviated") == 1
+            call(http, 1, applied={"step": 0, "values": {"lr": 0.1}})
+            until(lambda: not _shown(other)["summary"]["deviating"]["count"])
+            call(other, 3, want={"start": 0, "count": 1})
+        until(lambda: _shown(http)["summary"]["seen"] == 4)
+    with RunningService(url) as three, open_http(three.url) as http:
+        assert [each["rank"] for each in _shown(http)["ranks"]] == [0, 1, 2, 3]
+
+
+def _shown(http: Any) -> Any:
+    return http.get("/v1/sessions/run/ranks").raise_for_status().json()
+
+
+def _rank(http: Any, number: int) -> Any:
+    [found] = [each for each in _shown(http)["ranks"] if each["rank"] == number]
+    return found
+
+
 def test_a_token_of_one_replica_is_one_of_all(url: str) -> None:
     """One that was made at one is soon taken at another, and one that was revoked soon refused."""
     with (

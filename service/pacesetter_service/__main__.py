@@ -149,8 +149,9 @@ def _say_unfinished() -> None:
 
 
 def _serve(settings: Settings, store: Store, writer: Writer) -> None:
+    service = Service.over(store, writer, settings.admin_token)
     app = create_app(
-        Service.over(store, writer, settings.admin_token),
+        service,
         max_body_size=settings.max_body_size,
         max_import_size=settings.max_import_size,
         feed_heartbeat=settings.feed_heartbeat,
@@ -177,6 +178,7 @@ def _serve(settings: Settings, store: Store, writer: Writer) -> None:
     )
     seconds = settings.shutdown_timeout + LAST_SECONDS
     _Server(config, app, is_open=settings.admin_token is None, seconds=seconds).run()
+    service.finish()
 
 
 if __name__ == "__main__":

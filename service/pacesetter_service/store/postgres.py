@@ -24,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from pacesetter_service.core.errors import ConflictError, StorageUnavailableError
 from pacesetter_service.store import migrate
 from pacesetter_service.store.continuity import Continuity, new_epoch
+from pacesetter_service.store.ranks import RankTable
 from pacesetter_service.store.schema import continuity
 from pacesetter_service.store.served import UnusableDatabaseError
 from pacesetter_service.store.store import Store
@@ -102,6 +103,7 @@ class PostgresStore(Store):
             reader = _engine(database_url, READING, connections=READERS)
             opened.callback(reader.dispose)
             super().__init__(reader)
+            self.ranks = RankTable(reader)
             self.continuity = Continuity(epoch, "continued")
             self._opened = opened.pop_all()
 

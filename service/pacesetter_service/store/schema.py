@@ -156,6 +156,17 @@ tokens = Table(
     Column("expires_at", String(32), nullable=True),
 )
 
+ranks = Table(
+    "ranks",
+    metadata,
+    Column("session", String(128), primary_key=True, comment="its name"),
+    Column("rank", Integer, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("at", Double, nullable=False, index=True, comment="its last call, by the database"),
+    Column("deviates", Integer, nullable=False, comment="1 if it trains with other values, or 0"),
+    Column("state", Text, nullable=False),
+)
+
 continuity = Table(
     "continuity",
     metadata,

@@ -12,6 +12,7 @@ from pacesetter_service.catalogue.templates import Published
 from pacesetter_service.store import codec, record
 from pacesetter_service.store.continuity import Continuity
 from pacesetter_service.store.port import Stored
+from pacesetter_service.store.ranks import RankTable
 from pacesetter_service.store.reads import Reads, is_there, stored_in
 from pacesetter_service.store.replay import with_waiting
 from pacesetter_service.store.schema import attempts, sessions, templates
@@ -33,10 +34,12 @@ class Store(Reads):
     Attributes:
         shared: Whether other processes may write to the database meanwhile.
         continuity: Whether it is the database that was served before.
+        ranks: What all processes have heard of ranks; None if there is no other process.
     """
 
     shared: bool
     continuity: Continuity
+    ranks: RankTable | None = None
 
     def __init__(self, reader: Engine) -> None:
         super().__init__(reader)

@@ -1,0 +1,27 @@
+"""What each rank was last heard to do, where several services share a database."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0009_ranks"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "ranks",
+        sa.Column("session", sa.String(128), nullable=False),
+        sa.Column("rank", sa.Integer(), nullable=False),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("deviates", sa.Integer(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("session", "rank", name="pk_ranks"),
+    )
+    op.create_index("ix_ranks_at", "ranks", ["at"])
+
+
+def downgrade() -> None:
+    op.drop_table("ranks")
