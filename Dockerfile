@@ -13,7 +13,7 @@ COPY client client
 # An environment without a pip of its own, filled from outside: what runs has nothing to install.
 # Both stages have it under one path, because the scripts in it name their interpreter by path.
 RUN python -m venv --without-pip /opt/pacesetter \
-    && pip --python /opt/pacesetter install --no-cache-dir '.[service]'
+    && pip --python /opt/pacesetter install --no-cache-dir '.[service,postgres]'
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="Pacesetter" \
