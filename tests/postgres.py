@@ -148,11 +148,15 @@ def url_of(name: str, server: str) -> str:
 @functools.cache
 def bouncer() -> str:
     """Return how to connect to PgBouncer, in its transaction mode, before the server."""
-    return bouncer_before(_server())
+    before_it = pgbouncer(_server(), connections=2)
+    conninfo = before_it.__enter__()
+    atexit.register(before_it.__exit__, None, None, None)
+    return conninfo
 
 
-def bouncer_before(server: str, *, connections: int = 2) -> str:
-    """Start PgBouncer in its transaction mode before a server; returns how to connect to it.
+@contextlib.contextmanager
+def pgbouncer(server: str, connections: int) -> Iterator[str]:
+    """Run PgBouncer in its transaction mode before a server; yields how to connect to it.
 
     Args:
         server: How to connect to the server.
@@ -171,13 +175,15 @@ def bouncer_before(server: str, *, connections: int = 2) -> str:
     if os.getuid() == 0:
         shutil.chown(folder, "postgres")
     process = subprocess.Popen([*_owner(), program, "-q", folder / "ini"])
-    atexit.register(shutil.rmtree, folder)
-    atexit.register(process.wait)
-    atexit.register(process.kill)
-    while not (folder / ".s.PGSQL.6432").exists():
-        assert process.poll() is None, "PgBouncer did not start"
-        time.sleep(0.02)
-    return f"host={folder} port=6432 user={parts['user']}"
+    try:
+        while not (folder / ".s.PGSQL.6432").exists():
+            assert process.poll() is None, "PgBouncer did not start"
+            time.sleep(0.02)
+        yield f"host={folder} port=6432 user={parts['user']}"
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder)
 
 
 def _owner() -> list[str]:

@@ -1,9 +1,7 @@
 """Several processes of the service on one PostgreSQL database: each answers as any other would."""
 
 import contextlib
-import itertools
 import random
-import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +10,9 @@ from typing import Any
 import pytest
 
 import postgres
+from balancer import Balancer
 from little_servers import LittleServer
+from outages import endure
 from pacesetter import Client
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.signals import Signals
@@ -40,43 +40,6 @@ def _replicas(url: str) -> Iterator[tuple[RunningService, RunningService]]:
     """Start two services on one database."""
     with RunningService(url) as one, RunningService(url) as two:
         yield one, two
-
-
-class Balancer:
-    """Passes each connection on to one of several servers, in turn; those that are down it skips.
-
-    As a plain TCP balancer does it: without a look at what passes.
-    """
-
-    def __init__(self, ports: list[int]) -> None:
-        self._ports = itertools.cycle(ports)
-        self._number = len(ports)
-
-    def __call__(self, connection: socket.socket) -> None:
-        """Serve a connection: both ways, until one side ends it."""
-        with self._connected() as server:
-            back = threading.Thread(target=_pass_on, args=(server, connection))
-            back.start()
-            _pass_on(connection, server)
-            back.join(PATIENCE)
-
-    def _connected(self) -> socket.socket:
-        for port in itertools.islice(self._ports, self._number):
-            try:
-                return socket.create_connection(("127.0.0.1", port))
-            except ConnectionRefusedError:
-                continue
-        raise OSError("no server is up")
-
-
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while piece := source.recv(65536):
-            target.sendall(piece)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        for each in (source, target):
-            each.close()
 
 
 def losses(steps: int) -> list[float]:
@@ -301,6 +264,14 @@ def test_a_database_that_is_killed_costs_retries_alone() -> None:
             steps = len(each.rates)
             assert client.history(each.name)["metrics"]["loss"][:steps] == losses(steps)
             assert client.lr(each.name, 0, count=steps)["series"]["lr"] == each.rates
+
+
+def test_outages_of_services_and_of_the_database_lose_nothing(tmp_path: Path) -> None:
+    """Behind PgBouncer, with trainers and an operator at any of three; `make soak` has more."""
+    toll = endure(tmp_path, kills=3, restarts=1)
+    assert toll.is_nothing, str(toll)
+    assert toll.orders
+    assert min(toll.reports, toll.values) > 50
 
 
 class _Trainer:
