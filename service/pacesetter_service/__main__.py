@@ -40,6 +40,8 @@ CONTINUITY_ADVICE = {
     " and put all of them back; else restart trainings from their checkpoints",
     "another": "this is not the database that was here before; if that was not meant, stop the"
     " service and put it back, with its -wal and -mark",
+    "restored": "the database is a copy of the one that was served before, put back from a backup"
+    " or moved; trainings that go on ask to be restarted from a checkpoint",
 }
 
 LAST_SECONDS = 5

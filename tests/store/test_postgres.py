@@ -11,6 +11,7 @@ from sqlalchemy import create_engine, make_url, text
 
 import postgres
 from pacesetter_service.core.commands import Reading, Report, Seal
+from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.runtime.work import Change, Create
 from pacesetter_service.runtime.writer import Writer
@@ -176,3 +177,63 @@ def _deadlocks(url: str) -> int:
     with connected(url) as connection:
         [number] = connection.execute(query).fetchone() or (0,)
     return int(str(number))
+
+
+def test_a_database_is_created_and_then_continued(url: str) -> None:
+    """The first store makes it, and every other one finds it, in one epoch."""
+    PostgresStore(url).close()
+    with connected(url) as connection:
+        connection.execute("DELETE FROM continuity")
+    found = []
+    for _ in range(3):
+        store = PostgresStore(url)
+        found.append(store.continuity)
+        store.close()
+    assert [each.reason for each in found] == ["created", "continued", "continued"]
+    assert len({each.epoch for each in found}) == 1
+
+
+def test_a_copy_of_a_database_begins_an_epoch(store: PostgresStore, url: str) -> None:
+    """What pg_restore has put back has the same rows in other tables; running services see it."""
+    before = store.epoch
+    assert store.look_at_continuity() is None
+    with connected(url) as connection:
+        connection.execute("CREATE TABLE put_back (LIKE continuity INCLUDING ALL)")
+        connection.execute("INSERT INTO put_back SELECT * FROM continuity")
+        connection.execute("DROP TABLE continuity")
+        connection.execute("ALTER TABLE put_back RENAME TO continuity")
+    other = PostgresStore(url)
+    try:
+        assert other.continuity.reason == "restored"
+        assert other.epoch != before
+        found = store.look_at_continuity()
+        assert found is not None
+        assert store.epoch == found.epoch == other.epoch
+        assert store.look_at_continuity() is None
+    finally:
+        other.close()
+
+
+@pytest.mark.anyio
+async def test_a_database_that_goes_back_while_it_is_served_is_noticed(
+    store: PostgresStore, url: str
+) -> None:
+    """A session that is older than what was committed here: nothing is sealed in place of that.
+
+    So it is after a fail-over to a standby that had not received all.
+    """
+    writer = Writer(store)
+    writer.start()
+    try:
+        await writer.submit(Create(SessionSpec.model_validate({"name": "run", "base_lr": 0.1})))
+        await writer.submit(Change("run", (Seal(0, 8),)))
+        epoch = store.epoch
+        with connected(url) as connection:
+            connection.execute("UPDATE sessions SET version = 1, horizon = 0, held = 0")
+            connection.execute("DELETE FROM sealed")
+        with pytest.raises(StorageUnavailableError, match="has lost"):
+            await writer.submit(Change("run", (Seal(8, 8),)))
+        assert store.epoch != epoch
+        assert (await writer.find("run")).stored.session.horizon == 0
+    finally:
+        writer.stop()

@@ -27,7 +27,12 @@ RANKS_EVERY = 1.0
 """Seconds after which what a rank has told this process is known to all."""
 
 TOKENS_EVERY = 2.0
-"""Seconds after which a token that another process has made or revoked is known here."""
+"""Seconds after which a token that another process has made or revoked is known here.
+
+So often it is seen, too, whether the database is still the one that it was.
+"""
+
+ADVICE = "the database has lost something: restart trainings that go on from their checkpoints"
 
 
 class Poller:
@@ -54,7 +59,7 @@ class Poller:
         self._tracker = tracker
         self._ranks_at = monotonic() + RANKS_EVERY
         self._versions: dict[str, int] = {}
-        self._tokens_at = monotonic() + TOKENS_EVERY
+        self._rare_at = monotonic() + TOKENS_EVERY
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="poller", daemon=True)
 
@@ -73,7 +78,7 @@ class Poller:
         while not self._ended.wait(EVERY):
             try:
                 self._look_at_sessions()
-                self._look_at_tokens()
+                self._look_at_what_is_rare()
                 if monotonic() >= self._ranks_at:
                     self._tell_of_ranks()
             except StorageUnavailableError:
@@ -98,7 +103,12 @@ class Poller:
         if self._tracker is not None and self._store.ranks is not None:
             tell_others(self._tracker, self._store.ranks)
 
-    def _look_at_tokens(self) -> None:
-        if self._keys is not None and monotonic() >= self._tokens_at:
+    def _look_at_what_is_rare(self) -> None:
+        if monotonic() < self._rare_at:
+            return
+        self._rare_at = monotonic() + TOKENS_EVERY
+        if self._keys is not None:
             self._keys.replace(read_tokens(self._store))
-            self._tokens_at = monotonic() + TOKENS_EVERY
+        found = self._store.look_at_continuity()
+        if found is not None:
+            log.warning("new_epoch", epoch=found.epoch, reason=found.reason, advice=ADVICE)

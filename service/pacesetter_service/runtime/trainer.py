@@ -136,9 +136,10 @@ async def sync(service: Service, call: SyncCall) -> SyncAnswer:
         AwaitingMeasurementError: The step needs a measurement that did not come in time.
         PacesetterError: Something that the call says or asks for was refused.
     """
-    entry, epoch = service.writer.peek(call.session), service.store.epoch
+    entry = service.writer.peek(call.session)
     if entry is None:
         entry = await _found(service, call)
+    epoch = service.store.epoch
     _refuse_lost(entry, call, epoch)
     used = call.applied
     finding = None if used is None else await _compared(service, entry, call, used)

@@ -54,7 +54,7 @@ from pacesetter_service.runtime.work import (
     TakeBack,
     Work,
 )
-from pacesetter_service.store.port import Store
+from pacesetter_service.store.port import Store, Stored
 
 MAX_BATCH = 256
 """The most jobs in one transaction: enough to amortise its flush, few enough to answer soon.
@@ -73,6 +73,11 @@ TRIES = 5
 
 PAUSE = 0.005
 """The longest pause before the second try, in seconds; each further one may be twice as long."""
+
+LOST = (
+    "an older copy of the database was put in its place, or a standby has taken over that had not"
+    " received all; trainings that go on ask to be restarted from a checkpoint"
+)
 
 log = structlog.get_logger("pacesetter.writer")
 
@@ -125,6 +130,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._costly: Lanes[_Job] = Lanes()
         self._cache: OrderedDict[str, Entry] = OrderedDict()
+        self._forgotten: dict[str, int] = {}  # of what is read again next, the version it had
         self._stall_after = stall_after
         self._progress = Progress()
         self._versions = VersionReader(store.versions)
@@ -359,15 +365,30 @@ class Writer:
     def _read(self, name: str) -> Entry | None:
         """Return the committed state of a session, from memory or from the database."""
         entry = self._cache.get(name)
-        if entry is None and (stored := self._store.load(name)) is not None:
+        if entry is None and (stored := self._loaded(name)) is not None:
             empty = SealedTail.empty(stored.session.horizon, len(stored.session.timelines))
             entry = Entry(stored, empty)
         return entry
 
+    def _loaded(self, name: str) -> Stored | None:
+        """Read a session from the database, which has all that was committed, or has lost it.
+
+        Raises:
+            StorageUnavailableError: It has lost something: who was given that is to hear of the new
+                epoch before anything is sealed in its place.
+        """
+        stored, known = self._store.load(name), self._forgotten.pop(name, 0)
+        if (0 if stored is None else stored.version) < known:
+            log.error("history_lost", session=name, epoch=self._store.begin_epoch(), advice=LOST)
+            raise StorageUnavailableError("it has lost what was committed to it")
+        return stored
+
     def _forget(self, names: Iterable[str]) -> None:
         """Drop what memory holds of sessions: they are read again when they are asked for."""
         for name in names:
-            self._cache.pop(name, None)
+            entry = self._cache.pop(name, None)
+            if entry is not None:
+                self._forgotten[name] = entry.stored.version
 
     def _publish(self, entry: Entry) -> None:
         name = entry.stored.session.spec.name

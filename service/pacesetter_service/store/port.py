@@ -133,3 +133,10 @@ class Store(Protocol):
 
     def stale(self, versions: Mapping[str, int]) -> Iterable[str]:
         """Return the sessions whose version differs by now; 0 stands for none of that name."""
+
+    def begin_epoch(self) -> str:
+        """Begin a new epoch, because a session is older than what this process has committed.
+
+        Returns:
+            The epoch, which another process may have begun.
+        """

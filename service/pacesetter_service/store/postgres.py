@@ -6,6 +6,7 @@ asks for: no session locks, no prepared statements, no settings but those of the
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import (
@@ -18,6 +19,7 @@ from sqlalchemy import (
     make_url,
     select,
     text,
+    update,
 )
 from sqlalchemy.exc import DBAPIError
 
@@ -96,15 +98,11 @@ class PostgresStore(Store):
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATING})"))
                 migrate.upgrade(connection)
-                epoch = connection.execute(select(continuity.c.epoch)).scalar_one_or_none()
-                if epoch is None:
-                    epoch = new_epoch()
-                    connection.execute(insert(continuity), {"epoch": epoch, "commits": 0})
+                self.continuity = _found(connection)
             reader = _engine(database_url, READING, connections=READERS)
             opened.callback(reader.dispose)
             super().__init__(reader)
             self.ranks = RankTable(reader)
-            self.continuity = Continuity(epoch, "continued")
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -118,6 +116,40 @@ class PostgresStore(Store):
             StorageUnavailableError: It did not answer.
         """
         self._read(select(1))
+
+    def look_at_continuity(self) -> Continuity | None:
+        """Return what has become of the database while it was served, if anything has.
+
+        It was put back from a backup, or another process has found that it lost something.
+
+        Raises:
+            StorageUnavailableError: It did not answer.
+        """
+        with translated(), self._reader.begin() as connection:
+            found = _found(connection)
+        return self._adopted(found)
+
+    def begin_epoch(self) -> str:
+        """Begin a new epoch, because a session is older than what this process has committed.
+
+        Returns:
+            The epoch, which another process may have begun.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        mine = continuity.c.epoch == self.epoch
+        with translated(), self._reader.begin() as connection:
+            connection.execute(update(continuity).where(mine).values(epoch=new_epoch()))
+            found = replace(_found(connection), reason="went_back")
+        self._adopted(found)
+        return found.epoch
+
+    def _adopted(self, found: Continuity) -> Continuity | None:
+        if found.epoch == self.epoch:
+            return None
+        self.continuity = found
+        return found
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -151,6 +183,39 @@ class PostgresStore(Store):
     def _at_once(self) -> Iterator[Connection]:
         with self._committing() as connection:
             yield connection
+
+
+def _found(connection: Connection) -> Continuity:
+    """Find out whether a database is the one that was served before; if not, begin an epoch.
+
+    A copy has the same rows in other tables, or in another cluster. What is copied block by block,
+    as a standby is, looks the same: a fail-over is to cost nothing.
+    """
+    row = connection.execute(select(continuity)).one_or_none()
+    identity = connection.execute(_IDENTITY).scalar_one()
+    if row is None:
+        fresh = {"epoch": new_epoch(), "commits": 0, "identity": identity}
+        connection.execute(insert(continuity), fresh)
+        return Continuity(fresh["epoch"], "created")
+    if row.identity == identity:
+        return Continuity(row.epoch, "continued")
+    epoch = row.epoch if row.identity is None else new_epoch()
+    there = (continuity.c.epoch == row.epoch) & continuity.c.identity.is_not_distinct_from(
+        row.identity
+    )
+    changed = connection.execute(
+        update(continuity).where(there).values(epoch=epoch, identity=identity)
+    )
+    if not changed.rowcount:  # another process was quicker
+        return _found(connection)
+    return Continuity(epoch, "continued" if row.identity is None else "restored")
+
+
+_IDENTITY = text(
+    "SELECT CASE WHEN has_function_privilege('pg_control_system()', 'execute')"
+    " THEN (SELECT system_identifier::text FROM pg_control_system()) ELSE '' END"
+    " || '/' || CAST('continuity' AS regclass)::oid::text"
+)
 
 
 def _engine(database_url: str, limits: str, *, connections: int) -> Engine:

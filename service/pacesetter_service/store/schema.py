@@ -172,6 +172,7 @@ continuity = Table(
     metadata,
     Column("epoch", String(32), primary_key=True, comment="of its one row"),
     Column("commits", BigInteger, nullable=False),
+    Column("identity", String(64), nullable=True, comment="of the copy of the database, if known"),
 )
 
 measurements = Table(

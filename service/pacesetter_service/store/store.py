@@ -51,6 +51,25 @@ class Store(Reads):
         """The name of the database's history; a new one when it may have lost something."""
         return self.continuity.epoch
 
+    def look_at_continuity(self) -> Continuity | None:
+        """Return what has become of the database while it was served, if anything is new.
+
+        Raises:
+            StorageUnavailableError: It did not answer.
+        """
+        return None
+
+    def begin_epoch(self) -> str:
+        """Begin a new epoch, because a session is older than what this process has committed.
+
+        Returns:
+            The epoch, which another process may have begun.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        return self.epoch
+
     @abstractmethod
     def close(self) -> None:
         """Close every connection."""

@@ -1,4 +1,4 @@
-"""What each rank was last heard to do, where several services share a database."""
+"""What each rank was last heard to do, where services share a database; which copy of one it is."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -21,7 +21,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("session", "rank", name="pk_ranks"),
     )
     op.create_index("ix_ranks_at", "ranks", ["at"])
+    with op.batch_alter_table("continuity") as continuity:
+        continuity.add_column(sa.Column("identity", sa.String(64), nullable=True))
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("continuity") as continuity:
+        continuity.drop_column("identity")
     op.drop_table("ranks")
