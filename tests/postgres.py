@@ -27,7 +27,7 @@ _numbers = itertools.count()
 
 
 @functools.cache
-def _server() -> str:
+def server() -> str:
     """Return how to connect to a server that lets the tests create databases, without its name."""
     given = os.environ.get("PACESETTER_TEST_POSTGRES_URL")
     if given:
@@ -134,7 +134,7 @@ def _emptied(name: str) -> str:
 
 
 def _execute(database: str, statement: sql.Composable) -> None:
-    with psycopg.connect(f"{_server()} dbname={database}", autocommit=True) as connection:
+    with psycopg.connect(f"{server()} dbname={database}", autocommit=True) as connection:
         connection.execute(statement)
 
 
@@ -148,7 +148,7 @@ def url_of(name: str, server: str) -> str:
 @functools.cache
 def bouncer() -> str:
     """Return how to connect to PgBouncer, in its transaction mode, before the server."""
-    before_it = pgbouncer(_server(), connections=2)
+    before_it = pgbouncer(server(), connections=2)
     conninfo = before_it.__enter__()
     atexit.register(before_it.__exit__, None, None, None)
     return conninfo
@@ -207,6 +207,6 @@ def database(*, by: str = "") -> Iterator[str]:
     """
     name = _free.pop() if _free else _made()
     try:
-        yield url_of(name, by or _server())
+        yield url_of(name, by or server())
     finally:
         _free.append(_emptied(name))

@@ -7,7 +7,7 @@ asks for: no session locks, no prepared statements, no settings but those of the
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     Connection,
@@ -30,7 +30,12 @@ from pacesetter_service.store.ranks import RankTable
 from pacesetter_service.store.schema import continuity
 from pacesetter_service.store.served import UnusableDatabaseError
 from pacesetter_service.store.store import Store
-from pacesetter_service.store.writing import reason_of, translated
+from pacesetter_service.store.writing import (
+    PostgresTransaction,
+    SqlTransaction,
+    reason_of,
+    translated,
+)
 
 READERS = 4
 """How many connections read at once."""
@@ -77,6 +82,8 @@ NO_LONGER_THERE = ("25006", "57P01", "57P02", "57P03")
 
 class PostgresStore(Store):
     """Sessions in one PostgreSQL database, which other processes may serve as well."""
+
+    _transaction: ClassVar[type[SqlTransaction]] = PostgresTransaction
 
     def __init__(self, database_url: str) -> None:
         """Open a database, and bring its schema to what this version of the service needs.

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, Executable, select, text, update
 
@@ -40,6 +40,7 @@ class Store(Reads):
     shared: bool
     continuity: Continuity
     ranks: RankTable | None = None
+    _transaction: ClassVar[type[SqlTransaction]] = SqlTransaction
 
     def __init__(self, reader: Engine) -> None:
         super().__init__(reader)
@@ -148,7 +149,7 @@ class Store(Reads):
         """
         try:
             with self._committing() as connection:
-                yield SqlTransaction(connection, self._metric_ids)
+                yield self._transaction(connection, self._metric_ids)
         except Exception:
             # Ids given out by a transaction that failed stand in no table.
             self._metric_ids.clear()

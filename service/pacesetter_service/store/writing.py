@@ -8,7 +8,7 @@ from math import isnan
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Dialect, Insert, Table, TextClause, insert, text, update
+from sqlalchemy import Column, Connection, Dialect, Insert, Table, TextClause, insert, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -60,25 +60,30 @@ class SqlTransaction:
         # In one order for all writers, that no two wait for each other: rows that are there by
         # their ids and at once, names that are new by the alphabet, all before anything else.
         batch = sorted(batch, key=lambda each: each.stored.session.spec.name)
-        self._refuse_stale(
-            {
-                each.stored.session.spec.name: each.before.version if each.before else 0
-                for each in batch
-            },
-            lock=True,
-        )
+        self._move(batch, _read_versions(batch))
         try:
             self._write(batch, now)
         except IntegrityError as error:
             names = [each.stored.session.spec.name for each in batch]
             raise ConflictError(names, str(error.orig)) from error
 
+    def _move(self, batch: Sequence[Changes], read: Mapping[str, int]) -> None:
+        """Write the rows of sessions that are there, if they are what was read.
+
+        Raises:
+            ConflictError: Some are not.
+        """
+        self._refuse_stale(read, lock=True)
+        for changes in batch:
+            if changes.before is not None and changes.is_of_state:
+                where = sessions.c.id == changes.stored.id
+                values = _moved_columns(changes, changes.before.session)
+                self._connection.execute(update(sessions).where(where), values)
+
     def _write(self, batch: Sequence[Changes], now: str) -> None:
         for changes in batch:
             if changes.before is None:
                 self._insert_session(changes.stored)
-            elif changes.is_of_state:
-                self._update_session(changes, changes.before.session)
         self._number_metrics(batch)
         strictly = _insert_strictly
         self._write_many(events, _event_rows(batch, now), strictly)
@@ -93,22 +98,6 @@ class SqlTransaction:
         self._connection.execute(insert(sessions), session_row(stored))
         named = stored.session.spec.labels.items()
         self._write_many(labels, [(stored.id, *each) for each in named], _insert_strictly)
-
-    def _update_session(self, changes: Changes, before: Session) -> None:
-        after = changes.stored.session
-        values: dict[str, Any] = {
-            **_moving_parts(after),
-            "events": changes.stored.events,
-            "version": changes.stored.version,
-        }
-        if after.timelines is not before.timelines:
-            values["plan"] = codec.dump_plan(after)
-        if _control(after) != _control(before):
-            values["control"] = codec.dump_control(after)
-        if after.attempt.number != before.attempt.number:
-            values["lineage"] = codec.dump_lineage(changes.stored.lineage)
-        where = sessions.c.id == changes.stored.id
-        self._connection.execute(update(sessions).where(where), values)
 
     def _reading_rows(self, batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
         for changes in batch:
@@ -170,6 +159,56 @@ class SqlTransaction:
             self._connection.exec_driver_sql(insert_text(table, dialect), rows)
 
 
+class PostgresTransaction(SqlTransaction):
+    """The same with one statement for all rows of sessions: each statement is a way to the server.
+
+    It locks them in the order of their ids, compares their versions, and writes those that are what
+    was read.
+    """
+
+    def _move(self, batch: Sequence[Changes], read: Mapping[str, int]) -> None:
+        """Write the rows of sessions that are there, if they are what was read.
+
+        Raises:
+            ConflictError: Some are not.
+        """
+        rows = []
+        for changes in batch:
+            name = changes.stored.session.spec.name
+            row: dict[str, Any] = {"name": name, "read": read[name], "moves": False}
+            if changes.before is not None and changes.is_of_state:
+                row |= {"moves": True, **_moved_columns(changes, changes.before.session)}
+            rows.append(row)
+        given = {"rows": json.dumps(rows, ensure_ascii=False)}
+        there = {row.name: row.version for row in self._connection.execute(_MOVE, given)}
+        stale = stale_of(read, there)
+        if stale:
+            raise ConflictError(stale)
+
+
+def _read_versions(batch: Sequence[Changes]) -> dict[str, int]:
+    return {
+        each.stored.session.spec.name: each.before.version if each.before else 0 for each in batch
+    }
+
+
+def _moved_columns(changes: Changes, before: Session) -> dict[str, Any]:
+    """Return the columns of a session's row that a change writes."""
+    after = changes.stored.session
+    values: dict[str, Any] = {
+        **_moving_parts(after),
+        "events": changes.stored.events,
+        "version": changes.stored.version,
+    }
+    if after.timelines is not before.timelines:
+        values["plan"] = codec.dump_plan(after)
+    if _control(after) != _control(before):
+        values["control"] = codec.dump_control(after)
+    if after.attempt.number != before.attempt.number:
+        values["lineage"] = codec.dump_lineage(changes.stored.lineage)
+    return values
+
+
 def versions_of(
     connection: Connection, names: Iterable[str], *, lock: bool = False
 ) -> dict[str, int]:
@@ -208,6 +247,34 @@ _VERSIONS = _by_dialect("SELECT name, version FROM sessions WHERE name IN ({name
 _LOCKED_VERSIONS = _VERSIONS | {
     "postgresql": text(f"{_VERSIONS['postgresql'].text} ORDER BY id FOR UPDATE")
 }
+
+
+def _type_of(column: Column[Any]) -> str:
+    """Return how PostgreSQL calls the type of a column."""
+    dialect: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    return str(column.type.compile(dialect))
+
+
+_ALWAYS_MOVED = ("status", "attempt", "horizon", "held", "revision", "events", "version")
+_AT_TIMES_MOVED = ("plan", "control", "lineage")
+_MOVED = [sessions.c[name] for name in (*_ALWAYS_MOVED, *_AT_TIMES_MOVED)]
+_TYPES = ", ".join(f"{each.name} {_type_of(each)}" for each in _MOVED)
+_SET = ", ".join(
+    [f"{name} = w.{name}" for name in _ALWAYS_MOVED]
+    + [f"{name} = coalesce(w.{name}, s.{name})" for name in _AT_TIMES_MOVED]
+)
+
+_MOVE = text(  # all that is filled in are names and types of our own columns
+    "WITH wanted AS (SELECT * FROM json_to_recordset(CAST(:rows AS json))"
+    f" AS r(name text, read bigint, moves boolean, {_TYPES})),"
+    " locked AS (SELECT id, name, version FROM sessions"
+    " WHERE name IN (SELECT name FROM wanted) ORDER BY id FOR UPDATE),"
+    f" moved AS (UPDATE sessions s SET {_SET}"
+    " FROM wanted w JOIN locked l ON l.name = w.name AND l.version = w.read"
+    " WHERE s.id = l.id AND w.moves)"
+    " SELECT name, version FROM locked"  # noqa: S608
+)
+"""Locks rows, and writes those whose version is the one that was read; returns what was there."""
 
 _NUMBER = _by_dialect("INSERT INTO metrics (name) {names} WHERE true ON CONFLICT DO NOTHING")
 
