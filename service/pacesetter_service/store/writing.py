@@ -185,6 +185,29 @@ class PostgresTransaction(SqlTransaction):
         if stale:
             raise ConflictError(stale)
 
+    def _write_many(
+        self,
+        table: Table,
+        rows: Iterable[tuple[Any, ...]],
+        insert_text: Callable[[Table, Dialect], str],
+    ) -> None:
+        """Insert rows, whole and in the order of the table's columns.
+
+        Each column is one parameter: of a statement for each row each would be planned anew.
+        """
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        if columns:
+            ignores = insert_text is _insert_or_ignore
+            self._connection.exec_driver_sql(_insert_arrays(table, ignores), tuple(columns))
+
+
+@cache
+def _insert_arrays(table: Table, ignores: bool) -> str:  # noqa: FBT001 - a key of the cache
+    names = ", ".join(f'"{column.name}"' for column in table.columns)
+    arrays = ", ".join(f"CAST(%s AS {_type_of(column)}[])" for column in table.columns)
+    otherwise = " ON CONFLICT DO NOTHING" if ignores else ""
+    return f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays}){otherwise}"  # noqa: S608
+
 
 def _read_versions(batch: Sequence[Changes]) -> dict[str, int]:
     return {
@@ -264,15 +287,21 @@ _SET = ", ".join(
     + [f"{name} = coalesce(w.{name}, s.{name})" for name in _AT_TIMES_MOVED]
 )
 
-_MOVE = text(  # all that is filled in are names and types of our own columns
-    "WITH wanted AS (SELECT * FROM json_to_recordset(CAST(:rows AS json))"
-    f" AS r(name text, read bigint, moves boolean, {_TYPES})),"
-    " locked AS (SELECT id, name, version FROM sessions"
-    " WHERE name IN (SELECT name FROM wanted) ORDER BY id FOR UPDATE),"
-    f" moved AS (UPDATE sessions s SET {_SET}"
-    " FROM wanted w JOIN locked l ON l.name = w.name AND l.version = w.read"
-    " WHERE s.id = l.id AND w.moves)"
-    " SELECT name, version FROM locked"  # noqa: S608
+_MOVE = text(
+    f"""
+    WITH wanted AS (
+        SELECT * FROM json_to_recordset(CAST(:rows AS json))
+        AS r(name text, read bigint, moves boolean, {_TYPES})
+    ), locked AS (
+        SELECT id, name, version FROM sessions
+        WHERE name IN (SELECT name FROM wanted) ORDER BY id FOR UPDATE
+    ), moved AS (
+        UPDATE sessions s SET {_SET}
+        FROM wanted w JOIN locked l ON l.name = w.name AND l.version = w.read
+        WHERE s.id = l.id AND w.moves
+    )
+    SELECT name, version FROM locked
+    """  # noqa: S608 - of our own columns
 )
 """Locks rows, and writes those whose version is the one that was read; returns what was there."""
 
