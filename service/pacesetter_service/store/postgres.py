@@ -172,7 +172,7 @@ class PostgresStore(Store):
 
         Raises:
             StorageUnavailableError: Nothing may be acknowledged. It was written all the same if the
-                connection was lost in the moment of the commit: whoever repeats the call finds it.
+                connection was lost in the moment of the commit: a call that is repeated finds it.
             ConflictError: Another transaction came first; nothing was written.
         """
         try:
