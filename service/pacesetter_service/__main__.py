@@ -50,6 +50,8 @@ CONTINUITY_ADVICE = {
     " and put all of them back; else restart trainings from their checkpoints",
     "another": "this is not the database that was here before; if that was not meant, stop the"
     " service and put it back, with its -wal and -mark",
+    "restored": "the database is a copy of the one that was served before, put back from a backup"
+    " or moved; trainings that go on ask to be restarted from a checkpoint",
 }
 
 LAST_SECONDS = 5
@@ -186,8 +188,9 @@ def _tls(settings: Settings) -> SSLContext | None:
 
 
 def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Writer) -> None:
+    service = Service.over(store, writer, settings.admin_token, settings.max_held)
     app = create_app(
-        Service.over(store, writer, settings.admin_token, settings.max_held),
+        service,
         max_body_size=settings.max_body_size,
         max_import_size=settings.max_import_size,
         feed_heartbeat=settings.feed_heartbeat,
@@ -218,6 +221,7 @@ def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Wri
     config.ssl = tls  # made by us: uvicorn knows no least version
     seconds = settings.shutdown_timeout + LAST_SECONDS
     _Server(config, app, is_open=settings.admin_token is None, seconds=seconds).run()
+    service.finish()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ one more parameter of the fixture `open_store`.
 import asyncio
 import contextlib
 import math
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -351,6 +352,40 @@ async def test_a_service_that_is_behind_answers_by_the_newest_state(
         with pytest.raises(StaleAttemptError):
             await sync(two, _call(attempt=1, start=3))
     finally:
+        one.close()
+        two.close()
+
+
+@pytest.mark.anyio
+async def test_what_was_sealed_is_read_while_the_writer_is_busy(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """A trainer gets its window, and anyone the session as it is, without the writer's thread."""
+    one, two = (Service.over(writer._store, writer) for writer in writers)
+    busy = threading.Event()
+    try:
+        await writers[0].submit(Create(spec()))
+        for start in range(4):
+            await sync(one, _call(attempt=1, start=start))
+        seen = await writers[1].find("run")
+        await sync(one, _call(attempt=1, start=4))
+        blocking = asyncio.ensure_future(writers[1].call(busy.wait))
+        for start in range(4):
+            answer = await sync(two, _call(attempt=1, start=start))
+            assert answer.block is not None
+            assert (answer.start, answer.block.tolist()) == (start, [[0.1]])
+        assert writers[1].remembered("run") is seen  # none of this has asked the writer
+        blocking_one = asyncio.ensure_future(writers[0].call(busy.wait))
+        found = await asyncio.gather(*(writers[0].find("run") for _ in range(9)))
+        assert {each.stored.session.horizon for each in found} == {5}
+        newest = asyncio.ensure_future(writers[1].find("run"))
+        beyond = asyncio.ensure_future(sync(two, _call(attempt=1, start=4)))
+        assert not (await asyncio.wait((newest, beyond), timeout=0.05))[0]
+        busy.set()
+        assert (await newest).stored.session.horizon == 5
+        await asyncio.gather(beyond, blocking, blocking_one)
+    finally:
+        busy.set()
         one.close()
         two.close()
 

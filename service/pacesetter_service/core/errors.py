@@ -390,12 +390,23 @@ class StalledError(PacesetterError):
 
 
 class StorageUnavailableError(PacesetterError):
-    """The database did not take or give the data; nothing of the call was kept."""
+    """The database did not take or give the data."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, kept: Literal["nothing", "perhaps"] = "nothing") -> None:
+        """Say so.
+
+        Args:
+            reason: Why, as the database says.
+            kept: `perhaps` if it may have committed what the call was about all the same.
+        """
+        found = {
+            "nothing": "nothing of this call was kept. Retry;",
+            "perhaps": "whether this call was kept is not known. Retry, which is harmless, but for"
+            " an order without an Idempotency-Key;",
+        }[kept]
         super().__init__(
-            f"The database did not answer as it should ({reason}); nothing of this call was kept. "
-            "Retry; if it goes on, look at the disk and at the service's log."
+            f"The database did not answer as it should ({reason}); {found} if it goes on, look at"
+            " the disk and at the service's log."
         )
 
 

@@ -18,15 +18,17 @@ from pacesetter_service.core.model import MAX_STEP, few_hints
 from pacesetter_service.core.orders import pitfalls, planned
 from pacesetter_service.core.reach import untaken
 from pacesetter_service.core.schedules import Values
-from pacesetter_service.core.session import Session
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.status import refuse_if_archived
 from pacesetter_service.runtime.arguments import MAX_ERRORS
+from pacesetter_service.runtime.pool import in_thread
 from pacesetter_service.runtime.queries.curves import MAX_CURVE, Curve, thinned
 from pacesetter_service.runtime.queries.previews import pitfalls_of
 from pacesetter_service.runtime.queries.templates import find_template
 from pacesetter_service.runtime.service import Service, SessionInfo, info_of
+from pacesetter_service.runtime.shared_ranks import position
 from pacesetter_service.runtime.work import Change, Create, TakeBack
+from pacesetter_service.store.port import Stored
 
 REHEARSED = 1000
 """How many steps a dry run shows, if the session does not say how long it is."""
@@ -152,12 +154,16 @@ async def order(service: Service, name: str, act: Act) -> ActionAnswer:
         PacesetterError: The order was refused for another reason.
     """
     outcome = await service.writer.submit(Change(name, (act,)))
-    session = outcome.entry.stored.session
+    stored = outcome.entry.stored
+    session = stored.session
     number, step = session.orders.given, session.horizon if act.at is None else act.at
     if act.key:
         number, step, _ = session.orders.keys[act.key]
-    away = _distance(service, session, step)._asdict()
-    return ActionAnswer(id=number, effective_step=step, **away, revision=session.revision)
+    if service.store.ranks is None:
+        away = _distance(service, stored, step)
+    else:
+        away = await in_thread(_distance, service, stored, step)
+    return ActionAnswer(id=number, effective_step=step, **away._asdict(), revision=session.revision)
 
 
 async def rehearse(service: Service, name: str, act: Act, show: Callable[[Rehearsal], T]) -> T:
@@ -174,8 +180,8 @@ async def rehearse(service: Service, name: str, act: Act, show: Callable[[Rehear
         PacesetterError: The order would be refused.
         BusyError: Too many costly answers are being made already.
     """
-    session = (await service.writer.find(name)).stored.session
-    return await service.reads.run(lambda check: show(_rehearsed(service, session, act, check)))
+    stored = (await service.writer.find(name)).stored
+    return await service.reads.run(lambda check: show(_rehearsed(service, stored, act, check)))
 
 
 async def cancel_order(service: Service, name: str, number: int, actor: str) -> None:
@@ -251,13 +257,14 @@ def _deprecation(published: Published) -> list[Finding]:
     ]
 
 
-def _distance(service: Service, session: Session, step: int) -> Distance:
-    position = service.tracker.position(session)
-    return Distance(None, None) if position is None else Distance(*position.until(step))
+def _distance(service: Service, stored: Stored, step: int) -> Distance:
+    found = position(service.tracker, service.store.ranks, stored)
+    return Distance(None, None) if found is None else Distance(*found.until(step))
 
 
-def _rehearsed(service: Service, before: Session, act: Act, check: Check) -> Rehearsal:
+def _rehearsed(service: Service, stored: Stored, act: Act, check: Check) -> Rehearsal:
     """Return the curve before and after an order, without giving it."""
+    before = stored.session
     draft = decide(before, replace(act, key=""))  # an order given before is shown again
     after = draft.after
     [given] = [event.order for event in draft.events if isinstance(event, Ordered)]
@@ -272,7 +279,7 @@ def _rehearsed(service: Service, before: Session, act: Act, check: Check) -> Reh
     ]
     return Rehearsal(
         given.at,
-        _distance(service, before, given.at),
+        _distance(service, stored, given.at),
         before=_curve(forecast(before, given.at, count, check), given.at),
         after=_curve(curves, given.at),
         warnings=[*told, *pitfalls(after, given, curves)],

@@ -33,7 +33,7 @@ class Service:
         writer: Decides and commits whatever changes a session.
         held: The calls that wait for a measurement.
         logged: Tells those who follow a session that its log has grown.
-        tracker: What each rank was last heard to do.
+        tracker: What each rank was last heard to do, in this process.
         reads: Threads for costly answers that only show something.
         checks: Threads for costly work that a trainer may wait for.
         keys: The tokens that are valid; None while authentication is off.
@@ -69,7 +69,8 @@ class Service:
         logged, held = Signals(), HeldCalls(writer, max_held)
         writer.on_logged(logged.tell_from_thread)
         keys = read_keyring(store, admin_token)
-        poller = Poller(store, keys, (logged, held.signals)) if store.shared else None
+        tracker = RankTracker(shares=store.ranks is not None)
+        poller = Poller(store, keys, (logged, held.signals), tracker) if store.shared else None
         if poller is not None:
             poller.start()
         return cls(
@@ -77,7 +78,7 @@ class Service:
             writer,
             held,
             logged,
-            RankTracker(),
+            tracker,
             reads=Pool("reads", workers=READERS, waiting=READS_WAITING),
             checks=Pool("checks", workers=CHECKERS, waiting=CHECKS_WAITING),
             keys=keys,
@@ -89,10 +90,14 @@ class Service:
         self.held.release()
         self.logged.release()
 
-    def close(self) -> None:
-        """End the threads that work for callers; to be called when none is served any more."""
+    def finish(self) -> None:
+        """Tell other processes what only this one has heard: no call is served any more."""
         if self.poller is not None:
             self.poller.stop()
+
+    def close(self) -> None:
+        """End the threads that work for callers; to be called when none is served any more."""
+        self.finish()
         self.reads.close()
         self.checks.close()
 

@@ -75,7 +75,9 @@ class Transaction(Protocol):
     """One transaction; all of it is on the disk when its block ends, or none of it."""
 
     def refuse_stale(self, versions: Mapping[str, int]) -> None:
-        """Refuse if a session has another version than the caller has read; 0 for none.
+        """Refuse if a session has another version by now than the caller has read; 0 for none.
+
+        It is for sessions that were only looked at: none of them is locked.
 
         Raises:
             ConflictError: Another writer has changed, created or renamed some of them.
@@ -126,5 +128,15 @@ class Store(Protocol):
     def past(self, spec: SessionSpec, lineage: Lineage, step: int) -> RestorePoint:
         """Read what is needed to restore the state in which a step was sealed."""
 
+    def versions(self, names: Iterable[str]) -> Mapping[str, int]:
+        """Read the versions of the sessions of these names that there are; from any thread."""
+
     def stale(self, versions: Mapping[str, int]) -> Iterable[str]:
         """Return the sessions whose version differs by now; 0 stands for none of that name."""
+
+    def begin_epoch(self) -> str:
+        """Begin a new epoch, because a session is older than what this process has committed.
+
+        Returns:
+            The epoch, which another process may have begun.
+        """

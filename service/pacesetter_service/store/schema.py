@@ -9,6 +9,7 @@ them.
 from sqlalchemy import (
     BigInteger,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -173,9 +174,21 @@ tokens = Table(
     Column("last_used_at", String(32), nullable=True, comment="to about a minute"),
 )
 
+ranks = Table(
+    "ranks",
+    metadata,
+    Column("session", String(128), primary_key=True, comment="its name"),
+    Column("rank", Integer, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("at", Double, nullable=False, index=True, comment="its last call, by the database"),
+    Column("deviates", Integer, nullable=False, comment="1 if it trains with other values, or 0"),
+    Column("state", Text, nullable=False),
+)
+
 continuity = Table(
     "continuity",
     metadata,
     Column("epoch", String(32), primary_key=True, comment="of its one row"),
     Column("commits", BigInteger, nullable=False),
+    Column("identity", String(64), nullable=True, comment="of the copy of the database, if known"),
 )

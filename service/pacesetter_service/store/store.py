@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, Executable, select, text, update
 
@@ -13,6 +13,7 @@ from pacesetter_service.store import codec, record
 from pacesetter_service.store.block_log import MEASUREMENTS, READINGS, BlockLog
 from pacesetter_service.store.continuity import Continuity
 from pacesetter_service.store.port import Stored
+from pacesetter_service.store.ranks import RankTable
 from pacesetter_service.store.reads import Reads, is_there, stored_in
 from pacesetter_service.store.replay import with_waiting
 from pacesetter_service.store.schema import attempts, sessions, templates
@@ -34,10 +35,13 @@ class Store(Reads):
     Attributes:
         shared: Whether other processes may write to the database meanwhile.
         continuity: Whether it is the database that was served before.
+        ranks: What all processes have heard of ranks; None if there is no other process.
     """
 
     shared: bool
     continuity: Continuity
+    ranks: RankTable | None = None
+    _transaction: ClassVar[type[SqlTransaction]] = SqlTransaction
 
     def __init__(self, reader: Engine) -> None:
         super().__init__(reader)
@@ -50,6 +54,25 @@ class Store(Reads):
     def epoch(self) -> str:
         """The name of the database's history; a new one when it may have lost something."""
         return self.continuity.epoch
+
+    def look_at_continuity(self) -> Continuity | None:
+        """Return what has become of the database while it was served, if anything is new.
+
+        Raises:
+            StorageUnavailableError: It did not answer.
+        """
+        return None
+
+    def begin_epoch(self) -> str:
+        """Begin a new epoch, because a session is older than what this process has committed.
+
+        Returns:
+            The epoch, which another process may have begun.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        return self.epoch
 
     @abstractmethod
     def close(self) -> None:
@@ -129,7 +152,7 @@ class Store(Reads):
         """
         try:
             with self._committing() as connection:
-                yield SqlTransaction(
+                yield self._transaction(
                     connection, self._metric_ids, self._readings, self._measurements
                 )
         except Exception:

@@ -7,6 +7,7 @@ from anyio import to_thread
 
 from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.shared_ranks import counts
 
 PATIENCE = 5.0
 """For how many seconds the database is waited for: a probe gives up after some such time too."""
@@ -29,7 +30,7 @@ class Figures:
 
 def figures(service: Service) -> Figures:
     """Return the figures of this moment; callable from any thread."""
-    ranks, deviating = service.tracker.counts()
+    ranks, deviating = counts(service.tracker, service.store.ranks)
     return Figures(ranks, deviating, service.writer.queued)
 
 
