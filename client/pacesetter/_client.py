@@ -430,6 +430,8 @@ class Client:
     def close(self) -> None:
         """Close the sessions that were opened here, then the connections."""
         # All deliver at once: the wait must not grow with their number.
+        for session in list(self._sessions):
+            session._say_if_over()  # noqa: SLF001 - before its thread is stopped
         for prefetcher in list(self._prefetchers):
             prefetcher.stop(CLOSE_SECONDS)
         for session in list(self._sessions):

@@ -54,6 +54,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "POST /v1/sessions/{name}/sync",
         "POST /v1/sessions/{name}/attempts",
         "POST /v1/sessions/{name}/fork",
+        "POST /v1/sessions/{name}/finish",
     ),
     # What an operator decides about jobs.
     "operator": (

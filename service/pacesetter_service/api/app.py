@@ -57,6 +57,7 @@ DESCRIBED = (
     schedules.LintRequest,
     Situation,
     templates.Deprecation,
+    sessions.FinishRequest,
     attempts.AttemptRequest,
     attempts.ForkRequest,
     attempts.TakeBackRequest,

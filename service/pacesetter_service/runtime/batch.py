@@ -135,7 +135,7 @@ class Batch:
         refuse_costly_session(session)
         session_id = self._store.new_id()
         lineage = branch(past, AttemptRef(session_id, session.attempt.number, session.horizon))
-        stored = Stored(session_id, session, 0, self.now, lineage)
+        stored = Stored(session_id, session, 0, self.now, lineage, changed_at=self.now)
         entry = Entry(stored, SealedTail.empty(session.horizon, len(session.timelines)))
         self._entries[session.spec.name] = entry
         self._changes[session.spec.name] = Changes(stored)
@@ -239,7 +239,8 @@ class Batch:
         replay = _due_snapshot(changes, before, events)
         changes.stored = after
         if changes.before is not None and changes.is_of_state:
-            changes.stored = after = replace(after, version=changes.before.version + 1)
+            version = changes.before.version + 1
+            changes.stored = after = replace(after, version=version, changed_at=self.now)
         self._entries[name] = Entry(after, tail, replay)
         return self._entries[name]
 

@@ -1,10 +1,12 @@
 """The parts of a running service, put together once; use cases are functions that take them."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
 from pacesetter_service.core.session import Session
+from pacesetter_service.core.status import State, state_of
 from pacesetter_service.runtime.keyring import Keyring, read_keyring
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
@@ -98,13 +100,31 @@ class SessionInfo:
         session: Its whole state.
         created_at: When it was created; ISO 8601, in UTC.
         epoch: The epoch of the database that it stands in.
+        changed_at: When its row was written last, as a sealing does; in the same form.
+        state: What has become of it, as far as this process can say.
     """
 
     session: Session
     created_at: str
     epoch: str
+    changed_at: str
+    state: State
 
 
 def info_of(service: Service, stored: Stored) -> SessionInfo:
     """Return what is told of a stored session."""
-    return SessionInfo(stored.session, stored.created_at, service.store.epoch)
+    quiet, pace = _quiet(stored), None
+    if (heard := service.tracker.last_word(stored.session.spec.name)) is not None:
+        quiet, pace = min(quiet, heard[0]), heard[1]
+    state = state_of(stored.session, quiet, pace)
+    return SessionInfo(
+        stored.session, stored.created_at, service.store.epoch, stored.changed_at, state
+    )
+
+
+def _quiet(stored: Stored) -> float:
+    """Return for how many seconds nothing was written of a session, by the clock."""
+    if not stored.changed_at:
+        return 0.0
+    changed = datetime.fromisoformat(stored.changed_at)
+    return (datetime.now(UTC) - changed).total_seconds()

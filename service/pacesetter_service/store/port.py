@@ -28,6 +28,7 @@ class Stored:
         lineage: The attempts that its steps were trained in.
         version: How often its row was written, from 1. Who writes it says which version it has
             read.
+        changed_at: When its row was written last, likewise; the transaction says so.
     """
 
     id: int
@@ -36,6 +37,7 @@ class Stored:
     created_at: str
     lineage: Lineage
     version: int = 1
+    changed_at: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)

@@ -311,4 +311,5 @@ def stored_in(row: Any) -> Stored:  # noqa: ANN401 - a row of `sessions`
     lineage = codec.load_lineage(row.lineage)
     session = codec.load_session(row)
     lineage = lineage or (AttemptRef(row.id, session.attempt.number, session.spec.start_step),)
-    return Stored(row.id, session, row.events, row.created_at, lineage, row.version)
+    told = row.events, row.created_at, lineage, row.version, row.changed_at
+    return Stored(row.id, session, *told)

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from math import isnan
 from typing import IO, Any, NamedTuple
 
@@ -67,6 +68,7 @@ from pacesetter_service.store.record_format import (
     parse,
 )
 from pacesetter_service.store.schema import (
+    OF_A_SESSION,
     attempts,
     events,
     labels,
@@ -544,7 +546,8 @@ def begin(connection: Connection, session_id: int, record: Record) -> None:
     _refuse_taken(connection, record.session.spec.name)
     session, first = record.session, record.first
     lineage = _lineage(session_id, first.lineage)
-    row = session_row(Stored(session_id, session, first.events, first.created_at, lineage))
+    stored = Stored(session_id, session, first.events, first.created_at, lineage)
+    row = session_row(stored, datetime.now(UTC).isoformat(timespec="milliseconds"))
     # No session can be called that, so the name of none is taken by it.
     hidden = {"name": f"*{session_id}", "status": IMPORTING}
     connection.execute(insert(sessions), {**row, **hidden})
@@ -603,7 +606,7 @@ def _refuse_taken(connection: Connection, name: str) -> None:
 
 def drop(connection: Connection, session_id: int) -> None:
     """Remove what was written of a session that was not finished."""
-    for table in (attempts, snapshots, events, sealed, measurements, readings, labels):
+    for table in OF_A_SESSION:
         connection.execute(delete(table).where(table.c.session_id == session_id))
     connection.execute(delete(sessions).where(sessions.c.id == session_id))
 

@@ -17,6 +17,7 @@ from pacesetter_service.core.session import Session
 from pacesetter_service.store import codec
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.schema import (
+    ancestors,
     attempts,
     events,
     labels,
@@ -70,9 +71,9 @@ class SqlTransaction:
         self._number_metrics(batch)
         for changes in batch:
             if changes.before is None:
-                self._insert_session(changes.stored)
+                self._insert_session(changes.stored, now)
             elif changes.is_of_state:
-                self._update_session(changes, changes.before.session)
+                self._update_session(changes, changes.before.session, now)
         strictly = _insert_strictly
         self._write_many(events, _event_rows(batch, now), strictly)
         self._write_many(attempts, _attempt_rows(batch, now), strictly)
@@ -82,17 +83,21 @@ class SqlTransaction:
         self._write_many(readings, self._reading_rows(batch), _insert_or_ignore)
         self._write_many(snapshots, _snapshot_rows(batch), _insert_or_ignore)
 
-    def _insert_session(self, stored: Stored) -> None:
-        self._connection.execute(insert(sessions), session_row(stored))
+    def _insert_session(self, stored: Stored, now: str) -> None:
+        self._connection.execute(insert(sessions), session_row(stored, now))
+        others = sorted({ref.session_id for ref in stored.lineage} - {stored.id})
+        shared = [(stored.id, other) for other in others]
+        self._write_many(ancestors, shared, _insert_strictly)
         named = stored.session.spec.labels.items()
         self._write_many(labels, [(stored.id, *each) for each in named], _insert_strictly)
 
-    def _update_session(self, changes: Changes, before: Session) -> None:
+    def _update_session(self, changes: Changes, before: Session, now: str) -> None:
         after = changes.stored.session
         values: dict[str, Any] = {
             **_moving_parts(after),
             "events": changes.stored.events,
             "version": changes.stored.version,
+            "changed_at": now,
         }
         if after.timelines is not before.timelines:
             values["plan"] = codec.dump_plan(after)
@@ -229,8 +234,8 @@ def _control(session: Session) -> tuple[object, ...]:
     return session.control, session.attempt, session.orders
 
 
-def session_row(stored: Stored) -> dict[str, Any]:
-    """Return the row of a session that is not there yet."""
+def session_row(stored: Stored, now: str) -> dict[str, Any]:
+    """Return the row of a session that is written now, and is not there yet."""
     session = stored.session
     return {
         "id": stored.id,
@@ -242,6 +247,7 @@ def session_row(stored: Stored) -> dict[str, Any]:
         "created_at": stored.created_at,
         "lineage": codec.dump_lineage(stored.lineage),
         "version": stored.version,
+        "changed_at": now,
         **_moving_parts(session),
     }
 

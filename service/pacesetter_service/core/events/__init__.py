@@ -7,9 +7,11 @@ from pacesetter_service.core.events.orders import Acted, BatchResized, Cancelled
 from pacesetter_service.core.events.session import (
     Archived,
     BoundaryPassed,
+    Finished,
     Missed,
     Noticed,
     RateDeviated,
+    Reopened,
 )
 from pacesetter_service.core.events.unlogged import (
     Awaited,
@@ -31,6 +33,7 @@ Event = (
     | BoundaryPassed
     | Cancelled
     | Decided
+    | Finished
     | Forked
     | Held
     | Measured
@@ -41,6 +44,7 @@ Event = (
     | Ordered
     | RateAgreed
     | RateDeviated
+    | Reopened
     | Reported
     | Sealed
     | TakenBack
@@ -56,6 +60,7 @@ __all__ = [
     "Cancelled",
     "Decided",
     "Event",
+    "Finished",
     "Forked",
     "Held",
     "Logged",
@@ -67,6 +72,7 @@ __all__ = [
     "Ordered",
     "RateAgreed",
     "RateDeviated",
+    "Reopened",
     "Reported",
     "Sealed",
     "TakenBack",
