@@ -67,6 +67,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "POST /v1/templates/{name}/{version}/deprecate",
     ),
     "admin": (
+        "POST /v1/sessions/{name}/purge",
         "GET /v1/tokens",
         "POST /v1/tokens",
         "DELETE /v1/tokens/{token_id}",

@@ -58,6 +58,7 @@ DESCRIBED = (
     Situation,
     templates.Deprecation,
     sessions.FinishRequest,
+    sessions.PurgeRequest,
     attempts.AttemptRequest,
     attempts.ForkRequest,
     attempts.TakeBackRequest,

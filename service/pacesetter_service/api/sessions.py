@@ -52,6 +52,14 @@ class FinishRequest(BaseModel):
     )
 
 
+class PurgeRequest(BaseModel):
+    """What an admin says about a session that is to be removed for good."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dry_run: Flag = Field(default=False, description="only refuse what would be refused")
+
+
 class SessionView(BaseModel):
     """A session as it is now."""
 
@@ -189,6 +197,25 @@ async def finish_session(
     at the step or behind it, or that opens an attempt, makes it active again.
     """
     return view(await trainer.finish(service, name, Finish(**dict(body), actor=actor)))
+
+
+@router.post("/{name}/purge", status_code=204, openapi_extra=openapi.body_of("PurgeRequest"))
+async def purge_session(
+    name: SessionName,
+    body: Annotated[PurgeRequest, bodies.model(PurgeRequest)],
+    service: Service,
+    actor: Actor = "anonymous",
+) -> None:
+    """Remove an archived session for good, with all that was recorded of it.
+
+    It is gone at once, and its name is free; its rows are removed in the background. A session
+    whose steps a fork shares is refused. What `DELETE` does, archiving, can be repeated without
+    harm, so this is another call.
+    """
+    if body.dry_run:
+        await operator.rehearse_purge(service, name)
+    else:
+        await operator.purge_session(service, name, actor)
 
 
 @router.delete("/{name}", status_code=204)

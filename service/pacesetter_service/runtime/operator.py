@@ -25,8 +25,10 @@ from pacesetter_service.runtime.arguments import MAX_ERRORS
 from pacesetter_service.runtime.queries.curves import MAX_CURVE, Curve, thinned
 from pacesetter_service.runtime.queries.previews import pitfalls_of
 from pacesetter_service.runtime.queries.templates import find_template
+from pacesetter_service.runtime.ranks import wall_clock
 from pacesetter_service.runtime.service import Service, SessionInfo, info_of
 from pacesetter_service.runtime.work import Change, Create, TakeBack
+from pacesetter_service.store import purging
 
 REHEARSED = 1000
 """How many steps a dry run shows, if the session does not say how long it is."""
@@ -141,6 +143,41 @@ async def archive_session(service: Service, name: str) -> None:
         SessionNotFoundError: There is no session of that name.
     """
     await service.writer.submit(Change(name, (Archive(),)))
+
+
+async def rehearse_purge(service: Service, name: str) -> None:
+    """Refuse what `purge_session` would refuse; nothing is changed.
+
+    Raises:
+        PacesetterError: The session would not be purged.
+    """
+
+    def refused() -> None:
+        with service.store.transaction() as connection:
+            purging.refuse_unless_purgeable(connection, name)
+
+    await service.writer.call(refused)
+
+
+async def purge_session(service: Service, name: str, actor: str) -> None:
+    """Remove an archived session for good; its rows go in the background.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        SessionNotArchivedError: It is not archived.
+        SessionHasForksError: Other sessions share its steps.
+    """
+
+    def hidden() -> None:
+        with service.store.transaction() as connection:
+            purging.hide(connection, name, actor, wall_clock())
+        service.writer.forget(name)
+
+    await service.writer.call(hidden)
+    service.tracker.forget(name)
+    service.held.signals.tell(name)
+    service.logged.tell(name)
+    service.janitor.wake()
 
 
 async def order(service: Service, name: str, act: Act) -> ActionAnswer:

@@ -226,6 +226,11 @@ class RankTracker:
         )
         return max(found, key=lambda each: each.step, default=None)
 
+    def forget(self, name: str) -> None:
+        """Forget a session that is gone."""
+        crew = self._crews.pop(name, None)
+        self._followed -= 0 if crew is None else len(crew.ranks)
+
     def last_word(self, name: str) -> tuple[float, float | None] | None:
         """Return for how many seconds no rank of a session was heard, and the pace of a step.
 

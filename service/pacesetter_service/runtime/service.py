@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.status import State, state_of
+from pacesetter_service.runtime.janitor import Janitor
 from pacesetter_service.runtime.keyring import Keyring, read_keyring
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
@@ -39,6 +40,7 @@ class Service:
         reads: Threads for costly answers that only show something.
         checks: Threads for costly work that a trainer may wait for.
         keys: The tokens that are valid; None while authentication is off.
+        janitor: Does in the background what nobody waits for.
         poller: Looks for what other processes have changed; None if there are none.
     """
 
@@ -50,6 +52,7 @@ class Service:
     reads: Pool
     checks: Pool
     keys: Keyring | None
+    janitor: Janitor
     poller: Poller | None
 
     @classmethod
@@ -67,6 +70,9 @@ class Service:
         poller = Poller(store, keys, (logged, held.signals)) if store.shared else None
         if poller is not None:
             poller.start()
+        janitor = Janitor(store, writer)
+        if store.has_hidden():  # what the end of a process has cut off
+            janitor.wake()
         return cls(
             store,
             writer,
@@ -76,6 +82,7 @@ class Service:
             reads=Pool("reads", workers=READERS, waiting=READS_WAITING),
             checks=Pool("checks", workers=CHECKERS, waiting=CHECKS_WAITING),
             keys=keys,
+            janitor=janitor,
             poller=poller,
         )
 
@@ -86,6 +93,7 @@ class Service:
 
     def close(self) -> None:
         """End the threads that work for callers; to be called when none is served any more."""
+        self.janitor.stop()
         if self.poller is not None:
             self.poller.stop()
         self.reads.close()

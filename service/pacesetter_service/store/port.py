@@ -119,6 +119,12 @@ class Store(Protocol):
     def new_id(self) -> int:
         """Return an id for a session, which no other writer is ever given."""
 
+    def first_attempt(self, name: str) -> int:
+        """Return the least number that a new attempt of that name may have."""
+
+    def purged_at(self, name: str) -> str | None:
+        """Return when the last session of that name was purged; None if none was."""
+
     def load(self, name: str) -> Stored | None:
         """Read one session in full, or None if there is none of that name."""
 

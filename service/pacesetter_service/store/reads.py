@@ -168,6 +168,11 @@ class Reads:
         rows = self._read(query)
         return track([row[0] for row in rows], [row[1] for row in rows])
 
+    def has_hidden(self) -> bool:
+        """Return whether a session is being removed."""
+        query = select(sessions.c.id).where(sessions.c.status == record.PURGING).limit(1)
+        return bool(self._read(query))
+
     def attempts_of(self, stored: Stored) -> list[Attempt]:
         """Read the attempts of a session, in their order."""
         columns = [attempts.c[each.name] for each in fields(Attempt)]
@@ -270,8 +275,8 @@ class Reads:
             return connection.execute(query).all()
 
 
-is_there = sessions.c.status != record.IMPORTING
-"""What is being imported is not there yet."""
+is_there = sessions.c.status.not_in(record.HIDDEN)
+"""What is being imported is not there yet; what is being removed is not there any more."""
 
 
 def _events_of(stored: Stored, kinds: Sequence[str]) -> Select[Any]:

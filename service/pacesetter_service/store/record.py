@@ -84,6 +84,12 @@ from pacesetter_service.store.writing import ignoring, session_row
 IMPORTING = "importing"
 """The status of a session that is being imported, and that no caller can see."""
 
+PURGING = "purging"
+"""The status of a session that is being removed, likewise."""
+
+HIDDEN = (IMPORTING, PURGING)
+"""Both: nobody but who writes or removes their rows may see them."""
+
 SEALED_AT_ONCE = 65_536
 """How many sealed values are put into one line."""
 
@@ -120,7 +126,7 @@ def export(connection: Connection, name: str, service: str) -> Iterator[bytes]:
 
 
 def _lines(connection: Connection, name: str, service: str) -> Iterator[Content]:
-    query = select(sessions).where(sessions.c.name == name, sessions.c.status != IMPORTING)
+    query = select(sessions).where(sessions.c.name == name, sessions.c.status.not_in(HIDDEN))
     row = connection.execute(query).one_or_none()
     if row is None:
         raise SessionNotFoundError(name)

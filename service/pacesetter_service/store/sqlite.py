@@ -147,6 +147,19 @@ class SqliteStore(Store):
         self._file.refuse_if_lost()
         self._read(select(1))
 
+    def reclaim(self, pages: int) -> bool:
+        """Give space that removed rows have left back to the disk, so many pages of it at most.
+
+        A file that an older service has made keeps it for new rows, unless it was compacted once.
+        """
+        with self._at_once() as connection:
+            execute = connection.exec_driver_sql
+            incremental = execute("PRAGMA auto_vacuum").scalar_one() == engine.INCREMENTAL
+            left = execute("PRAGMA freelist_count").scalar_one() if incremental else 0
+            for _ in range(min(left, pages)):
+                execute("PRAGMA incremental_vacuum(1)")  # the driver takes one step of it alone
+        return bool(left > pages)
+
     @contextmanager
     def _at_once(self) -> Iterator[Connection]:
         with translated(), self._connection.begin():

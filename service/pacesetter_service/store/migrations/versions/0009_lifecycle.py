@@ -39,13 +39,10 @@ def upgrade() -> None:
         sa.Column("purged_at", sa.String(32), nullable=False),
         sa.PrimaryKeyConstraint("name", name="pk_purged"),
     )
-    op.execute("INSERT INTO ids VALUES ('attempts', 1)")
     _find_ancestors()
 
 
 def downgrade() -> None:
-    ids = sa.table("ids", sa.column("kind"))
-    op.execute(sa.delete(ids).where(ids.c.kind == "attempts"))
     op.drop_table("purged")
     op.drop_table("ancestors")
     with op.batch_alter_table("sessions") as sessions:
