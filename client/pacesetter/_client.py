@@ -271,6 +271,46 @@ class Client:
         """End a session: it can be read for ever, but neither sealed further nor reported to."""
         self._json("DELETE", path_of(name))
 
+    def finish(
+        self,
+        name: str,
+        *,
+        outcome: str = "completed",
+        reason: str = "",
+        step: int | None = None,
+        attempt: int | None = None,
+    ) -> SessionInfo:
+        """Say that the training of a session is over, as `Session.finish` does of one's own.
+
+        Args:
+            name: The session.
+            outcome: `"completed"` or `"failed"`.
+            reason: Why it ended, in a line; for the record.
+            step: The first step that was not trained; by default the first that no trainer holds.
+            attempt: The attempt that was trained; the running one by default.
+        """
+        given = {"outcome": outcome, "reason": reason, "step": step, "attempt": attempt}
+        body = {key: value for key, value in given.items() if value is not None}
+        return SessionInfo.parse(self._json("POST", path_of(name) + "/finish", body=body), name)
+
+    def relabel(self, name: str, labels: Mapping[str, str | None]) -> SessionInfo:
+        """Give a session labels, or take away those that are None; others stay."""
+        body = {"labels": dict(labels)}
+        return SessionInfo.parse(self._json("PATCH", path_of(name), body=body), name)
+
+    def purge(self, name: str, *, dry_run: bool = False) -> None:
+        """Remove an archived session for good; takes the role `admin`.
+
+        Args:
+            name: The session.
+            dry_run: Only raise what would be raised.
+
+        Raises:
+            ConflictError: It is not archived, or forks share its steps.
+            NotFoundError: There is none; after a purge that was repeated, `session_purged`.
+        """
+        self._json("POST", path_of(name) + "/purge", body={"dry_run": dry_run})
+
     def lr(self, name: str, step: int, *, count: int | None = None) -> dict[str, Any]:
         """Return what a session says for a step, or for `count` steps, without sealing anything.
 

@@ -58,6 +58,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
     ),
     # What an operator decides about jobs.
     "operator": (
+        "PATCH /v1/sessions/{name}",
         "DELETE /v1/sessions/{name}",
         "POST /v1/sessions/{name}/actions",
         "DELETE /v1/sessions/{name}/actions/{number}",

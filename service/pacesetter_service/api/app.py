@@ -58,6 +58,7 @@ DESCRIBED = (
     Situation,
     templates.Deprecation,
     sessions.FinishRequest,
+    sessions.LabelsRequest,
     sessions.PurgeRequest,
     attempts.AttemptRequest,
     attempts.ForkRequest,

@@ -15,7 +15,7 @@ from pacesetter_service.core.actions.base import Reason
 from pacesetter_service.core.commands import Finish
 from pacesetter_service.core.ending import Outcome
 from pacesetter_service.core.model import Count, Flag, Step, refusal
-from pacesetter_service.core.spec import AttemptKey, SessionSpec
+from pacesetter_service.core.spec import MAX_LABELS, AttemptKey, LabelName, LabelValue, SessionSpec
 from pacesetter_service.core.status import State
 from pacesetter_service.core.watching import plan_end
 from pacesetter_service.runtime import operator, trainer
@@ -49,6 +49,16 @@ class FinishRequest(BaseModel):
     )
     attempt: Count | None = Field(
         default=None, description="the attempt that was trained; the running one if left out"
+    )
+
+
+class LabelsRequest(BaseModel):
+    """What is to be changed of a session, as a JSON merge patch (RFC 7386)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: dict[LabelName, LabelValue | None] = Field(
+        max_length=2 * MAX_LABELS, description="labels to add or replace; null takes one away"
     )
 
 
@@ -182,6 +192,20 @@ async def list_sessions(
 async def read_session(name: SessionName, service: Service) -> SessionView:
     """Read a session."""
     return view(await sessions.read_session(service, name))
+
+
+@router.patch("/{name}", openapi_extra=openapi.body_of("LabelsRequest"))
+async def relabel_session(
+    name: SessionName,
+    body: Annotated[LabelsRequest, bodies.model(LabelsRequest)],
+    service: Service,
+    actor: Actor = "anonymous",
+) -> SessionView:
+    """Change the labels of a session, archived or not; those that are not named stay.
+
+    They are the only part of a session's description that can be changed.
+    """
+    return view(await operator.relabel_session(service, name, body.labels, actor))
 
 
 @router.post("/{name}/finish", openapi_extra=openapi.body_of("FinishRequest"))

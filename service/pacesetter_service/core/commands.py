@@ -142,10 +142,29 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
+class Relabel:
+    """Give the session these labels; None takes one away, and others stay."""
+
+    labels: Mapping[str, str | None]
+    actor: str = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
 class Archive:
     """Close the session for further commands."""
 
 
 Command = (
-    Report | Seal | Hold | Await | Pass | Act | Resize | Cancel | RecordDeviation | Finish | Archive
+    Report
+    | Seal
+    | Hold
+    | Await
+    | Pass
+    | Act
+    | Resize
+    | Cancel
+    | RecordDeviation
+    | Finish
+    | Relabel
+    | Archive
 )

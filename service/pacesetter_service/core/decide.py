@@ -20,6 +20,7 @@ from pacesetter_service.core.commands import (
     Pass,
     Reading,
     RecordDeviation,
+    Relabel,
     Report,
     Resize,
     Seal,
@@ -45,6 +46,7 @@ from pacesetter_service.core.events import (
     Missed,
     RateAgreed,
     RateDeviated,
+    Relabelled,
     Reopened,
     Reported,
     Sealed,
@@ -56,6 +58,7 @@ from pacesetter_service.core.reach import reachable, takes_hold
 from pacesetter_service.core.react import awaited, boundary_after, passed, react
 from pacesetter_service.core.schedules import Values
 from pacesetter_service.core.session import Session
+from pacesetter_service.core.spec import MAX_LABELS
 from pacesetter_service.core.status import refuse_unless_taken, seals
 from pacesetter_service.core.wait import Wait
 from pacesetter_service.core.watching import noticed, plan_end
@@ -80,7 +83,7 @@ FEW_CONSUMED = 16
 """How many measurements a sealing consumes however many series there are."""
 
 
-def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911 - one a command
+def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911, PLR0912 - one a command
     """Return what a command leads to.
 
     Raises:
@@ -119,6 +122,8 @@ def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911 - one 
             return _record_deviation(session, command)
         case Finish():
             return _finish(session, command)
+        case Relabel():
+            return _relabelled(session, command)
         case Archive():
             draft = Draft(session)
             return draft if session.status == "archived" else draft.record(Archived())
@@ -407,6 +412,24 @@ def _finish(session: Session, command: Finish) -> Draft:
     if session.status == "finished" and (known is None or known == ended):
         return draft
     return draft.record(Finished(step, ended.outcome, command.actor, ended.reason))
+
+
+def _relabelled(session: Session, command: Relabel) -> Draft:
+    labels = session.spec.labels
+    given = {
+        name: value
+        for name, value in command.labels.items()
+        if value is not None and labels.get(name) != value
+    }
+    taken = tuple(
+        name for name, value in command.labels.items() if value is None and name in labels
+    )
+    if len({*labels, *given} - {*taken}) > MAX_LABELS:
+        raise ActionRefusedError(
+            f"A session has at most {MAX_LABELS} labels. Take others away in the same call."
+        )
+    draft = Draft(session)
+    return draft.record(Relabelled(given, taken, command.actor)) if given or taken else draft
 
 
 def _goes_on(session: Session, command: Seal) -> bool:

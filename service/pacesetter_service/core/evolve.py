@@ -30,6 +30,7 @@ from pacesetter_service.core.events import (
     Ordered,
     RateAgreed,
     RateDeviated,
+    Relabelled,
     Reopened,
     Reported,
     Sealed,
@@ -93,6 +94,10 @@ def evolve(session: Session, event: Event) -> Session:  # noqa: PLR0911, PLR0912
         case Reopened():
             control = replace(session.control, ended=None)
             return replace(session, control=control, status="active")
+        case Relabelled(given, taken):
+            labels = {**session.spec.labels, **given}
+            left = {name: value for name, value in labels.items() if name not in taken}
+            return replace(session, spec=session.spec.model_copy(update={"labels": left}))
         case Archived():
             return replace(session, status="archived")
 

@@ -19,6 +19,7 @@ from pacesetter_service.core.commands import (
     Hold,
     Pass,
     RecordDeviation,
+    Relabel,
     Report,
     Resize,
     Seal,
@@ -45,6 +46,7 @@ TAKEN_WHILE: Mapping[type[Command], frozenset[Status]] = {
     Cancel: UNTIL_ARCHIVED,
     RecordDeviation: UNTIL_ARCHIVED,
     Finish: UNTIL_ARCHIVED,
+    Relabel: ALWAYS,
     Archive: ALWAYS,
 }
 """In which states a session takes each command. New attempts are opened until it is archived."""

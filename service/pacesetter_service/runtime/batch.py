@@ -124,7 +124,9 @@ class Batch:
         """Return the session of a spec if there is one; its name may be taken by another one."""
         with suppress(SessionNotFoundError):
             entry = self._entry(spec.name)
-            if entry.stored.session.spec != spec:
+            known = entry.stored.session.spec
+            # Labels may have been changed since, and make no other training of it.
+            if known.model_copy(update={"labels": spec.labels}) != spec:
                 raise SessionExistsError(spec.name)
             return Outcome(entry)
         return None

@@ -1,6 +1,6 @@
 """What an operator does: sessions are created, changed, forked, taken back and archived."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from pacesetter_service.catalogue.findings import Finding, Subject
 from pacesetter_service.catalogue.templates import Published, TemplateUse
-from pacesetter_service.core.commands import Act, Archive, Cancel
+from pacesetter_service.core.commands import Act, Archive, Cancel, Relabel
 from pacesetter_service.core.cost import Check, readable
 from pacesetter_service.core.decide import count_usable, decide
 from pacesetter_service.core.events import Ordered
@@ -134,6 +134,19 @@ async def create_session(
     findings += await service.checks.run(lambda check: pitfalls_of(subject, check))
     outcome = await service.writer.submit(Create(spec, key))
     return CreatedSession(info_of(service, outcome.entry.stored), outcome.created, findings)
+
+
+async def relabel_session(
+    service: Service, name: str, labels: Mapping[str, str | None], actor: str
+) -> SessionInfo:
+    """Give a session labels, take away those that are None, and return it.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        ActionRefusedError: It would have too many.
+    """
+    outcome = await service.writer.submit(Change(name, (Relabel(labels, actor),)))
+    return info_of(service, outcome.entry.stored)
 
 
 async def archive_session(service: Service, name: str) -> None:

@@ -8,7 +8,7 @@ from math import isnan
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Dialect, Insert, Table, TextClause, insert, text, update
+from sqlalchemy import Connection, Dialect, Insert, Table, TextClause, delete, insert, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -88,6 +88,9 @@ class SqlTransaction:
         others = sorted({ref.session_id for ref in stored.lineage} - {stored.id})
         shared = [(stored.id, other) for other in others]
         self._write_many(ancestors, shared, _insert_strictly)
+        self._label(stored)
+
+    def _label(self, stored: Stored) -> None:
         named = stored.session.spec.labels.items()
         self._write_many(labels, [(stored.id, *each) for each in named], _insert_strictly)
 
@@ -99,6 +102,10 @@ class SqlTransaction:
             "version": changes.stored.version,
             "changed_at": now,
         }
+        if after.spec is not before.spec:  # its labels have changed
+            values["spec"] = codec.dump_spec(after.spec)
+            self._connection.execute(delete(labels).where(labels.c.session_id == changes.stored.id))
+            self._label(changes.stored)
         if after.timelines is not before.timelines:
             values["plan"] = codec.dump_plan(after)
         if _control(after) != _control(before):

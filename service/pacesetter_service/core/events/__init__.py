@@ -11,6 +11,7 @@ from pacesetter_service.core.events.session import (
     Missed,
     Noticed,
     RateDeviated,
+    Relabelled,
     Reopened,
 )
 from pacesetter_service.core.events.unlogged import (
@@ -44,6 +45,7 @@ Event = (
     | Ordered
     | RateAgreed
     | RateDeviated
+    | Relabelled
     | Reopened
     | Reported
     | Sealed
@@ -72,6 +74,7 @@ __all__ = [
     "Ordered",
     "RateAgreed",
     "RateDeviated",
+    "Relabelled",
     "Reopened",
     "Reported",
     "Sealed",

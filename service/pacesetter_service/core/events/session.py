@@ -1,5 +1,6 @@
 """What else happens to a session: what it lacked, what it noticed, and its end."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pacesetter_service.core.ending import Outcome
@@ -118,6 +119,24 @@ class Reopened(Logged):
     def text(self, spec: SessionSpec) -> str:
         """Say that it goes on."""
         return f"The training goes on at step {self.at}, so the session is active again."
+
+
+@dataclass(frozen=True, slots=True)
+class Relabelled(Logged):
+    """An operator has given the session labels, and taken others away."""
+
+    kind = "relabelled"
+
+    given: Mapping[str, str]
+    taken: tuple[str, ...]
+    actor: str
+
+    def text(self, spec: SessionSpec) -> str:
+        """Say which labels it has got and lost."""
+        got = listed([f"{name}={value}" for name, value in self.given.items()])
+        said = [f"gave it the labels {got}"] if got else []
+        said += [f"took away the labels {listed(self.taken)}"] if self.taken else []
+        return f"{self.actor} {' and '.join(said)}."
 
 
 @dataclass(frozen=True, slots=True)
