@@ -70,9 +70,35 @@ def _add_all(commands: _Commands) -> None:
     parser = _of_session(commands, "export", "write the whole record of a session into a file")
     parser.add_argument("file", help="where to; lines of JSON")
     _add_url(parser)
+    _add_prune(commands)
     parser = commands.add_parser("import", help="restore a session from what `export` wrote")
     parser.add_argument("file", help="what `export` wrote")
     parser.add_argument("--name", help="what it is to be called, if not as it was")
+    _add_url(parser)
+
+
+def _add_prune(commands: _Commands) -> None:
+    parser = commands.add_parser("prune", help="archive old sessions, and purge archived ones")
+    parser.add_argument(
+        "--older-than",
+        required=True,
+        metavar="TIME",
+        help="90d: not written for so long; s m h d w",
+    )
+    parser.add_argument(
+        "--state", default="finished,failed,archived", help="only in these states, by commas"
+    )
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="only with it; repeatable",
+    )
+    parser.add_argument(
+        "--purge", action="store_true", help="remove for good what is archived already"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only show what it would do")
     _add_url(parser)
 
 
@@ -110,6 +136,15 @@ def _answer(remote: ModuleType, asked: argparse.Namespace) -> Iterator[str]:
             lines = remote.explanation(asked.url, asked.name, asked.step)
         case "export":
             lines = remote.export(asked.url, asked.name, asked.file)
+        case "prune":
+            lines = remote.prune(
+                asked.url,
+                older_than=asked.older_than,
+                states=asked.state.split(","),
+                labels=asked.label,
+                purge=asked.purge,
+                dry_run=asked.dry_run,
+            )
         case "import":
             lines = remote.restore(asked.url, asked.file, asked.name)
         case _:

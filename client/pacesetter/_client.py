@@ -311,6 +311,43 @@ class Client:
         """
         self._json("POST", path_of(name) + "/purge", body={"dry_run": dry_run})
 
+    def prune(
+        self,
+        *,
+        older_than: float,
+        states: Sequence[str] = ("finished", "failed", "archived"),
+        labels: Mapping[str, str] | None = None,
+        purge: bool = False,
+        dry_run: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Put old sessions away, one step each, and return what was done; takes the role `admin`.
+
+        Nothing is done before the first of them is asked for.
+
+        Args:
+            older_than: Seconds for which nothing of a session was written.
+            states: Those in these states.
+            labels: Those with all of these labels.
+            purge: Remove for good those that are archived already; what is not is archived.
+            dry_run: Only say what would be done.
+
+        Returns:
+            `{"name", "state", "changed_at", "step", "bytes", "reason"}` of each; its `step` is
+            `"archive"`, `"purge"`, or `"keep"` for the `reason`.
+        """
+        body: dict[str, Any] = {
+            "older_than": older_than,
+            "states": list(states),
+            "labels": dict(labels or {}),
+            "purge": purge,
+            "dry_run": dry_run,
+        }
+        token: str | None = ""
+        while token is not None:
+            page = self._json("POST", "/v1/prune", body={**body, "page_token": token})
+            yield from page.get("sessions", ())
+            token = page.get("next_page_token")
+
     def lr(self, name: str, step: int, *, count: int | None = None) -> dict[str, Any]:
         """Return what a session says for a step, or for `count` steps, without sealing anything.
 

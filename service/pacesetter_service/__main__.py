@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from socket import socket
 from types import FrameType
 
@@ -22,6 +23,7 @@ from pacesetter_service.api.browsers import Hosts
 from pacesetter_service.complaints import bad_requests
 from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.front_door import Limits, connections_within_reach, front_door
+from pacesetter_service.runtime import retention
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.settings import Settings, read_settings
@@ -148,9 +150,19 @@ def _say_unfinished() -> None:
     sys.stderr.flush()
 
 
+def _keep(service: Service, archive_after: float | None, purge_after: float | None) -> None:
+    """Have old sessions put away in the background, if the settings say so."""
+    if archive_after is None and purge_after is None:
+        return
+    chore = partial(retention.keep_settings, service, archive_after, purge_after)
+    service.janitor.keep(chore, retention.EVERY)
+
+
 def _serve(settings: Settings, store: Store, writer: Writer) -> None:
+    service = Service.over(store, writer, settings.admin_token)
+    _keep(service, settings.archive_after_days, settings.purge_after_days)
     app = create_app(
-        Service.over(store, writer, settings.admin_token),
+        service,
         max_body_size=settings.max_body_size,
         max_import_size=settings.max_import_size,
         feed_heartbeat=settings.feed_heartbeat,

@@ -123,6 +123,19 @@ class Settings(BaseSettings):
     stall_after: Annotated[float, Field(gt=0)] = Field(
         10.0, description="Seconds of work without a result after which the writer is not ready."
     )
+    archive_after_days: Annotated[
+        Annotated[float, Field(gt=0)] | None, BeforeValidator(_none_if_empty)
+    ] = Field(
+        None,
+        description="Days after which a session that is finished, failed or silent is archived;"
+        " never without it.",
+    )
+    purge_after_days: Annotated[
+        Annotated[float, Field(gt=0)] | None, BeforeValidator(_none_if_empty)
+    ] = Field(
+        None,
+        description="Days after which an archived session is removed for good; never without it.",
+    )
     shutdown_timeout: Annotated[int, Field(ge=0)] = Field(
         10, description="Seconds that open requests get to finish when the server stops."
     )

@@ -69,6 +69,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
     ),
     "admin": (
         "POST /v1/sessions/{name}/purge",
+        "POST /v1/prune",
         "GET /v1/tokens",
         "POST /v1/tokens",
         "DELETE /v1/tokens/{token_id}",

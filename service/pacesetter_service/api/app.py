@@ -20,6 +20,7 @@ from pacesetter_service.api import (
     metrics,
     pages,
     problems,
+    prune,
     range_test,
     ranks,
     schedules,
@@ -58,6 +59,7 @@ DESCRIBED = (
     Situation,
     templates.Deprecation,
     sessions.FinishRequest,
+    prune.PruneRequest,
     sessions.LabelsRequest,
     sessions.PurgeRequest,
     attempts.AttemptRequest,
@@ -142,6 +144,7 @@ def create_app(
     app.router.routes.insert(0, Route("/v1/sessions/{name}/sync", sync, methods=["POST"]))
     routers: list[APIRouter] = [
         sessions.router,
+        prune.router,
         values.router,
         actions.router,
         attempts.router,

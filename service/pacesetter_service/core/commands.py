@@ -151,7 +151,13 @@ class Relabel:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """Close the session for further commands."""
+    """Close the session for further commands.
+
+    Attributes:
+        seen: The attempt and the horizon that were looked at: who has gone on since stays open.
+    """
+
+    seen: tuple[int, int] | None = None
 
 
 Command = (

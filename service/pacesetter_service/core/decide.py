@@ -125,8 +125,7 @@ def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911, PLR09
         case Relabel():
             return _relabelled(session, command)
         case Archive():
-            draft = Draft(session)
-            return draft if session.status == "archived" else draft.record(Archived())
+            return _archived(session, command)
 
 
 def is_sealed(session: Session, command: Seal, end: int) -> bool:
@@ -430,6 +429,12 @@ def _relabelled(session: Session, command: Relabel) -> Draft:
         )
     draft = Draft(session)
     return draft.record(Relabelled(given, taken, command.actor)) if given or taken else draft
+
+
+def _archived(session: Session, command: Archive) -> Draft:
+    draft, stands = Draft(session), (session.attempt.number, session.horizon)
+    moved = command.seen not in {None, stands}
+    return draft if moved or session.status == "archived" else draft.record(Archived())
 
 
 def _goes_on(session: Session, command: Seal) -> bool:

@@ -175,6 +175,8 @@ async def rehearse_purge(service: Service, name: str) -> None:
 async def purge_session(service: Service, name: str, actor: str) -> None:
     """Remove an archived session for good; its rows go in the background.
 
+    Callable on any event loop, as `retention` does.
+
     Raises:
         SessionNotFoundError: There is no session of that name.
         SessionNotArchivedError: It is not archived.
@@ -188,8 +190,8 @@ async def purge_session(service: Service, name: str, actor: str) -> None:
 
     await service.writer.call(hidden)
     service.tracker.forget(name)
-    service.held.signals.tell(name)
-    service.logged.tell(name)
+    for signals in (service.held.signals, service.logged):
+        signals.tell_from_thread([name])
     service.janitor.wake()
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     LargeBinary,
     Select,
+    String,
     Table,
     Text,
     and_,
@@ -92,11 +93,14 @@ def hidden(connection: Connection) -> list[int]:
 
 def remove_some(connection: Connection, session_id: int) -> bool:
     """Remove a slice of the rows of a hidden session; return whether any may be left."""
+    mine = and_(sessions.c.id == session_id, sessions.c.status == PURGING)
+    # Locked, where there are other writers: they remove other slices of it.
+    if connection.execute(select(sessions.c.id).where(mine).with_for_update()).first() is None:
+        return False
     for table in OF_A_SESSION:
         if _remove_first(connection, table, session_id):
             return True
-    gone = and_(sessions.c.id == session_id, sessions.c.status == PURGING)
-    connection.execute(delete(sessions).where(gone))
+    connection.execute(delete(sessions).where(mine))
     return False
 
 
@@ -117,6 +121,23 @@ def _remove_first(connection: Connection, table: Table, session_id: int) -> bool
     upto = mine if last is None else and_(mine, tuple_(*keys) <= tuple_(*last))
     connection.execute(delete(table).where(upto))
     return True
+
+
+def size_of(connection: Connection, session_id: int) -> int:
+    """Return about how many bytes the rows of a session take: its texts, and eight a number."""
+    total = 0
+    for table in (*OF_A_SESSION, sessions):
+        own = table.c.id if table is sessions else table.c.session_id
+        texts = [c for c in table.columns if isinstance(c.type, LargeBinary | String)]
+        numbers = _NUMBER_SIZE * (len(table.columns) - len(texts))
+        lengths = [func.coalesce(func.sum(func.length(column)), 0) for column in texts]
+        query = select(func.count(), *lengths).select_from(table).where(own == session_id)
+        rows, *sums = connection.execute(query).one()
+        total += rows * numbers + sum(sums)
+    return int(total)
+
+
+_NUMBER_SIZE = 8
 
 
 def last_attempt(connection: Connection, name: str) -> int:
