@@ -16,6 +16,13 @@ ABOUT_TOKENS = (
     "everybody on a machine can see the options of a command that runs."
 )
 
+BESIDE_SERVING = {
+    "migrate": "bring a database to the newest schema",
+    "backup": "copy a database, which may be served meanwhile",
+    "restore": "put a copy in a database's place",
+}
+"""What works on a database itself, where the server runs."""
+
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - has no other name
 
@@ -28,11 +35,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["serve"]:
         return _serve(arguments[1:])
+    if arguments[:1] and arguments[0] in BESIDE_SERVING:
+        return _beside_serving(arguments)
     parser = argparse.ArgumentParser(
         prog="pacesetter", description="Learning rates that a server owns.", epilog=ABOUT_TOKENS
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the server (needs pacesetter[service])")
+    for command, does in BESIDE_SERVING.items():
+        commands.add_parser(command, help=f"{does} (needs pacesetter[service])")
     commands.add_parser("version", help="print the version")
     _add_all(commands)
     asked = parser.parse_args(arguments)
@@ -51,6 +62,14 @@ def _serve(arguments: list[str]) -> int:
     except ServiceMissingError as error:
         return _failed(error)
     return int(service.main(arguments) or 0)
+
+
+def _beside_serving(arguments: list[str]) -> int:
+    try:
+        service = load_service("pacesetter_service.commands", "run this where the server runs")
+    except ServiceMissingError as error:
+        return _failed(error)
+    return int(service.main(arguments))
 
 
 def _failed(why: object, status: int = 2) -> int:

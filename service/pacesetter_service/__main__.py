@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = _settings_or_exit(sys.argv[1:] if arguments is None else arguments)
     logs.configure(settings.log_level, settings.log_format)
     try:
-        store = open_store(settings.database_url)
+        store = open_store(settings.database_url, migrates=settings.auto_migrate)
     except (UnusableDatabaseError, StorageUnavailableError) as error:
         sys.exit(f"pacesetter serve: {error}")
     _tell(store.continuity)

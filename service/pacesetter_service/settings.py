@@ -71,6 +71,10 @@ class Settings(BaseSettings):
         "sqlite:///pacesetter.db",
         description="Where the data is: a SQLite file, or a PostgreSQL database.",
     )
+    auto_migrate: bool = Field(
+        default=True,
+        description="Whether the start brings the database to the newest schema by itself.",
+    )
     admin_token: Annotated[Secret | None, BeforeValidator(_none_if_empty)] = Field(
         None, description="The admin's token; authentication is off without one."
     )
@@ -139,6 +143,15 @@ class Settings(BaseSettings):
     shutdown_timeout: Annotated[int, Field(ge=0)] = Field(
         10, description="Seconds that open requests get to finish when the server stops."
     )
+
+
+def default_database_url() -> str:
+    """Return what the environment says of the database, for commands beside serving.
+
+    Raises:
+        pydantic.ValidationError: A value is out of its range.
+    """
+    return Settings().database_url
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:

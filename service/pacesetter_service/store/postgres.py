@@ -38,11 +38,12 @@ COME_AGAIN = ("40001", "40P01", "55P03")
 class PostgresStore(Store):
     """Sessions in one PostgreSQL database, which other processes may serve as well."""
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, migrates: bool = True) -> None:
         """Open a database, and bring its schema to what this version of the service needs.
 
         Args:
             database_url: Where it is, such as `postgresql+psycopg://user@host/name`.
+            migrates: Whether an older schema is brought to the newest; otherwise it is refused.
 
         Raises:
             UnusableDatabaseError: A newer version of the service has migrated it.
@@ -57,7 +58,7 @@ class PostgresStore(Store):
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATING})"))
-                migrate.upgrade(connection)
+                migrate.upgrade(connection, migrates=migrates)
                 epoch = connection.execute(select(continuity.c.epoch)).scalar_one_or_none()
                 if epoch is None:
                     epoch = new_epoch()

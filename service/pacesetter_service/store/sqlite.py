@@ -36,13 +36,14 @@ from pacesetter_service.store.writing import (
 class SqliteStore(Store):
     """Sessions in one SQLite file."""
 
-    def __init__(self, database_url: str, *, shared: bool = False) -> None:
+    def __init__(self, database_url: str, *, shared: bool = False, migrates: bool = True) -> None:
         """Open a database; a file that is not there is made.
 
         Args:
             database_url: The SQLite file, such as `sqlite:///pacesetter.db`.
             shared: Whether other writers may have it open, on this machine. Otherwise the file is
                 locked, and compared with the mark of the last who served it.
+            migrates: Whether an older schema is brought to the newest; otherwise it is refused.
         """
         self.shared = shared
         with ExitStack() as opened:
@@ -59,7 +60,7 @@ class SqliteStore(Store):
             opened.callback(self._writer.dispose)
             with translated(), self._writer.connect() as connection:
                 with connection.begin():
-                    migrate.upgrade(connection)
+                    migrate.upgrade(connection, migrates=migrates)
                 if not shared:  # else another writer may be importing one
                     with connection.begin():
                         record.drop_unfinished(connection)
@@ -137,6 +138,21 @@ class SqliteStore(Store):
             if is_older(found, self._count):
                 self._file.refuse_overwritten()
             self._count = following(self._count, found)
+
+    def compact(self) -> bool:
+        """Let a file of an older service shrink from now on; return whether that was to be done.
+
+        It is written anew as a whole, and takes its size once more meanwhile.
+        """
+        with translated():
+            driver = self._connection.connection.driver_connection
+            assert driver is not None  # noqa: S101 - it is connected
+            [mode] = driver.execute("PRAGMA auto_vacuum").fetchone()
+            if mode == engine.INCREMENTAL:
+                return False
+            driver.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            driver.execute("VACUUM")
+        return True
 
     def check(self) -> None:
         """Ask the database for something.
