@@ -294,7 +294,7 @@ class Client:
         return SessionInfo.parse(self._json("POST", path_of(name) + "/finish", body=body), name)
 
     def relabel(self, name: str, labels: Mapping[str, str | None]) -> SessionInfo:
-        """Give a session labels, or take away those that are None; others stay."""
+        """Set labels of a session, or take away those that are None; others stay."""
         body = {"labels": dict(labels)}
         return SessionInfo.parse(self._json("PATCH", path_of(name), body=body), name)
 

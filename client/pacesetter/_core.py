@@ -235,7 +235,7 @@ class SessionCore:
     def end(self, *, when_over: bool = False) -> None:
         """Have the server told, by the rank that leads, that the training has ended by itself.
 
-        Nothing is raised, and nobody waits. What is trained afterwards makes it active again.
+        Nothing is raised, and no caller waits. What is trained afterwards makes it active again.
 
         Args:
             when_over: The server is to look whether the plan is over: it may have been changed.

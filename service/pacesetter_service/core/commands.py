@@ -143,7 +143,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Relabel:
-    """Give the session these labels; None takes one away, and others stay."""
+    """Set these labels of the session; None takes one away, and others stay."""
 
     labels: Mapping[str, str | None]
     actor: str = "anonymous"

@@ -1,4 +1,4 @@
-"""What the service does for itself, in slices, while nobody waits for it.
+"""What the service does for itself, in slices, beside what its callers wait for.
 
 The rows of sessions that were purged are removed, the space that they leave is given back, and what
 is older than the settings keep is put away. All of it goes through the writer's queue, a slice at

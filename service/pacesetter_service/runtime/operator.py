@@ -139,7 +139,7 @@ async def create_session(
 async def relabel_session(
     service: Service, name: str, labels: Mapping[str, str | None], actor: str
 ) -> SessionInfo:
-    """Give a session labels, take away those that are None, and return it.
+    """Set labels of a session, take away those that are None, and return it.
 
     Raises:
         SessionNotFoundError: There is no session of that name.

@@ -40,7 +40,7 @@ class Service:
         reads: Threads for costly answers that only show something.
         checks: Threads for costly work that a trainer may wait for.
         keys: The tokens that are valid; None while authentication is off.
-        janitor: Does in the background what nobody waits for.
+        janitor: Does in the background what no caller waits for.
         poller: Looks for what other processes have changed; None if there are none.
     """
 

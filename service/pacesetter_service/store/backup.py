@@ -1,8 +1,8 @@
 """Copies of a database that others may be writing to, and a start from one of them.
 
-Whoever goes back to a copy has lost what came after it. So a database that is restored begins a new
-epoch, by which trainers learn of it, and gives out none of the numbers that sessions and attempts
-may have had meanwhile.
+What came after a copy is lost to an operator who goes back to it. So a database that is restored
+begins a new epoch, by which trainers learn of it, and gives out none of the numbers that sessions
+and attempts may have had meanwhile.
 """
 
 import os
@@ -253,7 +253,7 @@ _OTHERS = text(
 
 
 def _run(program: str, database_url: str | None, *arguments: str) -> None:
-    """Run a program of PostgreSQL's; the password is in its environment, where nobody sees it.
+    """Run a program of PostgreSQL's; the password goes in its environment, which no one else sees.
 
     Raises:
         BackupError: It is not installed, or fails.

@@ -51,7 +51,7 @@ def refuse_unless_purgeable(connection: Connection, name: str) -> Any:  # noqa: 
         SessionHasForksError: Other sessions share its steps.
     """
     query = select(sessions.c.id, sessions.c.status, sessions.c.attempt)
-    # Locked, where there are other writers: nobody forks it meanwhile.
+    # Locked, where there are other writers: none forks it meanwhile.
     there = query.where(sessions.c.name == name, sessions.c.status.not_in(HIDDEN))
     row = connection.execute(there.with_for_update()).one_or_none()
     if row is None:

@@ -88,7 +88,7 @@ PURGING = "purging"
 """The status of a session that is being removed, likewise."""
 
 HIDDEN = (IMPORTING, PURGING)
-"""Both: nobody but who writes or removes their rows may see them."""
+"""Both: no caller may see them."""
 
 SEALED_AT_ONCE = 65_536
 """How many sealed values are put into one line."""

@@ -200,4 +200,4 @@ measurements = Table(
 )
 
 OF_A_SESSION = tuple(each for each in reversed(metadata.sorted_tables) if "session_id" in each.c)
-"""Every table with rows of a session besides `sessions`: whoever removes one empties them all."""
+"""Every table with rows of a session besides `sessions`: all are emptied where one is removed."""

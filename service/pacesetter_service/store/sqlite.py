@@ -164,7 +164,7 @@ class SqliteStore(Store):
         self._read(select(1))
 
     def reclaim(self, pages: int) -> bool:
-        """Give space that removed rows have left back to the disk, so many pages of it at most.
+        """Return space that removed rows have left to the disk, so many pages of it at most.
 
         A file that an older service has made keeps it for new rows, unless it was compacted once.
         """

@@ -106,7 +106,7 @@ class Store(Reads):
 
     @abstractmethod
     def reclaim(self, pages: int) -> bool:
-        """Give space that removed rows have left back to the disk, so many pages of it at most.
+        """Return space that removed rows have left to the disk, so many pages of it at most.
 
         Returns:
             Whether more can be given back.

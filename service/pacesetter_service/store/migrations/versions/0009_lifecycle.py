@@ -16,7 +16,7 @@ def upgrade() -> None:
         sessions.add_column(
             sa.Column("changed_at", sa.String(32), nullable=False, server_default="")
         )
-    # Nobody has written down when: the newest event is the nearest to it.
+    # It was not written down: the newest event is the nearest to it.
     op.execute(
         "UPDATE sessions SET changed_at = coalesce((SELECT max(events.created_at) FROM events"
         " WHERE events.session_id = sessions.id), created_at)"
