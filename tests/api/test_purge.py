@@ -69,6 +69,20 @@ def test_a_trainer_of_a_purged_session_is_told_so(http: httpx.Client, unique_nam
     assert unique_name not in [each["name"] for each in listed]
 
 
+def test_who_follows_its_events_comes_to_their_end(http: httpx.Client, unique_name: str) -> None:
+    """The stream ends as a whole answer does; who takes it up again is told why."""
+    at = _create(http, unique_name)
+    http.delete(at)
+    kinds = []
+    with http.stream("GET", f"{at}/events/stream") as feed:
+        for line in feed.iter_lines():
+            kinds += [line] if line.startswith("event:") else []
+            if line == "event: archived":
+                http.post(f"{at}/purge", json={}).raise_for_status()
+    assert kinds == ["event: created", "event: archived"]
+    assert _code(http.get(f"{at}/events/stream")) == (404, "session_purged")
+
+
 def test_the_name_is_free_and_no_attempt_is_used_again(
     http: httpx.Client, unique_name: str
 ) -> None:
