@@ -152,7 +152,10 @@ async def _put_away(
     step: Literal["archive", "purge"] = "purge" if state == "archived" else "archive"
     try:
         if step == "archive" and not dry_run:
-            await service.writer.submit(Change(name, (Archive(seen),)))
+            left = (await service.writer.submit(Change(name, (Archive(seen),)))).entry.stored
+            if left.session.status != "archived":
+                kept_for = "it has gone on meanwhile"
+                return PutAway(name, state, left.changed_at, "keep", size, kept_for)
         elif step == "purge":
             await (
                 rehearse_purge(service, name) if dry_run else purge_session(service, name, actor)

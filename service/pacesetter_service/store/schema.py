@@ -51,6 +51,7 @@ sessions = Table(
     Column(
         "version", BigInteger, nullable=False, comment="how often it was written; fences writers"
     ),
+    Index(None, "status"),
 )
 
 ids = Table(

@@ -16,6 +16,7 @@ def upgrade() -> None:
         sessions.add_column(
             sa.Column("changed_at", sa.String(32), nullable=False, server_default="")
         )
+    op.create_index("ix_sessions_status", "sessions", ["status"])
     # It was not written down: the newest event is the nearest to it.
     op.execute(
         "UPDATE sessions SET changed_at = coalesce((SELECT max(events.created_at) FROM events"
@@ -45,6 +46,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("purged")
     op.drop_table("ancestors")
+    op.drop_index("ix_sessions_status", "sessions")
     with op.batch_alter_table("sessions") as sessions:
         sessions.drop_column("changed_at")
 
