@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo, socket
 from ssl import SSLContext
 from types import FrameType
@@ -25,6 +26,7 @@ from pacesetter_service.complaints import bad_requests
 from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.encryption import UnusableCertificateError, encryption
 from pacesetter_service.front_door import Limits, connections_within_reach, front_door
+from pacesetter_service.runtime import retention
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.settings import Settings, read_settings
@@ -72,7 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UnusableCertificateError as error:
         sys.exit(f"pacesetter serve: {error}")
     try:
-        store = open_store(settings.database_url, settings.min_free_disk)
+        store = open_store(
+            settings.database_url,
+            min_free=settings.min_free_disk,
+            migrates=settings.auto_migrate,
+        )
     except (UnusableDatabaseError, StorageUnavailableError) as error:
         sys.exit(f"pacesetter serve: {error}")
     _tell(store.continuity)
@@ -187,8 +193,17 @@ def _tls(settings: Settings) -> SSLContext | None:
     return encryption(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
+def _keep(service: Service, archive_after: float | None, purge_after: float | None) -> None:
+    """Have old sessions put away in the background, if the settings say so."""
+    if archive_after is None and purge_after is None:
+        return
+    chore = partial(retention.keep_settings, service, archive_after, purge_after)
+    service.janitor.keep(chore, retention.EVERY)
+
+
 def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Writer) -> None:
     service = Service.over(store, writer, settings.admin_token, settings.max_held)
+    _keep(service, settings.archive_after_days, settings.purge_after_days)
     app = create_app(
         service,
         max_body_size=settings.max_body_size,

@@ -1,6 +1,6 @@
 """What an operator does: sessions are created, changed, forked, taken back and archived."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from pacesetter_service.catalogue.findings import Finding, Subject
 from pacesetter_service.catalogue.templates import Published, TemplateUse
-from pacesetter_service.core.commands import Act, Archive, Cancel
+from pacesetter_service.core.commands import Act, Archive, Cancel, Relabel
 from pacesetter_service.core.cost import Check, readable
 from pacesetter_service.core.decide import count_usable, decide
 from pacesetter_service.core.events import Ordered
@@ -25,9 +25,11 @@ from pacesetter_service.runtime.pool import in_thread
 from pacesetter_service.runtime.queries.curves import MAX_CURVE, Curve, thinned
 from pacesetter_service.runtime.queries.previews import pitfalls_of
 from pacesetter_service.runtime.queries.templates import find_template
+from pacesetter_service.runtime.ranks import wall_clock
 from pacesetter_service.runtime.service import Service, SessionInfo, info_of
 from pacesetter_service.runtime.shared_ranks import position
 from pacesetter_service.runtime.work import Change, Create, TakeBack
+from pacesetter_service.store import purging
 from pacesetter_service.store.port import Stored
 
 REHEARSED = 1000
@@ -136,6 +138,19 @@ async def create_session(
     return CreatedSession(info_of(service, outcome.entry.stored), outcome.created, findings)
 
 
+async def relabel_session(
+    service: Service, name: str, labels: Mapping[str, str | None], actor: str
+) -> SessionInfo:
+    """Set labels of a session, take away those that are None, and return it.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        ActionRefusedError: It would have too many.
+    """
+    outcome = await service.writer.submit(Change(name, (Relabel(labels, actor),)))
+    return info_of(service, outcome.entry.stored)
+
+
 async def archive_session(service: Service, name: str) -> None:
     """Archive a session: it stays readable and takes no more commands.
 
@@ -143,6 +158,43 @@ async def archive_session(service: Service, name: str) -> None:
         SessionNotFoundError: There is no session of that name.
     """
     await service.writer.submit(Change(name, (Archive(),)))
+
+
+async def rehearse_purge(service: Service, name: str) -> None:
+    """Refuse what `purge_session` would refuse; nothing is changed.
+
+    Raises:
+        PacesetterError: The session would not be purged.
+    """
+
+    def refused() -> None:
+        with service.store.transaction() as connection:
+            purging.refuse_unless_purgeable(connection, name)
+
+    await service.writer.call(refused)
+
+
+async def purge_session(service: Service, name: str, actor: str) -> None:
+    """Remove an archived session for good; its rows go in the background.
+
+    Callable on any event loop, as `retention` does.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        SessionNotArchivedError: It is not archived.
+        SessionHasForksError: Other sessions share its steps.
+    """
+
+    def hidden() -> None:
+        with service.store.transaction() as connection:
+            purging.hide(connection, name, actor, wall_clock())
+        service.writer.forget(name)
+
+    await service.writer.call(hidden)
+    service.tracker.forget(name)
+    for signals in (service.held.signals, service.logged):
+        signals.tell_from_thread([name])
+    service.janitor.wake()
 
 
 async def order(service: Service, name: str, act: Act) -> ActionAnswer:

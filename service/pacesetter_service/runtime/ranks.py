@@ -261,6 +261,24 @@ class RankTracker:
         crew = self._crews.get(session.spec.name)
         return foremost(session, list(crew.ranks.values()) if crew else (), monotonic())
 
+    def forget(self, name: str) -> None:
+        """Forget a session that is gone."""
+        crew = self._crews.pop(name, None)
+        self._followed -= 0 if crew is None else len(crew.ranks)
+
+    def last_word(self, name: str) -> tuple[float, float | None] | None:
+        """Return for how many seconds no rank of a session was heard, and the pace of a step.
+
+        The pace is the slowest that a rank has said, if one has. None if no rank was heard of.
+        Callable from any thread.
+        """
+        crew = self._crews.get(name)
+        heard = list(crew.ranks.values()) if crew else []
+        if not heard:
+            return None
+        paces = [each.pace for each in heard if each.pace is not None]
+        return monotonic() - max(each.at for each in heard), max(paces, default=None)
+
     def counts(self) -> tuple[int, int]:
         """Count the ranks of all sessions, and those of them that deviate; from any thread.
 

@@ -1,10 +1,13 @@
 """The parts of a running service, put together once; use cases are functions that take them."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
 from pacesetter_service.core.session import Session
+from pacesetter_service.core.status import State, state_of
+from pacesetter_service.runtime.janitor import Janitor
 from pacesetter_service.runtime.keyring import Keyring, read_keyring
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
@@ -37,6 +40,7 @@ class Service:
         reads: Threads for costly answers that only show something.
         checks: Threads for costly work that a trainer may wait for.
         keys: The tokens that are valid; None while authentication is off.
+        janitor: Does in the background what no caller waits for.
         poller: Looks for what other processes have changed; None if there are none.
     """
 
@@ -48,6 +52,7 @@ class Service:
     reads: Pool
     checks: Pool
     keys: Keyring | None
+    janitor: Janitor
     poller: Poller | None
 
     @classmethod
@@ -73,6 +78,9 @@ class Service:
         poller = Poller(store, keys, (logged, held.signals), tracker) if store.shared else None
         if poller is not None:
             poller.start()
+        janitor = Janitor(store, writer)
+        if store.has_hidden():  # what the end of a process has cut off
+            janitor.wake()
         return cls(
             store,
             writer,
@@ -82,6 +90,7 @@ class Service:
             reads=Pool("reads", workers=READERS, waiting=READS_WAITING),
             checks=Pool("checks", workers=CHECKERS, waiting=CHECKS_WAITING),
             keys=keys,
+            janitor=janitor,
             poller=poller,
         )
 
@@ -92,6 +101,7 @@ class Service:
 
     def finish(self) -> None:
         """Tell other processes what only this one has heard: no call is served any more."""
+        self.janitor.stop()
         if self.poller is not None:
             self.poller.stop()
 
@@ -110,13 +120,31 @@ class SessionInfo:
         session: Its whole state.
         created_at: When it was created; ISO 8601, in UTC.
         epoch: The epoch of the database that it stands in.
+        changed_at: When its row was written last, as a sealing does; in the same form.
+        state: What has become of it, as far as this process can say.
     """
 
     session: Session
     created_at: str
     epoch: str
+    changed_at: str
+    state: State
 
 
 def info_of(service: Service, stored: Stored) -> SessionInfo:
     """Return what is told of a stored session."""
-    return SessionInfo(stored.session, stored.created_at, service.store.epoch)
+    quiet, pace = _quiet(stored), None
+    if (heard := service.tracker.last_word(stored.session.spec.name)) is not None:
+        quiet, pace = min(quiet, heard[0]), heard[1]
+    state = state_of(stored.session, quiet, pace)
+    return SessionInfo(
+        stored.session, stored.created_at, service.store.epoch, stored.changed_at, state
+    )
+
+
+def _quiet(stored: Stored) -> float:
+    """Return for how many seconds nothing was written of a session, by the clock."""
+    if not stored.changed_at:
+        return 0.0
+    changed = datetime.fromisoformat(stored.changed_at)
+    return (datetime.now(UTC) - changed).total_seconds()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from pacesetter_service.core.commands import Command, Hold, Reading, Report, Resize, Seal
+from pacesetter_service.core.commands import Command, Finish, Hold, Reading, Report, Resize, Seal
 from pacesetter_service.core.decide import is_sealed, seal_end
 from pacesetter_service.core.errors import (
     AnotherEpochError,
@@ -123,6 +123,19 @@ async def open_attempt(
     work = Open(name, step, key, actor, drop_actions, batch_size)
     outcome = await service.writer.submit(work)
     return info_of(service, outcome.entry.stored), outcome.created
+
+
+async def finish(service: Service, name: str, command: Finish) -> SessionInfo:
+    """Record that a training is over, and return its session; to say it again changes nothing.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        SessionArchivedError: It is archived.
+        StaleAttemptError: The attempt was superseded.
+        StepOutOfRangeError: The step lies beyond the horizon.
+    """
+    entry = await service.held.change(name, command)
+    return info_of(service, entry.stored)
 
 
 async def sync(service: Service, call: SyncCall) -> SyncAnswer:

@@ -231,6 +231,10 @@ class Writer:
         self._queue.put(job)
         return await job.future
 
+    def forget(self, name: str) -> None:
+        """Drop a session that is gone from memory; only from what `call` runs."""
+        self._forget((name,))
+
     # The writer's thread ---------------------------------------------------------------------
 
     def _run(self) -> None:

@@ -28,6 +28,7 @@ class Stored:
         lineage: The attempts that its steps were trained in.
         version: How often its row was written, from 1. Who writes it says which version it has
             read.
+        changed_at: When its row was written last, likewise; the transaction says so.
     """
 
     id: int
@@ -36,6 +37,7 @@ class Stored:
     created_at: str
     lineage: Lineage
     version: int = 1
+    changed_at: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)
@@ -118,6 +120,12 @@ class Store(Protocol):
 
     def new_id(self) -> int:
         """Return an id for a session, which no other writer is ever given."""
+
+    def first_attempt(self, name: str) -> int:
+        """Return the least number that a new attempt of that name may have."""
+
+    def purged_at(self, name: str) -> str | None:
+        """Return when the last session of that name was purged; None if none was."""
 
     def load(self, name: str) -> Stored | None:
         """Read one session in full, or None if there is none of that name."""

@@ -85,11 +85,12 @@ class PostgresStore(Store):
 
     _transaction: ClassVar[type[SqlTransaction]] = PostgresTransaction
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, migrates: bool = True) -> None:
         """Open a database, and bring its schema to what this version of the service needs.
 
         Args:
             database_url: Where it is, such as `postgresql+psycopg://user@host/name`.
+            migrates: Whether an older schema is brought to the newest; otherwise it is refused.
 
         Raises:
             UnusableDatabaseError: A newer version of the service has migrated it.
@@ -104,7 +105,7 @@ class PostgresStore(Store):
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATING})"))
-                migrate.upgrade(connection)
+                migrate.upgrade(connection, migrates=migrates)
                 self.continuity = _found(connection)
             reader = _engine(database_url, READING, connections=READERS)
             opened.callback(reader.dispose)
@@ -123,6 +124,10 @@ class PostgresStore(Store):
             StorageUnavailableError: It did not answer.
         """
         self._read(select(1))
+
+    def reclaim(self, pages: int) -> bool:  # noqa: ARG002 - of any number
+        """Do nothing: autovacuum sees to what removed rows have left."""
+        return False
 
     def look_at_continuity(self) -> Continuity | None:
         """Return what has become of the database while it was served, if anything has.

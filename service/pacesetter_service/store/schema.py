@@ -48,9 +48,11 @@ sessions = Table(
     Column("control", Text, nullable=False, comment="the folded controllers and what they await"),
     Column("lineage", Text, nullable=False, comment="the attempts that its steps were trained in"),
     Column("created_at", String(32), nullable=False),
+    Column("changed_at", String(32), nullable=False, comment="when its row was written last"),
     Column(
         "version", BigInteger, nullable=False, comment="how often it was written; fences writers"
     ),
+    Index(None, "status"),
 )
 
 ids = Table(
@@ -71,6 +73,28 @@ attempts = Table(
     Column("actor", String(128), nullable=False),
     Column("created_at", String(32), nullable=False),
     Index(None, "session_id", "key"),
+)
+
+ancestors = Table(
+    "ancestors",
+    metadata,
+    Column("session_id", Id, ForeignKey("sessions.id"), primary_key=True),
+    Column(
+        "ancestor_id",
+        Id,
+        primary_key=True,
+        comment="another session, which trained its first steps",
+    ),
+    Index(None, "ancestor_id"),
+)
+
+purged = Table(
+    "purged",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("attempt", Integer, nullable=False, comment="the last one; none has its number again"),
+    Column("actor", String(128), nullable=False),
+    Column("purged_at", String(32), nullable=False),
 )
 
 snapshots = Table(
@@ -192,3 +216,6 @@ continuity = Table(
     Column("commits", BigInteger, nullable=False),
     Column("identity", String(64), nullable=True, comment="of the copy of the database, if known"),
 )
+
+OF_A_SESSION = tuple(each for each in reversed(metadata.sorted_tables) if "session_id" in each.c)
+"""Every table with rows of a session besides `sessions`: all are emptied where one is removed."""

@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 from sqlalchemy import Connection, Engine, Executable, select, text, update
 
 from pacesetter_service.catalogue.templates import Published
-from pacesetter_service.store import codec, record
+from pacesetter_service.store import codec, purging, record
 from pacesetter_service.store.block_log import MEASUREMENTS, READINGS, BlockLog
 from pacesetter_service.store.continuity import Continuity
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.ranks import RankTable
 from pacesetter_service.store.reads import Reads, is_there, stored_in
 from pacesetter_service.store.replay import with_waiting
-from pacesetter_service.store.schema import attempts, sessions, templates
+from pacesetter_service.store.schema import attempts, purged, sessions, templates
 from pacesetter_service.store.writing import (
     SqlTransaction,
     ignoring,
@@ -49,6 +49,7 @@ class Store(Reads):
         self._readings = BlockLog(READINGS, shared=self.shared)
         self._measurements = BlockLog(MEASUREMENTS, shared=self.shared)
         self._ids = range(0)
+        self._attempts_from: int | None = None
 
     @property
     def epoch(self) -> str:
@@ -109,6 +110,33 @@ class Store(Reads):
             self._ids = range(end - IDS_AT_ONCE, end)
         first, self._ids = self._ids[0], self._ids[1:]
         return first
+
+    def first_attempt(self, name: str) -> int:
+        """Return the least number that a new attempt of a session of that name may have.
+
+        None is used twice: not after a session of that name was purged, nor after a database was
+        restored that may not know the newest ones.
+        """
+        if self._attempts_from is None:
+            with self._at_once() as connection:
+                found = connection.execute(_ATTEMPTS_FROM).scalar_one_or_none()
+            self._attempts_from = found or 1
+        with self._at_once() as connection:
+            return max(self._attempts_from, purging.last_attempt(connection, name) + 1)
+
+    def purged_at(self, name: str) -> str | None:
+        """Return when the last session of that name was purged; None if none was."""
+        with self._at_once() as connection:
+            query = select(purged.c.purged_at).where(purged.c.name == name)
+            return connection.execute(query).scalar_one_or_none()
+
+    @abstractmethod
+    def reclaim(self, pages: int) -> bool:
+        """Return space that removed rows have left to the disk, so many pages of it at most.
+
+        Returns:
+            Whether more can be given back.
+        """
 
     def versions(self, names: Iterable[str]) -> dict[str, int]:
         """Read the versions of sessions by their names, from any thread."""
@@ -197,10 +225,18 @@ class Store(Reads):
         with self._committing() as connection:
             yield connection
 
+    @contextmanager
+    def at_once(self) -> Iterator[Connection]:
+        """Return the writer's connection to read what was committed, on the writer's thread."""
+        with self._at_once() as connection:
+            yield connection
+
     def _owned(self, query: Executable) -> Sequence[Any]:
         with self._at_once() as connection:
             return connection.execute(query).all()
 
+
+_ATTEMPTS_FROM = text("SELECT next FROM ids WHERE kind = 'attempts'")
 
 _TAKE_IDS = text("UPDATE ids SET next = next + :some WHERE kind = 'sessions' RETURNING next")
 

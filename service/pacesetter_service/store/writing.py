@@ -8,7 +8,18 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Column, Connection, Dialect, Insert, Table, TextClause, insert, text, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Dialect,
+    Insert,
+    Table,
+    TextClause,
+    delete,
+    insert,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -18,6 +29,7 @@ from pacesetter_service.store import codec
 from pacesetter_service.store.block_log import BlockLog, Row, Series, TakenError
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.schema import (
+    ancestors,
     attempts,
     events,
     labels,
@@ -67,14 +79,14 @@ class SqlTransaction:
         # In one order for all writers, that no two wait for each other: rows that are there by
         # their ids and at once, names that are new by the alphabet, all before anything else.
         batch = sorted(batch, key=lambda each: each.stored.session.spec.name)
-        self._move(batch, _read_versions(batch))
+        self._move(batch, _read_versions(batch), now)
         try:
             self._write(batch, now)
         except (IntegrityError, TakenError) as error:
             names = [each.stored.session.spec.name for each in batch]
             raise ConflictError(names, str(getattr(error, "orig", error))) from error
 
-    def _move(self, batch: Sequence[Changes], read: Mapping[str, int]) -> None:
+    def _move(self, batch: Sequence[Changes], read: Mapping[str, int], now: str) -> None:
         """Write the rows of sessions that are there, if they are what was read.
 
         Raises:
@@ -84,13 +96,15 @@ class SqlTransaction:
         for changes in batch:
             if changes.before is not None and changes.is_of_state:
                 where = sessions.c.id == changes.stored.id
-                values = _moved_columns(changes, changes.before.session)
+                values = _moved_columns(changes, changes.before.session, now)
                 self._connection.execute(update(sessions).where(where), values)
 
     def _write(self, batch: Sequence[Changes], now: str) -> None:
         for changes in batch:
             if changes.before is None:
-                self._insert_session(changes.stored)
+                self._insert_session(changes.stored, now)
+            elif changes.stored.session.spec is not changes.before.session.spec:
+                self._relabel(changes.stored)
         self._number_metrics(batch)
         strictly = _insert_strictly
         self._write_many(events, _event_rows(batch, now), strictly)
@@ -102,10 +116,20 @@ class SqlTransaction:
         self._readings.append(self._connection, reported, self._insert)
         self._write_many(snapshots, _snapshot_rows(batch), _insert_or_ignore)
 
-    def _insert_session(self, stored: Stored) -> None:
-        self._connection.execute(insert(sessions), session_row(stored))
+    def _insert_session(self, stored: Stored, now: str) -> None:
+        self._connection.execute(insert(sessions), session_row(stored, now))
+        others = sorted({ref.session_id for ref in stored.lineage} - {stored.id})
+        shared = [(stored.id, other) for other in others]
+        self._write_many(ancestors, shared, _insert_strictly)
+        self._label(stored)
+
+    def _label(self, stored: Stored) -> None:
         named = stored.session.spec.labels.items()
         self._write_many(labels, [(stored.id, *each) for each in named], _insert_strictly)
+
+    def _relabel(self, stored: Stored) -> None:
+        self._connection.execute(delete(labels).where(labels.c.session_id == stored.id))
+        self._label(stored)
 
     def _reported(self, batch: Sequence[Changes]) -> dict[Series, list[Row]]:
         found: dict[Series, list[Row]] = {}
@@ -174,7 +198,7 @@ class PostgresTransaction(SqlTransaction):
     was read.
     """
 
-    def _move(self, batch: Sequence[Changes], read: Mapping[str, int]) -> None:
+    def _move(self, batch: Sequence[Changes], read: Mapping[str, int], now: str) -> None:
         """Write the rows of sessions that are there, if they are what was read.
 
         Raises:
@@ -185,7 +209,7 @@ class PostgresTransaction(SqlTransaction):
             name = changes.stored.session.spec.name
             row: dict[str, Any] = {"name": name, "read": read[name], "moves": False}
             if changes.before is not None and changes.is_of_state:
-                row |= {"moves": True, **_moved_columns(changes, changes.before.session)}
+                row |= {"moves": True, **_moved_columns(changes, changes.before.session, now)}
             rows.append(row)
         given = {"rows": json.dumps(rows, ensure_ascii=False)}
         there = {row.name: row.version for row in self._connection.execute(_MOVE, given)}
@@ -223,14 +247,17 @@ def _read_versions(batch: Sequence[Changes]) -> dict[str, int]:
     }
 
 
-def _moved_columns(changes: Changes, before: Session) -> dict[str, Any]:
+def _moved_columns(changes: Changes, before: Session, now: str) -> dict[str, Any]:
     """Return the columns of a session's row that a change writes."""
     after = changes.stored.session
     values: dict[str, Any] = {
         **_moving_parts(after),
         "events": changes.stored.events,
         "version": changes.stored.version,
+        "changed_at": now,
     }
+    if after.spec is not before.spec:  # its labels have changed
+        values["spec"] = codec.dump_spec(after.spec)
     if after.timelines is not before.timelines:
         values["plan"] = codec.dump_plan(after)
     if _control(after) != _control(before):
@@ -286,8 +313,17 @@ def _type_of(column: Column[Any]) -> str:
     return str(column.type.compile(dialect))
 
 
-_ALWAYS_MOVED = ("status", "attempt", "horizon", "held", "revision", "events", "version")
-_AT_TIMES_MOVED = ("plan", "control", "lineage")
+_ALWAYS_MOVED = (
+    "status",
+    "attempt",
+    "horizon",
+    "held",
+    "revision",
+    "events",
+    "version",
+    "changed_at",
+)
+_AT_TIMES_MOVED = ("spec", "plan", "control", "lineage")
 _MOVED = [sessions.c[name] for name in (*_ALWAYS_MOVED, *_AT_TIMES_MOVED)]
 _TYPES = ", ".join(f"{each.name} {_type_of(each)}" for each in _MOVED)
 _SET = ", ".join(
@@ -340,8 +376,8 @@ def _control(session: Session) -> tuple[object, ...]:
     return session.control, session.attempt, session.orders
 
 
-def session_row(stored: Stored) -> dict[str, Any]:
-    """Return the row of a session that is not there yet."""
+def session_row(stored: Stored, now: str) -> dict[str, Any]:
+    """Return the row of a session that is written now, and is not there yet."""
     session = stored.session
     return {
         "id": stored.id,
@@ -353,6 +389,7 @@ def session_row(stored: Stored) -> dict[str, Any]:
         "created_at": stored.created_at,
         "lineage": codec.dump_lineage(stored.lineage),
         "version": stored.version,
+        "changed_at": now,
         **_moving_parts(session),
     }
 
