@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from pacesetter_service.store.purging import LARGE_ROWS
 from pacesetter_service.store.schema import OF_A_SESSION
 from serving import PATIENCE, RunningService, open_http
 
@@ -178,7 +179,7 @@ def test_every_row_goes_and_the_file_shrinks(database: tuple[Path, RunningServic
         before = _size(path)
         at = _create(http, "large", labels={"team": "x"})
         _train(http, at, 60, metrics=150)
-        assert _rows(path) > 9_000
+        assert _rows(path) > LARGE_ROWS
         grown = _size(path)
         _purge(http, at)
         _until(lambda: _rows(path) == 0)

@@ -130,7 +130,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._costly: Lanes[_Job] = Lanes()
         self._cache: OrderedDict[str, Entry] = OrderedDict()
-        self._forgotten: dict[str, int] = {}  # of what is read again next, the version it had
+        self._forgotten: dict[str, Stored] = {}  # what is read again next, as it was
         self._stall_after = stall_after
         self._progress = Progress()
         self._versions = VersionReader(store.versions)
@@ -381,18 +381,24 @@ class Writer:
             StorageUnavailableError: It has lost something: who was given that is to hear of the new
                 epoch before anything is sealed in its place.
         """
-        stored, known = self._store.load(name), self._forgotten.pop(name, 0)
-        if (0 if stored is None else stored.version) < known:
+        stored, known = self._store.load(name), self._forgotten.pop(name, None)
+        if known is not None and self._is_lost(known, stored):
             log.error("history_lost", session=name, epoch=self._store.begin_epoch(), advice=LOST)
             raise StorageUnavailableError("it has lost what was committed to it")
         return stored
+
+    def _is_lost(self, known: Stored, found: Stored | None) -> bool:
+        """Return whether a database has less of a session than it had, though it was not purged."""
+        if found is not None and found.id == known.id:
+            return found.version < known.version
+        return self._store.purged_at(known.session.spec.name) is None
 
     def _forget(self, names: Iterable[str]) -> None:
         """Drop what memory holds of sessions: they are read again when they are asked for."""
         for name in names:
             entry = self._cache.pop(name, None)
             if entry is not None:
-                self._forgotten[name] = entry.stored.version
+                self._forgotten[name] = entry.stored
 
     def _publish(self, entry: Entry) -> None:
         name = entry.stored.session.spec.name
