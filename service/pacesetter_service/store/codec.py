@@ -1,8 +1,10 @@
 """How the state of a session is written as text, and read back to the bit."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, astuple, fields, replace
-from typing import Any
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -24,12 +26,32 @@ from pacesetter_service.core.timeline import End, Rewarm, Segment, Timeline, Tim
 from pacesetter_service.core.wait import Wait
 from pacesetter_service.core.watching import Absence, Sighting, Watch
 
+REMEMBERED = 4_096
+"""How many specs, and how many plans, are kept as they were read: pages list the same ones."""
+
+LONGEST_REMEMBERED = 8_192
+"""The longest text that is kept so, in characters; a table of values may have millions."""
+
+V = TypeVar("V")
+
+
+def _remembered(read: Callable[[str], V]) -> Callable[[str], V]:
+    """Have a text be read once, whose value never changes."""
+    remember = lru_cache(maxsize=REMEMBERED)(read)
+
+    @wraps(read)
+    def reading(text: str) -> V:
+        return remember(text) if len(text) <= LONGEST_REMEMBERED else read(text)
+
+    return reading
+
 
 def dump_spec(spec: SessionSpec) -> str:
     """Write a spec; equal specs give equal text."""
     return _dump(jsonable(spec))
 
 
+@_remembered
 def load_spec(text: str) -> SessionSpec:
     """Read what `dump_spec` wrote."""
     return SessionSpec.model_validate(json.loads(text))
@@ -72,6 +94,7 @@ def dump_plan(session: Session) -> str:
     return _dump({"schedules": [json.loads(text) for text in schedules], "series": series})
 
 
+@_remembered
 def load_plan(text: str) -> Timelines:
     """Read what `dump_plan` wrote."""
     plan = json.loads(text)
