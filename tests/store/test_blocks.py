@@ -1,7 +1,7 @@
 """Blocks of columns: every value to the bit, each once, in little more than its 8 bytes."""
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import isnan
 from pathlib import Path
 
@@ -13,9 +13,17 @@ from sqlalchemy import insert as insert_into
 
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.model import MAX_STEP
-from pacesetter_service.store import block_log, schema
+from pacesetter_service.store import block_log, blocks, schema
 from pacesetter_service.store.block_log import READINGS, BlockLog, Insert, Series, TakenError
-from pacesetter_service.store.blocks import Columns, Lists, in_order, pack, pack_regular, unpack
+from pacesetter_service.store.blocks import (
+    Block,
+    Columns,
+    Lists,
+    in_order,
+    pack,
+    pack_regular,
+    unpack,
+)
 
 SERIES: Series = (1, 1, 1)
 
@@ -94,13 +102,13 @@ def test_regular_columns_are_packed_as_others_are(
 def test_blocks_are_read_in_order_piece_by_piece(parts: list[list[Point]], size: int) -> None:
     """Pieces are of one size however the blocks lie, and together they are all values in order."""
     seen: set[tuple[int, int]] = set()
-    blocks = []
+    packed = []
     for part in parts:
         fresh = [each for each in part if each[:2] not in seen]
         seen |= {each[:2] for each in fresh}
-        blocks += [pack(Columns.joined([Columns.of(lists(fresh))]))] if fresh else []
-    blocks.sort(key=lambda each: each.start)
-    pieces = list(in_order(blocks, 1, size))
+        packed += [pack(Columns.joined([Columns.of(lists(fresh))]))] if fresh else []
+    packed.sort(key=lambda each: each.start)
+    pieces = list(in_order(packed, 1, size))
     keys = [key for piece in pieces for key in placed(piece)]
     assert keys == sorted(seen)
     assert [len(piece) for piece in pieces[:-1]] == [size] * (len(pieces) - 1)
@@ -125,7 +133,8 @@ def test_the_first_value_of_a_step_and_rank_stays(
     model: dict[tuple[int, int], bytes] = {}
     with pytest.MonkeyPatch.context() as patched, engine.begin() as connection:
         patched.setattr(block_log, "MANY", 3)
-        patched.setattr(block_log, "FULL", 16)
+        for module in (block_log, blocks):
+            patched.setattr(module, "FULL", 16)
         log = BlockLog(READINGS, shared=shared)
         for number, batch in enumerate(batches):
             if number in restarts:
@@ -149,6 +158,63 @@ def test_what_is_to_be_new_and_is_there_is_refused(connection: Connection) -> No
     for log in writers:
         with pytest.raises(TakenError):
             log.append(connection, {SERIES: rows_of([(5, 0, 2.0)])}, insert, strictly=True)
+
+
+def test_blocks_that_end_with_one_step_are_joined(connection: Connection) -> None:
+    """Ranks that lag behind, blocks that are full, and values of one step in several blocks."""
+    log, insert = BlockLog(READINGS, shared=False), insert_with(connection)
+    parts = [
+        [(step, 0, 1.0) for step in range(4096)],
+        [(step, 0, 1.0) for step in range(4096, 4100)],
+        [(step, 1, 2.0) for step in (*range(4001), 5000)],
+        [(step, 1, 2.0) for step in (*range(4001, 4096), 5001)],
+        [(6000, rank, 3.0) for rank in range(9_000)],
+        [(6000, rank, 3.0) for rank in range(9_000, 9_100)],
+    ]
+    for part in parts:
+        log.append(connection, {SERIES: rows_of(part)}, insert)
+    [whole] = READINGS.stream(connection, SERIES, 100_000)
+    expected = {(step, rank): bits(value) for part in parts for step, rank, value in part}
+    assert placed(whole) == expected
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_blocks_are_joined_whatever_is_forgotten(connection: Connection, shared: bool) -> None:
+    """Small blocks become few again after restarts and after transactions that failed."""
+    log, insert = BlockLog(READINGS, shared=shared), insert_with(connection)
+    for step in range(1_000):
+        if step % 100 == 0 and not shared:
+            log = BlockLog(READINGS, shared=shared)
+        if step % 10 == 0 and shared:
+            log.forget()
+        log.append(connection, {SERIES: rows_of([(step, 0, 1.0)])}, insert)
+    for step in range(1_000, 1_000 + 2 * block_log.MANY):
+        log.append(connection, {SERIES: rows_of([(step, 0, 1.0)])}, insert)
+    rows = connection.execute(select(schema.reading_blocks)).all()
+    assert sum(row.size for row in rows) == 1_000 + 2 * block_log.MANY
+    assert len(rows) < 2 * block_log.MANY if shared else len(rows) < 8 * block_log.MANY
+
+
+def test_a_late_value_is_compared_with_its_own_step_alone(connection: Connection) -> None:
+    """However long the series is: after a restart, too, and beside a value that is new."""
+    insert = insert_with(connection)
+    every = [(step, 0, 1.0) for step in range(50_000)]
+    BlockLog(READINGS, shared=False).append(connection, {SERIES: rows_of(every)}, insert)
+    read: list[int] = []
+    with pytest.MonkeyPatch.context() as patched:
+        unpack_all = block_log.unpack_all
+
+        def counted(some: Iterable[Block], beside: int) -> Columns:
+            found = unpack_all(some, beside)
+            read.append(len(found))
+            return found
+
+        patched.setattr(block_log, "unpack_all", counted)
+        for shared in (False, True):
+            log = BlockLog(READINGS, shared=shared)
+            for late in ([(7, 1, 2.0)], [(8, 1, 2.0), (60_000, 0, 1.0)]):
+                log.append(connection, {SERIES: rows_of(late)}, insert)
+    assert sum(read) <= 4 * 2 * blocks.FULL
 
 
 @pytest.mark.parametrize(

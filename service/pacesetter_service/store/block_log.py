@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -24,6 +25,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    func,
     select,
     text,
     tuple_,
@@ -52,18 +54,11 @@ Insert = Callable[[Table, list[tuple[Any, ...]]], None]
 MANY = 128
 """So many new blocks of one series are joined."""
 
-GROWN = 8
-"""How many blocks that were joined before may be joined with new ones; each is twice the next."""
-
 JOINED_AT_ONCE = 16
 """How many series one transaction joins blocks of; what it leaves, a later one does."""
 
 MAX_TAILS = 100_000
 """How many series memory holds, before it forgets all and looks them up again."""
-
-
-FAR = 2**62
-"""A step after all others."""
 
 
 Row = tuple[Any, ...]
@@ -73,13 +68,6 @@ Series = tuple[int, int, int]
 """Whose values stand together: a session's id, a metric's, and the number of an attempt."""
 
 KEY = ("session_id", "metric_id", "attempt")
-
-
-class Range(NamedTuple):
-    """The steps `start` to `until`."""
-
-    start: int
-    until: int
 
 
 class TakenError(Exception):
@@ -160,39 +148,69 @@ class Blocks:
         first = run[-1]
         from_there = (*series, first.block.until, first.number)
         connection.exec_driver_sql(_statements(self.table, connection.dialect).remove, from_there)
-        joined = unpack_all([each.block for each in reversed(run)], self.beside)
-        insert(
-            self.table,
-            [
-                (*series, block.until, number, block.start, block.size, block.data)
-                for number, block in enumerate(joined.blocks(), first.number)
-            ],
-        )
+        joined = list(unpack_all([each.block for each in reversed(run)], self.beside).blocks())
+        # A step may have more values than a block holds: then several blocks end there.
+        ends = [each.until for each in joined if each.until <= first.block.until]
+        free = self._free_numbers(connection, series, ends) if ends else {}
+        rows = []
+        for block in joined:
+            number = free.get(block.until, 0)
+            free[block.until] = number + 1
+            rows.append((*series, block.until, number, block.start, block.size, block.data))
+        insert(self.table, rows)
 
     def _newest(self, connection: Connection, series: Series, at_least: int) -> list["_Found"]:
-        query = _statements(self.table, connection.dialect).newest
-        rows = connection.exec_driver_sql(query, series).all()
-        run: list[_Found] = []
-        values = 0
-        for number, *columns in rows:
-            block = Block(*columns)
-            if block.size >= FULL or (len(run) >= at_least and block.size > values):
+        """Read the blocks to be joined, the newest first: by their sizes, and then those alone."""
+        said = _statements(self.table, connection.dialect)
+        limit = f" LIMIT {at_least + MANY}"  # as text: SQLAlchemy would add an offset
+        count = values = 0
+        for (size,) in connection.exec_driver_sql(said.sizes + limit, series).all():
+            if size >= FULL or (count >= at_least and size > values):
                 break
-            run.append(_Found(number, block))
-            values += block.size
-        return run
+            count, values = count + 1, values + size
+        if count < 2:
+            return []
+        rows = connection.exec_driver_sql(f"{said.newest} LIMIT {count}", series).all()
+        return [_Found(number, Block(*columns)) for number, *columns in rows]
+
+    def _free_numbers(
+        self, connection: Connection, series: Series, ends: Sequence[int]
+    ) -> dict[int, int]:
+        """Return the first number that no block of a series has, for each of some ends."""
+        mine = self.table.c
+        query = (
+            select(mine.until, func.max(mine.number) + 1)
+            .where(self._of(series), mine.until.in_(ends))
+            .group_by(mine.until)
+        )
+        return {row[0]: row[1] for row in connection.execute(query)}
+
+    def ends(self, connection: Connection, wanted: Iterable[Series]) -> dict[Series, int]:
+        """Read the step after the last value of each series, of many at once; 0 for no value."""
+        every = list(wanted)
+        if not every:
+            return {}
+        query = _statements(self.table, connection.dialect).ends
+        rows = connection.execute(query, {"wanted": json.dumps(every)})
+        found = {(row[0], row[1], row[2]): row[3] for row in rows}
+        return {series: found.get(series) or 0 for series in every}
 
     def overlapping(
-        self, connection: Connection, wanted: Mapping[Series, Range]
+        self, connection: Connection, wanted: Sequence[tuple[int, ...]]
     ) -> dict[Series, list["_Found"]]:
-        """Read the blocks that have values in ranges of steps, of many series at once."""
-        found: dict[Series, list[_Found]] = defaultdict(list)
+        """Read the blocks that have values in ranges of steps, each of them once.
+
+        Args:
+            connection: Reads.
+            wanted: Each a series, with the first and the last step of a range.
+        """
+        found: dict[Series, dict[tuple[int, int], _Found]] = defaultdict(dict)
         if wanted:
-            given = {"wanted": json.dumps([(*series, *steps) for series, steps in wanted.items()])}
             query = _statements(self.table, connection.dialect).overlapping
-            for row in connection.execute(query, given):
-                found[tuple(row[:3])].append(_Found(row.number, Block(*row[4:])))
-        return found
+            for row in connection.execute(query, {"wanted": json.dumps(wanted)}):
+                block = Block(*row[4:])
+                found[row[0], row[1], row[2]][block.until, row.number] = _Found(row.number, block)
+        return {series: list(blocks.values()) for series, blocks in found.items()}
 
     @property
     def _block(self) -> list[ColumnElement[Any]]:
@@ -257,7 +275,8 @@ class BlockLog:
 
     def forget(self) -> None:
         """Forget what was written; it may not have been kept."""
-        self._tails.clear()
+        if not self._shared:  # else nothing relies on it but when blocks are joined
+            self._tails.clear()
 
     def append(
         self,
@@ -278,67 +297,94 @@ class BlockLog:
         Raises:
             TakenError: One is there already, and that was not to be.
         """
-        if len(self._tails) > MAX_TAILS:
-            self._tails.clear()
-        known = self._blocks.overlapping(connection, self._doubtful(given))
-        if known and strictly:
-            raise TakenError(str(next(iter(known))))
+        self._find_ends(connection, given)
+        parts = [
+            (series, part) for series, some in given.items() for part in self._parts(series, some)
+        ]
+        known = self._blocks.overlapping(connection, self._doubtful(parts))
+        numbers: dict[tuple[Series, int], int] = defaultdict(int)
+        for series, there in known.items():
+            for number, block in there:
+                numbers[series, block.until] = max(numbers[series, block.until], number + 1)
         rows: list[tuple[Any, ...]] = []
-        for series, some in given.items():
-            tail = self._tails.get(series)
-            if tail is None:
-                tail = self._tails[series] = _Tail()
-            there = known.get(series, ())
-            number = 0
-            for each in there:
-                number = max(number, each.number + 1)
-                tail.until = max(tail.until, each.block.until)
-            for block in self._fresh(some, [each.block for each in there]):
+        for series, part in parts:
+            written = 0
+            for block in self._fresh(part, known.get(series, ())):
+                number = numbers[series, block.until]
+                numbers[series, block.until] += 1
                 rows.append((*series, block.until, number, block.start, block.size, block.data))
-                tail.grow(block)
-                number += 1
+                self._tails[series].grow(block)
+                written += block.size
+            if strictly and written < len(part):
+                raise TakenError(f"one of {len(part)} values at step {part[0][self._blocks.step]}")
         if rows:
             insert(self._blocks.table, rows)
         self._join_small(connection, given, insert)
 
-    def _doubtful(self, given: Mapping[Series, Sequence[Row]]) -> dict[Series, Range]:
-        """Return where values may be there already."""
-        found = {}
-        place = self._blocks.step
-        for series, rows in given.items():
-            tail = None if self._shared else self._tails.get(series)
-            start = min(row[place] for row in rows) if len(rows) > 1 else rows[0][place]
-            if tail is None and not self._shared:
-                found[series] = Range(start, FAR)  # the end of the series is to be found, too
-            elif tail is None or start < tail.until:
-                found[series] = Range(start, max(row[place] for row in rows) + 1)
-        return found
+    def _parts(self, series: Series, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+        """Return what is new, and what is late, in parts whose steps lie near each other.
 
-    def _fresh(self, rows: Sequence[Row], there: Sequence[Block]) -> Iterable[Block]:
+        A block that reached from a late step to a new one would be read with all steps between.
+        """
+        place, until = self._blocks.step, self._tails[series].until
+        late = [row for row in rows if row[place] < until]
+        if not late:
+            yield rows
+            return
+        if len(late) < len(rows):
+            yield [row for row in rows if row[place] >= until]
+        late.sort(key=itemgetter(place))  # stable: of a value that comes twice the first counts
+        begin = 0
+        for end in range(1, len(late) + 1):
+            if end == len(late) or late[end][place] - late[end - 1][place] > FULL:
+                yield late[begin:end]
+                begin = end
+
+    def _find_ends(self, connection: Connection, given: Iterable[Series]) -> None:
+        """See to it that the ends of all series are known, as they are now."""
+        if len(self._tails) > MAX_TAILS:
+            self._tails.clear()
+        unknown = [each for each in given if self._shared or each not in self._tails]
+        for series, until in self._blocks.ends(connection, unknown).items():
+            tail = self._tails.get(series)
+            if tail is None:
+                tail = self._tails[series] = _Tail()
+            tail.until = until
+
+    def _doubtful(self, parts: Iterable[tuple[Series, Sequence[Row]]]) -> list[tuple[int, ...]]:
+        """Return where values may be there already: each series, with a first and a last step."""
+        place = self._blocks.step
+        return [
+            (*series, part[0][place], part[-1][place])
+            for series, part in parts
+            if part[0][place] < self._tails[series].until
+        ]
+
+    def _fresh(self, rows: Sequence[Row], there: Sequence["_Found"]) -> Iterable[Block]:
         """Return what is not there yet of some values, as blocks."""
-        blocks = self._blocks
-        if not there and len(rows) == 1:
+        shape = self._blocks
+        steps = [row[shape.step] for row in rows]
+        start, end = min(steps), max(steps) + 1
+        near = [each.block for each in there if each.block.start < end and each.block.until > start]
+        if not near and len(rows) == 1:
             [row] = rows
-            return (
-                pack_one(
-                    row[blocks.step], [row[each] for each in blocks.places], row[blocks.value]
-                ),
-            )
-        lists = blocks.lists(rows)
-        if not there:
+            return (pack_one(steps[0], [row[each] for each in shape.places], row[shape.value]),)
+        lists = shape.lists(rows)
+        if not near:
             regular = pack_regular(lists)
             if regular is not None:
                 return (regular,)
         columns = Columns.joined([Columns.of(lists)])
-        if there:
-            columns = columns.without(unpack_all(there, blocks.beside))
+        if near:
+            columns = columns.without(unpack_all(near, shape.beside))
         return columns.blocks()
 
     def _join_small(
         self, connection: Connection, written: Iterable[Series], insert: Insert
     ) -> None:
-        tails = [(series, self._tails[series]) for series in written if series in self._tails]
-        for series, tail in [each for each in tails if each[1].is_long][:JOINED_AT_ONCE]:
+        tails = [(series, self._tails[series]) for series in written]
+        long = sorted((each for each in tails if each[1].is_long), key=lambda each: -each[1].blocks)
+        for series, tail in long[:JOINED_AT_ONCE]:
             self._blocks.join(connection, series, at_least=tail.blocks, insert=insert)
             tail.blocks = tail.values = 0
 
@@ -347,7 +393,9 @@ class _Statements(NamedTuple):
     """What is said so often that it is text, without what SQLAlchemy would do each time."""
 
     remove: str
+    sizes: str
     newest: str
+    ends: TextClause
     overlapping: TextClause
 
 
@@ -356,37 +404,41 @@ def _statements(table: Table, dialect: Dialect) -> _Statements:
     mine = and_(*(table.c[name] == bindparam(name) for name in KEY))
     place = tuple_(table.c.until, table.c.number)
     from_there = place >= tuple_(bindparam("until"), bindparam("number"))
-    newest = (
-        select(*(table.c[name] for name in ("number", *Block._fields)))
-        .where(mine)
-        .order_by(table.c.until.desc(), table.c.number.desc())
-    )
+    newest_first = (table.c.until.desc(), table.c.number.desc())
+    newest = select(*(table.c[name] for name in ("number", *Block._fields)))
 
     def said(statement: ClauseElement) -> str:
         return str(statement.compile(dialect=dialect))
 
     return _Statements(
         remove=said(delete(table).where(mine, from_there)),
-        newest=f"{said(newest)} LIMIT {MANY + GROWN}",  # SQLAlchemy would add an offset
-        overlapping=_overlapping(table, dialect),
+        sizes=said(select(table.c.size).where(mine).order_by(*newest_first)),
+        newest=said(newest.where(mine).order_by(*newest_first)),
+        ends=_of_a_list(_SELECT_ENDS, table, dialect),
+        overlapping=_of_a_list(_SELECT_OVERLAPPING, table, dialect),
     )
 
+
+_SELECT_ENDS = (
+    "SELECT {0}, {1}, {2}, (SELECT max(b.until) FROM {table} AS b"
+    " WHERE b.session_id = {0} AND b.metric_id = {1} AND b.attempt = {2}) FROM {wanted}"
+)
 
 _SELECT_OVERLAPPING = (
     "SELECT b.session_id, b.metric_id, b.attempt, b.number, b.start, b.until, b.size, b.data"
     " FROM {wanted} CROSS JOIN {table} AS b"
     " WHERE b.session_id = {0} AND b.metric_id = {1} AND b.attempt = {2}"
-    " AND b.until > {3} AND b.start < {4}"
+    " AND b.until > {3} AND b.start <= {4}"
     " ORDER BY b.session_id, b.metric_id, b.attempt, b.until, b.number"
 )
 
 
-def _overlapping(table: Table, dialect: Dialect) -> TextClause:
-    """Return the query for blocks by a list of series and steps, one parameter however long."""
+def _of_a_list(statement: str, table: Table, dialect: Dialect) -> TextClause:
+    """Return a query by a list of series and steps, which is one parameter however long it is."""
     if dialect.name == "postgresql":
         wanted = "json_array_elements(CAST(:wanted AS json)) AS w(value)"
         place = "CAST(w.value ->> {} AS bigint)"
     else:
         wanted, place = "json_each(:wanted) AS w", "json_extract(w.value, '$[{}]')"
     places = [place.format(number) for number in range(5)]
-    return text(_SELECT_OVERLAPPING.format(*places, wanted=wanted, table=table.name))
+    return text(statement.format(*places, wanted=wanted, table=table.name))
