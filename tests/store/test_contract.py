@@ -38,7 +38,7 @@ from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.templates import publish_template
 from pacesetter_service.runtime.trainer import SyncCall, sync
 from pacesetter_service.runtime.work import Change, Create, Find, Fork, Open, Outcome
-from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.runtime.writer import TRIES, Writer
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.postgres import PostgresStore
 from pacesetter_service.store.sqlite import SqliteStore
@@ -482,6 +482,9 @@ async def test_a_job_that_conflicts_takes_no_neighbour_down(
     assert neighbour.entry.stored.session.horizon == 1
     assert isinstance(mine, ConflictError)
     assert isinstance(mine, PacesetterError)
+    counted = one.tally
+    # Every try of both together, and then of the one alone, lost; the last of each was the end.
+    assert (counted.retries, counted.conflicts) == (2 * (TRIES - 1), 2 * TRIES)
 
 
 class _Losing:

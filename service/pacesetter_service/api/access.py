@@ -118,6 +118,13 @@ def access_to(method: str, path: str) -> Access | None:
     return None if match is None else accesses[(match.lastindex or 0) - 1]
 
 
+def route_of(method: str, path: str) -> str | None:
+    """Return the path of a call as its route has it; None if there is no such call."""
+    method = "GET" if method == "HEAD" else method
+    match = _TABLE.get(method, _NOTHING)[0].fullmatch(path)
+    return None if match is None else _ROUTES[method][(match.lastindex or 0) - 1]
+
+
 def name_in(path: str) -> str | None:
     """Return the name of the session or template that an address is about; None if of none."""
     match = _NAMING.fullmatch(path)
@@ -145,6 +152,15 @@ def _columns() -> dict[str, _Column]:
     return {method: (each, accesses[method]) for method, each in _patterns(ACCESS).items()}
 
 
+def _routes() -> dict[str, list[str]]:
+    """Return the paths of each method, in the order of the groups of its pattern."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for call in ACCESS:
+        method, _, path = call.partition(" ")
+        found[method].append(path)
+    return dict(found)
+
+
 def _patterns(calls: Iterable[str]) -> dict[str, re.Pattern[str]]:
     paths: defaultdict[str, list[str]] = defaultdict(list)
     for call in calls:
@@ -154,6 +170,7 @@ def _patterns(calls: Iterable[str]) -> dict[str, re.Pattern[str]]:
 
 
 _TABLE = _columns()
+_ROUTES = _routes()
 _NONE = re.compile("(?!)")
 _NOTHING: _Column = (_NONE, [])
 _SCOPED = _patterns(ASKING_SCOPE | NAMELESS)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from pacesetter_service.core.session import Session
+from pacesetter_service.runtime.census import Census, census_of
 from pacesetter_service.runtime.keyring import Keyring, read_keyring
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
@@ -37,6 +38,7 @@ class Service:
         reads: Threads for costly answers that only show something.
         checks: Threads for costly work that a trainer may wait for.
         keys: The tokens that are valid; None while authentication is off.
+        census: How many sessions there are, and how large the database is.
         poller: Looks for what other processes have changed; None if there are none.
     """
 
@@ -48,6 +50,7 @@ class Service:
     reads: Pool
     checks: Pool
     keys: Keyring | None
+    census: Census
     poller: Poller | None
 
     @classmethod
@@ -81,6 +84,7 @@ class Service:
             reads=Pool("reads", workers=READERS, waiting=READS_WAITING),
             checks=Pool("checks", workers=CHECKERS, waiting=CHECKS_WAITING),
             keys=keys,
+            census=census_of(store),
             poller=poller,
         )
 

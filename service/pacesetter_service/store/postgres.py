@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
 from sqlalchemy.exc import OperationalError
 
 from pacesetter_service.core.errors import ConflictError
@@ -16,7 +16,7 @@ from pacesetter_service.store import migrate
 from pacesetter_service.store.continuity import Continuity, new_epoch
 from pacesetter_service.store.schema import continuity
 from pacesetter_service.store.served import UnusableDatabaseError
-from pacesetter_service.store.store import Store
+from pacesetter_service.store.store import Extent, Store
 from pacesetter_service.store.writing import translated
 
 READERS = 4
@@ -79,6 +79,15 @@ class PostgresStore(Store):
             StorageUnavailableError: It did not answer.
         """
         self._read(select(1))
+
+    def extent(self) -> Extent:
+        """Return how large the database is; of its disk no more is known here.
+
+        Raises:
+            StorageUnavailableError: It did not answer.
+        """
+        query = select(func.pg_database_size(func.current_database()).label("size"))
+        return Extent(int(self._read(query)[0].size))
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
