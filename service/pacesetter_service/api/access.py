@@ -3,9 +3,13 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Literal
 
 from pacesetter_service.core.tokens import Role
+
+MOST_KNOWN = 1_024
+"""The most addresses whose route is remembered: the hot call asks for the same few again."""
 
 Access = Role | Literal["public"]
 """The least role that a call takes; `public` takes no token."""
@@ -110,6 +114,7 @@ ACCESS: Mapping[str, Access] = {call: access for access, calls in _CALLS.items()
 """What each call takes, by method and path as the routes have them."""
 
 
+@lru_cache(MOST_KNOWN)
 def access_to(method: str, path: str) -> Access | None:
     """Return what a call takes; None if no role may make it."""
     # Looking at the head only is looking.
@@ -118,6 +123,7 @@ def access_to(method: str, path: str) -> Access | None:
     return None if match is None else accesses[(match.lastindex or 0) - 1]
 
 
+@lru_cache(MOST_KNOWN)
 def route_of(method: str, path: str) -> str | None:
     """Return the path of a call as its route has it; None if there is no such call."""
     method = "GET" if method == "HEAD" else method

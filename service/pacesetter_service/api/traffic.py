@@ -1,4 +1,4 @@
-"""How many calls there are, how long they take and how they end: measured before anything else.
+"""How many calls there are, how long they take and how they end; and what each is called in logs.
 
 The hot call passes here too, so nothing takes a lock or makes a label: one thread counts, into
 plain numbers, and `metrics.py` gives them their names.
@@ -10,6 +10,7 @@ from time import perf_counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacesetter_service.api.access import METHODS, route_of
+from pacesetter_service.calls import CURRENT, REQUEST_ID, Call
 from pacesetter_service.runtime.histogram import Histogram
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -21,6 +22,9 @@ UNANSWERED = "none"
 """The status of a call whose caller went before there was an answer."""
 
 STATUSES = (UNANSWERED, "1xx", "2xx", "3xx", "4xx", "5xx")
+
+
+OK = 200
 
 
 class Calls:
@@ -39,7 +43,7 @@ class Calls:
 
 
 class Traffic:
-    """ASGI middleware that measures every call.
+    """ASGI middleware that measures every call, and names it by a request id.
 
     A call takes until its answer begins: a held one as long as it is held, and an event stream is
     not counted as one that is slow.
@@ -64,6 +68,8 @@ class Traffic:
             await self._app(scope, receive, send)
             return
         answered, began = False, perf_counter()
+        call = Call(scope["headers"])
+        CURRENT.set(call)  # the server answers each call in a context of its own
 
         # No coroutine of its own: of the hot call each layer is a hundredth.
         def noted(message: Message) -> Awaitable[None]:
@@ -71,6 +77,10 @@ class Traffic:
             if not answered:  # what comes first is the head
                 answered = True
                 self._count(scope, message["status"], perf_counter() - began)
+                # Who named nothing and was given a window has no question to ask of a log.
+                if call.given is not None or not (message["status"] == OK and _is_sync(scope)):
+                    headers = message.get("headers", ())
+                    message["headers"] = [*headers, (REQUEST_ID, call.request_id)]
             return send(message)
 
         self.open += 1
@@ -91,3 +101,8 @@ class Traffic:
             calls = self._calls[method, route] = Calls()
         calls.seconds.observe(seconds)
         calls.statuses[status // 100] += 1
+
+
+def _is_sync(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.endswith("/sync")
