@@ -79,7 +79,7 @@ def _build() -> Metric:
 def _of_calls(traffic: Traffic) -> Iterator[Metric]:
     requests = CounterMetricFamily(
         "pacesetter_http_requests",
-        "Calls, by the class of their status; none: the caller went before the answer.",
+        "Calls, by the class of their status; 503 is its own, none: the caller went before.",
         labels=["method", "route", "status"],
     )
     seconds = HistogramMetricFamily(
@@ -103,7 +103,11 @@ def _of_ranks(found: Figures) -> Iterator[Metric]:
         "Those of them that train with other values than were sealed.",
         found.deviating,
     )
-    yield _gauge("silent_ranks", "Those of them that were not heard of for a minute.", found.silent)
+    yield _gauge(
+        "silent_ranks",
+        "Those of them that were not heard of for a minute, while others of their session were.",
+        found.silent,
+    )
     yield _gauge(
         "trained_sessions", "Sessions whose trainers were heard of within a minute.", found.trained
     )

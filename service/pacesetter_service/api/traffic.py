@@ -21,7 +21,10 @@ OTHER = "other"
 UNANSWERED = "none"
 """The status of a call whose caller went before there was an answer."""
 
-STATUSES = (UNANSWERED, "1xx", "2xx", "3xx", "4xx", "5xx")
+COME_AGAIN = 503
+"""What is no fault: a step awaits its measurement, the queue is full, the database is away."""
+
+STATUSES = (UNANSWERED, "1xx", "2xx", "3xx", "4xx", "5xx", str(COME_AGAIN))
 
 
 OK = 200
@@ -100,7 +103,7 @@ class Traffic:
         if calls is None:
             calls = self._calls[method, route] = Calls()
         calls.seconds.observe(seconds)
-        calls.statuses[status // 100] += 1
+        calls.statuses[-1 if status == COME_AGAIN else status // 100] += 1
 
 
 def _is_sync(scope: Scope) -> bool:

@@ -241,17 +241,18 @@ class RankTracker:
         return ranks, deviating
 
     def silent(self, seconds: float) -> int:
-        """Count the ranks that count still, and were not heard of for so long; from any thread.
+        """Count the ranks that were not heard of for so long, while others were; from any thread.
 
-        Of a session those of its newest attempt: the others were fenced, and may be silent.
+        Of a session those of its newest attempt: the others were fenced, and may be silent. Where
+        no rank is heard, the training is over, or stands.
         """
         now, found = monotonic(), 0
         for crew in list(self._crews.values()):
-            heard = list(crew.ranks.values())
-            newest = max((each.attempt for each in heard), default=0)
-            found += sum(
-                seconds < now - each.at <= self._recent for each in heard if each.attempt == newest
-            )
+            ranks = list(crew.ranks.values())
+            newest = max((each.attempt for each in ranks), default=0)
+            ages = [now - each.at for each in ranks if each.attempt == newest]
+            if ages and min(ages) <= seconds:
+                found += sum(seconds < age <= self._recent for age in ages)
         return found
 
     def heard_lately(self, seconds: float) -> list[tuple[str, int]]:

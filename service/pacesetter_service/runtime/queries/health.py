@@ -25,7 +25,8 @@ class Figures:
     Attributes:
         ranks: How many ranks were heard of lately, in all sessions.
         deviating: How many of them train with other values than were sealed.
-        silent: How many of them were not heard of for `SILENT_AFTER` seconds.
+        silent: How many of them were not heard of for `SILENT_AFTER` seconds, while others of their
+            session were.
         trained: How many sessions a trainer has called about in those seconds.
         ahead: The steps that are sealed beyond what is trained, in all of these together.
         furthest: The most of them in one session.
