@@ -142,6 +142,12 @@ def _of_the_writer(found: Figures) -> Iterator[Metric]:
         "writer_conflicts", "Transactions before which another writer came.", tally.conflicts
     )
     yield _counter("writer_refused", "Jobs that found the queue full.", tally.refused)
+    alarms = CounterMetricFamily(
+        "pacesetter_webhook_alarms", "Alarms, by what became of them.", labels=["result"]
+    )
+    for result, count in tally.alarms.items():
+        alarms.add_metric([result], count)
+    yield alarms
     events = CounterMetricFamily(
         "pacesetter_events", "Events of sessions, by their kind.", labels=["kind"]
     )

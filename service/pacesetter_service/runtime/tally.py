@@ -21,6 +21,7 @@ class Tally:
         retries: How often a batch was decided anew for that.
         failures: How many transactions the database did not take.
         refused: How many jobs found the queue full.
+        alarms: What became of alarms that are told by a webhook.
         events: How many events were logged, by their kind.
     """
 
@@ -31,6 +32,7 @@ class Tally:
         self.retries = 0
         self.failures = 0
         self.refused = 0
+        self.alarms = {"delivered": 0, "failed": 0, "dropped": 0}
         self.events: Counter[str] = Counter(dict.fromkeys(Logged.kinds, 0))
 
     def log(self, batch: Iterable[Changes]) -> None:

@@ -51,7 +51,7 @@ from pacesetter_service.runtime.work import (
     TakeBack,
     Work,
 )
-from pacesetter_service.store.port import Store
+from pacesetter_service.store.port import Changes, Store
 
 MAX_BATCH = 256
 """The most jobs in one transaction: enough to amortise its flush, few enough to answer soon.
@@ -122,6 +122,7 @@ class Writer:
         self._stall_after = stall_after
         self._progress = Progress()
         self.tally = Tally()
+        self._recorders: list[Callable[[Sequence[Changes]], None]] = []
         self._listeners: list[Callable[[Sequence[str]], None]] = []
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
@@ -174,6 +175,13 @@ class Writer:
         It is told after the commit, must be quick, and must not raise.
         """
         self._listeners.append(listener)
+
+    def on_committed(self, listener: Callable[[Sequence[Changes]], None]) -> None:
+        """Call a function on the writer's thread with the changes that were committed.
+
+        It must be quick, and must not raise.
+        """
+        self._recorders.append(listener)
 
     def peek(self, name: str) -> Entry | None:
         """Return a session if memory holds it as it is; never waits.
@@ -358,6 +366,8 @@ class Writer:
                     transaction.refuse_stale(batch.unchanged())
             self.tally.commit_seconds.observe(monotonic() - begun)
             self.tally.log(changes)
+            for record in self._recorders:
+                record(changes)
         elif self._store.shared and (stale := self._store.stale(batch.unchanged())):
             raise ConflictError(tuple(stale))
         for entry in batch.entries():
