@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import actions, laws, many_ranks, reports, step, sync_sealed, trainer
+from benchmarks import actions, laws, many_ranks, postgres, reports, step, sync_sealed, trainer
 from benchmarks.harness import Effort, Result
 
 BENCHMARKS: dict[str, Callable[[Effort], Iterator[Result]]] = {
@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Result]]] = {
     "laws": laws.run,
     "actions": actions.run,
     "many_ranks": many_ranks.run,
+    "postgres": postgres.run,
 }
 
 FULL = Effort(rounds=7, seconds=0.8)

@@ -27,7 +27,7 @@ _numbers = itertools.count()
 
 
 @functools.cache
-def _server() -> str:
+def server() -> str:
     """Return how to connect to a server that lets the tests create databases, without its name."""
     given = os.environ.get("PACESETTER_TEST_POSTGRES_URL")
     if given:
@@ -45,23 +45,72 @@ def _user() -> str:
     return "postgres" if os.getuid() == 0 else os.environ.get("USER", "postgres")
 
 
+class PrivateServer:
+    """A server of the tests' own, which can be killed and started again; it starts when made.
+
+    Attributes:
+        conninfo: how to connect to it, without the database's name.
+    """
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        self._folder = Path(tempfile.mkdtemp(prefix="pg"))
+        self._owner = _owner()
+        if self._owner:
+            shutil.chown(self._folder, "postgres")
+        self._data = self._folder / "data"
+        self._run("initdb", "-D", self._data, "-A", "trust", "-U", "postgres", "--no-sync")
+        self.conninfo = f"host={self._folder} user=postgres"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        # What a killed server has written is there without fsync: the machine goes on.
+        options = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=off"
+        self._control("-o", options, "-l", self._folder / "log", "start")
+
+    def kill(self) -> None:
+        """End it as a crash would: at once, with all its connections."""
+        self._control("-m", "immediate", "stop")
+
+    def remove(self) -> None:
+        """End it, and remove what it has written."""
+        with contextlib.suppress(subprocess.CalledProcessError):  # it is down already
+            self.kill()
+        shutil.rmtree(self._folder)
+
+    def create(self, name: str) -> str:
+        """Create a database; returns its URL."""
+        with psycopg.connect(f"{self.conninfo} dbname=postgres", autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return url_of(name, self.conninfo)
+
+    def _control(self, *command: str | Path) -> None:
+        self._run("pg_ctl", "-D", self._data, "-w", "-t", str(int(PATIENCE)), *command)
+
+    def _run(self, program: str, *arguments: str | Path) -> None:
+        command = [*self._owner, self._programs / program, *arguments]
+        said = subprocess.DEVNULL
+        subprocess.run(command, check=True, stdout=said, stderr=said, cwd=self._folder)
+
+
+@contextlib.contextmanager
+def private_server() -> Iterator[PrivateServer]:
+    """Lend a server that the test may kill."""
+    if not PROGRAMS:
+        _missing("no PostgreSQL to start: install its server")
+    server = PrivateServer(PROGRAMS[0])
+    try:
+        yield server
+    finally:
+        server.remove()
+
+
 def _private(programs: Path) -> str:
-    """Start a server of the tests' own, which is stopped when this process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="pg"))
-    owner = _owner()
-    if owner:
-        shutil.chown(folder, "postgres")
-    data = folder / "data"
-
-    def run(*command: str | Path) -> None:
-        subprocess.run([*owner, *command], check=True, stdout=subprocess.DEVNULL, cwd=folder)
-
-    run(programs / "initdb", "-D", data, "-A", "trust", "-U", "postgres")
-    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-    control = (programs / "pg_ctl", "-D", data, "-w", "-t", str(int(PATIENCE)))
-    run(*control, "-o", options, "-l", folder / "log", "start")
-    atexit.register(run, *control, "-m", "immediate", "stop")
-    return f"host={folder} user=postgres"
+    """Start a server of the tests' own, which is removed when this process ends."""
+    server = PrivateServer(programs)
+    atexit.register(server.remove)
+    return server.conninfo
 
 
 _free: list[str] = []
@@ -85,11 +134,12 @@ def _emptied(name: str) -> str:
 
 
 def _execute(database: str, statement: sql.Composable) -> None:
-    with psycopg.connect(f"{_server()} dbname={database}", autocommit=True) as connection:
+    with psycopg.connect(f"{server()} dbname={database}", autocommit=True) as connection:
         connection.execute(statement)
 
 
-def _url(name: str, server: str) -> str:
+def url_of(name: str, server: str) -> str:
+    """Return the URL of a database at a server, or at what stands before it."""
     parts = dict(part.split("=", 1) for part in server.split())
     port = f"&port={parts['port']}" if "port" in parts else ""
     return f"postgresql+psycopg://{parts['user']}@/{name}?host={parts['host']}{port}"
@@ -98,26 +148,42 @@ def _url(name: str, server: str) -> str:
 @functools.cache
 def bouncer() -> str:
     """Return how to connect to PgBouncer, in its transaction mode, before the server."""
+    before_it = pgbouncer(server(), connections=2)
+    conninfo = before_it.__enter__()
+    atexit.register(before_it.__exit__, None, None, None)
+    return conninfo
+
+
+@contextlib.contextmanager
+def pgbouncer(server: str, connections: int) -> Iterator[str]:
+    """Run PgBouncer in its transaction mode before a server; yields how to connect to it.
+
+    Args:
+        server: How to connect to the server.
+        connections: How many connections to each database it shares among all.
+    """
     program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         _missing("no PgBouncer: install the package pgbouncer")
-    parts = dict(part.split("=", 1) for part in _server().split())
+    parts = dict(part.split("=", 1) for part in server.split())
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer"))
     (folder / "ini").write_text(
         f"[databases]\n* = host={parts['host']} user={parts['user']}\n[pgbouncer]\n"
         f"unix_socket_dir = {folder}\nlisten_port = 6432\nauth_type = any\n"
-        "pool_mode = transaction\ndefault_pool_size = 2\n"
+        f"pool_mode = transaction\ndefault_pool_size = {connections}\nserver_login_retry = 1\n"
     )
     if os.getuid() == 0:
         shutil.chown(folder, "postgres")
     process = subprocess.Popen([*_owner(), program, "-q", folder / "ini"])
-    atexit.register(shutil.rmtree, folder)
-    atexit.register(process.wait)
-    atexit.register(process.kill)
-    while not (folder / ".s.PGSQL.6432").exists():
-        assert process.poll() is None, "PgBouncer did not start"
-        time.sleep(0.02)
-    return f"host={folder} port=6432 user={parts['user']}"
+    try:
+        while not (folder / ".s.PGSQL.6432").exists():
+            assert process.poll() is None, "PgBouncer did not start"
+            time.sleep(0.02)
+        yield f"host={folder} port=6432 user={parts['user']}"
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder)
 
 
 def _owner() -> list[str]:
@@ -141,6 +207,6 @@ def database(*, by: str = "") -> Iterator[str]:
     """
     name = _free.pop() if _free else _made()
     try:
-        yield _url(name, by or _server())
+        yield url_of(name, by or server())
     finally:
         _free.append(_emptied(name))

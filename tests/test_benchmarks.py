@@ -8,6 +8,7 @@ from benchmarks import servers
 from benchmarks.__main__ import BENCHMARKS, TINY
 from benchmarks.harness import CORES, pinned
 
+import postgres as own_postgres
 from forked import ForkedService
 
 spawned = servers.started
@@ -40,6 +41,9 @@ def forked(module: str, options: Sequence[str]) -> servers.Process:
 def test_each_benchmark_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives lines for its table, each with the ratio of two speeds or costs."""
     monkeypatch.setattr(servers, "started", forked)
+    if name == "postgres":
+        url = own_postgres.url_of("postgres", own_postgres.server())
+        monkeypatch.setenv("PACESETTER_BENCH_POSTGRES_URL", url)
     results = list(BENCHMARKS[name](TINY))
     assert results
     assert all(result.ratio > 0 for result in results)

@@ -68,7 +68,8 @@ def test_every_setting_is_documented() -> None:
     for name, field in Settings.model_fields.items():
         assert f"`PACESETTER_{name.upper()}`" in page
         assert f"`--{name.replace('_', '-')}`" in page
-        assert f"`{field.default}`" in page
+        default = str(field.default).lower() if field.annotation is bool else field.default
+        assert f"`{default}`" in page
 
 
 def test_every_action_is_documented() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import inf, isfinite, nan
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,15 @@ from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.session import Attempt, Session, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.watching import DEVIATING_KEPT
-from pacesetter_service.runtime.ranks import MAX_RANKS, NEVER, Patience, RankTracker, summary
+from pacesetter_service.runtime.ranks import (
+    MAX_RANKS,
+    NEVER,
+    Patience,
+    RankState,
+    RankTracker,
+    merged,
+    summary,
+)
 
 rates = st.floats(min_value=0.0, allow_infinity=False)
 
@@ -295,6 +304,63 @@ def test_silence_makes_a_rank_stale() -> None:
     later = replace(snapshot, now=snapshot.now + 61)
     assert summary(session(), snapshot, Patience(60)).stale == ()
     assert summary(session(), later, Patience(60)).stale == (0,)
+
+
+def _heard(**fields: Any) -> RankState:
+    """Describe what one process has heard of a rank."""
+    return RankState(**{"attempt": 1, "at": 1.0, **fields})
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        pytest.param(
+            {"attempt": 2}, {"step": 9, "at": 9.0}, {"attempt": 2, "step": NEVER}, id="attempt"
+        ),
+        pytest.param(
+            {"at": 2.0, "revision": 3, "step": 4, "reported": 4, "reported_at": 2.0},
+            {"at": 1.0, "revision": 2, "step": 5, "asked": 5, "asked_at": 1.0},
+            {"at": 2.0, "revision": 3, "step": 5, "asked": 5, "reported": 4},
+            id="parts",
+        ),
+        pytest.param(
+            {"stood": 7, "since": 1.0, "pace": 0.5},
+            {"at": 3.0},
+            {"at": 3.0, "stood": 7, "since": 1.0, "pace": 0.5},
+            id="position",
+        ),
+        pytest.param(
+            {"step": 90, "asked": 90, "asked_at": 1.0, "reported": 89, "reported_at": 1.0},
+            {"at": 2.0, "step": 50, "asked": 50, "asked_at": 2.0},
+            {"step": 50, "asked": 50, "reported": 89},
+            id="went back",
+        ),
+    ],
+)
+def test_what_two_processes_have_heard_is_put_together(
+    one: dict[str, Any], other: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """In either order, and once more with the result, it is the same."""
+    first, second = _heard(**one), _heard(**other)
+    found = merged(first, second)
+    assert {name: getattr(found, name) for name in expected} == expected
+    assert merged(second, first) == found
+    assert merged(found, first) == found
+    assert merged(second, found) == found
+
+
+def test_what_was_heard_is_told_once_or_again_if_nobody_took_it() -> None:
+    """Only what is new since the last time is taken; what is put back is taken again."""
+    tracker = RankTracker(shares=True)
+    for rank in (0, 1):
+        tracker.record_call("run", rank, 1, 0)
+    assert set(tracker.take_untold()) == {("run", 0), ("run", 1)}
+    tracker.record_call("run", 1, 1, 0, asked=8)
+    taken = tracker.take_untold()
+    assert {place: heard.asked for place, heard in taken.items()} == {("run", 1): 8}
+    tracker.put_back(taken)
+    assert set(tracker.take_untold()) == {("run", 1)}
+    assert not tracker.take_untold()
 
 
 def test_a_rank_is_silent_while_others_of_its_training_are_heard() -> None:

@@ -1,9 +1,7 @@
 """Several processes of the service on one PostgreSQL database: each answers as any other would."""
 
 import contextlib
-import itertools
 import random
-import socket
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +10,9 @@ from typing import Any
 import pytest
 
 import postgres
+from balancer import Balancer
 from little_servers import LittleServer
+from outages import endure
 from pacesetter import Client
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.signals import Signals
@@ -40,43 +40,6 @@ def _replicas(url: str) -> Iterator[tuple[RunningService, RunningService]]:
     """Start two services on one database."""
     with RunningService(url) as one, RunningService(url) as two:
         yield one, two
-
-
-class Balancer:
-    """Passes each connection on to one of several servers, in turn; those that are down it skips.
-
-    As a plain TCP balancer does it: without a look at what passes.
-    """
-
-    def __init__(self, ports: list[int]) -> None:
-        self._ports = itertools.cycle(ports)
-        self._number = len(ports)
-
-    def __call__(self, connection: socket.socket) -> None:
-        """Serve a connection: both ways, until one side ends it."""
-        with self._connected() as server:
-            back = threading.Thread(target=_pass_on, args=(server, connection))
-            back.start()
-            _pass_on(connection, server)
-            back.join(PATIENCE)
-
-    def _connected(self) -> socket.socket:
-        for port in itertools.islice(self._ports, self._number):
-            try:
-                return socket.create_connection(("127.0.0.1", port))
-            except ConnectionRefusedError:
-                continue
-        raise OSError("no server is up")
-
-
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while piece := source.recv(65536):
-            target.sendall(piece)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        for each in (source, target):
-            each.close()
 
 
 def losses(steps: int) -> list[float]:
@@ -159,6 +122,55 @@ def test_who_follows_a_session_at_one_replica_hears_what_another_was_ordered(
         events.close()  # type: ignore[attr-defined]
 
 
+def test_the_ranks_of_all_replicas_are_shown_by_each(url: str) -> None:
+    """Rank 0 calls at one, rank 1 at the other, rank 2 at both: each shows all, and counts them.
+
+    A replica that has ended leaves behind what it has heard.
+    """
+    with RunningService(url) as one, open_http(one.url) as http:
+        http.post("/v1/sessions", json={"name": "run", **SPEC, "ranks": 4}).raise_for_status()
+        with RunningService(url) as two, open_http(two.url) as other:
+
+            def call(at: Any, rank: int, **more: Any) -> None:
+                body = {"attempt": 1, "rank": rank, **more}
+                at.post("/v1/sessions/run/sync", json=body).raise_for_status()
+
+            call(http, 0, want={"start": 0, "count": 1})
+            deviating = {"step": 0, "values": {"lr": 0.7}}
+            for at in (http, other):
+                call(at, 1, applied=deviating)
+            call(http, 2, want={"start": 0, "count": 1}, progress={"step": 0})
+            call(other, 2, reports=[{"step": 0, "metrics": {"loss": 1.0}}])
+            for at in (http, other):
+                until(lambda at=at: _shown(at)["summary"]["seen"] == 3)
+                until(lambda at=at: _rank(at, 2)["reported"] == 0)
+                assert _rank(at, 2)["asked"] == 0
+                assert _shown(at)["summary"]["missing"]["ranks"] == [3]
+                assert _shown(at)["summary"]["deviating"]["ranks"] == [1]
+                assert _rank(at, 1)["applied"]["values"][0]["applied"] == 0.7
+                until(lambda at=at: "pacesetter_deviating_ranks 1.0" in at.get("/metrics").text)
+                until(lambda at=at: "pacesetter_ranks 3.0" in at.get("/metrics").text)
+            stale = other.get("/v1/sessions/run/ranks", params={"stale_after": 0}).json()
+            assert stale["summary"]["stale"]["ranks"] == [0, 1, 2]
+            kinds = [each["kind"] for each in http.get("/v1/sessions/run/events").json()["events"]]
+            assert kinds.count("rate_deviated") == 1
+            call(http, 1, applied={"step": 0, "values": {"lr": 0.1}})
+            until(lambda: not _shown(other)["summary"]["deviating"]["count"])
+            call(other, 3, want={"start": 0, "count": 1})
+        until(lambda: _shown(http)["summary"]["seen"] == 4)
+    with RunningService(url) as three, open_http(three.url) as http:
+        assert [each["rank"] for each in _shown(http)["ranks"]] == [0, 1, 2, 3]
+
+
+def _shown(http: Any) -> Any:
+    return http.get("/v1/sessions/run/ranks").raise_for_status().json()
+
+
+def _rank(http: Any, number: int) -> Any:
+    [found] = [each for each in _shown(http)["ranks"] if each["rank"] == number]
+    return found
+
+
 def test_a_token_of_one_replica_is_one_of_all(url: str) -> None:
     """One that was made at one is soon taken at another, and one that was revoked soon refused."""
     with (
@@ -212,6 +224,95 @@ def test_replicas_that_are_killed_lose_nothing(url: str) -> None:
         for service in services:
             service.stop()
     assert sum('"serving"' in line for service in services for line in service.log) == 2 + 6
+
+
+def test_a_database_that_is_killed_costs_retries_alone() -> None:
+    """Reports that were taken are there, values are what they were, and no trainer sees an error.
+
+    Meanwhile a call is told that the database is away, as what asks whether the service is ready.
+    """
+    with (
+        postgres.private_server() as server,
+        RunningService(server.create("lr")) as service,
+        Client(service.url) as client,
+        open_http(service.url) as http,
+    ):
+        trainers = [_Trainer(client, f"run-{number}") for number in range(2)]
+        for each in trainers:
+            each.start()
+        for _ in range(2):
+            for each in trainers:
+                each.await_steps(8)
+            server.kill()
+            answers = [
+                http.get("/readyz"),
+                http.post("/v1/sessions/run-0/sync", json={}),
+                http.post("/v1/sessions", json={"name": "new", "base_lr": 0.1}),
+                http.get("/v1/templates"),
+            ]
+            server.start()
+            for answer in answers:
+                assert answer.status_code == 503
+                assert answer.headers["retry-after"] == "1"
+                assert answer.headers["content-type"] == "application/problem+json"
+                assert answer.json()["code"] == "storage_unavailable"
+                assert "PostgreSQL cannot be reached" in answer.json()["detail"]
+            assert http.get("/readyz").status_code == 200
+        for each in trainers:
+            each.finish()
+            assert each.failure is None
+            steps = len(each.rates)
+            assert client.history(each.name)["metrics"]["loss"][:steps] == losses(steps)
+            assert client.lr(each.name, 0, count=steps)["series"]["lr"] == each.rates
+
+
+def test_outages_of_services_and_of_the_database_lose_nothing(tmp_path: Path) -> None:
+    """Behind PgBouncer, with trainers and an operator at any of three; `make soak` has more."""
+    toll = endure(tmp_path, kills=3, restarts=1)
+    assert toll.is_nothing, str(toll)
+    assert toll.orders
+    assert min(toll.reports, toll.values) > 50
+
+
+class _Trainer:
+    """Trains a session step by step on a thread of its own, until it is told to finish."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self.name = name
+        self.rates: list[float] = []
+        self.failure: BaseException | None = None
+        self._session = client.create_session(name, **SPEC)
+        self._finishing = False
+        self._stepped = threading.Condition()
+        self._thread = threading.Thread(target=self._train, daemon=True)
+        self.start = self._thread.start
+
+    def _train(self) -> None:
+        try:
+            for step, loss in enumerate(losses(1000)):
+                if self._finishing:
+                    break
+                rate = self._session.lr(step)
+                self._session.report(step, loss=loss)
+                with self._stepped:
+                    self.rates.append(rate)
+                    self._stepped.notify_all()
+            self._session.flush()
+        except BaseException as failure:
+            self.failure = failure
+            raise
+
+    def await_steps(self, more: int) -> None:
+        """Wait until it has made so many steps more."""
+        wanted = len(self.rates) + more
+        with self._stepped:
+            assert self._stepped.wait_for(lambda: len(self.rates) >= wanted, PATIENCE)
+
+    def finish(self) -> None:
+        """Have it report what it has not yet, and end."""
+        self._finishing = True
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
 
 
 def test_a_look_that_fails_is_not_the_last_one(

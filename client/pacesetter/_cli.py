@@ -19,6 +19,13 @@ ABOUT_TOKENS = (
 
 DEFAULT_URL = "http://127.0.0.1:7070"
 
+BESIDE_SERVING = {
+    "migrate": "bring a database to the newest schema",
+    "backup": "copy a database, which may be served meanwhile",
+    "restore": "put a copy in a database's place",
+}
+"""What works on a database itself, where the server runs."""
+
 if TYPE_CHECKING:
     from pacesetter._doctor import Check
 
@@ -33,11 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["serve"]:
         return _serve(arguments[1:])
+    if arguments[:1] and arguments[0] in BESIDE_SERVING:
+        return _beside_serving(arguments)
     parser = argparse.ArgumentParser(
         prog="pacesetter", description="Learning rates that a server owns.", epilog=ABOUT_TOKENS
     )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the server (needs pacesetter[service])")
+    for command, does in BESIDE_SERVING.items():
+        commands.add_parser(command, help=f"{does} (needs pacesetter[service])")
     commands.add_parser("version", help="print the version")
     _add_doctor(commands)
     _add_all(commands)
@@ -91,6 +102,14 @@ def _checks(doctor: ModuleType, asked: argparse.Namespace) -> Iterator[Check]:
         yield doctor.Check(*each)
 
 
+def _beside_serving(arguments: list[str]) -> int:
+    try:
+        service = load_service("pacesetter_service.commands", "run this where the server runs")
+    except ServiceMissingError as error:
+        return _failed(error)
+    return int(service.main(arguments))
+
+
 def _failed(why: object, status: int = 2) -> int:
     print(why, file=sys.stderr)  # noqa: T201 - a message to the user of the command
     return status
@@ -124,9 +143,35 @@ def _add_all(commands: _Commands) -> None:
     parser = _of_session(commands, "export", "write the whole record of a session into a file")
     parser.add_argument("file", help="where to; lines of JSON")
     _add_url(parser)
+    _add_prune(commands)
     parser = commands.add_parser("import", help="restore a session from what `export` wrote")
     parser.add_argument("file", help="what `export` wrote")
     parser.add_argument("--name", help="what it is to be called, if not as it was")
+    _add_url(parser)
+
+
+def _add_prune(commands: _Commands) -> None:
+    parser = commands.add_parser("prune", help="archive old sessions, and purge archived ones")
+    parser.add_argument(
+        "--older-than",
+        required=True,
+        metavar="TIME",
+        help="90d: not written for so long; s m h d w",
+    )
+    parser.add_argument(
+        "--state", default="finished,failed,archived", help="only in these states, by commas"
+    )
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="only with it; repeatable",
+    )
+    parser.add_argument(
+        "--purge", action="store_true", help="remove for good what is archived already"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only show what it would do")
     _add_url(parser)
 
 
@@ -164,6 +209,15 @@ def _answer(remote: ModuleType, asked: argparse.Namespace) -> Iterator[str]:
             lines = remote.explanation(asked.url, asked.name, asked.step)
         case "export":
             lines = remote.export(asked.url, asked.name, asked.file)
+        case "prune":
+            lines = remote.prune(
+                asked.url,
+                older_than=asked.older_than,
+                states=asked.state.split(","),
+                labels=asked.label,
+                purge=asked.purge,
+                dry_run=asked.dry_run,
+            )
         case "import":
             lines = remote.restore(asked.url, asked.file, asked.name)
         case _:

@@ -271,6 +271,83 @@ class Client:
         """End a session: it can be read for ever, but neither sealed further nor reported to."""
         self._json("DELETE", path_of(name))
 
+    def finish(
+        self,
+        name: str,
+        *,
+        outcome: str = "completed",
+        reason: str = "",
+        step: int | None = None,
+        attempt: int | None = None,
+    ) -> SessionInfo:
+        """Say that the training of a session is over, as `Session.finish` does of one's own.
+
+        Args:
+            name: The session.
+            outcome: `"completed"` or `"failed"`.
+            reason: Why it ended, in a line; for the record.
+            step: The first step that was not trained; by default the first that no trainer holds.
+            attempt: The attempt that was trained; the running one by default.
+        """
+        given = {"outcome": outcome, "reason": reason, "step": step, "attempt": attempt}
+        body = {key: value for key, value in given.items() if value is not None}
+        return SessionInfo.parse(self._json("POST", path_of(name) + "/finish", body=body), name)
+
+    def relabel(self, name: str, labels: Mapping[str, str | None]) -> SessionInfo:
+        """Set labels of a session, or take away those that are None; others stay."""
+        body = {"labels": dict(labels)}
+        return SessionInfo.parse(self._json("PATCH", path_of(name), body=body), name)
+
+    def purge(self, name: str, *, dry_run: bool = False) -> None:
+        """Remove an archived session for good; takes the role `admin`.
+
+        Args:
+            name: The session.
+            dry_run: Only raise what would be raised.
+
+        Raises:
+            ConflictError: It is not archived, or forks share its steps.
+            NotFoundError: There is none; after a purge that was repeated, `session_purged`.
+        """
+        self._json("POST", path_of(name) + "/purge", body={"dry_run": dry_run})
+
+    def prune(
+        self,
+        *,
+        older_than: float,
+        states: Sequence[str] = ("finished", "failed", "archived"),
+        labels: Mapping[str, str] | None = None,
+        purge: bool = False,
+        dry_run: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """Put old sessions away, one step each, and return what was done; takes the role `admin`.
+
+        Nothing is done before the first of them is asked for.
+
+        Args:
+            older_than: Seconds for which nothing of a session was written.
+            states: Those in these states.
+            labels: Those with all of these labels.
+            purge: Remove for good those that are archived already; what is not is archived.
+            dry_run: Only say what would be done.
+
+        Returns:
+            `{"name", "state", "changed_at", "step", "bytes", "reason"}` of each; its `step` is
+            `"archive"`, `"purge"`, or `"keep"` for the `reason`.
+        """
+        body: dict[str, Any] = {
+            "older_than": older_than,
+            "states": list(states),
+            "labels": dict(labels or {}),
+            "purge": purge,
+            "dry_run": dry_run,
+        }
+        token: str | None = ""
+        while token is not None:
+            page = self._json("POST", "/v1/prune", body={**body, "page_token": token})
+            yield from page.get("sessions", ())
+            token = page.get("next_page_token")
+
     def lr(self, name: str, step: int, *, count: int | None = None) -> dict[str, Any]:
         """Return what a session says for a step, or for `count` steps, without sealing anything.
 
@@ -430,6 +507,8 @@ class Client:
     def close(self) -> None:
         """Close the sessions that were opened here, then the connections."""
         # All deliver at once: the wait must not grow with their number.
+        for session in list(self._sessions):
+            session._say_if_over()  # noqa: SLF001 - before its thread is stopped
         for prefetcher in list(self._prefetchers):
             prefetcher.stop(CLOSE_SECONDS)
         for session in list(self._sessions):

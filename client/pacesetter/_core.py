@@ -88,6 +88,7 @@ class SessionCore:
         self._window: Window | None = None
         self._window_before: Window | None = None
         self._first: int | None = None  # step that was asked for
+        self._asked_last = False  # for the last step of the plan
         self.at_once: tuple[int, int, list[float]] = (0, 0, [])
 
     # -- what the session is ---------------------------------------------------------------------
@@ -143,6 +144,7 @@ class SessionCore:
         """
         if trains and (self._opener is not None or self._branch is not None):
             self.begin(operator.index(step))
+        self._asked_last |= trains and step + 1 == self.info.plan_end
         window = self._window
         if window is None or step not in window:
             return self.adopt(self.fetch(operator.index(step)))
@@ -201,8 +203,11 @@ class SessionCore:
 
     def _offer(self, window: Window) -> None:
         """Let `Session.lr` read the rates of a window below its mark."""
-        rates = window.columns.get("lr", [])
-        self.at_once = (window.start, window.start + min(window.mark, len(rates)), rates)
+        rates, end = window.columns.get("lr", []), self.info.plan_end
+        stop = window.start + min(window.mark, len(rates))
+        if end is not None and window.start < end:
+            stop = min(stop, end - 1)  # that the last step is trained is to be seen
+        self.at_once = (window.start, stop, rates)
 
     def _order_next(self, window: Window) -> None:
         window.mark = len(window)
@@ -213,6 +218,32 @@ class SessionCore:
         limit, lookahead = self.info.max_window, self.sync.state.max_lookahead
         self.sync.progress = (self._pace.step, self._pace.step_seconds)
         return self._pace.count(limit if lookahead is None else max(1, min(limit, lookahead)))
+
+    # -- its end ---------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps of its plan were trained here: a scheduler stands behind the last one.
+
+        Where no scheduler walks, its values were asked for.
+        """
+        end, stands = self.info.plan_end, self.walkers.position
+        if end is None or self._branch is not None or self._opener is not None:
+            return False
+        return self._asked_last if stands is None else stands >= end
+
+    def end(self, *, when_over: bool = False) -> None:
+        """Have the server told, by the rank that leads, that the training has ended by itself.
+
+        Nothing is raised, and no caller waits. What is trained afterwards makes it active again.
+
+        Args:
+            when_over: The server is to look whether the plan is over: it may have been changed.
+        """
+        if self._branch is None and self._opener is None and self.sync.leads:
+            stands = self.walkers.position
+            where = {} if stands is None else {"step": stands}
+            self.prefetcher.finish_soon({"when_over": when_over, **where})
 
     # -- attempts --------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ PacesetterError
 │   ├── ConflictError            409: the name is taken, or the session is archived
 │   │   ├── StaleAttemptError    409: a newer attempt of the job has fenced this one
 │   │   ├── HistoryLostError     409: the server's database has lost what this training was given
-│   │   └── SessionFinishedError 409: a controller has ended the session
+│   │   └── SessionFinishedError 409: a controller or its trainer has ended the session
 │   ├── InvalidRequestError      400, 413, 415, 422: what was sent cannot be accepted
 │   └── ServerError              5xx, 408 and 429: the server failed or is overloaded; and a 404
 │       │                        that is no answer of Pacesetter's, as of a proxy without it
@@ -173,7 +173,7 @@ class HistoryLostError(ConflictError):
 
 
 class SessionFinishedError(ConflictError):
-    """A controller has ended the session: there is no further step, and training is to stop."""
+    """The session is finished, by a controller mostly: there is no further step to train."""
 
 
 class InvalidRequestError(APIError):

@@ -25,6 +25,9 @@ class SessionInfo:
         max_lookahead: Most steps sealed ahead, None without a limit.
         max_window: Most steps in one window.
         epoch: The epoch of the server's database; None from a server that tells none.
+        state: What has become of it: its status, or `failed`, or `silent`; its status where the
+            server tells no more.
+        plan_end: The first step behind its plan; None if that has no end.
     """
 
     name: str
@@ -38,6 +41,8 @@ class SessionInfo:
     max_window: int
     attempt_key: str = ""
     epoch: str | None = None
+    state: str = ""
+    plan_end: int | None = None
 
     @classmethod
     def parse(cls, answer: Mapping[str, Any], name: str | None = None) -> SessionInfo:
@@ -53,7 +58,7 @@ class SessionInfo:
             raise misfit(
                 f"the server described session {answer.get('name')!r} when asked for {name!r}"
             )
-        lookahead = answer.get("max_lookahead")
+        lookahead, end = answer.get("max_lookahead"), answer.get("plan_end")
         return cls(
             name=_get(answer, "name", str),
             spec=_get(answer, "spec", dict),
@@ -66,6 +71,8 @@ class SessionInfo:
             max_window=max(1, _get(answer, "max_window", int)),
             attempt_key=_get({"attempt_key": "", **answer}, "attempt_key", str),
             epoch=None if answer.get("epoch") is None else _get(answer, "epoch", str),
+            state=_get({"state": answer.get("status"), **answer}, "state", str),
+            plan_end=None if end is None else _get(answer, "plan_end", int),
         )
 
     @property

@@ -81,7 +81,8 @@ class Opening:
                 f"session {self.name} exists already, and does not continue {parent}: choose"
                 " another name for what is to, or leave continues= out"
             )
-        if found := differences(body, info.spec):
+        described = {key: body[key] for key in body if key != "labels"}  # which operators change
+        if found := differences(described, info.spec):
             raise _conflict(
                 f"session {self.name} continues {parent} already, and differs in"
                 f" {', '.join(found[:MOST_FIELDS])}: choose another name, or describe it as it was"

@@ -15,7 +15,8 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from pacesetter._attempts import Branch
 from pacesetter._claim import Claim
@@ -233,6 +234,26 @@ class Prefetcher:
         """
         with self._exchanging() as deadline:
             self.sync.resize(batch_size, deadline)
+
+    def finish(self, body: Mapping[str, Any]) -> None:
+        """Deliver all reports, and tell that the training is over; raises what `flush` does."""
+        with self._exchanging() as deadline:
+            while self.sync.reports:
+                self.sync.sync(deadline)
+            self.sync.finish(body, deadline)
+
+    def finish_soon(self, body: Mapping[str, Any]) -> None:
+        """Have the thread tell that the training is over, once its reports are delivered."""
+
+        def tell() -> None:
+            try:
+                self.sync.finish(body, ONE_TRY)
+            except (ServerError, TransportError):
+                raise  # it is away: again, as long as there is time
+            except PacesetterError as error:  # an older server, or another attempt has begun
+                logger.debug("session %s is not finished: %s", self.info.name, error)
+
+        self.send(tell)
 
     def follow(self, info: SessionInfo, step: int) -> None:
         """Go on in an attempt that another rank has opened at a step."""

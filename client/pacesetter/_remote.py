@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pacesetter import _record
-from pacesetter._client import DEFAULT_URL
+from pacesetter._client import DEFAULT_URL, Client
 from pacesetter._errors import PacesetterError, misfit
 from pacesetter._opening import path_of
 from pacesetter._transport import Transport
 
-__all__ = ["PacesetterError", "events", "explanation", "export", "follow", "restore"]
+__all__ = ["PacesetterError", "events", "explanation", "export", "follow", "prune", "restore"]
 
 PATIENCE = 300.0
 """Seconds that a server which is being followed may be away."""
@@ -91,6 +91,72 @@ def restore(url: str | None, file: str, name: str | None) -> Iterator[str]:
     yield f"imported {session.get('name')}, sealed up to step {session.get('horizon')}"
 
 
+def prune(
+    url: str | None,
+    *,
+    older_than: str,
+    states: Sequence[str],
+    labels: Sequence[str],
+    purge: bool,
+    dry_run: bool,
+) -> Iterator[str]:
+    """Put old sessions away, and tell of each what was done, and in the end how much it was.
+
+    Raises:
+        PacesetterError: The server refuses, or does not answer.
+        ValueError: The URL is none, or an argument makes no sense.
+    """
+    wanted = dict(_label(each) for each in labels)
+    count = size = kept = 0
+    with Client(url, timeout=TIMEOUT) as client:
+        for each in client.prune(
+            older_than=_seconds(older_than),
+            states=states,
+            labels=wanted,
+            purge=purge,
+            dry_run=dry_run,
+        ):
+            step, about = str(each.get("step")), int(each.get("bytes", 0))
+            why = f": {_printable(each.get('reason'))}" if step == "keep" else ""
+            name, state = each.get("name"), each.get("state")
+            yield f"{step:>7}  {_sized(about):>9}  {each.get('changed_at')}  {name} ({state}){why}"
+            kept += step == "keep"
+            count += step != "keep"
+            size += about if step == "purge" else 0
+    would = "would be " if dry_run else ""
+    yield f"{count} sessions {would}put away, {kept} kept; {_sized(size)} {would}removed"
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
+
+
+def _seconds(text: str) -> float:
+    """Read a length of time, such as 90d.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return float(text[:-1]) * _UNITS[text[-1:]]
+    except (KeyError, ValueError):
+        raise ValueError(f"{text!r} is no length of time: write 90d, 12h or 30m") from None
+
+
+def _label(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"{text!r} is no label: write name=value")
+    return name, value
+
+
+def _sized(count: int) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1_000 or unit == "GB":
+            break
+        count //= 1_000
+    return f"{count} {unit}"
+
+
 def _told(event: Any) -> str:  # noqa: ANN401 - whatever the server answered
     text = " ".join(_text(event).split())
     return f"{event.get('seq'):>6}  {event.get('created_at')}  {text}"
@@ -104,5 +170,9 @@ def _text(answer: Any) -> str:  # noqa: ANN401 - whatever the server answered
     text = answer.get("text") if isinstance(answer, dict) else None
     if not isinstance(text, str):
         raise misfit("the answer has no text")
+    return _printable(text)
+
+
+def _printable(text: object) -> str:
     # People's reasons are in it: nothing of them is to command the terminal.
-    return "".join(each if each.isprintable() or each == "\n" else " " for each in text)
+    return "".join(each if each.isprintable() or each == "\n" else " " for each in str(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -261,6 +262,25 @@ class Session:
         """
         self._core.restart(WayBack(step, key, known, batch_size))
 
+    def finish(self, outcome: str = "completed", *, reason: str = "") -> None:
+        """Deliver all reports, and tell the server that this training is over.
+
+        `close` does it by itself once the last step of the plan was trained, as the integrations do
+        at the end of a training. Training on, or another attempt, makes the session active again.
+
+        Args:
+            outcome: `"completed"`, or `"failed"` of a training that will not be resumed.
+            reason: Why it ended, in a line; for the record.
+
+        Raises:
+            StaleAttemptError: A later attempt has taken over.
+            ConflictError: The session is archived.
+            ServerUnavailableError: The server was away for `max_wait` seconds.
+        """
+        body: dict[str, Any] = {"outcome": outcome, "reason": reason}
+        stands = self._core.walkers.position
+        self._prefetcher.finish(body if stands is None else {**body, "step": stands})
+
     def flush(self) -> None:
         """Deliver all reports now.
 
@@ -285,7 +305,13 @@ class Session:
         return self._prefetcher.deliver(seconds)
 
     def close(self) -> None:
-        """Deliver what is left, for at most ten seconds, and end the thread."""
+        """Deliver what is left, for at most ten seconds, and end the thread.
+
+        If the last step of the plan was trained, the server is told that the training is over. Not
+        so while an exception is handled, as in a `with` block that one leaves, or in a `finally`:
+        what was interrupted may be resumed.
+        """
+        self._say_if_over()
         self._on_drop.detach()
         self._prefetcher.stop(CLOSE_SECONDS)
         self._prefetcher.join()
@@ -304,6 +330,10 @@ class Session:
 
     def __reduce__(self) -> tuple[Callable[..., Session], tuple[Any, ...]]:
         return self._reopen, self._core.depart()
+
+    def _say_if_over(self) -> None:
+        if self._core.is_over and sys.exc_info()[0] is None and not self._prefetcher.closed:
+            self._core.end(when_over=True)
 
     def _tell(self, step: int, metrics: Mapping[str, Value]) -> None:
         values = self._core.at_hand(step)

@@ -132,6 +132,11 @@ class SyncChannel:
         self._rank = rank
         self._lr_bounds = lr_bounds
 
+    @property
+    def rank(self) -> int:
+        """The rank under which the trainer reports."""
+        return self._rank
+
     def exchange(self, state: SyncState, request: SyncRequest, deadline: float) -> Answer:
         """Exchange a request for an answer; `state.after(answer)` is what is known then.
 
@@ -221,6 +226,11 @@ class SyncChannel:
         size = {} if batch_size is None else {"batch_size": batch_size}
         ask = functools.partial(self._transport.json, wait=_seconds_until(deadline))
         return open_attempt(ask, name, {"step": step, "key": key, **size})
+
+    def finish(self, name: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
+        """Tell that the training of a session is over."""
+        path, wait = path_of(name) + "/finish", _seconds_until(deadline)
+        return self._transport.json("POST", path, body=body, wait=wait)
 
     def branch_off(self, name: str, branch: Branch, step: int, deadline: float) -> SessionInfo:
         """Have another session go on from a step of this one.

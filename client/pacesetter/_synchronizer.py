@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from pacesetter._attempts import Branch
 from pacesetter._claim import Claim
@@ -136,6 +137,21 @@ class Synchronizer:
         self._redeem(deadline)
         self._exchange(SyncRequest(batch_size=batch_size), deadline)
         self.batch_size = batch_size
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the rank that speaks for the whole training."""
+        return self._channel.rank == 0
+
+    def finish(self, body: Mapping[str, Any], deadline: float) -> None:
+        """Tell that the training of this attempt is over; see `Session.finish`.
+
+        Raises:
+            TransportError: The server is away.
+            APIError: The server refused.
+        """
+        info = self.state.info
+        self._channel.finish(info.name, {**body, "attempt": info.attempt}, deadline)
 
     def send_applied(self, step: int, values: Mapping[str, float]) -> None:
         """Tell in one try what was used at a step, if the server takes that."""

@@ -172,6 +172,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         """Deliver all reports; that must not cost what was trained."""
         if not self._is_left:
             self.session.deliver()
+        core_of(self.session).end()
 
     # -- what it does ----------------------------------------------------------------------------
 

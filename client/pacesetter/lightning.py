@@ -342,6 +342,7 @@ class PacesetterCallback(Callback):
         self._report(trainer)
         for followed in self._followed:
             followed.scheduler.deliver()
+            followed.scheduler.end()
 
     # -- what it does ----------------------------------------------------------------------------
 

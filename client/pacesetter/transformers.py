@@ -271,6 +271,8 @@ class PacesetterCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Deliver what was reported; a server that is away then does not fail the training."""
+        if state.is_world_process_zero:
+            core_of(self._lr.session).end()
         self.leave()
         if self._lr.session is self._given and state.is_world_process_zero:
             self._lr.session.deliver()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo, socket
 from ssl import SSLContext
 from types import FrameType
@@ -25,6 +26,7 @@ from pacesetter_service.complaints import bad_requests
 from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.encryption import UnusableCertificateError, encryption
 from pacesetter_service.front_door import Limits, connections_within_reach, front_door
+from pacesetter_service.runtime import retention
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.settings import Settings, read_settings
@@ -51,6 +53,8 @@ CONTINUITY_ADVICE = {
     " and put all of them back; else restart trainings from their checkpoints",
     "another": "this is not the database that was here before; if that was not meant, stop the"
     " service and put it back, with its -wal and -mark",
+    "restored": "the database is a copy of the one that was served before, put back from a backup"
+    " or moved; trainings that go on ask to be restarted from a checkpoint",
 }
 
 LAST_SECONDS = 5
@@ -71,7 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UnusableCertificateError as error:
         sys.exit(f"pacesetter serve: {error}")
     try:
-        store = open_store(settings.database_url, settings.min_free_disk)
+        store = open_store(
+            settings.database_url,
+            min_free=settings.min_free_disk,
+            migrates=settings.auto_migrate,
+        )
     except (UnusableDatabaseError, StorageUnavailableError) as error:
         sys.exit(f"pacesetter serve: {error}")
     _tell(store.continuity)
@@ -202,9 +210,19 @@ def _tls(settings: Settings) -> SSLContext | None:
     return encryption(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
+def _keep(service: Service, archive_after: float | None, purge_after: float | None) -> None:
+    """Have old sessions put away in the background, if the settings say so."""
+    if archive_after is None and purge_after is None:
+        return
+    chore = partial(retention.keep_settings, service, archive_after, purge_after)
+    service.janitor.keep(chore, retention.EVERY)
+
+
 def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Writer) -> None:
+    service = Service.over(store, writer, settings.admin_token, settings.max_held)
+    _keep(service, settings.archive_after_days, settings.purge_after_days)
     app = create_app(
-        Service.over(store, writer, settings.admin_token, settings.max_held),
+        service,
         max_body_size=settings.max_body_size,
         max_import_size=settings.max_import_size,
         feed_heartbeat=settings.feed_heartbeat,
@@ -235,6 +253,7 @@ def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Wri
     config.ssl = tls  # made by us: uvicorn knows no least version
     seconds = settings.shutdown_timeout + LAST_SECONDS
     _Server(config, app, is_open=settings.admin_token is None, seconds=seconds).run()
+    service.finish()
 
 
 if __name__ == "__main__":

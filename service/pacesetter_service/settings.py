@@ -133,6 +133,10 @@ class Settings(BaseSettings):
     database_url_file: SecretFile = Field(
         None, description="A file with the database URL, in its place: for one with a password."
     )
+    auto_migrate: bool = Field(
+        default=True,
+        description="Whether the start brings the database to the newest schema by itself.",
+    )
     admin_token: Annotated[Secret | None, BeforeValidator(_none_if_empty)] = Field(
         None, description="The admin's token; authentication is off without one."
     )
@@ -226,6 +230,19 @@ class Settings(BaseSettings):
     stall_after: Annotated[float, Field(gt=0)] = Field(
         10.0, description="Seconds of work without a result after which the writer is not ready."
     )
+    archive_after_days: Annotated[
+        Annotated[float, Field(gt=0)] | None, BeforeValidator(_none_if_empty)
+    ] = Field(
+        None,
+        description="Days after which a session that is finished, failed or silent is archived;"
+        " never without it.",
+    )
+    purge_after_days: Annotated[
+        Annotated[float, Field(gt=0)] | None, BeforeValidator(_none_if_empty)
+    ] = Field(
+        None,
+        description="Days after which an archived session is removed for good; never without it.",
+    )
     shutdown_timeout: Annotated[int, Field(ge=0)] = Field(
         10, description="Seconds that open requests get to finish when the server stops."
     )
@@ -269,6 +286,15 @@ def _misplaced(name: str, message: str) -> ValidationError:
         [InitErrorDetails(type=error, loc=(name,), input=None)],
         hide_input=True,
     )
+
+
+def default_database_url() -> str:
+    """Return what the environment says of the database, for commands beside serving.
+
+    Raises:
+        pydantic.ValidationError: A value is out of its range.
+    """
+    return Settings().database_url
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:

@@ -236,10 +236,10 @@ def test_an_address_that_nobody_classified_is_not_there(
     nowhere = http.get("/v2/nothing", headers=bearer(secrets["admin"]))
     assert (nowhere.status_code, nowhere.json()["code"]) == (404, "not_found")
     path = "/v1/sessions/none"
-    unknown = http.patch(path, headers=bearer(secrets["admin"]))
+    unknown = http.put(path, headers=bearer(secrets["admin"]))
     assert (unknown.status_code, unknown.json()["code"]) == (405, "method_not_allowed")
-    assert set(unknown.headers["allow"].split(", ")) == {"GET", "DELETE"}
-    assert http.get("/v2/nothing").status_code == http.patch(path).status_code == 401
+    assert set(unknown.headers["allow"].split(", ")) == {"GET", "PATCH", "DELETE"}
+    assert http.get("/v2/nothing").status_code == http.put(path).status_code == 401
 
 
 def test_a_new_route_is_closed_until_it_is_classified(build: Callable[[str | None], App]) -> None:

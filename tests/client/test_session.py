@@ -53,7 +53,8 @@ def _threads(name: str) -> list[threading.Thread]:
 def test_a_session_shows_what_loops_call():
     """What integrations drive is elsewhere: completion in an editor offers the trainer's part."""
     state = {"info", "name", "attempt", "series", "groups", "horizon", "revision", "max_lookahead"}
-    loop = {"lr", "values", "report", "applied", "resize", "restart", "flush", "deliver", "close"}
+    loop = {"lr", "values", "report", "applied", "resize", "restart", "flush", "deliver"}
+    loop |= {"finish", "close"}
     listeners = {"on_report", "on_notice", "on_outage"}
     assert {name for name in dir(Session) if name[0] != "_"} == state | loop | listeners
 

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, select
+from sqlalchemy import insert as insert_into
 
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.store import block_log, schema
-from pacesetter_service.store.block_log import READINGS, BlockLog, Series, TakenError
+from pacesetter_service.store.block_log import READINGS, BlockLog, Insert, Series, TakenError
 from pacesetter_service.store.blocks import Columns, Lists, in_order, pack, pack_regular, unpack
 
 SERIES: Series = (1, 1, 1)
@@ -36,6 +37,13 @@ def lists(some: Sequence[Point]) -> Lists:
 def rows_of(some: Sequence[Point]) -> list[Reading]:
     """Return values with their steps and ranks as readings."""
     return [Reading(rank, step, "loss", value) for step, rank, value in some]
+
+
+def insert_with(connection: Connection) -> Insert:
+    """Return a way to write rows."""
+    return lambda table, rows: connection.execute(
+        insert_into(table), [dict(zip(table.c.keys(), row, strict=True)) for row in rows]
+    )
 
 
 def bits(value: float) -> bytes:
@@ -122,7 +130,7 @@ def test_the_first_value_of_a_step_and_rank_stays(
         for number, batch in enumerate(batches):
             if number in restarts:
                 log.forget()
-            log.append(connection, {SERIES: rows_of(batch)})
+            log.append(connection, {SERIES: rows_of(batch)}, insert_with(connection))
             for step, rank, value in batch:
                 model.setdefault((step, rank), bits(value))
         found = list(READINGS.stream(connection, SERIES, 1_000))
@@ -135,11 +143,12 @@ def test_the_first_value_of_a_step_and_rank_stays(
 
 def test_what_is_to_be_new_and_is_there_is_refused(connection: Connection) -> None:
     """So a measurement is written once, whatever its writer remembers."""
+    insert = insert_with(connection)
     writers = [BlockLog(READINGS, shared=True), BlockLog(READINGS, shared=False)]
-    writers[0].append(connection, {SERIES: rows_of([(5, 0, 1.0)])}, strictly=True)
+    writers[0].append(connection, {SERIES: rows_of([(5, 0, 1.0)])}, insert, strictly=True)
     for log in writers:
         with pytest.raises(TakenError):
-            log.append(connection, {SERIES: rows_of([(5, 0, 2.0)])}, strictly=True)
+            log.append(connection, {SERIES: rows_of([(5, 0, 2.0)])}, insert, strictly=True)
 
 
 @pytest.mark.parametrize(
@@ -153,10 +162,10 @@ def test_a_value_takes_at_most_twelve_bytes(
     connection.exec_driver_sql("VACUUM")
     empty = path.stat().st_size
     count = 16_384
-    log = BlockLog(READINGS, shared=False)
+    log, insert = BlockLog(READINGS, shared=False), insert_with(connection)
     every = [(place // ranks, place % ranks, 1 / (place + 1)) for place in range(count)]
     for first in range(0, count, at_once):
-        log.append(connection, {SERIES: rows_of(every[first : first + at_once])})
+        log.append(connection, {SERIES: rows_of(every[first : first + at_once])}, insert)
     connection.commit()
     connection.exec_driver_sql("VACUUM")
     assert path.stat().st_size - empty <= 12 * count

@@ -7,6 +7,7 @@ one more parameter of the fixture `open_store`.
 import asyncio
 import contextlib
 import math
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 import postgres
 from pacesetter_service.catalogue.templates import Template
 from pacesetter_service.core.actions.level import Scale
 from pacesetter_service.core.attempts import AttemptRef
-from pacesetter_service.core.commands import Act, Await, Reading, Report, Seal
+from pacesetter_service.core.commands import Act, Archive, Await, Reading, Report, Seal
 from pacesetter_service.core.decide import decide
 from pacesetter_service.core.draft import Draft
 from pacesetter_service.core.errors import (
@@ -27,12 +29,16 @@ from pacesetter_service.core.errors import (
     ConflictError,
     PacesetterError,
     SessionExistsError,
+    SessionHasForksError,
+    SessionNotFoundError,
+    SessionPurgedError,
     StaleAttemptError,
 )
 from pacesetter_service.core.events import Acted, Awaited, Ordered
 from pacesetter_service.core.session import Attempt, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.wait import LONGEST_GAP
+from pacesetter_service.runtime.operator import purge_session
 from pacesetter_service.runtime.ranks import NEVER
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.templates import publish_template
@@ -41,6 +47,7 @@ from pacesetter_service.runtime.work import Change, Create, Find, Fork, Open, Ou
 from pacesetter_service.runtime.writer import TRIES, Writer
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.postgres import PostgresStore
+from pacesetter_service.store.schema import OF_A_SESSION
 from pacesetter_service.store.sqlite import SqliteStore
 from pacesetter_service.store.store import Store
 from written import NOW, write
@@ -356,6 +363,40 @@ async def test_a_service_that_is_behind_answers_by_the_newest_state(
 
 
 @pytest.mark.anyio
+async def test_what_was_sealed_is_read_while_the_writer_is_busy(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """A trainer gets its window, and anyone the session as it is, without the writer's thread."""
+    one, two = (Service.over(writer._store, writer) for writer in writers)
+    busy = threading.Event()
+    try:
+        await writers[0].submit(Create(spec()))
+        for start in range(4):
+            await sync(one, _call(attempt=1, start=start))
+        seen = await writers[1].find("run")
+        await sync(one, _call(attempt=1, start=4))
+        blocking = asyncio.ensure_future(writers[1].call(busy.wait))
+        for start in range(4):
+            answer = await sync(two, _call(attempt=1, start=start))
+            assert answer.block is not None
+            assert (answer.start, answer.block.tolist()) == (start, [[0.1]])
+        assert writers[1].remembered("run") is seen  # none of this has asked the writer
+        blocking_one = asyncio.ensure_future(writers[0].call(busy.wait))
+        found = await asyncio.gather(*(writers[0].find("run") for _ in range(9)))
+        assert {each.stored.session.horizon for each in found} == {5}
+        newest = asyncio.ensure_future(writers[1].find("run"))
+        beyond = asyncio.ensure_future(sync(two, _call(attempt=1, start=4)))
+        assert not (await asyncio.wait((newest, beyond), timeout=0.05))[0]
+        busy.set()
+        assert (await newest).stored.session.horizon == 5
+        await asyncio.gather(beyond, blocking, blocking_one)
+    finally:
+        busy.set()
+        one.close()
+        two.close()
+
+
+@pytest.mark.anyio
 async def test_templates_that_two_services_publish_have_versions_of_their_own(
     writers: tuple[Writer, Writer],
 ) -> None:
@@ -509,3 +550,45 @@ class _Losing:
 
     def refuse_stale(self, versions: Any) -> None:
         self._transaction.refuse_stale(versions)
+
+
+@pytest.mark.anyio
+async def test_what_one_service_purges_is_gone_at_the_other(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """Its name is free with another attempt, a fork keeps it, and every row of it is removed."""
+    one, two = (Service.over(writer._store, writer) for writer in writers)
+    try:
+        await writers[0].submit(Create(spec()))
+        await train(writers[0], range(4))
+        await writers[1].submit(Fork("run", spec(name="fork"), 2))
+        await writers[1].submit(Change("run", (Archive(),)))
+        with pytest.raises(SessionHasForksError, match="'fork'"):
+            await purge_session(one, "run", "bo")
+        await writers[0].submit(Change("fork", (Archive(),)))
+        await asyncio.gather(*(_purged(each, "fork") for each in (one, two)))
+        await purge_session(two, "run", "bo")
+        with pytest.raises(SessionPurgedError):
+            await writers[0].find("run")
+        with pytest.raises(SessionPurgedError):
+            await writers[0].submit(Fork("run", spec(name="late"), 2))
+        created = await writers[0].submit(Create(spec()))
+        assert created.entry.stored.session.attempt.number == 2
+        while one.store.has_hidden():
+            await asyncio.sleep(0.01)
+        with one.store.snapshot() as connection:
+            left = {
+                session_id
+                for table in OF_A_SESSION
+                for session_id in connection.scalars(select(table.c.session_id))
+            }
+        assert left == {created.entry.stored.id}
+    finally:
+        one.close()
+        two.close()
+
+
+async def _purged(service: Service, name: str) -> None:
+    """Purge a session, unless another service has done so just before."""
+    with contextlib.suppress(SessionNotFoundError):
+        await purge_session(service, name, "bo")

@@ -20,12 +20,15 @@ from pacesetter_service.core.events import (
     BoundaryPassed,
     Cancelled,
     Decided,
+    Finished,
     Forked,
     Logged,
     Missed,
     Noticed,
     Ordered,
     RateDeviated,
+    Relabelled,
+    Reopened,
     TakenBack,
 )
 from pacesetter_service.core.notices import Notice
@@ -85,6 +88,10 @@ EVENTS = [
     Acted(Order(3, 20, Scale(factor=2.0), "bo"), "It is held."),
     Noticed(20, "metric_never_seen", "loss", "loss has not been measured"),
     decided(20, advice="roll_back", good_step=7),
+    Finished(20, "failed", "bo", "out of memory"),
+    Finished(20, "completed", "bo"),
+    Reopened(20),
+    Relabelled({"team": "x"}, ("old",), "bo"),
     Archived(),
 ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pacesetter._reports import Scalar
-from pacesetter._session import CLOSE_SECONDS, Session
+from pacesetter._session import CLOSE_SECONDS, Session, core_of
 from pacesetter._torch.batch_size import BatchSize
 from pacesetter._torch.relay import SessionRelay
 
@@ -64,6 +64,11 @@ class Telling:
             Whether all was delivered.
         """
         return self._relay.deliver(seconds)
+
+    def end(self) -> None:
+        """Have the server told that the training has ended by itself; see `SessionCore.end`."""
+        if self._relay.leads:
+            core_of(self.session).end()
 
     def _report(self, value: Scalar) -> None:
         if self._metric is None:

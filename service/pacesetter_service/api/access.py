@@ -58,9 +58,11 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "POST /v1/sessions/{name}/sync",
         "POST /v1/sessions/{name}/attempts",
         "POST /v1/sessions/{name}/fork",
+        "POST /v1/sessions/{name}/finish",
     ),
     # What an operator decides about jobs.
     "operator": (
+        "PATCH /v1/sessions/{name}",
         "DELETE /v1/sessions/{name}",
         "POST /v1/sessions/{name}/actions",
         "DELETE /v1/sessions/{name}/actions/{number}",
@@ -70,6 +72,8 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "POST /v1/templates/{name}/{version}/deprecate",
     ),
     "admin": (
+        "POST /v1/sessions/{name}/purge",
+        "POST /v1/prune",
         "GET /v1/tokens",
         "POST /v1/tokens",
         "DELETE /v1/tokens/{token_id}",

@@ -17,6 +17,7 @@ ADVICE: Mapping[type[errors.PacesetterError], str] = {
         "Read it with GET /v1/sessions/{name}, or fork it with POST /v1/sessions/{name}/fork and a"
         " `description` (in Python, continues={name!r})."
     ),
+    errors.SessionNotArchivedError: "DELETE /v1/sessions/{{name}} archives it.",
     errors.OrderNotFoundError: "GET …/actions lists the orders that wait.",
     errors.TooManyReportsError: "The next steps are asked for with `want`.",
     errors.UnknownKindError: "GET /v1/{family}s lists all of them.",

@@ -22,6 +22,7 @@ from pacesetter_service.api import (
     metrics,
     pages,
     problems,
+    prune,
     range_test,
     ranks,
     schedules,
@@ -62,6 +63,10 @@ DESCRIBED = (
     schedules.LintRequest,
     Situation,
     templates.Deprecation,
+    sessions.FinishRequest,
+    prune.PruneRequest,
+    sessions.LabelsRequest,
+    sessions.PurgeRequest,
     attempts.AttemptRequest,
     attempts.ForkRequest,
     attempts.TakeBackRequest,
@@ -156,6 +161,7 @@ def create_app(
     app.router.routes.insert(0, Route("/v1/sessions/{name}/sync", sync, methods=["POST"]))
     routers: list[APIRouter] = [
         sessions.router,
+        prune.router,
         values.router,
         actions.router,
         attempts.router,

@@ -24,6 +24,9 @@ TYPE_PREFIX = "urn:pacesetter:problem:"
 
 STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.SessionNotFoundError: (404, "session_not_found"),
+    errors.SessionPurgedError: (404, "session_purged"),
+    errors.SessionNotArchivedError: (409, "session_not_archived"),
+    errors.SessionHasForksError: (409, "session_has_forks"),
     errors.UnknownKindError: (404, "unknown_kind"),
     errors.TemplateNotFoundError: (404, "template_not_found"),
     errors.SessionExistsError: (409, "session_exists"),

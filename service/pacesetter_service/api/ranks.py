@@ -113,8 +113,9 @@ async def read_ranks(
 ) -> RanksPage:
     """Show where the ranks of a session are, and who trains with other values than were sealed.
 
-    A rank is known by its `sync` calls. This is kept in memory alone: after a restart of the
-    service it is empty until the ranks call again, and `since` says from when on calls are known.
+    A rank is known by its `sync` calls. On SQLite this is kept in memory alone: after a restart of
+    the service it is empty until the ranks call again, and `since` says from when on calls are
+    known. Services that share a PostgreSQL database tell each other of their ranks every second.
     Ranks above 65,535 are not followed. `step` is as exact as what a rank says: one that sends
     neither reports nor `applied` is known by the windows that it asks for, which it does ahead.
     """

@@ -3,22 +3,72 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic_core import to_json
 
 from pacesetter_service.api import bodies, openapi, paging
 from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
-from pacesetter_service.api.context import Names, Service, SessionName
+from pacesetter_service.api.context import Actor, Names, Service, SessionName
 from pacesetter_service.api.schedules import FindingView, views
 from pacesetter_service.catalogue.templates import TemplateUse
-from pacesetter_service.core.model import refusal
-from pacesetter_service.core.spec import AttemptKey, SessionSpec
-from pacesetter_service.runtime import operator
+from pacesetter_service.core.actions.base import Reason
+from pacesetter_service.core.commands import Finish
+from pacesetter_service.core.ending import Outcome
+from pacesetter_service.core.model import Count, Flag, Step, refusal
+from pacesetter_service.core.spec import MAX_LABELS, AttemptKey, LabelName, LabelValue, SessionSpec
+from pacesetter_service.core.status import State
+from pacesetter_service.core.watching import plan_end
+from pacesetter_service.runtime import operator, trainer
 from pacesetter_service.runtime.queries import sessions
 from pacesetter_service.runtime.service import SessionInfo
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+
+class EndingView(BaseModel):
+    """How a training has ended, as its trainer says."""
+
+    outcome: Outcome
+    step: int = Field(description="the first step that was not trained")
+    reason: str
+
+
+class FinishRequest(BaseModel):
+    """What a trainer says when its training is over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    outcome: Outcome = Field(default="completed", description="whether it was completed")
+    reason: Reason = Field(default="", description="why it ended, for the record")
+    step: Step | None = Field(
+        default=None,
+        description="the first step that was not trained; without it the first that no trainer has",
+    )
+    when_over: Flag = Field(
+        default=False, description="change nothing unless the plan is over at that step"
+    )
+    attempt: Count | None = Field(
+        default=None, description="the attempt that was trained; the running one if left out"
+    )
+
+
+class LabelsRequest(BaseModel):
+    """What is to be changed of a session, as a JSON merge patch (RFC 7386)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: dict[LabelName, LabelValue | None] = Field(
+        max_length=2 * MAX_LABELS, description="labels to add or replace; null takes one away"
+    )
+
+
+class PurgeRequest(BaseModel):
+    """What an admin says about a session that is to be removed for good."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dry_run: Flag = Field(default=False, description="only refuse what would be refused")
 
 
 class SessionView(BaseModel):
@@ -39,6 +89,13 @@ class SessionView(BaseModel):
     max_window: int
     created_at: str
     epoch: str
+    changed_at: str = Field(description="when something of it was written last, a sealing say")
+    state: State = Field(
+        description="what has become of it: its status, or `failed` of a finished one, or `silent`"
+        " of an active one whose training was not heard of for longer than its pace explains"
+    )
+    ended: EndingView | None = Field(description="what its trainer said when it was over")
+    plan_end: int | None = Field(description="the first step behind its plan, if that has an end")
 
 
 class CreatedSession(SessionView):
@@ -144,6 +201,54 @@ async def read_session(name: SessionName, service: Service) -> SessionView:
     return view(await sessions.read_session(service, name))
 
 
+@router.patch("/{name}", openapi_extra=openapi.body_of("LabelsRequest"))
+async def relabel_session(
+    name: SessionName,
+    body: Annotated[LabelsRequest, bodies.model(LabelsRequest)],
+    service: Service,
+    actor: Actor = "anonymous",
+) -> SessionView:
+    """Change the labels of a session, archived or not; those that are not named stay.
+
+    They are the only part of a session's description that can be changed.
+    """
+    return view(await operator.relabel_session(service, name, body.labels, actor))
+
+
+@router.post("/{name}/finish", openapi_extra=openapi.body_of("FinishRequest"))
+async def finish_session(
+    name: SessionName,
+    body: Annotated[FinishRequest, bodies.model(FinishRequest)],
+    service: Service,
+    actor: Actor = "anonymous",
+) -> SessionView:
+    """Say that a training is over; saying it again changes nothing.
+
+    The session is `finished`: it takes reports, and seals no further step. A trainer that goes on
+    at the step or behind it, or that opens an attempt, makes it active again.
+    """
+    return view(await trainer.finish(service, name, Finish(**dict(body), actor=actor)))
+
+
+@router.post("/{name}/purge", status_code=204, openapi_extra=openapi.body_of("PurgeRequest"))
+async def purge_session(
+    name: SessionName,
+    body: Annotated[PurgeRequest, bodies.model(PurgeRequest)],
+    service: Service,
+    actor: Actor = "anonymous",
+) -> None:
+    """Remove an archived session for good, with all that was recorded of it.
+
+    It is gone at once, and its name is free; its rows are removed in the background. A session
+    whose steps a fork shares is refused. What `DELETE` does, archiving, can be repeated without
+    harm, so this is another call.
+    """
+    if body.dry_run:
+        await operator.rehearse_purge(service, name)
+    else:
+        await operator.purge_session(service, name, actor)
+
+
 @router.delete("/{name}", status_code=204)
 async def archive_session(name: SessionName, service: Service) -> None:
     """Archive a session: it stays readable and takes no more commands."""
@@ -152,7 +257,7 @@ async def archive_session(name: SessionName, service: Service) -> None:
 
 def view(info: SessionInfo) -> SessionView:
     """Show a session."""
-    session = info.session
+    session, ended = info.session, info.session.control.ended
     return SessionView(
         name=session.spec.name,
         spec=session.spec,
@@ -167,6 +272,10 @@ def view(info: SessionInfo) -> SessionView:
         max_window=session.max_window,
         created_at=info.created_at,
         epoch=info.epoch,
+        changed_at=info.changed_at,
+        state=info.state,
+        ended=None if ended is None else EndingView.model_validate(ended, from_attributes=True),
+        plan_end=plan_end(session),
     )
 
 

@@ -130,7 +130,10 @@ def restore(past: RestorePoint, step: int) -> Session:
             batch_size=batch_at(session, (*past.snapshot.orders.waiting, *past.later), step),
             watch=Watch(),
             wait=None,
+            ended=None,
         ),
+        # What its trainer had ended goes on; what a controller has ended stays so.
+        status="active" if session.control.ended is not None else session.status,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pacesetter_service.core.actions import Action
+from pacesetter_service.core.ending import Outcome
 
 
 class Reading(NamedTuple):
@@ -120,8 +121,56 @@ class RecordDeviation:
 
 
 @dataclass(frozen=True, slots=True)
+class Finish:
+    """Know that a training is over: it has ended by itself, or has failed.
+
+    Attributes:
+        outcome: Whether it was completed.
+        reason: Why it ended, in a line for people.
+        step: The first step that was not trained; None for the first that no trainer holds.
+        when_over: Only if its plan is over at that step; otherwise nothing is changed.
+        actor: Who says so.
+        attempt: The attempt that was trained; None for the running one.
+    """
+
+    outcome: Outcome = "completed"
+    reason: str = ""
+    step: int | None = None
+    when_over: bool = False
+    actor: str = "anonymous"
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Relabel:
+    """Set these labels of the session; None takes one away, and others stay."""
+
+    labels: Mapping[str, str | None]
+    actor: str = "anonymous"
+
+
+@dataclass(frozen=True, slots=True)
 class Archive:
-    """Close the session for further commands."""
+    """Close the session for further commands.
+
+    Attributes:
+        seen: The attempt and the horizon that were looked at: who has gone on since stays open.
+    """
+
+    seen: tuple[int, int] | None = None
 
 
-Command = Report | Seal | Hold | Await | Pass | Act | Resize | Cancel | RecordDeviation | Archive
+Command = (
+    Report
+    | Seal
+    | Hold
+    | Await
+    | Pass
+    | Act
+    | Resize
+    | Cancel
+    | RecordDeviation
+    | Finish
+    | Relabel
+    | Archive
+)

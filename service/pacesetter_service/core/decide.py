@@ -15,15 +15,18 @@ from pacesetter_service.core.commands import (
     Await,
     Cancel,
     Command,
+    Finish,
     Hold,
     Pass,
     Reading,
     RecordDeviation,
+    Relabel,
     Report,
     Resize,
     Seal,
 )
 from pacesetter_service.core.draft import Draft
+from pacesetter_service.core.ending import Ending
 from pacesetter_service.core.errors import (
     ActionRefusedError,
     OrderNotFoundError,
@@ -37,11 +40,14 @@ from pacesetter_service.core.events import (
     Archived,
     Awaited,
     Cancelled,
+    Finished,
     Held,
     Measured,
     Missed,
     RateAgreed,
     RateDeviated,
+    Relabelled,
+    Reopened,
     Reported,
     Sealed,
 )
@@ -52,6 +58,7 @@ from pacesetter_service.core.reach import reachable, takes_hold
 from pacesetter_service.core.react import awaited, boundary_after, passed, react
 from pacesetter_service.core.schedules import Values
 from pacesetter_service.core.session import Session
+from pacesetter_service.core.spec import MAX_LABELS
 from pacesetter_service.core.status import refuse_unless_taken, seals
 from pacesetter_service.core.wait import Wait
 from pacesetter_service.core.watching import noticed, plan_end
@@ -76,7 +83,7 @@ FEW_CONSUMED = 16
 """How many measurements a sealing consumes however many series there are."""
 
 
-def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911 - one a command
+def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911, PLR0912 - one a command
     """Return what a command leads to.
 
     Raises:
@@ -113,9 +120,12 @@ def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911 - one 
             return _cancel(session, command)
         case RecordDeviation():
             return _record_deviation(session, command)
+        case Finish():
+            return _finish(session, command)
+        case Relabel():
+            return _relabelled(session, command)
         case Archive():
-            draft = Draft(session)
-            return draft if session.status == "archived" else draft.record(Archived())
+            return _archived(session, command)
 
 
 def is_sealed(session: Session, command: Seal, end: int) -> bool:
@@ -318,10 +328,12 @@ def _refuse_unless_plausible(session: Session, reading: Reading) -> None:
 
 def _seal(session: Session, command: Seal) -> Draft:
     end, draft = seal_end(session, command), Draft(session)
+    if end > session.horizon and _goes_on(session, command):
+        session = draft.record(Reopened(session.horizon)).after
     if end > session.horizon and not _is_only_read(session, command):
         refuse_unless_taken(session, command)
         if not awaited(session):
-            draft = _sealed(session, command, end)
+            draft = draft.follow(_sealed(session, command, end))
     return _held(draft, min(end, draft.after.horizon)) if takes_hold(session, command) else draft
 
 
@@ -380,6 +392,63 @@ def _cancel(session: Session, command: Cancel) -> Draft:
             "Order a `scale` that undoes it, or `set` the rate."
         )
     return Draft(session).record(Cancelled(command.order, command.actor))
+
+
+def _finish(session: Session, command: Finish) -> Draft:
+    """Record that the training is over; what a controller has ended stays as that says."""
+    step = session.held if command.step is None else command.step
+    first = session.spec.start_step
+    if not first <= step <= session.horizon:
+        raise StepOutOfRangeError(
+            f"No training can have ended before step {step}: {handed_out(first, session.horizon)}."
+            " Name the first step that was not trained."
+        )
+    draft, ended = Draft(session), Ending(command.outcome, step, command.reason)
+    over = plan_end(session)
+    if command.when_over and (over is None or step < over):
+        return draft
+    known = session.control.ended
+    if session.status == "finished" and (known is None or known == ended):
+        return draft
+    return draft.record(Finished(step, ended.outcome, command.actor, ended.reason))
+
+
+def _relabelled(session: Session, command: Relabel) -> Draft:
+    labels = session.spec.labels
+    given = {
+        name: value
+        for name, value in command.labels.items()
+        if value is not None and labels.get(name) != value
+    }
+    taken = tuple(
+        name for name, value in command.labels.items() if value is None and name in labels
+    )
+    if len({*labels, *given} - {*taken}) > MAX_LABELS:
+        raise ActionRefusedError(
+            f"A session has at most {MAX_LABELS} labels. Take others away in the same call."
+        )
+    draft = Draft(session)
+    return draft.record(Relabelled(given, taken, command.actor)) if given or taken else draft
+
+
+def _archived(session: Session, command: Archive) -> Draft:
+    draft, stands = Draft(session), (session.attempt.number, session.horizon)
+    moved = command.seen not in {None, stands}
+    return draft if moved or session.status == "archived" else draft.record(Archived())
+
+
+def _goes_on(session: Session, command: Seal) -> bool:
+    """Return whether a trainer goes on with what was said to be over.
+
+    Others of its ranks, which have not come to the end, still fetch ahead: they do not.
+    """
+    ended, stands = session.control.ended, command.start if command.at is None else command.at
+    return (
+        session.status == "finished"
+        and ended is not None
+        and takes_hold(session, command)
+        and stands >= ended.step
+    )
 
 
 def _record_deviation(session: Session, command: RecordDeviation) -> Draft:

@@ -2,9 +2,12 @@
 
 PacesetterError
 ├── SessionNotFoundError       no session of that name
+│   └── SessionPurgedError     it was removed for good
 ├── SessionExistsError         the name is taken by another spec
 ├── SessionArchivedError       the session takes no more commands
-├── SessionFinishedError       a controller has ended the session
+├── SessionFinishedError       a controller or its trainer has ended the session
+├── SessionNotArchivedError    only what is archived can be purged
+├── SessionHasForksError       other sessions share the steps of one that is to be purged
 ├── AwaitingMeasurementError   a step waits for metrics that ranks have not reported
 ├── ActionRefusedError         the order makes no sense, or oversteps the limits
 ├── OrderNotFoundError         no order of that number waits
@@ -61,6 +64,39 @@ class SessionNotFoundError(PacesetterError):
         super().__init__(f"There is no session named {name!r}.")
 
 
+class SessionPurgedError(SessionNotFoundError):
+    """The session of that name was removed for good."""
+
+    def __init__(self, name: str, at: str) -> None:
+        PacesetterError.__init__(
+            self,
+            f"Session {name!r} was purged at {at}: its values and its record are gone. Stop a"
+            " training that still follows it; a new session of that name begins anew.",
+        )
+
+
+class SessionNotArchivedError(PacesetterError):
+    """The session is to be purged and is not archived."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Session {name!r} is not archived, and only archived sessions are purged. Archive it"
+            " first, when no training follows it any more."
+        )
+
+
+class SessionHasForksError(PacesetterError):
+    """The session is to be purged, and others share its steps."""
+
+    def __init__(self, name: str, forks: Sequence[str]) -> None:
+        listed = ", ".join(map(repr, forks))
+        super().__init__(
+            f"The first steps of {listed} were trained in session {name!r}, and stand in its record"
+            " alone. Purge those first; or export them, purge them and import them again, which"
+            " makes them whole by themselves."
+        )
+
+
 class SessionExistsError(PacesetterError):
     """The name is taken by a session with another spec."""
 
@@ -83,7 +119,7 @@ class SessionArchivedError(PacesetterError):
 
 
 class SessionFinishedError(PacesetterError):
-    """A controller has ended the session: no further step is sealed."""
+    """A controller or its trainer has ended the session: no further step is sealed."""
 
     def __init__(self, name: str, horizon: int, reason: str) -> None:
         super().__init__(
@@ -390,12 +426,23 @@ class StalledError(PacesetterError):
 
 
 class StorageUnavailableError(PacesetterError):
-    """The database did not take or give the data; nothing of the call was kept."""
+    """The database did not take or give the data."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, kept: Literal["nothing", "perhaps"] = "nothing") -> None:
+        """Say so.
+
+        Args:
+            reason: Why, as the database says.
+            kept: `perhaps` if it may have committed what the call was about all the same.
+        """
+        found = {
+            "nothing": "nothing of this call was kept. Retry;",
+            "perhaps": "whether this call was kept is not known. Retry, which is harmless, but for"
+            " an order without an Idempotency-Key;",
+        }[kept]
         super().__init__(
-            f"The database did not answer as it should ({reason}); nothing of this call was kept. "
-            "Retry; if it goes on, look at the disk and at the service's log."
+            f"The database did not answer as it should ({reason}); {found} if it goes on, look at"
+            " the disk and at the service's log."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pacesetter_service.core.actions import Order, Plan
 from pacesetter_service.core.actions.limit import Limit
 from pacesetter_service.core.controllers import Transition
+from pacesetter_service.core.ending import Ending
 from pacesetter_service.core.events import (
     Acted,
     Archived,
@@ -18,6 +19,7 @@ from pacesetter_service.core.events import (
     Cancelled,
     Decided,
     Event,
+    Finished,
     Forked,
     Held,
     Measured,
@@ -28,6 +30,8 @@ from pacesetter_service.core.events import (
     Ordered,
     RateAgreed,
     RateDeviated,
+    Relabelled,
+    Reopened,
     Reported,
     Sealed,
     TakenBack,
@@ -84,6 +88,16 @@ def evolve(session: Session, event: Event) -> Session:  # noqa: PLR0911, PLR0912
             return _told(watched, Notice(at, code, message))
         case AttemptOpened() | TakenBack() | Forked():
             return session  # their state was restored from the log
+        case Finished(at=at, outcome=outcome, reason=reason):
+            control = replace(session.control, ended=Ending(outcome, at, reason))
+            return replace(session, control=control, status="finished")
+        case Reopened():
+            control = replace(session.control, ended=None)
+            return replace(session, control=control, status="active")
+        case Relabelled(given, taken):
+            labels = {**session.spec.labels, **given}
+            left = {name: value for name, value in labels.items() if name not in taken}
+            return replace(session, spec=session.spec.model_copy(update={"labels": left}))
         case Archived():
             return replace(session, status="archived")
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pacesetter_service.core.actions import Order
 from pacesetter_service.core.controllers import ControllerState
+from pacesetter_service.core.ending import Ending
 from pacesetter_service.core.limits import Limits
 from pacesetter_service.core.measuring import Pending
 from pacesetter_service.core.notices import KEPT, Notice
@@ -102,6 +103,8 @@ class Control:
         batch_size: Samples in one step; None if no trainer or operator has said.
         watch: What this attempt has heard of its metrics, and was told of them.
         wait: How long the newest step that had to be waited for was waited for.
+        ended: What the trainer said when its training was over; None if it goes on, or if a
+            controller has ended it.
     """
 
     states: tuple[ControllerState, ...]
@@ -113,6 +116,7 @@ class Control:
     batch_size: int | None = None
     watch: Watch = field(default_factory=Watch)
     wait: Wait | None = None
+    ended: Ending | None = None
 
     def told(self, *notices: Notice) -> "Control":
         """Return it with more notices; the oldest make room for them."""

@@ -53,6 +53,9 @@ AttemptKey = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x20
 LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
 LabelValue = Annotated[Line, Field(max_length=256)]
 
+MAX_LABELS = 32
+"""The most labels of one session."""
+
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -126,7 +129,7 @@ class Earlier(Model):
 
 
 class SessionSpec(Checked):
-    """A session as its creator describes it; immutable from then on.
+    """A session as its creator describes it; immutable from then on, but for its labels.
 
     `base_lr` is for sessions without `groups`; a group without a schedule follows the session's.
     `metrics` says how what `ranks` report becomes what `controllers` see; a metric not named there
@@ -163,7 +166,7 @@ class SessionSpec(Checked):
     tokens_per_step: Count | None = None
     start_step: Step = 0
     batch_scaling: Literal["none", "linear", "sqrt", "refuse"] = "none"
-    labels: Annotated[dict[LabelName, LabelValue], Field(max_length=32)] = Field(
+    labels: Annotated[dict[LabelName, LabelValue], Field(max_length=MAX_LABELS)] = Field(
         default_factory=dict
     )
     origin: Origin | None = None

@@ -1,11 +1,13 @@
 """What a session still takes in each of its states, and from which attempt: one table.
 
-An active session takes everything. A finished one was ended by a controller: no further step is
-sealed, so nothing can change one, but what was trained is still reported. An archived one is only
-read.
+An active session takes everything. A finished one was ended by a controller or by its trainer: no
+further step is sealed, so nothing can change one, but what was trained is still reported. An
+archived one is only read. A trainer that goes on with what it has ended makes it active again, as
+every new attempt does; what a controller has ended stays so in its attempt.
 """
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pacesetter_service.core.commands import (
     Act,
@@ -13,9 +15,11 @@ from pacesetter_service.core.commands import (
     Await,
     Cancel,
     Command,
+    Finish,
     Hold,
     Pass,
     RecordDeviation,
+    Relabel,
     Report,
     Resize,
     Seal,
@@ -41,9 +45,41 @@ TAKEN_WHILE: Mapping[type[Command], frozenset[Status]] = {
     Resize: UNTIL_ARCHIVED,
     Cancel: UNTIL_ARCHIVED,
     RecordDeviation: UNTIL_ARCHIVED,
+    Finish: UNTIL_ARCHIVED,
+    Relabel: ALWAYS,
     Archive: ALWAYS,
 }
 """In which states a session takes each command. New attempts are opened until it is archived."""
+
+
+State = Literal["active", "silent", "finished", "failed", "archived"]
+"""What becomes of a session, for people: its status, and what is derived from it."""
+
+SILENT_SECONDS = 300.0
+"""For so long at least nothing is heard of a training before it is called silent."""
+
+SILENT_STEPS = 20
+"""And for as long as it takes so many steps, by its own pace: evaluations take long, too."""
+
+_HOW = {"completed": "was completed", "failed": "failed"}
+
+
+def state_of(session: Session, quiet: float, pace: float | None) -> State:
+    """Return a session's state.
+
+    Args:
+        session: The session.
+        quiet: For how many seconds nothing was heard of its training.
+        pace: Seconds that a step takes; None if no trainer has said.
+    """
+    if session.status == "archived":
+        return "archived"
+    if session.status == "finished":
+        ended = session.control.ended
+        return "failed" if ended is not None and ended.outcome == "failed" else "finished"
+    begun = session.horizon > session.attempt.start
+    patience = max(SILENT_SECONDS, SILENT_STEPS * (pace or 0.0))
+    return "silent" if begun and quiet > patience else "active"
 
 
 def refuse_unless_taken(session: Session, command: Command) -> None:
@@ -81,6 +117,9 @@ def seals(session: Session) -> bool:
 
 def finished(session: Session) -> SessionFinishedError:
     """Return the error that says that a session is finished, and why."""
-    notices = session.control.notices
-    reason = notices[-1].message if notices else ""
+    notices, ended = session.control.notices, session.control.ended
+    if ended is not None:
+        reason = ended.reason or f"its trainer said that it {_HOW[ended.outcome]}"
+    else:
+        reason = notices[-1].message if notices else ""
     return SessionFinishedError(session.spec.name, session.horizon, reason)

@@ -27,6 +27,7 @@ from pacesetter_service.core.draft import Draft
 from pacesetter_service.core.errors import (
     SessionExistsError,
     SessionNotFoundError,
+    SessionPurgedError,
 )
 from pacesetter_service.core.events import (
     AttemptOpened,
@@ -110,6 +111,8 @@ class Batch:
         entry = self._entries.get(name) or self._read(name)
         if entry is None:
             self._missing.add(name)
+            if (purged_at := self._store.purged_at(name)) is not None:
+                raise SessionPurgedError(name, purged_at)
             raise SessionNotFoundError(name)
         self._entries[name] = entry
         return entry
@@ -121,7 +124,9 @@ class Batch:
         """Return the session of a spec if there is one; its name may be taken by another one."""
         with suppress(SessionNotFoundError):
             entry = self._entry(spec.name)
-            if entry.stored.session.spec != spec:
+            known = entry.stored.session.spec
+            # Labels may have been changed since, and make no other training of it.
+            if known.model_copy(update={"labels": spec.labels}) != spec:
                 raise SessionExistsError(spec.name)
             return Outcome(entry)
         return None
@@ -133,13 +138,21 @@ class Batch:
             TooCostlyError: Sealing it would keep all others waiting.
         """
         refuse_costly_session(session)
+        session = self._numbered(session)
         session_id = self._store.new_id()
         lineage = branch(past, AttemptRef(session_id, session.attempt.number, session.horizon))
-        stored = Stored(session_id, session, 0, self.now, lineage)
+        stored = Stored(session_id, session, 0, self.now, lineage, changed_at=self.now)
         entry = Entry(stored, SealedTail.empty(session.horizon, len(session.timelines)))
         self._entries[session.spec.name] = entry
         self._changes[session.spec.name] = Changes(stored)
         return Outcome(entry, created=True)
+
+    def _numbered(self, session: Session) -> Session:
+        """Return a session whose new attempt has a number that none of its name has had."""
+        attempt, least = session.attempt, self._store.first_attempt(session.spec.name)
+        if attempt.number >= least:
+            return session
+        return replace(session, attempt=replace(attempt, number=least))
 
     def _open(self, entry: Entry, work: Open) -> Outcome:
         stored, session = entry.stored, entry.stored.session
@@ -153,6 +166,7 @@ class Batch:
         opened = resumed(
             session, restore(past, work.step), keep=keep, key=work.key, batch=work.batch_size
         )
+        opened = self._numbered(opened)
         event = AttemptOpened(
             opened.attempt.number,
             work.step,
@@ -167,7 +181,8 @@ class Batch:
         refuse_if_archived(session)
         step = untaken(session)
         past = self._store.past(session.spec, stored.lineage, step)
-        opened = taken_back(session, restore(past, step), (*past.later, *session.orders.waiting))
+        orders = (*past.later, *session.orders.waiting)
+        opened = self._numbered(taken_back(session, restore(past, step), orders))
         event = TakenBack(
             opened.attempt.number,
             step,
@@ -239,7 +254,8 @@ class Batch:
         replay = _due_snapshot(changes, before, events)
         changes.stored = after
         if changes.before is not None and changes.is_of_state:
-            changes.stored = after = replace(after, version=changes.before.version + 1)
+            version = changes.before.version + 1
+            changes.stored = after = replace(after, version=version, changed_at=self.now)
         self._entries[name] = Entry(after, tail, replay)
         return self._entries[name]
 

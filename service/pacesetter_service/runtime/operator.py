@@ -1,6 +1,6 @@
 """What an operator does: sessions are created, changed, forked, taken back and archived."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from pacesetter_service.catalogue.findings import Finding, Subject
 from pacesetter_service.catalogue.templates import Published, TemplateUse
-from pacesetter_service.core.commands import Act, Archive, Cancel
+from pacesetter_service.core.commands import Act, Archive, Cancel, Relabel
 from pacesetter_service.core.cost import Check, readable
 from pacesetter_service.core.decide import count_usable, decide
 from pacesetter_service.core.events import Ordered
@@ -18,15 +18,19 @@ from pacesetter_service.core.model import MAX_STEP, few_hints
 from pacesetter_service.core.orders import pitfalls, planned
 from pacesetter_service.core.reach import untaken
 from pacesetter_service.core.schedules import Values
-from pacesetter_service.core.session import Session
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.status import refuse_if_archived
 from pacesetter_service.runtime.arguments import MAX_ERRORS
+from pacesetter_service.runtime.pool import in_thread
 from pacesetter_service.runtime.queries.curves import MAX_CURVE, Curve, thinned
 from pacesetter_service.runtime.queries.previews import pitfalls_of
 from pacesetter_service.runtime.queries.templates import find_template
+from pacesetter_service.runtime.ranks import wall_clock
 from pacesetter_service.runtime.service import Service, SessionInfo, info_of
+from pacesetter_service.runtime.shared_ranks import position
 from pacesetter_service.runtime.work import Change, Create, TakeBack
+from pacesetter_service.store import purging
+from pacesetter_service.store.port import Stored
 
 REHEARSED = 1000
 """How many steps a dry run shows, if the session does not say how long it is."""
@@ -134,6 +138,19 @@ async def create_session(
     return CreatedSession(info_of(service, outcome.entry.stored), outcome.created, findings)
 
 
+async def relabel_session(
+    service: Service, name: str, labels: Mapping[str, str | None], actor: str
+) -> SessionInfo:
+    """Set labels of a session, take away those that are None, and return it.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        ActionRefusedError: It would have too many.
+    """
+    outcome = await service.writer.submit(Change(name, (Relabel(labels, actor),)))
+    return info_of(service, outcome.entry.stored)
+
+
 async def archive_session(service: Service, name: str) -> None:
     """Archive a session: it stays readable and takes no more commands.
 
@@ -141,6 +158,43 @@ async def archive_session(service: Service, name: str) -> None:
         SessionNotFoundError: There is no session of that name.
     """
     await service.writer.submit(Change(name, (Archive(),)))
+
+
+async def rehearse_purge(service: Service, name: str) -> None:
+    """Refuse what `purge_session` would refuse; nothing is changed.
+
+    Raises:
+        PacesetterError: The session would not be purged.
+    """
+
+    def refused() -> None:
+        with service.store.transaction() as connection:
+            purging.refuse_unless_purgeable(connection, name)
+
+    await service.writer.call(refused)
+
+
+async def purge_session(service: Service, name: str, actor: str) -> None:
+    """Remove an archived session for good; its rows go in the background.
+
+    Callable on any event loop, as `retention` does.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        SessionNotArchivedError: It is not archived.
+        SessionHasForksError: Other sessions share its steps.
+    """
+
+    def hidden() -> None:
+        with service.store.transaction() as connection:
+            purging.hide(connection, name, actor, wall_clock())
+        service.writer.forget(name)
+
+    await service.writer.call(hidden)
+    service.tracker.forget(name)
+    for signals in (service.held.signals, service.logged):
+        signals.tell_from_thread([name])
+    service.janitor.wake()
 
 
 async def order(service: Service, name: str, act: Act) -> ActionAnswer:
@@ -152,12 +206,16 @@ async def order(service: Service, name: str, act: Act) -> ActionAnswer:
         PacesetterError: The order was refused for another reason.
     """
     outcome = await service.writer.submit(Change(name, (act,)))
-    session = outcome.entry.stored.session
+    stored = outcome.entry.stored
+    session = stored.session
     number, step = session.orders.given, session.horizon if act.at is None else act.at
     if act.key:
         number, step, _ = session.orders.keys[act.key]
-    away = _distance(service, session, step)._asdict()
-    return ActionAnswer(id=number, effective_step=step, **away, revision=session.revision)
+    if service.store.ranks is None:
+        away = _distance(service, stored, step)
+    else:
+        away = await in_thread(_distance, service, stored, step)
+    return ActionAnswer(id=number, effective_step=step, **away._asdict(), revision=session.revision)
 
 
 async def rehearse(service: Service, name: str, act: Act, show: Callable[[Rehearsal], T]) -> T:
@@ -174,8 +232,8 @@ async def rehearse(service: Service, name: str, act: Act, show: Callable[[Rehear
         PacesetterError: The order would be refused.
         BusyError: Too many costly answers are being made already.
     """
-    session = (await service.writer.find(name)).stored.session
-    return await service.reads.run(lambda check: show(_rehearsed(service, session, act, check)))
+    stored = (await service.writer.find(name)).stored
+    return await service.reads.run(lambda check: show(_rehearsed(service, stored, act, check)))
 
 
 async def cancel_order(service: Service, name: str, number: int, actor: str) -> None:
@@ -251,13 +309,14 @@ def _deprecation(published: Published) -> list[Finding]:
     ]
 
 
-def _distance(service: Service, session: Session, step: int) -> Distance:
-    position = service.tracker.position(session)
-    return Distance(None, None) if position is None else Distance(*position.until(step))
+def _distance(service: Service, stored: Stored, step: int) -> Distance:
+    found = position(service.tracker, service.store.ranks, stored)
+    return Distance(None, None) if found is None else Distance(*found.until(step))
 
 
-def _rehearsed(service: Service, before: Session, act: Act, check: Check) -> Rehearsal:
+def _rehearsed(service: Service, stored: Stored, act: Act, check: Check) -> Rehearsal:
     """Return the curve before and after an order, without giving it."""
+    before = stored.session
     draft = decide(before, replace(act, key=""))  # an order given before is shown again
     after = draft.after
     [given] = [event.order for event in draft.events if isinstance(event, Ordered)]
@@ -272,7 +331,7 @@ def _rehearsed(service: Service, before: Session, act: Act, check: Check) -> Reh
     ]
     return Rehearsal(
         given.at,
-        _distance(service, before, given.at),
+        _distance(service, stored, given.at),
         before=_curve(forecast(before, given.at, count, check), given.at),
         after=_curve(curves, given.at),
         warnings=[*told, *pitfalls(after, given, curves)],

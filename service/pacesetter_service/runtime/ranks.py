@@ -2,11 +2,12 @@
 
 Nothing of it is kept on disk: after a restart of the service it is empty until the ranks call
 again, and of very many ranks the sessions that were silent for longest are forgotten. What follows
-from it and must not be lost, that a rank trained with other values, stands in the log.
+from it and must not be lost, that a rank trained with other values, stands in the log. Where
+several processes share a database, `shared_ranks.py` brings together what each of them has heard.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from time import monotonic
@@ -37,8 +38,11 @@ class RankState:
         since: When it said at which step it stood, by the same clock.
         pace: The seconds that a step took it, if it has said.
         asked: The first step of the window that it asked for last; `NEVER` if it did not.
+        asked_at: When it asked for it, by the same clock.
         reported: The last step that it reported on; `NEVER` if it did not.
+        reported_at: When it did.
         applied: What it said last that its optimizer used.
+        applied_at: When it said so.
         deviating: The series of which it trained other values, as the session says, and that have
             not agreed since.
     """
@@ -51,8 +55,11 @@ class RankState:
     since: float = 0.0
     pace: float | None = None
     asked: int = NEVER
+    asked_at: float = 0.0
     reported: int = NEVER
+    reported_at: float = 0.0
     applied: Comparison | None = None
+    applied_at: float = 0.0
     deviating: tuple[str, ...] = ()
 
     def copy(self) -> "RankState":
@@ -66,10 +73,23 @@ class RankState:
             self.since,
             self.pace,
             self.asked,
+            self.asked_at,
             self.reported,
+            self.reported_at,
             self.applied,
+            self.applied_at,
             self.deviating,
         )
+
+    def later(self, seconds: float) -> "RankState":
+        """Return the same by a clock that is so many seconds ahead."""
+        moved = self.copy()
+        moved.at += seconds
+        moved.since += seconds
+        moved.asked_at += seconds
+        moved.reported_at += seconds
+        moved.applied_at += seconds
+        return moved
 
     @property
     def deviates(self) -> bool:
@@ -133,6 +153,7 @@ class RankTracker:
         max_sessions: int = 10_000,
         max_followed: int = MAX_FOLLOWED,
         recent: float = 600.0,
+        shares: bool = False,
     ) -> None:
         """Set up.
 
@@ -140,8 +161,10 @@ class RankTracker:
             max_sessions: The most sessions that are followed.
             max_followed: The most ranks of all sessions; `MAX_RANKS` at least.
             recent: Seconds of silence after which a rank is not counted any more.
+            shares: Whether other processes are to be told of what is heard here.
         """
-        self._recent = recent
+        self.recent = recent
+        self._untold: set[tuple[str, int]] | None = set() if shares else None
         self._max_sessions = max_sessions
         self._max_followed = max_followed
         self._followed = 0
@@ -194,14 +217,32 @@ class RankTracker:
         if asked != NEVER:
             if asked < heard.asked:  # it went back, to begin there again
                 heard.step = NEVER
-            heard.asked = asked
+            heard.asked, heard.asked_at = asked, heard.at
             heard.step = max(heard.step, asked)
         if reported != NEVER:
-            heard.reported = reported
+            heard.reported, heard.reported_at = reported, heard.at
             heard.step = max(heard.step, reported)
         if applied is not None:
-            heard.applied = _shortened(applied)
+            heard.applied, heard.applied_at = _shortened(applied), heard.at
             heard.step = max(heard.step, applied.step)
+        if self._untold is not None:
+            self._untold.add((name, rank))
+
+    def take_untold(self) -> dict[tuple[str, int], RankState]:
+        """Return the ranks that have called since they were last taken; from any one thread."""
+        found = dict[tuple[str, int], RankState]()
+        untold = self._untold or set()
+        for _ in range(len(untold)):
+            name, rank = place = untold.pop()
+            crew = self._crews.get(name)
+            if crew is not None and (heard := crew.ranks.get(rank)) is not None:
+                found[place] = heard.copy()
+        return found
+
+    def put_back(self, places: Iterable[tuple[str, int]]) -> None:
+        """Have ranks taken again that others could not be told of; from the same thread."""
+        if self._untold is not None:
+            self._untold.update(places)
 
     def snapshot(self, name: str) -> RankSnapshot:
         """Return what is known of a session's ranks; callable from any thread."""
@@ -218,13 +259,25 @@ class RankTracker:
         The foremost counts: what is to change has to lie before it.
         """
         crew = self._crews.get(session.spec.name)
-        now = monotonic()
-        found = (
-            Position.of(heard, now)
-            for heard in (list(crew.ranks.values()) if crew else ())
-            if heard.attempt == session.attempt.began_as and heard.stood != NEVER
-        )
-        return max(found, key=lambda each: each.step, default=None)
+        return foremost(session, list(crew.ranks.values()) if crew else (), monotonic())
+
+    def forget(self, name: str) -> None:
+        """Forget a session that is gone."""
+        crew = self._crews.pop(name, None)
+        self._followed -= 0 if crew is None else len(crew.ranks)
+
+    def last_word(self, name: str) -> tuple[float, float | None] | None:
+        """Return for how many seconds no rank of a session was heard, and the pace of a step.
+
+        The pace is the slowest that a rank has said, if one has. None if no rank was heard of.
+        Callable from any thread.
+        """
+        crew = self._crews.get(name)
+        heard = list(crew.ranks.values()) if crew else []
+        if not heard:
+            return None
+        paces = [each.pace for each in heard if each.pace is not None]
+        return monotonic() - max(each.at for each in heard), max(paces, default=None)
 
     def counts(self) -> tuple[int, int]:
         """Count the ranks of all sessions, and those of them that deviate; from any thread.
@@ -232,7 +285,7 @@ class RankTracker:
         Those count that were heard of lately; of a session those of its newest attempt can deviate.
         """
         ranks = deviating = 0
-        lately = monotonic() - self._recent
+        lately = monotonic() - self.recent
         for crew in list(self._crews.values()):
             heard = [each for each in list(crew.ranks.values()) if each.at >= lately]
             newest = max((each.attempt for each in heard), default=0)
@@ -252,7 +305,7 @@ class RankTracker:
             newest = max((each.attempt for each in ranks), default=0)
             ages = [now - each.at for each in ranks if each.attempt == newest]
             if ages and min(ages) <= seconds:
-                found += sum(seconds < age <= self._recent for age in ages)
+                found += sum(seconds < age <= self.recent for age in ages)
         return found
 
     def heard_lately(self, seconds: float) -> list[tuple[str, int]]:
@@ -290,6 +343,47 @@ class RankTracker:
         _, crew = self._crews.popitem(last=False)
         self._followed -= len(crew.ranks)
         self._complete_since = wall_clock()
+
+
+def foremost(session: Session, ranks: Iterable[RankState], now: float) -> Position | None:
+    """Return where the foremost of some ranks is by now; None if none has said where it was."""
+    found = (
+        Position.of(heard, now)
+        for heard in ranks
+        if heard.attempt == session.attempt.began_as and heard.stood != NEVER
+    )
+    return max(found, key=lambda each: each.step, default=None)
+
+
+def merged(one: RankState, other: RankState) -> RankState:
+    """Return what two processes have heard of one rank together; their clocks agree.
+
+    In whichever order they are taken, and however often: the result is the same.
+    """
+    if one.attempt != other.attempt:
+        return max(one, other, key=lambda each: each.attempt).copy()
+    latest = max(one, other, key=lambda each: each.at)
+    placed = max(one, other, key=lambda each: each.since)
+    before, asked = sorted((one, other), key=lambda each: each.asked_at)
+    reported = max(one, other, key=lambda each: each.reported_at)
+    applied = max(one, other, key=lambda each: each.applied_at)
+    went_back = asked.asked < before.asked  # to begin there again
+    return RankState(
+        one.attempt,
+        latest.at,
+        latest.revision,
+        asked.step if went_back else max(one.step, other.step),
+        placed.stood,
+        placed.since,
+        placed.pace,
+        asked.asked,
+        asked.asked_at,
+        reported.reported,
+        reported.reported_at,
+        applied.applied,
+        applied.applied_at,
+        latest.deviating,
+    )
 
 
 def wall_clock(seconds_ago: float = 0.0) -> str:

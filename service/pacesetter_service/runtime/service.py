@@ -1,11 +1,14 @@
 """The parts of a running service, put together once; use cases are functions that take them."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from pydantic import SecretStr
 
 from pacesetter_service.core.session import Session
+from pacesetter_service.core.status import State, state_of
 from pacesetter_service.runtime.census import Census, census_of
+from pacesetter_service.runtime.janitor import Janitor
 from pacesetter_service.runtime.keyring import Keyring, read_keyring
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
@@ -34,11 +37,12 @@ class Service:
         writer: Decides and commits whatever changes a session.
         held: The calls that wait for a measurement.
         logged: Tells those who follow a session that its log has grown.
-        tracker: What each rank was last heard to do.
+        tracker: What each rank was last heard to do, in this process.
         reads: Threads for costly answers that only show something.
         checks: Threads for costly work that a trainer may wait for.
         keys: The tokens that are valid; None while authentication is off.
         census: How many sessions there are, and how large the database is.
+        janitor: Does in the background what no caller waits for.
         poller: Looks for what other processes have changed; None if there are none.
     """
 
@@ -51,6 +55,7 @@ class Service:
     checks: Pool
     keys: Keyring | None
     census: Census
+    janitor: Janitor
     poller: Poller | None
 
     @classmethod
@@ -72,19 +77,24 @@ class Service:
         logged, held = Signals(), HeldCalls(writer, max_held)
         writer.on_logged(logged.tell_from_thread)
         keys = read_keyring(store, admin_token)
-        poller = Poller(store, keys, (logged, held.signals)) if store.shared else None
+        tracker = RankTracker(shares=store.ranks is not None)
+        poller = Poller(store, keys, (logged, held.signals), tracker) if store.shared else None
         if poller is not None:
             poller.start()
+        janitor = Janitor(store, writer)
+        if store.has_hidden():  # what the end of a process has cut off
+            janitor.wake()
         return cls(
             store,
             writer,
             held,
             logged,
-            RankTracker(),
+            tracker,
             reads=Pool("reads", workers=READERS, waiting=READS_WAITING),
             checks=Pool("checks", workers=CHECKERS, waiting=CHECKS_WAITING),
             keys=keys,
             census=census_of(store),
+            janitor=janitor,
             poller=poller,
         )
 
@@ -93,10 +103,15 @@ class Service:
         self.held.release()
         self.logged.release()
 
-    def close(self) -> None:
-        """End the threads that work for callers; to be called when none is served any more."""
+    def finish(self) -> None:
+        """Tell other processes what only this one has heard: no call is served any more."""
+        self.janitor.stop()
         if self.poller is not None:
             self.poller.stop()
+
+    def close(self) -> None:
+        """End the threads that work for callers; to be called when none is served any more."""
+        self.finish()
         self.reads.close()
         self.checks.close()
 
@@ -109,13 +124,31 @@ class SessionInfo:
         session: Its whole state.
         created_at: When it was created; ISO 8601, in UTC.
         epoch: The epoch of the database that it stands in.
+        changed_at: When its row was written last, as a sealing does; in the same form.
+        state: What has become of it, as far as this process can say.
     """
 
     session: Session
     created_at: str
     epoch: str
+    changed_at: str
+    state: State
 
 
 def info_of(service: Service, stored: Stored) -> SessionInfo:
     """Return what is told of a stored session."""
-    return SessionInfo(stored.session, stored.created_at, service.store.epoch)
+    quiet, pace = _quiet(stored), None
+    if (heard := service.tracker.last_word(stored.session.spec.name)) is not None:
+        quiet, pace = min(quiet, heard[0]), heard[1]
+    state = state_of(stored.session, quiet, pace)
+    return SessionInfo(
+        stored.session, stored.created_at, service.store.epoch, stored.changed_at, state
+    )
+
+
+def _quiet(stored: Stored) -> float:
+    """Return for how many seconds nothing was written of a session, by the clock."""
+    if not stored.changed_at:
+        return 0.0
+    changed = datetime.fromisoformat(stored.changed_at)
+    return (datetime.now(UTC) - changed).total_seconds()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from pacesetter_service.core.commands import Command, Hold, Reading, Report, Resize, Seal
+from pacesetter_service.core.commands import Command, Finish, Hold, Reading, Report, Resize, Seal
 from pacesetter_service.core.decide import is_sealed, seal_end
 from pacesetter_service.core.errors import (
     AnotherEpochError,
@@ -125,6 +125,19 @@ async def open_attempt(
     return info_of(service, outcome.entry.stored), outcome.created
 
 
+async def finish(service: Service, name: str, command: Finish) -> SessionInfo:
+    """Record that a training is over, and return its session; to say it again changes nothing.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        SessionArchivedError: It is archived.
+        StaleAttemptError: The attempt was superseded.
+        StepOutOfRangeError: The step lies beyond the horizon.
+    """
+    entry = await service.held.change(name, command)
+    return info_of(service, entry.stored)
+
+
 async def sync(service: Service, call: SyncCall) -> SyncAnswer:
     """Record what a trainer reports, and return the window that it asks for.
 
@@ -138,7 +151,7 @@ async def sync(service: Service, call: SyncCall) -> SyncAnswer:
     """
     entry = service.writer.peek(call.session)
     if entry is None:
-        entry = await service.writer.find(call.session)
+        entry = await _found(service, call)
     epoch = service.store.epoch
     _refuse_lost(entry, call, epoch)
     used = call.applied
@@ -167,6 +180,32 @@ async def sync(service: Service, call: SyncCall) -> SyncAnswer:
         block = await sealed_window(service.store, entry, wish.start, end)
     attempt = call.attempt or session.attempt.number
     return SyncAnswer(session, attempt, epoch, notices, wish.start, block)
+
+
+async def _found(service: Service, call: SyncCall) -> Entry:
+    """Return a session as it is, or as it was last seen here where that is enough for a call."""
+    entry = service.writer.remembered(call.session)
+    if entry is not None and _is_enough(entry.stored.session, call):
+        return entry
+    return await service.writer.find(call.session)
+
+
+def _is_enough(seen: Session, call: SyncCall) -> bool:
+    """Return whether an answer may begin with a state that other processes may have changed since.
+
+    What a trainer's own attempt has sealed and given out never changes, and what a call changes is
+    decided by the writer, on the newest state. All else that is said here of a session is not to be
+    older than the call.
+    """
+    wish, known = call.wish, call.trains and call.attempt is not None
+    if not known or call.applied is not None or call.batch_size is not None:
+        return False
+    if not seen.attempt.includes(call.attempt) or call.given > seen.horizon:
+        return False
+    if wish is None:
+        return bool(call.readings)
+    # A report takes the call to the writer, and with it the wish for the step at the horizon.
+    return wish.start < seen.horizon + bool(call.readings)
 
 
 def _refuse_lost(entry: Entry, call: SyncCall, epoch: str) -> None:

@@ -58,7 +58,7 @@ class HeldCalls:
         Raises:
             PacesetterError: A command was refused, and none of them was applied.
         """
-        before = self._writer.peek(name)
+        before = self._writer.remembered(name)
         entry = (await self._writer.submit(Change(name, commands))).entry
         if not self._signals.is_awaited(name):  # who begins to wait now looks at it as it is
             return entry

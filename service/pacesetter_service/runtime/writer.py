@@ -10,16 +10,19 @@ committed once it has taken long enough, and jobs that cost much are done by the
 two batches of the others, a session at a time.
 
 What is sealed never changes, so windows below the horizon are answered from memory, by the caller.
+Where other processes write too, all else that is read compares the version first.
 """
 
 import asyncio
 import queue
+import random
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from time import monotonic
+from functools import partial
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 import structlog
@@ -38,6 +41,7 @@ from pacesetter_service.runtime.batch import Batch
 from pacesetter_service.runtime.lanes import Lanes
 from pacesetter_service.runtime.tails import SealedTail
 from pacesetter_service.runtime.tally import Tally
+from pacesetter_service.runtime.versions import VersionReader
 from pacesetter_service.runtime.watchdog import Progress
 from pacesetter_service.runtime.work import (
     Alone,
@@ -51,7 +55,7 @@ from pacesetter_service.runtime.work import (
     TakeBack,
     Work,
 )
-from pacesetter_service.store.port import Changes, Store
+from pacesetter_service.store.port import Changes, Store, Stored
 
 MAX_BATCH = 256
 """The most jobs in one transaction: enough to amortise its flush, few enough to answer soon.
@@ -67,6 +71,14 @@ SHARE = 4
 
 TRIES = 5
 """How often a batch is decided, where other writers come first."""
+
+PAUSE = 0.005
+"""The longest pause before the second try, in seconds; each further one may be twice as long."""
+
+LOST = (
+    "an older copy of the database was put in its place, or a standby has taken over that had not"
+    " received all; trainings that go on ask to be restarted from a checkpoint"
+)
 
 log = structlog.get_logger("pacesetter.writer")
 
@@ -119,10 +131,12 @@ class Writer:
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._costly: Lanes[_Job] = Lanes()
         self._cache: OrderedDict[str, Entry] = OrderedDict()
+        self._forgotten: dict[str, Stored] = {}  # what is read again next, as it was
         self._stall_after = stall_after
         self._progress = Progress()
         self.tally = Tally()
         self._recorders: list[Callable[[Sequence[Changes]], None]] = []
+        self._versions = VersionReader(store.versions)
         self._listeners: list[Callable[[Sequence[str]], None]] = []
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
@@ -188,8 +202,13 @@ class Writer:
 
         Where other processes may have changed it meanwhile, memory is not to be believed.
         """
-        if self._store.shared:
-            return None
+        return None if self._store.shared else self.remembered(name)
+
+    def remembered(self, name: str) -> Entry | None:
+        """Return a session as it was when this process saw it last, if it did; never waits.
+
+        Where other processes write too, it may have gone on since.
+        """
         try:
             self._cache.move_to_end(name)
             return self._cache[name]
@@ -197,12 +216,17 @@ class Writer:
             return None
 
     async def find(self, name: str) -> Entry:
-        """Return a session as it is.
+        """Return a session as it is; what memory holds of it is enough if its version is current.
 
         Raises:
             SessionNotFoundError: There is none of that name.
         """
-        return self.peek(name) or (await self.submit(Find(name))).entry
+        entry = self.remembered(name)
+        if entry is not None and (
+            not self._store.shared or await self._versions.version(name) == entry.stored.version
+        ):
+            return entry
+        return (await self.submit(Find(name))).entry
 
     async def submit(self, work: Work) -> Outcome:
         """Queue work; the answer comes after its commit.
@@ -215,6 +239,8 @@ class Writer:
 
     async def call(self, function: Callable[[], T]) -> T:
         """Call a function on the writer's thread, when nothing else is written.
+
+        It is called again where its transaction, which must be the only one, was in another's way.
 
         Raises:
             PacesetterError: What the function raised.
@@ -230,6 +256,10 @@ class Writer:
         job = _Job(work, loop, loop.create_future())
         self._queue.put(job)
         return await job.future
+
+    def forget(self, name: str) -> None:
+        """Drop a session that is gone from memory; only from what `call` runs."""
+        self._forget((name,))
 
     # The writer's thread ---------------------------------------------------------------------
 
@@ -332,18 +362,18 @@ class Writer:
         Raises:
             ConflictError: Another writer came first every time.
         """
-        for _ in range(TRIES - 1):
-            try:
-                return self._commit(jobs)
-            except ConflictError as conflict:
-                self.tally.conflicts += 1
-                self.tally.retries += 1
-                self._forget(conflict.names)
+        return _persistently(partial(self._tried, jobs), self._read_again)
+
+    def _tried(self, jobs: Sequence[_Job]) -> int:
         try:
             return self._commit(jobs)
         except ConflictError:
             self.tally.conflicts += 1
             raise
+
+    def _read_again(self, names: Iterable[str]) -> None:
+        self.tally.retries += 1
+        self._forget(names)
 
     def _commit(self, jobs: Sequence[_Job]) -> int:
         batch, begun, done = Batch(self._read, self._store), monotonic(), 0
@@ -351,6 +381,8 @@ class Writer:
             assert not isinstance(job.work, Call)  # noqa: S101 - those are done already
             try:
                 job.result = batch.do(job.work)
+            except ConflictError:
+                raise
             except PacesetterError as refusal:
                 job.result = refusal
             done += 1
@@ -381,15 +413,36 @@ class Writer:
     def _read(self, name: str) -> Entry | None:
         """Return the committed state of a session, from memory or from the database."""
         entry = self._cache.get(name)
-        if entry is None and (stored := self._store.load(name)) is not None:
+        if entry is None and (stored := self._loaded(name)) is not None:
             empty = SealedTail.empty(stored.session.horizon, len(stored.session.timelines))
             entry = Entry(stored, empty)
         return entry
 
+    def _loaded(self, name: str) -> Stored | None:
+        """Read a session from the database, which has all that was committed, or has lost it.
+
+        Raises:
+            StorageUnavailableError: It has lost something: who was given that is to hear of the new
+                epoch before anything is sealed in its place.
+        """
+        stored, known = self._store.load(name), self._forgotten.pop(name, None)
+        if known is not None and self._is_lost(known, stored):
+            log.error("history_lost", session=name, epoch=self._store.begin_epoch(), advice=LOST)
+            raise StorageUnavailableError("it has lost what was committed to it")
+        return stored
+
+    def _is_lost(self, known: Stored, found: Stored | None) -> bool:
+        """Return whether a database has less of a session than it had, though it was not purged."""
+        if found is not None and found.id == known.id:
+            return found.version < known.version
+        return self._store.purged_at(known.session.spec.name) is None
+
     def _forget(self, names: Iterable[str]) -> None:
         """Drop what memory holds of sessions: they are read again when they are asked for."""
         for name in names:
-            self._cache.pop(name, None)
+            entry = self._cache.pop(name, None)
+            if entry is not None:
+                self._forgotten[name] = entry.stored
 
     def _publish(self, entry: Entry) -> None:
         name = entry.stored.session.spec.name
@@ -399,9 +452,30 @@ class Writer:
             self._cache.popitem(last=False)
 
 
+def _persistently(work: Callable[[], T], forget: Callable[[Iterable[str]], None]) -> T:
+    """Return what work returns, which is tried again where another writer came first.
+
+    The pauses in between are random: two that were in each other's way once are not so again.
+
+    Args:
+        work: Keeps nothing where it raises a `ConflictError`.
+        forget: Is told of which sessions nothing that was read before is to be used again.
+
+    Raises:
+        ConflictError: Another writer came first every time.
+    """
+    for number in range(TRIES - 1):
+        try:
+            return work()
+        except ConflictError as conflict:
+            forget(conflict.names)
+            sleep(random.uniform(0.0, PAUSE * 2**number))  # noqa: S311 - no secret
+    return work()
+
+
 def _called(call: Call) -> object:
     try:
-        return call.function()
+        return _persistently(call.function, lambda _names: None)
     except PacesetterError as refusal:
         return refusal
     except Exception as failure:

@@ -24,7 +24,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
-    insert,
     select,
     text,
     tuple_,
@@ -46,6 +45,9 @@ from pacesetter_service.store.schema import measurement_blocks, metrics, reading
 
 Read = Callable[[Executable], Sequence[Any]]
 """Runs a query and returns its rows."""
+
+Insert = Callable[[Table, list[tuple[Any, ...]]], None]
+"""Writes rows of a table, whole and in the order of its columns."""
 
 MANY = 128
 """So many new blocks of one series are joined."""
@@ -145,7 +147,9 @@ class Blocks:
         rows = connection.execute(query.execution_options(yield_per=MANY))
         return in_order((Block(*row) for row in rows), self.beside, size)
 
-    def join(self, connection: Connection, series: Series, *, at_least: int) -> None:
+    def join(
+        self, connection: Connection, series: Series, *, at_least: int, insert: Insert
+    ) -> None:
         """Join the newest blocks of a series, and older ones that are no larger than all of these.
 
         So each value is written again no more often than its block can double.
@@ -157,17 +161,13 @@ class Blocks:
         from_there = (*series, first.block.until, first.number)
         connection.exec_driver_sql(_statements(self.table, connection.dialect).remove, from_there)
         joined = unpack_all([each.block for each in reversed(run)], self.beside)
-        self.insert(
-            connection,
+        insert(
+            self.table,
             [
                 (*series, block.until, number, block.start, block.size, block.data)
                 for number, block in enumerate(joined.blocks(), first.number)
             ],
         )
-
-    def insert(self, connection: Connection, rows: list[tuple[Any, ...]]) -> None:
-        """Write rows, whole and in the order of the table's columns."""
-        connection.exec_driver_sql(_statements(self.table, connection.dialect).insert, rows)
 
     def _newest(self, connection: Connection, series: Series, at_least: int) -> list["_Found"]:
         query = _statements(self.table, connection.dialect).newest
@@ -263,10 +263,17 @@ class BlockLog:
         self,
         connection: Connection,
         given: Mapping[Series, Sequence[Row]],
+        insert: Insert,
         *,
         strictly: bool = False,
     ) -> None:
         """Write values, each of which counts once; the first that is there stays.
+
+        Args:
+            connection: Reads what is there, in the transaction that writes.
+            given: The values.
+            insert: Writes rows.
+            strictly: Whether all are to be new.
 
         Raises:
             TakenError: One is there already, and that was not to be.
@@ -291,8 +298,8 @@ class BlockLog:
                 tail.grow(block)
                 number += 1
         if rows:
-            self._blocks.insert(connection, rows)
-        self._join_small(connection, given)
+            insert(self._blocks.table, rows)
+        self._join_small(connection, given, insert)
 
     def _doubtful(self, given: Mapping[Series, Sequence[Row]]) -> dict[Series, Range]:
         """Return where values may be there already."""
@@ -327,17 +334,18 @@ class BlockLog:
             columns = columns.without(unpack_all(there, blocks.beside))
         return columns.blocks()
 
-    def _join_small(self, connection: Connection, written: Iterable[Series]) -> None:
+    def _join_small(
+        self, connection: Connection, written: Iterable[Series], insert: Insert
+    ) -> None:
         tails = [(series, self._tails[series]) for series in written if series in self._tails]
         for series, tail in [each for each in tails if each[1].is_long][:JOINED_AT_ONCE]:
-            self._blocks.join(connection, series, at_least=tail.blocks)
+            self._blocks.join(connection, series, at_least=tail.blocks, insert=insert)
             tail.blocks = tail.values = 0
 
 
 class _Statements(NamedTuple):
     """What is said so often that it is text, without what SQLAlchemy would do each time."""
 
-    insert: str
     remove: str
     newest: str
     overlapping: TextClause
@@ -358,7 +366,6 @@ def _statements(table: Table, dialect: Dialect) -> _Statements:
         return str(statement.compile(dialect=dialect))
 
     return _Statements(
-        insert=said(insert(table)),
         remove=said(delete(table).where(mine, from_there)),
         newest=f"{said(newest)} LIMIT {MANY + GROWN}",  # SQLAlchemy would add an offset
         overlapping=_overlapping(table, dialect),

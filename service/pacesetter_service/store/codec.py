@@ -11,6 +11,7 @@ from pacesetter_service.catalogue.templates import Published, Template
 from pacesetter_service.core.actions import Action, Order
 from pacesetter_service.core.attempts import AttemptRef, Lineage
 from pacesetter_service.core.commands import Reading
+from pacesetter_service.core.ending import Ending
 from pacesetter_service.core.limits import Limits
 from pacesetter_service.core.measuring import Pending
 from pacesetter_service.core.model import jsonable
@@ -137,6 +138,7 @@ def _control(session: Session) -> dict[str, Any]:
         "batch_size": control.batch_size,
         "watch": asdict(control.watch),
         "wait": control.wait and astuple(control.wait),
+        "ended": control.ended and astuple(control.ended),
         "finished": session.status == "finished",
     }
 
@@ -199,6 +201,7 @@ def _load_control(spec: SessionSpec, control: dict[str, Any]) -> Control:
         batch_size=control["batch_size"],
         watch=_load_watch(control["watch"]) if "watch" in control else Watch(),
         wait=Wait(*control["wait"]) if control.get("wait") else None,
+        ended=Ending(*control["ended"]) if control.get("ended") else None,
     )
 
 

@@ -47,7 +47,7 @@ class Count:
     folded: int | None = None
 
 
-Reason = Literal["continued", "created", "unmarked", "went_back", "another"]
+Reason = Literal["continued", "created", "unmarked", "went_back", "another", "restored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,8 @@ class Continuity:
         epoch: The database's, from now on.
         reason: `continued` if all is there that was; else why the epoch is a new one: the
             database is new (`created`), nothing is known of it (`unmarked`), it has fewer commits
-            than it had (`went_back`), or it is not the one that was here before (`another`).
+            than it had (`went_back`), it is not the one that was here before (`another`), or it is
+            a copy of that, put back from a backup (`restored`).
         lost: How many commits are missing, where that can be said.
     """
 

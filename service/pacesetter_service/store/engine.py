@@ -5,6 +5,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
+INCREMENTAL = 2
+"""What `PRAGMA auto_vacuum` says of a file that can shrink."""
+
 
 def open_writer(path: Path) -> Engine:
     """Open the one connection that writes."""
@@ -24,6 +27,8 @@ def open_reader(path: Path) -> Engine:
 def _prepare_writer(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection
     # We open transactions ourselves: the driver's own would begin too late to be immediate.
     connection.isolation_level = None
+    # Of a new file only: whether it can shrink is decided with its first page.
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     connection.execute("PRAGMA journal_mode=WAL")
     # FULL: a commit is on the disk before it returns, power failure or not.
     connection.execute("PRAGMA synchronous=FULL")

@@ -4,24 +4,45 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from alembic.util import CommandError
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from pacesetter_service.store.served import UnusableDatabaseError
 
 
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: Connection, *, migrates: bool = True) -> None:
     """Run the migrations that this database has not seen; the caller commits.
 
+    Args:
+        connection: Writes to the database.
+        migrates: Whether it may be changed; otherwise one that is not the newest is refused.
+
     Raises:
-        UnusableDatabaseError: A newer version of the service has migrated it further.
+        UnusableDatabaseError: A newer version of the service has migrated it further, or it is
+            older and may not be changed.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    try:
-        command.upgrade(config, "head")
-    except CommandError as error:
+    found, head = revision_of(connection), ScriptDirectory.from_config(config).get_current_head()
+    if found == head:
+        return
+    known = {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}
+    if found is not None and found not in known:
         raise UnusableDatabaseError(
-            "the database was migrated by a newer version of the service; run that version"
-        ) from error
+            f"the database was migrated by a newer version of the service, to the schema {found};"
+            f" this version knows {head} at most: run that version, or a newer one"
+        )
+    if not migrates:
+        stands = "has no tables yet" if found is None else f"has the schema {found}"
+        raise UnusableDatabaseError(
+            f"the database {stands}, this version needs {head}, and the setting auto-migrate is"
+            " off: stop all services on it, back it up, and run `pacesetter migrate`"
+        )
+    command.upgrade(config, "head")
+
+
+def revision_of(connection: Connection) -> str | None:
+    """Return the schema that a database has; None if it has no tables yet."""
+    return MigrationContext.configure(connection).get_current_revision()

@@ -9,25 +9,35 @@ from pacesetter_service.store.sqlite import SqliteStore
 from pacesetter_service.store.store import Store
 
 
-def open_store(database_url: str, min_free: int = 0) -> Store:
+def open_store(database_url: str, *, min_free: int = 0, migrates: bool = True) -> Store:
     """Open the database that a URL names.
 
     Args:
         database_url: The URL.
         min_free: Bytes that stay free on the disk of a SQLite file.
+        migrates: Whether an older schema is brought to the newest; otherwise it is refused.
 
     Raises:
         UnusableDatabaseError: It names none, or one that cannot be served.
         StorageUnavailableError: It cannot be reached.
     """
+    if is_postgres(database_url):
+        return PostgresStore(database_url, migrates=migrates)
+    return SqliteStore(database_url, min_free=min_free, migrates=migrates)
+
+
+def is_postgres(database_url: str) -> bool:
+    """Return whether a URL names a PostgreSQL database; of others SQLite judges.
+
+    Raises:
+        UnusableDatabaseError: It names one without its driver.
+    """
     try:
         kind = make_url(database_url).drivername
     except ArgumentError:
-        kind = ""
-    if kind == "postgresql+psycopg":
-        return PostgresStore(database_url)
-    if kind.startswith("postgres"):
+        return False
+    if kind.startswith("postgres") and kind != "postgresql+psycopg":
         raise UnusableDatabaseError(
             "a PostgreSQL database-url begins with postgresql+psycopg://, which names the driver"
         )
-    return SqliteStore(database_url, min_free=min_free)
+    return kind == "postgresql+psycopg"

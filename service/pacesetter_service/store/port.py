@@ -28,6 +28,7 @@ class Stored:
         lineage: The attempts that its steps were trained in.
         version: How often its row was written, from 1. Who writes it says which version it has
             read.
+        changed_at: When its row was written last, likewise; the transaction says so.
     """
 
     id: int
@@ -36,6 +37,7 @@ class Stored:
     created_at: str
     lineage: Lineage
     version: int = 1
+    changed_at: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)
@@ -75,7 +77,9 @@ class Transaction(Protocol):
     """One transaction; all of it is on the disk when its block ends, or none of it."""
 
     def refuse_stale(self, versions: Mapping[str, int]) -> None:
-        """Refuse if a session has another version than the caller has read; 0 for none.
+        """Refuse if a session has another version by now than the caller has read; 0 for none.
+
+        It is for sessions that were only looked at: none of them is locked.
 
         Raises:
             ConflictError: Another writer has changed, created or renamed some of them.
@@ -117,6 +121,12 @@ class Store(Protocol):
     def new_id(self) -> int:
         """Return an id for a session, which no other writer is ever given."""
 
+    def first_attempt(self, name: str) -> int:
+        """Return the least number that a new attempt of that name may have."""
+
+    def purged_at(self, name: str) -> str | None:
+        """Return when the last session of that name was purged; None if none was."""
+
     def load(self, name: str) -> Stored | None:
         """Read one session in full, or None if there is none of that name."""
 
@@ -126,5 +136,15 @@ class Store(Protocol):
     def past(self, spec: SessionSpec, lineage: Lineage, step: int) -> RestorePoint:
         """Read what is needed to restore the state in which a step was sealed."""
 
+    def versions(self, names: Iterable[str]) -> Mapping[str, int]:
+        """Read the versions of the sessions of these names that there are; from any thread."""
+
     def stale(self, versions: Mapping[str, int]) -> Iterable[str]:
         """Return the sessions whose version differs by now; 0 stands for none of that name."""
+
+    def begin_epoch(self) -> str:
+        """Begin a new epoch, because a session is older than what this process has committed.
+
+        Returns:
+            The epoch, which another process may have begun.
+        """

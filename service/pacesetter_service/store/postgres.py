@@ -6,27 +6,70 @@ asks for: no session locks, no prepared statements, no settings but those of the
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, insert, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import (
+    Connection,
+    Engine,
+    ExceptionContext,
+    create_engine,
+    event,
+    func,
+    insert,
+    make_url,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
 
-from pacesetter_service.core.errors import ConflictError
+from pacesetter_service.core.errors import ConflictError, StorageUnavailableError
 from pacesetter_service.store import migrate
 from pacesetter_service.store.continuity import Continuity, new_epoch
+from pacesetter_service.store.ranks import RankTable
 from pacesetter_service.store.schema import continuity
 from pacesetter_service.store.served import UnusableDatabaseError
 from pacesetter_service.store.store import Extent, Store
-from pacesetter_service.store.writing import translated
+from pacesetter_service.store.writing import (
+    PostgresTransaction,
+    SqlTransaction,
+    reason_of,
+    translated,
+)
 
 READERS = 4
 """How many connections read at once."""
 
-LIMITS = (
-    "SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '5s';"
+WRITING = (
+    "SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '2s';"
+    " SET LOCAL idle_in_transaction_session_timeout = '10s';"
+    " SELECT set_config('synchronous_commit', 'on', true)"
+    " WHERE current_setting('synchronous_commit') = 'off'"
+)
+"""What a transaction that writes may last: one that hangs is not to keep the others waiting.
+
+The settings end with the transaction, so they hold through PgBouncer as well. A commit is on the
+disk before it is acknowledged, whatever the server was told.
+"""
+
+READING = (
+    "SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '2s';"
     " SET LOCAL idle_in_transaction_session_timeout = '60s'"
 )
-"""What a transaction may last: one that hangs is not to keep the others waiting for ever."""
+"""The same for one that reads, which may write a long record to a file meanwhile."""
+
+NETWORK = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""How soon a server that has vanished without a word is given up; a URL may say otherwise."""
+
+POOL_TIMEOUT = 10.0
+"""Seconds that a read waits for a connection that others use."""
 
 MIGRATING = 7_070_070
 """The number of the lock under which a database is migrated: no two processes do it at once."""
@@ -34,15 +77,21 @@ MIGRATING = 7_070_070
 COME_AGAIN = ("40001", "40P01", "55P03")
 """Serialization failure, deadlock, and a lock that was waited for too long: another came first."""
 
+NO_LONGER_THERE = ("25006", "57P01", "57P02", "57P03")
+"""Read-only, as one that another has taken over from; shut down, crashed, or starting."""
+
 
 class PostgresStore(Store):
     """Sessions in one PostgreSQL database, which other processes may serve as well."""
 
-    def __init__(self, database_url: str) -> None:
+    _transaction: ClassVar[type[SqlTransaction]] = PostgresTransaction
+
+    def __init__(self, database_url: str, *, migrates: bool = True) -> None:
         """Open a database, and bring its schema to what this version of the service needs.
 
         Args:
             database_url: Where it is, such as `postgresql+psycopg://user@host/name`.
+            migrates: Whether an older schema is brought to the newest; otherwise it is refused.
 
         Raises:
             UnusableDatabaseError: A newer version of the service has migrated it.
@@ -50,22 +99,19 @@ class PostgresStore(Store):
         """
         self.shared = True
         with ExitStack() as opened:
-            self._writer = _engine(database_url, connections=1)
+            self._writer = _engine(database_url, WRITING, connections=1)
             opened.callback(self._writer.dispose)
             with translated(), self._writer.begin() as connection:
                 # A migration takes as long as it takes, and the other processes wait for it.
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATING})"))
-                migrate.upgrade(connection)
-                epoch = connection.execute(select(continuity.c.epoch)).scalar_one_or_none()
-                if epoch is None:
-                    epoch = new_epoch()
-                    connection.execute(insert(continuity), {"epoch": epoch, "commits": 0})
-            reader = _engine(database_url, connections=READERS)
+                migrate.upgrade(connection, migrates=migrates)
+                self.continuity = _found(connection)
+            reader = _engine(database_url, READING, connections=READERS)
             opened.callback(reader.dispose)
             super().__init__(reader)
-            self.continuity = Continuity(epoch, "continued")
+            self.ranks = RankTable(reader)
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -89,6 +135,44 @@ class PostgresStore(Store):
         query = select(func.pg_database_size(func.current_database()).label("size"))
         return Extent(int(self._read(query)[0].size))
 
+    def reclaim(self, pages: int) -> bool:  # noqa: ARG002 - of any number
+        """Do nothing: autovacuum sees to what removed rows have left."""
+        return False
+
+    def look_at_continuity(self) -> Continuity | None:
+        """Return what has become of the database while it was served, if anything has.
+
+        It was put back from a backup, or another process has found that it lost something.
+
+        Raises:
+            StorageUnavailableError: It did not answer.
+        """
+        with translated(), self._reader.begin() as connection:
+            found = _found(connection)
+        return self._adopted(found)
+
+    def begin_epoch(self) -> str:
+        """Begin a new epoch, because a session is older than what this process has committed.
+
+        Returns:
+            The epoch, which another process may have begun.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        mine = continuity.c.epoch == self.epoch
+        with translated(), self._reader.begin() as connection:
+            connection.execute(update(continuity).where(mine).values(epoch=new_epoch()))
+            found = replace(_found(connection), reason="went_back")
+        self._adopted(found)
+        return found.epoch
+
+    def _adopted(self, found: Continuity) -> Continuity | None:
+        if found.epoch == self.epoch:
+            return None
+        self.continuity = found
+        return found
+
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """Return a connection whose reads are all of one moment."""
@@ -99,47 +183,97 @@ class PostgresStore(Store):
 
     @contextmanager
     def _committing(self) -> Iterator[Connection]:
+        """Write in one transaction.
+
+        Raises:
+            StorageUnavailableError: Nothing may be acknowledged. It was written all the same if the
+                connection was lost in the moment of the commit: a call that is repeated finds it.
+            ConflictError: Another transaction came first; nothing was written.
+        """
         try:
             with translated(), self._writer.begin() as connection:
                 yield connection
-        except Exception as error:
+        except StorageUnavailableError as error:
             refused = error.__cause__
-            if isinstance(refused, OperationalError) and _state_of(refused) in COME_AGAIN:
+            if isinstance(refused, DBAPIError) and _state_of(refused.orig) in COME_AGAIN:
                 raise ConflictError((), str(refused.orig)) from error
+            if isinstance(refused, DBAPIError) and refused.connection_invalidated:
+                raise StorageUnavailableError(reason_of(refused.orig), kept="perhaps") from error
             raise
 
     @contextmanager
     def _at_once(self) -> Iterator[Connection]:
-        with translated(), self._writer.begin() as connection:
+        with self._committing() as connection:
             yield connection
 
 
-def _engine(database_url: str, *, connections: int) -> Engine:
-    """Return an engine with at most so many connections.
+def _found(connection: Connection) -> Continuity:
+    """Find out whether a database is the one that was served before; if not, begin an epoch.
+
+    A copy has the same rows in other tables, or in another cluster. What is copied block by block,
+    as a standby is, looks the same: a fail-over is to cost nothing.
+    """
+    row = connection.execute(select(continuity)).one_or_none()
+    identity = connection.execute(_IDENTITY).scalar_one()
+    if row is None:
+        fresh = {"epoch": new_epoch(), "commits": 0, "identity": identity}
+        connection.execute(insert(continuity), fresh)
+        return Continuity(fresh["epoch"], "created")
+    if row.identity == identity:
+        return Continuity(row.epoch, "continued")
+    epoch = row.epoch if row.identity is None else new_epoch()
+    there = (continuity.c.epoch == row.epoch) & continuity.c.identity.is_not_distinct_from(
+        row.identity
+    )
+    changed = connection.execute(
+        update(continuity).where(there).values(epoch=epoch, identity=identity)
+    )
+    if not changed.rowcount:  # another process was quicker
+        return _found(connection)
+    return Continuity(epoch, "continued" if row.identity is None else "restored")
+
+
+_IDENTITY = text(
+    "SELECT CASE WHEN has_function_privilege('pg_control_system()', 'execute')"
+    " THEN (SELECT system_identifier::text FROM pg_control_system()) ELSE '' END"
+    " || '/' || CAST('continuity' AS regclass)::oid::text"
+)
+
+
+def _engine(database_url: str, limits: str, *, connections: int) -> Engine:
+    """Return an engine with at most so many connections, whose transactions have these limits.
 
     Raises:
         UnusableDatabaseError: The driver is not installed.
     """
+    said = make_url(database_url).query
     try:
         engine = create_engine(
             database_url,
             pool_size=connections,
             max_overflow=0,
+            pool_timeout=POOL_TIMEOUT,
             pool_pre_ping=True,  # a server that was started again costs no request
             paramstyle="format",  # rows are written as plain tuples
-            connect_args={"prepare_threshold": None},
+            connect_args={
+                "prepare_threshold": None,
+                **{name: value for name, value in NETWORK.items() if name not in said},
+            },
         )
     except ModuleNotFoundError as error:
         raise UnusableDatabaseError(
             "PostgreSQL needs its driver: pip install 'pacesetter[service,postgres]'"
         ) from error
-    event.listen(engine, "begin", _limit)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(limits))
+    event.listen(engine, "handle_error", _part_with_the_lost)
     return engine
 
 
-def _limit(connection: Connection) -> None:
-    connection.exec_driver_sql(LIMITS)
+def _part_with_the_lost(context: ExceptionContext) -> None:
+    """Have all connections to a server made anew that does not serve any more, or cannot write."""
+    if _state_of(context.original_exception) in NO_LONGER_THERE:
+        context.is_disconnect = True
 
 
-def _state_of(error: OperationalError) -> Any:  # noqa: ANN401 - of the driver's own errors
-    return getattr(error.orig, "sqlstate", None)
+def _state_of(error: BaseException | None) -> Any:  # noqa: ANN401 - of the driver's own errors
+    return getattr(error, "sqlstate", None)

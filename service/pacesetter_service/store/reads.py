@@ -1,7 +1,7 @@
 """Reading in SQL: what was sealed, reported, decided and published, from any thread."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -33,7 +33,7 @@ from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.tokens import EVERYTHING, NameScope, expression_of
 from pacesetter_service.insight.explain import Recorded
 from pacesetter_service.insight.history import Track, merged
-from pacesetter_service.store import codec, record
+from pacesetter_service.store import codec, purging, record
 from pacesetter_service.store.block_log import MEASUREMENTS, READINGS
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.replay import readings_between, readings_in, restore_point
@@ -161,6 +161,36 @@ class Reads:
             found.append(Track(mine.steps, mine.values))
         return merged(found)
 
+    def aged(
+        self, *, before: str, labels_too: Mapping[str, str], below: int | None, limit: int
+    ) -> Iterator[Stored]:
+        """Read sessions that were not written since a time, the youngest first, one by one.
+
+        So forks come before what they were forked from.
+
+        Args:
+            before: The time; ISO 8601, UTC.
+            labels_too: Labels that they all have.
+            below: Only those with smaller ids.
+            limit: The most sessions.
+        """
+        query = select(sessions).where(sessions.c.changed_at < before, is_there)
+        if below is not None:
+            query = query.where(sessions.c.id < below)
+        for label in labels_too.items():
+            query = query.where(_labelled(*label))
+        return map(stored_in, self._read(query.order_by(sessions.c.id.desc()).limit(limit)))
+
+    def size_of(self, session_id: int) -> int:
+        """Return about how many bytes the rows of a session take."""
+        with translated(), self._reader.connect() as connection:
+            return purging.size_of(connection, session_id)
+
+    def has_hidden(self) -> bool:
+        """Return whether a session is being removed."""
+        query = select(sessions.c.id).where(sessions.c.status == record.PURGING).limit(1)
+        return bool(self._read(query))
+
     def attempts_of(self, stored: Stored) -> list[Attempt]:
         """Read the attempts of a session, in their order."""
         columns = [attempts.c[each.name] for each in fields(Attempt)]
@@ -188,11 +218,7 @@ class Reads:
         if status is not None:
             query = query.where(sessions.c.status == status)
         if label is not None:
-            name, value = label
-            having = select(labels.c.session_id).where(
-                labels.c.name == name, labels.c.value == value
-            )
-            query = query.where(sessions.c.id.in_(having))
+            query = query.where(_labelled(*label))
         if names.patterns:
             query = query.where(sessions.c.name.regexp_match(expression_of(names.patterns)))
         return map(stored_in, self._read(query.limit(limit)))
@@ -272,8 +298,13 @@ class Reads:
             return connection.execute(query).all()
 
 
-is_there = sessions.c.status != record.IMPORTING
-"""What is being imported is not there yet."""
+is_there = sessions.c.status.not_in(record.HIDDEN)
+"""What is being imported is not there yet; what is being removed is not there any more."""
+
+
+def _labelled(name: str, value: str) -> ColumnElement[bool]:
+    having = select(labels.c.session_id).where(labels.c.name == name, labels.c.value == value)
+    return sessions.c.id.in_(having)
 
 
 def _events_of(stored: Stored, kinds: Sequence[str]) -> Select[Any]:
@@ -313,4 +344,5 @@ def stored_in(row: Any) -> Stored:  # noqa: ANN401 - a row of `sessions`
     lineage = codec.load_lineage(row.lineage)
     session = codec.load_session(row)
     lineage = lineage or (AttemptRef(row.id, session.attempt.number, session.spec.start_step),)
-    return Stored(row.id, session, row.events, row.created_at, lineage, row.version)
+    told = row.events, row.created_at, lineage, row.version, row.changed_at
+    return Stored(row.id, session, *told)

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -68,6 +69,7 @@ from pacesetter_service.store.record_format import (
     parse,
 )
 from pacesetter_service.store.schema import (
+    OF_A_SESSION,
     attempts,
     events,
     labels,
@@ -82,6 +84,12 @@ from pacesetter_service.store.writing import ignoring, session_row
 
 IMPORTING = "importing"
 """The status of a session that is being imported, and that no caller can see."""
+
+PURGING = "purging"
+"""The status of a session that is being removed, likewise."""
+
+HIDDEN = (IMPORTING, PURGING)
+"""Both: no caller may see them."""
 
 SEALED_AT_ONCE = 65_536
 """How many sealed values are put into one line."""
@@ -119,7 +127,7 @@ def export(connection: Connection, name: str, service: str) -> Iterator[bytes]:
 
 
 def _lines(connection: Connection, name: str, service: str) -> Iterator[Content]:
-    query = select(sessions).where(sessions.c.name == name, sessions.c.status != IMPORTING)
+    query = select(sessions).where(sessions.c.name == name, sessions.c.status.not_in(HIDDEN))
     row = connection.execute(query).one_or_none()
     if row is None:
         raise SessionNotFoundError(name)
@@ -526,7 +534,8 @@ def begin(connection: Connection, session_id: int, record: Record) -> None:
     _refuse_taken(connection, record.session.spec.name)
     session, first = record.session, record.first
     lineage = _lineage(session_id, first.lineage)
-    row = session_row(Stored(session_id, session, first.events, first.created_at, lineage))
+    stored = Stored(session_id, session, first.events, first.created_at, lineage)
+    row = session_row(stored, datetime.now(UTC).isoformat(timespec="milliseconds"))
     # No session can be called that, so the name of none is taken by it.
     hidden = {"name": f"*{session_id}", "status": IMPORTING}
     connection.execute(insert(sessions), {**row, **hidden})
@@ -585,7 +594,7 @@ def _refuse_taken(connection: Connection, name: str) -> None:
 
 def drop(connection: Connection, session_id: int) -> None:
     """Remove what was written of a session that was not finished."""
-    for table in (attempts, snapshots, events, sealed, measurement_blocks, reading_blocks, labels):
+    for table in OF_A_SESSION:
         connection.execute(delete(table).where(table.c.session_id == session_id))
     connection.execute(delete(sessions).where(sessions.c.id == session_id))
 

@@ -9,6 +9,7 @@ them.
 from sqlalchemy import (
     BigInteger,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -47,9 +48,11 @@ sessions = Table(
     Column("control", Text, nullable=False, comment="the folded controllers and what they await"),
     Column("lineage", Text, nullable=False, comment="the attempts that its steps were trained in"),
     Column("created_at", String(32), nullable=False),
+    Column("changed_at", String(32), nullable=False, comment="when its row was written last"),
     Column(
         "version", BigInteger, nullable=False, comment="how often it was written; fences writers"
     ),
+    Index(None, "status"),
 )
 
 ids = Table(
@@ -70,6 +73,28 @@ attempts = Table(
     Column("actor", String(128), nullable=False),
     Column("created_at", String(32), nullable=False),
     Index(None, "session_id", "key"),
+)
+
+ancestors = Table(
+    "ancestors",
+    metadata,
+    Column("session_id", Id, ForeignKey("sessions.id"), primary_key=True),
+    Column(
+        "ancestor_id",
+        Id,
+        primary_key=True,
+        comment="another session, which trained its first steps",
+    ),
+    Index(None, "ancestor_id"),
+)
+
+purged = Table(
+    "purged",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("attempt", Integer, nullable=False, comment="the last one; none has its number again"),
+    Column("actor", String(128), nullable=False),
+    Column("purged_at", String(32), nullable=False),
 )
 
 snapshots = Table(
@@ -173,9 +198,24 @@ tokens = Table(
     Column("last_used_at", String(32), nullable=True, comment="to about a minute"),
 )
 
+ranks = Table(
+    "ranks",
+    metadata,
+    Column("session", String(128), primary_key=True, comment="its name"),
+    Column("rank", Integer, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("at", Double, nullable=False, index=True, comment="its last call, by the database"),
+    Column("deviates", Integer, nullable=False, comment="1 if it trains with other values, or 0"),
+    Column("state", Text, nullable=False),
+)
+
 continuity = Table(
     "continuity",
     metadata,
     Column("epoch", String(32), primary_key=True, comment="of its one row"),
     Column("commits", BigInteger, nullable=False),
+    Column("identity", String(64), nullable=True, comment="of the copy of the database, if known"),
 )
+
+OF_A_SESSION = tuple(each for each in reversed(metadata.sorted_tables) if "session_id" in each.c)
+"""Every table with rows of a session besides `sessions`: all are emptied where one is removed."""

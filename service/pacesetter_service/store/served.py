@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from pacesetter_service.core.errors import StorageReplacedError
+from pacesetter_service.store.file_systems import over_a_network
 
 _Identity = tuple[int, int]
 """Device and inode."""
@@ -60,9 +61,16 @@ class ServedFile:
         """Lock the file that a URL names; it is made if there is none, readable by its owner alone.
 
         Raises:
-            UnusableDatabaseError: It is served already, or cannot be opened.
+            UnusableDatabaseError: It is served already, cannot be opened, or is on a network file
+                system.
         """
         path = file_of(database_url)
+        if (kind := over_a_network(path)) is not None:
+            raise UnusableDatabaseError(
+                f"{path} is on a network file system ({kind}), whose locks do not hold what SQLite"
+                " relies on: put it on a local disk, or use PostgreSQL where several machines are"
+                " to share it"
+            )
         locked = path if sys.platform == "linux" else Path(f"{path}.lock")
         with cls._taking:
             try:

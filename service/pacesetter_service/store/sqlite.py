@@ -42,7 +42,14 @@ from pacesetter_service.store.writing import (
 class SqliteStore(Store):
     """Sessions in one SQLite file."""
 
-    def __init__(self, database_url: str, *, shared: bool = False, min_free: int = 0) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        *,
+        shared: bool = False,
+        min_free: int = 0,
+        migrates: bool = True,
+    ) -> None:
         """Open a database; a file that is not there is made.
 
         Args:
@@ -50,6 +57,7 @@ class SqliteStore(Store):
             shared: Whether other writers may have it open, on this machine. Otherwise the file is
                 locked, and compared with the mark of the last who served it.
             min_free: Bytes of its disk that stay free: beyond that nothing more is written.
+            migrates: Whether an older schema is brought to the newest; otherwise it is refused.
         """
         self.shared = shared
         self._min_free = min_free
@@ -67,7 +75,7 @@ class SqliteStore(Store):
             opened.callback(self._writer.dispose)
             with translated(), self._writer.connect() as connection:
                 with connection.begin():
-                    migrate.upgrade(connection)
+                    migrate.upgrade(connection, migrates=migrates)
                 if not shared:  # else another writer may be importing one
                     with connection.begin():
                         record.drop_unfinished(connection)
@@ -160,6 +168,21 @@ class SqliteStore(Store):
                 self._file.refuse_overwritten()
             self._count = following(self._count, found)
 
+    def compact(self) -> bool:
+        """Let a file of an older service shrink from now on; return whether that was to be done.
+
+        It is written anew as a whole, and takes its size once more meanwhile.
+        """
+        with translated():
+            driver = self._connection.connection.driver_connection
+            assert driver is not None  # noqa: S101 - it is connected
+            [mode] = driver.execute("PRAGMA auto_vacuum").fetchone()
+            if mode == engine.INCREMENTAL:
+                return False
+            driver.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            driver.execute("VACUUM")
+        return True
+
     def check(self) -> None:
         """Ask the database for something.
 
@@ -184,6 +207,19 @@ class SqliteStore(Store):
         with suppress(FileNotFoundError):
             size += Path(f"{path}-wal").stat().st_size
         return Extent(size, disk.free, disk.total)
+
+    def reclaim(self, pages: int) -> bool:
+        """Return space that removed rows have left to the disk, so many pages of it at most.
+
+        A file that an older service has made keeps it for new rows, unless it was compacted once.
+        """
+        with self._at_once() as connection:
+            execute = connection.exec_driver_sql
+            incremental = execute("PRAGMA auto_vacuum").scalar_one() == engine.INCREMENTAL
+            left = execute("PRAGMA freelist_count").scalar_one() if incremental else 0
+            for _ in range(min(left, pages)):
+                execute("PRAGMA incremental_vacuum(1)")  # the driver takes one step of it alone
+        return bool(left > pages)
 
     @contextmanager
     def _at_once(self) -> Iterator[Connection]:

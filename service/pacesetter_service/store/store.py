@@ -4,18 +4,19 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, Executable, select, text, update
 
 from pacesetter_service.catalogue.templates import Published
-from pacesetter_service.store import codec, record
+from pacesetter_service.store import codec, purging, record
 from pacesetter_service.store.block_log import MEASUREMENTS, READINGS, BlockLog
 from pacesetter_service.store.continuity import Continuity
 from pacesetter_service.store.port import Stored
+from pacesetter_service.store.ranks import RankTable
 from pacesetter_service.store.reads import Reads, is_there, stored_in
 from pacesetter_service.store.replay import with_waiting
-from pacesetter_service.store.schema import attempts, sessions, templates
+from pacesetter_service.store.schema import attempts, purged, sessions, templates
 from pacesetter_service.store.writing import (
     SqlTransaction,
     ignoring,
@@ -49,10 +50,13 @@ class Store(Reads):
     Attributes:
         shared: Whether other processes may write to the database meanwhile.
         continuity: Whether it is the database that was served before.
+        ranks: What all processes have heard of ranks; None if there is no other process.
     """
 
     shared: bool
     continuity: Continuity
+    ranks: RankTable | None = None
+    _transaction: ClassVar[type[SqlTransaction]] = SqlTransaction
 
     def __init__(self, reader: Engine) -> None:
         super().__init__(reader)
@@ -60,11 +64,31 @@ class Store(Reads):
         self._readings = BlockLog(READINGS, shared=self.shared)
         self._measurements = BlockLog(MEASUREMENTS, shared=self.shared)
         self._ids = range(0)
+        self._attempts_from: int | None = None
 
     @property
     def epoch(self) -> str:
         """The name of the database's history; a new one when it may have lost something."""
         return self.continuity.epoch
+
+    def look_at_continuity(self) -> Continuity | None:
+        """Return what has become of the database while it was served, if anything is new.
+
+        Raises:
+            StorageUnavailableError: It did not answer.
+        """
+        return None
+
+    def begin_epoch(self) -> str:
+        """Begin a new epoch, because a session is older than what this process has committed.
+
+        Returns:
+            The epoch, which another process may have begun.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        return self.epoch
 
     @abstractmethod
     def close(self) -> None:
@@ -110,6 +134,33 @@ class Store(Reads):
         first, self._ids = self._ids[0], self._ids[1:]
         return first
 
+    def first_attempt(self, name: str) -> int:
+        """Return the least number that a new attempt of a session of that name may have.
+
+        None is used twice: not after a session of that name was purged, nor after a database was
+        restored that may not know the newest ones.
+        """
+        if self._attempts_from is None:
+            with self._at_once() as connection:
+                found = connection.execute(_ATTEMPTS_FROM).scalar_one_or_none()
+            self._attempts_from = found or 1
+        with self._at_once() as connection:
+            return max(self._attempts_from, purging.last_attempt(connection, name) + 1)
+
+    def purged_at(self, name: str) -> str | None:
+        """Return when the last session of that name was purged; None if none was."""
+        with self._at_once() as connection:
+            query = select(purged.c.purged_at).where(purged.c.name == name)
+            return connection.execute(query).scalar_one_or_none()
+
+    @abstractmethod
+    def reclaim(self, pages: int) -> bool:
+        """Return space that removed rows have left to the disk, so many pages of it at most.
+
+        Returns:
+            Whether more can be given back.
+        """
+
     def versions(self, names: Iterable[str]) -> dict[str, int]:
         """Read the versions of sessions by their names, from any thread."""
         with translated(), self._reader.connect() as connection:
@@ -152,7 +203,7 @@ class Store(Reads):
         """
         try:
             with self._committing() as connection:
-                yield SqlTransaction(
+                yield self._transaction(
                     connection, self._metric_ids, self._readings, self._measurements
                 )
         except Exception:
@@ -197,10 +248,18 @@ class Store(Reads):
         with self._committing() as connection:
             yield connection
 
+    @contextmanager
+    def at_once(self) -> Iterator[Connection]:
+        """Return the writer's connection to read what was committed, on the writer's thread."""
+        with self._at_once() as connection:
+            yield connection
+
     def _owned(self, query: Executable) -> Sequence[Any]:
         with self._at_once() as connection:
             return connection.execute(query).all()
 
+
+_ATTEMPTS_FROM = text("SELECT next FROM ids WHERE kind = 'attempts'")
 
 _TAKE_IDS = text("UPDATE ids SET next = next + :some WHERE kind = 'sessions' RETURNING next")
 

@@ -8,7 +8,18 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Dialect, Insert, Table, TextClause, insert, text, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Dialect,
+    Insert,
+    Table,
+    TextClause,
+    delete,
+    insert,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -18,6 +29,7 @@ from pacesetter_service.store import codec
 from pacesetter_service.store.block_log import BlockLog, Row, Series, TakenError
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.schema import (
+    ancestors,
     attempts,
     events,
     labels,
@@ -51,7 +63,10 @@ class SqlTransaction:
         Raises:
             ConflictError: Another writer has changed or created some of them.
         """
-        stale = stale_of(versions, versions_of(self._connection, versions, lock=True))
+        self._refuse_stale(versions, lock=False)
+
+    def _refuse_stale(self, versions: Mapping[str, int], *, lock: bool) -> None:
+        stale = stale_of(versions, versions_of(self._connection, versions, lock=lock))
         if stale:
             raise ConflictError(stale)
 
@@ -61,54 +76,60 @@ class SqlTransaction:
         Raises:
             ConflictError: Another writer came first; nothing of the transaction is kept.
         """
-        self.refuse_stale(
-            {
-                each.stored.session.spec.name: each.before.version if each.before else 0
-                for each in batch
-            }
-        )
+        # In one order for all writers, that no two wait for each other: rows that are there by
+        # their ids and at once, names that are new by the alphabet, all before anything else.
+        batch = sorted(batch, key=lambda each: each.stored.session.spec.name)
+        self._move(batch, _read_versions(batch), now)
         try:
             self._write(batch, now)
         except (IntegrityError, TakenError) as error:
             names = [each.stored.session.spec.name for each in batch]
             raise ConflictError(names, str(getattr(error, "orig", error))) from error
 
+    def _move(self, batch: Sequence[Changes], read: Mapping[str, int], now: str) -> None:
+        """Write the rows of sessions that are there, if they are what was read.
+
+        Raises:
+            ConflictError: Some are not.
+        """
+        self._refuse_stale(read, lock=True)
+        for changes in batch:
+            if changes.before is not None and changes.is_of_state:
+                where = sessions.c.id == changes.stored.id
+                values = _moved_columns(changes, changes.before.session, now)
+                self._connection.execute(update(sessions).where(where), values)
+
     def _write(self, batch: Sequence[Changes], now: str) -> None:
-        self._number_metrics(batch)
         for changes in batch:
             if changes.before is None:
-                self._insert_session(changes.stored)
-            elif changes.is_of_state:
-                self._update_session(changes, changes.before.session)
+                self._insert_session(changes.stored, now)
+            elif changes.stored.session.spec is not changes.before.session.spec:
+                self._relabel(changes.stored)
+        self._number_metrics(batch)
         strictly = _insert_strictly
         self._write_many(events, _event_rows(batch, now), strictly)
         self._write_many(attempts, _attempt_rows(batch, now), strictly)
         self._write_many(sealed, _sealed_rows(batch), strictly)
-        self._measurements.append(self._connection, self._measured(batch), strictly=True)
+        measured, reported = self._measured(batch), self._reported(batch)
+        self._measurements.append(self._connection, measured, self._insert, strictly=True)
         # A reading that is there already counts once; a snapshot there is of the same state.
-        self._readings.append(self._connection, self._reported(batch))
+        self._readings.append(self._connection, reported, self._insert)
         self._write_many(snapshots, _snapshot_rows(batch), _insert_or_ignore)
 
-    def _insert_session(self, stored: Stored) -> None:
-        self._connection.execute(insert(sessions), session_row(stored))
+    def _insert_session(self, stored: Stored, now: str) -> None:
+        self._connection.execute(insert(sessions), session_row(stored, now))
+        others = sorted({ref.session_id for ref in stored.lineage} - {stored.id})
+        shared = [(stored.id, other) for other in others]
+        self._write_many(ancestors, shared, _insert_strictly)
+        self._label(stored)
+
+    def _label(self, stored: Stored) -> None:
         named = stored.session.spec.labels.items()
         self._write_many(labels, [(stored.id, *each) for each in named], _insert_strictly)
 
-    def _update_session(self, changes: Changes, before: Session) -> None:
-        after = changes.stored.session
-        values: dict[str, Any] = {
-            **_moving_parts(after),
-            "events": changes.stored.events,
-            "version": changes.stored.version,
-        }
-        if after.timelines is not before.timelines:
-            values["plan"] = codec.dump_plan(after)
-        if _control(after) != _control(before):
-            values["control"] = codec.dump_control(after)
-        if after.attempt.number != before.attempt.number:
-            values["lineage"] = codec.dump_lineage(changes.stored.lineage)
-        where = sessions.c.id == changes.stored.id
-        self._connection.execute(update(sessions).where(where), values)
+    def _relabel(self, stored: Stored) -> None:
+        self._connection.execute(delete(labels).where(labels.c.session_id == stored.id))
+        self._label(stored)
 
     def _reported(self, batch: Sequence[Changes]) -> dict[Series, list[Row]]:
         found: dict[Series, list[Row]] = {}
@@ -150,6 +171,9 @@ class SqlTransaction:
             rows = self._connection.execute(_NUMBERED[name], given).all()
             known.update({row.name: row.id for row in rows})
 
+    def _insert(self, table: Table, rows: list[tuple[Any, ...]]) -> None:
+        self._write_many(table, rows, _insert_strictly)
+
     def _write_many(
         self,
         table: Table,
@@ -165,6 +189,82 @@ class SqlTransaction:
         if rows:
             dialect = self._connection.dialect
             self._connection.exec_driver_sql(insert_text(table, dialect), rows)
+
+
+class PostgresTransaction(SqlTransaction):
+    """The same with one statement for all rows of sessions: each statement is a way to the server.
+
+    It locks them in the order of their ids, compares their versions, and writes those that are what
+    was read.
+    """
+
+    def _move(self, batch: Sequence[Changes], read: Mapping[str, int], now: str) -> None:
+        """Write the rows of sessions that are there, if they are what was read.
+
+        Raises:
+            ConflictError: Some are not.
+        """
+        rows = []
+        for changes in batch:
+            name = changes.stored.session.spec.name
+            row: dict[str, Any] = {"name": name, "read": read[name], "moves": False}
+            if changes.before is not None and changes.is_of_state:
+                row |= {"moves": True, **_moved_columns(changes, changes.before.session, now)}
+            rows.append(row)
+        given = {"rows": json.dumps(rows, ensure_ascii=False)}
+        there = {row.name: row.version for row in self._connection.execute(_MOVE, given)}
+        stale = stale_of(read, there)
+        if stale:
+            raise ConflictError(stale)
+
+    def _write_many(
+        self,
+        table: Table,
+        rows: Iterable[tuple[Any, ...]],
+        insert_text: Callable[[Table, Dialect], str],
+    ) -> None:
+        """Insert rows, whole and in the order of the table's columns.
+
+        Each column is one parameter: of a statement for each row each would be planned anew.
+        """
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        if columns:
+            ignores = insert_text is _insert_or_ignore
+            self._connection.exec_driver_sql(_insert_arrays(table, ignores), tuple(columns))
+
+
+@cache
+def _insert_arrays(table: Table, ignores: bool) -> str:  # noqa: FBT001 - a key of the cache
+    names = ", ".join(f'"{column.name}"' for column in table.columns)
+    arrays = ", ".join(f"CAST(%s AS {_type_of(column)}[])" for column in table.columns)
+    otherwise = " ON CONFLICT DO NOTHING" if ignores else ""
+    return f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays}){otherwise}"  # noqa: S608
+
+
+def _read_versions(batch: Sequence[Changes]) -> dict[str, int]:
+    return {
+        each.stored.session.spec.name: each.before.version if each.before else 0 for each in batch
+    }
+
+
+def _moved_columns(changes: Changes, before: Session, now: str) -> dict[str, Any]:
+    """Return the columns of a session's row that a change writes."""
+    after = changes.stored.session
+    values: dict[str, Any] = {
+        **_moving_parts(after),
+        "events": changes.stored.events,
+        "version": changes.stored.version,
+        "changed_at": now,
+    }
+    if after.spec is not before.spec:  # its labels have changed
+        values["spec"] = codec.dump_spec(after.spec)
+    if after.timelines is not before.timelines:
+        values["plan"] = codec.dump_plan(after)
+    if _control(after) != _control(before):
+        values["control"] = codec.dump_control(after)
+    if after.attempt.number != before.attempt.number:
+        values["lineage"] = codec.dump_lineage(changes.stored.lineage)
+    return values
 
 
 def versions_of(
@@ -206,6 +306,49 @@ _LOCKED_VERSIONS = _VERSIONS | {
     "postgresql": text(f"{_VERSIONS['postgresql'].text} ORDER BY id FOR UPDATE")
 }
 
+
+def _type_of(column: Column[Any]) -> str:
+    """Return how PostgreSQL calls the type of a column."""
+    dialect: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    return str(column.type.compile(dialect))
+
+
+_ALWAYS_MOVED = (
+    "status",
+    "attempt",
+    "horizon",
+    "held",
+    "revision",
+    "events",
+    "version",
+    "changed_at",
+)
+_AT_TIMES_MOVED = ("spec", "plan", "control", "lineage")
+_MOVED = [sessions.c[name] for name in (*_ALWAYS_MOVED, *_AT_TIMES_MOVED)]
+_TYPES = ", ".join(f"{each.name} {_type_of(each)}" for each in _MOVED)
+_SET = ", ".join(
+    [f"{name} = w.{name}" for name in _ALWAYS_MOVED]
+    + [f"{name} = coalesce(w.{name}, s.{name})" for name in _AT_TIMES_MOVED]
+)
+
+_MOVE = text(
+    f"""
+    WITH wanted AS (
+        SELECT * FROM json_to_recordset(CAST(:rows AS json))
+        AS r(name text, read bigint, moves boolean, {_TYPES})
+    ), locked AS (
+        SELECT id, name, version FROM sessions
+        WHERE name IN (SELECT name FROM wanted) ORDER BY id FOR UPDATE
+    ), moved AS (
+        UPDATE sessions s SET {_SET}
+        FROM wanted w JOIN locked l ON l.name = w.name AND l.version = w.read
+        WHERE s.id = l.id AND w.moves
+    )
+    SELECT name, version FROM locked
+    """  # noqa: S608 - of our own columns
+)
+"""Locks rows, and writes those whose version is the one that was read; returns what was there."""
+
 _NUMBER = _by_dialect("INSERT INTO metrics (name) {names} WHERE true ON CONFLICT DO NOTHING")
 
 _NUMBERED = _by_dialect("SELECT id, name FROM metrics WHERE name IN ({names})")
@@ -233,8 +376,8 @@ def _control(session: Session) -> tuple[object, ...]:
     return session.control, session.attempt, session.orders
 
 
-def session_row(stored: Stored) -> dict[str, Any]:
-    """Return the row of a session that is not there yet."""
+def session_row(stored: Stored, now: str) -> dict[str, Any]:
+    """Return the row of a session that is written now, and is not there yet."""
     session = stored.session
     return {
         "id": stored.id,
@@ -246,6 +389,7 @@ def session_row(stored: Stored) -> dict[str, Any]:
         "created_at": stored.created_at,
         "lineage": codec.dump_lineage(stored.lineage),
         "version": stored.version,
+        "changed_at": now,
         **_moving_parts(session),
     }
 
@@ -319,7 +463,7 @@ def translated() -> Iterator[None]:
         found = getattr(error, "orig", None)
         if _is_full(found):
             raise StorageFullError("the database's disk") from error
-        raise StorageUnavailableError(str(found or error)) from error
+        raise StorageUnavailableError(reason_of(found or error)) from error
 
 
 def _is_full(error: object) -> bool:
@@ -332,3 +476,10 @@ def _is_full(error: object) -> bool:
 
 
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, "53100"}
+
+
+def reason_of(failure: BaseException | None) -> str:
+    """Return in one line why a database failed; where it stands is for the log alone."""
+    if type(failure).__module__.startswith("psycopg") and getattr(failure, "sqlstate", "") is None:
+        return "PostgreSQL cannot be reached"
+    return " ".join(str(failure).split())

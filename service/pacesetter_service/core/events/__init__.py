@@ -7,9 +7,12 @@ from pacesetter_service.core.events.orders import Acted, BatchResized, Cancelled
 from pacesetter_service.core.events.session import (
     Archived,
     BoundaryPassed,
+    Finished,
     Missed,
     Noticed,
     RateDeviated,
+    Relabelled,
+    Reopened,
 )
 from pacesetter_service.core.events.unlogged import (
     Awaited,
@@ -31,6 +34,7 @@ Event = (
     | BoundaryPassed
     | Cancelled
     | Decided
+    | Finished
     | Forked
     | Held
     | Measured
@@ -41,6 +45,8 @@ Event = (
     | Ordered
     | RateAgreed
     | RateDeviated
+    | Relabelled
+    | Reopened
     | Reported
     | Sealed
     | TakenBack
@@ -56,6 +62,7 @@ __all__ = [
     "Cancelled",
     "Decided",
     "Event",
+    "Finished",
     "Forked",
     "Held",
     "Logged",
@@ -67,6 +74,8 @@ __all__ = [
     "Ordered",
     "RateAgreed",
     "RateDeviated",
+    "Relabelled",
+    "Reopened",
     "Reported",
     "Sealed",
     "TakenBack",

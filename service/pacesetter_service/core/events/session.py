@@ -1,7 +1,9 @@
 """What else happens to a session: what it lacked, what it noticed, and its end."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pacesetter_service.core.ending import Outcome
 from pacesetter_service.core.events.logged import Logged
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.wording import listed
@@ -86,6 +88,55 @@ class Noticed(Logged):
     def text(self, spec: SessionSpec) -> str:
         """Say what it noticed."""
         return f"At step {self.at} ({self.code}): {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished(Logged):
+    """The training is over, as its trainer or an operator says; step `at` was not trained."""
+
+    kind = "finished"
+
+    at: int
+    outcome: Outcome
+    actor: str
+    reason: str = ""
+
+    def text(self, spec: SessionSpec) -> str:
+        """Say how it ended, and who says so."""
+        how = "was completed" if self.outcome == "completed" else "failed"
+        why = f": {self.reason}" if self.reason else ""
+        return f"{self.actor} says that the training {how} before step {self.at}{why}."
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened(Logged):
+    """A trainer went on at step `at`, though the training was said to be over."""
+
+    kind = "reopened"
+
+    at: int
+
+    def text(self, spec: SessionSpec) -> str:
+        """Say that it goes on."""
+        return f"The training goes on at step {self.at}, so the session is active again."
+
+
+@dataclass(frozen=True, slots=True)
+class Relabelled(Logged):
+    """An operator has given the session labels, and taken others away."""
+
+    kind = "relabelled"
+
+    given: Mapping[str, str]
+    taken: tuple[str, ...]
+    actor: str
+
+    def text(self, spec: SessionSpec) -> str:
+        """Say which labels it has got and lost."""
+        got = listed([f"{name}={value}" for name, value in self.given.items()])
+        said = [f"gave it the labels {got}"] if got else []
+        said += [f"took away the labels {listed(self.taken)}"] if self.taken else []
+        return f"{self.actor} {' and '.join(said)}."
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,11 @@ costs one page of memory.
 """
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pacesetter_service.core.errors import SessionNotFoundError
 from pacesetter_service.core.events import Logged
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.wording import kind_of, listed
@@ -111,11 +113,16 @@ async def follow(
 ) -> AsyncGenerator[list[LoggedEvent], None]:
     """Return the events of a session that come after a number, some at a time, as they happen.
 
-    While nothing happens there is an empty list at every heartbeat. It ends when the service stops.
+    While nothing happens there is an empty list at every heartbeat. It ends when the service stops,
+    and when the session is purged.
     """
-    with service.logged.listening():
+    followed: int | None = None
+    with service.logged.listening(), suppress(SessionNotFoundError):
         while True:
             stored = (await service.writer.find(name)).stored
+            if followed not in {None, stored.id}:  # another one of that name
+                return
+            followed = stored.id
             if after < stored.events:
                 page = await _next_page(service, stored, after)
                 yield page

@@ -8,6 +8,7 @@ from anyio import to_thread
 from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.runtime.census import Found
 from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.shared_ranks import counts
 from pacesetter_service.runtime.tally import Tally
 
 PATIENCE = 5.0
@@ -58,7 +59,7 @@ def figures(service: Service) -> Figures:
     It may wait for a second for the database, and goes on without it then.
     """
     writer = service.writer
-    ranks, deviating = service.tracker.counts()
+    ranks, deviating = counts(service.tracker, service.store.ranks)
     ahead = _seal_ahead(service)
     return Figures(
         ranks=ranks,

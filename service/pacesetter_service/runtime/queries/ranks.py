@@ -8,6 +8,7 @@ from pacesetter_service.core.session import Session
 from pacesetter_service.runtime.pool import in_thread
 from pacesetter_service.runtime.ranks import Patience, RankSnapshot, Summary, summary
 from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.shared_ranks import snapshot
 
 T = TypeVar("T")
 
@@ -43,10 +44,11 @@ async def read_ranks(
     Raises:
         SessionNotFoundError: There is no session of that name.
     """
-    session = (await service.writer.find(name)).stored.session
+    stored = (await service.writer.find(name)).stored
+    session = stored.session
 
     def answer() -> T:
-        snapshot = service.tracker.snapshot(session.spec.name)
-        return show(RanksReport(session, snapshot, summary(session, snapshot, patience), patience))
+        found = snapshot(service.tracker, service.store.ranks, stored)
+        return show(RanksReport(session, found, summary(session, found, patience), patience))
 
     return await in_thread(answer)

@@ -1,0 +1,118 @@
+"""Acknowledged syncs on PostgreSQL: committed in groups, and in one transaction each."""
+
+import asyncio
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from benchmarks.harness import Effort, Result, at_least, result, take_turns
+from pacesetter_service.core.commands import Command, Reading, Report, Seal
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.runtime.work import Change, Create
+from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store.postgres import PostgresStore
+
+TRAININGS = 256
+"""How many trainings sync at once: so many may share a transaction."""
+
+VARIABLE = "PACESETTER_BENCH_POSTGRES_URL"
+HERE = "postgresql+psycopg://postgres@/postgres?host=/var/run/postgresql"
+NAME = "sync on PostgreSQL, 256 trainings"
+
+
+def run(effort: Effort) -> Iterator[Result]:
+    """Seal a step and report the one before, for many trainings at once and one after the other."""
+    url = os.environ.get(VARIABLE, HERE)
+    with _database(url) as database:
+        if database is None:
+            sys.stderr.write(f"{NAME}: left out, {VARIABLE} names no PostgreSQL ({url})\n")
+            return
+        yield asyncio.run(_measured(database, effort))
+
+
+@contextmanager
+def _database(url: str) -> Iterator[str | None]:
+    """Lend a database of our own, which is dropped in the end; None where that is refused."""
+    name = f"pacesetter_bench_{os.getpid()}"
+    try:
+        engine = create_engine(url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            connection.execute(text(f"CREATE DATABASE {name}"))
+    except (SQLAlchemyError, ModuleNotFoundError):
+        yield None
+        return
+    try:
+        yield make_url(url).set(database=name).render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        engine.dispose()
+
+
+class _Trainings:
+    """Trainings that sync by one writer."""
+
+    def __init__(self, writer: Writer, number: int) -> None:
+        self._writer = writer
+        self._steps = {f"run-{each}": itertools.count() for each in range(number)}
+
+    async def create(self) -> None:
+        """Create their sessions."""
+        specs = [SessionSpec(name=name, base_lr=0.1) for name in self._steps]
+        await asyncio.gather(*(self._writer.submit(Create(spec)) for spec in specs))
+
+    async def rate(self, at_once: int, seconds: float) -> float:
+        """Return how many syncs a second are acknowledged, of so many trainings."""
+        began = time.perf_counter()
+        names = list(self._steps)[:at_once]
+        calls = await asyncio.gather(*(self._train(name, began + seconds) for name in names))
+        return sum(calls) / (time.perf_counter() - began)
+
+    async def _train(self, name: str, until: float) -> int:
+        calls = 0
+        while not calls or time.perf_counter() < until:
+            await self._writer.submit(Change(name, self._commands(next(self._steps[name]))))
+            calls += 1
+        return calls
+
+    def _commands(self, step: int) -> Sequence[Command]:
+        seal = Seal(step, 1, attempt=1, at=step, pace=1.0, trains=True)
+        if not step:
+            return (seal,)
+        return Report((Reading(0, step - 1, "loss", 1 / step),), 1), seal
+
+
+async def _measured(url: str, effort: Effort) -> Result:
+    store = PostgresStore(url)
+    writer = Writer(store)
+    writer.start()
+    try:
+        together = effort.size(TRAININGS, tiny=8)
+        trainings = _Trainings(writer, together)
+        await trainings.create()
+        loop = asyncio.get_running_loop()
+
+        def side(at_once: int) -> float:
+            rating = trainings.rate(at_once, effort.seconds)
+            return asyncio.run_coroutine_threadsafe(rating, loop).result()
+
+        rounds = await asyncio.to_thread(
+            take_turns, NAME, effort.rounds, partial(side, together), partial(side, 1)
+        )
+    finally:
+        writer.stop()
+        store.close()
+    return result(
+        NAME,
+        ((ours, alone) for ours, alone in rounds),
+        unit="syncs/s",
+        against="one transaction each",
+        goal=at_least(20),
+    )

@@ -1,0 +1,97 @@
+"""Prune: sessions that are old are archived, and purged where that is asked for."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from pacesetter_service.api import bodies, openapi, paging
+from pacesetter_service.api.callers import unless_gone
+from pacesetter_service.api.context import Actor, Service
+from pacesetter_service.core.model import MAX_STEP, Count, Flag, NonNegative
+from pacesetter_service.core.spec import MAX_LABELS, LabelName, LabelValue
+from pacesetter_service.core.status import State
+from pacesetter_service.runtime import retention
+from pacesetter_service.runtime.retention import Policy
+
+router = APIRouter(prefix="/v1/prune", tags=["sessions"])
+
+
+class PruneRequest(BaseModel):
+    """Which sessions are to be put away, and how far."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    older_than: NonNegative = Field(
+        description="seconds for which nothing of a session was written: a sealing, an event, say"
+    )
+    states: tuple[State, ...] = Field(
+        default=("finished", "failed", "archived"), min_length=1, description="in these states"
+    )
+    labels: dict[LabelName, LabelValue] = Field(
+        default_factory=dict, max_length=MAX_LABELS, description="with all of these labels"
+    )
+    purge: Flag = Field(
+        default=False, description="remove those for good that are archived already"
+    )
+    dry_run: Flag = Field(default=False, description="only show what it would do")
+    limit: Annotated[Count, Field(le=500)] = Field(
+        default=100, description="how many old sessions are looked at in this call"
+    )
+    page_token: str = Field(default="", max_length=64, description="of the page before")
+
+
+class PutAwayView(BaseModel):
+    """A session that was put away, or would be."""
+
+    name: str
+    state: State = Field(description="before")
+    changed_at: str
+    step: Literal["archive", "purge", "keep"]
+    bytes: int = Field(description="about how much its rows take")
+    reason: str = Field(description="why it is kept, if it is")
+
+
+class PrunePage(BaseModel):
+    """A page of the sessions that were put away."""
+
+    sessions: list[PutAwayView]
+    next_page_token: str | None
+
+
+@router.post("", openapi_extra=openapi.body_of("PruneRequest"))
+async def prune(
+    body: Annotated[PruneRequest, bodies.model(PruneRequest)],
+    service: Service,
+    request: Request,
+    actor: Actor = "anonymous",
+) -> PrunePage:
+    """Put old sessions away, one step each: what is not archived is archived.
+
+    With `purge` what is archived already is removed for good, forks before what they were forked
+    from. So nothing is removed in the call that archives it. A session that goes on meanwhile is
+    left alone, and so is one whose steps other sessions share.
+    """
+    policy = Policy(body.older_than, body.states, body.labels, body.purge)
+    pruning = retention.prune(
+        service,
+        policy,
+        actor,
+        dry_run=body.dry_run,
+        below=paging.number_in(body.page_token, MAX_STEP),
+        limit=body.limit,
+    )
+    page = await unless_gone(request, pruning)
+    views = [
+        PutAwayView(
+            name=each.name,
+            state=each.state,
+            changed_at=each.changed_at,
+            step=each.step,
+            bytes=each.size,
+            reason=each.reason,
+        )
+        for each in page.sessions
+    ]
+    token = None if page.next_below is None else paging.token_of(page.next_below)
+    return PrunePage(sessions=views, next_page_token=token)

@@ -1,0 +1,21 @@
+"""How a training has ended, where its trainer has said so."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["completed", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a trainer has said when its training was over.
+
+    Attributes:
+        outcome: Whether the training was completed.
+        step: The first step that was not trained. Who trains it all the same goes on.
+        reason: Why it ended, in a line for people; may be empty.
+    """
+
+    outcome: Outcome
+    step: int
+    reason: str = ""

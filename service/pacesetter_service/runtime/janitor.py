@@ -1,0 +1,100 @@
+"""What the service does for itself, in slices, beside what its callers wait for.
+
+The rows of sessions that were purged are removed, the space that they leave is given back, and what
+is older than the settings keep is put away. All of it goes through the writer's queue, a slice at
+a time, so that no training waits for longer than a slice takes. Several processes may do the same
+on one database: what another one has removed already is not there.
+"""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from pacesetter_service.core.errors import PacesetterError
+from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store import purging
+from pacesetter_service.store.store import Store
+
+log = structlog.get_logger("pacesetter.janitor")
+
+PAGES = 256
+"""How many pages are given back at once: about a megabyte."""
+
+PAUSE = 0.001
+"""Seconds between two slices, for those who wait for the database itself."""
+
+AGAIN = 30.0
+"""Seconds after which what has failed is tried again."""
+
+
+class Janitor:
+    """A thread that is started by the first work for it."""
+
+    def __init__(self, store: Store, writer: Writer) -> None:
+        self._store = store
+        self._writer = writer
+        self._starting = threading.Lock()
+        self._called = threading.Event()
+        self._ended = False
+        self._thread: threading.Thread | None = None
+        self._chore: Callable[[], Awaitable[None]] | None = None
+        self._every: float | None = None
+
+    def keep(self, chore: Callable[[], Awaitable[None]], every: float) -> None:
+        """Do a chore now, and then every so many seconds."""
+        self._chore, self._every = chore, every
+        self.wake()
+
+    def wake(self) -> None:
+        """Look for work."""
+        self._called.set()
+        with self._starting:
+            if self._thread is None and not self._ended:
+                self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """End after the slice that is being done; the writer must still be there."""
+        self._ended = True
+        self._called.set()
+        with self._starting:
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        wait = self._every
+        while not self._ended:
+            self._called.wait(wait)
+            self._called.clear()
+            wait = self._every
+            try:
+                asyncio.run(self._work())
+            except PacesetterError as error:  # the database is away, or another came first
+                log.info("put_off", reason=str(error))
+                wait = AGAIN
+            except Exception:
+                log.exception("janitor_failed")
+                wait = AGAIN
+
+    async def _work(self) -> None:
+        if self._chore is not None:
+            await self._chore()
+        for session_id in await self._writer.call(self._hidden):
+            rows = 0
+            while not self._ended and await self._writer.call(lambda: self._removed(session_id)):  # noqa: B023
+                rows += 1
+                await asyncio.sleep(PAUSE)
+            log.info("purged", session=session_id, slices=rows, finished=not self._ended)
+        while not self._ended and await self._writer.call(lambda: self._store.reclaim(PAGES)):
+            await asyncio.sleep(PAUSE)
+
+    def _hidden(self) -> list[int]:
+        with self._store.at_once() as connection:
+            return purging.hidden(connection)
+
+    def _removed(self, session_id: int) -> bool:
+        with self._store.transaction() as connection:
+            return purging.remove_some(connection, session_id)

@@ -1,0 +1,173 @@
+"""What is old is put away: archived first, and removed for good when it was archived long enough.
+
+Nothing happens to a session that has gone on since it was looked at. Several processes may do this
+on one database: each step is one small transaction, and what another one has done is done.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import structlog
+
+from pacesetter_service.core.commands import Archive
+from pacesetter_service.core.cost import Check
+from pacesetter_service.core.errors import (
+    ConflictError,
+    SessionArchivedError,
+    SessionHasForksError,
+    SessionNotArchivedError,
+    SessionNotFoundError,
+)
+from pacesetter_service.core.status import State
+from pacesetter_service.runtime.operator import purge_session, rehearse_purge
+from pacesetter_service.runtime.pool import checked
+from pacesetter_service.runtime.ranks import wall_clock
+from pacesetter_service.runtime.service import Service, info_of
+from pacesetter_service.runtime.work import Change
+from pacesetter_service.store.port import Stored
+
+log = structlog.get_logger("pacesetter.retention")
+
+DAY = 86_400.0
+
+EVERY = 3_600.0
+"""Seconds between two looks at what has become old by itself."""
+
+OVER: tuple[State, ...] = ("finished", "failed", "silent")
+"""The states that settings archive by themselves: a training that has not begun may still do so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which sessions are put away.
+
+    Attributes:
+        seconds: For how long nothing of them was written.
+        states: In which states they are.
+        labels: Labels that they all have.
+        purges: Whether archived ones are removed for good; otherwise they stay as they are.
+    """
+
+    seconds: float
+    states: Sequence[State]
+    labels: Mapping[str, str]
+    purges: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PutAway:
+    """A session that was, or would be, put away.
+
+    Attributes:
+        name: Its name.
+        state: Its state before.
+        changed_at: When something of it was written last; ISO 8601, UTC.
+        step: What was done: it was archived or purged, or it was `kept`.
+        size: About how many bytes its rows take.
+        reason: Why it is kept; empty otherwise.
+    """
+
+    name: str
+    state: State
+    changed_at: str
+    step: Literal["archive", "purge", "keep"]
+    size: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """Some sessions that were put away, and where to go on; None if these were all."""
+
+    sessions: list[PutAway]
+    next_below: int | None
+
+
+async def prune(
+    service: Service, policy: Policy, actor: str, *, dry_run: bool, below: int | None, limit: int
+) -> Pruned:
+    """Put sessions away, a page at a time, forks before what they were forked from.
+
+    Args:
+        service: The service.
+        policy: Which.
+        actor: Who does so.
+        dry_run: Only say what would be done.
+        below: Where the page before has ended.
+        limit: How many sessions are looked at.
+
+    Raises:
+        BusyError: Too many costly answers are being made already.
+    """
+    before = wall_clock(policy.seconds)
+
+    def looked(check: Check) -> tuple[list[tuple[Stored, State, int]], int | None]:
+        page = service.store.aged(before=before, labels_too=policy.labels, below=below, limit=limit)
+        found, last, count = [], None, 0
+        for stored in checked(page, check):
+            count, last = count + 1, stored.id
+            state = info_of(service, stored).state
+            if state in policy.states and (policy.purges or state != "archived"):
+                found.append((stored, state, service.store.size_of(stored.id)))
+        return found, last if count == limit else None
+
+    found, last = await service.reads.run(looked)
+    done = [
+        await _put_away(service, stored, state, size, actor, dry_run=dry_run)
+        for stored, state, size in found
+    ]
+    return Pruned(done, last)
+
+
+async def keep_settings(
+    service: Service, archive_after: float | None, purge_after: float | None
+) -> None:
+    """Put away what has become old, by what the settings say in days.
+
+    Args:
+        service: The service.
+        archive_after: After so many days what is over is archived; None for never.
+        purge_after: After so many days what is archived is purged; None for never.
+    """
+    policies = []
+    if archive_after is not None:
+        policies.append(Policy(archive_after * DAY, OVER, {}, purges=False))
+    if purge_after is not None:
+        policies.append(Policy(purge_after * DAY, ("archived",), {}, purges=True))
+    for policy in policies:
+        below: int | None = None
+        while True:
+            page = await prune(service, policy, "retention", dry_run=False, below=below, limit=100)
+            below = page.next_below
+            if below is None:
+                break
+
+
+async def _put_away(
+    service: Service, stored: Stored, state: State, size: int, actor: str, *, dry_run: bool
+) -> PutAway:
+    session = stored.session
+    name, seen = session.spec.name, (session.attempt.number, session.horizon)
+    step: Literal["archive", "purge"] = "purge" if state == "archived" else "archive"
+    try:
+        if step == "archive" and not dry_run:
+            left = (await service.writer.submit(Change(name, (Archive(seen),)))).entry.stored
+            if left.session.status != "archived":
+                kept_for = "it has gone on meanwhile"
+                return PutAway(name, state, left.changed_at, "keep", size, kept_for)
+        elif step == "purge":
+            await (
+                rehearse_purge(service, name) if dry_run else purge_session(service, name, actor)
+            )
+    except (
+        ConflictError,
+        SessionArchivedError,
+        SessionHasForksError,
+        SessionNotArchivedError,
+        SessionNotFoundError,
+    ) as kept:
+        return PutAway(name, state, stored.changed_at, "keep", size, str(kept))
+    if not dry_run:
+        log.info("put_away", session=name, step=step, state=state, bytes=size, by=actor)
+    return PutAway(name, state, stored.changed_at, step, size)

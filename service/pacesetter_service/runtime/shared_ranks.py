@@ -1,0 +1,99 @@
+"""The ranks of all processes: what each has heard, brought together in the database."""
+
+import json
+from dataclasses import asdict
+from time import monotonic
+from typing import Any
+
+from pacesetter_service.core.applied import Compared, Comparison
+from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.runtime.ranks import (
+    Position,
+    RankSnapshot,
+    RankState,
+    RankTracker,
+    foremost,
+    merged,
+)
+from pacesetter_service.store.port import Stored
+from pacesetter_service.store.ranks import Place, RankRow, RankTable
+
+
+def tell_others(tracker: RankTracker, table: RankTable) -> None:
+    """Write what was heard here since the last time.
+
+    Raises:
+        StorageUnavailableError: The database did not take it; it is written the next time.
+    """
+    heard = tracker.take_untold()
+    if not heard:
+        return
+
+    def merge(now: float, place: Place, there: RankRow | None) -> RankRow:
+        mine = heard[place].later(now - monotonic())
+        return _row(mine if there is None else merged(_state(there), mine))
+
+    try:
+        table.merge(list(heard), merge)
+    except StorageUnavailableError:
+        tracker.put_back(heard)
+        raise
+
+
+def snapshot(tracker: RankTracker, table: RankTable | None, stored: Stored) -> RankSnapshot:
+    """Return what is known of a session's ranks, wherever they called; not for the event loop.
+
+    Raises:
+        StorageUnavailableError: The database did not answer.
+    """
+    session = stored.session
+    here = tracker.snapshot(session.spec.name)
+    if table is None:
+        return here
+    clock, rows = table.read(session.spec.name)
+    now = monotonic()
+    ranks = {rank: _state(row).later(now - clock) for rank, row in rows.items()}
+    for rank, heard in here.ranks.items():
+        ranks[rank] = merged(heard, ranks[rank]) if rank in ranks else heard
+    for rank, heard in ranks.items():
+        if heard.attempt == session.attempt.began_as:  # the session itself knows it best
+            heard.deviating = session.control.watch.deviating.get(rank, ())
+    return RankSnapshot(stored.created_at, now, ranks)
+
+
+def position(tracker: RankTracker, table: RankTable | None, stored: Stored) -> Position | None:
+    """Return where a session's foremost trainer is by now; None if none has said where it was.
+
+    Where processes share a database this is not for the event loop.
+    """
+    if table is None:
+        return tracker.position(stored.session)
+    try:
+        known = snapshot(tracker, table, stored)
+    except StorageUnavailableError:  # an order that was taken is not to fail for that
+        return tracker.position(stored.session)
+    return foremost(stored.session, known.ranks.values(), known.now)
+
+
+def counts(tracker: RankTracker, table: RankTable | None) -> tuple[int, int]:
+    """Count the ranks of all sessions that called lately, and those of them that deviate."""
+    if table is not None:
+        try:
+            return table.counts(tracker.recent)
+        except StorageUnavailableError:
+            pass  # what was heard here is better than nothing
+    return tracker.counts()
+
+
+def _row(heard: RankState) -> RankRow:
+    text = json.dumps(asdict(heard), separators=(",", ":"))  # NaN is spelt as Python reads it
+    return RankRow(heard.attempt, heard.at, heard.deviates, text)
+
+
+def _state(row: RankRow) -> RankState:
+    state: dict[str, Any] = json.loads(row.state)
+    applied = state["applied"]
+    if applied is not None:
+        values = tuple(Compared(*each) for each in applied["values"])
+        state["applied"] = Comparison(**{**applied, "values": values})
+    return RankState(**{**state, "deviating": tuple(state["deviating"])})

@@ -1,0 +1,276 @@
+"""Copies of a database that others may be writing to, and a start from one of them.
+
+What came after a copy is lost to an operator who goes back to it. So a database that is restored
+begins a new epoch, by which trainers learn of it, and gives out none of the numbers that sessions
+and attempts may have had meanwhile.
+"""
+
+import os
+import secrets
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import Connection, create_engine, delete, insert, make_url, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from pacesetter_service.store import engine, migrate
+from pacesetter_service.store.continuity import Count, Mark, new_epoch
+from pacesetter_service.store.opening import is_postgres
+from pacesetter_service.store.postgres import PostgresStore
+from pacesetter_service.store.schema import continuity, ids
+from pacesetter_service.store.served import MODE, ServedFile, UnusableDatabaseError, file_of
+
+SESSIONS_SKIPPED = 1_000_000
+ATTEMPTS_SKIPPED = 1_000
+"""How many numbers may have been given out after a copy was made: far more than ever were."""
+
+
+class BackupError(Exception):
+    """A copy cannot be made, or cannot be restored; nothing was changed."""
+
+
+def backup(database_url: str, target: Path) -> None:
+    """Copy a database, which may be served meanwhile, into a file that appears when it is whole.
+
+    Raises:
+        UnusableDatabaseError: The URL names no database.
+        BackupError: It cannot be copied.
+    """
+    with _appearing(target) as fresh:
+        if is_postgres(database_url):
+            _run("pg_dump", database_url, "--format=custom", "--no-owner", f"--file={fresh}")
+            _run("pg_restore", None, "--list", str(fresh))
+        else:
+            path = file_of(database_url)
+            if target.resolve() == path:
+                raise BackupError(f"{target} is the database itself: name another file")
+            _copy(path, fresh)
+
+
+def restore(database_url: str, source: Path, *, replace: bool) -> None:
+    """Put a copy in a database's place; no service may be running on it.
+
+    Args:
+        database_url: The database.
+        source: What `backup` wrote.
+        replace: Whether a database that is there already may be put aside (SQLite) or dropped
+            (PostgreSQL).
+
+    Raises:
+        UnusableDatabaseError: The URL names no database, or it is served.
+        BackupError: The copy is damaged or no copy, or there is a database.
+    """
+    if not source.is_file():
+        raise BackupError(f"there is no file {source}")
+    if is_postgres(database_url):
+        _restore_postgres(database_url, source, replace=replace)
+    else:
+        _restore_sqlite(database_url, source, replace=replace)
+
+
+def begin_anew(connection: Connection, above: tuple[int, int] = (0, 0)) -> str:
+    """Begin another epoch in a database that was restored, and skip numbers; return the epoch.
+
+    Args:
+        connection: Writes to it.
+        above: The next id and attempt of the database that was there before, if it is known.
+    """
+    sessions, attempts = _next_numbers(connection)
+    numbers = {
+        "sessions": max(sessions, above[0]) + SESSIONS_SKIPPED,
+        "attempts": max(attempts, above[1]) + ATTEMPTS_SKIPPED,
+    }
+    connection.execute(delete(ids))
+    connection.execute(
+        insert(ids), [{"kind": kind, "next": number} for kind, number in numbers.items()]
+    )
+    epoch = new_epoch()
+    connection.execute(delete(continuity))
+    connection.execute(insert(continuity), {"epoch": epoch, "commits": 0})
+    return epoch
+
+
+def _next_numbers(connection: Connection) -> tuple[int, int]:
+    """Return the id and the attempt that a database would give out next at the earliest."""
+    sessions, attempts, *more = connection.execute(_NUMBERS).one()
+    return sessions, max(attempts + 1, *more)
+
+
+_NUMBERS = text(
+    "SELECT coalesce((SELECT next FROM ids WHERE kind = 'sessions'), 1),"
+    " coalesce((SELECT max(attempt) FROM sessions), 0),"
+    " coalesce((SELECT max(attempt) + 1 FROM purged), 1),"
+    " coalesce((SELECT next FROM ids WHERE kind = 'attempts'), 1)"
+)
+
+
+# SQLite ---------------------------------------------------------------------------------------
+
+
+def _restore_sqlite(database_url: str, source: Path, *, replace: bool) -> None:
+    path = file_of(database_url)
+    served = ServedFile.take(database_url)
+    try:
+        there = path.stat().st_size > 0 or Path(f"{path}-wal").exists()
+        if there and not replace:
+            raise BackupError(
+                f"there is a database at {path}: give --replace to put it aside, or restore to"
+                " another database-url"
+            )
+        above = _numbers_in(path) if there else (0, 0)
+        with _appearing(path, beside_old=there) as fresh:
+            _copy(source, fresh)
+            opened = engine.open_writer(fresh)
+            try:
+                with opened.connect() as connection:
+                    with connection.begin():
+                        migrate.upgrade(connection)
+                    with connection.begin():
+                        epoch = begin_anew(connection, above)
+            except SQLAlchemyError as error:
+                raise BackupError(f"{source} is no database of this service: {error}") from error
+            finally:
+                opened.dispose()
+        mark = Mark(path)
+        mark.write(Count(epoch, 0))
+        mark.close()
+    finally:
+        served.release()
+
+
+def _numbers_in(path: Path) -> tuple[int, int]:
+    """Return what the database that is to be put aside would give out next, if that can be read."""
+    opened = create_engine(f"sqlite:///{path}")
+    try:
+        with opened.connect() as connection:
+            return _next_numbers(connection)
+    except SQLAlchemyError:  # damaged, which may be why it is put aside
+        return 0, 0
+    finally:
+        opened.dispose()
+
+
+def _copy(source: Path, fresh: Path) -> None:
+    """Copy a SQLite database as of one moment, and look whether the copy is sound.
+
+    Raises:
+        BackupError: There is none, or it is damaged.
+    """
+    if not source.is_file():
+        raise BackupError(f"there is no database at {source}")
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)) as reading:
+            reading.execute("PRAGMA busy_timeout=30000")
+            reading.execute("VACUUM INTO ?", (str(fresh),))
+        with closing(sqlite3.connect(fresh)) as copied:
+            found = [row[0] for row in copied.execute("PRAGMA integrity_check(3)")]
+            copied.execute("SELECT version_num FROM alembic_version")
+    except sqlite3.Error as error:
+        raise BackupError(f"{source} cannot be copied: {error}") from error
+    if found != ["ok"]:
+        raise BackupError(f"the copy of {source} is damaged: {'; '.join(found)}")
+
+
+@contextmanager
+def _appearing(target: Path, *, beside_old: bool = False) -> Iterator[Path]:
+    """Return a new file, readable by its owner alone, that takes its name once it is on the disk.
+
+    Args:
+        target: The name.
+        beside_old: What has that name is kept beside, with its log.
+    """
+    fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, MODE))
+        yield fresh
+        _flush(fresh)
+        if beside_old:
+            for end in ("", "-wal"):
+                with suppress(FileNotFoundError):
+                    Path(f"{target}{end}").rename(f"{target}-before-restore{end}")
+            Path(f"{target}-shm").unlink(missing_ok=True)
+        fresh.replace(target)
+        _flush(target.resolve().parent)
+    except OSError as error:
+        raise BackupError(f"{target} cannot be written: {error.strerror}") from error
+    finally:
+        for end in ("", "-wal", "-shm", "-journal"):
+            Path(f"{fresh}{end}").unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# PostgreSQL -----------------------------------------------------------------------------------
+
+
+def _restore_postgres(database_url: str, source: Path, *, replace: bool) -> None:
+    _run("pg_restore", None, "--list", str(source))
+    above = (0, 0)
+    opened = create_engine(database_url)
+    try:
+        with opened.connect() as connection:
+            if connection.scalar(_OTHERS):
+                raise UnusableDatabaseError(
+                    "others are connected to the database: stop all services on it first"
+                )
+            if migrate.revision_of(connection) is not None:
+                if not replace:
+                    raise BackupError(
+                        "there are tables in the database: give --replace to drop them, or restore"
+                        " to another database-url"
+                    )
+                with suppress(SQLAlchemyError):  # of an older schema nothing is known
+                    above = _next_numbers(connection)
+    except SQLAlchemyError as error:
+        raise BackupError(f"the database cannot be reached: {error}") from error
+    finally:
+        opened.dispose()
+    options = ("--clean", "--if-exists", "--no-owner", "--single-transaction", "--exit-on-error")
+    _run("pg_restore", database_url, *options, str(source))
+    store = PostgresStore(database_url)
+    try:
+        with store.transaction() as connection:
+            begin_anew(connection, above)
+    finally:
+        store.close()
+
+
+_OTHERS = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
+
+
+def _run(program: str, database_url: str | None, *arguments: str) -> None:
+    """Run a program of PostgreSQL's; the password goes in its environment, which no one else sees.
+
+    Raises:
+        BackupError: It is not installed, or fails.
+    """
+    found = shutil.which(program)
+    if found is None:
+        raise BackupError(
+            f"{program} is not installed: install PostgreSQL's client programs, in the version of"
+            " its server or a newer one"
+        )
+    command, environment = [found, *arguments], dict(os.environ)
+    if database_url is not None:
+        url = make_url(database_url)
+        if url.password is not None:
+            environment["PGPASSWORD"] = str(url.password)
+        plain = url.set(drivername="postgresql", password=None)
+        command.insert(1, f"--dbname={plain.render_as_string()}")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise BackupError(f"{program} failed: {done.stderr.strip() or done.returncode}")

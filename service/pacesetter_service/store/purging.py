@@ -1,0 +1,147 @@
+"""Removing a session for good: hidden at once, and then emptied slice by slice.
+
+The transaction that hides a session frees its name, and writes down what outlives it: the number
+of its last attempt, so that no trainer of it is ever taken for one of another session of that name.
+Its rows go in many small transactions, between which all other writers have their turn; what the
+end of a process leaves behind is found by its status.
+"""
+
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    LargeBinary,
+    Select,
+    String,
+    Table,
+    Text,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
+
+from pacesetter_service.core.errors import (
+    SessionHasForksError,
+    SessionNotArchivedError,
+    SessionNotFoundError,
+)
+from pacesetter_service.store.record import HIDDEN, PURGING
+from pacesetter_service.store.schema import OF_A_SESSION, ancestors, labels, purged, ranks, sessions
+
+ROWS = 2_000
+"""How many rows of numbers one slice removes: some milliseconds of work."""
+
+LARGE_ROWS = 100
+"""The same of rows with texts or blocks of values in them, of any length."""
+
+FORKS_NAMED = 5
+"""How many of the forks are named that stand in the way."""
+
+
+def refuse_unless_purgeable(connection: Connection, name: str) -> Any:  # noqa: ANN401 - a row
+    """Return the id and the last attempt of a session that may be purged.
+
+    Raises:
+        SessionNotFoundError: There is none of that name.
+        SessionNotArchivedError: It is not archived.
+        SessionHasForksError: Other sessions share its steps.
+    """
+    query = select(sessions.c.id, sessions.c.status, sessions.c.attempt)
+    # Locked, where there are other writers: none forks it meanwhile.
+    there = query.where(sessions.c.name == name, sessions.c.status.not_in(HIDDEN))
+    row = connection.execute(there.with_for_update()).one_or_none()
+    if row is None:
+        raise SessionNotFoundError(name)
+    if row.status != "archived":
+        raise SessionNotArchivedError(name)
+    forks = [each.name for each in connection.execute(_forks_of(row.id))]
+    if forks:
+        raise SessionHasForksError(name, forks)
+    return row
+
+
+def hide(connection: Connection, name: str, actor: str, now: str) -> None:
+    """Hide an archived session from all callers, and free its name; raises as the above."""
+    row = refuse_unless_purgeable(connection, name)
+    hidden = {"name": f"*{row.id}", "status": PURGING, "version": sessions.c.version + 1}
+    connection.execute(update(sessions).where(sessions.c.id == row.id).values(hidden))
+    connection.execute(delete(labels).where(labels.c.session_id == row.id))
+    connection.execute(delete(ranks).where(ranks.c.session == name))
+    connection.execute(delete(purged).where(purged.c.name == name))
+    gone = {"name": name, "attempt": row.attempt, "actor": actor, "purged_at": now}
+    connection.execute(insert(purged), gone)
+
+
+def _forks_of(session_id: int) -> Select[tuple[str]]:
+    """Select the names of those that share a session's steps, but for those that go themselves."""
+    return (
+        select(sessions.c.name)
+        .join(ancestors, ancestors.c.session_id == sessions.c.id)
+        .where(ancestors.c.ancestor_id == session_id, sessions.c.status != PURGING)
+        .order_by(sessions.c.name)
+        .limit(FORKS_NAMED)
+    )
+
+
+def hidden(connection: Connection) -> list[int]:
+    """Return the ids of the sessions that are being removed."""
+    return list(connection.scalars(select(sessions.c.id).where(sessions.c.status == PURGING)))
+
+
+def remove_some(connection: Connection, session_id: int) -> bool:
+    """Remove a slice of the rows of a hidden session; return whether any may be left."""
+    mine = and_(sessions.c.id == session_id, sessions.c.status == PURGING)
+    # Locked, where there are other writers: they remove other slices of it.
+    if connection.execute(select(sessions.c.id).where(mine).with_for_update()).first() is None:
+        return False
+    for table in OF_A_SESSION:
+        if _remove_first(connection, table, session_id):
+            return True
+    connection.execute(delete(sessions).where(mine))
+    return False
+
+
+def _remove_first(connection: Connection, table: Table, session_id: int) -> bool:
+    """Remove a session's first rows of a table by their keys; return whether there were any.
+
+    The key of the last of them is looked up first: so the rows are found by their order alone,
+    however many there are.
+    """
+    mine = table.c.session_id == session_id
+    keys = [column for column in table.primary_key if column.name != "session_id"]
+    large = any(isinstance(column.type, LargeBinary | Text) for column in table.columns)
+    rows = LARGE_ROWS if large else ROWS
+    first = select(*keys).where(mine).order_by(*keys)
+    if connection.execute(first.limit(1)).first() is None:
+        return False
+    last = connection.execute(first.limit(1).offset(rows - 1)).first()
+    upto = mine if last is None else and_(mine, tuple_(*keys) <= tuple_(*last))
+    connection.execute(delete(table).where(upto))
+    return True
+
+
+def size_of(connection: Connection, session_id: int) -> int:
+    """Return about how many bytes the rows of a session take: its texts, and eight a number."""
+    total = 0
+    for table in (*OF_A_SESSION, sessions):
+        own = table.c.id if table is sessions else table.c.session_id
+        texts = [c for c in table.columns if isinstance(c.type, LargeBinary | String)]
+        numbers = _NUMBER_SIZE * (len(table.columns) - len(texts))
+        lengths = [func.coalesce(func.sum(func.length(column)), 0) for column in texts]
+        query = select(func.count(), *lengths).select_from(table).where(own == session_id)
+        rows, *sums = connection.execute(query).one()
+        total += rows * numbers + sum(sums)
+    return int(total)
+
+
+_NUMBER_SIZE = 8
+
+
+def last_attempt(connection: Connection, name: str) -> int:
+    """Return the number of the last attempt of a session of that name that was purged, or 0."""
+    query = select(func.coalesce(func.max(purged.c.attempt), 0)).where(purged.c.name == name)
+    return int(connection.execute(query).scalar_one())

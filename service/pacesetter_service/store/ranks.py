@@ -1,0 +1,134 @@
+"""What each rank was last heard to do, as all processes that share a database have heard it.
+
+It is written beside the transactions that count, about once a second, and nothing depends on it but
+what an operator is shown. Times are seconds by the clock of the database, the only one that all
+share.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Engine, func, literal_column, select, text, tuple_
+from sqlalchemy.dialects.postgresql import insert
+
+from pacesetter_service.store.schema import ranks
+from pacesetter_service.store.writing import translated
+
+Place = tuple[str, int]
+"""A session's name and a rank in it."""
+
+AT_ONCE = 1_000
+"""How many ranks are written in one transaction."""
+
+
+class RankRow(NamedTuple):
+    """A rank, as it stands in the table.
+
+    Attributes:
+        attempt: The attempt that it spoke for last.
+        at: When it called last.
+        deviates: Whether it trains with other values than were sealed.
+        state: All that is known of it, as text.
+    """
+
+    attempt: int
+    at: float
+    deviates: bool
+    state: str
+
+
+Merge = Callable[[float, Place, RankRow | None], RankRow]
+"""Given the time and what is there of a rank, if anything is, returns what is to be there."""
+
+
+class RankTable:
+    """The ranks that every process has heard; its methods may be called from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def merge(self, places: Sequence[Place], merge: Merge) -> None:
+        """Write some ranks, each made of what is there and what is new.
+
+        Raises:
+            StorageUnavailableError: The database did not take them, or not all of them.
+        """
+        ordered = sorted(places)
+        for first in range(0, len(ordered), AT_ONCE):
+            with translated(), self._engine.begin() as connection:
+                self._merge(connection, ordered[first : first + AT_ONCE], merge)
+
+    def _merge(self, connection: Connection, places: Sequence[Place], merge: Merge) -> None:
+        # A row is made before it is locked, so that two who hear of a rank at once come in turn.
+        # They lock in one order, so that neither waits for the other.
+        made = {"attempt": 0, "at": 0.0, "deviates": 0, "state": ""}
+        rows = [{"session": name, "rank": rank, **made} for name, rank in places]
+        connection.execute(insert(ranks).on_conflict_do_nothing(), rows)
+        place = tuple_(ranks.c.session, ranks.c.rank)
+        locked = select(ranks).where(place.in_(places)).order_by(ranks.c.session, ranks.c.rank)
+        there = {
+            (row.session, row.rank): RankRow(row.attempt, row.at, bool(row.deviates), row.state)
+            for row in connection.execute(locked.with_for_update())
+            if row.state
+        }
+        now = _now(connection)
+        merged = [(place, merge(now, place, there.get(place))) for place in places]
+        rows = [
+            {"of": name, "number": rank, **row._asdict(), "deviates": int(row.deviates)}
+            for (name, rank), row in merged
+        ]
+        connection.execute(_UPDATE, rows)
+
+    def read(self, session: str) -> tuple[float, dict[int, RankRow]]:
+        """Return the time, and what all processes have heard of a session's ranks.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        query = select(ranks).where(ranks.c.session == session, ranks.c.state != "")
+        with self._reading() as connection:
+            found = connection.execute(query).all()
+            return _now(connection), {
+                row.rank: RankRow(row.attempt, row.at, bool(row.deviates), row.state)
+                for row in found
+            }
+
+    def counts(self, recent: float) -> tuple[int, int]:
+        """Count the ranks that called in so many last seconds, and those of them that deviate.
+
+        Of a session those of its newest attempt can deviate.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        newest = func.max(ranks.c.attempt).over(partition_by=ranks.c.session)
+        lately = (
+            select(ranks.c.attempt, ranks.c.deviates, newest.label("newest"))
+            .where(ranks.c.at >= _CLOCK - recent, ranks.c.state != "")
+            .subquery()
+        )
+        deviating = (lately.c.deviates == 1) & (lately.c.attempt == lately.c.newest)
+        query = select(func.count(), func.count().filter(deviating)).select_from(lately)
+        with self._reading() as connection:
+            number, of_them = connection.execute(query).one()
+        return number, of_them
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with translated(), self._engine.connect() as connection:
+            yield connection
+
+
+_CLOCK: ColumnElement[float] = literal_column(
+    "CAST(extract(epoch FROM clock_timestamp()) AS double precision)"
+)
+
+_UPDATE = text(
+    "UPDATE ranks SET attempt = :attempt, at = :at, deviates = :deviates, state = :state"
+    " WHERE session = :of AND rank = :number"
+)
+
+
+def _now(connection: Connection) -> float:
+    return float(connection.execute(select(_CLOCK)).scalar_one())

@@ -1,0 +1,119 @@
+"""Old sessions are put away: archived, then purged; by a command and by settings."""
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pacesetter import _cli
+from serving import PATIENCE, RunningService, open_http
+
+OLD = "2020-01-01T00:00:00.000+00:00"
+
+
+@pytest.fixture(name="http")
+def _http(server_url: str) -> Any:
+    """Return a plain HTTP client of the shared service."""
+    with open_http(server_url) as client:
+        yield client
+
+
+@pytest.fixture(name="run")
+def _run(http: httpx.Client, unique_name: str) -> str:
+    """Create a finished session, its fork that goes on, and an archived one; give their label."""
+    for name in (unique_name, f"{unique_name}-kept"):
+        spec = {"name": name, "base_lr": 0.1, "labels": {"run": unique_name}}
+        http.post("/v1/sessions", json=spec).raise_for_status()
+        http.post(f"/v1/sessions/{name}/sync", json={"step": 3}).raise_for_status()
+    http.post(f"/v1/sessions/{unique_name}/finish", json={}).raise_for_status()
+    http.delete(f"/v1/sessions/{unique_name}-kept")
+    fork = {"name": f"{unique_name}-fork", "step": 2}
+    http.post(f"/v1/sessions/{unique_name}-kept/fork", json=fork).raise_for_status()
+    return unique_name
+
+
+def _prune(http: httpx.Client, run: str, **body: Any) -> dict[str, tuple[str, str]]:
+    given = {"older_than": 0, "labels": {"run": run}, **body}
+    page = http.post("/v1/prune", json=given).raise_for_status().json()
+    assert page["next_page_token"] is None
+    assert all(each["bytes"] > 100 for each in page["sessions"])
+    return {each["name"]: (each["state"], each["step"]) for each in page["sessions"]}
+
+
+def test_each_session_goes_one_step(http: httpx.Client, run: str) -> None:
+    """A dry run changes nothing; what is over is archived, and what forks share is kept."""
+    expected = {run: ("finished", "archive"), f"{run}-kept": ("archived", "keep")}
+    assert _prune(http, run, dry_run=True, purge=True) == expected
+    assert http.get(f"/v1/sessions/{run}").json()["status"] == "finished"
+    assert _prune(http, run) == {run: ("finished", "archive")}
+    assert http.get(f"/v1/sessions/{run}").json()["status"] == "archived"
+    http.delete(f"/v1/sessions/{run}-fork")
+    done = _prune(http, run, purge=True)
+    assert list(done.values()) == [("archived", "purge")] * 3
+    assert next(iter(done)) == f"{run}-fork"
+    assert _prune(http, run, purge=True) == {}
+
+
+def test_what_is_young_or_active_is_left_alone(http: httpx.Client, run: str) -> None:
+    """By age and by state; an active session is never meant unless it is named."""
+    assert _prune(http, run, older_than=3_600, purge=True) == {}
+    assert _prune(http, run, states=["failed"]) == {}
+    named = _prune(http, run, states=["active"], dry_run=True)
+    assert named == {f"{run}-fork": ("active", "archive")}
+
+
+def test_the_command_tells_what_it_would_do(
+    server_url: str, run: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It names each session with its bytes, and sums up; mistakes are told, with exit status 1."""
+    asked = ["prune", "--older-than", "0s", "--label", f"run={run}", "--url", server_url]
+    assert _cli.main([*asked, "--purge", "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert f"{run} (finished)" in told
+    assert "1 sessions would be put away, 1 kept" in told
+    for wrong in (["--older-than", "soon"], ["--label", "team"], ["--state", "old"]):
+        assert _cli.main([*asked, *wrong]) == 1
+
+
+def _aged(path: Path, **changes: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        for column, value in {"changed_at": OLD, **changes}.items():
+            connection.execute(f"UPDATE sessions SET {column} = ?", (value,))
+        connection.commit()
+
+
+def _until_listed(http: httpx.Client, statuses: list[str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = http.get("/v1/sessions").json()["sessions"]
+        if [each["status"] for each in found] == statuses:
+            return
+        assert time.monotonic() < deadline, found
+        time.sleep(0.02)
+
+
+@pytest.fixture(name="path")
+def _path(tmp_path: Path) -> Path:
+    """Make a database with a session that nobody has written for years."""
+    path = tmp_path / "own.db"
+    with RunningService(path) as service, open_http(service.url) as http:
+        http.post("/v1/sessions", json={"name": "old", "base_lr": 0.1}).raise_for_status()
+        http.post("/v1/sessions/old/sync", json={"step": 3}).raise_for_status()
+    _aged(path)
+    return path
+
+
+def test_settings_put_away_by_themselves(path: Path) -> None:
+    """What is silent for long is archived, and what was archived for long is gone."""
+    with RunningService(path) as service, open_http(service.url) as http:
+        assert http.get("/v1/sessions/old").json()["state"] == "silent"
+    settings = {"archive_after_days": 90, "purge_after_days": 365}
+    with RunningService(path, **settings) as service, open_http(service.url) as http:
+        _until_listed(http, ["archived"])
+    _aged(path)
+    with RunningService(path, **settings) as service, open_http(service.url) as http:
+        _until_listed(http, [])

@@ -1,0 +1,126 @@
+"""Copies of a database that is served, and what begins from one: by the command, on real stores."""
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import postgres
+from pacesetter import Client, HistoryLostError, _cli
+from serving import RunningService, open_http
+
+
+@pytest.fixture(name="address", params=["sqlite", "postgresql"])
+def _address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return the URL of a database of the test's own."""
+    with contextlib.ExitStack() as ends:
+        if request.param == "postgresql":
+            yield ends.enter_context(postgres.database())
+        else:
+            yield f"sqlite:///{tmp_path / 'own.db'}"
+
+
+def _run(command: str, path: Path, address: str, *options: str) -> int:
+    return _cli.main([command, str(path), *options, "--database-url", address])
+
+
+def _create(url: str, name: str) -> dict[str, Any]:
+    with open_http(url) as http:
+        spec = {"name": name, "base_lr": 0.1}
+        found: dict[str, Any] = http.post("/v1/sessions", json=spec).raise_for_status().json()
+        return found
+
+
+def test_a_served_database_is_copied_and_restored(address: str, tmp_path: Path) -> None:
+    """What came after the copy is lost, trainers learn of it, and no number is used again."""
+    copy = tmp_path / "copy"
+    with RunningService(address) as service:
+        epoch = _create(service.url, "kept")["epoch"]
+        client = Client(service.url)
+        session = client.session("kept")
+        rate = session.lr(3)
+        assert _run("backup", copy, address) == 0
+        assert copy.stat().st_mode & 0o777 == 0o600
+        _create(service.url, "lost")
+        session.restart(2)
+        assert session.attempt == 2
+        session.lr(2)
+        assert _run("restore", copy, address, "--replace") == 1  # while it is served
+    assert _run("restore", copy, address) == 1  # without --replace
+    assert _run("restore", copy, address, "--replace") == 0
+    with RunningService(address) as service, open_http(service.url) as http:
+        assert [each["name"] for each in http.get("/v1/sessions").json()["sessions"]] == ["kept"]
+        found = http.get("/v1/sessions/kept").json()
+        assert found["epoch"] != epoch
+        assert (found["attempt"], http.get("/v1/sessions/kept/lr?step=3").json()["lr"]) == (1, rate)
+        with contextlib.closing(Client(service.url)) as late:
+            follower = late.follow(session.info)
+            with pytest.raises(HistoryLostError):
+                follower.lr(4)
+        opened = http.post("/v1/sessions/kept/attempts", json={"step": 2, "key": "new"}).json()
+        assert opened["attempt"] > 1_000
+        assert _create(service.url, "lost")["attempt"] > 1_000
+        assert not [each for each in service.events() if each["event"] == "new_epoch"]
+    client.close()
+
+
+def test_what_was_replaced_is_kept_beside(tmp_path: Path) -> None:
+    """A database that is put aside can be opened again under its other name."""
+    path, copy = tmp_path / "own.db", tmp_path / "copy.db"
+    address = f"sqlite:///{path}"
+    with RunningService(path) as service:
+        _create(service.url, "first")
+        assert _run("backup", copy, address) == 0
+        _create(service.url, "second")
+        service.kill()  # so that its log is not folded
+    assert _run("restore", copy, address, "--replace") == 0
+    aside = tmp_path / "own.db-before-restore"
+    with contextlib.closing(sqlite3.connect(aside)) as connection:
+        names = connection.execute("SELECT name FROM sessions ORDER BY name").fetchall()
+    assert names == [("first",), ("second",)]
+
+
+@pytest.mark.parametrize("damage", ["torn", "other", "missing"])
+def test_what_is_no_copy_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    """Nothing is changed, and the message says which file is meant."""
+    path, copy = tmp_path / "own.db", tmp_path / "copy.db"
+    address = f"sqlite:///{path}"
+    assert _cli.main(["migrate", "--database-url", address]) == 0
+    if damage == "torn":
+        copy.write_bytes(path.read_bytes()[:20_000])
+    elif damage == "other":
+        with contextlib.closing(sqlite3.connect(copy)) as connection:
+            connection.execute("CREATE TABLE other (a)")
+    before = path.read_bytes()
+    assert _run("restore", copy, address, "--replace") == 1
+    assert str(copy) in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert not [each for each in tmp_path.iterdir() if each.name.startswith(".")]
+
+
+def test_a_copy_never_takes_the_databases_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own name, a folder that is not there, and no database are refused."""
+    path = tmp_path / "own.db"
+    address = f"sqlite:///{path}"
+    assert _run("backup", tmp_path / "copy.db", address) == 1
+    assert _cli.main(["migrate", "--database-url", address]) == 0
+    assert _run("backup", path, address) == 1
+    assert "itself" in capsys.readouterr().err
+    assert _run("backup", tmp_path / "nowhere" / "copy.db", address) == 1
+
+
+def test_postgresql_needs_its_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without them the command says what to install."""
+    monkeypatch.setattr(shutil, "which", lambda _program: None)
+    assert _run("backup", tmp_path / "copy", "postgresql+psycopg://nobody@/none") == 1
+    assert "pg_dump is not installed" in capsys.readouterr().err

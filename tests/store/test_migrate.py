@@ -1,0 +1,92 @@
+"""Who brings a database to the newest schema, and which ones are refused."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from pacesetter import _cli
+from pacesetter_service.store import served
+from pacesetter_service.store.file_systems import OVER_A_NETWORK, kind_of, over_a_network
+from pacesetter_service.store.served import UnusableDatabaseError
+from pacesetter_service.store.sqlite import SqliteStore
+
+OLD = Path(__file__).parents[1] / "golden" / "databases" / "f9daf41.sql"
+
+
+@pytest.fixture(name="old")
+def _old(tmp_path: Path) -> Path:
+    """Make a database of an older service."""
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(OLD.read_text())
+    path.chmod(0o600)
+    return path
+
+
+def _ask(path: Path, question: str) -> object:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(question).fetchone()[0]
+
+
+def test_a_service_that_may_not_migrate_says_who_does(old: Path) -> None:
+    """The database stays as it was, until the command has run; then it is served."""
+    schema = _ask(old, "SELECT version_num FROM alembic_version")
+    with pytest.raises(UnusableDatabaseError, match="pacesetter migrate"):
+        SqliteStore(f"sqlite:///{old}", migrates=False)
+    assert _ask(old, "SELECT version_num FROM alembic_version") == schema
+    assert _cli.main(["migrate", "--database-url", f"sqlite:///{old}"]) == 0
+    SqliteStore(f"sqlite:///{old}", migrates=False).close()
+
+
+def test_a_file_of_an_older_service_can_shrink_once_it_is_migrated(
+    old: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command writes it anew, once, with all that it had."""
+    count = "SELECT count(*) FROM events"
+    before = _ask(old, count)
+    for said in ("can shrink", "newest"):
+        assert _cli.main(["migrate", "--database-url", f"sqlite:///{old}"]) == 0
+        assert said in capsys.readouterr().out
+    assert (_ask(old, "PRAGMA auto_vacuum"), _ask(old, count)) == (2, before)
+
+
+def test_a_newer_schema_is_refused(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names both schemas, and what to run."""
+    with closing(sqlite3.connect(old)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999_later'")
+        connection.commit()
+    assert _cli.main(["migrate", "--database-url", f"sqlite:///{old}"]) == 1
+    told = capsys.readouterr().err
+    assert "9999_later" in told
+    assert "newer version" in told
+
+
+MOUNTS = """\
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw
+41 27 0:45 / /home rw,relatime shared:1 - nfs4 server:/home rw
+42 27 0:46 / /mnt/a\\040b rw,relatime shared:1 master:2 - fuse.sshfs host: rw
+"""
+
+
+@pytest.mark.parametrize(
+    ("device", "kind"),
+    [((254, 0), "ext4"), ((0, 45), "nfs4"), ((0, 46), "fuse.sshfs"), ((0, 47), None)],
+)
+def test_a_file_system_is_known_by_its_device(device: tuple[int, int], kind: str | None) -> None:
+    """Whatever the place is called at which it is mounted."""
+    assert kind_of(os.makedev(*device), MOUNTS) == kind
+    assert (kind in OVER_A_NETWORK) == (kind in {"nfs4", "fuse.sshfs"})
+
+
+def test_a_database_on_a_network_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message says which file system it is, and where to put the file instead."""
+    assert over_a_network(tmp_path / "a" / "b.db") is None
+    monkeypatch.setattr(served, "over_a_network", lambda _path: "nfs4")
+    with pytest.raises(UnusableDatabaseError, match=r"nfs4.*local disk.*PostgreSQL"):
+        SqliteStore(f"sqlite:///{tmp_path / 'a.db'}")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,239 @@
+"""What the store in PostgreSQL does about that database in particular."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import create_engine, make_url, text
+
+import postgres
+from pacesetter_service.core.commands import Reading, Report, Seal
+from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.runtime.work import Change, Create
+from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store.postgres import PostgresStore
+from serving import PATIENCE
+
+
+@pytest.fixture(name="anyio_backend")
+def _anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(name="url")
+def _url() -> Iterator[str]:
+    """Return the URL of an empty database."""
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(name="store")
+def _store(url: str) -> Iterator[PostgresStore]:
+    """Open a store."""
+    store = PostgresStore(url)
+    yield store
+    store.close()
+
+
+def connected(url: str) -> psycopg.Connection[tuple[object, ...]]:
+    """Connect to a database as another program would."""
+    address = make_url(url).set(drivername="postgresql")
+    return psycopg.connect(address.render_as_string(hide_password=False))
+
+
+LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+
+
+@pytest.mark.parametrize("through", ["directly", "pgbouncer"])
+def test_a_transaction_has_its_limits_and_leaves_none_behind(through: str) -> None:
+    """Nothing waits for ever, and a commit is on the disk even where the server is told otherwise.
+
+    The next user of the connection, behind PgBouncer another program, has its own settings.
+    """
+    names = (*LIMITS, "synchronous_commit")
+    show = text(f"SELECT {', '.join(f'current_setting({name!r})' for name in names)}")
+    with postgres.database() as direct:
+        database = str(make_url(direct).database)
+        set_to = sql.SQL("ALTER DATABASE {} SET synchronous_commit = {}")
+        with connected(direct) as other:
+            other.execute(set_to.format(sql.Identifier(database), sql.SQL("off")))
+        through_it = through == "pgbouncer"
+        url = postgres.url_of(database, postgres.bouncer()) if through_it else direct
+        store = PostgresStore(url)
+        plain = create_engine(url, connect_args={"prepare_threshold": None})
+        try:
+            with store.transaction() as connection:
+                assert tuple(connection.execute(show).one()) == ("30s", "2s", "10s", "on")
+            with store.snapshot() as connection:
+                assert tuple(connection.execute(show).one())[:3] == ("30s", "2s", "1min")
+            with plain.connect() as connection:
+                assert tuple(connection.execute(show).one())[:3] == ("0", "0", "0")
+        finally:
+            plain.dispose()
+            store.close()
+            with connected(direct) as other:
+                other.execute(set_to.format(sql.Identifier(database), sql.SQL("on")))
+
+
+@pytest.mark.anyio
+async def test_a_deadlock_costs_another_try(store: PostgresStore, url: str) -> None:
+    """A transaction that the server ends to solve a deadlock is decided and written again."""
+    writer = Writer(store)
+    writer.start()
+    try:
+        for name in ("one", "two"):
+            await writer.submit(Create(SessionSpec.model_validate({"name": name, "base_lr": 0.1})))
+        with connected(url) as other:
+            other.execute("SET deadlock_timeout = '1h'")  # so that the service's is the one to go
+            other.execute("SELECT 1 FROM sessions WHERE name = 'two' FOR UPDATE")
+            blocked = threading.Event()
+
+            def meet() -> None:
+                _wait_until_blocked(url)
+                blocked.set()
+                other.execute("SELECT 1 FROM sessions WHERE name = 'one' FOR UPDATE")
+                other.rollback()
+
+            meeting = threading.Thread(target=meet)
+            meeting.start()
+
+            outcomes = await asyncio.gather(
+                *(writer.submit(Change(name, (Seal(0, 4),))) for name in ("one", "two"))
+            )
+            meeting.join(PATIENCE)
+        assert blocked.is_set()
+        assert [each.entry.stored.session.horizon for each in outcomes] == [4, 4]
+    finally:
+        writer.stop()
+
+
+def _wait_until_blocked(url: str) -> None:
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+    with connected(url) as connection:
+        connection.autocommit = True
+        pause = threading.Event()
+        for _ in range(int(PATIENCE * 100)):
+            if connection.execute(f"{waiting} AND wait_event_type = 'Lock'").fetchone():
+                return
+            pause.wait(0.01)
+    raise AssertionError("nothing waits for a lock")
+
+
+@pytest.mark.anyio
+async def test_an_order_of_a_lock_that_is_held_too_long_is_tried_again(
+    store: PostgresStore, url: str
+) -> None:
+    """Who holds the row of the ids for longer than a lock is waited for costs a try, no session."""
+    writer = Writer(store)
+    writer.start()
+    try:
+        with connected(url) as other:
+            other.execute("SELECT 1 FROM ids FOR UPDATE")
+
+            spec = SessionSpec.model_validate({"name": "run", "base_lr": 0.1})
+            creating = asyncio.ensure_future(writer.submit(Create(spec)))
+            assert not (await asyncio.wait((creating,), timeout=2.2))[0]
+        assert (await creating).created
+    finally:
+        writer.stop()
+
+
+@pytest.mark.anyio
+async def test_writers_whose_batches_overlap_in_any_order_do_not_deadlock(url: str) -> None:
+    """New sessions, new metrics and old sessions, in opposite orders at two writers."""
+    before = _deadlocks(url)
+    stores = [PostgresStore(url) for _ in range(2)]
+    writers = [Writer(store) for store in stores]
+    names = [f"s{number}" for number in range(12)]
+    try:
+        for writer in writers:
+            writer.start()
+        for turn in range(6):
+            reading = tuple(Reading(0, turn, f"m{turn}-{number}", 1.0) for number in range(9))
+            works = [
+                writer.submit(work)
+                for writer, order in zip(writers, (names, names[::-1]), strict=True)
+                for name in order
+                for work in (
+                    Create(SessionSpec.model_validate({"name": f"{name}-{turn}", "base_lr": 0.1})),
+                    Change(f"{name}-{turn}", (Seal(0, 8), Report(reading))),
+                )
+            ]
+            await asyncio.gather(*works)
+    finally:
+        for writer, store in zip(writers, stores, strict=True):
+            writer.stop()
+            store.close()
+    assert _deadlocks(url) == before
+
+
+def _deadlocks(url: str) -> int:
+    """Count the deadlocks that the server has solved; connections that are closed are in it."""
+    query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    with connected(url) as connection:
+        [number] = connection.execute(query).fetchone() or (0,)
+    return int(str(number))
+
+
+def test_a_database_is_created_and_then_continued(url: str) -> None:
+    """The first store makes it, and every other one finds it, in one epoch."""
+    PostgresStore(url).close()
+    with connected(url) as connection:
+        connection.execute("DELETE FROM continuity")
+    found = []
+    for _ in range(3):
+        store = PostgresStore(url)
+        found.append(store.continuity)
+        store.close()
+    assert [each.reason for each in found] == ["created", "continued", "continued"]
+    assert len({each.epoch for each in found}) == 1
+
+
+def test_a_copy_of_a_database_begins_an_epoch(store: PostgresStore, url: str) -> None:
+    """What pg_restore has put back has the same rows in other tables; running services see it."""
+    before = store.epoch
+    assert store.look_at_continuity() is None
+    with connected(url) as connection:
+        connection.execute("CREATE TABLE put_back (LIKE continuity INCLUDING ALL)")
+        connection.execute("INSERT INTO put_back SELECT * FROM continuity")
+        connection.execute("DROP TABLE continuity")
+        connection.execute("ALTER TABLE put_back RENAME TO continuity")
+    other = PostgresStore(url)
+    try:
+        assert other.continuity.reason == "restored"
+        assert other.epoch != before
+        found = store.look_at_continuity()
+        assert found is not None
+        assert store.epoch == found.epoch == other.epoch
+        assert store.look_at_continuity() is None
+    finally:
+        other.close()
+
+
+@pytest.mark.anyio
+async def test_a_database_that_goes_back_while_it_is_served_is_noticed(
+    store: PostgresStore, url: str
+) -> None:
+    """A session that is older than what was committed here: nothing is sealed in place of that.
+
+    So it is after a fail-over to a standby that had not received all.
+    """
+    writer = Writer(store)
+    writer.start()
+    try:
+        await writer.submit(Create(SessionSpec.model_validate({"name": "run", "base_lr": 0.1})))
+        await writer.submit(Change("run", (Seal(0, 8),)))
+        epoch = store.epoch
+        with connected(url) as connection:
+            connection.execute("UPDATE sessions SET version = 1, horizon = 0, held = 0")
+            connection.execute("DELETE FROM sealed")
+        with pytest.raises(StorageUnavailableError, match="has lost"):
+            await writer.submit(Change("run", (Seal(8, 8),)))
+        assert store.epoch != epoch
+        assert (await writer.find("run")).stored.session.horizon == 0
+    finally:
+        writer.stop()
