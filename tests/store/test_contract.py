@@ -118,6 +118,23 @@ def changed(before: Stored, **fields: Any) -> Stored:
     return replace(before, session=session, version=before.version + 1)
 
 
+def test_a_store_counts_its_sessions_and_knows_its_size(store: Store) -> None:
+    """Of each status the number, of so many sessions at most; the disk is known beside a file."""
+    kept = [stored(store, name) for name in ("one", "two", "three")]
+    write(store, *(Changes(each) for each in kept))
+    write(store, Changes(changed(kept[0], status="archived"), before=kept[0]))
+    assert store.statuses(100) == {"active": 2, "archived": 1}
+    assert sum(store.statuses(2).values()) == 2
+    extent = store.extent()
+    assert extent.size > 4096
+    if isinstance(store, SqliteStore):
+        assert extent.free is not None
+        assert extent.disk is not None
+        assert 0 < extent.free <= extent.disk
+    else:
+        assert (extent.free, extent.disk) == (None, None)
+
+
 # -- transactions ---------------------------------------------------------------------------------
 
 
