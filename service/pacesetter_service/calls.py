@@ -22,27 +22,26 @@ class Call:
 
     Attributes:
         headers: What its caller has sent.
-        given: The id that its caller gave it; None if none, or one that could not stand in a log.
     """
 
-    __slots__ = ("_made", "given", "headers")
+    __slots__ = ("_made", "headers")
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Note who calls: an id is taken of 1 to 128 printable ASCII characters without spaces."""
+        """Note who calls."""
         self.headers = headers
-        self.given: bytes | None = None
         self._made: bytes | None = None
-        for name, value in headers:
-            if name == REQUEST_ID:
-                self.given = value if _SANE.fullmatch(value) else None
+
+    @property
+    def given(self) -> bytes | None:
+        """The id that its caller gave it, of 1 to 128 printable ASCII characters; None if none."""
+        found = dict(self.headers).get(REQUEST_ID)
+        return found if found is not None and _SANE.fullmatch(found) else None
 
     @property
     def request_id(self) -> bytes:
         """Its id: the caller's, or one that no other call of any process has."""
-        if self.given is not None:
-            return self.given
         if self._made is None:
-            self._made = b"%s-%x" % (_PROCESS, next(_numbers))
+            self._made = self.given or b"%s-%x" % (_PROCESS, next(_numbers))
         return self._made
 
     def trace(self) -> tuple[str, str] | None:

@@ -29,6 +29,9 @@ STATUSES = (UNANSWERED, "1xx", "2xx", "3xx", "4xx", "5xx", str(COME_AGAIN))
 
 OK = 200
 
+SYNC = "/v1/sessions/{name}/sync"
+"""The route of the hot call."""
+
 
 class Calls:
     """The calls of one route.
@@ -44,6 +47,11 @@ class Calls:
         self.seconds = Histogram(SECONDS)
         self.statuses = [0] * len(STATUSES)
 
+    def note(self, status: int, seconds: float) -> None:
+        """Count a call; 0 for the status of one without an answer."""
+        self.seconds.observe(seconds)
+        self.statuses[-1 if status == COME_AGAIN else status // 100] += 1
+
 
 class Traffic:
     """ASGI middleware that measures every call, and names it by a request id.
@@ -52,12 +60,13 @@ class Traffic:
     not counted as one that is slow.
 
     Attributes:
-        open: How many calls are being answered now.
+        open: How many calls are being answered now, but for the hot ones.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._calls: dict[tuple[str, str], Calls] = {}
+        self._synced = Calls()
+        self._calls = {("POST", SYNC): self._synced}
         self.open = 0
 
     @property
@@ -65,25 +74,43 @@ class Traffic:
         """The calls by method and route; from any thread."""
         return dict(self._calls)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Pass a call on, and count it when its answer begins."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        answered, began = False, perf_counter()
-        call = Call(scope["headers"])
+            return self._app(scope, receive, send)
+        route = route_of(scope["method"], scope["path"])
+        if route == SYNC and scope["method"] == "POST":
+            return self._hot(scope, receive, send)
+        return self._any(route, scope, receive, send)
+
+    def _hot(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Pass a hot call on, without a coroutine of its own: each costs as much as the rest."""
+        answered, began, call = False, perf_counter(), Call(scope["headers"])
         CURRENT.set(call)  # the server answers each call in a context of its own
 
-        # No coroutine of its own: of the hot call each layer is a hundredth.
         def noted(message: Message) -> Awaitable[None]:
             nonlocal answered
             if not answered:  # what comes first is the head
                 answered = True
-                self._count(scope, message["status"], perf_counter() - began)
-                # Who named nothing and was given a window has no question to ask of a log.
-                if call.given is not None or not (message["status"] == OK and _is_sync(scope)):
-                    headers = message.get("headers", ())
-                    message["headers"] = [*headers, (REQUEST_ID, call.request_id)]
+                self._synced.note(message["status"], perf_counter() - began)
+                # A caller that named nothing and was given a window has no question to a log.
+                if message["status"] != OK or call.given is not None:
+                    _name(message, call)
+            return send(message)
+
+        return self._app(scope, receive, noted)
+
+    async def _any(self, route: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+        answered, began, call = False, perf_counter(), Call(scope["headers"])
+        calls = self._calls_of(scope["method"], route)
+        CURRENT.set(call)
+
+        def noted(message: Message) -> Awaitable[None]:
+            nonlocal answered
+            if not answered:
+                answered = True
+                calls.note(message["status"], perf_counter() - began)
+                _name(message, call)
             return send(message)
 
         self.open += 1
@@ -92,20 +119,16 @@ class Traffic:
         finally:
             self.open -= 1
             if not answered:
-                self._count(scope, 0, perf_counter() - began)
+                calls.note(0, perf_counter() - began)
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        method: str = scope["method"]
-        route = route_of(method, scope["path"])
+    def _calls_of(self, method: str, route: str | None) -> Calls:
         if route is None:
             route, method = OTHER, method if method in METHODS else OTHER
         calls = self._calls.get((method, route))
         if calls is None:
             calls = self._calls[method, route] = Calls()
-        calls.seconds.observe(seconds)
-        calls.statuses[-1 if status == COME_AGAIN else status // 100] += 1
+        return calls
 
 
-def _is_sync(scope: Scope) -> bool:
-    path: str = scope["path"]
-    return path.endswith("/sync")
+def _name(message: Message, call: Call) -> None:
+    message["headers"] = [*message.get("headers", ()), (REQUEST_ID, call.request_id)]
