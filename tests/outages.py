@@ -28,6 +28,7 @@ import postgres
 from balancer import Balancer
 from little_servers import LittleServer
 from pacesetter import Client
+from pacesetter_service.store.blocks import Block, unpack
 from serving import PATIENCE, RunningService
 
 REPLICAS = 3
@@ -140,6 +141,20 @@ class Toll:
         )
 
 
+def _readings(connection: Any) -> dict[tuple[str, int], float]:
+    """Return what was reported of each session at each step."""
+    found: dict[tuple[str, int], float] = {}
+    for name, *block in connection.execute(
+        "SELECT s.name, b.start, b.until, b.size, b.data FROM reading_blocks b"
+        " JOIN sessions s ON s.id = b.session_id"
+    ):
+        columns = unpack(Block(*block), 1)
+        for step, value in zip(columns.steps.tolist(), columns.values.tolist(), strict=True):
+            assert (name, step) not in found, "a reading is in two blocks"
+            found[name, step] = value
+    return found
+
+
 def check(journal: Path, conninfo: str, kills: int, restarts: int) -> Toll:
     """Compare a journal with what the database has."""
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
@@ -147,13 +162,7 @@ def check(journal: Path, conninfo: str, kills: int, restarts: int) -> Toll:
     orders = [each for each in lines if each["kind"] == "ordered"]
     with psycopg.connect(conninfo) as connection:
         sealed = _sealed(connection)
-        readings = {
-            (name, step): value
-            for name, step, value in connection.execute(
-                "SELECT s.name, r.step, r.value FROM readings r JOIN sessions s"
-                " ON s.id = r.session_id"
-            )
-        }
+        readings = _readings(connection)
         kept = _orders(connection)
     return Toll(
         kills,

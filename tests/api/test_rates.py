@@ -104,7 +104,8 @@ def test_what_may_wait_at_once_is_bounded(limited: RunningService) -> None:
         assert held.headers["retry-after"] == "1"
         feed = "/v1/sessions/run/events/stream"
         with http.stream("GET", feed) as first:
-            assert "retry:" in next(first.iter_text())
+            pieces = first.iter_text()  # kept: a generator that is dropped hangs up
+            assert "retry:" in next(pieces)
             second = http.get(feed)
             assert (second.status_code, second.json()["code"]) == (503, "too_many_readers")
             assert second.headers["retry-after"] == "1"
