@@ -40,7 +40,7 @@ PURE = {
 ALLOWED = PURE | {"numpy", "pydantic", "pydantic_core"}
 
 LAYERS: dict[str, set[str]] = {
-    "api": {"complaints", "runtime", "insight", "catalogue", "core"},
+    "api": {"calls", "complaints", "runtime", "insight", "catalogue", "core"},
     "runtime": {"complaints", "store", "insight", "catalogue", "core"},
     "store": {"insight", "catalogue", "core"},
     "insight": {"core"},

@@ -361,3 +361,20 @@ def test_what_was_heard_is_told_once_or_again_if_nobody_took_it() -> None:
     tracker.put_back(taken)
     assert set(tracker.take_untold()) == {("run", 1)}
     assert not tracker.take_untold()
+
+
+def test_a_rank_is_silent_while_others_of_its_training_are_heard() -> None:
+    """Silent are ranks of the newest attempt beside one that calls; a training that is over is not.
+
+    What is heard for the last time is set back here, instead of waiting for a minute.
+    """
+    tracker = RankTracker(recent=600.0)
+    ages = {("run", 0): 0.0, ("run", 1): 90.0, ("run", 2): 900.0, ("over", 0): 90.0}
+    for (name, rank), age in ages.items():
+        tracker.record_call(name, rank, 1, 0, stood=7)
+        tracker._crews[name].ranks[rank].at -= age
+    tracker.record_call("again", 0, 2, 0)
+    tracker.record_call("again", 1, 1, 0)
+    tracker._crews["again"].ranks[1].at -= 90.0
+    assert tracker.silent(60.0) == 1
+    assert tracker.heard_lately(60.0) == [("run", 7)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -16,6 +17,8 @@ ABOUT_TOKENS = (
     "everybody on a machine can see the options of a command that runs."
 )
 
+DEFAULT_URL = "http://127.0.0.1:7070"
+
 BESIDE_SERVING = {
     "migrate": "bring a database to the newest schema",
     "backup": "copy a database, which may be served meanwhile",
@@ -24,6 +27,8 @@ BESIDE_SERVING = {
 """What works on a database itself, where the server runs."""
 
 if TYPE_CHECKING:
+    from pacesetter._doctor import Check
+
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - has no other name
 
 
@@ -45,8 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for command, does in BESIDE_SERVING.items():
         commands.add_parser(command, help=f"{does} (needs pacesetter[service])")
     commands.add_parser("version", help="print the version")
+    _add_doctor(commands)
     _add_all(commands)
     asked = parser.parse_args(arguments)
+    if asked.command == "doctor":
+        return _doctor(asked)
     if asked.command == "version":
         print(_version())  # noqa: T201 - the output of the command
         return 0
@@ -64,6 +72,36 @@ def _serve(arguments: list[str]) -> int:
     return int(service.main(arguments) or 0)
 
 
+def _doctor(asked: argparse.Namespace) -> int:
+    """Print a line for each check; returns 1 if one has failed."""
+    from pacesetter import _doctor  # noqa: PLC0415 - `serve` and `version` need no HTTP
+
+    found: list[_doctor.Check] = []
+    for check in _checks(_doctor, asked):
+        found.append(check)
+        if not asked.json:
+            print(check.line(), flush=True)  # noqa: T201 - the output of the command
+    if asked.json:
+        print(_doctor.as_json(found))  # noqa: T201 - likewise
+    return int(any(each.result == "FAIL" for each in found))
+
+
+def _checks(doctor: ModuleType, asked: argparse.Namespace) -> Iterator[Check]:
+    """Look at the server, unless only a database is named; then at the database, if one is."""
+    if asked.database_url is None or asked.url is not None:
+        url = asked.url or os.environ.get("PACESETTER_URL") or DEFAULT_URL
+        yield from doctor.checks(url, _version(), write=asked.write)
+    if asked.database_url is None:
+        return
+    try:
+        service = load_service("pacesetter_service.doctor", "run this where the server runs")
+    except ServiceMissingError as error:
+        yield doctor.Check("database", "FAIL", str(error), "run this where the server runs")
+        return
+    for each in service.checks(asked.database_url or None):
+        yield doctor.Check(*each)
+
+
 def _beside_serving(arguments: list[str]) -> int:
     try:
         service = load_service("pacesetter_service.commands", "run this where the server runs")
@@ -75,6 +113,22 @@ def _beside_serving(arguments: list[str]) -> int:
 def _failed(why: object, status: int = 2) -> int:
     print(why, file=sys.stderr)  # noqa: T201 - a message to the user of the command
     return status
+
+
+def _add_doctor(commands: _Commands) -> None:
+    parser = commands.add_parser("doctor", help="check a deployment: one line a check")
+    parser.add_argument(
+        "--write", action="store_true", help="also create a session, take a value, archive it"
+    )
+    parser.add_argument(
+        "--database-url",
+        nargs="?",
+        const="",
+        help="check a database, where the server runs (needs pacesetter[service]); without a "
+        "value PACESETTER_DATABASE_URL; the server only with --url",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    _add_url(parser)
 
 
 def _add_all(commands: _Commands) -> None:

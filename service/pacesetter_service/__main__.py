@@ -34,6 +34,7 @@ from pacesetter_service.store.continuity import Continuity
 from pacesetter_service.store.opening import open_store
 from pacesetter_service.store.served import UnusableDatabaseError
 from pacesetter_service.store.store import Store
+from pacesetter_service.webhook import Webhook
 
 ADVICE = "any caller that reaches this port may change every training; set PACESETTER_ADMIN_TOKEN"
 
@@ -88,13 +89,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max_cached=settings.max_cached_sessions,
         stall_after=settings.stall_after,
     )
+    webhook = _webhook(settings, writer)
     writer.start()
     try:
         _serve(settings, tls, store, writer)
     finally:
         bad_requests.settle()
         writer.stop()
+        if webhook is not None:
+            webhook.stop()
         store.close()
+
+
+def _webhook(settings: Settings, writer: Writer) -> Webhook | None:
+    """Have alarms sent to where the settings say, if they say so."""
+    if settings.webhook_url is None:
+        return None
+    secret = settings.webhook_secret
+    webhook = Webhook(
+        settings.webhook_url, None if secret is None else secret.get_secret_value(), writer.tally
+    )
+    writer.on_committed(webhook.listen)
+    webhook.start()
+    return webhook
 
 
 def _reaches_beyond(host: str) -> bool:

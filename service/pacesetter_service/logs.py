@@ -5,11 +5,14 @@ import sys
 
 import structlog
 
+from pacesetter_service import calls
+
 
 def configure(level: str, form: str) -> None:
     """Send our own and the libraries' log lines to standard error, in one form."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        calls.named,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -76,6 +77,19 @@ def _read_secret(path: str) -> str:
     return secret
 
 
+def _web_address(address: str | None) -> str | None:
+    """Refuse what is no address over HTTP, and one with a password, which logs would show."""
+    if address is None:
+        return None
+    found = urlsplit(address)
+    if found.scheme not in ("http", "https") or not found.hostname or "@" in found.netloc:
+        raise PydanticCustomError(
+            "no_web_address",
+            "Give an address that begins with http:// or https://, without a user or a password",
+        )
+    return address
+
+
 def _host_names(listed: str) -> str:
     """Refuse what no Host header says, and what would be compared with a port in vain."""
     for name in listed.split(","):
@@ -88,7 +102,7 @@ def _host_names(listed: str) -> str:
     return listed
 
 
-SECRETS = ("admin_token", "database_url")
+SECRETS = ("admin_token", "database_url", "webhook_secret")
 """The settings that hold a secret; each has another one that names a file with it."""
 
 SecretFile = Annotated[str | None, BeforeValidator(_none_if_empty)]
@@ -152,6 +166,13 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field(
         "console", description="Log lines for people, or one JSON object each."
     )
+    webhook_url: Annotated[
+        str | None, BeforeValidator(_none_if_empty), AfterValidator(_web_address)
+    ] = Field(None, repr=False, description="Where alarms of sessions are sent, over HTTP.")
+    webhook_secret: Annotated[Secret | None, BeforeValidator(_none_if_empty)] = Field(
+        None, description="What these are signed with."
+    )
+    webhook_secret_file: SecretFile = Field(None, description="A file with it, in its place.")
     max_body_size: Annotated[int, Field(ge=1024)] = Field(
         1_048_576, description="The largest request body, in bytes."
     )

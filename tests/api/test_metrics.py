@@ -1,12 +1,18 @@
 """What a monitoring system reads, from a real service, by Prometheus' own parser."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving import open_http
+from pacesetter_service.api.access import ACCESS, route_of
+from serving import RunningService, open_http
+
+PAGE = Path(__file__).parents[2] / "docs/observability.md"
 
 SPEC = {"base_lr": 0.1, "schedule": {"kind": "cosine", "total_steps": 100}}
 
@@ -63,3 +69,92 @@ def test_the_process_and_the_writer_are_measured(http: httpx.Client) -> None:
     assert found["process_resident_memory_bytes"] > 1e6
     assert found["process_open_fds"] > 0
     assert found["pacesetter_writer_queued"] >= 0
+
+
+def families(http: httpx.Client) -> dict[str, Metric]:
+    """Return the service's own families by the names that queries use."""
+    found = {each.name: each for each in text_string_to_metric_families(http.get("/metrics").text)}
+    return {
+        name + ("_total" if each.type == "counter" else ""): each
+        for name, each in found.items()
+        if name.startswith("pacesetter_")
+    }
+
+
+def samples(http: httpx.Client, name: str) -> dict[tuple[str, ...], float]:
+    """Return the values of one metric, by those of its labels."""
+    found = families(http)[name].samples
+    return {tuple(s.labels.values()): s.value for s in found if s.name == name}
+
+
+def test_the_page_has_a_row_for_each_metric(http: httpx.Client) -> None:
+    """Names, types and labels of the page's table are those of a real answer, and no others."""
+    rows = re.findall(r"^\| `(pacesetter_\w+)` \| (\w+) \|([^|]*)\|", PAGE.read_text(), re.M)
+    written = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    exported = {
+        name: (each.type, {label for s in each.samples for label in s.labels} - {"le"})
+        for name, each in families(http).items()
+    }
+    assert written == exported
+
+
+def test_calls_are_counted_by_their_route(http: httpx.Client, unique_name: str) -> None:
+    """A session's name is in no label; what has no route, and other methods, share one line."""
+    http.post("/v1/sessions", json={"name": unique_name, **SPEC}).raise_for_status()
+    count, took = "pacesetter_http_requests_total", "pacesetter_http_request_duration_seconds"
+    before = samples(http, count)
+    sync = f"/v1/sessions/{unique_name}/sync"
+    http.post(sync, json={"step": 1}).raise_for_status()
+    http.post(sync, json={"step": "one"})
+    http.get(f"/nowhere/{unique_name}")
+    http.request("PROPFIND", f"/nowhere/{unique_name}")
+    after = samples(http, count)
+    route = "/v1/sessions/{name}/sync"
+    for labels in (
+        ("POST", route, "2xx"),
+        ("POST", route, "4xx"),
+        ("GET", "other", "4xx"),
+        ("other", "other", "4xx"),
+    ):
+        assert after[labels] == before.get(labels, 0) + 1, labels
+    assert unique_name not in http.get("/metrics").text
+    synced = [
+        s for s in families(http)[took].samples if s.labels["route"] == route and "le" in s.labels
+    ]
+    counts = [s.value for s in synced]
+    assert counts == sorted(counts)
+    assert (synced[-1].labels["le"], synced[-1].value) == (
+        "+Inf",
+        sum(value for labels, value in after.items() if labels[:2] == ("POST", route)),
+    )
+
+
+def test_every_call_has_its_route() -> None:
+    """What the table of access names is found again, and looking at the head is looking."""
+    for call in ACCESS:
+        method, _, path = call.partition(" ")
+        assert route_of(method, re.sub(r"\{\w+\}", "x", path)) is not None, call
+    assert route_of("HEAD", "/v1/sessions/x/lr") == "/v1/sessions/{name}/lr"
+    assert route_of("GET", "/v1/sessions/a/b/c") is None
+
+
+def test_commits_events_and_what_is_sealed_ahead_are_counted(service: RunningService) -> None:
+    """An order is an event; steps beyond the trainer's are ahead; the sessions are in the table."""
+    with open_http(service.url) as http:
+        http.post("/v1/sessions", json={"name": "run", **SPEC}).raise_for_status()
+        http.post(
+            "/v1/sessions/run/sync",
+            json={"attempt": 1, "want": {"start": 0, "count": 10}, "progress": {"step": 4}},
+        ).raise_for_status()
+        action = {"kind": "scale", "factor": 0.5}
+        http.post("/v1/sessions/run/actions", json=action).raise_for_status()
+        found = gauges(http)
+        assert found["pacesetter_trained_sessions"] == 1
+        assert found["pacesetter_seal_ahead_steps"] == found["pacesetter_seal_ahead_max_steps"] == 6
+        assert found["pacesetter_writer_commit_duration_seconds_count"] >= 3
+        assert found["pacesetter_writer_batch_jobs_sum"] >= 3
+        assert found["pacesetter_database_size_bytes"] > 4096
+        assert found["pacesetter_database_disk_free_bytes"] > 0
+        assert samples(http, "pacesetter_events_total")["ordered",] == 1
+        sessions = samples(http, "pacesetter_sessions")
+        assert sessions == {("active",): 1, ("finished",): 0, ("archived",): 0}

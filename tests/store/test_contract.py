@@ -44,7 +44,7 @@ from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.templates import publish_template
 from pacesetter_service.runtime.trainer import SyncCall, sync
 from pacesetter_service.runtime.work import Change, Create, Find, Fork, Open, Outcome
-from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.runtime.writer import TRIES, Writer
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.postgres import PostgresStore
 from pacesetter_service.store.schema import OF_A_SESSION
@@ -116,6 +116,23 @@ def changed(before: Stored, **fields: Any) -> Stored:
     """Describe a session after a change."""
     session = replace(before.session, **fields)
     return replace(before, session=session, version=before.version + 1)
+
+
+def test_a_store_counts_its_sessions_and_knows_its_size(store: Store) -> None:
+    """Of each status the number, of so many sessions at most; the disk is known beside a file."""
+    kept = [stored(store, name) for name in ("one", "two", "three")]
+    write(store, *(Changes(each) for each in kept))
+    write(store, Changes(changed(kept[0], status="archived"), before=kept[0]))
+    assert store.statuses(100) == {"active": 2, "archived": 1}
+    assert sum(store.statuses(2).values()) == 2
+    extent = store.extent()
+    assert extent.size > 4096
+    if isinstance(store, SqliteStore):
+        assert extent.free is not None
+        assert extent.disk is not None
+        assert 0 < extent.free <= extent.disk
+    else:
+        assert (extent.free, extent.disk) == (None, None)
 
 
 # -- transactions ---------------------------------------------------------------------------------
@@ -523,6 +540,9 @@ async def test_a_job_that_conflicts_takes_no_neighbour_down(
     assert neighbour.entry.stored.session.horizon == 1
     assert isinstance(mine, ConflictError)
     assert isinstance(mine, PacesetterError)
+    counted = one.tally
+    # Every try of both together, and then of the one alone, lost; the last of each was the end.
+    assert (counted.retries, counted.conflicts) == (2 * (TRIES - 1), 2 * TRIES)
 
 
 class _Losing:

@@ -3,9 +3,13 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Literal
 
 from pacesetter_service.core.tokens import Role
+
+MOST_KNOWN = 1_024
+"""The most addresses whose route is remembered: the hot call asks for the same few again."""
 
 Access = Role | Literal["public"]
 """The least role that a call takes; `public` takes no token."""
@@ -114,12 +118,21 @@ ACCESS: Mapping[str, Access] = {call: access for access, calls in _CALLS.items()
 """What each call takes, by method and path as the routes have them."""
 
 
+@lru_cache(MOST_KNOWN)
 def access_to(method: str, path: str) -> Access | None:
     """Return what a call takes; None if no role may make it."""
     # Looking at the head only is looking.
     pattern, accesses = _TABLE.get("GET" if method == "HEAD" else method, _NOTHING)
     match = pattern.fullmatch(path)
     return None if match is None else accesses[(match.lastindex or 0) - 1]
+
+
+@lru_cache(MOST_KNOWN)
+def route_of(method: str, path: str) -> str | None:
+    """Return the path of a call as its route has it; None if there is no such call."""
+    method = "GET" if method == "HEAD" else method
+    match = _TABLE.get(method, _NOTHING)[0].fullmatch(path)
+    return None if match is None else _ROUTES[method][(match.lastindex or 0) - 1]
 
 
 def name_in(path: str) -> str | None:
@@ -149,6 +162,15 @@ def _columns() -> dict[str, _Column]:
     return {method: (each, accesses[method]) for method, each in _patterns(ACCESS).items()}
 
 
+def _routes() -> dict[str, list[str]]:
+    """Return the paths of each method, in the order of the groups of its pattern."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for call in ACCESS:
+        method, _, path = call.partition(" ")
+        found[method].append(path)
+    return dict(found)
+
+
 def _patterns(calls: Iterable[str]) -> dict[str, re.Pattern[str]]:
     paths: defaultdict[str, list[str]] = defaultdict(list)
     for call in calls:
@@ -158,6 +180,7 @@ def _patterns(calls: Iterable[str]) -> dict[str, re.Pattern[str]]:
 
 
 _TABLE = _columns()
+_ROUTES = _routes()
 _NONE = re.compile("(?!)")
 _NOTHING: _Column = (_NONE, [])
 _SCOPED = _patterns(ASKING_SCOPE | NAMELESS)

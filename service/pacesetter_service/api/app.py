@@ -39,6 +39,7 @@ from pacesetter_service.api.gate import Gate
 from pacesetter_service.api.openapi import completed, guarded
 from pacesetter_service.api.rates import UNLIMITED, Buckets, RateLimit, Rates, address_of
 from pacesetter_service.api.sync import SyncEndpoint
+from pacesetter_service.api.traffic import Traffic
 from pacesetter_service.catalogue.recommend import Situation
 from pacesetter_service.catalogue.templates import Template, TemplateUse
 from pacesetter_service.core.spec import SessionSpec
@@ -148,11 +149,12 @@ def create_app(
     if rates.per_address:
         buckets = Buckets(rates.per_address, rates.per_address * rates.burst)
         guarded_app = RateLimit(guarded_app, buckets, address_of, "address")
-    app.door = Browsers(guarded_app, hosts or Hosts())
+    traffic = Traffic(Browsers(guarded_app, hosts or Hosts()))
+    app.door = traffic
     app.state.service = service
-    app.state.metrics = metrics.registry(service)
     app.state.pulse = feed.Pulse(feed_heartbeat, feed_patience)
     app.state.readers = feed.Readers(max_feeds)
+    app.state.metrics = metrics.registry(service, traffic, app.state.readers)
     sync = SyncEndpoint(service)
     app.hot = Gate(sync, max_body_size)
     # In the table too, for the answers to what is not a POST.

@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from pacesetter_service.api.access import methods_at
 from pacesetter_service.api.advice import detail_of
+from pacesetter_service.calls import current_id
 from pacesetter_service.complaints import Complaints, bad_requests
 from pacesetter_service.core import errors
 from pacesetter_service.runtime.arguments import MAX_ERRORS, ArgumentError
@@ -110,7 +111,12 @@ def problem(
 def document(
     status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: object
 ) -> Response:
-    """Make a problem+json answer; `code` is stable and meant for programs, `detail` for people."""
+    """Make a problem+json answer; `code` is stable and meant for programs, `detail` for people.
+
+    What is no caller's fault has the id of its call, by which the log is searched.
+    """
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and (request_id := current_id()) is not None:
+        more = {**more, "request_id": request_id}
     body = {
         "type": TYPE_PREFIX + code,
         "title": code.replace("_", " ").capitalize(),

@@ -293,6 +293,39 @@ class RankTracker:
             deviating += sum(each.deviates for each in heard if each.attempt == newest)
         return ranks, deviating
 
+    def silent(self, seconds: float) -> int:
+        """Count the ranks that were not heard of for so long, while others were; from any thread.
+
+        Of a session those of its newest attempt: the others were fenced, and may be silent. Where
+        no rank is heard, the training is over, or stands.
+        """
+        now, found = monotonic(), 0
+        for crew in list(self._crews.values()):
+            ranks = list(crew.ranks.values())
+            newest = max((each.attempt for each in ranks), default=0)
+            ages = [now - each.at for each in ranks if each.attempt == newest]
+            if ages and min(ages) <= seconds:
+                found += sum(seconds < age <= self.recent for age in ages)
+        return found
+
+    def heard_lately(self, seconds: float) -> list[tuple[str, int]]:
+        """Return the sessions that a rank called about in so many seconds; from any thread.
+
+        Each comes with the foremost step that a rank of its newest attempt is at by now.
+        """
+        now, found = monotonic(), []
+        for name, crew in list(self._crews.items()):
+            heard = list(crew.ranks.values())
+            newest = max((each.attempt for each in heard), default=0)
+            steps = [
+                Position.of(each, now).step
+                for each in heard
+                if each.attempt == newest and each.stood != NEVER and now - each.at <= seconds
+            ]
+            if steps:
+                found.append((name, max(steps)))
+        return found
+
     def _enlisted(self, name: str) -> SessionRanks:
         crew = self._crews[name] = SessionRanks(self._complete_since)
         if len(self._crews) > self._max_sessions:

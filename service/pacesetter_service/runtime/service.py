@@ -7,6 +7,7 @@ from pydantic import SecretStr
 
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.status import State, state_of
+from pacesetter_service.runtime.census import Census, census_of
 from pacesetter_service.runtime.janitor import Janitor
 from pacesetter_service.runtime.keyring import Keyring, read_keyring
 from pacesetter_service.runtime.polling import Poller
@@ -40,6 +41,7 @@ class Service:
         reads: Threads for costly answers that only show something.
         checks: Threads for costly work that a trainer may wait for.
         keys: The tokens that are valid; None while authentication is off.
+        census: How many sessions there are, and how large the database is.
         janitor: Does in the background what no caller waits for.
         poller: Looks for what other processes have changed; None if there are none.
     """
@@ -52,6 +54,7 @@ class Service:
     reads: Pool
     checks: Pool
     keys: Keyring | None
+    census: Census
     janitor: Janitor
     poller: Poller | None
 
@@ -90,6 +93,7 @@ class Service:
             reads=Pool("reads", workers=READERS, waiting=READS_WAITING),
             checks=Pool("checks", workers=CHECKERS, waiting=CHECKS_WAITING),
             keys=keys,
+            census=census_of(store),
             janitor=janitor,
             poller=poller,
         )

@@ -43,6 +43,11 @@ class HeldCalls:
         """What wakes the held calls."""
         return self._signals
 
+    @property
+    def held(self) -> int:
+        """How many calls are held now."""
+        return self._held
+
     def release(self) -> None:
         """Release all held calls, and hold none any more: the server is to stop."""
         self._signals.release()

@@ -40,6 +40,7 @@ from pacesetter_service.core.errors import (
 from pacesetter_service.runtime.batch import Batch
 from pacesetter_service.runtime.lanes import Lanes
 from pacesetter_service.runtime.tails import SealedTail
+from pacesetter_service.runtime.tally import Tally
 from pacesetter_service.runtime.versions import VersionReader
 from pacesetter_service.runtime.watchdog import Progress
 from pacesetter_service.runtime.work import (
@@ -54,7 +55,7 @@ from pacesetter_service.runtime.work import (
     TakeBack,
     Work,
 )
-from pacesetter_service.store.port import Store, Stored
+from pacesetter_service.store.port import Changes, Store, Stored
 
 MAX_BATCH = 256
 """The most jobs in one transaction: enough to amortise its flush, few enough to answer soon.
@@ -133,6 +134,8 @@ class Writer:
         self._forgotten: dict[str, Stored] = {}  # what is read again next, as it was
         self._stall_after = stall_after
         self._progress = Progress()
+        self.tally = Tally()
+        self._recorders: list[Callable[[Sequence[Changes]], None]] = []
         self._versions = VersionReader(store.versions)
         self._listeners: list[Callable[[Sequence[str]], None]] = []
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
@@ -165,12 +168,34 @@ class Writer:
         """How many jobs wait for the writer."""
         return self._queue.qsize() + len(self._costly)
 
+    @property
+    def cached(self) -> int:
+        """How many sessions memory holds."""
+        return len(self._cache)
+
+    @property
+    def seconds_without_result(self) -> float:
+        """For how many seconds the writer has worked without finishing anything; 0 at rest."""
+        return self._progress.seconds_without
+
+    def horizon(self, name: str) -> int | None:
+        """Return the horizon of a session as memory holds it; None if it does not."""
+        entry = self._cache.get(name)
+        return None if entry is None else entry.stored.session.horizon
+
     def on_logged(self, listener: Callable[[Sequence[str]], None]) -> None:
         """Call a function on the writer's thread with the sessions whose logs have grown.
 
         It is told after the commit, must be quick, and must not raise.
         """
         self._listeners.append(listener)
+
+    def on_committed(self, listener: Callable[[Sequence[Changes]], None]) -> None:
+        """Call a function on the writer's thread with the changes that were committed.
+
+        It must be quick, and must not raise.
+        """
+        self._recorders.append(listener)
 
     def peek(self, name: str) -> Entry | None:
         """Return a session if memory holds it as it is; never waits.
@@ -225,6 +250,7 @@ class Writer:
 
     async def _queued(self, work: Work | Call) -> Any:  # noqa: ANN401 - what the work gives
         if self.queued >= self._max_queued:
+            self.tally.refused += 1
             raise OverloadedError
         loop = asyncio.get_running_loop()
         job = _Job(work, loop, loop.create_future())
@@ -312,6 +338,7 @@ class Writer:
         try:
             return self._settled(jobs)
         except StorageUnavailableError as error:
+            self.tally.failures += 1
             commit_failures.tell(type(error).__name__, jobs=len(jobs), exc_info=error)
             for job in jobs:
                 job.result = error
@@ -335,7 +362,18 @@ class Writer:
         Raises:
             ConflictError: Another writer came first every time.
         """
-        return _persistently(partial(self._commit, jobs), self._forget)
+        return _persistently(partial(self._tried, jobs), self._read_again)
+
+    def _tried(self, jobs: Sequence[_Job]) -> int:
+        try:
+            return self._commit(jobs)
+        except ConflictError:
+            self.tally.conflicts += 1
+            raise
+
+    def _read_again(self, names: Iterable[str]) -> None:
+        self.tally.retries += 1
+        self._forget(names)
 
     def _commit(self, jobs: Sequence[_Job]) -> int:
         batch, begun, done = Batch(self._read, self._store), monotonic(), 0
@@ -351,11 +389,17 @@ class Writer:
             if monotonic() - begun > BATCH_SECONDS:
                 break
         changes = batch.changes()
+        self.tally.batch_jobs.observe(done)
         if changes:
+            begun = monotonic()
             with self._store.begin() as transaction:
                 transaction.append(changes, batch.now)
                 if self._store.shared:
                     transaction.refuse_stale(batch.unchanged())
+            self.tally.commit_seconds.observe(monotonic() - begun)
+            self.tally.log(changes)
+            for record in self._recorders:
+                record(changes)
         elif self._store.shared and (stale := self._store.stale(batch.unchanged())):
             raise ConflictError(tuple(stale))
         for entry in batch.entries():

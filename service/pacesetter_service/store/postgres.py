@@ -15,6 +15,7 @@ from sqlalchemy import (
     ExceptionContext,
     create_engine,
     event,
+    func,
     insert,
     make_url,
     select,
@@ -29,7 +30,7 @@ from pacesetter_service.store.continuity import Continuity, new_epoch
 from pacesetter_service.store.ranks import RankTable
 from pacesetter_service.store.schema import continuity
 from pacesetter_service.store.served import UnusableDatabaseError
-from pacesetter_service.store.store import Store
+from pacesetter_service.store.store import Extent, Store
 from pacesetter_service.store.writing import (
     PostgresTransaction,
     SqlTransaction,
@@ -124,6 +125,15 @@ class PostgresStore(Store):
             StorageUnavailableError: It did not answer.
         """
         self._read(select(1))
+
+    def extent(self) -> Extent:
+        """Return how large the database is; of its disk no more is known here.
+
+        Raises:
+            StorageUnavailableError: It did not answer.
+        """
+        query = select(func.pg_database_size(func.current_database()).label("size"))
+        return Extent(int(self._read(query)[0].size))
 
     def reclaim(self, pages: int) -> bool:  # noqa: ARG002 - of any number
         """Do nothing: autovacuum sees to what removed rows have left."""

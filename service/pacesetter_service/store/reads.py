@@ -106,6 +106,12 @@ class Reads:
         begin = start - int(rows[0].start)
         return values[:, begin : begin + end - start]
 
+    def statuses(self, most: int) -> dict[str, int]:
+        """Count the sessions by their status, of so many of them at most."""
+        some = select(sessions.c.status).where(is_there).limit(most).subquery()
+        query = select(some.c.status, func.count()).group_by(some.c.status)
+        return {str(status): int(count) for status, count in self._read(query)}
+
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """Return a connection whose reads are all of one moment.

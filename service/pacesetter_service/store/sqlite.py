@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from sqlalchemy import (
     Connection,
@@ -12,7 +13,11 @@ from sqlalchemy import (
     select,
 )
 
-from pacesetter_service.core.errors import StorageFullError, StorageReplacedError
+from pacesetter_service.core.errors import (
+    StorageFullError,
+    StorageReplacedError,
+    StorageUnavailableError,
+)
 from pacesetter_service.store import engine, migrate, record
 from pacesetter_service.store.continuity import (
     Continuity,
@@ -28,7 +33,7 @@ from pacesetter_service.store.schema import (
     continuity,
 )
 from pacesetter_service.store.served import ServedFile
-from pacesetter_service.store.store import Store
+from pacesetter_service.store.store import Extent, Store
 from pacesetter_service.store.writing import (
     translated,
 )
@@ -186,6 +191,22 @@ class SqliteStore(Store):
         """
         self._file.refuse_if_lost()
         self._read(select(1))
+
+    def extent(self) -> Extent:
+        """Return how large the file and its log are, and how much room their disk has.
+
+        Raises:
+            StorageUnavailableError: The file is not where it was.
+        """
+        path = self._file.path
+        try:
+            disk = shutil.disk_usage(path.parent)
+            size = path.stat().st_size
+        except OSError as error:
+            raise StorageUnavailableError(f"{path}: {error.strerror}") from error
+        with suppress(FileNotFoundError):
+            size += Path(f"{path}-wal").stat().st_size
+        return Extent(size, disk.free, disk.total)
 
     def reclaim(self, pages: int) -> bool:
         """Return space that removed rows have left to the disk, so many pages of it at most.

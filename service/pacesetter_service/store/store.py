@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, Executable, select, text, update
@@ -24,6 +24,21 @@ from pacesetter_service.store.writing import (
     translated,
     versions_of,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How large a database is, and how much room it has.
+
+    Attributes:
+        size: Its bytes, with its log.
+        free: Free bytes of its disk; None where that is not known here.
+        disk: All bytes of its disk; None likewise.
+    """
+
+    size: int
+    free: int | None = None
+    disk: int | None = None
 
 
 class Store(Reads):
@@ -82,6 +97,14 @@ class Store(Reads):
     @abstractmethod
     def check(self) -> None:
         """Ask the database for something.
+
+        Raises:
+            StorageUnavailableError: It did not answer, or is not where it was.
+        """
+
+    @abstractmethod
+    def extent(self) -> Extent:
+        """Return how large the database is, and how much room it has; from any thread.
 
         Raises:
             StorageUnavailableError: It did not answer, or is not where it was.

@@ -1,0 +1,34 @@
+"""How many values fell into which range, without a lock: for what is counted at every call."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+
+
+class Histogram:
+    """Values counted by ranges; one thread counts, and any other may look.
+
+    A look may see a value in one of the figures and not yet in another.
+    """
+
+    __slots__ = ("_bounds", "_counts", "sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """Begin without any.
+
+        Args:
+            bounds: The ends of the ranges, in their order; each belongs to the range that it ends.
+        """
+        self._bounds = tuple(bounds)
+        self._counts = [0] * (len(self._bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Return how many values were at most as large as each bound; the last one is `+Inf`."""
+        ends = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        return list(zip(ends, accumulate(map(float, self._counts)), strict=True))
