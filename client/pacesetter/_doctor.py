@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
-
-import httpx
+from urllib.parse import SplitResult, urlsplit
 
 from pacesetter._errors import (
     APIError,
@@ -77,7 +76,7 @@ def checks(url: str, own_version: str, *, write: bool) -> Iterator[Check]:
         yield Check("address", "FAIL", str(error), "correct --url, PACESETTER_URL or the token")
         return
     try:
-        yield _address(httpx.URL(url))
+        yield _address(urlsplit(url))
         try:
             server.send("GET", "/livez")
         except PacesetterError as error:
@@ -85,11 +84,11 @@ def checks(url: str, own_version: str, *, write: bool) -> Iterator[Check]:
             yield Check("reachable", "FAIL", str(error), advice)
             return
         yield Check("reachable", "OK", f"{server.url} answers")
-        yield from _certificate(httpx.URL(url))
+        yield from _certificate(urlsplit(url))
         yield _version(server, own_version)
         yield _ready(server)
-        yield from _token(server, httpx.URL(url))
-        yield _clock(server.url)
+        yield from _token(server, urlsplit(url))
+        yield _clock(server)
         yield _latency(server)
         if write:
             yield from _round_trip(server)
@@ -97,11 +96,15 @@ def checks(url: str, own_version: str, *, write: bool) -> Iterator[Check]:
         server.close()
 
 
-def _address(url: httpx.URL) -> Check:
-    if url.scheme == "http" and not _is_this_machine(url.host):
+def _address(url: SplitResult) -> Check:
+    if url.scheme == "http" and not _is_this_machine(_host(url)):
         advice = "use https:// across a network that you do not trust"
         return Check("address", "WARN", "the token travels in the clear", advice)
-    return Check("address", "OK", str(url))
+    return Check("address", "OK", url.geturl())
+
+
+def _host(url: SplitResult) -> str:
+    return url.hostname or ""  # the transport has refused an address without one
 
 
 def _is_this_machine(host: str) -> bool:
@@ -110,14 +113,15 @@ def _is_this_machine(host: str) -> bool:
     return host == "localhost"
 
 
-def _certificate(url: httpx.URL) -> Iterator[Check]:
+def _certificate(url: SplitResult) -> Iterator[Check]:
     """Say for how long a certificate is good; that it is trusted is known by now."""
-    if url.scheme != "https" or proxy_for(url.scheme, url.host, url.port) is not None:
+    host, port = _host(url), url.port or 443
+    if url.scheme != "https" or proxy_for(url.scheme, host, port) is not None:
         return
     try:
         with (
-            socket.create_connection((url.host, url.port or 443), TIMEOUT) as plain,
-            httpx.create_ssl_context().wrap_socket(plain, server_hostname=url.host) as encrypted,
+            socket.create_connection((host, port), TIMEOUT) as plain,
+            Transport.trusted().wrap_socket(plain, server_hostname=host) as encrypted,
         ):
             certificate: Any = encrypted.getpeercert() or {}
             version = encrypted.version()
@@ -150,7 +154,7 @@ def _ready(server: Transport) -> Check:
     return Check("ready", "OK", "the database answers, and the writer gets on")
 
 
-def _token(server: Transport, url: httpx.URL) -> Iterator[Check]:
+def _token(server: Transport, url: SplitResult) -> Iterator[Check]:
     try:
         server.json("GET", "/v1/sessions", params={"limit": 1})
     except AuthenticationError as error:
@@ -167,7 +171,7 @@ def _token(server: Transport, url: httpx.URL) -> Iterator[Check]:
     except APIError as error:
         if error.code != "authentication_off":
             yield Check("token", "WARN", str(error), "its role is not known")
-        elif _is_this_machine(url.host):
+        elif _is_this_machine(_host(url)):
             yield Check("token", "OK", "authentication is off")
         else:
             advice = "start the service with PACESETTER_ADMIN_TOKEN"
@@ -178,17 +182,14 @@ def _token(server: Transport, url: httpx.URL) -> Iterator[Check]:
         yield Check("token", "WARN", "its role is admin", "give jobs a token of a smaller role")
 
 
-def _clock(url: str) -> Check:
-    parsed = httpx.URL(url)
-    proxy = proxy_for(parsed.scheme, parsed.host, parsed.port)
+def _clock(server: Transport) -> Check:
     try:
-        with httpx.Client(timeout=TIMEOUT, proxy=proxy) as http:
-            before = time.time()
-            said = http.get(f"{url}/livez").headers["date"]
-            here = (before + time.time()) / 2
+        before = time.time()
+        said = server.headers("/livez")["date"]
+        here = (before + time.time()) / 2
         # It is told in whole seconds.
         skew = max(0.0, abs(here - parsedate_to_datetime(said).timestamp() - 0.5) - 0.5)
-    except (httpx.HTTPError, KeyError, ValueError) as error:
+    except (PacesetterError, KeyError, ValueError) as error:
         return Check("clock", "WARN", f"the server's time is not known: {error!r}")
     if skew > MOST_SKEW:
         advice = "set both clocks by NTP; tokens end by the server's"

@@ -267,6 +267,24 @@ class Transport:
         _check_encoding(response)
         return response
 
+    @staticmethod
+    def trusted() -> ssl.SSLContext:
+        """Return the certificate authorities that connections are checked by."""
+        return httpx.create_ssl_context()
+
+    def headers(self, path: str) -> dict[str, str]:
+        """Return what stands in the head of the answer to a GET, each name in lower case.
+
+        Raises:
+            TransportError: The connection could not be had, or was lost.
+        """
+        request = self._request("GET", path, None, {"accept": "*/*"}, None)
+        try:
+            with self._answered(request, self.timeout, self._pool) as response:
+                return dict(response.headers)
+        except httpx.TransportError as error:
+            raise self._failure(error) from None
+
     def _connections(self, *, repeatable: bool) -> AbstractContextManager[httpx.BaseTransport]:
         """Return the connections for a request: new ones, if its body can be read only once.
 
