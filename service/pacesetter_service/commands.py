@@ -61,10 +61,11 @@ def _done(asked: argparse.Namespace, url: str) -> str:
         backup.backup(url, asked.path)
         return f"wrote {asked.path}"
     if asked.command == "restore":
-        backup.restore(url, asked.path, replace=asked.replace)
+        aside = backup.restore(url, asked.path, replace=asked.replace)
+        kept = "" if aside is None else f"; what was there before is kept as {aside}"
         return (
             f"restored {asked.path}: the database begins a new epoch, and trainings that go on ask"
-            " to be restarted from a checkpoint"
+            f" to be restarted from a checkpoint{kept}"
         )
     store = open_store(url)
     try:
