@@ -96,5 +96,5 @@ class Janitor:
             return purging.hidden(connection)
 
     def _removed(self, session_id: int) -> bool:
-        with self._store.transaction() as connection:
+        with self._store.transaction(frees=True) as connection:
             return purging.remove_some(connection, session_id)
