@@ -17,6 +17,9 @@ from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store import purging
 from pacesetter_service.store.store import Store
 
+Chore = Callable[[Callable[[], bool]], Awaitable[None]]
+"""What is done every so many seconds; it is given what says whether it is to end early."""
+
 log = structlog.get_logger("pacesetter.janitor")
 
 PAGES = 256
@@ -39,10 +42,10 @@ class Janitor:
         self._called = threading.Event()
         self._ended = False
         self._thread: threading.Thread | None = None
-        self._chore: Callable[[], Awaitable[None]] | None = None
+        self._chore: Chore | None = None
         self._every: float | None = None
 
-    def keep(self, chore: Callable[[], Awaitable[None]], every: float) -> None:
+    def keep(self, chore: Chore, every: float) -> None:
         """Do a chore now, and then every so many seconds."""
         self._chore, self._every = chore, every
         self.wake()
@@ -80,8 +83,6 @@ class Janitor:
                 wait = AGAIN
 
     async def _work(self) -> None:
-        if self._chore is not None:
-            await self._chore()
         for session_id in await self._writer.call(self._hidden):
             rows = 0
             while not self._ended and await self._writer.call(lambda: self._removed(session_id)):  # noqa: B023
@@ -90,6 +91,8 @@ class Janitor:
             log.info("purged", session=session_id, slices=rows, finished=not self._ended)
         while not self._ended and await self._writer.call(lambda: self._store.reclaim(PAGES)):
             await asyncio.sleep(PAUSE)
+        if self._chore is not None:  # last: if it fails, what was hidden goes all the same
+            await self._chore(lambda: self._ended)
 
     def _hidden(self) -> list[int]:
         with self._store.at_once() as connection:
