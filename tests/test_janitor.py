@@ -1,6 +1,7 @@
 """What the service does beside its callers: it ends in time, and nothing keeps removal waiting."""
 
 import asyncio
+import io
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,15 +10,22 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from pacesetter_service.core.commands import Archive, Finish
-from pacesetter_service.core.errors import StorageFullError, StorageUnavailableError
+import postgres
+from pacesetter_service.core.commands import Archive, Finish, Seal
+from pacesetter_service.core.errors import (
+    ImportRefusedError,
+    StorageFullError,
+    StorageUnavailableError,
+)
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.runtime.operator import purge_session
 from pacesetter_service.runtime.retention import keep_settings
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.work import Change, Create
 from pacesetter_service.runtime.writer import Writer
-from pacesetter_service.store.schema import sessions
+from pacesetter_service.store import record
+from pacesetter_service.store.postgres import PostgresStore
+from pacesetter_service.store.schema import sealed, sessions
 from pacesetter_service.store.sqlite import SqliteStore
 from serving import PATIENCE
 
@@ -117,3 +125,47 @@ def test_on_a_full_disk_settings_purge_before_they_archive(
     with pytest.raises(StorageFullError):
         asyncio.run(keep_settings(service, 1.0, 1.0, lambda: False))
     _until(lambda: _statuses(service) == ["finished"])
+
+
+def test_an_import_that_was_cut_off_goes_from_a_shared_database() -> None:
+    """A day after it began, with all its rows; a younger one is left to whoever is at it."""
+    with postgres.database() as url:
+        store = PostgresStore(url)
+        try:
+            examined = _begin_imports(store, old=998, young=999)
+            writer = Writer(store)
+            writer.start()
+            service = Service.over(store, writer)
+            try:
+                _until(lambda: _statuses(service) == ["importing"])
+            finally:
+                service.close()
+                writer.stop()
+            with store.transaction() as connection:
+                owners = connection.scalars(select(sealed.c.session_id).distinct()).all()
+                assert owners == [999]
+                with pytest.raises(ImportRefusedError, match="import it again"):
+                    record.finish(connection, 998, examined.session)
+                record.finish(connection, 999, examined.session)
+        finally:
+            store.close()
+
+
+def _begin_imports(store: PostgresStore, *, old: int, young: int) -> record.Record:
+    """Write what two imports of one record leave that were cut off before their end."""
+    writer = Writer(store)
+    writer.start()
+    asyncio.run(writer.submit(Create(SessionSpec(name="run", base_lr=0.1))))
+    asyncio.run(writer.submit(Change("run", (Seal(start=0, count=8),))))
+    writer.stop()
+    with store.snapshot() as connection:
+        file = io.BytesIO(b"".join(record.export(connection, "run", "1")))
+    examined = record.examine(file, None)
+    with store.transaction() as connection:
+        [exported] = connection.scalars(select(sessions.c.id)).all()
+        record.drop(connection, exported)
+        for number in (old, young):
+            record.begin(connection, number, examined)
+            record.add(connection, number, record.rows_of(file, examined))
+        connection.execute(update(sessions).where(sessions.c.id == old).values(changed_at=OLD))
+    return examined

@@ -1,9 +1,10 @@
 """What the service does for itself, in slices, beside what its callers wait for.
 
-The rows of sessions that were purged are removed, the space that they leave is given back, and what
-is older than the settings keep is put away. All of it goes through the writer's queue, a slice at
-a time, so that no training waits for longer than a slice takes. Several processes may do the same
-on one database: what another one has removed already is not there.
+The rows of sessions that were purged are removed, and those of imports that were cut off; the space
+that they leave is given back, and what is older than the settings keep is put away. All of it goes
+through the writer's queue, a slice at a time, so that no training waits for longer than a slice
+takes. Several processes may do the same on one database: what another one has removed already is
+not there.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from pacesetter_service.core.errors import PacesetterError
+from pacesetter_service.runtime.ranks import wall_clock
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store import purging
 from pacesetter_service.store.store import Store
@@ -30,6 +32,13 @@ PAUSE = 0.001
 
 AGAIN = 30.0
 """Seconds after which what has failed is tried again."""
+
+
+CUT_OFF = 86_400.0
+"""Seconds after which no process can be at an import any more: it was cut off."""
+
+LOOK = 3_600.0
+"""Seconds after which a shared database is looked at again: others end without a word."""
 
 
 class Janitor:
@@ -70,7 +79,7 @@ class Janitor:
     def _run(self) -> None:
         wait = self._every
         while not self._ended:
-            self._called.wait(wait)
+            self._called.wait(LOOK if wait is None and self._store.shared else wait)
             self._called.clear()
             wait = self._every
             try:
@@ -96,6 +105,8 @@ class Janitor:
 
     def _hidden(self) -> list[int]:
         with self._store.at_once() as connection:
+            if self._store.shared:  # else the start has removed them
+                purging.hide_cut_off_imports(connection, wall_clock(CUT_OFF))
             return purging.hidden(connection)
 
     def _removed(self, session_id: int) -> bool:
