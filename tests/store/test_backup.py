@@ -68,10 +68,8 @@ def test_a_served_database_is_copied_and_restored(address: str, tmp_path: Path) 
     client.close()
 
 
-def test_what_was_replaced_is_kept_beside(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A database that is put aside can be opened under the name that is told, for ever."""
+def test_what_was_replaced_is_kept_beside(tmp_path: Path) -> None:
+    """A database that is put aside can be opened again under its other name."""
     path, copy = tmp_path / "own.db", tmp_path / "copy.db"
     address = f"sqlite:///{path}"
     with RunningService(path) as service:
@@ -79,15 +77,30 @@ def test_what_was_replaced_is_kept_beside(
         assert _run("backup", copy, address) == 0
         _create(service.url, "second")
         service.kill()  # so that its log is not folded
-    for number in ("", "-2", "-3"):
+    assert _run("restore", copy, address, "--replace") == 0
+    aside = tmp_path / "own.db-before-restore"
+    with contextlib.closing(sqlite3.connect(aside)) as connection:
+        names = connection.execute("SELECT name FROM sessions ORDER BY name").fetchall()
+    assert names == [("first",), ("second",)]
+
+
+def test_each_restore_keeps_what_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing that was put aside is overwritten; the command says under which name it is kept."""
+    path, copy = tmp_path / "own.db", tmp_path / "copy.db"
+    address = f"sqlite:///{path}"
+    assert _cli.main(["migrate", "--database-url", address]) == 0
+    assert _run("backup", copy, address) == 0
+    numbers = {"": 1, "-2": 2, "-3": 3}
+    for end, number in numbers.items():
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"PRAGMA user_version={number}")
         assert _run("restore", copy, address, "--replace") == 0
-        assert capsys.readouterr().out.endswith(f" kept as {path}-before-restore{number}\n")
-    kept = {"": ["first", "second"], "-2": ["first"], "-3": ["first"]}
-    for number, sessions in kept.items():
-        aside = f"{path}-before-restore{number}"
-        with contextlib.closing(sqlite3.connect(aside)) as connection:
-            names = connection.execute("SELECT name FROM sessions ORDER BY name").fetchall()
-        assert [name for (name,) in names] == sessions
+        assert capsys.readouterr().out.endswith(f" kept as {path}-before-restore{end}\n")
+    for end, number in numbers.items():
+        with contextlib.closing(sqlite3.connect(f"{path}-before-restore{end}")) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (number,)
 
 
 @pytest.mark.parametrize("damage", ["torn", "other", "missing"])
