@@ -1,6 +1,8 @@
 """A disk that is full: what is there is read, nothing is half written, and it goes on by itself."""
 
 import resource
+import sqlite3
+from contextlib import closing
 from errno import ENOSPC
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from pacesetter_service.runtime.exports import room_for_files
 from pacesetter_service.store.sqlite import SqliteStore
 from pacesetter_service.store.writing import translated
 from serving import RunningService, open_http
-from test_storage_lost import WRITES, begun
+from test_storage_lost import WRITES, begun, until
 
 
 def _is_refused(answer: httpx.Response) -> bool:
@@ -72,6 +74,25 @@ def test_the_last_of_a_disk_is_left_to_others(tmp_path: Path) -> None:
         assert _is_refused(answer)
         assert "PACESETTER_MIN_FREE_DISK" in answer.json()["detail"]
         assert http.get("/v1/sessions/run/lr?step=0").json()["lr"] == 0.1
+
+
+def test_a_purge_makes_room_on_a_full_disk(tmp_path: Path) -> None:
+    """What is kept free serves to remove an archived session, down to its last row."""
+    database = tmp_path / "pacesetter.db"
+    with RunningService(database) as service, open_http(service.url) as http:
+        begun(http)
+        http.delete("/v1/sessions/run").raise_for_status()
+    with (
+        RunningService(database, min_free_disk=1 << 62) as service,
+        open_http(service.url) as http,
+        closing(sqlite3.connect(database)) as connection,
+    ):
+        assert _is_refused(http.post("/v1/sessions", json={"name": "other", "base_lr": 0.1}))
+        rehearsed = http.post("/v1/sessions/run/purge", json={"dry_run": True})
+        assert rehearsed.status_code == 204, rehearsed.text
+        purged = http.post("/v1/sessions/run/purge", json={})
+        assert purged.status_code == 204, purged.text
+        until(lambda: connection.execute("SELECT count(*) FROM sessions").fetchone() == (0,))
 
 
 def test_a_database_that_may_have_no_more_pages_is_full(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ WRITES: dict[str, tuple[str, str, Any]] = {
 }
 
 
-def _until(holds: Callable[[], bool]) -> None:
+def until(holds: Callable[[], bool]) -> None:
     """Wait for a fact."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
@@ -213,7 +213,7 @@ def test_a_service_that_is_killed_again_and_again_raises_no_alarm(service: Runni
     for life in range(8):
         writer = threading.Thread(target=writes, args=(life,))
         writer.start()
-        _until(partial(_many, taken, life))
+        until(partial(_many, taken, life))
         service.kill()
         writer.join()
         service.start()

@@ -29,7 +29,7 @@ from pacesetter_service.front_door import Limits, connections_within_reach, fron
 from pacesetter_service.runtime import retention
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.writer import Writer
-from pacesetter_service.settings import Settings, read_settings
+from pacesetter_service.settings import Settings, mistakes_in, read_settings
 from pacesetter_service.store.continuity import Continuity
 from pacesetter_service.store.opening import open_store
 from pacesetter_service.store.served import UnusableDatabaseError
@@ -139,9 +139,8 @@ def _settings_or_exit(arguments: Sequence[str]) -> Settings:
     try:
         return read_settings(arguments)
     except ValidationError as error:
-        for each in error.errors():
-            name = "-".join(str(part) for part in each["loc"]).replace("_", "-")
-            sys.stderr.write(f"pacesetter serve: --{name}: {each['msg']}\n")
+        for name, mistake in mistakes_in(error):
+            sys.stderr.write(f"pacesetter serve: --{name.replace('_', '-')}: {mistake}\n")
         sys.exit(2)
 
 

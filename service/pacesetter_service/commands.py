@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError
 
 from pacesetter_service import logs
 from pacesetter_service.core.errors import StorageUnavailableError
-from pacesetter_service.settings import default_database_url
+from pacesetter_service.settings import ENV_PREFIX, default_database_url, mistakes_in
 from pacesetter_service.store import backup
 from pacesetter_service.store.opening import open_store
 from pacesetter_service.store.served import UnusableDatabaseError
@@ -25,18 +25,26 @@ def main(arguments: Sequence[str]) -> int:
     asked = parser.parse_args(arguments)
     logs.configure("warning", "console")
     try:
-        url = asked.database_url or default_database_url()
+        url = asked.database_url or _url_or_exit(asked.command)
         print(_done(asked, url))  # noqa: T201 - the output of the command
     except (
         UnusableDatabaseError,
         StorageUnavailableError,
         backup.BackupError,
         ArgumentError,
-        ValidationError,
     ) as error:
         print(f"pacesetter {asked.command}: {error}", file=sys.stderr)  # noqa: T201 - likewise
         return 1
     return 0
+
+
+def _url_or_exit(command: str) -> str:
+    try:
+        return default_database_url()
+    except ValidationError as error:
+        for name, mistake in mistakes_in(error):
+            sys.stderr.write(f"pacesetter {command}: {ENV_PREFIX}{name.upper()}: {mistake}\n")
+        sys.exit(2)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,10 +69,11 @@ def _done(asked: argparse.Namespace, url: str) -> str:
         backup.backup(url, asked.path)
         return f"wrote {asked.path}"
     if asked.command == "restore":
-        backup.restore(url, asked.path, replace=asked.replace)
+        aside = backup.restore(url, asked.path, replace=asked.replace)
+        kept = "" if aside is None else f"; what was there before is kept as {aside}"
         return (
             f"restored {asked.path}: the database begins a new epoch, and trainings that go on ask"
-            " to be restarted from a checkpoint"
+            f" to be restarted from a checkpoint{kept}"
         )
     store = open_store(url)
     try:

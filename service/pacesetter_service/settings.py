@@ -110,29 +110,69 @@ SecretFile = Annotated[str | None, BeforeValidator(_none_if_empty)]
 Secret = Annotated[SecretStr, AfterValidator(_beyond_guessing)]
 
 
-class Settings(BaseSettings):
+ENV_PREFIX = "PACESETTER_"
+
+DatabaseUrl = Annotated[
+    str,
+    Field(
+        repr=False,  # there may be a password in it
+        description="Where the data is: a SQLite file, or a PostgreSQL database.",
+    ),
+]
+
+DatabaseUrlFile = Annotated[
+    SecretFile,
+    Field(description="A file with the database URL, in its place: for one with a password."),
+]
+
+DEFAULT_DATABASE = "sqlite:///pacesetter.db"
+
+
+class _WithSecrets(BaseSettings):
+    """Settings of which some may stand in files."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Take secrets from the files that are named in their place."""
+        read = {name: value for name, value in given.items() if name not in SECRETS or value != ""}
+        for name in SECRETS:
+            path = read.get(f"{name}_file") or ""
+            if not path:
+                continue
+            if name in read:
+                raise _misplaced(
+                    f"{name}_file", "The setting and the file in its place are both given. Drop one"
+                )
+            try:
+                read[name] = _read_secret(path)
+            except PydanticCustomError as error:
+                raise _misplaced(f"{name}_file", error.message()) from None
+        return read
+
+
+class DatabaseSettings(_WithSecrets):
+    """What commands beside serving need to know."""
+
+    database_url: DatabaseUrl = DEFAULT_DATABASE
+    database_url_file: DatabaseUrlFile = None
+
+
+class Settings(_WithSecrets):
     """Serve Pacesetter: the learning rates of running trainings, over HTTP."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PACESETTER_",
-        frozen=True,
-        cli_kebab_case=True,
-        cli_prog_name="pacesetter serve",
-        cli_hide_none_type=True,
+        cli_kebab_case=True, cli_prog_name="pacesetter serve", cli_hide_none_type=True
     )
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(
         7070, description="Port to listen on; 0 takes a free one and prints it."
     )
-    database_url: str = Field(
-        "sqlite:///pacesetter.db",
-        repr=False,  # there may be a password in it
-        description="Where the data is: a SQLite file, or a PostgreSQL database.",
-    )
-    database_url_file: SecretFile = Field(
-        None, description="A file with the database URL, in its place: for one with a password."
-    )
+    database_url: DatabaseUrl = DEFAULT_DATABASE
+    database_url_file: DatabaseUrlFile = None
     auto_migrate: bool = Field(
         default=True,
         description="Whether the start brings the database to the newest schema by itself.",
@@ -247,25 +287,6 @@ class Settings(BaseSettings):
         10, description="Seconds that open requests get to finish when the server stops."
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_files(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Take secrets from the files that are named in their place."""
-        read = {name: value for name, value in given.items() if name not in SECRETS or value != ""}
-        for name in SECRETS:
-            path = read.get(f"{name}_file") or ""
-            if not path:
-                continue
-            if name in read:
-                raise _misplaced(
-                    f"{name}_file", "The setting and the file in its place are both given. Drop one"
-                )
-            try:
-                read[name] = _read_secret(path)
-            except PydanticCustomError as error:
-                raise _misplaced(f"{name}_file", error.message()) from None
-        return read
-
     @model_validator(mode="after")
     def _certificate_and_key(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -292,9 +313,14 @@ def default_database_url() -> str:
     """Return what the environment says of the database, for commands beside serving.
 
     Raises:
-        pydantic.ValidationError: A value is out of its range.
+        pydantic.ValidationError: The file that is to say so cannot be read, for instance.
     """
-    return Settings().database_url
+    return DatabaseSettings().database_url
+
+
+def mistakes_in(error: ValidationError) -> list[tuple[str, str]]:
+    """Return the settings that are wrong, each with what is wrong with it; no value is shown."""
+    return [("_".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:

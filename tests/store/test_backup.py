@@ -84,6 +84,25 @@ def test_what_was_replaced_is_kept_beside(tmp_path: Path) -> None:
     assert names == [("first",), ("second",)]
 
 
+def test_each_restore_keeps_what_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing that was put aside is overwritten; the command says under which name it is kept."""
+    path, copy = tmp_path / "own.db", tmp_path / "copy.db"
+    address = f"sqlite:///{path}"
+    assert _cli.main(["migrate", "--database-url", address]) == 0
+    assert _run("backup", copy, address) == 0
+    numbers = {"": 1, "-2": 2, "-3": 3}
+    for end, number in numbers.items():
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute(f"PRAGMA user_version={number}")
+        assert _run("restore", copy, address, "--replace") == 0
+        assert capsys.readouterr().out.endswith(f" kept as {path}-before-restore{end}\n")
+    for end, number in numbers.items():
+        with contextlib.closing(sqlite3.connect(f"{path}-before-restore{end}")) as connection:
+            assert connection.execute("PRAGMA user_version").fetchone() == (number,)
+
+
 @pytest.mark.parametrize("damage", ["torn", "other", "missing"])
 def test_what_is_no_copy_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str

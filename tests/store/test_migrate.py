@@ -90,3 +90,40 @@ def test_a_database_on_a_network_is_refused(
     with pytest.raises(UnusableDatabaseError, match=r"nfs4.*local disk.*PostgreSQL"):
         SqliteStore(f"sqlite:///{tmp_path / 'a.db'}")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [["migrate"], ["backup", "copy"], ["restore", "copy"]])
+def test_a_command_reads_the_settings_of_its_database_alone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: list[str],
+) -> None:
+    """What is wrong there is told by its variable and without its value; the rest is not read."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("DATABASE_URL", "DATABASE_URL_FILE"):
+        monkeypatch.delenv(f"PACESETTER_{name}", raising=False)
+    monkeypatch.setenv("PACESETTER_TLS_CERT", "no-such-certificate")
+    monkeypatch.setenv("PACESETTER_ADMIN_TOKEN", "shortsecret")
+    _cli.main([*command])
+    told = capsys.readouterr().err.lower()
+    assert "tls" not in told
+    assert "token" not in told
+    monkeypatch.setenv("PACESETTER_DATABASE_URL", "postgresql+psycopg://me:hidden@db/p")
+    monkeypatch.setenv("PACESETTER_DATABASE_URL_FILE", str(tmp_path / "url"))
+    with pytest.raises(SystemExit, match="2"):
+        _cli.main([*command])
+    named = f"pacesetter {command[0]}: PACESETTER_DATABASE_URL_FILE: "
+    assert (
+        capsys.readouterr().err
+        == f"{named}The setting and the file in its place are both given. Drop one\n"
+    )
+
+
+def test_a_port_that_is_no_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """The message says what a URL looks like, and shows no password."""
+    url = "postgresql+psycopg://me:hidden@db:none/p"
+    assert _cli.main(["migrate", "--database-url", url]) == 1
+    told = capsys.readouterr().err
+    assert "the database-url must name" in told
+    assert "hidden" not in told

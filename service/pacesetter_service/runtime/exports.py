@@ -112,9 +112,9 @@ async def import_record(service: Service, file: IO[bytes], examined: Record) -> 
             await call(partial(written, record.add, number, batch))
         await call(partial(written, record.finish, number, examined.session))
     except BaseException:
-        # If even this fails, it is done when the service starts again.
+        # If even this fails, it is done when the service starts again, or by the janitor.
         with suppress(PacesetterError):
-            await call(partial(written, record.drop, number))
+            await call(partial(_dropped, store, number))
         raise
     return info_of(service, (await service.writer.find(examined.session.spec.name)).stored)
 
@@ -195,3 +195,9 @@ def _written(
     """Write in a transaction of its own."""
     with store.transaction() as connection:
         write(connection, *args, **kwargs)
+
+
+def _dropped(store: Store, number: int) -> None:
+    """Remove what was written of an import, also from a disk that it has filled."""
+    with store.transaction(frees=True) as connection:
+        record.drop(connection, number)

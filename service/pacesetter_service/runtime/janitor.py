@@ -1,9 +1,10 @@
 """What the service does for itself, in slices, beside what its callers wait for.
 
-The rows of sessions that were purged are removed, the space that they leave is given back, and what
-is older than the settings keep is put away. All of it goes through the writer's queue, a slice at
-a time, so that no training waits for longer than a slice takes. Several processes may do the same
-on one database: what another one has removed already is not there.
+The rows of sessions that were purged are removed, and those of imports that were cut off; the space
+that they leave is given back, and what is older than the settings keep is put away. All of it goes
+through the writer's queue, a slice at a time, so that no training waits for longer than a slice
+takes. Several processes may do the same on one database: what another one has removed already is
+not there.
 """
 
 import asyncio
@@ -13,9 +14,13 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from pacesetter_service.core.errors import PacesetterError
+from pacesetter_service.runtime.ranks import wall_clock
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store import purging
 from pacesetter_service.store.store import Store
+
+Chore = Callable[[Callable[[], bool]], Awaitable[None]]
+"""What is done every so many seconds; it is given what says whether it is to end early."""
 
 log = structlog.get_logger("pacesetter.janitor")
 
@@ -29,6 +34,13 @@ AGAIN = 30.0
 """Seconds after which what has failed is tried again."""
 
 
+CUT_OFF = 86_400.0
+"""Seconds after which no process can be at an import any more: it was cut off."""
+
+LOOK = 3_600.0
+"""Seconds after which a shared database is looked at again: others end without a word."""
+
+
 class Janitor:
     """A thread that is started by the first work for it."""
 
@@ -39,10 +51,10 @@ class Janitor:
         self._called = threading.Event()
         self._ended = False
         self._thread: threading.Thread | None = None
-        self._chore: Callable[[], Awaitable[None]] | None = None
+        self._chore: Chore | None = None
         self._every: float | None = None
 
-    def keep(self, chore: Callable[[], Awaitable[None]], every: float) -> None:
+    def keep(self, chore: Chore, every: float) -> None:
         """Do a chore now, and then every so many seconds."""
         self._chore, self._every = chore, every
         self.wake()
@@ -67,7 +79,7 @@ class Janitor:
     def _run(self) -> None:
         wait = self._every
         while not self._ended:
-            self._called.wait(wait)
+            self._called.wait(LOOK if wait is None and self._store.shared else wait)
             self._called.clear()
             wait = self._every
             try:
@@ -80,8 +92,6 @@ class Janitor:
                 wait = AGAIN
 
     async def _work(self) -> None:
-        if self._chore is not None:
-            await self._chore()
         for session_id in await self._writer.call(self._hidden):
             rows = 0
             while not self._ended and await self._writer.call(lambda: self._removed(session_id)):  # noqa: B023
@@ -90,11 +100,15 @@ class Janitor:
             log.info("purged", session=session_id, slices=rows, finished=not self._ended)
         while not self._ended and await self._writer.call(lambda: self._store.reclaim(PAGES)):
             await asyncio.sleep(PAUSE)
+        if self._chore is not None:  # last: if it fails, what was hidden goes all the same
+            await self._chore(lambda: self._ended)
 
     def _hidden(self) -> list[int]:
         with self._store.at_once() as connection:
+            if self._store.shared:  # else the start has removed them
+                purging.hide_cut_off_imports(connection, wall_clock(CUT_OFF))
             return purging.hidden(connection)
 
     def _removed(self, session_id: int) -> bool:
-        with self._store.transaction() as connection:
+        with self._store.transaction(frees=True) as connection:
             return purging.remove_some(connection, session_id)

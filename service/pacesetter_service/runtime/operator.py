@@ -168,7 +168,7 @@ async def rehearse_purge(service: Service, name: str) -> None:
     """
 
     def refused() -> None:
-        with service.store.transaction() as connection:
+        with service.store.transaction(frees=True) as connection:
             purging.refuse_unless_purgeable(connection, name)
 
     await service.writer.call(refused)
@@ -186,7 +186,7 @@ async def purge_session(service: Service, name: str, actor: str) -> None:
     """
 
     def hidden() -> None:
-        with service.store.transaction() as connection:
+        with service.store.transaction(frees=True) as connection:
             purging.hide(connection, name, actor, wall_clock())
         service.writer.forget(name)
 

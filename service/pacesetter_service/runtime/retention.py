@@ -4,7 +4,7 @@ Nothing happens to a session that has gone on since it was looked at. Several pr
 on one database: each step is one small transaction, and what another one has done is done.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -85,7 +85,14 @@ class Pruned:
 
 
 async def prune(
-    service: Service, policy: Policy, actor: str, *, dry_run: bool, below: int | None, limit: int
+    service: Service,
+    policy: Policy,
+    actor: str,
+    *,
+    dry_run: bool,
+    below: int | None,
+    limit: int,
+    ended: Callable[[], bool] = lambda: False,
 ) -> Pruned:
     """Put sessions away, a page at a time, forks before what they were forked from.
 
@@ -96,6 +103,7 @@ async def prune(
         dry_run: Only say what would be done.
         below: Where the page before has ended.
         limit: How many sessions are looked at.
+        ended: Whether those that are left of the page are to stay as they are.
 
     Raises:
         BusyError: Too many costly answers are being made already.
@@ -113,15 +121,19 @@ async def prune(
         return found, last if count == limit else None
 
     found, last = await service.reads.run(looked)
-    done = [
-        await _put_away(service, stored, state, size, actor, dry_run=dry_run)
-        for stored, state, size in found
-    ]
+    done = []
+    for stored, state, size in found:
+        if ended():
+            break
+        done.append(await _put_away(service, stored, state, size, actor, dry_run=dry_run))
     return Pruned(done, last)
 
 
 async def keep_settings(
-    service: Service, archive_after: float | None, purge_after: float | None
+    service: Service,
+    archive_after: float | None,
+    purge_after: float | None,
+    ended: Callable[[], bool],
 ) -> None:
     """Put away what has become old, by what the settings say in days.
 
@@ -129,16 +141,21 @@ async def keep_settings(
         service: The service.
         archive_after: After so many days what is over is archived; None for never.
         purge_after: After so many days what is archived is purged; None for never.
+        ended: Whether the service is to stop; it is asked before each session.
     """
     policies = []
+    if (
+        purge_after is not None
+    ):  # first: it makes room on a full disk, where no other write is taken
+        policies.append(Policy(purge_after * DAY, ("archived",), {}, purges=True))
     if archive_after is not None:
         policies.append(Policy(archive_after * DAY, OVER, {}, purges=False))
-    if purge_after is not None:
-        policies.append(Policy(purge_after * DAY, ("archived",), {}, purges=True))
     for policy in policies:
         below: int | None = None
-        while True:
-            page = await prune(service, policy, "retention", dry_run=False, below=below, limit=100)
+        while not ended():
+            page = await prune(
+                service, policy, "retention", dry_run=False, below=below, limit=100, ended=ended
+            )
             below = page.next_below
             if below is None:
                 break

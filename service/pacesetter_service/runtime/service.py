@@ -82,7 +82,7 @@ class Service:
         if poller is not None:
             poller.start()
         janitor = Janitor(store, writer)
-        if store.has_hidden():  # what the end of a process has cut off
+        if store.shared or store.has_hidden():  # what the end of a process has cut off
             janitor.wake()
         return cls(
             store,

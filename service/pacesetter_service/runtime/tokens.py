@@ -106,7 +106,7 @@ def _add(store: Store, keys: Keyring, token: Token) -> None:
 
 
 def _drop(store: Store, keys: Keyring, token_id: str) -> None:
-    with store.transaction() as connection:
+    with store.transaction(frees=True) as connection:  # one that has leaked does not wait for room
         if not tokens.drop(connection, token_id):
             raise TokenNotFoundError(token_id)
     keys.remove(token_id)

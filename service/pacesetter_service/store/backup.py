@@ -5,6 +5,7 @@ begins a new epoch, by which trainers learn of it, and gives out none of the num
 and attempts may have had meanwhile.
 """
 
+import itertools
 import os
 import secrets
 import shutil
@@ -52,7 +53,7 @@ def backup(database_url: str, target: Path) -> None:
             _copy(path, fresh)
 
 
-def restore(database_url: str, source: Path, *, replace: bool) -> None:
+def restore(database_url: str, source: Path, *, replace: bool) -> Path | None:
     """Put a copy in a database's place; no service may be running on it.
 
     Args:
@@ -60,6 +61,9 @@ def restore(database_url: str, source: Path, *, replace: bool) -> None:
         source: What `backup` wrote.
         replace: Whether a database that is there already may be put aside (SQLite) or dropped
             (PostgreSQL).
+
+    Returns:
+        The name under which the database that was there is kept; None if none is.
 
     Raises:
         UnusableDatabaseError: The URL names no database, or it is served.
@@ -69,8 +73,8 @@ def restore(database_url: str, source: Path, *, replace: bool) -> None:
         raise BackupError(f"there is no file {source}")
     if is_postgres(database_url):
         _restore_postgres(database_url, source, replace=replace)
-    else:
-        _restore_sqlite(database_url, source, replace=replace)
+        return None
+    return _restore_sqlite(database_url, source, replace=replace)
 
 
 def begin_anew(connection: Connection, above: tuple[int, int] = (0, 0)) -> str:
@@ -112,7 +116,7 @@ _NUMBERS = text(
 # SQLite ---------------------------------------------------------------------------------------
 
 
-def _restore_sqlite(database_url: str, source: Path, *, replace: bool) -> None:
+def _restore_sqlite(database_url: str, source: Path, *, replace: bool) -> Path | None:
     path = file_of(database_url)
     served = ServedFile.take(database_url)
     try:
@@ -123,7 +127,8 @@ def _restore_sqlite(database_url: str, source: Path, *, replace: bool) -> None:
                 " another database-url"
             )
         above = _numbers_in(path) if there else (0, 0)
-        with _appearing(path, beside_old=there) as fresh:
+        aside = _free_name_beside(path) if there else None
+        with _appearing(path, aside) as fresh:
             _copy(source, fresh)
             opened = engine.open_writer(fresh)
             try:
@@ -141,6 +146,21 @@ def _restore_sqlite(database_url: str, source: Path, *, replace: bool) -> None:
         mark.close()
     finally:
         served.release()
+    return aside
+
+
+def _free_name_beside(path: Path) -> Path:
+    """Return a name for a database that is put aside; what an earlier restore kept stays there."""
+    names = (
+        path.with_name(f"{path.name}-before-restore{end}")
+        for end in itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    )
+    return next(name for name in names if not any(map(os.path.lexists, _files_of(name))))
+
+
+def _files_of(path: Path) -> list[Path]:
+    """Return all the files that SQLite may have for a database."""
+    return [Path(f"{path}{end}") for end in ("", "-wal", "-shm", "-journal")]
 
 
 def _numbers_in(path: Path) -> tuple[int, int]:
@@ -177,30 +197,30 @@ def _copy(source: Path, fresh: Path) -> None:
 
 
 @contextmanager
-def _appearing(target: Path, *, beside_old: bool = False) -> Iterator[Path]:
+def _appearing(target: Path, aside: Path | None = None) -> Iterator[Path]:
     """Return a new file, readable by its owner alone, that takes its name once it is on the disk.
 
     Args:
         target: The name.
-        beside_old: What has that name is kept beside, with its log.
+        aside: The name under which what has that name is kept, with its log; it is free.
     """
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
         os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR, MODE))
         yield fresh
         _flush(fresh)
-        if beside_old:
+        if aside is not None:
             for end in ("", "-wal"):
                 with suppress(FileNotFoundError):
-                    Path(f"{target}{end}").rename(f"{target}-before-restore{end}")
+                    Path(f"{target}{end}").rename(f"{aside}{end}")
             Path(f"{target}-shm").unlink(missing_ok=True)
         fresh.replace(target)
         _flush(target.resolve().parent)
     except OSError as error:
         raise BackupError(f"{target} cannot be written: {error.strerror}") from error
     finally:
-        for end in ("", "-wal", "-shm", "-journal"):
-            Path(f"{fresh}{end}").unlink(missing_ok=True)
+        for file in _files_of(fresh):
+            file.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -34,7 +34,7 @@ def is_postgres(database_url: str) -> bool:
     """
     try:
         kind = make_url(database_url).drivername
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
         return False
     if kind.startswith("postgres") and kind != "postgresql+psycopg":
         raise UnusableDatabaseError(

@@ -182,7 +182,7 @@ class PostgresStore(Store):
             )
 
     @contextmanager
-    def _committing(self) -> Iterator[Connection]:
+    def _committing(self, *, frees: bool = False) -> Iterator[Connection]:  # noqa: ARG002 - its server's affair
         """Write in one transaction.
 
         Raises:

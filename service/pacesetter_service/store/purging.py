@@ -29,7 +29,7 @@ from pacesetter_service.core.errors import (
     SessionNotArchivedError,
     SessionNotFoundError,
 )
-from pacesetter_service.store.record import HIDDEN, PURGING
+from pacesetter_service.store.record import HIDDEN, IMPORTING, PURGING
 from pacesetter_service.store.schema import OF_A_SESSION, ancestors, labels, purged, ranks, sessions
 
 ROWS = 2_000
@@ -85,6 +85,12 @@ def _forks_of(session_id: int) -> Select[tuple[str]]:
         .order_by(sessions.c.name)
         .limit(FORKS_NAMED)
     )
+
+
+def hide_cut_off_imports(connection: Connection, before: str) -> None:
+    """Have what imports wrote removed that began before a time, and that no process has ended."""
+    cut_off = and_(sessions.c.status == IMPORTING, sessions.c.changed_at < before)
+    connection.execute(update(sessions).where(cut_off).values(status=PURGING))
 
 
 def hidden(connection: Connection) -> list[int]:

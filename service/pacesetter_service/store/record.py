@@ -2,7 +2,8 @@
 
 An import is written in many small transactions, so that no trainer waits for a large one, into
 a session that no caller can see; the last transaction gives it its name. What a fault leaves behind
-is removed when it is noticed, at the latest when the service starts again.
+is removed when it is noticed, at the latest when the service starts again; where several processes
+share a database, when it is so old that none of them can be at it any more (`purging.py`).
 """
 
 import hashlib
@@ -573,6 +574,7 @@ def finish(connection: Connection, session_id: int, session: Session) -> None:
 
     Raises:
         NameTakenError: There is one of that name.
+        ImportRefusedError: It took so long that it was taken for cut off.
     """
     name = session.spec.name
     _refuse_taken(connection, name)
@@ -582,9 +584,10 @@ def finish(connection: Connection, session_id: int, session: Session) -> None:
     ]
     if found:
         connection.execute(insert(labels), found)
-    connection.execute(
-        update(sessions).where(sessions.c.id == session_id).values(name=name, status=session.status)
-    )
+    mine = (sessions.c.id == session_id) & (sessions.c.status == IMPORTING)
+    named = update(sessions).where(mine).values(name=name, status=session.status)
+    if not connection.execute(named).rowcount:
+        raise ImportRefusedError("it took so long that it was removed meanwhile: import it again")
 
 
 def _refuse_taken(connection: Connection, name: str) -> None:

@@ -206,7 +206,7 @@ def file_of(database_url: str) -> Path:
     Raises:
         UnusableDatabaseError: It names none, or another database.
     """
-    with suppress(ArgumentError):
+    with suppress(ArgumentError, ValueError):  # the latter of a port that is no number
         url = make_url(database_url)
         if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
             return Path(str(url.database)).resolve()

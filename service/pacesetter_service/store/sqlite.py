@@ -124,15 +124,19 @@ class SqliteStore(Store):
             self._opened.close()
 
     @contextmanager
-    def _committing(self) -> Iterator[Connection]:
+    def _committing(self, *, frees: bool = False) -> Iterator[Connection]:
         """Write in one transaction, which counts, into the file that is served or not at all.
+
+        Args:
+            frees: Whether it makes room: then it may use what is kept free of the disk.
 
         Raises:
             StorageUnavailableError: Nothing may be acknowledged. Nothing was written either,
                 unless the file was taken away in the moment of the commit; it is not written to
                 again then.
         """
-        self._refuse_if_full()
+        if not frees:
+            self._refuse_if_full()
         with translated(), self._connection.begin():
             yield self._connection
             row = self._connection.exec_driver_sql(_COUNT).one()

@@ -111,8 +111,11 @@ class Store(Reads):
         """
 
     @abstractmethod
-    def _committing(self) -> AbstractContextManager[Connection]:
+    def _committing(self, *, frees: bool = False) -> AbstractContextManager[Connection]:
         """Return a connection in a transaction that is committed at the end of the block.
+
+        Args:
+            frees: Whether it makes room on the disk, so that it may use what is kept free.
 
         Raises:
             StorageUnavailableError: Nothing may be acknowledged.
@@ -243,9 +246,13 @@ class Store(Reads):
             connection.execute(update(templates).where(where).values(deprecated=reason))
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """Return the writer's connection in a transaction: for what is rare, and short."""
-        with self._committing() as connection:
+    def transaction(self, *, frees: bool = False) -> Iterator[Connection]:
+        """Return the writer's connection in a transaction: for what is rare, and short.
+
+        Args:
+            frees: Whether it makes room on the disk, so that it may use what is kept free.
+        """
+        with self._committing(frees=frees) as connection:
             yield connection
 
     @contextmanager
