@@ -9,6 +9,7 @@ on one database: what another one has removed already is not there.
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 import structlog
 
@@ -40,11 +41,13 @@ class Janitor:
         self._ended = False
         self._thread: threading.Thread | None = None
         self._chore: Callable[[], Awaitable[None]] | None = None
-        self._every: float | None = None
+        self._every = 0.0
+        self._due = 0.0
 
     def keep(self, chore: Callable[[], Awaitable[None]], every: float) -> None:
-        """Do a chore now, and then every so many seconds."""
-        self._chore, self._every = chore, every
+        """Do a chore every so many seconds; the first time after so many, however often woken."""
+        self._every, self._due = every, monotonic() + every
+        self._chore = chore
         self.wake()
 
     def wake(self) -> None:
@@ -65,13 +68,13 @@ class Janitor:
             thread.join()
 
     def _run(self) -> None:
-        wait = self._every
+        wait: float | None = None
         while not self._ended:
             self._called.wait(wait)
             self._called.clear()
-            wait = self._every
             try:
                 asyncio.run(self._work())
+                wait = None if self._chore is None else max(self._due - monotonic(), 0.0)
             except PacesetterError as error:  # the database is away, or another came first
                 log.info("put_off", reason=str(error))
                 wait = AGAIN
@@ -80,8 +83,9 @@ class Janitor:
                 wait = AGAIN
 
     async def _work(self) -> None:
-        if self._chore is not None:
+        if self._chore is not None and monotonic() >= self._due:
             await self._chore()
+            self._due = monotonic() + self._every
         for session_id in await self._writer.call(self._hidden):
             rows = 0
             while not self._ended and await self._writer.call(lambda: self._removed(session_id)):  # noqa: B023

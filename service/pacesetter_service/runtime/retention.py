@@ -32,7 +32,11 @@ log = structlog.get_logger("pacesetter.retention")
 DAY = 86_400.0
 
 EVERY = 3_600.0
-"""Seconds between two looks at what has become old by itself."""
+"""Seconds between two looks at what has become old by itself.
+
+The first look is as long after the start: trainings that an outage has kept from calling are to
+call before they are taken for silent.
+"""
 
 OVER: tuple[State, ...] = ("finished", "failed", "silent")
 """The states that settings archive by themselves: a training that has not begun may still do so."""
