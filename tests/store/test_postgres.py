@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import psycopg
 import pytest
@@ -10,11 +11,13 @@ from psycopg import sql
 from sqlalchemy import create_engine, make_url, text
 
 import postgres
-from pacesetter_service.core.commands import Reading, Report, Seal
-from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.core.commands import Archive, Reading, Report, Seal
+from pacesetter_service.core.errors import SessionPurgedError, StorageUnavailableError
 from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.runtime.work import Change, Create
+from pacesetter_service.runtime.ranks import wall_clock
+from pacesetter_service.runtime.work import Change, Create, Fork, Outcome
 from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store import purging
 from pacesetter_service.store.postgres import PostgresStore
 from serving import PATIENCE
 
@@ -111,13 +114,46 @@ async def test_a_deadlock_costs_another_try(store: PostgresStore, url: str) -> N
         writer.stop()
 
 
-def _wait_until_blocked(url: str) -> None:
+@pytest.mark.anyio
+async def test_a_purge_and_a_fork_at_once_come_in_turn(store: PostgresStore, url: str) -> None:
+    """A fork waits for a purge that has looked for forks already, and finds its source purged."""
+    spec = {"name": "source", "base_lr": 0.1}
+    another = PostgresStore(url)
+    purging_it, forking = Writer(store), Writer(another)
+    purging_it.start()
+    forking.start()
+    try:
+        await purging_it.submit(Create(SessionSpec.model_validate(spec)))
+        await purging_it.submit(Change("source", (Seal(0, 4),)))
+        await forking.submit(Change("source", (Archive(),)))
+        fork = Fork("source", SessionSpec.model_validate({**spec, "name": "fork"}), 2)
+        loop, forked = asyncio.get_running_loop(), list[Future[Outcome]]()
+
+        def hide() -> None:
+            with store.transaction() as connection:
+                purging.hide(connection, "source", "bo", wall_clock())
+                made = asyncio.run_coroutine_threadsafe(forking.submit(fork), loop)
+                forked.append(made)
+                _wait_until_blocked(url, or_done=made.done)
+
+        await purging_it.call(hide)
+        with pytest.raises(SessionPurgedError):
+            await asyncio.wrap_future(forked[0])
+    finally:
+        purging_it.stop()
+        forking.stop()
+        another.close()
+
+
+def _wait_until_blocked(url: str, or_done: Callable[[], bool] = bool) -> None:
     waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
     with connected(url) as connection:
         connection.autocommit = True
         pause = threading.Event()
         for _ in range(int(PATIENCE * 100)):
             if connection.execute(f"{waiting} AND wait_event_type = 'Lock'").fetchone():
+                return
+            if or_done():
                 return
             pause.wait(0.01)
     raise AssertionError("nothing waits for a lock")
