@@ -15,9 +15,9 @@ from pacesetter_service.core.commands import Archive, Reading, Report, Seal
 from pacesetter_service.core.errors import SessionPurgedError, StorageUnavailableError
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.runtime.ranks import wall_clock
-from pacesetter_service.runtime.work import Change, Create, Fork, Outcome
+from pacesetter_service.runtime.work import Change, Create, Find, Fork, Outcome
 from pacesetter_service.runtime.writer import Writer
-from pacesetter_service.store import purging
+from pacesetter_service.store import purging, record
 from pacesetter_service.store.postgres import PostgresStore
 from serving import PATIENCE
 
@@ -273,3 +273,37 @@ async def test_a_database_that_goes_back_while_it_is_served_is_noticed(
         assert (await writer.find("run")).stored.session.horizon == 0
     finally:
         writer.stop()
+
+
+@pytest.mark.anyio
+async def test_a_session_that_is_lost_is_noticed_though_one_of_its_name_was_purged(
+    store: PostgresStore,
+) -> None:
+    """A purge tells only of the attempts that there were until then."""
+    writer = Writer(store)
+    writer.start()
+    try:
+        for _ in range(2):
+            spec = SessionSpec.model_validate({"name": "run", "base_lr": 0.1})
+            made = await writer.submit(Create(spec))
+            await writer.submit(Change("run", (Archive(),)))
+            if made.entry.stored.session.attempt.number == 1:
+                await writer.call(lambda: _hidden(store, writer))
+        await writer.call(lambda: _lost(store, made.entry.stored.id))
+        epoch = store.epoch
+        with pytest.raises(StorageUnavailableError, match="has lost"):
+            await writer.submit(Find("run"))
+        assert store.epoch != epoch
+    finally:
+        writer.stop()
+
+
+def _hidden(store: PostgresStore, writer: Writer) -> None:
+    with store.transaction() as connection:
+        purging.hide(connection, "run", "bo", wall_clock())
+    writer.forget("run")
+
+
+def _lost(store: PostgresStore, session_id: int) -> None:
+    with store.transaction() as connection:
+        record.drop(connection, session_id)

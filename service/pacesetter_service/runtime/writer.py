@@ -391,7 +391,8 @@ class Writer:
         """Return whether a database has less of a session than it had, though it was not purged."""
         if found is not None and found.id == known.id:
             return found.version < known.version
-        return self._store.purged_at(known.session.spec.name) is None
+        session = known.session
+        return self._store.purged_attempt(session.spec.name) < session.attempt.number
 
     def _forget(self, names: Iterable[str]) -> None:
         """Drop what memory holds of sessions: they are read again when they are asked for."""
