@@ -232,8 +232,9 @@ class Writer:
         return await job.future
 
     def forget(self, name: str) -> None:
-        """Drop a session that is gone from memory; only from what `call` runs."""
-        self._forget((name,))
+        """Drop a session that was purged from memory; only from what `call` runs."""
+        self._cache.pop(name, None)
+        self._forgotten.pop(name, None)  # it is not missed
 
     # The writer's thread ---------------------------------------------------------------------
 
