@@ -14,7 +14,8 @@ import postgres
 from pacesetter_service.core.commands import Archive, Reading, Report, Seal
 from pacesetter_service.core.errors import SessionPurgedError, StorageUnavailableError
 from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.runtime.ranks import wall_clock
+from pacesetter_service.runtime.ranks import RankTracker, wall_clock
+from pacesetter_service.runtime.shared_ranks import tell_others
 from pacesetter_service.runtime.work import Change, Create, Find, Fork, Outcome
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store import purging, record
@@ -294,6 +295,31 @@ async def test_a_session_that_is_lost_is_noticed_though_one_of_its_name_was_purg
         with pytest.raises(StorageUnavailableError, match="has lost"):
             await writer.submit(Find("run"))
         assert store.epoch != epoch
+    finally:
+        writer.stop()
+
+
+@pytest.mark.anyio
+async def test_ranks_of_a_session_that_was_purged_do_not_come_back(store: PostgresStore) -> None:
+    """Another replica has heard of them and tells so afterwards, beside those of other sessions."""
+    writer, tracker = Writer(store), RankTracker(shares=True)
+    writer.start()
+    try:
+        assert store.ranks is not None
+        for name in ("run", "kept"):
+            await writer.submit(Create(SessionSpec.model_validate({"name": name, "base_lr": 0.1})))
+        for rank in (0, 1):
+            for name in ("run", "kept"):
+                tracker.record_call(name, rank, 1, 0)
+            tell_others(tracker, store.ranks)
+            assert set(store.ranks.read("kept")[1]) == set(range(rank + 1))
+        await writer.submit(Change("run", (Archive(),)))
+        for name in ("run", "kept"):
+            tracker.record_call(name, 2, 1, 0)
+        await writer.call(lambda: _hidden(store, writer))
+        tell_others(tracker, store.ranks)
+        assert set(store.ranks.read("kept")[1]) == {0, 1, 2}
+        assert not store.ranks.read("run")[1]
     finally:
         writer.stop()
 
