@@ -277,7 +277,7 @@ def _put_in_place(database_url: str, source: Path) -> None:
         )
         # Half of a script ends without it, so nothing of that is kept.
         _, said = writer.communicate("" if read.returncode else "COMMIT;\n")
-    # Where psql has failed, nobody read what pg_restore wrote.
+    # Where psql has ended, pg_restore fails as well: so the cause comes first.
     _refuse_failed("psql", writer.returncode, said)
     _refuse_failed("pg_restore", read.returncode, read.stderr)
 
