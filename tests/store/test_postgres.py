@@ -14,7 +14,10 @@ import postgres
 from pacesetter_service.core.commands import Archive, Reading, Report, Seal
 from pacesetter_service.core.errors import SessionPurgedError, StorageUnavailableError
 from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.runtime.queries.sessions import read_session
 from pacesetter_service.runtime.ranks import RankTracker, wall_clock
+from pacesetter_service.runtime.retention import keep_settings
+from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.shared_ranks import tell_others
 from pacesetter_service.runtime.work import Change, Create, Find, Fork, Outcome
 from pacesetter_service.runtime.writer import Writer
@@ -321,6 +324,34 @@ async def test_ranks_of_a_session_that_was_purged_do_not_come_back(store: Postgr
         assert set(store.ranks.read("kept")[1]) == {0, 1, 2}
         assert not store.ranks.read("run")[1]
     finally:
+        writer.stop()
+
+
+@pytest.mark.anyio
+async def test_a_training_that_calls_at_another_replica_is_not_silent(
+    store: PostgresStore, url: str
+) -> None:
+    """Nothing of it was written for long: it is shown as active, and archived by no setting."""
+    writer, elsewhere = Writer(store), RankTracker(shares=True)
+    writer.start()
+    service = Service.over(store, writer)
+    try:
+        assert store.ranks is not None
+        for name in ("heard", "silent"):
+            await writer.submit(Create(SessionSpec.model_validate({"name": name, "base_lr": 0.1})))
+            await writer.submit(Change(name, (Seal(0, 4),)))
+        elsewhere.record_call("heard", 0, 1, 0)
+        tell_others(elsewhere, store.ranks)
+        with connected(url) as other:
+            other.execute("UPDATE sessions SET changed_at = '2020-01-01T00:00:00.000+00:00'")
+            other.execute("UPDATE sessions SET version = version + 1")
+        states = {"heard": "active", "silent": "silent"}
+        assert {name: (await read_session(service, name)).state for name in states} == states
+        await keep_settings(service, 1.0, None)
+        states = {"heard": "active", "silent": "archived"}
+        assert {name: (await read_session(service, name)).state for name in states} == states
+    finally:
+        service.close()
         writer.stop()
 
 

@@ -5,7 +5,7 @@ what an operator is shown. Times are seconds by the clock of the database, the o
 share.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -114,6 +114,23 @@ class RankTable:
             found = connection.execute(query).all()
             return _now(connection), {
                 row.rank: RankRow(row.attempt, row.at, bool(row.deviates), row.state)
+                for row in found
+            }
+
+    def latest(self, names: Collection[str]) -> tuple[float, dict[str, RankRow]]:
+        """Return the time, and which rank of each of these sessions has called last, if any has.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        place = func.row_number().over(partition_by=ranks.c.session, order_by=ranks.c.at.desc())
+        of_them = ranks.c.session.in_(names) & (ranks.c.state != "")
+        placed = select(ranks, place.label("place")).where(of_them).subquery()
+        query = select(placed).where(placed.c.place == 1)
+        with self._reading() as connection:
+            found = connection.execute(query).all()
+            return _now(connection), {
+                row.session: RankRow(row.attempt, row.at, bool(row.deviates), row.state)
                 for row in found
             }
 
