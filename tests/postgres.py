@@ -126,6 +126,11 @@ def _made() -> str:
     return name
 
 
+def bare() -> str:
+    """Create a database without any table, which is dropped when this process ends."""
+    return url_of(_made(), server())
+
+
 def _emptied(name: str) -> str:
     tables = sql.SQL(", ").join(map(sql.Identifier, metadata.tables))
     _execute(name, sql.SQL("TRUNCATE {} RESTART IDENTITY").format(tables))

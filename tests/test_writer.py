@@ -1,14 +1,17 @@
 """The writer: batches, answers after the commit, and faults that stay where they belong."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from pacesetter_service.core.commands import Reading, Report, Seal
+from pacesetter_service.core.commands import Archive, Reading, Report, Seal
 from pacesetter_service.core.errors import (
     OverloadedError,
     SessionNotFoundError,
@@ -18,8 +21,10 @@ from pacesetter_service.core.errors import (
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.runtime.work import Change, Create, Fork, Open, TakeBack, Work
 from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store import purging
 from pacesetter_service.store.sqlite import SqliteStore
 from pacesetter_service.store.writing import SqlTransaction
+from written import NOW
 
 
 class WatchedStore(SqliteStore):
@@ -171,6 +176,26 @@ def test_sessions_leave_memory_and_come_back(writer: Writer) -> None:
         return held, entry.stored.session.horizon
 
     assert asyncio.run(story()) == ([False, False, True, True, True], 1)
+
+
+def test_of_what_was_purged_nothing_stays_in_memory(writer: Writer, store: WatchedStore) -> None:
+    """Although it is not asked for again."""
+
+    def purge(name: str) -> None:
+        with store.transaction() as connection:
+            purging.hide(connection, name, "bo", NOW)
+        writer.forget(name)
+
+    async def crowd() -> weakref.ref[SessionSpec]:
+        await writer.submit(Create(spec("run")))
+        archived = (await writer.submit(Change("run", (Archive(),)))).entry
+        await writer.call(partial(purge, "run"))
+        await writer.submit(Create(spec("next")))  # so that the writer has nothing at hand of it
+        return weakref.ref(archived.stored.session.spec)
+
+    known = asyncio.run(crowd())
+    gc.collect()
+    assert known() is None
 
 
 def test_a_full_queue_refuses(store: WatchedStore) -> None:

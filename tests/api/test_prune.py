@@ -1,15 +1,29 @@
 """Old sessions are put away: archived, then purged; by a command and by settings."""
 
+import asyncio
+import contextlib
 import sqlite3
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from pacesetter import _cli
+from pacesetter_service.__main__ import _keep
+from pacesetter_service.core.commands import Archive
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.runtime import retention
+from pacesetter_service.runtime.operator import purge_session
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.work import Change, Create
+from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store.schema import sessions
+from pacesetter_service.store.sqlite import SqliteStore
 from serving import PATIENCE, RunningService, open_http
 
 OLD = "2020-01-01T00:00:00.000+00:00"
@@ -86,16 +100,6 @@ def _aged(path: Path, **changes: str) -> None:
         connection.commit()
 
 
-def _until_listed(http: httpx.Client, statuses: list[str]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        found = http.get("/v1/sessions").json()["sessions"]
-        if [each["status"] for each in found] == statuses:
-            return
-        assert time.monotonic() < deadline, found
-        time.sleep(0.02)
-
-
 @pytest.fixture(name="path")
 def _path(tmp_path: Path) -> Path:
     """Make a database with a session that nobody has written for years."""
@@ -107,13 +111,56 @@ def _path(tmp_path: Path) -> Path:
     return path
 
 
-def test_settings_put_away_by_themselves(path: Path) -> None:
+@contextlib.contextmanager
+def _service_over(path: Path) -> Iterator[Service]:
+    """Run the parts of a service here, without a front door."""
+    store = SqliteStore(f"sqlite:///{path}")
+    writer = Writer(store)
+    writer.start()
+    service = Service.over(store, writer)
+    try:
+        yield service
+    finally:
+        service.close()
+        writer.stop()
+        store.close()
+
+
+def _until(service: Service, statuses: list[str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while (found := _statuses(service)) != statuses:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)
+
+
+def _statuses(service: Service) -> list[str]:
+    with service.store.snapshot() as connection:
+        return list(connection.scalars(select(sessions.c.status)))
+
+
+def test_settings_put_away_by_themselves(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is silent for long is archived, and what was archived for long is gone."""
+    monkeypatch.setattr(retention, "EVERY", 0.01)
     with RunningService(path) as service, open_http(service.url) as http:
         assert http.get("/v1/sessions/old").json()["state"] == "silent"
-    settings = {"archive_after_days": 90, "purge_after_days": 365}
-    with RunningService(path, **settings) as service, open_http(service.url) as http:
-        _until_listed(http, ["archived"])
+    with _service_over(path) as parts:
+        _keep(parts, archive_after=90, purge_after=365)
+        _until(parts, ["archived"])
     _aged(path)
-    with RunningService(path, **settings) as service, open_http(service.url) as http:
-        _until_listed(http, [])
+    with _service_over(path) as parts:
+        _keep(parts, archive_after=90, purge_after=365)
+        _until(parts, [])
+
+
+def test_nothing_is_put_away_before_trainers_can_call(path: Path) -> None:
+    """After a start the settings wait for their time, although other work wakes the janitor."""
+
+    async def purge(parts: Service) -> None:
+        await parts.writer.submit(Create(SessionSpec(name="gone", base_lr=0.1)))
+        await parts.writer.submit(Change("gone", (Archive(),)))
+        await purge_session(parts, "gone", "bo")
+
+    with _service_over(path) as parts:
+        _keep(parts, archive_after=90, purge_after=365)
+        asyncio.run(purge(parts))
+        _until(parts, ["active"])

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, insert, select
 
 import postgres
 from pacesetter import Client, HistoryLostError, _cli
+from pacesetter_service.store import migrate
+from pacesetter_service.store.schema import templates
 from serving import RunningService, open_http
 
 
@@ -24,8 +29,8 @@ def _address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield f"sqlite:///{tmp_path / 'own.db'}"
 
 
-def _run(command: str, path: Path, address: str, *options: str) -> int:
-    return _cli.main([command, str(path), *options, "--database-url", address])
+def _run(what: str, path: Path, address: str, *options: str) -> int:
+    return _cli.main([what, str(path), *options, "--database-url", address])
 
 
 def _create(url: str, name: str) -> dict[str, Any]:
@@ -66,6 +71,41 @@ def test_a_served_database_is_copied_and_restored(address: str, tmp_path: Path) 
         assert _create(service.url, "lost")["attempt"] > 1_000
         assert not [each for each in service.events() if each["event"] == "new_epoch"]
     client.close()
+
+
+def _migrated_to(revision: str, address: str) -> None:
+    """Make the tables that an older service would make, with a template in them."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    opened = create_engine(address)
+    with opened.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        row = {"name": "old", "version": 1, "body": "{}", "created_at": ""}
+        connection.execute(insert(templates), row)
+    opened.dispose()
+
+
+def _templates(address: str) -> list[str]:
+    opened = create_engine(address)
+    with opened.connect() as connection:
+        found = list(connection.scalars(select(templates.c.name)))
+    opened.dispose()
+    return found
+
+
+def test_a_copy_of_an_older_schema_takes_the_place_of_a_newer_one(tmp_path: Path) -> None:
+    """Tables that it does not know are in nobody's way; a torn one changes nothing."""
+    older, copy, torn = postgres.bare(), tmp_path / "copy", tmp_path / "torn"
+    _migrated_to("0008", older)
+    assert _run("backup", copy, older) == 0
+    torn.write_bytes(copy.read_bytes()[:-10])
+    with postgres.database() as address:
+        assert _cli.main(["migrate", "--database-url", address]) == 0
+        assert _run("restore", torn, address, "--replace") == 1
+        assert _templates(address) == []
+        assert _run("restore", copy, address, "--replace") == 0
+        assert _templates(address) == ["old"]
 
 
 def test_what_was_replaced_is_kept_beside(tmp_path: Path) -> None:

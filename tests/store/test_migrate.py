@@ -3,6 +3,7 @@
 import os
 import sqlite3
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,19 @@ def test_a_file_of_an_older_service_can_shrink_once_it_is_migrated(
         assert _cli.main(["migrate", "--database-url", f"sqlite:///{old}"]) == 0
         assert said in capsys.readouterr().out
     assert (_ask(old, "PRAGMA auto_vacuum"), _ask(old, count)) == (2, before)
+
+
+def test_no_age_is_made_up_for_a_training_that_may_be_running(old: Path) -> None:
+    """What is active counts as changed now; what is over, when its last event was written."""
+    with closing(sqlite3.connect(old)) as connection:
+        connection.execute("UPDATE sessions SET status = 'finished' WHERE name = 'plateau'")
+        connection.commit()
+    began = datetime.now(UTC).isoformat(timespec="milliseconds")
+    SqliteStore(f"sqlite:///{old}").close()
+    of_events = "SELECT max(e.created_at) FROM events e JOIN sessions s ON s.id = session_id"
+    newest = _ask(old, f"{of_events} WHERE s.name = 'plateau'")
+    assert _ask(old, "SELECT changed_at FROM sessions WHERE name = 'plateau'") == newest
+    assert str(_ask(old, "SELECT min(changed_at) FROM sessions WHERE status = 'active'")) >= began
 
 
 def test_a_newer_schema_is_refused(old: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 
 import psycopg
 import pytest
@@ -10,11 +11,17 @@ from psycopg import sql
 from sqlalchemy import create_engine, make_url, text
 
 import postgres
-from pacesetter_service.core.commands import Reading, Report, Seal
-from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.core.commands import Archive, Reading, Report, Seal
+from pacesetter_service.core.errors import SessionPurgedError, StorageUnavailableError
 from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.runtime.work import Change, Create
+from pacesetter_service.runtime.queries.sessions import read_session
+from pacesetter_service.runtime.ranks import RankTracker, wall_clock
+from pacesetter_service.runtime.retention import keep_settings
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.shared_ranks import tell_others
+from pacesetter_service.runtime.work import Change, Create, Find, Fork, Outcome
 from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store import purging, record
 from pacesetter_service.store.postgres import PostgresStore
 from serving import PATIENCE
 
@@ -111,13 +118,46 @@ async def test_a_deadlock_costs_another_try(store: PostgresStore, url: str) -> N
         writer.stop()
 
 
-def _wait_until_blocked(url: str) -> None:
+@pytest.mark.anyio
+async def test_a_purge_and_a_fork_at_once_come_in_turn(store: PostgresStore, url: str) -> None:
+    """A fork waits for a purge that has looked for forks already, and finds its source purged."""
+    spec = {"name": "source", "base_lr": 0.1}
+    another = PostgresStore(url)
+    purging_it, forking = Writer(store), Writer(another)
+    purging_it.start()
+    forking.start()
+    try:
+        await purging_it.submit(Create(SessionSpec.model_validate(spec)))
+        await purging_it.submit(Change("source", (Seal(0, 4),)))
+        await forking.submit(Change("source", (Archive(),)))
+        fork = Fork("source", SessionSpec.model_validate({**spec, "name": "fork"}), 2)
+        loop, forked = asyncio.get_running_loop(), list[Future[Outcome]]()
+
+        def hide() -> None:
+            with store.transaction() as connection:
+                purging.hide(connection, "source", "bo", wall_clock())
+                made = asyncio.run_coroutine_threadsafe(forking.submit(fork), loop)
+                forked.append(made)
+                _wait_until_blocked(url, or_done=made.done)
+
+        await purging_it.call(hide)
+        with pytest.raises(SessionPurgedError):
+            await asyncio.wrap_future(forked[0])
+    finally:
+        purging_it.stop()
+        forking.stop()
+        another.close()
+
+
+def _wait_until_blocked(url: str, or_done: Callable[[], bool] = bool) -> None:
     waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
     with connected(url) as connection:
         connection.autocommit = True
         pause = threading.Event()
         for _ in range(int(PATIENCE * 100)):
             if connection.execute(f"{waiting} AND wait_event_type = 'Lock'").fetchone():
+                return
+            if or_done():
                 return
             pause.wait(0.01)
     raise AssertionError("nothing waits for a lock")
@@ -237,3 +277,90 @@ async def test_a_database_that_goes_back_while_it_is_served_is_noticed(
         assert (await writer.find("run")).stored.session.horizon == 0
     finally:
         writer.stop()
+
+
+@pytest.mark.anyio
+async def test_a_session_that_is_lost_is_noticed_though_one_of_its_name_was_purged(
+    store: PostgresStore,
+) -> None:
+    """A purge tells only of the attempts that there were until then."""
+    writer = Writer(store)
+    writer.start()
+    try:
+        for _ in range(2):
+            spec = SessionSpec.model_validate({"name": "run", "base_lr": 0.1})
+            made = await writer.submit(Create(spec))
+            await writer.submit(Change("run", (Archive(),)))
+            if made.entry.stored.session.attempt.number == 1:
+                await writer.call(lambda: _hidden(store, writer))
+        await writer.call(lambda: _lost(store, made.entry.stored.id))
+        epoch = store.epoch
+        with pytest.raises(StorageUnavailableError, match="has lost"):
+            await writer.submit(Find("run"))
+        assert store.epoch != epoch
+    finally:
+        writer.stop()
+
+
+@pytest.mark.anyio
+async def test_ranks_of_a_session_that_was_purged_do_not_come_back(store: PostgresStore) -> None:
+    """Another replica has heard of them and tells so afterwards, beside those of other sessions."""
+    writer, tracker = Writer(store), RankTracker(shares=True)
+    writer.start()
+    try:
+        assert store.ranks is not None
+        for name in ("run", "kept"):
+            await writer.submit(Create(SessionSpec.model_validate({"name": name, "base_lr": 0.1})))
+        for rank in (0, 1):
+            for name in ("run", "kept"):
+                tracker.record_call(name, rank, 1, 0)
+            tell_others(tracker, store.ranks)
+            assert set(store.ranks.read("kept")[1]) == set(range(rank + 1))
+        await writer.submit(Change("run", (Archive(),)))
+        for name in ("run", "kept"):
+            tracker.record_call(name, 2, 1, 0)
+        await writer.call(lambda: _hidden(store, writer))
+        tell_others(tracker, store.ranks)
+        assert set(store.ranks.read("kept")[1]) == {0, 1, 2}
+        assert not store.ranks.read("run")[1]
+    finally:
+        writer.stop()
+
+
+@pytest.mark.anyio
+async def test_a_training_that_calls_at_another_replica_is_not_silent(
+    store: PostgresStore, url: str
+) -> None:
+    """Nothing of it was written for long: it is shown as active, and archived by no setting."""
+    writer, elsewhere = Writer(store), RankTracker(shares=True)
+    writer.start()
+    service = Service.over(store, writer)
+    try:
+        assert store.ranks is not None
+        for name in ("heard", "silent"):
+            await writer.submit(Create(SessionSpec.model_validate({"name": name, "base_lr": 0.1})))
+            await writer.submit(Change(name, (Seal(0, 4),)))
+        elsewhere.record_call("heard", 0, 1, 0)
+        tell_others(elsewhere, store.ranks)
+        with connected(url) as other:
+            other.execute("UPDATE sessions SET changed_at = '2020-01-01T00:00:00.000+00:00'")
+            other.execute("UPDATE sessions SET version = version + 1")
+        states = {"heard": "active", "silent": "silent"}
+        assert {name: (await read_session(service, name)).state for name in states} == states
+        await keep_settings(service, 1.0, None)
+        states = {"heard": "active", "silent": "archived"}
+        assert {name: (await read_session(service, name)).state for name in states} == states
+    finally:
+        service.close()
+        writer.stop()
+
+
+def _hidden(store: PostgresStore, writer: Writer) -> None:
+    with store.transaction() as connection:
+        purging.hide(connection, "run", "bo", wall_clock())
+    writer.forget("run")
+
+
+def _lost(store: PostgresStore, session_id: int) -> None:
+    with store.transaction() as connection:
+        record.drop(connection, session_id)

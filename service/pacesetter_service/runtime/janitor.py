@@ -10,6 +10,7 @@ not there.
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 import structlog
 
@@ -52,11 +53,13 @@ class Janitor:
         self._ended = False
         self._thread: threading.Thread | None = None
         self._chore: Chore | None = None
-        self._every: float | None = None
+        self._every = 0.0
+        self._due = 0.0
 
     def keep(self, chore: Chore, every: float) -> None:
-        """Do a chore now, and then every so many seconds."""
-        self._chore, self._every = chore, every
+        """Do a chore every so many seconds; the first time after so many, however often woken."""
+        self._every, self._due = every, monotonic() + every
+        self._chore = chore
         self.wake()
 
     def wake(self) -> None:
@@ -77,13 +80,13 @@ class Janitor:
             thread.join()
 
     def _run(self) -> None:
-        wait = self._every
+        wait: float | None = None
         while not self._ended:
             self._called.wait(LOOK if wait is None and self._store.shared else wait)
             self._called.clear()
-            wait = self._every
             try:
                 asyncio.run(self._work())
+                wait = None if self._chore is None else max(self._due - monotonic(), 0.0)
             except PacesetterError as error:  # the database is away, or another came first
                 log.info("put_off", reason=str(error))
                 wait = AGAIN
@@ -100,8 +103,10 @@ class Janitor:
             log.info("purged", session=session_id, slices=rows, finished=not self._ended)
         while not self._ended and await self._writer.call(lambda: self._store.reclaim(PAGES)):
             await asyncio.sleep(PAUSE)
-        if self._chore is not None:  # last: if it fails, what was hidden goes all the same
+        if self._chore is not None and monotonic() >= self._due:
+            # Last: if it fails, what was hidden goes all the same.
             await self._chore(lambda: self._ended)
+            self._due = monotonic() + self._every
 
     def _hidden(self) -> list[int]:
         with self._store.at_once() as connection:

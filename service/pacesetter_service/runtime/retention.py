@@ -23,7 +23,7 @@ from pacesetter_service.core.status import State
 from pacesetter_service.runtime.operator import purge_session, rehearse_purge
 from pacesetter_service.runtime.pool import checked
 from pacesetter_service.runtime.ranks import wall_clock
-from pacesetter_service.runtime.service import Service, info_of
+from pacesetter_service.runtime.service import Service, infos_of
 from pacesetter_service.runtime.work import Change
 from pacesetter_service.store.port import Stored
 
@@ -32,7 +32,11 @@ log = structlog.get_logger("pacesetter.retention")
 DAY = 86_400.0
 
 EVERY = 3_600.0
-"""Seconds between two looks at what has become old by itself."""
+"""Seconds between two looks at what has become old by itself.
+
+The first look is as long after the start: trainings that an outage has kept from calling are to
+call before they are taken for silent.
+"""
 
 OVER: tuple[State, ...] = ("finished", "failed", "silent")
 """The states that settings archive by themselves: a training that has not begun may still do so."""
@@ -112,13 +116,14 @@ async def prune(
 
     def looked(check: Check) -> tuple[list[tuple[Stored, State, int]], int | None]:
         page = service.store.aged(before=before, labels_too=policy.labels, below=below, limit=limit)
-        found, last, count = [], None, 0
-        for stored in checked(page, check):
-            count, last = count + 1, stored.id
-            state = info_of(service, stored).state
-            if state in policy.states and (policy.purges or state != "archived"):
-                found.append((stored, state, service.store.size_of(stored.id)))
-        return found, last if count == limit else None
+        some = list(checked(page, check))
+        states = [each.state for each in infos_of(service, some)]
+        found = [
+            (stored, state, service.store.size_of(stored.id))
+            for stored, state in checked(zip(some, states, strict=True), check)
+            if state in policy.states and (policy.purges or state != "archived")
+        ]
+        return found, some[-1].id if len(some) == limit else None
 
     found, last = await service.reads.run(looked)
     done = []

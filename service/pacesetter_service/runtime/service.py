@@ -1,5 +1,6 @@
 """The parts of a running service, put together once; use cases are functions that take them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -13,6 +14,7 @@ from pacesetter_service.runtime.keyring import Keyring, read_keyring
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
 from pacesetter_service.runtime.ranks import RankTracker
+from pacesetter_service.runtime.shared_ranks import last_words
 from pacesetter_service.runtime.signals import Signals
 from pacesetter_service.runtime.waiting import MOST_HELD, HeldCalls
 from pacesetter_service.runtime.writer import Writer
@@ -125,7 +127,7 @@ class SessionInfo:
         created_at: When it was created; ISO 8601, in UTC.
         epoch: The epoch of the database that it stands in.
         changed_at: When its row was written last, as a sealing does; in the same form.
-        state: What has become of it, as far as this process can say.
+        state: What has become of it, as far as can be said.
     """
 
     session: Session
@@ -136,9 +138,34 @@ class SessionInfo:
 
 
 def info_of(service: Service, stored: Stored) -> SessionInfo:
-    """Return what is told of a stored session."""
+    """Return what is told of a stored session, by what this process has heard of it."""
+    return _told(service, stored, service.tracker.last_word(stored.session.spec.name))
+
+
+def infos_of(service: Service, some: Iterable[Stored]) -> list[SessionInfo]:
+    """Return what is told of stored sessions, by what all processes have heard of them.
+
+    Where processes share a database this is not for the event loop: those that are silent here may
+    have called elsewhere.
+
+    Raises:
+        StorageUnavailableError: The database did not answer.
+    """
+    found = {each.session.spec.name: (each, info_of(service, each)) for each in some}
+    silent = [name for name, (_, info) in found.items() if info.state == "silent"]
+    if silent and service.store.ranks is not None:
+        for name, heard in last_words(service.store.ranks, silent).items():
+            stored, _ = found[name]
+            found[name] = stored, _told(service, stored, heard)
+    return [info for _, info in found.values()]
+
+
+def _told(
+    service: Service, stored: Stored, heard: tuple[float, float | None] | None
+) -> SessionInfo:
+    """Return the same by what ranks were heard to do last: how long ago, and the pace of a step."""
     quiet, pace = _quiet(stored), None
-    if (heard := service.tracker.last_word(stored.session.spec.name)) is not None:
+    if heard is not None:
         quiet, pace = min(quiet, heard[0]), heard[1]
     state = state_of(stored.session, quiet, pace)
     return SessionInfo(

@@ -1,6 +1,7 @@
 """The ranks of all processes: what each has heard, brought together in the database."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict
 from time import monotonic
 from typing import Any
@@ -59,6 +60,19 @@ def snapshot(tracker: RankTracker, table: RankTable | None, stored: Stored) -> R
         if heard.attempt == session.attempt.began_as:  # the session itself knows it best
             heard.deviating = session.control.watch.deviating.get(rank, ())
     return RankSnapshot(stored.created_at, now, ranks)
+
+
+def last_words(table: RankTable, names: Collection[str]) -> dict[str, tuple[float, float | None]]:
+    """Return for how many seconds no process has heard of each session, and the pace of a step.
+
+    It is that of the rank that called last, if it has said one. Sessions of which no rank was heard
+    are left out. Not for the event loop.
+
+    Raises:
+        StorageUnavailableError: The database did not answer.
+    """
+    clock, rows = table.latest(names)
+    return {name: (clock - row.at, _state(row).pace) for name, row in rows.items()}
 
 
 def position(tracker: RankTracker, table: RankTable | None, stored: Stored) -> Position | None:

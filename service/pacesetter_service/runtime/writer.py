@@ -258,8 +258,9 @@ class Writer:
         return await job.future
 
     def forget(self, name: str) -> None:
-        """Drop a session that is gone from memory; only from what `call` runs."""
-        self._forget((name,))
+        """Drop a session that was purged from memory; only from what `call` runs."""
+        self._cache.pop(name, None)
+        self._forgotten.pop(name, None)  # it is not missed
 
     # The writer's thread ---------------------------------------------------------------------
 
@@ -435,7 +436,8 @@ class Writer:
         """Return whether a database has less of a session than it had, though it was not purged."""
         if found is not None and found.id == known.id:
             return found.version < known.version
-        return self._store.purged_at(known.session.spec.name) is None
+        session = known.session
+        return self._store.purged_attempt(session.spec.name) < session.attempt.number
 
     def _forget(self, names: Iterable[str]) -> None:
         """Drop what memory holds of sessions: they are read again when they are asked for."""

@@ -23,7 +23,7 @@ from pacesetter_service.store import engine, migrate
 from pacesetter_service.store.continuity import Count, Mark, new_epoch
 from pacesetter_service.store.opening import is_postgres
 from pacesetter_service.store.postgres import PostgresStore
-from pacesetter_service.store.schema import continuity, ids
+from pacesetter_service.store.schema import continuity, ids, metadata
 from pacesetter_service.store.served import MODE, ServedFile, UnusableDatabaseError, file_of
 
 SESSIONS_SKIPPED = 1_000_000
@@ -256,8 +256,7 @@ def _restore_postgres(database_url: str, source: Path, *, replace: bool) -> None
         raise BackupError(f"the database cannot be reached: {error}") from error
     finally:
         opened.dispose()
-    options = ("--clean", "--if-exists", "--no-owner", "--single-transaction", "--exit-on-error")
-    _run("pg_restore", database_url, *options, str(source))
+    _put_in_place(database_url, source)
     store = PostgresStore(database_url)
     try:
         with store.transaction() as connection:
@@ -272,11 +271,67 @@ _OTHERS = text(
 )
 
 
+def _put_in_place(database_url: str, source: Path) -> None:
+    """Drop the tables that are there, and write those of a copy, in one transaction.
+
+    Those of this version are dropped beside those that the copy names: one of an older schema knows
+    nothing of newer tables, which refer to the older ones.
+
+    Raises:
+        BackupError: It fails; nothing was changed.
+    """
+    options = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
+    steps = [f"--command={each}" for each in ("BEGIN", _QUIETLY, _DROP)]
+    reading, plain = _command("pg_restore", None, *_SCRIPT, str(source))
+    writing, environment = _command("psql", database_url, *options, *steps, "--file=-")
+    with subprocess.Popen(  # noqa: S603
+        writing,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as writer:
+        read = subprocess.run(  # noqa: S603
+            reading, env=plain, stdout=writer.stdin, stderr=subprocess.PIPE, text=True, check=False
+        )
+        # Half of a script ends without it, so nothing of that is kept.
+        _, said = writer.communicate("" if read.returncode else "COMMIT;\n")
+    # Where psql has ended, pg_restore fails as well: so the cause comes first.
+    _refuse_failed("psql", writer.returncode, said)
+    _refuse_failed("pg_restore", read.returncode, read.stderr)
+
+
+_SCRIPT = ("--clean", "--if-exists", "--no-owner", "--file=-")
+_QUIETLY = "SET client_min_messages = warning"
+_DROP = f"DROP TABLE IF EXISTS alembic_version, {', '.join(metadata.tables)} CASCADE"
+
+
 def _run(program: str, database_url: str | None, *arguments: str) -> None:
-    """Run a program of PostgreSQL's; the password goes in its environment, which no one else sees.
+    """Run a program of PostgreSQL's.
 
     Raises:
         BackupError: It is not installed, or fails.
+    """
+    command, environment = _command(program, database_url, *arguments)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    _refuse_failed(program, done.returncode, done.stderr)
+
+
+def _refuse_failed(program: str, code: int, said: str) -> None:
+    if code:
+        raise BackupError(f"{program} failed: {said.strip() or code}")
+
+
+def _command(
+    program: str, database_url: str | None, *arguments: str
+) -> tuple[list[str], dict[str, str]]:
+    """Return how to run a program of PostgreSQL's, and in which environment.
+
+    The password goes there, where no one else sees it.
+
+    Raises:
+        BackupError: It is not installed.
     """
     found = shutil.which(program)
     if found is None:
@@ -291,6 +346,4 @@ def _run(program: str, database_url: str | None, *arguments: str) -> None:
             environment["PGPASSWORD"] = str(url.password)
         plain = url.set(drivername="postgresql", password=None)
         command.insert(1, f"--dbname={plain.render_as_string()}")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise BackupError(f"{program} failed: {done.stderr.strip() or done.returncode}")
+    return command, environment

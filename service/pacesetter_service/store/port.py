@@ -124,6 +124,9 @@ class Store(Protocol):
     def first_attempt(self, name: str) -> int:
         """Return the least number that a new attempt of that name may have."""
 
+    def purged_attempt(self, name: str) -> int:
+        """Return the number of the last attempt of that name that was purged; 0 if none was."""
+
     def purged_at(self, name: str) -> str | None:
         """Return when the last session of that name was purged; None if none was."""
 

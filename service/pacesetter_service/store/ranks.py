@@ -5,14 +5,25 @@ what an operator is shown. Times are seconds by the clock of the database, the o
 share.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Engine, func, literal_column, select, text, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    Table,
+    func,
+    literal_column,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import insert
 
-from pacesetter_service.store.schema import ranks
+from pacesetter_service.store.schema import ranks, sessions
 from pacesetter_service.store.writing import translated
 
 Place = tuple[str, int]
@@ -51,6 +62,8 @@ class RankTable:
     def merge(self, places: Sequence[Place], merge: Merge) -> None:
         """Write some ranks, each made of what is there and what is new.
 
+        Those of sessions that are not there any more are left out.
+
         Raises:
             StorageUnavailableError: The database did not take them, or not all of them.
         """
@@ -62,23 +75,33 @@ class RankTable:
     def _merge(self, connection: Connection, places: Sequence[Place], merge: Merge) -> None:
         # A row is made before it is locked, so that two who hear of a rank at once come in turn.
         # They lock in one order, so that neither waits for the other.
-        made = {"attempt": 0, "at": 0.0, "deviates": 0, "state": ""}
-        rows = [{"session": name, "rank": rank, **made} for name, rank in places]
-        connection.execute(insert(ranks).on_conflict_do_nothing(), rows)
-        place = tuple_(ranks.c.session, ranks.c.rank)
-        locked = select(ranks).where(place.in_(places)).order_by(ranks.c.session, ranks.c.rank)
-        there = {
-            (row.session, row.rank): RankRow(row.attempt, row.at, bool(row.deviates), row.state)
-            for row in connection.execute(locked.with_for_update())
-            if row.state
-        }
+        self._make(connection, places)
+        rows = connection.execute(_of(places, ranks).order_by(*_PLACE).with_for_update()).all()
         now = _now(connection)
-        merged = [(place, merge(now, place, there.get(place))) for place in places]
-        rows = [
+        merged = [(place, merge(now, place, there)) for place, there in map(_read, rows)]
+        changed = [
             {"of": name, "number": rank, **row._asdict(), "deviates": int(row.deviates)}
             for (name, rank), row in merged
         ]
-        connection.execute(_UPDATE, rows)
+        if changed:
+            connection.execute(_UPDATE, changed)
+
+    def _make(self, connection: Connection, places: Sequence[Place]) -> None:
+        """Make the rows that are not there, but for those of sessions that are gone.
+
+        A purge removes the rows of a name, and is waited for here: so none comes back behind it.
+        """
+        known = set(map(tuple, connection.execute(_of(places, *_PLACE))))
+        fresh = [place for place in places if place not in known]
+        if not fresh:
+            return
+        named = select(sessions.c.name).where(sessions.c.name.in_({name for name, _ in fresh}))
+        locked = named.order_by(sessions.c.id).with_for_update(read=True, key_share=True)
+        names = set(connection.scalars(locked))
+        made = {"attempt": 0, "at": 0.0, "deviates": 0, "state": ""}
+        rows = [{"session": name, "rank": rank, **made} for name, rank in fresh if name in names]
+        if rows:
+            connection.execute(insert(ranks).on_conflict_do_nothing(), rows)
 
     def read(self, session: str) -> tuple[float, dict[int, RankRow]]:
         """Return the time, and what all processes have heard of a session's ranks.
@@ -91,6 +114,23 @@ class RankTable:
             found = connection.execute(query).all()
             return _now(connection), {
                 row.rank: RankRow(row.attempt, row.at, bool(row.deviates), row.state)
+                for row in found
+            }
+
+    def latest(self, names: Collection[str]) -> tuple[float, dict[str, RankRow]]:
+        """Return the time, and which rank of each of these sessions has called last, if any has.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        place = func.row_number().over(partition_by=ranks.c.session, order_by=ranks.c.at.desc())
+        of_them = ranks.c.session.in_(names) & (ranks.c.state != "")
+        placed = select(ranks, place.label("place")).where(of_them).subquery()
+        query = select(placed).where(placed.c.place == 1)
+        with self._reading() as connection:
+            found = connection.execute(query).all()
+            return _now(connection), {
+                row.session: RankRow(row.attempt, row.at, bool(row.deviates), row.state)
                 for row in found
             }
 
@@ -118,6 +158,19 @@ class RankTable:
     def _reading(self) -> Iterator[Connection]:
         with translated(), self._engine.connect() as connection:
             yield connection
+
+
+_PLACE = (ranks.c.session, ranks.c.rank)
+
+
+def _of(places: Sequence[Place], *what: ColumnElement[Any] | Table) -> Select[Any]:
+    return select(*what).where(tuple_(*_PLACE).in_(places))
+
+
+def _read(row: Any) -> tuple[Place, RankRow | None]:  # noqa: ANN401 - of the table
+    """Return which rank a row is of, and what it says; None if nothing was heard of it yet."""
+    heard = RankRow(row.attempt, row.at, bool(row.deviates), row.state)
+    return (row.session, row.rank), heard if row.state else None
 
 
 _CLOCK: ColumnElement[float] = literal_column(

@@ -150,6 +150,11 @@ class Store(Reads):
         with self._at_once() as connection:
             return max(self._attempts_from, purging.last_attempt(connection, name) + 1)
 
+    def purged_attempt(self, name: str) -> int:
+        """Return the number of the last attempt of that name that was purged; 0 if none was."""
+        with self._at_once() as connection:
+            return purging.last_attempt(connection, name)
+
     def purged_at(self, name: str) -> str | None:
         """Return when the last session of that name was purged; None if none was."""
         with self._at_once() as connection:

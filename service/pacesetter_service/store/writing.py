@@ -17,6 +17,7 @@ from sqlalchemy import (
     TextClause,
     delete,
     insert,
+    select,
     text,
     update,
 )
@@ -117,11 +118,23 @@ class SqlTransaction:
         self._write_many(snapshots, _snapshot_rows(batch), _insert_or_ignore)
 
     def _insert_session(self, stored: Stored, now: str) -> None:
-        self._connection.execute(insert(sessions), session_row(stored, now))
         others = sorted({ref.session_id for ref in stored.lineage} - {stored.id})
+        if others:
+            self._keep_from_purges(others)
+        self._connection.execute(insert(sessions), session_row(stored, now))
         shared = [(stored.id, other) for other in others]
         self._write_many(ancestors, shared, _insert_strictly)
         self._label(stored)
+
+    def _keep_from_purges(self, ids: Sequence[int]) -> None:
+        """Lock sessions whose steps a fork shares, where there are other writers.
+
+        A purge that looks for forks now waits and finds this one. One that came first has ended
+        when they are locked: then the version of the source is another one, which the writer sees
+        before it commits.
+        """
+        there = select(sessions.c.id).where(sessions.c.id.in_(ids)).order_by(sessions.c.id)
+        self._connection.execute(there.with_for_update(read=True, key_share=True)).all()
 
     def _label(self, stored: Stored) -> None:
         named = stored.session.spec.labels.items()

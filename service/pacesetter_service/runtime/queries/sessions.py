@@ -8,7 +8,7 @@ from pacesetter_service.core.actions import Order
 from pacesetter_service.core.cost import Check
 from pacesetter_service.core.tokens import NameScope
 from pacesetter_service.runtime.pool import checked, in_thread
-from pacesetter_service.runtime.service import Service, SessionInfo, info_of
+from pacesetter_service.runtime.service import Service, SessionInfo, info_of, infos_of
 from pacesetter_service.store.reads import Attempt
 
 T = TypeVar("T")
@@ -28,7 +28,11 @@ async def read_session(service: Service, name: str) -> SessionInfo:
     Raises:
         SessionNotFoundError: There is none of that name.
     """
-    return info_of(service, (await service.writer.find(name)).stored)
+    stored = (await service.writer.find(name)).stored
+    info = info_of(service, stored)
+    if info.state == "silent":  # here; who is heard needs no look at the database
+        [info] = await in_thread(infos_of, service, [stored])
+    return info
 
 
 async def list_sessions(
@@ -60,7 +64,7 @@ async def list_sessions(
         page = service.store.page(
             after=after, limit=limit + 1, status=status, label=label, names=names
         )
-        found = [info_of(service, stored) for stored in checked(page, check)]
+        found = infos_of(service, checked(page, check))
         return show(SessionPage(found[:limit], len(found) > limit))
 
     return await service.reads.run(answer)

@@ -1,6 +1,7 @@
 """When a session was changed last, whose steps it shares, and which names were purged."""
 
 import json
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,11 +18,15 @@ def upgrade() -> None:
             sa.Column("changed_at", sa.String(32), nullable=False, server_default="")
         )
     op.create_index("ix_sessions_status", "sessions", ["status"])
-    # It was not written down: the newest event is the nearest to it.
+    # It was not written down. The newest event is the nearest to it where all is over; a training
+    # may be running that has sealed without any event, so no age is made up for it.
     op.execute(
         "UPDATE sessions SET changed_at = coalesce((SELECT max(events.created_at) FROM events"
         " WHERE events.session_id = sessions.id), created_at)"
     )
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    active = sa.text("UPDATE sessions SET changed_at = :now WHERE status = 'active'")
+    op.execute(active.bindparams(now=now))
     op.create_table(
         "ancestors",
         sa.Column("session_id", _id(), nullable=False),
