@@ -45,6 +45,7 @@ from pacesetter_service.runtime.templates import publish_template
 from pacesetter_service.runtime.trainer import SyncCall, sync
 from pacesetter_service.runtime.work import Change, Create, Find, Fork, Open, Outcome
 from pacesetter_service.runtime.writer import TRIES, Writer
+from pacesetter_service.store import purging
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.postgres import PostgresStore
 from pacesetter_service.store.schema import OF_A_SESSION
@@ -603,6 +604,28 @@ async def test_what_one_service_purges_is_gone_at_the_other(
     finally:
         one.close()
         two.close()
+
+
+@pytest.mark.anyio
+async def test_who_remembers_a_purged_session_takes_no_other_for_it(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """A session that has its name, and was written as often, is seen to be another one."""
+    one, two = writers
+
+    def hide() -> None:
+        with one._store.transaction() as connection:
+            purging.hide(connection, "run", "bo", NOW)
+        one.forget("run")
+
+    await one.submit(Create(spec()))
+    await two.submit(Find("run"))
+    await one.submit(Change("run", (Archive(),)))
+    await one.call(hide)
+    made = await one.submit(Create(spec(base_lr=0.7)))
+    assert (await two.find("run")).stored == made.entry.stored
+    await train(two, range(4))
+    assert (await one.find("run")).stored.session.horizon == 4
 
 
 async def _purged(service: Service, name: str) -> None:

@@ -347,7 +347,7 @@ async def test_a_training_that_calls_at_another_replica_is_not_silent(
             other.execute("UPDATE sessions SET version = version + 1")
         states = {"heard": "active", "silent": "silent"}
         assert {name: (await read_session(service, name)).state for name in states} == states
-        await keep_settings(service, 1.0, None)
+        await keep_settings(service, 1.0, None, lambda: False)
         states = {"heard": "active", "silent": "archived"}
         assert {name: (await read_session(service, name)).state for name in states} == states
     finally:

@@ -60,7 +60,7 @@ from pacesetter_service.runtime.work import (
     TakeBack,
     Work,
 )
-from pacesetter_service.store.port import Changes, Store, Stored
+from pacesetter_service.store.port import Changes, Store, Stored, first_version
 
 
 class Batch:
@@ -141,7 +141,8 @@ class Batch:
         session = self._numbered(session)
         session_id = self._store.new_id()
         lineage = branch(past, AttemptRef(session_id, session.attempt.number, session.horizon))
-        stored = Stored(session_id, session, 0, self.now, lineage, changed_at=self.now)
+        version = first_version(session_id)
+        stored = Stored(session_id, session, 0, self.now, lineage, version, self.now)
         entry = Entry(stored, SealedTail.empty(session.horizon, len(session.timelines)))
         self._entries[session.spec.name] = entry
         self._changes[session.spec.name] = Changes(stored)

@@ -26,8 +26,8 @@ class Stored:
         events: How many events its log has.
         created_at: When it was created; ISO 8601, UTC.
         lineage: The attempts that its steps were trained in.
-        version: How often its row was written, from 1. Who writes it says which version it has
-            read.
+        version: How often its row was written, counted from `first_version`. Who writes it says
+            which version it has read.
         changed_at: When its row was written last, likewise; the transaction says so.
     """
 
@@ -38,6 +38,17 @@ class Stored:
     lineage: Lineage
     version: int = 1
     changed_at: str = field(default="", compare=False)
+
+
+def first_version(session_id: int) -> int:
+    """Return the version of a session that is new: one that no other session has or had.
+
+    So a writer that remembers one of the same name, which was purged, sees that this is another.
+    """
+    return (session_id << VERSION_BITS) + 1
+
+
+VERSION_BITS = 32
 
 
 @dataclass(slots=True)

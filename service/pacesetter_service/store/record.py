@@ -48,7 +48,7 @@ from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.store import codec
 from pacesetter_service.store.block_log import MEASUREMENTS, READINGS
 from pacesetter_service.store.blocks import Columns, pack
-from pacesetter_service.store.port import Stored
+from pacesetter_service.store.port import Stored, first_version
 from pacesetter_service.store.record_format import (
     MAX_LINE,
     MAX_ROWS,
@@ -535,7 +535,8 @@ def begin(connection: Connection, session_id: int, record: Record) -> None:
     _refuse_taken(connection, record.session.spec.name)
     session, first = record.session, record.first
     lineage = _lineage(session_id, first.lineage)
-    stored = Stored(session_id, session, first.events, first.created_at, lineage)
+    version = first_version(session_id)
+    stored = Stored(session_id, session, first.events, first.created_at, lineage, version)
     row = session_row(stored, datetime.now(UTC).isoformat(timespec="milliseconds"))
     # No session can be called that, so the name of none is taken by it.
     hidden = {"name": f"*{session_id}", "status": IMPORTING}
