@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pacesetter import Client, Session
-from serving import open_http
+from serving import PATIENCE, open_http
 
 COSINE = {"kind": "cosine", "total_steps": 5000}
 
@@ -28,9 +28,7 @@ def test_a_curious_call_leaves_an_action_near(session: Session, server_url: str)
     looked = post(server_url, f"{path}/sync", want={"start": 0, "count": 1500})
     assert looked["horizon"] <= session.horizon + 64
     used |= {step: session.lr(step) for step in range(40, 60)}
-    looked = post(server_url, f"{path}/sync", want={"start": 60, "count": 1500})
-    taken = post(server_url, f"{path}/take-back", reason="a curious call")
-    assert taken["horizon"] < taken["until"] == looked["horizon"]
+    taken = look_and_take_back(server_url, path, 60)
     ordered = post(server_url, f"{path}/actions", kind="scale", factor=0.5)
     assert ordered["effective_step"] == taken["horizon"]
     used |= {step: session.lr(step) for step in range(60, 400)}
@@ -39,6 +37,17 @@ def test_a_curious_call_leaves_an_action_near(session: Session, server_url: str)
     shown = client_lr(server_url, path, 400)
     assert [used[step] for step in range(400)] == shown
     assert session.attempt == 1
+
+
+def look_and_take_back(url: str, path: str, start: int) -> Any:
+    """Look far ahead and take that back; again, if the trainer has fetched steps in between."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        looked = post(url, f"{path}/sync", want={"start": start, "count": 1500})
+        taken = post(url, f"{path}/take-back", reason="a curious call")
+        if taken.get("until") == looked["horizon"] or time.monotonic() > deadline:
+            assert taken["horizon"] < taken["until"] == looked["horizon"]
+            return taken
 
 
 def client_lr(url: str, path: str, count: int) -> list[float]:
