@@ -1,4 +1,7 @@
-"""Readings and measurements in blocks of columns: a third of the space that a row each took."""
+"""Readings and measurements in blocks of columns: a third of the space that a row each took.
+
+There is no way back but a backup of the time before.
+"""
 
 from collections.abc import Iterator
 from itertools import groupby, islice
@@ -60,7 +63,3 @@ def _blocks_of(rows: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - rows of
             for block in Columns(whole[0], whole[1:], values).blocks():
                 yield {**key, "number": number, **block._asdict()}
                 number += 1
-
-
-def downgrade() -> None:
-    raise NotImplementedError("go back to a backup of the time before")
