@@ -13,8 +13,9 @@ from sqlalchemy import insert as insert_into
 
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.model import MAX_STEP
-from pacesetter_service.store import block_log, blocks, schema
-from pacesetter_service.store.block_log import READINGS, BlockLog, Insert, Series, TakenError
+from pacesetter_service.store import block_log, block_table, blocks, schema
+from pacesetter_service.store.block_log import BlockLog, TakenError
+from pacesetter_service.store.block_table import MANY, READINGS, Insert, Series
 from pacesetter_service.store.blocks import (
     Block,
     Columns,
@@ -132,8 +133,9 @@ def test_the_first_value_of_a_step_and_rank_stays(
     schema.metadata.create_all(engine, [schema.metrics, schema.reading_blocks])
     model: dict[tuple[int, int], bytes] = {}
     with pytest.MonkeyPatch.context() as patched, engine.begin() as connection:
-        patched.setattr(block_log, "MANY", 3)
-        for module in (block_log, blocks):
+        for module in (block_log, block_table):
+            patched.setattr(module, "MANY", 3)
+        for module in (block_log, block_table, blocks):
             patched.setattr(module, "FULL", 16)
         log = BlockLog(READINGS, shared=shared)
         for number, batch in enumerate(batches):
@@ -188,11 +190,11 @@ def test_blocks_are_joined_whatever_is_forgotten(connection: Connection, shared:
         if step % 10 == 0 and shared:
             log.forget()
         log.append(connection, {SERIES: rows_of([(step, 0, 1.0)])}, insert)
-    for step in range(1_000, 1_000 + 2 * block_log.MANY):
+    for step in range(1_000, 1_000 + 2 * MANY):
         log.append(connection, {SERIES: rows_of([(step, 0, 1.0)])}, insert)
     rows = connection.execute(select(schema.reading_blocks)).all()
-    assert sum(row.size for row in rows) == 1_000 + 2 * block_log.MANY
-    assert len(rows) < 2 * block_log.MANY if shared else len(rows) < 8 * block_log.MANY
+    assert sum(row.size for row in rows) == 1_000 + 2 * MANY
+    assert len(rows) < 2 * MANY if shared else len(rows) < 8 * MANY
 
 
 def test_a_late_value_is_compared_with_its_own_step_alone(connection: Connection) -> None:

@@ -34,7 +34,7 @@ from pacesetter_service.core.tokens import EVERYTHING, NameScope, expression_of
 from pacesetter_service.insight.explain import Recorded
 from pacesetter_service.insight.history import Track, merged
 from pacesetter_service.store import codec, purging, record
-from pacesetter_service.store.block_log import MEASUREMENTS, READINGS
+from pacesetter_service.store.block_table import MEASUREMENTS, READINGS
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.replay import readings_between, readings_in, restore_point
 from pacesetter_service.store.schema import (

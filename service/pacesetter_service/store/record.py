@@ -46,7 +46,7 @@ from pacesetter_service.core.sound import (
 )
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.store import codec
-from pacesetter_service.store.block_log import MEASUREMENTS, READINGS
+from pacesetter_service.store.block_table import MEASUREMENTS, READINGS
 from pacesetter_service.store.blocks import Columns, pack
 from pacesetter_service.store.port import Stored, first_version
 from pacesetter_service.store.record_format import (

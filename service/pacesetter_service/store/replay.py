@@ -26,7 +26,7 @@ from pacesetter_service.core.events import (
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.store import codec
-from pacesetter_service.store.block_log import MEASUREMENTS, READINGS, Read
+from pacesetter_service.store.block_table import MEASUREMENTS, READINGS, Read
 from pacesetter_service.store.blocks import Columns
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.schema import (

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Engine, Executable, select, text, update
 
 from pacesetter_service.catalogue.templates import Published
 from pacesetter_service.store import codec, purging, record
-from pacesetter_service.store.block_log import MEASUREMENTS, READINGS, BlockLog
+from pacesetter_service.store.block_log import BlockLog
+from pacesetter_service.store.block_table import MEASUREMENTS, READINGS
 from pacesetter_service.store.continuity import Continuity
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.ranks import RankTable

@@ -27,7 +27,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from pacesetter_service.core.errors import ConflictError, StorageFullError, StorageUnavailableError
 from pacesetter_service.core.session import Session
 from pacesetter_service.store import codec
-from pacesetter_service.store.block_log import BlockLog, Row, Series, TakenError
+from pacesetter_service.store.block_log import BlockLog, TakenError
+from pacesetter_service.store.block_table import Row, Series
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.schema import (
     ancestors,
