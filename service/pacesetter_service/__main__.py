@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             settings.database_url,
             min_free=settings.min_free_disk,
             migrates=settings.auto_migrate,
+            listen_url=settings.listen_url,
         )
     except (UnusableDatabaseError, StorageUnavailableError) as error:
         sys.exit(f"pacesetter serve: {error}")

@@ -102,7 +102,7 @@ def _host_names(listed: str) -> str:
     return listed
 
 
-SECRETS = ("admin_token", "database_url", "webhook_secret")
+SECRETS = ("admin_token", "database_url", "listen_url", "webhook_secret")
 """The settings that hold a secret; each has another one that names a file with it."""
 
 SecretFile = Annotated[str | None, BeforeValidator(_none_if_empty)]
@@ -173,6 +173,13 @@ class Settings(_WithSecrets):
     )
     database_url: DatabaseUrl = DEFAULT_DATABASE
     database_url_file: DatabaseUrlFile = None
+    listen_url: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        None,
+        repr=False,  # there may be a password in it
+        description="The same PostgreSQL database, past any pooler: changes of other services are"
+        " heard there at once.",
+    )
+    listen_url_file: SecretFile = Field(None, description="A file with it, in its place.")
     auto_migrate: bool = Field(
         default=True,
         description="Whether the start brings the database to the newest schema by itself.",

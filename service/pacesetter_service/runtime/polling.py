@@ -5,9 +5,10 @@ database.
 """
 
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, sleep
 
 import structlog
 
@@ -16,12 +17,17 @@ from pacesetter_service.runtime.keyring import Keyring, read_tokens
 from pacesetter_service.runtime.ranks import RankTracker
 from pacesetter_service.runtime.shared_ranks import tell_others
 from pacesetter_service.runtime.signals import Signals
+from pacesetter_service.store.notifications import ANY
+from pacesetter_service.store.port import Changes
 from pacesetter_service.store.store import Store
 
 log = structlog.get_logger("pacesetter.polling")
 
 EVERY = 0.25
-"""Seconds between two looks at the sessions that callers wait for."""
+"""Seconds between two looks at the sessions that callers wait for, unless it is told to look."""
+
+AT_MOST_EVERY = 0.01
+"""Seconds between two looks, and between two notifications, however much is told."""
 
 RANKS_EVERY = 1.0
 """Seconds after which what a rank has told this process is known to all."""
@@ -60,7 +66,9 @@ class Poller:
         self._ranks_at = monotonic() + RANKS_EVERY
         self._versions: dict[str, int] = {}
         self._rare_at = monotonic() + TOKENS_EVERY
-        self._ended = threading.Event()
+        self._committed: deque[Sequence[Changes]] = deque()
+        self._woken = threading.Event()
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="poller", daemon=True)
 
     def start(self) -> None:
@@ -69,14 +77,30 @@ class Poller:
 
     def stop(self) -> None:
         """Look no more, and tell what was not told yet."""
-        self._ended.set()
+        self._ended = True
+        self._woken.set()
         self._thread.join()
         with suppress(StorageUnavailableError):
             self._tell_of_ranks()
 
+    def committed(self, changes: Sequence[Changes]) -> None:
+        """Have processes that listen told what has changed here; from any thread."""
+        self._committed.append(changes)
+        self._woken.set()
+
+    def told(self, names: Collection[str]) -> None:
+        """Look at once, if callers wait for one of these sessions; from any thread."""
+        if ANY in names or any(each.is_awaited(name) for name in names for each in self._signals):
+            self._woken.set()
+
     def _run(self) -> None:
-        while not self._ended.wait(EVERY):
+        while True:
+            self._woken.wait(EVERY)
+            if self._ended:
+                return
+            self._woken.clear()
             try:
+                self._tell_of_changes()
                 self._look_at_sessions()
                 self._look_at_what_is_rare()
                 if monotonic() >= self._ranks_at:
@@ -85,6 +109,14 @@ class Poller:
                 pass  # the next call is told
             except Exception:  # callers wait for the next look, whatever has become of this one
                 log.exception("polling_failed")
+            sleep(AT_MOST_EVERY)
+
+    def _tell_of_changes(self) -> None:
+        names: set[str] = set()
+        while self._committed:
+            names.update(each.stored.session.spec.name for each in self._committed.popleft())
+        if names:
+            self._store.notify(names)
 
     def _look_at_sessions(self) -> None:
         """Tell those who wait for a session that has another version than at the last look.

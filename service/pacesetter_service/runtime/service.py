@@ -11,6 +11,7 @@ from pacesetter_service.core.status import State, state_of
 from pacesetter_service.runtime.census import Census, census_of
 from pacesetter_service.runtime.janitor import Janitor
 from pacesetter_service.runtime.keyring import Keyring, read_keyring
+from pacesetter_service.runtime.listening import Listener
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
 from pacesetter_service.runtime.ranks import RankTracker
@@ -19,6 +20,7 @@ from pacesetter_service.runtime.signals import Signals
 from pacesetter_service.runtime.waiting import MOST_HELD, HeldCalls
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store.port import Stored
+from pacesetter_service.store.postgres import PostgresStore
 from pacesetter_service.store.store import Store
 
 READERS = 2
@@ -46,6 +48,7 @@ class Service:
         census: How many sessions there are, and how large the database is.
         janitor: Does in the background what no caller waits for.
         poller: Looks for what other processes have changed; None if there are none.
+        listener: Has it look at once, where changes are notified; None where they are not.
     """
 
     store: Store
@@ -59,6 +62,7 @@ class Service:
     census: Census
     janitor: Janitor
     poller: Poller | None
+    listener: Listener | None
 
     @classmethod
     def over(
@@ -81,7 +85,12 @@ class Service:
         keys = read_keyring(store, admin_token)
         tracker = RankTracker(shares=store.ranks is not None)
         poller = Poller(store, keys, (logged, held.signals), tracker) if store.shared else None
+        listener = None
         if poller is not None:
+            if isinstance(store, PostgresStore) and store.listen_url is not None:
+                writer.on_committed(poller.committed)
+                listener = Listener(store, store.listen_url, poller.told)
+                listener.start()
             poller.start()
         janitor = Janitor(store, writer)
         if store.shared or store.has_hidden():  # what the end of a process has cut off
@@ -98,6 +107,7 @@ class Service:
             census=census_of(store),
             janitor=janitor,
             poller=poller,
+            listener=listener,
         )
 
     def release(self) -> None:
@@ -108,6 +118,8 @@ class Service:
     def finish(self) -> None:
         """Tell other processes what only this one has heard: no call is served any more."""
         self.janitor.stop()
+        if self.listener is not None:
+            self.listener.stop()
         if self.poller is not None:
             self.poller.stop()
 

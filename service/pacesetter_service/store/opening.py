@@ -9,20 +9,32 @@ from pacesetter_service.store.sqlite import SqliteStore
 from pacesetter_service.store.store import Store
 
 
-def open_store(database_url: str, *, min_free: int = 0, migrates: bool = True) -> Store:
+def open_store(
+    database_url: str,
+    *,
+    min_free: int = 0,
+    migrates: bool = True,
+    listen_url: str | None = None,
+) -> Store:
     """Open the database that a URL names.
 
     Args:
         database_url: The URL.
         min_free: Bytes that stay free on the disk of a SQLite file.
         migrates: Whether an older schema is brought to the newest; otherwise it is refused.
+        listen_url: Where notifications of a PostgreSQL database are heard, if that is wished.
 
     Raises:
         UnusableDatabaseError: It names none, or one that cannot be served.
         StorageUnavailableError: It cannot be reached.
     """
+    if listen_url is not None and not (is_postgres(database_url) and is_postgres(listen_url)):
+        raise UnusableDatabaseError(
+            "a listen-url is for PostgreSQL: both it and the database-url begin with"
+            " postgresql+psycopg://"
+        )
     if is_postgres(database_url):
-        return PostgresStore(database_url, migrates=migrates)
+        return PostgresStore(database_url, migrates=migrates, listen_url=listen_url)
     return SqliteStore(database_url, min_free=min_free, migrates=migrates)
 
 

@@ -4,7 +4,7 @@ Nothing is bound to a connection longer than a transaction lasts, as PgBouncer's
 asks for: no session locks, no prepared statements, no settings but those of the transaction.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from pacesetter_service.core.errors import ConflictError, StorageUnavailableError
 from pacesetter_service.store import migrate
 from pacesetter_service.store.continuity import Continuity, new_epoch
+from pacesetter_service.store.notifications import Listening, notify
 from pacesetter_service.store.ranks import RankTable
 from pacesetter_service.store.schema import continuity
 from pacesetter_service.store.served import UnusableDatabaseError
@@ -86,18 +87,22 @@ class PostgresStore(Store):
 
     _transaction: ClassVar[type[SqlTransaction]] = PostgresTransaction
 
-    def __init__(self, database_url: str, *, migrates: bool = True) -> None:
+    def __init__(
+        self, database_url: str, *, migrates: bool = True, listen_url: str | None = None
+    ) -> None:
         """Open a database, and bring its schema to what this version of the service needs.
 
         Args:
             database_url: Where it is, such as `postgresql+psycopg://user@host/name`.
             migrates: Whether an older schema is brought to the newest; otherwise it is refused.
+            listen_url: The same database, past any pooler, where notifications are to be heard.
 
         Raises:
             UnusableDatabaseError: A newer version of the service has migrated it.
             StorageUnavailableError: It cannot be reached.
         """
         self.shared = True
+        self.listen_url = listen_url
         with ExitStack() as opened:
             self._writer = _engine(database_url, WRITING, connections=1)
             opened.callback(self._writer.dispose)
@@ -138,6 +143,29 @@ class PostgresStore(Store):
     def reclaim(self, pages: int) -> bool:  # noqa: ARG002 - of any number
         """Do nothing: autovacuum sees to what removed rows have left."""
         return False
+
+    def notify(self, names: Collection[str]) -> None:
+        """Tell the processes that listen that sessions have changed; from any thread.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        notify(self._reader, names)
+
+    @contextmanager
+    def listening(self, url: str) -> Iterator[Listening]:
+        """Listen by a connection of its own, of which it was seen that it hears what is sent here.
+
+        Args:
+            url: The database itself.
+
+        Raises:
+            DeafConnectionError: It hears nothing.
+            StorageUnavailableError: The database did not answer.
+        """
+        with Listening(url) as listening:
+            listening.test(self._reader)
+            yield listening
 
     def look_at_continuity(self) -> Continuity | None:
         """Return what has become of the database while it was served, if anything has.

@@ -1,7 +1,7 @@
 """A store in SQL: what the writer writes and reads; a write is one transaction."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -90,6 +90,13 @@ class Store(Reads):
             StorageUnavailableError: The database did not answer.
         """
         return self.epoch
+
+    def notify(self, names: Collection[str]) -> None:
+        """Tell the processes that listen that sessions have changed; here none does.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
 
     @abstractmethod
     def close(self) -> None:
