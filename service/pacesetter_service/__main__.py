@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
 from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo, socket
@@ -17,11 +17,13 @@ from types import FrameType
 import structlog
 import uvicorn
 from pydantic import ValidationError
+from starlette.types import ASGIApp
 
 from pacesetter_service import __version__, logs
 from pacesetter_service.api.app import App, create_app
 from pacesetter_service.api.browsers import Hosts
 from pacesetter_service.api.rates import Rates
+from pacesetter_service.api.tracing import TracingMissingError, traced
 from pacesetter_service.complaints import bad_requests
 from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.encryption import UnusableCertificateError, encryption
@@ -94,6 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     writer.start()
     try:
         _serve(settings, tls, store, writer)
+    except TracingMissingError as error:
+        sys.exit(f"pacesetter serve: {error}")
     finally:
         bad_requests.settle()
         writer.stop()
@@ -231,11 +235,18 @@ def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Wri
         rates=Rates(settings.rate_per_token, settings.rate_per_address, settings.rate_burst),
         hosts=Hosts(settings.allowed_hosts.split(","), bound=settings.host),
     )
+    with traced(app) if settings.tracing else nullcontext(app) as door:
+        _listen(settings, tls, app, door)
+        service.finish()
+
+
+def _listen(settings: Settings, tls: SSLContext | None, app: App, door: ASGIApp) -> None:
+    """Serve an app by its door until told to stop."""
     named = {each.name: getattr(settings, each.name) for each in fields(Limits)}
     connections = connections_within_reach(settings.max_connections)
     limits = Limits(**{**named, "max_connections": connections})
     config = uvicorn.Config(
-        app,
+        door,
         http=front_door(limits),
         ws="none",
         host=settings.host,
@@ -253,7 +264,6 @@ def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Wri
     config.ssl = tls  # made by us: uvicorn knows no least version
     seconds = settings.shutdown_timeout + LAST_SECONDS
     _Server(config, app, is_open=settings.admin_token is None, seconds=seconds).run()
-    service.finish()
 
 
 if __name__ == "__main__":

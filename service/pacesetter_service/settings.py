@@ -220,6 +220,11 @@ class Settings(_WithSecrets):
         None, description="What these are signed with."
     )
     webhook_secret_file: SecretFile = Field(None, description="A file with it, in its place.")
+    tracing: bool = Field(
+        default=False,
+        description="Send a span of each call to an OpenTelemetry collector; OpenTelemetry's own"
+        " variables say where.",
+    )
     max_body_size: Annotated[int, Field(ge=1024)] = Field(
         1_048_576, description="The largest request body, in bytes."
     )
