@@ -7,7 +7,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import actions, laws, many_ranks, postgres, reports, step, sync_sealed, trainer
+from benchmarks import (
+    actions,
+    costs,
+    laws,
+    many_ranks,
+    postgres,
+    reports,
+    step,
+    sync_sealed,
+    trainer,
+)
 from benchmarks.harness import Effort, Result
 
 BENCHMARKS: dict[str, Callable[[Effort], Iterator[Result]]] = {
@@ -15,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Result]]] = {
     "trainer": trainer.run,
     "sync_sealed": sync_sealed.run,
     "reports": reports.run,
+    "costs": costs.run,
     "laws": laws.run,
     "actions": actions.run,
     "many_ranks": many_ranks.run,

@@ -86,10 +86,12 @@ class Server:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def service(directory: Path) -> Server:
+def service(directory: Path, *options: str) -> Server:
     """Return our service, with its data in a directory."""
     database = f"sqlite:///{directory / 'pacesetter.db'}"
-    return Server("pacesetter_service", f"--database-url={database}", "--log-level=warning")
+    return Server(
+        "pacesetter_service", f"--database-url={database}", "--log-level=warning", *options
+    )
 
 
 def bare(directory: Path, answer: bytes, content_type: str, *options: str) -> Server:
