@@ -2,12 +2,14 @@
 
 import asyncio
 import itertools
+import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from multiprocessing.connection import Connection
 
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,6 +27,9 @@ TRAININGS = 256
 VARIABLE = "PACESETTER_BENCH_POSTGRES_URL"
 HERE = "postgresql+psycopg://postgres@/postgres?host=/var/run/postgresql"
 NAME = "sync on PostgreSQL, 256 trainings"
+CROWD = "the same at four replicas"
+
+REPLICAS = 4
 
 
 def run(effort: Effort) -> Iterator[Result]:
@@ -35,6 +40,7 @@ def run(effort: Effort) -> Iterator[Result]:
             sys.stderr.write(f"{NAME}: left out, {VARIABLE} names no PostgreSQL ({url})\n")
             return
         yield asyncio.run(_measured(database, effort))
+        yield _crowd(database, effort)
 
 
 @contextmanager
@@ -59,9 +65,9 @@ def _database(url: str) -> Iterator[str | None]:
 class _Trainings:
     """Trainings that sync by one writer."""
 
-    def __init__(self, writer: Writer, number: int) -> None:
+    def __init__(self, writer: Writer, number: int, prefix: str = "run") -> None:
         self._writer = writer
-        self._steps = {f"run-{each}": itertools.count() for each in range(number)}
+        self._steps = {f"{prefix}-{each}": itertools.count() for each in range(number)}
 
     async def create(self) -> None:
         """Create their sessions."""
@@ -116,3 +122,58 @@ async def _measured(url: str, effort: Effort) -> Result:
         against="one transaction each",
         goal=at_least(20),
     )
+
+
+def _crowd(url: str, effort: Effort) -> Result:
+    """Have four processes with 256 trainings each sync at once, and then one of them alone.
+
+    All share the cores with PostgreSQL: where there are few cores, these are the limit.
+    """
+    context = multiprocessing.get_context("spawn")
+    replicas, trainings = effort.size(REPLICAS, tiny=2), effort.size(TRAININGS, tiny=8)
+    with ExitStack() as ends:
+        pipes = [context.Pipe() for _ in range(replicas)]
+        for number, (_, theirs) in enumerate(pipes):
+            given = url, f"replica-{number}", trainings, theirs
+            process = context.Process(target=_replica, args=given, daemon=True)
+            process.start()
+            ends.callback(process.join)
+        ours = [mine for mine, _ in pipes]
+        for pipe in ours:
+            ends.callback(pipe.send, None)
+            pipe.recv()  # it is ready
+
+        def rate(some: Sequence[Connection]) -> float:
+            for pipe in some:
+                pipe.send(effort.seconds)
+            return sum(pipe.recv() for pipe in some)
+
+        rounds = take_turns(CROWD, effort.rounds, partial(rate, ours), partial(rate, ours[:1]))
+    return result(
+        CROWD,
+        ((together, alone) for together, alone in rounds),
+        unit="syncs/s",
+        against="one replica",
+        goal=at_least(2.5),
+        note=f"{os.cpu_count()} cores, PostgreSQL among them",
+    )
+
+
+def _replica(url: str, prefix: str, trainings: int, pipe: Connection) -> None:
+    """Sync for as many seconds as the pipe says, and answer with the rate, until it says None."""
+    store = PostgresStore(url)
+    writer = Writer(store)
+    writer.start()
+    own = _Trainings(writer, trainings, prefix)
+
+    async def serve() -> None:
+        await own.create()
+        pipe.send("ready")
+        while (seconds := await asyncio.to_thread(pipe.recv)) is not None:
+            pipe.send(await own.rate(trainings, seconds))
+
+    try:
+        asyncio.run(serve())
+    finally:
+        writer.stop()
+        store.close()
