@@ -1,0 +1,185 @@
+"""The page about the HTTP API: every operation and every model of the service's OpenAPI document."""
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from pacesetter_service.api.app import create_app
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store.sqlite import SqliteStore
+
+Schema = dict[str, Any]
+
+HEAD = """\
+# HTTP reference
+
+Every call that the service takes, made from the document that it serves itself at `/openapi.json`. `/docs` on a running
+service has the same, to be tried out. Each refusal is a problem (RFC 9457): [troubleshooting](../troubleshooting.md)
+lists the codes.
+"""
+
+SCALARS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLength", "maxLength")
+SIGNS = dict(zip(SCALARS, ("≥", ">", "≤", "<", "length ≥", "length ≤"), strict=True))
+"""How bounds of a value are written."""
+
+METHODS = ("get", "post", "put", "patch", "delete")
+
+
+def document() -> Schema:
+    """Return the OpenAPI document of a service that is put together for it, and serves nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = SqliteStore(f"sqlite:///{folder}/pacesetter.db")
+        service = Service.over(store, Writer(store))
+        try:
+            return create_app(service).openapi()
+        finally:
+            service.close()
+            store.close()
+
+
+def page() -> str:
+    """Return the page."""
+    described = document()
+    return "\n".join([HEAD, *_operations(described), *_models(described)])
+
+
+def _operations(described: Schema) -> Iterator[str]:
+    by_tag: dict[str, list[tuple[str, str, Schema]]] = {}
+    for path, methods in described["paths"].items():
+        for method in METHODS:
+            if operation := methods.get(method):
+                tag = (operation.get("tags") or ["other"])[0]
+                by_tag.setdefault(tag, []).append((method.upper(), path, operation))
+    for tag, about in _tags(described, by_tag).items():
+        yield f"## {tag.capitalize()}\n"
+        if about:
+            yield f"{about}\n"
+        for method, path, operation in by_tag[tag]:
+            yield from _operation(method, path, operation)
+
+
+def _tags(described: Schema, used: dict[str, Any]) -> dict[str, str]:
+    """Return the tags in their order, each with what is said of it."""
+    declared = {tag["name"]: tag.get("description", "") for tag in described.get("tags", [])}
+    order = [*declared, *(tag for tag in used if tag not in declared)]
+    return {tag: declared.get(tag, "") for tag in order if tag in used}
+
+
+def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
+    yield f"### `{method} {path}` {{ #{anchor_of(method, path)} }}\n"
+    summary, description = operation.get("summary", ""), operation.get("description", "")
+    yield f"**{summary}.**" + (f" Takes the role `{_role(operation)}`." if _role(operation) else "")
+    yield f"\n{description}\n"
+    parameters = operation.get("parameters", [])
+    if parameters:
+        yield "| parameter | in | type | what |"
+        yield "|---|---|---|---|"
+        for each in parameters:
+            name = f"`{each['name']}`" + (" *" if each.get("required") else "")
+            schema = each.get("schema", {})
+            yield f"| {name} | {each['in']} | {_type(schema)} | {_about({**schema, **each})} |"
+        yield ""
+    for media, content in operation.get("requestBody", {}).get("content", {}).items():
+        yield f"Body, `{media}`: {_type(content.get('schema', {}))}\n"
+    yield "| answer | what | body |"
+    yield "|---|---|---|"
+    for status, answer in operation.get("responses", {}).items():
+        bodies = answer.get("content", {}).items()
+        body = "<br>".join(f"`{media}` {_type(each.get('schema', {}))}" for media, each in bodies)
+        yield f"| {status} | {_cell(answer.get('description', ''))} | {body} |"
+    yield ""
+
+
+def anchor_of(method: str, path: str) -> str:
+    """Return the anchor of a call's section."""
+    return f"{method.lower()}-" + re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-")
+
+
+def _role(operation: Schema) -> str:
+    """Return the least role that a call takes where the service asks for tokens."""
+    for need in operation.get("security", []):
+        for roles in need.values():
+            if roles:
+                return str(roles[0])
+    return ""
+
+
+def _models(described: Schema) -> Iterator[str]:
+    yield "## Models\n"
+    yield "What bodies and answers are made of. A star marks what has to be there.\n"
+    for name, schema in sorted(described["components"]["schemas"].items()):
+        yield f"### {name} {{ #{_model_anchor(name)} }}\n"
+        if about := schema.get("description"):
+            yield f"{_prose(about)}\n"
+        if schema.get("properties"):
+            yield from _fields(schema)
+        else:
+            yield f"{_type(schema)}\n"
+
+
+def _fields(schema: Schema) -> Iterator[str]:
+    required = schema.get("required", [])
+    yield "| field | type | default | what |"
+    yield "|---|---|---|---|"
+    for name, field in schema["properties"].items():
+        default = (
+            f"`{_cell(json.dumps(field['default'], ensure_ascii=False))}`"
+            if "default" in field
+            else ""
+        )
+        star = " *" if name in required else ""
+        yield f"| `{name}`{star} | {_type(field)} | {default} | {_about(field)} |"
+    yield ""
+
+
+def _about(schema: Schema) -> str:
+    """Return what is said of a value: a description, its unit's example."""
+    said = [_cell(schema.get("description", ""))]
+    examples = schema.get("examples") or ([schema["example"]] if "example" in schema else [])
+    if isinstance(examples, list) and examples:
+        said.append(f"For instance `{_cell(json.dumps(examples[0], ensure_ascii=False))}`.")
+    return " ".join(each for each in said if each)
+
+
+def _type(schema: Schema) -> str:
+    """Return how a schema is written in a cell."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{_model_anchor(name)})"
+    for word in ("anyOf", "oneOf"):
+        if word in schema:
+            return " or ".join(dict.fromkeys(_type(each) for each in schema[word]))
+    if "allOf" in schema:
+        return " and ".join(_type(each) for each in schema["allOf"])
+    if "const" in schema:
+        return f"`{_cell(json.dumps(schema['const']))}`"
+    if "enum" in schema:
+        return ", ".join(f"`{_cell(json.dumps(each))}`" for each in schema["enum"])
+    kind = schema.get("type", "any JSON")
+    if kind == "array":
+        inside = schema["items"] if "items" in schema else {}
+        return f"list of {_type(inside)}"
+    if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return f"object of {_type(schema['additionalProperties'])}"
+    bounds = [f"{SIGNS[each]} {schema[each]}" for each in SCALARS if each in schema]
+    form = schema.get("format") or schema.get("contentMediaType")
+    return " ".join([str(kind), *([f"({form})"] if form else []), *bounds]).replace("|", "\\|")
+
+
+def _model_anchor(name: str) -> str:
+    return "model-" + re.sub(r"[^a-z0-9_-]+", "-", name.lower())
+
+
+def _cell(text: str) -> str:
+    """Return a text as it may stand in a table's cell."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _prose(text: str) -> str:
+    """Return a docstring as Markdown in which nothing is taken for HTML."""
+    return escape(text, quote=False)
