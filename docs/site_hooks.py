@@ -48,7 +48,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
     """Have links lead to the pages of the site."""
     place = page.file.src_uri
     origin = {here: path for path, here in PLACES.items()}.get(place, f"docs/{place}")

@@ -1,11 +1,9 @@
-"""The page about the HTTP API: every operation and every model of the service's OpenAPI document."""
+"""The page about the HTTP API: every operation and every model of the OpenAPI document."""
 
 import json
 import re
 import tempfile
 from collections.abc import Iterator
-from html import escape
-from pathlib import Path
 from typing import Any
 
 from pacesetter_service.api.app import create_app
@@ -18,9 +16,9 @@ Schema = dict[str, Any]
 HEAD = """\
 # HTTP reference
 
-Every call that the service takes, made from the document that it serves itself at `/openapi.json`. `/docs` on a running
-service has the same, to be tried out. Each refusal is a problem (RFC 9457): [troubleshooting](../troubleshooting.md)
-lists the codes.
+Every call that the service takes, made from the document that it serves itself at `/openapi.json`.
+`/docs` on a running service has the same, to be tried out. Each refusal is a problem (RFC 9457):
+[troubleshooting](../troubleshooting.md) lists the codes.
 """
 
 SCALARS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLength", "maxLength")
@@ -72,9 +70,9 @@ def _tags(described: Schema, used: dict[str, Any]) -> dict[str, str]:
 
 def _operation(method: str, path: str, operation: Schema) -> Iterator[str]:
     yield f"### `{method} {path}` {{ #{anchor_of(method, path)} }}\n"
-    summary, description = operation.get("summary", ""), operation.get("description", "")
-    yield f"**{summary}.**" + (f" Takes the role `{_role(operation)}`." if _role(operation) else "")
-    yield f"\n{description}\n"
+    yield f"{_prose(operation.get('description') or operation.get('summary', ''))}\n"
+    if role := _role(operation):
+        yield f"Takes the role `{role}`.\n"
     parameters = operation.get("parameters", [])
     if parameters:
         yield "| parameter | in | type | what |"
@@ -151,24 +149,24 @@ def _type(schema: Schema) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f"[{name}](#{_model_anchor(name)})"
-    for word in ("anyOf", "oneOf"):
+    for word, between in (("anyOf", " or "), ("oneOf", " or "), ("allOf", " and ")):
         if word in schema:
-            return " or ".join(dict.fromkeys(_type(each) for each in schema[word]))
-    if "allOf" in schema:
-        return " and ".join(_type(each) for each in schema["allOf"])
-    if "const" in schema:
-        return f"`{_cell(json.dumps(schema['const']))}`"
-    if "enum" in schema:
-        return ", ".join(f"`{_cell(json.dumps(each))}`" for each in schema["enum"])
+            return between.join(dict.fromkeys(_type(each) for each in schema[word]))
+    values = [schema["const"]] if "const" in schema else schema.get("enum")
+    if values is not None:
+        return ", ".join(f"`{_cell(json.dumps(each))}`" for each in values)
+    return _plain_type(schema)
+
+
+def _plain_type(schema: Schema) -> str:
+    """Return how a type of JSON is written, with what it is made of and its bounds."""
     kind = schema.get("type", "any JSON")
-    if kind == "array":
-        inside = schema["items"] if "items" in schema else {}
-        return f"list of {_type(inside)}"
-    if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
-        return f"object of {_type(schema['additionalProperties'])}"
+    inside = {"array": "items", "object": "additionalProperties"}.get(str(kind), "")
+    if isinstance(schema.get(inside), dict):
+        return f"{'list' if kind == 'array' else 'object'} of {_type(schema[inside])}"
     bounds = [f"{SIGNS[each]} {schema[each]}" for each in SCALARS if each in schema]
     form = schema.get("format") or schema.get("contentMediaType")
-    return " ".join([str(kind), *([f"({form})"] if form else []), *bounds]).replace("|", "\\|")
+    return _cell(" ".join([str(kind), *([f"({form})"] if form else []), *bounds]))
 
 
 def _model_anchor(name: str) -> str:
@@ -177,9 +175,13 @@ def _model_anchor(name: str) -> str:
 
 def _cell(text: str) -> str:
     """Return a text as it may stand in a table's cell."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return _prose(" ".join(text.split())).replace("|", "\\|")
+
+
+CODE = re.compile(r"(`+.+?`+)", re.DOTALL)
 
 
 def _prose(text: str) -> str:
     """Return a docstring as Markdown in which nothing is taken for HTML."""
-    return escape(text, quote=False)
+    parts = CODE.split(text)
+    return "".join(part if part[:1] == "`" else part.replace("<", "&lt;") for part in parts)

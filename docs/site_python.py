@@ -12,8 +12,8 @@ FIRST = ("pacesetter", "pacesetter.torch", "pacesetter.distributed")
 HEAD = """\
 # Python reference
 
-Every public name of the client, by its docstring. What a module needs beside httpx is the library that it is for, and
-is imported with it.
+Every public name of the client, by its docstring. `pacesetter` itself needs httpx alone; each of
+the other modules needs the library that it is for.
 """
 
 
@@ -41,8 +41,21 @@ def exported(module: str) -> list[str]:
     raise ValueError(f"{module} declares no __all__: say there what it is for")
 
 
+BRIEF = """\
+    options:
+      inherited_members: false
+      merge_init_into_class: false
+      separate_signature: false
+"""
+"""How exceptions are shown: what they mean, and not what each of them inherits."""
+
+
 def _blocks() -> Iterator[str]:
     for module in modules():
         yield f"## {module}\n"
-        for name in exported(module):
-            yield f"::: {module}.{name}\n"
+        for name in sorted(exported(module), key=_is_error):
+            yield f"::: {module}.{name}\n{BRIEF if _is_error(name) else ''}"
+
+
+def _is_error(name: str) -> bool:
+    return name.endswith("Error")
