@@ -33,6 +33,9 @@ PLACES = {
 LINK = re.compile(r"(?<=\]\()([^)\s#:]+)((?:#[^)\s]*)?)(?=\))")
 """A link's path and its anchor; one with a scheme leads out of the site."""
 
+FILE_NAME = re.compile(r"\[`?[\w/.-]+\.md`?\]\(([^)\s#:]+\.md)(?=[)#])")
+"""A link that names the file which it leads to: within the site it has the page's title."""
+
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.DOTALL | re.MULTILINE)
 
 
@@ -57,11 +60,19 @@ def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
         path, anchor = match.groups()
         return relpath(_place(_resolved(origin, path)), dirname(place) or ".") + anchor
 
+    def named(match: re.Match[str]) -> str:
+        file = ROOT / _resolved(origin, match[1])
+        title = re.search(r"^# (.*)$", file.read_text(), re.M) if file.exists() else None
+        return match[0] if title is None else f"[{title[1]}]({match[1]}"
+
+    def within(text: str) -> str:
+        return LINK.sub(led, FILE_NAME.sub(named, text))
+
     parts, end = [], 0
     for fence in FENCE.finditer(markdown):
-        parts += [LINK.sub(led, markdown[end : fence.start()]), fence[0]]
+        parts += [within(markdown[end : fence.start()]), fence[0]]
         end = fence.end()
-    return "".join([*parts, LINK.sub(led, markdown[end:])])
+    return "".join([*parts, within(markdown[end:])])
 
 
 def _references() -> Iterator[tuple[str, str]]:
