@@ -18,7 +18,8 @@ from pacesetter_service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/integrations/*.md")])
+FOLDERS = ("", "docs/", "docs/guides/", "docs/integrations/")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
 
 
 def blocks(language: str) -> list[str]:
@@ -112,6 +113,7 @@ def _writer(name: str) -> Any:
 
 WRITER = _writer("make_schedules")
 PICTURES = _writer("make_pictures")
+ACTIONS = _writer("make_actions")
 
 
 @pytest.mark.parametrize("name", ["parts", "step"])
@@ -126,6 +128,31 @@ def test_a_picture_does_not_outlive_what_it_shows() -> None:
     stop = PICTURES.STOPS[0]
     with pytest.raises(ValueError, match="name what does it now"):
         PICTURES.placed(stop._replace(function="RemoteLR.leap"))
+
+
+def test_every_action_is_drawn_as_it_is_shown() -> None:
+    """Each kind has its picture, of the very order that the page shows above it."""
+    shown = re.findall(
+        r"^### (\w+)$.*?^```json\n(.*?)^```.*?!\[.*?\]\((.*?)\)",
+        (ROOT / "docs/actions.md").read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    assert [kind for kind, _, _ in shown] == list(ACTIONS.SCENES)
+    for kind, body, picture in shown:
+        assert json.loads(body) == ACTIONS.SCENES[kind].body
+        assert picture == f"img/actions/{kind}.svg"
+    for kind in Action.kinds:
+        drawn = ROOT / f"docs/img/actions/{kind}.svg"
+        assert drawn.read_text() == ACTIONS.picture(kind), "run `make docs`"
+
+
+def test_an_order_changes_its_picture() -> None:
+    """In each picture the two sessions part at the step of the order or later, not before."""
+    for kind, scene in ACTIONS.SCENES.items():
+        without = ACTIONS.driven(scene, ordered=False)
+        with_it = ACTIONS.driven(scene, ordered=True)
+        assert without[: scene.at] == with_it[: scene.at], kind
+        assert without != with_it, kind
 
 
 @pytest.mark.parametrize("kind", catalogue.schedules())
