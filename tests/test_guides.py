@@ -1,6 +1,5 @@
 """The guides tell the truth: their code runs, or is a part of a program that other tests run."""
 
-import os
 import re
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from documents import DOCS, fences, run
+from documents import DOCS, assert_like, fences, run
 from serving import PATIENCE
 
 GUIDES = sorted(path for path in (DOCS / "guides").glob("*.md") if path.stem != "index")
@@ -46,10 +45,11 @@ def test_the_lines_of_a_page_are_lines_of_the_program_it_names(page: Path) -> No
 
 def test_the_first_five_minutes_go_as_they_are_told(server_url: str, tmp_path: Path) -> None:
     """While the page's training runs, its commands are answered as the page shows."""
-    text = (DOCS / "start.md").read_text()
-    program, *commands = (block for block in fences(text) if block.language != "sh")
+    blocks = [each for each in fences((DOCS / "start.md").read_text()) if each.language != "sh"]
+    program, printed, *commands = blocks
     (tmp_path / "train.py").write_text(program.text)
-    training = subprocess.Popen([sys.executable, "train.py"], cwd=tmp_path, env={**os.environ})
+    with (tmp_path / "printed").open("w") as output:
+        training = subprocess.Popen([sys.executable, "-u", "train.py"], cwd=tmp_path, stdout=output)
     try:
         wait_until_it_trains(f"{server_url}/v1/sessions/five-minutes/history", training)
         run("\n".join(f"```console\n{block.text}```" for block in commands), server_url)
@@ -57,6 +57,8 @@ def test_the_first_five_minutes_go_as_they_are_told(server_url: str, tmp_path: P
     finally:
         training.kill()
         training.wait()
+    said = (tmp_path / "printed").read_text().splitlines()
+    assert_like(printed.text.splitlines()[0], said[0])
 
 
 def wait_until_it_trains(history: str, training: subprocess.Popen[bytes]) -> None:
