@@ -7,11 +7,14 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from documents import exchanges as commands_of
+from documents import fences
 from pacesetter_service.catalogue import kinds as catalogue
 from pacesetter_service.core.actions import Action
 from pacesetter_service.settings import Settings
@@ -88,6 +91,24 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith(("http:", "https:")):
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_is_written_as_its_language_has_it(page: Path) -> None:
+    """Python compiles, JSON parses and shell is complete, in every page; others run most of it."""
+    for fence in fences(page.read_text()):
+        if fence.language == "python":
+            compile(textwrap.dedent(fence.text), str(page), "exec")
+        elif fence.language == "json":
+            json.loads(fence.text)
+        elif fence.language in ("sh", "console"):
+            typed = [command for command, _ in commands_of(fence.text)]
+            script = fence.text if fence.language == "sh" else "\n".join(typed)
+            command = ["bash", "-n"]
+            done = subprocess.run(
+                command, input=script, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
 
 
 def test_every_make_target_is_explained() -> None:
