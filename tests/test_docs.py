@@ -1,5 +1,6 @@
 """The documents tell the truth: their examples run, their lists are complete, their links lead."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -17,12 +18,26 @@ from documents import exchanges as commands_of
 from documents import fences
 from pacesetter_service.catalogue import kinds as catalogue
 from pacesetter_service.core.actions import Action
+from pacesetter_service.core.controllers.predicates import Predicate
+from pacesetter_service.core.schedules.eases import Ease
+from pacesetter_service.core.smoothing import Smoother
+from pacesetter_service.runtime.queries.events import KINDS as EVENTS
 from pacesetter_service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 FOLDERS = ("", "docs/", "docs/guides/", "docs/integrations/")
 PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
+
+
+def _writer(name: str) -> Any:
+    """Load one of the programs that write pages and pictures."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def blocks(language: str) -> list[str]:
@@ -111,6 +126,44 @@ def test_code_is_written_as_its_language_has_it(page: Path) -> None:
             assert done.returncode == 0, done.stderr
 
 
+SITE_PYTHON = _writer("site_python")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_examples_import_is_there(page: Path) -> None:
+    """Whatever a block imports of the client, its module declares."""
+    for fence in fences(page.read_text()):
+        if fence.language != "python":
+            continue
+        for node in ast.walk(ast.parse(textwrap.dedent(fence.text))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pacesetter"):
+                for each in node.names:
+                    whole = f"{node.module}.{each.name}"
+                    known = SITE_PYTHON.exported(str(node.module))
+                    assert each.name in known or whole in SITE_PYTHON.modules(), whole
+
+
+def test_kinds_in_examples_exist() -> None:
+    """Every kind that an example or a sentence names is one that the service knows."""
+    known = {
+        *catalogue.schedules(),
+        *catalogue.controllers(),
+        *Action.kinds,
+        *Predicate.kinds,
+        *Smoother.kinds,
+        *Ease.kinds,
+        *EVENTS,
+    }
+    named = {
+        (page.name, kind)
+        for page in PAGES
+        for kind in re.findall(r'"kind": "([\w.]+)"', page.read_text())
+    }
+    assert len(named) > 50
+    meant_to_be_wrong = {("README.md", "cosin")}
+    assert not [each for each in named - meant_to_be_wrong if each[1] not in known]
+
+
 def test_every_make_target_is_explained() -> None:
     """`make help` names each target that the Makefile declares."""
     declared = re.search(r"\.PHONY: (.*)", (ROOT / "Makefile").read_text())
@@ -120,16 +173,6 @@ def test_every_make_target_is_explained() -> None:
     for target in declared.group(1).split():
         if target not in ("help", "clean"):
             assert f"make {target} " in shown
-
-
-def _writer(name: str) -> Any:
-    """Load one of the programs that write pages and pictures."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 WRITER = _writer("make_schedules")
