@@ -7,6 +7,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --
 # What of pyproject.toml is installed: all of it, or what the demo needs, which is a part of that.
 READY  := $(VENV)/.installed
 DEMO   := $(VENV)/.installed-demo
+SITE   := $(VENV)/.installed-site
 TOOLS  := $(VENV)/.installed-release
 
 .PHONY: help demo test test-postgres check format serve bench docs site site-serve soak closed-loop live-control docker-test lock sbom clean
@@ -22,10 +23,14 @@ $(BIN)/pip:
 $(READY): pyproject.toml | $(BIN)/pip
 	$(PIP) '.[dev]'
 	-@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib
-	@touch $@ $(DEMO)
+	@touch $@ $(DEMO) $(SITE)
 
 $(DEMO): pyproject.toml | $(BIN)/pip
 	$(PIP) '.[service,demo]'
+	@touch $@
+
+$(SITE): pyproject.toml | $(BIN)/pip
+	$(PIP) '.[service,docs]'
 	@touch $@
 
 $(TOOLS): pyproject.toml | $(BIN)/pip
@@ -71,10 +76,10 @@ docs: $(READY) ## write the pages about schedules and controllers, and the pictu
 # What the theme's makers say of later versions of mkdocs belongs in no build's log.
 site site-serve: export NO_MKDOCS_2_WARNING := 1
 
-site: $(READY) ## build the documentation as a site, in out/site
+site: $(SITE) ## build the documentation as a site, in out/site
 	$(BIN)/mkdocs build --quiet
 
-site-serve: $(READY) ## show that site on http://127.0.0.1:8000 while it is written
+site-serve: $(SITE) ## show that site on http://127.0.0.1:8000 while it is written
 	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
 soak: $(READY) ## the long proofs: long forms, laws on 2,000 examples, kills, ranks, histories, storms

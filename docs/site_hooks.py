@@ -36,6 +36,9 @@ LINK = re.compile(r"(?<=\]\()([^)\s#:]+)((?:#[^)\s]*)?)(?=\))")
 FILE_NAME = re.compile(r"\[`?[\w/.-]+\.md`?\]\(([^)\s#:]+\.md)(?=[)#])")
 """A link that names the file which it leads to: within the site it has the page's title."""
 
+UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"
+"""Stands above what is shown for those who follow a link, and would only crowd a search."""
+
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.DOTALL | re.MULTILINE)
 
 
@@ -116,9 +119,9 @@ def _source(path: str) -> str:
     file = ROOT / path
     if file.is_dir():
         rows = [f"- [{each.name}]({file.name}/{each.name}.md)" for each in _programs(path)]
-        return "\n".join([f"# {path}/", "", *rows, ""])
+        return "\n".join([f"{UNSEARCHED}# {path}/", "", *rows, ""])
     language = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".sh": "sh"}.get(file.suffix, "")
-    return f"# {file.name}\n\n`{path}`\n\n````{language}\n{file.read_text()}````\n"
+    return f"{UNSEARCHED}# {file.name}\n\n`{path}`\n\n````{language}\n{file.read_text()}````\n"
 
 
 def _pages(files: Files) -> list[str]:
