@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pacesetter_service.api.app import create_app
+from pacesetter_service.catalogue import kinds as catalogue
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store.sqlite import SqliteStore
@@ -25,6 +26,9 @@ SCALARS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLen
 SIGNS = dict(zip(SCALARS, ("≥", ">", "≤", "<", "length ≥", "length ≤"), strict=True))
 """How bounds of a value are written."""
 
+LARGEST_EXACT = 2**53 - 1
+"""The bound of all whole numbers in JSON, which says nothing of one of them."""
+
 METHODS = ("get", "post", "put", "patch", "delete")
 
 
@@ -42,8 +46,46 @@ def document() -> Schema:
 
 def page() -> str:
     """Return the page."""
-    described = document()
+    described = shortened(document())
     return "\n".join([HEAD, *_operations(described), *_models(described)])
+
+
+def shortened(described: Schema) -> Schema:
+    """Return a document without the models that have pages of their own, one for each kind.
+
+    What stands for any schedule, or for any controller, is left, with a link to the page.
+    """
+    models = dict(described["components"]["schemas"])
+    stands_in: dict[str, str] = {}
+    for name, schema in list(models.items()):
+        members = schema.get("discriminator", {}).get("mapping", {})
+        for page, kinds in ELSEWHERE.items():
+            if members and set(members) == set(kinds):
+                stands_in |= dict.fromkeys(members.values(), f"#/components/schemas/{name}")
+                about = f"{schema.get('description', '')}\n\nEach kind is told on [a page]({page})."
+                models[name] = {"type": "object", "description": about}
+    for reference in stands_in:
+        models.pop(reference.rpartition("/")[2], None)
+    left = {**described, "components": {**described["components"], "schemas": models}}
+    found: Schema = _with_references(left, stands_in)
+    return found
+
+
+ELSEWHERE = {"../schedules.md": catalogue.schedules(), "../controllers.md": catalogue.controllers()}
+"""Pages that tell of many kinds."""
+
+
+def _with_references(value: Any, stands_in: dict[str, str]) -> Any:  # noqa: ANN401 - any JSON
+    if isinstance(value, dict):
+        return {
+            key: stands_in.get(inside, inside)
+            if key == "$ref"
+            else _with_references(inside, stands_in)
+            for key, inside in value.items()
+        }
+    if isinstance(value, list):
+        return [_with_references(each, stands_in) for each in value]
+    return value
 
 
 def _operations(described: Schema) -> Iterator[str]:
@@ -137,11 +179,12 @@ def _fields(schema: Schema) -> Iterator[str]:
 
 def _about(schema: Schema) -> str:
     """Return what is said of a value: a description, its unit's example."""
-    said = [_cell(schema.get("description", ""))]
+    about = _cell(schema.get("description", ""))
     examples = schema.get("examples") or ([schema["example"]] if "example" in schema else [])
-    if isinstance(examples, list) and examples:
-        said.append(f"For instance `{_cell(json.dumps(examples[0], ensure_ascii=False))}`.")
-    return " ".join(each for each in said if each)
+    if not isinstance(examples, list) or not examples:
+        return about
+    example = f"for instance `{_cell(json.dumps(examples[0], ensure_ascii=False))}`"
+    return f"{about.removesuffix('.')}; {example}" if about else example
 
 
 def _type(schema: Schema) -> str:
@@ -164,7 +207,11 @@ def _plain_type(schema: Schema) -> str:
     inside = {"array": "items", "object": "additionalProperties"}.get(str(kind), "")
     if isinstance(schema.get(inside), dict):
         return f"{'list' if kind == 'array' else 'object'} of {_type(schema[inside])}"
-    bounds = [f"{SIGNS[each]} {schema[each]}" for each in SCALARS if each in schema]
+    bounds = [
+        f"{SIGNS[each]} {schema[each]}"
+        for each in SCALARS
+        if each in schema and schema[each] != LARGEST_EXACT
+    ]
     form = schema.get("format") or schema.get("contentMediaType")
     return _cell(" ".join([str(kind), *([f"({form})"] if form else []), *bounds]))
 
