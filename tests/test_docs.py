@@ -113,7 +113,9 @@ def test_code_is_written_as_its_language_has_it(page: Path) -> None:
     """Python compiles, JSON parses and shell is complete, in every page; others run most of it."""
     for fence in fences(page.read_text()):
         if fence.language == "python":
-            compile(textwrap.dedent(fence.text), str(page), "exec")
+            # A part of a function is one, too.
+            body = textwrap.indent(textwrap.dedent(fence.text), "    ")
+            compile(f"async def shown():\n{body}", str(page), "exec")
         elif fence.language == "json":
             json.loads(fence.text)
         elif fence.language in ("sh", "console"):
