@@ -7,9 +7,10 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --
 # What of pyproject.toml is installed: all of it, or what the demo needs, which is a part of that.
 READY  := $(VENV)/.installed
 DEMO   := $(VENV)/.installed-demo
+SITE   := $(VENV)/.installed-site
 TOOLS  := $(VENV)/.installed-release
 
-.PHONY: help demo test test-postgres check format serve bench docs soak closed-loop live-control docker-test lock sbom clean
+.PHONY: help demo test test-postgres check format serve bench docs site site-serve soak closed-loop live-control docker-test lock sbom clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -22,10 +23,14 @@ $(BIN)/pip:
 $(READY): pyproject.toml | $(BIN)/pip
 	$(PIP) '.[dev]'
 	-@$(BIN)/python -W ignore -m compileall -qq -j 0 $(VENV)/lib
-	@touch $@ $(DEMO)
+	@touch $@ $(DEMO) $(SITE)
 
 $(DEMO): pyproject.toml | $(BIN)/pip
 	$(PIP) '.[service,demo]'
+	@touch $@
+
+$(SITE): pyproject.toml | $(BIN)/pip
+	$(PIP) '.[service,docs]'
 	@touch $@
 
 $(TOOLS): pyproject.toml | $(BIN)/pip
@@ -56,16 +61,26 @@ format: $(READY) ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-serve: $(READY) ## serve on http://127.0.0.1:7070, with the data in ./pacesetter.db
+serve: $(DEMO) ## serve on http://127.0.0.1:7070, with the data in ./pacesetter.db
 	$(BIN)/pacesetter serve
 
 bench: $(READY) ## measure, as ratios against named baselines in the same run
 	$(BIN)/python -m benchmarks
 
-docs: $(READY) ## write the pages about schedules and controllers, and the pictures of the architecture
+docs: $(READY) ## write the pages about schedules and controllers, and the pictures of actions and architecture
 	$(BIN)/python docs/make_schedules.py
 	$(BIN)/python docs/make_controllers.py
+	$(BIN)/python docs/make_actions.py
 	$(BIN)/python docs/make_pictures.py
+
+# What the theme's makers say of later versions of mkdocs belongs in no build's log.
+site site-serve: export NO_MKDOCS_2_WARNING := 1
+
+site: $(SITE) ## build the documentation as a site, in out/site
+	$(BIN)/mkdocs build --quiet
+
+site-serve: $(SITE) ## show that site on http://127.0.0.1:8000 while it is written
+	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
 soak: $(READY) ## the long proofs: long forms, laws on 2,000 examples, kills, ranks, histories, storms
 	$(BIN)/python -m pytest $(PARALLEL) -m slow

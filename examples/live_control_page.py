@@ -125,7 +125,7 @@ def _proof(story: Story) -> Iterator[str]:
     verdict = "the same bits" if story.proof.same else "NOT the same"
     yield (
         f"\n{story.proof.tensors} tensors, {verdict} in all three. They are float64, so that even"
-        " the last bit of a single learning rate would show: `tests/test_live_control.py` changes"
+        " the last bit of a single learning rate would show: a test changes"
         " one, and the hash is another. Before each update the rate was read from the optimizer;"
         " these are the"
         f" {'exported values' if story.proof.rates_agree else 'WRONG values'}, one for one. The"

@@ -1,5 +1,6 @@
 """The documents tell the truth: their examples run, their lists are complete, their links lead."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -7,18 +8,36 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from documents import exchanges as commands_of
+from documents import fences
 from pacesetter_service.catalogue import kinds as catalogue
 from pacesetter_service.core.actions import Action
+from pacesetter_service.core.controllers.predicates import Predicate
+from pacesetter_service.core.schedules.eases import Ease
+from pacesetter_service.core.smoothing import Smoother
+from pacesetter_service.runtime.queries.events import KINDS as EVENTS
 from pacesetter_service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/integrations/*.md")])
+FOLDERS = ("", "docs/", "docs/guides/", "docs/integrations/")
+PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
+
+
+def _writer(name: str) -> Any:
+    """Load one of the programs that write pages and pictures."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def blocks(language: str) -> list[str]:
@@ -89,6 +108,64 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_is_written_as_its_language_has_it(page: Path) -> None:
+    """Python compiles, JSON parses and shell is complete, in every page; others run most of it."""
+    for fence in fences(page.read_text()):
+        if fence.language == "python":
+            # A part of a function is one, too.
+            body = textwrap.indent(textwrap.dedent(fence.text), "    ")
+            compile(f"async def shown():\n{body}", str(page), "exec")
+        elif fence.language == "json":
+            json.loads(fence.text)
+        elif fence.language in ("sh", "console"):
+            typed = [command for command, _ in commands_of(fence.text)]
+            script = fence.text if fence.language == "sh" else "\n".join(typed)
+            command = ["bash", "-n"]
+            done = subprocess.run(
+                command, input=script, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+
+
+SITE_PYTHON = _writer("site_python")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_what_examples_import_is_there(page: Path) -> None:
+    """Whatever a block imports of the client, its module declares."""
+    for fence in fences(page.read_text()):
+        if fence.language != "python":
+            continue
+        for node in ast.walk(ast.parse(textwrap.dedent(fence.text))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pacesetter"):
+                for each in node.names:
+                    whole = f"{node.module}.{each.name}"
+                    known = SITE_PYTHON.exported(str(node.module))
+                    assert each.name in known or whole in SITE_PYTHON.modules(), whole
+
+
+def test_kinds_in_examples_exist() -> None:
+    """Every kind that an example or a sentence names is one that the service knows."""
+    known = {
+        *catalogue.schedules(),
+        *catalogue.controllers(),
+        *Action.kinds,
+        *Predicate.kinds,
+        *Smoother.kinds,
+        *Ease.kinds,
+        *EVENTS,
+    }
+    named = {
+        (page.name, kind)
+        for page in PAGES
+        for kind in re.findall(r'"kind": "([\w.]+)"', page.read_text())
+    }
+    assert len(named) > 50
+    meant_to_be_wrong = {("README.md", "cosin")}
+    assert not [each for each in named - meant_to_be_wrong if each[1] not in known]
+
+
 def test_every_make_target_is_explained() -> None:
     """`make help` names each target that the Makefile declares."""
     declared = re.search(r"\.PHONY: (.*)", (ROOT / "Makefile").read_text())
@@ -100,18 +177,9 @@ def test_every_make_target_is_explained() -> None:
             assert f"make {target} " in shown
 
 
-def _writer(name: str) -> Any:
-    """Load one of the programs that write pages and pictures."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 WRITER = _writer("make_schedules")
 PICTURES = _writer("make_pictures")
+ACTIONS = _writer("make_actions")
 
 
 @pytest.mark.parametrize("name", ["parts", "step"])
@@ -126,6 +194,31 @@ def test_a_picture_does_not_outlive_what_it_shows() -> None:
     stop = PICTURES.STOPS[0]
     with pytest.raises(ValueError, match="name what does it now"):
         PICTURES.placed(stop._replace(function="RemoteLR.leap"))
+
+
+def test_every_action_is_drawn_as_it_is_shown() -> None:
+    """Each kind has its picture, of the very order that the page shows above it."""
+    shown = re.findall(
+        r"^### (\w+)$.*?^```json\n(.*?)^```.*?!\[.*?\]\((.*?)\)",
+        (ROOT / "docs/actions.md").read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    assert [kind for kind, _, _ in shown] == list(ACTIONS.SCENES)
+    for kind, body, picture in shown:
+        assert json.loads(body) == ACTIONS.SCENES[kind].body
+        assert picture == f"img/actions/{kind}.svg"
+    for kind in Action.kinds:
+        drawn = ROOT / f"docs/img/actions/{kind}.svg"
+        assert drawn.read_text() == ACTIONS.picture(kind), "run `make docs`"
+
+
+def test_an_order_changes_its_picture() -> None:
+    """In each picture the two sessions part at the step of the order or later, not before."""
+    for kind, scene in ACTIONS.SCENES.items():
+        without = ACTIONS.driven(scene, ordered=False)
+        with_it = ACTIONS.driven(scene, ordered=True)
+        assert without[: scene.at] == with_it[: scene.at], kind
+        assert without != with_it, kind
 
 
 @pytest.mark.parametrize("kind", catalogue.schedules())

@@ -105,7 +105,7 @@ def test_docstrings_open_with_what_is_asked_for() -> None:
 
 PAGES = [
     path
-    for folder in (".", "docs", "docs/integrations", "docs/schedules")
+    for folder in (".", "docs", "docs/guides", "docs/integrations", "docs/schedules")
     for path in sorted((ROOT / folder).glob("*.md"))
 ]
 WIDTH = 120

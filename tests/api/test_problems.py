@@ -37,7 +37,7 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
         "Create it",
     ),
     "an unknown kind": ("GET", "/v1/schedules/cosin", {}, 404, "unknown_kind", "'cosine'"),
-    "a form": ("POST", NEW, {"data": {"name": "x"}}, 415, "unsupported_media_type", "--json"),
+    "a form": ("POST", NEW, {"data": {"name": "x"}}, 415, "unsupported_media_type", "curl: -H"),
     "a text": (
         "POST",
         NEW,

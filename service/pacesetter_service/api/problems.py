@@ -80,7 +80,7 @@ HTTP_CODES: Mapping[int, tuple[str, str]] = {
         "unsupported_media_type",
         (
             "Send the body as JSON, with the header `content-type: application/json`"
-            " (curl: use --json instead of --data)."
+            " (curl: -H 'content-type: application/json')."
         ),
     ),
 }
