@@ -16,6 +16,7 @@ from benchmarks import (
     reports,
     step,
     sync_sealed,
+    tracking,
     trainer,
 )
 from benchmarks.harness import Effort, Result
@@ -26,6 +27,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Result]]] = {
     "sync_sealed": sync_sealed.run,
     "reports": reports.run,
     "costs": costs.run,
+    "tracking": tracking.run,
     "laws": laws.run,
     "actions": actions.run,
     "many_ranks": many_ranks.run,

@@ -8,11 +8,20 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from benchmarks.harness import OUR_CORE, percentile, pinned
-from benchmarks.servers import Server
 
 LENGTH = re.compile(rb"content-length: (\d+)")
+
+
+class Measured(Protocol):
+    """A server on this machine."""
+
+    port: int
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time that it has used; NaN where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +100,7 @@ def conditions(ours: Sequence[Load], baseline: Sequence[Load]) -> str:
     return f"by the clock {clock:.2f}; cores used {servers[0]:.2f}, {servers[1]:.2f}{limit}"
 
 
-def drive(server: Server, requests: Sequence[Iterator[bytes]], seconds: float) -> Load:
+def drive(server: Measured, requests: Sequence[Iterator[bytes]], seconds: float) -> Load:
     """Load a server over one connection for each stream of requests."""
     with pinned(OUR_CORE), selectors.DefaultSelector() as selector:
         connections = [Connection(server.port, stream) for stream in requests]

@@ -52,16 +52,16 @@ CASES = (Case(1, sink=at_least(0.20)), Case(10), Case(100, sqlite=at_least(1)))
 def run(effort: Effort) -> Iterator[Result]:
     """Report from 32 trainings at once, each over its own connection and always on new steps."""
     with tempfile.TemporaryDirectory() as folder, servers.service(Path(folder)) as service:
-        answer = _seal(service, calls=effort.size(4, tiny=1))
+        answer = seal(service, calls=effort.size(4, tiny=1))
         sqlite = PlainDatabase(Path(folder) / "plain.db")
-        steps, sunk = _fresh_steps(), _fresh_steps()
+        steps, sunk = fresh_steps(), fresh_steps()
         with servers.bare(Path(folder), answer, "application/json", "--parse") as sink:
             for case in CASES:
                 rounds = take_turns(
                     case.name,
                     effort.rounds,
-                    partial(drive, service, _calls(steps, case.values), effort.seconds),
-                    partial(drive, sink, _calls(sunk, case.values), effort.seconds),
+                    partial(drive, service, calls_of(steps, case.values), effort.seconds),
+                    partial(drive, sink, calls_of(sunk, case.values), effort.seconds),
                     partial(sqlite.drive, case.values, effort.seconds / 2),
                 )
                 yield from _results(case, rounds)
@@ -87,7 +87,7 @@ def _results(case: Case, rounds: Sequence[tuple[Load, ...]]) -> Iterator[Result]
     )
 
 
-def _seal(service: Server, calls: int) -> bytes:
+def seal(service: Server, calls: int) -> bytes:
     """Open the trainings and seal the steps that they will report; gives a report's answer."""
     with httpx.Client(base_url=service.url, timeout=60) as http:
         for number in range(TRAININGS):
@@ -98,11 +98,12 @@ def _seal(service: Server, calls: int) -> bytes:
         return http.post("/v1/sessions/run-0/sync", json={}).content
 
 
-def _fresh_steps() -> list[Iterator[int]]:
+def fresh_steps() -> list[Iterator[int]]:
+    """Return the steps of each training, from 0 on."""
     return [itertools.count() for _ in range(TRAININGS)]
 
 
-def _calls(steps: Sequence[Iterator[int]], values: int) -> list[Iterator[bytes]]:
+def calls_of(steps: Sequence[Iterator[int]], values: int) -> list[Iterator[bytes]]:
     """Return the calls of each training."""
     return [_reports(f"run-{number}", own, values) for number, own in enumerate(steps)]
 
@@ -128,7 +129,7 @@ class PlainDatabase:
             " step INTEGER, rank INTEGER, value DOUBLE,"
             " PRIMARY KEY (session_id, metric_id, attempt, step, rank)) WITHOUT ROWID"
         )
-        self._steps = _fresh_steps()
+        self._steps = fresh_steps()
 
     def drive(self, values: int, seconds: float) -> Load:
         """Insert what calls of so many values would, as often as possible."""

@@ -41,7 +41,7 @@ class Server:
     """A Python module that serves HTTP on this machine, from entering until leaving."""
 
     def __init__(self, module: str, *options: str) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._module = module
         self._options = [f"--port={self.port}", *options]
@@ -101,7 +101,8 @@ def bare(directory: Path, answer: bytes, content_type: str, *options: str) -> Se
     return Server("benchmarks.bare", f"--answer={path}", f"--content-type={content_type}", *options)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nothing listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

@@ -37,7 +37,8 @@ def forked(module: str, options: Sequence[str]) -> servers.Process:
         return Forked({**os.environ, **settings})
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+# MLflow is no dependency of the tests.
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "tracking"])
 def test_each_benchmark_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gives lines for its table, each with the ratio of two speeds or costs."""
     monkeypatch.setattr(servers, "started", forked)
