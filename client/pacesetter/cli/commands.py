@@ -1,0 +1,103 @@
+"""How a function becomes a command: with `--url` and `--json`, and an exit status for each error."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from pacesetter.cli.context import Context
+from pacesetter.cli.exits import INTERRUPTED, ending_of
+
+ABOUT_TOKENS = (
+    "Where the server asks for an access token, set PACESETTER_TOKEN. It is no option, because "
+    "everybody on a machine can see the options of a command that runs."
+)
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="The server; without it PACESETTER_URL, else http://127.0.0.1:7070.",
+        rich_help_panel="Common",
+        show_default=False,
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Answer a program.", rich_help_panel="Common")
+]
+
+_COMMON = (("url", Url, None), ("json", Json, False))
+
+Command = Callable[..., None]
+Registrar = Callable[[typer.Typer, str], Callable[[Command], Command]]
+
+
+def command(
+    app: typer.Typer, name: str, *, panel: str | None = None, hidden: bool = False
+) -> Callable[[Command], Command]:
+    """Return a decorator that makes a function of a `Context` a command of an app.
+
+    Args:
+        app: The app that it belongs to.
+        name: What it is called.
+        panel: Under which heading the help lists it.
+        hidden: Whether the help leaves it out.
+    """
+
+    def register(function: Command) -> Command:
+        app.command(name, epilog=ABOUT_TOKENS, rich_help_panel=panel, hidden=hidden)(
+            _guarded(function)
+        )
+        return function
+
+    return register
+
+
+def _guarded(function: Command) -> Callable[..., None]:
+    """Return what typer calls: it makes the context, and turns errors into exit statuses."""
+    hints = get_type_hints(function, include_extras=True)
+    own = list(inspect.signature(function).parameters.values())[1:]  # without the context
+
+    def run(*, url: str | None, json: bool, **options: Any) -> None:  # noqa: ANN401 - typer's
+        context = Context(url, as_json=json)
+        try:
+            function(context, **options)
+        except (KeyboardInterrupt, BrokenPipeError):
+            raise typer.Exit(_quietly()) from None
+        except Exception as error:
+            ending = ending_of(error)
+            if ending is None:
+                raise
+            context.screen.failed(ending, as_json=json)
+            raise typer.Exit(ending.status) from None
+        finally:
+            context.close()
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__annotations__ = {each.name: hints[each.name] for each in own}
+    run.__annotations__ |= {name: kind for name, kind, _ in _COMMON}
+    parameters = [each.replace(annotation=hints[each.name], kind=keyword) for each in own]
+    parameters += [
+        inspect.Parameter(name, keyword, default=default, annotation=kind)
+        for name, kind, default in _COMMON
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def _quietly() -> int:
+    """End without a word: who follows has had enough, or reads no further."""
+    sys.stdout = open_nothing()
+    return INTERRUPTED
+
+
+def open_nothing() -> Any:  # noqa: ANN401 - a text stream
+    """Return a stream that takes everything, in place of one whose reader has gone."""
+    import os  # noqa: PLC0415 - rarely needed
+
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - kept to the end

@@ -1,0 +1,103 @@
+"""Text for terminals: nothing that a server or a trainer says may command one."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timezone
+
+INSTEAD = "\N{REPLACEMENT CHARACTER}"
+
+
+def safe(text: object, *, lines: bool = False) -> str:
+    """Return a text whose every character can be seen.
+
+    Names, labels, reasons and metrics come from whoever may call the server. A control character
+    among them could move the cursor, rewrite what stands above, or change the window's title, and
+    marks of writing direction could show another order of the letters.
+
+    Args:
+        text: What is to be shown.
+        lines: Whether it may have several lines.
+    """
+    kept = "\n" if lines else ""
+    return "".join(
+        each if each.isprintable() or each in kept else (" " if each in "\n\t" else INSTEAD)
+        for each in str(text)
+    )
+
+
+def number(value: object) -> str:
+    """Return a rate or a measurement in four digits; what is none is shown as it is."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return safe(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return f"{value:.4g}"
+
+
+def count(value: object) -> str:
+    """Return a number of steps, its thousands apart; a dash where it is not known."""
+    return f"{value:,}" if isinstance(value, int) else "–"
+
+
+def share(part: object, whole: object) -> str:
+    """Return how much of a whole is done, in percent; empty where that is not known."""
+    if isinstance(part, int) and isinstance(whole, int) and whole > 0:
+        return f"{min(100 * part // whole, 100)}%"
+    return ""
+
+
+_UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
+
+
+def span(seconds: object) -> str:
+    """Return a length of time in its largest unit, or two: 7 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        return "–"
+    left = max(0.0, float(seconds))
+    if left < 10:
+        return f"{left:.1f} s" if left % 1 and left < 3 else f"{left:.0f} s"
+    for place, (size, unit) in enumerate(_UNITS[:-1]):
+        if left >= size:
+            smaller, name = _UNITS[place + 1]
+            rest = int(left % size // smaller) if size > 60 else 0
+            return f"{int(left // size)} {unit}" + (f" {rest} {name}" if rest else "")
+    return f"{left:.0f} s"
+
+
+def ago(moment: object, now: datetime | None = None) -> str:
+    """Return how long ago a moment was that the server has told; a dash for none."""
+    if not isinstance(moment, str):
+        return "–"
+    try:
+        then = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+    except ValueError:
+        return safe(moment)
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=timezone.utc)
+    here = now or datetime.now(timezone.utc)
+    seconds = (here - then).total_seconds()
+    return "now" if seconds < 1 else span(seconds).partition(" ")[0] + _unit(seconds)
+
+
+def _unit(seconds: float) -> str:
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f" {unit}"
+    return " s"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes: 12 kB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1_000:
+            return f"{count} {unit}"
+        count //= 1_000
+    return f"{count} GB"
+
+
+def plural(number_of: int, what: str) -> str:
+    """Return how many there are of something: 1 session, 2 sessions."""
+    return f"{number_of:,} {what}" if number_of == 1 else f"{number_of:,} {what}s"
