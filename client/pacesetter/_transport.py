@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import logging
 import ssl
 import time
 import weakref
@@ -23,22 +22,18 @@ import httpx
 
 from pacesetter._bounded import Bounded
 from pacesetter._errors import (
-    APIError,
     AuthenticationError,
-    AwaitingMeasurementError,
     ClosedError,
     InvalidAnswerError,
     PacesetterError,
     ServerError,
-    ServerUnavailableError,
     TransportError,
     api_error,
-    away,
     printable,
 )
 from pacesetter._fork import renew_in_child
 from pacesetter._proxy import proxy_for
-from pacesetter._retry import delays, retry_after
+from pacesetter._retry import LateError, Spell, delays, retry_after
 from pacesetter._token import VARIABLE, Token
 
 # The server closes idle connections after 120 s: below that no request meets a dying one.
@@ -51,8 +46,6 @@ LONGEST_TIMEOUT = 86_400.0
 LEAST_TIMEOUT = 0.001  # 0 would mean to a socket: do not wait at all
 # Exchanges that were left alone and still hang, before the connections are cut under them.
 MOST_LEFT = 8
-
-logger = logging.getLogger("pacesetter")
 
 
 class Transport:
@@ -139,9 +132,11 @@ class Transport:
         *,
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         accept: str = "application/json",
         max_bytes: int = MAX_JSON,
         wait: float = 0.0,
+        timeout: float | None = None,
     ) -> bytes:
         """Send a request, again and again for `wait` seconds while the server is away.
 
@@ -150,9 +145,11 @@ class Transport:
             path: Below the base address, with its leading slash.
             body: Sent as JSON.
             params: The query; None values are left out.
+            headers: Besides those that every request has.
             accept: The media type wanted.
             max_bytes: The largest answer that is read.
             wait: Seconds for which to retry; 0 tries once.
+            timeout: Seconds that one exchange may take, if not as long as any.
 
         Returns:
             The body of a 2xx answer.
@@ -163,14 +160,16 @@ class Transport:
             APIError: The server answered with a problem that retrying cannot cure.
             InvalidAnswerError: The answer is too large, compressed, or a redirect.
         """
-        headers, content = {"accept": accept}, None
+        sent, content = {"accept": accept}, None
         if body is not None:
-            headers["content-type"] = "application/json"
+            sent["content-type"] = "application/json"
             content = json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
-        request = self._request(method, path, params, headers, content)
-        outage = _Outage(self.url, wait)
+        if headers:
+            sent.update(headers)
+        request = self._request(method, path, params, sent, content)
+        outage = Spell(self.url, wait)
         for delay in delays():
-            limit = outage.limit(self.timeout)
+            limit = outage.limit(self.timeout if timeout is None else timeout)
             # A server that holds a call is to answer in time; half is left for the way.
             request.headers["prefer"] = f"wait={limit / 2:.2f}"
             try:
@@ -183,6 +182,27 @@ class Transport:
                 outage.over()
                 return content
         raise AssertionError  # pragma: no cover - the delays never end
+
+    def send_once(
+        self, method: str, path: str, *, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> bytes:
+        """Send a request as JSON that may reach the server once only, and return the answer.
+
+        Raises:
+            TransportError: The connection could not be had, or was lost: who knows when.
+            APIError: The server answered with a problem.
+        """
+        content = json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+        described = {"content-type": "application/json", "content-length": str(len(content))}
+        with self.stream(
+            method,
+            path,
+            content=iter((content,)),
+            headers={**described, **headers},
+            accept="application/json",
+            silence=self.timeout,
+        ) as pieces:
+            return b"".join(pieces)
 
     def _admitted(self, seconds: float, request: httpx.Request, max_bytes: int) -> bytes:
         """Do an exchange; if the token is refused and its file has another one, do it with that.
@@ -419,8 +439,8 @@ class Transport:
         advice = "this client's access token does not hold: see whether it expired or was revoked"
         return advice if self._token.file is None else f"{advice}; it was read from a file again"
 
-    def _late(self, seconds: float) -> _LateError:
-        return _LateError(
+    def _late(self, seconds: float) -> LateError:
+        return LateError(
             f"no answer from {self.url} in {seconds:.3g} s: see whether it is overloaded, or "
             "what stands between"
         )
@@ -437,63 +457,6 @@ class Transport:
             f"no answer from {self.url} ({text}): start the server with `pacesetter serve`, "
             "or set PACESETTER_URL to where it runs"
         )
-
-
-class _LateError(TransportError):
-    """The server may be there, and did not answer in the time that there was."""
-
-
-class _Outage:
-    """One spell of retrying: it has an end, and is logged when it begins and when it is over."""
-
-    def __init__(self, url: str, wait: float) -> None:
-        self._url = url
-        self._wait = wait
-        self._began = time.monotonic()
-        self._logged = False
-        self._cut = False
-        self._awaited: AwaitingMeasurementError | None = None
-
-    def limit(self, timeout: float) -> float:
-        """Return the seconds that the next try may take."""
-        if self._wait <= 0:
-            return timeout
-        limit = min(timeout, max(self._left(), 0.1))
-        self._cut = limit < timeout
-        return limit
-
-    def pause(self, delay: float, error: PacesetterError) -> float:
-        """Return the seconds to sleep before the next try.
-
-        Raises:
-            ServerUnavailableError: There is no time left for another.
-        """
-        wished = error.retry_after if isinstance(error, APIError) else None
-        pause = max(delay, wished or 0.0)
-        if isinstance(error, AwaitingMeasurementError):
-            self._awaited = error
-        elif not (self._cut and isinstance(error, _LateError)):
-            self._awaited = None  # the server is no longer there
-        if self._left() <= 0:
-            if self._awaited is not None:
-                raise ServerUnavailableError(
-                    f"waited for {self._wait:.3g} s, and may not any longer: {self._awaited}"
-                ) from self._awaited
-            raise away(self._url, self._wait, error) from error
-        if not self._logged:
-            self._logged = True
-            logger.warning("%s; trying again for up to %.3g s", error, self._wait)
-        return max(min(pause, self._left()), 0.0)  # time goes by between two looks at it
-
-    def over(self) -> None:
-        """Log that the server answers again, if its silence was logged."""
-        if self._logged:
-            logger.warning(
-                "%s answers again after %.1f s", self._url, time.monotonic() - self._began
-            )
-
-    def _left(self) -> float:
-        return self._began + self._wait - time.monotonic()
 
 
 class _Trace:

@@ -1,0 +1,132 @@
+"""How `Client` carries out what is asked: one exchange after the other, waiting for each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, TypeVar, cast
+
+from pacesetter import _record
+from pacesetter._errors import APIError, ServerError
+from pacesetter._operation import (
+    Call,
+    Carrier,
+    Described,
+    Download,
+    Feed,
+    Found,
+    Listed,
+    Several,
+    Upload,
+)
+from pacesetter._retry import Spell, delays
+from pacesetter._transport import Transport
+
+T = TypeVar("T")
+
+
+class Carrying(Carrier):
+    """Carries out operations over one transport.
+
+    Attributes:
+        actor: Who orders what is ordered, for the record; None says nothing of it.
+    """
+
+    _transport: Transport
+    _retry_for: float
+    actor: str | None
+
+    def _done(self, asked: Described[T] | Several[T]) -> T:
+        if isinstance(asked, Generator):
+            return self._several(asked)
+        if isinstance(asked, Call):
+            answer: T = self._call(asked)
+            return answer
+        done: Any = self._transferred(asked)
+        return cast("T", done)
+
+    def _transferred(self, asked: Described[Any]) -> Any:  # noqa: ANN401 - of the type described
+        """Take a record out into a file, or put one in."""
+        if isinstance(asked, Upload):
+            headers = self._headers()
+            return asked.read(_record.restore(self._transport, asked.file, asked.name, headers))
+        assert isinstance(asked, Download)  # noqa: S101 - there are no others
+        _record.export(self._transport, asked.path, asked.file)
+        return None
+
+    def _call(self, call: Call[T]) -> T:
+        send = self._sent if call.repeatable else self._sent_once
+        try:
+            content = send(call)
+        except APIError as error:
+            raise call.refused(error) from None
+        return call.answered(content, self._transport.url)
+
+    def _sent(self, call: Call[Any]) -> bytes:
+        return self._transport.send(
+            call.method,
+            call.path,
+            body=call.body,
+            params=call.params,
+            headers=self._headers(call),
+            accept=call.accept,
+            wait=self._retry_for,
+        )
+
+    def _sent_once(self, call: Call[Any]) -> bytes:
+        """Send what may be done once only: again only if the server said that it did nothing."""
+        spell = Spell(self._transport.url, self._retry_for)
+        body, headers = call.body or {}, self._headers(call)
+        for delay in delays():
+            try:
+                content = self._transport.send_once(
+                    call.method, call.path, body=body, headers=headers
+                )
+            except ServerError as error:  # noqa: PERF203 - a try is what the loop is for
+                if not error.did_nothing or self._retry_for <= 0:
+                    raise
+                time.sleep(spell.pause(delay, error))
+            else:
+                spell.over()
+                return content
+        raise AssertionError  # pragma: no cover - the delays never end
+
+    def _headers(self, call: Call[Any] | None = None) -> dict[str, str]:
+        own = {} if self.actor is None else {"pacesetter-actor": self.actor}
+        return own if call is None else {**own, **call.headers}
+
+    def _several(self, plan: Several[T]) -> T:
+        try:
+            call = next(plan)
+            while True:
+                call = _next(plan, self._call, call)
+        except StopIteration as end:
+            done: T = end.value
+            return done
+
+    def _gone_through(self, asked: Listed[T] | Feed[T]) -> Iterator[T]:
+        if isinstance(asked, Feed):
+            yield from _record.followed(self._transport, asked, wait=self._retry_for)
+            return
+        sent: Any = None
+        try:
+            while True:
+                each = asked.send(sent)
+                sent = None
+                if isinstance(each, Found):
+                    yield from each.items
+                else:
+                    sent = self._call(each)
+        except StopIteration:
+            return
+        finally:
+            asked.close()
+
+
+def _next(plan: Several[T], carry_out: Callable[[Call[Any]], Any], call: Call[Any]) -> Call[Any]:
+    """Make a call of a plan, and return the next one; the plan may know what to do if it fails."""
+    try:
+        answer = carry_out(call)
+    except APIError as error:
+        return plan.throw(error)
+    return plan.send(answer)
