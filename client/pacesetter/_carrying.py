@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, TypeVar, cast
 
 from pacesetter import _record
@@ -18,6 +19,7 @@ from pacesetter._operation import (
     Listed,
     Several,
     Upload,
+    resumed,
 )
 from pacesetter._retry import Spell, delays
 from pacesetter._transport import Transport
@@ -96,37 +98,30 @@ class Carrying(Carrier):
         return own if call is None else {**own, **call.headers}
 
     def _several(self, plan: Several[T]) -> T:
+        step = resumed(plan)
+        while isinstance(step, Call):
+            step = resumed(plan, self._outcome(step))
+        return step.value
+
+    def _outcome(self, call: Call[T]) -> T | APIError:
         try:
-            call = next(plan)
-            while True:
-                call = _next(plan, self._call, call)
-        except StopIteration as end:
-            done: T = end.value
-            return done
+            return self._call(call)
+        except APIError as error:
+            return error
 
     def _gone_through(self, asked: Listed[T] | Feed[T]) -> Iterator[T]:
         if isinstance(asked, Feed):
             yield from _record.followed(self._transport, asked, wait=self._retry_for)
             return
         sent: Any = None
-        try:
+        with contextlib.closing(asked):
             while True:
-                each = asked.send(sent)
-                sent = None
+                try:
+                    each = asked.send(sent)
+                except StopIteration:
+                    return
                 if isinstance(each, Found):
+                    sent = None
                     yield from each.items
                 else:
                     sent = self._call(each)
-        except StopIteration:
-            return
-        finally:
-            asked.close()
-
-
-def _next(plan: Several[T], carry_out: Callable[[Call[Any]], Any], call: Call[Any]) -> Call[Any]:
-    """Make a call of a plan, and return the next one; the plan may know what to do if it fails."""
-    try:
-        answer = carry_out(call)
-    except APIError as error:
-        return plan.throw(error)
-    return plan.send(answer)

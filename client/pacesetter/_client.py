@@ -88,9 +88,8 @@ class Client(Operations, Carrying):
         token: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        for name, seconds in (("retry_for", retry_for), ("max_wait", max_wait)):
-            if not seconds >= 0:  # refuses NaN too
-                raise ValueError(f"{name}={seconds}: give seconds, 0 or more")
+        checked_seconds("retry_for", retry_for)
+        checked_seconds("max_wait", max_wait)
         url = url or os.environ.get("PACESETTER_URL") or DEFAULT_URL
         self._transport = Transport(url, timeout=timeout, token=token, transport=transport)
         self.actor = actor
@@ -317,6 +316,17 @@ class Client(Operations, Carrying):
         self._sessions.add(session)
         self._prefetchers.add(prefetcher)
         return session
+
+
+def checked_seconds(name: str, seconds: float) -> float:
+    """Return seconds that may be waited.
+
+    Raises:
+        ValueError: They may not.
+    """
+    if not seconds >= 0:  # refuses NaN too
+        raise ValueError(f"{name}={seconds}: give seconds, 0 or more")
+    return seconds
 
 
 def _reopen(

@@ -114,6 +114,29 @@ def asked(call: Call[T]) -> Several[T]:
 
 
 @dataclass(frozen=True)
+class Done(Generic[T]):
+    """What has come of several calls."""
+
+    value: T
+
+
+def resumed(plan: Several[T], outcome: object = None) -> Call[Any] | Done[T]:
+    """Go on with several calls: return the next one, or what has come of them all.
+
+    Args:
+        plan: The calls.
+        outcome: What has come of the one before: an answer, or a refusal, which the plan may know
+            what to do about; None before the first.
+    """
+    try:
+        if isinstance(outcome, APIError):
+            return plan.throw(outcome)
+        return plan.send(outcome)
+    except StopIteration as end:
+        return Done(end.value)
+
+
+@dataclass(frozen=True)
 class Found(Generic[T]):
     """Some of what is listed."""
 
@@ -134,12 +157,22 @@ class Feed(Generic[T]):
         place: Returns the place of what has come, given the place of the one before, or raises
             `InvalidAnswerError` because something was left out, or comes twice.
         kinds: Those that are passed on; None for all.
+        params: The query besides `after`.
     """
 
     path: str
     after: Any
     place: Callable[[Any, Any], Any]
     kinds: frozenset[str] | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    def query(self, after: object) -> dict[str, Any]:
+        """Return the query that takes it up behind a place."""
+        return {**self.params, "after": after}
+
+    def wants(self, event: Mapping[str, Any]) -> bool:
+        """Return whether an event is passed on."""
+        return self.kinds is None or event.get("kind") in self.kinds
 
 
 class Carrier:

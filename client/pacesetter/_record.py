@@ -45,14 +45,14 @@ def followed(transport: Transport, feed: Feed[Any], *, wait: float) -> Iterator[
     while True:
         try:
             with transport.stream(
-                "GET", feed.path, params={"after": after}, accept=EVENTS, silence=SILENCE
+                "GET", feed.path, params=feed.query(after), accept=EVENTS, silence=SILENCE
             ) as pieces:
                 frames = Frames()
                 for event in itertools.chain.from_iterable(map(frames.take, pieces)):
                     lost.found()
                     if event is not None:
                         after = feed.place(event, after)
-                        if feed.kinds is None or event.get("kind") in feed.kinds:
+                        if feed.wants(event):
                             yield event
         except (TransportError, ServerError) as error:
             lost.again(error)
