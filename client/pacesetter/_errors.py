@@ -183,6 +183,11 @@ class InvalidRequestError(APIError):
 class ServerError(APIError):
     """The server failed or is overloaded; everything it stored is still there."""
 
+    @property
+    def did_nothing(self) -> bool:
+        """Whether the server said that it has not begun with what was asked."""
+        return self.status in {429, 503}
+
 
 class AwaitingMeasurementError(ServerError):
     """A step waits for a decision, and that for measurements; ask again, as with an outage."""

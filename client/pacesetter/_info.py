@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pacesetter._errors import misfit
@@ -43,6 +43,10 @@ class SessionInfo:
     epoch: str | None = None
     state: str = ""
     plan_end: int | None = None
+    created_at: str = field(default="", compare=False)
+    changed_at: str = field(default="", compare=False)
+    ended: Mapping[str, Any] | None = field(default=None, compare=False)
+    warnings: tuple[Mapping[str, Any], ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def parse(cls, answer: Mapping[str, Any], name: str | None = None) -> SessionInfo:
@@ -73,6 +77,10 @@ class SessionInfo:
             epoch=None if answer.get("epoch") is None else _get(answer, "epoch", str),
             state=_get({"state": answer.get("status"), **answer}, "state", str),
             plan_end=None if end is None else _get(answer, "plan_end", int),
+            created_at=_get({"created_at": "", **answer}, "created_at", str),
+            changed_at=_get({"changed_at": "", **answer}, "changed_at", str),
+            ended=None if answer.get("ended") is None else _get(answer, "ended", dict),
+            warnings=tuple(_get({"warnings": [], **answer}, "warnings", list)),
         )
 
     @property

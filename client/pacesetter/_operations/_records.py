@@ -1,0 +1,406 @@
+"""What is read of a session: its values, its record, and why they are what they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import IO, Any, SupportsIndex
+
+from pacesetter._columns import Columns, joined
+from pacesetter._errors import misfit
+from pacesetter._events import next_number
+from pacesetter._info import SessionInfo
+from pacesetter._numbers import given
+from pacesetter._opening import path_of
+from pacesetter._operation import (
+    SVG,
+    Call,
+    Download,
+    Feed,
+    Found,
+    Listed,
+    Several,
+    Upload,
+    an_object,
+    asked,
+    listing,
+    operation,
+)
+from pacesetter._range_test import RangeTest
+
+ROWS = 20_000
+"""Steps that one answer with columns has at most: it stays far below what may be sent at once."""
+
+
+class Records:
+    """Values, measurements, events and whole records of sessions."""
+
+    @operation
+    def lr(
+        self,
+        name: str,
+        step: SupportsIndex,
+        *,
+        count: SupportsIndex | None = None,
+        attempt: SupportsIndex | None = None,
+    ) -> Call[dict[str, Any]]:
+        """Return what a session says for a step, or for `count` steps, without sealing anything.
+
+        Args:
+            name: The session.
+            step: The first step.
+            count: How many steps, 1 or more.
+            attempt: An earlier attempt, as far as it had sealed; by default the newest.
+
+        Returns:
+            `{"step", "lr", "sealed"}`, and with `count` `{"start", "series", "sealed_until"}`.
+        """
+        params = given(step=step, count=count, attempt=attempt)
+        return Call("GET", path_of(name) + "/lr", an_object, params=params, session=name)
+
+    @operation
+    def forecast(
+        self,
+        name: str,
+        *,
+        start: SupportsIndex | None = 0,
+        count: SupportsIndex | None = 1000,
+        points: SupportsIndex | None = None,
+    ) -> Call[dict[str, Any]]:
+        """Return the curve as it would be if nothing more happened, thinned to `points`.
+
+        Args:
+            name: The session.
+            start: The first step; None for the first that is not sealed.
+            count: How many steps; None for all that are left of the session's `total_steps`.
+            points: About how many of them are shown, extremes kept; 10 to 10,000, by default 1,000.
+
+        Returns:
+            `{"steps": [...], "series": {"lr": [...]}, "sealed_until": ...}`.
+        """
+        params = given(start=start, count=count, points=points)
+        return Call("GET", path_of(name) + "/forecast", an_object, params=params, session=name)
+
+    @operation
+    def history(
+        self,
+        name: str,
+        *,
+        start: SupportsIndex | None = None,
+        end: SupportsIndex | None = None,
+        points: SupportsIndex | None = None,
+        metrics: Sequence[str] | None = None,
+        readings: bool = False,
+        attempt: SupportsIndex | None = None,
+    ) -> Call[dict[str, Any]]:
+        """Return what was trained with beside what was measured: values and metrics by step.
+
+        Args:
+            name: The session.
+            start: The first step; by default the session's.
+            end: The first step that is left out; by default the horizon.
+            points: About how many steps of a long record are shown, extremes kept; 1000 by default.
+            metrics: Names; all that were reported by default.
+            readings: Each rank's own values too.
+            attempt: An earlier attempt; by default the newest.
+
+        Returns:
+            `{"steps": [...], "series": {"lr": [...]}, "metrics": {"loss": [...]}, ...}`; in
+            metrics None is where nothing was measured, and "nan", "inf" and "-inf" are strings.
+        """
+        return _history(name, start, end, points, metrics, attempt, readings=readings)
+
+    @operation
+    def columns(
+        self,
+        name: str,
+        *,
+        start: SupportsIndex | None = None,
+        end: SupportsIndex | None = None,
+        points: SupportsIndex | None = None,
+        metrics: Sequence[str] | None = None,
+        readings: bool = False,
+        attempt: SupportsIndex | None = None,
+    ) -> Several[Columns]:
+        """Return the record as columns for NumPy, pandas or Arrow: every step, to the bit.
+
+        Args:
+            name: The session.
+            start: The first step; by default the session's.
+            end: The first step that is left out; by default the horizon.
+            points: About how many steps are wanted, extremes kept, 10 to 100,000; by default all.
+            metrics: Names; all that were reported by default.
+            readings: A column for each rank too, such as `loss[3]`.
+            attempt: An earlier attempt; by default the newest.
+        """
+        return _columns(name, start, end, points, metrics, attempt, readings=readings)
+
+    @operation
+    def explain(self, name: str, step: SupportsIndex | None = None) -> Several[dict[str, Any]]:
+        """Return why the values at a step are what they are: which law, since when, by whom.
+
+        Args:
+            name: The session.
+            step: The step; by default the newest that was trained, or before any was the first.
+
+        Returns:
+            `{"step", "sealed", "attempt", "horizon", "series", "notes", "text"}`, where `text` says
+            all of it. Of a step that is not sealed the forecast is explained.
+        """
+        return _explain(name, step)
+
+    @operation
+    def range_test(
+        self, name: str, *, metric: str | None = None, group: str | None = None
+    ) -> Several[RangeTest]:
+        """Return what a range test has shown so far, with the rates that rules suggest.
+
+        Args:
+            name: A session whose learning rate rises, as with the schedule `range_test`.
+            metric: Its loss; by default what its controller `range_test` watches.
+            group: The parameter group, where their rates differ.
+        """
+        return _range_test(name, given(metric=metric, group=group))
+
+    @operation
+    def picture(
+        self,
+        name: str,
+        what: str = "history",
+        *,
+        start: SupportsIndex | None = None,
+        end: SupportsIndex | None = None,
+        points: SupportsIndex | None = None,
+        metrics: Sequence[str] | None = None,
+        attempt: SupportsIndex | None = None,
+    ) -> Call[str]:
+        """Return a picture of a session's curves, as SVG.
+
+        Args:
+            name: The session.
+            what: `"history"` is what was trained with and measured, `"forecast"` what is to come.
+            start: The first step; by default that of the record, or of the forecast.
+            end: The first step that is left out.
+            points: About how many steps are drawn, extremes kept; 1,000 by default.
+            metrics: What is drawn of a history besides the rate; all that were reported by default.
+            attempt: An earlier attempt, of a history; by default the newest.
+
+        Raises:
+            ValueError: There is no such picture, or a forecast's end without its start.
+        """
+        if what == "history":
+            params = _query(start, end, points, metrics, attempt, readings=False)
+        elif what == "forecast":
+            if metrics is not None or attempt is not None:
+                raise ValueError("a forecast has neither metrics nor attempts: leave them out")
+            params = given(start=start, count=_count(start, end), points=points)
+        else:
+            raise ValueError(f"there is no picture {what!r}: ask for 'history' or 'forecast'")
+        path = f"{path_of(name)}/{what}"
+        return Call("GET", path, drawn, params=params, accept=SVG, session=name)
+
+    @listing
+    def events(
+        self,
+        name: str,
+        *,
+        after: int = -1,
+        follow: bool = False,
+        kinds: Sequence[str] = (),
+    ) -> Listed[dict[str, Any]] | Feed[dict[str, Any]]:
+        """Return what has happened to a session, in order; each event has its number as `seq`.
+
+        Args:
+            name: The session.
+            after: The number of the last event that is left out.
+            follow: Go on with what happens next, without an end. The connection is taken up again
+                behind the last event when it is lost: none is missed, none comes twice.
+            kinds: Only events of these kinds, such as `("ordered", "applied")`; all by default.
+
+        Raises:
+            NotFoundError: There is no session of that name.
+            ServerUnavailableError: The server was away for `retry_for` seconds.
+        """
+        path = path_of(name) + "/events"
+        if follow:
+            wanted = frozenset(kinds)
+            return Feed(path + "/stream", after, next_number, wanted or None)
+        return _log(name, path, after, list(kinds))
+
+    @operation
+    def export(self, name: str, file: str | os.PathLike[str] | IO[bytes]) -> Download:
+        """Write the whole record of a session into a file, for `import_session`.
+
+        Args:
+            name: The session.
+            file: Its path, where it is once all of it was written, and not before; or something
+                open that takes bytes, such as `sys.stdout.buffer`.
+        """
+        return Download(path_of(name) + "/export", file)
+
+    @operation
+    def import_session(
+        self, file: str | os.PathLike[str] | IO[bytes], *, name: str | None = None
+    ) -> Upload[SessionInfo]:
+        """Restore a session from what `export` wrote: values, state and events to the bit.
+
+        Args:
+            file: What `export` wrote: a path, or something open that gives bytes.
+            name: What the session is to be called, if not as it was.
+
+        Raises:
+            ConflictError: The name is taken.
+            InvalidRequestError: It is no whole record; the message says at which line.
+        """
+
+        def read(answer: Any) -> SessionInfo:  # noqa: ANN401 - the JSON of an answer
+            return SessionInfo.parse(answer, name)
+
+        return Upload(file, read, name)
+
+    @operation
+    def realised(
+        self,
+        name: str,
+        *,
+        start: SupportsIndex | None = None,
+        end: SupportsIndex | None = None,
+        attempt: SupportsIndex | None = None,
+    ) -> Call[dict[str, Any]]:
+        """Return the description of a session that replays another one's values to the bit.
+
+        Its schedules are tables of the values from `start` to before `end`, at most 100,000 of
+        them. Send it to `POST /v1/sessions`, or give its `schedule` or `groups` to `create`; it
+        replays on its own, and without a server a list of values does.
+
+        Args:
+            name: The session.
+            start: The first step; by default the session's.
+            end: The first step that is left out; by default the horizon.
+            attempt: An earlier attempt; by default the newest.
+        """
+        params = {"as": "table", **given(start=start, end=end, attempt=attempt)}
+        return Call("GET", path_of(name) + "/export", an_object, params=params, session=name)
+
+
+def _query(
+    start: SupportsIndex | None,
+    end: SupportsIndex | None,
+    points: SupportsIndex | None,
+    metrics: Sequence[str] | None,
+    attempt: SupportsIndex | None,
+    *,
+    readings: bool,
+) -> dict[str, Any]:
+    named = None if metrics is None else ",".join(metrics)
+    asked = given(start=start, end=end, points=points, metrics=named, attempt=attempt)
+    return {**asked, "readings": "true"} if readings else asked
+
+
+def _history(
+    name: str,
+    start: SupportsIndex | None,
+    end: SupportsIndex | None,
+    points: SupportsIndex | None,
+    metrics: Sequence[str] | None,
+    attempt: SupportsIndex | None,
+    *,
+    readings: bool,
+) -> Call[dict[str, Any]]:
+    params = _query(start, end, points, metrics, attempt, readings=readings)
+    return Call("GET", path_of(name) + "/history", an_object, params=params, session=name)
+
+
+def _columns(
+    name: str,
+    start: SupportsIndex | None,
+    end: SupportsIndex | None,
+    points: SupportsIndex | None,
+    metrics: Sequence[str] | None,
+    attempt: SupportsIndex | None,
+    *,
+    readings: bool,
+) -> Several[Columns]:
+    """Ask for the record piece by piece, each of which is shown whole, and put them together."""
+    if points is not None:
+        whole = yield from asked(
+            _history(name, start, end, points, metrics, attempt, readings=readings)
+        )
+        return joined(name, [whole])
+    # What there is, then its steps some at a time, of that attempt even if another one begins.
+    extent = yield from asked(_history(name, start, end, 10, (), attempt, readings=False))
+    first, last, attempt = int(extent["start"]), int(extent["end"]), int(extent["attempt"])
+    pieces: list[Mapping[str, Any]] = []
+    while first < last or not pieces:
+        until = min(first + ROWS, last)
+        piece = yield from asked(
+            _history(name, first, until, ROWS, metrics, attempt, readings=readings)
+        )
+        pieces.append(piece)
+        first = until
+    return joined(name, pieces)
+
+
+def _explain(name: str, step: SupportsIndex | None) -> Several[dict[str, Any]]:
+    if step is None:
+        step = yield from newest_trained(name)
+    params = given(step=step)
+    call = Call("GET", path_of(name) + "/explain", an_object, params=params, session=name)
+    return (yield from asked(call))
+
+
+def newest_trained(name: str) -> Several[int]:
+    """Ask for the newest step that was trained; else for the last sealed one, or the first."""
+    params = {"limit": 1}
+    call = Call("GET", path_of(name) + "/ranks", an_object, params=params, session=name)
+    step = (yield from asked(call))["summary"]["newest_step"]
+    if step is not None:
+        return int(step)
+    info = yield from asked(Call("GET", path_of(name), SessionInfo.parse, session=name))
+    return max(info.horizon - 1, info.start_step)
+
+
+def _range_test(name: str, params: Mapping[str, Any]) -> Several[RangeTest]:
+    path = path_of(name) + "/range-test"
+    picture = yield from asked(Call("GET", path, drawn, params=params, accept=SVG, session=name))
+
+    def read(answer: Any) -> RangeTest:  # noqa: ANN401 - the JSON of an answer
+        return RangeTest.parse(an_object(answer), picture)
+
+    return (yield from asked(Call("GET", path, read, params=params, session=name)))
+
+
+def drawn(answer: str) -> str:
+    """Return an answer that is a picture.
+
+    Raises:
+        InvalidAnswerError: It is none: the server is older than this client.
+    """
+    if "<svg" not in answer[:1_000]:
+        raise misfit("the server answered no picture")
+    return answer
+
+
+def _count(start: SupportsIndex | None, end: SupportsIndex | None) -> int | None:
+    if end is None:
+        return None
+    if start is None:
+        raise ValueError("end= of a forecast needs start=: say where it begins")
+    return max(1, end.__index__() - start.__index__())
+
+
+def _log(name: str, path: str, after: int, kinds: list[str]) -> Listed[dict[str, Any]]:
+    params: dict[str, Any] = {"after": after, "limit": 1000, "kind": kinds or None}
+    token: str | None = None
+    while True:
+        asked = {**params, "page_token": token}
+        page = yield Call("GET", path, an_object, params=asked, session=name)
+        events, following = page.get("events"), page.get("next_page_token")
+        if not isinstance(events, list) or (token and following == token):
+            raise misfit("the server answered no page of events")
+        for event in events if not kinds else ():
+            after = next_number(event, after)
+        yield Found(events)
+        if not following:
+            return
+        token = following
