@@ -91,7 +91,7 @@ def ordered(
     if context.answers(answer):
         return
     if dry_run:
-        _rehearsed(context, name, answer)
+        _rehearsed(context, answer)
         return
     away = _away(answer)
     context.screen.line(
@@ -113,7 +113,7 @@ def _away(answer: Mapping[str, Any]) -> str:
     return f": {count(steps)} steps from now, in about {span(seconds)}"
 
 
-def _rehearsed(context: Context, name: str, answer: Mapping[str, Any]) -> None:
+def _rehearsed(context: Context, answer: Mapping[str, Any]) -> None:
     screen = context.screen
     screen.line(f"it would hold from step {count(answer['effective_step'])} on{_away(answer)}")
     before, after = answer["before"], answer["after"]
@@ -139,28 +139,38 @@ def _rehearsed(context: Context, name: str, answer: Mapping[str, Any]) -> None:
 def _change(before: list[float], after: list[float]) -> str:
     if not before or not after:
         return ""
-    return f"{number(before[0])} -> {number(after[0])} at once, {number(before[-1])} -> " + (
-        f"{number(after[-1])} in the end"
-    )
+    now, end = (f"{number(before[i])} -> {number(after[i])}" for i in (0, -1))
+    return f"{now} at once, {end} in the end"
 
 
 def scale(
     context: Context,
+    *,
     name: Name,
     factor: Factor,
     reason: Reason = None,
     group: Group = None,
     at: At = None,
-    dry_run: DryRun = False,  # noqa: FBT002 - an option
+    dry_run: DryRun = False,
     key: Key = None,
 ) -> None:
     """Multiply the learning rate: 0.5 halves it."""
-    ordered(context, name, "scale", {"factor": factor},
-            groups=group, reason=reason, at=at, dry_run=dry_run, key=key)
+    ordered(
+        context,
+        name,
+        "scale",
+        {"factor": factor},
+        groups=group,
+        reason=reason,
+        at=at,
+        dry_run=dry_run,
+        key=key,
+    )
 
 
 def set_(
     context: Context,
+    *,
     name: Name,
     lr: Rate,
     over: Annotated[
@@ -171,45 +181,49 @@ def set_(
     reason: Reason = None,
     group: Group = None,
     at: At = None,
-    dry_run: DryRun = False,  # noqa: FBT002 - an option
+    dry_run: DryRun = False,
     key: Key = None,
 ) -> None:
-    """Give one learning rate from here on; `revert` goes back to the plan."""
+    """Give one learning rate from here on."""
     fields = {"lr": lr, "over": None if over is None else length(over), "ease": _ease(ease)}
-    ordered(context, name, "set", fields,
-            groups=group, reason=reason, at=at, dry_run=dry_run, key=key)
+    ordered(
+        context, name, "set", fields, groups=group, reason=reason, at=at, dry_run=dry_run, key=key
+    )
 
 
 def hold(
     context: Context,
+    *,
     name: Name,
     reason: Reason = None,
     group: Group = None,
     at: At = None,
-    dry_run: DryRun = False,  # noqa: FBT002 - an option
+    dry_run: DryRun = False,
     key: Key = None,
 ) -> None:
     """Stop the clock of the schedule, until `release`."""
-    ordered(context, name, "hold", {},
-            groups=group, reason=reason, at=at, dry_run=dry_run, key=key)
+    ordered(context, name, "hold", {}, groups=group, reason=reason, at=at, dry_run=dry_run, key=key)
 
 
 def release(
     context: Context,
+    *,
     name: Name,
     reason: Reason = None,
     group: Group = None,
     at: At = None,
-    dry_run: DryRun = False,  # noqa: FBT002 - an option
+    dry_run: DryRun = False,
     key: Key = None,
 ) -> None:
     """Have the schedule go on where `hold` stopped it."""
-    ordered(context, name, "release", {},
-            groups=group, reason=reason, at=at, dry_run=dry_run, key=key)
+    ordered(
+        context, name, "release", {}, groups=group, reason=reason, at=at, dry_run=dry_run, key=key
+    )
 
 
 def cooldown(
     context: Context,
+    *,
     name: Name,
     steps: MaybeLength = None,
     until: Annotated[
@@ -221,14 +235,15 @@ def cooldown(
     ] = None,
     to_fraction: Annotated[
         float | None,
-        typer.Option("--to-fraction", help="The floor, a part of the rate; 0 by default.",
-                     show_default=False),
+        typer.Option(
+            "--to-fraction", help="The floor, a part of the rate; 0 by default.", show_default=False
+        ),
     ] = None,
     ease: Ease = None,
     reason: Reason = None,
     group: Group = None,
     at: At = None,
-    dry_run: DryRun = False,  # noqa: FBT002 - an option
+    dry_run: DryRun = False,
     key: Key = None,
 ) -> None:
     """Go down to a floor over some steps, and stay there."""
@@ -241,33 +256,54 @@ def cooldown(
         "to_fraction": to_fraction,
         "ease": _ease(ease),
     }
-    ordered(context, name, "cooldown", fields,
-            groups=group, reason=reason, at=at, dry_run=dry_run, key=key)
+    ordered(
+        context,
+        name,
+        "cooldown",
+        fields,
+        groups=group,
+        reason=reason,
+        at=at,
+        dry_run=dry_run,
+        key=key,
+    )
 
 
 def rewarm(
     context: Context,
+    *,
     name: Name,
     steps: Length,
     factor: Annotated[
         float | None,
-        typer.Option("--from", help="The part that it begins with; 0 by default.",
-                     show_default=False),
+        typer.Option(
+            "--from", help="The part that it begins with; 0 by default.", show_default=False
+        ),
     ] = None,
     reason: Reason = None,
     group: Group = None,
     at: At = None,
-    dry_run: DryRun = False,  # noqa: FBT002 - an option
+    dry_run: DryRun = False,
     key: Key = None,
 ) -> None:
     """Warm up again in the middle of the training."""
     fields = {"steps": length(steps), "factor": factor}
-    ordered(context, name, "rewarm", fields,
-            groups=group, reason=reason, at=at, dry_run=dry_run, key=key)
+    ordered(
+        context,
+        name,
+        "rewarm",
+        fields,
+        groups=group,
+        reason=reason,
+        at=at,
+        dry_run=dry_run,
+        key=key,
+    )
 
 
 def extend(
     context: Context,
+    *,
     name: Name,
     by: Annotated[
         str,
@@ -287,23 +323,35 @@ def extend(
     ] = None,
     ends_at: Annotated[
         str | None,
-        typer.Option("--ends-at", help="Where the law would end, if the plan does not say it.",
-                     show_default=False),
+        typer.Option(
+            "--ends-at",
+            help="Where the law would end, if the plan does not say it.",
+            show_default=False,
+        ),
     ] = None,
     reason: Reason = None,
     group: Group = None,
     at: At = None,
-    dry_run: DryRun = False,  # noqa: FBT002 - an option
+    dry_run: DryRun = False,
     key: Key = None,
 ) -> None:
-    """Make the training longer or shorter: the rest of the plan ends at another step."""
+    """Make the training longer or shorter."""
     fields = {
         "total_steps": _longer(context, name, by),
         "ends_at": None if ends_at is None else length(ends_at),
         "policy": policy,
     }
-    ordered(context, name, "retime", fields,
-            groups=group, reason=reason, at=at, dry_run=dry_run, key=key)
+    ordered(
+        context,
+        name,
+        "retime",
+        fields,
+        groups=group,
+        reason=reason,
+        at=at,
+        dry_run=dry_run,
+        key=key,
+    )
 
 
 def _longer(context: Context, name: str, by: str) -> Any:  # noqa: ANN401 - a length
@@ -331,6 +379,7 @@ def _longer(context: Context, name: str, by: str) -> Any:  # noqa: ANN401 - a le
 
 def replace(
     context: Context,
+    *,
     name: Name,
     words: Annotated[
         list[str] | None,
@@ -343,42 +392,56 @@ def replace(
     file: File = None,
     clock: Annotated[
         str | None,
-        typer.Option("--clock", help="local begins at 0, global is as far as by now.",
-                     show_default=False),
+        typer.Option(
+            "--clock", help="local begins at 0, global is as far as by now.", show_default=False
+        ),
     ] = None,
     value: Annotated[
         str | None,
-        typer.Option("--value", help="What it scales: base, level or continue.",
-                     show_default=False),
+        typer.Option(
+            "--value", help="What it scales: base, level or continue.", show_default=False
+        ),
     ] = None,
     reason: Reason = None,
     group: Group = None,
     at: At = None,
-    dry_run: DryRun = False,  # noqa: FBT002 - an option
+    dry_run: DryRun = False,
     key: Key = None,
 ) -> None:
     """Follow another schedule from here on."""
     fields = {"schedule": schedule(words or [], file), "clock": clock, "value": value}
-    ordered(context, name, "replace", fields,
-            groups=group, reason=reason, at=at, dry_run=dry_run, key=key)
+    ordered(
+        context,
+        name,
+        "replace",
+        fields,
+        groups=group,
+        reason=reason,
+        at=at,
+        dry_run=dry_run,
+        key=key,
+    )
 
 
 def revert(
     context: Context,
+    *,
     name: Name,
     reason: Reason = None,
     group: Group = None,
     at: At = None,
-    dry_run: DryRun = False,  # noqa: FBT002 - an option
+    dry_run: DryRun = False,
     key: Key = None,
 ) -> None:
     """Go back to the plan, as far as it would be by now."""
-    ordered(context, name, "revert", {},
-            groups=group, reason=reason, at=at, dry_run=dry_run, key=key)
+    ordered(
+        context, name, "revert", {}, groups=group, reason=reason, at=at, dry_run=dry_run, key=key
+    )
 
 
 def limit(
     context: Context,
+    *,
     name: Name,
     min_lr: Annotated[
         float | None, typer.Option("--min-lr", help="The least rate.", show_default=False)
@@ -392,29 +455,41 @@ def limit(
     ] = None,
     reason: Reason = None,
     at: At = None,
-    dry_run: DryRun = False,  # noqa: FBT002 - an option
+    dry_run: DryRun = False,
     key: Key = None,
 ) -> None:
-    """Hold controllers and operators to other limits; what is left out is unbounded."""
+    """Hold controllers and operators to other limits.
+
+    What is left out is unbounded. Values do not change.
+    """
     fields = {"min_lr": min_lr, "max_lr": max_lr, "max_change": max_change}
     ordered(context, name, "limit", fields, reason=reason, at=at, dry_run=dry_run, key=key)
 
 
 def switch(
     context: Context,
+    *,
     name: Name,
     controller: Annotated[int, typer.Argument(help="Its index in the description.")] = 0,
     reason: Reason = None,
     at: At = None,
-    dry_run: DryRun = False,  # noqa: FBT002 - an option
+    dry_run: DryRun = False,
     key: Key = None,
 ) -> None:
     """Move a `switch` controller to its next stage."""
-    ordered(context, name, "switch", {"controller": controller},
-            reason=reason, at=at, dry_run=dry_run, key=key)
+    ordered(
+        context,
+        name,
+        "switch",
+        {"controller": controller},
+        reason=reason,
+        at=at,
+        dry_run=dry_run,
+        key=key,
+    )
 
 
-def orders(context: Context, name: Name) -> None:
+def orders(context: Context, *, name: Name) -> None:
     """List the orders that wait for their step."""
     found = context.server.orders(name)
     if context.answers({"orders": found}):
@@ -429,6 +504,7 @@ def orders(context: Context, name: Name) -> None:
 
 def cancel(
     context: Context,
+    *,
     name: Name,
     order: Annotated[int, typer.Argument(help="Its number.", show_default=False)],
 ) -> None:

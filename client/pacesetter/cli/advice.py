@@ -32,19 +32,26 @@ def add_to(app: typer.Typer) -> None:
 
 def lint(
     context: Context,
+    *,
     file: Annotated[
-        str, typer.Option("-f", "--file", help="A JSON or YAML file; - is stdin.",
-                          show_default=False)
+        str,
+        typer.Option("-f", "--file", help="A JSON or YAML file; - is stdin.", show_default=False),
     ],
     planned_steps: Annotated[
         int | None,
-        typer.Option("--steps", help="How long the training is, if the file does not say it.",
-                     show_default=False),
+        typer.Option(
+            "--steps",
+            help="How long the training is, if the file does not say it.",
+            show_default=False,
+        ),
     ] = None,
     architecture: Architecture = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
 ) -> None:
-    """Look for known pitfalls in a description; exit status 1 if one is an error."""
+    """Look for known pitfalls in a description.
+
+    The exit status is 1 if one of them is an error.
+    """
     found = context.server.lint(
         document(file), planned_steps=planned_steps, architecture=architecture
     )
@@ -76,14 +83,14 @@ def findings_shown(screen: Screen, found: Iterable[Mapping[str, Any]]) -> None:
 
 def recommend(
     context: Context,
-    architecture: Annotated[
-        str, typer.Argument(help="transformer, cnn, …", show_default=False)
-    ],
+    *,
+    architecture: Annotated[str, typer.Argument(help="transformer, cnn, …", show_default=False)],
     total_steps: Annotated[int, typer.Argument(help="How long it is.", show_default=False)],
     regime: Annotated[
         str | None,
-        typer.Option("--regime", help="scratch, pretraining, transfer, fine-tune.",
-                     show_default=False),
+        typer.Option(
+            "--regime", help="scratch, pretraining, transfer, fine-tune.", show_default=False
+        ),
     ] = None,
     optimizer: Annotated[
         str | None,
@@ -97,8 +104,9 @@ def recommend(
     ] = None,
     range_test_max_lr: Annotated[
         float | None,
-        typer.Option("--max-lr", help="Where a range test's loss fell fastest.",
-                     show_default=False),
+        typer.Option(
+            "--max-lr", help="Where a range test's loss fell fastest.", show_default=False
+        ),
     ] = None,
     metric: Annotated[
         str | None, typer.Option("--metric", help="What decides.", show_default=False)
@@ -107,7 +115,7 @@ def recommend(
         str | None, typer.Option("--name", help="Of the session.", show_default=False)
     ] = None,
 ) -> None:
-    """Propose a description for a training, with reasons; --json gives it to `create -f -`."""
+    """Propose a description for a training, with reasons."""
     answer = context.server.recommend(
         architecture,
         total_steps,

@@ -139,7 +139,7 @@ def _read(text: str, shown: str) -> Any:  # noqa: ANN401 - whatever stands in it
             "pip install pyyaml, or write JSON",
         ) from None
     try:
-        return yaml.load(text, _with_exponents(yaml))  # noqa: S506 - it makes plain values only
+        return yaml.load(text, _with_exponents(yaml))
     except yaml.YAMLError as error:
         what = f"{shown} is neither JSON nor YAML: {' '.join(str(error).split())}"
         raise CommandError(REFUSED, what, "correct it at that place") from None

@@ -1,4 +1,4 @@
-"""How a function becomes a command: with `--url` and `--json`, and an exit status for each error."""
+"""How a function becomes a command: with `--url` and `--json`, and exit statuses for errors."""
 
 from __future__ import annotations
 
@@ -26,9 +26,7 @@ Url = Annotated[
         show_default=False,
     ),
 ]
-Json = Annotated[
-    bool, typer.Option("--json", help="Answer a program.", rich_help_panel="Common")
-]
+Json = Annotated[bool, typer.Option("--json", help="Answer a program.", rich_help_panel="Common")]
 
 _COMMON = (("url", Url, None), ("json", Json, False))
 
@@ -100,4 +98,4 @@ def open_nothing() -> Any:  # noqa: ANN401 - a text stream
     """Return a stream that takes everything, in place of one whose reader has gone."""
     import os  # noqa: PLC0415 - rarely needed
 
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - kept to the end
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - kept to the end

@@ -36,8 +36,9 @@ Metric = Annotated[
 ]
 Series = Annotated[
     list[str] | None,
-    typer.Option("--series", help="Only this series, such as head.lr; repeatable.",
-                 show_default=False),
+    typer.Option(
+        "--series", help="Only this series, such as head.lr; repeatable.", show_default=False
+    ),
 ]
 Height = Annotated[int, typer.Option("--height", help="Lines of each picture.", min=3, max=100)]
 BaseLr = Annotated[
@@ -49,7 +50,8 @@ Count = Annotated[
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        help="A kind and its parameters: cosine total_steps=1000.", metavar="[KIND [NAME=VALUE]…]",
+        help="A kind and its parameters: cosine total_steps=1000.",
+        metavar="[KIND [NAME=VALUE]…]",
         show_default=False,
     ),
 ]
@@ -66,23 +68,26 @@ def add_to(app: typer.Typer) -> None:
 
 def plot(
     context: Context,
+    *,
     name: Name,
     metric: Metric = None,
     series: Series = None,
     start: Start = None,
     end: End = None,
-    log: Log = False,  # noqa: FBT002 - an option
+    log: Log = False,
     height: Height = 12,
     svg: Svg = None,
     png: Png = None,
 ) -> None:
-    """Draw the learning rate of a training: what was trained, and the forecast."""
+    """Draw the learning rate: what was trained, and the forecast."""
     row = context.server.status_of(name)
     curve = forecast_of(context, name, row, start, end)
     wanted = _only(curve["series"], series)
-    history = context.server.history(
-        name, start=start, end=end, points=POINTS, metrics=metric
-    ) if metric else {"steps": [], "metrics": {}}
+    history = (
+        context.server.history(name, start=start, end=end, points=POINTS, metrics=metric)
+        if metric
+        else {"steps": [], "metrics": {}}
+    )
     if context.answers({"forecast": curve, "history": history}):
         return
     panels = [
@@ -90,7 +95,7 @@ def plot(
         for each, values in wanted.items()
     ]
     panels += [
-        pictures.Panel(each, (Curve(history["steps"], _numbers(values), COLOURS[2]),))
+        pictures.Panel(each, (Curve(history["steps"], numbers(values), COLOURS[2]),))
         for each, values in history["metrics"].items()
     ]
     if not save(context, panels, svg, png, title=name, log=log):
@@ -158,7 +163,7 @@ def _only(series: Mapping[str, Any], wanted: Sequence[str] | None) -> dict[str, 
     return {name: values for name, values in series.items() if not wanted or name in wanted}
 
 
-def _numbers(values: Sequence[object]) -> list[float | None]:
+def numbers(values: Sequence[object]) -> list[float | None]:
     """Return what can be drawn of a metric: "nan" and "inf" leave a gap."""
     return [v if isinstance(v, int | float) else None for v in values]
 
@@ -201,22 +206,25 @@ def pictured(context: Context, name: str, row: Answer, *, height: int) -> Render
 
 def diff(
     context: Context,
+    *,
     a: Name,
     b: Name,
     start: Start = None,
     end: End = None,
-    log: Log = False,  # noqa: FBT002 - an option
+    log: Log = False,
     height: Height = 12,
     svg: Svg = None,
     png: Png = None,
 ) -> None:
-    """Compare two trainings: how their descriptions differ, and their curves."""
+    """Compare two trainings: their descriptions, and their curves."""
     rows = [context.server.status_of(each) for each in (a, b)]
     specs = [dict(context.server.get(each).spec) for each in (a, b)]
     found = list(differences(specs[0], specs[1]))
     last = end or max(max(row.get("total_steps") or 0, row["horizon"]) for row in rows)
-    curves = [forecast_of(context, each, row, start, last or BEYOND) for each, row in
-              zip((a, b), rows, strict=True)]
+    curves = [
+        forecast_of(context, each, row, start, last or BEYOND)
+        for each, row in zip((a, b), rows, strict=True)
+    ]
     answer = {
         "differences": [{"pointer": p, "before": x, "after": y} for p, x, y in found],
         "curves": dict(zip((a, b), curves, strict=True)),
@@ -289,11 +297,13 @@ def _json(value: object) -> object:
 def shown(value: object) -> str:
     """Return a part of a description as a person reads it."""
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return number(value) if isinstance(value, float) else count(value)
     if isinstance(value, Mapping) and "kind" in value:
-        rest = ", ".join(f"{k}={shown(v)}" for k, v in value.items() if k != "kind" and v is not None)
+        rest = ", ".join(
+            f"{k}={shown(v)}" for k, v in value.items() if k != "kind" and v is not None
+        )
         return f"{value['kind']}({rest})" if rest else str(value["kind"])
     return str(value)
 
@@ -303,16 +313,17 @@ def shown(value: object) -> str:
 
 def preview(
     context: Context,
+    *,
     words: Words = None,
     file: File = None,
     base_lr: BaseLr = None,
     steps: Count = None,
-    log: Log = False,  # noqa: FBT002 - an option
+    log: Log = False,
     height: Height = 12,
     svg: Svg = None,
     png: Png = None,
 ) -> None:
-    """Draw a schedule, or a whole description with -f, before there is a session."""
+    """Draw a schedule, or a whole description, before it is used."""
     given = _previewed(words or [], file, base_lr)
     total = steps or _length(given) or BEYOND
     answer = context.server.preview(**given, count=total, points=min(POINTS, total))
@@ -333,9 +344,11 @@ _TAKEN = ("schedule", "base_lr", "groups", "total_steps")
 def _previewed(words: list[str], file: str | None, base_lr: float | None) -> dict[str, Any]:
     if file is not None and not words:
         found = document(file)
-        given = {k: v for k, v in found.items() if k in _TAKEN} if "kind" not in found else {
-            "schedule": found
-        }
+        given = (
+            {k: v for k, v in found.items() if k in _TAKEN}
+            if "kind" not in found
+            else {"schedule": found}
+        )
     else:
         given = {"schedule": schedule(words, file)}
     if base_lr is not None:

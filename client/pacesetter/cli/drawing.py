@@ -141,9 +141,7 @@ class _Frame:
 
 
 def _usable(value: float | None, *, log: bool) -> bool:
-    return (
-        isinstance(value, int | float) and math.isfinite(value) and (not log or value > 0)
-    )
+    return isinstance(value, int | float) and math.isfinite(value) and (not log or value > 0)
 
 
 def _frame(curves: Sequence[Curve], width: int, height: int, *, log: bool) -> _Frame | None:

@@ -92,28 +92,29 @@ ADVICE: Mapping[str, str] = {
 }
 """What to do with this command, by the code of the problem."""
 
-def ending_of(error: BaseException) -> Ending | None:
+
+def ending_of(error: Exception) -> Ending | None:
     """Return how a command ends that has met an error; None if the error is a bug."""
+    ending: Ending | None = None
     match error:
         case CommandError():
-            return error.ending
+            ending = error.ending
         case APIError():
-            return _refusal(error)
+            ending = _refusal(error)
         case TransportError():
             advice = "check the address (--url, PACESETTER_URL), then run `pacesetter doctor`"
-            return Ending(AWAY, str(error), advice)
+            ending = Ending(AWAY, str(error), advice)
         case InvalidAnswerError():
-            return Ending(STRANGE, str(error), "run `pacesetter doctor`")
+            ending = Ending(STRANGE, str(error), "run `pacesetter doctor`")
         case PacesetterError():
-            return Ending(REFUSED, str(error))
+            ending = Ending(REFUSED, str(error), "`pacesetter doctor` says what is wrong")
         case FileNotFoundError():
-            return Ending(REFUSED, f"there is no file {str(error.filename)!r}")
+            ending = Ending(REFUSED, f"there is no file {str(error.filename)!r}", "see its name")
         case OSError():
-            return Ending(REFUSED, str(error), "see whether it can be read or written")
+            ending = Ending(REFUSED, str(error), "see whether it can be read or written")
         case ValueError():
-            return Ending(USAGE, str(error), "`pacesetter COMMAND --help` says what it takes")
-        case _:
-            return None
+            ending = Ending(USAGE, str(error), "`pacesetter COMMAND --help` says what it takes")
+    return ending
 
 
 def _refusal(error: APIError) -> Ending:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from pacesetter.cli.commands import command
 from pacesetter.cli.context import Context, plain
 from pacesetter.cli.curves import pictured
 from pacesetter.cli.options import Interval, Labels, Name
-from pacesetter.cli.screen import Screen, facts, joined, state, styled, table
+from pacesetter.cli.screen import facts, joined, state, styled, table
 from pacesetter.cli.text import ago, count, number, plural, share, span
 from pacesetter.cli.watching import repeated
 
@@ -29,21 +30,23 @@ States = Annotated[
     typer.Option(
         "-s",
         "--state",
-        help="running, silent, finished, failed, archived; repeatable. All but archived without it.",
+        help="running, silent, finished, failed, archived; repeatable.",
         show_default=False,
     ),
 ]
 Since = Annotated[
     str | None,
     typer.Option(
-        "--since", help="Only what was heard of or changed since: 10m, 2h, 3d, or a moment.",
+        "--since",
+        help="Only what was heard of or changed since: 10m, 2h, 3d, or a moment.",
         show_default=False,
     ),
 ]
 Sort = Annotated[
     str | None,
     typer.Option(
-        "--sort", help="name, changed_at or created_at; - before it: the last one first.",
+        "--sort",
+        help="name, changed_at or created_at; - before it: the last one first.",
         show_default=False,
     ),
 ]
@@ -62,15 +65,16 @@ def add_to(app: typer.Typer) -> None:
 
 def ls(
     context: Context,
+    *,
     glob: Glob = None,
     label: Labels = None,
     state: States = None,
     since_: Since = None,
     sort: Sort = None,
     limit: Limit = 100,
-    watch: Watch = False,  # noqa: FBT002 - an option
+    watch: Watch = False,
     interval: Interval = 2.0,
-    names: Lines = False,  # noqa: FBT002 - likewise
+    names: Lines = False,
 ) -> None:
     """List trainings: state, step, learning rate, metrics, ranks."""
     asked = {
@@ -85,10 +89,8 @@ def ls(
         found = list(islice(context.server.status(**asked), limit + 1))
         return found[:limit], len(found) > limit
 
-    if watch and not context.as_json and context.screen.is_terminal:
-        repeated(context.screen, lambda: _listed(context.screen, *look()), interval)
-    elif watch:
-        repeated(context.screen, lambda: context.screen.json_line({"sessions": look()[0]}), interval)
+    if watch:
+        _watched(context, look, interval)
     else:
         rows, more = look()
         if context.answers({"sessions": rows, "more": more}):
@@ -97,10 +99,28 @@ def ls(
             for row in rows:
                 context.screen.line(row["name"])
         else:
-            context.screen.show(_listed(context.screen, rows, more))
+            context.screen.show(listed(rows, more=more))
 
 
-def _listed(screen: Screen, rows: Sequence[Row], more: bool) -> RenderableType:  # noqa: FBT001
+def _watched(context: Context, look: Callable[[], tuple[list[Row], bool]], interval: float) -> None:
+    """Show the list again and again; a program, or a file, gets it once for each look."""
+
+    def shown() -> RenderableType:
+        rows, more = look()
+        return listed(rows, more=more)
+
+    if context.screen.is_terminal and not context.as_json:
+        repeated(context.screen, shown, interval)
+    while True:
+        if context.as_json:
+            context.screen.json_line({"sessions": look()[0]})
+        else:
+            context.screen.show(shown())
+        time.sleep(interval)
+
+
+def listed(rows: Sequence[Row], *, more: bool) -> RenderableType:
+    """Return sessions as a table, each in a row."""
     if not rows:
         return Text("no sessions; `pacesetter create` makes one, and so does a trainer", "dim")
     metrics = _metrics(rows)
@@ -113,7 +133,9 @@ def _listed(screen: Screen, rows: Sequence[Row], more: bool) -> RenderableType: 
     )
     if not more:
         return listed
-    said = f"{plural(len(rows), 'session')} shown; there are more: --limit, or a name such as 'vit-*'"
+    said = (
+        f"{plural(len(rows), 'session')} shown; there are more: --limit, or a name such as 'vit-*'"
+    )
     return Group(listed, Text(said, "dim"))
 
 
@@ -146,7 +168,7 @@ def _rates(rates: Mapping[str, Any], *, short: bool) -> Text:
     learning = {name: v for name, v in rates.items() if name == "lr" or name.endswith(".lr")}
     known = [v for v in learning.values() if isinstance(v, int | float)]
     if not known:
-        return styled("–", "")
+        return styled("-", "")
     if not short and len(learning) > 1:
         return joined(
             [", ".join(f"{name.removesuffix('.lr')} {number(v)}" for name, v in learning.items())]
@@ -172,8 +194,8 @@ def _remarks(row: Row) -> Text:
     return joined(found)
 
 
-def show(context: Context, name: Name) -> None:
-    """Show one training: where it stands, its plan, what waits and what happened last."""
+def show(context: Context, *, name: Name) -> None:
+    """Show one training: where it stands, and what happened last."""
     row = context.server.status_of(name)
     info = context.server.get(name)
     orders = context.server.orders(name) if row.get("orders") else []
@@ -206,12 +228,16 @@ def _described(row: Row, spec: Mapping[str, Any]) -> list[tuple[str, object]]:
     ]
     metrics = row.get("metrics") or {}
     if metrics:
-        said = (f"{each} {number(v['value'])} (step {count(v['step'])})" for each, v in metrics.items())
+        said = (
+            f"{each} {number(v['value'])} (step {count(v['step'])})" for each, v in metrics.items()
+        )
         pairs.append(("metrics", ", ".join(said)))
     pairs += [("plan", _plan(spec)), ("ranks", _ranks_in_words(row))]
     if row.get("labels"):
         pairs.append(("labels", ", ".join(f"{k}={v}" for k, v in row["labels"].items())))
-    attempt = f"attempt {row['attempt']}, revision {row['revision']}, sealed to {count(row['horizon'])}"
+    attempt = (
+        f"attempt {row['attempt']}, revision {row['revision']}, sealed to {count(row['horizon'])}"
+    )
     pairs += [("record", attempt), ("heard", f"{ago(row.get('last_heard'))} ago")]
     if row.get("last_heard") is None:
         pairs[-1] = ("heard", "never")

@@ -70,11 +70,11 @@ Labels = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 Attempt = Annotated[
     int | None,
-    typer.Option("--attempt", help="An earlier attempt; the newest without it.", show_default=False),
+    typer.Option(
+        "--attempt", help="An earlier attempt; the newest without it.", show_default=False
+    ),
 ]
-Start = Annotated[
-    int | None, typer.Option("--start", help="The first step.", show_default=False)
-]
+Start = Annotated[int | None, typer.Option("--start", help="The first step.", show_default=False)]
 End = Annotated[
     int | None, typer.Option("--end", help="The first step that is left out.", show_default=False)
 ]

@@ -45,17 +45,19 @@ def add_to(app: typer.Typer) -> None:
 
 def explain(
     context: Context,
+    *,
     name: Name,
     step: Annotated[
         int | None,
-        typer.Option("--step", help="The step; without it the newest that was trained.",
-                     show_default=False),
+        typer.Option(
+            "--step", help="The step; without it the newest that was trained.", show_default=False
+        ),
     ] = None,
     last_change: Annotated[
         bool, typer.Option("--last-change", help="The step at which the plan was changed last.")
     ] = False,
 ) -> None:
-    """Say why the learning rate is what it is: now, at a step, or at the last change."""
+    """Say why the learning rate is what it is."""
     if last_change and step is not None:
         raise ValueError("--step and --last-change name two steps: leave one of them out")
     change = _last_change(context, name) if last_change else None
@@ -95,7 +97,9 @@ def _jump(context: Context, name: str, at: int) -> str:
         return f"step {count(at)}"
     with contextlib.suppress(KeyError, IndexError, TypeError):
         around = context.server.lr(name, at - 1, count=2)["series"]
-        moved = {k: v for k, v in around.items() if (k == "lr" or k.endswith(".lr")) and v[0] != v[1]}
+        moved = {
+            k: v for k, v in around.items() if (k == "lr" or k.endswith(".lr")) and v[0] != v[1]
+        }
         if moved:
             series, (before, after) = next(iter(moved.items()))
             more = f" and {len(moved) - 1} more series" if len(moved) > 1 else ""
@@ -105,6 +109,7 @@ def _jump(context: Context, name: str, at: int) -> str:
 
 def events(
     context: Context,
+    *,
     name: Annotated[
         str | None, typer.Argument(help="A session; all without it.", show_default=False)
     ] = None,
@@ -121,10 +126,7 @@ def events(
     ] = False,
 ) -> None:
     """Tell what has happened to a session, or to all."""
-    if follow:
-        server = Server(context.url, retry_for=PATIENCE)
-    else:
-        server = context.server
+    server = Server(context.url, retry_for=PATIENCE) if follow else context.server
     with contextlib.closing(server):
         told = _told(server, name, kinds=tuple(kind or ()), after=after, follow=follow)
         if context.tells(told):
@@ -147,7 +149,9 @@ def event_line(event: Event, *, named: bool = False) -> list[object]:
     said = " ".join(str(event.get("text", "")).split())
     whose = [styled(f"{event.get('session', '')}  ", "bold")] if named else []
     return [
-        styled(f"{event.get('seq', event.get('cursor', '')):>6}  {event.get('created_at')}  ", "dim"),
+        styled(
+            f"{event.get('seq', event.get('cursor', '')):>6}  {event.get('created_at')}  ", "dim"
+        ),
         *whose,
         said,
     ]
@@ -155,13 +159,14 @@ def event_line(event: Event, *, named: bool = False) -> list[object]:
 
 def ranks(
     context: Context,
+    *,
     name: Name,
     stale_after: Annotated[
         float, typer.Option("--stale-after", help="Seconds of silence.", min=0)
     ] = 60.0,
     limit: Annotated[int, typer.Option("--limit", help="At most so many.", min=1)] = 64,
 ) -> None:
-    """Show where the ranks are, and which train with other values than were sealed."""
+    """Show where the ranks are, and which deviate."""
     answer = context.server.ranks(name, stale_after=stale_after, limit=limit)
     if context.answers(answer):
         return
@@ -169,14 +174,18 @@ def ranks(
     screen.line(
         f"{summary['seen']} of {summary['expected']} ranks seen, "
         f"{summary['stale']['count']} stale, ",
-        styled(f"{summary['deviating']['count']} deviating",
-               "bold red" if summary["deviating"]["count"] else ""),
+        styled(
+            f"{summary['deviating']['count']} deviating",
+            "bold red" if summary["deviating"]["count"] else "",
+        ),
         f"; newest step {count(summary['newest_step'])}",
     )
     missing = summary["missing"]
     if missing["count"]:
         shown = ", ".join(map(str, missing["ranks"][:20]))
-        screen.line(styled("not heard: ", "yellow"), shown + (", …" if missing["count"] > 20 else ""))
+        screen.line(
+            styled("not heard: ", "yellow"), shown + (", …" if missing["count"] > 20 else "")
+        )
     if answer["ranks"]:
         columns = ("rank", "step", "behind", "reported", "heard", "attempt", "")
         right = ("rank", "step", "behind", "reported", "heard", "attempt")
@@ -188,8 +197,9 @@ def _rank(rank: Mapping[str, Any]) -> list[object]:
     applied = rank.get("applied") or {}
     if rank.get("deviates"):
         values = [v for v in applied.get("values", ()) if v.get("applied") != v.get("sealed")][:1]
-        said = "".join(f": {v['series']} {number(v['applied'])}, sealed {number(v['sealed'])}"
-                       for v in values)
+        said = "".join(
+            f": {v['series']} {number(v['applied'])}, sealed {number(v['sealed'])}" for v in values
+        )
         found.append(styled(f"deviates{said} ", "bold red"))
     if rank.get("stale"):
         found.append(styled("stale", "yellow"))
@@ -210,13 +220,18 @@ PIECE = 50_000
 
 def history(
     context: Context,
+    *,
     name: Name,
     start: Start = None,
     end: End = None,
     points: Annotated[
         int | None,
-        typer.Option("--points", help="About so many steps; 20 in a table, all in a CSV.",
-                     min=10, show_default=False),
+        typer.Option(
+            "--points",
+            help="About so many steps; 20 in a table, all in a CSV.",
+            min=10,
+            show_default=False,
+        ),
     ] = None,
     metric: Annotated[
         list[str] | None,
@@ -229,7 +244,7 @@ def history(
         typer.Option("-o", "--output", help="Write the CSV there.", show_default=False),
     ] = None,
 ) -> None:
-    """Show what was trained with beside what was measured, as a table or as CSV."""
+    """Show rates beside metrics, as a table or as CSV."""
     asked = {"start": start, "end": end, "metrics": metric, "attempt": attempt}
     if as_csv or out:
         _csv_of(context, name, asked, points, out)
@@ -254,11 +269,9 @@ def _csv_of(
         for line in lines:
             context.screen.raw(line)
         return
-    rows = 0
     with Path(out).open("w", encoding="utf-8", newline="") as file:
-        for rows, line in enumerate(lines):
-            file.write(line)
-    context.screen.line(f"wrote {out}: {rows:,} steps")
+        file.writelines(lines)
+    context.screen.line(f"wrote {out}")
 
 
 def _csv_lines(
@@ -305,10 +318,11 @@ def _named(column: str) -> str:
 
 def export(
     context: Context,
+    *,
     name: Name,
     file: Annotated[str, typer.Argument(help="Where to; - is stdout.", show_default=False)],
 ) -> None:
-    """Write the whole record of a session into a file, for `import`."""
+    """Write the whole record of a session into a file."""
     if file != "-":
         context.server.export(name, file)
         if not context.answers({"file": file}):
@@ -324,13 +338,15 @@ def export(
 
 def import_(
     context: Context,
+    *,
     file: Annotated[
         str, typer.Argument(help="What `export` wrote; - is stdin.", show_default=False)
     ],
     name: Annotated[
         str | None,
-        typer.Option("--name", help="What it is to be called, if not as it was.",
-                     show_default=False),
+        typer.Option(
+            "--name", help="What it is to be called, if not as it was.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Restore a session from what `export` wrote."""
@@ -352,17 +368,21 @@ def _restored(context: Context, file: str, name: str | None) -> Any:  # noqa: AN
 
 def replay(
     context: Context,
+    *,
     name: Name,
     new: Annotated[
         str | None,
-        typer.Option("--as", help="Create this session; the description is printed without it.",
-                     show_default=False),
+        typer.Option(
+            "--as",
+            help="Create this session; the description is printed without it.",
+            show_default=False,
+        ),
     ] = None,
     start: Start = None,
     end: End = None,
     attempt: Attempt = None,
 ) -> None:
-    """Make a session, or a description, that has another one's values to the bit."""
+    """Make a session that has another one's values to the bit."""
     from pacesetter.cli.sessions import created  # noqa: PLC0415 - that imports much
 
     spec = context.server.realised(name, start=start, end=end, attempt=attempt)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pacesetter.cli.drawing import Curve, Piece, chart
+from pacesetter.cli.drawing import Curve, Piece, chart, sparkline
 from pacesetter.cli.exits import Ending
 from pacesetter.cli.text import safe
 
@@ -117,10 +116,12 @@ class Screen:
 
     def charted(self, curves: Sequence[Curve], *, height: int, log: bool = False) -> Text:
         """Return a picture of curves, as wide as the terminal."""
-        drawn = chart(
-            curves, width=self.width, height=height, log=log, ascii_only=self.ascii_only
-        )
+        drawn = chart(curves, width=self.width, height=height, log=log, ascii_only=self.ascii_only)
         return _text(drawn)
+
+    def bars(self, values: Sequence[float | None]) -> str:
+        """Return values as bars in one line, the newest on the right."""
+        return sparkline(values, max(self.width - 32, 10), ascii_only=self.ascii_only)
 
 
 def _text(lines: Iterable[Sequence[Piece]]) -> Text:
@@ -208,8 +209,3 @@ STATES: dict[str, str] = {
 def state(name: Any) -> Text:  # noqa: ANN401 - whatever the server says
     """Return a session's state in its colour."""
     return styled(name, STATES.get(str(name), ""))
-
-
-def no_colour() -> bool:
-    """Return whether the environment asks for no colours (https://no-color.org)."""
-    return bool(os.environ.get("NO_COLOR"))

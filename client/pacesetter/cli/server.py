@@ -1,8 +1,9 @@
-"""The server, as this command asks it: in the name of who runs it, and for no longer than a person waits."""
+"""The server, as this command asks it: for who runs it, and for no longer than a person waits."""
 
 from __future__ import annotations
 
 from pacesetter._client import Client
+from pacesetter.cli.context import actor
 
 TIMEOUT = 30.0
 """Seconds that one exchange may take."""
@@ -26,4 +27,4 @@ class Server(Client):
     def __init__(
         self, url: str | None, *, timeout: float = TIMEOUT, retry_for: float = RETRY_FOR
     ) -> None:
-        super().__init__(url, timeout=timeout, retry_for=retry_for)
+        super().__init__(url, timeout=timeout, retry_for=retry_for, actor=actor())

@@ -36,16 +36,17 @@ def add_to(app: typer.Typer) -> None:
 
 def create(
     context: Context,
+    *,
     file: Annotated[
-        str, typer.Option("-f", "--file", help="A JSON or YAML file; - is stdin.",
-                          show_default=False)
+        str,
+        typer.Option("-f", "--file", help="A JSON or YAML file; - is stdin.", show_default=False),
     ],
     name: Annotated[
         str | None, typer.Option("--name", help="In place of the file's.", show_default=False)
     ] = None,
     label: Labels = None,
 ) -> None:
-    """Create a session from a description; the same again changes nothing."""
+    """Create a session; the same again changes nothing."""
     made = created(context, document(file), name, labels(label or ()))
     if context.answers(plain(made)):
         return
@@ -78,6 +79,7 @@ def created(
 
 def fork(
     context: Context,
+    *,
     name: Name,
     step: Annotated[
         int, typer.Option("--step", help="The first step of their own.", show_default=False)
@@ -87,12 +89,16 @@ def fork(
     ],
     file: Annotated[
         str | None,
-        typer.Option("-f", "--file", help="What is to differ, as JSON or YAML; - is stdin.",
-                     show_default=False),
+        typer.Option(
+            "-f",
+            "--file",
+            help="What is to differ, as JSON or YAML; - is stdin.",
+            show_default=False,
+        ),
     ] = None,
     label: Labels = None,
 ) -> None:
-    """Branch off: new sessions that share this one's past up to a step."""
+    """Branch off: new sessions that share the past up to a step."""
     wanted = [each.strip() for each in names.split(",") if each.strip()]
     if not wanted:
         raise ValueError("--as names no session: write --as a,b,c")
@@ -112,6 +118,7 @@ def fork(
 
 def rollback(
     context: Context,
+    *,
     name: Name,
     step: Annotated[
         int,
@@ -124,9 +131,9 @@ def rollback(
         str | None,
         typer.Option("--key", help="What the ranks of the restart share.", show_default=False),
     ] = None,
-    yes: Yes = False,  # noqa: FBT002 - an option
+    yes: Yes = False,
 ) -> None:
-    """Send a training back to the step of a checkpoint, in a new attempt.
+    """Send a training back to the step of a checkpoint.
 
     The running trainers can neither seal nor report from then on: stop them, and start the job
     again from its checkpoint.
@@ -147,11 +154,12 @@ def rollback(
 
 def take_back(
     context: Context,
+    *,
     name: Name,
     reason: Reason = None,
-    dry_run: DryRun = False,  # noqa: FBT002 - an option
+    dry_run: DryRun = False,
 ) -> None:
-    """Open the sealed steps again that no trainer holds, so that orders come sooner."""
+    """Open sealed steps again that no trainer holds."""
     why = context.reason(reason, needed=not dry_run)
     answer = context.server.take_back(name, reason=why, dry_run=dry_run)
     if context.answers(answer):
@@ -164,11 +172,15 @@ def take_back(
 
 def label(
     context: Context,
+    *,
     name: Name,
     given: Annotated[
         list[str],
-        typer.Argument(help="NAME=VALUE sets one, NAME- takes it away.",
-                       metavar="NAME=VALUE|NAME-…", show_default=False),
+        typer.Argument(
+            help="NAME=VALUE sets one, NAME- takes it away.",
+            metavar="NAME=VALUE|NAME-…",
+            show_default=False,
+        ),
     ],
 ) -> None:
     """Set labels of a session, or take them away."""
@@ -183,6 +195,7 @@ def label(
 
 def finish(
     context: Context,
+    *,
     name: Name,
     failed: Annotated[bool, typer.Option("--failed", help="It has failed.")] = False,
     step: Annotated[
@@ -191,7 +204,10 @@ def finish(
     ] = None,
     reason: Reason = None,
 ) -> None:
-    """Say that a training is over; a trainer that goes on makes it active again."""
+    """Say that a training is over.
+
+    A trainer that goes on makes it active again.
+    """
     why = context.reason(reason)
     made = context.server.finish(
         name, outcome="failed" if failed else "completed", reason=why, step=step
@@ -200,7 +216,7 @@ def finish(
         context.screen.line(styled(name, "bold"), f" is {made.state}")
 
 
-def archive(context: Context, name: Name) -> None:
+def archive(context: Context, *, name: Name) -> None:
     """Close a session: it stays readable, and takes nothing more."""
     context.server.archive(name)
     if not context.answers({"archived": name}):
@@ -209,11 +225,12 @@ def archive(context: Context, name: Name) -> None:
 
 def rm(
     context: Context,
+    *,
     names: Annotated[list[str], typer.Argument(help="Archived sessions.", show_default=False)],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be.")] = False,
-    yes: Yes = False,  # noqa: FBT002 - an option
+    yes: Yes = False,
 ) -> None:
-    """Remove archived sessions for good, with all that was recorded; asks first."""
+    """Remove archived sessions for good; asks first."""
     for each in names:
         context.server.purge(each, dry_run=True)
     if not dry_run:
@@ -229,10 +246,15 @@ def rm(
 
 def prune(
     context: Context,
+    *,
     older_than: Annotated[
         str,
-        typer.Option("--older-than", help="90d: not written for so long; s m h d w.",
-                     metavar="TIME", show_default=False),
+        typer.Option(
+            "--older-than",
+            help="90d: not written for so long; s m h d w.",
+            metavar="TIME",
+            show_default=False,
+        ),
     ],
     state: Annotated[
         str, typer.Option("--state", help="Only in these states, with commas.")

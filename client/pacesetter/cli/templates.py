@@ -37,6 +37,7 @@ def made() -> typer.Typer:
 
 def ls(
     context: Context,
+    *,
     name: Annotated[
         str | None, typer.Argument(help="All versions of it.", show_default=False)
     ] = None,
@@ -51,7 +52,7 @@ def ls(
     rows = (
         (
             each["reference"],
-            ", ".join(each["template"].get("parameters") or {}) or "–",
+            ", ".join(each["template"].get("parameters") or {}) or "-",
             styled(f"deprecated: {each['deprecated']}", "yellow")
             if each["deprecated"]
             else each["template"].get("description", ""),
@@ -61,7 +62,7 @@ def ls(
     context.screen.show(table(("template", "parameters", ""), rows, fold=("template", "")))
 
 
-def show(context: Context, template: Reference) -> None:
+def show(context: Context, *, template: Reference) -> None:
     """Show one version of a template; the newest if none is named."""
     name, version = reference(template)
     found = context.server.template(name, version)
@@ -81,9 +82,10 @@ def show(context: Context, template: Reference) -> None:
 
 def publish(
     context: Context,
+    *,
     file: Annotated[
-        str, typer.Option("-f", "--file", help="A JSON or YAML file; - is stdin.",
-                          show_default=False)
+        str,
+        typer.Option("-f", "--file", help="A JSON or YAML file; - is stdin.", show_default=False),
     ],
 ) -> None:
     """Publish a template; it gets the next version, and never changes again."""
@@ -94,12 +96,17 @@ def publish(
 
 def use(
     context: Context,
+    *,
     template: Reference,
     name: Annotated[str, typer.Option("--name", help="Of the session.", show_default=False)],
     given: Annotated[
         list[str] | None,
-        typer.Option("--set", help="What fills a hole; repeatable.", metavar="PARAMETER=VALUE",
-                     show_default=False),
+        typer.Option(
+            "--set",
+            help="What fills a hole; repeatable.",
+            metavar="PARAMETER=VALUE",
+            show_default=False,
+        ),
     ] = None,
     label: Labels = None,
 ) -> None:
@@ -114,6 +121,7 @@ def use(
 
 def diff(
     context: Context,
+    *,
     name: Annotated[str, typer.Argument(help="The template.", show_default=False)],
     before: Annotated[int, typer.Argument(help="One version.", show_default=False)],
     after: Annotated[int, typer.Argument(help="Another.", show_default=False)],

@@ -29,7 +29,7 @@ def safe(text: object, *, lines: bool = False) -> str:
 def number(value: object) -> str:
     """Return a rate or a measurement in four digits; what is none is shown as it is."""
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return safe(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -39,7 +39,7 @@ def number(value: object) -> str:
 
 def count(value: object) -> str:
     """Return a number of steps, its thousands apart; a dash where it is not known."""
-    return f"{value:,}" if isinstance(value, int) else "–"
+    return f"{value:,}" if isinstance(value, int) else "-"
 
 
 def share(part: object, whole: object) -> str:
@@ -55,7 +55,7 @@ _UNITS = ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min"), (1.0, "s"))
 def span(seconds: object) -> str:
     """Return a length of time in its largest unit, or two: 7 s, 12 min, 3 h 20 min, 2 d 4 h."""
     if not isinstance(seconds, int | float) or not math.isfinite(seconds):
-        return "–"
+        return "-"
     left = max(0.0, float(seconds))
     if left < 10:
         return f"{left:.1f} s" if left % 1 and left < 3 else f"{left:.0f} s"
@@ -70,7 +70,7 @@ def span(seconds: object) -> str:
 def ago(moment: object, now: datetime | None = None) -> str:
     """Return how long ago a moment was that the server has told; a dash for none."""
     if not isinstance(moment, str):
-        return "–"
+        return "-"
     try:
         then = datetime.fromisoformat(moment.replace("Z", "+00:00"))
     except ValueError:

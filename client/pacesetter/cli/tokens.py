@@ -23,6 +23,7 @@ def made() -> typer.Typer:
 
 def create(
     context: Context,
+    *,
     name: Annotated[
         str, typer.Argument(help="Of the holder: the author of orders.", show_default=False)
     ],
@@ -32,8 +33,9 @@ def create(
     ],
     scope: Annotated[
         list[str] | None,
-        typer.Option("--scope", help="Only names that fit, 'team-a-*'; repeatable.",
-                     show_default=False),
+        typer.Option(
+            "--scope", help="Only names that fit, 'team-a-*'; repeatable.", show_default=False
+        ),
     ] = None,
     expires: Annotated[
         str | None,
@@ -42,9 +44,7 @@ def create(
 ) -> None:
     """Make a token, and print its secret, which is shown this once."""
     good_for = None if expires is None else seconds(expires)
-    made_ = context.server.create_token(
-        name, role, scope=tuple(scope or ()), expires_in=good_for
-    )
+    made_ = context.server.create_token(name, role, scope=tuple(scope or ()), expires_in=good_for)
     if context.answers(made_):
         return
     context.screen.line(made_["token"])
@@ -65,7 +65,7 @@ def ls(context: Context) -> None:
             each["name"],
             each["role"],
             ", ".join(each["scope"]) or "all",
-            (each["expires_at"] or "–")[:16],
+            (each["expires_at"] or "-")[:16],
             ago(each["last_used_at"]),
         )
         for each in found
@@ -76,6 +76,7 @@ def ls(context: Context) -> None:
 
 def revoke(
     context: Context,
+    *,
     token: Annotated[str, typer.Argument(help="Its id.", show_default=False)],
 ) -> None:
     """Revoke a token; the feeds that it has opened end."""
