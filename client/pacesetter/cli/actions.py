@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pacesetter.cli.arguments import length, schedule, value_of
-from pacesetter.cli.commands import command
+from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context
 from pacesetter.cli.drawing import Curve
 from pacesetter.cli.exits import REFUSED, CommandError
@@ -36,22 +36,25 @@ MaybeLength = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands part of an app."""
-    for name, function in (
-        ("scale", scale),
-        ("set", set_),
-        ("hold", hold),
-        ("release", release),
-        ("cooldown", cooldown),
-        ("rewarm", rewarm),
-        ("extend", extend),
-        ("replace", replace),
-        ("revert", revert),
-        ("limit", limit),
-        ("switch", switch),
-        ("orders", orders),
-        ("cancel", cancel),
-    ):
-        command(app, name, panel=STEER)(function)
+    commands(
+        app,
+        STEER,
+        {
+            "scale": scale,
+            "set": set_,
+            "hold": hold,
+            "release": release,
+            "cooldown": cooldown,
+            "rewarm": rewarm,
+            "extend": extend,
+            "replace": replace,
+            "revert": revert,
+            "limit": limit,
+            "switch": switch,
+            "orders": orders,
+            "cancel": cancel,
+        },
+    )
 
 
 def ordered(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pacesetter.cli.arguments import document
-from pacesetter.cli.commands import command
+from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context
 from pacesetter.cli.drawing import Curve
 from pacesetter.cli.exits import REFUSED
@@ -26,8 +26,7 @@ Architecture = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands part of an app."""
-    command(app, "lint", panel=MAKE)(lint)
-    command(app, "recommend", panel=MAKE)(recommend)
+    commands(app, MAKE, {"lint": lint, "recommend": recommend})
 
 
 def lint(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -31,28 +32,12 @@ Json = Annotated[bool, typer.Option("--json", help="Answer a program.", rich_hel
 _COMMON = (("url", Url, None), ("json", Json, False))
 
 Command = Callable[..., None]
-Registrar = Callable[[typer.Typer, str], Callable[[Command], Command]]
 
 
-def command(
-    app: typer.Typer, name: str, *, panel: str | None = None, hidden: bool = False
-) -> Callable[[Command], Command]:
-    """Return a decorator that makes a function of a `Context` a command of an app.
-
-    Args:
-        app: The app that it belongs to.
-        name: What it is called.
-        panel: Under which heading the help lists it.
-        hidden: Whether the help leaves it out.
-    """
-
-    def register(function: Command) -> Command:
-        app.command(name, epilog=ABOUT_TOKENS, rich_help_panel=panel, hidden=hidden)(
-            _guarded(function)
-        )
-        return function
-
-    return register
+def commands(app: typer.Typer, panel: str | None, functions: Mapping[str, Command]) -> None:
+    """Make functions of a `Context` commands of an app, under one heading of its help."""
+    for name, function in functions.items():
+        app.command(name, epilog=ABOUT_TOKENS, rich_help_panel=panel)(_guarded(function))
 
 
 def _guarded(function: Command) -> Callable[..., None]:
@@ -96,6 +81,4 @@ def _quietly() -> int:
 
 def open_nothing() -> Any:  # noqa: ANN401 - a text stream
     """Return a stream that takes everything, in place of one whose reader has gone."""
-    import os  # noqa: PLC0415 - rarely needed
-
     return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - kept to the end

@@ -12,10 +12,9 @@ from rich.text import Text
 
 from pacesetter.cli import pictures
 from pacesetter.cli.arguments import document, schedule
-from pacesetter.cli.commands import command
+from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context
 from pacesetter.cli.drawing import Curve
-from pacesetter.cli.exits import USAGE, CommandError
 from pacesetter.cli.options import End, File, Log, Name, Png, Start, Svg
 from pacesetter.cli.screen import Screen, joined, styled, table
 from pacesetter.cli.text import count, number
@@ -61,9 +60,8 @@ Answer = Mapping[str, Any]
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands part of an app."""
-    command(app, "plot", panel=LOOK)(plot)
-    command(app, "diff", panel=LOOK)(diff)
-    command(app, "preview", panel=MAKE)(preview)
+    commands(app, LOOK, {"plot": plot, "diff": diff})
+    commands(app, MAKE, {"preview": preview})
 
 
 def plot(
@@ -90,14 +88,8 @@ def plot(
     )
     if context.answers({"forecast": curve, "history": history}):
         return
-    panels = [
-        pictures.Panel(each, tuple(split(curve["steps"], values, curve["sealed_until"])))
-        for each, values in wanted.items()
-    ]
-    panels += [
-        pictures.Panel(each, (Curve(history["steps"], numbers(values), COLOURS[2]),))
-        for each, values in history["metrics"].items()
-    ]
+    panels = [split(each, curve, row.get("step")) for each in wanted]
+    panels += [pictures.Panel(each, (measured(history, each),)) for each in history["metrics"]]
     if not save(context, panels, svg, png, title=name, log=log):
         for panel in panels:
             context.screen.show(panelled(context.screen, panel, height=height, log=log))
@@ -136,24 +128,22 @@ def forecast_of(
     if last <= first:
         raise ValueError(f"--end {last} is not behind --start {first}")
     answer: dict[str, Any] = context.server.forecast(
-        name, start=first, count=last - first, points=min(POINTS, last - first)
+        name, start=first, count=last - first, points=max(min(POINTS, last - first), 10)
     )
     return answer
 
 
-def split(
-    steps: Sequence[int], values: Sequence[float], sealed_until: int, styles: Sequence[str] = ()
-) -> list[Curve]:
-    """Return the part of a curve that is final, and the dotted rest, which may change yet."""
-    trained, to_come = styles or ("green", "cyan")
-    cut = next((i for i, step in enumerate(steps) if step >= sealed_until), len(steps))
+def split(name: str, curve: Answer, now: int | None) -> pictures.Panel:
+    """Return a series whose sealed part is final, and whose dotted rest may change yet."""
+    steps, values = curve["steps"], curve["series"][name]
+    cut = next((i for i, step in enumerate(steps) if step >= curve["sealed_until"]), len(steps))
     parts = []
     if cut < len(steps):
         begin = max(cut - 1, 0)
-        parts.append(Curve(steps[begin:], values[begin:], to_come, dotted=True))
+        parts.append(Curve(steps[begin:], values[begin:], "cyan", dotted=True))
     if cut:
-        parts.append(Curve(steps[:cut], values[:cut], trained))
-    return parts
+        parts.append(Curve(steps[:cut], values[:cut], "green"))
+    return pictures.Panel(name, tuple(parts), now)
 
 
 def _only(series: Mapping[str, Any], wanted: Sequence[str] | None) -> dict[str, Any]:
@@ -163,16 +153,21 @@ def _only(series: Mapping[str, Any], wanted: Sequence[str] | None) -> dict[str, 
     return {name: values for name, values in series.items() if not wanted or name in wanted}
 
 
-def numbers(values: Sequence[object]) -> list[float | None]:
-    """Return what can be drawn of a metric: "nan" and "inf" leave a gap."""
-    return [v if isinstance(v, int | float) else None for v in values]
+def measured(history: Answer, metric: str) -> Curve:
+    """Return a metric as a curve over the steps at which it was measured; NaN leaves a gap."""
+    pairs = [
+        (step, value if isinstance(value, int | float) else None)
+        for step, value in zip(history["steps"], history["metrics"][metric], strict=True)
+        if value is not None
+    ]
+    return Curve([step for step, _ in pairs], [value for _, value in pairs], COLOURS[2])
 
 
 def panelled(
     screen: Screen, panel: pictures.Panel, *, height: int, log: bool = False
 ) -> RenderableType:
     """Return a panel as it is drawn in the terminal."""
-    drawn = screen.charted(panel.curves, height=height, log=log)
+    drawn = screen.charted(panel.curves, height=height, log=log, now=panel.now)
     return Group(styled(panel.title, "bold"), drawn)
 
 
@@ -188,15 +183,14 @@ def legend_of_forecast(screen: Screen) -> Text:
 def pictured(context: Context, name: str, row: Answer, *, height: int) -> RenderableType:
     """Return a small picture of a session's rates."""
     curve = forecast_of(context, name, row)
-    rates = {k: v for k, v in curve["series"].items() if k == "lr" or k.endswith(".lr")}
-    shown = list(rates.items())[:3]
+    shown = [each for each in curve["series"] if each == "lr" or each.endswith(".lr")][:3]
     panels: list[RenderableType] = [
         panelled(
             context.screen,
-            pictures.Panel(each, tuple(split(curve["steps"], values, curve["sealed_until"]))),
+            split(each, curve, row.get("step")),
             height=height,
         )
-        for each, values in shown
+        for each in shown
     ]
     return Group(*panels, legend_of_forecast(context.screen))
 
@@ -326,7 +320,7 @@ def preview(
     """Draw a schedule, or a whole description, before it is used."""
     given = _previewed(words or [], file, base_lr)
     total = steps or _length(given) or BEYOND
-    answer = context.server.preview(**given, count=total, points=min(POINTS, total))
+    answer = context.server.preview(spec=given, count=total, points=max(min(POINTS, total), 10))
     if context.answers(answer):
         return
     panels = [
@@ -338,26 +332,14 @@ def preview(
             context.screen.show(panelled(context.screen, panel, height=height, log=log))
 
 
-_TAKEN = ("schedule", "base_lr", "groups", "total_steps")
-
-
 def _previewed(words: list[str], file: str | None, base_lr: float | None) -> dict[str, Any]:
-    if file is not None and not words:
-        found = document(file)
-        given = (
-            {k: v for k, v in found.items() if k in _TAKEN}
-            if "kind" not in found
-            else {"schedule": found}
-        )
-    else:
-        given = {"schedule": schedule(words, file)}
+    """Return what is drawn, as a session would be described; its base rate is 1 if none is said."""
+    found = document(file) if file is not None and not words else {}
+    if "kind" in found or not found:
+        found = {"schedule": found or schedule(words, file)}
     if base_lr is not None:
-        given["base_lr"] = base_lr
-    elif "base_lr" not in given and "groups" not in given:
-        given["base_lr"] = 1.0
-    if "schedule" not in given and "groups" not in given:
-        raise CommandError(USAGE, "there is no schedule in it", "name one, or say groups")
-    return given
+        found["base_lr"] = base_lr
+    return found if found.get("groups") else {"base_lr": 1.0, **found}
 
 
 def _length(given: Mapping[str, Any]) -> int | None:

@@ -18,7 +18,7 @@ from rich.live import Live
 from pacesetter._client import Client
 from pacesetter._errors import PacesetterError
 from pacesetter._service import ServiceMissingError
-from pacesetter.cli.commands import command
+from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context
 from pacesetter.cli.exits import USAGE, CommandError
 from pacesetter.cli.listing import listed
@@ -89,7 +89,7 @@ PLANS = (
 
 def add_to(app: typer.Typer) -> None:
     """Make the command part of an app."""
-    command(app, "demo", panel="The server")(demo)
+    commands(app, "The server", {"demo": demo})
 
 
 def demo(
@@ -175,7 +175,7 @@ def _train(url: str, plan: Plan, over: threading.Event) -> None:
     drawn = random.Random(plan.name)  # noqa: S311 - noise, no secret
     weights = [drawn.gauss(0, 3) for _ in range(WEIGHTS)]
     with contextlib.suppress(PacesetterError), Client(url, actor="trainer") as client:
-        session = client.session(plan.name, **plan.spec)  # type: ignore[arg-type]
+        session = client.session(plan.name, **plan.spec)
         step, total = 0, plan.spec.get("total_steps") or math.inf
         while step < total and not over.wait(1 / STEPS_A_SECOND):
             rate = session.lr(step)

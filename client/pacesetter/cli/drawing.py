@@ -13,6 +13,7 @@ _BRAILLE = 0x2800
 AXIS = 9
 """Characters to the left of a curve: the numbers of its axis."""
 
+_NOW = "▲ now"
 _TALL = 4
 _WIDE = 2
 _EVERY = 3
@@ -48,7 +49,13 @@ class Piece:
 
 
 def chart(
-    curves: Sequence[Curve], *, width: int, height: int, log: bool = False, ascii_only: bool = False
+    curves: Sequence[Curve],
+    *,
+    width: int,
+    height: int,
+    log: bool = False,
+    ascii_only: bool = False,
+    now: int | None = None,
 ) -> list[list[Piece]]:
     """Draw curves over common axes; those that come later lie over those before.
 
@@ -58,6 +65,7 @@ def chart(
         height: Lines of the curves; the axis of steps is one more.
         log: Whether the axis of values is logarithmic; values that are not positive leave a gap.
         ascii_only: Whether the terminal has no Braille.
+        now: A step that is marked below the axis, where a training stands.
 
     Returns:
         The lines, each in pieces of one style.
@@ -73,6 +81,9 @@ def chart(
         axis = axis.translate({ord("┤"): "+", ord("│"): "|"}) if ascii_only else axis
         lines.append([Piece(axis, "dim"), *_row(cells[row], styles[row], ascii_only=ascii_only)])
     lines.append([Piece(" " * AXIS + frame.places(), "dim")])
+    if now is not None and frame.first <= now <= frame.last:
+        at = AXIS + min(frame.column(now) // _WIDE, frame.width - len(_NOW))
+        lines.append([Piece(" " * at + ("^ now" if ascii_only else _NOW), "bold")])
     return lines
 
 

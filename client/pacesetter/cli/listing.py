@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from pacesetter.cli.arguments import labels, since
-from pacesetter.cli.commands import command
+from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context, plain
 from pacesetter.cli.curves import pictured
 from pacesetter.cli.options import Interval, Labels, Name
 from pacesetter.cli.screen import facts, joined, state, styled, table
 from pacesetter.cli.text import ago, count, number, plural, share, span
+from pacesetter.cli.text import since as since_then
 from pacesetter.cli.watching import repeated
 
 LOOK = "Look"
@@ -54,13 +55,12 @@ Limit = Annotated[int, typer.Option("--limit", help="At most so many.", min=1)]
 Watch = Annotated[bool, typer.Option("-w", "--watch", help="Look again and again.")]
 Lines = Annotated[bool, typer.Option("-q", "--names", help="The names alone, one a line.")]
 
-Row = Mapping[str, Any]
+Row: TypeAlias = Mapping[str, Any]
 
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands part of an app."""
-    command(app, "ls", panel=LOOK)(ls)
-    command(app, "show", panel=LOOK)(show)
+    commands(app, LOOK, {"ls": ls, "show": show})
 
 
 def ls(
@@ -77,7 +77,7 @@ def ls(
     names: Lines = False,
 ) -> None:
     """List trainings: state, step, learning rate, metrics, ranks."""
-    asked = {
+    asked: dict[str, Any] = {
         "name": glob,
         "labels": labels(label or ()),
         "states": tuple(state or ()),
@@ -86,7 +86,7 @@ def ls(
     }
 
     def look() -> tuple[list[Row], bool]:
-        found = list(islice(context.server.status(**asked), limit + 1))
+        found: list[Row] = list(islice(context.server.status(**asked), limit + 1))
         return found[:limit], len(found) > limit
 
     if watch:
@@ -213,7 +213,7 @@ def show(context: Context, *, name: Name) -> None:
             styled(f"  ({order['actor']})", "dim"),
         )
     for event in list(context.server.events(name))[-3:]:
-        screen.line(styled(f"{ago(event.get('created_at')):>7} ago  ", "dim"), event["text"])
+        screen.line(styled(f"{since_then(event.get('created_at')):>10}  ", "dim"), event["text"])
 
 
 def _described(row: Row, spec: Mapping[str, Any]) -> list[tuple[str, object]]:
@@ -238,9 +238,7 @@ def _described(row: Row, spec: Mapping[str, Any]) -> list[tuple[str, object]]:
     attempt = (
         f"attempt {row['attempt']}, revision {row['revision']}, sealed to {count(row['horizon'])}"
     )
-    pairs += [("record", attempt), ("heard", f"{ago(row.get('last_heard'))} ago")]
-    if row.get("last_heard") is None:
-        pairs[-1] = ("heard", "never")
+    pairs += [("record", attempt), ("heard", since_then(row.get("last_heard")))]
     return pairs
 
 

@@ -34,10 +34,11 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves over common axes, under a title."""
+    """Curves over common axes, under a title; in the terminal the step `now` is marked."""
 
     title: str
     curves: tuple[Curve, ...]
+    now: int | None = None
 
 
 def write_svg(file: Path, panels: Sequence[Panel], *, title: str, log: bool) -> None:
@@ -55,12 +56,9 @@ def write_svg(file: Path, panels: Sequence[Panel], *, title: str, log: bool) -> 
 
 
 def _panel(panel: Panel, top: int, *, log: bool) -> str:
-    def scaled(value: float) -> float:
-        return math.log10(value) if log else value
-
     points = [
         [
-            (step, scaled(value)) if _drawable(value, log=log) else None
+            None if (scaled := _scaled(value, log=log)) is None else (step, scaled)
             for step, value in zip(curve.steps, curve.values, strict=True)
         ]
         for curve in panel.curves
@@ -103,8 +101,11 @@ def _panel(panel: Panel, top: int, *, log: bool) -> str:
     return title + marks + lines
 
 
-def _drawable(value: float | None, *, log: bool) -> bool:
-    return value is not None and math.isfinite(value) and (not log or value > 0)
+def _scaled(value: float | None, *, log: bool) -> float | None:
+    """Return where a value stands on its axis; None for one that cannot be drawn."""
+    if value is None or not math.isfinite(value) or (log and value <= 0):
+        return None
+    return math.log10(value) if log else value
 
 
 def _runs(line: Sequence[tuple[int, float] | None]) -> list[list[tuple[int, float]]]:

@@ -13,13 +13,13 @@ from typing import Annotated, Any
 
 import typer
 
-from pacesetter.cli.commands import command
+from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context, plain
 from pacesetter.cli.exits import REFUSED, USAGE, CommandError
 from pacesetter.cli.options import Attempt, End, Name, Start
 from pacesetter.cli.screen import joined, styled, table
 from pacesetter.cli.server import PATIENCE, Server
-from pacesetter.cli.text import count, number, span
+from pacesetter.cli.text import clock, count, number, span
 
 LOOK, MOVE = "Look", "Move"
 
@@ -31,16 +31,17 @@ Event = Mapping[str, Any]
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands part of an app."""
-    for name, function in (
-        ("explain", explain),
-        ("events", events),
-        ("ranks", ranks),
-        ("history", history),
-    ):
-        command(app, name, panel=LOOK)(function)
-    command(app, "export", panel=MOVE)(export)
-    command(app, "import", panel=MOVE)(import_)
-    command(app, "replay", panel=MOVE)(replay)
+    commands(
+        app,
+        LOOK,
+        {
+            "explain": explain,
+            "events": events,
+            "ranks": ranks,
+            "history": history,
+        },
+    )
+    commands(app, MOVE, {"export": export, "import": import_, "replay": replay})
 
 
 def explain(
@@ -132,7 +133,8 @@ def events(
         if context.tells(told):
             return
         for each in told:
-            context.screen.line(*event_line(each, named=name is None))
+            brief = context.screen.is_terminal
+            context.screen.line(*event_line(each, named=name is None, brief=brief))
 
 
 def _told(
@@ -144,17 +146,19 @@ def _told(
     yield from server.events(name, **asked)
 
 
-def event_line(event: Event, *, named: bool = False) -> list[object]:
-    """Return an event as the parts of a line: number, time, sentence."""
+def event_line(event: Event, *, named: bool = False, brief: bool = False) -> list[object]:
+    """Return an event as the parts of a line: number, time, sentence.
+
+    Args:
+        event: What the server has told.
+        named: Whether its session is told, too.
+        brief: Whether the time is that of the clock here, for people; else the server's own.
+    """
+    time = clock(event.get("created_at")) if brief else event.get("created_at")
     said = " ".join(str(event.get("text", "")).split())
     whose = [styled(f"{event.get('session', '')}  ", "bold")] if named else []
-    return [
-        styled(
-            f"{event.get('seq', event.get('cursor', '')):>6}  {event.get('created_at')}  ", "dim"
-        ),
-        *whose,
-        said,
-    ]
+    place = event.get("seq", "")
+    return [styled(f"{place:>6}  {time}  ", "dim"), *whose, said]
 
 
 def ranks(
@@ -245,7 +249,7 @@ def history(
     ] = None,
 ) -> None:
     """Show rates beside metrics, as a table or as CSV."""
-    asked = {"start": start, "end": end, "metrics": metric, "attempt": attempt}
+    asked: dict[str, Any] = {"start": start, "end": end, "metrics": metric, "attempt": attempt}
     if as_csv or out:
         _csv_of(context, name, asked, points, out)
         return

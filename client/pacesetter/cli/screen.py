@@ -114,9 +114,12 @@ class Screen:
         if ending.advice:
             self._errors.print(joined([styled("  -> ", "bold"), ending.advice]))
 
-    def charted(self, curves: Sequence[Curve], *, height: int, log: bool = False) -> Text:
-        """Return a picture of curves, as wide as the terminal."""
-        drawn = chart(curves, width=self.width, height=height, log=log, ascii_only=self.ascii_only)
+    def charted(
+        self, curves: Sequence[Curve], *, height: int, log: bool = False, now: int | None = None
+    ) -> Text:
+        """Return a picture of curves, as wide as the terminal; `now` is a step that is marked."""
+        plain = self.ascii_only
+        drawn = chart(curves, width=self.width, height=height, log=log, ascii_only=plain, now=now)
         return _text(drawn)
 
     def bars(self, values: Sequence[float | None]) -> str:

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pacesetter.cli.advice import findings_shown, without_faults
+from pacesetter.cli.advice import findings_shown
 from pacesetter.cli.arguments import document, labels, seconds
-from pacesetter.cli.commands import command
+from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context, plain
 from pacesetter.cli.exits import USAGE, CommandError
 from pacesetter.cli.options import DryRun, Labels, Name, Reason, Yes
@@ -21,17 +21,19 @@ MAKE, BRANCH, KEEP = "Make", "Go back, and branch off", "Put away"
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands part of an app."""
-    command(app, "create", panel=MAKE)(create)
-    for name, function in (("fork", fork), ("rollback", rollback), ("take-back", take_back)):
-        command(app, name, panel=BRANCH)(function)
-    for name, function in (
-        ("label", label),
-        ("finish", finish),
-        ("archive", archive),
-        ("rm", rm),
-        ("prune", prune),
-    ):
-        command(app, name, panel=KEEP)(function)
+    commands(app, MAKE, {"create": create})
+    commands(app, BRANCH, {"fork": fork, "rollback": rollback, "take-back": take_back})
+    commands(
+        app,
+        KEEP,
+        {
+            "label": label,
+            "finish": finish,
+            "archive": archive,
+            "rm": rm,
+            "prune": prune,
+        },
+    )
 
 
 def create(
@@ -291,6 +293,3 @@ def prune(
     context.screen.line(
         f"{plural(away, 'session')} {would}put away, {kept} kept; {size(removed)} {would}removed"
     )
-
-
-__all__ = ["add_to", "created", "without_faults"]

@@ -8,7 +8,7 @@ import typer
 
 from pacesetter.cli.advice import findings_shown
 from pacesetter.cli.arguments import document, labels, reference, values
-from pacesetter.cli.commands import command
+from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context, plain
 from pacesetter.cli.curves import shown
 from pacesetter.cli.options import Labels, Reason
@@ -23,15 +23,18 @@ Reference = Annotated[
 def made() -> typer.Typer:
     """Return the app of these commands."""
     app = typer.Typer(no_args_is_help=True, help="A team's schedules, published and versioned.")
-    for name, function in (
-        ("ls", ls),
-        ("show", show),
-        ("publish", publish),
-        ("use", use),
-        ("diff", diff),
-        ("deprecate", deprecate),
-    ):
-        command(app, name)(function)
+    commands(
+        app,
+        None,
+        {
+            "ls": ls,
+            "show": show,
+            "publish": publish,
+            "use": use,
+            "diff": diff,
+            "deprecate": deprecate,
+        },
+    )
     return app
 
 

@@ -67,26 +67,43 @@ def span(seconds: object) -> str:
     return f"{left:.0f} s"
 
 
-def ago(moment: object, now: datetime | None = None) -> str:
-    """Return how long ago a moment was that the server has told; a dash for none."""
-    if not isinstance(moment, str):
-        return "-"
+def moment_of(text: object) -> datetime | None:
+    """Return the moment that the server has told; None if it told none."""
+    if not isinstance(text, str):
+        return None
     try:
-        then = datetime.fromisoformat(moment.replace("Z", "+00:00"))
+        then = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
-        return safe(moment)
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=timezone.utc)
-    here = now or datetime.now(timezone.utc)
-    seconds = (here - then).total_seconds()
-    return "now" if seconds < 1 else span(seconds).partition(" ")[0] + _unit(seconds)
+        return None
+    return then if then.tzinfo is not None else then.replace(tzinfo=timezone.utc)
 
 
-def _unit(seconds: float) -> str:
-    for size, unit in _UNITS:
-        if seconds >= size:
-            return f" {unit}"
-    return " s"
+def ago(text: object, now: datetime | None = None) -> str:
+    """Return how long ago a moment was, in its largest unit; a dash where it is not known."""
+    then = moment_of(text)
+    if then is None:
+        return "-"
+    seconds = ((now or datetime.now(timezone.utc)) - then).total_seconds()
+    for length, unit in _UNITS:
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit}"
+    return "now"
+
+
+def since(text: object) -> str:
+    """Return how long ago a moment was, as a part of a sentence."""
+    said = ago(text)
+    return {"-": "never", "now": "just now"}.get(said, f"{said} ago")
+
+
+def clock(text: object, now: datetime | None = None) -> str:
+    """Return a moment by the clock on the wall here; its day too, if that is not today."""
+    then = moment_of(text)
+    if then is None:
+        return safe(text)
+    here, today = then.astimezone(), (now or datetime.now(timezone.utc)).astimezone()
+    same_day = here.date() == today.date()
+    return f"{here:%H:%M:%S}" if same_day else f"{here:%Y-%m-%d %H:%M}"
 
 
 def size(count: int) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pacesetter.cli.arguments import seconds
-from pacesetter.cli.commands import command
+from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context
 from pacesetter.cli.screen import styled, table
 from pacesetter.cli.text import ago
@@ -16,8 +16,7 @@ from pacesetter.cli.text import ago
 def made() -> typer.Typer:
     """Return the app of these commands."""
     app = typer.Typer(no_args_is_help=True, help="Access tokens; an admin's affair.")
-    for name, function in (("create", create), ("ls", ls), ("revoke", revoke)):
-        command(app, name)(function)
+    commands(app, None, {"create": create, "ls": ls, "revoke": revoke})
     return app
 
 
@@ -44,12 +43,12 @@ def create(
 ) -> None:
     """Make a token, and print its secret, which is shown this once."""
     good_for = None if expires is None else seconds(expires)
-    made_ = context.server.create_token(name, role, scope=tuple(scope or ()), expires_in=good_for)
-    if context.answers(made_):
+    issued = context.server.create_token(name, role, scope=tuple(scope or ()), expires_in=good_for)
+    if context.answers(issued):
         return
-    context.screen.line(made_["token"])
+    context.screen.line(issued["token"])
     context.screen.note(
-        f"token {made_['id']} of {name}, {role}: it is shown this once; keep it in a file that"
+        f"token {issued['id']} of {name}, {role}: it is shown this once; keep it in a file that"
         " PACESETTER_TOKEN_FILE names"
     )
 

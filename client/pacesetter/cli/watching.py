@@ -11,13 +11,13 @@ import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 
-from pacesetter.cli.commands import command
+from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context
-from pacesetter.cli.curves import numbers, pictured
+from pacesetter.cli.curves import measured, pictured
 from pacesetter.cli.options import Interval, Name
 from pacesetter.cli.record import event_line
 from pacesetter.cli.screen import Screen, joined, state, styled
-from pacesetter.cli.text import ago, count, number, share, span
+from pacesetter.cli.text import count, number, share, since, span
 
 EVENTS = 5
 """How many of the newest events are shown."""
@@ -27,7 +27,7 @@ ENDED = frozenset({"finished", "failed", "archived"})
 
 def add_to(app: typer.Typer) -> None:
     """Make the commands part of an app."""
-    command(app, "watch", panel="Look")(watch)
+    commands(app, "Look", {"watch": watch})
 
 
 def repeated(screen: Screen, look: Callable[[], RenderableType], interval: float) -> None:
@@ -100,7 +100,7 @@ class _Seen:
             pictured(context, name, row, height=height),
             *self._metrics(row),
             joined([]),
-            *(joined(event_line(each)) for each in self._events),
+            *(joined(event_line(each, brief=True)) for each in self._events),
             joined([]),
             styled("Ctrl-C ends this; the training goes on", "dim"),
         )
@@ -115,7 +115,7 @@ class _Seen:
             joined(
                 [
                     styled(f"{each[:16]:>16} ", "bold"),
-                    styled(screen.bars(numbers(history["metrics"][each])), "magenta"),
+                    styled(screen.bars(measured(history, each).values), "magenta"),
                     f" {number(row['metrics'][each]['value'])}",
                 ]
             )
@@ -135,7 +135,7 @@ def _headline(row: Mapping[str, Any]) -> RenderableType:
         state(row["state"]),
         f"  step {count(step)}{of}  ",
         styled(f"lr {rates}", "bold"),
-        f"  heard {ago(row.get('last_heard'))} ago",
+        f"  heard {since(row.get('last_heard'))}",
         f"  {span(left)} to go" if left is not None else "",
     ]
     if row.get("orders"):
