@@ -240,8 +240,9 @@ def diff(
         return
     screen = context.screen
     if found:
-        columns = ("", "a: " + a, "b: " + b)
-        screen.show(table(columns, ((p, shown(x), shown(y)) for p, x, y in found)))
+        columns = ("differing", a, b)
+        rows = ((p, shown(x), shown(y)) for p, x, y in found)
+        screen.show(table(columns, rows, fold=columns))
         screen.line()
     else:
         screen.line("described alike")
@@ -261,7 +262,7 @@ def differences(
     before: object, after: object, pointer: str = ""
 ) -> list[tuple[str, object, object]]:
     """Return the places in which two JSON documents differ, and what stands there."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
+    if isinstance(before, Mapping) and isinstance(after, Mapping) and _of_one_kind(before, after):
         keys = [*before, *(key for key in after if key not in before)]
         found = []
         for key in keys:
@@ -282,6 +283,11 @@ def differences(
     if before == after and type(before) is type(after):
         return []
     return [(pointer or "/", _json(before), _json(after))]
+
+
+def _of_one_kind(before: Answer, after: Answer) -> bool:
+    """Return whether two laws or rules have the same parameters; other objects always have."""
+    return bool(before.get("kind") == after.get("kind"))
 
 
 def _json(value: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -102,8 +103,7 @@ def ending_of(error: Exception) -> Ending | None:
         case APIError():
             ending = _refusal(error)
         case TransportError():
-            advice = "check the address (--url, PACESETTER_URL), then run `pacesetter doctor`"
-            ending = Ending(AWAY, str(error), advice)
+            ending = _unreachable(error)
         case InvalidAnswerError():
             ending = Ending(STRANGE, str(error), "run `pacesetter doctor`")
         case PacesetterError():
@@ -157,6 +157,16 @@ def _general(error: APIError) -> str:
     return _GENERAL[_status(error)]
 
 
+_HOW = re.compile(r"\. |: sessions\(\)")
+"""Where the server, or the client, begins to advise callers from elsewhere."""
+
+
 def _first_sentence(text: str) -> str:
-    head, dot, _ = text.partition(". ")
-    return head + "." if dot else text
+    return _HOW.split(text, maxsplit=1)[0].rstrip(".") + "."
+
+
+def _unreachable(error: TransportError) -> Ending:
+    """Return how a command ends that got no answer: by what went wrong last."""
+    what = str(error.__cause__ if isinstance(error.__cause__, PacesetterError) else error)
+    advice = "start it with `pacesetter serve`, or say where it is: --url, PACESETTER_URL"
+    return Ending(AWAY, what.partition(": start the server")[0], advice)

@@ -39,7 +39,11 @@ class Screen:
             width=None if self.is_terminal else WIDE,
         )
         self._errors = Console(
-            stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True
+            stderr=True,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            soft_wrap=not sys.stderr.isatty(),
         )
 
     @property

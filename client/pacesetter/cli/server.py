@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from pacesetter._client import Client
 from pacesetter.cli.context import actor
 
@@ -27,4 +29,6 @@ class Server(Client):
     def __init__(
         self, url: str | None, *, timeout: float = TIMEOUT, retry_for: float = RETRY_FOR
     ) -> None:
+        if retry_for <= RETRY_FOR:  # its warnings would only say what the error says soon
+            logging.getLogger("pacesetter").addHandler(logging.NullHandler())
         super().__init__(url, timeout=timeout, retry_for=retry_for, actor=actor())

@@ -215,7 +215,7 @@ def finish(
         name, outcome="failed" if failed else "completed", reason=why, step=step
     )
     if not context.answers(plain(made)):
-        context.screen.line(styled(name, "bold"), f" is {made.state}")
+        context.screen.line(styled(name, "bold"), " has failed" if failed else " is finished")
 
 
 def archive(context: Context, *, name: Name) -> None:
