@@ -33,12 +33,12 @@ class OrderFields(BaseModel):
 class OrderView(BaseModel):
     """An order as it was taken: by whom, why, and in words."""
 
-    id: int
-    at: int
-    action: dict[str, JsonValue]
-    actor: str
-    reason: str
-    text: str
+    id: int = Field(description="the order's number in its session, from 1")
+    at: int = Field(description="the first step that it holds for")
+    action: dict[str, JsonValue] = Field(description="what was ordered, as it was posted")
+    actor: str = Field(description="who ordered it")
+    reason: str = Field(description="why, as that one said")
+    text: str = Field(description="the order in words")
 
 
 class DryRun(BaseModel):
@@ -47,13 +47,17 @@ class DryRun(BaseModel):
     A curve ends before the first step whose value no trainer could use, if it comes to one.
     """
 
-    effective_step: int
-    steps_away: int | None
-    seconds_away: float | None
-    start: int
-    before: dict[str, Any]
-    after: dict[str, Any]
-    warnings: list[str]
+    effective_step: int = Field(description="the first step that the order would hold for")
+    steps_away: int | None = Field(
+        description="how many steps the foremost trainer makes before that; null if it is not known"
+    )
+    seconds_away: float | None = Field(
+        description="about how many seconds that takes; null if it is not known"
+    )
+    start: int = Field(description="the first step of both curves")
+    before: dict[str, Any] = Field(description="the curve without the order")
+    after: dict[str, Any] = Field(description="the curve with the order")
+    warnings: list[str] = Field(description="what to beware of")
 
 
 class Asked(NamedTuple):

@@ -40,11 +40,11 @@ class AttemptRequest(BaseModel):
 class AttemptView(BaseModel):
     """An attempt: it ends where the next one begins."""
 
-    attempt: int
-    start: int
-    key: str
-    actor: str
-    created_at: str
+    attempt: int = Field(description="its number, from 1")
+    start: int = Field(description="its first step")
+    key: str = Field(description="what its ranks share; empty if nothing")
+    actor: str = Field(description="who opened it")
+    created_at: str = Field(description="when it was opened")
 
 
 class ForkRequest(BaseModel):
@@ -54,7 +54,11 @@ class ForkRequest(BaseModel):
 
     name: Name = Field(description="of the new session")
     step: Step = Field(description="the first step of its own; those before are shared")
-    labels: dict[LabelName, LabelValue] | None = Field(default=None, max_length=32)
+    labels: dict[LabelName, LabelValue] | None = Field(
+        default=None,
+        max_length=32,
+        description="labels of the new session; those of this one if not given",
+    )
     description: dict[str, JsonValue] | None = Field(
         default=None,
         description="fields of the session's spec that are to differ from that step on",

@@ -44,10 +44,12 @@ class PruneRequest(BaseModel):
 class PutAwayView(BaseModel):
     """A session that was put away, or would be."""
 
-    name: str
+    name: str = Field(description="the session's name")
     state: State = Field(description="before")
-    changed_at: str
-    step: Literal["archive", "purge", "keep"]
+    changed_at: str = Field(description="when something of it was written last")
+    step: Literal["archive", "purge", "keep"] = Field(
+        description="what is done with it: `archive`, `purge`, or `keep`"
+    )
     bytes: int = Field(description="about how much its rows take")
     reason: str = Field(description="why it is kept, if it is")
 
@@ -55,8 +57,10 @@ class PutAwayView(BaseModel):
 class PrunePage(BaseModel):
     """A page of the sessions that were put away."""
 
-    sessions: list[PutAwayView]
-    next_page_token: str | None
+    sessions: list[PutAwayView] = Field(description="the sessions that were put away, or would be")
+    next_page_token: str | None = Field(
+        description="what the next page is asked for with; null on the last"
+    )
 
 
 @router.post("", openapi_extra=openapi.body_of("PruneRequest"))

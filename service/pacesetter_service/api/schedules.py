@@ -30,10 +30,14 @@ SVG = "image/svg+xml"
 class PreviewRequest(SessionSpec):
     """What a session would be created with, and the steps to draw."""
 
-    name: str = "preview"
-    start: Step = 0
-    count: Annotated[Count, Field(le=MAX_CURVE)] = 1000
-    points: Annotated[int, Field(ge=10, le=10_000)] = 1000
+    name: str = Field(default="preview", description="how the session would be called")
+    start: Step = Field(default=0, description="the first step to draw")
+    count: Annotated[Count, Field(le=MAX_CURVE)] = Field(
+        default=1000, description="how many steps to draw"
+    )
+    points: Annotated[int, Field(ge=10, le=10_000)] = Field(
+        default=1000, description="about how many points of the curve are shown"
+    )
 
 
 @router.get("")
@@ -80,26 +84,32 @@ async def preview_schedule(
 class LintRequest(SessionSpec):
     """What a session would be created with, and what is known about the training."""
 
-    name: str = "lint"
-    planned_steps: Count | None = None
-    architecture: Architecture | None = None
+    name: str = Field(default="lint", description="how the session would be called")
+    planned_steps: Count | None = Field(
+        default=None,
+        description="how long the training will be, in steps, if the spec does not say",
+    )
+    architecture: Architecture | None = Field(
+        default=None,
+        description="what kind of model is trained, for the pitfalls that depend on it",
+    )
 
 
 class FindingView(BaseModel):
     """One known pitfall: what, where, what to do, and who says so."""
 
-    code: str
-    severity: Severity
-    pointer: str
-    message: str
-    advice: str
-    source: str
+    code: str = Field(description="which pitfall it is, for programs")
+    severity: Severity = Field(description="how grave it is")
+    pointer: str = Field(description="a JSON pointer to the part of the spec that it is about")
+    message: str = Field(description="what is wrong, in words")
+    advice: str = Field(description="what to do instead")
+    source: str = Field(description="who says so")
 
 
 class LintAnswer(BaseModel):
     """Everything that was found, the gravest first."""
 
-    findings: list[FindingView]
+    findings: list[FindingView] = Field(description="what was found, the gravest first")
 
 
 @router.post("/lint", openapi_extra=body_of("LintRequest"))

@@ -29,9 +29,9 @@ router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 class EndingView(BaseModel):
     """How a training has ended, as its trainer says."""
 
-    outcome: Outcome
+    outcome: Outcome = Field(description="how it ended, as its trainer says")
     step: int = Field(description="the first step that was not trained")
-    reason: str
+    reason: str = Field(description="why it ended, as its trainer says; empty if it did not say")
 
 
 class FinishRequest(BaseModel):
@@ -74,21 +74,27 @@ class PurgeRequest(BaseModel):
 class SessionView(BaseModel):
     """A session as it is now."""
 
-    name: str
-    spec: SessionSpec
-    status: Literal["active", "finished", "archived"]
-    attempt: int
-    attempt_key: str
+    name: str = Field(description="the session's name")
+    spec: SessionSpec = Field(description="how its creator described it")
+    status: Literal["active", "finished", "archived"] = Field(
+        description="whether it takes commands: `active`, `finished` or `archived`"
+    )
+    attempt: int = Field(description="the running attempt, from 1")
+    attempt_key: str = Field(
+        description="what the ranks of the running attempt share; empty if nothing"
+    )
     carried: list[int] = Field(
         description="earlier attempts whose trainers go on in this one, after steps were taken back"
     )
-    horizon: int
-    revision: int
-    series: list[str]
-    max_lookahead: int | None
-    max_window: int
-    created_at: str
-    epoch: str
+    horizon: int = Field(description="the first step that is not sealed")
+    revision: int = Field(description="how often its future has been changed")
+    series: list[str] = Field(description="the names of its series, such as `lr` or `head.lr`")
+    max_lookahead: int | None = Field(
+        description="how many steps may be sealed ahead of the one asked for; null is no limit"
+    )
+    max_window: int = Field(description="the most steps that one call can seal or read")
+    created_at: str = Field(description="when it was created")
+    epoch: str = Field(description="the name of the database's history; `sync` takes it back")
     changed_at: str = Field(description="when something of it was written last, a sealing say")
     state: State = Field(
         description="what has become of it: its status, or `failed` of a finished one, or `silent`"
@@ -101,20 +107,25 @@ class SessionView(BaseModel):
 class CreatedSession(SessionView):
     """A session that was asked for, with the known pitfalls of its spec."""
 
-    warnings: list[FindingView]
+    warnings: list[FindingView] = Field(description="known pitfalls of the spec, the gravest first")
 
 
 class FirstAttempt(BaseModel):
     """Whose the first attempt of a new session is; stands beside its spec."""
 
-    attempt_key: AttemptKey | None = None
+    attempt_key: AttemptKey | None = Field(
+        default=None,
+        description="what all ranks of the first attempt share: whose it is, as with a restart",
+    )
 
 
 class SessionPage(BaseModel):
     """A page of sessions, by name."""
 
-    sessions: list[SessionView]
-    next_page_token: str | None
+    sessions: list[SessionView] = Field(description="the sessions, by name")
+    next_page_token: str | None = Field(
+        description="what the next page is asked for with; null on the last"
+    )
 
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])

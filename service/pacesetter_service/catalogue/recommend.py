@@ -28,30 +28,40 @@ class Situation(Model):
     `range_test_max_lr` is the learning rate at which a range test's loss was steepest.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = "recommended"
-    architecture: Architecture
-    regime: Regime = "scratch"
-    total_steps: Count
-    samples: Count | None = None
-    batch_size: Count | None = None
-    optimizer: Optimizer = "adamw"
-    range_test_max_lr: Positive | None = None
-    metric: MetricName = "val_loss"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = Field(
+        default="recommended", description="how the session is to be called"
+    )
+    architecture: Architecture = Field(description="what kind of model is trained")
+    regime: Regime = Field(
+        default="scratch", description="how it is trained: from scratch, say, or fine-tuned"
+    )
+    total_steps: Count = Field(description="how many optimizer steps there will be")
+    samples: Count | None = Field(default=None, description="how many samples the data set has")
+    batch_size: Count | None = Field(
+        default=None, description="samples in one step, over all ranks"
+    )
+    optimizer: Optimizer = Field(default="adamw", description="which optimizer is used")
+    range_test_max_lr: Positive | None = Field(
+        default=None, description="the learning rate at which a range test's loss was steepest"
+    )
+    metric: MetricName = Field(
+        default="val_loss", description="the metric that controllers are to watch"
+    )
 
 
 class Reason(Model):
     """One choice and why it was made."""
 
-    choice: str
-    because: str
-    source: str
+    choice: str = Field(description="what was chosen")
+    because: str = Field(description="why")
+    source: str = Field(description="who says so")
 
 
 class Recommendation(Model):
     """A spec that can be posted as it is, and why it looks so."""
 
-    spec: dict[str, Any]
-    reasons: tuple[Reason, ...]
+    spec: dict[str, Any] = Field(description="a session's spec, to be posted as it is")
+    reasons: tuple[Reason, ...] = Field(description="why each part of it is as it is")
 
 
 def recommend(situation: Situation) -> Recommendation:

@@ -58,8 +58,10 @@ class Action(Tagged, family="action"):
     every_channel: ClassVar[bool] = False
     """Whether it changes the clock, which momentum and all others share with the rate."""
 
-    reason: Reason = ""
-    groups: Annotated[tuple[str, ...], Field(min_length=1, max_length=1024)] | None = None
+    reason: Reason = Field(default="", description="why it is ordered, for the record")
+    groups: Annotated[tuple[str, ...], Field(min_length=1, max_length=1024)] | None = Field(
+        default=None, description="the parameter groups that it is for; all of them if not given"
+    )
 
     def check(self, timeline: Timeline, at: int, plan: Plan) -> None:
         """Refuse what makes no sense for a series at a step.

@@ -2,6 +2,8 @@
 
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from pacesetter_service.core.actions.base import Action, Plan
 from pacesetter_service.core.errors import ActionRefusedError
 from pacesetter_service.core.lengths import StepCount, whole
@@ -75,9 +77,19 @@ class Retime(Action):
     every_channel: ClassVar[bool] = True
 
     kind: Literal["retime"] = "retime"
-    total_steps: StepCount
-    ends_at: StepCount | None = None
-    policy: Literal["rescale", "keep_then_tail"] = "rescale"
+    total_steps: StepCount = Field(description="the step at which the plan is to end")
+    ends_at: StepCount | None = Field(
+        default=None,
+        description="the step at which the law ends if nothing is ordered, for laws that do not"
+        " say so",
+    )
+    policy: Literal["rescale", "keep_then_tail"] = Field(
+        default="rescale",
+        description=(
+            "`rescale` makes the clock faster or slower; `keep_then_tail` keeps the present"
+            " value first"
+        ),
+    )
 
     def moves(self, timeline: Timeline, at: int) -> bool:  # noqa: D102
         return not is_constant(timeline.segment_at(at).schedule)

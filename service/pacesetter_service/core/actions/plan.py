@@ -3,6 +3,8 @@
 from collections.abc import Set as AbstractSet
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from pacesetter_service.core.actions.base import Action, Plan
 from pacesetter_service.core.errors import ActionRefusedError
 from pacesetter_service.core.schedules import AnySchedule
@@ -22,9 +24,16 @@ class Replace(Action):
     every_channel: ClassVar[bool] = True
 
     kind: Literal["replace"] = "replace"
-    schedule: AnySchedule
-    clock: Literal["local", "global"] = "local"
-    value: Literal["base", "level", "continue"] = "base"
+    schedule: AnySchedule = Field(description="the law that takes over")
+    clock: Literal["local", "global"] = Field(
+        default="local",
+        description="where it begins: `local` at its own step 0, `global` where it would be by now",
+    )
+    value: Literal["base", "level", "continue"] = Field(
+        default="base",
+        description="what its base is: the group's own, at the `level` of controllers, or the"
+        " present value",
+    )
 
     def check_channels(self, channels: AbstractSet[str]) -> None:  # noqa: D102
         driven = set(self.schedule.channels())

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.actions.base import Action, Plan
@@ -20,7 +21,9 @@ class Switch(Action):
     formula: ClassVar[str] = "the schedule of the controller's next stage, from 0"
 
     kind: Literal["switch"] = "switch"
-    controller: Step = 0
+    controller: Step = Field(
+        default=0, description="the index of the `switch` controller in the session's spec"
+    )
 
     def _faults(self) -> Iterator[PydanticCustomError]:
         if self.groups is not None:
