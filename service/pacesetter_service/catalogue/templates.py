@@ -40,7 +40,7 @@ class Parameter(Model):
     """A hole's meaning. One without a default must be filled; `example` shows with what."""
 
     description: Annotated[Lines, Field(max_length=500)] = Field(
-        default="", description="what it means, for whoever fills it"
+        default="", description="what it means"
     )
     default: JsonValue = Field(default=None, description="what fills the hole if nothing is given")
     example: JsonValue = Field(
@@ -73,7 +73,8 @@ class Template(Model):
         default_factory=dict, description="what fills its holes, by name"
     )
     spec: dict[str, JsonValue] = Field(
-        description='a session\'s spec without a name; `{"$": "parameter"}` stands where a parameter goes'
+        description='the spec of a session, without a name; `{"$": "parameter"}` stands where a'
+        " parameter goes"
     )
 
     @model_validator(mode="before")

@@ -60,7 +60,7 @@ class ProposalView(BaseModel):
     """One rate for the peak of a schedule, or why there is none."""
 
     lr: float | None = Field(
-        description="the learning rate that is proposed for a schedule's peak; null if there is none"
+        description="the rate that is proposed for a schedule's peak; null if there is none"
     )
     agreeing: list[str] = Field(description="the rules that come to about this rate")
     reason: str = Field(description="why, in words")
