@@ -9,7 +9,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -51,6 +51,9 @@ class Action(Tagged, family="action"):
 
     formula: ClassVar[str]
     """What becomes of the value, in one line."""
+
+    example: ClassVar[dict[str, Any]]
+    """Parameters of a typical use; `kind` is added by the catalogue."""
 
     idle: ClassVar[str] = ""
     """What is said to who orders it where it would do nothing to any series."""

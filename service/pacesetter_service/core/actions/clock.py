@@ -1,6 +1,6 @@
 """Actions on the clock: hold, release, retime."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ class Hold(Action):
     """
 
     formula: ClassVar[str] = "schedule(t at `at`)"
+    example: ClassVar[dict[str, Any]] = {}
     idle: ClassVar[str] = "It is held already. Use `release` to let it go on."
     every_channel: ClassVar[bool] = True
 
@@ -40,6 +41,7 @@ class Release(Action):
     """Go on where `hold` stopped the clock, with the step after the one whose value was kept."""
 
     formula: ClassVar[str] = "schedule(t - steps held)"
+    example: ClassVar[dict[str, Any]] = {}
     idle: ClassVar[str] = "Nothing is held there. Use `hold` first."
     every_channel: ClassVar[bool] = True
 
@@ -71,6 +73,7 @@ class Retime(Action):
     """
 
     formula: ClassVar[str] = "schedule(t0 + (t - at) * left of the law / steps left)"
+    example: ClassVar[dict[str, Any]] = {"total_steps": 120_000}
     idle: ClassVar[str] = (
         "The law is constant there: there is no end to move. Use `cooldown`, or `replace`."
     )

@@ -1,7 +1,7 @@
 """Actions on the height of the learning rate: set, scale, cooldown, rewarm."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic_core import PydanticCustomError
@@ -26,6 +26,7 @@ class Set(Action):
     """
 
     formula: ClassVar[str] = "lr, after a ramp of `over` steps from the present value"
+    example: ClassVar[dict[str, Any]] = {"lr": 0.001, "over": 100}
 
     kind: Literal["set"] = "set"
     lr: NonNegative = Field(description="the learning rate from then on")
@@ -52,6 +53,7 @@ class Scale(Action):
     """Multiply the learning rate by a factor, in the middle of whatever its schedule does."""
 
     formula: ClassVar[str] = "factor * schedule(t)"
+    example: ClassVar[dict[str, Any]] = {"factor": 0.5}
 
     kind: Literal["scale"] = "scale"
     factor: Positive = Field(description="what the learning rate is multiplied by; 0.5 halves it")
@@ -73,6 +75,7 @@ class Cooldown(Action):
     """
 
     formula: ClassVar[str] = "ease(value(at), to, (t - at) / steps), then to"
+    example: ClassVar[dict[str, Any]] = {"steps": 1000}
 
     kind: Literal["cooldown"] = "cooldown"
     steps: StepCount | None = Field(default=None, description="over how many steps it goes down")
@@ -130,6 +133,7 @@ class Rewarm(Action):
     """
 
     formula: ClassVar[str] = "schedule(t) * (factor + (1 - factor) * min((t - at) / steps, 1))"
+    example: ClassVar[dict[str, Any]] = {"steps": 100, "factor": 0.1}
 
     kind: Literal["rewarm"] = "rewarm"
     steps: StepCount = Field(description="over how many steps the factor rises to 1")

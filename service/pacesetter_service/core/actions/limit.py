@@ -1,7 +1,7 @@
 """An action on the limits that controllers and all other orders are held to."""
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic_core import PydanticCustomError
@@ -19,6 +19,7 @@ class Limit(Action):
     """
 
     formula: ClassVar[str] = "schedule(t)"
+    example: ClassVar[dict[str, Any]] = {"max_lr": 0.01}
 
     kind: Literal["limit"] = "limit"
     min_lr: NonNegative = Field(

@@ -1,7 +1,7 @@
 """Actions on the plan itself: replace, revert."""
 
 from collections.abc import Set as AbstractSet
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ class Replace(Action):
     """
 
     formula: ClassVar[str] = "another schedule(t - at), or (t) with the global clock"
+    example: ClassVar[dict[str, Any]] = {"schedule": {"kind": "cosine", "total_steps": 10_000}}
     every_channel: ClassVar[bool] = True
 
     kind: Literal["replace"] = "replace"
@@ -75,6 +76,7 @@ class Revert(Action):
     """
 
     formula: ClassVar[str] = "the session's schedule(t), at the level of its controllers"
+    example: ClassVar[dict[str, Any]] = {}
     every_channel: ClassVar[bool] = True
 
     kind: Literal["revert"] = "revert"

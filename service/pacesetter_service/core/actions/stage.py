@@ -1,7 +1,7 @@
 """An order to a controller: switch."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic_core import PydanticCustomError
@@ -19,6 +19,7 @@ class Switch(Action):
     """
 
     formula: ClassVar[str] = "the schedule of the controller's next stage, from 0"
+    example: ClassVar[dict[str, Any]] = {"controller": 0}
 
     kind: Literal["switch"] = "switch"
     controller: Step = Field(
