@@ -2,7 +2,7 @@
 
 import re
 from functools import partial
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -13,12 +13,12 @@ from pacesetter_service import __version__
 from pacesetter_service.api import (
     actions,
     attempts,
-    controllers,
     events,
     explain,
     feed,
     health,
     history,
+    kinds,
     metrics,
     pages,
     problems,
@@ -36,7 +36,7 @@ from pacesetter_service.api.access import METHODS, methods_at
 from pacesetter_service.api.auth import HOLDER, Guard
 from pacesetter_service.api.browsers import Browsers, Hosts
 from pacesetter_service.api.gate import Gate
-from pacesetter_service.api.openapi import completed, guarded
+from pacesetter_service.api.openapi import completed
 from pacesetter_service.api.rates import UNLIMITED, Buckets, RateLimit, Rates, address_of
 from pacesetter_service.api.sync import SyncEndpoint
 from pacesetter_service.api.traffic import Traffic
@@ -63,6 +63,8 @@ DESCRIBED = (
     schedules.LintRequest,
     Situation,
     templates.Deprecation,
+    actions.OrderFields,
+    sessions.FirstAttempt,
     sessions.FinishRequest,
     prune.PruneRequest,
     sessions.LabelsRequest,
@@ -113,9 +115,10 @@ class App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, made once."""
         if self.openapi_schema is None:
-            document = completed(super().openapi(), *DESCRIBED)
             service: Service = self.state.service
-            self.openapi_schema = guarded(document, optional=service.keys is None)
+            self.openapi_schema = completed(
+                super().openapi(), *DESCRIBED, optional=service.keys is None
+            )
         return self.openapi_schema
 
 
@@ -137,6 +140,7 @@ def create_app(
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=attrgetter("name"),  # what clients call their functions
         redirect_slashes=False,  # a redirect would name whatever host it was asked by
     )
     keys = service.keys
@@ -173,7 +177,7 @@ def create_app(
         ranks.router,
         range_test.router,
         schedules.router,
-        controllers.router,
+        kinds.router,
         templates.router,
         tokens.router,
         health.router,

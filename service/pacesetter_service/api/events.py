@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchem
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.api import paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.context import Service, SessionName
 from pacesetter_service.core.model import MAX_STEP, did_you_mean, spelt
 from pacesetter_service.runtime.queries import events
@@ -37,7 +38,7 @@ class EventView(BaseModel):
     attempt: int = Field(description="the attempt that it happened in")
     kind: str = Field(description="what kind of event it is")
     at: int | None = Field(description="the step from which it holds; null if it is about none")
-    created_at: str = Field(description="when it was recorded")
+    created_at: Moment = Field(description="when it was recorded")
     text: str = Field(description="what happened, in words")
 
 
@@ -45,9 +46,7 @@ class EventPage(BaseModel):
     """A page of events, in their order."""
 
     events: list[EventView] = Field(description="the events, the oldest first")
-    next_page_token: str | None = Field(
-        description="what the next page is asked for with; null on the last"
-    )
+    next_page_token: str | None = Field(description=paging.NEXT)
 
 
 @router.get("")

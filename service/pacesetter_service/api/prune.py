@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from pacesetter_service.api import bodies, openapi, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.callers import unless_gone
 from pacesetter_service.api.context import Actor, Service
 from pacesetter_service.core.model import MAX_STEP, Count, Flag, NonNegative
@@ -46,7 +47,7 @@ class PutAwayView(BaseModel):
 
     name: str = Field(description="the session's name")
     state: State = Field(description="before")
-    changed_at: str = Field(description="when something of it was written last")
+    changed_at: Moment = Field(description="when something of it was written last")
     step: Literal["archive", "purge", "keep"] = Field(
         description="what is done with it: `archive`, `purge`, or `keep`"
     )
@@ -58,9 +59,7 @@ class PrunePage(BaseModel):
     """A page of the sessions that were put away."""
 
     sessions: list[PutAwayView] = Field(description="the sessions that were put away, or would be")
-    next_page_token: str | None = Field(
-        description="what the next page is asked for with; null on the last"
-    )
+    next_page_token: str | None = Field(description=paging.NEXT)
 
 
 @router.post("", openapi_extra=openapi.body_of("PruneRequest"))

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pacesetter_service.api import paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.context import Service, SessionName
 from pacesetter_service.core.applied import Precision
 from pacesetter_service.core.model import MAX_STEP, spelt
@@ -64,7 +65,7 @@ class RankView(BaseModel):
     stale: bool = Field(
         description="whether it was silent, or fell behind, for longer than was asked for"
     )
-    last_call: str = Field(description="when it called last")
+    last_call: Moment = Field(description="when it called last")
     seconds_ago: float = Field(description="how many seconds ago that was")
 
 
@@ -98,12 +99,10 @@ class RanksPage(BaseModel):
     attempt: int = Field(description="the running attempt")
     horizon: int = Field(description="the first step that is not sealed")
     revision: int = Field(description="how often the session's future has been changed")
-    since: str = Field(description="from when on calls are known")
+    since: Moment = Field(description="from when on calls are known")
     summary: SummaryView = Field(description="the ranks in a few words")
     ranks: list[RankView] = Field(description="the ranks of this page, by number")
-    next_page_token: str | None = Field(
-        description="what the next page is asked for with; null on the last"
-    )
+    next_page_token: str | None = Field(description=paging.NEXT)
 
 
 @router.get("")

@@ -1,7 +1,7 @@
-"""The catalogue of schedules, and curves of any spec before there is a session."""
+"""What a spec would come to before there is a session: its curves, pitfalls, a proposal."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, Field
@@ -11,8 +11,7 @@ from pacesetter_service.api import bodies, wire
 from pacesetter_service.api.advice import advice_on
 from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import Service
-from pacesetter_service.api.openapi import body_of
-from pacesetter_service.catalogue import kinds as catalogue
+from pacesetter_service.api.openapi import answer_of, body_of
 from pacesetter_service.catalogue.findings import Architecture, Finding, Severity, Subject
 from pacesetter_service.catalogue.recommend import Recommendation, Situation, recommend
 from pacesetter_service.core.cost import Check
@@ -40,29 +39,10 @@ class PreviewRequest(SessionSpec):
     )
 
 
-@router.get("")
-async def list_schedules() -> dict[str, Any]:
-    """List every schedule kind with its law, parameters, source and an example."""
-    return {"schedules": [catalogue.describe_schedule(kind) for kind in catalogue.schedules()]}
-
-
-@router.get("/{kind}")
-async def read_schedule(kind: str) -> dict[str, Any]:
-    """Describe one schedule kind."""
-    return catalogue.describe_schedule(kind)
-
-
 @router.post(
     "/preview",
     response_class=Response,
-    responses={
-        200: {
-            "content": {
-                "application/json": {"schema": {"type": "object"}},
-                SVG: {"schema": {"type": "string"}},
-            }
-        }
-    },
+    responses=answer_of("SampledCurve", **{SVG: {"schema": {"type": "string"}}}),
     openapi_extra=body_of("PreviewRequest"),
 )
 async def preview_schedule(

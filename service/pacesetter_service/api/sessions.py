@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic_core import to_json
 
 from pacesetter_service.api import bodies, openapi, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import Actor, Names, Service, SessionName
@@ -93,9 +94,9 @@ class SessionView(BaseModel):
         description="how many steps may be sealed ahead of the one asked for; null is no limit"
     )
     max_window: int = Field(description="the most steps that one call can seal or read")
-    created_at: str = Field(description="when it was created")
+    created_at: Moment = Field(description="when it was created")
     epoch: str = Field(description="the name of the database's history; `sync` takes it back")
-    changed_at: str = Field(description="when something of it was written last, a sealing say")
+    changed_at: Moment = Field(description="when something of it was written last, a sealing say")
     state: State = Field(
         description="what has become of it: its status, or `failed` of a finished one, or `silent`"
         " of an active one whose training was not heard of for longer than its pace explains"
@@ -123,9 +124,7 @@ class SessionPage(BaseModel):
     """A page of sessions, by name."""
 
     sessions: list[SessionView] = Field(description="the sessions, by name")
-    next_page_token: str | None = Field(
-        description="what the next page is asked for with; null on the last"
-    )
+    next_page_token: str | None = Field(description=paging.NEXT)
 
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
@@ -153,7 +152,7 @@ def asked_for(body: JsonValue) -> tuple[SessionSpec | TemplateUse, str]:
     "",
     status_code=201,
     responses={200: {"model": CreatedSession}},
-    openapi_extra=openapi.body_of("SessionSpec", "TemplateUse"),
+    openapi_extra=openapi.body_of("NewSession", "NewSessionFromTemplate"),
 )
 async def create_session(
     body: Annotated[tuple[SessionSpec | TemplateUse, str], bodies.read_by(asked_for)],

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field, JsonValue
 from pydantic_core import to_json
 
-from pacesetter_service.api import bodies
+from pacesetter_service.api import bodies, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import Names, Service
@@ -32,13 +33,14 @@ class TemplateView(BaseModel):
     deprecated: str | None = Field(
         description="why it should not be used any more; null if it may be"
     )
-    created_at: str = Field(description="when it was published")
+    created_at: Moment = Field(description="when it was published")
 
 
 class TemplateList(BaseModel):
     """Templates, by name and version."""
 
     templates: list[TemplateView] = Field(description="the templates")
+    next_page_token: str | None = Field(default=None, description=paging.WHOLE)
 
 
 class DifferenceView(BaseModel):

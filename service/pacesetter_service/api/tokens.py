@@ -7,7 +7,8 @@ from fastapi import APIRouter, Path, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.api import bodies
+from pacesetter_service.api import bodies, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.context import Actor, Service
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.core.model import Real
@@ -112,12 +113,12 @@ class TokenView(BaseModel):
     id: str = Field(description="what the token is revoked by")
     name: str = Field(description="who holds it: the author of what is ordered with it")
     role: Role = Field(description="what its holder may do")
-    created_at: str = Field(description="when it was made")
-    expires_at: str | None = Field(description="from when on it is worth nothing; null is never")
+    created_at: Moment = Field(description="when it was made")
+    expires_at: Moment | None = Field(description="from when on it is worth nothing; null is never")
     scope: list[str] = Field(
         description="the names of sessions and templates that it is for; empty is every name"
     )
-    last_used_at: str | None = Field(
+    last_used_at: Moment | None = Field(
         description="when a call was last made with it, to about a minute; null if none was"
     )
 
@@ -132,6 +133,7 @@ class TokenList(BaseModel):
     """Every token but the service's own, the oldest first; expired ones stay until revoked."""
 
     tokens: list[TokenView] = Field(description="the tokens, the oldest first")
+    next_page_token: str | None = Field(default=None, description=paging.WHOLE)
 
 
 @router.post("", status_code=201, openapi_extra=body_of("TokenRequest"))

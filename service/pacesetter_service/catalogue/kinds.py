@@ -34,13 +34,17 @@ def matching(kinds: list[str], pattern: str | None) -> list[str]:
     return [kind for kind in kinds if pattern is None or fnmatchcase(kind, pattern)]
 
 
-def parameters_of(member: type[Tagged]) -> dict[str, Any]:
+def parameters_of(member: type[Tagged], reference: str = "#/$defs/{model}") -> dict[str, Any]:
     """Return the JSON schema of a kind's parameters: each says what it means.
 
     What a field says of itself comes before what the glossary says of its name.
+
+    Args:
+        member: The kind.
+        reference: How it refers to other models.
     """
     kind = member.model_fields["kind"].default
-    schema = member.model_json_schema()
+    schema = member.model_json_schema(ref_template=reference)
     example: Mapping[str, Any] = getattr(member, "example", {})
     for name, field in schema["properties"].items():
         found = _KIND if name == "kind" else meaning(member.family, kind, name)
