@@ -138,6 +138,7 @@ def create_app(
         title="Pacesetter",
         version=__version__,
         description=DESCRIPTION,
+        openapi_url=None,  # pages.py serves it
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=attrgetter("name"),  # what clients call their functions

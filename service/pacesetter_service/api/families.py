@@ -23,6 +23,16 @@ FAMILIES: dict[str, type[Tagged]] = {
 }
 """By the name of the union."""
 
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "Schedule": {"kind": "warmup_cosine", "warmup_steps": 500, "total_steps": 10_000},
+    "Ease": {"kind": "cosine"},
+    "Controller": {"kind": "plateau", "metric": "val_loss", "factor": 0.5, "patience": 3},
+    "Predicate": {"kind": "plateaued", "patience": 5},
+    "Smoother": {"kind": "ema", "beta": 0.9},
+    "Action": {"kind": "scale", "factor": 0.5, "reason": "the loss stands still"},
+}
+"""A typical member of each, for those who read or try out the description."""
+
 REFERENCE = "#/components/schemas/{model}"
 
 
@@ -42,6 +52,7 @@ def models(root: type[Tagged]) -> Iterator[tuple[str, dict[str, Any]]]:
             "description": _DESCRIPTION.format(about=inspect.cleandoc(root.__doc__ or "")),
             "oneOf": [{"$ref": reference} for reference in mapping.values()],
             "discriminator": {"propertyName": "kind", "mapping": mapping},
+            "examples": [EXAMPLES[root.__name__]],
         },
     )
     for kind, name in names.items():
