@@ -1,6 +1,6 @@
 """Reading values: one step, a range, or a curve. Reading never changes anything."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic_core import to_json
@@ -8,6 +8,7 @@ from pydantic_core import to_json
 from pacesetter_service.api import wire
 from pacesetter_service.api.callers import answer
 from pacesetter_service.api.context import AttemptQuery, Service, SessionName
+from pacesetter_service.api.openapi import answer_of
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.spec import MAX_WINDOW
 from pacesetter_service.runtime.queries import values
@@ -18,12 +19,8 @@ router = APIRouter(prefix="/v1/sessions/{name}", tags=["values"])
 
 StepQuery = Annotated[int, Query(ge=0, le=MAX_STEP)]
 
-JSON_OBJECT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"schema": {"type": "object"}}}}
-}
 
-
-@router.get("/lr", response_class=Response, responses=JSON_OBJECT)
+@router.get("/lr", response_class=Response, responses=answer_of("RangeValues", "StepValues"))
 async def read_values(
     name: SessionName,
     request: Request,
@@ -42,7 +39,7 @@ async def read_values(
     return await answer(request, reading)
 
 
-@router.get("/forecast", response_class=Response, responses=JSON_OBJECT)
+@router.get("/forecast", response_class=Response, responses=answer_of("ForecastCurve"))
 async def read_forecast(
     name: SessionName,
     request: Request,
