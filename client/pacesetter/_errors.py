@@ -116,10 +116,7 @@ class APIError(PacesetterError):
         problem: Mapping[str, Any] | None = None,
         retry_after: float | None = None,
     ) -> None:
-        fields = [
-            printable(f"{error.get('pointer') or error.get('parameter')}: {error.get('detail')}")
-            for error in errors[:MOST_FIELDS]
-        ]
+        fields = [_said_of(error) for error in errors[:MOST_FIELDS]]
         unsaid = "".join(f"\n  {field}" for field in fields if field not in detail)
         super().__init__(f"{detail} [{status} {code}]{unsaid}")
         self.status = status
@@ -264,6 +261,13 @@ def printable(text: str) -> str:
     """Return a server's text as it may be shown: one line, bounded, all printable."""
     shown = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
     return "".join(each if each.isprintable() else " " for each in shown)
+
+
+def _said_of(error: Mapping[str, Any]) -> str:
+    """Return what is said of a refused field, or of all that was sent."""
+    where = error.get("pointer") or error.get("parameter")
+    detail = printable(str(error.get("detail")))
+    return f"{printable(str(where))}: {detail}" if where else detail
 
 
 def _problem(content: bytes) -> dict[str, Any]:

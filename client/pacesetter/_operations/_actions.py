@@ -70,7 +70,7 @@ class Actions:
         lr: Number,
         *,
         over: Steps | None = None,
-        ease: Mapping[str, Any] | None = None,
+        ease: str | Mapping[str, Any] | None = None,
         groups: Sequence[str] | None = None,
         reason: str = "",
         at: SupportsIndex | None = None,
@@ -86,7 +86,7 @@ class Actions:
             name: The session.
             lr: The learning rate, 0 or more.
             over: Steps of a ramp from the present value, or a length such as `{"epochs": 1}`.
-            ease: The ramp's shape, such as `{"kind": "cosine"}`; a straight line by default.
+            ease: The ramp's shape, such as `"cosine"`, or a mapping; a straight line by default.
             groups: Parameter groups; all if not given.
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
@@ -162,7 +162,7 @@ class Actions:
         until: Steps | None = None,
         to: Number | None = None,
         to_fraction: Number | None = None,
-        ease: Mapping[str, Any] | None = None,
+        ease: str | Mapping[str, Any] | None = None,
         groups: Sequence[str] | None = None,
         reason: str = "",
         at: SupportsIndex | None = None,
@@ -417,7 +417,7 @@ class Actions:
         Returns:
             `{"id", "at", "action", "actor", "reason", "text"}` of each.
         """
-        return Call("GET", path_of(name) + "/actions", listed_as("actions"), session=name)
+        return Call("GET", path_of(name) + "/actions", listed_as("orders"), session=name)
 
     @operation
     def cancel(self, name: str, order_id: SupportsIndex) -> Call[None]:

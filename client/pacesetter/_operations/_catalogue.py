@@ -19,10 +19,10 @@ class Catalogue:
         """Return the catalogue of schedule kinds, with their parameters.
 
         Args:
-            kind: Only this one.
+            kind: Only this one, or those that fit, as in `"torch.*"`.
 
         Returns:
-            `{"schedules": [...]}`, or what is said of one kind.
+            `{"schedules": [...]}`, or what is said of the one kind.
 
         Raises:
             NotFoundError: There is no such kind; the message names those that are alike.
@@ -34,10 +34,10 @@ class Catalogue:
         """Return the catalogue of controller kinds, with their parameters.
 
         Args:
-            kind: Only this one.
+            kind: Only this one, or those that fit, as in `"torch.*"`.
 
         Returns:
-            `{"controllers": [...]}`, or what is said of one kind.
+            `{"controllers": [...]}`, or what is said of the one kind.
 
         Raises:
             NotFoundError: There is no such kind; the message names those that are alike.
@@ -49,10 +49,10 @@ class Catalogue:
         """Return the catalogue of action kinds, with their parameters.
 
         Args:
-            kind: Only this one.
+            kind: Only this one, or those that fit, as in `"torch.*"`.
 
         Returns:
-            `{"actions": [...]}`, or what is said of one kind.
+            `{"actions": [...]}`, or what is said of the one kind.
 
         Raises:
             NotFoundError: There is no such kind; the message names those that are alike.
@@ -184,8 +184,10 @@ class Catalogue:
 
 
 def _kinds(family: str, kind: str | None) -> Call[dict[str, Any]]:
-    one = "" if kind is None else "/" + quote(kind, safe="")
-    return Call("GET", f"/v1/{family}{one}", an_object)
+    path = f"/v1/{family}"
+    if kind is None or "*" in kind or "?" in kind:
+        return Call("GET", path, an_object, params=given(kind=kind))
+    return Call("GET", f"{path}/{quote(kind, safe='')}", an_object)
 
 
 def _previewed(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any, SupportsIndex
 
 from pacesetter._columns import Columns, joined
-from pacesetter._errors import misfit
+from pacesetter._errors import InvalidRequestError, misfit
 from pacesetter._events import next_number
 from pacesetter._info import SessionInfo
 from pacesetter._numbers import given
@@ -29,7 +29,10 @@ from pacesetter._operation import (
 from pacesetter._range_test import RangeTest
 
 ROWS = 20_000
-"""Steps that one answer with columns has at most: it stays far below what may be sent at once."""
+"""Steps of a record that are asked for at once; of one with many columns it is fewer."""
+
+MOST_POINTS = 100_000
+"""The most that a server shows of a record in one answer, over all its columns."""
 
 
 class Records:
@@ -331,13 +334,24 @@ def _columns(
     extent = yield from asked(_history(name, start, end, 10, (), attempt, readings=False))
     first, last, attempt = int(extent["start"]), int(extent["end"]), int(extent["attempt"])
     pieces: list[Mapping[str, Any]] = []
+    rows = ROWS
     while first < last or not pieces:
-        until = min(first + ROWS, last)
-        piece = yield from asked(
-            _history(name, first, until, ROWS, metrics, attempt, readings=readings)
-        )
-        pieces.append(piece)
-        first = until
+        until = min(first + rows, last)
+        call = _history(name, first, until, MOST_POINTS, metrics, attempt, readings=readings)
+        try:
+            piece = yield from asked(call)
+        except InvalidRequestError as error:  # too much for one answer: many metrics, or ranks
+            if error.code != "step_out_of_range" or until <= first + 1:
+                raise
+            rows = (until - first) // 2
+        else:
+            if len(piece["steps"]) == until - first:
+                pieces.append(piece)
+                first = until
+            elif until <= first + 1:
+                raise misfit(f"the server left step {first} of {name} out")
+            else:  # some were left out, as there are so many columns
+                rows = (until - first) // 2
     return joined(name, pieces)
 
 
@@ -350,14 +364,12 @@ def _explain(name: str, step: SupportsIndex | None) -> Several[dict[str, Any]]:
 
 
 def newest_trained(name: str) -> Several[int]:
-    """Ask for the newest step that was trained; else for the last sealed one, or the first."""
-    params = {"limit": 1}
-    call = Call("GET", path_of(name) + "/ranks", an_object, params=params, session=name)
-    step = (yield from asked(call))["summary"]["newest_step"]
-    if step is not None:
-        return int(step)
+    """Ask for the newest step that was trained; before any was, it is the first."""
+    row = yield from asked(Call("GET", path_of(name) + "/status", an_object, session=name))
+    if row["step"] is not None:
+        return int(row["step"])
     info = yield from asked(Call("GET", path_of(name), SessionInfo.parse, session=name))
-    return max(info.horizon - 1, info.start_step)
+    return info.first_step
 
 
 def _range_test(name: str, params: Mapping[str, Any]) -> Several[RangeTest]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 from pacesetter._errors import misfit
 from pacesetter._info import SessionInfo
+from pacesetter._notebook import StatusRow
 from pacesetter._numbers import Number, given, plain
 from pacesetter._opening import path_of
 from pacesetter._operation import (
@@ -27,22 +29,87 @@ if TYPE_CHECKING:
     from typing import Unpack  # of Python 3.11
 
 
+T = TypeVar("T")
+
+
 class Sessions:
     """Sessions: which there are, and what becomes of them."""
 
     @listing
     def sessions(
-        self, *, status: str | None = None, label: str | None = None
+        self,
+        *,
+        status: str | None = None,
+        label: str | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        states: Sequence[str] = (),
+        since: str | datetime | Number | None = None,
+        sort: str | None = None,
     ) -> Listed[SessionInfo]:
-        """Return all sessions, page by page.
+        """Return what the server says about all sessions, page by page; `status` tells how they do.
 
         Args:
             status: Only those `active`, `finished` or `archived`.
             label: Only those with it, written `key:value`.
+            name: Only those whose name fits: `*` stands for any characters, `?` for one.
+            labels: Only those with all of these labels.
+            states: Only those in one of these states: `running`, `silent`, `finished`, `failed` or
+                `archived`.
+            since: Only those written to or heard of since then: a moment, or seconds ago.
+            sort: `"name"`, `"changed_at"` or `"created_at"`; with `-` before it from the last to
+                the first. By name if not given.
+
+        Raises:
+            InvalidRequestError: There is no such state or order, or the pattern is none.
         """
-        return pages(
-            "/v1/sessions", "sessions", given(status=status, label=label), SessionInfo.parse
-        )
+        params = _filters(name, labels, states, since, sort)
+        params |= given(status=status)
+        if label is not None:
+            params["label"] = [label, *params.get("label", ())]
+        return pages("/v1/sessions", "sessions", params, SessionInfo.parse)
+
+    @listing
+    def status(
+        self,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        states: Sequence[str] = (),
+        since: str | datetime | Number | None = None,
+        sort: str | None = None,
+    ) -> Listed[StatusRow]:
+        """Return where trainings stand, a row for each, page by page.
+
+        Args:
+            name: Only sessions whose name fits: `*` stands for any characters, `?` for one.
+            labels: Only those with all of these labels.
+            states: Only those in one of these states: `running`, `silent`, `finished`, `failed` or
+                `archived`; all but the archived if not given.
+            since: Only those written to or heard of since then: a moment, or seconds ago.
+            sort: `"name"`, `"changed_at"` or `"created_at"`; with `-` before it from the last to
+                the first. By name if not given.
+
+        Returns:
+            `{"name", "state", "labels", "attempt", "revision", "step", "total_steps", "horizon",
+            "lr", "metrics", "last_heard", "created_at", "changed_at", "ranks", "orders",
+            "seconds_left"}` of each: `step` is the newest that was trained, `lr` the values at it
+            by series, `orders` how many wait, `seconds_left` None where the pace is not known.
+
+        Raises:
+            InvalidRequestError: There is no such state or order, or the pattern is none.
+        """
+        params = {"view": "status", **_filters(name, labels, states, since, sort)}
+        return pages("/v1/sessions", "sessions", params, StatusRow)
+
+    @operation
+    def status_of(self, name: str) -> Call[StatusRow]:
+        """Return where a training stands, as a row of `status`.
+
+        Raises:
+            NotFoundError: There is no session of that name.
+        """
+        return Call("GET", path_of(name) + "/status", StatusRow, session=name)
 
     @operation
     def get(self, name: str) -> Call[SessionInfo]:
@@ -52,46 +119,6 @@ class Sessions:
             NotFoundError: There is none of that name.
         """
         return Call("GET", path_of(name), _session(name), session=name)
-
-    @listing
-    def status(
-        self,
-        *,
-        name: str | None = None,
-        labels: Mapping[str, str] | None = None,
-        states: Sequence[str] = (),
-        since: str | Number | None = None,
-        sort: str | None = None,
-    ) -> Listed[dict[str, Any]]:
-        """Return how trainings stand, page by page: state, step, learning rate, metrics, ranks.
-
-        Args:
-            name: Only sessions whose name fits, where `*` stands for any characters.
-            labels: Only those with all of these labels.
-            states: Only those in one of these states: `running`, `silent`, `finished`, `failed`,
-                `archived`; all but the archived by default.
-            since: Only those that were heard of or changed since then: a moment (RFC 3339), or
-                seconds ago.
-            sort: `name`, `changed_at` or `created_at`; with `-` before it the last one first.
-        """
-        params = given(
-            view="status",
-            name=name,
-            label=[f"{each}:{value}" for each, value in labels.items()] if labels else None,
-            state=list(states) or None,
-            since=since,
-            sort=sort,
-        )
-        return pages("/v1/sessions", "sessions", params, an_object)
-
-    @operation
-    def status_of(self, name: str) -> Call[dict[str, Any]]:
-        """Return how a training stands, as a row of `status`.
-
-        Raises:
-            NotFoundError: There is no session of that name.
-        """
-        return Call("GET", path_of(name) + "/status", an_object, session=name)
 
     @operation
     def create(
@@ -336,11 +363,25 @@ class Sessions:
         return _prune(body)
 
 
-def _session(name: str) -> Any:  # noqa: ANN401 - a function that reads the session of that name
+def _filters(
+    name: str | None,
+    labels: Mapping[str, str] | None,
+    states: Sequence[str],
+    since: str | datetime | Number | None,
+    sort: str | None,
+) -> dict[str, Any]:
+    """Return the query that asks for some sessions only."""
+    named = [f"{key}:{value}" for key, value in labels.items()] if labels else None
+    wanted = [states] if isinstance(states, str) else list(states)
+    return given(name=name, label=named, state=wanted or None, since=since, sort=sort)
+
+
+def _session(name: str) -> Callable[[Any], SessionInfo]:
+    """Return what reads the description of a session, which must be the one of that name."""
     return lambda answer: SessionInfo.parse(answer, name)
 
 
-def pages(path: str, items: str, params: Mapping[str, Any], read: Any) -> Listed[Any]:  # noqa: ANN401
+def pages(path: str, items: str, params: Mapping[str, Any], read: Callable[[Any], T]) -> Listed[T]:
     """Go through a list, page by page.
 
     Args:
@@ -353,9 +394,16 @@ def pages(path: str, items: str, params: Mapping[str, Any], read: Any) -> Listed
     while True:
         page = yield Call("GET", path, an_object, params={**params, "page_token": token})
         token = _refused_if_endless(page, items, token)
-        yield Found([read(each) for each in page[items]])
+        yield Found([_read(each, read, items) for each in page[items]])
         if not token:
             return
+
+
+def _read(item: object, read: Callable[[Any], T], items: str) -> T:
+    try:
+        return read(item)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise misfit(f"the server answered no page of {items} ({error})") from error
 
 
 def _prune(body: dict[str, Any]) -> Listed[dict[str, Any]]:

@@ -22,7 +22,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /version",
         "GET /openapi.json",
         "GET /docs",
-        "GET /redoc",
+        "GET /docs/{asset}",
     ),
     # Whatever changes nothing.
     "viewer": (
@@ -45,6 +45,8 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /v1/schedules/{kind}",
         "GET /v1/controllers",
         "GET /v1/controllers/{kind}",
+        "GET /v1/actions",
+        "GET /v1/actions/{kind}",
         "GET /v1/templates",
         "GET /v1/templates/{name}",
         "GET /v1/templates/{name}/diff",
@@ -101,6 +103,8 @@ NAMELESS = frozenset(
         "GET /v1/schedules/{kind}",
         "GET /v1/controllers",
         "GET /v1/controllers/{kind}",
+        "GET /v1/actions",
+        "GET /v1/actions/{kind}",
         "POST /v1/schedules/preview",
         "POST /v1/schedules/lint",
         "POST /v1/schedules/recommend",

@@ -2,7 +2,7 @@
 
 import re
 from functools import partial
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -13,12 +13,12 @@ from pacesetter_service import __version__
 from pacesetter_service.api import (
     actions,
     attempts,
-    controllers,
     events,
     explain,
     feed,
     health,
     history,
+    kinds,
     metrics,
     pages,
     problems,
@@ -37,7 +37,7 @@ from pacesetter_service.api.access import METHODS, methods_at
 from pacesetter_service.api.auth import HOLDER, Guard
 from pacesetter_service.api.browsers import Browsers, Hosts
 from pacesetter_service.api.gate import Gate
-from pacesetter_service.api.openapi import completed, guarded
+from pacesetter_service.api.openapi import completed
 from pacesetter_service.api.rates import UNLIMITED, Buckets, RateLimit, Rates, address_of
 from pacesetter_service.api.sync import SyncEndpoint
 from pacesetter_service.api.traffic import Traffic
@@ -64,6 +64,8 @@ DESCRIBED = (
     schedules.LintRequest,
     Situation,
     templates.Deprecation,
+    actions.OrderFields,
+    sessions.FirstAttempt,
     sessions.FinishRequest,
     prune.PruneRequest,
     sessions.LabelsRequest,
@@ -114,9 +116,10 @@ class App(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, made once."""
         if self.openapi_schema is None:
-            document = completed(super().openapi(), *DESCRIBED)
             service: Service = self.state.service
-            self.openapi_schema = guarded(document, optional=service.keys is None)
+            self.openapi_schema = completed(
+                super().openapi(), *DESCRIBED, optional=service.keys is None
+            )
         return self.openapi_schema
 
 
@@ -136,8 +139,10 @@ def create_app(
         title="Pacesetter",
         version=__version__,
         description=DESCRIPTION,
+        openapi_url=None,  # pages.py serves it
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=attrgetter("name"),  # what clients call their functions
         redirect_slashes=False,  # a redirect would name whatever host it was asked by
     )
     keys = service.keys
@@ -175,7 +180,7 @@ def create_app(
         ranks.router,
         range_test.router,
         schedules.router,
-        controllers.router,
+        kinds.router,
         templates.router,
         tokens.router,
         health.router,

@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from pacesetter_service.api import bodies
+from pacesetter_service.api import bodies, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.auth import refuse_below, refuse_name
 from pacesetter_service.api.callers import unless_gone
 from pacesetter_service.api.context import Actor, Names, Service, SessionName
@@ -40,11 +41,18 @@ class AttemptRequest(BaseModel):
 class AttemptView(BaseModel):
     """An attempt: it ends where the next one begins."""
 
-    attempt: int
-    start: int
-    key: str
-    actor: str
-    created_at: str
+    attempt: int = Field(description="its number, from 1")
+    start: int = Field(description="its first step")
+    key: str = Field(description="what its ranks share; empty if nothing")
+    actor: str = Field(description="who opened it")
+    created_at: Moment = Field(description="when it was opened")
+
+
+class AttemptList(BaseModel):
+    """The attempts of a session."""
+
+    attempts: list[AttemptView] = Field(description="the attempts, the first one first")
+    next_page_token: str | None = Field(default=None, description=paging.WHOLE)
 
 
 class ForkRequest(BaseModel):
@@ -54,7 +62,11 @@ class ForkRequest(BaseModel):
 
     name: Name = Field(description="of the new session")
     step: Step = Field(description="the first step of its own; those before are shared")
-    labels: dict[LabelName, LabelValue] | None = Field(default=None, max_length=32)
+    labels: dict[LabelName, LabelValue] | None = Field(
+        default=None,
+        max_length=32,
+        description="labels of the new session; those of this one if not given",
+    )
     description: dict[str, JsonValue] | None = Field(
         default=None,
         description="fields of the session's spec that are to differ from that step on",
@@ -93,10 +105,11 @@ async def open_attempt(
 
 
 @router.get("/attempts")
-async def list_attempts(name: SessionName, service: Service) -> list[AttemptView]:
+async def list_attempts(name: SessionName, service: Service) -> AttemptList:
     """List the attempts of a session; the first one began with it."""
     found = await sessions.list_attempts(service, name)
-    return [AttemptView.model_validate(each, from_attributes=True) for each in found]
+    views = [AttemptView.model_validate(each, from_attributes=True) for each in found]
+    return AttemptList(attempts=views)
 
 
 class TakeBackRequest(BaseModel):

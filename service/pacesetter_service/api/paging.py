@@ -4,6 +4,13 @@ import base64
 
 from pacesetter_service.runtime.arguments import ArgumentError
 
+NEXT = "what the next page is asked for with, as `page_token`; null on the last page"
+"""What an answer says of its `next_page_token`."""
+
+
+WHOLE = "null: the list is whole; here because every list has it"
+"""The same, of a list that has no pages."""
+
 
 def token_of(place: object) -> str:
     """Return the token of the page that goes on at a place of a list."""

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from pacesetter_service.api import bodies, openapi, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.callers import unless_gone
 from pacesetter_service.api.context import Actor, Service
 from pacesetter_service.core.model import MAX_STEP, Count, Flag, NonNegative
@@ -44,10 +45,12 @@ class PruneRequest(BaseModel):
 class PutAwayView(BaseModel):
     """A session that was put away, or would be."""
 
-    name: str
+    name: str = Field(description="the session's name")
     state: State = Field(description="before")
-    changed_at: str
-    step: Literal["archive", "purge", "keep"]
+    changed_at: Moment = Field(description="when something of it was written last")
+    step: Literal["archive", "purge", "keep"] = Field(
+        description="what is done with it: `archive`, `purge`, or `keep`"
+    )
     bytes: int = Field(description="about how much its rows take")
     reason: str = Field(description="why it is kept, if it is")
 
@@ -55,8 +58,8 @@ class PutAwayView(BaseModel):
 class PrunePage(BaseModel):
     """A page of the sessions that were put away."""
 
-    sessions: list[PutAwayView]
-    next_page_token: str | None
+    sessions: list[PutAwayView] = Field(description="the sessions that were put away, or would be")
+    next_page_token: str | None = Field(description=paging.NEXT)
 
 
 @router.post("", openapi_extra=openapi.body_of("PruneRequest"))

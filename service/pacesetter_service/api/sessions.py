@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic_core import to_json
 
-from pacesetter_service.api import bodies, openapi
+from pacesetter_service.api import bodies, openapi, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import Actor, Names, Service, SessionName
@@ -36,9 +37,9 @@ router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 class EndingView(BaseModel):
     """How a training has ended, as its trainer says."""
 
-    outcome: Outcome
+    outcome: Outcome = Field(description="how it ended, as its trainer says")
     step: int = Field(description="the first step that was not trained")
-    reason: str
+    reason: str = Field(description="why it ended, as its trainer says; empty if it did not say")
 
 
 class FinishRequest(BaseModel):
@@ -81,22 +82,28 @@ class PurgeRequest(BaseModel):
 class SessionView(BaseModel):
     """A session as it is now."""
 
-    name: str
-    spec: SessionSpec
-    status: Literal["active", "finished", "archived"]
-    attempt: int
-    attempt_key: str
+    name: str = Field(description="the session's name")
+    spec: SessionSpec = Field(description="how its creator described it")
+    status: Literal["active", "finished", "archived"] = Field(
+        description="whether it takes commands: `active`, `finished` or `archived`"
+    )
+    attempt: int = Field(description="the running attempt, from 1")
+    attempt_key: str = Field(
+        description="what the ranks of the running attempt share; empty if nothing"
+    )
     carried: list[int] = Field(
         description="earlier attempts whose trainers go on in this one, after steps were taken back"
     )
-    horizon: int
-    revision: int
-    series: list[str]
-    max_lookahead: int | None
-    max_window: int
-    created_at: str
-    epoch: str
-    changed_at: str = Field(description="when something of it was written last, a sealing say")
+    horizon: int = Field(description="the first step that is not sealed")
+    revision: int = Field(description="how often its future has been changed")
+    series: list[str] = Field(description="the names of its series, such as `lr` or `head.lr`")
+    max_lookahead: int | None = Field(
+        description="how many steps may be sealed ahead of the one asked for; null is no limit"
+    )
+    max_window: int = Field(description="the most steps that one call can seal or read")
+    created_at: Moment = Field(description="when it was created")
+    epoch: str = Field(description="the name of the database's history; `sync` takes it back")
+    changed_at: Moment = Field(description="when something of it was written last, a sealing say")
     state: State = Field(
         description="what has become of it: its status, or `failed` of a finished one, or `silent`"
         " of an active one whose training was not heard of for longer than its pace explains"
@@ -108,20 +115,23 @@ class SessionView(BaseModel):
 class CreatedSession(SessionView):
     """A session that was asked for, with the known pitfalls of its spec."""
 
-    warnings: list[FindingView]
+    warnings: list[FindingView] = Field(description="known pitfalls of the spec, the gravest first")
 
 
 class FirstAttempt(BaseModel):
     """Whose the first attempt of a new session is; stands beside its spec."""
 
-    attempt_key: AttemptKey | None = None
+    attempt_key: AttemptKey | None = Field(
+        default=None,
+        description="what all ranks of the first attempt share: whose it is, as with a restart",
+    )
 
 
 class SessionPage(BaseModel):
     """A page of sessions, by name."""
 
-    sessions: list[SessionView]
-    next_page_token: str | None
+    sessions: list[SessionView] = Field(description="the sessions, by name")
+    next_page_token: str | None = Field(description=paging.NEXT)
 
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
@@ -149,7 +159,7 @@ def asked_for(body: JsonValue) -> tuple[SessionSpec | TemplateUse, str]:
     "",
     status_code=201,
     responses={200: {"model": CreatedSession}},
-    openapi_extra=openapi.body_of("SessionSpec", "TemplateUse"),
+    openapi_extra=openapi.body_of("NewSession", "NewSessionFromTemplate"),
 )
 async def create_session(
     body: Annotated[tuple[SessionSpec | TemplateUse, str], bodies.read_by(asked_for)],

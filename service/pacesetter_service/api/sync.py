@@ -64,15 +64,18 @@ class ReportIn(TypedDict):
     A session has at most 1,024 names of metrics besides those that its controllers watch.
     """
 
-    step: Step
-    metrics: Annotated[dict[MetricName, MetricValue], Field(min_length=1, max_length=256)]
+    step: Annotated[Step, Field(description="the step that was measured at")]
+    metrics: Annotated[
+        dict[MetricName, MetricValue],
+        Field(min_length=1, max_length=256, description='metrics by name, such as `{"loss": 0.5}`'),
+    ]
 
 
 class Want(_Wire):
     """A wish for the values of `count` steps from `start` on."""
 
-    start: Step
-    count: Count
+    start: Step = Field(description="the first step of the window")
+    count: Count = Field(description="how many steps it may have; it may come shorter")
 
 
 class AppliedIn(_Wire):
@@ -128,16 +131,31 @@ class SyncRequest(_Wire):
     `Prefer: wait=2`, and then answered 503 `awaiting_measurement`.
     """
 
-    attempt: Count | None = None
-    rank: Step = 0
-    batch_size: Count | None = None
-    reports: Annotated[tuple[ReportIn, ...], Field(max_length=MAX_READINGS)] = ()
-    applied: AppliedIn | None = None
-    want: Want | None = None
-    step: Step | None = None
-    progress: Progress | None = None
-    epoch: Annotated[str, Field(max_length=64)] | None = None
-    held: Step = 0
+    attempt: Count | None = Field(
+        default=None,
+        description="the attempt that the trainer speaks for, from the answer before",
+    )
+    rank: Step = Field(default=0, description="who calls, from 0")
+    batch_size: Count | None = Field(
+        default=None, description="samples in one step over all ranks, from the horizon on"
+    )
+    reports: Annotated[tuple[ReportIn, ...], Field(max_length=MAX_READINGS)] = Field(
+        default=(), description="metrics that the rank has measured, step by step"
+    )
+    applied: AppliedIn | None = Field(
+        default=None, description="what the rank's optimizer really used at a step"
+    )
+    want: Want | None = Field(default=None, description="a window of steps that is wished for")
+    step: Step | None = Field(
+        default=None, description="one step whose values are wished for, in place of `want`"
+    )
+    progress: Progress | None = Field(default=None, description="where the trainer stands")
+    epoch: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="what the last answer said of the database"
+    )
+    held: Step = Field(
+        default=0, description="the step after the last that the caller was given in this attempt"
+    )
 
     @model_validator(mode="after")
     def _one_wish(self) -> Self:

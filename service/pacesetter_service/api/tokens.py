@@ -7,7 +7,8 @@ from fastapi import APIRouter, Path, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.api import bodies
+from pacesetter_service.api import bodies, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.context import Actor, Service
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.core.model import Real
@@ -109,13 +110,15 @@ class TokenRequest(BaseModel):
 class TokenView(BaseModel):
     """A token, without its secret."""
 
-    id: str
-    name: str
-    role: Role
-    created_at: str
-    expires_at: str | None
-    scope: list[str]
-    last_used_at: str | None = Field(
+    id: str = Field(description="what the token is revoked by")
+    name: str = Field(description="who holds it: the author of what is ordered with it")
+    role: Role = Field(description="what its holder may do")
+    created_at: Moment = Field(description="when it was made")
+    expires_at: Moment | None = Field(description="from when on it is worth nothing; null is never")
+    scope: list[str] = Field(
+        description="the names of sessions and templates that it is for; empty is every name"
+    )
+    last_used_at: Moment | None = Field(
         description="when a call was last made with it, to about a minute; null if none was"
     )
 
@@ -123,13 +126,14 @@ class TokenView(BaseModel):
 class IssuedToken(TokenView):
     """A token with its secret, which is shown this once."""
 
-    token: str
+    token: str = Field(description="the secret, to be sent as `Authorization: Bearer …`")
 
 
 class TokenList(BaseModel):
     """Every token but the service's own, the oldest first; expired ones stay until revoked."""
 
-    tokens: list[TokenView]
+    tokens: list[TokenView] = Field(description="the tokens, the oldest first")
+    next_page_token: str | None = Field(default=None, description=paging.WHOLE)
 
 
 @router.post("", status_code=201, openapi_extra=body_of("TokenRequest"))

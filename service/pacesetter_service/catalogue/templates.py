@@ -39,9 +39,14 @@ class TemplateReference(NamedTuple):
 class Parameter(Model):
     """A hole's meaning. One without a default must be filled; `example` shows with what."""
 
-    description: Annotated[Lines, Field(max_length=500)] = ""
-    default: JsonValue = None
-    example: JsonValue = None
+    description: Annotated[Lines, Field(max_length=500)] = Field(
+        default="", description="what it means"
+    )
+    default: JsonValue = Field(default=None, description="what fills the hole if nothing is given")
+    example: JsonValue = Field(
+        default=None,
+        description="what the hole may be filled with; the template is tried with it",
+    )
 
     @model_validator(mode="after")
     def _something_to_try(self) -> Self:
@@ -60,12 +65,17 @@ class Parameter(Model):
 class Template(Model):
     """What is published: a spec without a name, with holes, and what the holes mean."""
 
-    name: TemplateName
-    description: Annotated[Lines, Field(max_length=2000)] = ""
-    parameters: Annotated[dict[ParameterName, Parameter], Field(max_length=64)] = Field(
-        default_factory=dict
+    name: TemplateName = Field(description="how the template is called")
+    description: Annotated[Lines, Field(max_length=2000)] = Field(
+        default="", description="what it is for, for people"
     )
-    spec: dict[str, JsonValue]
+    parameters: Annotated[dict[ParameterName, Parameter], Field(max_length=64)] = Field(
+        default_factory=dict, description="what fills its holes, by name"
+    )
+    spec: dict[str, JsonValue] = Field(
+        description='the spec of a session, without a name; `{"$": "parameter"}` stands where a'
+        " parameter goes"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -104,14 +114,16 @@ class Template(Model):
 class TemplateUse(Model):
     """A session to be made from a template: `{"name": …, "template": "a@3", "with": {…}}`."""
 
-    name: Name
-    template: str
+    name: Name = Field(description="how the session is to be called")
+    template: str = Field(description="the template with its version, such as `vit@3`")
     given: Annotated[dict[str, JsonValue], Field(alias="with", max_length=64)] = Field(
-        default_factory=dict
+        default_factory=dict, description="values for the template's parameters, by name"
     )
-    ranks: Count | None = None
-    start_step: Step | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
+    ranks: Count | None = Field(default=None, description="how many ranks report metrics")
+    start_step: Step | None = Field(default=None, description="the first step of the session")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="labels beside the template's own"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -267,7 +267,7 @@ class TooCostlyError(PacesetterError):
 
 
 class UnknownKindError(PacesetterError):
-    """No schedule or controller kind of that name."""
+    """No kind of schedule, controller or action of that name."""
 
     def __init__(
         self, kind: str, known: list[str], advice: str | None = None, family: str = "schedule"

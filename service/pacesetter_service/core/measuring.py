@@ -42,13 +42,34 @@ class MetricSpec(Checked):
     one with `of` has no readings of its own: it is another view of that one's measurements.
     """
 
-    aggregate: Aggregate = "mean"
-    ranks: Annotated[Count, Field(le=65_536)] | None = None
-    quorum: Annotated[Count, Field(le=65_536)] | None = None
-    deadline: Count | None = None
-    nan: Literal["bad", "ignore", "guard"] = "bad"
-    smoothing: AnySmoother | None = None
-    of: MetricName | None = None
+    aggregate: Aggregate = Field(
+        default="mean", description="how the values of several ranks at one step become one"
+    )
+    ranks: Annotated[Count, Field(le=65_536)] | None = Field(
+        default=None, description="how many ranks report it; the session's `ranks` if not given"
+    )
+    quorum: Annotated[Count, Field(le=65_536)] | None = Field(
+        default=None,
+        description="how many ranks are enough where a step can wait no longer; without it none",
+    )
+    deadline: Count | None = Field(
+        default=None,
+        description="after how many later steps a step waits no longer for the ranks that are"
+        " missing",
+    )
+    nan: Literal["bad", "ignore", "guard"] = Field(
+        default="bad",
+        description=(
+            "what controllers see of NaN and infinities: `bad` values, nothing (`ignore`), "
+            "or spike guards alone (`guard`)"
+        ),
+    )
+    smoothing: AnySmoother | None = Field(
+        default=None, description="what controllers see in place of the last value"
+    )
+    of: MetricName | None = Field(
+        default=None, description="the metric that this one is another view of"
+    )
 
     def _faults(self) -> Iterator[PydanticCustomError]:
         own = self.aggregate != "mean" or self.ranks or self.quorum or self.deadline

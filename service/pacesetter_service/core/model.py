@@ -306,6 +306,10 @@ class AnyOf:
     def __get_pydantic_json_schema__(
         self, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
+        return self.described()
+
+    def described(self) -> dict[str, Any]:
+        """Return the JSON schema: by its title and its kinds, whose own schemas are elsewhere."""
         return {
             "type": "object",
             "title": self._root.__name__,

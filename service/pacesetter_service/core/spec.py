@@ -83,8 +83,12 @@ class Series(NamedTuple):
 class GroupSpec(Model):
     """A parameter group: its base learning rate and, if it differs, its schedule."""
 
-    base_lr: NonNegative
-    schedule: AnySchedule | None = None
+    base_lr: NonNegative = Field(
+        description='the group\'s base learning rate: what `"base"` stands for in its schedule'
+    )
+    schedule: AnySchedule | None = Field(
+        default=None, description="the group's own schedule; without it the session's"
+    )
 
 
 class Reaction(Model):
@@ -96,8 +100,14 @@ class Reaction(Model):
     decision), and that is recorded.
     """
 
-    decide_every: StepCount
-    timeout: Annotated[Real, Field(ge=0, le=3600)] = 30.0
+    decide_every: StepCount = Field(
+        description="controllers decide at every so many steps, and nowhere else"
+    )
+    timeout: Annotated[Real, Field(ge=0, le=3600)] = Field(
+        default=30.0,
+        description="for how many seconds a call waits for the measurement of the step before a"
+        " boundary",
+    )
 
 
 class _Silence(Model):
@@ -109,23 +119,28 @@ class _Silence(Model):
 class Origin(Model):
     """The template that a spec was made from, and what filled its holes."""
 
-    template: str
-    values: dict[str, JsonValue] = Field(default_factory=dict)
+    template: str = Field(description="the template with its version, such as `vit@3`")
+    values: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="what filled the template's holes, by the name of the parameter",
+    )
 
 
 class ForkOrigin(Model):
     """The session whose past this one shares, up to a step; and that session's own origin."""
 
-    session: Name
-    step: Step
-    forked_from: "ForkOrigin | None" = None
+    session: Name = Field(description="the name of the session whose past is shared")
+    step: Step = Field(description="the first step that is not shared")
+    forked_from: "ForkOrigin | None" = Field(
+        default=None, description="that session's own origin, if it is a fork too"
+    )
 
 
 class Earlier(Model):
     """What a fork's steps were described by before the one from which it is described anew."""
 
-    until: Step
-    spec: "SessionSpec"
+    until: Step = Field(description="the first step that it does not describe")
+    spec: "SessionSpec" = Field(description="the description of the steps before")
 
 
 class SessionSpec(Checked):
@@ -144,34 +159,113 @@ class SessionSpec(Checked):
     lengths in other units come to.
     """
 
-    name: Name
-    schedule: AnySchedule = Constant()
-    base_lr: NonNegative | None = None
+    name: Name = Field(
+        description=(
+            "how the session is called: letters, digits, `.`, `_` and `-`, the first a "
+            "letter or a digit"
+        )
+    )
+    schedule: AnySchedule = Field(
+        default=Constant(),
+        description=(
+            "the law of the learning rate, an object with a `kind`; a text is a kind with "
+            "its defaults"
+        ),
+    )
+    base_lr: NonNegative | None = Field(
+        default=None,
+        description='the base learning rate, for a session without `groups`: what `"base"` stands'
+        " for",
+    )
     groups: Annotated[dict[GroupName, GroupSpec], Field(min_length=1, max_length=1024)] | None = (
-        None
+        Field(
+            default=None,
+            description=(
+                "parameter groups by name, each with a base learning rate and maybe a schedule "
+                "of its own"
+            ),
+        )
     )
-    controllers: Annotated[tuple[AnyController, ...], Field(max_length=16)] = ()
+    controllers: Annotated[tuple[AnyController, ...], Field(max_length=16)] = Field(
+        default=(),
+        description=(
+            "rules that read metrics and change the learning rate, in the order in which "
+            "they decide"
+        ),
+    )
     metrics: Annotated[dict[MetricName, MetricSpec], Field(max_length=256)] = Field(
-        default_factory=dict
+        default_factory=dict,
+        description=(
+            "how what ranks report becomes what controllers see, by metric; the mean if not"
+            " named here"
+        ),
     )
-    limits: Limits = Limits()
-    reaction: Reaction | None = None
-    silent_after: StepCount | None = None
-    ranks: Annotated[Count, Field(le=65_536)] = 1
-    max_lookahead: Annotated[Count, Field(le=MAX_WINDOW)] | None = None
-    total_steps: Count | None = None
-    after_end: Literal["hold", "law"] = "hold"
-    steps_per_epoch: Count | None = None
-    batch_size: Count | None = None
-    tokens_per_step: Count | None = None
-    start_step: Step = 0
-    batch_scaling: Literal["none", "linear", "sqrt", "refuse"] = "none"
+    limits: Limits = Field(
+        default=Limits(), description="what no controller and no operator oversteps"
+    )
+    reaction: Reaction | None = Field(
+        default=None,
+        description="at which steps controllers decide; without it before each sealing",
+    )
+    silent_after: StepCount | None = Field(
+        default=None,
+        description="steps without a measurement of what controllers watch after which that is"
+        " told",
+    )
+    ranks: Annotated[Count, Field(le=65_536)] = Field(
+        default=1, description="how many ranks report metrics: the world size, as a rule"
+    )
+    max_lookahead: Annotated[Count, Field(le=MAX_WINDOW)] | None = Field(
+        default=None,
+        description="how many steps may be sealed ahead of the one that is asked for",
+    )
+    total_steps: Count | None = Field(
+        default=None,
+        description="how long the training is planned to be, in steps; where the plan ends",
+    )
+    after_end: Literal["hold", "law"] = Field(
+        default="hold",
+        description=(
+            "behind the plan's end: `hold` keeps the last rate, `law` is what the schedule "
+            "says there"
+        ),
+    )
+    steps_per_epoch: Count | None = Field(
+        default=None, description="optimizer steps in one epoch: what lengths in epochs come to"
+    )
+    batch_size: Count | None = Field(
+        default=None,
+        description="samples in one step over all ranks: what lengths in samples come to",
+    )
+    tokens_per_step: Count | None = Field(
+        default=None,
+        description="tokens in one step over all ranks: what lengths in tokens come to",
+    )
+    start_step: Step = Field(
+        default=0,
+        description="the first step of the session; those before it were trained elsewhere",
+    )
+    batch_scaling: Literal["none", "linear", "sqrt", "refuse"] = Field(
+        default="none",
+        description=(
+            "what another batch size does to the rate: nothing, its ratio, the root of "
+            "that, or a refusal"
+        ),
+    )
     labels: Annotated[dict[LabelName, LabelValue], Field(max_length=MAX_LABELS)] = Field(
-        default_factory=dict
+        default_factory=dict,
+        description='what the session is found by: texts by name, such as `{"team": "vision"}`',
     )
-    origin: Origin | None = None
-    forked_from: ForkOrigin | None = None
-    earlier: Earlier | None = None
+    origin: Origin | None = Field(
+        default=None, description="the template that it was made from; the service fills this in"
+    )
+    forked_from: ForkOrigin | None = Field(
+        default=None, description="the session whose past it shares; the service fills this in"
+    )
+    earlier: Earlier | None = Field(
+        default=None,
+        description="how a fork's steps were described before; the service fills this in",
+    )
 
     @model_validator(mode="before")
     @classmethod

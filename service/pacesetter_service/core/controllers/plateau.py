@@ -55,9 +55,9 @@ class PlateauStart(Model):
         cooldown: How many measurements of the cooldown are left.
     """
 
-    best: float | None = None
-    bad: Step = 0
-    cooldown: Step = 0
+    best: float | None = Field(default=None, description="the best value so far; none if not given")
+    bad: Step = Field(default=0, description="how many measurements in a row did not improve on it")
+    cooldown: Step = Field(default=0, description="how many measurements of the cooldown are left")
 
     @field_validator("best")
     @classmethod

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.cost import Check
@@ -76,13 +76,23 @@ class History(BaseModel):
         readings: For each metric and rank what that rank reported, if it was asked for.
     """
 
-    attempt: int
-    start: int
-    end: int
-    steps: list[int]
-    series: dict[str, list[float]]
-    metrics: dict[str, Column]
-    readings: dict[str, dict[int, Column]] | None = None
+    attempt: int = Field(description="whose record it is")
+    start: int = Field(description="the first step that it is about")
+    end: int = Field(description="the first step that it is not about")
+    steps: list[int] = Field(description="the steps that are shown")
+    series: dict[str, list[float]] = Field(
+        description="for each series the sealed values, one for each step that is shown"
+    )
+    metrics: dict[str, Column] = Field(
+        description=(
+            "for each metric its values over all ranks, one for each step; null where none "
+            "was measured"
+        )
+    )
+    readings: dict[str, dict[int, Column]] | None = Field(
+        default=None,
+        description="for each metric and rank what that rank reported, if that was asked for",
+    )
 
 
 async def read_history(
