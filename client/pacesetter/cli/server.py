@@ -27,8 +27,10 @@ class Server(Client):
     """
 
     def __init__(
-        self, url: str | None, *, timeout: float = TIMEOUT, retry_for: float = RETRY_FOR
+        self, url: str | None, *, timeout: float = TIMEOUT, retry_for: float | None = None
     ) -> None:
+        if retry_for is None:
+            retry_for = RETRY_FOR
         if retry_for <= RETRY_FOR:  # its warnings would only say what the error says soon
             logging.getLogger("pacesetter").addHandler(logging.NullHandler())
         super().__init__(url, timeout=timeout, retry_for=retry_for, actor=actor())
