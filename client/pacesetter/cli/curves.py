@@ -254,7 +254,7 @@ def diff(
 MISSING = object()
 """Stands for what one of two documents has not."""
 
-_OWN = {"name", "labels"}
+_OWN = {"name", "labels", "earlier"}
 """What two sessions always may have different."""
 
 

@@ -122,11 +122,12 @@ def _refusal(error: APIError) -> Ending:
     if error.code in ADVICE:  # what the server advises there is for callers over HTTP
         what = _first_sentence(what)
     fields = [
-        f"{each.get('pointer') or each.get('parameter')}: {each.get('detail')}"
-        for each in error.errors
+        f"{each.get('pointer') or each.get('parameter') or '/'}: {each.get('detail')}"
+        for each in error.errors[:MOST_FIELDS]
     ]
-    if fields and not any(str(each.get("detail")) in what for each in error.errors):
-        what = "; ".join(fields)
+    if fields:
+        unsaid = len(error.errors) - len(fields)
+        what = "; ".join(fields) + (f"; and {unsaid} more" if unsaid else "")
     return Ending(_status(error), what, ADVICE.get(error.code) or _general(error), error.code)
 
 
@@ -143,6 +144,9 @@ def _status(error: APIError) -> int:
         case _:
             return REFUSED
 
+
+MOST_FIELDS = 4
+"""Refused fields that are told; `--json` has the server's own sentence of all."""
 
 _GENERAL: Mapping[int, str] = {
     NOT_ALLOWED: "see PACESETTER_TOKEN",
