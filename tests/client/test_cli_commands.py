@@ -254,7 +254,11 @@ def test_schedules_are_tried_before_they_are_used(
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(found["spec"])))
     run("create", "-f", "-")
     assert unique_name in run("recommend", "transformer", "1000", "--name", unique_name)
-    for text, status in (("[1]", exits.REFUSED), ('{"a": ', exits.REFUSED), ("a: [", exits.REFUSED)):
+    for text, status in (
+        ("[1]", exits.REFUSED),
+        ('{"a": ', exits.REFUSED),
+        ("a: [", exits.REFUSED),
+    ):
         file.write_text(text)
         run("create", "-f", file, status=status)
     run("create", "-f", tmp_path / "nowhere", status=exits.REFUSED)

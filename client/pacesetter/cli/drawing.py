@@ -138,7 +138,8 @@ class _Frame:
         value = 10**scaled if self.log else scaled
         if not self.log and abs(value) < 1e-9 * max(abs(self.low), abs(self.high)):
             value = 0.0
-        return f"{value:.3g}"
+        texts = (f"{value:.{digits}g}" for digits in (3, 2))
+        return next((each for each in texts if len(each) <= AXIS - 2), f"{value:.1g}")
 
     def places(self) -> str:
         """Return the axis of steps: the first, the last, and what fits between."""

@@ -130,6 +130,7 @@ def listed(rows: Sequence[Row], *, more: bool) -> RenderableType:
         (_cells(row, metrics) for row in rows),
         right=("step", "done", "lr", *metrics, "heard"),
         fold=("name",),
+        short=metrics,
     )
     if not more:
         return listed

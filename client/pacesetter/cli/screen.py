@@ -149,6 +149,9 @@ def joined(parts: Iterable[object], style: str = "") -> Text:
     return made
 
 
+SHORT = 14
+"""Columns of a metric's name that are shown in a list."""
+
 Cell = object
 """A text in a style, or anything else, which is shown as text."""
 
@@ -159,6 +162,7 @@ def table(
     *,
     right: Sequence[str] = (),
     fold: Sequence[str] = (),
+    short: Sequence[str] = (),
 ) -> Table:
     """Return a table.
 
@@ -167,11 +171,13 @@ def table(
         rows: The cells of each.
         right: Columns of numbers.
         fold: Columns whose texts are broken rather than cut: what is copied from there.
+        short: Columns whose names are cut, where they are the caller's: metrics, say.
     """
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
         made.add_column(
-            name,
+            Text(safe(name)),
+            max_width=SHORT if name in short else None,
             justify="right" if name in right else "left",
             overflow="fold" if name in fold else "ellipsis",
             no_wrap=name not in fold,
