@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from pacesetter._html import MOST_ROWS, card, table
+from pacesetter._html import LONGEST, MOST_ROWS, card, table
 from pacesetter._info import SessionInfo
 from pacesetter._opening import path_of
 from pacesetter._operation import SVG
@@ -79,7 +79,7 @@ class StatusRow(dict[str, Any]):
 
 def session_card(info: SessionInfo, look: Look | None) -> str:
     """Return a session as HTML: as it is now, if the server says so, else as it was described."""
-    seen = None if look is None else look(info.name, info.first_step)
+    seen = None if look is None else look(info.name, info.start_step)
     if seen is not None and seen.row is not None:
         return _card(seen.row, seen)
     row = {
@@ -108,20 +108,22 @@ def told_by(look: Look, thing: T) -> T:
 
 
 def look_at(
-    transport: Sends, name: str, first: int = 0, *, row: Mapping[str, Any] | None = None
+    transport: Sends, name: str, first: int | None = None, *, row: Mapping[str, Any] | None = None
 ) -> Seen:
     """Ask for where a training stands, unless that is known, and for its curve; raise nothing.
 
     Args:
         transport: Asks the server.
         name: The session.
-        first: Its first step.
+        first: Its first step; None if that is not known.
         row: Where it stands.
     """
     seen, ask = Seen(row), Hurried(transport)
     try:
         if seen.row is None:
             seen.row = json.loads(ask.get(path_of(name) + "/status"))
+        if first is None:
+            first = SessionInfo.parse(json.loads(ask.get(path_of(name)))).start_step
         params = {"start": first, "count": _count(seen.row, first), "points": 500}
         picture = ask.get(path_of(name) + "/forecast", params, accept=SVG)
         seen.picture = picture if b"<svg" in picture[:1_000] else None
@@ -168,7 +170,7 @@ def shown(show: Callable[[], str], thing: object) -> str:
     try:
         return show()
     except Exception:
-        return f"<pre>{escape(object.__repr__(thing))}</pre>"
+        return f"<pre>{escape(repr(thing)[:LONGEST])}</pre>"
 
 
 def _count(row: Mapping[str, Any], first: int) -> int:

@@ -156,7 +156,12 @@ def test_a_record_becomes_a_description(either: Any, trained: str) -> None:
 
 def test_a_range_test_is_read(either: Any, unique_name: str) -> None:
     """Its curve, its suggestions and its picture."""
-    either.create(unique_name, base_lr=0.1, schedule=SWEEP, controllers=[{"kind": "range_test", "metric": "l"}])
+    either.create(
+        unique_name,
+        base_lr=0.1,
+        schedule=SWEEP,
+        controllers=[{"kind": "range_test", "metric": "l"}],
+    )
     path = f"/v1/sessions/{unique_name}/sync"
     with open_http(either.url) as http:
         for step in range(10):
