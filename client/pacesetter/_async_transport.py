@@ -62,9 +62,10 @@ class AsyncTransport(Endpoint):
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; those of a loop that has ended, it has closed."""
         self._closed = True
-        await self._pool.aclose()
+        if self._loop is None or self._loop() is asyncio.get_running_loop():
+            await self._pool.aclose()
 
     async def send(
         self,
@@ -189,9 +190,10 @@ class AsyncTransport(Endpoint):
     def _connections(self) -> httpx.AsyncBaseTransport:
         """Return the connections of the loop that runs: those of another one cannot be used."""
         loop = asyncio.get_running_loop()
-        if self._loop is not None and self._loop() is not loop and self.custom is None:
-            self._pool = _network(self.url, self._proxy)
-        self._loop = weakref.ref(loop)
+        if self._loop is None or self._loop() is not loop:
+            if self._loop is not None and self.custom is None:
+                self._pool = _network(self.url, self._proxy)
+            self._loop = weakref.ref(loop)
         return self._pool
 
     async def _admitted(self, seconds: float, request: httpx.Request) -> bytes:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Generator, Iterator
 from typing import Any, TypeVar, cast
 
 from pacesetter import _record
 from pacesetter._errors import APIError, ServerError
+from pacesetter._notebook import Look, look_at, told_by
 from pacesetter._operation import (
     Call,
     Carrier,
@@ -38,6 +40,11 @@ class Carrying(Carrier):
     _retry_for: float
     actor: str | None
 
+    @property
+    def _look(self) -> Look:
+        """What asks how a session does, for notebooks."""
+        return functools.partial(look_at, self._transport)
+
     def _done(self, asked: Described[T] | Several[T]) -> T:
         if isinstance(asked, Generator):
             return self._several(asked)
@@ -62,7 +69,7 @@ class Carrying(Carrier):
             content = send(call)
         except APIError as error:
             raise call.refused(error) from None
-        return call.answered(content, self._transport.url)
+        return told_by(self._look, call.answered(content, self._transport.url))
 
     def _sent(self, call: Call[Any]) -> bytes:
         return self._transport.send(
@@ -122,6 +129,7 @@ class Carrying(Carrier):
                     return
                 if isinstance(each, Found):
                     sent = None
-                    yield from each.items
+                    for item in each.items:
+                        yield told_by(self._look, item)
                 else:
                     sent = self._call(each)

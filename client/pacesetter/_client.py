@@ -17,6 +17,7 @@ from pacesetter._carrying import Carrying
 from pacesetter._core import SessionCore
 from pacesetter._errors import ServerUnavailableError
 from pacesetter._info import SessionInfo
+from pacesetter._notebook import sessions_at, shown
 from pacesetter._notices import OnNotice
 from pacesetter._opening import Opening, path_of
 from pacesetter._operations import Operations
@@ -268,6 +269,9 @@ class Client(Operations, Carrying):
     def __repr__(self) -> str:
         return f"<Client of {self.url}>"
 
+    def _repr_html_(self) -> str:
+        return shown(lambda: sessions_at(self._transport), self)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Client:
         return self  # a handle, as its sessions are; and within a process the token holds
 
@@ -312,7 +316,7 @@ class Client(Operations, Carrying):
             opener=opener,
             branch=branch,
         )
-        session = Session(core, functools.partial(_reopen, self, rank, lr_bounds))
+        session = Session(core, functools.partial(_reopen, self, rank, lr_bounds), self._look)
         self._sessions.add(session)
         self._prefetchers.add(prefetcher)
         return session

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +82,21 @@ class SessionInfo:
             ended=None if answer.get("ended") is None else _get(answer, "ended", dict),
             warnings=tuple(_get({"warnings": [], **answer}, "warnings", list)),
         )
+
+    def look_again(self, look: Callable[..., Any]) -> None:
+        """Have it ask by `look` how the session does when a notebook shows it."""
+        object.__setattr__(self, "_look", look)
+
+    def _repr_html_(self) -> str:
+        from pacesetter import _notebook  # noqa: PLC0415 - it knows this module
+
+        look = self.__dict__.get("_look")
+        return _notebook.shown(lambda: _notebook.session_card(self, look), self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        state.pop("_look", None)  # a copy asks no server
+        return state
 
     @property
     def groups(self) -> tuple[str, ...]:
