@@ -176,7 +176,7 @@ def test_the_same_key_orders_once(run: Run, trained: str) -> None:
 
 
 def test_why_is_said_for_now_and_for_the_last_change(run: Run, trained: str) -> None:
-    """`explain` alone is about the newest trained step; `--last-change` finds the one that counts."""
+    """Without a step that is the newest that was trained; `--last-change` finds what counts."""
     assert "at step 19" in run("explain", trained)
     assert "nothing has changed" in run("explain", trained, "--last-change", status=exits.REFUSED)
     run("scale", trained, "0.5", "-m", "the loss rises")

@@ -6,12 +6,13 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from pacesetter.cli.context import Context
-from pacesetter.cli.exits import INTERRUPTED, ending_of
+from pacesetter.cli.exits import INTERRUPTED, OK, ending_of
 
 ABOUT_TOKENS = (
     "Where the server asks for an access token, set PACESETTER_TOKEN. It is no option, because "
@@ -49,8 +50,10 @@ def _guarded(function: Command) -> Callable[..., None]:
         context = Context(url, as_json=json)
         try:
             function(context, **options)
-        except (KeyboardInterrupt, BrokenPipeError):
-            raise typer.Exit(_quietly()) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            raise typer.Exit(_unread()) from None
         except Exception as error:
             ending = ending_of(error)
             if ending is None:
@@ -73,12 +76,11 @@ def _guarded(function: Command) -> Callable[..., None]:
     return run
 
 
-def _quietly() -> int:
-    """End without a word: who follows has had enough, or reads no further."""
-    sys.stdout = open_nothing()
-    return INTERRUPTED
-
-
-def open_nothing() -> Any:  # noqa: ANN401 - a text stream
-    """Return a stream that takes everything, in place of one whose reader has gone."""
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - kept to the end
+def _unread() -> int:
+    """End without a word where the reader of the output has had enough, as `head` has."""
+    # What is flushed at the end of the process would fail again, and say so.
+    with suppress(OSError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+    return OK

@@ -241,8 +241,8 @@ def diff(
     screen = context.screen
     if found:
         columns = ("differing", a, b)
-        rows = ((p, shown(x), shown(y)) for p, x, y in found)
-        screen.show(table(columns, rows, fold=columns))
+        places = ((p, shown(x), shown(y)) for p, x, y in found)
+        screen.show(table(columns, places, fold=columns))
         screen.line()
     else:
         screen.line("described alike")

@@ -152,8 +152,12 @@ class _Frame:
         return line
 
 
+LARGEST = 1e100
+"""Values beyond this cannot be drawn."""
+
+
 def _usable(value: float | None, *, log: bool) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value) and (not log or value > 0)
+    return value is not None and abs(value) < LARGEST and (not log or value > 0)
 
 
 def _frame(curves: Sequence[Curve], width: int, height: int, *, log: bool) -> _Frame | None:

@@ -67,7 +67,7 @@ class Screen:
         return not (self.console.encoding or "").lower().startswith("utf")
 
     def json(self, answer: object) -> None:
-        """Print one document for a program; NaN and infinities are texts, as in the API."""
+        """Print one document for a program, in ASCII alone: a terminal would only show it."""
         self._plain(json.dumps(answer, indent=2, default=str))
 
     def json_line(self, answer: object) -> None:
@@ -75,7 +75,6 @@ class Screen:
         self._plain(json.dumps(answer, default=str))
 
     def _plain(self, text: str) -> None:
-        # ASCII alone, so there is nothing in it that a terminal would obey.
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
 
@@ -97,7 +96,12 @@ class Screen:
 
     def show(self, *what: RenderableType) -> None:
         """Print what was made by this module."""
-        self.console.print(Group(*what))
+        if self.is_terminal:
+            self.console.print(Group(*what))
+            return
+        with self.console.capture() as captured:
+            self.console.print(Group(*what))
+        self._plain("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
     def note(self, text: object) -> None:
         """Say something beside the answer: on stderr, where no program reads it."""
