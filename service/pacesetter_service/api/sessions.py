@@ -3,20 +3,21 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 from pydantic_core import to_json
 
 from pacesetter_service.api import bodies, openapi, paging
 from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
-from pacesetter_service.api.context import Actor, Names, Service, SessionName
+from pacesetter_service.api.context import Actor, Label, Names, Service, SessionName
 from pacesetter_service.api.schedules import FindingView, views
 from pacesetter_service.catalogue.templates import TemplateUse
 from pacesetter_service.core.actions.base import Reason
 from pacesetter_service.core.commands import Finish
 from pacesetter_service.core.ending import Outcome
-from pacesetter_service.core.model import Count, Flag, Step, refusal
+from pacesetter_service.core.mistakes import refusal
+from pacesetter_service.core.model import Count, Flag, Model, Step
 from pacesetter_service.core.spec import MAX_LABELS, AttemptKey, LabelName, LabelValue, SessionSpec
 from pacesetter_service.core.status import State
 from pacesetter_service.core.watching import plan_end
@@ -35,10 +36,8 @@ class EndingView(BaseModel):
     reason: str = Field(description="why it ended, as its trainer says; empty if it did not say")
 
 
-class FinishRequest(BaseModel):
+class FinishRequest(Model):
     """What a trainer says when its training is over."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     outcome: Outcome = Field(default="completed", description="whether it was completed")
     reason: Reason = Field(default="", description="why it ended, for the record")
@@ -54,20 +53,16 @@ class FinishRequest(BaseModel):
     )
 
 
-class LabelsRequest(BaseModel):
+class LabelsRequest(Model):
     """What is to be changed of a session, as a JSON merge patch (RFC 7386)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: dict[LabelName, LabelValue | None] = Field(
         max_length=2 * MAX_LABELS, description="labels to add or replace; null takes one away"
     )
 
 
-class PurgeRequest(BaseModel):
+class PurgeRequest(Model):
     """What an admin says about a session that is to be removed for good."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dry_run: Flag = Field(default=False, description="only refuse what would be refused")
 
@@ -188,7 +183,7 @@ async def list_sessions(
     page_token: Annotated[str, Query(max_length=512)] = "",
     status: Literal["active", "finished", "archived"] | None = None,
     label: Annotated[
-        str | None, Query(pattern=r"^[^:]+:.*$", description="`name:value`", max_length=322)
+        Label | None, Query(description="sessions with this label, as `name:value`")
     ] = None,
 ) -> Response:
     """List sessions by name, a page at a time: those that the caller's token is for."""

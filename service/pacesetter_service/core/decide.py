@@ -320,10 +320,13 @@ def _refuse_unless_plausible(session: Session, reading: Reading) -> None:
         )
     if reading.rank >= session.spec.ranks:
         raise StepOutOfRangeError(
-            f"Rank {reading.rank} reported, but this session expects ranks 0 to "
-            f"{session.spec.ranks - 1}. Create the session with `ranks` set to the world size, or "
-            "let rank 0 alone report."
+            f"Rank {reading.rank} reported, but this session expects {_ranks(session.spec.ranks)}."
+            " Create the session with `ranks` set to the world size, or let rank 0 alone report."
         )
+
+
+def _ranks(count: int) -> str:
+    return "rank 0 alone" if count == 1 else f"ranks 0 to {count - 1}"
 
 
 def _seal(session: Session, command: Seal) -> Draft:

@@ -50,6 +50,7 @@ Each message says what happened and ends in what to do next.
 from collections.abc import Sequence
 from typing import Literal
 
+from pacesetter_service.core.mistakes import ended
 from pacesetter_service.core.model import MAX_HINTED, did_you_mean
 
 
@@ -123,8 +124,9 @@ class SessionFinishedError(PacesetterError):
 
     def __init__(self, name: str, horizon: int, reason: str) -> None:
         super().__init__(
-            f"Session {name!r} is finished, its last step was {horizon - 1}: {reason or 'its end'}."
-            " Stop the training here; what was sealed and measured can be read."
+            f"Session {name!r} is finished, the first step that is not sealed is {horizon}:"
+            f" {ended(reason or 'its end')} Stop the training here; what was sealed and measured"
+            " can be read."
         )
 
 
@@ -272,7 +274,7 @@ class UnknownKindError(PacesetterError):
     def __init__(
         self, kind: str, known: list[str], advice: str | None = None, family: str = "schedule"
     ) -> None:
-        hint = f"{advice}." if advice else did_you_mean(kind, known).strip()
+        hint = ended(advice) if advice else did_you_mean(kind, known).strip()
         super().__init__(f"There is no {family} kind {kind[:MAX_HINTED]!r}. {hint}".rstrip())
         self.family = family
 
@@ -290,8 +292,8 @@ class ImportRefusedError(PacesetterError):
     def __init__(self, reason: str, line: int | None = None) -> None:
         place = "" if line is None else f" at line {line}"
         super().__init__(
-            f"This cannot be imported{place}: {reason}. Nothing of it was kept. Send all that was"
-            " exported, unchanged."
+            f"This cannot be imported{place}: {ended(reason)} Nothing of it was kept. Send all that"
+            " was exported, unchanged."
         )
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -70,8 +70,26 @@ class OneOf:
         )
 
 
+class Written:
+    """Annotation for a text of some characters: a mistake is answered with the rule in words."""
+
+    def __init__(self, pattern: str, rule: str) -> None:
+        self._pattern = pattern
+        self._rule = rule
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        text = dict(handler(source)) | {"pattern": self._pattern}
+        return core_schema.custom_error_schema(
+            cast("core_schema.CoreSchema", text),
+            custom_error_type="miswritten",
+            custom_error_message=self._rule,
+        )
+
+
 Level = Annotated[
-    Literal["base"] | Real, OneOf('Input should be a finite number, or "base" for the base value')
+    Literal["base"] | Real, OneOf('Write a finite number, or "base" for the base value')
 ]
 """A value that a law starts from or aims at: a number, or `"base"`, the base value of its group."""
 
@@ -185,32 +203,6 @@ class Model(BaseModel):
         return InitErrorDetails(type=error, loc=(name,), input=name)
 
 
-def refusal(place: tuple[str | int, ...], code: str, message: str) -> ValidationError:
-    """Make the error of one value that only its user can judge, at its place."""
-    error = PydanticCustomError(code, "{message}", {"message": message})
-    detail = InitErrorDetails(type=error, loc=place, input=None)
-    return ValidationError.from_exception_data("request", [detail])
-
-
-def misplaced(error: ValidationError, *place: str) -> ValidationError:
-    """Make the same error of values that stand deeper in a request."""
-    details = [
-        InitErrorDetails(
-            type=PydanticCustomError("invalid", "{message}", {"message": each["msg"]}),
-            loc=(*place, *each["loc"]),
-            input=None,
-        )
-        for each in error.errors(include_url=False, include_input=False)
-    ]
-    return ValidationError.from_exception_data("request", details)
-
-
-def first_mistake(error: ValidationError) -> str:
-    """Say what is wrong first, and where."""
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-
-
 class Checked(Model):
     """A model that looks at its values together, once each of them is right by itself."""
 
@@ -256,15 +248,27 @@ class Tagged(Checked):
         if not isinstance(data, dict):
             raise PydanticCustomError(
                 "not_tagged",
-                "Expected the {family}: an object with a `kind`, such as {some}",
+                'Write the {family} as an object with a `kind`, such as {{"kind": "{some}"}}',
                 {"family": cls.family, "some": next(iter(cls.kinds))},
             )
         kind = data.get("kind")
+        if kind is None:
+            raise ValidationError.from_exception_data(cls.__name__, [cls._no_kind()])
         member = cls.kinds.get(kind) if isinstance(kind, str) else None
         if member is None:
             raise ValidationError.from_exception_data(cls.__name__, [cls._unknown_kind(kind)])
         parsed: Self = member.model_validate(data)
         return parsed
+
+    @classmethod
+    def _no_kind(cls) -> InitErrorDetails:
+        known = ", ".join(sorted(cls.kinds)[:_FEW])
+        error = PydanticCustomError(
+            "missing_kind",
+            "Say which {family} this is, by its `kind`: one of {known}, …",
+            {"family": cls.family, "known": known},
+        )
+        return InitErrorDetails(type=error, loc=("kind",), input=None)
 
     @classmethod
     def _unknown_kind(cls, kind: object) -> InitErrorDetails:
@@ -279,8 +283,12 @@ class Tagged(Checked):
     def _hint(cls, kind: str) -> str:
         if kind in cls.redirects:
             return f" {cls.redirects[kind]}"
-        known = f" Name one of: {', '.join(sorted(cls.kinds)[:12])}, …"
+        known = f" Name one of: {', '.join(sorted(cls.kinds)[:_FEW])}, …"
         return did_you_mean(kind, cls.kinds) or known
+
+
+_FEW = 12
+"""How many kinds a message names."""
 
 
 class AnyOf:
