@@ -143,6 +143,9 @@ def of_http(status: int, headers: Mapping[str, str] | None = None) -> Response:
     """Answer with what HTTP itself refuses."""
     known = HTTP_CODES.get(status)
     code, detail = known or ("http_error", HTTPStatus(status).description)
+    if status == HTTPStatus.BAD_REQUEST:
+        mistakes = [{"pointer": "", "detail": detail}]
+        return problem(status, code, detail, headers=headers, errors=mistakes)
     return problem(status, code, detail, headers=headers)
 
 
@@ -277,7 +280,8 @@ def _describe(found: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
     for error in found:
         place, *path = place_of(error) or ("body",)
         if place in ("query", "path", "header"):
-            yield {"parameter": ".".join(map(str, path)), "detail": said(error)}
+            named = [part for part in path if isinstance(part, str)]  # and not which of its values
+            yield {"parameter": ".".join(named), "detail": said(error)}
             continue
         if place != "body":
             path = [place, *path]

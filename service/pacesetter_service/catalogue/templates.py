@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.core.mistakes import refusal
+from pacesetter_service.core.mistakes import misplaced, refusal
 from pacesetter_service.core.model import Count, Lines, Model, Step, Written, did_you_mean
 from pacesetter_service.core.spec import Name, SessionSpec, refuse_unreadable
 
@@ -122,7 +122,10 @@ class Template(Model):
                 "named_template", "Leave `name` out of the spec: each session brings its own"
             )
         trial = {name: parameter.trial for name, parameter in self.parameters.items()}
-        SessionSpec.model_validate({**_bounded(self.spec, trial), "name": "trial"})
+        try:
+            SessionSpec.model_validate({**_bounded(self.spec, trial), "name": "trial"})
+        except ValidationError as error:
+            raise misplaced(error, "spec") from None
         return self
 
 

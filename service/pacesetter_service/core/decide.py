@@ -155,9 +155,9 @@ def seal_end(session: Session, command: Seal) -> int:
         )
     if start > session.horizon + session.max_window or start + command.count > MAX_STEP:
         raise StepOutOfRangeError(
-            f"Step {start} is too far ahead: steps below {session.horizon} are sealed, and one "
-            f"call can skip at most {session.max_window}. Ask for an earlier step, or create a "
-            "session whose `start_step` is where the training starts."
+            f"Step {start} is too far ahead: the first step that is not sealed is "
+            f"{session.horizon}, and one call can skip at most {session.max_window}. Ask for an "
+            "earlier step, or create a session whose `start_step` is where the training starts."
         )
     count = min(command.count, session.max_window)
     lookahead = session.spec.lookahead

@@ -160,9 +160,9 @@ class NothingToTakeBackError(PacesetterError):
 
     def __init__(self, horizon: int) -> None:
         super().__init__(
-            f"Trainers hold or have trained every step below {horizon}, the first that is not"
-            " sealed, so none can be taken back. An action holds from that step on; to change"
-            " earlier ones, restart the job from a checkpoint."
+            "Trainers hold or have trained every step that is sealed, so none can be taken back. An"
+            f" action holds from step {horizon} on, the first that is not sealed; to change earlier"
+            " ones, restart the job from a checkpoint."
         )
 
 
@@ -224,8 +224,10 @@ class NoTableError(StepOutOfRangeError):
 
     def __init__(self, start: int, end: int, most: int) -> None:
         super().__init__(
-            f"The steps from {start} to before {end} are {max(end - start, 0)}; a table has 1 to"
-            f" {most} levels."
+            f"The steps from {start} to before {end} are {end - start:,}; a table has at most"
+            f" {most:,} levels."
+            if end > start
+            else f"There is no step to make a table of from step {start} on: none is sealed there."
         )
 
 

@@ -30,10 +30,10 @@ _SENTENCES: Mapping[str, str | Callable[[Context, object], str]] = {
         f"Write {_several(said['min_length'], 'character')} or more"
     ),
     "string_too_long": lambda said, _: f"Write at most {_several(said['max_length'], 'character')}",
-    "int_type": lambda _, got: f"Write a whole number{_instead_of(got)}",
+    "int_type": lambda _, got: f"Write a whole number{_not_whole(got)}",
     "int_parsing": "Write a whole number",
     "int_parsing_size": "Write a whole number below 2**53",
-    "int_from_float": "Write a whole number: there is no half of this",
+    "int_from_float": "Write a whole number, without a point in it",
     "float_type": lambda _, got: f"Write a number{_instead_of(got)}",
     "float_parsing": "Write a number",
     "finite_number": "Write a finite number, which NaN and infinity are not",
@@ -128,6 +128,10 @@ _INSTEAD: tuple[tuple[type | tuple[type, ...], str], ...] = (
     ((list, tuple), ", not a list"),
     (dict, ", not an object"),
 )
+
+
+def _not_whole(got: object) -> str:
+    return ", without a point in it" if isinstance(got, float) else _instead_of(got)
 
 
 def _a_list(got: object) -> str:

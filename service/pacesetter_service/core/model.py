@@ -125,6 +125,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 @lru_cache(maxsize=1024)
 def _nearest(name: str, known: tuple[str, ...]) -> str | None:
     near = difflib.get_close_matches(name, known, n=1)
+    if not near and len(name) > 1:  # `lr` is meant to be `base_lr`, if nothing else has it in it
+        parts = [each for each in known if name in each.split("_")]
+        near = parts if len(parts) == 1 else []
     return near[0] if near else None
 
 
@@ -224,6 +227,8 @@ class Tagged(Checked):
     kinds: ClassVar[dict[str, type[Any]]]
     redirects: ClassVar[dict[str, str]]
     """Names that people look for here and that are no members, and what to do instead."""
+    usual: ClassVar[tuple[str, ...]] = ()
+    """The kinds that a message names first."""
 
     def __init_subclass__(cls, *, family: str | None = None, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init_subclass__(**kwargs)
@@ -248,8 +253,8 @@ class Tagged(Checked):
         if not isinstance(data, dict):
             raise PydanticCustomError(
                 "not_tagged",
-                'Write the {family} as an object with a `kind`, such as {{"kind": "{some}"}}',
-                {"family": cls.family, "some": next(iter(cls.kinds))},
+                "Write the {family} as an object with a `kind`, such as {some}",
+                {"family": cls.family, "some": f'{{"kind": "{cls._some()[0]}"}}'},
             )
         kind = data.get("kind")
         if kind is None:
@@ -262,11 +267,10 @@ class Tagged(Checked):
 
     @classmethod
     def _no_kind(cls) -> InitErrorDetails:
-        known = ", ".join(sorted(cls.kinds)[:_FEW])
         error = PydanticCustomError(
             "missing_kind",
-            "Say which {family} this is, by its `kind`: one of {known}, …",
-            {"family": cls.family, "known": known},
+            "Say which {family} this is by its `kind`, such as {some}",
+            {"family": cls.family, "some": ", ".join(map(repr, cls._some()))},
         )
         return InitErrorDetails(type=error, loc=("kind",), input=None)
 
@@ -283,8 +287,15 @@ class Tagged(Checked):
     def _hint(cls, kind: str) -> str:
         if kind in cls.redirects:
             return f" {cls.redirects[kind]}"
-        known = f" Name one of: {', '.join(sorted(cls.kinds)[:_FEW])}, …"
+        more = ", …" if len(cls.kinds) > _FEW else ""
+        known = f" Name one of: {', '.join(cls._some())}{more}"
         return did_you_mean(kind, cls.kinds) or known
+
+    @classmethod
+    def _some(cls) -> list[str]:
+        """Name some kinds: those that are usual first, and no other library's."""
+        others = sorted(kind for kind in cls.kinds if kind not in cls.usual and "." not in kind)
+        return [*cls.usual, *others][:_FEW]
 
 
 _FEW = 12
