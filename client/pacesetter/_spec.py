@@ -6,6 +6,8 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+from pacesetter._plain import SCHEDULERS, described
+
 
 class Description(TypedDict, total=False):
     """What a session can be described by; all that is left out has the server's default.
@@ -77,8 +79,13 @@ def session_body(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
             'base_lr="optimizer" needs the optimizer, which a session does not see: call '
             f'RemoteLR.create(optimizer, {name!r}, base_lr="optimizer", ...)'
         )
+    for field in ("schedule", "base_lr", "controllers"):
+        if type(given.get(field)).__module__ in SCHEDULERS:
+            raise TypeError(f"{field}= is {described(given[field])}")
     if "parameters" in given:
         given["with"] = given.pop("parameters")
+    if isinstance(given.get("controllers"), Mapping | str):
+        raise TypeError('controllers= is a list: write controllers=[{"kind": ..., "metric": ...}]')
     if "controllers" in given:
         given["controllers"] = list(given["controllers"])
     return {"name": name, **given}

@@ -37,6 +37,7 @@ from pacesetter._errors import (
     printable,
 )
 from pacesetter._fork import renew_in_child
+from pacesetter._plain import encoded
 from pacesetter._proxy import proxy_for
 from pacesetter._retry import delays, retry_after
 from pacesetter._token import VARIABLE, Token
@@ -166,7 +167,7 @@ class Transport:
         headers, content = {"accept": accept}, None
         if body is not None:
             headers["content-type"] = "application/json"
-            content = json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
+            content = encoded(body)
         request = self._request(method, path, params, headers, content)
         outage = _Outage(self.url, wait)
         for delay in delays():
@@ -546,6 +547,9 @@ def _checked_url(url: str) -> httpx.URL:
         raise ValueError(
             f"{shown!r} has a query or a fragment: write http://host:port or http://host/prefix"
         )
+    if "v1" in parsed.path.split("/"):
+        root = shown.partition("/v1")[0]
+        raise ValueError(f"{shown!r} has the API's own /v1 in it: write {root}, without it")
     return parsed
 
 

@@ -14,11 +14,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from pacesetter_service.api.access import methods_at
-from pacesetter_service.api.advice import detail_of
+from pacesetter_service.api.advice import advice_of
 from pacesetter_service.calls import current_id
 from pacesetter_service.complaints import Complaints, bad_requests
 from pacesetter_service.core import errors
-from pacesetter_service.core.mistakes import ended, place_of, said
+from pacesetter_service.core.mistakes import ended, is_of_a_name, place_of, said
 from pacesetter_service.runtime.arguments import MAX_ERRORS, ArgumentError
 
 TYPE_PREFIX = "urn:pacesetter:problem:"
@@ -136,7 +136,10 @@ def document(
 def of_error(error: errors.PacesetterError) -> Response:
     """Answer with what the core refused."""
     status, code = STATUSES[type(error)]
-    return problem(status, code, detail_of(error))
+    advice = advice_of(error)
+    if not advice:
+        return problem(status, code, str(error))
+    return problem(status, code, f"{error} {advice}", advice=advice)
 
 
 def of_http(status: int, headers: Mapping[str, str] | None = None) -> Response:
@@ -287,7 +290,8 @@ def _describe(found: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
             path = [place, *path]
         if error["type"] == "json_invalid":
             path = []
-        yield {"pointer": _pointer(path), "detail": said(error)}
+        found = {"pointer": _pointer(path), "detail": said(error)}
+        yield {**found, "about": "name"} if is_of_a_name(error) else found
 
 
 def _pointer(path: Iterable[object]) -> str:

@@ -70,7 +70,8 @@ def said(error: Mapping[str, Any]) -> str:
     Args:
         error: One of `ValidationError.errors()`, with its context and the value.
     """
-    sentence = _SENTENCES.get(error["type"], error["msg"])
+    message: str = error["msg"]
+    sentence = _SENTENCES.get(error["type"], message)
     if isinstance(sentence, str):
         return sentence
     return sentence(error.get("ctx", {}), error.get("input"))
@@ -79,7 +80,12 @@ def said(error: Mapping[str, Any]) -> str:
 def place_of(error: Mapping[str, Any]) -> tuple[str | int, ...]:
     """Return where a mistake is; a key that is wrong is where its value is."""
     place: tuple[str | int, ...] = tuple(error["loc"])
-    return place[:-1] if place and place[-1] == "[key]" else place
+    return place[:-1] if is_of_a_name(error) else place
+
+
+def is_of_a_name(error: Mapping[str, Any]) -> bool:
+    """Return whether what is wrong is the last name of its place, and not the value there."""
+    return bool(error["loc"]) and error["loc"][-1] == "[key]"
 
 
 def refusal(place: tuple[str | int, ...], code: str, message: str) -> ValidationError:
@@ -146,7 +152,7 @@ def _several(count: int, what: str) -> str:
 
 
 def _number(bound: float) -> str:
-    return f"{bound:g}" if isinstance(bound, float) and bound < 1e6 else f"{bound:.0f}"
+    return f"{bound:g}" if bound < 1e6 else f"{bound:.0f}"
 
 
 def _meant(expected: str, got: object) -> str:
