@@ -59,10 +59,7 @@ class AsyncCarrying(AsyncCarrier):
 
     async def _call(self, call: Call[T]) -> T:
         send = self._sent if call.repeatable else self._sent_once
-        try:
-            content = await send(call)
-        except APIError as error:
-            raise call.refused(error) from None
+        content = await send(call)
         return call.answered(content, self._transport.url)
 
     async def _sent(self, call: Call[Any]) -> bytes:

@@ -23,12 +23,12 @@ from pacesetter._endpoint import (
     Trace,
     check_encoding,
     checked_by,
-    encoded,
     refuse_if_too_large,
     too_large,
     without_socks,
 )
 from pacesetter._errors import AuthenticationError, ServerError, TransportError
+from pacesetter._plain import encoded
 from pacesetter._retry import Spell, delays
 
 GRACE = 0.1

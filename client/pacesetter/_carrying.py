@@ -65,10 +65,7 @@ class Carrying(Carrier):
 
     def _call(self, call: Call[T]) -> T:
         send = self._sent if call.repeatable else self._sent_once
-        try:
-            content = send(call)
-        except APIError as error:
-            raise call.refused(error) from None
+        content = send(call)
         return told_by(self._look, call.answered(content, self._transport.url))
 
     def _sent(self, call: Call[Any]) -> bytes:

@@ -7,7 +7,6 @@ clients.
 
 from __future__ import annotations
 
-import json
 import ssl
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any
@@ -23,6 +22,7 @@ from pacesetter._errors import (
     api_error,
     printable,
 )
+from pacesetter._plain import encoded
 from pacesetter._proxy import proxy_for
 from pacesetter._retry import LateError, retry_after
 from pacesetter._token import VARIABLE, Token
@@ -191,11 +191,6 @@ def without_socks() -> ValueError:
     )
 
 
-def encoded(body: Mapping[str, Any]) -> bytes:
-    """Return what is sent of a body."""
-    return json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
-
-
 def checked_url(url: str) -> httpx.URL:
     """Return the parts of a server's address.
 
@@ -221,6 +216,9 @@ def checked_url(url: str) -> httpx.URL:
         raise ValueError(
             f"{shown!r} has a query or a fragment: write http://host:port or http://host/prefix"
         )
+    if "v1" in parsed.path.split("/"):
+        root = shown.partition("/v1")[0]
+        raise ValueError(f"{shown!r} has the API's own /v1 in it: write {root}, without it")
     return parsed
 
 

@@ -35,6 +35,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pacesetter._words import in_python
+
 if TYPE_CHECKING:
     from typing import Self  # of Python 3.11
 
@@ -116,7 +118,10 @@ class APIError(PacesetterError):
         problem: Mapping[str, Any] | None = None,
         retry_after: float | None = None,
     ) -> None:
-        fields = [_said_of(error) for error in errors[:MOST_FIELDS]]
+        fields = [
+            printable(": ".join(filter(None, (_place(error), str(error.get("detail"))))))
+            for error in errors[:MOST_FIELDS]
+        ]
         unsaid = "".join(f"\n  {field}" for field in fields if field not in detail)
         super().__init__(f"{detail} [{status} {code}]{unsaid}")
         self.status = status
@@ -230,7 +235,8 @@ def api_error(
     """
     problem = _problem(content)
     code = _text(problem.get("code")) or "unknown"
-    detail = _text(problem.get("detail")) or _text(problem.get("title")) or _plain(status, content)
+    said = in_python(_text(problem.get("detail")), problem)
+    detail = said or _text(problem.get("title")) or _plain(status, content)
     errors = problem.get("errors")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (ServerError if status >= 500 else None)
     if status == 404 and not problem:
@@ -263,11 +269,9 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else " " for each in shown)
 
 
-def _said_of(error: Mapping[str, Any]) -> str:
-    """Return what is said of a refused field, or of all that was sent."""
-    where = error.get("pointer") or error.get("parameter")
-    detail = printable(str(error.get("detail")))
-    return f"{printable(str(where))}: {detail}" if where else detail
+def _place(error: Mapping[str, Any]) -> str:
+    """Return where a mistake is; empty where it is about all of the body."""
+    return str(error.get("pointer") or error.get("parameter") or "")
 
 
 def _problem(content: bytes) -> dict[str, Any]:

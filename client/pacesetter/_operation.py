@@ -17,7 +17,7 @@ from os import PathLike
 from types import MethodType
 from typing import IO, Any, Concatenate, Generic, ParamSpec, TypeAlias, TypeVar, overload
 
-from pacesetter._errors import APIError, InvalidAnswerError, NotFoundError
+from pacesetter._errors import APIError, InvalidAnswerError
 
 JSON = "application/json"
 TEXT = "text/plain"
@@ -43,7 +43,6 @@ class Call(Described[T]):
         body: Sent as JSON.
         headers: Besides those that every call has.
         accept: The media type wanted; where it is not JSON, the answer is read as text.
-        session: The session that it is about, for what is said where there is none.
         repeatable: Whether asking twice does what asking once does. If not, it is asked again only
             where the server has said that it did nothing.
     """
@@ -55,7 +54,6 @@ class Call(Described[T]):
     body: Mapping[str, Any] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     accept: str = JSON
-    session: str | None = None
     repeatable: bool = True
 
     def answered(self, content: bytes, url: str) -> T:
@@ -74,16 +72,6 @@ class Call(Described[T]):
                 f" ({type(error).__name__}: {error}): check that {url} is a Pacesetter server, of a"
                 " version that fits"
             ) from error
-
-    def refused(self, error: APIError) -> APIError:
-        """Return the server's refusal in the words of who calls from Python."""
-        if isinstance(error, NotFoundError) and error.code == "session_not_found":
-            return error.saying(
-                f"There is no session named {self.session!r}: sessions() lists those that there are"
-                if self.session is not None
-                else error.detail
-            )
-        return error
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from pacesetter._numbers import plain
+from pacesetter._plain import plain
 
 
 class Description(TypedDict, total=False):
@@ -81,6 +81,8 @@ def session_body(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
         )
     if "parameters" in given:
         given["with"] = given.pop("parameters")
+    if isinstance(given.get("controllers"), Mapping | str):
+        raise TypeError('controllers= is a list: write controllers=[{"kind": ..., "metric": ...}]')
     if "controllers" in given:
         given["controllers"] = list(given["controllers"])
     return {"name": name, **given}

@@ -28,13 +28,13 @@ from pacesetter._endpoint import (
     Trace,
     check_encoding,
     checked_by,
-    encoded,
     refuse_if_too_large,
     too_large,
     without_socks,
 )
 from pacesetter._errors import AuthenticationError, ServerError, TransportError
 from pacesetter._fork import renew_in_child
+from pacesetter._plain import encoded
 from pacesetter._retry import Spell, delays
 
 # What an exchange may need beyond its limit to end by itself, with a better error.

@@ -314,7 +314,7 @@ SPOILT: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
     "another one's attempt": (lambda lines: lines[0].update(lineage=[[7, 0]]), "line"),
     "a clock that is a text": (
         inside("session", "plan", "series", "head.lr", 0, 2, to="soon"),
-        "clock: Input should be a valid number",
+        "clock: Write a number",
     ),
     "a clock that stands at no step": (
         inside("snapshot", "plan", "series", "head.lr", 0, 2, to=math.inf),
@@ -338,11 +338,11 @@ SPOILT: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
     ),
     "an order's step that is none": (
         inside("event", "payload", "order", "at", to=[]),
-        "order.at: Input should be a valid integer",
+        "order.at: Write a whole number",
     ),
     "an order's author that is none": (
         inside("event", "payload", "order", "actor", to=None),
-        "order.actor: Input should be a valid string",
+        "order.actor: Write a text",
     ),
     "an order for a group of nobody": (
         inside("event", "payload", "order", "action", "groups", to=["tail"]),

@@ -158,7 +158,7 @@ def test_sessions_are_found(either: Any, session: str) -> None:
 def test_a_missing_session_is_told_in_the_words_of_python(either: Any) -> None:
     """Whatever is asked of it, the message names it and no address."""
     for ask in (either.get, either.orders, either.archive, either.explain, either.columns):
-        with pytest.raises(NotFoundError, match="no session named 'nobody': sessions") as caught:
+        with pytest.raises(NotFoundError, match=r"no session named 'nobody'.*sessions") as caught:
             ask("nobody")
         assert "/v1" not in str(caught.value)
 

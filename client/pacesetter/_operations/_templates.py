@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any, SupportsIndex
 from urllib.parse import quote
 
-from pacesetter._numbers import given, plain
 from pacesetter._operation import Call, an_object, listed_as, operation
+from pacesetter._plain import given, plain
 
 _PATH = "/v1/templates"
 _read_list = listed_as("templates")

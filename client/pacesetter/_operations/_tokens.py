@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from pacesetter._numbers import Number, given
 from pacesetter._operation import Call, an_object, listed_as, nothing, operation
+from pacesetter._plain import Number, given
 
 
 class Tokens:

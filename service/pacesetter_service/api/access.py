@@ -40,6 +40,8 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /v1/sessions/{name}/explain",
         "GET /v1/sessions/{name}/ranks",
         "GET /v1/sessions/{name}/range-test",
+        "GET /v1/events",
+        "GET /v1/events/stream",
         "GET /metrics",
         "GET /v1/schedules",
         "GET /v1/schedules/{kind}",
@@ -92,6 +94,8 @@ ASKING_SCOPE = frozenset(
         # What lists shows only what the caller may speak of.
         "GET /v1/sessions",
         "GET /v1/templates",
+        "GET /v1/events",
+        "GET /v1/events/stream",
     }
 )
 """Calls whose address names nothing, and whose endpoint asks for the scope of its caller."""
@@ -152,8 +156,11 @@ def takes_any_scope(method: str, path: str) -> bool:
 
 
 def methods_at(path: str) -> list[str]:
-    """Return the methods that an address takes."""
-    return [method for method, (pattern, _) in _TABLE.items() if pattern.fullmatch(path)]
+    """Return the methods that an address takes; none if there is nothing at it."""
+    found = [method for method, (pattern, _) in _TABLE.items() if pattern.fullmatch(path)]
+    if "GET" in found:
+        found.insert(found.index("GET") + 1, "HEAD")
+    return [*found, "OPTIONS"] if found else []
 
 
 _Column = tuple[re.Pattern[str], list[Access]]

@@ -13,14 +13,21 @@ from pacesetter_service.api.context import Actor, Service, SessionName
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.core.actions import Action, Order
 from pacesetter_service.core.commands import Act
-from pacesetter_service.core.model import AnyOf, Flag, Step, jsonable
+from pacesetter_service.core.model import AnyOf, Flag, Step, Written, jsonable
 from pacesetter_service.runtime import operator
 from pacesetter_service.runtime.operator import ActionAnswer, Rehearsal
 from pacesetter_service.runtime.queries import sessions
 
 router = APIRouter(prefix="/v1/sessions/{name}/actions", tags=["actions"])
 
-Key = Annotated[str, Header(alias="Idempotency-Key", max_length=128, pattern=r"^[\x21-\x7e]*$")]
+Key = Annotated[
+    str,
+    Written(
+        r"^[\x21-\x7e]{0,128}$",
+        "Write at most 128 characters of ASCII, all of them printable: no blanks",
+    ),
+    Header(alias="Idempotency-Key", description="what makes a repeated order the same one"),
+]
 
 
 class OrderFields(BaseModel):

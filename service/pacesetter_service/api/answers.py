@@ -4,7 +4,7 @@ A window is asked for by every trainer all the time, and a curve may be long: th
 without a model in between. `tests/api/test_openapi.py` holds what is really answered against these.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -100,6 +100,10 @@ class Mistake(BaseModel):
         default=None, description="the query parameter, header or part of the path, in its place"
     )
     detail: str = Field(description="what is wrong and what to write instead, for people")
+    about: Literal["name"] | None = Field(
+        default=None,
+        description="`name` if the last name in `pointer` is wrong, and not the value there",
+    )
 
 
 class Problem(BaseModel):
@@ -110,6 +114,10 @@ class Problem(BaseModel):
     status: int = Field(description="the HTTP status")
     code: str = Field(description="which problem it is, stable and for programs")
     detail: str = Field(description="what is wrong and what to do, for people")
+    advice: str | None = Field(
+        default=None,
+        description="the part of `detail` that speaks of HTTP, its end, where there is one",
+    )
     errors: list[Mistake] | None = Field(
         default=None, description="with `validation_failed` the first mistakes of the request"
     )

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 from pacesetter_service.api import bodies, paging
 from pacesetter_service.api.answers import Moment
@@ -13,7 +13,7 @@ from pacesetter_service.api.context import Actor, Names, Service, SessionName
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.api.sessions import SessionView, view
 from pacesetter_service.core.actions.base import Reason
-from pacesetter_service.core.model import Count, Flag, Step
+from pacesetter_service.core.model import Count, Flag, Model, Step
 from pacesetter_service.core.spec import AttemptKey, LabelName, LabelValue, Name
 from pacesetter_service.runtime import forks, operator, trainer
 from pacesetter_service.runtime.forks import ForkPlan
@@ -23,10 +23,8 @@ from pacesetter_service.runtime.queries import sessions
 router = APIRouter(prefix="/v1/sessions/{name}", tags=["attempts"])
 
 
-class AttemptRequest(BaseModel):
+class AttemptRequest(Model):
     """A restart from a checkpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: Step = Field(description="the first step that is to be trained again")
     key: AttemptKey = Field(
@@ -55,10 +53,8 @@ class AttemptList(BaseModel):
     next_page_token: str | None = Field(default=None, description=paging.WHOLE)
 
 
-class ForkRequest(BaseModel):
+class ForkRequest(Model):
     """A branch of a session."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name = Field(description="of the new session")
     step: Step = Field(description="the first step of its own; those before are shared")
@@ -112,10 +108,8 @@ async def list_attempts(name: SessionName, service: Service) -> AttemptList:
     return AttemptList(attempts=views)
 
 
-class TakeBackRequest(BaseModel):
+class TakeBackRequest(Model):
     """What an operator says about steps that are taken back."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: Reason = Field(default="", description="why, for the record")
     dry_run: Flag = Field(default=False, description="only show what it would do")

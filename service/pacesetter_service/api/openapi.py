@@ -57,7 +57,8 @@ def completed(
         optional: Whether authentication is off.
     """
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in (SyncRequest, *answers.MODELS, *models):
+    described: tuple[type[BaseModel], ...] = (SyncRequest, *answers.MODELS, *models)
+    for model in described:
         schema = model.model_json_schema(ref_template=families.REFERENCE)
         schemas |= schema.pop("$defs", {}) | {model.__name__: schema}
     for root in families.FAMILIES.values():

@@ -3,13 +3,13 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from pacesetter_service.api import bodies, openapi, paging
 from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.callers import unless_gone
 from pacesetter_service.api.context import Actor, Service
-from pacesetter_service.core.model import MAX_STEP, Count, Flag, NonNegative
+from pacesetter_service.core.model import MAX_STEP, Count, Flag, Model, NonNegative
 from pacesetter_service.core.spec import MAX_LABELS, LabelName, LabelValue
 from pacesetter_service.core.status import State
 from pacesetter_service.runtime import retention
@@ -18,10 +18,8 @@ from pacesetter_service.runtime.retention import Policy
 router = APIRouter(prefix="/v1/prune", tags=["sessions"])
 
 
-class PruneRequest(BaseModel):
+class PruneRequest(Model):
     """Which sessions are to be put away, and how far."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     older_than: NonNegative = Field(
         description="seconds for which nothing of a session was written: a sealing, an event, say"

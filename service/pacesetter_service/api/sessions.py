@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 from pydantic_core import to_json
 
 from pacesetter_service.api import bodies, openapi, paging
@@ -21,7 +21,8 @@ from pacesetter_service.catalogue.templates import TemplateUse
 from pacesetter_service.core.actions.base import Reason
 from pacesetter_service.core.commands import Finish
 from pacesetter_service.core.ending import Outcome
-from pacesetter_service.core.model import Count, Flag, Step, refusal
+from pacesetter_service.core.mistakes import refusal
+from pacesetter_service.core.model import Count, Flag, Model, Step
 from pacesetter_service.core.spec import MAX_LABELS, AttemptKey, LabelName, LabelValue, SessionSpec
 from pacesetter_service.core.status import State
 from pacesetter_service.core.watching import plan_end
@@ -42,10 +43,8 @@ class EndingView(BaseModel):
     reason: str = Field(description="why it ended, as its trainer says; empty if it did not say")
 
 
-class FinishRequest(BaseModel):
+class FinishRequest(Model):
     """What a trainer says when its training is over."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     outcome: Outcome = Field(default="completed", description="whether it was completed")
     reason: Reason = Field(default="", description="why it ended, for the record")
@@ -61,20 +60,16 @@ class FinishRequest(BaseModel):
     )
 
 
-class LabelsRequest(BaseModel):
+class LabelsRequest(Model):
     """What is to be changed of a session, as a JSON merge patch (RFC 7386)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: dict[LabelName, LabelValue | None] = Field(
         max_length=2 * MAX_LABELS, description="labels to add or replace; null takes one away"
     )
 
 
-class PurgeRequest(BaseModel):
+class PurgeRequest(Model):
     """What an admin says about a session that is to be removed for good."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dry_run: Flag = Field(default=False, description="only refuse what would be refused")
 

@@ -5,6 +5,7 @@ through the framework's typed routes it would cost several times as much.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -27,7 +28,7 @@ from pacesetter_service.api.said import SaidBefore
 from pacesetter_service.core.commands import Reading, Seal
 from pacesetter_service.core.errors import PacesetterError
 from pacesetter_service.core.measuring import MetricName
-from pacesetter_service.core.model import Count, OneOf, Real, Step
+from pacesetter_service.core.model import MAX_HINTED, Count, OneOf, Real, Step, did_you_mean
 from pacesetter_service.core.notices import Notice
 from pacesetter_service.runtime import trainer
 from pacesetter_service.runtime.ranks import NEVER
@@ -48,7 +49,7 @@ _PREFERRED_WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9}(?:\.[0-9]{
 
 MetricValue = Annotated[
     Real | Literal["nan", "inf", "-inf"],
-    OneOf('Input should be a finite number, or one of the strings "nan", "inf" and "-inf"'),
+    OneOf('Write a finite number, or one of the strings "nan", "inf" and "-inf"'),
 ]
 """A metric; what is no JSON number is spelt out, because a NaN loss is news and not an error."""
 
@@ -237,11 +238,11 @@ class SyncEndpoint:
         except ClientDisconnect:  # half a body is no body, whatever it looks like
             return
         except ValidationError as error:
-            response = problems.of_validation(problems.first_of(error), error.error_count())
+            response = problems.of_validation(_mistakes(error), error.error_count())
         except PacesetterError as error:
             response = problems.of_error(error)
         except HTTPException as error:
-            response = problems.of_http(error.status_code)
+            response = problems.of_http_error(error)
         except Exception as error:
             response = problems.of_unforeseen(error, scope["path"])
         else:
@@ -261,6 +262,34 @@ class SyncEndpoint:
             content = _encoded(answer, request, binary=binary)
             self._said.keep(answer.session, question, content)
         return content
+
+
+def _mistakes(error: ValidationError) -> list[Mapping[str, Any]]:
+    """Return the first mistakes of a call; a field that there is not is told which ones there are.
+
+    To look for such fields beforehand, as other models do, would cost every call.
+    """
+    return [
+        {**each, "type": "unknown_field", "msg": _no_such_field(each["loc"])}
+        if each["type"] == "extra_forbidden"
+        else each
+        for each in problems.first_of(error)
+    ]
+
+
+_PARTS: Mapping[str | int, Iterable[str]] = {
+    "want": Want.model_fields,
+    "applied": AppliedIn.model_fields,
+    "progress": Progress.model_fields,
+}
+
+
+def _no_such_field(place: tuple[str | int, ...]) -> str:
+    name = str(place[-1])[:MAX_HINTED]
+    if place[0] == "reports":
+        return f'Metrics stand under `metrics`: {{"step": 3, "metrics": {{"{name}": 0.5}}}}'
+    known = sorted(_PARTS.get(place[0], SyncRequest.model_fields))
+    return f"There is no such field.{did_you_mean(name, known)} Known here: {', '.join(known)}"
 
 
 async def _body(receive: Receive) -> bytes:

@@ -13,7 +13,7 @@ from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import Names, Service
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.catalogue.templates import Difference, Published, Template
-from pacesetter_service.core.model import Line
+from pacesetter_service.core.model import Line, Model
 from pacesetter_service.runtime import templates
 from pacesetter_service.runtime.queries import templates as queries
 
@@ -57,7 +57,7 @@ class DiffAnswer(BaseModel):
     differences: list[DifferenceView] = Field(description="the places in which they differ")
 
 
-class Deprecation(BaseModel):
+class Deprecation(Model):
     """Why a template should not be used any more."""
 
     reason: Annotated[Line, Field(min_length=1, max_length=500)] = Field(

@@ -4,14 +4,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.api import bodies, paging
 from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.context import Actor, Service
 from pacesetter_service.api.openapi import body_of
-from pacesetter_service.core.model import Real
+from pacesetter_service.core.model import Model, Real, Written
 from pacesetter_service.core.tokens import (
     ADMIN,
     MAX_PATTERNS,
@@ -30,14 +30,19 @@ TokenId = Annotated[str, Path(description="The token's id, which its secret name
 MOST_SECONDS = 36_500 * 86_400
 """The longest that a token is good for, unless it is good for ever."""
 
-HolderName = Annotated[str, Field(pattern=r"^[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?$")]
+HolderName = Annotated[
+    str,
+    Written(
+        r"^[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?$",
+        "Name the holder by 1 to 128 characters of ASCII, all of them printable, with no blank at"
+        " either end",
+    ),
+]
 """What a header can say, and the record can keep."""
 
 
-class TokenRequest(BaseModel):
+class TokenRequest(Model):
     """Whom to let in."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: HolderName = Field(description="of the holder: the author of what is ordered with it")
     role: Role = Field(description="what the holder may do; each role includes those before it")

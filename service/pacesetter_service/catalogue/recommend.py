@@ -4,13 +4,14 @@ The choosing guide of the practitioners, made precise. Each choice is a line of 
 `reasons`, with its source; none of it is a promise.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from pacesetter_service.catalogue.findings import Architecture
 from pacesetter_service.core.measuring import MetricName
 from pacesetter_service.core.model import Count, Model, Positive
+from pacesetter_service.core.spec import Name
 
 Regime = Literal["scratch", "pretraining", "transfer", "fine-tune"]
 Optimizer = Literal["sgd", "adam", "adamw", "other"]
@@ -28,9 +29,7 @@ class Situation(Model):
     `range_test_max_lr` is the learning rate at which a range test's loss was steepest.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = Field(
-        default="recommended", description="how the session is to be called"
-    )
+    name: Name = Field(default="recommended", description="how the session is to be called")
     architecture: Architecture = Field(description="what kind of model is trained")
     regime: Regime = Field(
         default="scratch", description="how it is trained: from scratch, say, or fine-tuned"

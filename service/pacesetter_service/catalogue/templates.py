@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.core.model import Count, Lines, Model, Step, did_you_mean, refusal
+from pacesetter_service.core.mistakes import misplaced, refusal
+from pacesetter_service.core.model import Count, Lines, Model, Step, Written, did_you_mean
 from pacesetter_service.core.spec import Name, SessionSpec, refuse_unreadable
 
 HOLE = "$"
@@ -20,8 +21,22 @@ HOLE = "$"
 MAX_FILLED = 1_048_576
 """The most characters that the values of all holes come to: one value may fill many holes."""
 
-TemplateName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+TemplateName = Annotated[
+    str,
+    Written(
+        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        "Write 1 to 64 letters (A to Z), digits, dots, hyphens and underscores, beginning with a"
+        " letter or a digit: no blanks, no slashes",
+    ),
+]
+ParameterName = Annotated[
+    str,
+    Written(
+        r"^[a-z][a-z0-9_]{0,63}$",
+        "Name a parameter by 1 to 64 small letters, digits and underscores, beginning with a"
+        " letter",
+    ),
+]
 
 _REFERENCE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})@([1-9][0-9]{0,8})$")
 
@@ -107,7 +122,10 @@ class Template(Model):
                 "named_template", "Leave `name` out of the spec: each session brings its own"
             )
         trial = {name: parameter.trial for name, parameter in self.parameters.items()}
-        SessionSpec.model_validate({**_bounded(self.spec, trial), "name": "trial"})
+        try:
+            SessionSpec.model_validate({**_bounded(self.spec, trial), "name": "trial"})
+        except ValidationError as error:
+            raise misplaced(error, "spec") from None
         return self
 
 

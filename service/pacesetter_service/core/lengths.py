@@ -42,7 +42,7 @@ class Duration(Checked):
 
 
 _EXPECTED = (
-    'Input should be {number}, or a length such as {{"epochs": 5}}, {{"fraction": 0.1}} of'
+    'Write {number}, or a length such as {{"epochs": 5}}, {{"fraction": 0.1}} of'
     ' total_steps, {{"samples": 1e6}} or {{"tokens": 1e9}}'
 )
 

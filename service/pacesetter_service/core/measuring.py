@@ -13,10 +13,16 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.commands import Reading
-from pacesetter_service.core.model import Checked, Count
+from pacesetter_service.core.model import Checked, Count, Written
 from pacesetter_service.core.smoothing import AnySmoother, mean, median, total
 
-MetricName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.:/@ +-]+$")]
+MetricName = Annotated[
+    str,
+    Written(
+        r"^[A-Za-z0-9_.:/@ +-]{1,128}$",
+        "Name a metric by 1 to 128 letters (A to Z), digits, blanks and _ . : / @ + -",
+    ),
+]
 
 Aggregate = Literal["mean", "median", "min", "max", "sum", "rank0"]
 

@@ -20,6 +20,7 @@ from pacesetter_service.core.model import (
     NonNegative,
     Real,
     Step,
+    Written,
     did_you_mean,
 )
 from pacesetter_service.core.schedules import AnySchedule, Schedule
@@ -47,10 +48,37 @@ LEAST_SILENCE = 3
 
 RESERVED_CHANNELS = {"step", "attempt", "horizon", "revision", "notices", "start", "series"}
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-AttemptKey = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x20-\x7e]+$")]
-LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
+Name = Annotated[
+    str,
+    Written(
+        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        "Write 1 to 128 letters (A to Z), digits, dots, hyphens and underscores, beginning with a"
+        " letter or a digit: no blanks, no slashes",
+    ),
+]
+GroupName = Annotated[
+    str,
+    Written(
+        r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
+        "Name a group by 1 to 64 letters (A to Z), digits, hyphens and underscores, beginning with"
+        " a letter or a digit: no blanks, no dots",
+    ),
+]
+AttemptKey = Annotated[
+    str,
+    Written(
+        r"^[\x20-\x7e]{1,256}$",
+        "Write 1 to 256 characters of ASCII, all of them printable: no line breaks",
+    ),
+]
+LabelName = Annotated[
+    str,
+    Written(
+        r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$",
+        "Name a label by 1 to 64 letters (A to Z), digits, dots, hyphens, underscores and slashes,"
+        " beginning with a letter or a digit: no blanks",
+    ),
+]
 LabelValue = Annotated[Line, Field(max_length=256)]
 
 MAX_LABELS = 32

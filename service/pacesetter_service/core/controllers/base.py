@@ -114,6 +114,7 @@ class Controller(Tagged, family="controller"):
     """Where the rule comes from: a paper, or the library whose decisions it makes."""
     example: ClassVar[dict[str, Any]]
     """Parameters of a typical use; `kind` is added by the catalogue."""
+    usual: ClassVar[tuple[str, ...]] = ("plateau", "spike_guard", "newbob", "range_test")
 
     guards: ClassVar[bool] = False
     """Whether it is shown NaN and infinities of a metric whose policy is `guard`."""

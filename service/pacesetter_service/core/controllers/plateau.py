@@ -38,7 +38,7 @@ Multiple = Annotated[Real, Field(gt=1)]
 
 Floor = Annotated[
     NonNegative | dict[str, NonNegative],
-    OneOf('Input should be a number from 0 on, or one for each group by its name: {"head": 0.1}'),
+    OneOf('Write a number from 0 on, or one for each group by its name: {"head": 0.1}'),
 ]
 
 ROUNDING = 1e-15

@@ -119,8 +119,11 @@ async def read_history(
     last = ref.end if end is None else min(end, max(ref.end, first))
     if not ref.start <= first <= last:
         raise StepOutOfRangeError(
-            f"There are no steps from {first} to before {last if end is None else end} here; the"
-            f" record has the steps from {ref.start} to before {ref.end}. Ask among these."
+            f"The record has the steps from {ref.start} to before {ref.end}, and none from {first}"
+            f" to before {last if end is None else end}. Ask for steps among these."
+            if ref.end > ref.start
+            else f"The record has no step yet: nothing is sealed from step {ref.start} on. Ask"
+            " without `start` and `end`, or later."
         )
     part = _Part(service.store, entry.stored.session.spec, ref, first, last, question.points)
 

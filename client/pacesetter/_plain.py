@@ -1,7 +1,11 @@
-"""Numbers of other libraries as JSON has them: converted exactly, or named in an error."""
+"""What is sent, as JSON: numbers of NumPy and of tensors are numbers, and what is no data is named.
+
+Nothing is rounded: a float32 is sent as the float64 that has its very value.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -12,6 +16,30 @@ Number: TypeAlias = SupportsFloat
 
 Steps: TypeAlias = SupportsIndex | Mapping[str, SupportsFloat]
 """A number of steps, or a length such as `{"epochs": 3}`, which the session makes steps of."""
+
+SCHEDULERS = ("torch.optim.lr_scheduler", "torch.optim.swa_utils")
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """Return a body in JSON.
+
+    Raises:
+        TypeError: Something in it is no data; the message says where it stands, and what to do.
+        ValueError: A number in it is NaN or infinite, or it stands in itself.
+    """
+    try:
+        text = json.dumps(body, allow_nan=False, separators=(",", ":"), default=plain)
+    except (TypeError, ValueError):
+        # The same again, slower, to say where it is.
+        text = json.dumps(_without_end(body), allow_nan=False, separators=(",", ":"))
+    return text.encode()
+
+
+def _without_end(body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as JSON has it
+    try:
+        return plain(body)
+    except RecursionError:
+        raise ValueError("what is to be sent stands in itself: give a copy of it") from None
 
 
 def plain(value: Any, at: str = "") -> Any:  # noqa: ANN401 - whatever JSON can say
@@ -70,21 +98,36 @@ def _exactly(value: Any, at: str) -> float:  # noqa: ANN401 - whatever was given
         TypeError: None is, or it is no number.
     """
     try:
-        number = float(value)
-        same = number == value or number != number  # noqa: PLR0124 - NaN is told below
+        number = float("" if isinstance(value, bytes | bytearray) else value)  # which may be text
     except (TypeError, ValueError, OverflowError):
-        same = False
-    if not same:
+        raise TypeError(f"{_named(at)} is {described(value)}") from None
+    if number not in (value, math.inf, -math.inf) and not math.isnan(number):
         raise TypeError(
-            f"{_named(at)} is {_short(value)} of type {type(value).__name__}, which is no number"
-            " that can be sent exactly: give a float or an int"
+            f"{_named(at)} is {_short(value)}, which no float64 is exactly: give a float"
         )
     return _finite(number, at)
 
 
+def described(value: object) -> str:
+    """Say what a value is that is no data, and what to give instead."""
+    kind = type(value)
+    if kind.__module__ in SCHEDULERS:
+        return (
+            f"torch's {kind.__name__}, which is no data: RemoteLR.from_torch(scheduler, name) makes"
+            " a session of it, or describe the schedule by its kind, as in"
+            ' {"kind": "cosine", "total_steps": 1000}'
+        )
+    return (
+        f"a {kind.__module__}.{kind.__qualname__}, which is no data:"
+        " give numbers, texts, lists and mappings"
+    )
+
+
 def _finite(number: float, at: str) -> float:
     if not math.isfinite(number):
-        raise ValueError(f"{_named(at)} is {number}: give a finite number")
+        raise ValueError(
+            f"{_named(at)} is {number}, which JSON has no number for: give a finite one"
+        )
     return number
 
 
