@@ -69,7 +69,7 @@ def ordered(
     dry_run: bool,
     key: str | None,
 ) -> None:
-    """Give an order, and say from which step it holds; or draw what it would do.
+    """Send an order, and say from which step it holds; or draw what it would do.
 
     Args:
         context: The run of the command.
@@ -187,7 +187,7 @@ def set_(
     dry_run: DryRun = False,
     key: Key = None,
 ) -> None:
-    """Give one learning rate from here on."""
+    """Set one learning rate from here on."""
     fields = {"lr": lr, "over": None if over is None else length(over), "ease": _ease(ease)}
     ordered(
         context, name, "set", fields, groups=group, reason=reason, at=at, dry_run=dry_run, key=key

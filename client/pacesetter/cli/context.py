@@ -94,7 +94,7 @@ def actor() -> str | None:
         return None  # its holder is the author, and another name would be refused
     try:
         name = os.environ.get("PACESETTER_ACTOR") or getpass.getuser()
-    except (OSError, KeyError, ImportError):  # nobody has logged in: a container, say
+    except (OSError, KeyError, ImportError):  # who runs this has no name: in a container, say
         return None
     return "".join(each for each in name if " " <= each <= "~")[:128].strip() or None
 

@@ -11,7 +11,7 @@ INSTEAD = "\N{REPLACEMENT CHARACTER}"
 def safe(text: object, *, lines: bool = False) -> str:
     """Return a text whose every character can be seen.
 
-    Names, labels, reasons and metrics come from whoever may call the server. A control character
+    Names, labels, reasons and metrics come from any caller of the server. A control character
     among them could move the cursor, rewrite what stands above, or change the window's title, and
     marks of writing direction could show another order of the letters.
 
