@@ -180,19 +180,25 @@ def legend_of_forecast(screen: Screen) -> Text:
     )
 
 
+MOST_SERIES = 3
+"""Rates that are drawn beside other things; `plot` draws all."""
+
+
 def pictured(context: Context, name: str, row: Answer, *, height: int) -> RenderableType:
-    """Return a small picture of a session's rates."""
+    """Return a small picture of a session's rates, which share the lines that there are."""
     curve = forecast_of(context, name, row)
-    shown = [each for each in curve["series"] if each == "lr" or each.endswith(".lr")][:3]
-    panels: list[RenderableType] = [
-        panelled(
-            context.screen,
-            split(each, curve, row.get("step")),
-            height=height,
-        )
+    rates = [each for each in curve["series"] if each == "lr" or each.endswith(".lr")]
+    shown = rates[:MOST_SERIES]
+    lines = height if len(shown) == 1 else max(4, height // len(shown))
+    panels = [
+        panelled(context.screen, split(each, curve, row.get("step")), height=lines)
         for each in shown
     ]
-    return Group(*panels, legend_of_forecast(context.screen))
+    more = len(rates) - len(shown)
+    said = [legend_of_forecast(context.screen)]
+    if more:
+        said.append(styled(f"  and {more} more: pacesetter plot {name}", "dim"))
+    return Group(*panels, joined(said))
 
 
 # -- diff --
