@@ -62,6 +62,8 @@ ELSEWHERE = {
 
 OTHER_FORMS = [
     ("events", ("s",), {"follow": True}),
+    ("events", (), {}),
+    ("events", (), {"follow": True}),
     ("templates", (), {}),
     ("schedules", (), {}),
     ("controllers", (), {}),

@@ -126,6 +126,28 @@ def test_events_are_listed(either: Any, trained: str) -> None:
     assert [each["kind"] for each in either.events(trained, kinds=["ordered"])] == ["ordered"]
 
 
+def test_events_of_all_sessions_are_listed(either: Any, trained: str) -> None:
+    """In the order of their commits, from a cursor on, of the sessions that are asked for."""
+    events = list(either.events(session=trained))
+    assert [each["seq"] for each in events] == [each["seq"] for each in either.events(trained)]
+    assert {each["session"] for each in events} == {trained}
+    behind = events[0]["cursor"]
+    assert list(either.events(session=trained, after=behind)) == events[1:]
+    assert list(either.events(session=trained, kinds="ordered", labels={"no": "such"})) == []
+    (ordered,) = either.events(session=trained, kinds="ordered", actor="anonymous")
+    assert ordered["text"] == "anonymous ordered for step 10: scaled by 0.5: r."
+
+
+def test_what_holds_for_all_sessions_is_refused_for_one(either: Any) -> None:
+    """Before anything is asked."""
+    with pytest.raises(ValueError, match="leave name out"):
+        either.events("any", actor="ann")
+    with pytest.raises(TypeError, match="give the `seq`"):
+        either.events("any", after="now")
+    with pytest.raises(ValueError, match="nothing has happened since"):
+        either.events(after="now")
+
+
 def test_a_record_moves(either: Any, trained: str, tmp_path: Path) -> None:
     """Through a file by its path or held open; the copy has the same values to the bit."""
     file, held = tmp_path / "record.jsonl", io.BytesIO()

@@ -211,7 +211,8 @@ def test_options_that_make_no_sense_are_refused(kind: str, option: str) -> None:
         makes("http://ann:secret@pace:1")
 
 
-def test_followed_events_survive_the_server(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("of", ["one", "all"])
+def test_followed_events_survive_the_server(kind: str, of: str, tmp_path: Path) -> None:
     """Who follows sees each event once and in order while the service is killed and comes back."""
     with RunningService(tmp_path / "pacesetter.db") as service:
         found: list[int] = []
@@ -233,20 +234,34 @@ def test_followed_events_survive_the_server(kind: str, tmp_path: Path) -> None:
             client.create("vit", base_lr=0.5)
             ordered(10)
             ordered(20)
+            name = "vit" if of == "one" else None
             if kind == "Client":
-                any(seen(event) for event in client.events("vit", follow=True))
+                any(seen(event) for event in client.events(name, follow=True))
         if kind == "AsyncClient":
-            asyncio.run(_follow(service.url, seen))
+            asyncio.run(_follow(service.url, name, seen))
         assert found == [0, 1, 2, 3]
 
 
-async def _follow(url: str, seen: Any) -> None:
+async def _follow(url: str, name: str | None, seen: Any) -> None:
     async with AsyncClient(url) as client:
-        events = client.events("vit", follow=True)
+        events = client.events(name, follow=True)
         async for event in events:
             if seen(event):
                 break
         await events.aclose()  # type: ignore[attr-defined] # it is a generator
+
+
+def test_what_happens_from_now_on_is_followed(kind: str) -> None:
+    """No place is named until an event has told one; one that comes twice is not believed."""
+    events = [f'data: {{"cursor": "{n}"}}\n\n'.encode() for n in (7, 8, 8)]
+    stream = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + b"".join(events)
+    with (
+        answering(lambda _: stream) as (server, seen),
+        opened(kind, server.url) as client,
+        pytest.raises(InvalidAnswerError, match="behind cursor 8 should have come, but '8' did"),
+    ):
+        list(client.events(after="now", follow=True, session="vit-*"))
+    assert seen[0].target == "/v1/events/stream?session=vit-%2A"
 
 
 def test_what_does_not_exist_is_not_followed(kind: str, server_url: str) -> None:

@@ -3,6 +3,7 @@
 from pacesetter._operations._actions import Actions
 from pacesetter._operations._attempts import Attempts
 from pacesetter._operations._catalogue import Catalogue
+from pacesetter._operations._events import Events
 from pacesetter._operations._orders import Orders
 from pacesetter._operations._records import Records
 from pacesetter._operations._sessions import Sessions
@@ -12,7 +13,7 @@ from pacesetter._operations._values import Values
 
 
 class Operations(
-    Actions, Orders, Sessions, Attempts, Values, Records, Catalogue, Templates, Tokens
+    Actions, Orders, Sessions, Attempts, Values, Records, Events, Catalogue, Templates, Tokens
 ):
     """What operators and tools ask of a server."""
 

@@ -8,20 +8,15 @@ from typing import IO, Any, SupportsIndex
 
 from pacesetter._columns import Columns, joined
 from pacesetter._errors import InvalidRequestError, misfit
-from pacesetter._events import next_number
 from pacesetter._info import SessionInfo
 from pacesetter._opening import path_of
 from pacesetter._operation import (
     Call,
     Download,
-    Feed,
-    Found,
-    Listed,
     Several,
     Upload,
     an_object,
     asked,
-    listing,
     operation,
 )
 from pacesetter._plain import given
@@ -89,34 +84,6 @@ class Records:
             attempt: An earlier attempt; by default the newest.
         """
         return _columns(name, start, end, points, metrics, attempt, readings=readings)
-
-    @listing
-    def events(
-        self,
-        name: str,
-        *,
-        after: int = -1,
-        follow: bool = False,
-        kinds: Sequence[str] = (),
-    ) -> Listed[dict[str, Any]] | Feed[dict[str, Any]]:
-        """Return what has happened to a session, in order; each event has its number as `seq`.
-
-        Args:
-            name: The session.
-            after: The number of the last event that is left out.
-            follow: Go on with what happens next, without an end. The connection is taken up again
-                behind the last event when it is lost: none is missed, none comes twice.
-            kinds: Only events of these kinds, such as `("ordered", "applied")`; all by default.
-
-        Raises:
-            NotFoundError: There is no session of that name.
-            ServerUnavailableError: The server was away for `retry_for` seconds.
-        """
-        path = path_of(name) + "/events"
-        if follow:
-            wanted = frozenset(kinds)
-            return Feed(path + "/stream", after, next_number, wanted or None)
-        return _log(path, after, list(kinds))
 
     @operation
     def export(self, name: str, file: str | os.PathLike[str] | IO[bytes]) -> Download:
@@ -242,20 +209,3 @@ def _columns(
             else:  # some were left out, as there are so many columns
                 rows = (until - first) // 2
     return joined(name, pieces)
-
-
-def _log(path: str, after: int, kinds: list[str]) -> Listed[dict[str, Any]]:
-    params: dict[str, Any] = {"after": after, "limit": 1000, "kind": kinds or None}
-    token: str | None = None
-    while True:
-        asked = {**params, "page_token": token}
-        page = yield Call("GET", path, an_object, params=asked)
-        events, following = page.get("events"), page.get("next_page_token")
-        if not isinstance(events, list) or (token and following == token):
-            raise misfit("the server answered no page of events")
-        for event in events if not kinds else ():
-            after = next_number(event, after)
-        yield Found(events)
-        if not following:
-            return
-        token = following
