@@ -211,6 +211,22 @@ def test_events_are_lines_of_json_for_a_program(run: Run, trained: str) -> None:
     run("events", trained, "--kind", "no-such-kind", status=exits.REFUSED)
 
 
+def test_events_of_all_sessions_are_told(run: Run, trained: str) -> None:
+    """By a pattern, an author, a label; each names its session, and can be gone on from."""
+    run("scale", trained, "0.5", "-m", "the loss rises", "--at", 50)
+    run("fork", trained, "--step", 5, "--as", f"{trained}-b")
+    chosen = ("events", "-l", f"test={trained}", "--json")
+    found = [json.loads(line) for line in run(*chosen).splitlines()]
+    assert {each["session"] for each in found} == {trained, f"{trained}-b"}
+    rest = run(*chosen, "--after", found[0]["cursor"]).splitlines()
+    assert [json.loads(line) for line in rest] == found[1:]
+    (line,) = run("events", f"{trained[:-1]}*", "--actor", "ada", "--kind", "ordered").splitlines()
+    assert line.split()[2] == trained
+    assert "the loss rises" in line
+    run("events", trained, "--actor", "ada", status=exits.USAGE)
+    run("events", trained, "--after", "now", status=exits.USAGE)
+
+
 def test_watching_ends_with_the_training(run: Run, trained: str) -> None:
     """Where no person looks, each look is a line, and the last one says how it ended."""
     run("finish", trained, "-m", "done")

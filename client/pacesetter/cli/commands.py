@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -43,8 +43,8 @@ def commands(app: typer.Typer, panel: str | None, functions: Mapping[str, Comman
 
 def _guarded(function: Command) -> Callable[..., None]:
     """Return what typer calls: it makes the context, and turns errors into exit statuses."""
-    hints = get_type_hints(function, include_extras=True)
-    own = list(inspect.signature(function).parameters.values())[1:]  # without the context
+    # Not `get_type_hints`: that of Python 3.10 hides what is annotated behind a default of None.
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
     def run(*, url: str | None, json: bool, **options: Any) -> None:  # noqa: ANN401 - typer's
         context = Context(url, as_json=json)
@@ -65,9 +65,9 @@ def _guarded(function: Command) -> Callable[..., None]:
 
     keyword = inspect.Parameter.KEYWORD_ONLY
     run.__name__, run.__doc__ = function.__name__, function.__doc__
-    run.__annotations__ = {each.name: hints[each.name] for each in own}
+    run.__annotations__ = {each.name: each.annotation for each in own}
     run.__annotations__ |= {name: kind for name, kind, _ in _COMMON}
-    parameters = [each.replace(annotation=hints[each.name], kind=keyword) for each in own]
+    parameters = [each.replace(kind=keyword) for each in own]
     parameters += [
         inspect.Parameter(name, keyword, default=default, annotation=kind)
         for name, kind, default in _COMMON

@@ -187,8 +187,9 @@ def _remarks(row: Row) -> Text:
     """Return what is worth a look: ranks that deviate or are silent, orders that wait."""
     ranks = row.get("ranks") or {}
     found: list[object] = []
+    goes_on = row["state"] in {"running", "silent"}  # else it is no wonder that ranks are silent
     for key, style in (("deviating", "bold red"), ("stale", "yellow")):
-        if ranks.get(key):
+        if ranks.get(key) and goes_on:
             found.append(styled(f"{ranks[key]} {key} ", style))
     if row.get("orders"):
         found.append(styled(plural(row["orders"], "order"), "magenta"))

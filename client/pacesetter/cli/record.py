@@ -13,10 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
+from pacesetter.cli.arguments import labels
 from pacesetter.cli.commands import commands
+from pacesetter.cli.completion import session_names
 from pacesetter.cli.context import Context, plain
 from pacesetter.cli.exits import REFUSED, USAGE, CommandError
-from pacesetter.cli.options import Attempt, End, Name, Start
+from pacesetter.cli.options import Attempt, End, Labels, Name, Start
 from pacesetter.cli.screen import joined, styled, table
 from pacesetter.cli.server import PATIENCE, Server
 from pacesetter.cli.text import clock, count, number, span
@@ -112,38 +114,68 @@ def events(
     context: Context,
     *,
     name: Annotated[
-        str | None, typer.Argument(help="A session; all without it.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="A session, or names that fit, such as 'vit-*'; all without it.",
+            show_default=False,
+            autocompletion=session_names,
+        ),
     ] = None,
     kind: Annotated[
         list[str] | None,
         typer.Option("--kind", help="Only this kind; repeatable.", show_default=False),
     ] = None,
+    actor: Annotated[
+        str | None,
+        typer.Option("--actor", help="Only what this one has ordered.", show_default=False),
+    ] = None,
+    label: Labels = None,
     after: Annotated[
-        int | None,
-        typer.Option("--after", help="Only those behind this number.", show_default=False),
+        str | None,
+        typer.Option(
+            "--after",
+            help="Only those behind this number; of several sessions, behind this cursor.",
+            show_default=False,
+        ),
     ] = None,
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on with what happens next.")
     ] = False,
 ) -> None:
-    """Tell what has happened to a session, or to all."""
+    """Tell what has happened to a session, or to all.
+
+    With -f and without a session's name, what has happened before is left out.
+    """
     server = Server(context.url, retry_for=PATIENCE) if follow else context.server
+    kinds = tuple(kind or ())
+    one = name is not None and not {"*", "?"} & set(name)
     with contextlib.closing(server):
-        told = _told(server, name, kinds=tuple(kind or ()), after=after, follow=follow)
+        if one:
+            if actor is not None or label:
+                raise ValueError("--actor and --label choose among sessions: leave the name out")
+            number = None if after is None else _whole(after)
+            told = server.events(name, kinds=kinds, after=number, follow=follow)
+        else:
+            told = server.events(
+                kinds=kinds,
+                after=after or ("now" if follow else None),
+                follow=follow,
+                session=name,
+                actor=actor,
+                labels=labels(label) if label else None,
+            )
         if context.tells(told):
             return
+        brief = context.screen.is_terminal
         for each in told:
-            brief = context.screen.is_terminal
-            context.screen.line(*event_line(each, named=name is None, brief=brief))
+            context.screen.line(*event_line(each, named=not one, brief=brief))
 
 
-def _told(
-    server: Server, name: str | None, *, kinds: Sequence[str], after: int | None, follow: bool
-) -> Iterator[Event]:
-    asked: dict[str, Any] = {"follow": follow, "kinds": kinds}
-    if after is not None:
-        asked["after"] = after
-    yield from server.events(name, **asked)
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"--after {text!r} is no number of an event") from None
 
 
 def event_line(event: Event, *, named: bool = False, brief: bool = False) -> list[object]:

@@ -58,7 +58,7 @@ def span(seconds: object) -> str:
         return "-"
     left = max(0.0, float(seconds))
     if left < 10:
-        return f"{left:.1f} s" if left % 1 and left < 3 else f"{left:.0f} s"
+        return f"{left:.2g} s" if left < 3 else f"{left:.0f} s"
     for place, (size, unit) in enumerate(_UNITS[:-1]):
         if left >= size:
             smaller, name = _UNITS[place + 1]
