@@ -64,7 +64,15 @@ PLANS = (
         {
             "base_lr": 0.2,
             "schedule": {"kind": "constant"},
-            "controllers": [{"kind": "plateau", "metric": "loss", "factor": 0.5, "patience": 20}],
+            "controllers": [
+                {
+                    "kind": "plateau",
+                    "metric": "loss",
+                    "factor": 0.5,
+                    "patience": 20,
+                    "min_lr": 0.002,
+                }
+            ],
             "max_lookahead": 25,
             "labels": {"team": "vision"},
         },

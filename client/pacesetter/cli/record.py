@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from pacesetter.cli.arguments import labels
 from pacesetter.cli.commands import commands
@@ -166,9 +167,11 @@ def events(
             )
         if context.tells(told):
             return
-        brief = context.screen.is_terminal
         for each in told:
-            context.screen.line(*event_line(each, named=not one, brief=brief))
+            if context.screen.is_terminal:
+                context.screen.show(event_row(each, named=not one))
+            else:
+                context.screen.line(*event_line(each, named=not one))
 
 
 def _whole(text: str) -> int:
@@ -178,19 +181,25 @@ def _whole(text: str) -> int:
         raise ValueError(f"--after {text!r} is no number of an event") from None
 
 
-def event_line(event: Event, *, named: bool = False, brief: bool = False) -> list[object]:
-    """Return an event as the parts of a line: number, time, sentence.
-
-    Args:
-        event: What the server has told.
-        named: Whether its session is told, too.
-        brief: Whether the time is that of the clock here, for people; else the server's own.
-    """
-    time = clock(event.get("created_at")) if brief else event.get("created_at")
-    said = " ".join(str(event.get("text", "")).split())
+def event_line(event: Event, *, named: bool = False) -> list[object]:
+    """Return an event as the parts of a line, for programs: number, the server's time, sentence."""
     whose = [styled(f"{event.get('session', '')}  ", "bold")] if named else []
-    place = event.get("seq", "")
-    return [styled(f"{place:>6}  {time}  ", "dim"), *whose, said]
+    place = f"{event.get('seq', ''):>6}  {event.get('created_at')}  "
+    return [styled(place, "dim"), *whose, " ".join(str(event.get("text", "")).split())]
+
+
+def event_row(event: Event, *, named: bool = False) -> Table:
+    """Return an event as a row, for people: its time is that of the clock here."""
+    whose: list[object] = [styled(f"{event.get('session', '')}  ", "bold")] if named else []
+    said = joined([*whose, " ".join(str(event.get("text", "")).split())])
+    row = Table.grid(padding=(0, 2, 0, 0))
+    row.add_column(width=5, justify="right", no_wrap=True)
+    row.add_column(no_wrap=True)
+    row.add_column(overflow="fold")
+    row.add_row(
+        styled(event.get("seq", ""), "dim"), styled(clock(event.get("created_at")), "dim"), said
+    )
+    return row
 
 
 def ranks(

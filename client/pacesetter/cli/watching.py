@@ -15,7 +15,7 @@ from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context
 from pacesetter.cli.curves import measured, pictured
 from pacesetter.cli.options import Interval, Name
-from pacesetter.cli.record import event_line
+from pacesetter.cli.record import event_row
 from pacesetter.cli.screen import Screen, joined, state, styled
 from pacesetter.cli.text import count, number, share, since, span
 
@@ -100,7 +100,7 @@ class _Seen:
             pictured(context, name, row, height=height),
             *self._metrics(row),
             joined([]),
-            *(joined(event_line(each, brief=True)) for each in self._events),
+            *map(event_row, self._events),
             joined([]),
             styled("Ctrl-C ends this; the training goes on", "dim"),
         )
