@@ -1,20 +1,20 @@
 """The realised curve of a session: values beside metrics, in JSON or as a table."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic_core import to_json
 
 from pacesetter_service.api.callers import answer
 from pacesetter_service.api.context import AttemptQuery, Service, SessionName
-from pacesetter_service.api.formats import CSV, JSON, SVG, wanted
 from pacesetter_service.core.model import MAX_STEP
-from pacesetter_service.insight import pictures
 from pacesetter_service.runtime.queries import history
 from pacesetter_service.runtime.queries.history import History, HistoryQuestion
 
 router = APIRouter(prefix="/v1/sessions/{name}", tags=["record"])
+
+CSV = "text/csv"
 
 StepQuery = Annotated[int | None, Query(ge=0, le=MAX_STEP)]
 
@@ -22,9 +22,7 @@ StepQuery = Annotated[int | None, Query(ge=0, le=MAX_STEP)]
 @router.get(
     "/history",
     response_model=History,
-    responses={
-        200: {"content": {CSV: {"schema": {"type": "string"}}, SVG: {"schema": {"type": "string"}}}}
-    },
+    responses={200: {"content": {CSV: {"schema": {"type": "string"}}}}},
 )
 async def read_history(
     name: SessionName,
@@ -38,10 +36,6 @@ async def read_history(
     ] = None,
     readings: Annotated[bool, Query(description="each rank's own values too")] = False,  # noqa: FBT002
     attempt: AttemptQuery = None,
-    form: Annotated[
-        Literal["json", "csv", "svg"] | None,
-        Query(alias="format", description="of the answer, in place of the `Accept` header"),
-    ] = None,
     accept: Annotated[str, Header()] = "",
 ) -> Response:
     """Read what was trained with beside what was measured, from `start` to before `end`.
@@ -52,14 +46,13 @@ async def read_history(
     metric, NaN included. NaN and infinities of metrics are the strings "nan", "inf" and "-inf".
 
     With `Accept: text/csv` the answer is a table with a column for each, `loss[3]` for rank 3's.
-    The name of a metric that begins with `+ - @ =` has an apostrophe before it there. With
-    `Accept: image/svg+xml` it is a picture.
+    The name of a metric that begins with `+ - @ =` has an apostrophe before it there.
     """
-    names = None if metrics is None else [each for each in metrics.split(",") if each]
-    question = HistoryQuestion(start, end, points, names, readings, attempt)
-    media = wanted(form, accept, (CSV, SVG))
-    reading = history.read_history(service, name, question, SHOWN[media])
-    return await answer(request, reading, media)
+    wanted = None if metrics is None else [each for each in metrics.split(",") if each]
+    question = HistoryQuestion(start, end, points, wanted, readings, attempt)
+    show = _csv if CSV in accept else _json
+    reading = history.read_history(service, name, question, show)
+    return await answer(request, reading, CSV if CSV in accept else "application/json")
 
 
 def _json(found: History) -> bytes:
@@ -75,14 +68,6 @@ def _csv(found: History) -> bytes:
     rows = zip(*columns.values(), strict=True)
     lines = [",".join(map(_named, columns)), *(",".join(map(_cell, row)) for row in rows)]
     return ("\n".join(lines) + "\n").encode()
-
-
-def _picture(found: History) -> bytes:
-    return pictures.draw_record(found.steps, found.series, found.metrics).encode()
-
-
-SHOWN = {JSON: _json, CSV: _csv, SVG: _picture}
-"""What writes a record down, by the media type."""
 
 
 def _named(column: str) -> str:
