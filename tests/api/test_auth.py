@@ -498,11 +498,11 @@ def test_the_record_names_the_holder(
     http.post(f"{path}/actions", json=scale, headers=alice).raise_for_status()
     http.post(f"{path}/actions", json=scale, headers=named).raise_for_status()
     http.post(f"{path}/actions", json=scale, headers=bearer(ADMIN)).raise_for_status()
-    orders = http.get(f"{path}/actions", headers=alice).json()
+    orders = http.get(f"{path}/actions", headers=alice).json()["orders"]
     assert [order["actor"] for order in orders] == ["alice", "alice", "admin"]
     http.delete(f"{path}/actions/2", headers=alice).raise_for_status()
     http.post(f"{path}/attempts", json={"step": 0, "key": "k"}, headers=alice).raise_for_status()
-    attempts = http.get(f"{path}/attempts", headers=alice).json()
+    attempts = http.get(f"{path}/attempts", headers=alice).json()["attempts"]
     assert attempts[-1]["actor"] == "alice"
     fork = {"name": f"{unique_name}-fork", "step": 0}
     http.post(f"{path}/fork", json=fork, headers=alice).raise_for_status()
