@@ -129,6 +129,11 @@ SAID: dict[str, tuple[Call, str, str]] = {
         "/controllers/0/mode",
         "Write 'min' or 'max'. Did you mean 'min'?",
     ),
+    "a field that is called as parts of an address are": (
+        new(path="x"),
+        "/path",
+        "There is no such field",
+    ),
     "a rate by another name": (new(lr=0.1), "/lr", "Did you mean 'base_lr'?"),
     "a rate in quotes": (new(base_lr="0.1"), "/base_lr", "Write a number, not a text"),
     "a rate that is true": (new(base_lr=True), "/base_lr", "not true or false"),

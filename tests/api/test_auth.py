@@ -94,7 +94,8 @@ def send(http: httpx.Client, call: str, headers: dict[str, str]) -> httpx.Respon
     method, _, path = call.partition(" ")
     content = {"content": "{}"} if method == "POST" else {}
     headers = {"content-type": "application/json", **headers}
-    return http.request(method, re.sub(r"{\w+}", "none", path), headers=headers, **content)
+    path = re.sub(r"{\w+}", "none", path.replace("{asset}", "docs.js"))
+    return http.request(method, path, headers=headers, **content)
 
 
 # Which calls there are --------------------------------------------------------------------------
@@ -430,11 +431,11 @@ BAD_TOKENS: dict[str, tuple[dict[str, Any], str]] = {
     "the admin's name": ({"name": "admin"}, "Choose another one"),
     "nobody's name": ({"name": "anonymous"}, "Choose another one"),
     "an unknown role": ({"role": "root"}, "'operator'"),
-    "a time that is over": ({"expires_in_days": 0}, "greater than 0"),
+    "a time that is over": ({"expires_in_days": 0}, "above 0"),
     "two ends": ({"expires_in_days": 1, "expires_in": 1}, "Give one of"),
     "a moment that is over": ({"expires_at": "2001-01-01T00:00:00Z"}, "a moment to come"),
     "a moment beyond all": ({"expires_at": "9999-01-01T00:00:00Z"}, "a hundred years"),
-    "a moment nowhere": ({"expires_at": "2030-01-01T00:00:00"}, "timezone"),
+    "a moment nowhere": ({"expires_at": "2030-01-01T00:00:00"}, "offset"),
     "a secret of one's own": ({"token": "please"}, "token"),
 }
 
@@ -641,7 +642,7 @@ def test_an_open_service_asks_nobody(server_url: str, unique_name: str) -> None:
         scale = {"kind": "scale", "factor": 0.5, "at": 9}
         http.post(path, json=scale).raise_for_status()
         http.post(path, json=scale, headers={"pacesetter-actor": "bob"}).raise_for_status()
-        assert [order["actor"] for order in http.get(path).json()] == ["anonymous", "bob"]
+        assert [order["actor"] for order in http.get(path).json()["orders"]] == ["anonymous", "bob"]
 
 
 def test_an_open_service_makes_no_tokens(server_url: str) -> None:
