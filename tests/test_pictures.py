@@ -75,38 +75,3 @@ def test_suggestions_at_one_rate_stand_above_each_other() -> None:
     assert len({x for x, _ in dots[:3]}) == 1
     assert all(upper - lower >= 2 * pictures.DOT for lower, upper in pairwise(on_curve))
     assert len(dots) == 6
-
-
-@given(st.lists(st.none() | st.floats(), min_size=1, max_size=30))
-@example([None, 1.0, float("nan"), 2.0, None, 3.0])
-@example([1e308, -1e308, 1e100, -1e100])
-def test_any_record_can_be_drawn(loss: list[float | None]) -> None:
-    """What was measured is joined, and broken where it is NaN or beyond all bounds."""
-    steps = range(len(loss))
-    drawn = pictures.draw_record(steps, {"lr": [0.1] * len(loss)}, {"loss": loss})
-    lines = list(ET.fromstring(drawn).iter(f"{SVG}polyline"))[1:]
-    points = [point for line in lines for point in line.attrib["points"].split()]
-    drawable = [each for each in loss if each is not None and abs(each) <= pictures.LARGEST]
-    assert len(points) == len(drawable)
-    assert "nan" not in drawn
-    assert "inf" not in drawn
-
-
-def test_a_record_without_a_step_is_a_picture() -> None:
-    """It says that there is nothing to draw."""
-    drawn = pictures.draw_record([], {"lr": []}, {"loss": []})
-    assert drawn.count("nothing to draw") == 2
-    ET.fromstring(drawn)
-
-
-def test_what_is_not_sealed_is_dashed() -> None:
-    """The two stretches meet at the last sealed step; all or nothing may be sealed."""
-
-    def stretches(sealed_until: int) -> list[tuple[str, int]]:
-        drawn = pictures.draw([0, 1, 2, 3], {"lr": [4, 3, 2, 1]}, sealed_until=sealed_until)
-        lines = ET.fromstring(drawn).iter(f"{SVG}polyline")
-        return [(line.attrib["class"], len(line.attrib["points"].split())) for line in lines]
-
-    assert stretches(2) == [("curve", 2), ("curve ahead", 3)]
-    assert stretches(0) == [("curve ahead", 4)]
-    assert stretches(9) == [("curve", 4)]

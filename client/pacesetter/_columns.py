@@ -32,6 +32,8 @@ class Columns(Mapping[str, Any]):
         attempt: Whose record it is.
         start: The first step that it is about.
         end: The first step that it is not about.
+        trained_until: The first of its steps that was not trained, as far as is known: those from
+            there on are sealed, as trainers fetch ahead.
         steps: The steps that are shown.
         series: For each series its sealed values, to the bit.
         metrics: For each metric its values over all ranks; with `readings=True` those of each rank
@@ -42,6 +44,7 @@ class Columns(Mapping[str, Any]):
     attempt: int
     start: int
     end: int
+    trained_until: int
     steps: Sequence[int] = field(repr=False)
     series: Mapping[str, Sequence[float]] = field(repr=False)
     metrics: Mapping[str, Sequence[float | None]] = field(repr=False)
@@ -135,6 +138,7 @@ def joined(session: str, answers: Sequence[Mapping[str, Any]]) -> Columns:
             int(last["attempt"]),
             int(first["start"]),
             int(last["end"]),
+            int(last["trained_until"]),
             steps,
             series,
             metrics,

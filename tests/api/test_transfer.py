@@ -684,8 +684,8 @@ def test_a_table_that_is_too_long_says_what_to_do(http: httpx.Client, unique_nam
     answer = http.get(f"/v1/sessions/{unique_name}/export", params={"as": "table"})
     assert (answer.status_code, answer.json()["code"]) == (422, "step_out_of_range")
     assert answer.json()["detail"] == (
-        "The steps from 0 to before 150000 are 150000; a table has 1 to 100000 levels. Ask for a"
-        " part with `start` and `end`, or take the whole record (without `as=table`) to POST"
+        "The steps from 0 to before 150000 are 150,000; a table has at most 100,000 levels. Ask for"
+        " a part with `start` and `end`, or take the whole record (without `as=table`) to POST"
         " /v1/import, which knows no such limit."
     )
 

@@ -46,6 +46,8 @@ SAMPLES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "deprecate_template": (("s", 1, "old"), {}),
     "create_token": (("ann", "viewer"), {}),
     "import_session": (("file",), {}),
+    "compare": ((["s", "t"],), {}),
+    "compare_picture": ((["s", "t"],), {}),
     "export": (("s", "file"), {}),
 }
 """How each operation may be called."""
@@ -187,7 +189,7 @@ BODIES = {
 UNSAID = {"page_token", "limit", "page_size", "format", "as", "view"}
 """What the client says by itself."""
 
-RENAMED = {"kind": "kinds", "state": "states", "label": "labels"}
+RENAMED = {"kind": "kinds", "state": "states", "label": "labels", "session": "names"}
 """A list by its plural."""
 
 QUERIES = {
@@ -204,6 +206,7 @@ QUERIES = {
     "realised": "/v1/sessions/{name}/export",
     "schedules": "/v1/schedules",
     "diff_templates": "/v1/templates/{name}/diff",
+    "compare": "/v1/compare",
 }
 """By method, the path whose query it fills."""
 

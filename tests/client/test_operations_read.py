@@ -67,7 +67,8 @@ def test_the_record_comes_as_columns(either: Any, trained: str) -> None:
     """To the bit as arrays, where NaN that was measured is told from what was not."""
     found = either.columns(trained)
     assert list(found) == ["step", "lr", "loss"]
-    assert (found.start, found.end, found.attempt, len(found)) == (0, STEPS, 1, 3)
+    assert (found.start, found.end, found.trained_until) == (0, STEPS, STEPS)
+    assert (found.attempt, len(found), len(found.steps)) == (1, 3, STEPS)
     assert found["step"].dtype == np.int64
     assert found["step"].tolist() == list(range(STEPS))
     assert found["lr"].tolist() == either.lr(trained, 0, count=STEPS)["series"]["lr"]
@@ -192,6 +193,19 @@ def test_a_range_test_is_read(either: Any, unique_name: str) -> None:
     found = either.range_test(unique_name)
     assert found.metric == "l"
     assert found.picture.startswith("<svg")
+
+
+def test_trainings_are_compared(either: Any, trained: str, unique_name: str) -> None:
+    """Their curves side by side, with the places in which their descriptions differ."""
+    either.create(unique_name, base_lr=0.25, schedule=COSINE, ranks=2, total_steps=1000)
+    names = [trained, unique_name]
+    found = either.compare(names, by="fraction", points=100, metrics=["loss"])
+    assert [each["name"] for each in found["sessions"]] == names
+    differing = {each["pointer"]: each["values"] for each in found["differences"]}
+    assert differing["/base_lr"] == {trained: 0.5, unique_name: 0.25}
+    assert "<svg" in either.compare_picture(names)
+    with pytest.raises(NotFoundError):
+        either.compare([trained, "nobody"])
 
 
 def test_curves_are_drawn(either: Any, trained: str) -> None:

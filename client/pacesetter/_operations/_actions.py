@@ -76,7 +76,7 @@ class Actions:
         dry_run: bool = False,
         key: str | None = None,
     ) -> Call[dict[str, Any]]:
-        """Give one learning rate from here on, at once or over a number of steps.
+        """Set one learning rate from here on, at once or over a number of steps.
 
         It replaces the schedule, scales and holds included; controllers go on from the new rate.
         `revert` goes back to the plan.
@@ -334,7 +334,7 @@ class Actions:
         dry_run: bool = False,
         key: str | None = None,
     ) -> Call[dict[str, Any]]:
-        """Give controllers and operators other limits from here on; what is not given is unbounded.
+        """Bound controllers and operators anew from here on; what is not given is unbounded.
 
         Values do not change: what would overstep the limits is refused or clipped from now on.
 

@@ -7,7 +7,7 @@ from typing import Any, SupportsIndex
 from urllib.parse import quote
 
 from pacesetter._operation import SVG, Call, an_object, listed_as, operation
-from pacesetter._operations._values import drawn
+from pacesetter._operations._records import drawn
 from pacesetter._plain import Number, given, plain
 
 

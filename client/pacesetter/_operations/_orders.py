@@ -24,7 +24,7 @@ class Orders:
         dry_run: bool = False,
         key: str | None = None,
     ) -> Call[dict[str, Any]]:
-        """Give an order of any kind, written as the server takes it.
+        """Order an action of any kind, written as the server takes it.
 
         Args:
             name: The session.

@@ -11,6 +11,7 @@ from pacesetter._errors import InvalidRequestError, misfit
 from pacesetter._info import SessionInfo
 from pacesetter._opening import path_of
 from pacesetter._operation import (
+    SVG,
     Call,
     Download,
     Several,
@@ -59,6 +60,47 @@ class Records:
             metrics None is where nothing was measured, and "nan", "inf" and "-inf" are strings.
         """
         return _history(name, start, end, points, metrics, attempt, readings=readings)
+
+    @operation
+    def compare(
+        self,
+        names: Sequence[str],
+        *,
+        by: str = "step",
+        points: SupportsIndex | None = None,
+        metrics: Sequence[str] | None = None,
+    ) -> Call[dict[str, Any]]:
+        """Return several trainings side by side: their curves, and how their descriptions differ.
+
+        Args:
+            names: The sessions, 2 to 10 of them.
+            by: `"step"` lays the curves over each other by step, `"fraction"` by part of each plan.
+            points: About how many steps of each are shown, extremes kept; 10 to 10,000, by default
+                500.
+            metrics: Names; all that were reported by default.
+
+        Returns:
+            `{"by", "sessions", "differences"}`: of each session `name`, `steps`, `places`, `series`
+            and `metrics`, and of each difference its `pointer` and the `values` by session.
+
+        Raises:
+            NotFoundError: There is no session of one of the names.
+            InvalidRequestError: They are too few or too many.
+        """
+        return Call("GET", "/v1/compare", an_object, params=_compared(names, by, points, metrics))
+
+    @operation
+    def compare_picture(
+        self,
+        names: Sequence[str],
+        *,
+        by: str = "step",
+        points: SupportsIndex | None = None,
+        metrics: Sequence[str] | None = None,
+    ) -> Call[str]:
+        """Return what `compare` returns as a picture, in SVG; takes the same."""
+        params = _compared(names, by, points, metrics)
+        return Call("GET", "/v1/compare", drawn, params=params, accept=SVG)
 
     @operation
     def columns(
@@ -141,6 +183,16 @@ class Records:
         return Call("GET", path_of(name) + "/export", an_object, params=params)
 
 
+def _compared(
+    names: Sequence[str],
+    by: str,
+    points: SupportsIndex | None,
+    metrics: Sequence[str] | None,
+) -> dict[str, Any]:
+    named = None if metrics is None else ",".join(metrics)
+    return given(session=list(names), by=by, points=points, metrics=named)
+
+
 def record_query(
     start: SupportsIndex | None,
     end: SupportsIndex | None,
@@ -168,6 +220,17 @@ def _history(
 ) -> Call[dict[str, Any]]:
     params = record_query(start, end, points, metrics, attempt, readings=readings)
     return Call("GET", path_of(name) + "/history", an_object, params=params)
+
+
+def drawn(answer: str) -> str:
+    """Return an answer that is a picture.
+
+    Raises:
+        InvalidAnswerError: It is none: the server is older than this client.
+    """
+    if "<svg" not in answer[:1_000]:
+        raise misfit("the server answered no picture")
+    return answer
 
 
 def _columns(

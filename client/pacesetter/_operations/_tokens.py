@@ -53,7 +53,7 @@ class Tokens:
         Raises:
             InvalidRequestError: It is refused; `.errors` says where.
             TransportError: The connection broke off. The call is not made again by itself, since
-                each makes a token: see `tokens()` for one whose secret nobody has, and revoke it.
+                each makes a token: `tokens()` shows whether one was made, to be revoked.
         """
         body = given(
             name=name,

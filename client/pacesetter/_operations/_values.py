@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex
 
-from pacesetter._errors import misfit
 from pacesetter._info import SessionInfo
 from pacesetter._opening import path_of
 from pacesetter._operation import SVG, Call, Several, an_object, asked, operation
-from pacesetter._operations._records import record_query
+from pacesetter._operations._records import drawn, record_query
 from pacesetter._plain import given
 from pacesetter._range_test import RangeTest
 
@@ -153,17 +152,6 @@ def _range_test(name: str, params: Mapping[str, Any]) -> Several[RangeTest]:
         return RangeTest.parse(an_object(answer), picture)
 
     return (yield from asked(Call("GET", path, read, params=params)))
-
-
-def drawn(answer: str) -> str:
-    """Return an answer that is a picture.
-
-    Raises:
-        InvalidAnswerError: It is none: the server is older than this client.
-    """
-    if "<svg" not in answer[:1_000]:
-        raise misfit("the server answered no picture")
-    return answer
 
 
 def _count(start: SupportsIndex | None, end: SupportsIndex | None) -> int | None:

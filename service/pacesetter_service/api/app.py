@@ -13,6 +13,7 @@ from pacesetter_service import __version__
 from pacesetter_service.api import (
     actions,
     attempts,
+    compare,
     events,
     explain,
     feed,
@@ -183,6 +184,7 @@ def create_app(
         actions.router,
         attempts.router,
         history.router,
+        compare.router,
         transfer.router,
         feed.router,
         global_feed.router,

@@ -83,25 +83,30 @@ def _member(kind: str, name: str, member: type[Tagged]) -> Iterator[tuple[str, d
     yield name, schema
 
 
-def referring(node: Any) -> Any:  # noqa: ANN401 - whatever stands in a document
-    """Return a part of a document in which every family is referred to."""
+def plain(node: Any) -> Any:  # noqa: ANN401 - whatever stands in a document
+    """Return a part of a document as generators of clients read it best.
+
+    Every family is referred to, and what has any names is told by what it has under each of them.
+    """
     if isinstance(node, list):
-        return [referring(each) for each in node]
+        return [plain(each) for each in node]
     if not isinstance(node, dict):
         return node
-    if _is_a_family(node):
+    union = _union_meant(node)
+    if union is not None:
         kept = {key: node[key] for key in ("description", "default", "examples") if key in node}
-        return {"$ref": REFERENCE.format(model=node["title"]), **kept}
-    return {key: referring(each) for key, each in node.items()}
+        return {"$ref": REFERENCE.format(model=union), **kept}
+    if len(named := node.get("patternProperties", {})) == 1:
+        [(pattern, schema)] = named.items()
+        rest = {key: each for key, each in node.items() if key != "patternProperties"}
+        node = {**rest, "additionalProperties": schema, "propertyNames": {"pattern": pattern}}
+    return {key: plain(each) for key, each in node.items()}
 
 
-def _is_a_family(node: dict[str, Any]) -> bool:
-    """Return whether this is what a field that takes any member says of itself."""
-    title, properties = node.get("title"), node.get("properties")
-    return (
-        isinstance(title, str)
-        and title in FAMILIES
-        and isinstance(properties, dict)
-        and list(properties) == ["kind"]
-        and "enum" in properties["kind"]
-    )
+def _union_meant(node: dict[str, Any]) -> str | None:
+    """Return the union that is meant by a field which takes any member of a family."""
+    properties = node.get("properties")
+    if not isinstance(properties, dict) or list(properties) != ["kind"]:
+        return None
+    kinds = properties["kind"].get("enum")
+    return next((name for name, root in FAMILIES.items() if sorted(root.kinds) == kinds), None)

@@ -1,23 +1,37 @@
-"""In which form an answer is wanted: by `format` in the address, else by the `Accept` header."""
+"""In which form an answer is wanted: by `format`, or else by the header `Accept`."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-CSV = "text/csv"
-JSON = "application/json"
-SVG = "image/svg+xml"
+from fastapi import Header, Query
 
-MEDIA_TYPES = {"csv": CSV, "json": JSON, "svg": SVG}
-"""By what `format` calls them."""
+CSV, SVG, JSON = "text/csv", "image/svg+xml", "application/json"
+
+Format = Literal["json", "csv", "svg"]
+
+MEDIA_TYPES: Mapping[Format, str] = {"json": JSON, "csv": CSV, "svg": SVG}
+
+PictureQuery = Annotated[
+    Literal["json", "svg"] | None,
+    Query(alias="format", description="goes before the header `Accept`; JSON without both"),
+]
+
+FormatQuery = Annotated[
+    Format | None,
+    Query(alias="format", description="goes before the header `Accept`; JSON without both"),
+]
+
+Accept = Annotated[str, Header()]
 
 
-def wanted(form: str | None, accept: str, among: Iterable[str]) -> str:
-    """Return the media type that is wanted: the one named, else one that is accepted, else JSON.
+def wanted(said: Format | None, accept: str, *others: Format) -> Format:
+    """Return the form that an answer is wanted in.
 
     Args:
-        form: What `format` says; None if it is not there.
-        accept: The `Accept` header.
-        among: The media types that there are, besides JSON.
+        said: What the parameter `format` says.
+        accept: What the header says.
+        others: Which forms there are besides JSON.
     """
-    if form is not None:
-        return MEDIA_TYPES[form]
-    return next((each for each in among if each in accept), JSON)
+    if said is not None:
+        return said
+    return next((each for each in others if MEDIA_TYPES[each] in accept), "json")

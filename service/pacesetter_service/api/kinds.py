@@ -1,6 +1,7 @@
 """The catalogues: every kind of schedule, controller and action, whole, by name or by page."""
 
 from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response
@@ -97,7 +98,7 @@ def list_schedules(
     kind: KindQuery = None, limit: LimitQuery = MOST, page_token: TokenQuery = ""
 ) -> Response:
     """List the kinds of schedules, each with its law, parameters, source and an example."""
-    names = catalogue.matching(catalogue.schedules(), kind)
+    names = _matching(catalogue.schedules(), kind)
     return _page("schedules", names, catalogue.describe_schedule, limit, page_token)
 
 
@@ -112,7 +113,7 @@ def list_controllers(
     kind: KindQuery = None, limit: LimitQuery = MOST, page_token: TokenQuery = ""
 ) -> Response:
     """List the kinds of controllers, each with its rule, parameters, source and an example."""
-    names = catalogue.matching(catalogue.controllers(), kind)
+    names = _matching(catalogue.controllers(), kind)
     return _page("controllers", names, catalogue.describe_controller, limit, page_token)
 
 
@@ -127,7 +128,7 @@ def list_actions(
     kind: KindQuery = None, limit: LimitQuery = MOST, page_token: TokenQuery = ""
 ) -> Response:
     """List the kinds of actions, each with what it does, its parameters and an example."""
-    names = catalogue.matching(catalogue.actions(), kind)
+    names = _matching(catalogue.actions(), kind)
     return _page("actions", names, catalogue.describe_action, limit, page_token)
 
 
@@ -135,6 +136,10 @@ def list_actions(
 def read_action(kind: Kind) -> Response:
     """Describe one kind of action."""
     return _one(catalogue.describe_action(kind))
+
+
+def _matching(kinds: Iterable[str], pattern: str | None) -> list[str]:
+    return [kind for kind in kinds if pattern is None or fnmatchcase(kind, pattern)]
 
 
 def _page(

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from pacesetter_service.api import answers, families, wire
 from pacesetter_service.api.access import ACCESS
+from pacesetter_service.api.examples import EXAMPLES
 from pacesetter_service.api.rates import PROBES
 from pacesetter_service.api.sync import SyncRequest
 
@@ -66,6 +67,8 @@ def completed(
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     _add_what_stands_beside(schemas)
+    for name, example in EXAMPLES.items():
+        _show(schemas[name], example)
     for schema in schemas.values():
         for field in schema.get("properties", {}).values():
             _say_default(field)
@@ -78,8 +81,32 @@ def completed(
         for method, operation in operations.items():
             _guard(operation, ACCESS[f"{method.upper()} {path}"], optional=optional)
             _add_problems(operation, method, path)
-    found: dict[str, Any] = families.referring(document)
+            for parameter in operation.get("parameters", []):
+                parameter.setdefault("description", _PARAMETERS.get(parameter["name"], ""))
+    found: dict[str, Any] = families.plain(document)
     return found
+
+
+_PARAMETERS: Mapping[str, str] = {
+    "accept": "which media type the answer is to have, of those that are listed",
+    "after": "the event, or the version, after which to begin",
+    "as": "the whole `record`, or its realised curve as a `table`",
+    "before": "the earlier version",
+    "count": "how many steps",
+    "end": "the first step that is not to be shown",
+    "group": "the parameter group, where their rates differ",
+    "kind": "which kinds; may be repeated",
+    "last-event-id": "the last event that the reader has got, as browsers send it by themselves",
+    "limit": "how many there may be in the answer",
+    "metric": "the metric that is meant",
+    "number": "the order's number in its session",
+    "page_token": "the `next_page_token` of the page before; empty for the first page",
+    "points": "about how many points of a long curve are shown",
+    "start": "the first step",
+    "status": "sessions with this status; all if not given",
+    "step": "the step",
+}
+"""What parameters mean that do not say so where they are declared."""
 
 
 def _add_what_stands_beside(schemas: dict[str, Any]) -> None:
@@ -99,6 +126,13 @@ def _add_what_stands_beside(schemas: dict[str, Any]) -> None:
 
 _NOT_ASKED_FOR = frozenset({"origin", "forked_from", "earlier"})
 """What the service writes into a spec and takes from no caller."""
+
+
+def _show(schema: dict[str, Any], example: Mapping[str, Any]) -> None:
+    """Add an example of a model, to the model and to its fields."""
+    schema["examples"] = [example]
+    for name, value in example.items():
+        schema["properties"][name]["examples"] = [value]
 
 
 def _say_default(field: dict[str, Any]) -> None:
@@ -135,6 +169,7 @@ _PROBLEMS: Mapping[int, str] = {
     409: "It contradicts what there is; `code` says in which way",
     413: "The body is larger than the service takes; `detail` names the limit",
     415: "The body is said to be of another media type",
+    421: "The service is asked by a name that is not its own: PACESETTER_ALLOWED_HOSTS has those",
     422: "The request is not valid, or makes no sense here; `errors` names each mistake",
     429: "There are more calls than the service lets through; Retry-After says when to come back",
     503: "The service is busy, or its database does not answer; ask again after Retry-After",
@@ -154,6 +189,7 @@ _CONTRADICTED = frozenset(
         "POST /v1/sessions/{name}/take-back",
         "POST /v1/sessions/{name}/fork",
         "POST /v1/import",
+        "GET /v1/tokens",
         "POST /v1/tokens",
         "DELETE /v1/tokens/{token_id}",
     }
@@ -194,6 +230,7 @@ def _add_problems(operation: dict[str, Any], method: str, path: str) -> None:
         409: call in _CONTRADICTED,
         413: takes_body,
         415: takes_body,
+        421: True,
         422: takes_body or bool(operation.get("parameters")),
         429: path not in PROBES,
         503: call not in _OF_THEMSELVES,

@@ -282,7 +282,7 @@ def _sentence(mistake: Mapping[str, str]) -> str:
 def _describe(found: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
     for error in found:
         place, *path = place_of(error) or ("body",)
-        if place in ("query", "path", "header"):
+        if path and place in ("query", "path", "header"):
             named = [part for part in path if isinstance(part, str)]  # and not which of its values
             yield {"parameter": ".".join(named), "detail": said(error)}
             continue
@@ -290,8 +290,8 @@ def _describe(found: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
             path = [place, *path]
         if error["type"] == "json_invalid":
             path = []
-        found = {"pointer": _pointer(path), "detail": said(error)}
-        yield {**found, "about": "name"} if is_of_a_name(error) else found
+        mistake = {"pointer": _pointer(path), "detail": said(error)}
+        yield {**mistake, "about": "name"} if is_of_a_name(error) else mistake
 
 
 def _pointer(path: Iterable[object]) -> str:

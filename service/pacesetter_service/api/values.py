@@ -1,27 +1,24 @@
 """Reading values: one step, a range, or a curve. Reading never changes anything."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic_core import to_json
 
 from pacesetter_service.api import wire
 from pacesetter_service.api.callers import answer
 from pacesetter_service.api.context import AttemptQuery, Service, SessionName
-from pacesetter_service.api.formats import SVG, wanted
+from pacesetter_service.api.formats import SVG, Accept, PictureQuery, wanted
 from pacesetter_service.api.openapi import answer_of
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.spec import MAX_WINDOW
-from pacesetter_service.insight import pictures
-from pacesetter_service.runtime.queries import values
+from pacesetter_service.runtime.queries import portraits, values
 from pacesetter_service.runtime.queries.curves import MAX_CURVE, Curve
 from pacesetter_service.runtime.queries.values import Values
 
 router = APIRouter(prefix="/v1/sessions/{name}", tags=["values"])
 
 StepQuery = Annotated[int, Query(ge=0, le=MAX_STEP)]
-
-PICTURE = {SVG: {"schema": {"type": "string"}}}
 
 
 @router.get("/lr", response_class=Response, responses=answer_of("RangeValues", "StepValues"))
@@ -43,7 +40,11 @@ async def read_values(
     return await answer(request, reading)
 
 
-@router.get("/forecast", response_class=Response, responses=answer_of("ForecastCurve", **PICTURE))
+@router.get(
+    "/forecast",
+    response_class=Response,
+    responses=answer_of("ForecastCurve", **{SVG: {"schema": {"type": "string"}}}),
+)
 async def read_forecast(
     name: SessionName,
     request: Request,
@@ -51,22 +52,20 @@ async def read_forecast(
     start: StepQuery | None = None,
     count: Annotated[int | None, Query(ge=1, le=MAX_CURVE)] = None,
     points: Annotated[int, Query(ge=10, le=10_000)] = 1000,
-    form: Annotated[
-        Literal["json", "svg"] | None,
-        Query(alias="format", description="of the answer, in place of the `Accept` header"),
-    ] = None,
-    accept: Annotated[str, Header()] = "",
+    form: PictureQuery = None,
+    accept: Accept = "",
 ) -> Response:
     """Read the curve from `start` on: what is sealed, then what would be.
 
     Without `start` it begins at the horizon; without `count` it spans what is left of the session's
     total_steps, or 1,000 steps. It is thinned out to about `points` points, extremes kept. With
-    `Accept: image/svg+xml` the answer is a picture, dashed where the curve is not sealed yet.
+    `format=svg`, or `Accept: image/svg+xml`, the answer is a picture.
     """
-    media = wanted(form, accept, (SVG,))
-    show = _picture if media == SVG else _curve
-    reading = values.read_forecast(service, name, start, count, points, show)
-    return await answer(request, reading, media)
+    if wanted(form, accept, "svg") == "svg":
+        drawing = portraits.draw_forecast(service, name, start, count, points)
+        return await answer(request, drawing, SVG)
+    reading = values.read_forecast(service, name, start, count, points, _curve)
+    return await answer(request, reading)
 
 
 def _step(found: Values) -> bytes:
@@ -84,7 +83,3 @@ def _range(found: Values) -> bytes:
 
 def _curve(found: Curve) -> bytes:
     return to_json({**wire.curve(found), "sealed_until": found.sealed_until})
-
-
-def _picture(found: Curve) -> bytes:
-    return pictures.draw(**wire.curve(found), sealed_until=found.sealed_until).encode()

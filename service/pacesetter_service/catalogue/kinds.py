@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
@@ -27,11 +26,6 @@ def controllers() -> list[str]:
 def actions() -> list[str]:
     """Return the names of all kinds of actions, sorted."""
     return sorted(Action.kinds)
-
-
-def matching(kinds: list[str], pattern: str | None) -> list[str]:
-    """Return those kinds that a pattern is for: `*` is any characters, `?` one; None is for all."""
-    return [kind for kind in kinds if pattern is None or fnmatchcase(kind, pattern)]
 
 
 def parameters_of(member: type[Tagged], reference: str = "#/$defs/{model}") -> dict[str, Any]:

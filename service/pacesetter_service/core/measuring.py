@@ -20,7 +20,7 @@ MetricName = Annotated[
     str,
     Written(
         r"^[A-Za-z0-9_.:/@ +-]{1,128}$",
-        "Name a metric by 1 to 128 letters (A to Z), digits, blanks and _ . : / @ + -",
+        "Name a metric by 1 to 128 letters (A to Z), digits, blanks and `_.:/@+-`",
     ),
 ]
 

@@ -17,100 +17,24 @@ STYLE = (
     "@media(prefers-color-scheme:dark){text{fill:#ccc}.axis{stroke:#444}}"
 )
 
-AHEAD = ".ahead{stroke-dasharray:5 4}"
-
 
 def draw(
-    steps: Sequence[int],
-    series: Mapping[str, list[float]],
-    check: Check = lambda: None,
-    *,
-    sealed_until: int | None = None,
+    steps: Sequence[int], series: Mapping[str, list[float]], check: Check = lambda: None
 ) -> str:
-    """Draw each series in a panel of its own, one below the other, over common steps.
-
-    Args:
-        steps: The steps, ascending.
-        series: The values at them, by name.
-        check: Called before each panel; what it raises comes out.
-        sealed_until: The first step that is not sealed: from there on the curves are dashed.
-    """
-    drawn = {name: [_whole(steps, values)] for name, values in series.items()}
-    return _panels(steps, drawn, check, sealed_until)
-
-
-def draw_record(
-    steps: Sequence[int],
-    series: Mapping[str, list[float]],
-    metrics: Mapping[str, Sequence[float | None]],
-    check: Check = lambda: None,
-) -> str:
-    """Draw what was trained with and, below that, what was measured, each in a panel of its own.
-
-    Args:
-        steps: The steps, ascending.
-        series: The values at them, by name.
-        metrics: What was measured at them, None where nothing was; a curve joins what was measured,
-            and is broken where that is NaN, or too large to be drawn.
-        check: Called before each panel; what it raises comes out.
-    """
-    drawn = {name: [_whole(steps, values)] for name, values in series.items()}
-    drawn |= {name: _runs(steps, values) for name, values in metrics.items()}
-    return _panels(steps, drawn, check, None)
-
-
-Line = list[tuple[int, float]]
-"""Steps with their values, which a curve joins."""
-
-
-def _whole(steps: Sequence[int], values: Sequence[float]) -> Line:
-    return list(zip(steps, values, strict=True))
-
-
-def _runs(steps: Sequence[int], values: Sequence[float | None]) -> list[Line]:
-    """Return the stretches of values that can be drawn; what was not measured breaks none."""
-    runs: list[Line] = [[]]
-    for step, value in zip(steps, values, strict=True):
-        if value is None:
-            continue
-        if not abs(value) <= LARGEST:  # NaN too
-            runs.append([])
-        else:
-            runs[-1].append((step, value))
-    return [run for run in runs if run]
-
-
-def _panels(
-    steps: Sequence[int],
-    drawn: Mapping[str, list[Line]],
-    check: Check,
-    sealed_until: int | None,
-) -> str:
+    """Draw each series in a panel of its own, one below the other, over common steps."""
     panels = []
-    for index, (name, lines) in enumerate(drawn.items()):
+    for index, (name, values) in enumerate(series.items()):
         check()
         colour = COLOURS[index % len(COLOURS)]
-        panels.append(_panel(steps, lines, name, colour, index * HEIGHT, sealed_until))
+        panels.append(_panel(steps, values, name, colour, index * HEIGHT))
     height = HEIGHT * len(panels)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">'
-        f"<style>{STYLE}{AHEAD if sealed_until is not None else ''}</style>"
-        f"{''.join(panels)}</svg>"
+        f"<style>{STYLE}</style>{''.join(panels)}</svg>"
     )
 
 
-def _panel(
-    steps: Sequence[int],
-    lines: list[Line],
-    name: str,
-    colour: str,
-    top: int,
-    sealed_until: int | None,
-) -> str:
-    title = f'<text class="title" x="{LEFT}" y="{top + 18}">{escape(name)}</text>'
-    values = [value for line in lines for _, value in line]
-    if not values:
-        return f'{title}<text x="{LEFT}" y="{top + HEIGHT // 2}">nothing to draw</text>'
+def _panel(steps: Sequence[int], values: list[float], name: str, colour: str, top: int) -> str:
     # A learning rate is read against zero; a momentum says most by how far it swings.
     low, high = min(0.0 if name.endswith("lr") else values[0], *values), max(values)
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-290):
@@ -123,46 +47,29 @@ def _panel(
     def y(value: float) -> float:
         return top + HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    def curve(line: Line, kind: str = "curve") -> str:
-        points = [f"{x(s):.1f},{y(v):.1f}" for s, v in line]
-        drawn = f'<polyline class="{kind}" stroke="{colour}" points="{" ".join(points)}"/>'
-        return drawn if len(line) > 1 else drawn + _lone(x(line[0][0]), y(line[0][1]), colour)
-
+    points = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in zip(steps, values, strict=True))
     return (
-        title
-        + "".join(_level(y(tick), tick) for tick in _ticks(low, high, 4))
-        + "".join(_place(x(tick), top, tick) for tick in _ticks(first, last, 6))
-        + "".join(curve(part, kind) for line in lines for part, kind in _parts(line, sealed_until))
+        f'<text class="title" x="{LEFT}" y="{top + 18}">{escape(name)}</text>'
+        + "".join(level(y(tick), tick) for tick in ticks(low, high, 4))
+        + "".join(place(x(tick), top, tick) for tick in ticks(first, last, 6))
+        + f'<polyline class="curve" stroke="{colour}" points="{points}"/>'
     )
 
 
-def _lone(x: float, y: float, colour: str) -> str:
-    """Draw a point that no line leads to."""
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{colour}"/>'
-
-
-def _parts(line: Line, sealed_until: int | None) -> list[tuple[Line, str]]:
-    """Return the stretches of a curve that are drawn alike: what is sealed, and what is ahead."""
-    if sealed_until is None:
-        return [(line, "curve")]
-    sealed = [point for point in line if point[0] < sealed_until]
-    ahead = line[max(len(sealed) - 1, 0) :]  # from the last sealed point on: there is no gap
-    parts = [(sealed, "curve"), (ahead if len(sealed) < len(line) else [], "curve ahead")]
-    return [(part, kind) for part, kind in parts if part]
-
-
-def _level(y: float, value: float) -> str:
+def level(y: float, value: float) -> str:
+    """Draw a line across at a height, with the value that stands for it."""
     return (
         f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
     )
 
 
-def _place(x: float, top: int, step: float) -> str:
+def place(x: float, top: int, step: float) -> str:
+    """Write a step below a panel."""
     return f'<text x="{x:.1f}" y="{top + HEIGHT - 8}" text-anchor="middle">{step:,.0f}</text>'
 
 
-def _ticks(low: float, high: float, about: int) -> list[float]:
+def ticks(low: float, high: float, about: int) -> list[float]:
     """Return round numbers between two."""
     raw = (high - low) / about
     power = 10.0 ** floor(log10(raw))
@@ -279,7 +186,7 @@ def _sweep(
     told: Mapping[str, float],
     proposal: float | None,
 ) -> str:
-    parts = [_level(frame.y(tick), tick) for tick in _ticks(frame.low, frame.high, 5)]
+    parts = [level(frame.y(tick), tick) for tick in ticks(frame.low, frame.high, 5)]
     parts += [_decade(frame.x(10.0**power), power) for power in _powers(frame)]
     parts.append(_line(frame, lr, loss, 'class="raw"'))
     parts.append(_line(frame, lr, smoothed, f'class="curve" stroke="{COLOURS[0]}"'))

@@ -126,6 +126,16 @@ async def read_status(service: Service, name: str) -> Status:
     return await in_thread(answer)
 
 
+def newest_trained(service: Service, stored: Stored) -> int | None:
+    """Return the newest step of a session that was trained; see `Status`. Not for the event loop.
+
+    Raises:
+        StorageUnavailableError: The database did not answer.
+    """
+    [heard] = _heard(service, [stored])
+    return _trained(heard, service.store.newest_of([stored.lineage], MAX_METRICS)[stored.lineage])
+
+
 def _heard(service: Service, rows: Sequence[Stored]) -> list[_Heard]:
     some = digests(service.tracker, service.store.ranks, [each.session for each in rows])
     found = []
@@ -150,7 +160,7 @@ def _trained(heard: _Heard, newest: Mapping[str, Newest]) -> int | None:
     """Return the newest step that was trained, as far as is known."""
     session, first = heard.stored.session, heard.stored.lineage[0].start
     begun = session.attempt.start  # whoever begins there has trained what comes before
-    known = max(begun - 1, heard.ranks.trained, *map(_last_step, newest.values()))
+    known = max(begun - 1, heard.ranks.trained, *map(last_step, newest.values()))
     if not heard.ranks.seen:
         ended = session.control.ended
         if ended is not None:
@@ -160,7 +170,8 @@ def _trained(heard: _Heard, newest: Mapping[str, Newest]) -> int | None:
     return None if known < first else known
 
 
-def _last_step(newest: Newest) -> int:
+def last_step(newest: Newest) -> int:
+    """Return the last step that anything is known of a metric at; `NEVER` for none."""
     return max((int(each.steps[-1]) for each in newest if each is not None), default=NEVER)
 
 
