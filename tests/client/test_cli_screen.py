@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from little_servers import Asked, answer, answering
 from pacesetter import Client, cli
 from pacesetter.cli import server, text
 from pacesetter.cli.drawing import AXIS, Curve, chart, sparkline
-from serving import PATIENCE
+from serving import PATIENCE, RunningService
 
 HOSTILE = "[red]x[/red]\x1b]0;pwned\x07\x1b[2J\x9b31m\r\u202eevil\u2066"
 """Markup, a window's title, a cleared screen, a colour in one byte, and letters turned round."""
@@ -269,3 +270,20 @@ def test_colours_are_left_out_where_they_are_not_wanted(client: Client, unique_n
     assert asking.end() == 1
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", asking.told)
     assert client.get(unique_name).status == "archived"
+
+
+def test_who_watches_sees_an_outage_and_its_end(service: RunningService, unique_name: str) -> None:
+    """The last look stays while the server is away; Ctrl-C ends it without a word."""
+    with Client(service.url) as client:
+        client.create(unique_name, base_lr=0.1)
+    watching = Terminal("watch", unique_name, "-n", "0.2", "--url", service.url)
+    watching.until("forecast")
+    service.stop()
+    watching.until("no answer since")
+    service.start()
+    with Client(service.url) as client:
+        client.scale(unique_name, 0.5, reason="resumed")
+    watching.until("resumed")
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.end() == 130
+    assert "Traceback" not in watching.told

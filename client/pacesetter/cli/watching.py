@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
 
+from pacesetter._errors import ServerError, TransportError
 from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context
 from pacesetter.cli.curves import measured, pictured
+from pacesetter.cli.exits import ending_of
 from pacesetter.cli.options import Interval, Name
 from pacesetter.cli.record import event_row
 from pacesetter.cli.screen import Screen, joined, state, styled
@@ -33,16 +36,31 @@ def add_to(app: typer.Typer) -> None:
 def repeated(screen: Screen, look: Callable[[], RenderableType], interval: float) -> None:
     """Show what a function returns, in the same place, until Ctrl-C.
 
+    While the server is away the last look stays, with a word about it.
+
     Args:
         screen: Where it is shown.
         look: Returns what is to be seen.
         interval: Seconds between two looks.
     """
-    with Live(look(), console=screen.console, auto_refresh=False, screen=True) as live:
+    shown, lost = look(), ""
+    with Live(shown, console=screen.console, auto_refresh=False, screen=True) as live:
         while True:
             live.refresh()
             time.sleep(interval)
-            live.update(look())
+            try:
+                shown, lost = look(), ""
+            except (TransportError, ServerError) as error:
+                lost = lost or f"{datetime.now().astimezone():%H:%M:%S}"
+                live.update(Group(_away(error, lost), shown))
+            else:
+                live.update(shown)
+
+
+def _away(error: Exception, since_when: str) -> RenderableType:
+    ending = ending_of(error)
+    what = error if ending is None else ending.what
+    return styled(f"no answer since {since_when}; this is how it was before ({what})", "bold red")
 
 
 def watch(context: Context, *, name: Name, interval: Interval = 2.0) -> None:
