@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,6 +212,16 @@ def test_events_are_lines_of_json_for_a_program(run: Run, trained: str) -> None:
     assert [json.loads(line)["seq"] for line in lines] == list(range(len(lines)))
     assert run("events", trained, "--kind", "noticed") == ""
     run("events", trained, "--kind", "no-such-kind", status=exits.REFUSED)
+
+
+def test_a_reader_may_have_enough(server_url: str, trained: str) -> None:
+    """As `head` has: that is no failure, and nothing is said of it."""
+    command = [sys.executable, "-m", "pacesetter.cli", "ls", trained, "--url", server_url]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (exits.OK, b"")
 
 
 def test_events_of_all_sessions_are_told(run: Run, trained: str) -> None:

@@ -14,7 +14,7 @@ from pacesetter.cli.exits import USAGE, CommandError
 from pacesetter.cli.text import number, safe
 
 WIDTH, HEIGHT = 760, 260
-LEFT, RIGHT, TOP, BOTTOM = 72, 16, 32, 28
+LEFT, RIGHT, TOP, BOTTOM = 72, 28, 32, 28
 
 COLOURS = {
     "green": "#2a9d5c",

@@ -21,6 +21,11 @@ WIDE = 10_000
 NARROW = 80
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # whose reader has had enough: that is no failure
+
+
 class Screen:
     """What a command prints to.
 
@@ -30,7 +35,7 @@ class Screen:
 
     def __init__(self) -> None:
         self.is_terminal = sys.stdout.isatty()
-        self.console = Console(
+        self.console = _Console(
             markup=False,
             emoji=False,
             highlight=False,
