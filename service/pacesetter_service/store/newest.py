@@ -74,11 +74,11 @@ def newest_of(
     said = _last_in(READINGS, connection, places)
     found: dict[Lineage, dict[str, Newest]] = {}
     for lineage, by_name in asked.items():
-        every = {
+        both = {
             name: Newest(_first_of(seen, by_name[name]), _first_of(said, by_name[name]))
             for name in sorted(by_name)
         }
-        there = [(name, each) for name, each in every.items() if any(map(_is_there, each))]
+        there = [(name, each) for name, each in both.items() if any(map(_is_there, each))]
         found[lineage] = dict(there[:most])
     return found
 
