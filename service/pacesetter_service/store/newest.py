@@ -73,10 +73,10 @@ def newest_of(
     seen = _last_in(MEASUREMENTS, connection, dict.fromkeys(places, 0))
     said = _last_in(READINGS, connection, places)
     found: dict[Lineage, dict[str, Newest]] = {}
-    for lineage, by_name in asked.items():
+    for lineage, places_of in asked.items():
         both = {
-            name: Newest(_first_of(seen, by_name[name]), _first_of(said, by_name[name]))
-            for name in sorted(by_name)
+            name: Newest(_first_of(seen, places_of[name]), _first_of(said, places_of[name]))
+            for name in sorted(places_of)
         }
         there = [(name, each) for name, each in both.items() if any(map(_is_there, each))]
         found[lineage] = dict(there[:most])
