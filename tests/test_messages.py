@@ -134,6 +134,16 @@ SAID: dict[str, tuple[Call, str, str]] = {
         "/path",
         "There is no such field",
     ),
+    "a controller of a group that there is not": (
+        new(controllers=[{**PLATEAU, "min_lr": {"head": 0.1}}]),
+        "/controllers/0",
+        "names the group head, which this session does not have",
+    ),
+    "a metric of more ranks than there are": (
+        new(metrics={"loss": {"quorum": 3}}),
+        "/metrics/loss/quorum",
+        "set the session's `ranks` to the world size",
+    ),
     "a rate by another name": (new(lr=0.1), "/lr", "Did you mean 'base_lr'?"),
     "a rate in quotes": (new(base_lr="0.1"), "/base_lr", "Write a number, not a text"),
     "a rate that is true": (new(base_lr=True), "/base_lr", "not true or false"),

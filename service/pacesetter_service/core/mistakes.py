@@ -95,6 +95,12 @@ def refusal(place: tuple[str | int, ...], code: str, message: str) -> Validation
     return ValidationError.from_exception_data("request", [detail])
 
 
+def placed(error: PydanticCustomError, *place: str | int) -> ValidationError:
+    """Make an error of what a model finds in a part of itself, at the place of that part."""
+    detail = InitErrorDetails(type=error, loc=place, input=None)
+    return ValidationError.from_exception_data("request", [detail])
+
+
 def misplaced(error: ValidationError, *place: str) -> ValidationError:
     """Make the same error of values that stand deeper in a request."""
     details = [

@@ -209,7 +209,7 @@ class Model(BaseModel):
 class Checked(Model):
     """A model that looks at its values together, once each of them is right by itself."""
 
-    def _faults(self) -> Iterable[PydanticCustomError]:
+    def _faults(self) -> Iterable[PydanticCustomError | ValidationError]:
         """Return what is wrong with them together; the first fault is told."""
         return ()
 

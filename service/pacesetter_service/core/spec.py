@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.controllers import AnyController, Controller
 from pacesetter_service.core.lengths import Clock, StepCount, resolve, whole
 from pacesetter_service.core.limits import Limits
 from pacesetter_service.core.measuring import MetricName, MetricSpec
+from pacesetter_service.core.mistakes import placed
 from pacesetter_service.core.model import (
     Checked,
     Count,
@@ -301,7 +302,7 @@ class SessionSpec(Checked):
         refuse_unreadable(data)
         return data
 
-    def _faults(self) -> Iterator[PydanticCustomError]:
+    def _faults(self) -> Iterator[PydanticCustomError | ValidationError]:
         yield from self._faults_of_series()
         yield from self._faults_of_metrics()
         if self.reaction is not None:
@@ -324,41 +325,44 @@ class SessionSpec(Checked):
                     {"channel": series.channel},
                 )
 
-    def _faults_of_metrics(self) -> Iterator[PydanticCustomError]:
+    def _faults_of_metrics(self) -> Iterator[ValidationError]:
         for name, metric in self.metrics.items():
             if metric.of is not None and (metric.of == name or self._is_view(metric.of)):
-                yield PydanticCustomError(
+                fault = PydanticCustomError(
                     "view_of_view",
                     "Metric {name} is a view of {of}, which is no metric that ranks report",
                     {"name": name, "of": metric.of},
                 )
+                yield placed(fault, "metrics", name, "of")
         for name, metric in self.metrics.items():
             for field in ("ranks", "quorum"):
                 wanted = getattr(metric, field)
                 if wanted is not None and wanted > self.ranks:
-                    yield PydanticCustomError(
+                    fault = PydanticCustomError(
                         "too_many_ranks",
                         "Metric {name} waits for {wanted} ranks ({field}), but the session has"
                         " {ranks}: set the session's `ranks` to the world size",
                         {"name": name, "wanted": wanted, "field": field, "ranks": self.ranks},
                     )
+                    yield placed(fault, "metrics", name, field)
 
-    def _faults_of_controllers(self) -> Iterator[PydanticCustomError]:
+    def _faults_of_controllers(self) -> Iterator[ValidationError]:
         known = set(self.groups or ())
         for index, controller in enumerate(self.controllers):
             for name in sorted(controller.groups_named - known):
-                yield PydanticCustomError(
+                fault = PydanticCustomError(
                     "unknown_group",
                     "Controller {index} names the group {name}, which this session does not"
                     " have.{hint}",
                     {"index": index, "name": name, "hint": did_you_mean(name, known)},
                 )
+                yield placed(fault, "controllers", index)
         channels = {series.channel for series in self.series()}
         for index, controller in enumerate(self.rules):
             for transition in controller.transitions:
                 driven = set(transition.schedule.channels())
                 if driven != channels:
-                    yield PydanticCustomError(
+                    fault = PydanticCustomError(
                         "different_channels",
                         "Controller {index} goes over to a schedule that drives {driven}, but this"
                         " session has {channels}; name a law for each with `channels`",
@@ -368,6 +372,7 @@ class SessionSpec(Checked):
                             "channels": ", ".join(sorted(channels)),
                         },
                     )
+                    yield placed(fault, "controllers", index)
 
     def at(self, step: int) -> "SessionSpec":
         """Return the description that holds at a step: an attempt that begins there goes by it."""

@@ -193,7 +193,7 @@ def _trained_until(service: Service, part: "_Part") -> int:
     if part.stored.session.attempt.includes(part.ref.attempt):
         step = newest_trained(service, part.stored)
     else:
-        newest = part.store.newest_of([part.ref.lineage], MAX_METRICS)[part.ref.lineage]
+        newest = part.store.newest_of({part.ref.lineage: 0}, MAX_METRICS)[part.ref.lineage]
         step = max(map(last_step, newest.values()), default=None)
     return part.ref.start if step is None else min(max(step + 1, part.ref.start), part.ref.end)
 

@@ -33,7 +33,7 @@ MAX_SERIES = 64
 """The most learning rates of a session that are shown: the first ones, as its groups come."""
 
 LOOKED_BACK = 8
-"""So many of the last reported steps are looked at for one that every rank has reported."""
+"""So many steps before the last reported one are looked at for one that every rank reported."""
 
 T = TypeVar("T")
 
@@ -133,7 +133,9 @@ def newest_trained(service: Service, stored: Stored) -> int | None:
         StorageUnavailableError: The database did not answer.
     """
     [heard] = _heard(service, [stored])
-    return _trained(heard, service.store.newest_of([stored.lineage], MAX_METRICS)[stored.lineage])
+    return _trained(
+        heard, service.store.newest_of({stored.lineage: 0}, MAX_METRICS)[stored.lineage]
+    )
 
 
 def _heard(service: Service, rows: Sequence[Stored]) -> list[_Heard]:
@@ -148,12 +150,18 @@ def _heard(service: Service, rows: Sequence[Stored]) -> list[_Heard]:
 
 def _statuses(service: Service, some: Sequence[_Heard]) -> list[Status]:
     store = service.store
-    found = store.newest_of([each.stored.lineage for each in some], MAX_METRICS)
+    found = store.newest_of(
+        {each.stored.lineage: _looked_back(each.stored) for each in some}, MAX_METRICS
+    )
     newest = [found[each.stored.lineage] for each in some]
     steps = [_trained(each, metrics) for each, metrics in zip(some, newest, strict=True)]
     wanted = [_sealed_step(each.stored, step) for each, step in zip(some, steps, strict=True)]
     columns = store.sealed_at(wanted)
     return [_status(*each) for each in zip(some, steps, newest, wanted, columns, strict=True)]
+
+
+def _looked_back(stored: Stored) -> int:
+    return LOOKED_BACK if stored.session.spec.ranks > 1 else 0
 
 
 def _trained(heard: _Heard, newest: Mapping[str, Newest]) -> int | None:
