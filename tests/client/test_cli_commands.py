@@ -14,6 +14,7 @@ import pytest
 
 from pacesetter import Client, cli
 from pacesetter.cli import demo, exits
+from serving import RunningService
 
 Run = Callable[..., str]
 
@@ -343,6 +344,36 @@ def test_templates_are_published_and_used(run: Run, unique_name: str, tmp_path: 
     run("template", "deprecate", f"{name}@1", "-m", "old")
     assert "deprecated: old" in run("template", "ls", name)
     run("template", "show", f"{name}@9", status=exits.NOT_FOUND)
+
+
+def test_tokens_are_made_and_say_who_orders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The secret is printed alone, for a pipe; its holder is the author, whoever is logged in."""
+    admin = "an-admins-token-of-tests"
+    with RunningService(tmp_path / "own.db", admin_token=admin) as service:
+        monkeypatch.setenv("PACESETTER_URL", service.url)
+        assert cli.main(["ls"]) == exits.NOT_ALLOWED
+        monkeypatch.setenv("PACESETTER_TOKEN", admin)
+        capsys.readouterr()
+        asked = ["token", "create", "night-shift", "--role", "operator", "--scope", "team-*"]
+        assert cli.main([*asked, "--expires", "12h"]) == exits.OK
+        secret = capsys.readouterr().out.strip()
+        assert cli.main(["token", "ls"]) == exits.OK
+        listed = capsys.readouterr().out.splitlines()
+        (row,) = [line.split() for line in listed if "night-shift" in line]
+        assert row[1:4] == ["night-shift", "operator", "team-*"]
+        with Client(service.url) as client:
+            client.create("team-a", base_lr=0.1)
+        monkeypatch.setenv("PACESETTER_TOKEN", secret)
+        assert cli.main(["scale", "team-a", "0.5", "-m", "calm"]) == exits.OK
+        assert cli.main(["token", "ls"]) == exits.NOT_ALLOWED
+        capsys.readouterr()
+        assert cli.main(["events", "team-a", "--kind", "ordered"]) == exits.OK
+        assert "night-shift ordered" in capsys.readouterr().out
+        monkeypatch.setenv("PACESETTER_TOKEN", admin)
+        assert cli.main(["token", "revoke", row[0]]) == exits.OK
+        assert cli.main(["token", "revoke", row[0]]) == exits.NOT_FOUND
 
 
 def test_the_demo_trains_until_it_is_enough(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pacesetter._info import SessionInfo
 from pacesetter.cli.advice import findings_shown
 from pacesetter.cli.arguments import document, labels, seconds
 from pacesetter.cli.commands import commands
@@ -53,12 +54,12 @@ def create(
     if context.answers(plain(made)):
         return
     context.screen.line(styled(made.name, "bold"), f" is there, sealed to step {made.horizon}")
-    findings_shown(context.screen, getattr(made, "warnings", ()))
+    findings_shown(context.screen, made.warnings)
 
 
 def created(
     context: Context, spec: Mapping[str, Any], name: str | None, label: Mapping[str, str]
-) -> Any:  # noqa: ANN401 - what the client says of a session
+) -> SessionInfo:
     """Create a session from what a file says, and what stands beside it.
 
     Raises:

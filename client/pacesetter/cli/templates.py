@@ -119,7 +119,7 @@ def use(
     if context.answers(plain(session)):
         return
     context.screen.line(styled(session.name, "bold"), f" was made from {template}")
-    findings_shown(context.screen, getattr(session, "warnings", ()))
+    findings_shown(context.screen, session.warnings)
 
 
 def diff(
