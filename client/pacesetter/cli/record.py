@@ -167,6 +167,8 @@ def events(
             )
         if context.tells(told):
             return
+        if follow and context.screen.is_terminal:
+            context.screen.note("what happens next is told as it happens; Ctrl-C ends this")
         for each in told:
             if context.screen.is_terminal:
                 context.screen.show(event_row(each, named=not one))
