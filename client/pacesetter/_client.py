@@ -49,6 +49,10 @@ class Client(Operations, Carrying):
         session.lr(0)
     ```
 
+    Whatever else can be asked of the server has a method too: orders such as `scale` and `hold`,
+    `status` and `explain`, `columns` of the record, forks, templates, tokens. `AsyncClient` has the
+    same ones, awaited. At the end of a notebook's cell it shows the sessions that changed last.
+
     Args:
         url: The server's address; without one `PACESETTER_URL`, else `http://127.0.0.1:7070`.
         timeout: Seconds that one exchange may take.

@@ -20,6 +20,9 @@ from pacesetter._operation import SVG
 
 T = TypeVar("T")
 
+LARGEST = 2**20
+"""Bytes of an answer: what a cell shows stays in the notebook."""
+
 SECONDS = 1.5
 """For how long a cell waits for the server, all in all."""
 
@@ -38,6 +41,7 @@ class Sends(Protocol):
         *,
         params: Mapping[str, Any] | None = None,
         accept: str = ...,
+        max_bytes: int = ...,
         timeout: float | None = None,
     ) -> bytes:
         """Return what the server answers."""
@@ -162,7 +166,9 @@ class Hurried:
             PacesetterError: There is none in the time that is left.
         """
         left = max(self._end - time.monotonic(), 0.05)
-        return self._transport.send("GET", path, params=params, accept=accept, timeout=left)
+        return self._transport.send(
+            "GET", path, params=params, accept=accept, max_bytes=LARGEST, timeout=left
+        )
 
 
 def shown(show: Callable[[], str], thing: object) -> str:
