@@ -67,11 +67,12 @@ serve: $(DEMO) ## serve on http://127.0.0.1:7070, with the data in ./pacesetter.
 bench: $(READY) ## measure, as ratios against named baselines in the same run
 	$(BIN)/python -m benchmarks
 
-docs: $(READY) ## write the pages about schedules and controllers, and the pictures of actions and architecture
+docs: $(READY) ## write the pages about kinds and commands, and the pictures of actions and architecture
 	$(BIN)/python docs/make_schedules.py
 	$(BIN)/python docs/make_controllers.py
 	$(BIN)/python docs/make_actions.py
 	$(BIN)/python docs/make_pictures.py
+	$(BIN)/python docs/make_cli.py
 
 # What the theme's makers say of later versions of mkdocs belongs in no build's log.
 site site-serve: export NO_MKDOCS_2_WARNING := 1

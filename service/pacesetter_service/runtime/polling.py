@@ -16,8 +16,8 @@ from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.runtime.keyring import Keyring, read_tokens
 from pacesetter_service.runtime.ranks import RankTracker
 from pacesetter_service.runtime.shared_ranks import tell_others
-from pacesetter_service.runtime.signals import Signals
-from pacesetter_service.store.notifications import ANY
+from pacesetter_service.runtime.signals import ANY, Signals
+from pacesetter_service.store import notifications
 from pacesetter_service.store.port import Changes
 from pacesetter_service.store.store import Store
 
@@ -65,6 +65,7 @@ class Poller:
         self._tracker = tracker
         self._ranks_at = monotonic() + RANKS_EVERY
         self._versions: dict[str, int] = {}
+        self._position = -1
         self._rare_at = monotonic() + TOKENS_EVERY
         self._committed: deque[Sequence[Changes]] = deque()
         self._woken = threading.Event()
@@ -90,7 +91,8 @@ class Poller:
 
     def told(self, names: Collection[str]) -> None:
         """Look at once, if callers wait for one of these sessions; from any thread."""
-        if ANY in names or any(each.is_awaited(name) for name in names for each in self._signals):
+        awaited = {name for each in self._signals for name in each.awaited()}
+        if notifications.ANY in names or ANY in awaited or not awaited.isdisjoint(names):
             self._woken.set()
 
     def _run(self) -> None:
@@ -124,11 +126,22 @@ class Poller:
         One that was not looked at before may have changed since its caller began to wait.
         """
         names = {name for each in self._signals for name in each.awaited()}
+        if ANY in names:
+            names.discard(ANY)
+            self._look_at_the_feed()
         versions = self._store.versions(names) if names else {}
         changed = [name for name in names if versions.get(name) != self._versions.get(name)]
         self._versions = versions
         for each in self._signals:
             each.tell_from_thread(changed)
+
+    def _look_at_the_feed(self) -> None:
+        """Tell those who wait for any session if there was an event since the last look."""
+        newest = self._store.newest_position()
+        if newest != self._position:
+            self._position = newest
+            for each in self._signals:
+                each.tell_from_thread((ANY,))
 
     def _tell_of_ranks(self) -> None:
         self._ranks_at = monotonic() + RANKS_EVERY
