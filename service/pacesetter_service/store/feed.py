@@ -2,7 +2,7 @@
 
 Each has a position, which its transaction takes from a counter whose row it holds until it is
 committed; see `writing.py`. So positions become visible in their order, whichever process commits:
-whoever has read up to one misses nothing that comes before it.
+a reader that has read up to one misses nothing that comes before it.
 """
 
 import json

@@ -167,7 +167,7 @@ def _looked_back(stored: Stored) -> int:
 def _trained(heard: _Heard, newest: Mapping[str, Newest]) -> int | None:
     """Return the newest step that was trained, as far as is known."""
     session, first = heard.stored.session, heard.stored.lineage[0].start
-    begun = session.attempt.start  # whoever begins there has trained what comes before
+    begun = session.attempt.start  # a trainer that begins there has trained what comes before
     known = max(begun - 1, heard.ranks.trained, *map(last_step, newest.values()))
     if not heard.ranks.seen:
         ended = session.control.ended
