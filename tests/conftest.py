@@ -65,6 +65,7 @@ LONGEST = (
     "integrations/test_ray.py",
     "distributed/test_storm.py",
     "test_testing.py",
+    "test_generated_clients.py",
     "test_live_control.py",
     "test_closed_loop.py",
     "integrations/test_loops.py",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -206,9 +205,9 @@ class SyncChannel:
     def newest_attempt(self, name: str, deadline: float) -> tuple[int, str]:
         """Return the number and the key of a session's newest attempt."""
         path = path_of(name) + "/attempts"
-        content = self._transport.send("GET", path, wait=_seconds_until(deadline))
+        answer = self._transport.json("GET", path, wait=_seconds_until(deadline))
         try:
-            newest = json.loads(content)[-1]
+            newest = answer["attempts"][-1]
             return int(newest["attempt"]), str(newest["key"])
         except (ValueError, TypeError, LookupError) as error:
             raise misfit(f"the server did not list the attempts of {name} ({error!r})") from error

@@ -473,8 +473,9 @@ def _with_advice(error: ConflictError, name: str) -> ConflictError:
     if error.code != "session_exists":
         return error
     return error.saying(
-        f"{error.detail}. The arguments of the Trainer describe it. To train longer or at another "
-        f"rate from a checkpoint, pass PacesetterCallback('another-name', continues={name!r}) and "
+        f"{error.detail.rstrip('.')}. The arguments of the Trainer describe it. To train longer or"
+        " at another rate from a checkpoint, pass PacesetterCallback('another-name',"
+        f" continues={name!r}) and "
         "train(resume_from_checkpoint=...). Where only the number of updates differs (another data "
         "set, or a batch size that auto_find_batch_size has found), pass total_steps=... to the "
         "PacesetterCallback. For trials of a search, pass a template such as 'sweep-{run}'."

@@ -1,5 +1,6 @@
 """The events of all sessions over HTTP: pages and feeds that are taken up again, really served."""
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import Queue
+from time import monotonic, sleep
 from typing import Any
 
 import httpx
@@ -116,7 +118,7 @@ def test_filters_of_events_combine(http: httpx.Client, unique_name: str) -> None
         ("-b", "created"),
     ]
     assert told(pages(http, label=label, actor='bo"b'), unique_name) == [("-b", "ordered")]
-    assert pages(http, label=label, actor="bo") == []
+    assert pages(http, label=label, actor="bo") == pages(http, label=label, actor="ANN") == []
     assert told(pages(http, label=[label, "b:yes"], kind=["ordered", "acted"]), unique_name) == [
         ("-b", "ordered")
     ]
@@ -173,6 +175,15 @@ def test_feeds_of_several_servers_tell_all_events_in_one_order(tmp_path: Path) -
         assert [each["cursor"] for each in one] == [each["cursor"] for each in other]
         cursors = [int(each["cursor"]) for each in one]
         assert cursors == sorted(cursors)
+        with open_http(urls[0]) as http, open_http(urls[1]) as another:
+            body = {"want": {"start": 0, "count": 9}, "progress": {"step": 5}}
+            http.post("/v1/sessions/run-0-0/sync", json=body).raise_for_status()
+            until = monotonic() + PATIENCE
+            while another.get("/v1/sessions/run-0-0/status").json()["step"] != 4:
+                assert monotonic() < until, "the other server does not know what the rank said"
+                sleep(0.05)
+            row = another.get("/v1/sessions/run-0-0/status").json()
+            assert (row["ranks"]["seen"], row["horizon"]) == (1, 9)
         # Who was told of some by one server goes on with the others at the other one.
         with following(urls[1], last=one[9]["cursor"]) as rest:
             assert [rest.get(timeout=PATIENCE) for _ in range(22)] == one[10:]
@@ -182,7 +193,7 @@ def test_a_token_sees_the_events_of_its_names_alone(tmp_path: Path) -> None:
     """In pages and in feeds, and the comparison of others is refused."""
     database = tmp_path / "pacesetter.db"
     with (
-        RunningService(database, spawned, admin_token=ADMIN) as service,
+        RunningService(database, spawned, admin_token=ADMIN, max_feeds=1) as service,
         open_http(service.url) as http,
     ):
         http.headers["authorization"] = f"Bearer {ADMIN}"
@@ -198,3 +209,16 @@ def test_a_token_sees_the_events_of_its_names_alone(tmp_path: Path) -> None:
         both = http.get("/v1/compare", params={"session": ["a-1", "b-1"]})
         assert (both.status_code, both.json()["code"]) == (403, "out_of_scope")
         assert http.get("/v1/sessions/b-1/status").status_code == 403
+        # One feed may be read at a time, of whichever kind; a HEAD reads none.
+        assert http.head("/v1/events/stream").status_code == 200
+        with http.stream("GET", "/v1/events/stream", params={"after": "0"}) as feed:
+            lines = feed.iter_lines()
+            told = [json.loads(line[6:])["session"] for line in lines_of_two(lines)]
+            assert told == ["a-1", "a-2"]
+            refused = http.get("/v1/sessions/a-1/events/stream")
+            assert (refused.status_code, refused.json()["code"]) == (503, "too_many_readers")
+
+
+def lines_of_two(lines: Iterator[str]) -> Iterator[str]:
+    """Return the data of the first two events of a feed."""
+    return itertools.islice((line for line in lines if line.startswith("data: ")), 2)

@@ -95,7 +95,10 @@ def send(http: httpx.Client, call: str, headers: dict[str, str]) -> httpx.Respon
     content = {"content": "{}"} if method == "POST" else {}
     headers = {"content-type": "application/json", **headers}
     path = re.sub(r"{\w+}", "none", path.replace("{asset}", "docs.js"))
-    return http.request(method, path, headers=headers, **content)
+    with http.stream(method, path, headers=headers, **content) as answer:
+        if answer.headers.get("content-type") != "text/event-stream; charset=utf-8":
+            answer.read()  # a feed has no end
+    return answer
 
 
 # Which calls there are --------------------------------------------------------------------------

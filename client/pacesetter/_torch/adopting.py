@@ -37,9 +37,9 @@ def open_converted(
         return _opened(client, name, others[0], spec)
     except ConflictError:
         raise conflict.saying(
-            f"{conflict.detail}. The optimizer was loaded before it was converted, and which rate "
-            "the training began at is not certain: to resume it, load the optimizer after "
-            "from_torch"
+            f"{conflict.detail.rstrip('.')}. The optimizer was loaded before it was converted, and"
+            " which rate the training began at is not certain: to resume it, load the optimizer"
+            " after from_torch"
         ) from None
 
 

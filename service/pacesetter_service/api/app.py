@@ -3,6 +3,7 @@
 import re
 from functools import partial
 from operator import attrgetter, itemgetter
+from threading import Lock
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -82,6 +83,10 @@ DESCRIBED = (
 """The bodies that the framework does not read itself."""
 
 
+_DESCRIBING = Lock()
+"""Held while a document is made: callers on other threads wait for all of it."""
+
+
 class App(FastAPI):
     """FastAPI, with the hot endpoint in front of it and described beside the typed ones."""
 
@@ -126,12 +131,12 @@ class App(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, made once."""
-        if self.openapi_schema is None:
-            service: Service = self.state.service
-            self.openapi_schema = completed(
-                super().openapi(), *DESCRIBED, optional=service.keys is None
-            )
-        return self.openapi_schema
+        with _DESCRIBING:
+            if self.openapi_schema is None:
+                service: Service = self.state.service
+                found = completed(super().openapi(), *DESCRIBED, optional=service.keys is None)
+                self.openapi_schema = found
+            return self.openapi_schema
 
 
 def create_app(

@@ -141,7 +141,9 @@ def _last_in(
     for series, end in places:
         if series in there:
             blocks = [each.block for each in there[series]]
-            columns = unpack_all(blocks, table.beside).between(0, end)
+            columns = unpack_all(blocks, table.beside)
+            if columns.steps[-1] >= end:  # the attempt went on, in steps that do not count
+                columns = columns.between(0, end)
             if len(columns):
                 found[series, end] = columns
     return found
