@@ -337,6 +337,38 @@ class OutOfScopeError(PacesetterError):
         )
 
 
+class NotAllowedError(PacesetterError):
+    """The caller's token has bounds, and they do not allow such an action or call."""
+
+    def __init__(self, what: str | None, allowed: Sequence[str]) -> None:
+        """Say so.
+
+        Args:
+            what: What is asked for, as bounds name it; None for what no bounds allow.
+            allowed: What the token's bounds allow.
+        """
+        asked = "this call" if what is None else f"{what!r}"
+        super().__init__(
+            f"This token has bounds, which do not allow {asked}. They allow reading and dry runs,"
+            f" and to order {', '.join(allowed)}. Order one of these, or ask an operator."
+        )
+
+
+class BeyondBoundsError(PacesetterError):
+    """An order would change more than the bounds of the caller's token allow, or too often."""
+
+
+class RevisionChangedError(PacesetterError):
+    """The session's future was changed since the caller has looked at it."""
+
+    def __init__(self, known: int, revision: int) -> None:
+        super().__init__(
+            f"This order was meant for revision {known}, and the session has come to revision"
+            f" {revision}: somebody or something has changed its future meanwhile. Look at it again"
+            " with a dry run, and order what is right now."
+        )
+
+
 class ActorRefusedError(PacesetterError):
     """The caller names another actor than the holder of its token."""
 

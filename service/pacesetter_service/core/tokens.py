@@ -6,6 +6,8 @@ from typing import Annotated, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
+from pacesetter_service.core.bounds import Bounds
+
 Role = Literal["viewer", "trainer", "operator", "admin"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -65,6 +67,7 @@ class Token(NamedTuple):
         expires_at: From when on it is worth nothing; None for never.
         scope: The names that its holder may speak of.
         last_used_at: When a call was last made with it, to about a minute; None if none was.
+        bounds: What its holder may order at most; None for whatever its role may.
     """
 
     id: str
@@ -75,6 +78,7 @@ class Token(NamedTuple):
     expires_at: str | None
     scope: NameScope = EVERYTHING
     last_used_at: str | None = None
+    bounds: Bounds | None = None
 
 
 def includes(role: Role, needed: Role) -> bool:
