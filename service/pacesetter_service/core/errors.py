@@ -364,8 +364,8 @@ class RevisionChangedError(PacesetterError):
     def __init__(self, known: int, revision: int) -> None:
         super().__init__(
             f"This order was meant for revision {known}, and the session has come to revision"
-            f" {revision}: somebody or something has changed its future meanwhile. Look at it again"
-            " with a dry run, and order what is right now."
+            f" {revision}: an order, a decision or a restart has changed its future meanwhile. Look"
+            " at it again with a dry run, and order what is right now."
         )
 
 
