@@ -30,6 +30,9 @@ PacesetterError
 ├── UnauthenticatedError       the caller has no valid token
 ├── ForbiddenError             the caller's role is not enough
 ├── OutOfScopeError            the caller's token is not for that name
+├── NotAllowedError            the bounds of the caller's token do not allow such a call
+├── BeyondBoundsError          they do not allow that large a change, or another one
+├── RevisionChangedError       the order is meant for another revision of the session
 ├── ActorRefusedError          the caller names another actor than its token's holder
 ├── TokenNotFoundError         no token of that id
 ├── AuthenticationOffError     tokens mean nothing to a service without authentication
