@@ -7,10 +7,11 @@ import functools
 import logging
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pacesetter import _record
+from pacesetter._announcing import announce
 from pacesetter._attempts import Branch, Opener
 from pacesetter._bootstrap import Bootstrap
 from pacesetter._bounds import Bounds, bounds_of, checked_bounds
@@ -538,6 +539,12 @@ class Client:
         )
         return make, (self.url,)
 
+    def _announcing(self, opening: Opening | None) -> Callable[[SessionInfo, int], None] | None:
+        """Return what says that a training begins, where this process speaks for all its ranks."""
+        if opening is None or not opening.leads:
+            return None
+        return functools.partial(announce, self.url)
+
     def _open(
         self,
         info: SessionInfo,
@@ -566,6 +573,7 @@ class Client:
             training=opening.training if opening is not None else None,
             opener=opener,
             branch=branch,
+            announce=self._announcing(opening),
         )
         session = Session(core, functools.partial(_reopen, self, rank, lr_bounds))
         self._sessions.add(session)
