@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from pacesetter import mcp
 from pacesetter._service import ServiceMissingError, load_service
 
 ABOUT_TOKENS = (
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _serve(arguments[1:])
     if arguments[:1] and arguments[0] in BESIDE_SERVING:
         return _beside_serving(arguments)
+    if arguments[:1] == ["mcp"]:
+        return mcp.main(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="pacesetter", description="Learning rates that a server owns.", epilog=ABOUT_TOKENS
     )
@@ -49,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("serve", help="run the server (needs pacesetter[service])")
     for command, does in BESIDE_SERVING.items():
         commands.add_parser(command, help=f"{does} (needs pacesetter[service])")
+    commands.add_parser("mcp", help="run the MCP server (needs pacesetter[mcp])")
     commands.add_parser("version", help="print the version")
     _add_doctor(commands)
     _add_all(commands)
