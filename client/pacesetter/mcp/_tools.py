@@ -201,7 +201,7 @@ def _add_ordering(server: MCPServer, asking: Asking, proposals: Proposals) -> No
             str, Field(pattern="^p-[0-9a-f]{12}$", description="the number that `propose` gave")
         ],
     ) -> Annotated[CallToolResult, Applied]:
-        """Carry out the order of a proposal, once: it changes the learning rate of a running training.
+        """Carry out the order of a proposal, once: a running training gets another learning rate.
 
         What is trained with it cannot be undone. Another order changes the steps that follow.
         """
