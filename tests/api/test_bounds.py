@@ -108,6 +108,18 @@ def test_a_change_beyond_the_factors_is_refused_at_whatever_step_it_is(
     assert agent.get(session).json()["revision"] == 0
 
 
+def test_the_end_of_a_long_plan_is_looked_at_too(
+    admin: httpx.Client, bounded: Bounded, unique_name: str
+) -> None:
+    """A hold that is harmless for 1000 steps is refused for what it would be in the end."""
+    schedule = {"kind": "cosine", "total_steps": 50_000, "min_lr": 0.001}
+    body = {"name": unique_name, "base_lr": 0.1, "schedule": schedule}
+    admin.post("/v1/sessions", json=body).raise_for_status()
+    agent, session = bounded(factor_range=[0.5, 2.0]), f"/v1/sessions/{unique_name}"
+    assert _said(_order(agent, session, kind="hold")) == REFUSED
+    assert _order(bounded(factor_range=[0, 101]), session, kind="hold").status_code == 201
+
+
 @pytest.mark.parametrize(
     "order",
     [

@@ -15,6 +15,7 @@ from pacesetter_service.core.bounds import CHANGES_COUNTED, Bounds
 from pacesetter_service.core.errors import BeyondBoundsError
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.timeline import Timeline
+from pacesetter_service.core.watching import plan_end
 
 LOOKED_AT = 1000
 """How many steps from its own on an order is looked at, each of them."""
@@ -131,7 +132,8 @@ def _changes(session: Session, given: Order, after: Mapping[str, Timeline]) -> I
 
 def _spots(session: Session, given: Order, end: int) -> list[int]:
     """Return steps from `end` on at which an order is looked at: where it settles, and the rest."""
-    last = max(session.spec.total_steps or 0, given.action.settles(given.at) + 1) - 1
+    ends = session.spec.total_steps, plan_end(session), given.action.settles(given.at) + 1
+    last = max(each or 0 for each in ends) - 1
     if last < end:
         return []
     return sorted({last, *(int(each) for each in np.linspace(end, last, SPOTS))})
