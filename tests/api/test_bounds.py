@@ -3,7 +3,6 @@
 import itertools
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -320,18 +319,3 @@ def test_an_order_can_be_for_one_revision_alone(admin: httpx.Client, session: st
     assert _said(_order(admin, session, **body)) == (409, "revision_changed")
     assert _said(_order(admin, session, **body, dry_run=True)) == (409, "revision_changed")
     assert _order(admin, session, **{**body, "if_revision": shown + 1}).status_code == 201
-
-
-def test_old_services_are_not_asked_to_keep_them(tmp_path: Path) -> None:
-    """A token with bounds is in the database as such: a service that starts again knows them."""
-    with RunningService(tmp_path / "pacesetter.db", admin_token=ADMIN) as service:
-        body = {"name": "agent", "role": "operator", "bounds": {"actions": ["hold"]}}
-        head = {"authorization": f"Bearer {ADMIN}"}
-        with open_http(service.url) as http:
-            secret = http.post("/v1/tokens", json=body, headers=head).json()["token"]
-        service.kill()
-        service.start()
-        with open_http(service.url) as http:
-            http.headers["authorization"] = f"Bearer {secret}"
-            answer = http.post("/v1/sessions/none/fork", json={"name": "x", "step": 0})
-            assert _said(answer) == (403, "not_allowed")
