@@ -85,7 +85,7 @@ def _told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
     """Return the lines that were logged at INFO."""
     monkeypatch.delenv("PACESETTER_QUIET", raising=False)
     caplog.set_level(logging.INFO, logger="pacesetter")
-    return lambda: [each.getMessage() for each in caplog.records if "attempt" in each.getMessage()]
+    return lambda: [each for each in caplog.messages if each.startswith("pacesetter:")]
 
 
 def test_it_names_the_attempt_and_the_step_that_go_on(
