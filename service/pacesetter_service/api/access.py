@@ -40,6 +40,9 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /v1/sessions/{name}/explain",
         "GET /v1/sessions/{name}/ranks",
         "GET /v1/sessions/{name}/range-test",
+        "GET /v1/events",
+        "GET /v1/events/stream",
+        "GET /v1/compare",
         "GET /metrics",
         "GET /v1/schedules",
         "GET /v1/schedules/{kind}",
@@ -87,9 +90,13 @@ ASKING_SCOPE = frozenset(
         "POST /v1/sessions",
         "POST /v1/import",
         "POST /v1/templates",
+        # The names stand in the query.
+        "GET /v1/compare",
         # What lists shows only what the caller may speak of.
         "GET /v1/sessions",
         "GET /v1/templates",
+        "GET /v1/events",
+        "GET /v1/events/stream",
     }
 )
 """Calls whose address names nothing, and whose endpoint asks for the scope of its caller."""
