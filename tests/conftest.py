@@ -22,6 +22,9 @@ logs.configure("warning", "json")
 # The tensors of tests are small: more threads would only wait for each other, on others' cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# What a program writes of itself is what a test looks at; tests of that line ask for it.
+os.environ.setdefault("PACESETTER_QUIET", "1")
+
 
 def _keep_files_in_memory() -> None:
     """Have temporary files in memory, where there is room and nobody has said where they go.

@@ -27,6 +27,7 @@ from pacesetter_service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 API = ROOT / "service/pacesetter_service/api"
+DEFAULT = "http://127.0.0.1:7070"
 README = (ROOT / "README.md").read_text()
 FOLDERS = ("", "docs/", "docs/guides/", "docs/integrations/")
 PAGES = sorted(page for folder in FOLDERS for page in ROOT.glob(f"{folder}*.md"))
@@ -49,16 +50,23 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.parametrize("code", blocks("python"))
 def test_the_python_of_the_readme_runs(code: str, server_url: str) -> None:
-    """Each block is a program of its own that works against a running service."""
+    """Each block is a program of its own that works against a running service.
+
+    It says which session it follows, and nothing else; the README shows that line of the first.
+    """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
-        env={**os.environ, "PACESETTER_URL": server_url},
+        env={**os.environ, "PACESETTER_URL": server_url, "PACESETTER_QUIET": ""},
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    [line] = done.stderr.splitlines()
+    assert re.fullmatch(rf"pacesetter: session (\S+), attempt 1, step 0, {server_url}/.*\1", line)
+    [printed] = blocks("text")
+    assert (server_url.join(printed.strip().split(DEFAULT)) == line) == ('"first-run"' in code)
 
 
 def exchanges(page: str) -> list[tuple[str, str]]:

@@ -7,9 +7,10 @@ import functools
 import logging
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from pacesetter._announcing import announce
 from pacesetter._attempts import Branch, Opener
 from pacesetter._bootstrap import Bootstrap
 from pacesetter._bounds import Bounds, bounds_of, checked_bounds
@@ -291,6 +292,12 @@ class Client(Operations, Carrying):
         )
         return make, (self.url,)
 
+    def _announcing(self, opening: Opening | None) -> Callable[[SessionInfo, int], None] | None:
+        """Return what says that a training begins, where this process speaks for all its ranks."""
+        if opening is None or not opening.leads:
+            return None
+        return functools.partial(announce, self.url)
+
     def _open(
         self,
         info: SessionInfo,
@@ -319,6 +326,7 @@ class Client(Operations, Carrying):
             training=opening.training if opening is not None else None,
             opener=opener,
             branch=branch,
+            announce=self._announcing(opening),
         )
         session = Session(core, functools.partial(_reopen, self, rank, lr_bounds), self._look)
         self._sessions.add(session)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from pacesetter._attempts import Branch, Opener, Training
@@ -49,6 +50,7 @@ class SessionCore:
         training: Which it is opened for; by default one of its own.
         opener: Who is to settle what becomes of steps that were trained before.
         branch: What is to go on from the session, once it is known from which step.
+        announce: Says, once, that a training begins at a step; none for one that another speaks of.
 
     Attributes:
         sync: What is known of the session, and what is to be said of it.
@@ -69,7 +71,9 @@ class SessionCore:
         training: Training | None = None,
         opener: Opener | None = None,
         branch: Branch | None = None,
+        announce: Callable[[SessionInfo, int], None] | None = None,
     ) -> None:
+        self._announce = announce
         self.prefetcher = prefetcher
         self.sync = prefetcher.sync
         self.fallback = fallback
@@ -284,6 +288,12 @@ class SessionCore:
             self._go_back(WayBack(step, opener.key, batch_size=batch_size), drops=False)
             self._seal_first(step)
         self._opener = None
+        self._say_that_it_begins(step)
+
+    def _say_that_it_begins(self, step: int) -> None:
+        announce, self._announce = self._announce, None
+        if announce is not None:
+            announce(self.info, step)
 
     def _seal_first(self, step: int) -> None:
         """Have the first step of an attempt sealed, so that what was measured at it is taken."""
@@ -347,3 +357,5 @@ class SessionCore:
         self._pace = Pace()  # the way back is no step's time
         self.board.go_back(step)
         self._forget()
+        if self.met:
+            self._say_that_it_begins(step)

@@ -34,6 +34,11 @@ class Opening:
         rank: The rank under which it is opened.
         resume: What is to become of it if it was trained before.
         for_all: The process opens it for all ranks, whatever its own rank is.
+
+    Attributes:
+        name: The session's name.
+        training: The training that it is opened for.
+        leads: Whether this process is the first rank, or opens it for all of them.
     """
 
     def __init__(
@@ -44,7 +49,7 @@ class Opening:
         self._resume = checked_resume(resume)
         self._launch = launched()
         self._for_all = for_all
-        self._leads = for_all or leads(rank)
+        self.leads = for_all or leads(rank)
         self.training = training_of(url, name, self._launch)
 
     def find(self, description: Mapping[str, Any]) -> SessionInfo:
@@ -107,7 +112,7 @@ class Opening:
 
     def opener(self, info: SessionInfo | None = None) -> Opener:
         """Return who opens it; `info` is the session as the server described it, if it has."""
-        opener = Opener(self._resume, self.training.opening, self._launch, self._leads)
+        opener = Opener(self._resume, self.training.opening, self._launch, self.leads)
         if info is None:
             return opener
         training = self.training

@@ -83,11 +83,12 @@ INTERPRETERS = _found()
 
 @pytest.mark.parametrize("version", INTERPRETERS)
 def test_the_client_runs(version: str, path: str, server_url: str, tmp_path: Path):
-    """A training without torch gets its values, reports, restarts, and leaves a file."""
+    """A training without torch gets its values, reports, restarts, leaves a file and says so."""
     file = tmp_path / "bootstrap.json"
     name = f"python-{version}"
     done = _run(INTERPRETERS[version], path, SCRIPT, server_url, name, str(file))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "attempt 2\n", "")
+    line = f"pacesetter: session {name}, attempt 1, step 0, {server_url}/sessions/{name}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "attempt 2\n", line)
     assert file.exists()
 
 

@@ -21,11 +21,14 @@ import postgres
 from pacesetter_service.catalogue.templates import Template
 from pacesetter_service.core.actions.level import Scale
 from pacesetter_service.core.attempts import AttemptRef
+from pacesetter_service.core.bounds import Bounds
+from pacesetter_service.core.bounds import Changes as Changed
 from pacesetter_service.core.commands import Act, Archive, Await, Reading, Report, Seal
 from pacesetter_service.core.decide import decide
 from pacesetter_service.core.draft import Draft
 from pacesetter_service.core.errors import (
     AwaitingMeasurementError,
+    BeyondBoundsError,
     ConflictError,
     PacesetterError,
     SessionExistsError,
@@ -37,8 +40,9 @@ from pacesetter_service.core.errors import (
 from pacesetter_service.core.events import Acted, Awaited, Measured, Ordered
 from pacesetter_service.core.session import Attempt, create
 from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.core.tokens import NameScope
+from pacesetter_service.core.tokens import NameScope, Token
 from pacesetter_service.core.wait import LONGEST_GAP
+from pacesetter_service.runtime.keyring import read_tokens
 from pacesetter_service.runtime.operator import purge_session
 from pacesetter_service.runtime.ranks import NEVER
 from pacesetter_service.runtime.service import Service
@@ -46,7 +50,7 @@ from pacesetter_service.runtime.templates import publish_template
 from pacesetter_service.runtime.trainer import SyncCall, sync
 from pacesetter_service.runtime.work import Change, Create, Find, Fork, Open, Outcome
 from pacesetter_service.runtime.writer import TRIES, Writer
-from pacesetter_service.store import purging
+from pacesetter_service.store import purging, tokens
 from pacesetter_service.store.feed import Wanted
 from pacesetter_service.store.listing import Listing, Place
 from pacesetter_service.store.port import Changes, Stored
@@ -279,6 +283,38 @@ async def test_orders_of_two_operators_are_two_orders(writers: tuple[Writer, Wri
     await one.submit(Change("run", (Seal(0, 5, trains=True, at=0, pace=1.0),)))
     log = one._store.events_after(last, 0, limit=100)
     assert len([each for each in log if isinstance(each.event, Ordered)]) == 12
+
+
+@pytest.mark.anyio
+async def test_changes_with_bounds_are_counted_over_all_writers(
+    writers: tuple[Writer, Writer],
+) -> None:
+    """Of orders that race at two writers no more are taken than the bounds of their author say."""
+    one, _ = writers
+    await one.submit(Create(spec()))
+    bounds = Bounds(changes=Changed(count=3, per_steps=100))
+    acts = [Act(Scale(factor=0.9), at=each, actor="agent", bounds=bounds) for each in range(12)]
+    outcomes = await asyncio.gather(
+        *(writers[each % 2].submit(Change("run", (act,))) for each, act in enumerate(acts)),
+        return_exceptions=True,
+    )
+    refused = [each for each in outcomes if isinstance(each, BeyondBoundsError)]
+    assert (len(outcomes), len(refused)) == (12, 9)
+    for writer in writers:
+        book = (await writer.submit(Find("run"))).entry.stored.session.orders
+        assert (book.given, len(book.counted["agent"])) == (3, 3)
+
+
+def test_every_store_reads_the_bounds_of_a_token(open_store: OpenStore) -> None:
+    """As they were written, and none where there are none."""
+    one, two = open_store(), open_store()
+    bounds = Bounds(factor_range=(0.5, 2.0), changes=Changed(count=3, per_steps=100))
+    bound = Token("a", "agent", "operator", "d", NOW, None, bounds=bounds)
+    free = Token("b", "ann", "operator", "e", NOW, None)
+    with one.transaction() as connection:
+        tokens.write(connection, bound)
+        tokens.write(connection, free)
+    assert read_tokens(two) == [bound, free]
 
 
 @pytest.mark.anyio

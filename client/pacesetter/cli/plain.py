@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from pacesetter import _doctor
+from pacesetter import _doctor, mcp
 from pacesetter._client import DEFAULT_URL
 from pacesetter._service import ServiceMissingError, load_service
 from pacesetter.cli.exits import INTERRUPTED, OK, REFUSED, USAGE
@@ -24,6 +24,7 @@ PLAIN: Mapping[str, str] = {
     "migrate": "Bring a database to the newest schema.",
     "backup": "Copy a database, which may be served meanwhile.",
     "restore": "Put a copy in a database's place.",
+    "mcp": "Run the MCP server, by which agents look and order.",
     "doctor": "Check a deployment: one line a check.",
     "version": "Print the version.",
 }
@@ -53,6 +54,8 @@ def run(command: str, arguments: Sequence[str]) -> int:
     """
     if command == "version":
         return _print_version(arguments)
+    if command == "mcp":
+        return mcp.main(arguments)
     if command == "doctor":
         try:
             return _diagnose(_doctor_parser().parse_args(arguments))

@@ -123,6 +123,20 @@ A call that is neither public nor here nor above, and names nothing in its addre
 every scope: it takes a token without one.
 """
 
+BOUNDED: Mapping[str, str] = {
+    # What is ordered is judged where all orders are.
+    "POST /v1/sessions/{name}/actions": "",
+    "DELETE /v1/sessions/{name}/actions/{number}": "",
+    "POST /v1/sessions/{name}/fork": "fork",
+    "POST /v1/sessions/{name}/attempts": "restart",
+    "POST /v1/sessions/{name}/take-back": "take_back",
+}
+"""Calls that take more than a viewer's role, and may be made with a token that has bounds.
+
+With each stands what the bounds have to allow for it; empty if that is judged later. A call that is
+not here, and changes something, takes a token without bounds.
+"""
+
 _NAMING = re.compile(r"/v1/(?:sessions|templates)/([^/]+)(?:/.*)?", re.DOTALL)
 
 
@@ -151,6 +165,12 @@ def name_in(path: str) -> str | None:
     """Return the name of the session or template that an address is about; None if of none."""
     match = _NAMING.fullmatch(path)
     return None if match is None else match[1]
+
+
+def word_of(method: str, path: str) -> str | None:
+    """Return what bounds have to allow for a call: empty for nothing, None if none allow it."""
+    route = f"{'GET' if method == 'HEAD' else method} {route_of(method, path)}"
+    return "" if ACCESS.get(route) in ("public", "viewer") else BOUNDED.get(route)
 
 
 def takes_any_scope(method: str, path: str) -> bool:

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 from pacesetter_service.api import bodies, paging, wire
 from pacesetter_service.api.answers import SampledCurve
 from pacesetter_service.api.callers import unless_gone
-from pacesetter_service.api.context import Actor, Service, SessionName
+from pacesetter_service.api.context import Actor, OrderBounds, Service, SessionName
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.core.actions import Action, Order
 from pacesetter_service.core.commands import Act
@@ -37,6 +37,11 @@ class OrderFields(BaseModel):
 
     at: Step | None = Field(default=None, description="the first step that it holds for")
     dry_run: Flag = Field(default=False, description="only show what it would do")
+    if_revision: Step | None = Field(
+        default=None,
+        description="refuse it if the session's revision is another one by now: `revision` of a"
+        " dry run, for an order that is to be what that has shown",
+    )
 
 
 class OrderView(BaseModel):
@@ -76,6 +81,10 @@ class DryRun(BaseModel):
     before: SampledCurve = Field(description="the curve without the order")
     after: SampledCurve = Field(description="the curve with the order")
     warnings: list[str] = Field(description="what to beware of")
+    revision: int = Field(
+        description="of the session that was looked at: `if_revision` of an order says that it is"
+        " meant for that"
+    )
 
 
 class Asked(NamedTuple):
@@ -111,6 +120,7 @@ async def take_action(
     body: Annotated[Asked, bodies.read_by(asked_for)],
     request: Request,
     service: Service,
+    bounds: OrderBounds,
     idempotency_key: Key = "",
     actor: Actor = "anonymous",
 ) -> ActionAnswer | Response:
@@ -121,7 +131,7 @@ async def take_action(
     With an Idempotency-Key header, repeating the call changes nothing more and answers the same.
     """
     action, fields = body
-    act = Act(action, fields.at, actor, idempotency_key)
+    act = Act(action, fields.at, actor, idempotency_key, bounds, fields.if_revision)
     if fields.dry_run:
         content = await unless_gone(request, operator.rehearse(service, name, act, _rehearsal))
         return Response(content, status_code=201, media_type="application/json")
@@ -136,10 +146,14 @@ async def list_orders(name: SessionName, service: Service) -> OrderList:
 
 @router.delete("/{number}", status_code=204)
 async def cancel_order(
-    name: SessionName, number: int, service: Service, actor: Actor = "anonymous"
+    name: SessionName,
+    number: int,
+    service: Service,
+    bounds: OrderBounds,
+    actor: Actor = "anonymous",
 ) -> None:
-    """Cancel an order whose step was not handed out yet."""
-    await operator.cancel_order(service, name, number, actor)
+    """Cancel an order whose step was not handed out yet; with bounds, one of the caller's own."""
+    await operator.cancel_order(service, name, number, actor, own=bounds is not None)
 
 
 def _view(order: Order) -> OrderView:
@@ -161,5 +175,6 @@ def _rehearsal(found: Rehearsal) -> bytes:
         before=SampledCurve(**wire.curve(found.before)),
         after=SampledCurve(**wire.curve(found.after)),
         warnings=found.warnings,
+        revision=found.revision,
     )
     return to_json(answer)

@@ -37,6 +37,10 @@ ADVICE: Mapping[type[errors.PacesetterError], str] = {
     errors.UnauthenticatedError: (
         "Send `Authorization: Bearer <token>`; an admin makes tokens with POST /v1/tokens."
     ),
+    errors.NotAllowedError: "An admin makes tokens, with their `bounds`, by POST /v1/tokens.",
+    errors.RevisionChangedError: (
+        "POST …/actions with `dry_run` shows it, and names the revision to give as `if_revision`."
+    ),
     errors.ActorRefusedError: "Leave the header Pacesetter-Actor out.",
     errors.TokenNotFoundError: "GET /v1/tokens lists those that there are.",
     errors.OverloadedError: "Retry-After says how long to wait.",

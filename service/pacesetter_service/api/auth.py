@@ -7,11 +7,13 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacesetter_service.api import problems
-from pacesetter_service.api.access import access_to, name_in, takes_any_scope
+from pacesetter_service.api.access import access_to, name_in, takes_any_scope, word_of
 from pacesetter_service.api.methods import elsewhere
+from pacesetter_service.core.bounds import Bounds, refuse_kind
 from pacesetter_service.core.errors import (
     ActorRefusedError,
     ForbiddenError,
+    NotAllowedError,
     OutOfScopeError,
     PacesetterError,
     UnauthenticatedError,
@@ -24,6 +26,9 @@ ROLE = "pacesetter.role"
 
 SCOPE = "pacesetter.scope"
 """Where it has the names that its caller may speak of."""
+
+BOUNDS = "pacesetter.bounds"
+"""Where it has what its caller may order at most, if that has bounds."""
 
 STORED_AFTER = 1.0
 """Seconds after which the use of a token is stored, with all that were noted meanwhile."""
@@ -79,6 +84,8 @@ class Guard:
                 raise ForbiddenError(caller.role, needed)
             if caller.scope.patterns and needed is not None:
                 _refuse_outside(caller.scope, method, path)
+            if caller.bounds is not None and needed is not None:
+                _refuse_unbounded(caller.bounds, method, path)
             scope = _signed(scope, caller)
         except PacesetterError as error:
             await problems.of_error(error)(scope, receive, send)
@@ -152,7 +159,14 @@ def _signed(scope: Scope, caller: Token) -> Scope:
         elif header[0] != b"authorization":
             headers.append(header)
     signed = [*headers, (b"pacesetter-actor", name)]
-    return {**scope, "headers": signed, ROLE: caller.role, SCOPE: caller.scope, HOLDER: caller.id}
+    return {
+        **scope,
+        "headers": signed,
+        ROLE: caller.role,
+        SCOPE: caller.scope,
+        HOLDER: caller.id,
+        BOUNDS: caller.bounds,
+    }
 
 
 def _refuse_outside(names: NameScope, method: str, path: str) -> None:
@@ -166,6 +180,25 @@ def _refuse_outside(names: NameScope, method: str, path: str) -> None:
         refuse_name(names, name)
     elif not takes_any_scope(method, path):
         raise OutOfScopeError(None, names.patterns)
+
+
+def _refuse_unbounded(bounds: Bounds, method: str, path: str) -> None:
+    """Refuse a call that changes something and that the bounds of its caller do not allow.
+
+    Raises:
+        NotAllowedError: They do not.
+    """
+    word = word_of(method, path)
+    if word is None:
+        raise NotAllowedError(None, bounds.actions)
+    if word:
+        refuse_kind(bounds, word)
+
+
+def bounds_of(scope: Scope) -> Bounds | None:
+    """Return what the caller of a request may order at most; None for whatever its role may."""
+    found: Bounds | None = scope.get(BOUNDS)
+    return found
 
 
 def scope_of(scope: Scope) -> NameScope:

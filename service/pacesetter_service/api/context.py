@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
 
-from pacesetter_service.api.auth import scope_of
+from pacesetter_service.api.auth import bounds_of, scope_of
+from pacesetter_service.core.bounds import Bounds
 from pacesetter_service.core.model import MAX_STEP, Written
 from pacesetter_service.core.tokens import NameScope
 from pacesetter_service.runtime.service import Service as UseCases
@@ -24,6 +25,14 @@ async def _names(request: Request) -> NameScope:
 
 Names = Annotated[NameScope, Depends(_names)]
 """Those that the caller may speak of."""
+
+
+async def _bounds(request: Request) -> Bounds | None:
+    return bounds_of(request.scope)
+
+
+OrderBounds = Annotated[Bounds | None, Depends(_bounds)]
+"""What the caller may order at most; None for whatever its role may."""
 
 Actor = Annotated[
     str,

@@ -11,6 +11,7 @@ from pacesetter_service.api import bodies, paging
 from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.context import Actor, Service
 from pacesetter_service.api.openapi import body_of
+from pacesetter_service.core.bounds import Bounds
 from pacesetter_service.core.model import Model, Real, Written
 from pacesetter_service.core.tokens import (
     ADMIN,
@@ -60,6 +61,11 @@ class TokenRequest(Model):
         default=(),
         description="the names of sessions and templates that the holder may speak of, such as"
         " `team-a-*`: `*` stands for any characters, `?` for one; without it, every name",
+    )
+    bounds: Bounds | None = Field(
+        default=None,
+        description="what may be ordered with it at most, as for a program that acts by itself;"
+        " all else that changes something is refused to it. Without it, whatever the role may",
     )
 
     @field_validator("name")
@@ -111,6 +117,17 @@ class TokenRequest(Model):
             )
         return self
 
+    @model_validator(mode="after")
+    def _bounds_are_an_operators(self) -> Self:
+        if self.bounds is not None and self.role != "operator":
+            raise PydanticCustomError(
+                "unbounded",
+                "Bounds say what an operator may order, and the role {role!r} is none to bound by"
+                " them. Take the role 'operator', or leave `bounds` out",
+                {"role": self.role},
+            )
+        return self
+
 
 class TokenView(BaseModel):
     """A token, without its secret."""
@@ -125,6 +142,9 @@ class TokenView(BaseModel):
     )
     last_used_at: Moment | None = Field(
         description="when a call was last made with it, to about a minute; null if none was"
+    )
+    bounds: Bounds | None = Field(
+        description="what may be ordered with it at most; null for whatever the role may"
     )
 
 
@@ -153,7 +173,13 @@ async def create_token(
     Several may have one name, as when one is to take another's place.
     """
     token, secret = await tokens.create_token(
-        service, body.name, body.role, body.until(), NameScope(body.scope), actor
+        service,
+        body.name,
+        body.role,
+        body.until(),
+        NameScope(body.scope),
+        actor,
+        bounds=body.bounds,
     )
     response.headers["cache-control"] = "no-store"
     return IssuedToken(**dict(_view(token)), token=secret)

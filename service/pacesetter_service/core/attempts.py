@@ -313,4 +313,5 @@ def _reopened(book: OrderBook, orders: tuple[Order, ...], first: int) -> OrderBo
             for name, (number, at, said) in book.keys.items()
             if at < first or number in numbers
         },
+        counted=book.counted,  # who has made a change has made it, whatever comes of it
     )

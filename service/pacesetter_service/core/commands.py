@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pacesetter_service.core.actions import Action
+from pacesetter_service.core.bounds import Bounds
 from pacesetter_service.core.ending import Outcome
 
 
@@ -82,12 +83,23 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Carry out an operator's action from step `at` on, or from the horizon; once for each key."""
+    """Carry out an operator's action from step `at` on, or from the horizon; once for each key.
+
+    Attributes:
+        action: What is ordered.
+        at: The first step that it holds for; None for the horizon.
+        actor: Who orders it.
+        key: What makes a repeated order the same one; empty if nothing does.
+        bounds: What its author may order at most; None for who has none.
+        if_revision: The revision that it is meant for; None for any.
+    """
 
     action: Action
     at: int | None = None
     actor: str = "anonymous"
     key: str = ""
+    bounds: Bounds | None = None
+    if_revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +112,11 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Forget an order that was not carried out yet."""
+    """Forget an order that was not carried out yet; only one of the actor's `own`, if so."""
 
     order: int
     actor: str = "anonymous"
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from pacesetter_service.core.draft import Draft
 from pacesetter_service.core.ending import Ending
 from pacesetter_service.core.errors import (
     ActionRefusedError,
+    BeyondBoundsError,
     OrderNotFoundError,
     ScheduleNotFiniteError,
     StepOutOfRangeError,
@@ -96,6 +97,9 @@ def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911, PLR09
         TooManyMetricsError: The session would have too many names of metrics.
         TooCostlyError: The order would make the session too costly to evaluate.
         ActionRefusedError: The order makes no sense, or oversteps the limits.
+        NotAllowedError: The bounds of who orders do not allow such an action.
+        BeyondBoundsError: They do not allow that large a change, or another one.
+        RevisionChangedError: The order is meant for another revision.
         OrderNotFoundError: No order of that number waits.
         BatchRefusedError: The session does not allow that batch size.
     """
@@ -389,6 +393,11 @@ def _cancel(session: Session, command: Cancel) -> Draft:
     waiting = next((each for each in session.orders.waiting if each.id == command.order), None)
     if waiting is None:
         raise OrderNotFoundError(command.order)
+    if command.own and waiting.actor != command.actor:
+        raise BeyondBoundsError(
+            f"{command.actor!r} has bounds and may cancel its own orders, and order"
+            f" {command.order} was given by another. Ask an operator to cancel it."
+        )
     if waiting.batch_before is not None:
         raise ActionRefusedError(
             f"Order {command.order} follows from another batch size, and would be given again. "

@@ -30,6 +30,9 @@ PacesetterError
 ├── UnauthenticatedError       the caller has no valid token
 ├── ForbiddenError             the caller's role is not enough
 ├── OutOfScopeError            the caller's token is not for that name
+├── NotAllowedError            the bounds of the caller's token do not allow such a call
+├── BeyondBoundsError          they do not allow that large a change, or another one
+├── RevisionChangedError       the order is meant for another revision of the session
 ├── ActorRefusedError          the caller names another actor than its token's holder
 ├── TokenNotFoundError         no token of that id
 ├── AuthenticationOffError     tokens mean nothing to a service without authentication
@@ -338,6 +341,38 @@ class OutOfScopeError(PacesetterError):
         super().__init__(
             f"{what} is outside this token's scope, which is {some}. Use a name that matches, or"
             " ask an admin for a token with another scope."
+        )
+
+
+class NotAllowedError(PacesetterError):
+    """The caller's token has bounds, and they do not allow such an action or call."""
+
+    def __init__(self, what: str | None, allowed: Sequence[str]) -> None:
+        """Say so.
+
+        Args:
+            what: What is asked for, as bounds name it; None for what no bounds allow.
+            allowed: What the token's bounds allow.
+        """
+        asked = "this call" if what is None else f"{what!r}"
+        super().__init__(
+            f"This token has bounds, which do not allow {asked}. They allow reading and dry runs,"
+            f" and to order {', '.join(allowed)}. Order one of these, or ask an operator."
+        )
+
+
+class BeyondBoundsError(PacesetterError):
+    """An order would change more than the bounds of the caller's token allow, or too often."""
+
+
+class RevisionChangedError(PacesetterError):
+    """The session's future was changed since the caller has looked at it."""
+
+    def __init__(self, known: int, revision: int) -> None:
+        super().__init__(
+            f"This order was meant for revision {known}, and the session has come to revision"
+            f" {revision}: an order, a decision or a restart has changed its future meanwhile. Look"
+            " at it again with a dry run, and order what is right now."
         )
 
 

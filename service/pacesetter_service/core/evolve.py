@@ -217,6 +217,8 @@ DEVIATIONS_KEPT = 4
 
 def _with_order(session: Session, event: Ordered) -> Session:
     book, revision = session.orders.with_order(event.order), session.revision + 1
+    if event.bounded:
+        book = book.with_change(event.order)
     session = _told(session, event.notice) if event.notice else session
     return replace(session, orders=book, revision=revision)
 

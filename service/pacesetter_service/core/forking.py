@@ -29,7 +29,7 @@ def forked(restored: Session, spec: SessionSpec, key: str = "") -> Session:
         restored,
         spec=spec,
         attempt=Attempt(start=restored.horizon, key=key, batch=restored.control.batch_size),
-        orders=replace(restored.orders, waiting=(), keys={}),
+        orders=replace(restored.orders, waiting=(), keys={}, counted={}),
         revision=0,
         status="active",
     )

@@ -8,6 +8,8 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.actions import Action, Limit, Order, Switch
+from pacesetter_service.core.bounded import refuse_large, refuse_too_many
+from pacesetter_service.core.bounds import refuse_kind
 from pacesetter_service.core.commands import Act
 from pacesetter_service.core.controllers.base import Observation
 from pacesetter_service.core.controllers.switch import Switch as SwitchRule
@@ -15,6 +17,7 @@ from pacesetter_service.core.cost import refuse_costly_laws
 from pacesetter_service.core.draft import Draft
 from pacesetter_service.core.errors import (
     ActionRefusedError,
+    RevisionChangedError,
     StepOutOfRangeError,
 )
 from pacesetter_service.core.events import Acted, Decided, Observed, Ordered
@@ -57,11 +60,19 @@ def order(session: Session, command: Act) -> Draft:
         SessionFinishedError: It has ended.
         StepOutOfRangeError: The step is sealed already.
         ActionRefusedError: The order makes no sense there, or oversteps the limits.
+        NotAllowedError: The bounds of who orders do not allow such an action.
+        BeyondBoundsError: They do not allow that large a change, or another one.
+        RevisionChangedError: The order is meant for another revision.
     """
     if command.key and command.key in session.orders.keys:
         _refuse_another_order(session, command)
         return Draft(session)
+    if command.bounds is not None:
+        refuse_kind(command.bounds, type(command.action).model_fields["kind"].default)
     refuse_unless_taken(session, command)
+    if command.if_revision not in {None, session.revision}:
+        assert command.if_revision is not None  # noqa: S101 - as was just seen
+        raise RevisionChangedError(command.if_revision, session.revision)
     at = session.horizon if command.at is None else command.at
     if not session.horizon <= at < MAX_STEP:
         raise StepOutOfRangeError(
@@ -83,8 +94,11 @@ def order(session: Session, command: Act) -> Draft:
     refuse_costly_laws(after.timelines, at)
     _refuse_beyond_limits(before, after, given)
     _refuse_to_spoil(before, after)
+    if command.bounds is not None:
+        refuse_too_many(command.bounds, session, command.actor, at)
+        refuse_large(command.bounds, before, given, after.timelines)
     notice = _if_large(before, after, given, session.horizon)
-    return Draft(session).record(Ordered(given, notice))
+    return Draft(session).record(Ordered(given, notice, command.bounds is not None))
 
 
 def foretold(session: Session) -> tuple[Notice, ...]:

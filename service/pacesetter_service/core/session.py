@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pacesetter_service.core.actions import Order
+from pacesetter_service.core.bounds import CHANGES_COUNTED
 from pacesetter_service.core.controllers import ControllerState
 from pacesetter_service.core.ending import Ending
 from pacesetter_service.core.limits import Limits
@@ -60,12 +61,20 @@ class OrderBook:
         given: How many orders were given in the session.
         given_before: How many of them were given before the running attempt began.
         keys: The newest keys of orders, with the order's number, its step and what it said.
+        counted: By author the first steps, in their order, of changes that were made with bounds:
+            the last ones, as many as any bounds count.
     """
 
     waiting: tuple[Order, ...] = ()
     given: int = 0
     given_before: int = 0
     keys: Mapping[str, tuple[int, int, str]] = field(default_factory=dict)
+    counted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def with_change(self, order: Order) -> "OrderBook":
+        """Return the book in which an order counts among the changes of its author."""
+        steps = sorted((*self.counted.get(order.actor, ()), order.at))[-CHANGES_COUNTED:]
+        return replace(self, counted={**self.counted, order.actor: tuple(steps)})
 
     def with_order(self, order: Order) -> "OrderBook":
         """Return the book with another order in it."""

@@ -4,6 +4,7 @@ import re
 from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple, get_args
 
+from pacesetter_service.core.bounds import Bounds
 from pacesetter_service.core.model import Written
 
 Role = Literal["viewer", "trainer", "operator", "admin"]
@@ -72,6 +73,7 @@ class Token(NamedTuple):
         expires_at: From when on it is worth nothing; None for never.
         scope: The names that its holder may speak of.
         last_used_at: When a call was last made with it, to about a minute; None if none was.
+        bounds: What its holder may order at most; None for whatever its role may.
     """
 
     id: str
@@ -82,6 +84,7 @@ class Token(NamedTuple):
     expires_at: str | None
     scope: NameScope = EVERYTHING
     last_used_at: str | None = None
+    bounds: Bounds | None = None
 
 
 def includes(role: Role, needed: Role) -> bool:

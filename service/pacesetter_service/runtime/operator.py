@@ -97,6 +97,7 @@ class Rehearsal:
         before: The curve from that step on without the order.
         after: The curve with it; either ends before the first step that cannot be trained with.
         warnings: What to beware of.
+        revision: That of the session that was looked at.
     """
 
     step: int
@@ -104,6 +105,7 @@ class Rehearsal:
     before: Curve
     after: Curve
     warnings: list[str]
+    revision: int
 
 
 class TakeBackAnswer(BaseModel):
@@ -242,15 +244,18 @@ async def rehearse(service: Service, name: str, act: Act, show: Callable[[Rehear
     return await service.reads.run(lambda check: show(_rehearsed(service, stored, act, check)))
 
 
-async def cancel_order(service: Service, name: str, number: int, actor: str) -> None:
-    """Cancel an order whose step was not handed out yet.
+async def cancel_order(
+    service: Service, name: str, number: int, actor: str, *, own: bool = False
+) -> None:
+    """Cancel an order whose step was not handed out yet; only one of the actor's `own`, if so.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
         OrderNotFoundError: No order of that number waits.
         ActionRefusedError: The order follows from a batch size, and would be given again.
+        BeyondBoundsError: It is another one's.
     """
-    await service.writer.submit(Change(name, (Cancel(number, actor),)))
+    await service.writer.submit(Change(name, (Cancel(number, actor, own),)))
 
 
 async def take_back(service: Service, name: str, actor: str, reason: str) -> TakeBackAnswer:
@@ -341,6 +346,7 @@ def _rehearsed(service: Service, stored: Stored, act: Act, check: Check) -> Rehe
         before=_curve(forecast(before, given.at, count, check), given.at),
         after=_curve(curves, given.at),
         warnings=[*told, *pitfalls(after, given, curves)],
+        revision=before.revision,
     )
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from pacesetter_service.core.bounds import Bounds
 from pacesetter_service.core.errors import (
     AuthenticationOffError,
     PacesetterError,
@@ -31,7 +32,14 @@ def refuse_if_off(service: Service) -> Keyring:
 
 
 async def create_token(
-    service: Service, name: str, role: Role, until: datetime | None, scope: NameScope, actor: str
+    service: Service,
+    name: str,
+    role: Role,
+    until: datetime | None,
+    scope: NameScope,
+    actor: str,
+    *,
+    bounds: Bounds | None = None,
 ) -> tuple[Token, str]:
     """Return a new token, and its secret, which is kept nowhere.
 
@@ -42,12 +50,14 @@ async def create_token(
         until: From when on it is worth nothing; None for never, unless it is revoked.
         scope: The names that its holder may speak of.
         actor: Who makes it.
+        bounds: What its holder may order at most; None for whatever the role may.
 
     Raises:
         AuthenticationOffError: Authentication is off.
     """
     keys = refuse_if_off(service)
     token, secret = _made(name, role, until, scope)
+    token = token._replace(bounds=bounds)
     await service.writer.call(lambda: _add(service.store, keys, token))
     log.info("token_created", id=token.id, name=token.name, role=token.role, by=actor)
     return token, secret

@@ -154,6 +154,7 @@ def _control(session: Session) -> dict[str, Any]:
         "ordered": orders.given,
         "ordered_before": orders.given_before,
         "keys": dict(orders.keys),
+        "counted": dict(orders.counted),
         "attempt_start": attempt.start,
         "attempt_key": attempt.key,
         "attempt_batch": attempt.batch,
@@ -202,6 +203,7 @@ def load_state(
             given=control["ordered"],
             given_before=control.get("ordered_before", 0),
             keys={key: (number, at, said) for key, (number, at, said) in control["keys"].items()},
+            counted={name: tuple(at) for name, at in control.get("counted", {}).items()},
         ),
         status="finished" if control.get("finished") else "active",
     )

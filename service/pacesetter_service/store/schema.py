@@ -207,6 +207,7 @@ tokens = Table(
         comment="patterns of names, with spaces between; none for every name",
     ),
     Column("last_used_at", String(32), nullable=True, comment="to about a minute"),
+    Column("bounds", Text, nullable=True, comment="what may be ordered with it, as JSON"),
 )
 
 ranks = Table(

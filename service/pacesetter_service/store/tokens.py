@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
+from pacesetter_service.core.bounds import Bounds
 from pacesetter_service.core.tokens import NameScope, Token
 from pacesetter_service.store.schema import tokens
 
@@ -17,7 +18,8 @@ def read(connection: Connection) -> list[Token]:
 
 def write(connection: Connection, token: Token) -> None:
     """Write a new token."""
-    row = {**token._asdict(), "scope": " ".join(token.scope.patterns)}
+    bounds = token.bounds and token.bounds.model_dump_json()
+    row = {**token._asdict(), "scope": " ".join(token.scope.patterns), "bounds": bounds}
     connection.execute(insert(tokens), row)
 
 
@@ -36,4 +38,6 @@ def note_uses(connection: Connection, uses: Mapping[str, str]) -> None:
 
 def _read_from(row: Row[Any]) -> Token:
     fields = row._asdict()
-    return Token(**{**fields, "scope": NameScope(tuple(fields["scope"].split()))})
+    scope, bounds = NameScope(tuple(fields["scope"].split())), fields["bounds"]
+    held = None if bounds is None else Bounds.model_validate_json(bounds)
+    return Token(**{**fields, "scope": scope, "bounds": held})

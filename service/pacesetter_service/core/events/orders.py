@@ -10,12 +10,16 @@ from pacesetter_service.core.spec import SessionSpec
 
 @dataclass(frozen=True, slots=True)
 class Ordered(Logged):
-    """An operator gave an order; it waits until its step is about to be sealed."""
+    """An operator gave an order; it waits until its step is about to be sealed.
+
+    `bounded` says that its author has bounds, so that it counts among the author's changes.
+    """
 
     kind = "ordered"
 
     order: Order
     notice: Notice | None = None
+    bounded: bool = False
 
     @property
     def at(self) -> int:
