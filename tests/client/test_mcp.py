@@ -255,7 +255,7 @@ async def test_a_proposal_changes_nothing_and_is_applied_once(
             again = refusal(await client.call_tool("apply", number))
         assert (given["effective_step"], given["revision"]) == (shown["effective_step"], 1)
         assert "was applied, as order 1 from step 8" in again
-        [order] = http.get(f"/v1/sessions/{session}/actions").json()
+        [order] = http.get(f"/v1/sessions/{session}/actions").json()["orders"]
     assert (order["actor"], order["reason"]) == ("mcp", "the loss is unstable")
     assert order["action"]["factor"] == 0.5
 
@@ -366,7 +366,7 @@ async def test_a_token_with_bounds_holds_a_model_to_them(
             read(await client.call_tool("apply", {"proposal": shown["proposal"]}))
             assert "403 beyond_bounds" in refusal(await proposed({"kind": "scale", "factor": 0.9}))
         with open_http(service.url) as http:
-            [order] = http.get("/v1/sessions/team-a-vit/actions", headers=head).json()
+            [order] = http.get("/v1/sessions/team-a-vit/actions", headers=head).json()["orders"]
         assert order["actor"] == "agent"
 
 
@@ -384,7 +384,7 @@ async def test_the_command_serves_as_the_page_sets_it_up(
     assert started["command"] == "pacesetter"
     parameters = StdioServerParameters(
         command=sys.executable,
-        args=["-m", "pacesetter._cli", *started["args"][:-1], server_url],
+        args=["-m", "pacesetter.cli", *started["args"][:-1], server_url],
         env={**os.environ, **dict.fromkeys(started["env"], str(secret))},
     )
     async with McpClient(stdio_client(parameters)) as client:
@@ -401,8 +401,8 @@ class Block:
         if name.partition(".")[0] == "mcp":
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Block())
-from pacesetter import _cli
-sys.exit(_cli.main(sys.argv[1:]))
+from pacesetter import cli
+sys.exit(cli.main(sys.argv[1:]))
 """
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +19,8 @@ class Tokens:
         """Return the tokens without their secrets, the oldest first.
 
         Returns:
-            `{"id", "name", "role", "created_at", "expires_at", "scope", "last_used_at"}` of each.
+            `{"id", "name", "role", "created_at", "expires_at", "scope", "last_used_at",
+            "bounds"}` of each.
         """
         return Call("GET", "/v1/tokens", listed_as("tokens"))
 
@@ -33,6 +34,7 @@ class Tokens:
         expires_in_days: Number | None = None,
         expires_at: datetime | str | None = None,
         scope: Sequence[str] = (),
+        bounds: Mapping[str, Any] | None = None,
     ) -> Call[dict[str, Any]]:
         """Make a token; its secret is in this answer, as `token`, and nowhere else.
 
@@ -46,6 +48,9 @@ class Tokens:
             expires_at: or the moment from which on it is worth nothing, with its offset.
             scope: Names of the sessions and templates that the holder may speak of, such as
                 `["team-a-*"]`; every name by default.
+            bounds: What may be ordered with it at most, such as `{"factor_range": [0.5, 2.0],
+                "changes": {"count": 3, "per_steps": 1000}, "actions": ["scale"]}`; whatever the
+                role may, by default.
 
         Returns:
             `{"id", "name", "role", "token", ...}`.
@@ -62,6 +67,7 @@ class Tokens:
             expires_in_days=expires_in_days,
             expires_at=expires_at,
             scope=list(scope) or None,
+            bounds=bounds,
         )
         return Call("POST", "/v1/tokens", an_object, body=body, repeatable=False)
 
