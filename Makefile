@@ -9,7 +9,7 @@ READY  := $(VENV)/.installed
 DEMO   := $(VENV)/.installed-demo
 TOOLS  := $(VENV)/.installed-release
 
-.PHONY: help demo test test-postgres check format serve bench docs soak closed-loop live-control docker-test lock sbom clean
+.PHONY: help demo test test-postgres check format serve bench docs soak faults model closed-loop live-control docker-test lock sbom clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -76,6 +76,9 @@ soak: $(READY) ## the long proofs: long forms, laws on 2,000 examples, kills, ra
 	$(BIN)/python tests/test_histories.py --histories 10000
 	$(BIN)/python tests/distributed/storm.py --ranks 8 --steps 2000
 	$(BIN)/python tests/distributed/storm.py --ranks 4 --steps 500 --elastic
+
+model: $(READY) ## check the model of replicas exhaustively; needs spin and gcc
+	$(BIN)/python docs/model/check.py
 
 closed-loop: $(READY) ## train with closed-loop rules and without, and write docs/closed_loop.md
 	$(BIN)/python examples/closed_loop.py --out docs
