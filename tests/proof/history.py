@@ -188,7 +188,7 @@ class Load:
         self.history = History()
         self.stop = threading.Event()
         self.sessions = [f"run-{number}" for number in range(sessions)]
-        self._urls, self._timeout = urls, timeout
+        self.urls, self._timeout = urls, timeout
         self._failures: list[BaseException] = []
         self._threads: list[threading.Thread] = []
 
@@ -203,7 +203,7 @@ class Load:
 
     def _start(self, who: str, work: Callable[[Caller], None]) -> None:
         def run() -> None:
-            caller = Caller(self.history, who, self._urls, self._timeout)
+            caller = Caller(self.history, who, self.urls, self._timeout)
             try:
                 work(caller)
             except BaseException as failure:
