@@ -77,6 +77,13 @@ soak: $(READY) ## the long proofs: long forms, laws on 2,000 examples, kills, ra
 	$(BIN)/python tests/distributed/storm.py --ranks 8 --steps 2000
 	$(BIN)/python tests/distributed/storm.py --ranks 4 --steps 500 --elastic
 
+# What is done already stands in faults.jsonl, and is not done again: remove it to begin anew.
+TIMES ?= 100
+
+faults: $(READY) ## each fault TIMES times under load, and 1,000 cuts of the power; goes on where it was
+	$(BIN)/python tests/proof/faults.py --times $(TIMES)
+	$(BIN)/python tests/proof/power.py --cuts 1000
+
 model: $(READY) ## check the model of replicas exhaustively; needs spin and gcc
 	$(BIN)/python docs/model/check.py
 

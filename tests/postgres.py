@@ -229,7 +229,9 @@ class Bouncer:
         """Start it, and wait until it takes connections."""
         socket = self._folder / ".s.PGSQL.6432"
         socket.unlink(missing_ok=True)
-        self._process = subprocess.Popen([*_owner(), self._program, "-q", self._folder / "ini"])
+        # It takes another user by itself: a program between would be killed in its place.
+        user = ["-u", "postgres"] if os.getuid() == 0 else []
+        self._process = subprocess.Popen([self._program, *user, "-q", self._folder / "ini"])
         while not socket.exists():
             assert self._process.poll() is None, "PgBouncer did not start"
             time.sleep(0.02)
