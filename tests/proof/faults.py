@@ -335,7 +335,8 @@ def _world(fault: str, folder: Path) -> Iterator[World]:
             ends.callback(world.shim.close)
             world.services = [world.shim.service(folder / "pacesetter.db")]
         else:
-            world.services = [RunningService(folder / "pacesetter.db")]
+            # Streams notice soon that their reader has gone.
+            world.services = [RunningService(folder / "pacesetter.db", feed_heartbeat=0.5)]
         for service in world.services:
             _start(service)
             ends.callback(_stop, service)

@@ -53,5 +53,5 @@ def test_a_service_fails_on_purpose_only_where_that_is_meant(tmp_path: Path) -> 
     with pytest.raises(RuntimeError, match="PACESETTER_ALLOW_FAILPOINTS=1"):
         RunningService(database, failpoints="commit.before=kill@1").start()
     wrong = RunningService(database, failpoints="commit.after=fail@1", allow_failpoints=1)
-    with pytest.raises(RuntimeError, match="there are commit.before: kill, pause, fail"):
+    with pytest.raises(RuntimeError, match=r"there are commit\.before: kill, pause, fail"):
         wrong.start()
