@@ -366,15 +366,16 @@ def _stop(service: RunningService) -> None:
 
 def endure(fault: str, times: int, seconds: float, progress: Callable[[int], None]) -> Verdict:
     """Do a fault so often under load, or for so long, and judge what everybody was answered."""
-    begun, broken = time.monotonic(), []
+    broken: list[str] = []
     with tempfile.TemporaryDirectory() as folder, _world(fault, Path(folder)) as world:
         assert world.load is not None
         world.await_answers(20)
+        begun = time.monotonic()
         follower = None
         if fault == "an event stream dropped" and world.wire is not None:
             follower = Follower(f"{_wire_url(world)}", world.load.sessions[0])
             _until(lambda: bool(follower and follower.ids))
-        while world.happened < times and time.monotonic() - begun < seconds:
+        while not world.happened or (world.happened < times and time.monotonic() - begun < seconds):
             FAULTS[fault](world)
             world.await_answers(world.dice.randrange(5, 15))
             progress(world.happened)
