@@ -304,7 +304,6 @@ class Settings(_WithSecrets):
             )
         return self
 
-
     @model_validator(mode="after")
     def _failpoints_are_meant(self) -> Self:
         if self.failpoints and not self.allow_failpoints:
