@@ -95,3 +95,20 @@ def test_schedules(tree: Any, http: httpx.Client) -> None:
     """So it is with what stands in the place of a schedule."""
     body = {"base_lr": 0.1, "schedule": tree, "count": 10}
     assert _is_told(_sent(http, "/v1/schedules/preview", body))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/prune", {"older_than": 2.2e306}),
+        ("POST", "/v1/templates/none/6948766672868841881600/deprecate", {"reason": "old"}),
+        ("GET", "/v1/templates/none/6948766672868841881600", None),
+        ("GET", "/v1/templates/none/diff?before=1&after=6948766672868841881600", None),
+    ],
+)
+def test_numbers_that_no_database_or_calendar_has(
+    method: str, path: str, body: Any, http: httpx.Client
+) -> None:
+    """They are refused with the place, as what is wrong in any other way."""
+    answer = http.request(method, path, json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed"), answer.text
