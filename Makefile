@@ -10,7 +10,7 @@ DEMO   := $(VENV)/.installed-demo
 SITE   := $(VENV)/.installed-site
 TOOLS  := $(VENV)/.installed-release
 
-.PHONY: help demo test test-postgres check format serve bench docs site site-serve soak closed-loop live-control docker-test lock sbom clean
+.PHONY: help demo test test-postgres check format serve bench docs site site-serve soak faults model closed-loop live-control docker-test lock sbom clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -90,8 +90,19 @@ soak: $(READY) ## the long proofs: long forms, laws on 2,000 examples, kills, ra
 	$(BIN)/python tests/outages.py --kills 110 --restarts 2
 	$(BIN)/python tests/test_many_ranks.py --sessions 1000
 	$(BIN)/python tests/test_histories.py --histories 10000
+	$(BIN)/python tests/proof/fuzz.py --strict
 	$(BIN)/python tests/distributed/storm.py --ranks 8 --steps 2000
 	$(BIN)/python tests/distributed/storm.py --ranks 4 --steps 500 --elastic
+
+# What is done already stands in faults.jsonl, and is not done again: remove it to begin anew.
+TIMES ?= 100
+
+faults: $(READY) ## each fault TIMES times under load, and 1,000 cuts of the power; goes on where it was
+	$(BIN)/python tests/proof/faults.py --times $(TIMES)
+	$(BIN)/python tests/proof/power.py --cuts 1000
+
+model: $(READY) ## check the model of replicas exhaustively; needs spin and gcc
+	$(BIN)/python docs/model/check.py
 
 closed-loop: $(READY) ## train with closed-loop rules and without, and write docs/closed_loop.md
 	$(BIN)/python examples/closed_loop.py --out docs

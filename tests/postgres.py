@@ -52,14 +52,23 @@ class PrivateServer:
         conninfo: how to connect to it, without the database's name.
     """
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, follows: str = "") -> None:
+        """Make one, and start it.
+
+        Args:
+            programs: Where its programs are.
+            follows: How to connect to the server of which it is a standby, if it is one.
+        """
         self._programs = programs
         self._folder = Path(tempfile.mkdtemp(prefix="pg"))
         self._owner = _owner()
         if self._owner:
             shutil.chown(self._folder, "postgres")
         self._data = self._folder / "data"
-        self._run("initdb", "-D", self._data, "-A", "trust", "-U", "postgres", "--no-sync")
+        if follows:
+            self._run("pg_basebackup", "-d", follows, "-D", self._data, "-R", "-c", "fast", "-N")
+        else:
+            self._run("initdb", "-D", self._data, "-A", "trust", "-U", "postgres", "--no-sync")
         self.conninfo = f"host={self._folder} user=postgres"
         self.start()
 
@@ -72,6 +81,28 @@ class PrivateServer:
     def kill(self) -> None:
         """End it as a crash would: at once, with all its connections."""
         self._control("-m", "immediate", "stop")
+
+    def standby(self) -> "PrivateServer":
+        """Start a standby, without which nothing is acknowledged from now on."""
+        standby = PrivateServer(self._programs, self.conninfo)
+        with psycopg.connect(f"{self.conninfo} dbname=postgres", autocommit=True) as admin:
+            admin.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            admin.execute("SELECT pg_reload_conf()")
+            state, deadline = (
+                "SELECT sync_state FROM pg_stat_replication",
+                time.monotonic() + PATIENCE,
+            )
+            while admin.execute(state).fetchall() != [("sync",)]:
+                assert time.monotonic() < deadline, "the standby does not follow"
+                time.sleep(0.02)
+        return standby
+
+    def promote(self) -> None:
+        """Have a standby be the server from now on."""
+        self._control("promote")
+        with psycopg.connect(f"{self.conninfo} dbname=postgres", autocommit=True) as admin:
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute("SELECT pg_reload_conf()")
 
     def remove(self) -> None:
         """End it, and remove what it has written."""
@@ -159,36 +190,77 @@ def bouncer() -> str:
     return conninfo
 
 
+class Bouncer:
+    """PgBouncer in its transaction mode before a server, which can be killed; it starts when made.
+
+    Attributes:
+        conninfo: how to connect to it, without the database's name.
+    """
+
+    def __init__(self, server: str, connections: int) -> None:
+        """Start it.
+
+        Args:
+            server: How to connect to the server.
+            connections: How many connections to each database it shares among all.
+        """
+        program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        if program is None:
+            _missing("no PgBouncer: install the package pgbouncer")
+        self._program, self._connections = program, connections
+        self._folder = Path(tempfile.mkdtemp(prefix="pgbouncer"))
+        self._write(server)
+        if os.getuid() == 0:
+            shutil.chown(self._folder, "postgres")
+        user = dict(part.split("=", 1) for part in server.split())["user"]
+        self.conninfo = f"host={self._folder} port=6432 user={user}"
+        self.start()
+
+    def _write(self, server: str) -> None:
+        parts = dict(part.split("=", 1) for part in server.split())
+        (self._folder / "ini").write_text(
+            f"[databases]\n* = host={parts['host']} user={parts['user']}\n[pgbouncer]\n"
+            f"unix_socket_dir = {self._folder}\nlisten_port = 6432\nauth_type = any\n"
+            f"pool_mode = transaction\ndefault_pool_size = {self._connections}\n"
+            "server_login_retry = 1\n"
+        )
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections."""
+        socket = self._folder / ".s.PGSQL.6432"
+        socket.unlink(missing_ok=True)
+        # It takes another user by itself: a program between would be killed in its place.
+        user = ["-u", "postgres"] if os.getuid() == 0 else []
+        self._process = subprocess.Popen([self._program, *user, "-q", self._folder / "ini"])
+        while not socket.exists():
+            assert self._process.poll() is None, "PgBouncer did not start"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it at once, with all its connections."""
+        self._process.kill()
+        self._process.wait()
+
+    def lead_to(self, server: str) -> None:
+        """Have it lead to another server from now on."""
+        self.kill()
+        self._write(server)
+        self.start()
+
+    def remove(self) -> None:
+        """End it, and remove what it has written."""
+        self.kill()
+        shutil.rmtree(self._folder)
+
+
 @contextlib.contextmanager
 def pgbouncer(server: str, connections: int) -> Iterator[str]:
-    """Run PgBouncer in its transaction mode before a server; yields how to connect to it.
-
-    Args:
-        server: How to connect to the server.
-        connections: How many connections to each database it shares among all.
-    """
-    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        _missing("no PgBouncer: install the package pgbouncer")
-    parts = dict(part.split("=", 1) for part in server.split())
-    folder = Path(tempfile.mkdtemp(prefix="pgbouncer"))
-    (folder / "ini").write_text(
-        f"[databases]\n* = host={parts['host']} user={parts['user']}\n[pgbouncer]\n"
-        f"unix_socket_dir = {folder}\nlisten_port = 6432\nauth_type = any\n"
-        f"pool_mode = transaction\ndefault_pool_size = {connections}\nserver_login_retry = 1\n"
-    )
-    if os.getuid() == 0:
-        shutil.chown(folder, "postgres")
-    process = subprocess.Popen([*_owner(), program, "-q", folder / "ini"])
+    """Run PgBouncer before a server; yields how to connect to it."""
+    bouncer = Bouncer(server, connections)
     try:
-        while not (folder / ".s.PGSQL.6432").exists():
-            assert process.poll() is None, "PgBouncer did not start"
-            time.sleep(0.02)
-        yield f"host={folder} port=6432 user={parts['user']}"
+        yield bouncer.conninfo
     finally:
-        process.kill()
-        process.wait()
-        shutil.rmtree(folder)
+        bouncer.remove()
 
 
 def _owner() -> list[str]:

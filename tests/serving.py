@@ -104,6 +104,16 @@ class RunningService:
         assert self._process is not None, "not started"
         return self._process
 
+    def set(self, **settings: object) -> None:
+        """Change its settings, from its next start on."""
+        self._settings |= settings
+
+    def bury(self) -> None:
+        """Let go of a process that has ended by itself."""
+        self._reader.join()
+        self.process.stderr.close()
+        self._process = None
+
     def kill(self) -> None:
         """End it as a power failure would."""
         self.process.send_signal(signal.SIGKILL)

@@ -41,7 +41,7 @@ ALLOWED = PURE | {"numpy", "pydantic", "pydantic_core"}
 
 LAYERS: dict[str, set[str]] = {
     "api": {"calls", "complaints", "runtime", "insight", "catalogue", "core"},
-    "runtime": {"complaints", "store", "insight", "catalogue", "core"},
+    "runtime": {"complaints", "failpoints", "store", "insight", "catalogue", "core"},
     "store": {"insight", "catalogue", "core"},
     "insight": {"core"},
     "catalogue": {"core"},

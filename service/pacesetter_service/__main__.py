@@ -19,7 +19,7 @@ import uvicorn
 from pydantic import ValidationError
 from starlette.types import ASGIApp
 
-from pacesetter_service import __version__, logs
+from pacesetter_service import __version__, failpoints, logs
 from pacesetter_service.api.app import App, create_app
 from pacesetter_service.api.browsers import Hosts
 from pacesetter_service.api.rates import Rates
@@ -72,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"pacesetter serve: --host: {settings.host!r} {OPEN}\n")
         sys.exit(2)
     logs.configure(settings.log_level, settings.log_format)
+    _arm_failpoints(settings.failpoints)
     try:
         tls = _tls(settings)
     except UnusableCertificateError as error:
@@ -104,6 +105,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if webhook is not None:
             webhook.stop()
         store.close()
+
+
+def _arm_failpoints(orders: str | None) -> None:
+    """Have the service fail where a test says so, and warn that it will."""
+    if orders is None:
+        return
+    try:
+        failpoints.arm(orders)
+    except ValueError as error:
+        sys.exit(f"pacesetter serve: --failpoints: {error}")
+    log.warning("failpoints_armed", failpoints=orders, advice="this service fails on purpose")
 
 
 def _webhook(settings: Settings, writer: Writer) -> Webhook | None:

@@ -300,6 +300,12 @@ class Settings(_WithSecrets):
     shutdown_timeout: Annotated[int, Field(ge=0)] = Field(
         10, description="Seconds that open requests get to finish when the server stops."
     )
+    failpoints: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
+        None, description="For tests: where the service is to die or to fail, and when."
+    )
+    allow_failpoints: bool = Field(
+        default=False, description="For tests: whether it may be told to."
+    )
 
     @model_validator(mode="after")
     def _certificate_and_key(self) -> Self:
@@ -309,6 +315,16 @@ class Settings(_WithSecrets):
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise _misplaced(
                 "tls_client_ca", "It takes TLS: give a certificate and its key as well"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _failpoints_are_meant(self) -> Self:
+        if self.failpoints and not self.allow_failpoints:
+            raise _misplaced(
+                "failpoints",
+                "It has the service die or fail on purpose. Drop it; a test that means it also says"
+                " PACESETTER_ALLOW_FAILPOINTS=1",
             )
         return self
 

@@ -112,6 +112,13 @@ def test_what_may_wait_at_once_is_bounded(limited: RunningService) -> None:
         for _ in range(20):
             answered = http.get("/v1/sessions/run")
         assert _is_limited(answered, "address")
+        for header in (
+            "X-Forwarded-For",
+            "Forwarded",
+            "X-Real-IP",
+        ):  # a claim that anybody can make
+            claimed = {header: "for=192.0.2.7" if header == "Forwarded" else "192.0.2.7"}
+            assert _is_limited(http.get("/v1/sessions/run", headers=claimed), "address"), header
         assert http.get("/livez").status_code == 200
 
 

@@ -17,12 +17,16 @@ from pacesetter_service.runtime.retention import Policy
 
 router = APIRouter(prefix="/v1/prune", tags=["sessions"])
 
+LONGEST = 10**10
+"""Three hundred years in seconds: calendars end somewhere, too."""
+
 
 class PruneRequest(Model):
     """Which sessions are to be put away, and how far."""
 
     older_than: NonNegative = Field(
-        description="seconds for which nothing of a session was written: a sealing, an event, say"
+        le=LONGEST,
+        description="seconds for which nothing of a session was written: a sealing, an event, say",
     )
     states: tuple[State, ...] = Field(
         default=("finished", "failed", "archived"), min_length=1, description="in these states"

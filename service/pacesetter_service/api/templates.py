@@ -13,14 +13,14 @@ from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import Names, Service
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.catalogue.templates import Difference, Published, Template
-from pacesetter_service.core.model import Line, Model
+from pacesetter_service.core.model import MAX_STEP, Line, Model
 from pacesetter_service.runtime import templates
 from pacesetter_service.runtime.queries import templates as queries
 
 router = APIRouter(prefix="/v1/templates", tags=["templates"])
 
 Name = Annotated[str, Path(description="The template's name.")]
-Version = Annotated[int, Path(ge=1, description="The template's version.")]
+Version = Annotated[int, Path(ge=1, le=MAX_STEP, description="The template's version.")]
 
 
 class TemplateView(BaseModel):
@@ -94,8 +94,8 @@ async def diff_versions(
     name: Name,
     request: Request,
     service: Service,
-    before: Annotated[int, Query(ge=1)],
-    after: Annotated[int, Query(ge=1)],
+    before: Annotated[int, Query(ge=1, le=MAX_STEP)],
+    after: Annotated[int, Query(ge=1, le=MAX_STEP)],
 ) -> Response:
     """Return the places in which two versions of a template differ."""
     comparing = queries.compare_versions(service, name, before, after, _differences)

@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 import structlog
 
+from pacesetter_service import failpoints
 from pacesetter_service.complaints import Complaints
 from pacesetter_service.core.cost import LIGHT
 from pacesetter_service.core.decide import cost_of
@@ -331,6 +332,7 @@ class Writer:
                 self._answer([job])
 
     def _answer(self, jobs: Sequence[_Job]) -> None:
+        failpoints.reach("answer.before")
         _answer(jobs)
         self._progress.made()
 
@@ -397,6 +399,8 @@ class Writer:
                 transaction.append(changes, batch.now)
                 if self._store.shared:
                     transaction.refuse_stale(batch.unchanged())
+                failpoints.reach("commit.before")
+            failpoints.reach("commit.after")
             self.tally.commit_seconds.observe(monotonic() - begun)
             self.tally.log(changes)
             for record in self._recorders:

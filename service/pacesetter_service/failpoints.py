@@ -1,0 +1,77 @@
+"""Points where a test has the service die, wait or fail; without such a test none does anything.
+
+`commit.before=kill@17` ends the process, as a power failure would, when it passes that point for
+the 17th time; `=pause:0.5` has it wait so many seconds, and `=fail` has the commit refused.
+"""
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pacesetter_service.core.errors import StorageUnavailableError
+
+POINTS = {
+    "commit.before": ("kill", "pause", "fail"),
+    "commit.after": ("kill", "pause"),
+    "answer.before": ("kill", "pause"),
+}
+"""The points, and what can be done there: what is committed cannot be refused any more."""
+
+_ORDER = re.compile(r"(?P<point>[a-z.]+)=(?P<what>[a-z]+)(?::(?P<seconds>[0-9.]+))?@(?P<nth>\d+)")
+
+
+@dataclass(slots=True)
+class _Armed:
+    """What is done at a point, when it is passed so many times more."""
+
+    left: int
+    do: Callable[[], None]
+
+
+_armed: dict[str, _Armed] = {}
+
+
+def reach(point: str) -> None:
+    """Pass a point; nothing happens there, unless a test has armed it."""
+    if not _armed:
+        return
+    found = _armed.get(point)
+    if found is not None:
+        found.left -= 1
+        if found.left == 0:
+            found.do()
+
+
+def arm(orders: str) -> None:
+    """Have points do what is ordered: `point=kill@3`, `=pause:0.5@3` or `=fail@3`, by commas.
+
+    Raises:
+        ValueError: An order names no point, or nothing that can be done there.
+    """
+    armed = {}
+    for order in orders.split(","):
+        found = _ORDER.fullmatch(order.strip())
+        if found is None or found["what"] not in POINTS.get(found["point"], ()):
+            known = "; ".join(f"{point}: {', '.join(what)}" for point, what in POINTS.items())
+            raise ValueError(
+                f"{order!r} is no failpoint. Say point=what@n, such as commit.before=kill@3 or"
+                f" answer.before=pause:0.5@3; there are {known}"
+            )
+        armed[found["point"]] = _Armed(int(found["nth"]), _done(found["what"], found["seconds"]))
+    _armed.clear()
+    _armed.update(armed)
+
+
+def _done(what: str, seconds: str | None) -> Callable[[], None]:
+    if what == "kill":
+        return lambda: os.kill(os.getpid(), signal.SIGKILL)
+    if what == "pause":
+        return lambda: time.sleep(float(seconds or 1.0))
+    return _fail
+
+
+def _fail() -> None:
+    raise StorageUnavailableError("a failpoint has refused the commit")
