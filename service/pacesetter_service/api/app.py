@@ -1,9 +1,10 @@
 """The ASGI application: the browsers, the guard, the gate, the routes, and errors as problems."""
 
 import re
+from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI
 from starlette.routing import Route
@@ -75,6 +76,36 @@ DESCRIBED = (
 """The bodies that the framework does not read itself."""
 
 
+class Beside(Protocol):
+    """An application that answers at some addresses beside the API's, to the rules for browsers.
+
+    It lets in whom it will: the API's guard is not before it.
+    """
+
+    def serves(self, path: str) -> bool:
+        """Return whether an address is one of its own."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+
+
+Opened = Callable[[Service, feed.Pulse, feed.Readers], Beside]
+"""What makes such an application, of a service and of what feeds share."""
+
+
+class Split:
+    """ASGI middleware that hands requests to whom their address belongs."""
+
+    def __init__(self, app: ASGIApp, beside: Beside) -> None:
+        self._app = app
+        self._beside = beside
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        mine = scope["type"] == "http" and self._beside.serves(scope["path"])
+        await (self._beside if mine else self._app)(scope, receive, send)
+
+
 class App(FastAPI):
     """FastAPI, with the hot endpoint in front of it and described beside the typed ones."""
 
@@ -129,8 +160,12 @@ def create_app(
     max_feeds: int = 1_024,
     rates: Rates = UNLIMITED,
     hosts: Hosts | None = None,
+    beside: Opened | None = None,
 ) -> App:
-    """Build the application around a service; without `hosts` it is asked by loopback names."""
+    """Build the application around a service; without `hosts` it is asked by loopback names.
+
+    What `beside` makes answers at addresses of its own.
+    """
     app = App(
         title="Pacesetter",
         version=__version__,
@@ -146,14 +181,17 @@ def create_app(
             buckets = Buckets(rates.per_token, rates.per_token * rates.burst)
             guarded_app = RateLimit(guarded_app, buckets, itemgetter(HOLDER), "token")
         guarded_app = Guard(guarded_app, keys, partial(store_uses, service, keys))
+    app.state.pulse = feed.Pulse(feed_heartbeat, feed_patience)
+    app.state.readers = feed.Readers(max_feeds)
+    if beside is not None:
+        pages_beside = beside(service, app.state.pulse, app.state.readers)
+        guarded_app = Split(guarded_app, pages_beside)
     if rates.per_address:
         buckets = Buckets(rates.per_address, rates.per_address * rates.burst)
         guarded_app = RateLimit(guarded_app, buckets, address_of, "address")
     traffic = Traffic(Browsers(guarded_app, hosts or Hosts()))
     app.door = traffic
     app.state.service = service
-    app.state.pulse = feed.Pulse(feed_heartbeat, feed_patience)
-    app.state.readers = feed.Readers(max_feeds)
     app.state.metrics = metrics.registry(service, traffic, app.state.readers)
     sync = SyncEndpoint(service)
     app.hot = Gate(sync, max_body_size)

@@ -1,0 +1,134 @@
+"""The dashboard as an application: its pages, what each of them takes, and how errors are shown."""
+
+from http import HTTPStatus
+
+import structlog
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pacesetter_service.api.feed import Pulse, Readers
+from pacesetter_service.api.problems import STATUSES
+from pacesetter_service.complaints import Complaints
+from pacesetter_service.core.errors import PacesetterError
+from pacesetter_service.dashboard import site
+from pacesetter_service.dashboard.assets import show_asset
+from pacesetter_service.dashboard.door import Door, Needed
+from pacesetter_service.dashboard.live import Live
+from pacesetter_service.dashboard.login import Login
+from pacesetter_service.dashboard.overview import Overview
+from pacesetter_service.dashboard.session import SessionPages
+from pacesetter_service.runtime.arguments import ArgumentError
+from pacesetter_service.runtime.service import Service
+
+FIRST_PARTS = frozenset({"", "static", "login", "logout", "sessions", "favicon.ico"})
+"""What the addresses of the dashboard begin with; all others are the API's."""
+
+log = structlog.get_logger("pacesetter.dashboard")
+
+faults = Complaints(lambda **details: log.error("unforeseen_error", **details))
+
+
+class Dashboard:
+    """An ASGI application, beside the API and behind the same rules for browsers."""
+
+    def __init__(self, service: Service, pulse: Pulse, readers: Readers) -> None:
+        """Put the pages together.
+
+        Args:
+            service: What the use cases work with.
+            pulse: The patience of feeds.
+            readers: How many feeds are read, those of the API included.
+        """
+        routes = _routes(service, pulse, readers)
+        pages = Starlette(routes=[route for route, _ in routes], exception_handlers=_HANDLERS)
+        pages.router.redirect_slashes = False
+        self._app: ASGIApp = Door(pages, service.keys, routes)
+
+    @staticmethod
+    def serves(path: str) -> bool:
+        """Return whether an address is one of the dashboard's."""
+        return path.startswith("/") and path[1:].partition("/")[0] in FIRST_PARTS
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await self._app(scope, receive, send)
+
+
+def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Route, Needed]]:
+    login, overview = Login(service), Overview(service)
+    session, live = SessionPages(service), Live(service, pulse, readers)
+    return [
+        (Route("/static/{digest}/{name:path}", show_asset), "public"),
+        (Route("/login", login.show), "public"),
+        (Route("/login", login.enter, methods=["POST"]), "public"),
+        (Route("/logout", login.leave, methods=["POST"]), "public"),
+        (Route("/", overview.show), "viewer"),
+        (Route("/sessions/{name}", session.show), "viewer"),
+        (Route("/sessions/{name}/chart.json", session.chart), "viewer"),
+        (Route("/sessions/{name}/explain", session.explain), "viewer"),
+        (Route("/sessions/{name}/feed", live.follow), "viewer"),
+        (Route("/sessions/{name}/spec.json", session.spec), "viewer"),
+        (Route("/sessions/{name}/record.csv", session.table), "viewer"),
+        (Route("/sessions/{name}/lr.svg", session.picture), "viewer"),
+    ]
+
+
+# Errors -----------------------------------------------------------------------------------------
+
+
+async def _of_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PacesetterError)  # noqa: S101 - by the table below
+    status, _ = STATUSES[type(error)]
+    return site.refusal(request, status, str(error))
+
+
+async def _of_argument(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ArgumentError)  # noqa: S101 - by the table below
+    return site.refusal(request, HTTPStatus.UNPROCESSABLE_ENTITY, error.message)
+
+
+async def _of_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ValidationError)  # noqa: S101 - by the table below
+    said = "This is not valid."
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    return site.refusal(request, status, said, mistakes=mistakes_in(error))
+
+
+async def _of_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - by the table below
+    said = {
+        404: "There is no page at this address.",
+        405: "This address does not take that.",
+    }
+    return site.refusal(request, error.status_code, said.get(error.status_code, error.detail))
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    faults.tell(type(error).__name__, path=request.url.path, exc_info=error)
+    return site.refusal(
+        request,
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "The service failed at this. See its log, try again, and report it if it happens again.",
+    )
+
+
+_HANDLERS = {
+    PacesetterError: _of_error,
+    ArgumentError: _of_argument,
+    ValidationError: _of_validation,
+    HTTPException: _of_http,
+    Exception: _unforeseen,
+}
+
+
+def mistakes_in(error: ValidationError) -> tuple[str, ...]:
+    """Return the first mistakes, a line each: where, and what is wrong."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)[:10]
+    return tuple(
+        f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in found
+    )
