@@ -17,9 +17,11 @@ from pacesetter_service.complaints import Complaints
 from pacesetter_service.core.errors import PacesetterError
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.assets import show_asset
+from pacesetter_service.dashboard.control import Control
 from pacesetter_service.dashboard.door import Door, Needed
 from pacesetter_service.dashboard.live import Live
 from pacesetter_service.dashboard.login import Login
+from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.overview import Overview
 from pacesetter_service.dashboard.session import SessionPages
 from pacesetter_service.runtime.arguments import ArgumentError
@@ -62,6 +64,7 @@ class Dashboard:
 def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Route, Needed]]:
     login, overview = Login(service), Overview(service)
     session, live = SessionPages(service), Live(service, pulse, readers)
+    control = Control(service)
     return [
         (Route("/static/{digest}/{name:path}", show_asset), "public"),
         (Route("/login", login.show), "public"),
@@ -72,6 +75,12 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
         (Route("/sessions/{name}/chart.json", session.chart), "viewer"),
         (Route("/sessions/{name}/explain", session.explain), "viewer"),
         (Route("/sessions/{name}/feed", live.follow), "viewer"),
+        (Route("/sessions/{name}/control/{kind}", control.show), "operator"),
+        (Route("/sessions/{name}/control/{kind}", control.order, methods=["POST"]), "operator"),
+        (
+            Route("/sessions/{name}/orders/{number:int}/cancel", control.cancel, methods=["POST"]),
+            "operator",
+        ),
         (Route("/sessions/{name}/spec.json", session.spec), "viewer"),
         (Route("/sessions/{name}/record.csv", session.table), "viewer"),
         (Route("/sessions/{name}/lr.svg", session.picture), "viewer"),
@@ -124,11 +133,3 @@ _HANDLERS = {
     HTTPException: _of_http,
     Exception: _unforeseen,
 }
-
-
-def mistakes_in(error: ValidationError) -> tuple[str, ...]:
-    """Return the first mistakes, a line each: where, and what is wrong."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)[:10]
-    return tuple(
-        f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in found
-    )

@@ -70,6 +70,10 @@ class SessionPages:
             attempts=await list_attempts(self._service, name),
             attempt=chosen,
             step=step,
+            ordered=_step_in(request, "ordered"),
+            ordered_at=_step_in(request, "at") or 0,
+            cancelled=_step_in(request, "cancelled"),
+            held=_is_held(facts),
             explanation=None if step is None else await self._explained(name, step),
             snippets=snippets_of(request, facts.info.session.spec),
         )
@@ -143,6 +147,13 @@ async def latest_events(service: Service, name: str, count: int) -> list[LoggedE
         more = page.more and page.events[-1].seq is not None
         after = page.events[-1].seq or 0 if page.events else after
     return found[::-1]
+
+
+def _is_held(facts: Facts) -> bool:
+    session = facts.info.session
+    return any(
+        line.segment_at(session.horizon).frozen is not None for line in session.timelines.values()
+    )
 
 
 def _chosen(wanted: list[str], facts: Facts) -> list[str]:
