@@ -28,6 +28,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
     "viewer": (
         "GET /v1/sessions",
         "GET /v1/sessions/{name}",
+        "GET /v1/sessions/{name}/status",
         "GET /v1/sessions/{name}/lr",
         "GET /v1/sessions/{name}/forecast",
         "GET /v1/sessions/{name}/actions",

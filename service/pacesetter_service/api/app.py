@@ -28,6 +28,7 @@ from pacesetter_service.api import (
     ranks,
     schedules,
     sessions,
+    status,
     templates,
     tokens,
     transfer,
@@ -199,6 +200,7 @@ def create_app(
     app.router.routes.insert(0, Route("/v1/sessions/{name}/sync", sync, methods=["POST"]))
     routers: list[APIRouter] = [
         sessions.router,
+        status.router,
         prune.router,
         values.router,
         actions.router,

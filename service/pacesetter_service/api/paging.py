@@ -19,7 +19,7 @@ def place_in(token: str) -> str:
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True).decode()
     except ValueError as error:
-        raise _no_token() from error
+        raise no_token() from error
 
 
 def number_in(token: str, most: int) -> int | None:
@@ -30,10 +30,11 @@ def number_in(token: str, most: int) -> int | None:
     """
     text = place_in(token)
     if text and not (text.isascii() and text.isdigit() and int(text) <= most):
-        raise _no_token()
+        raise no_token()
     return int(text) if text else None
 
 
-def _no_token() -> ArgumentError:
+def no_token() -> ArgumentError:
+    """Return the error that says that this is no token."""
     message = "This is no page token; use next_page_token of the page before"
     return ArgumentError("page_token", message)

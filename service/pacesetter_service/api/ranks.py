@@ -49,6 +49,7 @@ class RankView(BaseModel):
 
     rank: int
     attempt: int = Field(description="the attempt that it speaks for")
+    trained: int | None = Field(description="the newest step that it has trained, as it says")
     step: int | None = Field(description="the furthest step that it asked for, reported or applied")
     behind: int | None = Field(description="steps behind the furthest rank of its attempt")
     behind_horizon: int | None = Field(description="steps behind the last one that is sealed")
@@ -75,7 +76,9 @@ class SummaryView(BaseModel):
     expected: int = Field(description="the session's `ranks`: those from which it awaits reports")
     seen: int
     current: int = Field(description="how many of the seen know of the session's newest revision")
-    newest_step: int | None = Field(description="the furthest step of any rank")
+    newest_step: int | None = Field(
+        description="the newest step that any rank has trained, as it says; not what it asked for"
+    )
     slowest: RankView | None = Field(description="the rank that is furthest behind")
     missing: RanksView = Field(description="expected, but not heard in the running attempt")
     never_reported: RanksView = Field(
@@ -157,15 +160,16 @@ def _view(report: RanksReport, first: int, limit: int) -> RanksPage:
 
 
 def _rank_view(rank: int, report: RanksReport) -> RankView:
-    session, snapshot, newest_step = report.session, report.snapshot, report.summary.newest_step
+    session, snapshot, furthest = report.session, report.snapshot, report.summary.furthest
     heard = snapshot.ranks[rank]
     silent = max(snapshot.now - heard.at, 0.0)
     here = heard.attempt == session.attempt.began_as
-    newest = NEVER if newest_step is None else newest_step
+    newest = NEVER if furthest is None else furthest
     placed = here and heard.step != NEVER
     return RankView(
         rank=rank,
         attempt=session.attempt.number if here else heard.attempt,
+        trained=_step(heard.trained),
         step=_step(heard.step),
         behind=newest - heard.step if placed else None,
         behind_horizon=max(session.horizon - 1 - heard.step, 0) if placed else None,

@@ -1,16 +1,21 @@
 """Sessions: create, list, read, archive."""
 
-from typing import Annotated, Literal
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 from pydantic_core import to_json
 
-from pacesetter_service.api import bodies, openapi, paging
+from pacesetter_service.api import bodies, openapi
 from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import Actor, Names, Service, SessionName
+from pacesetter_service.api.listing import Asked, token_of
 from pacesetter_service.api.schedules import FindingView, views
+from pacesetter_service.api.status import StatusPage
+from pacesetter_service.api.status import page as status_page
 from pacesetter_service.catalogue.templates import TemplateUse
 from pacesetter_service.core.actions.base import Reason
 from pacesetter_service.core.commands import Finish
@@ -20,7 +25,9 @@ from pacesetter_service.core.spec import MAX_LABELS, AttemptKey, LabelName, Labe
 from pacesetter_service.core.status import State
 from pacesetter_service.core.watching import plan_end
 from pacesetter_service.runtime import operator, trainer
-from pacesetter_service.runtime.queries import sessions
+from pacesetter_service.runtime.queries import sessions, status
+from pacesetter_service.runtime.queries.listing import EVERY_STATE, Page, Question
+from pacesetter_service.runtime.service import Service as UseCases
 from pacesetter_service.runtime.service import SessionInfo
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
@@ -169,30 +176,35 @@ async def create_session(
     return CreatedSession(**dict(view(made.info)), warnings=warnings)
 
 
-@router.get("", response_model=SessionPage)
+@router.get("", response_model=SessionPage | StatusPage)
 async def list_sessions(
     request: Request,
     service: Service,
-    names: Names,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    page_token: Annotated[str, Query(max_length=512)] = "",
-    status: Literal["active", "finished", "archived"] | None = None,
-    label: Annotated[
-        str | None, Query(pattern=r"^[^:]+:.*$", description="`name:value`", max_length=322)
-    ] = None,
+    asked: Asked,
+    rows: Annotated[
+        Literal["full", "status"],
+        Query(alias="view", description="`status`: where each training stands, in a row"),
+    ] = "full",
 ) -> Response:
-    """List sessions by name, a page at a time: those that the caller's token is for."""
-    name, _, value = (label or "").partition(":")
-    listing = sessions.list_sessions(
-        service,
-        _page,
-        after=paging.place_in(page_token),
-        limit=limit,
-        status=status,
-        label=(name, value) if label else None,
-        names=names,
-    )
-    return await answer(request, listing)
+    """List sessions, a page at a time: those that the caller's token is for.
+
+    Filters combine: `name` is a pattern, each `label` must hold, one `state` must, and `since`
+    leaves out what was neither written nor heard of since then. Archived sessions are left out of
+    the status view unless `state=archived` asks for them. A page may hold fewer than `limit`
+    sessions: the last one is that without a `next_page_token`.
+    Pages stay right while sessions are created, archived and removed. A session that changes while
+    it is sorted by `changed_at` has another place from then on, perhaps on a page that was read.
+    """
+    if rows == "status":
+        return await answer(request, _statuses(service, asked))
+    found = sessions.list_sessions(service, asked, lambda page: _page(page, asked))
+    return await answer(request, found)
+
+
+def _statuses(service: UseCases, asked: Question) -> Coroutine[Any, Any, bytes]:
+    if asked.states == EVERY_STATE and asked.status is None:
+        asked = replace(asked, states=EVERY_STATE - {"archived"})
+    return status.list_statuses(service, asked, lambda page: status_page(page, asked.sort))
 
 
 @router.get("/{name}")
@@ -279,7 +291,7 @@ def view(info: SessionInfo) -> SessionView:
     )
 
 
-def _page(page: sessions.SessionPage) -> bytes:
-    views = [view(info) for info in page.sessions]
-    token = paging.token_of(views[-1].name) if page.more else None
+def _page(page: Page[SessionInfo], asked: Question) -> bytes:
+    views = [view(info) for info in page.found]
+    token = token_of(asked.sort, page.behind)
     return to_json(SessionPage(sessions=views, next_page_token=token))

@@ -164,13 +164,21 @@ def _told(
     service: Service, stored: Stored, heard: tuple[float, float | None] | None
 ) -> SessionInfo:
     """Return the same by what ranks were heard to do last: how long ago, and the pace of a step."""
+    epoch, state = service.store.epoch, state_by(stored, heard)
+    return SessionInfo(stored.session, stored.created_at, epoch, stored.changed_at, state)
+
+
+def state_by(stored: Stored, heard: tuple[float, float | None] | None) -> State:
+    """Return what has become of a session.
+
+    Args:
+        stored: The session.
+        heard: For how many seconds no rank was heard of, and the pace of a step; None if none was.
+    """
     quiet, pace = _quiet(stored), None
     if heard is not None:
         quiet, pace = min(quiet, heard[0]), heard[1]
-    state = state_of(stored.session, quiet, pace)
-    return SessionInfo(
-        stored.session, stored.created_at, service.store.epoch, stored.changed_at, state
-    )
+    return state_of(stored.session, quiet, pace)
 
 
 def _quiet(stored: Stored) -> float:
