@@ -2,12 +2,12 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from serving import PATIENCE
+from watched import Watched
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 
@@ -19,23 +19,6 @@ def _browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-@dataclass
-class Watched:
-    """What browsers have complained of: errors of scripts, breaches of the policy, bad answers."""
-
-    complaints: list[str] = field(default_factory=list)
-    expected: list[str] = field(default_factory=list)
-
-    def hear(self, message: ConsoleMessage) -> None:
-        """Take note of what is an error."""
-        if message.type in {"error", "warning"}:
-            self.complaints.append(message.text)
-
-    def unexpected(self) -> list[str]:
-        """Return what no test has said that it expects."""
-        return [each for each in self.complaints if not any(part in each for part in self.expected)]
 
 
 @pytest.fixture(name="watched")

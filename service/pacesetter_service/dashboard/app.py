@@ -83,6 +83,7 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
         ),
         (Route("/sessions/{name}/spec.json", session.spec), "viewer"),
         (Route("/sessions/{name}/record.csv", session.table), "viewer"),
+        (Route("/sessions/{name}/spark.svg", session.spark), "viewer"),
         (Route("/sessions/{name}/lr.svg", session.picture), "viewer"),
     ]
 

@@ -38,6 +38,9 @@ from pacesetter_service.runtime.service import Service
 BEFORE = 4
 """One part in so many of the picture shows what came before."""
 
+WIDTH = 640
+"""Of the picture: it stands in half of the page."""
+
 POINTS = 120
 """About how many points of that are drawn."""
 
@@ -63,7 +66,7 @@ class Control:
         """Show the form of an order, with what it would do as it stands there."""
         form = _form_in(request)
         facts = await read_facts(self._service, request.path_params["name"])
-        said = suggested(form, facts.info.session)
+        said = suggested(form, facts.session)
         said |= {
             each: value for each, value in request.query_params.items() if each in {*said, "at"}
         }
@@ -117,7 +120,7 @@ class Control:
 
     async def _picture(self, name: str, found: Rehearsal) -> Markup:
         """Draw the curve before and after, behind what leads there."""
-        start = (await read_facts(self._service, name)).info.session.spec.start_step
+        start = (await read_facts(self._service, name)).session.spec.start_step
         last = max([*found.after.steps, *found.before.steps], default=found.step)
         first = max(found.step - max((last - found.step) // (BEFORE - 1), 1), start)
         lines = []
@@ -134,6 +137,7 @@ class Control:
             label=f"The curve from step {found.step} on, before (dashed) and after",
             marks=[Mark(found.step, "order", f"It would hold from step {found.step} on.")],
             from_zero=True,
+            width=WIDTH,
             axis=(first, max(last, found.step + 1)),
         )
 
@@ -147,7 +151,7 @@ class Control:
         mistake: str = "",
     ) -> Response:
         facts = await read_facts(self._service, request.path_params["name"])
-        session = facts.info.session
+        session = facts.session
         wrong = mistake or (effect.refused and request.method == "POST")
         return site.show(
             request,

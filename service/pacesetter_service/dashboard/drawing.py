@@ -10,7 +10,15 @@ from pacesetter_service.dashboard.wording import count, rate
 
 WIDTH, HEIGHT = 960, 260
 LEFT, RIGHT, TOP, BOTTOM = 68, 12, 14, 30
-SPARK_WIDTH, SPARK_HEIGHT = 120, 30
+SPARK_WIDTH, SPARK_HEIGHT = 160, 32
+
+LEAST = 2
+"""Fewer points are no curve."""
+
+SPARK_STYLE = (
+    "path{fill:none;stroke-width:1.6;stroke-linejoin:round}.lr{stroke:#2f62d9}.loss{stroke:#c2410c}"
+    "@media(prefers-color-scheme:dark){.lr{stroke:#7ba4ff}.loss{stroke:#ff9a6b}}"
+)
 COLOURS = 6
 """How many colours there are; the seventh line has the first one again."""
 
@@ -45,23 +53,33 @@ class Mark:
     text: str
 
 
-def sparkline(values: Sequence[float | None], label: str) -> Markup:
-    """Draw a small curve; empty if there is nothing to draw."""
-    known = [
-        (place, each) for place, each in enumerate(values) if each is not None and isfinite(each)
+def small_picture(
+    steps: Sequence[int], rates: Sequence[float | None], losses: Sequence[float | None]
+) -> str:
+    """Draw a learning rate and a loss over common steps, each over its own range; a file."""
+    curves = [
+        f'<path class="{look}" d="{path}"/>'
+        for look, path in (("loss", _small(steps, losses)), ("lr", _small(steps, rates)))
+        if path
     ]
-    if len(known) < 2:
-        return Markup("")
-    low, high = _room(min(0.0, *(each for _, each in known)), max(each for _, each in known))
-    points = " ".join(
-        f"{place / max(len(values) - 1, 1) * (SPARK_WIDTH - 4) + 2:.1f},"
-        f"{SPARK_HEIGHT - 3 - (each - low) / (high - low) * (SPARK_HEIGHT - 6):.1f}"
-        for place, each in known
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}">'
+        f"<style>{SPARK_STYLE}</style>{''.join(curves)}</svg>"
     )
-    return Markup(
-        '<svg class="spark" viewBox="0 0 {} {}" width="{}" height="{}" role="img" aria-label="{}">'
-        '<polyline points="{}"/></svg>'
-    ).format(SPARK_WIDTH, SPARK_HEIGHT, SPARK_WIDTH, SPARK_HEIGHT, label, points)
+
+
+def _small(steps: Sequence[int], values: Sequence[float | None]) -> str:
+    pairs = zip(steps, values, strict=False)
+    known = [(step, each) for step, each in pairs if each is not None and isfinite(each)]
+    if len(known) < LEAST:
+        return ""
+    low, high = _room(min(each for _, each in known), max(each for _, each in known))
+    first, last = steps[0], max(steps[-1], steps[0] + 1)
+    return "M" + "L".join(
+        f"{(step - first) / (last - first) * (SPARK_WIDTH - 4) + 2:.1f} "
+        f"{SPARK_HEIGHT - 3 - (each - low) / (high - low) * (SPARK_HEIGHT - 6):.1f}"
+        for step, each in known
+    )
 
 
 def chart(
@@ -74,6 +92,7 @@ def chart(
     logarithmic: bool = False,
     axis: tuple[int, int] | None = None,
     height: int = HEIGHT,
+    width: int = WIDTH,
 ) -> Markup:
     """Draw curves over common steps.
 
@@ -86,18 +105,19 @@ def chart(
         logarithmic: Whether values stand at their logarithms; those that have none are left out.
         axis: The first step and the last one that it spans; those of the curves if it is None.
         height: Of the picture, in its own units.
+        width: Likewise.
     """
-    frame = _frame(lines, axis, height, from_zero=from_zero, logarithmic=logarithmic)
+    frame = _frame(lines, axis, (width, height), from_zero=from_zero, logarithmic=logarithmic)
     if frame is None:
         return Markup('<p class="empty">{}</p>').format("There is nothing to draw yet.")
     parts = [_shade(frame, *shade)] if shade is not None and shade[0] < shade[1] else []
     parts += [_level(frame, tick) for tick in frame.levels()]
-    parts += [_place(frame, tick) for tick in ticks(frame.first, frame.last, 8)]
+    parts += [_place(frame, tick) for tick in ticks(frame.first, frame.last, frame.width // 110)]
     parts += [_mark(frame, each) for each in marks if frame.first <= each.step <= frame.last]
     parts += [_curve(frame, each) for each in lines]
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
-    ).format(WIDTH, height, label, Markup("").join(parts))
+    ).format(width, height, label, Markup("").join(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +126,12 @@ class _Frame:
     last: float
     low: float
     high: float
+    width: int
     height: int
     logarithmic: bool
 
     def x(self, step: float) -> float:
-        return LEFT + (step - self.first) / (self.last - self.first) * (WIDTH - LEFT - RIGHT)
+        return LEFT + (step - self.first) / (self.last - self.first) * (self.width - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
         low, high = self.low, self.high
@@ -131,7 +152,7 @@ class _Frame:
 def _frame(
     lines: Sequence[Line],
     axis: tuple[int, int] | None,
-    height: int,
+    size: tuple[int, int],
     *,
     from_zero: bool,
     logarithmic: bool,
@@ -152,7 +173,7 @@ def _frame(
         high = high if high > low else low * 10
     else:
         low, high = _room(min(low, 0.0) if from_zero else low, high)
-    return _Frame(left, max(right, left + 1), low, high, height, logarithmic)
+    return _Frame(left, max(right, left + 1), low, high, *size, logarithmic)
 
 
 def _room(low: float, high: float) -> tuple[float, float]:
@@ -184,7 +205,7 @@ def _level(frame: _Frame, value: float) -> Markup:
         '<text x="{}" y="{:.1f}" text-anchor="end">{}</text>'
     ).format(
         LEFT,
-        WIDTH - RIGHT,
+        frame.width - RIGHT,
         y,
         y,
         LEFT - 8,

@@ -58,14 +58,14 @@ class Live:
             facts = await read_facts(self._service, name)
         except PacesetterError:  # it was purged: the feed ends by itself
             return b": gone\n\n"
-        session = facts.info.session
+        session = facts.session
         said = {
             "trained": facts.trained,
             "horizon": session.horizon,
             "revision": session.revision,
             "attempt": session.attempt.number,
             "orders": len(session.orders.waiting),
-            "state": facts.info.state,
+            "state": facts.state,
         }
         return b"event: progress\ndata: " + to_json(said) + b"\n\n"
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pacesetter_service.core.model import MAX_STEP
-from pacesetter_service.dashboard import site
+from pacesetter_service.dashboard import drawing, site
 from pacesetter_service.dashboard.charts import Record, read_record
 from pacesetter_service.dashboard.facts import Facts, read_facts
 from pacesetter_service.dashboard.snippets import snippets_of
@@ -32,6 +32,12 @@ SAVED = 100_000
 
 LATEST = 12
 """How many of the newest events the page shows."""
+
+SPARKED = 60
+"""About how many points a small picture has."""
+
+MOST_SPARKED = 200_000
+"""How many of the newest steps it looks back at."""
 
 DRAWN_METRICS = 6
 """How many metrics are drawn at first."""
@@ -59,8 +65,8 @@ class SessionPages:
             "session.html",
             name=name,
             facts=facts,
-            session=facts.info.session,
-            spec=facts.info.session.spec,
+            session=facts.session,
+            spec=facts.session.spec,
             record=record,
             table=table,
             series=series,
@@ -75,7 +81,7 @@ class SessionPages:
             cancelled=_step_in(request, "cancelled"),
             held=_is_held(facts),
             explanation=None if step is None else await self._explained(name, step),
-            snippets=snippets_of(request, facts.info.session.spec),
+            snippets=snippets_of(request, facts.session.spec),
         )
 
     async def chart(self, request: Request) -> Response:
@@ -103,7 +109,7 @@ class SessionPages:
     async def spec(self, request: Request) -> Response:
         """Answer with the session's description as JSON, to keep."""
         facts = await read_facts(self._service, request.path_params["name"])
-        spec = facts.info.session.spec
+        spec = facts.session.spec
         text = json.dumps(spec.model_dump(mode="json", exclude_defaults=True), indent=2)
         return _kept(f"{text}\n", "application/json", f"{spec.name}.json")
 
@@ -126,6 +132,33 @@ class SessionPages:
         style = "<style>" + _STYLE + "</style>"
         text = text.replace(">", f">{style}", 1)
         return _kept(text, "image/svg+xml", f"{name}.svg")
+
+    async def spark(self, request: Request) -> Response:
+        """Answer with a small picture of a session: its learning rate, and its loss behind it."""
+        name = request.path_params["name"]
+        facts = await read_facts(self._service, name)
+        loss = facts.loss
+        session, metrics = facts.session, [loss[0]] if loss else []
+        start = max(session.horizon - MOST_SPARKED, session.spec.start_step)
+        question = HistoryQuestion(start, None, SPARKED, metrics, by_rank=False, attempt=None)
+        drawn = await read_history(
+            self._service, name, question, lambda past: _spark(past, facts.trained, metrics)
+        )
+        headers = {"cache-control": "private, max-age=20"}
+        return Response(drawn, headers=headers, media_type="image/svg+xml")
+
+
+def _spark(past: History, trained: int | None, metrics: list[str]) -> str:
+    until = past.end if trained is None else trained + 1
+    shown = [place for place, step in enumerate(past.steps) if step < until]
+    rates = next((row for name, row in past.series.items() if name.endswith("lr")), [])
+    values = [past.metrics[each] for each in metrics]
+    steps = [past.steps[place] for place in shown]
+    return drawing.small_picture(
+        steps,
+        [rates[place] for place in shown] if rates else [],
+        [row[place] for row in values for place in shown],
+    )
 
 
 _STYLE = (
@@ -150,7 +183,7 @@ async def latest_events(service: Service, name: str, count: int) -> list[LoggedE
 
 
 def _is_held(facts: Facts) -> bool:
-    session = facts.info.session
+    session = facts.session
     return any(
         line.segment_at(session.horizon).frozen is not None for line in session.timelines.values()
     )
@@ -158,7 +191,7 @@ def _is_held(facts: Facts) -> bool:
 
 def _chosen(wanted: list[str], facts: Facts) -> list[str]:
     """Return the series that are drawn: those asked for, or the learning rates."""
-    known = list(facts.info.session.timelines)
+    known = list(facts.session.timelines)
     chosen = [each for each in wanted if each in known]
     return chosen or [each for each in known if each.endswith("lr")][:6] or known[:1]
 
