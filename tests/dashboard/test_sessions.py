@@ -156,6 +156,40 @@ def test_an_order_without_a_reason_is_not_taken(http: httpx.Client, unique_name:
     assert "Write down why" in answer.text
 
 
+def test_a_session_is_managed(http: httpx.Client, unique_name: str) -> None:
+    """Relabelled, taken back, forked, ended, archived and purged, each by its form."""
+    create(http, unique_name, total_steps=100, labels={"a": "1", "b": "2"})
+    http.post(f"/v1/sessions/{unique_name}/sync", json={"want": {"start": 0, "count": 50}})
+    page, fork = f"/sessions/{unique_name}/manage", f"{unique_name}-fork"
+
+    def sent(what: str, **fields: str) -> httpx.Response:
+        return http.post(f"{page}/{what}", data=fields)
+
+    assert sent("labels", labels="a: 3\nc: x: y").status_code == 303
+    assert http.get(f"/v1/sessions/{unique_name}").json()["spec"]["labels"] == {
+        "a": "3",
+        "c": "x: y",
+    }
+    assert "0 to 49" in http.get(page).text
+    assert sent("take-back", reason=" ").status_code == 422
+    assert sent("take-back", reason="looked too far").status_code == 303
+    assert http.get(f"/v1/sessions/{unique_name}").json()["horizon"] == 0
+    longer = '{"total_steps": 300, "schedule": {"kind": "cosine", "total_steps": 300}}'
+    shown = sent("fork", new_name=fork, step="0", description=longer, do="preview")
+    assert "c1" in shown.text.partition("<svg")[2]
+    assert http.get(f"/v1/sessions/{fork}").status_code == 404
+    assert "no JSON" in sent("fork", new_name=fork, step="0", description="{").text
+    assert sent("fork", new_name=fork, step="0", description=longer).status_code == 303
+    assert http.get(f"/v1/sessions/{fork}").json()["spec"]["total_steps"] == 300
+    fork_page = f"/sessions/{fork}/manage"
+    http.post(f"{fork_page}/finish", data={"outcome": "failed", "reason": "a NaN"})
+    assert http.get(f"/v1/sessions/{fork}").json()["state"] == "failed"
+    for what, left in (("archive", 200), ("purge", 404)):
+        assert http.post(f"{fork_page}/{what}", data={"name": "another"}).status_code == 422
+        assert http.post(f"{fork_page}/{what}", data={"name": fork}).status_code == 303
+        assert http.get(f"/v1/sessions/{fork}").status_code == left
+
+
 def test_a_page_goes_on_when_the_service_comes_back(
     service: RunningService, page: Page, watched: Watched
 ) -> None:
@@ -242,7 +276,7 @@ def test_pages_keep_nobody_out(
 
 
 PAGES = ["", "sessions/{name}", "sessions/{name}?scale=log&step=3", "sessions/{name}/control/scale",
-         "sessions/{name}/control/replace"]  # fmt: skip
+         "sessions/{name}/control/replace", "sessions/{name}/manage"]  # fmt: skip
 
 
 def test_the_overview_finds_sessions(http: httpx.Client, unique_name: str) -> None:

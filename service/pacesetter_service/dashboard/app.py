@@ -21,6 +21,7 @@ from pacesetter_service.dashboard.control import Control
 from pacesetter_service.dashboard.door import Door, Needed
 from pacesetter_service.dashboard.live import Live
 from pacesetter_service.dashboard.login import Login
+from pacesetter_service.dashboard.manage import Manage
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.overview import Overview
 from pacesetter_service.dashboard.session import SessionPages
@@ -64,7 +65,7 @@ class Dashboard:
 def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Route, Needed]]:
     login, overview = Login(service), Overview(service)
     session, live = SessionPages(service), Live(service, pulse, readers)
-    control = Control(service)
+    control, manage = Control(service), Manage(service)
     return [
         (Route("/static/{digest}/{name:path}", show_asset), "public"),
         (Route("/login", login.show), "public"),
@@ -81,6 +82,8 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
             Route("/sessions/{name}/orders/{number:int}/cancel", control.cancel, methods=["POST"]),
             "operator",
         ),
+        (Route("/sessions/{name}/manage", manage.show), "trainer"),
+        (Route("/sessions/{name}/manage/{what}", manage.change, methods=["POST"]), "trainer"),
         (Route("/sessions/{name}/spec.json", session.spec), "viewer"),
         (Route("/sessions/{name}/record.csv", session.table), "viewer"),
         (Route("/sessions/{name}/spark.svg", session.spark), "viewer"),
