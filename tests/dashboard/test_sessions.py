@@ -276,7 +276,7 @@ def test_pages_keep_nobody_out(
 
 
 PAGES = ["", "sessions/{name}", "sessions/{name}?scale=log&step=3", "sessions/{name}/control/scale",
-         "sessions/{name}/control/replace", "sessions/{name}/manage"]  # fmt: skip
+         "sessions/{name}/control/replace", "sessions/{name}/manage", "problems", "sessions/{name}/timeline"]  # fmt: skip
 
 
 def test_the_overview_finds_sessions(http: httpx.Client, unique_name: str) -> None:

@@ -24,11 +24,13 @@ from pacesetter_service.dashboard.login import Login
 from pacesetter_service.dashboard.manage import Manage
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.overview import Overview
+from pacesetter_service.dashboard.problems import Problems
 from pacesetter_service.dashboard.session import SessionPages
+from pacesetter_service.dashboard.timeline import Timeline
 from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.service import Service
 
-FIRST_PARTS = frozenset({"", "static", "login", "logout", "sessions", "favicon.ico"})
+FIRST_PARTS = frozenset({"", "static", "login", "logout", "sessions", "problems", "favicon.ico"})
 """What the addresses of the dashboard begin with; all others are the API's."""
 
 log = structlog.get_logger("pacesetter.dashboard")
@@ -65,6 +67,7 @@ class Dashboard:
 def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Route, Needed]]:
     login, overview = Login(service), Overview(service)
     session, live = SessionPages(service), Live(service, pulse, readers)
+    timeline, problems = Timeline(service), Problems(service)
     control, manage = Control(service), Manage(service)
     return [
         (Route("/static/{digest}/{name:path}", show_asset), "public"),
@@ -72,6 +75,8 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
         (Route("/login", login.enter, methods=["POST"]), "public"),
         (Route("/logout", login.leave, methods=["POST"]), "public"),
         (Route("/", overview.show), "viewer"),
+        (Route("/problems", problems.show), "viewer"),
+        (Route("/sessions/{name}/timeline", timeline.show), "viewer"),
         (Route("/sessions/{name}", session.show), "viewer"),
         (Route("/sessions/{name}/chart.json", session.chart), "viewer"),
         (Route("/sessions/{name}/explain", session.explain), "viewer"),

@@ -105,9 +105,10 @@ class Facts:
 
     def until(self, step: int) -> float | None:
         """Return in about how many seconds a step is trained; None if that is not known."""
-        if self.pace is None or self.trained is None:
+        if self.pace is None:
             return None
-        return max(step - self.trained - 1, 0) * self.pace
+        done = self.session.spec.start_step if self.trained is None else self.trained + 1
+        return max(step - done, 0) * self.pace
 
 
 async def read_facts(service: Service, name: str) -> Facts:

@@ -11,8 +11,10 @@ from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.dashboard import drawing, site
 from pacesetter_service.dashboard.charts import Record, read_record
 from pacesetter_service.dashboard.facts import Facts, read_facts
+from pacesetter_service.dashboard.problems import divergence
 from pacesetter_service.dashboard.snippets import snippets_of
-from pacesetter_service.runtime.queries.events import LoggedEvent, list_events
+from pacesetter_service.dashboard.timeline import latest_events
+from pacesetter_service.dashboard.troubles import troubles_of
 from pacesetter_service.runtime.queries.explain import explain_step
 from pacesetter_service.runtime.queries.history import History, HistoryQuestion, read_history
 from pacesetter_service.runtime.queries.sessions import list_attempts
@@ -76,6 +78,7 @@ class SessionPages:
             attempts=await list_attempts(self._service, name),
             attempt=chosen,
             step=step,
+            troubles=[*troubles_of(facts), *await divergence(self._service, facts)],
             ordered=_step_in(request, "ordered"),
             ordered_at=_step_in(request, "at") or 0,
             cancelled=_step_in(request, "cancelled"),
@@ -168,18 +171,6 @@ _STYLE = (
     ".ahead{fill:#2f62d9;opacity:.1}.mark line{stroke:#888;stroke-dasharray:2 3}"
 )
 """The looks of a picture that stands alone."""
-
-
-async def latest_events(service: Service, name: str, count: int) -> list[LoggedEvent]:
-    """Return the newest events of a session, the newest first."""
-    found: list[LoggedEvent] = []
-    after, more = -1, True
-    while more:
-        page = await list_events(service, name, after, 1_000, None)
-        found = [*found, *page.events][-count:]
-        more = page.more and page.events[-1].seq is not None
-        after = page.events[-1].seq or 0 if page.events else after
-    return found[::-1]
 
 
 def _is_held(facts: Facts) -> bool:

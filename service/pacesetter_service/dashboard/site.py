@@ -53,7 +53,10 @@ class Entry:
     part: str
 
 
-ENTRIES: list[Entry] = [Entry("", "Sessions", "viewer", "sessions")]
+ENTRIES: list[Entry] = [
+    Entry("", "Sessions", "viewer", "sessions"),
+    Entry("problems", "Problems", "viewer", "problems"),
+]
 
 pages = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "pages"),
