@@ -275,8 +275,21 @@ def test_pages_keep_nobody_out(
         assert wide <= width, place
 
 
-PAGES = ["", "sessions/{name}", "sessions/{name}?scale=log&step=3", "sessions/{name}/control/scale",
-         "sessions/{name}/control/replace", "sessions/{name}/manage", "problems", "sessions/{name}/timeline"]  # fmt: skip
+PAGES = [
+    "",
+    "sessions/{name}",
+    "sessions/{name}?scale=log&step=3",
+    "sessions/{name}/control/scale",
+    "sessions/{name}/control/replace",
+    "sessions/{name}/manage",
+    "sessions/{name}/timeline",
+    "problems",
+    "create?q=cosine",
+    "create/kinds/warmup_cosine",
+    "create/json",
+    "create/advise?architecture=cnn&total_steps=100",
+    "templates",
+]
 
 
 def test_the_overview_finds_sessions(http: httpx.Client, unique_name: str) -> None:

@@ -18,6 +18,7 @@ from pacesetter_service.core.errors import PacesetterError
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.assets import show_asset
 from pacesetter_service.dashboard.control import Control
+from pacesetter_service.dashboard.create import Create
 from pacesetter_service.dashboard.door import Door, Needed
 from pacesetter_service.dashboard.live import Live
 from pacesetter_service.dashboard.login import Login
@@ -30,7 +31,9 @@ from pacesetter_service.dashboard.timeline import Timeline
 from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.service import Service
 
-FIRST_PARTS = frozenset({"", "static", "login", "logout", "sessions", "problems", "favicon.ico"})
+FIRST_PARTS = frozenset(
+    {"", "static", "login", "logout", "sessions", "problems", "create", "templates", "favicon.ico"}
+)
 """What the addresses of the dashboard begin with; all others are the API's."""
 
 log = structlog.get_logger("pacesetter.dashboard")
@@ -68,6 +71,7 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
     login, overview = Login(service), Overview(service)
     session, live = SessionPages(service), Live(service, pulse, readers)
     timeline, problems = Timeline(service), Problems(service)
+    create = Create(service)
     control, manage = Control(service), Manage(service)
     return [
         (Route("/static/{digest}/{name:path}", show_asset), "public"),
@@ -76,6 +80,15 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
         (Route("/logout", login.leave, methods=["POST"]), "public"),
         (Route("/", overview.show), "viewer"),
         (Route("/problems", problems.show), "viewer"),
+        (Route("/create", create.gallery), "viewer"),
+        (Route("/create/pictures/{kind}", create.picture), "viewer"),
+        (Route("/create/kinds/{kind}", create.form), "viewer"),
+        (Route("/create/kinds/{kind}", create.make, methods=["POST"]), "viewer"),
+        (Route("/create/json", create.text), "viewer"),
+        (Route("/create/json", create.make_of_text, methods=["POST"]), "viewer"),
+        (Route("/create/advise", create.advise), "viewer"),
+        (Route("/templates", create.templates), "viewer"),
+        (Route("/templates/{name}", create.template), "viewer"),
         (Route("/sessions/{name}/timeline", timeline.show), "viewer"),
         (Route("/sessions/{name}", session.show), "viewer"),
         (Route("/sessions/{name}/chart.json", session.chart), "viewer"),

@@ -56,6 +56,7 @@ class Entry:
 ENTRIES: list[Entry] = [
     Entry("", "Sessions", "viewer", "sessions"),
     Entry("problems", "Problems", "viewer", "problems"),
+    Entry("create", "Create", "viewer", "create"),
 ]
 
 pages = Environment(
@@ -72,6 +73,7 @@ pages.filters |= {
     "duration": wording.duration,
     "moment": wording.moment,
     "age": wording.age,
+    "coded": wording.coded,
 }
 
 
