@@ -139,8 +139,9 @@ def test_arrows_point_inward(part: str) -> None:
                 assert inner in allowed, f"{path.relative_to(SERVICE)} imports {name}"
 
 
-SHARED = {"api.problems", "api.feed", "api.callers"}
-"""What of the API's modules the dashboard takes: one table of statuses, one bound on feeds."""
+SHARED = {"api.problems", "api.feed", "api.tokens"}
+"""What of the API's modules the dashboard takes: one table of statuses, one bound on feeds,
+one judgement of the tokens that are asked for."""
 
 
 def test_the_dashboard_stands_beside_the_api() -> None:

@@ -256,6 +256,7 @@ def test_pages_keep_nobody_out(
 ) -> None:
     """Axe finds nothing serious, and nothing is wider than the window."""
     create(http, unique_name, labels={"team": "vision"}, total_steps=1000)
+    create(http, f"{unique_name}-2", total_steps=2000)
     path = f"/v1/sessions/{unique_name}"
     http.post(f"{path}/sync", json={"want": {"start": 0, "count": 40}})
     http.post(f"{path}/actions", json={"kind": "scale", "factor": 0.5, "reason": "x", "at": 90})
@@ -289,6 +290,9 @@ PAGES = [
     "create/json",
     "create/advise?architecture=cnn&total_steps=100",
     "templates",
+    "compare?name={name}+{name}-2",
+    "sessions/{name}/ranks",
+    "admin",
 ]
 
 

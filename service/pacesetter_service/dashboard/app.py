@@ -16,7 +16,9 @@ from pacesetter_service.api.problems import STATUSES
 from pacesetter_service.complaints import Complaints
 from pacesetter_service.core.errors import PacesetterError
 from pacesetter_service.dashboard import site
+from pacesetter_service.dashboard.admin import Admin
 from pacesetter_service.dashboard.assets import show_asset
+from pacesetter_service.dashboard.compare import Compare
 from pacesetter_service.dashboard.control import Control
 from pacesetter_service.dashboard.create import Create
 from pacesetter_service.dashboard.door import Door, Needed
@@ -26,13 +28,27 @@ from pacesetter_service.dashboard.manage import Manage
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.overview import Overview
 from pacesetter_service.dashboard.problems import Problems
+from pacesetter_service.dashboard.range_test import RangeTestPages
+from pacesetter_service.dashboard.ranks import RankPages
 from pacesetter_service.dashboard.session import SessionPages
 from pacesetter_service.dashboard.timeline import Timeline
 from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.service import Service
 
 FIRST_PARTS = frozenset(
-    {"", "static", "login", "logout", "sessions", "problems", "create", "templates", "favicon.ico"}
+    {
+        "",
+        "static",
+        "login",
+        "logout",
+        "sessions",
+        "problems",
+        "create",
+        "templates",
+        "compare",
+        "admin",
+        "favicon.ico",
+    }
 )
 """What the addresses of the dashboard begin with; all others are the API's."""
 
@@ -71,7 +87,8 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
     login, overview = Login(service), Overview(service)
     session, live = SessionPages(service), Live(service, pulse, readers)
     timeline, problems = Timeline(service), Problems(service)
-    create = Create(service)
+    create, compare, admin = Create(service), Compare(service), Admin(service)
+    ranks, range_test = RankPages(service), RangeTestPages(service)
     control, manage = Control(service), Manage(service)
     return [
         (Route("/static/{digest}/{name:path}", show_asset), "public"),
@@ -87,8 +104,16 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
         (Route("/create/json", create.text), "viewer"),
         (Route("/create/json", create.make_of_text, methods=["POST"]), "viewer"),
         (Route("/create/advise", create.advise), "viewer"),
+        (Route("/compare", compare.show), "viewer"),
+        (Route("/admin", admin.show), "admin"),
+        (Route("/admin/tokens", admin.create_token, methods=["POST"]), "admin"),
+        (Route("/admin/tokens/{number}/revoke", admin.revoke, methods=["POST"]), "admin"),
+        (Route("/admin/prune", admin.prune, methods=["POST"]), "admin"),
         (Route("/templates", create.templates), "viewer"),
         (Route("/templates/{name}", create.template), "viewer"),
+        (Route("/sessions/{name}/ranks", ranks.show), "viewer"),
+        (Route("/sessions/{name}/range-test", range_test.show), "viewer"),
+        (Route("/sessions/{name}/range-test.svg", range_test.picture), "viewer"),
         (Route("/sessions/{name}/timeline", timeline.show), "viewer"),
         (Route("/sessions/{name}", session.show), "viewer"),
         (Route("/sessions/{name}/chart.json", session.chart), "viewer"),

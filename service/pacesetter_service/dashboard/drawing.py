@@ -38,7 +38,7 @@ class Line:
     """
 
     name: str
-    steps: Sequence[int]
+    steps: Sequence[float]
     values: Sequence[float | None]
     colour: int = 0
     look: str = ""
@@ -90,7 +90,7 @@ def chart(
     marks: Sequence[Mark] = (),
     from_zero: bool = False,
     logarithmic: bool = False,
-    axis: tuple[int, int] | None = None,
+    axis: tuple[float, float] | None = None,
     height: int = HEIGHT,
     width: int = WIDTH,
 ) -> Markup:
@@ -151,7 +151,7 @@ class _Frame:
 
 def _frame(
     lines: Sequence[Line],
-    axis: tuple[int, int] | None,
+    axis: tuple[float, float] | None,
     size: tuple[int, int],
     *,
     from_zero: bool,

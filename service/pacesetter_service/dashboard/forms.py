@@ -30,13 +30,14 @@ async def read_fields(request: Request) -> list[tuple[str, str]]:
     Raises:
         HTTPException: It is too long, or no form.
     """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM:
-        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the form as {FORM}.")
     body = bytearray()
     async for piece in request.stream():
         body += piece
         if len(body) > LONGEST:
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The form is too long.")
+    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and said != FORM:
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the form as {FORM}.")
     try:
         return parse_qsl(
             body.decode("ascii"),

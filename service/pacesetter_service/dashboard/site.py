@@ -57,6 +57,8 @@ ENTRIES: list[Entry] = [
     Entry("", "Sessions", "viewer", "sessions"),
     Entry("problems", "Problems", "viewer", "problems"),
     Entry("create", "Create", "viewer", "create"),
+    Entry("compare", "Compare", "viewer", "compare"),
+    Entry("admin", "Admin", "admin", "admin"),
 ]
 
 pages = Environment(
@@ -74,6 +76,7 @@ pages.filters |= {
     "moment": wording.moment,
     "age": wording.age,
     "coded": wording.coded,
+    "bytes": wording.size,
 }
 
 

@@ -7,6 +7,8 @@ from markupsafe import Markup, escape
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
+KIBI = 1024
+
 NOTHING = "\N{EN DASH}"
 """Where there is no number."""
 
@@ -63,6 +65,15 @@ def moment(text: str | None) -> Markup:
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         utc.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), said, said
     )
+
+
+def size(many: float) -> str:
+    """Write how many bytes something takes."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if many < KIBI:
+            return f"{many:,.3g} {unit}" if many < 100 else f"{many:,.0f} {unit}"
+        many /= KIBI
+    return f"{many:,.3g} TiB"
 
 
 def coded(text: str) -> Markup:

@@ -62,7 +62,7 @@ async function refresh() {
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of all("[data-live]")) {
     const fresh = page.getElementById(part.id);
-    if (!fresh || part.contains(document.activeElement) && part.matches("form, :has(input:focus)")) continue;
+    if (!fresh || part.contains(document.activeElement) && part.matches("form, :has(input:focus)") || one("input:checked", part)) continue;
     localise(fresh);
     if (fresh.innerHTML !== part.innerHTML) part.replaceChildren(...fresh.childNodes);
   }
