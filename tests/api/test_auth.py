@@ -238,7 +238,13 @@ def test_an_address_that_nobody_classified_is_not_there(
     path = "/v1/sessions/none"
     unknown = http.put(path, headers=bearer(secrets["admin"]))
     assert (unknown.status_code, unknown.json()["code"]) == (405, "method_not_allowed")
-    assert set(unknown.headers["allow"].split(", ")) == {"GET", "PATCH", "DELETE"}
+    assert set(unknown.headers["allow"].split(", ")) == {
+        "GET",
+        "HEAD",
+        "PATCH",
+        "DELETE",
+        "OPTIONS",
+    }
     assert http.get("/v2/nothing").status_code == http.put(path).status_code == 401
 
 

@@ -148,8 +148,11 @@ def takes_any_scope(method: str, path: str) -> bool:
 
 
 def methods_at(path: str) -> list[str]:
-    """Return the methods that an address takes."""
-    return [method for method, (pattern, _) in _TABLE.items() if pattern.fullmatch(path)]
+    """Return the methods that an address takes; none if there is nothing at it."""
+    found = [method for method, (pattern, _) in _TABLE.items() if pattern.fullmatch(path)]
+    if "GET" in found:
+        found.insert(found.index("GET") + 1, "HEAD")
+    return [*found, "OPTIONS"] if found else []
 
 
 _Column = tuple[re.Pattern[str], list[Access]]

@@ -34,11 +34,13 @@ from pacesetter_service.api import (
     transfer,
     values,
 )
-from pacesetter_service.api.access import METHODS, methods_at
+from pacesetter_service.api.access import METHODS
 from pacesetter_service.api.auth import HOLDER, Guard
 from pacesetter_service.api.browsers import Browsers, Hosts
 from pacesetter_service.api.gate import Gate
+from pacesetter_service.api.methods import answer_head, elsewhere
 from pacesetter_service.api.openapi import completed, guarded
+from pacesetter_service.api.parameters import Parameters
 from pacesetter_service.api.rates import UNLIMITED, Buckets, RateLimit, Rates, address_of
 from pacesetter_service.api.sync import SyncEndpoint
 from pacesetter_service.api.traffic import Traffic
@@ -113,6 +115,7 @@ class App(FastAPI):
     door: ASGIApp
     """What every request comes to first."""
     hot: ASGIApp
+    parameters: Parameters
 
     def release(self) -> None:
         """Release the calls that are held: the server is to stop."""
@@ -131,14 +134,20 @@ class App(FastAPI):
     async def inside(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take the hot call past the framework, whose layers cost as much as all of its answer."""
         if scope["type"] == "http":
+            if scope["query_string"] and (refusal := self.parameters.refusal(scope)) is not None:
+                await refusal(scope, receive, send)
+                return
             if scope["method"] == "POST":
                 match = _SYNC_PATH.fullmatch(scope["path"])
                 if match is not None:
                     scope["path_params"] = match.groupdict()
                     await self.hot(scope, receive, send)
                     return
+            elif scope["method"] == "HEAD":
+                await answer_head(super().__call__, scope, receive, send)
+                return
             elif scope["method"] not in METHODS:  # before its body is read
-                await problems.of_nowhere(methods_at(scope["path"]))(scope, receive, send)
+                await elsewhere(scope)(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
 
@@ -220,6 +229,7 @@ def create_app(
         metrics.router,
         pages.router,
     ]
+    app.parameters = Parameters(routers)
     for router in routers:
         app.include_router(router)
     app.add_middleware(Gate, max_body_size=max_body_size, max_import_size=max_import_size)

@@ -1,10 +1,22 @@
 """Which sessions a list is of, in which order, and where one of its pages begins."""
 
+import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
-from sqlalchemy import ColumnElement, Select, or_, select, tuple_
+from sqlalchemy import (
+    JSON,
+    BindParameter,
+    ColumnElement,
+    Select,
+    bindparam,
+    cast,
+    func,
+    or_,
+    select,
+    tuple_,
+)
 
 from pacesetter_service.core.tokens import EVERYTHING, NameScope, expression_of
 from pacesetter_service.store import record
@@ -60,9 +72,9 @@ class Listing:
         return self.sort.removeprefix("-")
 
 
-def listed_by(listing: Listing) -> Select[Any]:
-    """Return the query for the rows of a list, in its order."""
-    query = select(sessions).where(is_there, *_conditions(listing))
+def listed_by(listing: Listing, dialect: str) -> Select[Any]:
+    """Return the query for the rows of a list, in its order, for a kind of database."""
+    query = select(sessions).where(is_there, *_conditions(listing, dialect))
     key = [sessions.c[name] for name in dict.fromkeys((listing.column, "name"))]
     down = listing.sort.startswith("-")
     if listing.behind is not None:
@@ -71,15 +83,14 @@ def listed_by(listing: Listing) -> Select[Any]:
     return query.order_by(*(each.desc() if down else each for each in key))
 
 
-def _conditions(listing: Listing) -> list[ColumnElement[bool]]:
+def _conditions(listing: Listing, dialect: str) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = [labelled(*label) for label in listing.labels]
     if listing.statuses:
         found.append(sessions.c.status.in_(listing.statuses))
     if listing.fates:
         found.append(or_(*map(_of_fate, listing.fates)))
     if listing.since is not None:
-        heard = sessions.c.name.in_(sorted(listing.heard))
-        found.append((sessions.c.changed_at >= listing.since) | heard)
+        found.append((sessions.c.changed_at >= listing.since) | _among(listing.heard, dialect))
     if listing.quiet_since is not None:
         found.append(sessions.c.changed_at < listing.quiet_since)
     # Expressions are costly in SQLite, so they come last.
@@ -88,6 +99,14 @@ def _conditions(listing: Listing) -> list[ColumnElement[bool]]:
     if listing.names.patterns:
         found.append(sessions.c.name.regexp_match(expression_of(listing.names.patterns)))
     return found
+
+
+def _among(names: Collection[str], dialect: str) -> ColumnElement[bool]:
+    """Select the sessions of these names, in one parameter however many there are."""
+    said: BindParameter[str] = bindparam("heard", json.dumps(sorted(names)))
+    if dialect == "postgresql":
+        return sessions.c.name.in_(select(func.json_array_elements_text(cast(said, JSON))))
+    return sessions.c.name.in_(select(func.json_each(said).table_valued("value").c.value))
 
 
 def _of_fate(fate: Fate) -> ColumnElement[bool]:

@@ -205,7 +205,8 @@ class Reads:
 
         Without the readings that wait.
         """
-        return map(stored_in, self._read(listed_by(listing).limit(limit)))
+        query = listed_by(listing, self._reader.dialect.name)
+        return map(stored_in, self._read(query.limit(limit)))
 
     def newest_of(self, lineages: Iterable[Lineage], most: int) -> dict[Lineage, dict[str, Newest]]:
         """Read what is newest of each metric of many sessions, of `most` metrics of each."""
