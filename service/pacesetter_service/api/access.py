@@ -40,6 +40,8 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /v1/sessions/{name}/explain",
         "GET /v1/sessions/{name}/ranks",
         "GET /v1/sessions/{name}/range-test",
+        "GET /v1/events",
+        "GET /v1/events/stream",
         "GET /metrics",
         "GET /v1/schedules",
         "GET /v1/schedules/{kind}",
@@ -90,6 +92,8 @@ ASKING_SCOPE = frozenset(
         # What lists shows only what the caller may speak of.
         "GET /v1/sessions",
         "GET /v1/templates",
+        "GET /v1/events",
+        "GET /v1/events/stream",
     }
 )
 """Calls whose address names nothing, and whose endpoint asks for the scope of its caller."""

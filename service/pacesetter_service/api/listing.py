@@ -54,7 +54,7 @@ async def _asked(
         limit=limit,
         names=names,
         matching=name,
-        labels=[_label(each) for each in label or ()],
+        labels=[label_of(each) for each in label or ()],
         status=status,
         states=EVERY_STATE if state is None else frozenset(map(_state, state)),
         since=None if since is None else _moment(since),
@@ -93,7 +93,8 @@ def _place(token: str, sort: Sort) -> Place | None:
     return Place(key, name)
 
 
-def _label(text: str) -> tuple[str, str]:
+def label_of(text: str) -> tuple[str, str]:
+    """Return the name and the value of a label that is written `name:value`."""
     name, _, value = text.partition(":")
     return name, value
 

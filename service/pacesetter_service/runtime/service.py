@@ -1,8 +1,9 @@
 """The parts of a running service, put together once; use cases are functions that take them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from pydantic import SecretStr
 
@@ -15,10 +16,10 @@ from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
 from pacesetter_service.runtime.ranks import RankTracker
 from pacesetter_service.runtime.shared_ranks import last_words
-from pacesetter_service.runtime.signals import Signals
+from pacesetter_service.runtime.signals import ANY, Signals
 from pacesetter_service.runtime.waiting import MOST_HELD, HeldCalls
 from pacesetter_service.runtime.writer import Writer
-from pacesetter_service.store.port import Stored
+from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.store import Store
 
 READERS = 2
@@ -78,6 +79,7 @@ class Service:
         """
         logged, held = Signals(), HeldCalls(writer, max_held)
         writer.on_logged(logged.tell_from_thread)
+        writer.on_committed(partial(_tell_of_creations, logged))
         keys = read_keyring(store, admin_token)
         tracker = RankTracker(shares=store.ranks is not None)
         poller = Poller(store, keys, (logged, held.signals), tracker) if store.shared else None
@@ -135,6 +137,12 @@ class SessionInfo:
     epoch: str
     changed_at: str
     state: State
+
+
+def _tell_of_creations(logged: Signals, changes: Sequence[Changes]) -> None:
+    """Tell who follows all sessions of new ones, of which no log has grown yet."""
+    if any(each.before is None for each in changes):
+        logged.tell_from_thread((ANY,))
 
 
 def info_of(service: Service, stored: Stored) -> SessionInfo:

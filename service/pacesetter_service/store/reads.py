@@ -32,8 +32,9 @@ from pacesetter_service.core.events import load_event
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.insight.explain import Recorded
 from pacesetter_service.insight.history import Track, merged
-from pacesetter_service.store import codec, newest, purging, record
+from pacesetter_service.store import codec, feed, newest, purging, record
 from pacesetter_service.store.block_table import MEASUREMENTS, READINGS
+from pacesetter_service.store.feed import FeedPage, Wanted
 from pacesetter_service.store.listing import Listing, is_there, labelled, listed_by
 from pacesetter_service.store.newest import Newest, SealedStep
 from pacesetter_service.store.port import Stored
@@ -217,6 +218,16 @@ class Reads:
         """Read many steps, each a value for each series; None where it is not sealed."""
         with translated(), self._reader.connect() as connection:
             return newest.sealed_at(connection, wanted)
+
+    def feed_page(self, wanted: Wanted, behind: int, limit: int) -> FeedPage:
+        """Read up to `limit` events of all sessions that come behind a position, in their order."""
+        with translated(), self._reader.connect() as connection:
+            return feed.page_of(connection, wanted, behind, limit)
+
+    def newest_position(self) -> int:
+        """Return the position of the newest event of all sessions; 0 if there was none."""
+        with translated(), self._reader.connect() as connection:
+            return feed.newest_position(connection)
 
     def readings_of(self, lineage: Lineage, names: Iterable[str] | None = None) -> list[Reading]:
         """Read every reading of a lineage, or those of some metrics, by metric, step and rank."""
