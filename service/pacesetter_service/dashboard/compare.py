@@ -79,6 +79,7 @@ class Compare:
             for name in names:
                 record = await read_record(self._service, name, POINTS)
                 some.append(Compared(await read_facts(self._service, name), record))
+        view = View(by_part, logarithmic, _axis(some, by_part=by_part))
         metrics = sorted({each for one in some for each in one.record.past.metrics})[:METRICS]
         return site.show(
             request,
@@ -87,11 +88,8 @@ class Compare:
             some=some,
             by="part" if by_part else "step",
             scale="log" if logarithmic else "",
-            picture=_rates(some, by_part=by_part, logarithmic=logarithmic) if some else "",
-            metrics={
-                name: _metric(some, name, by_part=by_part, logarithmic=logarithmic)
-                for name in metrics
-            },
+            picture=_rates(some, view) if some else "",
+            metrics={name: _metric(some, name, view) for name in metrics},
             differences=_differences([each.facts.session.spec for each in some]),
             tree=_tree([each.facts for each in some]),
         )
@@ -102,25 +100,51 @@ def _names_in(request: Request) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def _rates(some: Sequence[Compared], *, by_part: bool, logarithmic: bool) -> Markup:
+class View(NamedTuple):
+    """How curves are drawn: over parts of plans or steps, on which scale, between which places."""
+
+    by_part: bool
+    logarithmic: bool
+    axis: tuple[float, float]
+
+
+def _axis(some: Sequence[Compared], *, by_part: bool) -> tuple[float, float]:
+    places = [
+        place
+        for each in some
+        for place in each.place(
+            [*each.record.past.steps[:1], *each.record.past.steps[-1:], *each.record.future.steps],
+            by_part=by_part,
+        )
+    ]
+    return min(places, default=0.0), max(places, default=1.0)
+
+
+def _rates(some: Sequence[Compared], view: View) -> Markup:
     lines = []
     for colour, each in enumerate(some):
         steps, sealed, later = each.record.trace(each.lr)
-        at = each.place(steps, by_part=by_part)
+        at = each.place(steps, by_part=view.by_part)
         lines.append(Line(each.facts.name, at, sealed, colour))
         lines.append(Line(each.facts.name, at, later, colour, "dashed"))
     label = f"The learning rates of {', '.join(each.facts.name for each in some)}"
-    return chart(lines, label=label, from_zero=True, logarithmic=logarithmic)
+    return chart(lines, label=label, from_zero=True, logarithmic=view.logarithmic, axis=view.axis)
 
 
-def _metric(some: Sequence[Compared], name: str, *, by_part: bool, logarithmic: bool) -> Markup:
+def _metric(some: Sequence[Compared], name: str, view: View) -> Markup:
     lines = []
     for colour, each in enumerate(some):
         past = each.record.past
         if name in past.metrics:
-            at = each.place(past.steps, by_part=by_part)
+            at = each.place(past.steps, by_part=view.by_part)
             lines.append(Line(each.facts.name, at, past.metrics[name], colour))
-    return chart(lines, label=f"{name} of each", logarithmic=logarithmic, height=220)
+    return chart(
+        lines,
+        label=f"{name} of each",
+        logarithmic=view.logarithmic,
+        axis=view.axis,
+        height=220,
+    )
 
 
 def _differences(specs: Sequence[SessionSpec]) -> list[Difference]:

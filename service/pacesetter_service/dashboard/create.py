@@ -188,6 +188,7 @@ class Create:
     async def advise(self, request: Request) -> Response:
         """Ask what is to be trained, and propose a session for it."""
         said = dict(request.query_params)
+        shown = {"optimizer": "adamw", **said}
         found: Recommendation | None = None
         refused: tuple[str, ...] = ()
         look = Look()
@@ -201,7 +202,7 @@ class Create:
             request,
             "advise.html",
             status=HTTPStatus.UNPROCESSABLE_ENTITY if refused else HTTPStatus.OK,
-            said=said,
+            said=shown,
             choices={
                 "architecture": get_args(Architecture),
                 "regime": get_args(Regime),

@@ -24,6 +24,9 @@ BEHIND = 50
 Condition = Literal["fine", "slow", "silent", "deviating", "missing"]
 
 
+GRAVEST: tuple[Condition, ...] = ("deviating", "silent", "slow", "missing")
+
+
 class Rank(NamedTuple):
     """A rank on the map.
 
@@ -66,7 +69,10 @@ class RankPages:
             counts=counts,
             ranks=ranks[:MAPPED],
             total=len(ranks),
-            listed=[each for each in ranks if each.condition != "fine"][:LISTED],
+            listed=sorted(
+                (each for each in ranks if each.condition != "fine"),
+                key=lambda each: GRAVEST.index(each.condition),
+            )[:LISTED],
         )
 
 
