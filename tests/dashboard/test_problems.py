@@ -168,3 +168,28 @@ def test_what_happened_is_told_by_kind_and_by_who_it_was(http: httpx.Client) -> 
     assert [each.partition(" ")[0] for each in told(kind="ordered")] == ["kim", "lee", "kim"]
     assert len(told(actor="lee")) == 2
     assert len(told(actor="lee", kind="cancelled")) == 1
+
+
+def test_what_happened_to_all_sessions_is_told(http: httpx.Client) -> None:
+    """By session, kind, label and who it was; further back by pages."""
+    for name in ("chronicle-1", "chronicle-2"):
+        create(http, name, labels={"team": name})
+    body = {"kind": "scale", "factor": 0.5, "at": 100, "reason": "<i>why</i>"}
+    path = "/v1/sessions/chronicle-2/actions"
+    http.post(path, json=body, headers={"Pacesetter-Actor": "kim"}).raise_for_status()
+
+    def told(**query: str) -> list[tuple[str, str]]:
+        text = http.get("/timeline", params=query).text
+        return re.findall(r'sessions/([\w-]+)">[^<]*</a><span class="text">([^<]*)', text)
+
+    every = told(session="chronicle-*")
+    assert [name for name, _ in every] == ["chronicle-2", "chronicle-2", "chronicle-1"]
+    assert every[0][1].startswith("kim ordered for step 100")
+    assert "&lt;i&gt;why" in every[0][1]
+    assert [name for name, _ in told(label="team:chronicle-1")] == ["chronicle-1"]
+    assert len(told(actor="kim", session="chronicle")) == 1
+    assert len(told(kind="created", session="chronicle")) == 2
+    first = re.search(r'data-after="(\d+)"', http.get("/timeline").text)
+    assert first is not None
+    earlier = told(session="chronicle", until=str(int(first[1]) - 1))
+    assert [name for name, _ in earlier] == ["chronicle-2", "chronicle-1"]

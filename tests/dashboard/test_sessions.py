@@ -213,6 +213,18 @@ def test_a_page_goes_on_when_the_service_comes_back(
     assert page.title() == "the same page"
 
 
+def test_the_timeline_of_all_is_live(
+    server_url: str, page: Page, http: httpx.Client, unique_name: str
+) -> None:
+    """What happens now stands there without a reload."""
+    create(http, unique_name)
+    page.goto(f"{server_url}/timeline?session={unique_name}")
+    expect(page.locator("#link")).to_have_text("live")
+    body = {"kind": "scale", "factor": 0.5, "at": 100, "reason": "just now"}
+    http.post(f"/v1/sessions/{unique_name}/actions", json=body).raise_for_status()
+    expect(page.locator("#events")).to_contain_text("scaled by 0.5: just now")
+
+
 ATTACK = '"><img src=x onerror="document.title=\'owned\'"><script>document.title="owned"</script>'
 
 
@@ -285,6 +297,7 @@ PAGES = [
     "sessions/{name}/manage",
     "sessions/{name}/timeline",
     "problems",
+    "timeline",
     "create?q=cosine",
     "create/kinds/warmup_cosine",
     "create/json",

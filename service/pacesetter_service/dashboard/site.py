@@ -55,6 +55,7 @@ class Entry:
 
 ENTRIES: list[Entry] = [
     Entry("", "Sessions", "viewer", "sessions"),
+    Entry("timeline", "Timeline", "viewer", "timeline"),
     Entry("problems", "Problems", "viewer", "problems"),
     Entry("create", "Create", "viewer", "create"),
     Entry("compare", "Compare", "viewer", "compare"),

@@ -73,7 +73,9 @@ const freshen = paced(refresh, 250);
 function follow(feed) {
   let last = feed.dataset.after || "0";
   let plots = one("[data-plots]")?.plots;
-  const source = new EventSource(`${feed.dataset.feed}?after=${last}`);
+  const address = new URL(feed.dataset.feed, location.href);
+  address.searchParams.set("after", last);
+  const source = new EventSource(address);
   source.addEventListener("open", () => say("live", "live"));
   source.addEventListener("error", () => say("away", "reconnecting…"));
   const changed = () => {
