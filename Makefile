@@ -9,7 +9,7 @@ READY  := $(VENV)/.installed
 DEMO   := $(VENV)/.installed-demo
 TOOLS  := $(VENV)/.installed-release
 
-.PHONY: help demo test test-postgres check format serve bench docs soak closed-loop live-control docker-test lock sbom clean
+.PHONY: help demo test test-postgres check format serve bench docs screenshots soak closed-loop live-control docker-test lock sbom clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -32,8 +32,8 @@ $(TOOLS): pyproject.toml | $(BIN)/pip
 	$(PIP) '.[release]'
 	@touch $@
 
-demo: $(DEMO) ## train for real against the service, kill it on the way, draw what happened
-	$(BIN)/python examples/demo.py
+demo: $(DEMO) ## train for real against the service, kill it on the way, draw what happened; STAY=1 serves on
+	$(BIN)/python examples/demo.py $(if $(STAY),--stay)
 
 # A file's tests share what is slow to import or to start, so that one worker has them all.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -76,6 +76,9 @@ soak: $(READY) ## the long proofs: long forms, laws on 2,000 examples, kills, ra
 	$(BIN)/python tests/test_histories.py --histories 10000
 	$(BIN)/python tests/distributed/storm.py --ranks 8 --steps 2000
 	$(BIN)/python tests/distributed/storm.py --ranks 4 --steps 500 --elastic
+
+screenshots: $(READY) ## draw the pictures of the dashboard in docs/img/dashboard; needs Debian's chromium
+	$(BIN)/python docs/make_screenshots.py
 
 closed-loop: $(READY) ## train with closed-loop rules and without, and write docs/closed_loop.md
 	$(BIN)/python examples/closed_loop.py --out docs

@@ -86,8 +86,8 @@ class Overview:
         if search.everything:
             troubled = await self._troubled(names)
             above = {each.name for each in troubled}
-            rows = [each for each in rows if each.name not in above]
-            rows.sort(key=lambda each: not each.troubled)
+            troubled += [each for each in rows if each.troubled and each.name not in above]
+            rows = [each for each in rows if not each.troubled]
         behind = {} if page.behind is None else {"key": page.behind.key, "name": page.behind.name}
         return site.show(
             request,

@@ -20,7 +20,7 @@ from pacesetter_service.runtime.service import Service
 PAGE = 200
 """How many sessions are looked at in one go."""
 
-MOST = 1_000
+MOST = 500
 """How many are looked at: those that were written last."""
 
 RECENT = timedelta(days=7)
