@@ -42,6 +42,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /v1/sessions/{name}/range-test",
         "GET /v1/events",
         "GET /v1/events/stream",
+        "GET /v1/compare",
         "GET /metrics",
         "GET /v1/schedules",
         "GET /v1/schedules/{kind}",
@@ -89,6 +90,8 @@ ASKING_SCOPE = frozenset(
         "POST /v1/sessions",
         "POST /v1/import",
         "POST /v1/templates",
+        # The names stand in the query.
+        "GET /v1/compare",
         # What lists shows only what the caller may speak of.
         "GET /v1/sessions",
         "GET /v1/templates",

@@ -14,6 +14,7 @@ from pacesetter_service import __version__
 from pacesetter_service.api import (
     actions,
     attempts,
+    compare,
     controllers,
     events,
     explain,
@@ -216,6 +217,7 @@ def create_app(
         actions.router,
         attempts.router,
         history.router,
+        compare.router,
         transfer.router,
         feed.router,
         global_feed.router,

@@ -45,13 +45,14 @@ class Newest(NamedTuple):
 
 
 def newest_of(
-    connection: Connection, lineages: Iterable[Lineage], most: int
+    connection: Connection, lineages: Mapping[Lineage, int], most: int
 ) -> dict[Lineage, dict[str, Newest]]:
     """Return what is newest of each metric, for many sessions at once.
 
     Args:
         connection: Reads.
-        lineages: The attempts that each session was trained in.
+        lineages: The attempts that each session was trained in, and of how many steps before the
+            last one everything that ranks reported is wanted too.
         most: The most metrics of a session: the first ones by their names.
     """
     wanted = {lineage: list(spans(lineage))[-ATTEMPTS:] for lineage in lineages}
@@ -63,16 +64,27 @@ def newest_of(
         for ref, _, end in reversed(some):
             for name, number in names.get(ref.session_id, {}).items():
                 by_name[name].append(((ref.session_id, number, ref.attempt), end))
-    places = {each for by_name in asked.values() for some in by_name.values() for each in some}
-    seen = _last_in(MEASUREMENTS, connection, places)
-    said = _last_in(READINGS, connection, places)
-    return {
-        lineage: {
-            name: Newest(_first_of(seen, by_name[name]), _first_of(said, by_name[name]))
-            for name in sorted(by_name)[:most]
-        }
+    places = {
+        place: lineages[lineage]
         for lineage, by_name in asked.items()
+        for some in by_name.values()
+        for place in some
     }
+    seen = _last_in(MEASUREMENTS, connection, dict.fromkeys(places, 0))
+    said = _last_in(READINGS, connection, places)
+    found: dict[Lineage, dict[str, Newest]] = {}
+    for lineage, by_name in asked.items():
+        every = {
+            name: Newest(_first_of(seen, by_name[name]), _first_of(said, by_name[name]))
+            for name in sorted(by_name)
+        }
+        there = [(name, each) for name, each in every.items() if any(map(_is_there, each))]
+        found[lineage] = dict(there[:most])
+    return found
+
+
+def _is_there(columns: Columns | None) -> bool:
+    return columns is not None
 
 
 class SealedStep(NamedTuple):
@@ -110,7 +122,7 @@ def _first_of(found: Mapping[Until, Columns], places: Iterable[Until]) -> Column
 
 
 def _last_in(
-    table: Blocks, connection: Connection, places: Iterable[Until]
+    table: Blocks, connection: Connection, places: Mapping[Until, int]
 ) -> dict[Until, Columns]:
     """Return the last values before a step, of many series; of the very last step all of them.
 
@@ -119,7 +131,11 @@ def _last_in(
     asked = [(*series, end) for series, end in places]
     rows = _rows(connection, _LAST_ENDS, table.table, asked)
     there = table.overlapping(
-        connection, [(*row[:3], (row[4] or 0) - 1, row[3] - 1) for row in rows]
+        connection,
+        [
+            (*row[:3], (row[4] or 0) - 1 - places[(row[0], row[1], row[2]), row[3]], row[3] - 1)
+            for row in rows
+        ],
     )
     found = {}
     for series, end in places:

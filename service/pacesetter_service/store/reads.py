@@ -209,8 +209,16 @@ class Reads:
         query = listed_by(listing, self._reader.dialect.name)
         return map(stored_in, self._read(query.limit(limit)))
 
-    def newest_of(self, lineages: Iterable[Lineage], most: int) -> dict[Lineage, dict[str, Newest]]:
-        """Read what is newest of each metric of many sessions, of `most` metrics of each."""
+    def newest_of(
+        self, lineages: Mapping[Lineage, int], most: int
+    ) -> dict[Lineage, dict[str, Newest]]:
+        """Read what is newest of each metric of many sessions, of `most` metrics of each.
+
+        Args:
+            lineages: The attempts that each was trained in, and of how many steps before the last
+                one everything that ranks reported is wanted too.
+            most: The most metrics of a session.
+        """
         with translated(), self._reader.connect() as connection:
             return newest.newest_of(connection, lineages, most)
 

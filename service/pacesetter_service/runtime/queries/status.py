@@ -33,7 +33,7 @@ MAX_SERIES = 64
 """The most learning rates of a session that are shown: the first ones, as its groups come."""
 
 LOOKED_BACK = 8
-"""So many of the last reported steps are looked at for one that every rank has reported."""
+"""So many steps before the last reported one are looked at for one that every rank reported."""
 
 T = TypeVar("T")
 
@@ -126,6 +126,18 @@ async def read_status(service: Service, name: str) -> Status:
     return await in_thread(answer)
 
 
+def newest_trained(service: Service, stored: Stored) -> int | None:
+    """Return the newest step of a session that was trained; see `Status`. Not for the event loop.
+
+    Raises:
+        StorageUnavailableError: The database did not answer.
+    """
+    [heard] = _heard(service, [stored])
+    return _trained(
+        heard, service.store.newest_of({stored.lineage: 0}, MAX_METRICS)[stored.lineage]
+    )
+
+
 def _heard(service: Service, rows: Sequence[Stored]) -> list[_Heard]:
     some = digests(service.tracker, service.store.ranks, [each.session for each in rows])
     found = []
@@ -138,7 +150,9 @@ def _heard(service: Service, rows: Sequence[Stored]) -> list[_Heard]:
 
 def _statuses(service: Service, some: Sequence[_Heard]) -> list[Status]:
     store = service.store
-    found = store.newest_of([each.stored.lineage for each in some], MAX_METRICS)
+    found = store.newest_of(
+        {each.stored.lineage: _looked_back(each.stored) for each in some}, MAX_METRICS
+    )
     newest = [found[each.stored.lineage] for each in some]
     steps = [_trained(each, metrics) for each, metrics in zip(some, newest, strict=True)]
     wanted = [_sealed_step(each.stored, step) for each, step in zip(some, steps, strict=True)]
@@ -146,11 +160,15 @@ def _statuses(service: Service, some: Sequence[_Heard]) -> list[Status]:
     return [_status(*each) for each in zip(some, steps, newest, wanted, columns, strict=True)]
 
 
+def _looked_back(stored: Stored) -> int:
+    return LOOKED_BACK if stored.session.spec.ranks > 1 else 0
+
+
 def _trained(heard: _Heard, newest: Mapping[str, Newest]) -> int | None:
     """Return the newest step that was trained, as far as is known."""
     session, first = heard.stored.session, heard.stored.lineage[0].start
     begun = session.attempt.start  # whoever begins there has trained what comes before
-    known = max(begun - 1, heard.ranks.trained, *map(_last_step, newest.values()))
+    known = max(begun - 1, heard.ranks.trained, *map(last_step, newest.values()))
     if not heard.ranks.seen:
         ended = session.control.ended
         if ended is not None:
@@ -160,7 +178,8 @@ def _trained(heard: _Heard, newest: Mapping[str, Newest]) -> int | None:
     return None if known < first else known
 
 
-def _last_step(newest: Newest) -> int:
+def last_step(newest: Newest) -> int:
+    """Return the last step that anything is known of a metric at; `NEVER` for none."""
     return max((int(each.steps[-1]) for each in newest if each is not None), default=NEVER)
 
 
