@@ -88,7 +88,7 @@ def train(client: Client, http: httpx.Client, noise: random.Random, over: thread
 
 
 def order(http: httpx.Client, name: str, actor: str, **action: object) -> None:
-    """Give an order in somebody's name."""
+    """Order something in the name of an operator."""
     headers = {"Pacesetter-Actor": actor}
     http.post(f"/v1/sessions/{name}/actions", json=action, headers=headers).raise_for_status()
 
