@@ -10,8 +10,8 @@ import httpx
 import pytest
 from playwright.sync_api import Page
 
-from pacesetter_service.core.tokens import Token
-from pacesetter_service.dashboard.app import Dashboard
+from pacesetter_service.core.tokens import ROLES, Token
+from pacesetter_service.dashboard.app import Dashboard, _routes
 from pacesetter_service.runtime import visits
 from pacesetter_service.runtime.keyring import Keyring, digest_of
 from serving import RunningService, open_http
@@ -229,3 +229,56 @@ def test_without_tokens_there_is_no_login(tmp_path: Path) -> None:
     with RunningService(tmp_path / "open.db") as service, open_http(service.url) as http:
         assert http.get("/login").headers["location"] == "./"
         assert "open: every caller" in http.get("/").text
+
+
+def pages() -> list[tuple[str, str, str]]:
+    """Return each page: what it takes, its method, and an address of it that finds nothing."""
+    found = _routes(None, None, None)  # type: ignore[arg-type] - it is only asked for addresses
+    return [
+        (needed, method, re.sub(r"{[^}]+}", "0", route.path))
+        for route, needed in found
+        for method in sorted(route.methods or set())
+        if method != "HEAD"
+    ]
+
+
+@pytest.mark.parametrize(("needed", "method", "path"), pages())
+def test_a_page_takes_the_role_that_the_table_names(
+    guarded: str, secrets: dict[str, str], needed: str, method: str, path: str
+) -> None:
+    """Without a login it leads to one; with a lesser role it is refused, with the named one not."""
+    for role in ("nobody", *ROLES):
+        with open_http(guarded) as http:
+            http.headers["origin"] = guarded
+            if role != "nobody":
+                log_in(http, secrets[role])
+            answer = http.request(method, path)
+        if needed == "public":
+            assert answer.status_code != 403
+        elif role == "nobody":
+            assert (answer.status_code, answer.headers["location"][-5:]) == (303, "login") or (
+                "login?to=" in answer.headers["location"]
+            )
+        else:
+            enough = ROLES.index(role) >= ROLES.index(needed)
+            assert (answer.status_code == 403) is not enough, answer.text
+
+
+@pytest.fixture(name="secrets", scope="module")
+def _secrets(guarded: str) -> dict[str, str]:
+    """Return a token of each role."""
+    return {role: token(guarded, role)[1] for role in ROLES}
+
+
+def test_a_feed_ends_with_its_login(guarded: str, http: httpx.Client) -> None:
+    """Who was thrown out hears nothing more."""
+    headers = {"authorization": f"Bearer {ADMIN}"}
+    http.post("/v1/sessions", json={"name": "heard", "base_lr": 0.1}, headers=headers)
+    number, secret = token(guarded, "viewer")
+    log_in(http, secret)
+    with http.stream("GET", "/sessions/heard/feed") as feed:
+        lines = feed.iter_lines()
+        assert next(lines).startswith("retry")
+        with open_http(guarded) as admin:
+            admin.delete(f"/v1/tokens/{number}", headers=headers)
+        assert list(lines)[-2] == ": this login is over"

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterator
+from html import unescape
 from importlib.resources import files
+from typing import Any
 
 import httpx
 import pytest
@@ -233,6 +235,7 @@ def test_no_text_of_others_becomes_a_part_of_a_page(
 ) -> None:
     """Labels, metrics, reasons, keys and endings are shown as they were written."""
     create(http, unique_name, labels={"note": ATTACK[:200]}, ranks=1)
+    create(http, f"{unique_name}-2")
     path = f"/v1/sessions/{unique_name}"
     metric = "a<img/src/onerror=alert(1)>"
     reports = [{"step": step, "rank": 0, "metrics": {"loss": 1.0}} for step in range(4)]
@@ -256,6 +259,21 @@ def test_no_text_of_others_becomes_a_part_of_a_page(
         ).to_be_visible()
         assert page.locator("main img:not(.spark), main script").count() == 0
         assert "owned" not in page.title()
+    for place, query in (
+        (f"sessions/{unique_name}/timeline", {"actor": ATTACK}),
+        (f"sessions/{unique_name}/manage", {}),
+        (f"sessions/{unique_name}/ranks", {}),
+        ("timeline", {"session": unique_name, "actor": ATTACK, "label": ATTACK}),
+        ("timeline", {"session": unique_name}),
+        ("problems", {}),
+        ("compare", {"name": f"{unique_name} {unique_name}-2"}),
+        ("create", {"q": ATTACK}),
+        ("create/json", {"spec": ATTACK}),
+        ("create/advise", {"architecture": ATTACK, "total_steps": ATTACK}),
+    ):
+        text = http.get(f"/{place}", params=query).text
+        assert "<img src=x" not in text, place
+        assert "<script>document" not in text, place
     page.goto(f"{server_url}/sessions/{unique_name}?step=5")
     page.locator(".marks button").first.focus()
     expect(page.get_by_role("tooltip")).to_contain_text("onerror")
@@ -345,6 +363,7 @@ def test_what_is_shown_can_be_taken_along(http: httpx.Client, unique_name: str) 
     """The record as a table, the curve as a picture, the spec as JSON that makes the same again."""
     create(http, unique_name, schedule={"kind": "cosine", "total_steps": 9})
     http.post(f"/v1/sessions/{unique_name}/sync", json={"want": {"start": 0, "count": 9}})
+    page = http.get(f"/sessions/{unique_name}").text
     table = http.get(f"/sessions/{unique_name}/record.csv")
     assert table.text.splitlines()[:2] == ["step,lr", "0,0.1"]
     assert "attachment" in table.headers["content-disposition"]
@@ -352,6 +371,11 @@ def test_what_is_shown_can_be_taken_along(http: httpx.Client, unique_name: str) 
     spec = http.get(f"/sessions/{unique_name}/spec.json").json()
     again = http.post("/v1/sessions", json=spec)
     assert again.status_code == 200
+    found = re.findall(r"<summary>Python</summary><pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+    told: dict[str, Any] = {}
+    exec(unescape(found[0]), told)
+    with told["session"] as session:
+        assert session.name == unique_name
 
 
 def test_what_is_not_there_is_said(http: httpx.Client) -> None:

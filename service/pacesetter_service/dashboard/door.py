@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacesetter_service.core.tokens import Role, includes
 from pacesetter_service.dashboard import site
@@ -17,6 +17,12 @@ from pacesetter_service.runtime import visits
 from pacesetter_service.runtime.keyring import Keyring
 
 COOKIE = "pacesetter_login"
+
+FEED = b"text/event-stream; charset=utf-8"
+"""The media type of what pages follow."""
+
+CUT_OFF = b": this login is over\n\n"
+"""The last that a feed says to a reader whose login has ended; a comment."""
 
 NO_FORM = (
     "A change is made by a form of these pages, and a browser says so in the header Origin."
@@ -53,7 +59,25 @@ class Door:
         visitor = self._visitor(request)
         scope = {**scope, VISITOR: visitor or UNKNOWN}
         answer = self._refusal(Request(scope), visitor)
+        if answer is None and self._keys is not None:
+            send = self._cut_off(request, send)
         await (answer or self._app)(scope, receive, send)
+
+    def _cut_off(self, request: Request, send: Send) -> Send:
+        """End a feed, which has no end of its own, once its reader's login is worth nothing."""
+        feed = over = False
+
+        async def watched(message: Message) -> None:
+            nonlocal feed, over
+            if message["type"] == "http.response.start":
+                feed = (b"content-type", FEED) in message["headers"]
+            elif feed and not over and self._visitor(request) is None:
+                over = True
+                await send({**message, "body": CUT_OFF, "more_body": False})
+            if not over:
+                await send(message)
+
+        return watched
 
     def _visitor(self, request: Request) -> Visitor | None:
         if self._keys is None:

@@ -16,13 +16,13 @@ def snippets_of(request: Request, spec: SessionSpec) -> Mapping[str, str]:
         said.pop(field, None)
     address = f"{request.url.scheme}://{request.headers.get('host', request.url.netloc)}"
     body = json.dumps(said, indent=2)
-    fields = "".join(f"    {name}={value!r},\n" for name, value in said.items())
+    named = {name: value for name, value in said.items() if name != "name"}
+    fields = f"    {said['name']!r},\n"
+    fields += "".join(f"    {name}={value!r},\n" for name, value in named.items())
     return {
         "JSON": body,
         "Python": (
-            "import pacesetter\n\n"
-            f"client = pacesetter.Client({address!r})\n"
-            f"client.create(\n{fields})\n"
+            f"from pacesetter import Client\n\nsession = Client({address!r}).session(\n{fields})\n"
         ),
         "curl": f"curl --json {shlex.quote(body)} {shlex.quote(address + '/v1/sessions')}",
     }

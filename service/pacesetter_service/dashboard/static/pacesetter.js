@@ -72,19 +72,32 @@ const freshen = paced(refresh, 250);
 
 function follow(feed) {
   let last = feed.dataset.after || "0";
-  let plots = one("[data-plots]")?.plots;
-  const address = new URL(feed.dataset.feed, location.href);
-  address.searchParams.set("after", last);
-  const source = new EventSource(address);
-  source.addEventListener("open", () => say("live", "live"));
-  source.addEventListener("error", () => say("away", "reconnecting…"));
+  let source = null;
   const changed = () => {
     freshen();
-    plots ??= one("[data-plots]")?.plots;
-    plots?.freshen();
+    one("[data-plots]")?.plots?.freshen();
   };
-  source.addEventListener("happened", changed);
-  source.addEventListener("progress", changed);
+  const heard = (event) => {
+    if (event.lastEventId) last = event.lastEventId;
+    changed();
+  };
+  function connect() {
+    const address = new URL(feed.dataset.feed, location.href);
+    address.searchParams.set("after", last);
+    source = new EventSource(address);
+    source.addEventListener("open", () => say("live", "live"));
+    source.addEventListener("happened", heard);
+    source.addEventListener("progress", heard);
+    source.addEventListener("error", () => {
+      say("away", "reconnecting…");
+      // The browser comes back by itself, unless the answer was no feed: a proxy's, or the login.
+      if (source.readyState === EventSource.CLOSED) {
+        setTimeout(connect, 3000);
+        freshen();
+      }
+    });
+  }
+  connect();
   document.addEventListener("visibilitychange", () => { if (!document.hidden) changed(); });
   addEventListener("pagehide", () => source.close());
 }
