@@ -34,9 +34,10 @@ from pacesetter_service.core.errors import (
     SessionPurgedError,
     StaleAttemptError,
 )
-from pacesetter_service.core.events import Acted, Awaited, Ordered
+from pacesetter_service.core.events import Acted, Awaited, Measured, Ordered
 from pacesetter_service.core.session import Attempt, create
 from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.core.tokens import NameScope
 from pacesetter_service.core.wait import LONGEST_GAP
 from pacesetter_service.runtime.operator import purge_session
 from pacesetter_service.runtime.ranks import NEVER
@@ -46,6 +47,8 @@ from pacesetter_service.runtime.trainer import SyncCall, sync
 from pacesetter_service.runtime.work import Change, Create, Find, Fork, Open, Outcome
 from pacesetter_service.runtime.writer import TRIES, Writer
 from pacesetter_service.store import purging
+from pacesetter_service.store.feed import Wanted
+from pacesetter_service.store.listing import Listing, Place
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.postgres import PostgresStore
 from pacesetter_service.store.schema import OF_A_SESSION
@@ -632,3 +635,71 @@ async def _purged(service: Service, name: str) -> None:
     """Purge a session, unless another service has done so just before."""
     with contextlib.suppress(SessionNotFoundError):
         await purge_session(service, name, "bo")
+
+
+# What lists and feeds read ------------------------------------------------------------------------
+
+
+def test_lists_are_filtered_and_sorted_by_every_store(store: Store) -> None:
+    """A page has what all filters leave of it, behind the key of the page before."""
+    for number in range(6):
+        labels = {"odd": str(number % 2), "all": "yes"}
+        fresh = stored(store, f"run-{number}")
+        session = create(spec(f"run-{number}", labels=labels))
+        made = f"2026-01-0{9 - number}T00:00:00.000+00:00"
+        write(store, Changes(replace(fresh, session=session, created_at=made)))
+
+    def names(**how: Any) -> list[str]:
+        return [each.session.spec.name[-1] for each in store.page(Listing(**how), 3)]
+
+    assert names() == ["0", "1", "2"]
+    assert names(sort="-name", behind=Place("run-4", "run-4")) == ["3", "2", "1"]
+    assert names(sort="created_at") == ["5", "4", "3"]
+    behind = Place("2026-01-07T00:00:00.000+00:00", "run-2")
+    assert names(sort="-created_at", behind=behind) == ["3", "4", "5"]
+    assert names(sort="changed_at", behind=Place(NOW, "run-3")) == ["4", "5"]
+    assert names(labels=[("odd", "1"), ("all", "yes")]) == ["1", "3", "5"]
+    assert names(labels=[("odd", "1"), ("all", "no")]) == []
+    assert names(matching="*-[45]") == []
+    assert names(matching="run-?", names=NameScope(("*-4", "*-5"))) == ["4", "5"]
+    assert names(fates=("finished", "failed", "archived")) == []
+    assert names(fates=("active",), since=NOW) == ["0", "1", "2"]
+    assert names(since="2027", heard=["run-4"]) == ["4"]
+    assert names(quiet_since=NOW) == []
+
+
+def test_the_newest_of_each_metric_is_found(store: Store) -> None:
+    """What ranks reported last and what was measured last, of the attempts that count."""
+    before = changed(stored(store), horizon=20)
+    readings = [(1, Reading(rank, step, "loss", step / 10)) for step in range(9) for rank in (0, 1)]
+    seen = [(1, Measured(step, "loss", float(step), 2, 20)) for step in range(4)]
+    odd = [(1, Reading(0, 12, "odd", math.nan))]
+    write(store, Changes(before, readings=[*readings, *odd], measured=seen))
+    lineage = before.lineage
+    found = store.newest_of({lineage: 1}, 9)[lineage]
+    assert found["loss"].seen is not None
+    assert found["loss"].said is not None
+    assert found["loss"].seen.steps[-1] == 3
+    assert found["loss"].said.steps[-2:].tolist() == [8, 8]
+    assert found["odd"].seen is None
+    again = (*lineage, AttemptRef(before.id, 2, 5))
+    said = store.newest_of({again: 0}, 9)[again]["loss"].said
+    assert said is not None
+    assert said.steps[-1] == 4
+    assert list(store.newest_of({lineage: 0}, 1)[lineage]) == ["loss"]
+
+
+def test_positions_of_events_are_those_of_the_commits(open_store: OpenStore) -> None:
+    """Each event has the next one, whichever store commits it; none is there twice."""
+    one, two = open_store(), open_store()
+    for number, store in enumerate((one, two, one)):
+        write(store, Changes(stored(store, f"run-{number}")))
+    page = two.feed_page(Wanted(), 0, 2)
+    assert [(each.position, each.session) for each in page.entries] == [(1, "run-0"), (2, "run-1")]
+    assert (page.behind, page.more) == (2, True)
+    rest = one.feed_page(Wanted(kinds=("created",)), page.behind, 2)
+    assert [each.session for each in rest.entries] == ["run-2"]
+    assert (rest.behind, rest.more) == (3, False)
+    assert one.newest_position() == two.newest_position() == 3
+    none = one.feed_page(Wanted(matching="nothing-*"), 0, 2)
+    assert (none.entries, none.behind, none.more) == ([], 3, False)

@@ -41,7 +41,7 @@ async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) 
         if over:
             return
         if message["type"] != "http.response.start":
-            over = True  # from here on `receive` says that there is nobody to answer
+            over = True  # from here on `receive` says that the caller has gone
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await send(message)
 

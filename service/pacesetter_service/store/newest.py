@@ -73,12 +73,12 @@ def newest_of(
     seen = _last_in(MEASUREMENTS, connection, dict.fromkeys(places, 0))
     said = _last_in(READINGS, connection, places)
     found: dict[Lineage, dict[str, Newest]] = {}
-    for lineage, by_name in asked.items():
-        every = {
-            name: Newest(_first_of(seen, by_name[name]), _first_of(said, by_name[name]))
-            for name in sorted(by_name)
+    for lineage, places_of in asked.items():
+        both = {
+            name: Newest(_first_of(seen, places_of[name]), _first_of(said, places_of[name]))
+            for name in sorted(places_of)
         }
-        there = [(name, each) for name, each in every.items() if any(map(_is_there, each))]
+        there = [(name, each) for name, each in both.items() if any(map(_is_there, each))]
         found[lineage] = dict(there[:most])
     return found
 
@@ -141,7 +141,9 @@ def _last_in(
     for series, end in places:
         if series in there:
             blocks = [each.block for each in there[series]]
-            columns = unpack_all(blocks, table.beside).between(0, end)
+            columns = unpack_all(blocks, table.beside)
+            if columns.steps[-1] >= end:  # the attempt went on, in steps that do not count
+                columns = columns.between(0, end)
             if len(columns):
                 found[series, end] = columns
     return found

@@ -121,7 +121,7 @@ class SqlTransaction:
         self._feed(batch)
 
     def _feed(self, batch: Sequence[Changes]) -> None:
-        """Give the events their positions among those of all sessions; the last before the commit.
+        """Write the positions of events among those of all sessions; the last before the commit.
 
         Other writers of events wait from here on.
         """

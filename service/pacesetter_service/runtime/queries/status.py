@@ -167,7 +167,7 @@ def _looked_back(stored: Stored) -> int:
 def _trained(heard: _Heard, newest: Mapping[str, Newest]) -> int | None:
     """Return the newest step that was trained, as far as is known."""
     session, first = heard.stored.session, heard.stored.lineage[0].start
-    begun = session.attempt.start  # whoever begins there has trained what comes before
+    begun = session.attempt.start  # a trainer that begins there has trained what comes before
     known = max(begun - 1, heard.ranks.trained, *map(last_step, newest.values()))
     if not heard.ranks.seen:
         ended = session.control.ended
@@ -256,6 +256,9 @@ def _last(columns: Columns) -> Value:
 
 def _said(spec: SessionSpec, metric: str, columns: Columns) -> Value:
     """Return what ranks reported last, as one value: of a step that all have reported, if any."""
+    alone = len(columns) == 1 or columns.steps[-2] < columns.steps[-1]
+    if alone and spec.ranks == 1:  # as nearly always: nothing to put together
+        return _last(columns)
     some = columns.steps[-LOOKED_BACK * spec.ranks :]
     steps, counts = np.unique(some, return_counts=True)
     wanted = _reporters(spec, metric)

@@ -33,7 +33,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DELETE FROM ids WHERE kind = 'feed'")
+    ids = sa.table("ids", sa.column("kind"))
+    op.execute(sa.delete(ids).where(ids.c.kind == "feed"))
     op.drop_table("feed")
 
 
