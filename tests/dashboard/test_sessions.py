@@ -380,6 +380,39 @@ def test_what_is_shown_can_be_taken_along(http: httpx.Client, unique_name: str) 
         assert session.name == unique_name
 
 
+def test_a_visitor_of_an_open_service_says_who_orders(
+    http: httpx.Client, server_url: str, unique_name: str
+) -> None:
+    """Its orders bear that name; what could not stand in the record is refused."""
+    create(http, unique_name)
+    with open_http(server_url) as kim:
+        kim.headers["origin"] = server_url
+        assert kim.post("/name", data={"called": "kim\n<b>"}).status_code == 422
+        assert kim.post("/name", data={"called": "Kim B."}).status_code == 422
+        assert kim.post("/name", data={"called": "Kim B"}).status_code == 303
+        order = {"lr": "0.2", "reason": "x", "do": "order", "at": "50"}
+        kim.post(f"/sessions/{unique_name}/control/set", data=order)
+        assert 'value="Kim B"' in kim.get("/").text
+    [waiting] = http.get(f"/v1/sessions/{unique_name}/actions").json()
+    assert waiting["actor"] == "Kim B"
+
+
+def test_a_session_of_many_groups_is_drawn_in_part(http: httpx.Client, unique_name: str) -> None:
+    """Of a thousand series those that were chosen are sent; others can be asked for."""
+    groups = {f"g{number}": {"base_lr": 0.1 + number} for number in range(1024)}
+    http.post("/v1/sessions", json={"name": unique_name, "groups": groups}).raise_for_status()
+    http.post(f"/v1/sessions/{unique_name}/sync", json={"want": {"start": 0, "count": 60}})
+    page = http.get(f"/sessions/{unique_name}")
+    assert page.status_code == 200
+    address = re.search(r'data-plots="\.\./([^"]+)"', page.text)
+    assert address is not None
+    drawn = http.get(f"/{unescape(address[1])}").json()
+    assert len(drawn["series"]) == 6
+    assert drawn["series"]["g0.lr"]["sealed"][0] == 0.1
+    other = http.get(f"/sessions/{unique_name}/chart.json", params={"series": "g1000.lr"}).json()
+    assert list(other["series"]) == ["g1000.lr"]
+
+
 def test_what_is_not_there_is_said(http: httpx.Client) -> None:
     """A page says so, with the status that the API has for it."""
     answer = http.get("/sessions/none-such")

@@ -30,6 +30,12 @@ MARKED = ("decided", "acted", "attempt_opened", "taken_back", "forked", "noticed
           "boundary_passed", "missed", "finished", "batch_resized", "reopened")  # fmt: skip
 """The kinds of events that are marked in a chart."""
 
+MOST_VALUES = 2**19
+"""How many values all curves of a session have together: of many groups each has fewer points."""
+
+FEWEST = 20
+"""How many points a curve has at least."""
+
 MOST_MARKS = 200
 
 KINDS_OF_MARKS = {
@@ -74,11 +80,11 @@ class Record:
         later: list[float | None] = [*([None] * (len(before) - len(joint))), *joint, *ahead]
         return steps, sealed, later
 
-    def as_json(self, trained: int | None) -> dict[str, object]:
-        """Return what a script draws the same from."""
+    def as_json(self, chosen: Sequence[str], trained: int | None) -> dict[str, object]:
+        """Return what a script draws the same from, of some series."""
         steps: list[int] = []
         series: dict[str, dict[str, list[float | None]]] = {}
-        for name in self.past.series:
+        for name in chosen:
             steps, sealed, ahead = self.trace(name)
             series[name] = {"sealed": sealed, "forecast": ahead}
         return {
@@ -158,6 +164,7 @@ async def read_record(
         start = min(max(start, spec.start_step), session.horizon)
         end = None if end is None else max(end, start)
     reported = sorted(session.reported)[:MAX_METRICS]
+    points = min(points, max(MOST_VALUES // (len(session.timelines) + len(reported)), FEWEST))
     question = HistoryQuestion(start, end, points, reported or None, by_rank=False, attempt=attempt)
     past = await read_history(service, name, question, lambda found: found)
     if past.end < session.horizon:  # what is shown ends with steps that are sealed

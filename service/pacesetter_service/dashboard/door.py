@@ -1,6 +1,8 @@
 """Who comes in: each page names the role that it takes, and what is named nowhere is denied."""
 
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Literal
 from urllib.parse import urlsplit
@@ -28,6 +30,11 @@ NO_FORM = (
     "A change is made by a form of these pages, and a browser says so in the header Origin."
     " Programs use the API: see /docs."
 )
+
+NAME = "pacesetter_name"
+"""The cookie with what a visitor of an open service is called in the record."""
+
+NAMED = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@-]{0,62}[A-Za-z0-9])?")
 
 Needed = Role | Literal["public"]
 
@@ -81,7 +88,8 @@ class Door:
 
     def _visitor(self, request: Request) -> Visitor | None:
         if self._keys is None:
-            return UNKNOWN
+            name = request.cookies.get(NAME, "")
+            return replace(UNKNOWN, name=name) if NAMED.fullmatch(name) else UNKNOWN
         token = visits.holder(self._keys, request.cookies.get(COOKIE, ""))
         return None if token is None else visitor_with(token)
 

@@ -7,10 +7,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from pacesetter_service.dashboard import site
-from pacesetter_service.dashboard.door import COOKIE
+from pacesetter_service.dashboard.door import COOKIE, NAME, NAMED
 from pacesetter_service.dashboard.forms import read_form
 from pacesetter_service.runtime import visits
 from pacesetter_service.runtime.service import Service
+
+YEAR = 31_536_000
 
 
 class Login:
@@ -51,6 +53,21 @@ class Login:
         _keep(request, answer, visits.begin(keys, token), visits.HOURS * 3600)
         return answer
 
+    async def call(self, request: Request) -> Response:
+        """Remember what a visitor of an open service wants to be called in the record.
+
+        With tokens the token says it.
+        """
+        name = (await read_form(request)).get("called", "").strip()
+        answer = site.redirect(request, "")
+        if self._service.keys is not None:
+            return answer
+        if name and not NAMED.fullmatch(name):
+            said = "A name has letters, digits, blanks and . _ @ - in it, 64 characters at most."
+            return site.refusal(request, HTTPStatus.UNPROCESSABLE_ENTITY, said)
+        _keep(request, answer, name, YEAR if name else 0, cookie=NAME)
+        return answer
+
     async def leave(self, request: Request) -> Response:
         """Forget the login."""
         answer = site.redirect(request, "login")
@@ -58,12 +75,14 @@ class Login:
         return answer
 
 
-def _keep(request: Request, answer: Response, statement: str, seconds: int) -> None:
+def _keep(
+    request: Request, answer: Response, text: str, seconds: int, *, cookie: str = COOKIE
+) -> None:
     # A proxy may speak TLS for us; the browser says what it speaks itself.
     encrypted = urlsplit(request.headers.get("origin", "")).scheme == "https"
     answer.set_cookie(
-        COOKIE,
-        statement,
+        cookie,
+        text,
         max_age=seconds,
         path="/",
         secure=encrypted or request.url.scheme == "https",

@@ -1,7 +1,6 @@
 """The page of a session: its curves, why they are as they are, and what can be done about it."""
 
 import json
-from datetime import UTC, datetime
 from http import HTTPStatus
 
 from starlette.requests import Request
@@ -57,11 +56,11 @@ class SessionPages:
         facts = await read_facts(self._service, name)
         chosen = _attempt_in(request)
         record = table = None
+        series = _chosen(request.query_params.getlist("series"), facts)
         if "live" not in request.query_params:
             record = await read_record(self._service, name, DRAWN, attempt=chosen)
-            table = _table(record)
+            table = _table(record, series)
         step = _step_in(request, "step")
-        series = _chosen(request.query_params.getlist("series"), facts)
         return site.show(
             request,
             "session.html",
@@ -95,8 +94,9 @@ class SessionPages:
         record = await read_record(
             self._service, name, LIVE, start, end, attempt=_attempt_in(request)
         )
-        pace = {"pace": facts.pace, "now": datetime.now(UTC).timestamp()}
-        return site.show_json(request, {**record.as_json(facts.trained), **pace})
+        series = _chosen(request.query_params.getlist("series"), facts)
+        drawn = record.as_json(series, facts.trained)
+        return site.show_json(request, {**drawn, "pace": facts.pace})
 
     async def explain(self, request: Request) -> Response:
         """Say why the values at a step are what they are, as a part of a page."""
@@ -187,12 +187,12 @@ def _chosen(wanted: list[str], facts: Facts) -> list[str]:
     return chosen or [each for each in known if each.endswith("lr")][:6] or known[:1]
 
 
-def _table(record: Record) -> tuple[list[str], list[list[object]]]:
-    """Return some rows of what the charts show, in words: its heads, and its cells."""
+def _table(record: Record, series: list[str]) -> tuple[list[str], list[list[object]]]:
+    """Return some rows of what the charts show of some series: its heads, and its cells."""
     past = record.past
     every = max(len(past.steps) // TABLE, 1)
-    heads = ["step", *past.series, *past.metrics]
-    columns = [past.steps, *past.series.values(), *past.metrics.values()]
+    heads = ["step", *series, *past.metrics]
+    columns = [past.steps, *(past.series[each] for each in series), *past.metrics.values()]
     rows = [list(each) for each in zip(*columns, strict=True)]
     chosen = rows[::every]
     if rows and (not chosen or chosen[-1] is not rows[-1]):
