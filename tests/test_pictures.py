@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pacesetter_service.insight import pictures
+from pacesetter_service.insight import pictures, run_pictures
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -75,3 +75,31 @@ def test_suggestions_at_one_rate_stand_above_each_other() -> None:
     assert len({x for x, _ in dots[:3]}) == 1
     assert all(upper - lower >= 2 * pictures.DOT for lower, upper in pairwise(on_curve))
     assert len(dots) == 6
+
+
+# Trainings ----------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(st.none() | st.floats(), min_size=1, max_size=30),
+    st.lists(st.integers(-5, 40), max_size=30),
+    st.floats(-5, 40),
+    st.floats(-5, 40),
+)
+def test_any_training_can_be_drawn(
+    values: list[float | None], steps: list[int], trained: float, sealed: float
+) -> None:
+    """Whatever was measured, and wherever marks and bounds lie, all of it is inside the picture."""
+    line = run_pictures.Line("<loss>", range(len(values)), values)
+    panels = [run_pictures.Panel("lr", [line], rates=True), run_pictures.Panel("loss", [line] * 3)]
+    marks = [run_pictures.Mark(step, "order", "<why> & so on " * 20) for step in steps]
+    bounds = run_pictures.Bounds(trained, sealed)
+    root = ET.fromstring(run_pictures.draw_run("<run>", panels, marks=marks, bounds=bounds))
+    height = float(root.attrib["viewBox"].split()[-1])
+    for each in root.iter(f"{SVG}polyline"):
+        for point in each.attrib["points"].split():
+            x, y = map(float, point.split(","))
+            assert 0 <= x <= pictures.WIDTH
+            assert 0 <= y <= height
+    drawn = [each for each in root.iter(f"{SVG}line") if "mark" in each.get("class", "")]
+    assert len(drawn) == sum(0 <= step < len(values) for step in steps)

@@ -1,5 +1,6 @@
 """The events of all sessions over HTTP: pages and feeds that are taken up again, really served."""
 
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -192,7 +193,7 @@ def test_a_token_sees_the_events_of_its_names_alone(tmp_path: Path) -> None:
     """In pages and in feeds, and the comparison of others is refused."""
     database = tmp_path / "pacesetter.db"
     with (
-        RunningService(database, spawned, admin_token=ADMIN) as service,
+        RunningService(database, spawned, admin_token=ADMIN, max_feeds=1) as service,
         open_http(service.url) as http,
     ):
         http.headers["authorization"] = f"Bearer {ADMIN}"
@@ -208,3 +209,16 @@ def test_a_token_sees_the_events_of_its_names_alone(tmp_path: Path) -> None:
         both = http.get("/v1/compare", params={"session": ["a-1", "b-1"]})
         assert (both.status_code, both.json()["code"]) == (403, "out_of_scope")
         assert http.get("/v1/sessions/b-1/status").status_code == 403
+        # One feed may be read at a time, of whichever kind; a HEAD reads none.
+        assert http.head("/v1/events/stream").status_code == 200
+        with http.stream("GET", "/v1/events/stream", params={"after": "0"}) as feed:
+            lines = feed.iter_lines()
+            told = [json.loads(line[6:])["session"] for line in lines_of_two(lines)]
+            assert told == ["a-1", "a-2"]
+            refused = http.get("/v1/sessions/a-1/events/stream")
+            assert (refused.status_code, refused.json()["code"]) == (503, "too_many_readers")
+
+
+def lines_of_two(lines: Iterator[str]) -> Iterator[str]:
+    """Return the data of the first two events of a feed."""
+    return itertools.islice((line for line in lines if line.startswith("data: ")), 2)

@@ -94,7 +94,11 @@ def send(http: httpx.Client, call: str, headers: dict[str, str]) -> httpx.Respon
     method, _, path = call.partition(" ")
     content = {"content": "{}"} if method == "POST" else {}
     headers = {"content-type": "application/json", **headers}
-    return http.request(method, re.sub(r"{\w+}", "none", path), headers=headers, **content)
+    path = re.sub(r"{\w+}", "none", path)
+    with http.stream(method, path, headers=headers, **content) as answer:
+        if answer.headers.get("content-type") != "text/event-stream; charset=utf-8":
+            answer.read()  # a feed has no end
+    return answer
 
 
 # Which calls there are --------------------------------------------------------------------------

@@ -17,6 +17,10 @@ from pacesetter_service.insight.pictures import COLOURS, LEFT, RIGHT, STYLE, WID
 HEAD = 46
 """Room for the title and the legend."""
 
+ROW = 16
+LETTER = 6.1
+"""About the width of a letter of the legend."""
+
 MARKS_ROOM = 22
 RATES_HEIGHT, METRIC_HEIGHT = 200, 130
 ABOVE, BELOW = 22, 12
@@ -42,7 +46,7 @@ GLYPHS: dict[MarkKind, str] = {"decision": "◆", "order": "▲", "attempt": "�
 
 RUN_STYLE = (
     ".sealed{opacity:.45}.forecast{stroke-dasharray:5 4}"
-    ".mark{stroke-width:1;stroke-dasharray:2 3}.small{font-size:11px}"
+    ".mark{stroke-width:1;stroke-dasharray:2 3}.dense{opacity:.35}.small{font-size:11px}"
     ".decision{stroke:#c9661a;fill:#c9661a}.order{stroke:#7a4fc9;fill:#7a4fc9}"
     ".attempt{stroke:#7d8590;fill:#7d8590}"
     ".line{fill:none}.bad{stroke:#d4553b;stroke-width:2}.ahead{fill:#8892a0;opacity:.1}"
@@ -111,7 +115,7 @@ def draw_run(
     frame = _Frame(first, last if last > first else first + 1, bounds or Bounds(), fraction)
     marks = sorted((each for each in marks if first <= each.at <= last), key=lambda each: each.at)
     told = marks[-TOLD:]
-    top = HEAD + (MARKS_ROOM if marks else 0)
+    top = HEAD + (ROW if _names(panels) else 0) + (MARKS_ROOM if marks else 0)
     parts, begin = list[str](), top
     for panel in panels:
         check()
@@ -127,7 +131,7 @@ def draw_run(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">'
         f"<style>{STYLE}{RUN_STYLE}</style>"
         f'<text class="title" x="{LEFT}" y="18">{escape(title)}</text>'
-        f"{_legend(frame, panels, marks)}{''.join(parts)}</svg>"
+        f"{_legend(frame, panels, marks, 38)}{''.join(parts)}</svg>"
     )
 
 
@@ -143,31 +147,49 @@ class _Frame:
         return LEFT + part * (WIDTH - LEFT - RIGHT)
 
 
-def _legend(frame: _Frame, panels: Sequence[Panel], marks: Sequence[Mark]) -> str:
-    """Write what the looks of lines and marks mean, of those that there are."""
-    entries: list[tuple[str, str, str]] = []
-    several = max((len(panel.lines) for panel in panels), default=0) > 1
-    if several:
-        longest = max(panels, key=lambda panel: len(panel.lines))
-        for index, line in enumerate(longest.lines):
-            entries.append(("curve", f'stroke="{_colour(index)}"', _short(line.name)))
+def _legend(frame: _Frame, panels: Sequence[Panel], marks: Sequence[Mark], top: int) -> str:
+    """Write what the looks of lines and marks mean, of those that there are: in a row, or in two.
+
+    Args:
+        frame: Where things stand.
+        panels: What is drawn.
+        marks: What happened.
+        top: The height of the first row.
+    """
+    names = _names(panels)
+    lines = [("curve", f'stroke="{_colour(index)}"', name) for index, name in enumerate(names)]
+    looks = list[tuple[str, str, str]]()
     if frame.bounds.trained < min(frame.last, frame.bounds.sealed):
-        entries.append(("curve sealed", f'stroke="{COLOURS[0]}"', "sealed, not trained yet"))
+        looks.append(("curve sealed", f'stroke="{COLOURS[0]}"', "sealed, not trained yet"))
     if frame.bounds.sealed <= frame.last:
-        entries.append(("curve forecast", f'stroke="{COLOURS[0]}"', "forecast"))
-    parts, x = list[str](), float(LEFT)
-    for look, stroke, text in entries:
-        if x > WIDTH - 60:
-            break
-        parts.append(
-            f'<line class="{look}" {stroke} x1="{x:.0f}" x2="{x + 18:.0f}" y1="34" y2="34"/>'
-            f'<text class="small" x="{x + 23:.0f}" y="38">{escape(text)}</text>'
-        )
-        x += 36 + 6.1 * len(text)
+        looks.append(("curve forecast", f'stroke="{COLOURS[0]}"', "forecast"))
+    parts = list(_strokes(lines, top)) if lines else []
+    y, x = top + (ROW if lines else 0), float(LEFT)
+    parts += _strokes(looks, y)
+    x += sum(36 + LETTER * len(text) for _, _, text in looks)
     for kind in sorted({mark.kind for mark in marks}):
-        parts.append(f'<text class="small {kind}" x="{x:.0f}" y="38">{GLYPHS[kind]} {kind}</text>')
-        x += 26 + 6.1 * len(kind)
+        parts.append(f'<text class="small {kind}" x="{x:.0f}" y="{y}">{GLYPHS[kind]} {kind}</text>')
+        x += 26 + LETTER * len(kind)
     return "".join(parts)
+
+
+def _names(panels: Sequence[Panel]) -> list[str]:
+    """Return the names of lines that share a panel; none where each has its own."""
+    longest = max((panel.lines for panel in panels), key=len, default=())
+    return [_short(line.name) for line in longest] if len(longest) > 1 else []
+
+
+def _strokes(entries: Sequence[tuple[str, str, str]], y: int) -> Iterator[str]:
+    x = float(LEFT)
+    for look, stroke, text in entries:
+        if x + 23 + LETTER * len(text) > WIDTH:
+            yield f'<text class="small" x="{x:.0f}" y="{y}">…</text>'
+            return
+        yield (
+            f'<line class="{look}" {stroke} x1="{x:.0f}" x2="{x + 18:.0f}" y1="{y - 4}"'
+            f' y2="{y - 4}"/><text class="small" x="{x + 23:.0f}" y="{y}">{escape(text)}</text>'
+        )
+        x += 36 + LETTER * len(text)
 
 
 def _colour(index: int) -> str:
@@ -219,7 +241,8 @@ def _range(panel: Panel) -> tuple[float, float]:
         if usual[0] - low > OUTLIER * room:
             low = usual[0] - 0.1 * room
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-290):
-        high = low + max(abs(low), 1e-290)
+        room = max(abs(low), 1e-290)  # a flat line needs some, whatever its size
+        low, high = (low, high + room) if panel.rates else (low - room / 2, high + room / 2)
     return low, high
 
 
@@ -282,17 +305,23 @@ def _marks(
 ) -> Iterator[str]:
     """Draw a line through all panels for each mark; those that are told have their number."""
     numbers = {id(mark): number for number, mark in enumerate(told, 1)}
-    right = [-inf, -inf]
+    ends = [-inf, -inf]  # of the labels in each of two rows
     for mark in marks:
         x, number = frame.x(mark.at), numbers.get(id(mark))
-        row = 0 if x - right[0] >= 16 or right[0] <= right[1] else 1
-        right[row] = x
-        y = top - 4 - 10 * row
         label = GLYPHS[mark.kind] + ("" if number is None else str(number))
+        half = 5.0 + 3.5 * (len(label) - 1)
+        row = next((row for row, end in enumerate(ends) if x - half >= end), None)
+        y = top - 4 - 10 * (row or 0)
+        text, look = "", " dense"
+        if row is not None:  # there is room to say which it is
+            ends[row], look = x + half + 1, ""
+            text = (
+                f'<text class="small {mark.kind}" x="{x:.1f}" y="{y}" text-anchor="middle">'
+                f"{label}</text>"
+            )
         yield (
-            f'<g><title>{escape(mark.text)}</title><line class="mark {mark.kind}" x1="{x:.1f}"'
-            f' x2="{x:.1f}" y1="{y + 2}" y2="{bottom - BELOW}"/><text class="small {mark.kind}"'
-            f' x="{x:.1f}" y="{y}" text-anchor="middle">{label}</text></g>'
+            f'<g><title>{escape(mark.text)}</title><line class="mark {mark.kind}{look}"'
+            f' x1="{x:.1f}" x2="{x:.1f}" y1="{y + 2}" y2="{bottom - BELOW}"/>{text}</g>'
         )
 
 
