@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pacesetter_service.complaints import bad_requests
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.door import COOKIE, NAME, NAMED
 from pacesetter_service.dashboard.forms import read_form
@@ -37,6 +38,7 @@ class Login:
         to, secret = _inside(form.get("to", "")), form.get("token", "").strip()
         token = keys.holder(secret.encode())
         if token is None:
+            bad_requests.tell("login_refused", status=int(HTTPStatus.UNAUTHORIZED))
             mistake = "This token is not known, was revoked, or has expired."
             return site.show(
                 request,

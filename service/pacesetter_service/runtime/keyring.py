@@ -1,10 +1,11 @@
 """The ring of tokens that are valid, in memory: who calls, without a look at the database."""
 
-import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from hmac import compare_digest
+from hmac import digest as keyed_digest
 from math import inf
 from time import time
 
@@ -71,7 +72,7 @@ class Keyring:
             tokens: The others, as the database has them.
         """
         self._admin = Token("", ADMIN, "admin", digest_of(admin_secret.encode()), "", None)
-        self.sealing = hmac.digest(admin_secret.encode(), SEALING, "sha256")
+        self.sealing = keyed_digest(admin_secret.encode(), SEALING, "sha256")
         self._keys = {token.digest: _key(token) for token in tokens}
         self._uses: dict[str, str] = {}
 
@@ -87,7 +88,7 @@ class Keyring:
             if now >= key.noted_until:
                 self._note(key, now)
             return key.token
-        return self._admin if hmac.compare_digest(digest, self._admin.digest) else None
+        return self._admin if compare_digest(digest, self._admin.digest) else None
 
     def holder_of(self, token_id: str) -> Token | None:
         """Return the token of an id, empty for the service's own, and note its use.
