@@ -109,6 +109,7 @@ sbom: $(TOOLS) ## write dist/pacesetter.cdx.json, the CycloneDX bill of what the
 	@mkdir -p dist
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --spec-version 1.6 \
 		--output-file dist/pacesetter.cdx.json requirements.lock
+	$(BIN)/python docs/add_vendored.py dist/pacesetter.cdx.json
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist out

@@ -24,5 +24,6 @@ def snippets_of(request: Request, spec: SessionSpec) -> Mapping[str, str]:
         "Python": (
             f"from pacesetter import Client\n\nsession = Client({address!r}).session(\n{fields})\n"
         ),
+        "Command line": f"pacesetter create -f - <<'END'\n{body}\nEND",
         "curl": f"curl --json {shlex.quote(body)} {shlex.quote(address + '/v1/sessions')}",
     }
