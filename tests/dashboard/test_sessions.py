@@ -57,6 +57,41 @@ def test_a_running_session_is_followed(server_url: str, page: Page, training: Tr
     expect(page.locator("#facts .pill").first).to_have_text("running")
 
 
+def test_a_chart_is_zoomed_and_explained(
+    server_url: str, page: Page, http: httpx.Client, unique_name: str
+) -> None:
+    """A click has the step explained, a drag zooms, marks say what happened, epochs are counted."""
+    law = {"kind": "cosine", "total_steps": 60}
+    create(http, unique_name, schedule=law, total_steps=60, steps_per_epoch=10)
+    body = {"kind": "scale", "factor": 0.5, "reason": "too hot", "at": 20}
+    http.post(f"/v1/sessions/{unique_name}/actions", json=body).raise_for_status()
+    http.post(f"/v1/sessions/{unique_name}/sync", json={"want": {"start": 0, "count": 30}})
+    page.goto(f"{server_url}/sessions/{unique_name}")
+    over = page.locator(".u-over").first
+    box = over.bounding_box()
+    assert box is not None
+    middle = box["y"] + box["height"] / 2
+    page.mouse.click(box["x"] + box["width"] * 0.6, middle)
+    expect(page.locator("#explanation")).to_contain_text(re.compile(r"step 3[456] \(forecast\)"))
+    page.locator(".marks button").first.hover()
+    expect(page.get_by_role("tooltip")).to_contain_text("too hot")
+    whole = page.get_by_role("button", name="Whole run")
+    expect(whole).to_be_disabled()
+    page.mouse.move(box["x"] + box["width"] * 0.1, middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.4, middle, steps=4)
+    with page.expect_response("**/chart.json**start=*") as zoomed:
+        page.mouse.up()
+    steps = zoomed.value.json()["steps"]
+    assert 4 <= steps[0] <= 8
+    assert 22 <= steps[-1] <= 26
+    expect(whole).to_be_enabled()
+    whole.click()
+    expect(whole).to_be_disabled()
+    page.get_by_role("button", name="epoch").click()
+    expect(page.get_by_role("button", name="epoch")).to_have_attribute("aria-pressed", "true")
+
+
 def test_an_order_is_shown_before_it_is_given_and_reaches_the_trainer(
     server_url: str, page: Page, training: Training
 ) -> None:
