@@ -209,8 +209,7 @@ def test_a_token_sees_the_events_of_its_names_alone(tmp_path: Path) -> None:
         both = http.get("/v1/compare", params={"session": ["a-1", "b-1"]})
         assert (both.status_code, both.json()["code"]) == (403, "out_of_scope")
         assert http.get("/v1/sessions/b-1/status").status_code == 403
-        # One feed may be read at a time, of whichever kind; a HEAD reads none.
-        assert http.head("/v1/events/stream").status_code == 200
+        # One feed may be read at a time, of whichever kind.
         with http.stream("GET", "/v1/events/stream", params={"after": "0"}) as feed:
             lines = feed.iter_lines()
             told = [json.loads(line[6:])["session"] for line in lines_of_two(lines)]

@@ -172,5 +172,5 @@ def test_no_spreadsheet_takes_a_name_for_a_formula(
     sync(http, unique_name, reports=[{"step": 0, "metrics": metrics}])
     path = f"/v1/sessions/{unique_name}/history"
     table = http.get(path, headers={"accept": "text/csv"}).text.splitlines()
-    assert table == [f"step,lr,'{sign}SUM", "0,0.1,-1.5"]
+    assert table == [f"step,trained,lr,'{sign}SUM", "0,1,0.1,-1.5"]
     assert f"{sign}SUM" in http.get(path).json()["metrics"]
