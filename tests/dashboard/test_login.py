@@ -110,6 +110,25 @@ def test_a_revoked_token_ends_its_logins(guarded: str, http: httpx.Client) -> No
     assert http.get("/sessions/night/chart.json", headers=asked).status_code == 401
 
 
+def test_pages_are_counted_apart_from_calls(http: httpx.Client) -> None:
+    """The metrics have a route for all of them, and callers invent none."""
+    log_in(http, ADMIN)
+    http.get("/sessions/none-such")
+    text = http.get("/metrics", headers={"authorization": f"Bearer {ADMIN}"}).text
+    counted = [line for line in text.splitlines() if 'route="dashboard"' in line]
+    assert any('method="GET"' in line for line in counted)
+    assert "none-such" not in text
+
+
+def test_a_login_is_a_use_of_its_token(guarded: str, http: httpx.Client) -> None:
+    """Admins see when a token was used last, for pages too."""
+    number, secret = token(guarded, "viewer")
+    log_in(http, secret)
+    headers = {"authorization": f"Bearer {ADMIN}"}
+    known = http.get("/v1/tokens", headers=headers).json()["tokens"]
+    assert next(each["last_used_at"] for each in known if each["id"] == number)
+
+
 def test_a_token_for_some_names_sees_these(guarded: str, http: httpx.Client) -> None:
     """Pages about other names are refused, whether or not there is such a session."""
     _, secret = token(guarded, "viewer", scope=["team-a-*"])

@@ -162,6 +162,11 @@ class App(FastAPI):
         return self.openapi_schema
 
 
+def none_beside(_path: str) -> bool:
+    """Return that an address is the API's: there is nothing beside it."""
+    return False
+
+
 def create_app(
     service: Service,
     *,
@@ -195,13 +200,14 @@ def create_app(
         guarded_app = Guard(guarded_app, keys, partial(store_uses, service, keys))
     app.state.pulse = feed.Pulse(feed_heartbeat, feed_patience)
     app.state.readers = feed.Readers(max_feeds)
+    is_beside = none_beside
     if beside is not None:
         pages_beside = beside(service, app.state.pulse, app.state.readers)
-        guarded_app = Split(guarded_app, pages_beside)
+        guarded_app, is_beside = Split(guarded_app, pages_beside), pages_beside.serves
     if rates.per_address:
         buckets = Buckets(rates.per_address, rates.per_address * rates.burst)
         guarded_app = RateLimit(guarded_app, buckets, address_of, "address")
-    traffic = Traffic(Browsers(guarded_app, hosts or Hosts()))
+    traffic = Traffic(Browsers(guarded_app, hosts or Hosts()), is_beside)
     app.door = traffic
     app.state.service = service
     app.state.metrics = metrics.registry(service, traffic, app.state.readers)

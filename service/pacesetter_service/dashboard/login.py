@@ -12,6 +12,7 @@ from pacesetter_service.dashboard.door import COOKIE, NAME, NAMED
 from pacesetter_service.dashboard.forms import read_form
 from pacesetter_service.runtime import visits
 from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.tokens import store_uses
 
 YEAR = 31_536_000
 
@@ -48,6 +49,7 @@ class Login:
                 mistake=mistake,
                 stranger=True,
             )
+        await store_uses(self._service, keys)
         path, _, query = to.partition("?")
         answer = site.redirect(request, path)
         if query:
