@@ -200,7 +200,7 @@ def create_app(
         guarded_app = Guard(guarded_app, keys, partial(store_uses, service, keys))
     app.state.pulse = feed.Pulse(feed_heartbeat, feed_patience)
     app.state.readers = feed.Readers(max_feeds)
-    is_beside = none_beside
+    is_beside: Callable[[str], bool] = none_beside
     if beside is not None:
         pages_beside = beside(service, app.state.pulse, app.state.readers)
         guarded_app, is_beside = Split(guarded_app, pages_beside), pages_beside.serves
