@@ -10,7 +10,7 @@ DEMO   := $(VENV)/.installed-demo
 SITE   := $(VENV)/.installed-site
 TOOLS  := $(VENV)/.installed-release
 
-.PHONY: help demo test test-postgres check format serve bench docs site site-serve soak faults model closed-loop live-control docker-test lock sbom clean
+.PHONY: help demo test test-postgres check format serve bench docs screenshots site site-serve soak faults model closed-loop live-control docker-test lock sbom clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -37,8 +37,8 @@ $(TOOLS): pyproject.toml | $(BIN)/pip
 	$(PIP) '.[release]'
 	@touch $@
 
-demo: $(DEMO) ## train for real against the service, kill it on the way, draw what happened
-	$(BIN)/python examples/demo.py
+demo: $(DEMO) ## train for real against the service, kill it on the way, draw what happened; STAY=1 serves on
+	$(BIN)/python examples/demo.py $(if $(STAY),--stay)
 
 # A file's tests share what is slow to import or to start, so that one worker has them all.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -104,6 +104,9 @@ faults: $(READY) ## each fault TIMES times under load, and 1,000 cuts of the pow
 model: $(READY) ## check the model of replicas exhaustively; needs spin and gcc
 	$(BIN)/python docs/model/check.py
 
+screenshots: $(READY) ## draw the pictures of the dashboard in docs/img/dashboard; needs Debian's chromium
+	$(BIN)/python docs/make_screenshots.py
+
 closed-loop: $(READY) ## train with closed-loop rules and without, and write docs/closed_loop.md
 	$(BIN)/python examples/closed_loop.py --out docs
 
@@ -133,6 +136,7 @@ sbom: $(TOOLS) ## write dist/pacesetter.cdx.json, the CycloneDX bill of what the
 	@mkdir -p dist
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --spec-version 1.6 \
 		--output-file dist/pacesetter.cdx.json requirements.lock
+	$(BIN)/python docs/add_vendored.py dist/pacesetter.cdx.json
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist out

@@ -11,11 +11,14 @@ is used is compared with theirs, and one mismatch ends the demo with exit code 1
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import json
 import logging
 import math
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -350,7 +353,10 @@ class ClientLog(logging.Handler):
 
 
 def main() -> None:
-    """Play the demo, show the table, draw the picture."""
+    """Play the demo, show the table, draw the picture; with `--stay` serve on until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="Six trainings that follow the service.")
+    parser.add_argument("--stay", action="store_true", help="keep the service up in the end")
+    stays = parser.parse_args().stay
     began = time.perf_counter()
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -361,20 +367,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, ServiceProcess(Path(folder)) as service:
         console.print(
             f"[bold]Pacesetter[/] serves on {service.url}, as process {service.pid}, on SQLite.\n"
+            "Open that address in a browser to watch the trainings, and to steer them.\n"
         )
         try:
             runs = Demo(service, console).play()
         except MismatchError as error:
             sys.exit(f"MISMATCH  {error}")
 
-    draw(runs, PICTURE)
-    console.print()
-    console.print(table_of(runs))
-    console.print(
-        f"\nEach of the {len(runs) * STEPS:,} learning rates used is torch's, and is what the "
-        f"server has on record.\nThe curves are in [bold]{PICTURE}[/]. "
-        f"[dim]It took {time.perf_counter() - began:.0f} s.[/]"
-    )
+        draw(runs, PICTURE)
+        console.print()
+        console.print(table_of(runs))
+        console.print(
+            f"\nEach of the {len(runs) * STEPS:,} learning rates used is torch's, and is what the "
+            f"server has on record.\nThe curves are in [bold]{PICTURE}[/]. "
+            f"[dim]It took {time.perf_counter() - began:.0f} s.[/]"
+        )
+        if stays:
+            console.print(f"\nThe story stays on [bold]{service.url}[/] until you press Ctrl-C.")
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
+        else:
+            console.print("[dim]`make demo STAY=1` keeps the service up, to look around.[/]")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,8 @@ ALLOWED = PURE | {"numpy", "pydantic", "pydantic_core"}
 
 LAYERS: dict[str, set[str]] = {
     "api": {"calls", "complaints", "runtime", "insight", "catalogue", "core"},
+    # Beside the API; what it shares with that is named below.
+    "dashboard": {"api", "complaints", "runtime", "insight", "catalogue", "core"},
     "runtime": {"complaints", "failpoints", "store", "insight", "catalogue", "core"},
     "store": {"insight", "catalogue", "core"},
     "insight": {"core"},
@@ -137,6 +139,22 @@ def test_arrows_point_inward(part: str) -> None:
                 assert inner in allowed, f"{path.relative_to(SERVICE)} imports {name}"
 
 
+SHARED = {"api.problems", "api.feed", "api.tokens"}
+"""What of the API's modules the dashboard takes: one table of statuses, one bound on feeds,
+one judgement of the tokens that are asked for."""
+
+
+def test_the_dashboard_stands_beside_the_api() -> None:
+    """It shares some modules with the API and knows no endpoint; the API knows nothing of it."""
+    names = {f"pacesetter_service.{each}" for each in SHARED}
+
+    def strange(path: Path) -> list[str]:
+        found = [each for each in imports(path) if each.startswith("pacesetter_service.api")]
+        return [each for each in found if each not in names]
+
+    assert not _offences(modules(SERVICE / "dashboard"), strange)
+
+
 HTTP = {"fastapi", "starlette", "uvicorn", "httpx"}
 
 
@@ -149,7 +167,7 @@ def test_no_use_case_knows_http(part: str) -> None:
 
 
 def test_no_endpoint_goes_past_the_use_cases() -> None:
-    """No endpoint reads the database, gives work to the writer, or waits by itself."""
+    """No endpoint and no page reads the database, gives work to the writer, or waits by itself."""
     behind = {f"pacesetter_service.runtime.{each}" for each in ("writer", "work", "batch")}
     parts = {"store", "writer", "held", "logged", "tracker"} - OF_THE_WIRE
 
@@ -157,7 +175,7 @@ def test_no_endpoint_goes_past_the_use_cases() -> None:
         reached = {node.attr for node in nodes(path) if isinstance(node, ast.Attribute)}
         return behind & set(imports(path)) | parts & reached
 
-    assert not _offences(modules(SERVICE / "api"), past)
+    assert not _offences([*modules(SERVICE / "api"), *modules(SERVICE / "dashboard")], past)
 
 
 OF_THE_WIRE = {"held"}
@@ -178,7 +196,7 @@ def test_the_standard_library_names_exist() -> None:
     assert sys.stdlib_module_names >= PURE
 
 
-@pytest.mark.parametrize("folder", ["api", "runtime", "runtime/queries", "core"])
+@pytest.mark.parametrize("folder", ["api", "dashboard", "runtime", "runtime/queries", "core"])
 def test_the_page_on_the_architecture_names_every_module(folder: str) -> None:
     """Who reads the page finds each module of the large layers in its list."""
     page = (SERVICE.parents[1] / "docs/architecture.md").read_text()

@@ -26,6 +26,7 @@ from pacesetter_service.api.rates import Rates
 from pacesetter_service.api.tracing import TracingMissingError, traced
 from pacesetter_service.complaints import bad_requests
 from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.dashboard.app import Dashboard
 from pacesetter_service.encryption import UnusableCertificateError, encryption
 from pacesetter_service.front_door import Limits, connections_within_reach, front_door
 from pacesetter_service.runtime import retention
@@ -246,6 +247,7 @@ def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Wri
         max_feeds=settings.max_feeds,
         rates=Rates(settings.rate_per_token, settings.rate_per_address, settings.rate_burst),
         hosts=Hosts(settings.allowed_hosts.split(","), bound=settings.host),
+        beside=Dashboard,
     )
     with traced(app) if settings.tracing else nullcontext(app) as door:
         _listen(settings, tls, app, door)

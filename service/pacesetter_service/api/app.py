@@ -1,10 +1,11 @@
 """The ASGI application: the browsers, the guard, the gate, the routes, and errors as problems."""
 
 import re
+from collections.abc import Callable
 from functools import partial
 from operator import attrgetter, itemgetter
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI
 from starlette.routing import Route
@@ -87,6 +88,36 @@ _DESCRIBING = Lock()
 """Held while a document is made: callers on other threads wait for all of it."""
 
 
+class Beside(Protocol):
+    """An application that answers at some addresses beside the API's, to the rules for browsers.
+
+    It lets in whom it will: the API's guard is not before it.
+    """
+
+    def serves(self, path: str) -> bool:
+        """Return whether an address is one of its own."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+
+
+Opened = Callable[[Service, feed.Pulse, feed.Readers], Beside]
+"""What makes such an application, of a service and of what feeds share."""
+
+
+class Split:
+    """ASGI middleware that hands requests to whom their address belongs."""
+
+    def __init__(self, app: ASGIApp, beside: Beside) -> None:
+        self._app = app
+        self._beside = beside
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        mine = scope["type"] == "http" and self._beside.serves(scope["path"])
+        await (self._beside if mine else self._app)(scope, receive, send)
+
+
 class App(FastAPI):
     """FastAPI, with the hot endpoint in front of it and described beside the typed ones."""
 
@@ -139,6 +170,11 @@ class App(FastAPI):
             return self.openapi_schema
 
 
+def none_beside(_path: str) -> bool:
+    """Return that an address is the API's: there is nothing beside it."""
+    return False
+
+
 def create_app(
     service: Service,
     *,
@@ -149,8 +185,12 @@ def create_app(
     max_feeds: int = 1_024,
     rates: Rates = UNLIMITED,
     hosts: Hosts | None = None,
+    beside: Opened | None = None,
 ) -> App:
-    """Build the application around a service; without `hosts` it is asked by loopback names."""
+    """Build the application around a service; without `hosts` it is asked by loopback names.
+
+    What `beside` makes answers at addresses of its own.
+    """
     app = App(
         title="Pacesetter",
         version=__version__,
@@ -168,14 +208,18 @@ def create_app(
             buckets = Buckets(rates.per_token, rates.per_token * rates.burst)
             guarded_app = RateLimit(guarded_app, buckets, itemgetter(HOLDER), "token")
         guarded_app = Guard(guarded_app, keys, partial(store_uses, service, keys))
+    app.state.pulse = feed.Pulse(feed_heartbeat, feed_patience)
+    app.state.readers = feed.Readers(max_feeds)
+    is_beside: Callable[[str], bool] = none_beside
+    if beside is not None:
+        pages_beside = beside(service, app.state.pulse, app.state.readers)
+        guarded_app, is_beside = Split(guarded_app, pages_beside), pages_beside.serves
     if rates.per_address:
         buckets = Buckets(rates.per_address, rates.per_address * rates.burst)
         guarded_app = RateLimit(guarded_app, buckets, address_of, "address")
-    traffic = Traffic(Browsers(guarded_app, hosts or Hosts()))
+    traffic = Traffic(Browsers(guarded_app, hosts or Hosts()), is_beside)
     app.door = traffic
     app.state.service = service
-    app.state.pulse = feed.Pulse(feed_heartbeat, feed_patience)
-    app.state.readers = feed.Readers(max_feeds)
     app.state.metrics = metrics.registry(service, traffic, app.state.readers)
     sync = SyncEndpoint(service)
     app.hot = Gate(sync, max_body_size)

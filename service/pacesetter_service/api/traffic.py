@@ -4,7 +4,7 @@ The hot call passes here too, so nothing takes a lock or makes a label: one thre
 plain numbers, and `metrics.py` gives them their names.
 """
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +14,9 @@ from pacesetter_service.calls import CURRENT, REQUEST_ID, Call
 from pacesetter_service.runtime.histogram import Histogram
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+PAGES = "dashboard"
+"""The route of all that is served beside the API."""
 
 OTHER = "other"
 """The route of what has none, and the method of what no route takes: callers invent any number."""
@@ -63,8 +66,15 @@ class Traffic:
         open: How many calls are being answered now, but for the hot ones.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, beside: Callable[[str], bool] = lambda _path: False) -> None:
+        """Measure the calls of an application.
+
+        Args:
+            app: The application.
+            beside: Whether an address is none of the API's, but of what is served beside it.
+        """
         self._app = app
+        self._beside = beside
         self._synced = Calls()
         self._calls = {("POST", SYNC): self._synced}
         self.open = 0
@@ -81,6 +91,8 @@ class Traffic:
         route = route_of(scope["method"], scope["path"])
         if route == SYNC and scope["method"] == "POST":
             return self._hot(scope, receive, send)
+        if route is None and self._beside(scope["path"]):
+            route = PAGES
         return self._any(route, scope, receive, send)
 
     def _hot(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -122,8 +134,8 @@ class Traffic:
                 calls.note(0, perf_counter() - began)
 
     def _calls_of(self, method: str, route: str | None) -> Calls:
-        if route is None:
-            route, method = OTHER, method if method in METHODS else OTHER
+        if route is None or route == PAGES:
+            route, method = route or OTHER, method if method in METHODS else OTHER
         calls = self._calls.get((method, route))
         if calls is None:
             calls = self._calls[method, route] = Calls()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from hmac import compare_digest
+from hmac import digest as keyed_digest
 from math import inf
 from time import time
 
@@ -26,6 +27,9 @@ def digest_of(secret: bytes) -> str:
     """
     return sha256(secret).hexdigest()
 
+
+SEALING = b"pacesetter: seals of logins"
+"""What tells the key of seals from whatever else may once follow from a token."""
 
 NOTED_EVERY = 60.0
 """Seconds for which one note of a token's use stands: there are no more notes than that."""
@@ -55,6 +59,9 @@ class Keyring:
     """Who holds which token: all of them in memory, so that a call costs no look at the database.
 
     One thread changes it, any may read it: each change is one step for who reads.
+
+    Attributes:
+        sealing: The key of seals that every process with the same token of its own can check.
     """
 
     def __init__(self, admin_secret: str, tokens: Iterable[Token] = ()) -> None:
@@ -65,6 +72,7 @@ class Keyring:
             tokens: The others, as the database has them.
         """
         self._admin = Token("", ADMIN, "admin", digest_of(admin_secret.encode()), "", None)
+        self.sealing = keyed_digest(admin_secret.encode(), SEALING, "sha256")
         self._keys = {token.digest: _key(token) for token in tokens}
         self._uses: dict[str, str] = {}
 
@@ -81,6 +89,21 @@ class Keyring:
                 self._note(key, now)
             return key.token
         return self._admin if compare_digest(digest, self._admin.digest) else None
+
+    def holder_of(self, token_id: str) -> Token | None:
+        """Return the token of an id, empty for the service's own, and note its use.
+
+        None if there is none, or if it was revoked or has expired.
+        """
+        if not token_id:
+            return self._admin
+        now = time()
+        for key in self._keys.values():
+            if key.token.id == token_id and now < key.until:
+                if now >= key.noted_until:
+                    self._note(key, now)
+                return key.token
+        return None
 
     def _note(self, key: _Key, now: float) -> None:
         key.noted_until = now + NOTED_EVERY

@@ -1,0 +1,242 @@
+"""Charts as SVG within a page: their looks come from the page's styles, and none stand in them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor, isfinite, log10
+
+from markupsafe import Markup
+
+from pacesetter_service.dashboard.wording import count, rate
+
+WIDTH, HEIGHT = 960, 260
+LEFT, RIGHT, TOP, BOTTOM = 68, 12, 14, 30
+SPARK_WIDTH, SPARK_HEIGHT = 160, 32
+
+LEAST = 2
+"""Fewer points are no curve."""
+
+SPARK_STYLE = (
+    "path{fill:none;stroke-width:1.6;stroke-linejoin:round}.lr{stroke:#2f62d9}.loss{stroke:#c2410c}"
+    "@media(prefers-color-scheme:dark){.lr{stroke:#7ba4ff}.loss{stroke:#ff9a6b}}"
+)
+COLOURS = 6
+"""How many colours there are; the seventh line has the first one again."""
+
+TINY = 1e-290
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One curve.
+
+    Attributes:
+        name: What it shows.
+        steps: Where it is known, ascending.
+        values: What it is there; None, NaN and infinities leave a gap.
+        colour: The number of its colour.
+        look: Further classes: `dashed`, say.
+    """
+
+    name: str
+    steps: Sequence[float]
+    values: Sequence[float | None]
+    colour: int = 0
+    look: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something that happened at a step."""
+
+    step: int
+    kind: str
+    text: str
+
+
+def small_picture(
+    steps: Sequence[int], rates: Sequence[float | None], losses: Sequence[float | None]
+) -> str:
+    """Draw a learning rate and a loss over common steps, each over its own range; a file."""
+    curves = [
+        f'<path class="{look}" d="{path}"/>'
+        for look, path in (("loss", _small(steps, losses)), ("lr", _small(steps, rates)))
+        if path
+    ]
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {SPARK_WIDTH} {SPARK_HEIGHT}">'
+        f"<style>{SPARK_STYLE}</style>{''.join(curves)}</svg>"
+    )
+
+
+def _small(steps: Sequence[int], values: Sequence[float | None]) -> str:
+    pairs = zip(steps, values, strict=False)
+    known = [(step, each) for step, each in pairs if each is not None and isfinite(each)]
+    if len(known) < LEAST:
+        return ""
+    low, high = _room(min(each for _, each in known), max(each for _, each in known))
+    first, last = steps[0], max(steps[-1], steps[0] + 1)
+    return "M" + "L".join(
+        f"{(step - first) / (last - first) * (SPARK_WIDTH - 4) + 2:.1f} "
+        f"{SPARK_HEIGHT - 3 - (each - low) / (high - low) * (SPARK_HEIGHT - 6):.1f}"
+        for step, each in known
+    )
+
+
+def chart(
+    lines: Sequence[Line],
+    *,
+    label: str,
+    shade: tuple[int, int] | None = None,
+    marks: Sequence[Mark] = (),
+    from_zero: bool = False,
+    logarithmic: bool = False,
+    axis: tuple[float, float] | None = None,
+    height: int = HEIGHT,
+    width: int = WIDTH,
+) -> Markup:
+    """Draw curves over common steps.
+
+    Args:
+        lines: The curves.
+        label: What is said of it to who cannot see it.
+        shade: Steps behind which there is a shade.
+        marks: What happened at some steps.
+        from_zero: Whether 0 is to be seen.
+        logarithmic: Whether values stand at their logarithms; those that have none are left out.
+        axis: The first step and the last one that it spans; those of the curves if it is None.
+        height: Of the picture, in its own units.
+        width: Likewise.
+    """
+    frame = _frame(lines, axis, (width, height), from_zero=from_zero, logarithmic=logarithmic)
+    if frame is None:
+        return Markup('<p class="empty">{}</p>').format("There is nothing to draw yet.")
+    parts = [_shade(frame, *shade)] if shade is not None and shade[0] < shade[1] else []
+    parts += [_level(frame, tick) for tick in frame.levels()]
+    parts += [_place(frame, tick) for tick in ticks(frame.first, frame.last, frame.width // 110)]
+    parts += [_mark(frame, each) for each in marks if frame.first <= each.step <= frame.last]
+    parts += [_curve(frame, each) for each in lines]
+    return Markup(
+        '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
+    ).format(width, height, label, Markup("").join(parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    first: float
+    last: float
+    low: float
+    high: float
+    width: int
+    height: int
+    logarithmic: bool
+
+    def x(self, step: float) -> float:
+        return LEFT + (step - self.first) / (self.last - self.first) * (self.width - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        low, high = self.low, self.high
+        if self.logarithmic:
+            value, low, high = log10(value), log10(low), log10(high)
+        return self.height - BOTTOM - (value - low) / (high - low) * (self.height - TOP - BOTTOM)
+
+    def shows(self, value: float | None) -> bool:
+        return value is not None and isfinite(value) and (value > 0 or not self.logarithmic)
+
+    def levels(self) -> list[float]:
+        if not self.logarithmic:
+            return ticks(self.low, self.high, 5)
+        powers = range(ceil(log10(self.low) - 1e-9), floor(log10(self.high) + 1e-9) + 1)
+        return [10.0**power for power in powers[:: max(ceil(len(powers) / 6), 1)]]
+
+
+def _frame(
+    lines: Sequence[Line],
+    axis: tuple[float, float] | None,
+    size: tuple[int, int],
+    *,
+    from_zero: bool,
+    logarithmic: bool,
+) -> _Frame | None:
+    steps = [step for line in lines for step in (*line.steps[:1], *line.steps[-1:])]
+    values = [
+        each
+        for line in lines
+        for each in line.values
+        if each is not None and isfinite(each) and (each > 0 or not logarithmic)
+    ]
+    if not steps or not values:
+        return None
+    left, right = (min(steps), max(steps)) if axis is None else axis
+    low, high = min(values), max(values)
+    if logarithmic:
+        low, high = 10 ** floor(log10(max(low, TINY))), 10 ** ceil(log10(max(high, TINY)))
+        high = high if high > low else low * 10
+    else:
+        low, high = _room(min(low, 0.0) if from_zero else low, high)
+    return _Frame(left, max(right, left + 1), low, high, *size, logarithmic)
+
+
+def _room(low: float, high: float) -> tuple[float, float]:
+    """Return bounds with something between them: a flat line needs some room, whatever its size."""
+    if high - low > 1e-9 * max(abs(low), abs(high), TINY):
+        return low, high + 0.04 * (high - low)
+    return (low - abs(low), high + abs(high)) if high else (-1.0, 1.0)
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Return round numbers between two."""
+    raw = (high - low) / about
+    power = 10.0 ** floor(log10(max(raw, TINY)))
+    step = next((m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999), raw)
+    return [n * step for n in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
+
+
+def _shade(frame: _Frame, start: int, end: int) -> Markup:
+    left, right = frame.x(max(start, frame.first)), frame.x(min(end, frame.last))
+    return Markup('<rect class="ahead" x="{:.1f}" y="{}" width="{:.1f}" height="{}"/>').format(
+        left, TOP, max(right - left, 0), frame.height - TOP - BOTTOM
+    )
+
+
+def _level(frame: _Frame, value: float) -> Markup:
+    y = frame.y(value)
+    return Markup(
+        '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
+        '<text x="{}" y="{:.1f}" text-anchor="end">{}</text>'
+    ).format(
+        LEFT,
+        frame.width - RIGHT,
+        y,
+        y,
+        LEFT - 8,
+        y + 4,
+        rate(round(value, 12) or 0.0 if not frame.logarithmic and abs(value) < 1e-11 else value),
+    )
+
+
+def _place(frame: _Frame, step: float) -> Markup:
+    return Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+        frame.x(step), frame.height - 8, count(step)
+    )
+
+
+def _mark(frame: _Frame, mark: Mark) -> Markup:
+    x = frame.x(mark.step)
+    return Markup(
+        '<g class="mark {}"><title>{}</title><line x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/></g>'
+    ).format(mark.kind, mark.text, x, x, TOP, frame.height - BOTTOM)
+
+
+def _curve(frame: _Frame, line: Line) -> Markup:
+    """Draw a curve as a path that is lifted over gaps."""
+    parts, down = [], False
+    for step, value in zip(line.steps, line.values, strict=True):
+        if value is None or not frame.shows(value):
+            # Metrics may be measured at few of the steps: the pen goes on to the next one.
+            down = down and value is None
+            continue
+        parts.append(f"{'L' if down else 'M'}{frame.x(step):.1f} {frame.y(value):.1f}")
+        down = True
+    return Markup('<path class="curve c{} {}" d="{}"/>').format(
+        line.colour % COLOURS, line.look, "".join(parts)
+    )

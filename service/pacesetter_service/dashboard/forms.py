@@ -1,0 +1,56 @@
+"""Forms as browsers send them: read within bounds, and never guessed at."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from urllib.parse import parse_qsl
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+LONGEST = 1_048_576
+"""Bytes of the longest form."""
+
+MOST_FIELDS = 1_000
+
+FORM = "application/x-www-form-urlencoded"
+
+
+async def read_form(request: Request) -> dict[str, str]:
+    """Return the fields of a form; of a field that stands in it twice, the last.
+
+    Raises:
+        HTTPException: It is too long, or no form.
+    """
+    return dict(await read_fields(request))
+
+
+async def read_fields(request: Request) -> list[tuple[str, str]]:
+    """Return the fields of a form in their order.
+
+    Raises:
+        HTTPException: It is too long, or no form.
+    """
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > LONGEST:
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The form is too long.")
+    said = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and said != FORM:
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Send the form as {FORM}.")
+    try:
+        return parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            encoding="utf-8",
+            errors="strict",
+            max_num_fields=MOST_FIELDS,
+        )
+    except ValueError as error:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, "The form cannot be read.") from error
+
+
+def filled(form: Mapping[str, str], *names: str) -> dict[str, str]:
+    """Return the fields of some names that something was written into, without blanks around it."""
+    said = {name: form.get(name, "").strip() for name in names}
+    return {name: text for name, text in said.items() if text}

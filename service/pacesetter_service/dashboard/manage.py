@@ -1,0 +1,241 @@
+"""What is done to a session as a whole: labels, fork, end, archive; and steps taken back."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from markupsafe import Markup
+from pydantic import JsonValue, TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from pacesetter_service.core.commands import Finish
+from pacesetter_service.core.ending import Outcome
+from pacesetter_service.core.errors import PacesetterError
+from pacesetter_service.core.model import MAX_STEP
+from pacesetter_service.core.spec import LabelName, LabelValue, SessionSpec
+from pacesetter_service.core.tokens import Role
+from pacesetter_service.dashboard import site
+from pacesetter_service.dashboard.charts import read_record
+from pacesetter_service.dashboard.drawing import Line, Mark, chart
+from pacesetter_service.dashboard.facts import read_facts
+from pacesetter_service.dashboard.forms import read_form
+from pacesetter_service.dashboard.mistakes import mistakes_in
+from pacesetter_service.dashboard.orders import FieldError
+from pacesetter_service.dashboard.visitors import refuse_below, refuse_name, visitor_of
+from pacesetter_service.runtime import forks, operator, trainer
+from pacesetter_service.runtime.forks import ForkPlan
+from pacesetter_service.runtime.operator import TakeBackAnswer
+from pacesetter_service.runtime.queries.curves import Curve
+from pacesetter_service.runtime.queries.previews import preview
+from pacesetter_service.runtime.service import Service
+
+POINTS = 300
+"""About how many points a curve is drawn with."""
+
+NEEDED: Mapping[str, Role] = {
+    "labels": "operator",
+    "fork": "trainer",
+    "finish": "trainer",
+    "take-back": "operator",
+    "archive": "operator",
+    "purge": "admin",
+}
+"""What each of these takes; the API has the same."""
+
+_LABELS: TypeAdapter[dict[LabelName, LabelValue]] = TypeAdapter(dict[LabelName, LabelValue])
+_DESCRIPTION: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+
+
+class Manage:
+    """The page on which a session is managed."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._done = {
+            "labels": self._relabel,
+            "fork": self._fork,
+            "finish": self._finish,
+            "take-back": self._take_back,
+            "archive": self._archive,
+            "purge": self._purge,
+        }
+
+    async def show(self, request: Request) -> Response:
+        """Show the forms, and what each would do."""
+        return await self._page(request, {}, ())
+
+    async def change(self, request: Request) -> Response:
+        """Do what a form says, or show what it would do."""
+        what = request.path_params["what"]
+        if what not in NEEDED:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        refuse_below(NEEDED[what], visitor_of(request))
+        form = await read_form(request)
+        if form.get("do") == "preview":
+            return await self._page(request, form, ())
+        try:
+            return await self._done[what](request, form)
+        except (PacesetterError, ValidationError, FieldError) as error:
+            said = mistakes_in(error) if isinstance(error, ValidationError) else (str(error),)
+            return await self._page(request, form, said)
+
+    async def _relabel(self, request: Request, form: Mapping[str, str]) -> Response:
+        name = request.path_params["name"]
+        wanted = labels_in(form.get("labels", ""))
+        before = (await read_facts(self._service, name)).session.spec.labels
+        changes: dict[str, str | None] = {each: None for each in before if each not in wanted}
+        await operator.relabel_session(
+            self._service, name, {**changes, **wanted}, visitor_of(request).name
+        )
+        return site.redirect(request, f"sessions/{name}")
+
+    async def _finish(self, request: Request, form: Mapping[str, str]) -> Response:
+        name, reason = request.path_params["name"], _reason_in(form)
+        outcome: Outcome = "failed" if form.get("outcome") == "failed" else "completed"
+        said = Finish(outcome=outcome, reason=reason, actor=visitor_of(request).name)
+        await trainer.finish(self._service, name, said)
+        return site.redirect(request, f"sessions/{name}")
+
+    async def _take_back(self, request: Request, form: Mapping[str, str]) -> Response:
+        name, reason = request.path_params["name"], _reason_in(form)
+        await operator.take_back(self._service, name, visitor_of(request).name, reason)
+        return site.redirect(request, f"sessions/{name}")
+
+    async def _archive(self, request: Request, form: Mapping[str, str]) -> Response:
+        name = request.path_params["name"]
+        _refuse_another(name, form)
+        await operator.archive_session(self._service, name)
+        return site.redirect(request, f"sessions/{name}")
+
+    async def _purge(self, request: Request, form: Mapping[str, str]) -> Response:
+        name = request.path_params["name"]
+        _refuse_another(name, form)
+        await operator.purge_session(self._service, name, visitor_of(request).name)
+        return site.redirect(request, "")
+
+    async def _fork(self, request: Request, form: Mapping[str, str]) -> Response:
+        new = form.get("new_name", "").strip()
+        refuse_name(new, visitor_of(request))
+        plan = ForkPlan(
+            name=new,
+            step=_step_in(form),
+            labels=None,
+            description=_description_in(form),
+            attempt_key="",
+            actor=visitor_of(request).name,
+        )
+        await forks.fork_session(self._service, request.path_params["name"], plan)
+        return site.redirect(request, f"sessions/{new}")
+
+    async def _page(
+        self, request: Request, form: Mapping[str, str], mistakes: tuple[str, ...]
+    ) -> Response:
+        name = request.path_params["name"]
+        facts = await read_facts(self._service, name)
+        spec = facts.session.spec
+        open_again, closed = await self._open_again(name)
+        said = {
+            "labels": "\n".join(f"{key}: {value}" for key, value in spec.labels.items()),
+            "new_name": "",
+            "step": str(facts.session.horizon),
+            "description": "",
+            "reason": "",
+            **form,
+        }
+        return site.show(
+            request,
+            "manage.html",
+            status=HTTPStatus.UNPROCESSABLE_ENTITY if mistakes else HTTPStatus.OK,
+            name=name,
+            facts=facts,
+            session=facts.session,
+            said=said,
+            mistakes=mistakes,
+            what=request.path_params.get("what", ""),
+            needed=NEEDED,
+            open_again=open_again,
+            closed=closed,
+            picture=await self._picture(name, said, spec),
+        )
+
+    async def _open_again(self, name: str) -> tuple[TakeBackAnswer | None, str]:
+        try:
+            return await operator.rehearse_take_back(self._service, name), ""
+        except PacesetterError as refused:
+            return None, str(refused)
+
+    async def _picture(self, name: str, said: Mapping[str, str], spec: SessionSpec) -> Markup:
+        """Draw where the fork begins, and what its description comes to from there on."""
+        try:
+            step, description = _step_in(said), _description_in(said)
+            record = await read_record(self._service, name, POINTS)
+            series = next(each for each in record.past.series if each.endswith("lr"))
+            steps, sealed, later = record.trace(series)
+            lines = [Line(series, steps, sealed), Line(series, steps, later, 0, "dashed")]
+            if description:
+                curve = await self._described(spec, description, step)
+                lines.append(Line(series, curve.steps, curve.block[0].tolist(), 1))
+        except (PacesetterError, ValidationError, FieldError, StopIteration) as error:
+            told = mistakes_in(error) if isinstance(error, ValidationError) else (str(error),)
+            return Markup('<p class="message bad">{}</p>').format(" ".join(told))
+        label = f"The curve of {name}, and of a fork from step {step} on"
+        return chart(lines, label=label, marks=[Mark(step, "attempt", label)], from_zero=True)
+
+    async def _described(
+        self, spec: SessionSpec, description: Mapping[str, JsonValue], step: int
+    ) -> Curve:
+        own = {**spec.model_dump(mode="json"), "origin": None, **description}
+        described = SessionSpec.model_validate(own)
+        count = max((described.total_steps or step + 1_000) - step, 1)
+        return await preview(
+            self._service, described, step, count, POINTS, lambda curve, _check: curve
+        )
+
+
+def labels_in(text: str) -> dict[str, str]:
+    """Return the labels of a text that has one a line, `name: value`.
+
+    Raises:
+        FieldError: A line is none.
+        pydantic.ValidationError: A label cannot be had.
+    """
+    found: dict[str, str] = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise FieldError("labels", f"Write `name: value` in each line; this is none: {line}")
+        found[name.strip()] = value.strip()
+    return _LABELS.validate_python(found)
+
+
+def _step_in(form: Mapping[str, str]) -> int:
+    text = form.get("step", "").strip().replace(",", "")
+    if not (text.isascii() and text.isdigit() and int(text) <= MAX_STEP):
+        raise FieldError("step", "From which step: write a whole number.")
+    return int(text)
+
+
+def _description_in(form: Mapping[str, str]) -> dict[str, JsonValue]:
+    text = form.get("description", "").strip()
+    if not text:
+        return {}
+    try:
+        return _DESCRIPTION.validate_python(json.loads(text))
+    except ValueError as error:
+        if isinstance(error, ValidationError):
+            raise
+        raise FieldError("description", f"What differs: this is no JSON: {error}.") from error
+
+
+def _reason_in(form: Mapping[str, str]) -> str:
+    reason = form.get("reason", "").strip()
+    if not reason:
+        raise FieldError("reason", "Write down why: who reads the record later will want to know.")
+    return reason
+
+
+def _refuse_another(name: str, form: Mapping[str, str]) -> None:
+    if form.get("name", "").strip() != name:
+        raise FieldError("name", f"Write the name of the session, {name}, to say that it is meant.")

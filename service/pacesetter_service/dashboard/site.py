@@ -1,0 +1,169 @@
+"""How pages are made: templates, addresses relative to the page, and the rules for browsers."""
+
+import gzip
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic_core import to_json
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from pacesetter_service import __version__
+from pacesetter_service.core.tokens import Role
+from pacesetter_service.dashboard import drawing, wording
+from pacesetter_service.dashboard.assets import ASSETS, takes_gzip
+from pacesetter_service.dashboard.visitors import visitor_of
+
+POLICY = (
+    "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self';"
+    " frame-ancestors 'none'"
+)
+
+RULES: Mapping[str, str] = {
+    "content-security-policy": POLICY,
+    # Forms of ours say in Origin where they come from; other pages learn no address of ours.
+    "referrer-policy": "same-origin",
+    "cache-control": "no-store",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+WORTH_ZIPPING = 1024
+"""Bytes from which on an answer is compressed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A page that every other one leads to.
+
+    Attributes:
+        path: Its address, without the slash in front.
+        title: What it is called.
+        needed: The role that it takes.
+        part: What the addresses of its own pages begin with.
+    """
+
+    path: str
+    title: str
+    needed: Role
+    part: str
+
+
+ENTRIES: list[Entry] = [
+    Entry("", "Sessions", "viewer", "sessions"),
+    Entry("timeline", "Timeline", "viewer", "timeline"),
+    Entry("problems", "Problems", "viewer", "problems"),
+    Entry("create", "Create", "viewer", "create"),
+    Entry("compare", "Compare", "viewer", "compare"),
+    Entry("admin", "Admin", "admin", "admin"),
+]
+
+pages = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "pages"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+pages.globals |= {"version": __version__, "draw": drawing}
+pages.filters |= {
+    "count": wording.count,
+    "rate": wording.rate,
+    "duration": wording.duration,
+    "moment": wording.moment,
+    "age": wording.age,
+    "coded": wording.coded,
+    "bytes": wording.size,
+}
+
+
+def root_of(request: Request) -> str:
+    """Return the way from a page to `/`: a proxy may have put all of it elsewhere."""
+    return "../" * (request.url.path.count("/") - 1) or "./"
+
+
+def show(
+    request: Request,
+    page: str,
+    *,
+    status: int = 200,
+    secret: bool = False,
+    **context: object,
+) -> Response:
+    """Show a page.
+
+    Args:
+        request: What was asked for.
+        page: The template's name.
+        status: Of the answer.
+        secret: Whether there is a secret in it: then nothing of it is compressed, because of what
+            a length tells about what was compressed together.
+        context: What the template needs.
+    """
+    html = pages.get_template(page).render({**_around(request), **context})
+    return _answered(request, html.encode(), HTMLResponse.media_type or "", status, secret=secret)
+
+
+def show_json(request: Request, data: object) -> Response:
+    """Answer to a script of ours."""
+    return _answered(request, to_json(data, inf_nan_mode="null"), "application/json", 200)
+
+
+def redirect(request: Request, path: str, **query: object) -> Response:
+    """Lead to another page of ours, by a way that is relative to this one."""
+    asked = f"?{urlencode(query)}" if query else ""
+    where = f"{root_of(request)}{quote(path)}{asked}"
+    return Response(status_code=HTTPStatus.SEE_OTHER, headers={**RULES, "location": where})
+
+
+def refusal(
+    request: Request,
+    status: int,
+    message: str,
+    *,
+    mistakes: tuple[str, ...] = (),
+    known: bool = True,
+) -> Response:
+    """Show why something was not done, and what to do."""
+    title = HTTPStatus(status).phrase
+    return show(
+        request,
+        "refusal.html",
+        status=status,
+        title=title,
+        message=message,
+        mistakes=mistakes,
+        stranger=not known,
+    )
+
+
+def _around(request: Request) -> dict[str, Any]:
+    """Return what every page needs."""
+    root, visitor = root_of(request), visitor_of(request)
+
+    def url(path: str = "", **query: object) -> str:
+        asked = {name: value for name, value in query.items() if value not in (None, "")}
+        return root + quote(path) + (f"?{urlencode(asked, doseq=True)}" if asked else "")
+
+    return {
+        "url": url,
+        "asset": lambda name: root + ASSETS[name].path,
+        "visitor": visitor,
+        "entries": [each for each in ENTRIES if visitor.may(each.needed)],
+        "part": request.url.path.split("/")[1],
+        "stranger": False,
+    }
+
+
+def _answered(
+    request: Request, content: bytes, media_type: str, status: int, *, secret: bool = False
+) -> Response:
+    headers = {**RULES, "vary": "accept-encoding, cookie"}
+    if not secret and len(content) >= WORTH_ZIPPING and takes_gzip(request):
+        headers["content-encoding"] = "gzip"
+        content = gzip.compress(content, 5, mtime=0)
+    return Response(content, status, headers, media_type)

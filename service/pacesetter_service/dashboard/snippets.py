@@ -1,0 +1,29 @@
+"""How the same session is made elsewhere: in Python, with curl, and on the command line."""
+
+import json
+import shlex
+from collections.abc import Mapping
+
+from starlette.requests import Request
+
+from pacesetter_service.core.spec import SessionSpec
+
+
+def snippets_of(request: Request, spec: SessionSpec) -> Mapping[str, str]:
+    """Return the text of each way to make a session with this spec, by what it is called."""
+    said = spec.model_dump(mode="json", exclude_defaults=True)
+    for field in ("origin", "forked_from", "earlier"):
+        said.pop(field, None)
+    address = f"{request.url.scheme}://{request.headers.get('host', request.url.netloc)}"
+    body = json.dumps(said, indent=2)
+    named = {name: value for name, value in said.items() if name != "name"}
+    fields = f"    {said['name']!r},\n"
+    fields += "".join(f"    {name}={value!r},\n" for name, value in named.items())
+    return {
+        "JSON": body,
+        "Python": (
+            f"from pacesetter import Client\n\nsession = Client({address!r}).session(\n{fields})\n"
+        ),
+        "Command line": f"pacesetter create -f - <<'END'\n{body}\nEND",
+        "curl": f"curl --json {shlex.quote(body)} {shlex.quote(address + '/v1/sessions')}",
+    }

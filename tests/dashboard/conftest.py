@@ -1,0 +1,50 @@
+"""A real browser, and what it must never say."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from serving import PATIENCE
+from watched import Watched
+
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(name="browser", scope="module")
+def _browser() -> Iterator[Browser]:
+    """Return Debian's browser, without a window; its loop ends with the tests of a file."""
+    if CHROMIUM is None:
+        missing = "no browser: install the package chromium"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(name="watched")
+def _watched() -> Iterator[Watched]:
+    """Return what is heard of pages; at the end nothing unexpected may have been."""
+    watched = Watched()
+    yield watched
+    assert watched.unexpected() == []
+
+
+@pytest.fixture(name="context")
+def _context(browser: Browser, watched: Watched) -> Iterator[BrowserContext]:
+    """Return a browser without cookies, whose pages are listened to."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
+    context.set_default_timeout(1000 * PATIENCE)
+    context.on("console", watched.hear)
+    context.on("weberror", lambda error: watched.complaints.append(str(error.error)))
+    yield context
+    context.close()
+
+
+@pytest.fixture(name="page")
+def _page(context: BrowserContext) -> Page:
+    """Return an empty page."""
+    return context.new_page()

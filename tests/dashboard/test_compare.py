@@ -1,0 +1,183 @@
+"""Sessions side by side, the map of ranks, range tests, and what admins do."""
+
+import math
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from serving import RunningService, open_http
+
+ADMIN = "an-admin-token-of-this-test-0123456789abcdef"
+
+
+@pytest.fixture(name="http", scope="module")
+def _http(server_url: str) -> Iterator[httpx.Client]:
+    """Return a connection to the shared service, as a page of it has one."""
+    with open_http(server_url) as http:
+        http.headers["origin"] = server_url
+        yield http
+
+
+def create(http: httpx.Client, name: str, **spec: object) -> None:
+    """Create a session."""
+    http.post("/v1/sessions", json={"name": name, "base_lr": 0.1, **spec}).raise_for_status()
+
+
+def sync(http: httpx.Client, name: str, step: int, count: int = 10, **more: object) -> None:
+    """Call as a trainer does that stands at a step."""
+    body = {"want": {"start": step, "count": count}, "progress": {"step": step}, "attempt": 1}
+    answer = http.post(f"/v1/sessions/{name}/sync", json={**body, **more})
+    assert answer.status_code == 200, answer.text
+
+
+def test_sessions_are_compared(http: httpx.Client, unique_name: str) -> None:
+    """Their curves by step or by part, what differs in their specs, and the tree of forks."""
+    one, other = f"{unique_name}-1", f"{unique_name}-2"
+    create(http, one, schedule={"kind": "cosine", "total_steps": 50}, total_steps=50)
+    sync(http, one, 0, 20)
+    sync(http, one, 10, reports=[{"step": 5, "metrics": {"loss": 2.5}}])
+    longer = {"total_steps": 90, "schedule": {"kind": "cosine", "total_steps": 90}}
+    body = {"name": other, "step": 10, "description": longer}
+    http.post(f"/v1/sessions/{one}/fork", json=body).raise_for_status()
+    page = http.get("/compare", params={"name": f"{one} {other}"}).text
+    curves = page.partition('id="curves"')[2].partition("</section>")[0]
+    assert len(re.findall(r'class="curve c[01] ', curves)) >= 4
+    assert "/schedule/total_steps" in page
+    assert re.search(rf'class="d1"><a [^>]*>{other}</a> <span class="note">from step 10', page)
+    by_part = http.get("/compare", params={"name": [one, other], "by": "part", "scale": "log"}).text
+    assert "by percent of the plan" in by_part
+    assert "Name the sessions" in http.get("/compare", params={"name": one}).text
+    assert http.get("/compare", params={"name": f"{one} none-such"}).status_code == 404
+    many = " ".join(f"s{number}" for number in range(11))
+    assert http.get("/compare", params={"name": many}).status_code == 422
+
+
+def test_a_map_shows_each_rank(http: httpx.Client, unique_name: str) -> None:
+    """Those that are fine, slow, deviating and missing, and what a deviating one trains with."""
+    create(http, unique_name, ranks=1_000)
+    for rank in range(3):
+        sync(http, unique_name, 0, 64, rank=rank)
+    report = {"step": 60, "metrics": {"loss": 1.0}}
+    sync(http, unique_name, 61, 3, rank=0, reports=[report])
+    applied = {"step": 61, "values": {"lr": 0.5}}
+    sync(http, unique_name, 62, 2, rank=1, applied=applied)
+    page = http.get(f"/sessions/{unique_name}/ranks").text
+    told = "1 ranks are fine, 1 slow, 0 silent, 1 deviating, 997 missing"
+    assert told in page
+    assert page.count('title="rank ') == 1_000
+    assert "lr 0.5 in place of 0.1" in page
+
+
+def test_a_range_test_is_read(http: httpx.Client, unique_name: str) -> None:
+    """Its curve as a picture, what each rule says, and the way to a session with that."""
+    law = {"kind": "range_test", "start_lr": 1e-6, "end_lr": 1.0, "steps": 100}
+    create(http, unique_name, schedule=law, base_lr=0.1)
+    sync(http, unique_name, 0, 64)
+    sync(http, unique_name, 64, 36)
+    losses = [
+        {"step": step, "metrics": {"loss": 3 - 2 / (1 + math.exp(6 - step / 8))}}
+        for step in range(100)
+    ]
+    sync(http, unique_name, 99, 1, reports=losses)
+    page = http.get(f"/sessions/{unique_name}/range-test", params={"metric": "loss"})
+    assert page.status_code == 200, page.text
+    assert "steepest" in page.text
+    assert "create/advise?range_test_max_lr=" in page.text
+    picture = http.get(f"/sessions/{unique_name}/range-test.svg", params={"metric": "loss"})
+    assert picture.text.startswith("<svg")
+
+
+@pytest.fixture(name="guarded", scope="module")
+def _guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Return an admin's browser at a service with tokens."""
+    database = tmp_path_factory.mktemp("guarded") / "pacesetter.db"
+    with RunningService(database, admin_token=ADMIN) as service, open_http(service.url) as http:
+        http.headers["origin"] = service.url
+        http.post("/login", data={"token": ADMIN})
+        yield http
+
+
+def test_a_token_is_made_shown_once_and_revoked(guarded: httpx.Client) -> None:
+    """Its secret stands in the one answer; with it its holder logs in, until it is revoked."""
+    asked = {"name": "vera", "role": "operator", "scope": "team-a-* x", "expires_in_days": "7"}
+    made = guarded.post("/admin/tokens", data=asked, headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in made.headers
+    secret = re.search(r'id="secret">([^<]+)<', made.text)
+    assert secret is not None
+    page = guarded.get("/admin").text
+    assert secret[1] not in page
+    assert "team-a-*, x" in page
+    with open_http(str(guarded.base_url)) as vera:
+        vera.headers["origin"] = guarded.headers["origin"]
+        assert vera.post("/login", data={"token": secret[1]}).status_code == 303
+        assert vera.get("/").status_code == 200
+        assert vera.get("/admin").status_code == 403
+        assert vera.post("/admin/tokens", data=asked).status_code == 403
+        assert "Admin" not in vera.get("/").text
+        revoke = re.search(r'action="\./(admin/tokens/\w+/revoke)"', page)
+        assert revoke is not None
+        assert vera.post(f"/{revoke[1]}", data={}).status_code == 403
+        assert guarded.post(f"/{revoke[1]}", data={}).status_code == 303
+        assert vera.get("/").status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"name": "admin"}, "Choose another one"),
+        ({"role": "king"}, "role"),
+        ({"scope": "../x"}, "scope"),
+        ({"expires_in_days": "0"}, "expires_in_days"),
+        ({"expires_in_days": "soon"}, "expires_in_days"),
+        ({"role": "admin", "scope": "x"}, "unbounded|would bound nothing"),
+    ],
+)
+def test_a_wrong_token_is_not_made(
+    guarded: httpx.Client, change: dict[str, str], told: str
+) -> None:
+    """What the API would refuse is refused here, in its words."""
+    asked = {"name": "who", "role": "viewer", **change}
+    answer = guarded.post("/admin/tokens", data=asked)
+    assert answer.status_code == 422
+    assert re.search(told, answer.text)
+
+
+def test_roles_see_what_they_may_do(guarded: httpx.Client) -> None:
+    """A viewer finds no button that is not for it, and is refused where it goes all the same."""
+    bearer = {"authorization": f"Bearer {ADMIN}"}
+    guarded.post("/v1/sessions", json={"name": "seen", "base_lr": 0.1}, headers=bearer)
+    made = guarded.post("/admin/tokens", data={"name": "vic", "role": "viewer"}).text
+    secret = re.search(r'id="secret">([^<]+)<', made)
+    assert secret is not None
+    with open_http(str(guarded.base_url)) as viewer:
+        viewer.headers["origin"] = guarded.headers["origin"]
+        viewer.post("/login", data={"token": secret[1]})
+        page = viewer.get("/sessions/seen")
+        assert page.status_code == 200
+        assert "control/" not in page.text
+        assert "/manage" not in page.text
+        for path in ("control/scale", "manage"):
+            assert viewer.get(f"/sessions/seen/{path}").status_code == 403
+        order = {"factor": "0.5", "reason": "x", "do": "order"}
+        assert viewer.post("/sessions/seen/control/scale", data=order).status_code == 403
+        spec = {"spec": '{"name": "more", "base_lr": 0.1}', "do": "create"}
+        assert viewer.post("/create/json", data=spec).status_code == 403
+    assert "control/scale" in guarded.get("/sessions/seen").text
+
+
+def test_old_sessions_are_put_away(guarded: httpx.Client) -> None:
+    """Shown first, then archived; others stay."""
+    bearer = {"authorization": f"Bearer {ADMIN}"}
+    for name in ("done", "runs"):
+        guarded.post("/v1/sessions", json={"name": name, "base_lr": 0.1}, headers=bearer)
+    guarded.post("/v1/sessions/done/finish", json={}, headers=bearer)
+    asked = {"days": "0", "what": "archive"}
+    look = guarded.post("/admin/prune", data={**asked, "do": "look"}).text
+    assert "1 would be put away" in look
+    assert guarded.get("/v1/sessions/done", headers=bearer).json()["status"] == "finished"
+    guarded.post("/admin/prune", data={**asked, "do": "prune"})
+    assert guarded.get("/v1/sessions/done", headers=bearer).json()["status"] == "archived"
+    assert guarded.get("/v1/sessions/runs", headers=bearer).json()["status"] == "active"
+    assert guarded.post("/admin/prune", data={"days": "-1"}).status_code == 422
