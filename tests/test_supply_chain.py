@@ -136,6 +136,9 @@ def test_the_wheel_holds_our_two_packages_and_nothing_that_runs_by_itself(wheel:
     }
     assert not [name for name in names if name.endswith((".pth", ".so", ".pyc", ".egg-link"))]
     assert [name for name in names if name.endswith("licenses/LICENSE")]
+    dashboard = ROOT / "service/pacesetter_service/dashboard"
+    shown = {*(dashboard / "pages").iterdir(), *(dashboard / "static").rglob("*.*")}
+    assert {path.relative_to(ROOT / "service").as_posix() for path in shown} <= set(names)
     assert "\nLicense-Expression: Apache-2.0\n" in said
 
 

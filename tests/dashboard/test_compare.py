@@ -1,5 +1,6 @@
 """Sessions side by side, the map of ranks, range tests, and what admins do."""
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -165,6 +166,36 @@ def test_roles_see_what_they_may_do(guarded: httpx.Client) -> None:
         spec = {"spec": '{"name": "more", "base_lr": 0.1}', "do": "create"}
         assert viewer.post("/create/json", data=spec).status_code == 403
     assert "control/scale" in guarded.get("/sessions/seen").text
+
+
+def test_who_has_a_scope_makes_sessions_within_it(guarded: httpx.Client) -> None:
+    """Of no other name, and of no template that the token is not for."""
+    bearer = {"authorization": f"Bearer {ADMIN}"}
+    body = {"name": "theirs", "spec": {"base_lr": 0.1}}
+    guarded.post("/v1/templates", json=body, headers=bearer).raise_for_status()
+    asked = {"name": "tom", "role": "trainer", "scope": "team-a-*"}
+    made = guarded.post("/admin/tokens", data=asked).text
+    secret = re.search(r'id="secret">([^<]+)<', made)
+    assert secret is not None
+    with open_http(str(guarded.base_url)) as tom:
+        tom.headers["origin"] = guarded.headers["origin"]
+        tom.post("/login", data={"token": secret[1]})
+
+        def refused(do: str, **spec: object) -> bool:
+            answer = tom.post("/create/json", data={"spec": json.dumps(spec), "do": do})
+            return "team-a-*" in answer.text and answer.status_code == 422
+
+        assert refused("create", name="team-b-1", base_lr=0.1)
+        for do in ("preview", "create"):
+            assert refused(do, name="team-a-1", template="theirs@1")
+        assert not refused("create", name="team-a-1", base_lr=0.1)
+        assert "theirs" not in tom.get("/templates").text
+        assert tom.get("/templates/theirs").status_code == 403
+        fork = {"new_name": "team-b-2", "step": "0", "do": "fork"}
+        answer = tom.post("/sessions/team-a-1/manage/fork", data=fork)
+        assert "team-a-*" in answer.text
+        assert tom.get("/compare", params={"name": "team-a-1 seen"}).status_code == 403
+        assert "seen" not in tom.get("/timeline").text.partition("<main")[2]
 
 
 def test_old_sessions_are_put_away(guarded: httpx.Client) -> None:

@@ -96,6 +96,18 @@ def test_a_wrong_field_is_told(
     assert http.get(f"/v1/sessions/{unique_name}").status_code == 404
 
 
+@pytest.mark.parametrize("do", ["preview", "create"])
+def test_a_spec_does_not_say_what_it_was_forked_from(
+    http: httpx.Client, unique_name: str, do: str
+) -> None:
+    """Only a fork is one: the record would tell a past that is none."""
+    origin = {"session": "another", "step": 5}
+    spec = {"name": unique_name, "base_lr": 0.1, "forked_from": origin}
+    answer = http.post("/create/json", data={"spec": json.dumps(spec), "do": do})
+    assert (answer.status_code, "a fork brings that" in answer.text) == (422, True)
+    assert http.get(f"/v1/sessions/{unique_name}").status_code == 404
+
+
 def test_pitfalls_are_told_before_a_session_is_made(http: httpx.Client) -> None:
     """With what to do, and who says so."""
     said = {"name": "", "base_lr": "5", "total_steps": "1000", "p.total_steps": "10"}

@@ -235,6 +235,16 @@ def test_files_are_kept_by_browsers_under_their_digests(http: httpx.Client) -> N
         assert http.get(path).status_code == 404
 
 
+def test_the_head_of_a_feed_has_an_end(http: httpx.Client) -> None:
+    """Who looks at the head alone is not kept."""
+    log_in(http, ADMIN)
+    body = {"name": "headed", "base_lr": 0.1}
+    http.post("/v1/sessions", json=body, headers={"authorization": f"Bearer {ADMIN}"})
+    for path in ("/sessions/headed/feed", "/timeline/feed?after=0"):
+        answer = http.head(path)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+
+
 def test_only_its_own_addresses_are_the_dashboards() -> None:
     """What the API and its probes answer at stays theirs."""
     for path in ("/v1/sessions", "/livez", "/docs", "/metrics", "/openapi.json", "/loginx", ""):

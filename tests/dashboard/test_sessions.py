@@ -448,6 +448,31 @@ def test_a_session_of_many_groups_is_drawn_in_part(http: httpx.Client, unique_na
     assert list(other["series"]) == ["g1000.lr"]
 
 
+def test_an_attempt_that_is_over_is_shown(http: httpx.Client, unique_name: str) -> None:
+    """With its own curve, and the way back to the running one; there is no attempt to come."""
+    create(http, unique_name, schedule={"kind": "cosine", "total_steps": 50})
+    path = f"/v1/sessions/{unique_name}"
+    http.post(f"{path}/sync", json={"want": {"start": 0, "count": 30}})
+    http.post(f"{path}/attempts", json={"step": 10, "key": "again"}).raise_for_status()
+    first = http.get(f"/sessions/{unique_name}", params={"attempt": "1"}).text
+    assert "This is attempt 1, which is over" in first
+    drawn = http.get(f"/sessions/{unique_name}/chart.json", params={"attempt": "1"}).json()
+    assert drawn["horizon"] == 30
+    assert "which is over" not in http.get(f"/sessions/{unique_name}").text
+    assert http.get(f"/sessions/{unique_name}", params={"attempt": "7"}).status_code == 422
+
+
+def test_steps_that_are_sealed_too_far_ahead_are_told(http: httpx.Client, unique_name: str) -> None:
+    """The form of an order leads to taking them back."""
+    create(http, unique_name)
+    http.post(f"/v1/sessions/{unique_name}/sync", json={"want": {"start": 0, "count": 30}})
+    page = http.get(f"/sessions/{unique_name}/control/scale").text
+    assert "take them back" in page
+    body = {"want": {"start": 0, "count": 30}, "progress": {"step": 0}, "attempt": 1}
+    http.post(f"/v1/sessions/{unique_name}/sync", json=body)
+    assert "take them back" not in http.get(f"/sessions/{unique_name}/control/scale").text
+
+
 def test_what_is_not_there_is_said(http: httpx.Client) -> None:
     """A page says so, with the status that the API has for it."""
     answer = http.get("/sessions/none-such")

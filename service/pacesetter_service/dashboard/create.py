@@ -256,20 +256,19 @@ class Create:
             return await self._look(request, asked), None
         refuse_below("trainer", visitor_of(request))
         try:
-            kind = TemplateUse if "template" in asked else SessionSpec
-            spec = kind.model_validate(asked)
+            spec = _read(request, asked)
             refuse_name(spec.name, visitor_of(request))
             await operator.create_session(self._service, spec, "")
-        except (PacesetterError, ValidationError) as error:
+        except (PacesetterError, ValidationError, FieldError) as error:
             return Look(refused=_reasons(error)), None
         return Look(), site.redirect(request, f"sessions/{spec.name}")
 
     async def _look(self, request: Request, asked: Fields) -> Look:
         try:
-            spec = await self._spec(asked)
+            spec = await self._spec(request, asked)
             curve = await self._curve(spec, POINTS)
             found = await find_pitfalls(self._service, Subject(spec))
-        except (PacesetterError, ValidationError) as error:
+        except (PacesetterError, ValidationError, FieldError) as error:
             return Look(refused=_reasons(error))
         lines = [
             Line(name, curve.steps, curve.block[row].tolist(), row)
@@ -280,16 +279,16 @@ class Create:
         picture = chart(lines[:6], label=label, from_zero=True, width=WIDTH)
         return Look(spec, picture, found, (), snippets_of(request, spec))
 
-    async def _spec(self, asked: Fields) -> SessionSpec:
+    async def _spec(self, request: Request, asked: Fields) -> SessionSpec:
         """Return the spec that was asked for, by itself or by a template.
 
         Raises:
             ValidationError: It is none.
             TemplateNotFoundError: There is no such template.
         """
-        if "template" not in asked:
-            return SessionSpec.model_validate(asked)
-        use = TemplateUse.model_validate({**asked, "name": asked.get("name") or "preview"})
+        use = _read(request, {**asked, "name": asked.get("name") or "preview"})
+        if isinstance(use, SessionSpec):
+            return use
         published = await templates.find_template(self._service, *use.reference)
         return use.spec(published.template)
 
@@ -299,6 +298,28 @@ class Create:
         start = spec.start_step
         count = min(max(count - start, 1), MOST_STEPS // len(spec.series()))
         return await preview(self._service, spec, start, count, points, lambda curve, _check: curve)
+
+
+NOT_YOURS = ("origin", "forked_from", "earlier")
+"""Fields of a spec that only templates and forks bring."""
+
+
+def _read(request: Request, asked: Fields) -> SessionSpec | TemplateUse:
+    """Return what is asked for, as the API would take it.
+
+    Raises:
+        FieldError: It says of itself what only a template or a fork may.
+        ValidationError: It is no spec and names no template.
+        OutOfScopeError: The template is none that the visitor may speak of.
+    """
+    for each in NOT_YOURS:
+        if each in asked:
+            raise FieldError(each, f"{each}: a template or a fork brings that; leave it out.")
+    if "template" not in asked:
+        return SessionSpec.model_validate(asked)
+    use = TemplateUse.model_validate(asked)
+    refuse_name(use.reference.name, visitor_of(request))
+    return use
 
 
 def _spec_in(kind: str, said: Mapping[str, str]) -> Fields:

@@ -41,7 +41,7 @@ class Live:
             return site.refusal(request, HTTPStatus.BAD_REQUEST, "This is no id of an event.")
         after = int(said)
         await refuse_unheard_of(self._service, name, after, "Last-Event-ID")
-        return EventStream(self._frames(name, after), self._pulse.patience, self._readers)
+        return self._stream(request, self._frames(name, after))
 
     async def follow_all(self, request: Request) -> Response:
         """Follow all sessions: the events that an address asks for, with their positions as ids."""
@@ -49,8 +49,12 @@ class Live:
         if not (said.isascii() and said.isdigit() and int(said) <= MAX_STEP):
             return site.refusal(request, HTTPStatus.BAD_REQUEST, "This is no id of an event.")
         behind = await begin_at(self._service, int(said), "Last-Event-ID")
-        found = self._frames_of_all(wanted_in(request), behind)
-        return EventStream(found, self._pulse.patience, self._readers)
+        return self._stream(request, self._frames_of_all(wanted_in(request), behind))
+
+    def _stream(self, request: Request, frames: AsyncGenerator[bytes, None]) -> Response:
+        if request.method == "HEAD":  # whose answer has an end
+            return Response(media_type=EventStream.media_type)
+        return EventStream(frames, self._pulse.patience, self._readers)
 
     async def _frames_of_all(self, wanted: Wanted, behind: int) -> AsyncGenerator[bytes, None]:
         yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
