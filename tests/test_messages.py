@@ -196,7 +196,11 @@ SAID: dict[str, tuple[Call, str, str]] = {
 TOLD: dict[str, tuple[Call, int, str]] = {
     # What is no mistake of one field.
     "a large body": (("POST", "/v1/sessions", " " * 1_100_000), 413, "the 1,048,576 bytes"),
-    "another method": (("PUT", "{at}", {}), 405, "takes GET, PATCH, DELETE and no other"),
+    "another method": (
+        ("PUT", "{at}", {}),
+        405,
+        "takes GET, HEAD, PATCH, DELETE, OPTIONS and no other",
+    ),
     "a record with no step": (read("{at}/history?start=5"), 422, "no step yet"),
     "a table of no step": (read("{at}/export?as=table"), 422, "none is sealed"),
     "a step far ahead": (sync(step=10**6), 422, "the first step that is not sealed is 0"),

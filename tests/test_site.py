@@ -235,7 +235,7 @@ def test_the_page_on_lint_has_a_row_for_every_finding_and_no_other() -> None:
     assert {name for name, _ in _rows("lint.md", "What it finds")} == finding_codes()
 
 
-FOR_MAKERS = {"architecture.md", "controllers.md", "schedules.md"}
+FOR_MAKERS = {"architecture.md", "controllers.md", "reliability.md", "schedules.md"}
 """Pages whose readers want to know which tests prove what they say."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 
@@ -64,7 +65,8 @@ def plain(value: Any, at: str = "") -> Any:  # noqa: ANN401 - whatever JSON can 
         return _of_python(value, at)
     if isinstance(getattr(value, "ndim", None), int):
         return _of_an_array(value, at)
-    if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray):
+    # A set has no order that would be kept, so it is no list.
+    if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray | AbstractSet):
         return [plain(each, _below(at, index)) for index, each in enumerate(value)]
     return _exactly(value, at)
 

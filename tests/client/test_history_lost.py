@@ -89,7 +89,7 @@ def test_what_was_measured_before_waits_for_the_way_out(service: RunningService)
         session.restart(3)
         session.flush()
         with open_http(service.url) as http:
-            found = http.get("/v1/sessions/run/history", params={"metric": "loss"}).text
+            found = http.get("/v1/sessions/run/history", params={"metrics": "loss"}).text
     assert "2.0" in found
     assert "5.0" not in found
 

@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
+from serving import RunningService
+
 PAGE = (Path(__file__).parents[2] / "docs/python.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
-def test_the_page_does_what_it_says(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_does_what_it_says(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its blocks are one program; the text below one is what it prints, with `…` for the rest."""
-    monkeypatch.setenv("PACESETTER_URL", server_url)
+    monkeypatch.setenv("PACESETTER_URL", service.url)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     printed = ""
     for language, text in BLOCKS:

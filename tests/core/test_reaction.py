@@ -176,7 +176,7 @@ def test_what_ends_a_session_is_its_last_decision() -> None:
     assert loop.shown(1) == []
     assert [event.step for event in loop.of(Measured)] == [0, 1, 2]
     assert loop.session.horizon == 3
-    with pytest.raises(SessionFinishedError, match=r"last step was 2: loss was 0\.0"):
+    with pytest.raises(SessionFinishedError, match=r"not sealed is 3: loss was 0\.0"):
         loop.seal(3)
     loop.report(2, {0: 1.0})
     assert loop.give(Seal(1, 5)) == ()

@@ -20,29 +20,29 @@ router = APIRouter(prefix="/v1/compare", tags=["record"])
 class ComparedView(BaseModel):
     """The curves of one training; null is where nothing was measured."""
 
-    name: str
-    attempt: int
-    total_steps: int | None
-    trained_until: int
-    steps: list[int]
+    name: str = Field(description="the session's name")
+    attempt: int = Field(description="its running attempt, from 1")
+    total_steps: int | None = Field(description="the first step behind its plan, if that has one")
+    trained_until: int = Field(description="the first step that was not trained")
+    steps: list[int] = Field(description="the steps of its curves, ascending")
     places: list[float] = Field(description="each step, or which part of the plan it is: 0 to 1")
-    series: dict[str, list[float]]
-    metrics: dict[str, Column]
+    series: dict[str, list[float]] = Field(description="its values at these steps, by series")
+    metrics: dict[str, Column] = Field(description="what was measured at these steps, by metric")
 
 
 class SpecDifference(BaseModel):
     """A place in which the specs differ: what stands there in each; null is what is not there."""
 
-    pointer: str
-    values: dict[str, JsonValue]
+    pointer: str = Field(description="where in the specs, as a JSON pointer (RFC 6901)")
+    values: dict[str, JsonValue] = Field(description="what stands there, by session")
 
 
 class ComparisonView(BaseModel):
     """Trainings side by side, and how their specs differ."""
 
-    by: By
-    sessions: list[ComparedView]
-    differences: list[SpecDifference]
+    by: By = Field(description="what they are laid side by side by: steps, or the part of the plan")
+    sessions: list[ComparedView] = Field(description="the trainings, in the order asked for")
+    differences: list[SpecDifference] = Field(description="where their specs differ")
 
 
 @router.get(

@@ -8,10 +8,10 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from pacesetter_service.api.context import Names, Service
+from pacesetter_service.api.context import Label, Names, Service
 from pacesetter_service.api.events import EventView, Kind, view
 from pacesetter_service.api.feed import RETRY_MILLISECONDS, SSE, EventStream, Pulse
-from pacesetter_service.api.listing import Label, label_of
+from pacesetter_service.api.listing import label_of
 from pacesetter_service.core.tokens import NamePattern
 from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.queries import feed
@@ -28,13 +28,13 @@ class FedEventView(EventView):
     """An event as its session's log has it, with its session and its place among all events."""
 
     cursor: str = Field(description="`after` this the events go on that came later")
-    session: str
+    session: str = Field(description="the name of its session")
 
 
 class FeedPage(BaseModel):
     """Some events of all sessions, in the order in which they were committed."""
 
-    events: list[FedEventView]
+    events: list[FedEventView] = Field(description="the events, the earliest first")
     cursor: str = Field(description="what to send as `after` for what comes behind these")
     more: bool = Field(description="whether there may be more already, even if `events` is empty")
 

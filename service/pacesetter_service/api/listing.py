@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import Depends, Query
 
 from pacesetter_service.api import paging
-from pacesetter_service.api.context import Names
+from pacesetter_service.api.context import Label, Names
 from pacesetter_service.core.status import State
 from pacesetter_service.core.tokens import NamePattern
 from pacesetter_service.runtime.arguments import ArgumentError
@@ -14,8 +14,6 @@ from pacesetter_service.runtime.queries.listing import EVERY_STATE, SORTS, Place
 
 StateName = Literal["running", "active", "silent", "finished", "failed", "archived"]
 """What a state is called; `running` is `active`, as a status says it."""
-
-Label = Annotated[str, Query(pattern=r"^[^:]+:.*$", max_length=322)]
 
 LONGEST_AGO = 3_155_760_000.0
 """Seconds, a hundred years: what is longer ago is no time that anything was written at."""

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from pydantic_core import to_json
 
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.context import Service, SessionName
 from pacesetter_service.api.listing import token_of
 from pacesetter_service.core.model import Spelt
@@ -21,8 +22,8 @@ RowState = Literal["running", "silent", "finished", "failed", "archived"]
 class MetricView(BaseModel):
     """A metric's newest value, and the step that it was measured at."""
 
-    value: Spelt
-    step: int
+    value: Spelt = Field(description="the value; NaN and infinities are strings")
+    step: int = Field(description="the step that it was measured at")
 
 
 class RankCounts(BaseModel):
@@ -37,28 +38,28 @@ class RankCounts(BaseModel):
 class StatusView(BaseModel):
     """Where the training of a session stands."""
 
-    name: str
-    state: RowState
-    labels: dict[str, str]
-    attempt: int
-    revision: int
+    name: str = Field(description="the session's name")
+    state: RowState = Field(description="what has become of the training")
+    labels: dict[str, str] = Field(description="what it was labelled with")
+    attempt: int = Field(description="the running attempt, from 1")
+    revision: int = Field(description="how often its future was changed")
     step: int | None = Field(
         description="the newest step that was trained, as its ranks said; null before. Of a"
         " training that was not heard of since the service began it is the newest one on record: of"
         " one that reports nothing the last that it was given, beyond which it has not trained"
     )
     total_steps: int | None = Field(description="the first step behind its plan, if that has one")
-    horizon: int
+    horizon: int = Field(description="the first step that is not sealed")
     lr: dict[str, float | None] = Field(
         description="at that step, or the first one before any was trained; of 64 groups at most"
     )
     metrics: dict[str, MetricView] = Field(
         description="the newest value of each; of 64 metrics at most"
     )
-    last_heard: str | None = Field(description="when one of its ranks called last")
-    created_at: str
-    changed_at: str
-    ranks: RankCounts
+    last_heard: Moment | None = Field(description="when one of its ranks called last")
+    created_at: Moment = Field(description="when it was created")
+    changed_at: Moment = Field(description="when something of it was written last")
+    ranks: RankCounts = Field(description="its ranks")
     orders: int = Field(description="how many orders wait to be carried out")
     seconds_left: float | None = Field(
         description="of its plan, at the pace of its slowest rank; null if that is not known"
@@ -68,8 +69,10 @@ class StatusView(BaseModel):
 class StatusPage(BaseModel):
     """A page of sessions, each in a row."""
 
-    sessions: list[StatusView]
-    next_page_token: str | None
+    sessions: list[StatusView] = Field(description="the sessions, as they were sorted")
+    next_page_token: str | None = Field(
+        description="what to send as `page_token` for the next page; null at the end"
+    )
 
 
 @router.get("/status")
