@@ -165,7 +165,7 @@ def tell(plan: Plan, operator: Operator, proof: Proof, planned: list[float]) -> 
     """Ask the service what has happened."""
     history = operator.read("/history", start=0, end=plan.steps, points=10_000)
     losses, validated = (history["metrics"][name] for name in ("loss", "val_loss"))
-    last = operator.read("/attempts")[-1]
+    last = operator.read("/attempts")["attempts"][-1]
     log = operator.read("/events", limit=1000)["events"]
     return Story(
         spec=plan.spec,

@@ -134,7 +134,7 @@ def bare() -> str:
 def _emptied(name: str) -> str:
     tables = sql.SQL(", ").join(map(sql.Identifier, metadata.tables))
     _execute(name, sql.SQL("TRUNCATE {} RESTART IDENTITY").format(tables))
-    _execute(name, sql.SQL("INSERT INTO ids VALUES ('sessions', 1)"))
+    _execute(name, sql.SQL("INSERT INTO ids VALUES ('sessions', 1), ('feed', 1)"))
     return name
 
 

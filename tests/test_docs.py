@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from pacesetter_service.api.problems import HTTP_CODES, STATUSES
 from pacesetter_service.catalogue import kinds as catalogue
 from pacesetter_service.core.actions import Action
 from pacesetter_service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
+API = ROOT / "service/pacesetter_service/api"
 README = (ROOT / "README.md").read_text()
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/integrations/*.md")])
 
@@ -40,19 +42,20 @@ def test_the_python_of_the_readme_runs(code: str, server_url: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def exchanges() -> list[tuple[str, str]]:
-    """Return the commands of the README's console blocks with what they are said to print."""
+def exchanges(page: str) -> list[tuple[str, str]]:
+    """Return the commands of a page's console blocks with what they are said to print."""
     found = []
-    for block in blocks("console"):
+    for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL):
         for part in block.split("$ ")[1:]:
             command, _, output = part.partition("\n")
             found.append((command, output.strip()))
     return found
 
 
-def test_the_console_of_the_readme_answers_as_printed(server_url: str) -> None:
-    """Each command, in its order, gives the members that the README shows (`…` stands for more)."""
-    for command, printed in exchanges():
+@pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
+def test_the_console_of_a_page_answers_as_printed(server_url: str, page: str) -> None:
+    """Each command, in its order, gives the members that the page shows (`…` stands for more)."""
+    for command, printed in exchanges((ROOT / page).read_text()):
         words = shlex.split(command.replace("http://127.0.0.1:7070", server_url))
         done = subprocess.run([*words, "-sS"], capture_output=True, text=True, check=True)
         answer: dict[str, Any] = json.loads(done.stdout)
@@ -79,6 +82,21 @@ def test_every_action_is_documented() -> None:
     for kind, action in Action.kinds.items():
         own = set(action.model_fields) - {"kind", *Action.model_fields}
         assert not [field for field in own if f"`{field}`" not in rows[kind]], kind
+
+
+def test_every_problem_is_documented() -> None:
+    """The page on the API has a row for each code that an answer may have, with its status."""
+    sources = [ROOT / "service/pacesetter_service/front_door.py", *API.glob("*.py")]
+    raised = r"(?:problem|document|_RefusedError)\(\s*(\d{3}),\s*\"([a-z_]+)\""
+    found = {pair for path in sources for pair in re.findall(raised, path.read_text())}
+    assert len(found) > 8, "nothing was looked at"
+    known = {(str(status), code) for status, code in STATUSES.values()} | found
+    known |= {(str(status), code) for status, (code, _) in HTTP_CODES.items()}
+    known |= {("408", "head_too_late"), ("408", "body_too_late")}
+    rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \| \S", (ROOT / "docs/api.md").read_text(), re.M)
+    assert {(status, code) for code, status in rows} == known
+    assert len(rows) == len({code for code, _ in rows})
+    assert [status for _, status in rows] == sorted(status for _, status in rows)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -265,7 +265,7 @@ def test_of_many_series_a_rank_costs_a_few() -> None:
 def test_without_any_call_all_ranks_are_missing() -> None:
     """Before anybody has called all expected ranks are missing and nobody is slow."""
     found = summary(session(ranks=3), RankTracker().snapshot("run"), Patience(60))
-    assert (found.seen, found.newest_step, found.slowest) == (0, None, None)
+    assert (found.seen, found.newest_step, found.furthest, found.slowest) == (0, None, None, None)
     assert found.missing == (0, 1, 2)
 
 
@@ -288,7 +288,8 @@ def test_every_rank_is_in_the_summary_once(calls: dict[int, tuple[int, int, int]
     assert set(found.earlier) | set(here) == set(calls)
     assert found.current == sum(calls[rank][2] == 2 for rank in here)
     steps = {rank: asked for rank, asked in here.items() if asked != NEVER}
-    assert found.newest_step == max(steps.values(), default=None)
+    assert found.furthest == max(steps.values(), default=None)
+    assert (found.newest_step or 0) == max((found.furthest or 0) - 1, 0)
     assert (found.slowest is None) == (not steps)
     if found.slowest is not None:
         assert steps[found.slowest] == min(steps.values())

@@ -1,6 +1,9 @@
 """Pacesetter's client: learning rates that a server owns, for trainings that must not stop."""
 
+import typing as _typing
+
 from pacesetter._client import Client
+from pacesetter._columns import Columns
 from pacesetter._errors import (
     APIError,
     AuthenticationError,
@@ -34,12 +37,17 @@ from pacesetter._session import Session
 from pacesetter._spec import Description
 from pacesetter._window import Window
 
+if _typing.TYPE_CHECKING:
+    from pacesetter._async_client import AsyncClient
+
 __all__ = [
     "APIError",
+    "AsyncClient",
     "AuthenticationError",
     "AwaitingMeasurementError",
     "Client",
     "ClosedError",
+    "Columns",
     "ConflictError",
     "Description",
     "GroupError",
@@ -71,7 +79,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> _typing.Any:  # noqa: ANN401 - of each name something else
+    if name == "AsyncClient":
+        from pacesetter._async_client import AsyncClient  # noqa: PLC0415 - trainings need no asyncio
+
+        return AsyncClient
     if name != "__version__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib.metadata import version  # noqa: PLC0415 - slow, and rarely wanted

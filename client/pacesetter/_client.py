@@ -7,21 +7,22 @@ import functools
 import logging
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pacesetter import _record
 from pacesetter._attempts import Branch, Opener
 from pacesetter._bootstrap import Bootstrap
 from pacesetter._bounds import Bounds, bounds_of, checked_bounds
+from pacesetter._carrying import Carrying
 from pacesetter._core import SessionCore
-from pacesetter._errors import ServerUnavailableError, misfit
+from pacesetter._errors import ServerUnavailableError
 from pacesetter._info import SessionInfo
+from pacesetter._notebook import sessions_at, shown
 from pacesetter._notices import OnNotice
 from pacesetter._opening import Opening, path_of
+from pacesetter._operations import Operations
 from pacesetter._outage import OutageFallback, OutagePolicy
 from pacesetter._prefetcher import Prefetcher
-from pacesetter._range_test import RangeTest
 from pacesetter._session import CLOSE_SECONDS, Session, core_of
 from pacesetter._spec import Description
 from pacesetter._sync_channel import SyncChannel
@@ -38,7 +39,7 @@ DEFAULT_URL = "http://127.0.0.1:7070"
 logger = logging.getLogger("pacesetter")
 
 
-class Client:
+class Client(Operations, Carrying):
     """A connection to a Pacesetter server.
 
     ```python
@@ -60,6 +61,7 @@ class Client:
             torch.distributed in its usual mode.
         on_notice: Called with each `Notice` to the trainer of a session opened here, see
             `Session.on_notice`; without it they are logged.
+        actor: Who orders what is ordered here, for the record; a token says it where there is one.
         token: The access token, where the server asks for one; without it `PACESETTER_TOKEN`. It
             goes to that address only, and into no log, error or pickle: a copy in another process
             takes the environment's.
@@ -83,14 +85,15 @@ class Client:
         max_wait: float = 300.0,
         on_outage: str | OutagePolicy = "wait",
         on_notice: OnNotice | None = None,
+        actor: str | None = None,
         token: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        for name, seconds in (("retry_for", retry_for), ("max_wait", max_wait)):
-            if not seconds >= 0:  # refuses NaN too
-                raise ValueError(f"{name}={seconds}: give seconds, 0 or more")
+        checked_seconds("retry_for", retry_for)
+        checked_seconds("max_wait", max_wait)
         url = url or os.environ.get("PACESETTER_URL") or DEFAULT_URL
         self._transport = Transport(url, timeout=timeout, token=token, transport=transport)
+        self.actor = actor
         self._retry_for = retry_for
         self._json = functools.partial(self._transport.json, wait=retry_for)
         self._max_wait = max_wait
@@ -246,264 +249,6 @@ class Client:
         """Return a handle on a session that another process has opened; ask the server nothing."""
         return self._open(info, rank, lr_bounds, prime=False)
 
-    def sessions(
-        self, *, status: str | None = None, label: str | None = None
-    ) -> Iterator[SessionInfo]:
-        """Return all sessions, page by page.
-
-        Args:
-            status: Only those `active`, or `archived`.
-            label: Only those with it, written `key:value`.
-        """
-        token = None
-        while True:
-            params = {"page_token": token, "status": status, "label": label}
-            page = self._json("GET", "/v1/sessions", params=params)
-            found = page.get("sessions")
-            if not isinstance(found, list) or page.get("next_page_token") == (token or ""):
-                raise misfit(f"{self.url} answered no page of sessions")
-            yield from map(SessionInfo.parse, found)
-            token = page.get("next_page_token")
-            if not token:
-                return
-
-    def archive(self, name: str) -> None:
-        """End a session: it can be read for ever, but neither sealed further nor reported to."""
-        self._json("DELETE", path_of(name))
-
-    def finish(
-        self,
-        name: str,
-        *,
-        outcome: str = "completed",
-        reason: str = "",
-        step: int | None = None,
-        attempt: int | None = None,
-    ) -> SessionInfo:
-        """Say that the training of a session is over, as `Session.finish` does of one's own.
-
-        Args:
-            name: The session.
-            outcome: `"completed"` or `"failed"`.
-            reason: Why it ended, in a line; for the record.
-            step: The first step that was not trained; by default the first that no trainer holds.
-            attempt: The attempt that was trained; the running one by default.
-        """
-        given = {"outcome": outcome, "reason": reason, "step": step, "attempt": attempt}
-        body = {key: value for key, value in given.items() if value is not None}
-        return SessionInfo.parse(self._json("POST", path_of(name) + "/finish", body=body), name)
-
-    def relabel(self, name: str, labels: Mapping[str, str | None]) -> SessionInfo:
-        """Set labels of a session, or take away those that are None; others stay."""
-        body = {"labels": dict(labels)}
-        return SessionInfo.parse(self._json("PATCH", path_of(name), body=body), name)
-
-    def purge(self, name: str, *, dry_run: bool = False) -> None:
-        """Remove an archived session for good; takes the role `admin`.
-
-        Args:
-            name: The session.
-            dry_run: Only raise what would be raised.
-
-        Raises:
-            ConflictError: It is not archived, or forks share its steps.
-            NotFoundError: There is none; after a purge that was repeated, `session_purged`.
-        """
-        self._json("POST", path_of(name) + "/purge", body={"dry_run": dry_run})
-
-    def prune(
-        self,
-        *,
-        older_than: float,
-        states: Sequence[str] = ("finished", "failed", "archived"),
-        labels: Mapping[str, str] | None = None,
-        purge: bool = False,
-        dry_run: bool = False,
-    ) -> Iterator[dict[str, Any]]:
-        """Put old sessions away, one step each, and return what was done; takes the role `admin`.
-
-        Nothing is done before the first of them is asked for.
-
-        Args:
-            older_than: Seconds for which nothing of a session was written.
-            states: Those in these states.
-            labels: Those with all of these labels.
-            purge: Remove for good those that are archived already; what is not is archived.
-            dry_run: Only say what would be done.
-
-        Returns:
-            `{"name", "state", "changed_at", "step", "bytes", "reason"}` of each; its `step` is
-            `"archive"`, `"purge"`, or `"keep"` for the `reason`.
-        """
-        body: dict[str, Any] = {
-            "older_than": older_than,
-            "states": list(states),
-            "labels": dict(labels or {}),
-            "purge": purge,
-            "dry_run": dry_run,
-        }
-        token: str | None = ""
-        while token is not None:
-            page = self._json("POST", "/v1/prune", body={**body, "page_token": token})
-            yield from page.get("sessions", ())
-            token = page.get("next_page_token")
-
-    def lr(self, name: str, step: int, *, count: int | None = None) -> dict[str, Any]:
-        """Return what a session says for a step, or for `count` steps, without sealing anything.
-
-        Returns:
-            `{"step", "lr", "sealed"}`, and with `count` `{"start", "series", "sealed_until"}`.
-        """
-        return self._json("GET", path_of(name) + "/lr", params={"step": step, "count": count})
-
-    def forecast(
-        self, name: str, *, start: int = 0, count: int = 1000, points: int | None = None
-    ) -> dict[str, Any]:
-        """Return the curve as it would be if nothing more happened, thinned to `points`.
-
-        Returns:
-            `{"steps": [...], "series": {"lr": [...]}, "sealed_until": ...}`.
-        """
-        params = {"start": start, "count": count, "points": points}
-        return self._json("GET", path_of(name) + "/forecast", params=params)
-
-    def preview(
-        self,
-        schedule: Mapping[str, Any],
-        *,
-        base_lr: float | None = None,
-        groups: Mapping[str, Mapping[str, Any]] | None = None,
-        start: int = 0,
-        count: int = 1000,
-        points: int | None = None,
-    ) -> dict[str, Any]:
-        """Return the curve of a schedule that no session has yet; answers like `forecast`."""
-        given = {
-            "schedule": schedule,
-            "base_lr": base_lr,
-            "groups": groups,
-            "start": start,
-            "count": count,
-            "points": points,
-        }
-        body = {key: value for key, value in given.items() if value is not None}
-        return self._json("POST", "/v1/schedules/preview", body=body)
-
-    def range_test(
-        self, name: str, *, metric: str | None = None, group: str | None = None
-    ) -> RangeTest:
-        """Return what a range test has shown so far, with the rates that rules suggest.
-
-        Args:
-            name: A session whose learning rate rises, as with the schedule `range_test`.
-            metric: Its loss; by default what its controller `range_test` watches.
-            group: The parameter group, where their rates differ.
-        """
-        path, params = path_of(name) + "/range-test", {"metric": metric, "group": group}
-        picture = self._transport.send(
-            "GET", path, params=params, accept="image/svg+xml", wait=self._retry_for
-        )
-        return RangeTest.parse(self._json("GET", path, params=params), picture)
-
-    def history(
-        self,
-        name: str,
-        *,
-        start: int | None = None,
-        end: int | None = None,
-        points: int | None = None,
-        metrics: Sequence[str] | None = None,
-        readings: bool = False,
-        attempt: int | None = None,
-    ) -> dict[str, Any]:
-        """Return what was trained with beside what was measured: values and metrics by step.
-
-        Args:
-            name: The session.
-            start: The first step; by default the session's.
-            end: The first step that is left out; by default the horizon.
-            points: About how many steps of a long record are shown, extremes kept; 1000 by default.
-            metrics: Names; all that were reported by default.
-            readings: Each rank's own values too.
-            attempt: An earlier attempt; by default the newest.
-
-        Returns:
-            `{"steps": [...], "series": {"lr": [...]}, "metrics": {"loss": [...]}, ...}`; in
-            metrics None is where nothing was measured, and "nan", "inf" and "-inf" are strings.
-        """
-        params = {
-            "start": start,
-            "end": end,
-            "points": points,
-            "metrics": None if metrics is None else ",".join(metrics),
-            "readings": "true" if readings else None,
-            "attempt": attempt,
-        }
-        return self._json("GET", path_of(name) + "/history", params=params)
-
-    def events(
-        self, name: str, *, after: int = -1, follow: bool = False
-    ) -> Iterator[dict[str, Any]]:
-        """Return what has happened to a session, in order; each event has its number as `seq`.
-
-        Args:
-            name: The session.
-            after: The number of the last event that is left out.
-            follow: Go on with what happens next, without an end. The connection is taken up again
-                behind the last event when it is lost: none is missed, none comes twice.
-        """
-        path = path_of(name) + "/events"
-        if follow:
-            return _record.follow(self._transport, path + "/stream", after, wait=self._retry_for)
-        return _record.log(self._json, path, after)
-
-    def export(self, name: str, file: str | os.PathLike[str]) -> None:
-        """Write the whole record of a session into a file, for `import_session`.
-
-        The file is there when all of it was written, and not before.
-        """
-        _record.export(self._transport, path_of(name) + "/export", file)
-
-    def import_session(
-        self, file: str | os.PathLike[str], *, name: str | None = None
-    ) -> SessionInfo:
-        """Restore a session from what `export` wrote: values, state and events to the bit.
-
-        Args:
-            file: What `export` wrote.
-            name: What the session is to be called, if not as it was.
-
-        Raises:
-            ConflictError: The name is taken.
-            InvalidRequestError: It is no whole record; the message says at which line.
-        """
-        return SessionInfo.parse(_record.restore(self._transport, file, name), name)
-
-    def realised(
-        self,
-        name: str,
-        *,
-        start: int | None = None,
-        end: int | None = None,
-        attempt: int | None = None,
-    ) -> dict[str, Any]:
-        """Return the description of a session that replays another one's values to the bit.
-
-        Its schedules are tables of the values from `start` to before `end`, at most 100,000 of
-        them. Send it to `POST /v1/sessions`, or give its `schedule` or `groups` to
-        `create_session`; it replays on its own, and without a server a list of values does.
-        """
-        params = {"as": "table", "start": start, "end": end, "attempt": attempt}
-        return self._json("GET", path_of(name) + "/export", params=params)
-
-    def schedules(self) -> dict[str, Any]:
-        """Return the catalogue of schedule kinds, with their parameters."""
-        return self._json("GET", "/v1/schedules")
-
-    def version(self) -> dict[str, Any]:
-        """Return the server's version."""
-        return self._json("GET", "/version")
-
     def close(self) -> None:
         """Close the sessions that were opened here, then the connections."""
         # All deliver at once: the wait must not grow with their number.
@@ -524,6 +269,9 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client of {self.url}>"
 
+    def _repr_html_(self) -> str:
+        return shown(lambda: sessions_at(self._transport), self)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Client:
         return self  # a handle, as its sessions are; and within a process the token holds
 
@@ -534,6 +282,7 @@ class Client:
             retry_for=self._retry_for,
             max_wait=self._max_wait,
             on_outage=self._on_outage,
+            actor=self.actor,
             transport=self._transport.custom,
         )
         return make, (self.url,)
@@ -567,10 +316,21 @@ class Client:
             opener=opener,
             branch=branch,
         )
-        session = Session(core, functools.partial(_reopen, self, rank, lr_bounds))
+        session = Session(core, functools.partial(_reopen, self, rank, lr_bounds), self._look)
         self._sessions.add(session)
         self._prefetchers.add(prefetcher)
         return session
+
+
+def checked_seconds(name: str, seconds: float) -> float:
+    """Return seconds that may be waited.
+
+    Raises:
+        ValueError: They may not.
+    """
+    if not seconds >= 0:  # refuses NaN too
+        raise ValueError(f"{name}={seconds}: give seconds, 0 or more")
+    return seconds
 
 
 def _reopen(

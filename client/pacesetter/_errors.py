@@ -35,6 +35,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pacesetter._words import in_python
+
 if TYPE_CHECKING:
     from typing import Self  # of Python 3.11
 
@@ -117,7 +119,7 @@ class APIError(PacesetterError):
         retry_after: float | None = None,
     ) -> None:
         fields = [
-            printable(f"{error.get('pointer') or error.get('parameter')}: {error.get('detail')}")
+            printable(": ".join(filter(None, (_place(error), str(error.get("detail"))))))
             for error in errors[:MOST_FIELDS]
         ]
         unsaid = "".join(f"\n  {field}" for field in fields if field not in detail)
@@ -183,6 +185,11 @@ class InvalidRequestError(APIError):
 class ServerError(APIError):
     """The server failed or is overloaded; everything it stored is still there."""
 
+    @property
+    def did_nothing(self) -> bool:
+        """Whether the server said that it has not begun with what was asked."""
+        return self.status in {429, 503}
+
 
 class AwaitingMeasurementError(ServerError):
     """A step waits for a decision, and that for measurements; ask again, as with an outage."""
@@ -228,7 +235,8 @@ def api_error(
     """
     problem = _problem(content)
     code = _text(problem.get("code")) or "unknown"
-    detail = _text(problem.get("detail")) or _text(problem.get("title")) or _plain(status, content)
+    said = in_python(_text(problem.get("detail")), problem)
+    detail = said or _text(problem.get("title")) or _plain(status, content)
     errors = problem.get("errors")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (ServerError if status >= 500 else None)
     if status == 404 and not problem:
@@ -259,6 +267,11 @@ def printable(text: str) -> str:
     """Return a server's text as it may be shown: one line, bounded, all printable."""
     shown = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
     return "".join(each if each.isprintable() else " " for each in shown)
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    """Return where a mistake is; empty where it is about all of the body."""
+    return str(error.get("pointer") or error.get("parameter") or "")
 
 
 def _problem(content: bytes) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pacesetter._errors import misfit
@@ -43,6 +43,10 @@ class SessionInfo:
     epoch: str | None = None
     state: str = ""
     plan_end: int | None = None
+    created_at: str = field(default="", compare=False)
+    changed_at: str = field(default="", compare=False)
+    ended: Mapping[str, Any] | None = field(default=None, compare=False)
+    warnings: tuple[Mapping[str, Any], ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def parse(cls, answer: Mapping[str, Any], name: str | None = None) -> SessionInfo:
@@ -73,7 +77,26 @@ class SessionInfo:
             epoch=None if answer.get("epoch") is None else _get(answer, "epoch", str),
             state=_get({"state": answer.get("status"), **answer}, "state", str),
             plan_end=None if end is None else _get(answer, "plan_end", int),
+            created_at=_get({"created_at": "", **answer}, "created_at", str),
+            changed_at=_get({"changed_at": "", **answer}, "changed_at", str),
+            ended=None if answer.get("ended") is None else _get(answer, "ended", dict),
+            warnings=tuple(_get({"warnings": [], **answer}, "warnings", list)),
         )
+
+    def look_again(self, look: Callable[..., Any]) -> None:
+        """Have it ask by `look` how the session does when a notebook shows it."""
+        object.__setattr__(self, "_look", look)
+
+    def _repr_html_(self) -> str:
+        from pacesetter import _notebook  # noqa: PLC0415 - it knows this module
+
+        look = self.__dict__.get("_look")
+        return _notebook.shown(lambda: _notebook.session_card(self, look), self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        state.pop("_look", None)  # a copy asks no server
+        return state
 
     @property
     def groups(self) -> tuple[str, ...]:

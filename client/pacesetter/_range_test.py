@@ -70,7 +70,7 @@ class RangeTest:
     picture: str = field(repr=False)
 
     @classmethod
-    def parse(cls, answer: Mapping[str, Any], picture: bytes) -> RangeTest:
+    def parse(cls, answer: Mapping[str, Any], picture: str) -> RangeTest:
         """Read the server's JSON, and keep its picture.
 
         Raises:
@@ -93,7 +93,7 @@ class RangeTest:
                 proposal=Proposal(
                     _rate(proposal["lr"]), tuple(proposal["agreeing"]), str(proposal["reason"])
                 ),
-                picture=picture.decode(),
+                picture=picture,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise misfit(

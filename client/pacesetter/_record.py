@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from pacesetter._errors import InvalidAnswerError, ServerError, TransportError, away, misfit
+from pacesetter._errors import InvalidAnswerError, ServerError, TransportError, away
+from pacesetter._events import MAX_EVENT, Frames, an_event, next_number
+from pacesetter._operation import Feed
 from pacesetter._retry import delays
 from pacesetter._transport import Transport
 
 LINES = "application/x-ndjson"
 EVENTS = "text/event-stream"
+IMPORT = "/v1/import"
 
 SILENCE = 60.0
 """Seconds without a byte after which a connection is given up; servers send more often."""
@@ -24,128 +27,139 @@ IMPORT_TIMEOUT = 600.0
 """Seconds that a server may take to write a record that was sent to it."""
 
 CHUNK = 64 * 1024
-MAX_EVENT = 32 * 1024 * 1024
-
-
-def log(ask: Callable[..., dict[str, Any]], path: str, after: int) -> Iterator[dict[str, Any]]:
-    """Return the events so far, page by page."""
-    while True:
-        page = ask("GET", path, params={"after": after, "limit": 1000})
-        events = page.get("events")
-        if not isinstance(events, list):
-            raise misfit("the server answered no page of events")
-        for event in events:
-            after = _seq(event, after)
-            yield event
-        if not page.get("next_page_token"):
-            return
 
 
 def follow(transport: Transport, path: str, after: int, *, wait: float) -> Iterator[dict[str, Any]]:
-    """Return the events as they happen, without an end.
+    """Return the events of a session as they happen, without an end; see `followed`."""
+    return followed(transport, Feed(path, after, next_number), wait=wait)
+
+
+def followed(transport: Transport, feed: Feed[Any], *, wait: float) -> Iterator[Any]:
+    """Return what happens as it happens, without an end.
 
     Raises:
         ServerUnavailableError: The server was away for `wait` seconds.
         APIError: It refused.
     """
-    pauses, lost = delays(), 0.0
+    after, lost = feed.after, Lost(transport.url, wait)
     while True:
         try:
-            for event in _connected(transport, path, after):
-                pauses, lost = delays(), 0.0
-                if event is not None:
-                    after = _seq(event, after)
-                    yield event
+            with transport.stream(
+                "GET", feed.path, params=feed.query(after), accept=EVENTS, silence=SILENCE
+            ) as pieces:
+                frames = Frames()
+                for event in itertools.chain.from_iterable(map(frames.take, pieces)):
+                    lost.found()
+                    if event is not None:
+                        after = feed.place(event, after)
+                        if feed.wants(event):
+                            yield event
         except (TransportError, ServerError) as error:
-            lost = lost or time.monotonic()
-            if time.monotonic() - lost >= wait:
-                raise away(transport.url, wait, error) from error
-        time.sleep(next(pauses))
+            lost.again(error)
+        time.sleep(lost.pause())
 
 
-def _connected(transport: Transport, path: str, after: int) -> Iterator[dict[str, Any] | None]:
-    """Return the events of one connection; None for what only shows that the server is alive."""
-    with transport.stream(
-        "GET", path, params={"after": after}, accept=EVENTS, silence=SILENCE
-    ) as pieces:
-        for block in _blocks(pieces):
-            data = [line[6:] for line in block.split(b"\n") if line.startswith(b"data: ")]
-            yield _event(b"\n".join(data)) if data else None
+class Lost:
+    """How long a feed has been cut off, and how long to wait before it is taken up again.
 
-
-def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Return what stands between empty lines."""
-    held = b""
-    for piece in pieces:
-        held += piece
-        *blocks, held = held.split(b"\n\n")
-        yield from blocks
-        if len(held) > MAX_EVENT:
-            raise InvalidAnswerError("an event without an end: check that the URL is Pacesetter's")
-
-
-def _event(data: bytes) -> dict[str, Any]:
-    try:
-        event = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InvalidAnswerError(f"an event is not JSON ({error})") from error
-    if not isinstance(event, dict):
-        raise InvalidAnswerError("an event is no JSON object: check that the URL is Pacesetter's")
-    return event
-
-
-def _seq(event: Any, after: int) -> int:  # noqa: ANN401 - whatever the server answered
-    """Return the number of an event, which must be the next one.
-
-    Raises:
-        InvalidAnswerError: It is another.
+    Args:
+        url: The server's address.
+        wait: Seconds for which it may be away.
     """
-    seq = event.get("seq") if isinstance(event, dict) else None
-    if seq != after + 1:
-        raise InvalidAnswerError(
-            f"event {after + 1} should have come, but {seq} did: nothing may be left out or come "
-            "twice, so see whether the server's database was put back to an earlier state"
-        )
-    return after + 1
+
+    def __init__(self, url: str, wait: float) -> None:
+        self._url = url
+        self._wait = wait
+        self.found()
+
+    def found(self) -> None:
+        """Say that the server is there."""
+        self._pauses, self._since = delays(), 0.0
+
+    def again(self, error: Exception) -> None:
+        """Say that the connection is lost.
+
+        Raises:
+            ServerUnavailableError: It has been for too long.
+        """
+        self._since = self._since or time.monotonic()
+        if time.monotonic() - self._since >= self._wait:
+            raise away(self._url, self._wait, error) from error
+
+    def pause(self) -> float:
+        """Return the seconds to wait before the next try."""
+        return next(self._pauses)
 
 
-def export(transport: Transport, path: str, file: str | os.PathLike[str]) -> None:
+def export(transport: Transport, path: str, file: str | os.PathLike[str] | IO[bytes]) -> None:
     """Write a record into a file, which takes its name once it is whole."""
+    with (
+        writing(file) as out,
+        transport.stream("GET", path, accept=LINES, silence=IMPORT_TIMEOUT) as pieces,
+    ):
+        for piece in pieces:
+            out.write(piece)
+
+
+@contextlib.contextmanager
+def writing(file: str | os.PathLike[str] | IO[bytes]) -> Iterator[IO[bytes]]:
+    """Open a file that takes its name once all of it is written; one that is open stays so."""
+    if not isinstance(file, str | os.PathLike):
+        yield file
+        return
     target = Path(file)
     part = target.with_name(target.name + ".part")
     try:
-        with (
-            transport.stream("GET", path, accept=LINES, silence=IMPORT_TIMEOUT) as pieces,
-            part.open("wb") as out,
-        ):
-            for piece in pieces:
-                out.write(piece)
+        with part.open("wb") as out:
+            yield out
         part.replace(target)
     finally:
         with contextlib.suppress(FileNotFoundError):
             part.unlink()
 
 
-def restore(transport: Transport, file: str | os.PathLike[str], name: str | None) -> dict[str, Any]:
+def restore(
+    transport: Transport,
+    file: str | os.PathLike[str] | IO[bytes],
+    name: str | None,
+    headers: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Send a record; gives what the server says about the session."""
-    source = Path(file)
-    headers = {"content-type": LINES, "content-length": str(source.stat().st_size)}
     with (
-        source.open("rb") as record,
+        reading(file) as (record, described),
         transport.stream(
             "POST",
-            "/v1/import",
+            IMPORT,
             content=iter(lambda: record.read(CHUNK), b""),
-            headers=headers,
+            headers={**described, **(headers or {})},
             params={"name": name},
             accept="application/json",
             silence=IMPORT_TIMEOUT,
         ) as pieces,
     ):
-        return _event(_whole(pieces))
+        return whole(pieces)
 
 
-def _whole(pieces: Iterable[bytes]) -> bytes:
+@contextlib.contextmanager
+def reading(
+    file: str | os.PathLike[str] | IO[bytes],
+) -> Iterator[tuple[IO[bytes], dict[str, str]]]:
+    """Open a record, with the headers that describe it; one that is open stays so."""
+    if not isinstance(file, str | os.PathLike):
+        yield file, {"content-type": LINES}
+        return
+    source = Path(file)
+    length = str(source.stat().st_size)
+    with source.open("rb") as record:
+        yield record, {"content-type": LINES, "content-length": length}
+
+
+def whole(pieces: Iterable[bytes]) -> dict[str, Any]:
+    """Return what the server says in pieces about what was sent to it.
+
+    Raises:
+        InvalidAnswerError: It is too much, or no JSON object.
+    """
     content = bytearray()
     for piece in pieces:
         content += piece
@@ -153,4 +167,4 @@ def _whole(pieces: Iterable[bytes]) -> bytes:
             raise InvalidAnswerError(
                 "the answer to an import has no end: check that the URL is Pacesetter's"
             )
-    return bytes(content)
+    return an_event(bytes(content))

@@ -21,6 +21,7 @@ KEPT_AT_MOST = 20_000
 HELD_AT_MOST = 100_000
 # Names that are remembered as refused: a trainer may make up a new one at each step.
 TOLD_AT_MOST = 1_000
+# Services of version 0.1 point at a name with a `[key]` behind it.
 _POINTER = re.compile(r"/reports/(\d+)/(?:metrics/([^/]*)(/\[key\])?$)?")
 
 
@@ -149,7 +150,8 @@ class Reports:
                 continue
             name = metric.replace("~1", "/").replace("~0", "~")
             values.add((index, name))
-            self._note_refused(name, str(error.get("detail")), by_name=found[3] is not None)
+            by_name = error.get("about") == "name" or found[3] is not None
+            self._note_refused(name, str(error.get("detail")), by_name=by_name)
         dropped = self._drop_values(number, values)
         if whole or not dropped:
             self._drop_these(number, whole)

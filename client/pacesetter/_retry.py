@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
+from pacesetter._errors import (
+    APIError,
+    AwaitingMeasurementError,
+    PacesetterError,
+    ServerUnavailableError,
+    TransportError,
+    away,
+)
+
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 2.0
 LONGEST_RETRY_AFTER = 30.0
+
+logger = logging.getLogger("pacesetter")
 
 # The system's: who seeded Python's generator for a training must not see us draw from it, and
 # forked workers must not all draw the same.
@@ -41,3 +54,60 @@ def retry_after(header: str | None) -> float | None:
         moment = moment.replace(tzinfo=timezone.utc)
     seconds = (moment - datetime.now(timezone.utc)).total_seconds()
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+class LateError(TransportError):
+    """The server may be there, and did not answer in the time that there was."""
+
+
+class Spell:
+    """One spell of retrying: it has an end, and is logged when it begins and when it is over."""
+
+    def __init__(self, url: str, wait: float) -> None:
+        self._url = url
+        self._wait = wait
+        self._began = time.monotonic()
+        self._logged = False
+        self._cut = False
+        self._awaited: AwaitingMeasurementError | None = None
+
+    def limit(self, timeout: float) -> float:
+        """Return the seconds that the next try may take."""
+        if self._wait <= 0:
+            return timeout
+        limit = min(timeout, max(self._left(), 0.1))
+        self._cut = limit < timeout
+        return limit
+
+    def pause(self, delay: float, error: PacesetterError) -> float:
+        """Return the seconds to sleep before the next try.
+
+        Raises:
+            ServerUnavailableError: There is no time left for another.
+        """
+        wished = error.retry_after if isinstance(error, APIError) else None
+        pause = max(delay, wished or 0.0)
+        if isinstance(error, AwaitingMeasurementError):
+            self._awaited = error
+        elif not (self._cut and isinstance(error, LateError)):
+            self._awaited = None  # the server is no longer there
+        if self._left() <= 0:
+            if self._awaited is not None:
+                raise ServerUnavailableError(
+                    f"waited for {self._wait:.3g} s, and may not any longer: {self._awaited}"
+                ) from self._awaited
+            raise away(self._url, self._wait, error) from error
+        if not self._logged:
+            self._logged = True
+            logger.warning("%s; trying again for up to %.3g s", error, self._wait)
+        return max(min(pause, self._left()), 0.0)  # time goes by between two looks at it
+
+    def over(self) -> None:
+        """Log that the server answers again, if its silence was logged."""
+        if self._logged:
+            logger.warning(
+                "%s answers again after %.1f s", self._url, time.monotonic() - self._began
+            )
+
+    def _left(self) -> float:
+        return self._began + self._wait - time.monotonic()

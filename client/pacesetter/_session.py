@@ -12,6 +12,7 @@ from pacesetter._core import SessionCore, WayBack
 from pacesetter._errors import GroupError
 from pacesetter._info import SessionInfo
 from pacesetter._listeners import OnReport, Subscription
+from pacesetter._notebook import Look, session_card, shown
 from pacesetter._notices import OnNotice
 from pacesetter._outage import OnOutage
 from pacesetter._reports import Scalar, Value, capture
@@ -37,10 +38,13 @@ class Session:
     loop; only `report()` may be called from other threads too.
     """
 
-    def __init__(self, core: SessionCore, reopen: Callable[..., Session]) -> None:
+    def __init__(
+        self, core: SessionCore, reopen: Callable[..., Session], look: Look | None = None
+    ) -> None:
         self._core = core
         self._prefetcher = core.prefetcher
         self._reopen = reopen
+        self._look = look
         self._subscriptions: list[Subscription] = []
         self._on_drop = weakref.finalize(self, core.prefetcher.stop)
         self._on_drop.atexit = False
@@ -324,6 +328,9 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<Session {self.name!r} attempt {self.attempt}, sealed below {self.horizon}>"
+
+    def _repr_html_(self) -> str:
+        return shown(lambda: session_card(self.info, self._look), self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Session:
         return self  # a handle: the copy of a trainer follows the same session

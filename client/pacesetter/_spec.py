@@ -6,6 +6,8 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+from pacesetter._plain import plain
+
 
 class Description(TypedDict, total=False):
     """What a session can be described by; all that is left out has the server's default.
@@ -71,7 +73,7 @@ def session_body(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         known = ", ".join(sorted(Description.__annotations__))
         raise TypeError(f"a session has no {', '.join(unknown)}: it is described by {known}")
-    given = {key: value for key, value in description.items() if value is not None}
+    given = plain({key: value for key, value in description.items() if value is not None})
     if given.get("base_lr") == "optimizer":
         raise TypeError(
             'base_lr="optimizer" needs the optimizer, which a session does not see: call '
@@ -79,6 +81,8 @@ def session_body(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
         )
     if "parameters" in given:
         given["with"] = given.pop("parameters")
+    if isinstance(given.get("controllers"), Mapping | str):
+        raise TypeError('controllers= is a list: write controllers=[{"kind": ..., "metric": ...}]')
     if "controllers" in given:
         given["controllers"] = list(given["controllers"])
     return {"name": name, **given}

@@ -1,9 +1,7 @@
 """HTTP: one connection pool for ever, every exchange bounded in time and size, retries.
 
-The only module that knows httpx. Whatever this client sends is idempotent, so a request whose fate
-is unknown may always be sent again. The pool is httpx's transport without its `Client`: no redirect
-is followed, so a token goes nowhere else, no cookie is kept, and no line a second is written to the
-log of a training.
+Whatever is sent by `send` is idempotent, so a request whose fate is unknown may always be sent
+again.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import logging
 import ssl
 import time
 import weakref
@@ -22,40 +19,31 @@ from typing import Any
 import httpx
 
 from pacesetter._bounded import Bounded
-from pacesetter._errors import (
-    APIError,
-    AuthenticationError,
-    AwaitingMeasurementError,
-    ClosedError,
-    InvalidAnswerError,
-    PacesetterError,
-    ServerError,
-    ServerUnavailableError,
-    TransportError,
-    api_error,
-    away,
-    printable,
+from pacesetter._endpoint import (
+    CONNECT_TIMEOUT,
+    KEPT,
+    LEAST_TIMEOUT,
+    MAX_JSON,
+    Endpoint,
+    Trace,
+    check_encoding,
+    checked_by,
+    refuse_if_too_large,
+    too_large,
+    without_socks,
 )
+from pacesetter._errors import AuthenticationError, ServerError, TransportError
 from pacesetter._fork import renew_in_child
-from pacesetter._proxy import proxy_for
-from pacesetter._retry import delays, retry_after
-from pacesetter._token import VARIABLE, Token
+from pacesetter._plain import encoded
+from pacesetter._retry import Spell, delays
 
-# The server closes idle connections after 120 s: below that no request meets a dying one.
-KEEP_ALIVE = 60.0
-MAX_JSON = 32 * 1024 * 1024
-CONNECT_TIMEOUT = 3.0
 # What an exchange may need beyond its limit to end by itself, with a better error.
 GRACE = 0.1
-LONGEST_TIMEOUT = 86_400.0
-LEAST_TIMEOUT = 0.001  # 0 would mean to a socket: do not wait at all
 # Exchanges that were left alone and still hang, before the connections are cut under them.
 MOST_LEFT = 8
 
-logger = logging.getLogger("pacesetter")
 
-
-class Transport:
+class Transport(Endpoint):
     """Sends requests to one server, and again while it is away.
 
     Args:
@@ -77,17 +65,8 @@ class Transport:
         token: str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        parsed = _checked_url(url)
-        if not 0 < timeout <= LONGEST_TIMEOUT:  # refuses NaN too
-            raise ValueError(f"timeout={timeout}: give seconds, up to a day of them")
-        self.url = url.rstrip("/")
-        self.timeout = timeout
+        super().__init__(url, timeout=timeout, token=token, direct=transport is not None)
         self.custom = transport
-        self._token = Token.of(token)
-        self._proxy = (
-            proxy_for(parsed.scheme, parsed.host, parsed.port) if transport is None else None
-        )
-        self._closed = False
         self._cuts = 0
         self._inherited: list[httpx.BaseTransport] = []
         self._open()
@@ -129,9 +108,6 @@ class Transport:
             raise self._strange(f"{method} {path}: the answer is no JSON object")
         return answer
 
-    def _strange(self, found: str) -> InvalidAnswerError:
-        return InvalidAnswerError(f"{found}: check that {self.url} is a Pacesetter server")
-
     def send(
         self,
         method: str,
@@ -139,9 +115,11 @@ class Transport:
         *,
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         accept: str = "application/json",
         max_bytes: int = MAX_JSON,
         wait: float = 0.0,
+        timeout: float | None = None,
     ) -> bytes:
         """Send a request, again and again for `wait` seconds while the server is away.
 
@@ -150,9 +128,11 @@ class Transport:
             path: Below the base address, with its leading slash.
             body: Sent as JSON.
             params: The query; None values are left out.
+            headers: Besides those that every request has.
             accept: The media type wanted.
             max_bytes: The largest answer that is read.
             wait: Seconds for which to retry; 0 tries once.
+            timeout: Seconds that one exchange may take, if not as long as any.
 
         Returns:
             The body of a 2xx answer.
@@ -163,14 +143,12 @@ class Transport:
             APIError: The server answered with a problem that retrying cannot cure.
             InvalidAnswerError: The answer is too large, compressed, or a redirect.
         """
-        headers, content = {"accept": accept}, None
-        if body is not None:
-            headers["content-type"] = "application/json"
-            content = json.dumps(body, allow_nan=False, separators=(",", ":")).encode()
-        request = self._request(method, path, params, headers, content)
-        outage = _Outage(self.url, wait)
+        request = self._prepared(
+            method, path, body=body, params=params, headers=headers, accept=accept
+        )
+        outage = Spell(self.url, wait)
         for delay in delays():
-            limit = outage.limit(self.timeout)
+            limit = outage.limit(self.timeout if timeout is None else timeout)
             # A server that holds a call is to answer in time; half is left for the way.
             request.headers["prefer"] = f"wait={limit / 2:.2f}"
             try:
@@ -183,6 +161,27 @@ class Transport:
                 outage.over()
                 return content
         raise AssertionError  # pragma: no cover - the delays never end
+
+    def send_once(
+        self, method: str, path: str, *, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> bytes:
+        """Send a request as JSON that may reach the server once only, and return the answer.
+
+        Raises:
+            TransportError: The connection could not be had, or was lost: who knows when.
+            APIError: The server answered with a problem.
+        """
+        content = encoded(body)
+        described = {"content-type": "application/json", "content-length": str(len(content))}
+        with self.stream(
+            method,
+            path,
+            content=iter((content,)),
+            headers={**described, **headers},
+            accept="application/json",
+            silence=self.timeout,
+        ) as pieces:
+            return b"".join(pieces)
 
     def _admitted(self, seconds: float, request: httpx.Request, max_bytes: int) -> bytes:
         """Do an exchange; if the token is refused and its file has another one, do it with that.
@@ -197,17 +196,6 @@ class Transport:
             if not self._has_newer_token(request, error):
                 raise
         return self._within(seconds, self._signed(request), max_bytes)
-
-    def _has_newer_token(self, request: httpx.Request, error: AuthenticationError) -> bool:
-        sent = request.headers.get("authorization")
-        if error.status != 401 or self._token is None or sent is None:
-            return False
-        return self._token.is_newer_than(sent)
-
-    def _signed(self, request: httpx.Request) -> httpx.Request:
-        if self._token is not None:
-            request.headers["authorization"] = self._token.header
-        return request
 
     @contextlib.contextmanager
     def stream(
@@ -264,7 +252,7 @@ class Transport:
         response = open_.enter_context(self._answered(request, silence, pool))
         if not response.is_success:
             self._checked(response, _read(response, MAX_JSON, time.monotonic() + silence))
-        _check_encoding(response)
+        check_encoding(response)
         return response
 
     @staticmethod
@@ -293,24 +281,6 @@ class Transport:
         if repeatable or self.custom is not None:
             return contextlib.nullcontext(self._pool)
         return contextlib.closing(_network(self.url, self._proxy))
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, Any] | None,
-        headers: Mapping[str, str],
-        content: bytes | Iterable[bytes] | None,
-    ) -> httpx.Request:
-        if self._closed:
-            raise ClosedError("the client is closed: make a new one")
-        sent = {"accept-encoding": "identity", "user-agent": "pacesetter-python", **headers}
-        if self._token is not None:
-            sent["authorization"] = self._token.header
-        query = {key: value for key, value in (params or {}).items() if value is not None}
-        return httpx.Request(
-            method, self.url + path, content=content, params=query or None, headers=sent
-        )
 
     def _within(self, seconds: float, request: httpx.Request, max_bytes: int) -> bytes:
         """Do an exchange that takes no longer, whatever the network does.
@@ -375,7 +345,7 @@ class Transport:
             left = max(deadline - time.monotonic(), LEAST_TIMEOUT)
             timeout = httpx.Timeout(left, connect=min(left, CONNECT_TIMEOUT))
             # Each try has its own: one that was left alone still reads its extensions.
-            tried = _Trace()
+            tried = Trace()
             request.extensions = {"timeout": timeout.as_dict(), "trace": tried}
             try:
                 response = pool.handle_request(request)
@@ -386,167 +356,12 @@ class Transport:
                 response.request = request
                 return response
 
-    def _checked(self, response: httpx.Response, content: bytes) -> bytes:
-        """Return the body of an answer, if it is one.
-
-        Raises:
-            APIError: The server answered with a problem.
-            InvalidAnswerError: It answered something that is no answer of ours.
-        """
-        status = response.status_code
-        if response.is_success:
-            _check_encoding(response)
-            return content
-        if status < 400:
-            raise InvalidAnswerError(
-                f"{response.request.url} answered {status}: redirects are not followed, "
-                "so give the client the final URL"
-            )
-        if self._token is not None:
-            sent = response.request.headers.get("authorization", "")
-            content = self._token.hidden_in(content, sent)
-        wished = retry_after(response.headers.get("retry-after"))
-        raise api_error(status, content, wished, advice=self._advice(status))
-
-    def _advice(self, status: int) -> str:
-        """Return what to do about an answer, where that hangs on how the client was made."""
-        if status == 407:
-            return "from a proxy: give its name and password in HTTP_PROXY or HTTPS_PROXY"
-        if status != 401:
-            return ""
-        if self._token is None:
-            return f"this client has no access token: set {VARIABLE} or give Client(token=...)"
-        advice = "this client's access token does not hold: see whether it expired or was revoked"
-        return advice if self._token.file is None else f"{advice}; it was read from a file again"
-
-    def _late(self, seconds: float) -> _LateError:
-        return _LateError(
-            f"no answer from {self.url} in {seconds:.3g} s: see whether it is overloaded, or "
-            "what stands between"
-        )
-
-    def _failure(self, error: httpx.TransportError) -> PacesetterError:
-        text = printable(str(error) or type(error).__name__)
-        if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-            return InvalidAnswerError(f"{self.url}: {text}: check the URL")
-        if "CERTIFICATE_VERIFY_FAILED" in text:
-            return InvalidAnswerError(f"{self.url}: {text}: install the server's certificate")
-        if isinstance(error, httpx.ProxyError) and text.startswith("407"):
-            return api_error(407, b"", advice=self._advice(407))
-        return TransportError(
-            f"no answer from {self.url} ({text}): start the server with `pacesetter serve`, "
-            "or set PACESETTER_URL to where it runs"
-        )
-
-
-class _LateError(TransportError):
-    """The server may be there, and did not answer in the time that there was."""
-
-
-class _Outage:
-    """One spell of retrying: it has an end, and is logged when it begins and when it is over."""
-
-    def __init__(self, url: str, wait: float) -> None:
-        self._url = url
-        self._wait = wait
-        self._began = time.monotonic()
-        self._logged = False
-        self._cut = False
-        self._awaited: AwaitingMeasurementError | None = None
-
-    def limit(self, timeout: float) -> float:
-        """Return the seconds that the next try may take."""
-        if self._wait <= 0:
-            return timeout
-        limit = min(timeout, max(self._left(), 0.1))
-        self._cut = limit < timeout
-        return limit
-
-    def pause(self, delay: float, error: PacesetterError) -> float:
-        """Return the seconds to sleep before the next try.
-
-        Raises:
-            ServerUnavailableError: There is no time left for another.
-        """
-        wished = error.retry_after if isinstance(error, APIError) else None
-        pause = max(delay, wished or 0.0)
-        if isinstance(error, AwaitingMeasurementError):
-            self._awaited = error
-        elif not (self._cut and isinstance(error, _LateError)):
-            self._awaited = None  # the server is no longer there
-        if self._left() <= 0:
-            if self._awaited is not None:
-                raise ServerUnavailableError(
-                    f"waited for {self._wait:.3g} s, and may not any longer: {self._awaited}"
-                ) from self._awaited
-            raise away(self._url, self._wait, error) from error
-        if not self._logged:
-            self._logged = True
-            logger.warning("%s; trying again for up to %.3g s", error, self._wait)
-        return max(min(pause, self._left()), 0.0)  # time goes by between two looks at it
-
-    def over(self) -> None:
-        """Log that the server answers again, if its silence was logged."""
-        if self._logged:
-            logger.warning(
-                "%s answers again after %.1f s", self._url, time.monotonic() - self._began
-            )
-
-    def _left(self) -> float:
-        return self._began + self._wait - time.monotonic()
-
-
-class _Trace:
-    """Sees what becomes of a request."""
-
-    def __init__(self) -> None:
-        self.on_kept_connection: bool | None = None
-
-    def __call__(self, event: str, _: Mapping[str, Any]) -> None:
-        if self.on_kept_connection is None:  # the first thing done to a new one is to connect it
-            self.on_kept_connection = event == "http11.send_request_headers.started"
-
 
 def _network(url: str, proxy: str | None) -> httpx.BaseTransport:
-    # Reading the authorities that the machine trusts takes longer than all else: only where there
-    # is something to check with them. A context that knows none would refuse every server.
-    encrypted = url.lower().startswith("https:")
-    verify = True if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE)
     try:
-        return httpx.HTTPTransport(verify=verify, proxy=proxy, limits=limits)
+        return httpx.HTTPTransport(verify=checked_by(url), proxy=proxy, limits=KEPT)
     except ImportError as error:
-        raise ValueError(
-            "the environment names a SOCKS proxy, which needs a package: pip install 'httpx[socks]'"
-        ) from error
-
-
-def _checked_url(url: str) -> httpx.URL:
-    """Return the parts of a server's address.
-
-    Raises:
-        ValueError: It is none, or has parts that it may not have.
-    """
-    shown = url.rpartition("@")[2]
-    try:
-        parsed = httpx.URL(url)
-        parsed.host.encode("idna")  # as a name is looked up
-    except (httpx.InvalidURL, UnicodeError) as error:
-        # Without its cause where there may be a password in it.
-        reason = f" ({error})" if shown == url else ""
-        raise ValueError(f"{shown!r} is no URL{reason}: write http://host:port") from None
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise ValueError(f"{shown!r} is no URL of a server: write http://host:port")
-    if parsed.userinfo:
-        raise ValueError(
-            f"the URL of {parsed.host} has a user or a password in it, and URLs are logged: write "
-            f"http://host:port, and give an access token by Client(token=...) or {VARIABLE}"
-        )
-    if parsed.query or parsed.fragment:
-        raise ValueError(
-            f"{shown!r} has a query or a fragment: write http://host:port or http://host/prefix"
-        )
-    return parsed
+        raise without_socks() from error
 
 
 def _disconnect(response: httpx.Response) -> None:
@@ -556,35 +371,17 @@ def _disconnect(response: httpx.Response) -> None:
         stream.close()
 
 
-def _check_encoding(response: httpx.Response) -> None:
-    encoding = response.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise InvalidAnswerError(
-            f"{response.request.url} answered in the encoding {printable(encoding)!r}, which was "
-            "not asked for: have the server, or the proxy in between, not compress"
-        )
-
-
 def _read(response: httpx.Response, max_bytes: int, deadline: float) -> bytes:
     """Return the body as it came: no decompression, so its size is what was counted."""
     assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the type checker
     chunks: list[bytes] = []
     size = 0
-    said = response.headers.get("content-length", "")
-    if said.isascii() and said.isdigit() and int(said[:32]) > max_bytes:
-        raise _too_large(response, max_bytes)
+    refuse_if_too_large(response, max_bytes)
     for chunk in response.stream:
         size += len(chunk)
         if size > max_bytes:
-            raise _too_large(response, max_bytes)
+            raise too_large(response, max_bytes)
         if time.monotonic() > deadline:
             raise httpx.ReadTimeout("the answer came too slowly", request=response.request)
         chunks.append(chunk)
     return b"".join(chunks)
-
-
-def _too_large(response: httpx.Response, max_bytes: int) -> InvalidAnswerError:
-    return InvalidAnswerError(
-        f"{response.request.url}: the answer is larger than the {max_bytes:,} bytes that can belong"
-        " to it: check that the URL is Pacesetter's"
-    )

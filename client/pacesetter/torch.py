@@ -178,7 +178,7 @@ class RemoteLR(Telling, Resuming):
     def from_torch(
         cls,
         scheduler: LRScheduler,
-        session: str,
+        session: str = "",
         *,
         client: Client | None = None,
         metric: str = "metric",

@@ -21,6 +21,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
+from pacesetter_service.core.mistakes import said
+
 _HOST_NAME = re.compile(r"|\*|[A-Za-z0-9._-]+|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]?")
 """Of names, and of addresses of both kinds; nothing at all is none."""
 
@@ -320,7 +322,7 @@ def default_database_url() -> str:
 
 def mistakes_in(error: ValidationError) -> list[tuple[str, str]]:
     """Return the settings that are wrong, each with what is wrong with it; no value is shown."""
-    return [("_".join(map(str, each["loc"])), each["msg"]) for each in error.errors()]
+    return [("_".join(map(str, each["loc"])), said(each)) for each in error.errors()]
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:

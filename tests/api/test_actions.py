@@ -66,7 +66,7 @@ class Run:
 
     def waiting(self) -> list[dict[str, Any]]:
         """List the orders that wait."""
-        orders: list[dict[str, Any]] = self.http.get(f"{self.at}/actions").json()
+        orders: list[dict[str, Any]] = self.http.get(f"{self.at}/actions").json()["orders"]
         return orders
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:

@@ -61,7 +61,7 @@ def test_the_first_rank_opens_and_the_others_join(http: httpx.Client, unique_nam
     assert [answer.status_code for answer in answers] == [201, 200, 200, 200]
     assert {(a.json()["attempt"], a.json()["horizon"]) for a in answers} == {(2, 3)}
     assert job.train(3, 6) == rates[3:]
-    listed = http.get(f"{job.at}/attempts").json()
+    listed = http.get(f"{job.at}/attempts").json()["attempts"]
     assert [(each["attempt"], each["start"], each["key"]) for each in listed] == [
         (1, 0, ""),
         (2, 3, "slurm-17"),
@@ -101,9 +101,9 @@ def test_orders_survive_a_restart_or_are_dropped(http: httpx.Client, unique_name
         http.post(f"{job.at}/actions", json=body).raise_for_status()
     job.train(0, 6)
     job.open(3, "first").raise_for_status()
-    assert [order["at"] for order in http.get(f"{job.at}/actions").json()] == [4, 40]
+    assert [order["at"] for order in http.get(f"{job.at}/actions").json()["orders"]] == [4, 40]
     job.open(3, "second", drop_actions=True).raise_for_status()
-    assert http.get(f"{job.at}/actions").json() == []
+    assert http.get(f"{job.at}/actions").json()["orders"] == []
     opened = [
         event
         for event in http.get(f"{job.at}/events").json()["events"]
@@ -119,7 +119,7 @@ def test_a_batch_size_that_is_refused_opens_nothing(http: httpx.Client, unique_n
     answer = job.open(5, "bigger", batch_size=128)
     assert problem(answer) == (409, "batch_refused")
     assert job.sync(attempt=1, step=10).status_code == 200
-    assert len(http.get(f"{job.at}/attempts").json()) == 1
+    assert len(http.get(f"{job.at}/attempts").json()["attempts"]) == 1
 
 
 def test_a_rank_that_joins_with_another_batch_size_is_told(
@@ -166,7 +166,7 @@ def test_another_batch_size_scales_the_rate(http: httpx.Client, unique_name: str
     job = Job(http, unique_name, batch_scaling="linear", batch_size=64)
     job.sync(want={"start": 0, "count": 10}).raise_for_status()
     job.open(5, "bigger", batch_size=128).raise_for_status()
-    [order] = http.get(f"{job.at}/actions").json()
+    [order] = http.get(f"{job.at}/actions").json()["orders"]
     assert (order["at"], order["actor"]) == (5, "batch_scaling")
     assert order["reason"] == "batch size 64 -> 128, linear rule"
     window = job.sync(want={"start": 3, "count": 6}).json()

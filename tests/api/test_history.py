@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,8 @@ from pacesetter_service.insight.history import (
     track,
 )
 from serving import open_http, quick
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
 
@@ -69,6 +72,7 @@ def test_values_stand_beside_metrics(http: httpx.Client, unique_name: str) -> No
         "attempt": 1,
         "start": 0,
         "end": 5,
+        "trained_until": 5,
         "steps": [0, 1, 2, 3, 4],
         "series": {"lr": values},
         "metrics": {
@@ -90,7 +94,49 @@ def test_the_table_is_the_same_as_csv(http: httpx.Client, unique_name: str) -> N
     assert [float(row["lr"]) for row in rows] == values
     assert [row["loss"] for row in rows] == [repr(1 / 3), "inf", ""]
     assert [row["loss[1]"] for row in rows] == [repr(1 / 3), "inf", ""]
-    assert list(rows[0]) == ["step", "lr", "loss", "loss[1]"]
+    assert list(rows[0]) == ["step", "trained", "lr", "loss", "loss[1]"]
+    assert [row["trained"] for row in rows] == ["1", "1", "0"]
+    assert answer.headers["content-disposition"] == f'attachment; filename="{unique_name}.csv"'
+    assert http.get(path, params={"readings": True, "format": "csv"}).text == answer.text
+
+
+def test_a_table_has_every_step_of_a_long_record(http: httpx.Client, unique_name: str) -> None:
+    """Nothing is thinned out unless `points` says so; where the training stands is told."""
+    path = create(http, unique_name, schedule={"kind": "exponential", "gamma": 0.9999})
+    values = seal(http, unique_name, 0, 3000)
+    report(http, unique_name, {2000: 0.5})
+    rows = list(csv.DictReader(io.StringIO(http.get(path, params={"format": "csv"}).text)))
+    assert [float(row["lr"]) for row in rows] == values
+    assert sum(row["trained"] == "1" for row in rows) == 2001
+    assert [row["loss"] for row in rows if row["loss"]] == ["0.5"]
+    few = http.get(path, params={"format": "csv", "points": 100}).text
+    assert len(few.splitlines()) < 200
+    assert http.get(path).json()["trained_until"] == 2001
+
+
+def test_a_picture_has_rates_metrics_and_marks(http: httpx.Client, unique_name: str) -> None:
+    """Each has its panel; an order is marked at its step, and its words are no markup."""
+    path = create(http, unique_name, schedule={"kind": "cosine", "total_steps": 500})
+    seal(http, unique_name, 0, 200)
+    report(http, unique_name, {3: 1.0, 50: "nan", 60: 0.5})
+    order = {"kind": "scale", "factor": 0.5, "reason": "a <b> & c"}
+    session = path.removesuffix("/history")
+    http.post(f"{session}/actions", json=order).raise_for_status()
+    seal(http, unique_name, 200, 64)
+    answer = http.get(path, headers={"accept": "image/svg+xml"})
+    assert answer.headers["content-type"].startswith("image/svg+xml")
+    root = ET.fromstring(answer.text)
+    texts = [each.text or "" for each in root.iter(f"{SVG}text")]
+    assert {"lr", "loss"} <= set(texts)
+    assert any("a <b> & c" in each for each in texts)
+    looks = [each.attrib["class"] for each in root.iter(f"{SVG}polyline")]
+    assert looks == ["curve", "curve sealed"]
+    assert len(list(root.iter(f"{SVG}circle"))) == 2  # between them the loss was not a number
+    assert [each.attrib["class"] for each in root.iter(f"{SVG}path")] == ["bad"]
+    assert http.get(path, params={"format": "svg"}).text == answer.text
+    ahead = http.get(f"{session}/forecast", params={"format": "svg", "start": 100, "count": 300})
+    looks = [each.attrib["class"] for each in ET.fromstring(ahead.text).iter(f"{SVG}polyline")]
+    assert looks[-1] == "curve forecast"
 
 
 def test_ranks_are_aggregated_as_the_session_says(http: httpx.Client, unique_name: str) -> None:
@@ -174,7 +220,7 @@ def test_a_record_can_be_empty(http: httpx.Client, unique_name: str) -> None:
     path = create(http, unique_name, start_step=7)
     answer = http.get(path).json()
     assert (answer["start"], answer["end"], answer["steps"]) == (7, 7, [])
-    assert http.get(path, headers={"accept": "text/csv"}).text == "step,lr\n"
+    assert http.get(path, headers={"accept": "text/csv"}).text == "step,trained,lr\n"
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
         "Create it",
     ),
     "an unknown kind": ("GET", "/v1/schedules/cosin", {}, 404, "unknown_kind", "'cosine'"),
-    "a form": ("POST", NEW, {"data": {"name": "x"}}, 415, "unsupported_media_type", "--json"),
+    "a form": ("POST", NEW, {"data": {"name": "x"}}, 415, "unsupported_media_type", "-H"),
     "a text": (
         "POST",
         NEW,
@@ -95,7 +95,7 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
         {"content": "[" * 100_000 + "]" * 100_000, "headers": JSON},
         400,
         "malformed_body",
-        "flatly",
+        "nested",
     ),
     "no base rate": (
         "POST",
@@ -119,7 +119,7 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
         {"json": {"name": "x", "base_lr": -0.1}},
         422,
         "validation_failed",
-        "greater than or equal to 0",
+        "0 or more",
     ),
     "a name with a slash": (
         "POST",
@@ -127,7 +127,7 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
         {"json": {"name": "../x", "base_lr": 0.1}},
         422,
         "validation_failed",
-        "pattern",
+        "no slashes",
     ),
     "a crooked page token": (
         "GET",
@@ -143,7 +143,7 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
         {},
         422,
         "validation_failed",
-        "integer",
+        "whole number",
     ),
     "a curve too long": (
         "POST",
@@ -271,7 +271,7 @@ EXCESSIVE: dict[str, tuple[str, dict[str, Any], str]] = {
             "base_lr": 0.1,
             "schedule": {"kind": "multistep", "milestones": list(range(100_000))},
         },
-        "at most 10000",
+        "at most 10,000",
     ),
     "more parts than any spec needs": (
         NEW,

@@ -94,7 +94,7 @@ def test_the_name_is_free_and_no_attempt_is_used_again(
     _purge(http, at)
     assert _create(http, unique_name, schedule={"kind": "cosine", "total_steps": 9}) == at
     assert http.get(at).json()["attempt"] == 3
-    assert http.get(f"{at}/attempts").json()[0]["attempt"] == 3
+    assert http.get(f"{at}/attempts").json()["attempts"][0]["attempt"] == 3
     for attempt in (1, 2):
         stale = http.post(f"{at}/sync", json={"attempt": attempt, "step": 0})
         assert _code(stale) == (409, "stale_attempt")

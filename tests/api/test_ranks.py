@@ -93,7 +93,7 @@ def test_a_straggler_is_found(start: Start) -> None:
     run.sync(2, want={"start": 60, "count": 10})
     view = run.ranks(max_behind=20)
     assert view["summary"]["expected"] == view["summary"]["seen"] == 4
-    assert view["summary"]["newest_step"] == 100
+    assert view["summary"]["newest_step"] == 99
     assert view["summary"]["slowest"]["rank"] == 2
     assert view["summary"]["stale"] == {"count": 1, "ranks": [2]}
     straggler = view["ranks"][2]
@@ -112,8 +112,20 @@ def test_reports_say_where_a_rank_is(start: Start) -> None:
     run.sync(1, reports=reports)
     [asking, reporting] = run.ranks()["ranks"]
     assert (asking["step"], asking["asked"], asking["reported"]) == (0, 0, None)
+    assert (asking["trained"], reporting["trained"]) == (None, 19)
     assert (reporting["step"], reporting["asked"], reporting["reported"]) == (19, None, 19)
     assert asking["behind"] == 19
+
+
+def test_what_was_fetched_ahead_is_not_trained(start: Start) -> None:
+    """The newest step is the one before that which the trainer says it trains."""
+    run = start()
+    run.sync(0, want={"start": 0, "count": 50}, progress={"step": 0})
+    assert run.ranks()["summary"]["newest_step"] is None
+    run.sync(0, want={"start": 50, "count": 50}, progress={"step": 30})
+    view = run.ranks()
+    assert (view["summary"]["newest_step"], view["ranks"][0]["trained"]) == (29, 29)
+    assert view["ranks"][0]["step"] == 50
 
 
 def test_who_was_not_told_of_a_change_is_not_current(start: Start) -> None:
@@ -412,7 +424,7 @@ def test_what_an_old_attempt_applied_is_not_compared_with_the_new_one(start: Sta
     assert (answer.status_code, answer.json()["code"]) == (409, "stale_attempt")
     assert run.deviations() == []
     view = run.ranks()
-    assert (view["summary"]["seen"], view["summary"]["newest_step"]) == (1, 20)
+    assert (view["summary"]["seen"], view["summary"]["newest_step"]) == (1, 19)
     assert view["summary"]["earlier_attempts"] == {"count": 1, "ranks": [1]}
     assert view["summary"]["missing"] == {"count": 1, "ranks": [1]}
     run.sync(1, attempt=2, step=30, applied={"step": 30, "values": {"lr": before}})

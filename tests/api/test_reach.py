@@ -90,7 +90,7 @@ def test_what_only_looks_saw_can_be_taken_back(run: Run) -> None:
     assert (shown["horizon"], shown["until"], run.horizon()) == (4, 68, 68)
     taken = run.post("take-back", reason="somebody looked ahead").json()
     assert taken == {"horizon": 4, "until": 68, "attempt": 2, "revision": shown["revision"]}
-    assert [order["at"] for order in run.http.get(f"{run.at}/actions").json()] == [50]
+    assert [order["at"] for order in run.http.get(f"{run.at}/actions").json()["orders"]] == [50]
     run.post("actions", kind="scale", factor=0.1, reason="now it is near").raise_for_status()
     first = {"attempt": 1, "progress": {"step": 3}}
     assert run.sync(want={"start": 0, "count": 4}, **first)["series"] == held["series"]

@@ -314,7 +314,7 @@ SPOILT: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
     "another one's attempt": (lambda lines: lines[0].update(lineage=[[7, 0]]), "line"),
     "a clock that is a text": (
         inside("session", "plan", "series", "head.lr", 0, 2, to="soon"),
-        "clock: Input should be a valid number",
+        "clock: Write a number",
     ),
     "a clock that stands at no step": (
         inside("snapshot", "plan", "series", "head.lr", 0, 2, to=math.inf),
@@ -338,11 +338,11 @@ SPOILT: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
     ),
     "an order's step that is none": (
         inside("event", "payload", "order", "at", to=[]),
-        "order.at: Input should be a valid integer",
+        "order.at: Write a whole number",
     ),
     "an order's author that is none": (
         inside("event", "payload", "order", "actor", to=None),
-        "order.actor: Input should be a valid string",
+        "order.actor: Write a text",
     ),
     "an order for a group of nobody": (
         inside("event", "payload", "order", "action", "groups", to=["tail"]),
@@ -684,8 +684,8 @@ def test_a_table_that_is_too_long_says_what_to_do(http: httpx.Client, unique_nam
     answer = http.get(f"/v1/sessions/{unique_name}/export", params={"as": "table"})
     assert (answer.status_code, answer.json()["code"]) == (422, "step_out_of_range")
     assert answer.json()["detail"] == (
-        "The steps from 0 to before 150000 are 150000; a table has 1 to 100000 levels. Ask for a"
-        " part with `start` and `end`, or take the whole record (without `as=table`) to POST"
+        "The steps from 0 to before 150000 are 150,000; a table has at most 100,000 levels. Ask for"
+        " a part with `start` and `end`, or take the whole record (without `as=table`) to POST"
         " /v1/import, which knows no such limit."
     )
 

@@ -55,7 +55,9 @@ def _names(client: Client) -> set[str]:
 
 def _attempts(url: str, name: str) -> list[int]:
     with open_http(url) as http:
-        return [each["start"] for each in http.get(f"/v1/sessions/{name}/attempts").json()]
+        return [
+            each["start"] for each in http.get(f"/v1/sessions/{name}/attempts").json()["attempts"]
+        ]
 
 
 def test_a_checkpoint_is_continued_by_another_description(

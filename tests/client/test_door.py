@@ -18,7 +18,8 @@ def test_all_is_sorted_and_complete():
         if not name.startswith("_") and name not in _SUBMODULES and name != "torch"
     }
     assert pacesetter.__all__ == sorted(set(pacesetter.__all__))
-    assert set(pacesetter.__all__) == public | {"__version__"}
+    assert set(pacesetter.__all__) == public | {"AsyncClient", "__version__"}
+    assert pacesetter.AsyncClient.__module__ == "pacesetter._async_client"
 
 
 _SUBMODULES = {module.name for module in pkgutil.iter_modules(pacesetter.__path__)}
@@ -69,11 +70,14 @@ def test_httpx_is_all_that_is_needed():
     assert done.returncode == 0
 
 
-def test_only_one_module_imports_httpx():
-    """`_transport` alone knows httpx, so that replacing it touches one file."""
-    modules = sorted(_SUBMODULES - _WITH_A_FRAMEWORK - {"_transport"})
-    code = "import sys, types\nsys.modules['pacesetter._transport'] = t = types.ModuleType('t')\n"
-    code += "t.Transport = None\n"
+_WITH_HTTPX = ("_endpoint", "_transport", "_async_transport")
+
+
+def test_the_transports_alone_import_httpx():
+    """They and what they share know httpx, so that replacing it touches three files."""
+    modules = sorted(_SUBMODULES - _WITH_A_FRAMEWORK - set(_WITH_HTTPX))
+    code = "import sys, types\nt = types.ModuleType('t')\nt.Transport = t.AsyncTransport = None\n"
+    code += f"sys.modules |= {{'pacesetter.' + name: t for name in {_WITH_HTTPX}}}\n"
     code += _BLOCK.format(blocked={"httpx", "torch"})
     code += "".join(f"import pacesetter.{name}\n" for name in modules)
     done = _run(code)

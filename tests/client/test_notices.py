@@ -257,7 +257,7 @@ def test_a_finished_session_raises_and_still_takes_reports(client: Client, uniqu
     session = client.create_session(unique_name, base_lr=0.1, controllers=[rule])
     session.lr(0)
     session.report(0, loss=float("nan"))
-    with pytest.raises(SessionFinishedError, match="its last step was 0"):
+    with pytest.raises(SessionFinishedError, match="the first step that is not sealed is 1"):
         session.lr(1)
     session.report(0, accuracy=0.5)
     session.flush()

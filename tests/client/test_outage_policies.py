@@ -430,7 +430,7 @@ def _cut_off(
 
 def _attempts(url: str, name: str) -> list[tuple[int, int]]:
     with open_http(url) as http:
-        found = http.get(f"/v1/sessions/{name}/attempts").json()
+        found = http.get(f"/v1/sessions/{name}/attempts").json()["attempts"]
     return [(each["attempt"], each["start"]) for each in found]
 
 

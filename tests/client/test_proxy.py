@@ -15,8 +15,15 @@ from typing import Any
 
 import pytest
 
+from both import KINDS, opened
 from little_servers import Asked, LittleServer, Proxy, answer, read_request
-from pacesetter import AuthenticationError, Client, ServerUnavailableError, Session
+from pacesetter import (
+    AuthenticationError,
+    Client,
+    InvalidAnswerError,
+    ServerUnavailableError,
+    Session,
+)
 from pacesetter._proxy import proxy_for
 from serving import PATIENCE, RunningService
 
@@ -238,6 +245,34 @@ def test_a_training_goes_through_a_tunnel(
         ("CONNECT", "pacesetter.invalid:443")
     }
     assert not [asked for asked in proxy.asked if "authorization" in asked.headers]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_clients_go_by_the_environment(
+    kind: str,
+    tls: LittleServer,
+    certificate: Path,
+    server_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """By a forward proxy, by a tunnel that sees nothing, and not to a server of no certificate."""
+    forward, tunnel = Proxy(_upstream(server_url)), Proxy("", tunnel=f"127.0.0.1:{tls.port}")
+    with LittleServer(forward) as plain, LittleServer(tunnel) as encrypted:
+        monkeypatch.setenv("HTTP_PROXY", plain.url)
+        monkeypatch.setenv("HTTPS_PROXY", encrypted.url)
+        with opened(kind, "http://pacesetter.invalid:7070") as client:
+            assert client.version()["api"] == "v1"
+        with (
+            opened(kind, "https://pacesetter.invalid") as client,
+            pytest.raises(InvalidAnswerError, match="install the server's certificate"),
+        ):
+            client.version()
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        with opened(kind, "https://pacesetter.invalid", token="t0ken") as client:
+            assert client.version()["api"] == "v1"
+    assert forward.asked[0].target == "http://pacesetter.invalid:7070/version"
+    assert {asked.method for asked in tunnel.asked} == {"CONNECT"}
+    assert not [asked for asked in tunnel.asked if "authorization" in asked.headers]
 
 
 # -- in front of the server --

@@ -59,7 +59,9 @@ def _loop(session: Session, steps: int) -> list[float]:
 def _starts(url: str, name: str) -> list[int]:
     """Return the first step of each attempt."""
     with open_http(url) as http:
-        return [each["start"] for each in http.get(f"/v1/sessions/{name}/attempts").json()]
+        return [
+            each["start"] for each in http.get(f"/v1/sessions/{name}/attempts").json()["attempts"]
+        ]
 
 
 @pytest.fixture(name="spec")

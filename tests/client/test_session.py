@@ -201,7 +201,7 @@ def test_a_refused_metric_costs_no_other(
     assert metrics["loss"][1:5] == [0.5, 0.3, 0.4, 0.2]
     assert metrics["a/b"][2] == 0.25
     (told,) = caplog.records
-    assert "'acc (top-1)' (String should match" in told.getMessage()
+    assert "'acc (top-1)' (Name a metric by" in told.getMessage()
 
 
 def test_a_plateau_sees_its_metric_beside_a_refused_one(client: Client, unique_name: str):

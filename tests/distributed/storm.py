@@ -235,7 +235,7 @@ def elastic(*, ranks: int, steps: int, kills: int, seed: int = 0, forks: bool = 
                 _kill_workers(agent, Path(folder), ranks, steps, kills, dice)
             with open_http(service.url) as http:
                 sealed = http.get("/v1/sessions/elastic/lr", params={"step": 0, "count": steps})
-                attempts = http.get("/v1/sessions/elastic/attempts").json()
+                attempts = http.get("/v1/sessions/elastic/attempts").json()["attempts"]
         lived = _lived(Path(folder))
     curve = [value.hex() for value in sealed.json()["series"]["lr"]]
     # The first one is that of this process, which has made the session and trains nothing.

@@ -47,7 +47,9 @@ def _client(server_url: str) -> Iterator[Client]:
 def starts(url: str, name: str) -> list[int]:
     """Return the first step of each attempt."""
     with open_http(url) as http:
-        return [each["start"] for each in http.get(f"/v1/sessions/{name}/attempts").json()]
+        return [
+            each["start"] for each in http.get(f"/v1/sessions/{name}/attempts").json()["attempts"]
+        ]
 
 
 def called(client: Client, begin: str) -> set[str]:

@@ -15,6 +15,7 @@ from pacesetter_service.core.errors import StorageReplacedError
 from pacesetter_service.core.session import create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.store.continuity import Continuity, Count, Mark, judged
+from pacesetter_service.store.listing import Listing
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.sqlite import SqliteStore
 from written import NOW, write
@@ -92,7 +93,7 @@ def names_in(folder: Path) -> list[str]:
     """Name the sessions that there are."""
     store = opened(folder)
     try:
-        found = store.page(after="", limit=99, status=None, label=None)
+        found = store.page(Listing(), 99)
     finally:
         store.close()
     return [each.session.spec.name for each in found]

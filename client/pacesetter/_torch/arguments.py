@@ -28,13 +28,15 @@ def optimizer_of(scheduler: object, session: object) -> Optimizer:
         raise TypeError(
             f"{type(scheduler).__name__} is an optimizer, and from_torch takes a scheduler of "
             "torch's over it: pass that, or describe the schedule, as in RemoteLR.create(optimizer,"
-            f" {session!r}, schedule={{...}})"
+            f" {session or 'run-1'!r}, schedule={{...}})"
         )
     optimizer = getattr(scheduler, "optimizer", None)
     if optimizer is None:
         raise TypeError(
             f"{type(scheduler).__name__} is not a scheduler: pass one of torch.optim.lr_scheduler"
         )
+    if session == "":
+        raise TypeError("from_torch makes a session: name it, as in from_torch(scheduler, 'run-1')")
     if not isinstance(session, str):
         name = f", {session.name!r}" if isinstance(session, Session) else ""
         raise TypeError(

@@ -22,12 +22,13 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /version",
         "GET /openapi.json",
         "GET /docs",
-        "GET /redoc",
+        "GET /docs/{asset}",
     ),
     # Whatever changes nothing.
     "viewer": (
         "GET /v1/sessions",
         "GET /v1/sessions/{name}",
+        "GET /v1/sessions/{name}/status",
         "GET /v1/sessions/{name}/lr",
         "GET /v1/sessions/{name}/forecast",
         "GET /v1/sessions/{name}/actions",
@@ -39,11 +40,16 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /v1/sessions/{name}/explain",
         "GET /v1/sessions/{name}/ranks",
         "GET /v1/sessions/{name}/range-test",
+        "GET /v1/events",
+        "GET /v1/events/stream",
+        "GET /v1/compare",
         "GET /metrics",
         "GET /v1/schedules",
         "GET /v1/schedules/{kind}",
         "GET /v1/controllers",
         "GET /v1/controllers/{kind}",
+        "GET /v1/actions",
+        "GET /v1/actions/{kind}",
         "GET /v1/templates",
         "GET /v1/templates/{name}",
         "GET /v1/templates/{name}/diff",
@@ -86,9 +92,13 @@ ASKING_SCOPE = frozenset(
         "POST /v1/sessions",
         "POST /v1/import",
         "POST /v1/templates",
+        # The names stand in the query.
+        "GET /v1/compare",
         # What lists shows only what the caller may speak of.
         "GET /v1/sessions",
         "GET /v1/templates",
+        "GET /v1/events",
+        "GET /v1/events/stream",
     }
 )
 """Calls whose address names nothing, and whose endpoint asks for the scope of its caller."""
@@ -100,6 +110,8 @@ NAMELESS = frozenset(
         "GET /v1/schedules/{kind}",
         "GET /v1/controllers",
         "GET /v1/controllers/{kind}",
+        "GET /v1/actions",
+        "GET /v1/actions/{kind}",
         "POST /v1/schedules/preview",
         "POST /v1/schedules/lint",
         "POST /v1/schedules/recommend",
@@ -147,8 +159,11 @@ def takes_any_scope(method: str, path: str) -> bool:
 
 
 def methods_at(path: str) -> list[str]:
-    """Return the methods that an address takes."""
-    return [method for method, (pattern, _) in _TABLE.items() if pattern.fullmatch(path)]
+    """Return the methods that an address takes; none if there is nothing at it."""
+    found = [method for method, (pattern, _) in _TABLE.items() if pattern.fullmatch(path)]
+    if "GET" in found:
+        found.insert(found.index("GET") + 1, "HEAD")
+    return [*found, "OPTIONS"] if found else []
 
 
 _Column = tuple[re.Pattern[str], list[Access]]

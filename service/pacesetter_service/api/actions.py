@@ -1,24 +1,33 @@
 """Actions: changing a running session."""
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Header, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, WithJsonSchema
 from pydantic_core import to_json
 
-from pacesetter_service.api import bodies, wire
+from pacesetter_service.api import bodies, paging, wire
+from pacesetter_service.api.answers import SampledCurve
 from pacesetter_service.api.callers import unless_gone
 from pacesetter_service.api.context import Actor, Service, SessionName
+from pacesetter_service.api.openapi import body_of
 from pacesetter_service.core.actions import Action, Order
 from pacesetter_service.core.commands import Act
-from pacesetter_service.core.model import Flag, Step, jsonable
+from pacesetter_service.core.model import AnyOf, Flag, Step, Written, jsonable
 from pacesetter_service.runtime import operator
 from pacesetter_service.runtime.operator import ActionAnswer, Rehearsal
-from pacesetter_service.runtime.queries.sessions import list_orders
+from pacesetter_service.runtime.queries import sessions
 
 router = APIRouter(prefix="/v1/sessions/{name}/actions", tags=["actions"])
 
-Key = Annotated[str, Header(alias="Idempotency-Key", max_length=128, pattern=r"^[\x21-\x7e]*$")]
+Key = Annotated[
+    str,
+    Written(
+        r"^[\x21-\x7e]{0,128}$",
+        "Write at most 128 characters of ASCII, all of them printable: no blanks",
+    ),
+    Header(alias="Idempotency-Key", description="what makes a repeated order the same one"),
+]
 
 
 class OrderFields(BaseModel):
@@ -33,12 +42,21 @@ class OrderFields(BaseModel):
 class OrderView(BaseModel):
     """An order as it was taken: by whom, why, and in words."""
 
-    id: int
-    at: int
-    action: dict[str, JsonValue]
-    actor: str
-    reason: str
-    text: str
+    id: int = Field(description="the order's number in its session, from 1")
+    at: int = Field(description="the first step that it holds for")
+    action: Annotated[dict[str, JsonValue], WithJsonSchema(AnyOf(Action).described())] = Field(
+        description="what was ordered, as it was posted"
+    )
+    actor: str = Field(description="who ordered it")
+    reason: str = Field(description="why, as that one said")
+    text: str = Field(description="the order in words")
+
+
+class OrderList(BaseModel):
+    """Orders that wait to be carried out."""
+
+    orders: list[OrderView] = Field(description="the orders, by step")
+    next_page_token: str | None = Field(default=None, description=paging.WHOLE)
 
 
 class DryRun(BaseModel):
@@ -47,13 +65,17 @@ class DryRun(BaseModel):
     A curve ends before the first step whose value no trainer could use, if it comes to one.
     """
 
-    effective_step: int
-    steps_away: int | None
-    seconds_away: float | None
-    start: int
-    before: dict[str, Any]
-    after: dict[str, Any]
-    warnings: list[str]
+    effective_step: int = Field(description="the first step that the order would hold for")
+    steps_away: int | None = Field(
+        description="how many steps the foremost trainer makes before that; null if it is not known"
+    )
+    seconds_away: float | None = Field(
+        description="about how many seconds that takes; null if it is not known"
+    )
+    start: int = Field(description="the first step of both curves")
+    before: SampledCurve = Field(description="the curve without the order")
+    after: SampledCurve = Field(description="the curve with the order")
+    warnings: list[str] = Field(description="what to beware of")
 
 
 class Asked(NamedTuple):
@@ -82,12 +104,7 @@ def asked_for(body: JsonValue) -> Asked:
     "",
     status_code=201,
     response_model=ActionAnswer | DryRun,
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"type": "object"}}},
-        }
-    },
+    openapi_extra=body_of("Action"),
 )
 async def take_action(
     name: SessionName,
@@ -112,13 +129,13 @@ async def take_action(
 
 
 @router.get("")
-async def list_waiting(name: SessionName, service: Service) -> list[OrderView]:
+async def list_orders(name: SessionName, service: Service) -> OrderList:
     """List the orders that wait to be carried out, by step."""
-    return [_view(order) for order in await list_orders(service, name)]
+    return OrderList(orders=[_view(order) for order in await sessions.list_orders(service, name)])
 
 
 @router.delete("/{number}", status_code=204)
-async def cancel_action(
+async def cancel_order(
     name: SessionName, number: int, service: Service, actor: Actor = "anonymous"
 ) -> None:
     """Cancel an order whose step was not handed out yet."""
@@ -141,8 +158,8 @@ def _rehearsal(found: Rehearsal) -> bytes:
         effective_step=found.step,
         **found.distance._asdict(),
         start=found.step,
-        before=wire.curve(found.before),
-        after=wire.curve(found.after),
+        before=SampledCurve(**wire.curve(found.before)),
+        after=SampledCurve(**wire.curve(found.after)),
         warnings=found.warnings,
     )
     return to_json(answer)

@@ -45,10 +45,9 @@ ADVICE: Mapping[type[errors.PacesetterError], str] = {
 """By the type of the error; in braces stand attributes of it."""
 
 
-def detail_of(error: errors.PacesetterError) -> str:
-    """Return what an answer says of an error: what is wrong, and what to do about it over HTTP."""
-    advice = ADVICE.get(type(error), "")
-    return f"{error} {advice.format(**vars(error))}" if advice else str(error)
+def advice_of(error: errors.PacesetterError) -> str:
+    """Return what to do about an error over HTTP; empty if the error says it all."""
+    return ADVICE.get(type(error), "").format(**vars(error))
 
 
 ON_FINDINGS: Mapping[str, str] = {

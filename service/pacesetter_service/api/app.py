@@ -2,7 +2,7 @@
 
 import re
 from functools import partial
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -13,12 +13,14 @@ from pacesetter_service import __version__
 from pacesetter_service.api import (
     actions,
     attempts,
-    controllers,
+    compare,
     events,
     explain,
     feed,
+    global_feed,
     health,
     history,
+    kinds,
     metrics,
     pages,
     problems,
@@ -27,16 +29,19 @@ from pacesetter_service.api import (
     ranks,
     schedules,
     sessions,
+    status,
     templates,
     tokens,
     transfer,
     values,
 )
-from pacesetter_service.api.access import METHODS, methods_at
+from pacesetter_service.api.access import METHODS
 from pacesetter_service.api.auth import HOLDER, Guard
 from pacesetter_service.api.browsers import Browsers, Hosts
 from pacesetter_service.api.gate import Gate
-from pacesetter_service.api.openapi import completed, guarded
+from pacesetter_service.api.methods import answer_head, elsewhere
+from pacesetter_service.api.openapi import completed
+from pacesetter_service.api.parameters import Parameters
 from pacesetter_service.api.rates import UNLIMITED, Buckets, RateLimit, Rates, address_of
 from pacesetter_service.api.sync import SyncEndpoint
 from pacesetter_service.api.traffic import Traffic
@@ -63,6 +68,8 @@ DESCRIBED = (
     schedules.LintRequest,
     Situation,
     templates.Deprecation,
+    actions.OrderFields,
+    sessions.FirstAttempt,
     sessions.FinishRequest,
     prune.PruneRequest,
     sessions.LabelsRequest,
@@ -81,6 +88,7 @@ class App(FastAPI):
     door: ASGIApp
     """What every request comes to first."""
     hot: ASGIApp
+    parameters: Parameters
 
     def release(self) -> None:
         """Release the calls that are held: the server is to stop."""
@@ -99,23 +107,30 @@ class App(FastAPI):
     async def inside(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take the hot call past the framework, whose layers cost as much as all of its answer."""
         if scope["type"] == "http":
+            if scope["query_string"] and (refusal := self.parameters.refusal(scope)) is not None:
+                await refusal(scope, receive, send)
+                return
             if scope["method"] == "POST":
                 match = _SYNC_PATH.fullmatch(scope["path"])
                 if match is not None:
                     scope["path_params"] = match.groupdict()
                     await self.hot(scope, receive, send)
                     return
+            elif scope["method"] == "HEAD":
+                await answer_head(super().__call__, scope, receive, send)
+                return
             elif scope["method"] not in METHODS:  # before its body is read
-                await problems.of_nowhere(methods_at(scope["path"]))(scope, receive, send)
+                await elsewhere(scope)(scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, made once."""
         if self.openapi_schema is None:
-            document = completed(super().openapi(), *DESCRIBED)
             service: Service = self.state.service
-            self.openapi_schema = guarded(document, optional=service.keys is None)
+            self.openapi_schema = completed(
+                super().openapi(), *DESCRIBED, optional=service.keys is None
+            )
         return self.openapi_schema
 
 
@@ -135,8 +150,10 @@ def create_app(
         title="Pacesetter",
         version=__version__,
         description=DESCRIPTION,
+        openapi_url=None,  # pages.py serves it
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=attrgetter("name"),  # what clients call their functions
         redirect_slashes=False,  # a redirect would name whatever host it was asked by
     )
     keys = service.keys
@@ -161,25 +178,29 @@ def create_app(
     app.router.routes.insert(0, Route("/v1/sessions/{name}/sync", sync, methods=["POST"]))
     routers: list[APIRouter] = [
         sessions.router,
+        status.router,
         prune.router,
         values.router,
         actions.router,
         attempts.router,
         history.router,
+        compare.router,
         transfer.router,
         feed.router,
+        global_feed.router,
         events.router,
         explain.router,
         ranks.router,
         range_test.router,
         schedules.router,
-        controllers.router,
+        kinds.router,
         templates.router,
         tokens.router,
         health.router,
         metrics.router,
         pages.router,
     ]
+    app.parameters = Parameters(routers)
     for router in routers:
         app.include_router(router)
     app.add_middleware(Gate, max_body_size=max_body_size, max_import_size=max_import_size)

@@ -3,16 +3,17 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
-from pacesetter_service.api import bodies
+from pacesetter_service.api import bodies, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.auth import refuse_below, refuse_name
 from pacesetter_service.api.callers import unless_gone
 from pacesetter_service.api.context import Actor, Names, Service, SessionName
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.api.sessions import SessionView, view
 from pacesetter_service.core.actions.base import Reason
-from pacesetter_service.core.model import Count, Flag, Step
+from pacesetter_service.core.model import Count, Flag, Model, Step
 from pacesetter_service.core.spec import AttemptKey, LabelName, LabelValue, Name
 from pacesetter_service.runtime import forks, operator, trainer
 from pacesetter_service.runtime.forks import ForkPlan
@@ -22,10 +23,8 @@ from pacesetter_service.runtime.queries import sessions
 router = APIRouter(prefix="/v1/sessions/{name}", tags=["attempts"])
 
 
-class AttemptRequest(BaseModel):
+class AttemptRequest(Model):
     """A restart from a checkpoint."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: Step = Field(description="the first step that is to be trained again")
     key: AttemptKey = Field(
@@ -40,21 +39,30 @@ class AttemptRequest(BaseModel):
 class AttemptView(BaseModel):
     """An attempt: it ends where the next one begins."""
 
-    attempt: int
-    start: int
-    key: str
-    actor: str
-    created_at: str
+    attempt: int = Field(description="its number, from 1")
+    start: int = Field(description="its first step")
+    key: str = Field(description="what its ranks share; empty if nothing")
+    actor: str = Field(description="who opened it")
+    created_at: Moment = Field(description="when it was opened")
 
 
-class ForkRequest(BaseModel):
+class AttemptList(BaseModel):
+    """The attempts of a session."""
+
+    attempts: list[AttemptView] = Field(description="the attempts, the first one first")
+    next_page_token: str | None = Field(default=None, description=paging.WHOLE)
+
+
+class ForkRequest(Model):
     """A branch of a session."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Name = Field(description="of the new session")
     step: Step = Field(description="the first step of its own; those before are shared")
-    labels: dict[LabelName, LabelValue] | None = Field(default=None, max_length=32)
+    labels: dict[LabelName, LabelValue] | None = Field(
+        default=None,
+        max_length=32,
+        description="labels of the new session; those of this one if not given",
+    )
     description: dict[str, JsonValue] | None = Field(
         default=None,
         description="fields of the session's spec that are to differ from that step on",
@@ -93,16 +101,15 @@ async def open_attempt(
 
 
 @router.get("/attempts")
-async def list_attempts(name: SessionName, service: Service) -> list[AttemptView]:
+async def list_attempts(name: SessionName, service: Service) -> AttemptList:
     """List the attempts of a session; the first one began with it."""
     found = await sessions.list_attempts(service, name)
-    return [AttemptView.model_validate(each, from_attributes=True) for each in found]
+    views = [AttemptView.model_validate(each, from_attributes=True) for each in found]
+    return AttemptList(attempts=views)
 
 
-class TakeBackRequest(BaseModel):
+class TakeBackRequest(Model):
     """What an operator says about steps that are taken back."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: Reason = Field(default="", description="why, for the record")
     dry_run: Flag = Field(default=False, description="only show what it would do")

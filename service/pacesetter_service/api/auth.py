@@ -7,7 +7,8 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacesetter_service.api import problems
-from pacesetter_service.api.access import access_to, methods_at, name_in, takes_any_scope
+from pacesetter_service.api.access import access_to, name_in, takes_any_scope
+from pacesetter_service.api.methods import elsewhere
 from pacesetter_service.core.errors import (
     ActorRefusedError,
     ForbiddenError,
@@ -83,7 +84,7 @@ class Guard:
             await problems.of_error(error)(scope, receive, send)
             return
         if needed is None:
-            await problems.of_nowhere(methods_at(path))(scope, receive, send)
+            await elsewhere(scope)(scope, receive, send)
             return
         await self._app(scope, receive, self._cut_off(send, secret) if method == "GET" else send)
 

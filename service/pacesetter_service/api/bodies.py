@@ -60,15 +60,18 @@ def parsed(raw: bytes, read: Callable[[JsonValue], T]) -> T:
         raise InvalidBodyError(error) from None
 
 
+_NO_BODY = "Send a JSON object as the body; an empty one is {}"
+
+
 def _json(raw: bytes) -> JsonValue:
     if not raw:
-        raise RequestValidationError([{"type": "missing", "loc": ("body",), "msg": "Send a body"}])
+        raise RequestValidationError([{"type": "no_body", "loc": ("body",), "msg": _NO_BODY}])
     try:
         found: JsonValue = json.loads(raw)
     except JSONDecodeError as error:
-        place = {"type": "json_invalid", "loc": ("body", error.pos)}
-        message = f"JSON decode error: {error.msg} at character {error.pos}"
-        raise RequestValidationError([{**place, "msg": message}]) from None
+        where = f"{error.msg} at line {error.lineno} column {error.colno}"
+        mistake = {"type": "json_invalid", "loc": ("body",), "msg": "", "ctx": {"error": where}}
+        raise RequestValidationError([mistake]) from None
     except (ValueError, RecursionError) as error:
         raise HTTPException(400) from error
     return found

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Query, Request
 
 from pacesetter_service.api.auth import scope_of
-from pacesetter_service.core.model import MAX_STEP
+from pacesetter_service.core.model import MAX_STEP, Written
 from pacesetter_service.core.tokens import NameScope
 from pacesetter_service.runtime.service import Service as UseCases
 
@@ -27,10 +27,11 @@ Names = Annotated[NameScope, Depends(_names)]
 
 Actor = Annotated[
     str,
+    Written(
+        r"^[\x20-\x7e]{0,128}$", "Write at most 128 characters of ASCII, all of them printable"
+    ),
     Header(
         alias="Pacesetter-Actor",
-        max_length=128,
-        pattern=r"^[\x20-\x7e]*$",
         description="who orders this, for the record; who has a token is named by that",
     ),
 ]
@@ -38,5 +39,14 @@ Actor = Annotated[
 AttemptQuery = Annotated[
     int | None, Query(ge=1, le=MAX_STEP, description="an earlier attempt; without it the newest")
 ]
+
+Label = Annotated[
+    str,
+    Written(
+        r"^[^:=]{1,64}:.{0,256}$",
+        "Write a label as `name:value`, with a colon, such as team:vision",
+    ),
+]
+"""A label that sessions are looked for by."""
 
 SessionName = Annotated[str, Path(description="The session's name.")]

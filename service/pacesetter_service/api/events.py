@@ -3,10 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.api import paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.context import Service, SessionName
 from pacesetter_service.core.model import MAX_STEP, did_you_mean, spelt
 from pacesetter_service.runtime.queries import events
@@ -33,19 +34,19 @@ class EventView(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    seq: int | None
-    attempt: int
-    kind: str
-    at: int | None
-    created_at: str
-    text: str
+    seq: int | None = Field(description="its place in the session's log, from 0")
+    attempt: int = Field(description="the attempt that it happened in")
+    kind: str = Field(description="what kind of event it is")
+    at: int | None = Field(description="the step from which it holds; null if it is about none")
+    created_at: Moment = Field(description="when it was recorded")
+    text: str = Field(description="what happened, in words")
 
 
 class EventPage(BaseModel):
     """A page of events, in their order."""
 
-    events: list[EventView]
-    next_page_token: str | None
+    events: list[EventView] = Field(description="the events, the oldest first")
+    next_page_token: str | None = Field(description=paging.NEXT)
 
 
 @router.get("")

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import PlainTextResponse, Response
 
 from pacesetter_service.api import events
@@ -22,24 +22,30 @@ TEXT = "text/plain"
 class WhyView(BaseModel):
     """Why one series has its value."""
 
-    value: float
-    law: str
-    level: float | None
-    since: int
-    cause: events.EventView | None
-    text: str
+    value: float = Field(description="the value at the step")
+    law: str = Field(description="the law that it comes from, in one line")
+    level: float | None = Field(
+        description="the height that controllers have made of the base; null if the law has none"
+    )
+    since: int = Field(description="the first step that this law holds for")
+    cause: events.EventView | None = Field(
+        description="the event that made it so; null if it was planned like this"
+    )
+    text: str = Field(description="all of it in words")
 
 
 class ExplanationView(BaseModel):
     """Why the values at a step are what they are; `text` is all of it for people."""
 
-    step: int
-    sealed: bool
-    attempt: int
-    horizon: int
-    series: dict[str, WhyView]
-    notes: list[str]
-    text: str
+    step: int = Field(description="the step that is explained")
+    sealed: bool = Field(description="whether its values are final")
+    attempt: int = Field(description="the attempt that it belongs to")
+    horizon: int = Field(description="the first step that is not sealed")
+    series: dict[str, WhyView] = Field(
+        description="why each series has its value, by the name of the series"
+    )
+    notes: list[str] = Field(description="what else there is to know")
+    text: str = Field(description="all of it in words")
 
 
 @router.get(

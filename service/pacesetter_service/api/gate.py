@@ -5,7 +5,6 @@ keeps a web page that a user visits from posting to a service on their own machi
 pages send other types across origins without asking.
 """
 
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacesetter_service.api import problems
@@ -34,7 +33,7 @@ class Gate:
         lines = scope["path"] == IMPORT_PATH
         limit = self._import_limit if lines else self._limit
         if not length.isdigit() or int(length) > limit:
-            await problems.of_http(413)(scope, receive, send)
+            await problems.of_http_error(_too_large(limit, lines=lines))(scope, receive, send)
             return
         media_type = headers.get(b"content-type", b"")
         # Nearly every call says just this, and pays for no reading of it.
@@ -47,21 +46,27 @@ class Gate:
             await problems.of_http(415)(scope, receive, send)
             return
         if b"transfer-encoding" in headers:  # its length is not known beforehand
-            receive = self._limited(receive, limit)
+            receive = _limited(receive, _too_large(limit, lines=lines), limit)
         await self._app(scope, receive, send)
 
-    def _limited(self, receive: Receive, limit: int) -> Receive:
-        taken = 0
 
-        async def limited() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > limit:
-                raise HTTPException(413)
-            return message
+def _limited(receive: Receive, error: Exception, limit: int) -> Receive:
+    taken = 0
 
-        return limited
+    async def limited() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > limit:
+            raise error
+        return message
+
+    return limited
+
+
+def _too_large(limit: int, *, lines: bool) -> problems.TooLargeError:
+    setting = "PACESETTER_MAX_IMPORT_SIZE" if lines else "PACESETTER_MAX_BODY_SIZE"
+    return problems.TooLargeError(limit, setting)
 
 
 def _media_type(content_type: bytes) -> bytes:

@@ -1,68 +1,67 @@
-"""The pages that show the API to people, with the rules that keep them to what they need."""
+"""What describes the API: its OpenAPI document, and a page that shows it to people.
 
-import base64
-import re
+All of the page comes from here, so that it works where there is no internet. Its scripts are those
+of Swagger UI; `assets/swagger-ui.json` says in which version, and what each file is.
+"""
+
 from hashlib import sha256
+from pathlib import Path
 
-from fastapi import APIRouter
-from fastapi.openapi.docs import get_redoc_html, get_swagger_ui_html
-from starlette.responses import HTMLResponse
+from fastapi import APIRouter, Request
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, Response
 
 router = APIRouter(include_in_schema=False)
 
-SOURCE = "https://cdn.jsdelivr.net"
-"""Where the scripts and styles of both pages come from."""
+ASSETS = Path(__file__).with_name("assets")
 
-_OPENAPI = "openapi.json"
-"""Beside the page, wherever a proxy has put both."""
+SERVED = {
+    "docs.js": ("docs.js", "text/javascript"),
+    "swagger-ui-bundle.js": ("swagger-ui/swagger-ui-bundle.js", "text/javascript"),
+    "swagger-ui.css": ("swagger-ui/swagger-ui.css", "text/css"),
+}
+"""By its name beside the page: where a file is, and its media type."""
 
-_NO_ICON = "data:,"
-_INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+_RULES = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data:",
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "form-action": "'none'",
+    "frame-ancestors": "'none'",
+}
+_POLICY = "; ".join(f"{name} {value}" for name, value in _RULES.items())
+
+
+# Neither is `async`: the document takes a second to make, and files are read.
+@router.get("/openapi.json")
+def read_description(request: Request) -> Response:
+    """Return the OpenAPI document, made at the first call."""
+    state = request.app.state
+    if not hasattr(state, "description"):
+        state.description = to_json(request.app.openapi())
+    return Response(state.description, media_type="application/json")
 
 
 @router.get("/docs")
-async def show_docs() -> HTMLResponse:
-    """Show every call, to be tried out."""
-    return _DOCS
+def show_docs() -> HTMLResponse:
+    """Show every call, to be tried out; the page is kept to its own scripts and out of others."""
+    page = (ASSETS / "docs.html").read_text()
+    return HTMLResponse(page, headers={"content-security-policy": _POLICY})
 
 
-@router.get("/redoc")
-async def show_redoc() -> HTMLResponse:
-    """Show every call, to be read."""
-    return _REDOC
-
-
-def _with_rules(page: HTMLResponse) -> HTMLResponse:
-    """Keep a page to its own scripts, and out of other pages."""
-    scripts = [
-        sha256(each.encode()).digest() for each in _INLINE.findall(bytes(page.body).decode())
-    ]
-    hashes = "".join(f" 'sha256-{base64.b64encode(each).decode()}'" for each in scripts)
-    rules = {
-        "default-src": "'none'",
-        "script-src": f"{SOURCE}{hashes}",
-        "style-src": f"{SOURCE} 'unsafe-inline'",  # both write styles while they run
-        "img-src": "'self' data: https://cdn.redoc.ly",
-        "font-src": "data:",
-        "connect-src": "'self'",
-        "worker-src": "blob:",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "frame-ancestors": "'none'",
-    }
-    policy = "; ".join(f"{name} {value}" for name, value in rules.items())
-    page.headers["content-security-policy"] = policy
-    return page
-
-
-_DOCS = _with_rules(
-    get_swagger_ui_html(openapi_url=_OPENAPI, title="Pacesetter", swagger_favicon_url=_NO_ICON)
-)
-_REDOC = _with_rules(
-    get_redoc_html(
-        openapi_url=_OPENAPI,
-        title="Pacesetter",
-        redoc_favicon_url=_NO_ICON,
-        with_google_fonts=False,
-    )
-)
+@router.get("/docs/{asset}")
+def read_asset(asset: str, request: Request) -> Response:
+    """Return a file of that page; a browser that has it already is told so."""
+    if asset not in SERVED:
+        raise HTTPException(404)
+    path, media_type = SERVED[asset]
+    content = (ASSETS / path).read_bytes()
+    tag = f'"{sha256(content).hexdigest()[:32]}"'
+    headers = {"etag": tag, "cache-control": "no-cache"}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type=media_type, headers=headers)

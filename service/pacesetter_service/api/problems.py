@@ -14,10 +14,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from pacesetter_service.api.access import methods_at
-from pacesetter_service.api.advice import detail_of
+from pacesetter_service.api.advice import advice_of
 from pacesetter_service.calls import current_id
 from pacesetter_service.complaints import Complaints, bad_requests
 from pacesetter_service.core import errors
+from pacesetter_service.core.mistakes import ended, is_of_a_name, place_of, said
 from pacesetter_service.runtime.arguments import MAX_ERRORS, ArgumentError
 
 TYPE_PREFIX = "urn:pacesetter:problem:"
@@ -68,19 +69,19 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
 }
 
 HTTP_CODES: Mapping[int, tuple[str, str]] = {
-    400: ("malformed_body", "The body cannot be read. Send one JSON object, flatly nested."),
-    404: ("not_found", "There is nothing at this address. See /docs for what there is."),
-    405: (
-        "method_not_allowed",
-        "This address does not take that method. See /docs for what it does.",
+    400: (
+        "malformed_body",
+        "The body cannot be read. Send one JSON object in UTF-8, nested no deeper than a spec is.",
     ),
+    404: ("not_found", "There is nothing at this address. See /docs for what there is."),
+    405: ("method_not_allowed", "This address does not take that method. See /docs."),
     413: ("body_too_large", "The body is larger than this server takes. Send it in smaller parts."),
     499: ("caller_gone", "The caller went away before there was an answer."),
     415: (
         "unsupported_media_type",
         (
             "Send the body as JSON, with the header `content-type: application/json`"
-            " (curl: use --json instead of --data)."
+            " (curl: -H 'content-type: application/json' -d '…')."
         ),
     ),
 }
@@ -135,19 +136,47 @@ def document(
 def of_error(error: errors.PacesetterError) -> Response:
     """Answer with what the core refused."""
     status, code = STATUSES[type(error)]
-    return problem(status, code, detail_of(error))
+    advice = advice_of(error)
+    if not advice:
+        return problem(status, code, str(error))
+    return problem(status, code, f"{error} {advice}", advice=advice)
 
 
 def of_http(status: int, headers: Mapping[str, str] | None = None) -> Response:
     """Answer with what HTTP itself refuses."""
     known = HTTP_CODES.get(status)
     code, detail = known or ("http_error", HTTPStatus(status).description)
+    if status == HTTPStatus.BAD_REQUEST:
+        mistakes = [{"pointer": "", "detail": detail}]
+        return problem(status, code, detail, headers=headers, errors=mistakes)
     return problem(status, code, detail, headers=headers)
 
 
 def of_nowhere(methods: Sequence[str]) -> Response:
     """Answer to a call of nothing, at an address that takes some methods or none."""
-    return of_http(405, {"allow": ", ".join(methods)}) if methods else of_http(404)
+    if not methods:
+        return of_http(404)
+    allowed = ", ".join(methods)
+    detail = f"This address takes {allowed} and no other method. See /docs for what they do."
+    return problem(405, "method_not_allowed", detail, headers={"allow": allowed})
+
+
+class TooLargeError(HTTPException):
+    """A body has more bytes than are taken there."""
+
+    def __init__(self, limit: int, setting: str) -> None:
+        super().__init__(
+            413,
+            f"The body is larger than the {limit:,} bytes that this server takes here. Send it in"
+            f" smaller parts, or raise {setting} on the server.",
+        )
+
+
+def of_http_error(error: HTTPException) -> Response:
+    """Answer with what HTTP itself refuses, where something more is known about it."""
+    if isinstance(error, TooLargeError):
+        return problem(413, "body_too_large", error.detail)
+    return of_http(error.status_code, error.headers)
 
 
 def of_other_media_type(wanted: str) -> Response:
@@ -167,8 +196,7 @@ class InvalidBodyError(Exception):
 
 def first_of(error: ValidationError) -> list[ErrorDetails]:
     """Return the mistakes that are told."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return found[:MAX_ERRORS]
+    return error.errors(include_url=False)[:MAX_ERRORS]
 
 
 def of_validation(found: Sequence[Mapping[str, Any]], count: int | None = None) -> Response:
@@ -180,10 +208,7 @@ def of_validation(found: Sequence[Mapping[str, Any]], count: int | None = None) 
     """
     count = len(found) if count is None else count
     each = list(_describe(found[:MAX_ERRORS]))
-    detail = "The request is not valid. " + " ".join(
-        f"{item.get('pointer') or item.get('parameter') or 'body'}: {item['detail']}."
-        for item in each[:3]
-    )
+    detail = "The request is not valid. " + " ".join(map(_sentence, each[:3]))
     more = count - len(each)
     if not more:
         return problem(422, "validation_failed", detail, errors=each)
@@ -206,7 +231,7 @@ def install(app: FastAPI) -> None:
     async def http_error(request: Request, error: HTTPException) -> Response:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # the framework names one route's
             return of_nowhere(methods_at(request.url.path))
-        return of_http(error.status_code, error.headers)
+        return of_http_error(error)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_request: Request, _error: ClientDisconnect) -> Response:
@@ -249,17 +274,24 @@ def _one_line(detail: str) -> str:
     return "".join(each if each.isprintable() else " " for each in detail[:LONGEST_LOGGED])
 
 
+def _sentence(mistake: Mapping[str, str]) -> str:
+    place = mistake.get("pointer") or mistake.get("parameter")
+    return ended(f"{place}: {mistake['detail']}" if place else mistake["detail"])
+
+
 def _describe(found: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
     for error in found:
-        place, *path = error["loc"] if error["loc"] else ("body",)
-        if place in ("query", "path", "header"):
-            yield {"parameter": ".".join(map(str, path)), "detail": error["msg"]}
+        place, *path = place_of(error) or ("body",)
+        if path and place in ("query", "path", "header"):
+            named = [part for part in path if isinstance(part, str)]  # and not which of its values
+            yield {"parameter": ".".join(named), "detail": said(error)}
             continue
         if place != "body":
             path = [place, *path]
         if error["type"] == "json_invalid":
             path = []
-        yield {"pointer": _pointer(path), "detail": error["msg"]}
+        mistake = {"pointer": _pointer(path), "detail": said(error)}
+        yield {**mistake, "about": "name"} if is_of_a_name(error) else mistake
 
 
 def _pointer(path: Iterable[object]) -> str:

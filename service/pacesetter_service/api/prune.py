@@ -3,12 +3,13 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from pacesetter_service.api import bodies, openapi, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.callers import unless_gone
 from pacesetter_service.api.context import Actor, Service
-from pacesetter_service.core.model import MAX_STEP, Count, Flag, NonNegative
+from pacesetter_service.core.model import MAX_STEP, Count, Flag, Model, NonNegative
 from pacesetter_service.core.spec import MAX_LABELS, LabelName, LabelValue
 from pacesetter_service.core.status import State
 from pacesetter_service.runtime import retention
@@ -17,10 +18,8 @@ from pacesetter_service.runtime.retention import Policy
 router = APIRouter(prefix="/v1/prune", tags=["sessions"])
 
 
-class PruneRequest(BaseModel):
+class PruneRequest(Model):
     """Which sessions are to be put away, and how far."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     older_than: NonNegative = Field(
         description="seconds for which nothing of a session was written: a sealing, an event, say"
@@ -44,10 +43,12 @@ class PruneRequest(BaseModel):
 class PutAwayView(BaseModel):
     """A session that was put away, or would be."""
 
-    name: str
+    name: str = Field(description="the session's name")
     state: State = Field(description="before")
-    changed_at: str
-    step: Literal["archive", "purge", "keep"]
+    changed_at: Moment = Field(description="when something of it was written last")
+    step: Literal["archive", "purge", "keep"] = Field(
+        description="what is done with it: `archive`, `purge`, or `keep`"
+    )
     bytes: int = Field(description="about how much its rows take")
     reason: str = Field(description="why it is kept, if it is")
 
@@ -55,8 +56,8 @@ class PutAwayView(BaseModel):
 class PrunePage(BaseModel):
     """A page of the sessions that were put away."""
 
-    sessions: list[PutAwayView]
-    next_page_token: str | None
+    sessions: list[PutAwayView] = Field(description="the sessions that were put away, or would be")
+    next_page_token: str | None = Field(description=paging.NEXT)
 
 
 @router.post("", openapi_extra=openapi.body_of("PruneRequest"))

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from pacesetter_service.api import paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.context import Service, SessionName
 from pacesetter_service.core.applied import Precision
 from pacesetter_service.core.model import MAX_STEP, spelt
@@ -27,10 +28,12 @@ class AppliedValueView(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    series: str
-    applied: Annotated[float | str, BeforeValidator(spelt)]
-    sealed: float
-    precision: Precision
+    series: str = Field(description="the name of the series")
+    applied: Annotated[float | str, BeforeValidator(spelt)] = Field(
+        description="what the optimizer used"
+    )
+    sealed: float = Field(description="what was sealed")
+    precision: Precision = Field(description="how well they agree: to the bit, as float32, or not")
 
 
 class AppliedView(BaseModel):
@@ -38,7 +41,7 @@ class AppliedView(BaseModel):
 
     model_config = ConfigDict(from_attributes=True)
 
-    step: int
+    step: int = Field(description="the step that it was used at")
     precision: Precision = Field(description="that of the value that agrees least")
     differing: int = Field(description="how many series differ")
     values: list[AppliedValueView] = Field(description="some of them, those that differ first")
@@ -47,41 +50,48 @@ class AppliedView(BaseModel):
 class RankView(BaseModel):
     """One rank, as its calls have shown it."""
 
-    rank: int
+    rank: int = Field(description="its number, from 0")
     attempt: int = Field(description="the attempt that it speaks for")
+    trained: int | None = Field(description="the newest step that it has trained, as it says")
     step: int | None = Field(description="the furthest step that it asked for, reported or applied")
     behind: int | None = Field(description="steps behind the furthest rank of its attempt")
     behind_horizon: int | None = Field(description="steps behind the last one that is sealed")
     asked: int | None = Field(description="first step of the window that it asked for last")
     reported: int | None = Field(description="last step that it reported on")
     revision: int = Field(description="revision in the last answer that it got")
-    applied: AppliedView | None
-    deviates: bool
-    stale: bool
-    last_call: str
-    seconds_ago: float
+    applied: AppliedView | None = Field(
+        description="what its optimizer used, as it said last; null if it never did"
+    )
+    deviates: bool = Field(description="whether it trains with other values than were sealed")
+    stale: bool = Field(
+        description="whether it was silent, or fell behind, for longer than was asked for"
+    )
+    last_call: Moment = Field(description="when it called last")
+    seconds_ago: float = Field(description="how many seconds ago that was")
 
 
 class RanksView(BaseModel):
     """How many ranks, and the first hundred of them."""
 
-    count: int
-    ranks: list[int]
+    count: int = Field(description="how many there are")
+    ranks: list[int] = Field(description="the numbers of the first hundred of them")
 
 
 class SummaryView(BaseModel):
     """The ranks in a few words; only ranks of the running attempt are counted as seen."""
 
     expected: int = Field(description="the session's `ranks`: those from which it awaits reports")
-    seen: int
+    seen: int = Field(description="how many ranks have called in the running attempt")
     current: int = Field(description="how many of the seen know of the session's newest revision")
-    newest_step: int | None = Field(description="the furthest step of any rank")
+    newest_step: int | None = Field(
+        description="the newest step that any rank has trained, as it says; not what it asked for"
+    )
     slowest: RankView | None = Field(description="the rank that is furthest behind")
     missing: RanksView = Field(description="expected, but not heard in the running attempt")
     never_reported: RanksView = Field(
         description="expected, but without a report in the running attempt, heard or not"
     )
-    stale: RanksView
+    stale: RanksView = Field(description="those that were silent, or fell behind")
     deviating: RanksView = Field(description="training with other values than were sealed")
     earlier_attempts: RanksView = Field(description="last heard in an attempt before this one")
 
@@ -89,13 +99,13 @@ class SummaryView(BaseModel):
 class RanksPage(BaseModel):
     """What is known of a session's ranks; of calls before `since` nothing is known."""
 
-    attempt: int
-    horizon: int
-    revision: int
-    since: str
-    summary: SummaryView
-    ranks: list[RankView]
-    next_page_token: str | None
+    attempt: int = Field(description="the running attempt")
+    horizon: int = Field(description="the first step that is not sealed")
+    revision: int = Field(description="how often the session's future has been changed")
+    since: Moment = Field(description="from when on calls are known")
+    summary: SummaryView = Field(description="the ranks in a few words")
+    ranks: list[RankView] = Field(description="the ranks of this page, by number")
+    next_page_token: str | None = Field(description=paging.NEXT)
 
 
 @router.get("")
@@ -157,15 +167,16 @@ def _view(report: RanksReport, first: int, limit: int) -> RanksPage:
 
 
 def _rank_view(rank: int, report: RanksReport) -> RankView:
-    session, snapshot, newest_step = report.session, report.snapshot, report.summary.newest_step
+    session, snapshot, furthest = report.session, report.snapshot, report.summary.furthest
     heard = snapshot.ranks[rank]
     silent = max(snapshot.now - heard.at, 0.0)
     here = heard.attempt == session.attempt.began_as
-    newest = NEVER if newest_step is None else newest_step
+    newest = NEVER if furthest is None else furthest
     placed = here and heard.step != NEVER
     return RankView(
         rank=rank,
         attempt=session.attempt.number if here else heard.attempt,
+        trained=_step(heard.trained),
         step=_step(heard.step),
         behind=newest - heard.step if placed else None,
         behind_horizon=max(session.horizon - 1 - heard.step, 0) if placed else None,

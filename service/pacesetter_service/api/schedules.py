@@ -1,7 +1,7 @@
-"""The catalogue of schedules, and curves of any spec before there is a session."""
+"""What a spec would come to before there is a session: its curves, pitfalls, a proposal."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, Field
@@ -11,8 +11,7 @@ from pacesetter_service.api import bodies, wire
 from pacesetter_service.api.advice import advice_on
 from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import Service
-from pacesetter_service.api.openapi import body_of
-from pacesetter_service.catalogue import kinds as catalogue
+from pacesetter_service.api.openapi import answer_of, body_of
 from pacesetter_service.catalogue.findings import Architecture, Finding, Severity, Subject
 from pacesetter_service.catalogue.recommend import Recommendation, Situation, recommend
 from pacesetter_service.core.cost import Check
@@ -30,35 +29,20 @@ SVG = "image/svg+xml"
 class PreviewRequest(SessionSpec):
     """What a session would be created with, and the steps to draw."""
 
-    name: str = "preview"
-    start: Step = 0
-    count: Annotated[Count, Field(le=MAX_CURVE)] = 1000
-    points: Annotated[int, Field(ge=10, le=10_000)] = 1000
-
-
-@router.get("")
-async def list_schedules() -> dict[str, Any]:
-    """List every schedule kind with its law, parameters, source and an example."""
-    return {"schedules": [catalogue.describe_schedule(kind) for kind in catalogue.schedules()]}
-
-
-@router.get("/{kind}")
-async def read_schedule(kind: str) -> dict[str, Any]:
-    """Describe one schedule kind."""
-    return catalogue.describe_schedule(kind)
+    name: str = Field(default="preview", description="how the session would be called")
+    start: Step = Field(default=0, description="the first step to draw")
+    count: Annotated[Count, Field(le=MAX_CURVE)] = Field(
+        default=1000, description="how many steps to draw"
+    )
+    points: Annotated[int, Field(ge=10, le=10_000)] = Field(
+        default=1000, description="about how many points of the curve are shown"
+    )
 
 
 @router.post(
     "/preview",
     response_class=Response,
-    responses={
-        200: {
-            "content": {
-                "application/json": {"schema": {"type": "object"}},
-                SVG: {"schema": {"type": "string"}},
-            }
-        }
-    },
+    responses=answer_of("SampledCurve", **{SVG: {"schema": {"type": "string"}}}),
     openapi_extra=body_of("PreviewRequest"),
 )
 async def preview_schedule(
@@ -80,26 +64,32 @@ async def preview_schedule(
 class LintRequest(SessionSpec):
     """What a session would be created with, and what is known about the training."""
 
-    name: str = "lint"
-    planned_steps: Count | None = None
-    architecture: Architecture | None = None
+    name: str = Field(default="lint", description="how the session would be called")
+    planned_steps: Count | None = Field(
+        default=None,
+        description="how long the training will be, in steps, if the spec does not say",
+    )
+    architecture: Architecture | None = Field(
+        default=None,
+        description="what kind of model is trained, for the pitfalls that depend on it",
+    )
 
 
 class FindingView(BaseModel):
     """One known pitfall: what, where, what to do, and who says so."""
 
-    code: str
-    severity: Severity
-    pointer: str
-    message: str
-    advice: str
-    source: str
+    code: str = Field(description="which pitfall it is, for programs")
+    severity: Severity = Field(description="how grave it is")
+    pointer: str = Field(description="a JSON pointer to the part of the spec that it is about")
+    message: str = Field(description="what is wrong, in words")
+    advice: str = Field(description="what to do instead")
+    source: str = Field(description="who says so")
 
 
 class LintAnswer(BaseModel):
     """Everything that was found, the gravest first."""
 
-    findings: list[FindingView]
+    findings: list[FindingView] = Field(description="what was found, the gravest first")
 
 
 @router.post("/lint", openapi_extra=body_of("LintRequest"))

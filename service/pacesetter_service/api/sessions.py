@@ -1,26 +1,35 @@
 """Sessions: create, list, read, archive."""
 
-from typing import Annotated, Literal
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 from pydantic_core import to_json
 
 from pacesetter_service.api import bodies, openapi, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import Actor, Names, Service, SessionName
+from pacesetter_service.api.listing import Asked, token_of
 from pacesetter_service.api.schedules import FindingView, views
+from pacesetter_service.api.status import StatusPage
+from pacesetter_service.api.status import page as status_page
 from pacesetter_service.catalogue.templates import TemplateUse
 from pacesetter_service.core.actions.base import Reason
 from pacesetter_service.core.commands import Finish
 from pacesetter_service.core.ending import Outcome
-from pacesetter_service.core.model import Count, Flag, Step, refusal
+from pacesetter_service.core.mistakes import refusal
+from pacesetter_service.core.model import Count, Flag, Model, Step
 from pacesetter_service.core.spec import MAX_LABELS, AttemptKey, LabelName, LabelValue, SessionSpec
 from pacesetter_service.core.status import State
 from pacesetter_service.core.watching import plan_end
 from pacesetter_service.runtime import operator, trainer
-from pacesetter_service.runtime.queries import sessions
+from pacesetter_service.runtime.queries import sessions, status
+from pacesetter_service.runtime.queries.listing import EVERY_STATE, Page, Question
+from pacesetter_service.runtime.service import Service as UseCases
 from pacesetter_service.runtime.service import SessionInfo
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
@@ -29,15 +38,13 @@ router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 class EndingView(BaseModel):
     """How a training has ended, as its trainer says."""
 
-    outcome: Outcome
+    outcome: Outcome = Field(description="how it ended, as its trainer says")
     step: int = Field(description="the first step that was not trained")
-    reason: str
+    reason: str = Field(description="why it ended, as its trainer says; empty if it did not say")
 
 
-class FinishRequest(BaseModel):
+class FinishRequest(Model):
     """What a trainer says when its training is over."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     outcome: Outcome = Field(default="completed", description="whether it was completed")
     reason: Reason = Field(default="", description="why it ended, for the record")
@@ -53,20 +60,16 @@ class FinishRequest(BaseModel):
     )
 
 
-class LabelsRequest(BaseModel):
+class LabelsRequest(Model):
     """What is to be changed of a session, as a JSON merge patch (RFC 7386)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels: dict[LabelName, LabelValue | None] = Field(
         max_length=2 * MAX_LABELS, description="labels to add or replace; null takes one away"
     )
 
 
-class PurgeRequest(BaseModel):
+class PurgeRequest(Model):
     """What an admin says about a session that is to be removed for good."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     dry_run: Flag = Field(default=False, description="only refuse what would be refused")
 
@@ -74,22 +77,28 @@ class PurgeRequest(BaseModel):
 class SessionView(BaseModel):
     """A session as it is now."""
 
-    name: str
-    spec: SessionSpec
-    status: Literal["active", "finished", "archived"]
-    attempt: int
-    attempt_key: str
+    name: str = Field(description="the session's name")
+    spec: SessionSpec = Field(description="how its creator described it")
+    status: Literal["active", "finished", "archived"] = Field(
+        description="whether it takes commands: `active`, `finished` or `archived`"
+    )
+    attempt: int = Field(description="the running attempt, from 1")
+    attempt_key: str = Field(
+        description="what the ranks of the running attempt share; empty if nothing"
+    )
     carried: list[int] = Field(
         description="earlier attempts whose trainers go on in this one, after steps were taken back"
     )
-    horizon: int
-    revision: int
-    series: list[str]
-    max_lookahead: int | None
-    max_window: int
-    created_at: str
-    epoch: str
-    changed_at: str = Field(description="when something of it was written last, a sealing say")
+    horizon: int = Field(description="the first step that is not sealed")
+    revision: int = Field(description="how often its future has been changed")
+    series: list[str] = Field(description="the names of its series, such as `lr` or `head.lr`")
+    max_lookahead: int | None = Field(
+        description="how many steps may be sealed ahead of the one asked for; null is no limit"
+    )
+    max_window: int = Field(description="the most steps that one call can seal or read")
+    created_at: Moment = Field(description="when it was created")
+    epoch: str = Field(description="the name of the database's history; `sync` takes it back")
+    changed_at: Moment = Field(description="when something of it was written last, a sealing say")
     state: State = Field(
         description="what has become of it: its status, or `failed` of a finished one, or `silent`"
         " of an active one whose training was not heard of for longer than its pace explains"
@@ -101,20 +110,23 @@ class SessionView(BaseModel):
 class CreatedSession(SessionView):
     """A session that was asked for, with the known pitfalls of its spec."""
 
-    warnings: list[FindingView]
+    warnings: list[FindingView] = Field(description="known pitfalls of the spec, the gravest first")
 
 
 class FirstAttempt(BaseModel):
     """Whose the first attempt of a new session is; stands beside its spec."""
 
-    attempt_key: AttemptKey | None = None
+    attempt_key: AttemptKey | None = Field(
+        default=None,
+        description="what all ranks of the first attempt share: whose it is, as with a restart",
+    )
 
 
 class SessionPage(BaseModel):
     """A page of sessions, by name."""
 
-    sessions: list[SessionView]
-    next_page_token: str | None
+    sessions: list[SessionView] = Field(description="the sessions, by name")
+    next_page_token: str | None = Field(description=paging.NEXT)
 
 
 _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
@@ -142,7 +154,7 @@ def asked_for(body: JsonValue) -> tuple[SessionSpec | TemplateUse, str]:
     "",
     status_code=201,
     responses={200: {"model": CreatedSession}},
-    openapi_extra=openapi.body_of("SessionSpec", "TemplateUse"),
+    openapi_extra=openapi.body_of("NewSession", "NewSessionFromTemplate"),
 )
 async def create_session(
     body: Annotated[tuple[SessionSpec | TemplateUse, str], bodies.read_by(asked_for)],
@@ -169,30 +181,35 @@ async def create_session(
     return CreatedSession(**dict(view(made.info)), warnings=warnings)
 
 
-@router.get("", response_model=SessionPage)
+@router.get("", response_model=SessionPage | StatusPage)
 async def list_sessions(
     request: Request,
     service: Service,
-    names: Names,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    page_token: Annotated[str, Query(max_length=512)] = "",
-    status: Literal["active", "finished", "archived"] | None = None,
-    label: Annotated[
-        str | None, Query(pattern=r"^[^:]+:.*$", description="`name:value`", max_length=322)
-    ] = None,
+    asked: Asked,
+    rows: Annotated[
+        Literal["full", "status"],
+        Query(alias="view", description="`status`: where each training stands, in a row"),
+    ] = "full",
 ) -> Response:
-    """List sessions by name, a page at a time: those that the caller's token is for."""
-    name, _, value = (label or "").partition(":")
-    listing = sessions.list_sessions(
-        service,
-        _page,
-        after=paging.place_in(page_token),
-        limit=limit,
-        status=status,
-        label=(name, value) if label else None,
-        names=names,
-    )
-    return await answer(request, listing)
+    """List sessions, a page at a time: those that the caller's token is for.
+
+    Filters combine: `name` is a pattern, each `label` must hold, one `state` must, and `since`
+    leaves out what was neither written nor heard of since then. Archived sessions are left out of
+    the status view unless `state=archived` asks for them. A page may hold fewer than `limit`
+    sessions: the last one is that without a `next_page_token`.
+    Pages stay right while sessions are created, archived and removed. A session that changes while
+    it is sorted by `changed_at` has another place from then on, perhaps on a page that was read.
+    """
+    if rows == "status":
+        return await answer(request, _statuses(service, asked))
+    found = sessions.list_sessions(service, asked, lambda page: _page(page, asked))
+    return await answer(request, found)
+
+
+def _statuses(service: UseCases, asked: Question) -> Coroutine[Any, Any, bytes]:
+    if asked.states == EVERY_STATE and asked.status is None:
+        asked = replace(asked, states=EVERY_STATE - {"archived"})
+    return status.list_statuses(service, asked, lambda page: status_page(page, asked.sort))
 
 
 @router.get("/{name}")
@@ -279,7 +296,7 @@ def view(info: SessionInfo) -> SessionView:
     )
 
 
-def _page(page: sessions.SessionPage) -> bytes:
-    views = [view(info) for info in page.sessions]
-    token = paging.token_of(views[-1].name) if page.more else None
+def _page(page: Page[SessionInfo], asked: Question) -> bytes:
+    views = [view(info) for info in page.found]
+    token = token_of(asked.sort, page.behind)
     return to_json(SessionPage(sessions=views, next_page_token=token))

@@ -5,6 +5,7 @@ through the framework's typed routes it would cost several times as much.
 """
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -27,7 +28,7 @@ from pacesetter_service.api.said import SaidBefore
 from pacesetter_service.core.commands import Reading, Seal
 from pacesetter_service.core.errors import PacesetterError
 from pacesetter_service.core.measuring import MetricName
-from pacesetter_service.core.model import Count, OneOf, Real, Step
+from pacesetter_service.core.model import MAX_HINTED, Count, OneOf, Real, Step, did_you_mean
 from pacesetter_service.core.notices import Notice
 from pacesetter_service.runtime import trainer
 from pacesetter_service.runtime.ranks import NEVER
@@ -48,7 +49,7 @@ _PREFERRED_WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9}(?:\.[0-9]{
 
 MetricValue = Annotated[
     Real | Literal["nan", "inf", "-inf"],
-    OneOf('Input should be a finite number, or one of the strings "nan", "inf" and "-inf"'),
+    OneOf('Write a finite number, or one of the strings "nan", "inf" and "-inf"'),
 ]
 """A metric; what is no JSON number is spelt out, because a NaN loss is news and not an error."""
 
@@ -64,15 +65,18 @@ class ReportIn(TypedDict):
     A session has at most 1,024 names of metrics besides those that its controllers watch.
     """
 
-    step: Step
-    metrics: Annotated[dict[MetricName, MetricValue], Field(min_length=1, max_length=256)]
+    step: Annotated[Step, Field(description="the step that was measured at")]
+    metrics: Annotated[
+        dict[MetricName, MetricValue],
+        Field(min_length=1, max_length=256, description='metrics by name, such as `{"loss": 0.5}`'),
+    ]
 
 
 class Want(_Wire):
     """A wish for the values of `count` steps from `start` on."""
 
-    start: Step
-    count: Count
+    start: Step = Field(description="the first step of the window")
+    count: Count = Field(description="how many steps it may have; it may come shorter")
 
 
 class AppliedIn(_Wire):
@@ -128,16 +132,31 @@ class SyncRequest(_Wire):
     `Prefer: wait=2`, and then answered 503 `awaiting_measurement`.
     """
 
-    attempt: Count | None = None
-    rank: Step = 0
-    batch_size: Count | None = None
-    reports: Annotated[tuple[ReportIn, ...], Field(max_length=MAX_READINGS)] = ()
-    applied: AppliedIn | None = None
-    want: Want | None = None
-    step: Step | None = None
-    progress: Progress | None = None
-    epoch: Annotated[str, Field(max_length=64)] | None = None
-    held: Step = 0
+    attempt: Count | None = Field(
+        default=None,
+        description="the attempt that the trainer speaks for, from the answer before",
+    )
+    rank: Step = Field(default=0, description="who calls, from 0")
+    batch_size: Count | None = Field(
+        default=None, description="samples in one step over all ranks, from the horizon on"
+    )
+    reports: Annotated[tuple[ReportIn, ...], Field(max_length=MAX_READINGS)] = Field(
+        default=(), description="metrics that the rank has measured, step by step"
+    )
+    applied: AppliedIn | None = Field(
+        default=None, description="what the rank's optimizer really used at a step"
+    )
+    want: Want | None = Field(default=None, description="a window of steps that is wished for")
+    step: Step | None = Field(
+        default=None, description="one step whose values are wished for, in place of `want`"
+    )
+    progress: Progress | None = Field(default=None, description="where the trainer stands")
+    epoch: Annotated[str, Field(max_length=64)] | None = Field(
+        default=None, description="what the last answer said of the database"
+    )
+    held: Step = Field(
+        default=0, description="the step after the last that the caller was given in this attempt"
+    )
 
     @model_validator(mode="after")
     def _one_wish(self) -> Self:
@@ -219,11 +238,11 @@ class SyncEndpoint:
         except ClientDisconnect:  # half a body is no body, whatever it looks like
             return
         except ValidationError as error:
-            response = problems.of_validation(problems.first_of(error), error.error_count())
+            response = problems.of_validation(_mistakes(error), error.error_count())
         except PacesetterError as error:
             response = problems.of_error(error)
         except HTTPException as error:
-            response = problems.of_http(error.status_code)
+            response = problems.of_http_error(error)
         except Exception as error:
             response = problems.of_unforeseen(error, scope["path"])
         else:
@@ -243,6 +262,34 @@ class SyncEndpoint:
             content = _encoded(answer, request, binary=binary)
             self._said.keep(answer.session, question, content)
         return content
+
+
+def _mistakes(error: ValidationError) -> list[Mapping[str, Any]]:
+    """Return the first mistakes of a call; a field that there is not is told which ones there are.
+
+    To look for such fields beforehand, as other models do, would cost every call.
+    """
+    return [
+        {**each, "type": "unknown_field", "msg": _no_such_field(each["loc"])}
+        if each["type"] == "extra_forbidden"
+        else each
+        for each in problems.first_of(error)
+    ]
+
+
+_PARTS: Mapping[str | int, Iterable[str]] = {
+    "want": Want.model_fields,
+    "applied": AppliedIn.model_fields,
+    "progress": Progress.model_fields,
+}
+
+
+def _no_such_field(place: tuple[str | int, ...]) -> str:
+    name = str(place[-1])[:MAX_HINTED]
+    if place[0] == "reports":
+        return f'Metrics stand under `metrics`: {{"step": 3, "metrics": {{"{name}": 0.5}}}}'
+    known = sorted(_PARTS.get(place[0], SyncRequest.model_fields))
+    return f"There is no such field.{did_you_mean(name, known)} Known here: {', '.join(known)}"
 
 
 async def _body(receive: Receive) -> bytes:

@@ -6,13 +6,14 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, Field, JsonValue
 from pydantic_core import to_json
 
-from pacesetter_service.api import bodies
+from pacesetter_service.api import bodies, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import Names, Service
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.catalogue.templates import Difference, Published, Template
-from pacesetter_service.core.model import Line
+from pacesetter_service.core.model import Line, Model
 from pacesetter_service.runtime import templates
 from pacesetter_service.runtime.queries import templates as queries
 
@@ -25,38 +26,43 @@ Version = Annotated[int, Path(ge=1, description="The template's version.")]
 class TemplateView(BaseModel):
     """A published template."""
 
-    reference: str
-    name: str
-    version: int
-    template: Template
-    deprecated: str | None
-    created_at: str
+    reference: str = Field(description="the name and the version, such as `vit@3`")
+    name: str = Field(description="the template's name")
+    version: int = Field(description="its version, from 1")
+    template: Template = Field(description="what was published")
+    deprecated: str | None = Field(
+        description="why it should not be used any more; null if it may be"
+    )
+    created_at: Moment = Field(description="when it was published")
 
 
 class TemplateList(BaseModel):
     """Templates, by name and version."""
 
-    templates: list[TemplateView]
+    templates: list[TemplateView] = Field(description="the templates")
+    next_page_token: str | None = Field(default=None, description=paging.WHOLE)
 
 
 class DifferenceView(BaseModel):
     """One place in which two versions differ; null is what is not there."""
 
-    pointer: str
-    before: JsonValue
-    after: JsonValue
+    pointer: str = Field(description="a JSON pointer to the place in the template")
+    before: JsonValue = Field(description="what stands there in the earlier version")
+    after: JsonValue = Field(description="what stands there in the later version")
 
 
 class DiffAnswer(BaseModel):
     """What changed from one version to another."""
 
-    differences: list[DifferenceView]
+    differences: list[DifferenceView] = Field(description="the places in which they differ")
 
 
-class Deprecation(BaseModel):
+class Deprecation(Model):
     """Why a template should not be used any more."""
 
-    reason: Annotated[Line, Field(min_length=1, max_length=500)]
+    reason: Annotated[Line, Field(min_length=1, max_length=500)] = Field(
+        description="why the version should not be used any more, and what to use"
+    )
 
 
 @router.post("", status_code=201, openapi_extra=body_of("Template"))

@@ -4,13 +4,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Path, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.api import bodies
+from pacesetter_service.api import bodies, paging
+from pacesetter_service.api.answers import Moment
 from pacesetter_service.api.context import Actor, Service
 from pacesetter_service.api.openapi import body_of
-from pacesetter_service.core.model import Real
+from pacesetter_service.core.model import Model, Real, Written
 from pacesetter_service.core.tokens import (
     ADMIN,
     MAX_PATTERNS,
@@ -29,14 +30,19 @@ TokenId = Annotated[str, Path(description="The token's id, which its secret name
 MOST_SECONDS = 36_500 * 86_400
 """The longest that a token is good for, unless it is good for ever."""
 
-HolderName = Annotated[str, Field(pattern=r"^[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?$")]
+HolderName = Annotated[
+    str,
+    Written(
+        r"^[\x21-\x7e]([\x20-\x7e]{0,126}[\x21-\x7e])?$",
+        "Name the holder by 1 to 128 characters of ASCII, all of them printable, with no blank at"
+        " either end",
+    ),
+]
 """What a header can say, and the record can keep."""
 
 
-class TokenRequest(BaseModel):
+class TokenRequest(Model):
     """Whom to let in."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: HolderName = Field(description="of the holder: the author of what is ordered with it")
     role: Role = Field(description="what the holder may do; each role includes those before it")
@@ -109,13 +115,15 @@ class TokenRequest(BaseModel):
 class TokenView(BaseModel):
     """A token, without its secret."""
 
-    id: str
-    name: str
-    role: Role
-    created_at: str
-    expires_at: str | None
-    scope: list[str]
-    last_used_at: str | None = Field(
+    id: str = Field(description="what the token is revoked by")
+    name: str = Field(description="who holds it: the author of what is ordered with it")
+    role: Role = Field(description="what its holder may do")
+    created_at: Moment = Field(description="when it was made")
+    expires_at: Moment | None = Field(description="from when on it is worth nothing; null is never")
+    scope: list[str] = Field(
+        description="the names of sessions and templates that it is for; empty is every name"
+    )
+    last_used_at: Moment | None = Field(
         description="when a call was last made with it, to about a minute; null if none was"
     )
 
@@ -123,13 +131,14 @@ class TokenView(BaseModel):
 class IssuedToken(TokenView):
     """A token with its secret, which is shown this once."""
 
-    token: str
+    token: str = Field(description="the secret, to be sent as `Authorization: Bearer …`")
 
 
 class TokenList(BaseModel):
     """Every token but the service's own, the oldest first; expired ones stay until revoked."""
 
-    tokens: list[TokenView]
+    tokens: list[TokenView] = Field(description="the tokens, the oldest first")
+    next_page_token: str | None = Field(default=None, description=paging.WHOLE)
 
 
 @router.post("", status_code=201, openapi_extra=body_of("TokenRequest"))

@@ -14,6 +14,7 @@ from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import AttemptQuery, Names, Service, SessionName
 from pacesetter_service.api.gate import LINES
+from pacesetter_service.api.openapi import answer_of
 from pacesetter_service.api.sessions import SessionView, view
 from pacesetter_service.core.errors import ImportRefusedError
 from pacesetter_service.core.model import MAX_STEP
@@ -32,14 +33,7 @@ StepQuery = Annotated[int | None, Query(ge=0, le=MAX_STEP)]
 @router.get(
     "/sessions/{name}/export",
     response_class=Response,
-    responses={
-        200: {
-            "content": {
-                LINES: {"schema": {"type": "string"}},
-                "application/json": {"schema": {"type": "object"}},
-            }
-        }
-    },
+    responses=answer_of("NewSession", **{LINES: {"schema": {"type": "string"}}}),
 )
 async def export_session(
     name: SessionName,

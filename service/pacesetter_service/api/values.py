@@ -1,6 +1,6 @@
 """Reading values: one step, a range, or a curve. Reading never changes anything."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic_core import to_json
@@ -8,9 +8,11 @@ from pydantic_core import to_json
 from pacesetter_service.api import wire
 from pacesetter_service.api.callers import answer
 from pacesetter_service.api.context import AttemptQuery, Service, SessionName
+from pacesetter_service.api.formats import SVG, Accept, PictureQuery, wanted
+from pacesetter_service.api.openapi import answer_of
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.spec import MAX_WINDOW
-from pacesetter_service.runtime.queries import values
+from pacesetter_service.runtime.queries import portraits, values
 from pacesetter_service.runtime.queries.curves import MAX_CURVE, Curve
 from pacesetter_service.runtime.queries.values import Values
 
@@ -18,12 +20,8 @@ router = APIRouter(prefix="/v1/sessions/{name}", tags=["values"])
 
 StepQuery = Annotated[int, Query(ge=0, le=MAX_STEP)]
 
-JSON_OBJECT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"schema": {"type": "object"}}}}
-}
 
-
-@router.get("/lr", response_class=Response, responses=JSON_OBJECT)
+@router.get("/lr", response_class=Response, responses=answer_of("RangeValues", "StepValues"))
 async def read_values(
     name: SessionName,
     request: Request,
@@ -42,7 +40,11 @@ async def read_values(
     return await answer(request, reading)
 
 
-@router.get("/forecast", response_class=Response, responses=JSON_OBJECT)
+@router.get(
+    "/forecast",
+    response_class=Response,
+    responses=answer_of("ForecastCurve", **{SVG: {"schema": {"type": "string"}}}),
+)
 async def read_forecast(
     name: SessionName,
     request: Request,
@@ -50,12 +52,18 @@ async def read_forecast(
     start: StepQuery | None = None,
     count: Annotated[int | None, Query(ge=1, le=MAX_CURVE)] = None,
     points: Annotated[int, Query(ge=10, le=10_000)] = 1000,
+    form: PictureQuery = None,
+    accept: Accept = "",
 ) -> Response:
     """Read the curve from `start` on: what is sealed, then what would be.
 
     Without `start` it begins at the horizon; without `count` it spans what is left of the session's
-    total_steps, or 1,000 steps. It is thinned out to about `points` points, extremes kept.
+    total_steps, or 1,000 steps. It is thinned out to about `points` points, extremes kept. With
+    `format=svg`, or `Accept: image/svg+xml`, the answer is a picture.
     """
+    if wanted(form, accept, "svg") == "svg":
+        drawing = portraits.draw_forecast(service, name, start, count, points)
+        return await answer(request, drawing, SVG)
     reading = values.read_forecast(service, name, start, count, points, _curve)
     return await answer(request, reading)
 

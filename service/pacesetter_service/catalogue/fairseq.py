@@ -70,9 +70,7 @@ Shrink = Annotated[Real, Field(gt=0, le=1)]
 
 LengthOrUnset = Annotated[
     Real | Duration,
-    OneOf(
-        'Input should be a number of updates, or a length such as {"epochs": 5}; -1 is not given'
-    ),
+    OneOf('Write a number of updates, or a length such as {"epochs": 5}; -1 is not given'),
 ]
 
 

@@ -42,7 +42,7 @@ from pacesetter_service.core.schedules.primitives import Hold, Ramp
 
 RateAboveZero = Annotated[
     Literal["base"] | Positive,
-    OneOf('Input should be a learning rate above 0, or "base" for the base value'),
+    OneOf('Write a learning rate above 0, or "base" for the base value'),
 ]
 
 Moms = tuple[Fraction, Fraction, Fraction]

@@ -435,7 +435,7 @@ MIN_LR, MAX_LR = 1e-3, 1.0
 
 Bound = Annotated[
     NonNegative | dict[str, NonNegative],
-    OneOf("Input should be a learning rate, or an object with one for each group by its name"),
+    OneOf("Write a learning rate, or an object with one for each group by its name"),
 ]
 
 

@@ -35,7 +35,7 @@ from pacesetter_service.core.schedules.primitives import Hold, PowerLaw, Ramp
 
 LengthOrNone = Annotated[
     NonNegative | Duration,
-    OneOf('Input should be a number of steps, 0 for none, or a length such as {"fraction": 0.01}'),
+    OneOf('Write a number of steps, 0 for none, or a length such as {"fraction": 0.01}'),
 ]
 
 # Poly of power 1 is the straight line, exact beside its end.

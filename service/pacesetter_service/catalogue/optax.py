@@ -384,12 +384,12 @@ class WarmupConstantSchedule(Named):
 class WarmedCosine(Model):
     """One cycle of `optax.sgdr_schedule`: the parameters of warmup_cosine_decay_schedule."""
 
-    init_value: NonNegative
-    peak_value: NonNegative
-    warmup_steps: StepPoint
-    decay_steps: StepCount
-    end_value: NonNegative = 0.0
-    exponent: Positive = 1.0
+    init_value: NonNegative = Field(description="the value that the warmup starts from")
+    peak_value: NonNegative = Field(description="the highest value")
+    warmup_steps: StepPoint = Field(description="steps in the warmup")
+    decay_steps: StepCount = Field(description="how many steps the cycle takes, warmup and all")
+    end_value: NonNegative = Field(default=0.0, description="the value that the cycle ends with")
+    exponent: Positive = Field(default=1.0, description="the power that the cosine is raised to")
 
     @model_validator(mode="after")
     def _time_to_decay(self) -> Self:

@@ -4,13 +4,14 @@ The choosing guide of the practitioners, made precise. Each choice is a line of 
 `reasons`, with its source; none of it is a promise.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from pacesetter_service.catalogue.findings import Architecture
 from pacesetter_service.core.measuring import MetricName
 from pacesetter_service.core.model import Count, Model, Positive
+from pacesetter_service.core.spec import Name
 
 Regime = Literal["scratch", "pretraining", "transfer", "fine-tune"]
 Optimizer = Literal["sgd", "adam", "adamw", "other"]
@@ -28,30 +29,38 @@ class Situation(Model):
     `range_test_max_lr` is the learning rate at which a range test's loss was steepest.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = "recommended"
-    architecture: Architecture
-    regime: Regime = "scratch"
-    total_steps: Count
-    samples: Count | None = None
-    batch_size: Count | None = None
-    optimizer: Optimizer = "adamw"
-    range_test_max_lr: Positive | None = None
-    metric: MetricName = "val_loss"
+    name: Name = Field(default="recommended", description="how the session is to be called")
+    architecture: Architecture = Field(description="what kind of model is trained")
+    regime: Regime = Field(
+        default="scratch", description="how it is trained: from scratch, say, or fine-tuned"
+    )
+    total_steps: Count = Field(description="how many optimizer steps there will be")
+    samples: Count | None = Field(default=None, description="how many samples the data set has")
+    batch_size: Count | None = Field(
+        default=None, description="samples in one step, over all ranks"
+    )
+    optimizer: Optimizer = Field(default="adamw", description="which optimizer is used")
+    range_test_max_lr: Positive | None = Field(
+        default=None, description="the learning rate at which a range test's loss was steepest"
+    )
+    metric: MetricName = Field(
+        default="val_loss", description="the metric that controllers are to watch"
+    )
 
 
-class Reason(Model):
+class ReasonedChoice(Model):
     """One choice and why it was made."""
 
-    choice: str
-    because: str
-    source: str
+    choice: str = Field(description="what was chosen")
+    because: str = Field(description="why")
+    source: str = Field(description="who says so")
 
 
 class Recommendation(Model):
     """A spec that can be posted as it is, and why it looks so."""
 
-    spec: dict[str, Any]
-    reasons: tuple[Reason, ...]
+    spec: dict[str, Any] = Field(description="a session's spec, to be posted as it is")
+    reasons: tuple[ReasonedChoice, ...] = Field(description="why each part of it is as it is")
 
 
 def recommend(situation: Situation) -> Recommendation:
@@ -75,10 +84,10 @@ def recommend(situation: Situation) -> Recommendation:
 BASE_LRS: dict[Optimizer, float] = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "other": 1e-3}
 
 
-def _base_lr(situation: Situation) -> tuple[float, Reason]:
+def _base_lr(situation: Situation) -> tuple[float, ReasonedChoice]:
     if situation.range_test_max_lr is not None:
         rate = situation.range_test_max_lr / 10
-        return rate, Reason(
+        return rate, ReasonedChoice(
             choice=f"base_lr {rate:g}",
             because="a tenth of the rate that the range test found: where the loss falls fastest it"
             " is about to rise",
@@ -90,7 +99,7 @@ def _base_lr(situation: Situation) -> tuple[float, Reason]:
         rate = 3e-4
     if careful:
         rate = rate / 10
-    return rate, Reason(
+    return rate, ReasonedChoice(
         choice=f"base_lr {rate:g}",
         because=f"usual for {situation.optimizer}"
         + (", a tenth of it because weights that know something are easily lost" if careful else "")
@@ -99,7 +108,7 @@ def _base_lr(situation: Situation) -> tuple[float, Reason]:
     )
 
 
-def _warmup_steps(situation: Situation) -> tuple[int, tuple[Reason, ...]]:
+def _warmup_steps(situation: Situation) -> tuple[int, tuple[ReasonedChoice, ...]]:
     if situation.architecture == "transformer":
         part = 0.05 if situation.regime in ("fine-tune", "transfer") else 0.1
         because = "transformers diverge without a warmup; 5 to 10 % of the run is usual"
@@ -113,10 +122,10 @@ def _warmup_steps(situation: Situation) -> tuple[int, tuple[Reason, ...]]:
     else:
         return 0, ()
     steps = min(max(round(part * situation.total_steps), 1), max(situation.total_steps - 1, 1))
-    return steps, (Reason(choice=f"{steps} warmup steps", because=because, source=source),)
+    return steps, (ReasonedChoice(choice=f"{steps} warmup steps", because=because, source=source),)
 
 
-Shape = tuple[dict[str, Any], list[dict[str, Any]], tuple[Reason, ...]]
+Shape = tuple[dict[str, Any], list[dict[str, Any]], tuple[ReasonedChoice, ...]]
 
 
 def _shape(situation: Situation, warmup: int) -> Shape:
@@ -144,7 +153,7 @@ def _stable_decay(situation: Situation, warmup: int) -> Shape:
             }
         }
     )
-    reason = Reason(
+    reason = ReasonedChoice(
         choice="warmup, stable, decay: the last 10 % anneal in the 1-sqrt shape",
         because="the stable phase can be extended, or decayed from, without starting anew",
         source="Hu et al. 2024, arXiv:2404.06395; Haegele et al. 2024, arXiv:2405.18392",
@@ -160,7 +169,7 @@ def _plateau(situation: Situation, warmup: int, *, small: bool) -> Shape:
         "factor": 0.5,
         "patience": patience,
     }
-    reason = Reason(
+    reason = ReasonedChoice(
         choice=f"constant, halved when {situation.metric} stops improving",
         because="few data overfit under an aggressive schedule: let the validation decide"
         if small
@@ -172,7 +181,7 @@ def _plateau(situation: Situation, warmup: int, *, small: bool) -> Shape:
 
 
 def _one_cycle(situation: Situation) -> Shape:
-    reason = Reason(
+    reason = ReasonedChoice(
         choice="one cycle up to base_lr and down",
         because="convolutional networks from scratch often converge in a fraction of the steps;"
         " the rise is its own warmup",
@@ -183,7 +192,7 @@ def _one_cycle(situation: Situation) -> Shape:
 
 def _cosine(situation: Situation, warmup: int) -> Shape:
     length = max(situation.total_steps - warmup, 1)
-    reason = Reason(
+    reason = ReasonedChoice(
         choice="cosine to zero over the whole run",
         because="smooth, with one parameter, and hard to beat when the length is known",
         source="Loshchilov and Hutter 2016, arXiv:1608.03983",

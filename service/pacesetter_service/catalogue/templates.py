@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple, Self
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.core.model import Count, Lines, Model, Step, did_you_mean, refusal
+from pacesetter_service.core.mistakes import misplaced, refusal
+from pacesetter_service.core.model import Count, Lines, Model, Step, Written, did_you_mean
 from pacesetter_service.core.spec import Name, SessionSpec, refuse_unreadable
 
 HOLE = "$"
@@ -20,8 +21,22 @@ HOLE = "$"
 MAX_FILLED = 1_048_576
 """The most characters that the values of all holes come to: one value may fill many holes."""
 
-TemplateName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-ParameterName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+TemplateName = Annotated[
+    str,
+    Written(
+        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        "Write 1 to 64 letters (A to Z), digits, dots, hyphens and underscores, beginning with a"
+        " letter or a digit: no blanks, no slashes",
+    ),
+]
+ParameterName = Annotated[
+    str,
+    Written(
+        r"^[a-z][a-z0-9_]{0,63}$",
+        "Name a parameter by 1 to 64 small letters, digits and underscores, beginning with a"
+        " letter",
+    ),
+]
 
 _REFERENCE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})@([1-9][0-9]{0,8})$")
 
@@ -39,9 +54,14 @@ class TemplateReference(NamedTuple):
 class Parameter(Model):
     """A hole's meaning. One without a default must be filled; `example` shows with what."""
 
-    description: Annotated[Lines, Field(max_length=500)] = ""
-    default: JsonValue = None
-    example: JsonValue = None
+    description: Annotated[Lines, Field(max_length=500)] = Field(
+        default="", description="what it means"
+    )
+    default: JsonValue = Field(default=None, description="what fills the hole if nothing is given")
+    example: JsonValue = Field(
+        default=None,
+        description="what the hole may be filled with; the template is tried with it",
+    )
 
     @model_validator(mode="after")
     def _something_to_try(self) -> Self:
@@ -60,12 +80,17 @@ class Parameter(Model):
 class Template(Model):
     """What is published: a spec without a name, with holes, and what the holes mean."""
 
-    name: TemplateName
-    description: Annotated[Lines, Field(max_length=2000)] = ""
-    parameters: Annotated[dict[ParameterName, Parameter], Field(max_length=64)] = Field(
-        default_factory=dict
+    name: TemplateName = Field(description="how the template is called")
+    description: Annotated[Lines, Field(max_length=2000)] = Field(
+        default="", description="what it is for, for people"
     )
-    spec: dict[str, JsonValue]
+    parameters: Annotated[dict[ParameterName, Parameter], Field(max_length=64)] = Field(
+        default_factory=dict, description="what fills its holes, by name"
+    )
+    spec: dict[str, JsonValue] = Field(
+        description='the spec of a session, without a name; `{"$": "parameter"}` stands where a'
+        " parameter goes"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -97,21 +122,26 @@ class Template(Model):
                 "named_template", "Leave `name` out of the spec: each session brings its own"
             )
         trial = {name: parameter.trial for name, parameter in self.parameters.items()}
-        SessionSpec.model_validate({**_bounded(self.spec, trial), "name": "trial"})
+        try:
+            SessionSpec.model_validate({**_bounded(self.spec, trial), "name": "trial"})
+        except ValidationError as error:
+            raise misplaced(error, "spec") from None
         return self
 
 
 class TemplateUse(Model):
     """A session to be made from a template: `{"name": …, "template": "a@3", "with": {…}}`."""
 
-    name: Name
-    template: str
+    name: Name = Field(description="how the session is to be called")
+    template: str = Field(description="the template with its version, such as `vit@3`")
     given: Annotated[dict[str, JsonValue], Field(alias="with", max_length=64)] = Field(
-        default_factory=dict
+        default_factory=dict, description="values for the template's parameters, by name"
     )
-    ranks: Count | None = None
-    start_step: Step | None = None
-    labels: dict[str, str] = Field(default_factory=dict)
+    ranks: Count | None = Field(default=None, description="how many ranks report metrics")
+    start_step: Step | None = Field(default=None, description="the first step of the session")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="labels beside the template's own"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -155,9 +155,9 @@ def seal_end(session: Session, command: Seal) -> int:
         )
     if start > session.horizon + session.max_window or start + command.count > MAX_STEP:
         raise StepOutOfRangeError(
-            f"Step {start} is too far ahead: steps below {session.horizon} are sealed, and one "
-            f"call can skip at most {session.max_window}. Ask for an earlier step, or create a "
-            "session whose `start_step` is where the training starts."
+            f"Step {start} is too far ahead: the first step that is not sealed is "
+            f"{session.horizon}, and one call can skip at most {session.max_window}. Ask for an "
+            "earlier step, or create a session whose `start_step` is where the training starts."
         )
     count = min(command.count, session.max_window)
     lookahead = session.spec.lookahead
@@ -320,10 +320,13 @@ def _refuse_unless_plausible(session: Session, reading: Reading) -> None:
         )
     if reading.rank >= session.spec.ranks:
         raise StepOutOfRangeError(
-            f"Rank {reading.rank} reported, but this session expects ranks 0 to "
-            f"{session.spec.ranks - 1}. Create the session with `ranks` set to the world size, or "
-            "let rank 0 alone report."
+            f"Rank {reading.rank} reported, but this session expects {_ranks(session.spec.ranks)}."
+            " Create the session with `ranks` set to the world size, or let rank 0 alone report."
         )
+
+
+def _ranks(count: int) -> str:
+    return "rank 0 alone" if count == 1 else f"ranks 0 to {count - 1}"
 
 
 def _seal(session: Session, command: Seal) -> Draft:

@@ -50,6 +50,7 @@ Each message says what happened and ends in what to do next.
 from collections.abc import Sequence
 from typing import Literal
 
+from pacesetter_service.core.mistakes import ended
 from pacesetter_service.core.model import MAX_HINTED, did_you_mean
 
 
@@ -123,8 +124,9 @@ class SessionFinishedError(PacesetterError):
 
     def __init__(self, name: str, horizon: int, reason: str) -> None:
         super().__init__(
-            f"Session {name!r} is finished, its last step was {horizon - 1}: {reason or 'its end'}."
-            " Stop the training here; what was sealed and measured can be read."
+            f"Session {name!r} is finished, the first step that is not sealed is {horizon}:"
+            f" {ended(reason or 'its end')} Stop the training here; what was sealed and measured"
+            " can be read."
         )
 
 
@@ -158,9 +160,9 @@ class NothingToTakeBackError(PacesetterError):
 
     def __init__(self, horizon: int) -> None:
         super().__init__(
-            f"Trainers hold or have trained every step below {horizon}, the first that is not"
-            " sealed, so none can be taken back. An action holds from that step on; to change"
-            " earlier ones, restart the job from a checkpoint."
+            "Trainers hold or have trained every step that is sealed, so none can be taken back. An"
+            f" action holds from step {horizon} on, the first that is not sealed; to change earlier"
+            " ones, restart the job from a checkpoint."
         )
 
 
@@ -222,8 +224,10 @@ class NoTableError(StepOutOfRangeError):
 
     def __init__(self, start: int, end: int, most: int) -> None:
         super().__init__(
-            f"The steps from {start} to before {end} are {max(end - start, 0)}; a table has 1 to"
-            f" {most} levels."
+            f"The steps from {start} to before {end} are {end - start:,}; a table has at most"
+            f" {most:,} levels."
+            if end > start
+            else f"There is no step to make a table of from step {start} on: none is sealed there."
         )
 
 
@@ -267,12 +271,12 @@ class TooCostlyError(PacesetterError):
 
 
 class UnknownKindError(PacesetterError):
-    """No schedule or controller kind of that name."""
+    """No kind of schedule, controller or action of that name."""
 
     def __init__(
         self, kind: str, known: list[str], advice: str | None = None, family: str = "schedule"
     ) -> None:
-        hint = f"{advice}." if advice else did_you_mean(kind, known).strip()
+        hint = ended(advice) if advice else did_you_mean(kind, known).strip()
         super().__init__(f"There is no {family} kind {kind[:MAX_HINTED]!r}. {hint}".rstrip())
         self.family = family
 
@@ -290,8 +294,8 @@ class ImportRefusedError(PacesetterError):
     def __init__(self, reason: str, line: int | None = None) -> None:
         place = "" if line is None else f" at line {line}"
         super().__init__(
-            f"This cannot be imported{place}: {reason}. Nothing of it was kept. Send all that was"
-            " exported, unchanged."
+            f"This cannot be imported{place}: {ended(reason)} Nothing of it was kept. Send all that"
+            " was exported, unchanged."
         )
 
 

@@ -19,10 +19,18 @@ M = TypeVar("M", bound=Model)
 class Duration(Checked):
     """A length in exactly one unit."""
 
-    epochs: NonNegative | None = None
-    samples: NonNegative | None = None
-    tokens: NonNegative | None = None
-    fraction: Annotated[NonNegative, Field(le=1)] | None = None
+    epochs: NonNegative | None = Field(
+        default=None, description="epochs, of which the session's `steps_per_epoch` makes steps"
+    )
+    samples: NonNegative | None = Field(
+        default=None, description="samples, of which the session's `batch_size` makes steps"
+    )
+    tokens: NonNegative | None = Field(
+        default=None, description="tokens, of which the session's `tokens_per_step` makes steps"
+    )
+    fraction: Annotated[NonNegative, Field(le=1)] | None = Field(
+        default=None, description="a part of the session's `total_steps`, from 0 to 1"
+    )
 
     def _faults(self) -> Iterator[PydanticCustomError]:
         if sum(getattr(self, unit) is not None for unit in type(self).model_fields) != 1:
@@ -34,7 +42,7 @@ class Duration(Checked):
 
 
 _EXPECTED = (
-    'Input should be {number}, or a length such as {{"epochs": 5}}, {{"fraction": 0.1}} of'
+    'Write {number}, or a length such as {{"epochs": 5}}, {{"fraction": 0.1}} of'
     ' total_steps, {{"samples": 1e6}} or {{"tokens": 1e9}}'
 )
 

@@ -16,9 +16,21 @@ class Limits(Checked):
     `max_change` is a ratio above 1: a level is at most multiplied or divided by it.
     """
 
-    min_lr: NonNegative = 0.0
-    max_lr: Positive | None = None
-    max_change: Annotated[Real, Field(gt=1)] | None = None
+    min_lr: NonNegative = Field(
+        default=0.0, description="the lowest learning rate that may be ordered or decided"
+    )
+    max_lr: Positive | None = Field(
+        default=None,
+        description="the highest learning rate that may be ordered or decided; unbounded if not"
+        " given",
+    )
+    max_change: Annotated[Real, Field(gt=1)] | None = Field(
+        default=None,
+        description=(
+            "the ratio above 1 by which a level changes at most in one decision; unbounded "
+            "if not given"
+        ),
+    )
 
     def _faults(self) -> Iterator[PydanticCustomError]:
         if self.max_lr is not None and self.min_lr > self.max_lr:

@@ -13,10 +13,16 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.commands import Reading
-from pacesetter_service.core.model import Checked, Count
+from pacesetter_service.core.model import Checked, Count, Written
 from pacesetter_service.core.smoothing import AnySmoother, mean, median, total
 
-MetricName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_.:/@ +-]+$")]
+MetricName = Annotated[
+    str,
+    Written(
+        r"^[A-Za-z0-9_.:/@ +-]{1,128}$",
+        "Name a metric by 1 to 128 letters (A to Z), digits, blanks and `_.:/@+-`",
+    ),
+]
 
 Aggregate = Literal["mean", "median", "min", "max", "sum", "rank0"]
 
@@ -42,13 +48,34 @@ class MetricSpec(Checked):
     one with `of` has no readings of its own: it is another view of that one's measurements.
     """
 
-    aggregate: Aggregate = "mean"
-    ranks: Annotated[Count, Field(le=65_536)] | None = None
-    quorum: Annotated[Count, Field(le=65_536)] | None = None
-    deadline: Count | None = None
-    nan: Literal["bad", "ignore", "guard"] = "bad"
-    smoothing: AnySmoother | None = None
-    of: MetricName | None = None
+    aggregate: Aggregate = Field(
+        default="mean", description="how the values of several ranks at one step become one"
+    )
+    ranks: Annotated[Count, Field(le=65_536)] | None = Field(
+        default=None, description="how many ranks report it; the session's `ranks` if not given"
+    )
+    quorum: Annotated[Count, Field(le=65_536)] | None = Field(
+        default=None,
+        description="how many ranks are enough where a step can wait no longer; without it none",
+    )
+    deadline: Count | None = Field(
+        default=None,
+        description="after how many later steps a step waits no longer for the ranks that are"
+        " missing",
+    )
+    nan: Literal["bad", "ignore", "guard"] = Field(
+        default="bad",
+        description=(
+            "what controllers see of NaN and infinities: `bad` values, nothing (`ignore`), "
+            "or spike guards alone (`guard`)"
+        ),
+    )
+    smoothing: AnySmoother | None = Field(
+        default=None, description="what controllers see in place of the last value"
+    )
+    of: MetricName | None = Field(
+        default=None, description="the metric that this one is another view of"
+    )
 
     def _faults(self) -> Iterator[PydanticCustomError]:
         own = self.aggregate != "mean" or self.ranks or self.quorum or self.deadline

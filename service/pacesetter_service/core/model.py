@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
 from math import isfinite
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import (
     AfterValidator,
@@ -70,8 +70,26 @@ class OneOf:
         )
 
 
+class Written:
+    """Annotation for a text of some characters: a mistake is answered with the rule in words."""
+
+    def __init__(self, pattern: str, rule: str) -> None:
+        self._pattern = pattern
+        self._rule = rule
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        text = dict(handler(source)) | {"pattern": self._pattern}
+        return core_schema.custom_error_schema(
+            cast("core_schema.CoreSchema", text),
+            custom_error_type="miswritten",
+            custom_error_message=self._rule,
+        )
+
+
 Level = Annotated[
-    Literal["base"] | Real, OneOf('Input should be a finite number, or "base" for the base value')
+    Literal["base"] | Real, OneOf('Write a finite number, or "base" for the base value')
 ]
 """A value that a law starts from or aims at: a number, or `"base"`, the base value of its group."""
 
@@ -107,6 +125,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 @lru_cache(maxsize=1024)
 def _nearest(name: str, known: tuple[str, ...]) -> str | None:
     near = difflib.get_close_matches(name, known, n=1)
+    if not near and len(name) > 1:  # `lr` is meant to be `base_lr`, if nothing else has it in it
+        parts = [each for each in known if name in each.split("_")]
+        near = parts if len(parts) == 1 else []
     return near[0] if near else None
 
 
@@ -185,36 +206,10 @@ class Model(BaseModel):
         return InitErrorDetails(type=error, loc=(name,), input=name)
 
 
-def refusal(place: tuple[str | int, ...], code: str, message: str) -> ValidationError:
-    """Make the error of one value that only its user can judge, at its place."""
-    error = PydanticCustomError(code, "{message}", {"message": message})
-    detail = InitErrorDetails(type=error, loc=place, input=None)
-    return ValidationError.from_exception_data("request", [detail])
-
-
-def misplaced(error: ValidationError, *place: str) -> ValidationError:
-    """Make the same error of values that stand deeper in a request."""
-    details = [
-        InitErrorDetails(
-            type=PydanticCustomError("invalid", "{message}", {"message": each["msg"]}),
-            loc=(*place, *each["loc"]),
-            input=None,
-        )
-        for each in error.errors(include_url=False, include_input=False)
-    ]
-    return ValidationError.from_exception_data("request", details)
-
-
-def first_mistake(error: ValidationError) -> str:
-    """Say what is wrong first, and where."""
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-
-
 class Checked(Model):
     """A model that looks at its values together, once each of them is right by itself."""
 
-    def _faults(self) -> Iterable[PydanticCustomError]:
+    def _faults(self) -> Iterable[PydanticCustomError | ValidationError]:
         """Return what is wrong with them together; the first fault is told."""
         return ()
 
@@ -232,6 +227,8 @@ class Tagged(Checked):
     kinds: ClassVar[dict[str, type[Any]]]
     redirects: ClassVar[dict[str, str]]
     """Names that people look for here and that are no members, and what to do instead."""
+    usual: ClassVar[tuple[str, ...]] = ()
+    """The kinds that a message names first."""
 
     def __init_subclass__(cls, *, family: str | None = None, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init_subclass__(**kwargs)
@@ -256,15 +253,26 @@ class Tagged(Checked):
         if not isinstance(data, dict):
             raise PydanticCustomError(
                 "not_tagged",
-                "Expected the {family}: an object with a `kind`, such as {some}",
-                {"family": cls.family, "some": next(iter(cls.kinds))},
+                "Write the {family} as an object with a `kind`, such as {some}",
+                {"family": cls.family, "some": f'{{"kind": "{cls._some()[0]}"}}'},
             )
         kind = data.get("kind")
+        if kind is None:
+            raise ValidationError.from_exception_data(cls.__name__, [cls._no_kind()])
         member = cls.kinds.get(kind) if isinstance(kind, str) else None
         if member is None:
             raise ValidationError.from_exception_data(cls.__name__, [cls._unknown_kind(kind)])
         parsed: Self = member.model_validate(data)
         return parsed
+
+    @classmethod
+    def _no_kind(cls) -> InitErrorDetails:
+        error = PydanticCustomError(
+            "missing_kind",
+            "Say which {family} this is by its `kind`, such as {some}",
+            {"family": cls.family, "some": ", ".join(map(repr, cls._some()))},
+        )
+        return InitErrorDetails(type=error, loc=("kind",), input=None)
 
     @classmethod
     def _unknown_kind(cls, kind: object) -> InitErrorDetails:
@@ -279,8 +287,19 @@ class Tagged(Checked):
     def _hint(cls, kind: str) -> str:
         if kind in cls.redirects:
             return f" {cls.redirects[kind]}"
-        known = f" Name one of: {', '.join(sorted(cls.kinds)[:12])}, …"
+        more = ", …" if len(cls.kinds) > _FEW else ""
+        known = f" Name one of: {', '.join(cls._some())}{more}"
         return did_you_mean(kind, cls.kinds) or known
+
+    @classmethod
+    def _some(cls) -> list[str]:
+        """Name some kinds: those that are usual first, and no other library's."""
+        others = sorted(kind for kind in cls.kinds if kind not in cls.usual and "." not in kind)
+        return [*cls.usual, *others][:_FEW]
+
+
+_FEW = 12
+"""How many kinds a message names."""
 
 
 class AnyOf:
@@ -306,6 +325,10 @@ class AnyOf:
     def __get_pydantic_json_schema__(
         self, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
+        return self.described()
+
+    def described(self) -> dict[str, Any]:
+        """Return the JSON schema: by its title and its kinds, whose own schemas are elsewhere."""
         return {
             "type": "object",
             "title": self._root.__name__,

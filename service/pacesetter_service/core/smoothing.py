@@ -54,8 +54,10 @@ class Ema(Smoother):
     """
 
     kind: Literal["ema"] = "ema"
-    beta: Annotated[Fraction, Field(lt=1)] = 0.9
-    debias: Flag = True
+    beta: Annotated[Fraction, Field(lt=1)] = Field(
+        default=0.9, description="the weight of the past, from 0 to below 1"
+    )
+    debias: Flag = Field(default=True, description="whether the first values count in full")
 
     def _smooth(self, state: SmootherState, value: float) -> Smoothed:
         if not self.debias:
@@ -72,7 +74,7 @@ class Ema(Smoother):
 class _OfWindow(Smoother):
     """A smoother that looks at the newest `window` values; at fewer while there are fewer."""
 
-    window: Window
+    window: Window = Field(description="how many of the newest values are looked at")
 
     def _smooth(self, state: SmootherState, value: float) -> Smoothed:
         values = (*state.values, value)[-self.window :]
@@ -111,7 +113,7 @@ class Every(Smoother):
     """
 
     kind: Literal["every"] = "every"
-    count: Window
+    count: Window = Field(description="of how many values each is the mean")
 
     def _smooth(self, state: SmootherState, value: float) -> Smoothed:
         values = (*state.values, value)

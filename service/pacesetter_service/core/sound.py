@@ -18,7 +18,8 @@ from pacesetter_service.core.errors import ActionRefusedError, PacesetterError
 from pacesetter_service.core.events import Acted, BatchResized, Decided, Logged, Ordered
 from pacesetter_service.core.forecast import forecast
 from pacesetter_service.core.lengths import resolve
-from pacesetter_service.core.model import MAX_STEP, first_mistake
+from pacesetter_service.core.mistakes import first_mistake
+from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.orders import refuse_misfits
 from pacesetter_service.core.session import Attempt, Control, OrderBook, Session
 from pacesetter_service.core.spec import SessionSpec

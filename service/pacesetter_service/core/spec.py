@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.controllers import AnyController, Controller
 from pacesetter_service.core.lengths import Clock, StepCount, resolve, whole
 from pacesetter_service.core.limits import Limits
 from pacesetter_service.core.measuring import MetricName, MetricSpec
+from pacesetter_service.core.mistakes import placed
 from pacesetter_service.core.model import (
     Checked,
     Count,
@@ -20,6 +21,7 @@ from pacesetter_service.core.model import (
     NonNegative,
     Real,
     Step,
+    Written,
     did_you_mean,
 )
 from pacesetter_service.core.schedules import AnySchedule, Schedule
@@ -47,10 +49,37 @@ LEAST_SILENCE = 3
 
 RESERVED_CHANNELS = {"step", "attempt", "horizon", "revision", "notices", "start", "series"}
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-GroupName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-AttemptKey = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[\x20-\x7e]+$")]
-LabelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
+Name = Annotated[
+    str,
+    Written(
+        r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$",
+        "Write 1 to 128 letters (A to Z), digits, dots, hyphens and underscores, beginning with a"
+        " letter or a digit: no blanks, no slashes",
+    ),
+]
+GroupName = Annotated[
+    str,
+    Written(
+        r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
+        "Name a group by 1 to 64 letters (A to Z), digits, hyphens and underscores, beginning with"
+        " a letter or a digit: no blanks, no dots",
+    ),
+]
+AttemptKey = Annotated[
+    str,
+    Written(
+        r"^[\x20-\x7e]{1,256}$",
+        "Write 1 to 256 characters of ASCII, all of them printable: no line breaks",
+    ),
+]
+LabelName = Annotated[
+    str,
+    Written(
+        r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$",
+        "Name a label by 1 to 64 letters (A to Z), digits, dots, hyphens, underscores and slashes,"
+        " beginning with a letter or a digit: no blanks",
+    ),
+]
 LabelValue = Annotated[Line, Field(max_length=256)]
 
 MAX_LABELS = 32
@@ -83,8 +112,12 @@ class Series(NamedTuple):
 class GroupSpec(Model):
     """A parameter group: its base learning rate and, if it differs, its schedule."""
 
-    base_lr: NonNegative
-    schedule: AnySchedule | None = None
+    base_lr: NonNegative = Field(
+        description='the group\'s base learning rate: what `"base"` stands for in its schedule'
+    )
+    schedule: AnySchedule | None = Field(
+        default=None, description="the group's own schedule; without it the session's"
+    )
 
 
 class Reaction(Model):
@@ -96,8 +129,14 @@ class Reaction(Model):
     decision), and that is recorded.
     """
 
-    decide_every: StepCount
-    timeout: Annotated[Real, Field(ge=0, le=3600)] = 30.0
+    decide_every: StepCount = Field(
+        description="controllers decide at every so many steps, and nowhere else"
+    )
+    timeout: Annotated[Real, Field(ge=0, le=3600)] = Field(
+        default=30.0,
+        description="for how many seconds a call waits for the measurement of the step before a"
+        " boundary",
+    )
 
 
 class _Silence(Model):
@@ -109,23 +148,28 @@ class _Silence(Model):
 class Origin(Model):
     """The template that a spec was made from, and what filled its holes."""
 
-    template: str
-    values: dict[str, JsonValue] = Field(default_factory=dict)
+    template: str = Field(description="the template with its version, such as `vit@3`")
+    values: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="what filled the template's holes, by the name of the parameter",
+    )
 
 
 class ForkOrigin(Model):
     """The session whose past this one shares, up to a step; and that session's own origin."""
 
-    session: Name
-    step: Step
-    forked_from: "ForkOrigin | None" = None
+    session: Name = Field(description="the name of the session whose past is shared")
+    step: Step = Field(description="the first step that is not shared")
+    forked_from: "ForkOrigin | None" = Field(
+        default=None, description="that session's own origin, if it is a fork too"
+    )
 
 
 class Earlier(Model):
     """What a fork's steps were described by before the one from which it is described anew."""
 
-    until: Step
-    spec: "SessionSpec"
+    until: Step = Field(description="the first step that it does not describe")
+    spec: "SessionSpec" = Field(description="the description of the steps before")
 
 
 class SessionSpec(Checked):
@@ -144,34 +188,113 @@ class SessionSpec(Checked):
     lengths in other units come to.
     """
 
-    name: Name
-    schedule: AnySchedule = Constant()
-    base_lr: NonNegative | None = None
+    name: Name = Field(
+        description=(
+            "how the session is called: letters, digits, `.`, `_` and `-`, the first a "
+            "letter or a digit"
+        )
+    )
+    schedule: AnySchedule = Field(
+        default=Constant(),
+        description=(
+            "the law of the learning rate, an object with a `kind`; a text is a kind with "
+            "its defaults"
+        ),
+    )
+    base_lr: NonNegative | None = Field(
+        default=None,
+        description='the base learning rate, for a session without `groups`: what `"base"` stands'
+        " for",
+    )
     groups: Annotated[dict[GroupName, GroupSpec], Field(min_length=1, max_length=1024)] | None = (
-        None
+        Field(
+            default=None,
+            description=(
+                "parameter groups by name, each with a base learning rate and maybe a schedule "
+                "of its own"
+            ),
+        )
     )
-    controllers: Annotated[tuple[AnyController, ...], Field(max_length=16)] = ()
+    controllers: Annotated[tuple[AnyController, ...], Field(max_length=16)] = Field(
+        default=(),
+        description=(
+            "rules that read metrics and change the learning rate, in the order in which "
+            "they decide"
+        ),
+    )
     metrics: Annotated[dict[MetricName, MetricSpec], Field(max_length=256)] = Field(
-        default_factory=dict
+        default_factory=dict,
+        description=(
+            "how what ranks report becomes what controllers see, by metric; the mean if not"
+            " named here"
+        ),
     )
-    limits: Limits = Limits()
-    reaction: Reaction | None = None
-    silent_after: StepCount | None = None
-    ranks: Annotated[Count, Field(le=65_536)] = 1
-    max_lookahead: Annotated[Count, Field(le=MAX_WINDOW)] | None = None
-    total_steps: Count | None = None
-    after_end: Literal["hold", "law"] = "hold"
-    steps_per_epoch: Count | None = None
-    batch_size: Count | None = None
-    tokens_per_step: Count | None = None
-    start_step: Step = 0
-    batch_scaling: Literal["none", "linear", "sqrt", "refuse"] = "none"
+    limits: Limits = Field(
+        default=Limits(), description="what no controller and no operator oversteps"
+    )
+    reaction: Reaction | None = Field(
+        default=None,
+        description="at which steps controllers decide; without it before each sealing",
+    )
+    silent_after: StepCount | None = Field(
+        default=None,
+        description="steps without a measurement of what controllers watch after which that is"
+        " told",
+    )
+    ranks: Annotated[Count, Field(le=65_536)] = Field(
+        default=1, description="how many ranks report metrics: the world size, as a rule"
+    )
+    max_lookahead: Annotated[Count, Field(le=MAX_WINDOW)] | None = Field(
+        default=None,
+        description="how many steps may be sealed ahead of the one that is asked for",
+    )
+    total_steps: Count | None = Field(
+        default=None,
+        description="how long the training is planned to be, in steps; where the plan ends",
+    )
+    after_end: Literal["hold", "law"] = Field(
+        default="hold",
+        description=(
+            "behind the plan's end: `hold` keeps the last rate, `law` is what the schedule "
+            "says there"
+        ),
+    )
+    steps_per_epoch: Count | None = Field(
+        default=None, description="optimizer steps in one epoch: what lengths in epochs come to"
+    )
+    batch_size: Count | None = Field(
+        default=None,
+        description="samples in one step over all ranks: what lengths in samples come to",
+    )
+    tokens_per_step: Count | None = Field(
+        default=None,
+        description="tokens in one step over all ranks: what lengths in tokens come to",
+    )
+    start_step: Step = Field(
+        default=0,
+        description="the first step of the session; those before it were trained elsewhere",
+    )
+    batch_scaling: Literal["none", "linear", "sqrt", "refuse"] = Field(
+        default="none",
+        description=(
+            "what another batch size does to the rate: nothing, its ratio, the root of "
+            "that, or a refusal"
+        ),
+    )
     labels: Annotated[dict[LabelName, LabelValue], Field(max_length=MAX_LABELS)] = Field(
-        default_factory=dict
+        default_factory=dict,
+        description='what the session is found by: texts by name, such as `{"team": "vision"}`',
     )
-    origin: Origin | None = None
-    forked_from: ForkOrigin | None = None
-    earlier: Earlier | None = None
+    origin: Origin | None = Field(
+        default=None, description="the template that it was made from; the service fills this in"
+    )
+    forked_from: ForkOrigin | None = Field(
+        default=None, description="the session whose past it shares; the service fills this in"
+    )
+    earlier: Earlier | None = Field(
+        default=None,
+        description="how a fork's steps were described before; the service fills this in",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -179,7 +302,7 @@ class SessionSpec(Checked):
         refuse_unreadable(data)
         return data
 
-    def _faults(self) -> Iterator[PydanticCustomError]:
+    def _faults(self) -> Iterator[PydanticCustomError | ValidationError]:
         yield from self._faults_of_series()
         yield from self._faults_of_metrics()
         if self.reaction is not None:
@@ -202,41 +325,44 @@ class SessionSpec(Checked):
                     {"channel": series.channel},
                 )
 
-    def _faults_of_metrics(self) -> Iterator[PydanticCustomError]:
+    def _faults_of_metrics(self) -> Iterator[ValidationError]:
         for name, metric in self.metrics.items():
             if metric.of is not None and (metric.of == name or self._is_view(metric.of)):
-                yield PydanticCustomError(
+                fault = PydanticCustomError(
                     "view_of_view",
                     "Metric {name} is a view of {of}, which is no metric that ranks report",
                     {"name": name, "of": metric.of},
                 )
+                yield placed(fault, "metrics", name, "of")
         for name, metric in self.metrics.items():
             for field in ("ranks", "quorum"):
                 wanted = getattr(metric, field)
                 if wanted is not None and wanted > self.ranks:
-                    yield PydanticCustomError(
+                    fault = PydanticCustomError(
                         "too_many_ranks",
                         "Metric {name} waits for {wanted} ranks ({field}), but the session has"
                         " {ranks}: set the session's `ranks` to the world size",
                         {"name": name, "wanted": wanted, "field": field, "ranks": self.ranks},
                     )
+                    yield placed(fault, "metrics", name, field)
 
-    def _faults_of_controllers(self) -> Iterator[PydanticCustomError]:
+    def _faults_of_controllers(self) -> Iterator[ValidationError]:
         known = set(self.groups or ())
         for index, controller in enumerate(self.controllers):
             for name in sorted(controller.groups_named - known):
-                yield PydanticCustomError(
+                fault = PydanticCustomError(
                     "unknown_group",
                     "Controller {index} names the group {name}, which this session does not"
                     " have.{hint}",
                     {"index": index, "name": name, "hint": did_you_mean(name, known)},
                 )
+                yield placed(fault, "controllers", index)
         channels = {series.channel for series in self.series()}
         for index, controller in enumerate(self.rules):
             for transition in controller.transitions:
                 driven = set(transition.schedule.channels())
                 if driven != channels:
-                    yield PydanticCustomError(
+                    fault = PydanticCustomError(
                         "different_channels",
                         "Controller {index} goes over to a schedule that drives {driven}, but this"
                         " session has {channels}; name a law for each with `channels`",
@@ -246,6 +372,7 @@ class SessionSpec(Checked):
                             "channels": ", ".join(sorted(channels)),
                         },
                     )
+                    yield placed(fault, "controllers", index)
 
     def at(self, step: int) -> "SessionSpec":
         """Return the description that holds at a step: an attempt that begins there goes by it."""

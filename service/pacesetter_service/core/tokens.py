@@ -4,7 +4,7 @@ import re
 from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple, get_args
 
-from pydantic import Field
+from pacesetter_service.core.model import Written
 
 Role = Literal["viewer", "trainer", "operator", "admin"]
 
@@ -18,7 +18,14 @@ RESERVED = (ADMIN, "anonymous", "batch_scaling")
 """Names that say in the record who was not known by a token of their own."""
 
 
-NamePattern = Annotated[str, Field(pattern=r"^[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,127}$")]
+NamePattern = Annotated[
+    str,
+    Written(
+        r"^[A-Za-z0-9*?][A-Za-z0-9._*?-]{0,127}$",
+        "Write a name in which * stands for any characters and ? for one: 1 to 128 letters"
+        " (A to Z), digits, dots, hyphens, underscores, * and ?",
+    ),
+]
 """A name in which `*` stands for any characters, or none, and `?` for any single one."""
 
 MAX_PATTERNS = 64

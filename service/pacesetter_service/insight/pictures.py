@@ -50,24 +50,26 @@ def _panel(steps: Sequence[int], values: list[float], name: str, colour: str, to
     points = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in zip(steps, values, strict=True))
     return (
         f'<text class="title" x="{LEFT}" y="{top + 18}">{escape(name)}</text>'
-        + "".join(_level(y(tick), tick) for tick in _ticks(low, high, 4))
-        + "".join(_place(x(tick), top, tick) for tick in _ticks(first, last, 6))
+        + "".join(level(y(tick), tick) for tick in ticks(low, high, 4))
+        + "".join(place(x(tick), top, tick) for tick in ticks(first, last, 6))
         + f'<polyline class="curve" stroke="{colour}" points="{points}"/>'
     )
 
 
-def _level(y: float, value: float) -> str:
+def level(y: float, value: float) -> str:
+    """Draw a line across at a height, with the value that stands for it."""
     return (
         f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
     )
 
 
-def _place(x: float, top: int, step: float) -> str:
+def place(x: float, top: int, step: float) -> str:
+    """Write a step below a panel."""
     return f'<text x="{x:.1f}" y="{top + HEIGHT - 8}" text-anchor="middle">{step:,.0f}</text>'
 
 
-def _ticks(low: float, high: float, about: int) -> list[float]:
+def ticks(low: float, high: float, about: int) -> list[float]:
     """Return round numbers between two."""
     raw = (high - low) / about
     power = 10.0 ** floor(log10(raw))
@@ -184,7 +186,7 @@ def _sweep(
     told: Mapping[str, float],
     proposal: float | None,
 ) -> str:
-    parts = [_level(frame.y(tick), tick) for tick in _ticks(frame.low, frame.high, 5)]
+    parts = [level(frame.y(tick), tick) for tick in ticks(frame.low, frame.high, 5)]
     parts += [_decade(frame.x(10.0**power), power) for power in _powers(frame)]
     parts.append(_line(frame, lr, loss, 'class="raw"'))
     parts.append(_line(frame, lr, smoothed, f'class="curve" stroke="{COLOURS[0]}"'))

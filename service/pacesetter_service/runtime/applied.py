@@ -15,7 +15,8 @@ from pacesetter_service.core.commands import RecordDeviation
 from pacesetter_service.core.decide import deviations, refuse_untrained
 from pacesetter_service.core.events import RateDeviated
 from pacesetter_service.core.evolve import evolve_all
-from pacesetter_service.core.model import did_you_mean, refusal
+from pacesetter_service.core.mistakes import refusal
+from pacesetter_service.core.model import did_you_mean
 from pacesetter_service.core.notices import Notice
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.status import refuse_unless_taken

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue, ValidationError
 
 from pacesetter_service.core.forking import NOT_OF_THE_LAW
-from pacesetter_service.core.model import misplaced, refusal
+from pacesetter_service.core.mistakes import misplaced, refusal
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.runtime.service import Service, SessionInfo, info_of
 from pacesetter_service.runtime.work import Fork

@@ -71,8 +71,10 @@ class Distance(NamedTuple):
 class ActionAnswer(BaseModel):
     """From which step on an action holds, its number, and the revision that it made."""
 
-    id: int
-    effective_step: int
+    id: int = Field(
+        description="the order's number in its session, from 1; what it is cancelled by"
+    )
+    effective_step: int = Field(description="the first step that the order holds for")
     steps_away: int | None = Field(
         description="how many steps the foremost trainer makes before that one, as it said itself;"
         " null if none has said where it is since the service was started"
@@ -80,7 +82,9 @@ class ActionAnswer(BaseModel):
     seconds_away: float | None = Field(
         description="about how many seconds that takes, at the pace that the trainer said"
     )
-    revision: int
+    revision: int = Field(
+        description="how often the session's future has been changed, with this change"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +109,12 @@ class Rehearsal:
 class TakeBackAnswer(BaseModel):
     """Which steps are open again: those from `horizon` to before `until`."""
 
-    horizon: int
-    until: int
-    attempt: int
-    revision: int
+    horizon: int = Field(description="the first step that is open again")
+    until: int = Field(description="the first step that was not sealed before")
+    attempt: int = Field(description="the attempt that the steps are decided in anew")
+    revision: int = Field(
+        description="how often the session's future has been changed, with this change"
+    )
 
 
 async def create_session(

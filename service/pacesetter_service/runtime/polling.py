@@ -15,7 +15,7 @@ from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.runtime.keyring import Keyring, read_tokens
 from pacesetter_service.runtime.ranks import RankTracker
 from pacesetter_service.runtime.shared_ranks import tell_others
-from pacesetter_service.runtime.signals import Signals
+from pacesetter_service.runtime.signals import ANY, Signals
 from pacesetter_service.store.store import Store
 
 log = structlog.get_logger("pacesetter.polling")
@@ -59,6 +59,7 @@ class Poller:
         self._tracker = tracker
         self._ranks_at = monotonic() + RANKS_EVERY
         self._versions: dict[str, int] = {}
+        self._position = -1
         self._rare_at = monotonic() + TOKENS_EVERY
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="poller", daemon=True)
@@ -92,11 +93,22 @@ class Poller:
         One that was not looked at before may have changed since its caller began to wait.
         """
         names = {name for each in self._signals for name in each.awaited()}
+        if ANY in names:
+            names.discard(ANY)
+            self._look_at_the_feed()
         versions = self._store.versions(names) if names else {}
         changed = [name for name in names if versions.get(name) != self._versions.get(name)]
         self._versions = versions
         for each in self._signals:
             each.tell_from_thread(changed)
+
+    def _look_at_the_feed(self) -> None:
+        """Tell those who wait for any session if there was an event since the last look."""
+        newest = self._store.newest_position()
+        if newest != self._position:
+            self._position = newest
+            for each in self._signals:
+                each.tell_from_thread((ANY,))
 
     def _tell_of_ranks(self) -> None:
         self._ranks_at = monotonic() + RANKS_EVERY

@@ -92,6 +92,17 @@ class RankState:
         return moved
 
     @property
+    def trained(self) -> int:
+        """The newest step that it has trained, as it says; `NEVER` for none.
+
+        Who reports on a step has trained it; who trains a step has trained the one before. Who only
+        asks for windows is taken to train the first step of the newest one.
+        """
+        stood = self.asked if self.stood == NEVER else self.stood
+        applied = NEVER if self.applied is None else self.applied.step
+        return max(self.reported, applied, stood - 1, NEVER)
+
+    @property
     def deviates(self) -> bool:
         """Whether it trains with other values than were sealed, as far as it has said."""
         return bool(self.deviating) or (
@@ -261,6 +272,20 @@ class RankTracker:
         crew = self._crews.get(session.spec.name)
         return foremost(session, list(crew.ranks.values()) if crew else (), monotonic())
 
+    def heard(self, name: str) -> list[RankState]:
+        """Return the ranks of a session, to be read at once; callable from any thread."""
+        crew = self._crews.get(name)
+        return [] if crew is None else list(crew.ranks.values())
+
+    def heard_within(self, seconds: float) -> list[str]:
+        """Return the sessions of which a rank has called in so many last seconds; likewise."""
+        since = monotonic() - seconds
+        return [
+            name
+            for name, crew in list(self._crews.items())
+            if any(heard.at >= since for heard in list(crew.ranks.values()))
+        ]
+
     def forget(self, name: str) -> None:
         """Forget a session that is gone."""
         crew = self._crews.pop(name, None)
@@ -403,7 +428,8 @@ class Summary:
     Attributes:
         seen: How many ranks of the running attempt have called.
         current: How many of these know of every change of the future.
-        newest_step: The furthest step of any of them, if there is one.
+        newest_step: The newest step that any of them has trained, if one has.
+        furthest: The furthest step that any of them has asked for, reported or applied, if one has.
         slowest: The rank that is furthest behind.
         missing: Ranks that the session expects and that have not called in the running attempt.
         unreported: Those, and ranks that it expects and that have called and reported nothing.
@@ -415,6 +441,7 @@ class Summary:
     seen: int
     current: int
     newest_step: int | None
+    furthest: int | None
     slowest: int | None
     missing: tuple[int, ...]
     unreported: tuple[int, ...]
@@ -441,12 +468,14 @@ def summary(session: Session, snapshot: RankSnapshot, patience: Patience) -> Sum
     by_number = sorted(snapshot.ranks.items())
     running = session.attempt.began_as
     here = {rank: heard for rank, heard in by_number if heard.attempt == running}
+    trained = max((heard.trained for heard in here.values()), default=NEVER)
     newest = max((heard.step for heard in here.values()), default=NEVER)
     placed = [(heard.step, rank) for rank, heard in here.items() if heard.step != NEVER]
     return Summary(
         seen=len(here),
         current=sum(heard.revision == session.revision for heard in here.values()),
-        newest_step=None if newest == NEVER else newest,
+        newest_step=None if trained == NEVER else trained,
+        furthest=None if newest == NEVER else newest,
         slowest=min(placed)[1] if placed else None,
         missing=tuple(rank for rank in range(session.spec.ranks) if rank not in here),
         unreported=tuple(

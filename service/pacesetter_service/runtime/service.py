@@ -1,8 +1,9 @@
 """The parts of a running service, put together once; use cases are functions that take them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from pydantic import SecretStr
 
@@ -15,10 +16,10 @@ from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
 from pacesetter_service.runtime.ranks import RankTracker
 from pacesetter_service.runtime.shared_ranks import last_words
-from pacesetter_service.runtime.signals import Signals
+from pacesetter_service.runtime.signals import ANY, Signals
 from pacesetter_service.runtime.waiting import MOST_HELD, HeldCalls
 from pacesetter_service.runtime.writer import Writer
-from pacesetter_service.store.port import Stored
+from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.store import Store
 
 READERS = 2
@@ -78,6 +79,7 @@ class Service:
         """
         logged, held = Signals(), HeldCalls(writer, max_held)
         writer.on_logged(logged.tell_from_thread)
+        writer.on_committed(partial(_tell_of_creations, logged))
         keys = read_keyring(store, admin_token)
         tracker = RankTracker(shares=store.ranks is not None)
         poller = Poller(store, keys, (logged, held.signals), tracker) if store.shared else None
@@ -137,6 +139,12 @@ class SessionInfo:
     state: State
 
 
+def _tell_of_creations(logged: Signals, changes: Sequence[Changes]) -> None:
+    """Tell who follows all sessions of new ones, of which no log has grown yet."""
+    if any(each.before is None for each in changes):
+        logged.tell_from_thread((ANY,))
+
+
 def info_of(service: Service, stored: Stored) -> SessionInfo:
     """Return what is told of a stored session, by what this process has heard of it."""
     return _told(service, stored, service.tracker.last_word(stored.session.spec.name))
@@ -164,13 +172,21 @@ def _told(
     service: Service, stored: Stored, heard: tuple[float, float | None] | None
 ) -> SessionInfo:
     """Return the same by what ranks were heard to do last: how long ago, and the pace of a step."""
+    epoch, state = service.store.epoch, state_by(stored, heard)
+    return SessionInfo(stored.session, stored.created_at, epoch, stored.changed_at, state)
+
+
+def state_by(stored: Stored, heard: tuple[float, float | None] | None) -> State:
+    """Return what has become of a session.
+
+    Args:
+        stored: The session.
+        heard: For how many seconds no rank was heard of, and the pace of a step; None if none was.
+    """
     quiet, pace = _quiet(stored), None
     if heard is not None:
         quiet, pace = min(quiet, heard[0]), heard[1]
-    state = state_of(stored.session, quiet, pace)
-    return SessionInfo(
-        stored.session, stored.created_at, service.store.epoch, stored.changed_at, state
-    )
+    return state_of(stored.session, quiet, pace)
 
 
 def _quiet(stored: Stored) -> float:

@@ -9,6 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+ANY = "*"
+"""Stands for every session, which none is called: who waits for it is told of any change."""
+
 
 class Signals:
     """The callers that wait for news of sessions, by name; all of them in one event loop."""
@@ -70,3 +73,4 @@ class Signals:
     def _tell_all(self, names: Sequence[str]) -> None:
         for name in names:
             self.tell(name)
+        self.tell(ANY)

@@ -30,6 +30,9 @@ SESSIONS_SKIPPED = 1_000_000
 ATTEMPTS_SKIPPED = 1_000
 """How many numbers may have been given out after a copy was made: far more than ever were."""
 
+POSITIONS_SKIPPED = 1_000_000_000
+"""So many positions of events: who has read events that are lost goes on with the new ones."""
+
 
 class BackupError(Exception):
     """A copy cannot be made, or cannot be restored; nothing was changed."""
@@ -88,6 +91,7 @@ def begin_anew(connection: Connection, above: tuple[int, int] = (0, 0)) -> str:
     numbers = {
         "sessions": max(sessions, above[0]) + SESSIONS_SKIPPED,
         "attempts": max(attempts, above[1]) + ATTEMPTS_SKIPPED,
+        "feed": connection.execute(_NEXT_POSITION).scalar_one() + POSITIONS_SKIPPED,
     }
     connection.execute(delete(ids))
     connection.execute(
@@ -104,6 +108,8 @@ def _next_numbers(connection: Connection) -> tuple[int, int]:
     sessions, attempts, *more = connection.execute(_NUMBERS).one()
     return sessions, max(attempts + 1, *more)
 
+
+_NEXT_POSITION = text("SELECT coalesce(max(position), 0) + 1 FROM feed")
 
 _NUMBERS = text(
     "SELECT coalesce((SELECT next FROM ids WHERE kind = 'sessions'), 1),"

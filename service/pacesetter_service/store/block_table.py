@@ -182,7 +182,7 @@ class Blocks:
         if not every:
             return {}
         query = _statements(self.table, connection.dialect).ends
-        rows = connection.execute(query, {"wanted": json.dumps(every)})
+        rows = connection.execute(query, {"wanted": as_parameter(every)})
         found = {(row[0], row[1], row[2]): row[3] for row in rows}
         return {series: found.get(series) or 0 for series in every}
 
@@ -198,7 +198,7 @@ class Blocks:
         found: dict[Series, dict[tuple[int, int], StoredBlock]] = defaultdict(dict)
         if wanted:
             query = _statements(self.table, connection.dialect).overlapping
-            for row in connection.execute(query, {"wanted": json.dumps(wanted)}):
+            for row in connection.execute(query, {"wanted": as_parameter(wanted)}):
                 block = Block(*row[4:])
                 found[row[0], row[1], row[2]][block.until, row.number] = StoredBlock(
                     row.number, block
@@ -245,8 +245,8 @@ def _statements(table: Table, dialect: Dialect) -> _Statements:
         remove=said(delete(table).where(mine, from_there)),
         sizes=said(select(table.c.size).where(mine).order_by(*newest_first)),
         newest=said(newest.where(mine).order_by(*newest_first)),
-        ends=_of_a_list(_SELECT_ENDS, table, dialect),
-        overlapping=_of_a_list(_SELECT_OVERLAPPING, table, dialect),
+        ends=of_a_list(_SELECT_ENDS, table, dialect),
+        overlapping=of_a_list(_SELECT_OVERLAPPING, table, dialect),
     )
 
 
@@ -264,8 +264,20 @@ _SELECT_OVERLAPPING = (
 )
 
 
-def _of_a_list(statement: str, table: Table, dialect: Dialect) -> TextClause:
-    """Return a query by a list of series and steps, which is one parameter however long it is."""
+def as_parameter(rows: Sequence[Sequence[int]]) -> str:
+    """Return rows of numbers as the parameter `wanted` of such a query."""
+    return json.dumps(rows)
+
+
+def of_a_list(statement: str, table: Table, dialect: Dialect) -> TextClause:
+    """Return a query by a list of rows of numbers, which is one parameter however long it is.
+
+    Args:
+        statement: Has `{0}` for the first number of a row and so on, `{wanted}` for the rows as a
+            table, and `{table}`.
+        table: That table.
+        dialect: The database's.
+    """
     if dialect.name == "postgresql":
         wanted = "json_array_elements(CAST(:wanted AS json)) AS w(value)"
         place = "CAST(w.value ->> {} AS bigint)"

@@ -5,6 +5,7 @@ what an operator is shown. Times are seconds by the clock of the database, the o
 share.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -47,6 +48,28 @@ class RankRow(NamedTuple):
     at: float
     deviates: bool
     state: str
+
+
+class RankDigest(NamedTuple):
+    """The ranks of the newest attempt of a session, in a few numbers.
+
+    Attributes:
+        attempt: The attempt.
+        seen: How many have called.
+        stale: How many of them have been silent for too long.
+        deviating: How many train with other values than were sealed.
+        trained: The newest step that any of them has trained, as it says; -1 for none.
+        quiet: For how many seconds none was heard.
+        pace: The seconds that a step takes the slowest of them, if one has said so.
+    """
+
+    attempt: int
+    seen: int
+    stale: int
+    deviating: int
+    trained: int
+    quiet: float
+    pace: float | None
 
 
 Merge = Callable[[float, Place, RankRow | None], RankRow]
@@ -134,6 +157,30 @@ class RankTable:
                 for row in found
             }
 
+    def digests(self, names: Sequence[str], patience: float) -> dict[str, RankDigest]:
+        """Return the ranks of each of some sessions in a few numbers, whatever their number.
+
+        Args:
+            names: The sessions.
+            patience: The seconds of silence after which a rank is stale.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        with self._reading() as connection:
+            rows = connection.execute(_DIGESTS, {"names": json.dumps(names), "patience": patience})
+            return {name: RankDigest(*numbers) for name, *numbers in rows}
+
+    def heard_within(self, seconds: float) -> list[str]:
+        """Return the sessions of which a rank has called in so many last seconds.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        query = select(ranks.c.session).where(ranks.c.at >= _CLOCK - seconds).distinct()
+        with self._reading() as connection:
+            return list(connection.scalars(query))
+
     def counts(self, recent: float) -> tuple[int, int]:
         """Count the ranks that called in so many last seconds, and those of them that deviate.
 
@@ -180,6 +227,28 @@ _CLOCK: ColumnElement[float] = literal_column(
 _UPDATE = text(
     "UPDATE ranks SET attempt = :attempt, at = :at, deviates = :deviates, state = :state"
     " WHERE session = :of AND rank = :number"
+)
+
+# Of the text of a state these numbers alone are read: it may have a NaN, which JSON does not know.
+_DIGESTS = text(
+    "WITH clock AS (SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision) AS now),"
+    " heard AS (SELECT session, attempt, at, deviates,"
+    "  max(attempt) OVER (PARTITION BY session) AS newest,"
+    "  CAST(substring(state from '\"stood\":(-?[0-9]+)') AS bigint) AS stood,"
+    "  CAST(substring(state from '\"asked\":(-?[0-9]+)') AS bigint) AS asked,"
+    "  CAST(substring(state from '\"reported\":(-?[0-9]+)') AS bigint) AS reported,"
+    '  CAST(substring(state from \'"applied":\\{"step":(-?[0-9]+)\') AS bigint) AS applied,'
+    "  CAST(substring(state from '\"pace\":([-+.e0-9]+)') AS double precision) AS pace"
+    "  FROM ranks WHERE state <> '' AND session IN"
+    "  (SELECT json_array_elements_text(CAST(:names AS json))))"
+    " SELECT session, newest, count(*) FILTER (WHERE attempt = newest),"
+    " count(*) FILTER (WHERE attempt = newest AND now - at > :patience),"
+    " count(*) FILTER (WHERE attempt = newest AND deviates = 1),"
+    " coalesce(max(greatest(reported, applied,"
+    "  CASE WHEN stood < 0 THEN asked ELSE stood END - 1, -1))"
+    "  FILTER (WHERE attempt = newest), -1),"
+    " max(now) - max(at), max(pace) FILTER (WHERE attempt = newest)"
+    " FROM heard, clock GROUP BY session, newest"
 )
 
 

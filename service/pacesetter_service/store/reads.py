@@ -30,17 +30,18 @@ from pacesetter_service.core.attempts import (
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.events import load_event
 from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.core.tokens import EVERYTHING, NameScope, expression_of
 from pacesetter_service.insight.explain import Recorded
 from pacesetter_service.insight.history import Track, merged
-from pacesetter_service.store import codec, purging, record
+from pacesetter_service.store import codec, feed, newest, purging, record
 from pacesetter_service.store.block_table import MEASUREMENTS, READINGS
+from pacesetter_service.store.feed import FeedPage, Wanted
+from pacesetter_service.store.listing import Listing, is_there, labelled, listed_by
+from pacesetter_service.store.newest import Newest, SealedStep
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.replay import readings_between, readings_in, restore_point
 from pacesetter_service.store.schema import (
     attempts,
     events,
-    labels,
     sealed,
     sessions,
     templates,
@@ -178,7 +179,7 @@ class Reads:
         if below is not None:
             query = query.where(sessions.c.id < below)
         for label in labels_too.items():
-            query = query.where(_labelled(*label))
+            query = query.where(labelled(*label))
         return map(stored_in, self._read(query.order_by(sessions.c.id.desc()).limit(limit)))
 
     def size_of(self, session_id: int) -> int:
@@ -200,28 +201,41 @@ class Reads:
             for row in self._read(query.order_by(attempts.c.attempt))
         ]
 
-    def page(
-        self,
-        *,
-        after: str,
-        limit: int,
-        status: str | None,
-        label: tuple[str, str] | None,
-        names: NameScope = EVERYTHING,
-    ) -> Iterator[Stored]:
-        """Read up to `limit` sessions whose names come after `after`, by name, one by one.
+    def page(self, listing: Listing, limit: int) -> Iterator[Stored]:
+        """Read up to `limit` sessions of a list, in its order, one by one.
 
         Without the readings that wait.
         """
-        query = select(sessions).where(sessions.c.name > after, is_there)
-        query = query.order_by(sessions.c.name)
-        if status is not None:
-            query = query.where(sessions.c.status == status)
-        if label is not None:
-            query = query.where(_labelled(*label))
-        if names.patterns:
-            query = query.where(sessions.c.name.regexp_match(expression_of(names.patterns)))
+        query = listed_by(listing, self._reader.dialect.name)
         return map(stored_in, self._read(query.limit(limit)))
+
+    def newest_of(
+        self, lineages: Mapping[Lineage, int], most: int
+    ) -> dict[Lineage, dict[str, Newest]]:
+        """Read what is newest of each metric of many sessions, of `most` metrics of each.
+
+        Args:
+            lineages: The attempts that each was trained in, and of how many steps before the last
+                one everything that ranks reported is wanted too.
+            most: The most metrics of a session.
+        """
+        with translated(), self._reader.connect() as connection:
+            return newest.newest_of(connection, lineages, most)
+
+    def sealed_at(self, wanted: Sequence[SealedStep]) -> list[NDArray[np.float64] | None]:
+        """Read many steps, each a value for each series; None where it is not sealed."""
+        with translated(), self._reader.connect() as connection:
+            return newest.sealed_at(connection, wanted)
+
+    def feed_page(self, wanted: Wanted, behind: int, limit: int) -> FeedPage:
+        """Read up to `limit` events of all sessions that come behind a position, in their order."""
+        with translated(), self._reader.connect() as connection:
+            return feed.page_of(connection, wanted, behind, limit)
+
+    def newest_position(self) -> int:
+        """Return the position of the newest event of all sessions; 0 if there was none."""
+        with translated(), self._reader.connect() as connection:
+            return feed.newest_position(connection)
 
     def readings_of(self, lineage: Lineage, names: Iterable[str] | None = None) -> list[Reading]:
         """Read every reading of a lineage, or those of some metrics, by metric, step and rank."""
@@ -284,9 +298,9 @@ class Reads:
 
     def newest_templates(self) -> Iterator[Published]:
         """Read the newest version of each template, one by one."""
-        newest = select(templates.c.name, func.max(templates.c.version)).group_by(templates.c.name)
+        last = select(templates.c.name, func.max(templates.c.version)).group_by(templates.c.name)
         place = tuple_(templates.c.name, templates.c.version)
-        query = select(templates).where(place.in_(newest)).order_by(templates.c.name)
+        query = select(templates).where(place.in_(last)).order_by(templates.c.name)
         return map(codec.load_template, self._read(query))
 
     def past(self, spec: SessionSpec, lineage: Lineage, step: int) -> RestorePoint:
@@ -296,15 +310,6 @@ class Reads:
     def _read(self, query: Executable) -> Sequence[Any]:
         with translated(), self._reader.connect() as connection:
             return connection.execute(query).all()
-
-
-is_there = sessions.c.status.not_in(record.HIDDEN)
-"""What is being imported is not there yet; what is being removed is not there any more."""
-
-
-def _labelled(name: str, value: str) -> ColumnElement[bool]:
-    having = select(labels.c.session_id).where(labels.c.name == name, labels.c.value == value)
-    return sessions.c.id.in_(having)
 
 
 def _events_of(stored: Stored, kinds: Sequence[str]) -> Select[Any]:

@@ -89,7 +89,7 @@ IMPORTING = "importing"
 PURGING = "purging"
 """The status of a session that is being removed, likewise."""
 
-HIDDEN = (IMPORTING, PURGING)
+HIDDEN: tuple[str, ...] = (IMPORTING, PURGING)
 """Both: no caller may see them."""
 
 SEALED_AT_ONCE = 65_536

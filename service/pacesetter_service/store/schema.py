@@ -129,6 +129,17 @@ events = Table(
     Index(None, "session_id", "attempt", "at"),
 )
 
+feed = Table(
+    "feed",
+    metadata,
+    Column("session_id", Id, ForeignKey("sessions.id"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, comment="of the event; 0 is the creation"),
+    Column(
+        "position", BigInteger, nullable=False, comment="among all events, as they were committed"
+    ),
+    Index(None, "position", unique=True),
+)
+
 sealed = Table(
     "sealed",
     metadata,

@@ -13,9 +13,10 @@ from pacesetter_service.store import codec, purging, record
 from pacesetter_service.store.block_log import BlockLog
 from pacesetter_service.store.block_table import MEASUREMENTS, READINGS
 from pacesetter_service.store.continuity import Continuity
+from pacesetter_service.store.listing import is_there
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.ranks import RankTable
-from pacesetter_service.store.reads import Reads, is_there, stored_in
+from pacesetter_service.store.reads import Reads, stored_in
 from pacesetter_service.store.replay import with_waiting
 from pacesetter_service.store.schema import attempts, purged, sessions, templates
 from pacesetter_service.store.writing import (

@@ -34,6 +34,7 @@ from pacesetter_service.store.schema import (
     ancestors,
     attempts,
     events,
+    feed,
     labels,
     sealed,
     sessions,
@@ -117,6 +118,19 @@ class SqlTransaction:
         # A reading that is there already counts once; a snapshot there is of the same state.
         self._readings.append(self._connection, reported, self._insert)
         self._write_many(snapshots, _snapshot_rows(batch), _insert_or_ignore)
+        self._feed(batch)
+
+    def _feed(self, batch: Sequence[Changes]) -> None:
+        """Give the events their positions among those of all sessions; the last before the commit.
+
+        Other writers of events wait from here on.
+        """
+        places = list(_places(batch))
+        if places:
+            end = self._connection.execute(_TAKE_POSITIONS, {"some": len(places)}).scalar_one()
+            first = end - len(places)
+            rows = [(*place, position) for position, place in enumerate(places, first)]
+            self._write_many(feed, rows, _insert_strictly)
 
     def _insert_session(self, stored: Stored, now: str) -> None:
         others = sorted({ref.session_id for ref in stored.lineage} - {stored.id})
@@ -426,6 +440,16 @@ def _event_rows(batch: Sequence[Changes], now: str) -> Iterator[tuple[Any, ...]]
             yield changes.stored.id, seq, changes.stored.session.attempt.number, *told, now
 
 
+def _places(batch: Sequence[Changes]) -> Iterator[tuple[int, int]]:
+    """Return the session and the number of each new event; number 0 is a creation."""
+    for changes in batch:
+        if changes.before is None:
+            yield changes.stored.id, 0
+        first = changes.stored.events - len(changes.log)
+        for seq in range(first, changes.stored.events):
+            yield changes.stored.id, seq + 1
+
+
 def _attempt_rows(batch: Sequence[Changes], now: str) -> Iterator[tuple[Any, ...]]:
     for changes in batch:
         if changes.opened is not None or changes.before is None:
@@ -466,6 +490,9 @@ def _sealed_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
                 event.count,
                 block.tobytes(),
             )
+
+
+_TAKE_POSITIONS = text("UPDATE ids SET next = next + :some WHERE kind = 'feed' RETURNING next")
 
 
 @contextmanager

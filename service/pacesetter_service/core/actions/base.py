@@ -9,7 +9,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -52,14 +52,19 @@ class Action(Tagged, family="action"):
     formula: ClassVar[str]
     """What becomes of the value, in one line."""
 
+    example: ClassVar[dict[str, Any]]
+    """Parameters of a typical use; `kind` is added by the catalogue."""
+
     idle: ClassVar[str] = ""
     """What is said to who orders it where it would do nothing to any series."""
 
     every_channel: ClassVar[bool] = False
     """Whether it changes the clock, which momentum and all others share with the rate."""
 
-    reason: Reason = ""
-    groups: Annotated[tuple[str, ...], Field(min_length=1, max_length=1024)] | None = None
+    reason: Reason = Field(default="", description="why it is ordered, for the record")
+    groups: Annotated[tuple[str, ...], Field(min_length=1, max_length=1024)] | None = Field(
+        default=None, description="the parameter groups that it is for; all of them if not given"
+    )
 
     def check(self, timeline: Timeline, at: int, plan: Plan) -> None:
         """Refuse what makes no sense for a series at a step.

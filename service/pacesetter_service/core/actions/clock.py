@@ -1,6 +1,8 @@
 """Actions on the clock: hold, release, retime."""
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from pacesetter_service.core.actions.base import Action, Plan
 from pacesetter_service.core.errors import ActionRefusedError
@@ -19,6 +21,7 @@ class Hold(Action):
     """
 
     formula: ClassVar[str] = "schedule(t at `at`)"
+    example: ClassVar[dict[str, Any]] = {}
     idle: ClassVar[str] = "It is held already. Use `release` to let it go on."
     every_channel: ClassVar[bool] = True
 
@@ -38,6 +41,7 @@ class Release(Action):
     """Go on where `hold` stopped the clock, with the step after the one whose value was kept."""
 
     formula: ClassVar[str] = "schedule(t - steps held)"
+    example: ClassVar[dict[str, Any]] = {}
     idle: ClassVar[str] = "Nothing is held there. Use `hold` first."
     every_channel: ClassVar[bool] = True
 
@@ -69,15 +73,26 @@ class Retime(Action):
     """
 
     formula: ClassVar[str] = "schedule(t0 + (t - at) * left of the law / steps left)"
+    example: ClassVar[dict[str, Any]] = {"total_steps": 120_000}
     idle: ClassVar[str] = (
         "The law is constant there: there is no end to move. Use `cooldown`, or `replace`."
     )
     every_channel: ClassVar[bool] = True
 
     kind: Literal["retime"] = "retime"
-    total_steps: StepCount
-    ends_at: StepCount | None = None
-    policy: Literal["rescale", "keep_then_tail"] = "rescale"
+    total_steps: StepCount = Field(description="the step at which the plan is to end")
+    ends_at: StepCount | None = Field(
+        default=None,
+        description="the step at which the law ends if nothing is ordered, for laws that do not"
+        " say so",
+    )
+    policy: Literal["rescale", "keep_then_tail"] = Field(
+        default="rescale",
+        description=(
+            "`rescale` makes the clock faster or slower; `keep_then_tail` keeps the present"
+            " value first"
+        ),
+    )
 
     def moves(self, timeline: Timeline, at: int) -> bool:  # noqa: D102
         return not is_constant(timeline.segment_at(at).schedule)

@@ -1,8 +1,9 @@
 """Actions on the height of the learning rate: set, scale, cooldown, rewarm."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.actions.base import Action, Plan
@@ -25,11 +26,15 @@ class Set(Action):
     """
 
     formula: ClassVar[str] = "lr, after a ramp of `over` steps from the present value"
+    example: ClassVar[dict[str, Any]] = {"lr": 0.001, "over": 100}
 
     kind: Literal["set"] = "set"
-    lr: NonNegative
-    over: StepPoint = 0
-    ease: AnyEase = Linear()
+    lr: NonNegative = Field(description="the learning rate from then on")
+    over: StepPoint = Field(
+        default=0,
+        description="the steps over which it is reached, from the present value; 0 is at once",
+    )
+    ease: AnyEase = Field(default=Linear(), description="the shape of the way there")
 
     def settles(self, at: int) -> int:  # noqa: D102
         return at + whole(self.over)
@@ -48,9 +53,10 @@ class Scale(Action):
     """Multiply the learning rate by a factor, in the middle of whatever its schedule does."""
 
     formula: ClassVar[str] = "factor * schedule(t)"
+    example: ClassVar[dict[str, Any]] = {"factor": 0.5}
 
     kind: Literal["scale"] = "scale"
-    factor: Positive
+    factor: Positive = Field(description="what the learning rate is multiplied by; 0.5 halves it")
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
         scale = timeline.segment_at(at).scale * self.factor
@@ -69,13 +75,18 @@ class Cooldown(Action):
     """
 
     formula: ClassVar[str] = "ease(value(at), to, (t - at) / steps), then to"
+    example: ClassVar[dict[str, Any]] = {"steps": 1000}
 
     kind: Literal["cooldown"] = "cooldown"
-    steps: StepCount | None = None
-    until: StepPoint | None = None
-    to: NonNegative | None = None
-    to_fraction: Fraction | None = None
-    ease: AnyEase = Power(power=0.5)
+    steps: StepCount | None = Field(default=None, description="over how many steps it goes down")
+    until: StepPoint | None = Field(
+        default=None, description="the step at which the floor is reached, in place of `steps`"
+    )
+    to: NonNegative | None = Field(default=None, description="the floor, as a learning rate")
+    to_fraction: Fraction | None = Field(
+        default=None, description="the floor, as a part of the present rate from 0 to 1"
+    )
+    ease: AnyEase = Field(default=Power(power=0.5), description="the shape of the way down")
 
     def _faults(self) -> Iterator[PydanticCustomError]:
         if (self.steps is None) == (self.until is None):
@@ -122,10 +133,11 @@ class Rewarm(Action):
     """
 
     formula: ClassVar[str] = "schedule(t) * (factor + (1 - factor) * min((t - at) / steps, 1))"
+    example: ClassVar[dict[str, Any]] = {"steps": 100, "factor": 0.1}
 
     kind: Literal["rewarm"] = "rewarm"
-    steps: StepCount
-    factor: Fraction = 0.0
+    steps: StepCount = Field(description="over how many steps the factor rises to 1")
+    factor: Fraction = Field(default=0.0, description="the factor that it rises from, 0 to 1")
 
     def check(self, timeline: Timeline, at: int, plan: Plan) -> None:  # noqa: ARG002, D102
         refuse_held(timeline, at)

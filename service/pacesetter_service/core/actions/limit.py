@@ -1,7 +1,7 @@
 """An action on the limits that controllers and all other orders are held to."""
 
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from pydantic_core import PydanticCustomError
@@ -19,11 +19,23 @@ class Limit(Action):
     """
 
     formula: ClassVar[str] = "schedule(t)"
+    example: ClassVar[dict[str, Any]] = {"max_lr": 0.01}
 
     kind: Literal["limit"] = "limit"
-    min_lr: NonNegative = 0.0
-    max_lr: Positive | None = None
-    max_change: Annotated[Real, Field(gt=1)] | None = None
+    min_lr: NonNegative = Field(
+        default=0.0,
+        description="the lowest learning rate that may be ordered or decided from then on",
+    )
+    max_lr: Positive | None = Field(
+        default=None,
+        description="the highest learning rate that may be ordered or decided; unbounded if not"
+        " given",
+    )
+    max_change: Annotated[Real, Field(gt=1)] | None = Field(
+        default=None,
+        description="the ratio above 1 by which a level changes at most at once; unbounded if not"
+        " given",
+    )
 
     def _faults(self) -> Iterator[PydanticCustomError]:
         if self.max_lr is not None and self.min_lr > self.max_lr:

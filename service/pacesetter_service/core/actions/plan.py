@@ -1,7 +1,9 @@
 """Actions on the plan itself: replace, revert."""
 
 from collections.abc import Set as AbstractSet
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
 
 from pacesetter_service.core.actions.base import Action, Plan
 from pacesetter_service.core.errors import ActionRefusedError
@@ -19,12 +21,20 @@ class Replace(Action):
     """
 
     formula: ClassVar[str] = "another schedule(t - at), or (t) with the global clock"
+    example: ClassVar[dict[str, Any]] = {"schedule": {"kind": "cosine", "total_steps": 10_000}}
     every_channel: ClassVar[bool] = True
 
     kind: Literal["replace"] = "replace"
-    schedule: AnySchedule
-    clock: Literal["local", "global"] = "local"
-    value: Literal["base", "level", "continue"] = "base"
+    schedule: AnySchedule = Field(description="the law that takes over")
+    clock: Literal["local", "global"] = Field(
+        default="local",
+        description="where it begins: `local` at its own step 0, `global` where it would be by now",
+    )
+    value: Literal["base", "level", "continue"] = Field(
+        default="base",
+        description="what its base is: the group's own, at the `level` of controllers, or the"
+        " present value",
+    )
 
     def check_channels(self, channels: AbstractSet[str]) -> None:  # noqa: D102
         driven = set(self.schedule.channels())
@@ -66,6 +76,7 @@ class Revert(Action):
     """
 
     formula: ClassVar[str] = "the session's schedule(t), at the level of its controllers"
+    example: ClassVar[dict[str, Any]] = {}
     every_channel: ClassVar[bool] = True
 
     kind: Literal["revert"] = "revert"

@@ -1,8 +1,9 @@
 """An order to a controller: switch."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.actions.base import Action, Plan
@@ -18,9 +19,12 @@ class Switch(Action):
     """
 
     formula: ClassVar[str] = "the schedule of the controller's next stage, from 0"
+    example: ClassVar[dict[str, Any]] = {"controller": 0}
 
     kind: Literal["switch"] = "switch"
-    controller: Step = 0
+    controller: Step = Field(
+        default=0, description="the index of the `switch` controller in the session's spec"
+    )
 
     def _faults(self) -> Iterator[PydanticCustomError]:
         if self.groups is not None:

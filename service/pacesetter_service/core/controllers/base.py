@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
+
 from pacesetter_service.core.lengths import StepPoint, whole
 from pacesetter_service.core.limits import Limits
 from pacesetter_service.core.measuring import MetricName
@@ -55,8 +57,14 @@ class Transition(Model):
     it, or the last value of the law before it with `"continue"`.
     """
 
-    schedule: AnySchedule
-    value: Literal["base", "level", "continue"] = "level"
+    schedule: AnySchedule = Field(description="the law that takes over")
+    value: Literal["base", "level", "continue"] = Field(
+        default="level",
+        description=(
+            "what its base is: the group's own, at the `level` of controllers, or the last "
+            "value before it"
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,7 @@ class Controller(Tagged, family="controller"):
     """Where the rule comes from: a paper, or the library whose decisions it makes."""
     example: ClassVar[dict[str, Any]]
     """Parameters of a typical use; `kind` is added by the catalogue."""
+    usual: ClassVar[tuple[str, ...]] = ("plateau", "spike_guard", "newbob", "range_test")
 
     guards: ClassVar[bool] = False
     """Whether it is shown NaN and infinities of a metric whose policy is `guard`."""

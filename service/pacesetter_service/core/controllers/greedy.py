@@ -112,11 +112,11 @@ class Greedy(Controller):
     warmup: Step = 0
     min_ratio: Annotated[
         LowerRatio | dict[str, LowerRatio],
-        OneOf("Input should be a part of the base, above 0 and at most 1, or one for each group"),
+        OneOf("Write a part of the base, above 0 and at most 1, or one for each group"),
     ] = MIN_RATIO
     max_ratio: Annotated[
         UpperRatio | dict[str, UpperRatio],
-        OneOf("Input should be a multiple of the base, at least 1, or one for each group"),
+        OneOf("Write a multiple of the base, at least 1, or one for each group"),
     ] = MAX_RATIO
     reset_after: Count | None = 500
 

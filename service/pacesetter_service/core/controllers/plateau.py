@@ -38,7 +38,7 @@ Multiple = Annotated[Real, Field(gt=1)]
 
 Floor = Annotated[
     NonNegative | dict[str, NonNegative],
-    OneOf('Input should be a number from 0 on, or one for each group by its name: {"head": 0.1}'),
+    OneOf('Write a number from 0 on, or one for each group by its name: {"head": 0.1}'),
 ]
 
 ROUNDING = 1e-15
@@ -55,9 +55,9 @@ class PlateauStart(Model):
         cooldown: How many measurements of the cooldown are left.
     """
 
-    best: float | None = None
-    bad: Step = 0
-    cooldown: Step = 0
+    best: float | None = Field(default=None, description="the best value so far; none if not given")
+    bad: Step = Field(default=0, description="how many measurements in a row did not improve on it")
+    cooldown: Step = Field(default=0, description="how many measurements of the cooldown are left")
 
     @field_validator("best")
     @classmethod

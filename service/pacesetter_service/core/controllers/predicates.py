@@ -62,8 +62,10 @@ class Run(PredicateState):
 class _Beyond(Predicate):
     """Holds when the newest `in_a_row` measurements are beyond `value`; NaN never is."""
 
-    value: Real
-    in_a_row: Count = 1
+    value: Real = Field(description="what the metric is compared with")
+    in_a_row: Count = Field(
+        default=1, description="how many measurements in a row have to be beyond it"
+    )
 
     def init(self) -> Run:
         return Run()
@@ -121,7 +123,9 @@ class Parts(PredicateState):
 class _Combined(Predicate):
     """Shows every measurement to every part."""
 
-    of: Annotated[tuple[AnyPredicate, ...], Field(max_length=16)]
+    of: Annotated[tuple[AnyPredicate, ...], Field(max_length=16)] = Field(
+        description="the predicates that are combined"
+    )
 
     def _faults(self) -> Iterator[PydanticCustomError]:
         if not self.of:
@@ -189,7 +193,7 @@ class AtStep(Predicate):
     example: ClassVar[dict[str, Any]] = {"at": {"epochs": 30}}
 
     kind: Literal["step"] = "step"
-    at: StepPoint
+    at: StepPoint = Field(description="the step from which on it holds")
 
     def init(self) -> NoMemory:  # noqa: D102
         return NoMemory()
@@ -231,10 +235,19 @@ class Plateaued(Predicate):
     example: ClassVar[dict[str, Any]] = {"patience": 5}
 
     kind: Literal["plateaued"] = "plateaued"
-    mode: Literal["min", "max"] = "min"
-    patience: Step = 10
-    threshold: NonNegative = 1e-4
-    threshold_mode: Literal["rel", "abs"] = "rel"
+    mode: Literal["min", "max"] = Field(
+        default="min", description="whether lower (`min`) or higher (`max`) values are better"
+    )
+    patience: Step = Field(
+        default=10, description="for how many measurements without an improvement it waits"
+    )
+    threshold: NonNegative = Field(
+        default=1e-4, description="how much better a value has to be to count as an improvement"
+    )
+    threshold_mode: Literal["rel", "abs"] = Field(
+        default="rel",
+        description="whether the threshold is relative to the best value or absolute",
+    )
 
     @property
     def _rule(self) -> Improvement:
@@ -274,9 +287,15 @@ class Slope(Predicate):
     example: ClassVar[dict[str, Any]] = {"window": 100}
 
     kind: Literal["slope"] = "slope"
-    mode: Literal["min", "max"] = "min"
-    window: Annotated[Count, Field(ge=3, le=1024)] = 100
-    significance: Annotated[Real, Field(gt=0, lt=1)] = 0.05
+    mode: Literal["min", "max"] = Field(
+        default="min", description="whether the metric is to fall (`min`) or to rise (`max`)"
+    )
+    window: Annotated[Count, Field(ge=3, le=1024)] = Field(
+        default=100, description="how many of the newest measurements the line is fitted to"
+    )
+    significance: Annotated[Real, Field(gt=0, lt=1)] = Field(
+        default=0.05, description="the probability of an error that is allowed, between 0 and 1"
+    )
 
     def init(self) -> Newest:  # noqa: D102
         return Newest()
@@ -317,9 +336,18 @@ class Spike(Predicate):
     example: ClassVar[dict[str, Any]] = {"ratio": None, "sigma": 6.0, "window": 128}
 
     kind: Literal["spike"] = "spike"
-    ratio: Annotated[Real, Field(gt=1)] | None = 2.0
-    sigma: Positive | None = None
-    window: Annotated[Count, Field(ge=2, le=1024)] = 10
+    ratio: Annotated[Real, Field(gt=1)] | None = Field(
+        default=2.0,
+        description="above how many times the median of the window a value is a spike",
+    )
+    sigma: Positive | None = Field(
+        default=None,
+        description="above how many standard deviations over the mean of the window a value is a"
+        " spike",
+    )
+    window: Annotated[Count, Field(ge=2, le=1024)] = Field(
+        default=10, description="how many of the newest measurements a value is compared with"
+    )
 
     def init(self) -> Newest:  # noqa: D102
         return Newest()

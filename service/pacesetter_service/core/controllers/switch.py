@@ -26,9 +26,15 @@ class Stage(Model):
     controllers have made of it (`level`), or the last value before it (`continue`).
     """
 
-    when: AnyPredicate
-    schedule: AnySchedule
-    value: Literal["base", "level", "continue"] = "level"
+    when: AnyPredicate = Field(description="the predicate that ends the stage before")
+    schedule: AnySchedule = Field(description="the law of this stage, from its own step 0")
+    value: Literal["base", "level", "continue"] = Field(
+        default="level",
+        description=(
+            "what its base is: the group's own, at the `level` of controllers, or the last "
+            "value before it"
+        ),
+    )
 
     @property
     def transition(self) -> Transition:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from pacesetter_service.core.model import first_mistake
+from pacesetter_service.core.mistakes import first_mistake
 from pacesetter_service.core.spec import SessionSpec
 
 

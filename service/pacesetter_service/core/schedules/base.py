@@ -34,6 +34,15 @@ class Schedule(Priced, Tagged, family="schedule"):
     """Where the law comes from: a paper, or the library function that it equals."""
     example: ClassVar[dict[str, Any]]
     """Parameters of a complete and typical use; `kind` is added by the catalogue."""
+    usual: ClassVar[tuple[str, ...]] = (
+        "constant",
+        "cosine",
+        "warmup_cosine",
+        "linear",
+        "step",
+        "one_cycle",
+        "wsd",
+    )
 
     def unstretchable(self) -> str | None:
         """Say what to do instead of stretching this law, if its library does not stretch it all."""

@@ -336,9 +336,14 @@ class Part(Model):
     One that ends where it starts is left out.
     """
 
-    schedule: AnySchedule
-    steps: Stage | None = None
-    until: Real | Duration | None = None
+    schedule: AnySchedule = Field(description="the law of this part")
+    steps: Stage | None = Field(
+        default=None, description="how long it is, in steps; not for the last part"
+    )
+    until: Real | Duration | None = Field(
+        default=None,
+        description="where it ends, as a value of the whole law's clock, in place of `steps`",
+    )
 
 
 class Sequence(Schedule):

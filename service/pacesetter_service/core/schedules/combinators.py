@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import UnresolvedLengthError
-from pacesetter_service.core.model import NonNegative, Real
+from pacesetter_service.core.model import NonNegative, Real, Written
 from pacesetter_service.core.schedules.base import AnySchedule, Base, Schedule, Steps, Values
 from pacesetter_service.core.schedules.out_of_range import OutOfRange, of_all
 
@@ -209,6 +209,15 @@ class Maximum(OfSeveral):
         return np.maximum(one, other)
 
 
+ChannelName = Annotated[
+    str,
+    Written(
+        r"^[a-z][a-z0-9_]{0,31}$",
+        "Name a channel by 1 to 32 small letters, digits and underscores, beginning with a letter",
+    ),
+]
+
+
 class Channels(Schedule):
     """Several hyperparameters on one clock, each with a law of its own."""
 
@@ -223,7 +232,7 @@ class Channels(Schedule):
 
     kind: Literal["channels"] = "channels"
     laws: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")], AnySchedule],
+        dict[ChannelName, AnySchedule],
         Field(min_length=1, max_length=16),
     ]
 

@@ -64,8 +64,10 @@ class Cosine(Remaining):
     passes: ClassVar[float] = 12.0
 
     kind: Literal["cosine"] = "cosine"
-    waves: Positive = 0.5
-    exponent: Positive = 1.0
+    waves: Positive = Field(
+        default=0.5, description="how many cosine waves there are; 0.5 is half of one"
+    )
+    exponent: Positive = Field(default=1.0, description="the power that the wave is raised to")
 
     def remaining(self, elapsed: Steps, duration: float) -> Values:  # noqa: D102
         if self.waves == 0.5:
@@ -90,7 +92,7 @@ class Poly(Remaining):
     costly: ClassVar[float] = 1.0
 
     kind: Literal["poly"] = "poly"
-    power: Positive = 1.0
+    power: Positive = Field(default=1.0, description="the power of what remains of the way")
 
     def remaining(self, elapsed: Steps, duration: float) -> Values:  # noqa: D102
         return numeric.power_to(np.maximum(1.0 - elapsed / duration, 0.0), self.power)
@@ -102,7 +104,7 @@ class Power(Remaining):
     costly: ClassVar[float] = 1.0
 
     kind: Literal["power"] = "power"
-    power: Positive
+    power: Positive = Field(description="the power of what has passed of the way")
 
     def remaining(self, elapsed: Steps, duration: float) -> Values:  # noqa: D102
         return 1.0 - numeric.power_to(np.maximum(elapsed / duration, 0.0), self.power)
@@ -117,7 +119,9 @@ class Decay(Remaining):
     costly: ClassVar[float] = 1.0
 
     kind: Literal["decay"] = "decay"
-    ratio: Annotated[Real, Field(gt=0, lt=1)]
+    ratio: Annotated[Real, Field(gt=0, lt=1)] = Field(
+        description="what is left of the way at its end before it is brought to 0, between 0 and 1"
+    )
 
     def remaining(self, elapsed: Steps, duration: float) -> Values:  # noqa: D102
         falling = numeric.power_of(self.ratio, elapsed / duration)
@@ -159,8 +163,8 @@ class Tanh(Remaining):
     costly: ClassVar[float] = 1.0
 
     kind: Literal["tanh"] = "tanh"
-    low: Real = -7.0
-    high: Real = 3.0
+    low: Real = Field(default=-7.0, description="where on the hyperbolic tangent it starts")
+    high: Real = Field(default=3.0, description="where on the hyperbolic tangent it ends")
 
     def _faults(self) -> Iterator[PydanticCustomError]:
         if self.low >= self.high:
@@ -179,7 +183,9 @@ class Rex(Remaining):
     """
 
     kind: Literal["rex"] = "rex"
-    beta: Annotated[Real, Field(ge=0, lt=1)]
+    beta: Annotated[Real, Field(ge=0, lt=1)] = Field(
+        description="how sharp the bend is; 0 is a straight line"
+    )
 
     def remaining(self, elapsed: Steps, duration: float) -> Values:  # noqa: D102
         z = np.maximum(1.0 - elapsed / duration, 0.0)
@@ -192,8 +198,8 @@ class Warped(Ease):
     costly: ClassVar[float] = 1.0
 
     kind: Literal["warped"] = "warped"
-    ease: AnyEase
-    power: Positive
+    ease: AnyEase = Field(description="the ease whose progress is bent")
+    power: Positive = Field(description="the power that the progress is raised to")
 
     def between(self, start: Base, end: Base, elapsed: Steps, duration: float) -> Values:  # noqa: D102
         bent = numeric.power_to(np.maximum(elapsed, 0.0), self.power)
@@ -213,8 +219,8 @@ class Stairs(Ease):
     """Another ease in `count` stairs of equal length: `u` becomes `floor(u * count) / count`."""
 
     kind: Literal["stairs"] = "stairs"
-    ease: AnyEase
-    count: Count
+    ease: AnyEase = Field(description="the ease that is cut into stairs")
+    count: Count = Field(description="how many stairs there are")
 
     def between(self, start: Base, end: Base, elapsed: Steps, duration: float) -> Values:  # noqa: D102
         stair = np.floor(elapsed * self.count / duration) / self.count
@@ -225,8 +231,8 @@ class Teeth(Ease):
     """Another ease `count` times over, as the teeth of a saw: `u` becomes `u * count` modulo 1."""
 
     kind: Literal["teeth"] = "teeth"
-    ease: AnyEase
-    count: Positive
+    ease: AnyEase = Field(description="the ease that is repeated")
+    count: Positive = Field(description="how many teeth there are")
 
     def between(self, start: Base, end: Base, elapsed: Steps, duration: float) -> Values:  # noqa: D102
         tooth = np.mod(self.count * (elapsed / duration), 1.0)
@@ -240,7 +246,7 @@ class Reversed(Ease):
     """
 
     kind: Literal["reversed"] = "reversed"
-    ease: AnyEase
+    ease: AnyEase = Field(description="the ease that is seen from its end")
 
     def between(self, start: Base, end: Base, elapsed: Steps, duration: float) -> Values:  # noqa: D102
         return self.ease.between(end, start, duration - elapsed, duration)

@@ -88,8 +88,8 @@ class PiecewiseConstant(Schedule):
 class Knot(Model):
     """A value at a step."""
 
-    at: StepPoint
-    level: Level
+    at: StepPoint = Field(description="the step of the knot")
+    level: Level = Field(description='the value there: a number, or `"base"` for the base')
 
 
 class Knots(Schedule):

@@ -75,7 +75,7 @@ async def list_events(
     stored = (await service.writer.find(name)).stored
     found: list[LoggedEvent] = []
     if after < 0 and (kinds is None or "created" in kinds):
-        found.append(_creation_of(stored))
+        found.append(creation_of(stored.session.spec, stored.created_at))
     logged = [each for each in kinds or () if each != "created"]
     if kinds is None or logged:
         recorded = await in_thread(
@@ -151,7 +151,7 @@ def logged_event(recorded: Recorded, spec: SessionSpec) -> LoggedEvent:
 async def _next_page(service: Service, stored: Stored, after: int) -> list[LoggedEvent]:
     """Return the events that come after a number; there must be one."""
     if after < 0:
-        return [_creation_of(stored)]
+        return [creation_of(stored.session.spec, stored.created_at)]
     found = await in_thread(service.store.events_after, stored, after, limit=PAGE)
     return [logged_event(each, stored.session.spec) for each in found]
 
@@ -161,12 +161,11 @@ async def _nothing_new(service: Service, name: str, after: int) -> bool:
     return after >= stored.events and not service.logged.released
 
 
-def _creation_of(stored: Stored) -> LoggedEvent:
+def creation_of(spec: SessionSpec, created_at: str) -> LoggedEvent:
     """Return the creation of a session, which is the first thing that happened to it."""
-    spec = stored.session.spec
     names = listed([series.name for series in spec.series()])
     rules = [kind_of(rule) for rule in spec.controllers]
     under = f", under {listed(rules)}" if rules else ""
     start = spec.forked_from.step if spec.forked_from else spec.start_step
     text = f"The session was created: {names} from step {start} on{under}."
-    return LoggedEvent(0, 1, "created", start, stored.created_at, text, None)
+    return LoggedEvent(0, 1, "created", start, created_at, text, None)

@@ -1,10 +1,11 @@
 """What was trained with, beside what was measured: the realised curve of a session."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from pydantic import BaseModel
+import numpy as np
+from pydantic import BaseModel, Field
 
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.cost import Check
@@ -12,6 +13,7 @@ from pacesetter_service.core.errors import StepOutOfRangeError
 from pacesetter_service.core.model import Spelt
 from pacesetter_service.core.spec import MAX_VALUES, SessionSpec
 from pacesetter_service.insight.history import (
+    PIECE,
     Piece,
     Track,
     at_steps,
@@ -26,12 +28,17 @@ from pacesetter_service.runtime.queries.attempt_ranges import (
     range_of,
     sealed_values,
 )
+from pacesetter_service.runtime.queries.status import last_step, newest_trained
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.windows import refuse_too_many
+from pacesetter_service.store.port import Stored
 from pacesetter_service.store.store import Store
 
 MAX_METRICS = 64
 """The most metrics in one answer."""
+
+MAX_TABLE = 2**24
+"""The most values in one table, over all columns."""
 
 READ_AT_ONCE = 2**18
 """About how many readings are held in memory at once."""
@@ -49,7 +56,7 @@ class HistoryQuestion:
     Attributes:
         start: The first step; None for the first of the record.
         end: The first step that is not wanted any more; None for all that are sealed.
-        points: About how many steps are to be shown.
+        points: About how many steps are to be shown; None for all.
         metrics: The names of the metrics that are wanted; None for all.
         by_rank: Whether each rank's own values are wanted too.
         attempt: An earlier attempt; None for the running one.
@@ -57,7 +64,7 @@ class HistoryQuestion:
 
     start: int | None
     end: int | None
-    points: int
+    points: int | None
     metrics: Sequence[str] | None
     by_rank: bool
     attempt: int | None
@@ -70,19 +77,33 @@ class History(BaseModel):
         attempt: Whose record it is.
         start: The first step that it is about,
         end: and the first one that it is not about.
+        trained_until: The first of its steps that was not trained, as far as is known.
         steps: Those that are shown.
         series: For each series the sealed values, one for each step.
         metrics: For each metric its values over all ranks, one for each step.
         readings: For each metric and rank what that rank reported, if it was asked for.
     """
 
-    attempt: int
-    start: int
-    end: int
-    steps: list[int]
-    series: dict[str, list[float]]
-    metrics: dict[str, Column]
-    readings: dict[str, dict[int, Column]] | None = None
+    attempt: int = Field(description="whose record it is")
+    start: int = Field(description="the first step that it is about")
+    end: int = Field(description="the first step that it is not about")
+    trained_until: int = Field(
+        description="the first step that was not trained yet, as far as is known"
+    )
+    steps: list[int] = Field(description="the steps that are shown")
+    series: dict[str, list[float]] = Field(
+        description="for each series the sealed values, one for each step that is shown"
+    )
+    metrics: dict[str, Column] = Field(
+        description=(
+            "for each metric its values over all ranks, one for each step; null where none "
+            "was measured"
+        )
+    )
+    readings: dict[str, dict[int, Column]] | None = Field(
+        default=None,
+        description="for each metric and rank what that rank reported, if that was asked for",
+    )
 
 
 async def read_history(
@@ -102,6 +123,55 @@ async def read_history(
         StepOutOfRangeError: The record does not have these steps, or too many of them.
         BusyError: Too many costly answers are being made already.
     """
+    part = await _part(service, name, question)
+
+    def answer(check: Check) -> T:
+        chosen = _chosen(part, question.metrics)
+        trained = _trained_until(service, part)
+        return show(_history(part, chosen, trained, check, by_rank=question.by_rank))
+
+    return await service.reads.run(answer)
+
+
+async def read_table(
+    service: Service,
+    name: str,
+    question: HistoryQuestion,
+    show: Callable[[Iterator[History]], T],
+) -> T:
+    """Return what is shown of every step of a session's record, which comes in pieces.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        ArgumentError: It has no such attempt or metric.
+        StepOutOfRangeError: The record does not have these steps, or too many of them.
+        BusyError: Too many costly answers are being made already.
+    """
+    part = await _part(service, name, question)
+
+    def answer(check: Check) -> T:
+        chosen = _chosen(part, question.metrics)
+        columns = len(part.spec.series()) + len(chosen)
+        if (part.end - part.start) * columns > MAX_TABLE:
+            raise StepOutOfRangeError(
+                f"{part.end - part.start} steps of {columns} columns are more than the {MAX_TABLE}"
+                f" values that one table holds. Ask for at most {MAX_TABLE // columns} steps by"
+                " `start` and `end`, or for about so many `points`."
+            )
+        trained = _trained_until(service, part)
+        size = max(PIECE // columns, 1)
+        firsts = range(part.start, part.end, size) or (part.start,)
+        return show(
+            _history(
+                replace(part, start=first, end=min(first + size, part.end)), chosen, trained, check
+            )
+            for first in firsts
+        )
+
+    return await service.reads.run(answer)
+
+
+async def _part(service: Service, name: str, question: HistoryQuestion) -> "_Part":
     entry = await service.writer.find(name)
     ref = await range_of(service, entry, question.attempt)
     end = question.end
@@ -109,16 +179,23 @@ async def read_history(
     last = ref.end if end is None else min(end, max(ref.end, first))
     if not ref.start <= first <= last:
         raise StepOutOfRangeError(
-            f"There are no steps from {first} to before {last if end is None else end} here; the"
-            f" record has the steps from {ref.start} to before {ref.end}. Ask among these."
+            f"The record has the steps from {ref.start} to before {ref.end}, and none from {first}"
+            f" to before {last if end is None else end}. Ask for steps among these."
+            if ref.end > ref.start
+            else f"The record has no step yet: nothing is sealed from step {ref.start} on. Ask"
+            " without `start` and `end`, or later."
         )
-    part = _Part(service.store, entry.stored.session.spec, ref, first, last, question.points)
+    return _Part(service.store, entry.stored, ref, first, last, question.points)
 
-    def answer(check: Check) -> T:
-        chosen = _chosen(part, question.metrics)
-        return show(_history(part, chosen, check, by_rank=question.by_rank))
 
-    return await service.reads.run(answer)
+def _trained_until(service: Service, part: "_Part") -> int:
+    """Return the first step that was not trained, as far as is known."""
+    if part.stored.session.attempt.includes(part.ref.attempt):
+        step = newest_trained(service, part.stored)
+    else:
+        newest = part.store.newest_of({part.ref.lineage: 0}, MAX_METRICS)[part.ref.lineage]
+        step = max(map(last_step, newest.values()), default=None)
+    return part.ref.start if step is None else min(max(step + 1, part.ref.start), part.ref.end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +203,15 @@ class _Part:
     """The part of a record that is read."""
 
     store: Store
-    spec: SessionSpec
+    stored: Stored
     ref: AttemptRange
     start: int
     end: int
-    points: int
+    points: int | None
+
+    @property
+    def spec(self) -> SessionSpec:
+        return self.stored.session.spec
 
 
 @dataclass(slots=True)
@@ -158,11 +239,14 @@ def _chosen(part: _Part, wanted: Sequence[str] | None) -> list[str]:
     return names
 
 
-def _history(part: _Part, metrics: Sequence[str], check: Check, *, by_rank: bool) -> History:
+def _history(
+    part: _Part, metrics: Sequence[str], trained: int, check: Check, *, by_rank: bool = False
+) -> History:
     names = [series.name for series in part.spec.series()]
     columns = len(names) + len(metrics)
     table = _Table(series=[[] for _ in names], metrics={name: [] for name in metrics})
-    for piece in pieces(part.start, part.end, columns, part.points):
+    wanted = part.end - part.start if part.points is None else part.points
+    for piece in pieces(part.start, part.end, columns, wanted):
         _add(table, part, piece, check)
         refuse_too_many(columns, len(table.steps))
     readings = None
@@ -172,6 +256,7 @@ def _history(part: _Part, metrics: Sequence[str], check: Check, *, by_rank: bool
         attempt=part.ref.attempt,
         start=part.start,
         end=part.end,
+        trained_until=trained,
         steps=table.steps,
         series=dict(zip(names, table.series, strict=True)),
         metrics=table.metrics,
@@ -184,7 +269,10 @@ def _add(table: _Table, part: _Part, piece: Piece, check: Check) -> None:
     start, end, points = piece
     block = sealed_values(part.store, part.ref, len(table.series), start, end)
     found = {name: _measured(part, name, start, end, check) for name in table.metrics}
-    steps = shown(start, list(block), list(found.values()), points)
+    if part.points is None:
+        steps = np.arange(start, end, dtype=np.int64)
+    else:
+        steps = shown(start, list(block), list(found.values()), points)
     table.steps += steps.tolist()
     for column, row in zip(table.series, block[:, steps - start].tolist(), strict=True):
         column.extend(row)

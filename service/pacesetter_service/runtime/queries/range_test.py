@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.controllers.range_test import RangeTest
@@ -40,38 +40,44 @@ class CurveView(BaseModel):
     `smoothed` is what the rules read: the losses, smoothed as the session's controller does.
     """
 
-    step: list[int]
-    lr: list[float]
-    loss: list[Spelt]
-    smoothed: list[Spelt]
+    step: list[int] = Field(description="the steps at which the metric was measured")
+    lr: list[float] = Field(description="the learning rate at each of them")
+    loss: list[Spelt] = Field(description="the metric at each of them")
+    smoothed: list[Spelt] = Field(description="the metric as the rules read it, smoothed")
 
 
 class SuggestionView(BaseModel):
     """What one rule says: the rate and the step that it was read at, or why it cannot tell."""
 
-    lr: float | None
-    step: int | None
-    reason: str
+    lr: float | None = Field(
+        description="the learning rate that the rule suggests; null if it cannot tell"
+    )
+    step: int | None = Field(description="the step at which the rule read it")
+    reason: str = Field(description="why, in words")
 
 
 class ProposalView(BaseModel):
     """One rate for the peak of a schedule, or why there is none."""
 
-    lr: float | None
-    agreeing: list[str]
-    reason: str
+    lr: float | None = Field(
+        description="the rate that is proposed for a schedule's peak; null if there is none"
+    )
+    agreeing: list[str] = Field(description="the rules that come to about this rate")
+    reason: str = Field(description="why, in words")
 
 
 class RangeTestAnswer(BaseModel):
     """The outcome of a range test so far; `ended` says why it ended, once it has."""
 
-    session: str
-    series: str
-    metric: str
-    ended: str | None
-    curve: CurveView
-    suggestions: dict[str, SuggestionView]
-    proposal: ProposalView
+    session: str = Field(description="the session's name")
+    series: str = Field(description="the series whose rate was swept")
+    metric: str = Field(description="the metric that was read")
+    ended: str | None = Field(description="why the test ended; null while it runs")
+    curve: CurveView = Field(description="what was measured")
+    suggestions: dict[str, SuggestionView] = Field(
+        description="what each rule says, by the rule's name"
+    )
+    proposal: ProposalView = Field(description="one rate that several rules agree on")
 
 
 class _Asked(NamedTuple):

@@ -1,25 +1,16 @@
 """Sessions, their attempts and the orders that wait: as they are now."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from pacesetter_service.core.actions import Order
 from pacesetter_service.core.cost import Check
-from pacesetter_service.core.tokens import NameScope
-from pacesetter_service.runtime.pool import checked, in_thread
+from pacesetter_service.runtime.pool import in_thread
+from pacesetter_service.runtime.queries.listing import Page, Question, read_page
 from pacesetter_service.runtime.service import Service, SessionInfo, info_of, infos_of
 from pacesetter_service.store.reads import Attempt
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class SessionPage:
-    """Some sessions, by name, and whether there are more of them."""
-
-    sessions: list[SessionInfo]
-    more: bool
 
 
 async def read_session(service: Service, name: str) -> SessionInfo:
@@ -36,36 +27,21 @@ async def read_session(service: Service, name: str) -> SessionInfo:
 
 
 async def list_sessions(
-    service: Service,
-    show: Callable[[SessionPage], T],
-    *,
-    after: str,
-    limit: int,
-    status: str | None,
-    label: tuple[str, str] | None,
-    names: NameScope,
+    service: Service, question: Question, show: Callable[[Page[SessionInfo]], T]
 ) -> T:
     """Return what is shown of a page of sessions.
 
     Args:
         service: The service.
+        question: Which sessions, and which page.
         show: Makes the answer of the page, where the sessions are read.
-        after: Only those whose names come after this one.
-        limit: The most sessions.
-        status: Only those of this status; None for all.
-        label: Only those with this label and value; None for all.
-        names: Only those that the caller may speak of.
 
     Raises:
         BusyError: Too many costly answers are being made already.
     """
 
     def answer(check: Check) -> T:
-        page = service.store.page(
-            after=after, limit=limit + 1, status=status, label=label, names=names
-        )
-        found = infos_of(service, checked(page, check))
-        return show(SessionPage(found[:limit], len(found) > limit))
+        return show(read_page(service, question, lambda rows: infos_of(service, rows), check))
 
     return await service.reads.run(answer)
 

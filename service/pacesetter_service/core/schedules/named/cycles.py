@@ -17,13 +17,13 @@ from pacesetter_service.core.schedules.primitives import Ramp, TriangleWave
 
 Rate = Annotated[
     Literal["base"] | NonNegative,
-    OneOf('Input should be a learning rate, not negative, or "base" for the base value'),
+    OneOf('Write a learning rate, not negative, or "base" for the base value'),
 ]
 """A learning rate, or `"base"`, the base value of its group."""
 
 Divisor = Annotated[
     Literal["inf"] | Positive,
-    OneOf('Input should be a number above 0, or "inf", by which all is 0'),
+    OneOf('Write a number above 0, or "inf", by which all is 0'),
 ]
 """What a learning rate is divided by; `"inf"` leaves 0."""
 

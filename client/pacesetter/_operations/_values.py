@@ -1,0 +1,162 @@
+"""Values: at a step, ahead of it, drawn, and explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsIndex
+
+from pacesetter._info import SessionInfo
+from pacesetter._opening import path_of
+from pacesetter._operation import SVG, Call, Several, an_object, asked, operation
+from pacesetter._operations._records import drawn, record_query
+from pacesetter._plain import given
+from pacesetter._range_test import RangeTest
+
+
+class Values:
+    """What sessions say for steps, and why."""
+
+    @operation
+    def lr(
+        self,
+        name: str,
+        step: SupportsIndex,
+        *,
+        count: SupportsIndex | None = None,
+        attempt: SupportsIndex | None = None,
+    ) -> Call[dict[str, Any]]:
+        """Return what a session says for a step, or for `count` steps, without sealing anything.
+
+        Args:
+            name: The session.
+            step: The first step.
+            count: How many steps, 1 or more.
+            attempt: An earlier attempt, as far as it had sealed; by default the newest.
+
+        Returns:
+            `{"step", "lr", "sealed"}`, and with `count` `{"start", "series", "sealed_until"}`.
+        """
+        params = given(step=step, count=count, attempt=attempt)
+        return Call("GET", path_of(name) + "/lr", an_object, params=params)
+
+    @operation
+    def forecast(
+        self,
+        name: str,
+        *,
+        start: SupportsIndex | None = 0,
+        count: SupportsIndex | None = 1000,
+        points: SupportsIndex | None = None,
+    ) -> Call[dict[str, Any]]:
+        """Return the curve as it would be if nothing more happened, thinned to `points`.
+
+        Args:
+            name: The session.
+            start: The first step; None for the first that is not sealed.
+            count: How many steps; None for all that are left of the session's `total_steps`.
+            points: About how many of them are shown, extremes kept; 10 to 10,000, by default 1,000.
+
+        Returns:
+            `{"steps": [...], "series": {"lr": [...]}, "sealed_until": ...}`.
+        """
+        params = given(start=start, count=count, points=points)
+        return Call("GET", path_of(name) + "/forecast", an_object, params=params)
+
+    @operation
+    def explain(self, name: str, step: SupportsIndex | None = None) -> Several[dict[str, Any]]:
+        """Return why the values at a step are what they are: which law, since when, by whom.
+
+        Args:
+            name: The session.
+            step: The step; by default the newest that was trained, or before any was the first.
+
+        Returns:
+            `{"step", "sealed", "attempt", "horizon", "series", "notes", "text"}`, where `text` says
+            all of it. Of a step that is not sealed the forecast is explained.
+        """
+        return _explain(name, step)
+
+    @operation
+    def range_test(
+        self, name: str, *, metric: str | None = None, group: str | None = None
+    ) -> Several[RangeTest]:
+        """Return what a range test has shown so far, with the rates that rules suggest.
+
+        Args:
+            name: A session whose learning rate rises, as with the schedule `range_test`.
+            metric: Its loss; by default what its controller `range_test` watches.
+            group: The parameter group, where their rates differ.
+        """
+        return _range_test(name, given(metric=metric, group=group))
+
+    @operation
+    def picture(
+        self,
+        name: str,
+        what: str = "history",
+        *,
+        start: SupportsIndex | None = None,
+        end: SupportsIndex | None = None,
+        points: SupportsIndex | None = None,
+        metrics: Sequence[str] | None = None,
+        attempt: SupportsIndex | None = None,
+    ) -> Call[str]:
+        """Return a picture of a session's curves, as SVG.
+
+        Args:
+            name: The session.
+            what: `"history"` is what was trained with and measured, `"forecast"` what is to come.
+            start: The first step; by default that of the record, or of the forecast.
+            end: The first step that is left out.
+            points: About how many steps are drawn, extremes kept; 1,000 by default.
+            metrics: What is drawn of a history besides the rate; all that were reported by default.
+            attempt: An earlier attempt, of a history; by default the newest.
+
+        Raises:
+            ValueError: There is no such picture, or a forecast's end without its start.
+        """
+        if what == "history":
+            params = record_query(start, end, points, metrics, attempt, readings=False)
+        elif what == "forecast":
+            if metrics is not None or attempt is not None:
+                raise ValueError("a forecast has neither metrics nor attempts: leave them out")
+            params = given(start=start, count=_count(start, end), points=points)
+        else:
+            raise ValueError(f"there is no picture {what!r}: ask for 'history' or 'forecast'")
+        path = f"{path_of(name)}/{what}"
+        return Call("GET", path, drawn, params=params, accept=SVG)
+
+
+def _explain(name: str, step: SupportsIndex | None) -> Several[dict[str, Any]]:
+    if step is None:
+        step = yield from newest_trained(name)
+    params = given(step=step)
+    call = Call("GET", path_of(name) + "/explain", an_object, params=params)
+    return (yield from asked(call))
+
+
+def newest_trained(name: str) -> Several[int]:
+    """Ask for the newest step that was trained; before any was, it is the first."""
+    row = yield from asked(Call("GET", path_of(name) + "/status", an_object))
+    if row["step"] is not None:
+        return int(row["step"])
+    info = yield from asked(Call("GET", path_of(name), SessionInfo.parse))
+    return info.first_step
+
+
+def _range_test(name: str, params: Mapping[str, Any]) -> Several[RangeTest]:
+    path = path_of(name) + "/range-test"
+    picture = yield from asked(Call("GET", path, drawn, params=params, accept=SVG))
+
+    def read(answer: Any) -> RangeTest:  # noqa: ANN401 - the JSON of an answer
+        return RangeTest.parse(an_object(answer), picture)
+
+    return (yield from asked(Call("GET", path, read, params=params)))
+
+
+def _count(start: SupportsIndex | None, end: SupportsIndex | None) -> int | None:
+    if end is None:
+        return None
+    if start is None:
+        raise ValueError("end= of a forecast needs start=: say where it begins")
+    return max(1, end.__index__() - start.__index__())

@@ -1,0 +1,273 @@
+"""Where trainings stand: each session in one row, a page of them with a few queries."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacesetter_service.core.attempts import attempt_of
+from pacesetter_service.core.cost import Check
+from pacesetter_service.core.errors import PacesetterError
+from pacesetter_service.core.forecast import forecast
+from pacesetter_service.core.session import Session
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.core.status import State
+from pacesetter_service.core.watching import plan_end
+from pacesetter_service.insight.history import measured
+from pacesetter_service.runtime.pool import in_thread
+from pacesetter_service.runtime.queries.listing import Page, Question, read_page
+from pacesetter_service.runtime.rank_digests import Ranks, digests
+from pacesetter_service.runtime.ranks import NEVER, wall_clock
+from pacesetter_service.runtime.service import Service, state_by
+from pacesetter_service.store.blocks import Columns
+from pacesetter_service.store.newest import Newest, SealedStep
+from pacesetter_service.store.port import Stored
+from pacesetter_service.store.replay import readings_in
+
+MAX_METRICS = 64
+"""The most metrics of a session that are shown: the first ones by their names."""
+
+MAX_SERIES = 64
+"""The most learning rates of a session that are shown: the first ones, as its groups come."""
+
+LOOKED_BACK = 8
+"""So many steps before the last reported one are looked at for one that every rank reported."""
+
+T = TypeVar("T")
+
+
+class Value(NamedTuple):
+    """A metric's newest value, and the step that it was measured at."""
+
+    value: float
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where a session's training stands.
+
+    Attributes:
+        stored: The session, and when it was created and written.
+        state: What has become of it.
+        step: The newest step that was trained; None if none was. It is what ranks of the running
+            attempt have said. Of a training of which nothing was heard since the service began it
+            is what the record knows: the newest step that was reported on, the step before the one
+            at which its trainer ended it or began again, or, of a trainer that reports nothing, the
+            last step that it was given, beyond which it has not trained.
+        total_steps: The first step behind its plan; None if that has no end.
+        lr: The learning rate of each group at that step, at the first one before any was trained;
+            None where it is not known. Of `MAX_SERIES` groups at most.
+        metrics: The newest value of each metric: what controllers have seen, or, where that is
+            newer, what the ranks' readings come to, if possible of a step that all have reported.
+            Of `MAX_METRICS` at most.
+        last_heard: When a rank was last heard of; of a training that was not heard of since the
+            service began, when it was last written; ISO 8601, UTC. None if no trainer has called.
+        ranks: Its ranks.
+        seconds_left: How long the rest of its plan takes at the pace of its slowest rank; None if
+            no rank has said its pace, if its plan has no end, and if it does not run.
+    """
+
+    stored: Stored
+    state: State
+    step: int | None
+    total_steps: int | None
+    lr: Mapping[str, float | None]
+    metrics: Mapping[str, Value]
+    last_heard: str | None
+    ranks: Ranks
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A session, and what was heard of its ranks."""
+
+    stored: Stored
+    ranks: Ranks
+    state: State
+
+
+async def list_statuses(
+    service: Service, question: Question, show: Callable[[Page[Status]], T]
+) -> T:
+    """Return what is shown of a page of sessions, each in a row.
+
+    Args:
+        service: The service.
+        question: Which sessions, and which page.
+        show: Makes the answer of the page, where it is read.
+
+    Raises:
+        BusyError: Too many costly answers are being made already.
+    """
+
+    def answer(check: Check) -> T:
+        page = read_page(service, question, lambda rows: _heard(service, rows), check)
+        return show(Page(_statuses(service, page.found), page.behind))
+
+    return await service.reads.run(answer)
+
+
+async def read_status(service: Service, name: str) -> Status:
+    """Return where the training of one session stands.
+
+    Raises:
+        SessionNotFoundError: There is none of that name.
+    """
+    stored = (await service.writer.find(name)).stored
+
+    def answer() -> Status:
+        [found] = _statuses(service, _heard(service, [stored]))
+        return found
+
+    return await in_thread(answer)
+
+
+def newest_trained(service: Service, stored: Stored) -> int | None:
+    """Return the newest step of a session that was trained; see `Status`. Not for the event loop.
+
+    Raises:
+        StorageUnavailableError: The database did not answer.
+    """
+    [heard] = _heard(service, [stored])
+    return _trained(
+        heard, service.store.newest_of({stored.lineage: 0}, MAX_METRICS)[stored.lineage]
+    )
+
+
+def _heard(service: Service, rows: Sequence[Stored]) -> list[_Heard]:
+    some = digests(service.tracker, service.store.ranks, [each.session for each in rows])
+    found = []
+    for stored in rows:
+        ranks = some[stored.session.spec.name]
+        heard = None if ranks.quiet is None else (ranks.quiet, ranks.pace)
+        found.append(_Heard(stored, ranks, state_by(stored, heard)))
+    return found
+
+
+def _statuses(service: Service, some: Sequence[_Heard]) -> list[Status]:
+    store = service.store
+    found = store.newest_of(
+        {each.stored.lineage: _looked_back(each.stored) for each in some}, MAX_METRICS
+    )
+    newest = [found[each.stored.lineage] for each in some]
+    steps = [_trained(each, metrics) for each, metrics in zip(some, newest, strict=True)]
+    wanted = [_sealed_step(each.stored, step) for each, step in zip(some, steps, strict=True)]
+    columns = store.sealed_at(wanted)
+    return [_status(*each) for each in zip(some, steps, newest, wanted, columns, strict=True)]
+
+
+def _looked_back(stored: Stored) -> int:
+    return LOOKED_BACK if stored.session.spec.ranks > 1 else 0
+
+
+def _trained(heard: _Heard, newest: Mapping[str, Newest]) -> int | None:
+    """Return the newest step that was trained, as far as is known."""
+    session, first = heard.stored.session, heard.stored.lineage[0].start
+    begun = session.attempt.start  # whoever begins there has trained what comes before
+    known = max(begun - 1, heard.ranks.trained, *map(last_step, newest.values()))
+    if not heard.ranks.seen:
+        ended = session.control.ended
+        if ended is not None:
+            known = max(known, ended.step - 1)
+        elif known < begun:
+            known = session.held - 1
+    return None if known < first else known
+
+
+def last_step(newest: Newest) -> int:
+    """Return the last step that anything is known of a metric at; `NEVER` for none."""
+    return max((int(each.steps[-1]) for each in newest if each is not None), default=NEVER)
+
+
+def _sealed_step(stored: Stored, step: int | None) -> SealedStep:
+    """Return where the learning rates stand that are shown."""
+    at = stored.session.spec.start_step if step is None else step
+    return SealedStep(attempt_of(stored.lineage, at), at, len(stored.session.timelines))
+
+
+def _status(
+    heard: _Heard,
+    step: int | None,
+    newest: Mapping[str, Newest],
+    sealed: SealedStep,
+    column: NDArray[np.float64] | None,
+) -> Status:
+    stored, session, ranks = heard.stored, heard.stored.session, heard.ranks
+    total = plan_end(session)
+    last_heard = None
+    if ranks.quiet is not None:
+        last_heard = wall_clock(ranks.quiet)
+    elif session.held > session.attempt.start:
+        last_heard = stored.changed_at
+    left = None
+    if heard.state == "active" and ranks.pace is not None and total is not None:
+        done = session.spec.start_step if step is None else step + 1
+        left = max(total - done, 0) * ranks.pace
+    return Status(
+        stored=stored,
+        state=heard.state,
+        step=step,
+        total_steps=total,
+        lr=_rates(session, sealed.step, column),
+        metrics={name: _value(session.spec, name, each) for name, each in newest.items()},
+        last_heard=last_heard,
+        ranks=ranks,
+        seconds_left=left,
+    )
+
+
+def _rates(
+    session: Session, step: int, column: NDArray[np.float64] | None
+) -> dict[str, float | None]:
+    """Return the learning rates of a step: the sealed ones, or what would be sealed."""
+    names = [each.name for each in session.spec.series() if each.channel == "lr"][:MAX_SERIES]
+    if column is not None:
+        row: Mapping[str, float] = dict(zip(session.timelines, column.tolist(), strict=True))
+    elif step >= session.horizon:
+        row = _planned(session, step)
+    else:
+        row = {}
+    return {name: row.get(name) for name in names}
+
+
+def _planned(session: Session, step: int) -> dict[str, float]:
+    try:
+        values = forecast(session, step, 1)
+    except PacesetterError:  # its law is too costly, or has no value there
+        return {}
+    return {name: float(each[0]) for name, each in values.items() if np.isfinite(each[0])}
+
+
+def _value(spec: SessionSpec, metric: str, newest: Newest) -> Value:
+    """Return a metric's newest value."""
+    found = [_last(newest.seen)] if newest.seen is not None else []
+    if newest.said is not None:
+        found.append(_said(spec, metric, newest.said))
+    return max(found, key=lambda each: each.step)  # of one step the first, which is measured
+
+
+def _last(columns: Columns) -> Value:
+    return Value(float(columns.values[-1]), int(columns.steps[-1]))
+
+
+def _said(spec: SessionSpec, metric: str, columns: Columns) -> Value:
+    """Return what ranks reported last, as one value: of a step that all have reported, if any."""
+    some = columns.steps[-LOOKED_BACK * spec.ranks :]
+    steps, counts = np.unique(some, return_counts=True)
+    wanted = _reporters(spec, metric)
+    complete = steps[counts >= wanted]
+    step = int(complete[-1] if len(complete) else steps[-1])
+    mine = columns.between(step, step + 1)
+    if len(mine) == 1:
+        return _last(mine)
+    track = measured(spec, metric, list(readings_in(metric, mine)))
+    return Value(float(track.values[-1]), step) if len(track.values) else _last(mine)
+
+
+def _reporters(spec: SessionSpec, metric: str) -> int:
+    said = spec.metric(metric)
+    return 1 if said.aggregate == "rank0" else said.ranks or spec.ranks

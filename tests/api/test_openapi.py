@@ -1,0 +1,320 @@
+"""The OpenAPI document says what is so: real answers hold to it, and clients can rely on its names.
+
+Clients are generated from it in `tests/test_generated_clients.py`.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from referencing import Registry, Resource
+from referencing.jsonschema import DRAFT202012
+
+from pacesetter_service.api import app, families, openapi
+from pacesetter_service.api.access import ACCESS
+from pacesetter_service.api.examples import EXAMPLES
+from pacesetter_service.api.problems import HTTP_CODES, STATUSES
+from pacesetter_service.catalogue import kinds as catalogue
+from pacesetter_service.catalogue.glossary import CONTROLLERS, SCHEDULES
+from pacesetter_service.core.controllers import Controller
+from pacesetter_service.core.schedules import Schedule
+from serving import open_http
+
+Document = dict[str, Any]
+
+OPERATIONS = {
+    "archive_session",
+    "cancel_order",
+    "create_session",
+    "create_token",
+    "deprecate_template",
+    "diff_versions",
+    "explain_step",
+    "export_session",
+    "finish_session",
+    "fork_session",
+    "import_session",
+    "is_alive",
+    "is_ready",
+    "lint_schedule",
+    "list_actions",
+    "list_attempts",
+    "list_controllers",
+    "list_events",
+    "list_orders",
+    "list_schedules",
+    "list_sessions",
+    "list_templates",
+    "list_tokens",
+    "list_versions",
+    "open_attempt",
+    "preview_schedule",
+    "prune",
+    "publish_template",
+    "purge_session",
+    "read_action",
+    "read_controller",
+    "read_forecast",
+    "read_history",
+    "read_metrics",
+    "read_range_test",
+    "read_ranks",
+    "read_schedule",
+    "read_session",
+    "read_template",
+    "read_values",
+    "read_version",
+    "recommend_schedule",
+    "relabel_session",
+    "revoke_token",
+    "stream_events",
+    "sync_session",
+    "take_action",
+    "take_back",
+}
+"""What generated clients call their functions: a name that is here stays."""
+
+
+SCALE = {"kind": "scale", "factor": 0.5}
+
+
+@pytest.fixture(name="http", scope="module")
+def _http(server_url: str) -> Iterator[httpx.Client]:
+    """Return a plain HTTP client of the shared service."""
+    with open_http(server_url) as client:
+        yield client
+
+
+@pytest.fixture(name="document", scope="module")
+def _document(http: httpx.Client) -> Document:
+    """Return the document as it is served."""
+    document: Document = http.get("/openapi.json").raise_for_status().json()
+    return document
+
+
+def operations(document: Document) -> Iterator[tuple[str, Document]]:
+    """Return every call with what is said of it."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def test_the_names_of_calls_stay(document: Document) -> None:
+    """Every operation has its name, once; one that was published is not taken away."""
+    names = [operation["operationId"] for _, operation in operations(document)]
+    assert len(names) == len(set(names))
+    assert set(names) >= OPERATIONS
+
+
+def test_calls_are_told_in_the_order_in_which_one_reads(document: Document) -> None:
+    """Each call has one tag, and every tag is described."""
+    assert [tag["name"] for tag in document["tags"]] == list(openapi.TAGS)
+    assert all(tag["description"] for tag in document["tags"])
+    assert {tag for _, each in operations(document) for tag in each["tags"]} == set(openapi.TAGS)
+    assert all(each["description"] for _, each in operations(document))
+
+
+def test_every_error_is_a_problem(document: Document) -> None:
+    """Each status from 400 on that a call may be answered with has the one schema of problems."""
+    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    for call, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            if not status.startswith(("2", "3")):
+                assert answer["content"] == {"application/problem+json": problem}, (call, status)
+
+
+def test_what_a_body_can_be_refused_for_is_declared(document: Document) -> None:
+    """A call that takes a body names 413, 415 and 422; one that names something names 404."""
+    for call, operation in operations(document):
+        statuses = set(operation["responses"])
+        if "requestBody" in operation:
+            assert statuses >= {"400", "413", "415", "422"}, call
+        if "{" in call:
+            assert "404" in statuses, call
+        if ACCESS[call] != "public":
+            assert statuses >= {"401", "403", "429"}, call
+
+
+def test_every_status_of_a_problem_is_declared_somewhere(document: Document) -> None:
+    """No error has a status that the document does not know."""
+    declared = {int(each) for _, found in operations(document) for each in found["responses"]}
+    assert {status for status, _ in STATUSES.values()} <= declared
+    assert set(HTTP_CODES) - {405, 499} <= declared  # a call that there is takes its method
+
+
+def undescribed(schema: Any, place: str) -> Iterator[str]:
+    """Return the places of fields that do not say what they mean."""
+    if isinstance(schema, dict):
+        for name, field in schema.get("properties", {}).items():
+            if not isinstance(field, dict) or not field.get("description"):
+                yield f"{place}.{name}"
+        for name, part in schema.items():
+            yield from undescribed(part, f"{place}/{name}")
+    elif isinstance(schema, list):
+        for number, part in enumerate(schema):
+            yield from undescribed(part, f"{place}/{number}")
+
+
+def test_every_field_says_what_it_means(document: Document) -> None:
+    """No model has a field without a description, and no parameter either."""
+    found = [
+        place
+        for name, schema in document["components"]["schemas"].items()
+        for place in undescribed(schema, name)
+    ]
+    found += [
+        f"{call} {each['name']}"
+        for call, operation in operations(document)
+        for each in operation.get("parameters", [])
+        if not each.get("description")
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize("union", families.FAMILIES)
+def test_a_family_is_a_union_of_all_its_kinds(document: Document, union: str) -> None:
+    """Each kind is a model that its `kind` tells apart, and that says so itself."""
+    schemas, root = document["components"]["schemas"], families.FAMILIES[union]
+    mapping = schemas[union]["discriminator"]["mapping"]
+    assert set(mapping) == set(root.kinds)
+    assert {each["$ref"] for each in schemas[union]["oneOf"]} == set(mapping.values())
+    for kind, reference in mapping.items():
+        member = schemas[reference.rpartition("/")[2]]
+        assert member["properties"]["kind"]["const"] == kind
+        assert "kind" in member["required"]
+        for example in member.get("examples", []):
+            assert root.parse(example)
+
+
+def test_the_glossary_has_no_word_too_many() -> None:
+    """Each entry is the meaning of some kind's parameter."""
+    for glossary, root in ((SCHEDULES, Schedule), (CONTROLLERS, Controller)):
+        used = set()
+        for kind, member in root.kinds.items():
+            for name in member.model_fields:
+                places = (f"{kind}.{name}", f"{kind.rpartition('.')[0]}.{name}", name)
+                used.add(next((place for place in places if place in glossary), ""))
+        assert set(glossary) <= used
+
+
+def test_what_is_to_be_sent_has_an_example_that_is_taken(document: Document) -> None:
+    """The example of each body is one, to those who read it here."""
+    schemas = document["components"]["schemas"]
+    assert len(EXAMPLES) > 15
+    for name, example in EXAMPLES.items():
+        assert schemas[name]["examples"] == [example]
+        assert not mistakes(document, name, example), name
+    for model in app.DESCRIBED:
+        if model.__name__ in EXAMPLES:
+            model.model_validate(EXAMPLES[model.__name__])
+
+
+def mistakes(document: Document, model: str, value: object) -> list[str]:
+    """Return what is wrong with a value that is to be a model of the document."""
+    resource = Resource.from_contents(document, default_specification=DRAFT202012)
+    registry: Registry[Any] = Registry().with_resource("urn:api", resource)
+    schema = {"$ref": f"urn:api#/components/schemas/{model}"}
+    found = Draft202012Validator(schema, registry=registry).iter_errors(value)
+    return [f"{each.json_path}: {each.message[:200]}" for each in found]
+
+
+def refused(answer: httpx.Response) -> httpx.Response:
+    """Return an answer that is a refusal."""
+    assert answer.status_code >= 400
+    return answer
+
+
+def test_real_answers_are_what_the_document_says(
+    http: httpx.Client, document: Document, unique_name: str
+) -> None:
+    """What the service encodes by itself, and what it sends through models, holds to the schema."""
+    at = f"/v1/sessions/{unique_name}"
+    spec = {
+        "name": unique_name,
+        "groups": {"head": {"base_lr": 0.1}, "body": {"base_lr": 0.01, "schedule": "constant"}},
+        "schedule": {"kind": "cosine", "total_steps": 100},
+        "controllers": [{"kind": "plateau", "metric": "loss", "patience": 0, "notify": True}],
+        "metrics": {"loss": {"smoothing": {"kind": "ema"}}},
+        "max_lookahead": 8,
+    }
+    report = {"attempt": 1, "reports": [{"step": 0, "metrics": {"loss": "nan"}}]}
+    answers: list[tuple[str, httpx.Response]] = [
+        ("CreatedSession", http.post("/v1/sessions", json=spec)),
+        ("SealedWindow", http.post(f"{at}/sync", json={"want": {"start": 0, "count": 4}})),
+        ("SessionPosition", http.post(f"{at}/sync", json=report)),
+        ("SealedStep", http.post(f"{at}/sync", json={"attempt": 1, "step": 9})),
+        ("StepValues", http.get(f"{at}/lr?step=3")),
+        ("RangeValues", http.get(f"{at}/lr?step=3&count=20")),
+        ("ForecastCurve", http.get(f"{at}/forecast")),
+        ("History", http.get(f"{at}/history?readings=true")),
+        (
+            "ActionAnswer",
+            http.post(f"{at}/actions", json={"kind": "scale", "factor": 0.5, "at": 50}),
+        ),
+        ("DryRun", http.post(f"{at}/actions", json={"kind": "hold", "dry_run": True})),
+        ("OrderList", http.get(f"{at}/actions")),
+        ("AttemptList", http.get(f"{at}/attempts")),
+        ("RanksPage", http.get(f"{at}/ranks")),
+        ("EventPage", http.get(f"{at}/events")),
+        ("ExplanationView", http.get(f"{at}/explain?step=3")),
+        ("SessionView", http.get(at)),
+        ("SessionPage", http.get("/v1/sessions?limit=5")),
+        (
+            "SampledCurve",
+            http.post("/v1/schedules/preview", json=EXAMPLES["PreviewRequest"]),
+        ),
+        ("LintAnswer", http.post("/v1/schedules/lint", json=EXAMPLES["LintRequest"])),
+        (
+            "Recommendation",
+            http.post("/v1/schedules/recommend", json=EXAMPLES["Situation"]),
+        ),
+        ("SchedulePage", http.get("/v1/schedules")),
+        ("ControllerPage", http.get("/v1/controllers")),
+        ("ActionPage", http.get("/v1/actions")),
+        ("ScheduleKind", http.get("/v1/schedules/wsd")),
+        ("ActionKind", http.get("/v1/actions/retime")),
+        ("TemplateList", http.get("/v1/templates")),
+        ("Problem", refused(http.get("/v1/tokens"))),
+        ("Problem", refused(http.get("/v1/sessions/none"))),
+        ("Problem", refused(http.post("/v1/sessions", json={"name": "my run"}))),
+    ]
+    for model, answer in answers:
+        assert model == "Problem" or answer.status_code < 300, (model, answer.text)
+        assert not mistakes(document, model, answer.json()), model
+
+
+def test_a_catalogue_is_read_by_name_and_by_page(http: httpx.Client) -> None:
+    """A pattern chooses kinds; pages are whole together, and the last one says that it is."""
+    found = http.get("/v1/schedules?kind=torch.*").json()
+    assert [each["kind"] for each in found["schedules"]] == [
+        kind for kind in catalogue.schedules() if kind.startswith("torch.")
+    ]
+    assert found["next_page_token"] is None
+    kinds, token = [], ""
+    while token is not None:
+        page = http.get("/v1/actions", params={"limit": 4, "page_token": token}).json()
+        assert len(page["actions"]) <= 4
+        kinds += [each["kind"] for each in page["actions"]]
+        token = page["next_page_token"]
+    assert kinds == catalogue.actions()
+
+
+def test_each_action_is_ordered_by_its_example(http: httpx.Client, unique_name: str) -> None:
+    """What the catalogue shows of an action is the body of an order."""
+    stages = [{"when": {"kind": "by_hand"}, "schedule": {"kind": "constant"}}]
+    spec = {
+        "name": unique_name,
+        "base_lr": 0.01,
+        "schedule": {"kind": "cosine", "total_steps": 100_000},
+        "controllers": [{"kind": "switch", "metric": "loss", "stages": stages}],
+    }
+    assert http.post("/v1/sessions", json=spec).status_code == 201
+    for each in http.get("/v1/actions").json()["actions"]:
+        path = f"/v1/sessions/{unique_name}/actions"
+        answer = http.post(path, json={**each["example"], "dry_run": True})
+        if each["kind"] != "release":  # which takes that something is held
+            assert answer.status_code == 201, (each["kind"], answer.text)
+    unknown = http.get("/v1/actions/scal")
+    assert (unknown.status_code, "'scale'" in unknown.json()["detail"]) == (404, True)
