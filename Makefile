@@ -62,10 +62,11 @@ serve: $(READY) ## serve on http://127.0.0.1:7070, with the data in ./pacesetter
 bench: $(READY) ## measure, as ratios against named baselines in the same run
 	$(BIN)/python -m benchmarks
 
-docs: $(READY) ## write the pages about schedules and controllers, and the pictures of the architecture
+docs: $(READY) ## write the pages about schedules, controllers and the command line, and the pictures of the architecture
 	$(BIN)/python docs/make_schedules.py
 	$(BIN)/python docs/make_controllers.py
 	$(BIN)/python docs/make_pictures.py
+	$(BIN)/python docs/make_cli.py
 
 soak: $(READY) ## the long proofs: long forms, laws on 2,000 examples, kills, ranks, histories, storms
 	$(BIN)/python -m pytest $(PARALLEL) -m slow

@@ -145,7 +145,7 @@ def hook(event, arguments):
     if event.split(".")[0] in ("socket", "subprocess") or event in ("os.system", "os.exec"):
         print(event, arguments)
 sys.addaudithook(hook)
-import pacesetter, pacesetter._cli, pacesetter._remote
+import pacesetter, pacesetter.cli.entry, pacesetter.cli.app
 import pacesetter_service.__main__, pacesetter_service.store.postgres
 assert threading.active_count() == 1, threading.enumerate()
 """

@@ -141,7 +141,7 @@ def test_events_of_no_session_are_not_found(http: httpx.Client) -> None:
 def command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the `pacesetter` command against a service."""
     return subprocess.run(
-        [sys.executable, "-m", "pacesetter._cli", *arguments, "--url", url],
+        [sys.executable, "-m", "pacesetter.cli", *arguments, "--url", url],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -168,9 +168,10 @@ def test_the_command_prints_a_line_for_each_event(
 
 
 def test_the_command_says_what_is_wrong(server_url: str) -> None:
-    """A session that does not exist is one line on stderr and exit status 1."""
+    """Of a session that does not exist: what is wrong, what to do, and exit status 3."""
     done = command(server_url, "events", "nobody-has-this")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert len(done.stderr.splitlines()) == 2
     assert "There is no session named 'nobody-has-this'" in done.stderr
 
 

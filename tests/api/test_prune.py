@@ -13,7 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import select
 
-from pacesetter import _cli
+from pacesetter import cli
 from pacesetter_service.__main__ import _keep
 from pacesetter_service.core.commands import Archive
 from pacesetter_service.core.spec import SessionSpec
@@ -83,14 +83,14 @@ def test_what_is_young_or_active_is_left_alone(http: httpx.Client, run: str) -> 
 def test_the_command_tells_what_it_would_do(
     server_url: str, run: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It names each session with its bytes, and sums up; mistakes are told, with exit status 1."""
+    """It names each session with its bytes, and sums up; mistakes are told by the exit status."""
     asked = ["prune", "--older-than", "0s", "--label", f"run={run}", "--url", server_url]
-    assert _cli.main([*asked, "--purge", "--dry-run"]) == 0
+    assert cli.main([*asked, "--purge", "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert f"{run} (finished)" in told
-    assert "1 sessions would be put away, 1 kept" in told
-    for wrong in (["--older-than", "soon"], ["--label", "team"], ["--state", "old"]):
-        assert _cli.main([*asked, *wrong]) == 1
+    assert "1 session would be put away, 1 kept" in told
+    for wrong, status in (("--older-than=soon", 2), ("--label=team", 2), ("--state=old", 1)):
+        assert cli.main([*asked, wrong]) == status
 
 
 def _aged(path: Path, **changes: str) -> None:

@@ -12,14 +12,14 @@ from sqlalchemy import make_url
 
 import postgres
 from little_servers import Asked, answer, answering
-from pacesetter import _cli
+from pacesetter import cli
 from pacesetter_service.store.postgres import PostgresStore
 from serving import RunningService, open_http
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
     """Return the exit code, and the checks by their names."""
-    code = _cli.main(["doctor", "--json", *arguments])
+    code = cli.main(["doctor", "--json", *arguments])
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] == (code == 0)
     return code, {each["check"]: each for each in found["checks"]}
@@ -51,7 +51,7 @@ def test_nothing_is_written_unless_it_is_asked_for(
     """People get a line for each check; sessions are as they were."""
     with open_http(server_url) as http:
         before = http.get("/v1/sessions", params={"limit": 1000}).json()
-        assert _cli.main(["doctor", "--url", server_url]) == 0
+        assert cli.main(["doctor", "--url", server_url]) == 0
         assert http.get("/v1/sessions", params={"limit": 1000}).json() == before
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7

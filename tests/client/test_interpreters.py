@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 import pacesetter
-from pacesetter._cli import main
+from pacesetter.cli import main
 from serving import PATIENCE
 
 OLDEST, NEWEST = (3, 10), (3, 13)

@@ -143,7 +143,7 @@ def test_a_realised_curve_is_a_schedule(client: Client, unique_name: str) -> Non
 def command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the `pacesetter` command against a service."""
     return subprocess.run(
-        [sys.executable, "-m", "pacesetter._cli", *arguments, "--url", url],
+        [sys.executable, "-m", "pacesetter.cli", *arguments, "--url", url],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -152,16 +152,20 @@ def command(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_moves_a_session(client: Client, unique_name: str, tmp_path: Path) -> None:
-    """`pacesetter export` writes a file that `pacesetter import` restores; errors are one line."""
+    """`pacesetter export` writes a file that `pacesetter import` restores; errors are two lines."""
     trained(client, unique_name)
     file = str(tmp_path / "record.jsonl")
     assert command(client.url, "export", unique_name, file).stdout == f"wrote {file}\n"
     done = command(client.url, "import", file, "--name", f"{unique_name}-b")
     assert done.stdout == f"imported {unique_name}-b, sealed up to step 5\n"
-    for wrong in (("import", file), ("import", f"{file}-x"), ("export", "nobody-has-this", file)):
+    for status, wrong in (
+        (4, ("import", file)),
+        (1, ("import", f"{file}-x")),
+        (3, ("export", "nobody-has-this", file)),
+    ):
         failed = command(client.url, *wrong)
-        assert (failed.returncode, failed.stdout) == (1, "")
-        assert len(failed.stderr.splitlines()) == 1
+        assert (failed.returncode, failed.stdout) == (status, "")
+        assert len(failed.stderr.splitlines()) == 2
 
 
 def test_the_command_follows_events(client: Client, unique_name: str) -> None:
@@ -170,7 +174,7 @@ def test_the_command_follows_events(client: Client, unique_name: str) -> None:
     known = command(client.url, "events", unique_name, "--kind", "decided").stdout.splitlines()
     arguments = ["events", unique_name, "--kind", "decided", "--follow", "--url", client.url]
     with subprocess.Popen(
-        [sys.executable, "-m", "pacesetter._cli", *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "pacesetter.cli", *arguments], stdout=subprocess.PIPE, text=True
     ) as following:
         assert following.stdout is not None
         assert [following.stdout.readline().rstrip("\n") for _ in known] == known

@@ -233,7 +233,7 @@ def test_errors_survive_the_way_between_processes():
 
 def _command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "pacesetter._cli", *arguments],
+        [sys.executable, "-m", "pacesetter.cli", *arguments],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
@@ -249,8 +249,8 @@ def test_the_command_takes_the_token_from_the_environment_alone():
             "explain", "any", "--step", "0", PACESETTER_URL=server.url, PACESETTER_TOKEN=SECRET
         )
     assert seen[0].headers["authorization"] == f"Bearer {SECRET}"
-    assert (failed.returncode, failed.stdout) == (1, "")
-    assert len(failed.stderr.splitlines()) == 1
+    assert (failed.returncode, failed.stdout) == (5, "")
+    assert len(failed.stderr.splitlines()) == 2
     assert SECRET not in failed.stderr
     refused = _command("explain", "any", "--step", "0", "--token", SECRET)
     assert refused.returncode == 2

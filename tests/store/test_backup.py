@@ -13,7 +13,7 @@ from alembic.config import Config
 from sqlalchemy import create_engine, insert, select
 
 import postgres
-from pacesetter import Client, HistoryLostError, _cli
+from pacesetter import Client, HistoryLostError, cli
 from pacesetter_service.store import migrate
 from pacesetter_service.store.schema import templates
 from serving import RunningService, open_http
@@ -30,7 +30,7 @@ def _address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 def _run(what: str, path: Path, address: str, *options: str) -> int:
-    return _cli.main([what, str(path), *options, "--database-url", address])
+    return cli.main([what, str(path), *options, "--database-url", address])
 
 
 def _create(url: str, name: str) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def test_a_copy_of_an_older_schema_takes_the_place_of_a_newer_one(tmp_path: Path
     assert _run("backup", copy, older) == 0
     torn.write_bytes(copy.read_bytes()[:-10])
     with postgres.database() as address:
-        assert _cli.main(["migrate", "--database-url", address]) == 0
+        assert cli.main(["migrate", "--database-url", address]) == 0
         assert _run("restore", torn, address, "--replace") == 1
         assert _templates(address) == []
         assert _run("restore", copy, address, "--replace") == 0
@@ -130,7 +130,7 @@ def test_each_restore_keeps_what_was_there(
     """Nothing that was put aside is overwritten; the command says under which name it is kept."""
     path, copy = tmp_path / "own.db", tmp_path / "copy.db"
     address = f"sqlite:///{path}"
-    assert _cli.main(["migrate", "--database-url", address]) == 0
+    assert cli.main(["migrate", "--database-url", address]) == 0
     assert _run("backup", copy, address) == 0
     numbers = {"": 1, "-2": 2, "-3": 3}
     for end, number in numbers.items():
@@ -150,7 +150,7 @@ def test_what_is_no_copy_is_refused(
     """Nothing is changed, and the message says which file is meant."""
     path, copy = tmp_path / "own.db", tmp_path / "copy.db"
     address = f"sqlite:///{path}"
-    assert _cli.main(["migrate", "--database-url", address]) == 0
+    assert cli.main(["migrate", "--database-url", address]) == 0
     if damage == "torn":
         copy.write_bytes(path.read_bytes()[:20_000])
     elif damage == "other":
@@ -170,7 +170,7 @@ def test_a_copy_never_takes_the_databases_place(
     path = tmp_path / "own.db"
     address = f"sqlite:///{path}"
     assert _run("backup", tmp_path / "copy.db", address) == 1
-    assert _cli.main(["migrate", "--database-url", address]) == 0
+    assert cli.main(["migrate", "--database-url", address]) == 0
     assert _run("backup", path, address) == 1
     assert "itself" in capsys.readouterr().err
     assert _run("backup", tmp_path / "nowhere" / "copy.db", address) == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pacesetter import _cli
+from pacesetter import cli
 from pacesetter_service.store import served
 from pacesetter_service.store.file_systems import OVER_A_NETWORK, kind_of, over_a_network
 from pacesetter_service.store.served import UnusableDatabaseError
@@ -38,7 +38,7 @@ def test_a_service_that_may_not_migrate_says_who_does(old: Path) -> None:
     with pytest.raises(UnusableDatabaseError, match="pacesetter migrate"):
         SqliteStore(f"sqlite:///{old}", migrates=False)
     assert _ask(old, "SELECT version_num FROM alembic_version") == schema
-    assert _cli.main(["migrate", "--database-url", f"sqlite:///{old}"]) == 0
+    assert cli.main(["migrate", "--database-url", f"sqlite:///{old}"]) == 0
     SqliteStore(f"sqlite:///{old}", migrates=False).close()
 
 
@@ -49,7 +49,7 @@ def test_a_file_of_an_older_service_can_shrink_once_it_is_migrated(
     count = "SELECT count(*) FROM events"
     before = _ask(old, count)
     for said in ("can shrink", "newest"):
-        assert _cli.main(["migrate", "--database-url", f"sqlite:///{old}"]) == 0
+        assert cli.main(["migrate", "--database-url", f"sqlite:///{old}"]) == 0
         assert said in capsys.readouterr().out
     assert (_ask(old, "PRAGMA auto_vacuum"), _ask(old, count)) == (2, before)
 
@@ -72,7 +72,7 @@ def test_a_newer_schema_is_refused(old: Path, capsys: pytest.CaptureFixture[str]
     with closing(sqlite3.connect(old)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999_later'")
         connection.commit()
-    assert _cli.main(["migrate", "--database-url", f"sqlite:///{old}"]) == 1
+    assert cli.main(["migrate", "--database-url", f"sqlite:///{old}"]) == 1
     told = capsys.readouterr().err
     assert "9999_later" in told
     assert "newer version" in told
@@ -119,14 +119,14 @@ def test_a_command_reads_the_settings_of_its_database_alone(
         monkeypatch.delenv(f"PACESETTER_{name}", raising=False)
     monkeypatch.setenv("PACESETTER_TLS_CERT", "no-such-certificate")
     monkeypatch.setenv("PACESETTER_ADMIN_TOKEN", "shortsecret")
-    _cli.main([*command])
+    cli.main([*command])
     told = capsys.readouterr().err.lower()
     assert "tls" not in told
     assert "token" not in told
     monkeypatch.setenv("PACESETTER_DATABASE_URL", "postgresql+psycopg://me:hidden@db/p")
     monkeypatch.setenv("PACESETTER_DATABASE_URL_FILE", str(tmp_path / "url"))
     with pytest.raises(SystemExit, match="2"):
-        _cli.main([*command])
+        cli.main([*command])
     named = f"pacesetter {command[0]}: PACESETTER_DATABASE_URL_FILE: "
     assert (
         capsys.readouterr().err
@@ -137,7 +137,7 @@ def test_a_command_reads_the_settings_of_its_database_alone(
 def test_a_port_that_is_no_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     """The message says what a URL looks like, and shows no password."""
     url = "postgresql+psycopg://me:hidden@db:none/p"
-    assert _cli.main(["migrate", "--database-url", url]) == 1
+    assert cli.main(["migrate", "--database-url", url]) == 1
     told = capsys.readouterr().err
     assert "the database-url must name" in told
     assert "hidden" not in told

@@ -1,0 +1,86 @@
+"""How a function becomes a command: with `--url` and `--json`, and exit statuses for errors."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+
+from pacesetter.cli.context import Context
+from pacesetter.cli.exits import INTERRUPTED, OK, ending_of
+
+ABOUT_TOKENS = (
+    "Where the server asks for an access token, set PACESETTER_TOKEN. It is no option, because "
+    "everybody on a machine can see the options of a command that runs."
+)
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="The server; without it PACESETTER_URL, else http://127.0.0.1:7070.",
+        rich_help_panel="Common",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Answer a program.", rich_help_panel="Common")]
+
+_COMMON = (("url", Url, None), ("json", Json, False))
+
+Command = Callable[..., None]
+
+
+def commands(app: typer.Typer, panel: str | None, functions: Mapping[str, Command]) -> None:
+    """Make functions of a `Context` commands of an app, under one heading of its help."""
+    for name, function in functions.items():
+        app.command(name, epilog=ABOUT_TOKENS, rich_help_panel=panel)(_guarded(function))
+
+
+def _guarded(function: Command) -> Callable[..., None]:
+    """Return what typer calls: it makes the context, and turns errors into exit statuses."""
+    # Not `get_type_hints`: that of Python 3.10 hides what is annotated behind a default of None.
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+
+    def run(*, url: str | None, json: bool, **options: Any) -> None:  # noqa: ANN401 - typer's
+        context = Context(url, as_json=json)
+        try:
+            function(context, **options)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            raise typer.Exit(_unread()) from None
+        except Exception as error:
+            ending = ending_of(error)
+            if ending is None:
+                raise
+            context.screen.failed(ending, as_json=json)
+            raise typer.Exit(ending.status) from None
+        finally:
+            context.close()
+
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__annotations__ = {each.name: each.annotation for each in own}
+    run.__annotations__ |= {name: kind for name, kind, _ in _COMMON}
+    parameters = [each.replace(kind=keyword) for each in own]
+    parameters += [
+        inspect.Parameter(name, keyword, default=default, annotation=kind)
+        for name, kind, default in _COMMON
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def _unread() -> int:
+    """End without a word where the reader of the output has had enough, as `head` has."""
+    # What is flushed at the end of the process would fail again, and say so.
+    with suppress(OSError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+    return OK

@@ -1,0 +1,36 @@
+"""The server, as this command asks it: for who runs it, and for no longer than a person waits."""
+
+from __future__ import annotations
+
+import logging
+
+from pacesetter._client import Client
+from pacesetter.cli.context import actor
+
+TIMEOUT = 30.0
+"""Seconds that one exchange may take."""
+
+RETRY_FOR = 3.0
+"""Seconds for which a call is tried again: a person is waiting, and can try again too."""
+
+PATIENCE = 300.0
+"""Seconds that a server which is being followed may be away."""
+
+
+class Server(Client):
+    """A client in the name of the person at the terminal.
+
+    Args:
+        url: The server's address; without one `PACESETTER_URL`, else `http://127.0.0.1:7070`.
+        timeout: Seconds that one exchange may take.
+        retry_for: Seconds for which a call is tried again while the server is away.
+    """
+
+    def __init__(
+        self, url: str | None, *, timeout: float = TIMEOUT, retry_for: float | None = None
+    ) -> None:
+        if retry_for is None:
+            retry_for = RETRY_FOR
+        if retry_for <= RETRY_FOR:  # its warnings would only say what the error says soon
+            logging.getLogger("pacesetter").addHandler(logging.NullHandler())
+        super().__init__(url, timeout=timeout, retry_for=retry_for, actor=actor())

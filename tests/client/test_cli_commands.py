@@ -1,0 +1,353 @@
+"""What each command asks a real server, and what it says of the answer."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pacesetter import Client, cli
+from pacesetter.cli import demo, exits
+
+Run = Callable[..., str]
+
+SPEC = """\
+name: placeholder
+base_lr: 1e-3
+total_steps: 100
+schedule: {kind: cosine, total_steps: 100}
+labels: {team: vision}
+"""
+
+
+@pytest.fixture(name="run")
+def _run(
+    server_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Run:
+    """Return a function that runs a command against the server, and gives what it prints."""
+    monkeypatch.setenv("PACESETTER_URL", server_url)
+    monkeypatch.setenv("PACESETTER_ACTOR", "ada")
+
+    def run(*arguments: str, status: int = exits.OK) -> str:
+        capsys.readouterr()
+        code = cli.main([str(each) for each in arguments])
+        told = capsys.readouterr()
+        assert code == status, told.err
+        return told.out if status == exits.OK else told.err
+
+    return run
+
+
+def answer(run: Run, *arguments: str) -> Any:
+    """Return what a command answers a program."""
+    return json.loads(run(*arguments, "--json"))
+
+
+@pytest.fixture(name="trained")
+def _trained(client: Client, unique_name: str) -> str:
+    """Return a session whose first 20 steps of 100 were trained, with a loss at each."""
+    session = client.session(
+        unique_name,
+        base_lr=0.1,
+        total_steps=100,
+        schedule={"kind": "cosine", "total_steps": 100},
+        max_lookahead=1,
+        labels={"test": unique_name},
+    )
+    for step in range(20):
+        session.lr(step)
+        session.report(step, loss=1 / (step + 1))
+    session.flush()
+    return unique_name
+
+
+def test_a_session_is_created_looked_at_and_put_away(
+    run: Run, unique_name: str, tmp_path: Path
+) -> None:
+    """YAML with exponents is read as numbers; the same file again changes nothing."""
+    file = tmp_path / "spec.yaml"
+    file.write_text(SPEC)
+    for _ in range(2):
+        made = answer(run, "create", "-f", file, "--name", unique_name, "-l", f"of={unique_name}")
+        assert (made["name"], made["spec"]["base_lr"]) == (unique_name, 0.001)
+    assert unique_name in run("ls", "-l", f"of={unique_name}", "-l", "team=vision")
+    assert run("ls", f"{unique_name[:-1]}*", "-q") == f"{unique_name}\n"
+    assert "cosine from base rate 0.001" in run("show", unique_name)
+    assert run("label", unique_name, "team-", "x=1") == f"of={unique_name}, x=1\n"
+    assert answer(run, "ls", "-l", f"of={unique_name}", "-l", "team=vision")["sessions"] == []
+    run("rm", unique_name, "--yes", status=exits.CONFLICT)
+    run("finish", unique_name, "--failed", "-m", "out of memory")
+    (row,) = answer(run, "ls", unique_name, "--state", "failed", "--since", "1h")["sessions"]
+    assert row["state"] == "failed"
+    run("archive", unique_name)
+    assert unique_name not in run("ls", "-l", f"of={unique_name}")
+    assert "cannot be taken back" in run("rm", unique_name, status=exits.USAGE)
+    assert "would be removed" in run("rm", unique_name, "--dry-run")
+    run("rm", unique_name, "--yes")
+    run("show", unique_name, status=exits.NOT_FOUND)
+
+
+def test_the_list_says_how_far_and_at_which_rate(run: Run, trained: str) -> None:
+    """A line for each training, as wide as it needs to be where a program may read it."""
+    head, row = run("ls", trained).splitlines()
+    assert head.split() == ["name", "state", "step", "done", "lr", "loss", "heard", "ranks"]
+    assert row.split()[:6] == [trained, "running", "19", "19%", "0.09135", "0.05"]
+    shown = run("show", trained)
+    assert "19 of 100 (19%)" in shown
+    assert "loss 0.05 (step 19)" in shown
+
+
+ORDERS: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "scale": (["0.5", "--group", "lr"], {"factor": 0.5}),
+    "set": (["0.01", "--over", "10", "--ease", "cosine"], {"lr": 0.01, "over": 10}),
+    "hold": ([], {}),
+    "cooldown": (["10", "--to-fraction", "0.1"], {"steps": 10, "to_fraction": 0.1}),
+    "rewarm": (["5", "--from", "0.2"], {"steps": 5, "factor": 0.2}),
+    "extend": (["+20%", "--policy", "rescale"], {"kind": "retime", "total_steps": 120}),
+    "replace": (["linear", "total_iters=9"], {"schedule": {"kind": "linear", "total_iters": 9}}),
+    "revert": ([], {}),
+    "limit": (["--max-lr", "0.2"], {"max_lr": 0.2}),
+}
+
+
+def test_each_order_says_what_was_typed(run: Run, trained: str) -> None:
+    """The action that waits has the kind and the numbers, its reason, and who ordered it."""
+    for at, (kind, (typed, action)) in enumerate(ORDERS.items(), 40):
+        given = [each for each in typed if each not in {"--group", "lr"}]
+        said = run(kind, trained, *given, "-m", f"try {kind}", "--at", at)
+        assert f"holds from step {at} on: " in said
+        waiting = answer(run, "orders", trained)["orders"][-1]
+        assert (waiting["actor"], waiting["reason"]) == ("ada", f"try {kind}")
+        expected = {"kind": kind, **action}
+        found = {key: waiting["action"][key] for key in expected}
+        if kind == "replace":
+            found["schedule"] = {k: found["schedule"][k] for k in expected["schedule"]}
+        assert found == expected
+        run("cancel", trained, waiting["id"])
+    assert "no orders wait" in run("orders", trained)
+    run("cancel", trained, 99, status=exits.NOT_FOUND)
+
+
+def test_held_is_released_and_a_stage_is_switched(run: Run, client: Client, trained: str) -> None:
+    """Orders that need another before them work behind it."""
+    run("hold", trained, "-m", "wait", "--at", 50)
+    run("release", trained, "-m", "go on", "--at", 60)
+    staged = f"{trained}-staged"
+    law = {"kind": "constant", "factor": 0.1, "total_iters": 5}
+    stages = [{"when": {"kind": "below", "value": 0.1}, "schedule": law}]
+    controller = {"kind": "switch", "metric": "loss", "stages": stages}
+    client.create(staged, base_lr=0.1, controllers=[controller])
+    assert "holds from step 0 on" in run("switch", staged, "-m", "enough")
+
+
+def test_a_dry_run_draws_before_and_after_and_changes_nothing(run: Run, trained: str) -> None:
+    """It needs no reason; the numbers are those of the two curves."""
+    said = run("scale", trained, "0.5", "--dry-run")
+    assert "it would hold from step 20 on" in said
+    assert "0.09045 -> 0.04523 at once" in said
+    assert "before" in said
+    assert any("\u2801" <= each <= "\u28ff" for each in said)
+    assert answer(run, "orders", trained)["orders"] == []
+    dry = answer(run, "extend", trained, "200", "--dry-run")
+    assert dry["effective_step"] == dry["before"]["steps"][0]
+
+
+def test_an_order_wants_a_reason_and_sense(run: Run, trained: str) -> None:
+    """Where no person can be asked, the word is `-m`; what makes no sense is a usage error."""
+    assert "-m" in run("scale", trained, "0.5", status=exits.USAGE)
+    run("cooldown", trained, "-m", "x", status=exits.USAGE)
+    run("set", trained, "0.1", "--over", "soon", "-m", "x", status=exits.USAGE)
+    run("extend", trained, "+much", "-m", "x", status=exits.USAGE)
+    run("label", trained, "team", status=exits.USAGE)
+    refused = run("scale", trained, "0", "-m", "x", status=exits.REFUSED)
+    assert refused.startswith("pacesetter: /factor: ")
+    error = json.loads(run("show", "nobody-has-this", "--json", status=exits.NOT_FOUND))["error"]
+    assert (error["exit"], error["code"]) == (exits.NOT_FOUND, "session_not_found")
+
+
+def test_the_same_key_orders_once(run: Run, trained: str) -> None:
+    """A script may try again."""
+    order = ("scale", trained, "0.5", "-m", "x", "--key", "k-1")
+    first = answer(run, *order)
+    assert answer(run, *order)["id"] == first["id"]
+
+
+def test_why_is_said_for_now_and_for_the_last_change(run: Run, trained: str) -> None:
+    """Without a step that is the newest that was trained; `--last-change` finds what counts."""
+    assert "at step 19" in run("explain", trained)
+    assert "nothing has changed" in run("explain", trained, "--last-change", status=exits.REFUSED)
+    run("scale", trained, "0.5", "-m", "the loss rises")
+    with Client() as trainer:
+        trainer.session(trained, resume="continue").lr(20)
+    said = run("explain", trained, "--last-change")
+    assert said.startswith("step 20: lr 0.09135 -> 0.04523\n")
+    assert "the loss rises" in said
+    run("explain", trained, "--last-change", "--step", "3", status=exits.USAGE)
+
+
+def test_the_record_is_told(run: Run, trained: str, tmp_path: Path) -> None:
+    """Ranks, history and its CSV: every step, every value to the bit."""
+    assert "1 of 1 ranks seen" in run("ranks", trained)
+    shown = run("history", trained).splitlines()
+    assert shown[0].split() == ["step", "lr", "loss"]
+    file = tmp_path / "history.csv"
+    run("history", trained, "-o", file)
+    assert run("history", trained, "--csv") == file.read_text()
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    assert [int(row["step"]) for row in rows] == list(range(20))
+    record = answer(run, "history", trained, "--points", 1000)
+    assert [float(row["lr"]) for row in rows] == record["series"]["lr"]
+    assert [float(row["loss"]) for row in rows] == record["metrics"]["loss"]
+
+
+def test_events_are_lines_of_json_for_a_program(run: Run, trained: str) -> None:
+    """Each is a document of its own, so that a stream of them can be read as it comes."""
+    lines = run("events", trained, "--json").splitlines()
+    assert [json.loads(line)["seq"] for line in lines] == list(range(len(lines)))
+    assert run("events", trained, "--kind", "noticed") == ""
+    run("events", trained, "--kind", "no-such-kind", status=exits.REFUSED)
+
+
+def test_a_reader_may_have_enough(server_url: str, trained: str) -> None:
+    """As `head` has: that is no failure, and nothing is said of it."""
+    command = [sys.executable, "-m", "pacesetter.cli", "ls", trained, "--url", server_url]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (exits.OK, b"")
+
+
+def test_events_of_all_sessions_are_told(run: Run, trained: str) -> None:
+    """By a pattern, an author, a label; each names its session, and can be gone on from."""
+    run("scale", trained, "0.5", "-m", "the loss rises", "--at", 50)
+    run("fork", trained, "--step", 5, "--as", f"{trained}-b")
+    chosen = ("events", "-l", f"test={trained}", "--json")
+    found = [json.loads(line) for line in run(*chosen).splitlines()]
+    assert {each["session"] for each in found} == {trained, f"{trained}-b"}
+    rest = run(*chosen, "--after", found[0]["cursor"]).splitlines()
+    assert [json.loads(line) for line in rest] == found[1:]
+    (line,) = run("events", f"{trained[:-1]}*", "--actor", "ada", "--kind", "ordered").splitlines()
+    assert line.split()[2] == trained
+    assert "the loss rises" in line
+    run("events", trained, "--actor", "ada", status=exits.USAGE)
+    run("events", trained, "--after", "now", status=exits.USAGE)
+
+
+def test_watching_ends_with_the_training(run: Run, trained: str) -> None:
+    """Where no person looks, each look is a line, and the last one says how it ended."""
+    run("finish", trained, "-m", "done")
+    line = run("watch", trained)
+    assert line.startswith("step 19  lr 0.09135  loss 0.05")
+    assert json.loads(run("watch", trained, "--json"))["state"] == "finished"
+
+
+def test_curves_are_drawn(run: Run, trained: str, tmp_path: Path) -> None:
+    """In the terminal, as SVG and as PNG; two trainings are compared."""
+    plotted = run("plot", trained, "--metric", "loss", "--log")
+    assert "▲ now" in plotted
+    assert "forecast" in plotted
+    svg, png = tmp_path / "a.svg", tmp_path / "a.png"
+    run("plot", trained, "--svg", svg, "--png", png)
+    assert svg.read_text().count("<polyline") == 2
+    assert png.read_bytes().startswith(b"\x89PNG")
+    run("plot", trained, "--series", "momentum", status=exits.USAGE)
+    other = f"{trained}-b"
+    run("fork", trained, "--step", 10, "--as", f"{other},{other}2")
+    assert "described alike" in run("diff", other, f"{other}2")
+    longer = tmp_path / "longer.json"
+    longer.write_text('{"total_steps": 200}')
+    run("fork", trained, "--step", 10, "--as", f"{other}3", "-f", longer)
+    found = answer(run, "diff", other, f"{other}3")
+    assert found["differences"] == [{"pointer": "/total_steps", "before": 100, "after": 200}]
+    assert set(found["curves"]) == {other, f"{other}3"}
+
+
+def test_schedules_are_tried_before_they_are_used(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unique_name: str
+) -> None:
+    """Drawn, looked through and recommended; what is recommended can be created from stdin."""
+    assert answer(run, "preview", "cosine", "total_steps=50")["series"]["lr"][0] == 1.0
+    file = tmp_path / "spec.yaml"
+    file.write_text(SPEC)
+    assert "0.001" in run("preview", "-f", file)
+    assert "nothing found" in run("lint", "-f", file)
+    run("lint", "-f", file, "--steps", "0", status=exits.REFUSED)
+    found = answer(run, "recommend", "transformer", "1000", "--name", unique_name)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(found["spec"])))
+    run("create", "-f", "-")
+    assert unique_name in run("recommend", "transformer", "1000", "--name", unique_name)
+    for text, status in (
+        ("[1]", exits.REFUSED),
+        ('{"a": ', exits.REFUSED),
+        ("a: [", exits.REFUSED),
+    ):
+        file.write_text(text)
+        run("create", "-f", file, status=status)
+    run("create", "-f", tmp_path / "nowhere", status=exits.REFUSED)
+    file.write_text("base_lr: 0.1\nloss: x\n")
+    run("create", "-f", file, "--name", f"{unique_name}-b", status=exits.USAGE)
+
+
+def test_a_training_goes_back(run: Run, trained: str) -> None:
+    """Into a new attempt, if that is meant; and steps that no trainer holds are opened again."""
+    assert "shut out" in run("rollback", trained, "--step", 10, status=exits.USAGE)
+    assert "attempt 2" in run("rollback", trained, "--step", 10, "--yes")
+    assert answer(run, "show", trained)["status"]["attempt"] == 2
+    curious = f"{trained}-b"
+    with Client() as client:
+        client.create(curious, base_lr=0.1)
+        client._json("POST", f"/v1/sessions/{curious}/sync", body={"step": 5})
+    assert "steps 0 to 5 would be open again" in run("take-back", curious, "--dry-run")
+    run("take-back", curious, "-m", "only looked")
+
+
+def test_a_record_moves_through_a_pipe(
+    run: Run, trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`export -` writes what `import -` reads; a replay has the same values."""
+    file = tmp_path / "record.jsonl"
+    run("export", trained, file)
+    with file.open("rb") as record:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(record))
+        assert "sealed up to step 20" in run("import", "-", "--name", f"{trained}-b")
+    run("replay", trained, "--as", f"{trained}-c")
+    with Client() as client:
+        was, now = (client.lr(each, 0, count=20) for each in (trained, f"{trained}-c"))
+    assert was["series"] == now["series"]
+    assert json.loads(run("replay", trained))["base_lr"] is not None
+
+
+def test_templates_are_published_and_used(run: Run, unique_name: str, tmp_path: Path) -> None:
+    """A template gets a version, is used under it, compared and deprecated."""
+    name = unique_name[:60]
+    spec = {"base_lr": 0.1, "schedule": {"kind": "cosine", "total_steps": {"$": "total"}}}
+    body = {"name": name, "parameters": {"total": {"example": 100}}, "spec": spec}
+    file = tmp_path / "template.json"
+    for base in (0.1, 0.2):
+        file.write_text(json.dumps({**body, "spec": {**spec, "base_lr": base}}))
+        run("template", "publish", "-f", file)
+    assert f"{name}@2" in run("template", "ls")
+    assert "total" in run("template", "show", f"{name}@1")
+    (found,) = answer(run, "template", "diff", name, "1", "2")["differences"]
+    assert (found["before"], found["after"]) == (0.1, 0.2)
+    made = answer(run, "template", "use", f"{name}@1", "--name", unique_name, "--set", "total=50")
+    assert made["spec"]["schedule"]["total_steps"] == 50
+    run("template", "deprecate", name, "-m", "old", status=exits.USAGE)
+    run("template", "deprecate", f"{name}@1", "-m", "old")
+    assert "deprecated: old" in run("template", "ls", name)
+    run("template", "show", f"{name}@9", status=exits.NOT_FOUND)
+
+
+def test_the_demo_trains_until_it_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
+    """It serves, trains, says where, and leaves nothing behind."""
+    assert cli.main(["demo", "--seconds", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "export PACESETTER_URL=http://127.0.0.1:" in said
+    assert len({plan.name for plan in demo.PLANS}) == 3

@@ -1,0 +1,289 @@
+"""What is shown: to a person, in colour; to a program, plainly; and nothing that obeys a server."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import unicodedata
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from little_servers import Asked, answer, answering
+from pacesetter import Client, cli
+from pacesetter.cli import server, text
+from pacesetter.cli.drawing import AXIS, Curve, chart, sparkline
+from serving import PATIENCE, RunningService
+
+HOSTILE = "[red]x[/red]\x1b]0;pwned\x07\x1b[2J\x9b31m\r\u202eevil\u2066"
+"""Markup, a window's title, a cleared screen, a colour in one byte, and letters turned round."""
+
+ROW = {
+    "name": HOSTILE,
+    "state": HOSTILE,
+    "labels": {HOSTILE: HOSTILE},
+    "attempt": 1,
+    "revision": 0,
+    "step": 5,
+    "total_steps": 10,
+    "horizon": 6,
+    "lr": {"lr": 0.1},
+    "metrics": {HOSTILE: {"value": HOSTILE, "step": 5}},
+    "last_heard": HOSTILE,
+    "created_at": HOSTILE,
+    "changed_at": HOSTILE,
+    "ranks": {"expected": 1, "seen": 1, "stale": 0, "deviating": 0},
+    "orders": 1,
+    "seconds_left": None,
+}
+SESSION = {
+    "name": "vit",
+    "spec": {"base_lr": 0.1, "schedule": {"kind": HOSTILE}, "labels": {HOSTILE: HOSTILE}},
+    "status": "active",
+    "attempt": 1,
+    "horizon": 6,
+    "revision": 0,
+    "series": ["lr"],
+    "max_lookahead": None,
+    "max_window": 10,
+}
+EVENT = {"seq": 0, "attempt": 1, "kind": HOSTILE, "at": 3, "created_at": HOSTILE, "text": HOSTILE}
+ORDER = {"id": 1, "at": 7, "action": {}, "actor": HOSTILE, "reason": HOSTILE, "text": HOSTILE}
+FINDING = dict.fromkeys(("code", "severity", "pointer", "message", "advice"), HOSTILE)
+TEMPLATE = {
+    "reference": HOSTILE,
+    "template": {"description": HOSTILE, "parameters": {HOSTILE: {}}, "spec": {"x": HOSTILE}},
+    "deprecated": HOSTILE,
+}
+TOKEN = {"id": HOSTILE, "name": HOSTILE, "role": HOSTILE, "scope": [HOSTILE], "expires_at": HOSTILE}
+CURVE = {"steps": [0, 9], "series": {"lr": [0.1, 0.0]}, "sealed_until": 6}
+ANSWERS: dict[str, object] = {
+    "/v1/sessions": {"sessions": [ROW], "next_page_token": None},
+    "/v1/sessions/vit": SESSION,
+    "/v1/sessions/vit/status": {**ROW, "name": HOSTILE},
+    "/v1/sessions/ended/status": {**ROW, "state": "finished"},
+    "/v1/sessions/vit/events": {"events": [EVENT], "next_page_token": None},
+    "/v1/sessions/vit/actions": {"orders": [ORDER]},
+    "/v1/sessions/vit/forecast": CURVE,
+    "/v1/sessions/vit/history": {
+        "attempt": 1,
+        "start": 0,
+        "end": 2,
+        "steps": [0, 1],
+        "series": {"lr": [0.1, 0.1]},
+        "metrics": {HOSTILE: [1.0, HOSTILE]},
+    },
+    "/v1/sessions/vit/explain": {"text": f"{HOSTILE}\n{HOSTILE}\n", "step": 3},
+    "/v1/schedules/lint": {"findings": [FINDING]},
+    "/v1/templates": {"templates": [TEMPLATE]},
+    "/v1/templates/t/1": TEMPLATE,
+    "/v1/tokens": {"tokens": [{**TOKEN, "last_used_at": HOSTILE}]},
+}
+PROBLEM = {"code": HOSTILE, "detail": HOSTILE, "errors": [{"pointer": HOSTILE, "detail": HOSTILE}]}
+
+
+def say(asked: Asked) -> bytes:
+    """Answer as the server of an attacker would."""
+    body = ANSWERS.get(asked.target.partition("?")[0])
+    return answer(200 if body else 422, json.dumps(body or PROBLEM).encode())
+
+
+def is_harmless(told: str) -> bool:
+    """Return whether a terminal would only show a text."""
+    return all(each == "\n" or unicodedata.category(each)[0] != "C" for each in told)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ls",
+        "show vit",
+        "watch ended",
+        "events vit",
+        "explain vit",
+        "history vit",
+        "history vit --csv",
+        "plot vit --metric x",
+        "orders vit",
+        "lint -f -",
+        "template ls",
+        "template show t@1",
+        "token ls",
+        "ranks vit",
+    ],
+)
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_nothing_that_a_server_says_commands_a_terminal(
+    command: str,
+    is_terminal: bool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Control characters are replaced, markup stays text, and all of it is still told."""
+    monkeypatch.setattr("sys.stdin", __import__("io").StringIO("{}"))
+    monkeypatch.setattr(server, "RETRY_FOR", 0.0)
+    if is_terminal:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", "dumb")  # a terminal, of which no code of rich's own is to come
+        monkeypatch.setenv("COLUMNS", "500")
+    with answering(say) as (hostile, _):
+        cli.main([*command.split(), "--url", hostile.url])
+    told = capsys.readouterr()
+    said = told.out + told.err
+    if command == "history vit --csv" and not is_terminal:
+        return  # a file gets its bytes as they are
+    assert is_harmless(said), said
+    assert "[red]x[/red]" in said
+    assert "pwned" in said
+
+
+@given(st.text())
+def test_a_safe_text_is_one_line_of_visible_characters(said: str) -> None:
+    """Whatever it was; what was harmless stays as it is."""
+    safe = text.safe(said)
+    assert safe.isprintable()
+    assert len(safe) == len(said)
+    assert not said.isprintable() or safe == said
+
+
+NUMBERS = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True, width=64))
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=50), st.integers(20, 120), st.integers(3, 20))
+def test_any_curve_can_be_drawn(values: list[float | None], width: int, height: int) -> None:
+    """Within its width and height, whatever the values are; what is no number leaves a gap."""
+    for log in (False, True):
+        curve = Curve(range(len(values)), values)
+        lines = chart([curve], width=width, height=height, log=log, now=0)
+        assert len(lines) <= height + 2
+        assert all(sum(len(piece.text) for piece in line) <= width for line in lines)
+    assert len(sparkline(values, width)) <= width
+
+
+def test_a_curve_is_where_its_values_are() -> None:
+    """A straight line falls from the first cell of the first line to the last of the last."""
+    lines = chart([Curve([0, 99], [1.0, 0.0])], width=40 + AXIS, height=10)
+    rows = ["".join(piece.text for piece in line)[AXIS:] for line in lines[:-1]]
+    starts = [len(row) - len(row.lstrip(" ")) for row in rows]
+    assert starts == sorted(starts)
+    assert (starts[0], len(rows[-1].rstrip())) == (0, 40)
+    assert all(later > earlier for earlier, later in pairwise(starts))
+    plain = chart([Curve([0, 99], [1.0, 0.0])], width=49, height=10, ascii_only=True)
+    assert all(piece.text.isascii() for line in plain for piece in line)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "0.2 s"), (7.1, "7 s"), (59, "59 s"), (60, "1 min"), (12_000, "3 h 20 min"),
+     (187_200, "2 d 4 h"), (None, "-"), (float("nan"), "-")],
+)  # fmt: skip
+def test_lengths_of_time_are_told_as_people_do(seconds: float | None, said: str) -> None:
+    """In the largest unit, and the next one where that says more."""
+    assert text.span(seconds) == said
+
+
+def test_moments_are_told_from_now() -> None:
+    """How long ago, or by the clock here; a text that is no moment stays one."""
+    now = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
+    assert text.ago("2026-01-31T11:58:30Z", now) == "1 min"
+    assert text.since("2026-01-31T11:58:30Z").endswith(" ago")
+    assert text.clock("2026-01-31T11:58:30Z", now) == datetime.fromisoformat(
+        "2026-01-31T11:58:30+00:00"
+    ).astimezone().strftime("%H:%M:%S")
+    assert text.clock("soon") == "soon"
+
+
+class Terminal:
+    """The command in a terminal of its own, of 80 columns."""
+
+    def __init__(self, *arguments: str, **environment: str) -> None:
+        ours, theirs = pty.openpty()
+        self._ours = ours
+        self.told = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pacesetter.cli", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", **environment},
+            start_new_session=True,
+        )
+        os.close(theirs)
+
+    def until(self, wanted: str | None) -> str:
+        """Return what it has told once that is in it, or once it has ended."""
+        deadline = time.monotonic() + PATIENCE
+        while wanted is None or wanted not in self.told:
+            assert time.monotonic() < deadline, self.told
+            if not select.select([self._ours], [], [], 0.1)[0]:
+                continue
+            try:
+                piece = os.read(self._ours, 65_536)
+            except OSError:  # how a terminal says that nobody writes to it any more
+                piece = b""
+            if not piece:
+                break
+            self.told += piece.decode()
+        return self.told
+
+    def type(self, line: str) -> None:
+        """Type a line."""
+        os.write(self._ours, line.encode() + b"\n")
+
+    def end(self) -> int:
+        """Wait for its end."""
+        self.until(None)
+        os.close(self._ours)
+        return self.process.wait(PATIENCE)
+
+
+def test_a_person_is_asked_why(client: Client, unique_name: str) -> None:
+    """At a terminal a reason is asked for, and stands in the record; the answer is in colour."""
+    client.create(unique_name, base_lr=0.1)
+    asking = Terminal("scale", unique_name, "0.5", "--url", client.url)
+    asking.until("why? ")
+    asking.type("the loss rises")
+    assert asking.end() == 0
+    assert "\x1b[" in asking.told
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", asking.told)
+    assert "order 1 holds from step 0 on" in plain
+    (order,) = client.orders(unique_name) or [None]
+    assert order is None or order["reason"] == "the loss rises"
+    assert "the loss rises" in list(client.events(unique_name))[-1]["text"]
+
+
+def test_colours_are_left_out_where_they_are_not_wanted(client: Client, unique_name: str) -> None:
+    """With NO_COLOR a terminal gets none, and what cannot be taken back is asked for first."""
+    client.create(unique_name, base_lr=0.1)
+    client.archive(unique_name)
+    asking = Terminal("rm", unique_name, "--url", client.url, NO_COLOR="1")
+    asking.until("[y/N] ")
+    asking.type("no")
+    assert asking.end() == 1
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", asking.told)
+    assert client.get(unique_name).status == "archived"
+
+
+def test_who_watches_sees_an_outage_and_its_end(service: RunningService, unique_name: str) -> None:
+    """The last look stays while the server is away; Ctrl-C ends it without a word."""
+    with Client(service.url) as client:
+        client.create(unique_name, base_lr=0.1)
+    watching = Terminal("watch", unique_name, "-n", "0.2", "--url", service.url)
+    watching.until("forecast")
+    service.stop()
+    watching.until("no answer since")
+    service.start()
+    with Client(service.url) as client:
+        client.scale(unique_name, 0.5, reason="resumed")
+    watching.until("resumed")
+    watching.process.send_signal(signal.SIGINT)
+    assert watching.end() == 130
+    assert "Traceback" not in watching.told
