@@ -23,6 +23,7 @@ from pacesetter_service.api import (
     kinds,
     metrics,
     pages,
+    plan,
     problems,
     prune,
     range_test,
@@ -78,6 +79,8 @@ DESCRIBED = (
     attempts.ForkRequest,
     attempts.TakeBackRequest,
     tokens.TokenRequest,
+    plan.PlanRequest,
+    plan.ApplyRequest,
 )
 """The bodies that the framework does not read itself."""
 
@@ -192,6 +195,7 @@ def create_app(
         explain.router,
         ranks.router,
         range_test.router,
+        plan.router,
         schedules.router,
         kinds.router,
         templates.router,

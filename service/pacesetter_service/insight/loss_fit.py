@@ -140,7 +140,9 @@ def fit(seen: Sequence[Seen]) -> Fitted:
     apart = [np.log(each.path.losses(law, each.steps) / each.losses) for each in points]
     error = float(np.sqrt(np.mean(np.concatenate(apart) ** 2)))
     reach = max(each.reach for each in points)
-    return Fitted(law, np.linalg.pinv(found.jac.T @ found.jac), error, reach)
+    # What scatters by more than trainings do that follow the law says so much less.
+    noise = max(error / TOLERANCE, 1.0) ** 2
+    return Fitted(law, noise * np.linalg.pinv(found.jac.T @ found.jac), error, reach)
 
 
 class _Points(NamedTuple):

@@ -12,6 +12,7 @@ from pacesetter_service.core.status import State, state_of
 from pacesetter_service.runtime.census import Census, census_of
 from pacesetter_service.runtime.janitor import Janitor
 from pacesetter_service.runtime.keyring import Keyring, read_keyring
+from pacesetter_service.runtime.plans import Plans
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
 from pacesetter_service.runtime.ranks import RankTracker
@@ -47,6 +48,7 @@ class Service:
         census: How many sessions there are, and how large the database is.
         janitor: Does in the background what no caller waits for.
         poller: Looks for what other processes have changed; None if there are none.
+        plans: The newest plans of what is left of trainings.
     """
 
     store: Store
@@ -60,6 +62,7 @@ class Service:
     census: Census
     janitor: Janitor
     poller: Poller | None
+    plans: Plans
 
     @classmethod
     def over(
@@ -100,6 +103,7 @@ class Service:
             census=census_of(store),
             janitor=janitor,
             poller=poller,
+            plans=Plans(),
         )
 
     def release(self) -> None:
