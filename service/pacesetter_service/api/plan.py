@@ -140,8 +140,11 @@ class PlanFinding(BaseModel):
 class PlanSource(BaseModel):
     """A training that the plan rests on."""
 
-    session: str
-    relation: Literal["own", "fork", "donor"]
+    session: str = Field(description="its name")
+    relation: Literal["own", "fork", "donor"] = Field(
+        description="whether it is the one that is planned, shares steps with it, or is of the same"
+        " template"
+    )
     measured: int = Field(description="how many measurements of its own it has")
     decayed: int = Field(description="how many of them at a rate far below the peak")
     last_step: int | None = Field(description="the last step that it was measured at")
@@ -150,32 +153,32 @@ class PlanSource(BaseModel):
 class PlanLeftOut(BaseModel):
     """A session that says nothing about this one, and why."""
 
-    session: str
-    reason: str
+    session: str = Field(description="its name")
+    reason: str = Field(description="why it says nothing")
 
 
 class PlanBand(BaseModel):
     """A loss that is expected, and a band that holds 9 of 10."""
 
-    loss: float
-    low: float
-    high: float
+    loss: float = Field(description="the mean that is expected")
+    low: float = Field(description="where the band begins")
+    high: float = Field(description="where it ends")
 
 
 class PlanCurve(BaseModel):
     """What is expected step by step."""
 
-    steps: list[int]
-    lr: list[float]
-    loss: list[float]
-    low: list[float]
-    high: list[float]
+    steps: list[int] = Field(description="the steps; the last is the first behind the end")
+    lr: list[float] = Field(description="the learning rate of each, as it would be sealed")
+    loss: list[float] = Field(description="the loss that is expected before each")
+    low: list[float] = Field(description="where the band of each begins")
+    high: list[float] = Field(description="where it ends")
 
 
 class PlanCandidate(BaseModel):
     """One way to go on, and what is expected of it."""
 
-    label: str
+    label: str = Field(description="what it is, in some words")
     orders: list[PlannedOrder] = Field(
         description="what carries it out; POST …/actions takes each action, with its `at`"
     )
@@ -188,7 +191,9 @@ class PlanCandidate(BaseModel):
     blind: float | None = Field(
         description="the end that a law expects which knows no learning rate, for comparison"
     )
-    curve: PlanCurve | None
+    curve: PlanCurve | None = Field(
+        description="from the first step that can still change; null if no loss is predicted"
+    )
     reasons: list[str] = Field(description="what speaks for it and against it")
     refused: str | None = Field(description="why it cannot be ordered or predicted")
 
@@ -196,13 +201,13 @@ class PlanCandidate(BaseModel):
 class PlanLaw(BaseModel):
     """The parameters of the law; rates are fractions of the peak."""
 
-    floor: float
-    scale: float
-    alpha: float
-    gain: float
-    speed: float
-    beta: float
-    gamma: float
+    floor: float = Field(description="the loss that is never reached")
+    scale: float = Field(description="how far above it the first steps are")
+    alpha: float = Field(description="how fast that falls with the sum of the rates")
+    gain: float = Field(description="what a drop of the rate to nothing gains in the end")
+    speed: float = Field(description="how soon it does")
+    beta: float = Field(description="how that tails off")
+    gamma: float = Field(description="how much sooner a small rate gains than a large one")
     error: float = Field(description="by how much measurements differ from it, as a fraction")
 
 
@@ -212,26 +217,26 @@ class PlanProbe(BaseModel):
     step: int = Field(description="where the fork begins")
     steps: int = Field(description="how many steps it is trained")
     action: AnyAction = Field(description="what is ordered of the fork")
-    advice: str
+    advice: str = Field(description="how it is trained")
 
 
 class PlanView(BaseModel):
     """What the loss will be under several ways to go on, and how far that is to be believed."""
 
     id: str = Field(description="names the plan where a candidate of it is applied")
-    session: str
-    metric: str
-    goal: Goal
+    session: str = Field(description="the session's name")
+    metric: str = Field(description="the metric that is predicted, and no other")
+    goal: Goal = Field(description="what was planned for")
     horizon: int = Field(description="the first step that can still change")
     total_steps: int = Field(description="the end that was planned for")
     predicts: Literal["loss", "ranking", "nothing"] = Field(
         description="whether losses are predicted, or only which candidate is better, or neither"
     )
-    findings: list[PlanFinding]
+    findings: list[PlanFinding] = Field(description="why less is said than was asked for")
     candidates: list[PlanCandidate] = Field(description="the best first")
-    law: PlanLaw | None
-    sources: list[PlanSource]
-    left_out: list[PlanLeftOut]
+    law: PlanLaw | None = Field(description="what was fitted; null if no loss is predicted")
+    sources: list[PlanSource] = Field(description="the trainings that it rests on")
+    left_out: list[PlanLeftOut] = Field(description="related sessions that say nothing")
     probe: PlanProbe | None = Field(description="what would calibrate the plan, if it is not")
     unknown: list[str] = Field(description="what the prediction does not know")
 

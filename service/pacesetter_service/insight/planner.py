@@ -120,7 +120,7 @@ class Planner:
             session: As it is now.
             series: Which of its learning rates the evidence is of.
             evidence: What was trained and measured up to its horizon.
-            check: Called now and then; raises if nobody waits any more.
+            check: Called now and then; raises if the caller has gone.
             said: What is in the way by what is known besides.
         """
         self._session = session
