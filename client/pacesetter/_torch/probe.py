@@ -82,7 +82,7 @@ def probe(
     The next `Client.plan` of the session picks the fork up by itself. Put back to the bit, also
     when something raises: what `lr_find` puts back. Not put back is what your own code keeps
     elsewhere, such as where an iterator of yours stands. For one process only. It takes a token of
-    an operator, because the fork is ordered to cool down. If the block raises, the fork is archived.
+    an operator, because the fork is ordered to cool down. If the block raises, it is archived.
 
     Args:
         model: What is trained.
