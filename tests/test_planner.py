@@ -17,6 +17,7 @@ from pacesetter_service.insight.evidence import Training, gathered
 from pacesetter_service.insight.loss_law import LossLaw, Path
 from pacesetter_service.insight.plan_search import as_planned, cooldown, fewest, lowest
 from pacesetter_service.insight.planner import Candidate, Planned, Planner, explained
+from pacesetter_service.insight.remainder import best_remainder
 
 LAW = LossLaw(2.7, 9.0, 0.4, 0.22, 0.03, 0.4, 0.5)
 TOTAL, SEEN, PROBED, PROBE = 6000, 3000, 2500, 300
@@ -238,3 +239,20 @@ def test_a_rate_that_was_never_trained_with_is_not_predicted(
     refused = planner.outlook(Candidate("", (Planned(SEEN, Scale(factor=1.5)),), TOTAL)).refused
     assert refused is not None
     assert "above the" in refused
+
+
+@pytest.mark.parametrize("least", [0.0, 1e-4])
+def test_the_best_remainder_is_no_worse_than_linear_to_zero(least: float) -> None:
+    """By the law's own word, and in truth hardly; it falls, and keeps to the limits."""
+    session, rates = sealed({**SPEC, "limits": {"min_lr": least}}, SEEN)
+    run = session, measured(rates, "run", "own")
+    planner = planned(run, probe_of(run))
+    candidate = best_remainder(planner, TOTAL)
+    assert candidate is not None
+    outlook = planner.outlook(candidate)
+    assert outlook.curve is not None
+    straight = cooldown(planner, TOTAL, 1.0, "linear", Linear(), 0.0)
+    assert outlook.end < planner.end_of(straight)
+    assert truth(run, candidate) < truth(run, straight)
+    assert (np.diff(outlook.curve.rates) <= 0).all()
+    assert outlook.curve.rates.min() >= least

@@ -35,7 +35,7 @@ class Probe:
         self._names = group_names(optimizer.param_groups) if session.groups else None
 
     def __iter__(self) -> Iterator[int]:
-        """Give each step, its rates written to the optimizer: train it with one update."""
+        """Yield each step, its rates written to the optimizer: train it with one update."""
         for step in range(self.start, self.start + self.steps):
             for index, group in enumerate(self._optimizer.param_groups):
                 name = None if self._names is None else self._names[index]

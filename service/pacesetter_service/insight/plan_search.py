@@ -7,6 +7,7 @@ from pacesetter_service.core.actions.level import Cooldown
 from pacesetter_service.core.schedules.eases import AnyEase, Linear, Power
 from pacesetter_service.core.watching import plan_end
 from pacesetter_service.insight.planner import Candidate, Outlook, Planned, Planner, ranked
+from pacesetter_service.insight.remainder import best_remainder
 
 SPANS = (1.0, 0.6, 0.35, 0.2, 0.1)
 """Over which part of the steps that are left a cooldown goes."""
@@ -61,6 +62,9 @@ def lowest(planner: Planner, total: int) -> list[Outlook]:
         for span in SPANS
     }
     tried |= _refined(planner, total, tried)
+    remainder = best_remainder(planner, total)
+    if remainder is not None:
+        found.append(planner.outlook(remainder))
     # Of cooldowns that differ in length alone the best two are enough.
     families: dict[tuple[str, float], list[Outlook]] = {}
     for (_, shape, floor), outlook in tried.items():

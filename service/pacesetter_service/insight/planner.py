@@ -21,6 +21,7 @@ from pacesetter_service.core.errors import (
     TooCostlyError,
 )
 from pacesetter_service.core.forecast import decimate, forecast
+from pacesetter_service.core.orders import planned
 from pacesetter_service.core.session import Session
 from pacesetter_service.insight.evidence import (
     AHEAD,
@@ -150,6 +151,12 @@ class Planner:
     def first(self) -> int:
         """The session's first step, from which the law counts."""
         return self._session.spec.start_step
+
+    @property
+    def present(self) -> float:
+        """The rate of the first step that can still change, if nothing is ordered."""
+        horizon = self._session.horizon
+        return planned(self._session, horizon + 1).timelines[self._series].value(horizon)
 
     def refuse_far(self, total: int) -> None:
         """Find out whether an end lies too far ahead to be predicted, and say so."""

@@ -259,7 +259,7 @@ def _end_of(session: Session, question: PlanQuestion) -> int:
     """Return the first step that is not trained any more.
 
     Raises:
-        ArgumentError: Nobody says it.
+        ArgumentError: Neither the request nor the session says it.
         StepOutOfRangeError: It is sealed already, or too far away.
     """
     if question.goal == "budget":
