@@ -13,12 +13,13 @@ import argparse
 import json
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
 
+from pacesetter_service.insight.evidence import Relation, Training, doubts, gathered
 from pacesetter_service.insight.loss_fit import Seen, blind, fit
 from pacesetter_service.insight.loss_law import Floats, Path
 
@@ -52,6 +53,7 @@ class Outcome:
     error: float
     blind: float
     within: bool
+    loss: float
 
 
 def rates_of(log: Log) -> Floats:
@@ -89,7 +91,10 @@ def predicted(case: Case) -> Outcome:
     losses, deviations = fitted.expected(Path(rates_of(case.target)), end)
     error = float(losses[0]) - truth
     return Outcome(
-        error, float(blind(own, end)[0]) - truth, abs(error) <= NINETY * float(deviations[0])
+        error,
+        float(blind(own, end)[0]) - truth,
+        abs(error) <= NINETY * float(deviations[0]),
+        float(losses[0]),
     )
 
 
@@ -123,28 +128,91 @@ def _is_whole(log: Log) -> bool:
     return bool(log["step"][-1] >= COMPLETE * log["iterations"])
 
 
+def regrets(found: Sequence[tuple[Case, Outcome]]) -> list[tuple[float, float]]:
+    """Return by how much the decay that is chosen ends above the best, and how far all differ.
+
+    One choice is among decays of the same trunk and length, from as much of the trunk.
+    """
+    choices: dict[tuple[object, ...], list[tuple[float, float]]] = {}
+    for case, outcome in found:
+        key = (*_setting(case.target), case.target["iterations"], case.share)
+        truth = float(case.target["val_loss"][-1])
+        choices.setdefault(key, []).append((outcome.loss, truth))
+    several = [each for each in choices.values() if len(each) > 1]
+    return [
+        (
+            min(each)[1] - min(truth for _, truth in each),
+            max(truth for _, truth in each) - min(truth for _, truth in each),
+        )
+        for each in several
+    ]
+
+
+def training(log: Log, name: str, relation: Relation, until: float, shared: int = 0) -> Training:
+    """Return a log as a session's record, in its own learning rates."""
+    steps, losses = np.array(log["step"], np.int64), np.array(log["val_loss"], np.float64)
+    known = (steps >= shared) & (steps <= until)
+    length = int(min(until, log["iterations"]))
+    rates = log["lr"] * rates_of(log)[:length]
+    return Training(name, relation, rates, steps[known], losses[known], shared)
+
+
+def declined(logs: Sequence[Log]) -> Iterator[tuple[str, int, int]]:
+    """Say of each useless kind of evidence how many plans there were, and how many had no loss."""
+    known = list({case.trunk["lr"]: case for case in cases(logs) if case.share == 1}.values())
+    found: dict[str, list[bool]] = {
+        "no probe": [],
+        "probes at another rate": [],
+        "others' runs": [],
+    }
+    for case in known:
+        own = training(case.trunk, "own", "own", start_of(case.probe))
+        probes = [
+            training(other.probe, "other", "donor", np.inf, start_of(other.probe))
+            for other in known
+            if other.trunk["lr"] != own.peak
+        ]
+        # As if it were of the same rate and template, it still has other losses.
+        strange = training(case.probe, "strange", "donor", np.inf)
+        strange = replace(strange, losses=strange.losses * 1.1)
+        for name, others in zip(found, ([], probes, [strange]), strict=True):
+            found[name].append(bool(doubts(gathered(own, others))))
+    for name, each in found.items():
+        yield name, len(each), sum(each)
+
+
 def main() -> None:
     """Predict, and print how wrong that was."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planner", description=__doc__)
     parser.add_argument("--curves", type=FilePath, required=True, metavar="DIR")
     logs = json.loads((parser.parse_args().curves / "cooldowns-124m.json").read_text())
     groups: dict[str, list[Outcome]] = {}
-    for case in cases(logs):
+    found = [(case, predicted(case)) for case in cases(logs)]
+    for case, outcome in found:
         seen = "" if case.share == 1 else f", trunk to {case.share:.0%}"
-        groups.setdefault(case.group + seen, []).append(predicted(case))
+        groups.setdefault(case.group + seen, []).append(outcome)
     print(f"{'':<58} {'ends':>4} {'error':>7} {'worst':>7} {'blind':>7} {'in 90 %':>8}")
-    for group, found in groups.items():
-        print(_row(group, found))
+    for group, outcomes in groups.items():
+        print(_row(group, outcomes))
     for share in SHARES:
         seen = "" if share == 1 else f", trunk to {share:.0%}"
         unseen = [
             each
-            for group, found in groups.items()
+            for group, outcomes in groups.items()
             if "chosen" not in group and group.endswith(seen or group)
-            for each in found
+            for each in outcomes
             if bool(seen) == ("trunk" in group)
         ]
         print(_row(f"all not chosen on{seen}", unseen))
+    chosen = regrets(found)
+    print(
+        f"regret of the decay that is chosen, {len(chosen)} times: mean"
+        f" {statistics.mean(each for each, _ in chosen):.4f}, largest"
+        f" {max(each for each, _ in chosen):.4f}, of a spread of"
+        f" {statistics.mean(spread for _, spread in chosen):.4f}"
+    )
+    for name, plans, without in declined(logs):
+        print(f"{name}: {without} of {plans} plans predict no loss")
 
 
 def _row(group: str, found: Sequence[Outcome]) -> str:
