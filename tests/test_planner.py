@@ -175,6 +175,14 @@ def test_the_curves_of_others_say_nothing(run: tuple[Session, Training]) -> None
     assert alike.effect is None
 
 
+def test_a_training_without_a_rate_is_declined(run: tuple[Session, Training]) -> None:
+    """Zeros, or no step at all, are nothing to plan by, with or without a fork of the same kind."""
+    for count in (0, 100):
+        nothing = Training("run", "own", np.zeros(count), np.arange(count), np.ones(count))
+        fork = Training("fork", "fork", np.zeros(count), np.arange(count), np.ones(count))
+        assert codes(planned((run[0], nothing), fork)) == {"too_few": "nothing"}
+
+
 CORRUPT: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
     "accuracy": (lambda loss: 1 / loss, "not_falling"),
     "reward": (lambda loss: loss - 3.3, "not_a_loss"),

@@ -58,6 +58,12 @@ def test_a_probe_calibrates_a_plan_whose_candidate_is_ordered(
         name: "own",
         fork: "fork",
     }
+    reached = plan(
+        http, name, goal="fewest_steps", loss=found["candidates"][0]["end"]["loss"] + 0.02
+    )
+    assert reached["candidates"][0]["total_steps"] < TOTAL
+    never = plan(http, name, goal="fewest_steps", loss=1.0)
+    assert [each["code"] for each in never["findings"]] == ["not_reached"]
     best, planned = found["candidates"][0], found["candidates"][-1]
     assert (best["rank"], planned["orders"]) == (1, [])
     assert best["gain"] == pytest.approx(planned["end"]["loss"] - best["end"]["loss"])
@@ -139,6 +145,8 @@ def test_candidates_can_be_named(http: httpx.Client, run: tuple[str, list[float]
         {"label": label, "orders": [{"at": SEEN + 600, "action": action}]}
         for label, action in orders.items()
     ]
+    twice = plan(http, name, candidates=[asked[0], asked[0]])
+    assert [each["rank"] for each in twice["candidates"]] == [1, 2, 3]
     found = plan(http, name, candidates=asked)
     assert [each["label"] for each in found["candidates"]] == ["linear", "as planned", "up"]
     assert "above the 0.001" in found["candidates"][-1]["refused"]

@@ -140,8 +140,8 @@ def gathered(own: Training, others: Sequence[Training]) -> Evidence:
 
 def _apart(own: Training, other: Training) -> str | None:
     """Say why a session says nothing about a training; None if it does."""
-    if not other.own.any():
-        return "it has reported nothing of its own of this metric"
+    if not other.own.any() or other.peak == 0:
+        return "it has reported nothing of its own of this metric, or trained at no rate above 0"
     if abs(other.peak - own.peak) > SAME_RATE * own.peak:
         return (
             f"its learning rate rose to {other.peak:.6g}, this one's to {own.peak:.6g}: a decay"

@@ -68,7 +68,7 @@ class Candidate:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Curve:
     """What is expected: at each step the loss, and a band that holds 9 of 10; float64[n]."""
 
@@ -79,7 +79,7 @@ class Curve:
     high: Floats
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Outlook:
     """A candidate, and what is expected of it.
 

@@ -172,6 +172,8 @@ def _planned(
     outlooks = list[Outlook]()
     if planner.effect != "nothing":
         outlooks = _outlooks(planner, question, total)
+    if question.loss is not None and planner.effect is None and not outlooks:
+        planner.findings.append(_not_reached(planner, question.loss, total))
     ends = {each.candidate.total for each in outlooks} | {total}
     blind = {}
     if planner.effect != "nothing":
@@ -204,6 +206,16 @@ def _outlooks(planner: Planner, question: PlanQuestion, total: int) -> list[Outl
             return []  # which loss is come to is not known
         return fewest(planner, question.loss, total)
     return lowest(planner, total)
+
+
+def _not_reached(planner: Planner, loss: float, total: int) -> Finding:
+    best = lowest(planner, total)[0].end
+    return Finding(
+        "not_reached",
+        f"No cooldown comes to {loss:.4g} by step {total}; the lowest that is expected there is"
+        f" {best:.4g}. Ask for a later `total_steps`, or a higher loss.",
+        "nothing",
+    )
 
 
 def _said(session: Session, question: PlanQuestion, total: int) -> Iterator[Finding]:
