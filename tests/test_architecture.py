@@ -37,7 +37,7 @@ PURE = {
 }
 """What of the standard library they may use: nothing that tells time, reads or waits."""
 
-ALLOWED = PURE | {"numpy", "pydantic", "pydantic_core"}
+ALLOWED = PURE | {"numpy", "pydantic", "pydantic_core", "scipy"}
 
 LAYERS: dict[str, set[str]] = {
     "api": {"calls", "complaints", "runtime", "insight", "catalogue", "core"},

@@ -32,6 +32,7 @@ from pacesetter._errors import (
 from pacesetter._info import SessionInfo
 from pacesetter._notices import Notice
 from pacesetter._outage import Outage, OutagePolicy
+from pacesetter._plan import Plan
 from pacesetter._range_test import RangeTest
 from pacesetter._session import Session
 from pacesetter._spec import Description
@@ -61,6 +62,7 @@ __all__ = [
     "OutagePolicy",
     "PacesetterError",
     "PermissionDeniedError",
+    "Plan",
     "RangeTest",
     "RankFailedError",
     "RankMismatchError",

@@ -10,6 +10,7 @@ from both import KINDS, opened
 from pacesetter import AsyncClient, Client
 from pacesetter._operation import Call, Download, Feed, Listing, Operation, Upload
 from pacesetter._operations import Operations
+from pacesetter._plan import Plan
 from pacesetter_service.api.access import route_of
 from pacesetter_service.core.actions import Action
 from serving import open_http
@@ -19,6 +20,22 @@ METHODS = {
     for name, each in inspect.getmembers_static(Operations)
     if isinstance(each, Operation | Listing)
 }
+
+PLAN = Plan.parse(
+    {
+        "id": "1",
+        "session": "s",
+        "metric": "loss",
+        "predicts": "nothing",
+        "horizon": 1,
+        "total_steps": 2,
+        "findings": [],
+        "candidates": [],
+        "probe": None,
+        "unknown": [],
+    },
+    {"metric": "loss"},
+)
 
 SAMPLES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     **dict.fromkeys(METHODS, (("s",), {})),
@@ -49,6 +66,8 @@ SAMPLES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "compare": ((["s", "t"],), {}),
     "compare_picture": ((["s", "t"],), {}),
     "export": (("s", "file"), {}),
+    "plan": (("s", "loss"), {}),
+    "apply_plan": (("s", PLAN), {}),
 }
 """How each operation may be called."""
 

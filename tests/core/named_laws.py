@@ -331,3 +331,40 @@ def radam_warmup(t: int) -> float:
     offset = next(n for n in range(1, 100) if length(n) > 4)
     rho = length(t + offset)
     return 0.1 * math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
+
+
+def infinite(t: int) -> float:
+    """Infinite learning rate schedules, arXiv:2503.02844."""
+    top, constant, low = 0.1, 0.04, 0.002
+    if t < 10:
+        return top * t / 10
+    if t < 40:
+        return constant + (top - constant) / 2 * (1 + math.cos(math.pi * (t - 10) / 30))
+    if t < 80:
+        return constant
+    return constant * (low / constant) ** (min(t - 80, 20) / 20)
+
+
+def power_scheduler(t: int) -> float:
+    """Power scheduler, arXiv:2408.13359: the cap is where a * batch * tokens ** b comes to it."""
+    factor = 0.1 * 30**0.51
+
+    def power(step: int) -> float:
+        return min(0.1, factor * step**-0.51)
+
+    if t < 10:
+        return 0.1 * t / 10
+    if t <= 80:
+        return power(t)
+    start = power(80)
+    return float(start * (0.001 / start) ** (min(t - 80, 20) / 20))
+
+
+def anytime(t: int) -> float:
+    """Anytime schedule, arXiv:2602.03702."""
+    return 0.1 * math.sqrt(50 / (t + 50))
+
+
+def optimal_decay(t: int) -> float:
+    """Optimal decay of functional scaling laws, arXiv:2509.19189, with beta 0.8."""
+    return float(0.1 * (1 - min(t, 100) / 100) ** (2 * 0.8 - 1))

@@ -47,6 +47,16 @@ PITFALLS: dict[str, tuple[dict[str, Any], str]] = {
         {"schedule": {"kind": "cosine", "total_steps": 1000, "min_lr": 0.5}},
         "/schedule",
     ),
+    "floor_in_pretraining": (
+        {
+            "architecture": "transformer",
+            "schedule": {
+                **WARMED,
+                "schedule": {"kind": "cosine", "total_steps": 950, "min_lr": 0.01},
+            },
+        },
+        "/schedule",
+    ),
     "base_is_ignored": (
         {"schedule": {"kind": "one_cycle", "max_lr": 0.3, "total_steps": 1000}},
         "/schedule",

@@ -65,6 +65,34 @@ RUNS: dict[str, tuple[dict[str, Any], Law]] = {
         {"kind": "cosine", "total_steps": 100, "min_lr": 0.001, "waves": 1.25},
         laws.cosine_waves,
     ),
+    "infinite": (
+        {
+            "kind": "infinite",
+            "total_steps": 100,
+            "warmup_steps": 10,
+            "cooldown_steps": 30,
+            "constant_lr": 0.04,
+            "anneal_steps": 20,
+            "min_lr": 0.002,
+        },
+        laws.infinite,
+    ),
+    "power scheduler": (
+        {
+            "kind": "power_scheduler",
+            "total_steps": 100,
+            "warmup_steps": 10,
+            "capped_steps": 30,
+            "decay_steps": 20,
+            "min_lr": 0.001,
+        },
+        laws.power_scheduler,
+    ),
+    "anytime": ({"kind": "inverse_sqrt", "timescale": 50}, laws.anytime),
+    "optimal decay": (
+        {"kind": "polynomial", "total_steps": 100, "power": 2 * 0.8 - 1},
+        laws.optimal_decay,
+    ),
     "half a cosine": (
         {"kind": "cosine", "total_steps": 100, "min_lr": 0.01, "shape": "half"},
         laws.half_cosine,

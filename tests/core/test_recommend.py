@@ -67,3 +67,18 @@ def test_a_range_test_overrules_the_rule_of_thumb() -> None:
     """The base rate is a tenth of what the range test found."""
     situation = Situation(architecture="cnn", total_steps=1000, range_test_max_lr=2.5)
     assert recommend(situation).spec["base_lr"] == 0.25
+
+
+def test_the_step_law_gives_the_rate_of_a_pretraining() -> None:
+    """Of parameters and tokens, within what it was tried on; beyond, the answer says so."""
+    body = {"architecture": "transformer", "regime": "pretraining", "total_steps": 90_000}
+    sized = Situation(**body, parameters=10**9, tokens=10**11)
+    answer = recommend(sized)
+    # By hand: 1.797 * 10 ** (9 * -0.713) * 10 ** (11 * 0.307), and 0.581 * 10 ** (11 * 0.571).
+    assert answer.spec["base_lr"] == pytest.approx(1.797 * 10 ** (-6.417 + 3.377))
+    assert "batches of about 1.11e+06 tokens" in answer.reasons[0].because
+    assert "beyond" not in answer.reasons[0].because
+    larger = recommend(sized.model_copy(update={"parameters": 10**11}))
+    assert "beyond" in larger.reasons[0].because
+    for other in ({"regime": "fine-tune"}, {"optimizer": "sgd"}, {"tokens": None}):
+        assert "N^-0.713" not in recommend(sized.model_copy(update=other)).reasons[0].because

@@ -143,6 +143,8 @@ class Catalogue:
         range_test_max_lr: Number | None = None,
         metric: str | None = None,
         name: str | None = None,
+        parameters: SupportsIndex | None = None,
+        tokens: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Return a proposal for a situation, with the reasons for each choice.
 
@@ -157,6 +159,9 @@ class Catalogue:
             range_test_max_lr: The rate at which a range test's loss was steepest.
             metric: What is measured; `val_loss` by default.
             name: What the session is to be called; `recommended` by default.
+            parameters: Parameters of the model, without embeddings; with `tokens` they give the
+                rate of a transformer's pretraining.
+            tokens: How many tokens it is trained on, over all steps.
 
         Returns:
             `{"spec", "reasons"}`, where `create(**spec)` takes the spec as it is.
@@ -174,6 +179,8 @@ class Catalogue:
             range_test_max_lr=range_test_max_lr,
             metric=metric,
             name=name,
+            parameters=parameters,
+            tokens=tokens,
         )
         return Call("POST", "/v1/schedules/recommend", an_object, body=body)
 

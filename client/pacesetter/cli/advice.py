@@ -113,6 +113,13 @@ def recommend(
     name: Annotated[
         str | None, typer.Option("--name", help="Of the session.", show_default=False)
     ] = None,
+    parameters: Annotated[
+        int | None,
+        typer.Option("--parameters", help="Of the model, without embeddings.", show_default=False),
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", help="Over the whole training.", show_default=False)
+    ] = None,
 ) -> None:
     """Propose a description for a training, with reasons."""
     answer = context.server.recommend(
@@ -125,6 +132,8 @@ def recommend(
         range_test_max_lr=range_test_max_lr,
         metric=metric,
         name=name,
+        parameters=parameters,
+        tokens=tokens,
     )
     if context.answers(answer):
         return

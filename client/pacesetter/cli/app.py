@@ -14,6 +14,7 @@ from pacesetter.cli import (
     demo,
     listing,
     plain,
+    planning,
     record,
     sessions,
     templates,
@@ -36,7 +37,7 @@ def made() -> typer.Typer:
         epilog=ABOUT_TOKENS,
     )
     app.callback()(_root)
-    for each in (listing, watching, actions, sessions, curves, record, advice):
+    for each in (listing, watching, actions, planning, sessions, curves, record, advice):
         each.add_to(app)
     app.add_typer(templates.made(), name="template", rich_help_panel="Make")
     app.add_typer(tokens.made(), name="token", rich_help_panel=SERVER)

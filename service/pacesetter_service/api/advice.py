@@ -18,6 +18,7 @@ ADVICE: Mapping[type[errors.PacesetterError], str] = {
         " `description` (in Python, continues={name!r})."
     ),
     errors.SessionNotArchivedError: "DELETE /v1/sessions/{{name}} archives it.",
+    errors.PlanStaleError: "POST …/plan plans; POST …/actions takes an order.",
     errors.OrderNotFoundError: "GET …/actions lists the orders that wait.",
     errors.TooManyReportsError: "The next steps are asked for with `want`.",
     errors.UnknownKindError: "GET /v1/{family}s lists all of them.",

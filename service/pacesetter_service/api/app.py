@@ -25,6 +25,7 @@ from pacesetter_service.api import (
     kinds,
     metrics,
     pages,
+    plan,
     problems,
     prune,
     range_test,
@@ -80,6 +81,8 @@ DESCRIBED = (
     attempts.ForkRequest,
     attempts.TakeBackRequest,
     tokens.TokenRequest,
+    plan.PlanRequest,
+    plan.ApplyRequest,
 )
 """The bodies that the framework does not read itself."""
 
@@ -241,6 +244,7 @@ def create_app(
         explain.router,
         ranks.router,
         range_test.router,
+        plan.router,
         schedules.router,
         kinds.router,
         templates.router,

@@ -38,6 +38,7 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.OrderNotFoundError: (404, "order_not_found"),
     errors.AttemptRefusedError: (409, "attempt_refused"),
     errors.NothingToTakeBackError: (409, "nothing_to_take_back"),
+    errors.PlanStaleError: (409, "plan_stale"),
     errors.BatchRefusedError: (409, "batch_refused"),
     errors.SupersededAttemptError: (409, "superseded_attempt"),
     errors.StaleAttemptError: (409, "stale_attempt"),

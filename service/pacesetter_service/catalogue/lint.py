@@ -158,6 +158,30 @@ def floor_above_base(subject: Subject) -> Iterator[Finding]:
 
 
 @rule
+def floor_in_pretraining(subject: Subject) -> Iterator[Finding]:
+    """A transformer's decay ends on a floor of some tenth of the peak."""
+    if subject.architecture != "transformer":
+        return
+    for curve in subject.curves:
+        last = float(curve.values[-1])
+        if not 0.05 * curve.peak <= last <= 0.3 * curve.peak:
+            continue
+        later = np.array([curve.start + 1.5 * curve.total])
+        beyond = float(curve.schedule.values(later, curve.base)[0])
+        after_peak = curve.values[int(np.argmax(curve.values)) :]
+        if last <= 1.01 * float(np.min(after_peak)) and beyond >= 0.9 * last:
+            yield Finding(
+                "floor_in_pretraining",
+                "info",
+                curve.pointer,
+                f"the decay ends on a floor of {last / curve.peak:.0%} of the peak",
+                "in pretraining a decay to zero ends lower, the more so the more tokens a parameter"
+                " has seen; keep a floor only if the training goes on from there",
+                "Bergsma et al. 2025, arXiv:2502.15938",
+            )
+
+
+@rule
 def base_is_ignored(subject: Subject) -> Iterator[Finding]:
     """The schedule is written in absolute numbers, and the base learning rate is another one."""
     for curve in subject.curves:

@@ -46,6 +46,12 @@ class Situation(Model):
     metric: MetricName = Field(
         default="val_loss", description="the metric that controllers are to watch"
     )
+    parameters: Count | None = Field(
+        default=None, description="parameters of the model, without embeddings"
+    )
+    tokens: Count | None = Field(
+        default=None, description="how many tokens it is trained on, over all steps"
+    )
 
 
 class ReasonedChoice(Model):
@@ -93,6 +99,9 @@ def _base_lr(situation: Situation) -> tuple[float, ReasonedChoice]:
             " is about to rise",
             source="Smith 2015, arXiv:1506.01186; the LR finder's rule of thumb",
         )
+    by_law = _step_law(situation)
+    if by_law is not None:
+        return by_law
     rate = BASE_LRS[situation.optimizer]
     careful = situation.regime in ("transfer", "fine-tune")
     if situation.architecture == "transformer" and situation.optimizer != "sgd":
@@ -105,6 +114,36 @@ def _base_lr(situation: Situation) -> tuple[float, ReasonedChoice]:
         + (", a tenth of it because weights that know something are easily lost" if careful else "")
         + "; run a range test and give its result as range_test_max_lr for a better one",
         source="common practice; always find the learning rate before training",
+    )
+
+
+TRIED_PARAMETERS, TRIED_TOKENS = 1e9, 1e11
+"""Up to which sizes of models and of data the Step Law was tried."""
+
+
+def _step_law(situation: Situation) -> tuple[float, ReasonedChoice] | None:
+    """Return the rate of the Step Law; None where it says nothing."""
+    parameters, tokens = situation.parameters, situation.tokens
+    if parameters is None or tokens is None:
+        return None
+    if situation.regime not in ("scratch", "pretraining") or situation.architecture != (
+        "transformer"
+    ):
+        return None
+    if situation.optimizer not in ("adam", "adamw"):
+        return None
+    rate = 1.797 * parameters**-0.713 * tokens**0.307
+    batch = 0.581 * tokens**0.571
+    tried = parameters <= TRIED_PARAMETERS and tokens <= TRIED_TOKENS
+    beyond = (
+        "" if tried else "; this is beyond the 1e9 parameters and 1e11 tokens that it was tried on"
+    )
+    return rate, ReasonedChoice(
+        choice=f"base_lr {rate:.3g}",
+        because=f"1.797 * N^-0.713 * D^0.307 of {parameters:.3g} parameters and {tokens:.3g}"
+        f" tokens, for batches of about {batch:.3g} tokens and a last rate of 1e-5; its"
+        f" optimum is broad, and others doubt that such laws carry over to other recipes{beyond}",
+        source="Step Law, Li et al. 2025, arXiv:2503.04715; doubted in arXiv:2606.29158",
     )
 
 

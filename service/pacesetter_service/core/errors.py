@@ -158,6 +158,17 @@ class OrderNotFoundError(PacesetterError):
         )
 
 
+class PlanStaleError(PacesetterError):
+    """A plan rests on a record that has grown since, or is not remembered any more."""
+
+    def __init__(self, plan_id: str) -> None:
+        super().__init__(
+            f"Plan {plan_id} is not known here any more: the training has gone on, or others have"
+            " planned since. Nothing was ordered. Plan again and look at the answer, or give the"
+            " orders of the candidate yourself: they say for which step they are."
+        )
+
+
 class NothingToTakeBackError(PacesetterError):
     """Every sealed step is held by a trainer, or was trained."""
 

@@ -13,6 +13,7 @@ from pacesetter_service.runtime.census import Census, census_of
 from pacesetter_service.runtime.janitor import Janitor
 from pacesetter_service.runtime.keyring import Keyring, read_keyring
 from pacesetter_service.runtime.listening import Listener
+from pacesetter_service.runtime.plans import Plans
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
 from pacesetter_service.runtime.ranks import RankTracker
@@ -50,6 +51,7 @@ class Service:
         janitor: Does in the background what no caller waits for.
         poller: Looks for what other processes have changed; None if there are none.
         listener: Has it look at once, where changes are notified; None where they are not.
+        plans: The newest plans of what is left of trainings.
     """
 
     store: Store
@@ -64,6 +66,7 @@ class Service:
     janitor: Janitor
     poller: Poller | None
     listener: Listener | None
+    plans: Plans
 
     @classmethod
     def over(
@@ -110,6 +113,7 @@ class Service:
             janitor=janitor,
             poller=poller,
             listener=listener,
+            plans=Plans(),
         )
 
     def release(self) -> None:

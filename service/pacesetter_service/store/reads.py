@@ -1,5 +1,6 @@
 """Reading in SQL: what was sealed, reported, decided and published, from any thread."""
 
+import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ from pacesetter_service.store.newest import Newest, SealedStep
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.replay import readings_between, readings_in, restore_point
 from pacesetter_service.store.schema import (
+    ancestors,
     attempts,
     events,
     sealed,
@@ -208,6 +210,23 @@ class Reads:
         """
         query = listed_by(listing, self._reader.dialect.name)
         return map(stored_in, self._read(query.limit(limit)))
+
+    def kin(self, stored: Stored, most: int) -> list[Stored]:
+        """Read sessions that share steps with one, its forks among them, the newest first."""
+        own = {ref.session_id for ref in stored.lineage}
+        sharing = select(ancestors.c.session_id).where(ancestors.c.ancestor_id.in_(own))
+        related = sessions.c.id.in_(sharing) | sessions.c.id.in_(own)
+        return self._newest(related & (sessions.c.id != stored.id), most)
+
+    def of_template(self, reference: str, most: int) -> list[Stored]:
+        """Read sessions that were made from a version of a template, the newest first."""
+        said = f'"origin":{{"template":{json.dumps(reference)}'
+        return self._newest(sessions.c.spec.contains(said, autoescape=True), most)
+
+    def _newest(self, condition: ColumnElement[bool], most: int) -> list[Stored]:
+        query = select(sessions).where(is_there, condition)
+        newest_first = query.order_by(sessions.c.changed_at.desc()).limit(most)
+        return [stored_in(row) for row in self._read(newest_first)]
 
     def newest_of(
         self, lineages: Mapping[Lineage, int], most: int

@@ -7,6 +7,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, Field
 
+from pacesetter_service.core.attempts import Lineage
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.cost import Check
 from pacesetter_service.core.errors import StepOutOfRangeError
@@ -281,22 +282,38 @@ def _add(table: _Table, part: _Part, piece: Piece, check: Check) -> None:
 
 
 def _measured(part: _Part, metric: str, start: int, end: int, check: Check) -> Track:
+    return metric_between(part.store, part.spec, part.ref.lineage, metric, start, end, check)
+
+
+def metric_between(
+    store: Store,
+    spec: SessionSpec,
+    lineage: Lineage,
+    metric: str,
+    start: int,
+    end: int,
+    check: Check,
+) -> Track:
     """Return a metric's values by step: what controllers saw, or else what ranks reported."""
     check()
-    store, lineage = part.store, part.ref.lineage
     seen = store.measurements_between(lineage, metric, start, end)
-    if part.spec.ranks == 1:  # whatever the aggregate, one value is itself
+    if spec.ranks == 1:  # whatever the aggregate, one value is itself
         return merged([seen, store.reported_between(lineage, metric, start, end)])
-    readings = _readings(part, metric, start, end, check)
-    return merged([seen, *(measured(part.spec, metric, each) for each in readings)])
+    readings = _readings(store, spec, lineage, metric, start, end, check)
+    return merged([seen, *(measured(spec, metric, each) for each in readings)])
 
 
 def _readings(
-    part: _Part, metric: str, start: int, end: int, check: Check
+    store: Store,
+    spec: SessionSpec,
+    lineage: Lineage,
+    metric: str,
+    start: int,
+    end: int,
+    check: Check,
 ) -> Iterator[list[Reading]]:
     """Return a metric's readings, some steps at a time: there may be a thousand ranks."""
-    store, lineage = part.store, part.ref.lineage
-    at_once = max(READ_AT_ONCE // part.spec.ranks, 1)
+    at_once = max(READ_AT_ONCE // spec.ranks, 1)
     for first in range(start, end, at_once):
         check()
         yield store.readings_between(lineage, metric, first, min(first + at_once, end))
@@ -312,7 +329,10 @@ def _by_rank(part: _Part, metric: str, steps: Sequence[int], check: Check) -> di
     columns: dict[int, Column] = {}
     if not steps:
         return columns
-    for readings in _readings(part, metric, steps[0], steps[-1] + 1, check):
+    found = _readings(
+        part.store, part.spec, part.ref.lineage, metric, steps[0], steps[-1] + 1, check
+    )
+    for readings in found:
         for each in readings:
             if each.step in rows:
                 column = columns.setdefault(each.rank, [None] * len(steps))

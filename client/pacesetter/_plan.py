@@ -1,0 +1,129 @@
+"""A plan: what the loss will be under other schedules of what is left, as the server sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pacesetter._errors import misfit
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to go on.
+
+    Attributes:
+        label: What it is, in some words.
+        orders: `{"action", "at"}` of each order that carries it out; none for what happens by
+            itself.
+        total_steps: The first step that is not trained any more.
+        loss: What is expected at the end; None if no loss is predicted.
+        low: Where the band begins that holds 9 of 10.
+        high: Where it ends.
+        gain: By how much lower the end is than as planned.
+        blind: What a law expects that knows no learning rate, for comparison.
+        curve: `{"steps", "lr", "loss", "low", "high"}` up to the end; None if none is predicted.
+        reasons: What speaks for it and against it.
+        refused: Why it cannot be ordered or predicted; None if it can.
+    """
+
+    label: str
+    orders: tuple[Mapping[str, Any], ...]
+    total_steps: int
+    loss: float | None
+    low: float | None
+    high: float | None
+    gain: float | None
+    blind: float | None
+    curve: Mapping[str, Any] | None = field(repr=False)
+    reasons: tuple[str, ...] = field(repr=False)
+    refused: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the loss will be under several ways to go on, and how far that is to be believed.
+
+    Attributes:
+        id: Names the plan where a candidate of it is applied.
+        session: The session.
+        metric: What is predicted, and nothing else.
+        predicts: `loss`, `ranking` (only which candidate is better) or `nothing`.
+        horizon: The first step that can still change.
+        total_steps: The end that was planned for.
+        findings: `{"code", "message", "effect"}` of each reason why less is said.
+        candidates: The best first.
+        probe: `{"step", "steps", "action", "advice"}` of what would calibrate it; None if nothing
+            is missing, or it would not help.
+        unknown: What the prediction does not know.
+        request: What was asked for, as it was sent.
+        answer: All of the server's answer, with the law and what it rests on.
+    """
+
+    id: str
+    session: str
+    metric: str
+    predicts: str
+    horizon: int
+    total_steps: int
+    findings: tuple[Mapping[str, str], ...]
+    candidates: tuple[Candidate, ...]
+    probe: Mapping[str, Any] | None
+    unknown: tuple[str, ...]
+    request: Mapping[str, Any] = field(repr=False)
+    answer: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def best(self) -> Candidate | None:
+        """The best candidate; None if there is none."""
+        found = next(iter(self.candidates), None)
+        return None if found is None or found.refused is not None else found
+
+    @classmethod
+    def parse(cls, answer: Mapping[str, Any], request: Mapping[str, Any]) -> Plan:
+        """Read the server's JSON.
+
+        Raises:
+            InvalidAnswerError: A field is missing or of the wrong type.
+        """
+        try:
+            return cls(
+                id=str(answer["id"]),
+                session=str(answer["session"]),
+                metric=str(answer["metric"]),
+                predicts=str(answer["predicts"]),
+                horizon=int(answer["horizon"]),
+                total_steps=int(answer["total_steps"]),
+                findings=tuple(dict(each) for each in answer["findings"]),
+                candidates=tuple(map(_candidate, answer["candidates"])),
+                probe=answer["probe"],
+                unknown=tuple(map(str, answer["unknown"])),
+                request=request,
+                answer=answer,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise misfit(
+                f"the server described no plan ({type(error).__name__}: {error})"
+            ) from error
+
+
+def _candidate(answer: Mapping[str, Any]) -> Candidate:
+    end = answer["end"] or {"loss": None, "low": None, "high": None}
+    return Candidate(
+        label=str(answer["label"]),
+        orders=tuple(dict(each) for each in answer["orders"]),
+        total_steps=int(answer["total_steps"]),
+        loss=_number(end["loss"]),
+        low=_number(end["low"]),
+        high=_number(end["high"]),
+        gain=_number(answer["gain"]),
+        blind=_number(answer["blind"]),
+        curve=answer["curve"],
+        reasons=tuple(map(str, answer["reasons"])),
+        refused=answer["refused"],
+    )
+
+
+def _number(value: Any) -> float | None:  # noqa: ANN401 - whatever stands in JSON
+    return None if value is None else float(value)

@@ -1,0 +1,232 @@
+"""The loss law of one training, found from what was measured, with how sure it is.
+
+The parameters are kept within bounds, and drawn to where pretrainings have them as far as their own
+measurements do not say otherwise. One short decay of the training itself, or of a fork of it, is
+what says how much a decay gains; without one the law is not to be believed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pacesetter_service.insight.loss_law import Floats, LossLaw, Path
+
+POINTS = 200
+"""The most values that are fitted of the part at a constant rate: means of what was measured."""
+
+DECAY_POINTS = 8
+"""The same of a part behind a drop of the rate."""
+
+DECAY_WEIGHT = 4.0
+"""How much more a value behind a drop counts: there are few of them, and all depends on them."""
+
+TOLERANCE = 0.003
+"""How far, as a fraction, the law is from trainings that follow it well."""
+
+CALIBRATION = 0.45
+"""By how much deviations are narrower than least squares says, since the prior is wide."""
+
+DRIFT = 0.005
+"""How much less sure the end is that lies far ahead: as a fraction of the loss, for each time that
+the sum of the rates grows by e beyond what was seen at the constant rate.
+
+Both were chosen, with the usual values below, so that 90 of 100 ends lie in bands of 90 %.
+"""
+
+LOG = np.array([0, 1, 0, 1, 1, 0, 0], np.bool_)
+"""Which parameters are fitted as logarithms."""
+
+BOUNDS = (
+    LossLaw(0.0, 0.05, 0.05, 1e-3, 1e-6, 0.05, 0.0),
+    LossLaw(20.0, 500.0, 1.5, 5.0, 10.0, 3.0, 2.0),
+)
+
+USUAL = LossLaw(2.5, 10.0, 0.45, 0.25, 0.02, 0.35, 0.6)
+SPREAD = np.array([3.0, 3.0, 0.3, 1.0, 1.0, 0.15, 0.3])
+"""Where the parameters of pretrainings lie, of those that are logarithms too, and how far apart.
+
+Chosen on decays of a 124M model to nothing, linear, at two peak rates (`benchmarks/planner.py` says
+which), and tried on others.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was measured on a path.
+
+    Attributes:
+        path: The learning rates, from the first step to at least the last one that was measured.
+        steps: The steps, ascending; int64[n].
+        losses: The loss at each; float64[n], all of them positive.
+    """
+
+    path: Path
+    steps: NDArray[np.int64]
+    losses: Floats
+
+
+class Estimate(NamedTuple):
+    """Losses that are expected, and the standard deviation of each; float64[n]."""
+
+    losses: Floats
+    deviations: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A law with its uncertainty.
+
+    Attributes:
+        law: The parameters that fit best.
+        covariance: Of the parameters as they were fitted; float64[7, 7].
+        error: The root of the mean square by which the measurements differ from it, as a fraction.
+        reach: The sum of the rates, as fractions of the peak, up to where the law was seen.
+    """
+
+    law: LossLaw
+    covariance: Floats
+    error: float
+    reach: float
+
+    def expected(self, path: Path, steps: NDArray[np.int64]) -> Estimate:
+        """Return the losses of a path at steps behind its warmup."""
+        best = _inner(self.law)
+        losses = path.losses(self.law, steps)
+        slopes = np.empty((len(steps), len(best)))
+        for at in range(len(best)):
+            reach = max(abs(best[at]), 1.0) * 1e-4
+            moved = best.copy()
+            moved[at] += reach
+            slopes[:, at] = (path.losses(_outer(moved), steps) - losses) / reach
+        spread = np.einsum("ij,jk,ik->i", slopes, self.covariance, slopes)
+        near = CALIBRATION**2 * (np.maximum(spread, 0) + (TOLERANCE * losses) ** 2)
+        beyond = np.log(np.maximum(path.sums(steps) / self.reach, 1.0))
+        return Estimate(losses, np.sqrt(near + (DRIFT * losses * beyond) ** 2))
+
+
+def fit(seen: Sequence[Seen]) -> Fitted:
+    """Find the law that trainings of one model at one peak rate follow.
+
+    Args:
+        seen: What was measured of each: the training itself, and its forks or its like.
+
+    Raises:
+        ValueError: Nothing was measured behind a warmup.
+    """
+    from scipy.optimize import least_squares  # noqa: PLC0415 - takes long, and few ask for this
+
+    points = [_points(each) for each in seen]
+    if not sum(len(each.losses) for each in points):
+        raise ValueError("nothing was measured behind the warmup")
+    usual = _inner(USUAL)
+
+    def residuals(inner: Floats) -> Floats:
+        law = _outer(inner)
+        apart = [
+            each.weights * np.log(np.maximum(each.path.losses(law, each.steps), 0.1) / each.losses)
+            for each in points
+        ]
+        return np.concatenate([*apart, (inner - usual) / SPREAD])
+
+    low, high = (_inner(bound) for bound in BOUNDS)
+    start = np.clip(usual, low + 1e-6, high - 1e-6)
+    found = least_squares(
+        residuals, start, bounds=(low, high), loss="soft_l1", max_nfev=300, x_scale=SPREAD
+    )
+    law = _outer(found.x)
+    apart = [np.log(each.path.losses(law, each.steps) / each.losses) for each in points]
+    error = float(np.sqrt(np.mean(np.concatenate(apart) ** 2)))
+    reach = max(each.reach for each in points)
+    # What scatters by more than trainings do that follow the law says so much less.
+    noise = max(error / TOLERANCE, 1.0) ** 2
+    return Fitted(law, noise * np.linalg.pinv(found.jac.T @ found.jac), error, reach)
+
+
+class _Points(NamedTuple):
+    """What is fitted of a path."""
+
+    path: Path
+    steps: NDArray[np.int64]
+    losses: Floats
+    weights: Floats
+    reach: float
+
+
+def _points(seen: Seen) -> _Points:
+    """Gather measurements behind the warmup into few means, and weigh them."""
+    known = (seen.steps > settled(seen.path)) & np.isfinite(seen.losses) & (seen.losses > 0)
+    steps, losses = seen.steps[known], seen.losses[known]
+    late = seen.path.decays(steps)
+    parts = [
+        (*_gathered(steps[~late], losses[~late], POINTS), 1.0),
+        (*_gathered(steps[late], losses[late], DECAY_POINTS), DECAY_WEIGHT),
+    ]
+    return _Points(
+        seen.path,
+        np.concatenate([each[0] for each in parts]),
+        np.concatenate([each[1] for each in parts]),
+        np.concatenate([np.full(len(each[0]), each[2] / TOLERANCE) for each in parts]),
+        float(seen.path.sums(steps[~late][-1:]).sum()) or 1.0,
+    )
+
+
+def settled(path: Path) -> int:
+    """Return a step behind the warmup from which on the law holds: five times as long, say."""
+    return 5 * path.warm
+
+
+def _gathered(
+    steps: NDArray[np.int64], losses: Floats, points: int
+) -> tuple[NDArray[np.int64], Floats]:
+    """Return at most so many means of neighbours, each at its middle step; the last one is kept."""
+    if len(steps) <= points:
+        return steps, losses
+    edges = np.unique(np.linspace(0, len(steps), points + 1).astype(np.int64))
+    sizes = np.diff(edges)
+    middle = np.rint(np.add.reduceat(steps, edges[:-1]) / sizes).astype(np.int64)
+    return middle, np.add.reduceat(losses, edges[:-1]) / sizes
+
+
+def _inner(law: LossLaw) -> Floats:
+    """Return parameters as they are fitted."""
+    values = np.array(law, np.float64)
+    values[LOG] = np.log(np.maximum(values[LOG], 1e-12))
+    return values
+
+
+def _outer(inner: Floats) -> LossLaw:
+    """Return fitted numbers as the parameters that they stand for."""
+    values = inner.copy()
+    values[LOG] = np.exp(values[LOG])
+    return LossLaw(*values.tolist())
+
+
+def blind(seen: Seen, steps: NDArray[np.int64]) -> Floats:
+    """Return the losses that a power law of the steps expects, which knows no learning rate.
+
+    It is `a + b * t^-c`, fitted to what was measured at the constant rate.
+
+    Raises:
+        ValueError: Too little was measured there.
+    """
+    from scipy.optimize import least_squares  # noqa: PLC0415 - as above
+
+    known = _points(seen)
+    flat = ~seen.path.decays(known.steps)
+    if flat.sum() < 4:
+        raise ValueError("fewer than four losses were measured at the constant rate")
+    at, losses = known.steps[flat] / known.steps[flat][-1], known.losses[flat]
+
+    def residuals(given: Floats) -> Floats:
+        floor, scale, power = given
+        apart: Floats = np.log(np.maximum(floor + scale * at**-power, 1e-3) / losses)
+        return apart
+
+    start = np.array([0.9 * losses[-1], 0.1 * losses[-1], 0.5])
+    found = least_squares(residuals, start, bounds=([0.0, 0.0, 0.01], [np.inf, np.inf, 3.0]))
+    floor, scale, power = found.x
+    expected: Floats = floor + scale * (steps / known.steps[flat][-1]) ** -power
+    return expected

@@ -1,0 +1,100 @@
+"""A candidate of a plan is ordered, as any order is given."""
+
+from dataclasses import replace
+
+from pydantic import BaseModel, Field
+
+from pacesetter_service.core.errors import ActionRefusedError, PlanStaleError
+from pacesetter_service.core.tokens import EVERYTHING, NameScope
+from pacesetter_service.insight.planner import Outlook, explained
+from pacesetter_service.runtime.arguments import ArgumentError
+from pacesetter_service.runtime.plans import Plan
+from pacesetter_service.runtime.queries.plan import Answer, PlanQuestion, read_plan
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.work import Change
+
+
+class AppliedAnswer(BaseModel):
+    """What was ordered, and the revision that it made."""
+
+    plan: str = Field(description="the plan")
+    candidate: int = Field(description="the index of the candidate in it")
+    effective_steps: list[int] = Field(description="for each order the step that it holds from")
+    reason: str = Field(description="what the record says of each order")
+    revision: int = Field(description="the revision of the session that they made")
+
+
+async def apply_plan(
+    service: Service,
+    name: str,
+    question: PlanQuestion,
+    plan_id: str,
+    candidate: int,
+    *,
+    reason: str = "",
+    actor: str = "anonymous",
+    key: str = "",
+    names: NameScope = EVERYTHING,
+) -> AppliedAnswer:
+    """Order a candidate of a plan: all of its orders, or none.
+
+    Args:
+        service: The service.
+        name: The session's name.
+        question: What was planned for.
+        plan_id: The plan whose answer was looked at.
+        candidate: The index of the candidate in it.
+        reason: Why, in the operator's words.
+        actor: Who orders it.
+        key: Makes the same call again harmless; empty if nothing does.
+        names: The sessions that the caller may speak of.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        PlanStaleError: The plan is not known any more.
+        ArgumentError: The plan has no such candidate.
+        ActionRefusedError: It cannot be ordered, or has no orders.
+        PacesetterError: The order was refused for another reason.
+    """
+    plan = service.plans.find(plan_id)
+    if plan is None or plan.session != name:
+        plan = await read_plan(service, name, question, _plan_of, names)
+        if plan.id != plan_id:
+            raise PlanStaleError(plan_id)
+    if candidate >= len(plan.outlooks):
+        raise ArgumentError("candidate", f"The plan has {len(plan.outlooks)} candidates")
+    outlook = plan.outlooks[candidate]
+    if outlook.refused is not None:
+        raise ActionRefusedError(f"That candidate cannot be ordered: {outlook.refused}")
+    if not outlook.candidate.orders:
+        raise ActionRefusedError("That candidate is what happens if nothing is ordered.")
+    said = reason_of(plan, outlook, question.metric, reason)
+    acts = [
+        replace(each, actor=actor, key=f"{key}.{index}" if key and index else key)
+        for index, each in enumerate(explained(outlook.candidate, said))
+    ]
+    changed = await service.writer.submit(Change(name, tuple(acts)))
+    return AppliedAnswer(
+        plan=plan_id,
+        candidate=candidate,
+        effective_steps=[each.at for each in outlook.candidate.orders],
+        reason=said,
+        revision=changed.entry.stored.session.revision,
+    )
+
+
+def _plan_of(answer: Answer) -> Plan:
+    return answer.plan
+
+
+def reason_of(plan: Plan, outlook: Outlook, metric: str, reason: str) -> str:
+    """Say for the record why a candidate was chosen, and what was expected of it."""
+    curve, total = outlook.curve, outlook.candidate.total
+    if plan.effect is None and curve is not None:
+        low, end, high = (float(each[-1]) for each in (curve.low, curve.losses, curve.high))
+        expected = f"{metric} {end:.4g} ({low:.4g} to {high:.4g}) expected at step {total}"
+    else:
+        place = plan.outlooks.index(outlook) + 1
+        expected = f"ranked {place} of {len(plan.outlooks)} by {metric} at step {total}"
+    said = f"plan {plan.id}: {expected}"
+    return f"{reason} ({said})" if reason else said
