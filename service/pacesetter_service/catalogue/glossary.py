@@ -263,6 +263,8 @@ SCHEDULES: Mapping[str, str] = {
     "warmup_prefix": "whether the warmup comes before the decay, and not over its first steps",
     "warmup_start_value": "the value that the warmup starts from",
     "warmup_steps": "steps in the warmup",
+    "infinite.constant_lr": "the rate that is kept after the cooldown, a learning rate",
+    "power_scheduler.capped_steps": "the step up to which the rate stays at the base",
     "warmup_t": "steps in the warmup",
     "warmup_target": "the learning rate that the warmup goes to; no warmup unless given",
     "warmup_type": "the shape of the warmup",
