@@ -96,8 +96,18 @@ def ways(planner: Planner) -> dict[str, Callable[[Session], Floats]]:
     }
 
 
-def one(seed: int) -> tuple[dict[str, float], float, bool]:
-    """Train one seed: the end of each way, the error of the prediction, and if the band held."""
+@dataclass(frozen=True)
+class Outcome:
+    """How each way ended, how wrong the prediction was, if its band held, and if it was told."""
+
+    ends: dict[str, float]
+    error: float
+    held: bool
+    told: bool
+
+
+def one(seed: int) -> Outcome:
+    """Train one seed."""
     session, rates = sealed(create(SessionSpec.model_validate(SPEC)), SEEN)
     trunk = Regression(np.full(WIDTH, START), np.random.default_rng(seed))
     losses = trunk.train(rates)
@@ -110,7 +120,7 @@ def one(seed: int) -> tuple[dict[str, float], float, bool]:
         "probe", "fork", np.concatenate((rates, cooling)), SEEN + steps, probed[steps], SEEN
     )
     planner = Planner(session, "lr", gathered(own, [probe]))
-    if planner.effect is not None:
+    if planner.effect == "nothing":
         raise SystemExit(f"seed {seed}: {planner.findings}")
     ends = {}
     for index, (name, way) in enumerate(ways(planner).items()):
@@ -122,7 +132,7 @@ def one(seed: int) -> tuple[dict[str, float], float, bool]:
         raise SystemExit(f"seed {seed}: {chosen.refused}")
     truth = ends["the planner's choice"]
     held = bool(chosen.curve.low[-1] <= truth <= chosen.curve.high[-1])
-    return ends, chosen.end - truth, held
+    return Outcome(ends, chosen.end - truth, held, planner.effect is None)
 
 
 def main() -> None:
@@ -130,15 +140,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planned", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     found = [one(seed) for seed in range(parser.parse_args().seeds)]
-    for name in found[0][0]:
-        ends = [each[0][name] for each in found]
+    for name in found[0].ends:
+        ends = [each.ends[name] for each in found]
+        best = sum(each.ends[name] == min(each.ends.values()) for each in found)
         print(
             f"{name:<28} {statistics.mean(ends):.4f} +- {statistics.stdev(ends):.4f}"
-            f"  best of {sum(each[0][name] == min(each[0].values()) for each in found)}"
+            f"  best of {best}"
         )
-    errors = [abs(each[1]) for each in found]
+    errors = [abs(each.error) for each in found]
     print(f"predicted ends were off by {statistics.mean(errors):.4f}, at most {max(errors):.4f};")
-    print(f"{sum(each[2] for each in found)} of {len(found)} lay in their bands of 90 %")
+    print(f"{sum(each.held for each in found)} of {len(found)} lay in their bands of 90 %, and")
+    print(f"in {sum(each.told for each in found)} of {len(found)} cases a plan would tell them")
 
 
 if __name__ == "__main__":

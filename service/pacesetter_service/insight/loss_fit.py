@@ -102,9 +102,11 @@ class Fitted:
             moved[at] += reach
             slopes[:, at] = (path.losses(_outer(moved), steps) - losses) / reach
         spread = np.einsum("ij,jk,ik->i", slopes, self.covariance, slopes)
-        near = CALIBRATION**2 * (np.maximum(spread, 0) + (TOLERANCE * losses) ** 2)
+        # By as much as the law misses what was seen, it misses at least what was not.
+        misfit = max(self.error / TOLERANCE, 1.0)
+        near = CALIBRATION**2 * (np.maximum(spread, 0) + (misfit * TOLERANCE * losses) ** 2)
         beyond = np.log(np.maximum(path.sums(steps) / self.reach, 1.0))
-        return Estimate(losses, np.sqrt(near + (DRIFT * losses * beyond) ** 2))
+        return Estimate(losses, np.sqrt(near + (misfit * DRIFT * losses * beyond) ** 2))
 
 
 def fit(seen: Sequence[Seen]) -> Fitted:
