@@ -122,15 +122,25 @@ def forecast_of(
 ) -> dict[str, Any]:
     """Return the curve of a session, from its first step to the end of its plan."""
     first = start or 0
-    last = end or max(row.get("total_steps") or 0, row["horizon"])
-    if end is None and not row.get("total_steps"):
-        last += BEYOND
+    last = end or end_of(row) or row["horizon"] + BEYOND
     if last <= first:
         raise ValueError(f"--end {last} is not behind --start {first}")
     answer: dict[str, Any] = context.server.forecast(
         name, start=first, count=last - first, points=max(min(POINTS, last - first), 10)
     )
     return answer
+
+
+def end_of(row: Answer) -> int | None:
+    """Return the end of a session's plan, or of what is sealed if it trains on; None without one.
+
+    A fast training is handed out steps far behind the end of its plan: they say nothing, and would
+    leave the plan a corner of the picture.
+    """
+    total, step = row.get("total_steps"), row.get("step")
+    if not total:
+        return None
+    return int(total) if step is None or step < total else max(int(total), int(row["horizon"]))
 
 
 def split(name: str, curve: Answer, now: int | None) -> pictures.Panel:
@@ -220,7 +230,7 @@ def diff(
     rows = [context.server.status_of(each) for each in (a, b)]
     specs = [dict(context.server.get(each).spec) for each in (a, b)]
     found = list(differences(specs[0], specs[1]))
-    last = end or max(max(row.get("total_steps") or 0, row["horizon"]) for row in rows)
+    last = end or max(end_of(row) or row["horizon"] for row in rows)
     curves = [
         forecast_of(context, each, row, start, last or BEYOND)
         for each, row in zip((a, b), rows, strict=True)
