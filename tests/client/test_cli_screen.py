@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from little_servers import Asked, answer, answering
 from pacesetter import Client, cli
-from pacesetter.cli import server, text
+from pacesetter.cli import curves, server, text
 from pacesetter.cli.drawing import AXIS, Curve, chart, sparkline
 from serving import PATIENCE, RunningService
 
@@ -188,6 +188,16 @@ def test_a_curve_is_where_its_values_are() -> None:
 def test_lengths_of_time_are_told_as_people_do(seconds: float | None, said: str) -> None:
     """In the largest unit, and the next one where that says more."""
     assert text.span(seconds) == said
+
+
+def test_parts_of_descriptions_are_told_as_people_do() -> None:
+    """Kinds like calls, objects like them without a name; of a long list its first items."""
+    law = {"kind": "table", "levels": [0.1] * 1225, "out_of_range": None}
+    told = ", ".join(["0.1"] * 8)
+    assert curves.shown(law) == f"table(levels=[{told}, … 1,225 in all])"
+    assert curves.shown({"kind": "constant"}) == "constant"
+    assert curves.shown({"session": "vit", "step": 10}) == "(session=vit, step=10)"
+    assert curves.shown([]) == "[]"
 
 
 def test_moments_are_told_from_now() -> None:

@@ -270,6 +270,9 @@ def diff(
 MISSING = object()
 """Stands for what one of two documents has not."""
 
+MOST_ITEMS = 8
+"""Items of a list that are shown, as of a table's levels; `--json` has all."""
+
 _OWN = {"name", "labels", "earlier"}
 """What two sessions always may have different."""
 
@@ -316,11 +319,15 @@ def shown(value: object) -> str:
         return "-"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return number(value) if isinstance(value, float) else count(value)
-    if isinstance(value, Mapping) and "kind" in value:
+    if isinstance(value, Mapping):
         rest = ", ".join(
             f"{k}={shown(v)}" for k, v in value.items() if k != "kind" and v is not None
         )
-        return f"{value['kind']}({rest})" if rest else str(value["kind"])
+        kind = str(value.get("kind", ""))
+        return f"{kind}({rest})" if rest or not kind else kind
+    if isinstance(value, list):
+        more = f", … {count(len(value))} in all" if len(value) > MOST_ITEMS else ""
+        return f"[{', '.join(map(shown, value[:MOST_ITEMS]))}{more}]"
     return str(value)
 
 
