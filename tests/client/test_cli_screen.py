@@ -1,5 +1,6 @@
 """What is shown: to a person, in colour; to a program, plainly; and nothing that obeys a server."""
 
+import io
 import json
 import os
 import pty
@@ -16,10 +17,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from little_servers import Asked, answer, answering
 from pacesetter import Client, cli
-from pacesetter.cli import curves, server, text
+from pacesetter.cli import curves, listing, server, text
 from pacesetter.cli.drawing import AXIS, Curve, chart, sparkline
 from serving import PATIENCE, RunningService
 
@@ -198,6 +200,34 @@ def test_parts_of_descriptions_are_told_as_people_do() -> None:
     assert curves.shown({"kind": "constant"}) == "constant"
     assert curves.shown({"session": "vit", "step": 10}) == "(session=vit, step=10)"
     assert curves.shown([]) == "[]"
+
+
+@pytest.mark.parametrize(
+    ("width", "there"),
+    [
+        (90, ["name", "state", "step", "done", "lr", "step", "heard", "ranks"]),
+        (40, ["name", "state", "step", "lr", "step"]),
+        (30, ["name", "state", "lr"]),
+    ],
+)
+def test_a_narrow_list_leaves_columns_out_and_no_name(width: int, there: list[str]) -> None:
+    """Names stay whole: they are what is typed next. A metric may be called as a column is."""
+    row = {
+        "name": "first-run",
+        "state": "running",
+        "step": 19,
+        "total_steps": 100,
+        "lr": {"lr": 0.1},
+        "metrics": {"step": {"value": 7.0, "step": 19}},
+        "ranks": {"expected": 1, "seen": 1},
+    }
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(listing.listed([row], more=False))
+    head, line = captured.get().splitlines()
+    assert head.split() == there
+    assert line.split()[:2] == ["first-run", "running"]
+    assert ("7" in line.split()) == (there.count("step") == 2)
 
 
 def test_moments_are_told_from_now() -> None:
