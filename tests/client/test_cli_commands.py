@@ -99,9 +99,9 @@ def test_the_list_says_how_far_and_at_which_rate(run: Run, trained: str) -> None
     """A line for each training, as wide as it needs to be where a program may read it."""
     head, row = run("ls", trained).splitlines()
     assert head.split() == ["name", "state", "step", "done", "lr", "loss", "heard", "ranks"]
-    assert row.split()[:6] == [trained, "running", "19", "19%", "0.09135", "0.05"]
+    assert row.split()[:6] == [trained, "running", "19", "20%", "0.09135", "0.05"]
     shown = run("show", trained)
-    assert "19 of 100 (19%)" in shown
+    assert "19 of 100 (20%)" in shown
     assert "loss 0.05 (step 19)" in shown
 
 

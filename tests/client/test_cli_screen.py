@@ -230,6 +230,14 @@ def test_a_narrow_list_leaves_columns_out_and_no_name(width: int, there: list[st
     assert ("7" in line.split()) == (there.count("step") == 2)
 
 
+def test_a_plan_is_done_with_its_last_step() -> None:
+    """Steps count from 0, so the last one of 200 is step 199."""
+    assert [text.share(step, 200) for step in (0, 99, 198, 199, 250)] == [
+        "0%", "50%", "99%", "100%", "100%",
+    ]  # fmt: skip
+    assert text.share(None, 200) == text.share(5, None) == ""
+
+
 def test_moments_are_told_from_now() -> None:
     """How long ago, or by the clock here; a text that is no moment stays one."""
     now = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
