@@ -181,7 +181,7 @@ def test_a_wrong_field_is_told_and_kept(
     assert answer.status_code == 422
     assert told in answer.text
     assert 'value="a &lt;b&gt;test&lt;/b&gt;"' in answer.text
-    assert http.get(f"/v1/sessions/{unique_name}/actions").json() == []
+    assert http.get(f"/v1/sessions/{unique_name}/actions").json()["orders"] == []
 
 
 def test_an_order_without_a_reason_is_not_taken(http: httpx.Client, unique_name: str) -> None:
@@ -428,7 +428,7 @@ def test_a_visitor_of_an_open_service_says_who_orders(
         order = {"lr": "0.2", "reason": "x", "do": "order", "at": "50"}
         kim.post(f"/sessions/{unique_name}/control/set", data=order)
         assert 'value="Kim B"' in kim.get("/").text
-    [waiting] = http.get(f"/v1/sessions/{unique_name}/actions").json()
+    [waiting] = http.get(f"/v1/sessions/{unique_name}/actions").json()["orders"]
     assert waiting["actor"] == "Kim B"
 
 
