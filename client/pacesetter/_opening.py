@@ -198,5 +198,11 @@ def open_attempt(ask: Ask, name: str, body: Mapping[str, Any]) -> SessionInfo:
 
 
 def path_of(name: str) -> str:
-    """Return where a session is on the server."""
+    """Return where a session is on the server.
+
+    Raises:
+        TypeError: The name is no text.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a session is named by a text, not by {name!r}")
     return "/v1/sessions/" + quote(name, safe="")

@@ -100,6 +100,16 @@ def test_the_table_is_the_same_as_csv(http: httpx.Client, unique_name: str) -> N
     assert http.get(path, params={"readings": True, "format": "csv"}).text == answer.text
 
 
+def test_no_spreadsheet_takes_a_metric_for_a_formula(http: httpx.Client, unique_name: str) -> None:
+    """Names may begin with signs by which formulas begin: such a column gets an apostrophe."""
+    path = create(http, unique_name)
+    seal(http, unique_name, 0, 1)
+    for metric in ("@loss", "+1", "-1"):
+        report(http, unique_name, {0: 0.5}, metric=metric)
+    header = http.get(path, params={"format": "csv"}).text.splitlines()[0]
+    assert header.split(",")[3:] == ["'+1", "'-1", "'@loss"]
+
+
 def test_a_table_has_every_step_of_a_long_record(http: httpx.Client, unique_name: str) -> None:
     """Nothing is thinned out unless `points` says so; where the training stands is told."""
     path = create(http, unique_name, schedule={"kind": "exponential", "gamma": 0.9999})

@@ -85,6 +85,18 @@ def test_what_is_trained_is_not_what_was_fetched(http: httpx.Client, create: Cre
     assert found["last_heard"].endswith("Z")
 
 
+def test_a_training_that_ended_was_trained_up_to_its_end(
+    http: httpx.Client, create: Create
+) -> None:
+    """A fast one fetches seldom: at its last call it was far from the end that it names later."""
+    named, unnamed = create("-named"), create("-unnamed")
+    for name in (named, unnamed):
+        sync(http, name, want={"start": 0, "count": 60}, progress={"step": 31})
+    http.post(f"/v1/sessions/{named}/finish", json={"step": 50}).raise_for_status()
+    http.post(f"/v1/sessions/{unnamed}/finish", json={}).raise_for_status()
+    assert (row(http, named)["step"], row(http, unnamed)["step"]) == (49, 30)
+
+
 def test_metrics_are_the_newest_that_all_ranks_have_reported(
     http: httpx.Client, create: Create
 ) -> None:

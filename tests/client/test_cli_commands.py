@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from pacesetter import Client, cli
@@ -98,9 +99,9 @@ def test_the_list_says_how_far_and_at_which_rate(run: Run, trained: str) -> None
     """A line for each training, as wide as it needs to be where a program may read it."""
     head, row = run("ls", trained).splitlines()
     assert head.split() == ["name", "state", "step", "done", "lr", "loss", "heard", "ranks"]
-    assert row.split()[:6] == [trained, "running", "19", "19%", "0.09135", "0.05"]
+    assert row.split()[:6] == [trained, "running", "19", "20%", "0.09135", "0.05"]
     shown = run("show", trained)
-    assert "19 of 100 (19%)" in shown
+    assert "19 of 100 (20%)" in shown
     assert "loss 0.05 (step 19)" in shown
 
 
@@ -268,6 +269,18 @@ def test_curves_are_drawn(run: Run, trained: str, tmp_path: Path) -> None:
     found = answer(run, "diff", other, f"{other}3")
     assert found["differences"] == [{"pointer": "/total_steps", "before": 100, "after": 200}]
     assert set(found["curves"]) == {other, f"{other}3"}
+
+
+def test_a_plan_fills_its_picture(run: Run, client: Client, unique_name: str) -> None:
+    """A fast trainer was handed out steps far behind the end of its plan: they are not drawn."""
+    client.create(unique_name, base_lr=0.1, schedule={"kind": "cosine", "total_steps": 20})
+    for start in (0, 21):  # no window reaches across the end of a plan
+        window = {"attempt": 1, "want": {"start": start, "count": 60}, "progress": {"step": 0}}
+        asked = httpx.post(f"{client.url}/v1/sessions/{unique_name}/sync", json=window)
+    assert asked.raise_for_status().json()["horizon"] > 40
+    client.finish(unique_name, step=20)
+    steps = answer(run, "plot", unique_name)["forecast"]["steps"]
+    assert (steps[0], steps[-1]) == (0, 19)
 
 
 def test_schedules_are_tried_before_they_are_used(

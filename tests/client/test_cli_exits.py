@@ -46,6 +46,15 @@ def test_what_a_server_refuses_is_told_by_its_kind(
     assert (error["exit"], error["code"]) == (expected, "a_problem")
 
 
+def test_a_name_that_no_session_has_is_told(
+    server_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One with a slash leads to no address of the server: the versions are not to blame."""
+    for name in ("", "a/b"):
+        assert cli.main(["show", name, "--url", server_url]) == exits.NOT_FOUND
+        assert "no name is empty or has a slash" in capsys.readouterr().err
+
+
 def test_a_server_that_is_away_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """With the address, and how to start one; no traceback."""
     assert cli.main(["ls", "--url", "http://127.0.0.1:9"]) == exits.AWAY

@@ -1,5 +1,6 @@
 """What is shown: to a person, in colour; to a program, plainly; and nothing that obeys a server."""
 
+import io
 import json
 import os
 import pty
@@ -16,10 +17,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from little_servers import Asked, answer, answering
 from pacesetter import Client, cli
-from pacesetter.cli import server, text
+from pacesetter.cli import curves, listing, server, text
 from pacesetter.cli.drawing import AXIS, Curve, chart, sparkline
 from serving import PATIENCE, RunningService
 
@@ -188,6 +190,52 @@ def test_a_curve_is_where_its_values_are() -> None:
 def test_lengths_of_time_are_told_as_people_do(seconds: float | None, said: str) -> None:
     """In the largest unit, and the next one where that says more."""
     assert text.span(seconds) == said
+
+
+def test_parts_of_descriptions_are_told_as_people_do() -> None:
+    """Kinds like calls, objects like them without a name; of a long list its first items."""
+    law = {"kind": "table", "levels": [0.1] * 1225, "out_of_range": None}
+    told = ", ".join(["0.1"] * 8)
+    assert curves.shown(law) == f"table(levels=[{told}, … 1,225 in all])"
+    assert curves.shown({"kind": "constant"}) == "constant"
+    assert curves.shown({"session": "vit", "step": 10}) == "(session=vit, step=10)"
+    assert curves.shown([]) == "[]"
+
+
+@pytest.mark.parametrize(
+    ("width", "there"),
+    [
+        (90, ["name", "state", "step", "done", "lr", "step", "heard", "ranks"]),
+        (40, ["name", "state", "step", "lr", "step"]),
+        (30, ["name", "state", "lr"]),
+    ],
+)
+def test_a_narrow_list_leaves_columns_out_and_no_name(width: int, there: list[str]) -> None:
+    """Names stay whole: they are what is typed next. A metric may be called as a column is."""
+    row = {
+        "name": "first-run",
+        "state": "running",
+        "step": 19,
+        "total_steps": 100,
+        "lr": {"lr": 0.1},
+        "metrics": {"step": {"value": 7.0, "step": 19}},
+        "ranks": {"expected": 1, "seen": 1},
+    }
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(listing.listed([row], more=False))
+    head, line = captured.get().splitlines()
+    assert head.split() == there
+    assert line.split()[:2] == ["first-run", "running"]
+    assert ("7" in line.split()) == (there.count("step") == 2)
+
+
+def test_a_plan_is_done_with_its_last_step() -> None:
+    """Steps count from 0, so the last one of 200 is step 199."""
+    assert [text.share(step, 200) for step in (0, 99, 198, 199, 250)] == [
+        "0%", "50%", "99%", "100%", "100%",
+    ]  # fmt: skip
+    assert text.share(None, 200) == text.share(5, None) == ""
 
 
 def test_moments_are_told_from_now() -> None:

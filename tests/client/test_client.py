@@ -130,6 +130,13 @@ def test_a_name_cannot_reach_another_path(fake_client: Client, fake: Any):
     assert fake.requests[0].url.raw_path == b"/v1/sessions/..%2F..%2Flivez%3Fx%3D1%23y"
 
 
+def test_a_name_is_a_text(fake_client: Client, fake: Any):
+    """What is none is named, before anything is sent."""
+    with pytest.raises(TypeError, match="not by 7"):
+        fake_client.get(7)  # type: ignore[arg-type]
+    assert not fake.requests
+
+
 def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     """Argument, then `PACESETTER_URL`, then this machine."""
     monkeypatch.delenv("PACESETTER_URL", raising=False)

@@ -43,7 +43,7 @@ class Events:
                 happened before the connection stands.
             follow: Go on with what happens next, without an end. The connection is taken up again
                 behind the last event when it is lost: none is missed, none comes twice.
-            kinds: Only events of these kinds, such as `["ordered", "applied"]`.
+            kinds: Only events of these kinds, such as `["ordered", "acted"]`.
             session: Of all sessions those whose name fits: `*` stands for any characters.
             actor: Of all sessions, only what this one has ordered or done.
             labels: Of all sessions those with all of these labels.

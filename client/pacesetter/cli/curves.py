@@ -122,15 +122,25 @@ def forecast_of(
 ) -> dict[str, Any]:
     """Return the curve of a session, from its first step to the end of its plan."""
     first = start or 0
-    last = end or max(row.get("total_steps") or 0, row["horizon"])
-    if end is None and not row.get("total_steps"):
-        last += BEYOND
+    last = end or end_of(row) or row["horizon"] + BEYOND
     if last <= first:
         raise ValueError(f"--end {last} is not behind --start {first}")
     answer: dict[str, Any] = context.server.forecast(
         name, start=first, count=last - first, points=max(min(POINTS, last - first), 10)
     )
     return answer
+
+
+def end_of(row: Answer) -> int | None:
+    """Return the end of a session's plan, or of what is sealed if it trains on; None without one.
+
+    A fast training is handed out steps far behind the end of its plan: they say nothing, and would
+    leave the plan a corner of the picture.
+    """
+    total, step = row.get("total_steps"), row.get("step")
+    if not total:
+        return None
+    return int(total) if step is None or step < total else max(int(total), int(row["horizon"]))
 
 
 def split(name: str, curve: Answer, now: int | None) -> pictures.Panel:
@@ -220,7 +230,7 @@ def diff(
     rows = [context.server.status_of(each) for each in (a, b)]
     specs = [dict(context.server.get(each).spec) for each in (a, b)]
     found = list(differences(specs[0], specs[1]))
-    last = end or max(max(row.get("total_steps") or 0, row["horizon"]) for row in rows)
+    last = end or max(end_of(row) or row["horizon"] for row in rows)
     curves = [
         forecast_of(context, each, row, start, last or BEYOND)
         for each, row in zip((a, b), rows, strict=True)
@@ -259,6 +269,9 @@ def diff(
 
 MISSING = object()
 """Stands for what one of two documents has not."""
+
+MOST_ITEMS = 8
+"""Items of a list that are shown, as of a table's levels; `--json` has all."""
 
 _OWN = {"name", "labels", "earlier"}
 """What two sessions always may have different."""
@@ -306,11 +319,15 @@ def shown(value: object) -> str:
         return "-"
     if isinstance(value, int | float) and not isinstance(value, bool):
         return number(value) if isinstance(value, float) else count(value)
-    if isinstance(value, Mapping) and "kind" in value:
+    if isinstance(value, Mapping):
         rest = ", ".join(
             f"{k}={shown(v)}" for k, v in value.items() if k != "kind" and v is not None
         )
-        return f"{value['kind']}({rest})" if rest else str(value["kind"])
+        kind = str(value.get("kind", ""))
+        return f"{kind}({rest})" if rest or not kind else kind
+    if isinstance(value, list):
+        more = f", … {count(len(value))} in all" if len(value) > MOST_ITEMS else ""
+        return f"[{', '.join(map(shown, value[:MOST_ITEMS]))}{more}]"
     return str(value)
 
 

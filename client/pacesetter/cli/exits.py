@@ -73,6 +73,8 @@ class CommandError(Exception):
 
 
 ADVICE: Mapping[str, str] = {
+    "not_found": "no name is empty or has a slash; else see whether client and server are of the"
+    " same version: `pacesetter doctor`",
     "session_not_found": "`pacesetter ls` shows the sessions that there are",
     "session_purged": "it was removed for good; `pacesetter ls` shows those that there are",
     "session_exists": "take another name, or look at it: `pacesetter show NAME`",

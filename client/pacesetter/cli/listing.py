@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Annotated, Any, TypeAlias
 
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
+from rich.table import Table
 from rich.text import Text
 
 from pacesetter.cli.arguments import labels, since
@@ -16,7 +18,7 @@ from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context, plain
 from pacesetter.cli.curves import pictured
 from pacesetter.cli.options import Interval, Labels, Name
-from pacesetter.cli.screen import facts, joined, state, styled, table
+from pacesetter.cli.screen import WIDE, Cell, facts, joined, state, styled, table
 from pacesetter.cli.text import ago, count, number, plural, share, span
 from pacesetter.cli.text import since as since_then
 from pacesetter.cli.watching import repeated
@@ -123,21 +125,56 @@ def listed(rows: Sequence[Row], *, more: bool) -> RenderableType:
     """Return sessions as a table, each in a row."""
     if not rows:
         return Text("no sessions; `pacesetter create` makes one, and so does a trainer", "dim")
-    metrics = _metrics(rows)
-    columns = ["name", "state", "step", "done", "lr", *metrics, "heard", "ranks", ""]
-    listed = table(
-        columns,
-        (_cells(row, metrics) for row in rows),
-        right=("step", "done", "lr", *metrics, "heard"),
-        fold=("name",),
-        short=metrics,
-    )
+    listed = _Listed(rows)
     if not more:
         return listed
     said = (
         f"{plural(len(rows), 'session')} shown; there are more: --limit, or a name such as 'vit-*'"
     )
     return Group(listed, Text(said, "dim"))
+
+
+_FIRST = ("name", "state", "step", "done", "lr")
+_LAST = ("heard", "ranks", "")
+
+
+class _Listed:
+    """A table of sessions, without the columns that a narrow terminal has no room for.
+
+    Names stay whole as long as one of the others can go: they are what is typed next.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._metrics = _metrics(rows)
+        self._columns = [*_FIRST, *self._metrics, *_LAST]
+        self._rows = [_cells(row, self._metrics) for row in rows]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Table]:
+        kept = list(range(len(self._columns)))
+        made = self._of(kept)
+        free = options.update(max_width=WIDE)
+        for each in self._least_wanted():
+            if Measurement.get(console, free, made).maximum <= options.max_width:
+                break
+            kept.remove(each)
+            made = self._of(kept)
+        yield made
+
+    def _least_wanted(self) -> list[int]:
+        """Return the places of the columns that can go, in that order; metrics may be called so."""
+        after = len(_FIRST) + len(self._metrics)
+        ranks, heard = after + _LAST.index("ranks"), after + _LAST.index("heard")
+        metrics = reversed(range(len(_FIRST), after))
+        return [ranks, _FIRST.index("done"), heard, *metrics, _FIRST.index("step")]
+
+    def _of(self, kept: Sequence[int]) -> Table:
+        return table(
+            [self._columns[each] for each in kept],
+            ([row[each] for each in kept] for row in self._rows),
+            right=("step", "done", "lr", *self._metrics, "heard"),
+            fold=("name",),
+            short=self._metrics,
+        )
 
 
 def _metrics(rows: Sequence[Row], most: int = 2) -> list[str]:
@@ -149,7 +186,7 @@ def _metrics(rows: Sequence[Row], most: int = 2) -> list[str]:
     return sorted(seen, key=lambda name: (-seen[name], name))[:most]
 
 
-def _cells(row: Row, metrics: Sequence[str]) -> list[object]:
+def _cells(row: Row, metrics: Sequence[str]) -> list[Cell]:
     values = row.get("metrics") or {}
     return [
         row["name"],

@@ -42,10 +42,10 @@ def count(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else "-"
 
 
-def share(part: object, whole: object) -> str:
-    """Return how much of a whole is done, in percent; empty where that is not known."""
-    if isinstance(part, int) and isinstance(whole, int) and whole > 0:
-        return f"{min(100 * part // whole, 100)}%"
+def share(step: object, total: object) -> str:
+    """Return how much of a plan is done once a step was trained, in percent; empty if unknown."""
+    if isinstance(step, int) and isinstance(total, int) and total > 0:
+        return f"{min(100 * (step + 1) // total, 100)}%"  # steps count from 0
     return ""
 
 

@@ -53,10 +53,11 @@ class Status:
         stored: The session, and when it was created and written.
         state: What has become of it.
         step: The newest step that was trained; None if none was. It is what ranks of the running
-            attempt have said. Of a training of which nothing was heard since the service began it
-            is what the record knows: the newest step that was reported on, the step before the one
-            at which its trainer ended it or began again, or, of a trainer that reports nothing, the
-            last step that it was given, beyond which it has not trained.
+            attempt have said, or the step before the one at which the training was said to have
+            ended. Of a training of which nothing was heard since the service began it is what the
+            record knows: the newest step that was reported on, the step before the one at which its
+            trainer ended it or began again, or, of a trainer that reports nothing, the last step
+            that it was given, beyond which it has not trained.
         total_steps: The first step behind its plan; None if that has no end.
         lr: The learning rate of each group at that step, at the first one before any was trained;
             None where it is not known. Of `MAX_SERIES` groups at most.
@@ -169,12 +170,14 @@ def _trained(heard: _Heard, newest: Mapping[str, Newest]) -> int | None:
     session, first = heard.stored.session, heard.stored.lineage[0].start
     begun = session.attempt.start  # a trainer that begins there has trained what comes before
     known = max(begun - 1, heard.ranks.trained, *map(last_step, newest.values()))
-    if not heard.ranks.seen:
-        ended = session.control.ended
-        if ended is not None:
-            known = max(known, ended.step - 1)
-        elif known < begun:
-            known = session.held - 1
+    ended = session.control.ended
+    # Ranks say where they are as they fetch: a fast training ends long after its last call. Who
+    # ended it names a step below what is held; where none was named, that is the first held by no
+    # trainer, of which the ranks know better.
+    if ended is not None and (not heard.ranks.seen or ended.step < session.held):
+        known = max(known, ended.step - 1)
+    elif not heard.ranks.seen and known < begun:
+        known = session.held - 1
     return None if known < first else known
 
 
