@@ -136,6 +136,13 @@ def test_each_order_says_what_was_typed(run: Run, trained: str) -> None:
     run("cancel", trained, 99, status=exits.NOT_FOUND)
 
 
+def test_limits_are_lifted_by_that_word_alone(run: Run, trained: str) -> None:
+    """An order without any limit would lift all of them, so that it has to be said."""
+    run("limit", trained, "-m", "why", status=exits.USAGE)
+    run("limit", trained, "--none", "--max-lr", "0.2", "-m", "why", status=exits.USAGE)
+    assert "holds from step" in run("limit", trained, "--none", "-m", "free again", "--at", 50)
+
+
 def test_held_is_released_and_a_stage_is_switched(run: Run, client: Client, trained: str) -> None:
     """Orders that need another before them work behind it."""
     run("hold", trained, "-m", "wait", "--at", 50)

@@ -11,7 +11,7 @@ from pacesetter.cli.arguments import length, schedule, value_of
 from pacesetter.cli.commands import commands
 from pacesetter.cli.context import Context
 from pacesetter.cli.drawing import Curve
-from pacesetter.cli.exits import REFUSED, CommandError
+from pacesetter.cli.exits import REFUSED, USAGE, CommandError
 from pacesetter.cli.options import At, DryRun, File, Group, Key, Name, Reason
 from pacesetter.cli.pictures import Panel
 from pacesetter.cli.screen import joined, styled, table
@@ -456,6 +456,7 @@ def limit(
         float | None,
         typer.Option("--max-change", help="The largest factor of one change.", show_default=False),
     ] = None,
+    none: Annotated[bool, typer.Option("--none", help="Lift all limits.")] = False,
     reason: Reason = None,
     at: At = None,
     dry_run: DryRun = False,
@@ -466,6 +467,12 @@ def limit(
     What is left out is unbounded. Values do not change.
     """
     fields = {"min_lr": min_lr, "max_lr": max_lr, "max_change": max_change}
+    if none == any(each is not None for each in fields.values()):
+        raise CommandError(
+            USAGE,
+            "say which limits there are to be: what is left out is unbounded",
+            "give --min-lr, --max-lr or --max-change, or --none alone to lift all",
+        )
     ordered(context, name, "limit", fields, reason=reason, at=at, dry_run=dry_run, key=key)
 
 
