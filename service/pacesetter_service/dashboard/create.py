@@ -10,6 +10,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pacesetter_service.api.sessions import asked_for
 from pacesetter_service.catalogue import kinds
 from pacesetter_service.catalogue.findings import Architecture, Finding, Subject
 from pacesetter_service.catalogue.recommend import (
@@ -256,17 +257,18 @@ class Create:
             return await self._look(request, asked), None
         refuse_below("trainer", visitor_of(request))
         try:
-            kind = TemplateUse if "template" in asked else SessionSpec
-            spec = kind.model_validate(asked)
+            spec, key = asked_for(asked)
             refuse_name(spec.name, visitor_of(request))
-            await operator.create_session(self._service, spec, "")
+            if isinstance(spec, TemplateUse):
+                refuse_name(spec.reference.name, visitor_of(request))
+            await operator.create_session(self._service, spec, key)
         except (PacesetterError, ValidationError) as error:
             return Look(refused=_reasons(error)), None
         return Look(), site.redirect(request, f"sessions/{spec.name}")
 
     async def _look(self, request: Request, asked: Fields) -> Look:
         try:
-            spec = await self._spec(asked)
+            spec = await self._spec(request, asked)
             curve = await self._curve(spec, POINTS)
             found = await find_pitfalls(self._service, Subject(spec))
         except (PacesetterError, ValidationError) as error:
@@ -280,16 +282,18 @@ class Create:
         picture = chart(lines[:6], label=label, from_zero=True, width=WIDTH)
         return Look(spec, picture, found, (), snippets_of(request, spec))
 
-    async def _spec(self, asked: Fields) -> SessionSpec:
+    async def _spec(self, request: Request, asked: Fields) -> SessionSpec:
         """Return the spec that was asked for, by itself or by a template.
 
         Raises:
             ValidationError: It is none.
             TemplateNotFoundError: There is no such template.
+            OutOfScopeError: The visitor may not speak of the template.
         """
         if "template" not in asked:
             return SessionSpec.model_validate(asked)
         use = TemplateUse.model_validate({**asked, "name": asked.get("name") or "preview"})
+        refuse_name(use.reference.name, visitor_of(request))
         published = await templates.find_template(self._service, *use.reference)
         return use.spec(published.template)
 

@@ -37,7 +37,7 @@ UNKNOWN = Visitor("anonymous", "admin", known=False)
 
 
 def visitor_with(token: Token) -> Visitor:
-    """Return the visitor who holds a token; one with bounds looks on, since pages know no bounds."""
+    """Return the visitor who holds a token; one with bounds looks on: pages know no bounds."""
     role: Role = token.role if token.bounds is None else "viewer"
     return Visitor(token.name, role, token.scope)
 
