@@ -10,7 +10,6 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pacesetter_service.api.sessions import asked_for
 from pacesetter_service.catalogue import kinds
 from pacesetter_service.catalogue.findings import Architecture, Finding, Subject
 from pacesetter_service.catalogue.recommend import (
@@ -22,6 +21,7 @@ from pacesetter_service.catalogue.recommend import (
 )
 from pacesetter_service.catalogue.templates import TemplateUse
 from pacesetter_service.core.errors import PacesetterError
+from pacesetter_service.core.mistakes import refusal
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.drawing import Line, chart, small_picture
@@ -54,6 +54,9 @@ DAY = 86_400
 Fields = dict[str, JsonValue]
 
 _FIELDS: TypeAdapter[Fields] = TypeAdapter(dict[str, JsonValue])
+
+OF_THE_SERVICE = ("origin", "forked_from", "earlier")
+"""What a spec says of where it comes from; the API takes none of these either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +260,14 @@ class Create:
             return await self._look(request, asked), None
         refuse_below("trainer", visitor_of(request))
         try:
-            spec, key = asked_for(asked)
+            for name in (each for each in OF_THE_SERVICE if each in asked):
+                raise refusal((name,), "not_yours", "The service alone says this; leave it out")
+            kind = TemplateUse if "template" in asked else SessionSpec
+            spec = kind.model_validate(asked)
             refuse_name(spec.name, visitor_of(request))
             if isinstance(spec, TemplateUse):
                 refuse_name(spec.reference.name, visitor_of(request))
-            await operator.create_session(self._service, spec, key)
+            await operator.create_session(self._service, spec, "")
         except (PacesetterError, ValidationError) as error:
             return Look(refused=_reasons(error)), None
         return Look(), site.redirect(request, f"sessions/{spec.name}")
