@@ -349,3 +349,10 @@ def test_a_token_with_bounds_orders_nothing_here(guarded: str, http: httpx.Clien
     answer = http.post("/sessions/bounded/control/scale", data=form, headers=origin)
     assert answer.status_code == 403, answer.text
     assert http.get("/v1/sessions/bounded", headers=admin).json()["revision"] == 0
+
+
+def test_a_number_of_thousands_of_digits_is_refused(http: httpx.Client) -> None:
+    """Python reads no such number, and the page says what is wrong with it."""
+    log_in(http, ADMIN)
+    for path in ("/timeline/feed", "/sessions/none/feed"):
+        assert http.get(path, params={"after": "9" * 5000}).status_code == 400, path
