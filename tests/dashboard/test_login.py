@@ -1,6 +1,7 @@
 """Who sees which page, and what a browser is told to keep to."""
 
 import gzip
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -136,6 +137,38 @@ def test_a_token_for_some_names_sees_these(guarded: str, http: httpx.Client) -> 
     assert http.get("/sessions/team-b-1").status_code == 403
     assert http.get("/sessions/team-b-1/chart.json").status_code == 403
     assert http.get("/sessions/team-a-1").status_code == 404
+
+
+def test_a_template_of_others_is_neither_shown_nor_used(guarded: str, http: httpx.Client) -> None:
+    """The page that takes JSON asks for the template's name too, as the API does."""
+    admin = {"authorization": f"Bearer {ADMIN}"}
+    body = {"name": "team-b-secret", "description": "theirs", "spec": {"base_lr": 0.0625}}
+    http.post("/v1/templates", json=body, headers=admin).raise_for_status()
+    _, secret = token(guarded, "trainer", scope=["team-a-*"])
+    log_in(http, secret)
+    asked = json.dumps({"name": "team-a-x", "template": "team-b-secret@1", "with": {}})
+    origin = {"origin": str(http.base_url).rstrip("/")}
+    for do in ("preview", "create"):
+        form = {"spec": asked, "do": do}
+        answer = http.post("/create/json", data=form, headers=origin)
+        assert answer.status_code == 422, (do, answer.text)
+        assert "0.0625" not in answer.text
+    assert http.get("/v1/sessions/team-a-x", headers=admin).status_code == 404
+
+
+def test_a_session_cannot_be_given_an_origin(guarded: str, http: httpx.Client) -> None:
+    """What only the service says of a session is no field of a form, as it is none of the API."""
+    admin = {"authorization": f"Bearer {ADMIN}"}
+    body = {"name": "real", "description": "ours", "spec": {"base_lr": 0.1}}
+    http.post("/v1/templates", json=body, headers=admin).raise_for_status()
+    spec = http.post("/v1/sessions", json={"name": "made", "template": "real@1"}, headers=admin)
+    made = spec.raise_for_status().json()["spec"]
+    log_in(http, ADMIN)
+    asked = json.dumps({"name": "forged", "base_lr": 0.5, "origin": made["origin"]})
+    origin = {"origin": str(http.base_url).rstrip("/")}
+    answer = http.post("/create/json", data={"spec": asked, "do": "create"}, headers=origin)
+    assert answer.status_code == 422, answer.text
+    assert http.get("/v1/sessions/forged", headers=admin).status_code == 404
 
 
 SECRET = "the-service's-own-token-0123456789abcdefgh"
@@ -326,3 +359,14 @@ def test_a_token_with_bounds_orders_nothing_here(guarded: str, http: httpx.Clien
     answer = http.post("/sessions/bounded/control/scale", data=form, headers=origin)
     assert answer.status_code == 403, answer.text
     assert http.get("/v1/sessions/bounded", headers=admin).json()["revision"] == 0
+
+
+def test_a_number_of_thousands_of_digits_is_refused(http: httpx.Client) -> None:
+    """Python reads no such number, and the page says what is wrong with it."""
+    log_in(http, ADMIN)
+    for path in ("/timeline/feed", "/sessions/none/feed"):
+        assert http.get(path, params={"after": "9" * 5000}).status_code == 400, path
+    body = {"name": "digits", "base_lr": 0.1}
+    admin = {"authorization": f"Bearer {ADMIN}"}
+    http.post("/v1/sessions", json=body, headers=admin).raise_for_status()
+    assert http.get("/sessions/digits", params={"ordered": "9" * 5000}).status_code == 200

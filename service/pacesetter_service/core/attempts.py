@@ -72,6 +72,12 @@ def of_session(lineage: Lineage, session_id: int) -> Lineage:
     return tuple(ref for ref in lineage if ref.session_id == session_id)
 
 
+def since_session(lineage: Lineage, session_id: int) -> Lineage:
+    """Return the attempts of a lineage from the first one of a session on, forks of it included."""
+    first = next(at for at, ref in enumerate(lineage) if ref.session_id == session_id)
+    return lineage[first:]
+
+
 def attempt_of(lineage: Lineage, step: int) -> AttemptRef:
     """Return the attempt that a step was trained in; the first one for the steps before it."""
     return next((ref for ref in reversed(lineage) if ref.start <= step), lineage[0])

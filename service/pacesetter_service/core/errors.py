@@ -12,6 +12,7 @@ PacesetterError
 ├── ActionRefusedError         the order makes no sense, or oversteps the limits
 ├── OrderNotFoundError         no order of that number waits
 ├── NothingToTakeBackError     trainers hold all that is sealed
+├── PlanStaleError             the training has gone on since the plan
 ├── AttemptRefusedError        the attempt cannot be opened like this
 ├── BatchRefusedError          the session does not allow that batch size
 ├── SupersededAttemptError     a later attempt has taken over from that one

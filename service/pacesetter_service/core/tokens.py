@@ -52,13 +52,33 @@ EVERYTHING = NameScope()
 
 
 @lru_cache(maxsize=1024)
-def expression_of(patterns: tuple[str, ...]) -> str:
-    """Return a regular expression, for Python and for databases, of the names that match one."""
-    return "^(" + "|".join(map(_expression, patterns)) + ")$"
+def expression_of(patterns: tuple[str, ...], *, atomic: bool = True) -> str:
+    """Return a regular expression of the names that match one of some patterns.
+
+    Args:
+        patterns: The patterns.
+        atomic: Whether what reads it goes back over what it has matched, as Python and so SQLite
+            do, where a few `*` would otherwise take hours. PostgreSQL does not, and knows no
+            groups that are never gone back into.
+    """
+    written = _atomic if atomic else _expression
+    return "^(" + "|".join(map(written, patterns)) + ")$"
 
 
 def _expression(pattern: str) -> str:
     return re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+
+
+def _atomic(pattern: str) -> str:
+    """Return an expression in which what stands between two `*` is found once, as early as can be.
+
+    What could be found later could be found behind the earliest place too.
+    """
+    first, *rest = map(_expression, pattern.split("*"))
+    if not rest:
+        return first
+    *between, last = rest
+    return first + "".join(f"(?>.*?{each})" for each in between if each) + ".*" + last
 
 
 class Token(NamedTuple):

@@ -186,7 +186,7 @@ def _act(request: Request, form: Form, said: Mapping[str, str], groups: list[str
         pydantic.ValidationError: The fields are no such action together.
     """
     at = said.get("at", "").strip().replace(",", "")
-    if at and not (at.isascii() and at.isdigit() and int(at) <= MAX_STEP):
+    if at and not (at.isascii() and at.isdigit() and len(at) < 20 and int(at) <= MAX_STEP):
         raise FieldError("at", "From which step: write a whole number, or nothing for the next.")
     action = action_of(form, said, groups)
     return Act(action, int(at) if at else None, visitor_of(request).name, _key_in(said))

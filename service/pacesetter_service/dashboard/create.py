@@ -285,6 +285,7 @@ class Create:
         Raises:
             ValidationError: It is none.
             TemplateNotFoundError: There is no such template.
+            OutOfScopeError: The visitor may not speak of the template.
         """
         use = _read(request, {**asked, "name": asked.get("name") or "preview"})
         if isinstance(use, SessionSpec):

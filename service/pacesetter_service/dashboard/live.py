@@ -37,7 +37,7 @@ class Live:
         """
         name = request.path_params["name"]
         said = request.headers.get("last-event-id") or request.query_params.get("after", "0")
-        if not (said.isascii() and said.isdigit() and int(said) <= MAX_STEP):
+        if not (said.isascii() and said.isdigit() and len(said) < 20 and int(said) <= MAX_STEP):
             return site.refusal(request, HTTPStatus.BAD_REQUEST, "This is no id of an event.")
         after = int(said)
         await refuse_unheard_of(self._service, name, after, "Last-Event-ID")
@@ -46,7 +46,7 @@ class Live:
     async def follow_all(self, request: Request) -> Response:
         """Follow all sessions: the events that an address asks for, with their positions as ids."""
         said = request.headers.get("last-event-id") or request.query_params.get("after", "")
-        if not (said.isascii() and said.isdigit() and int(said) <= MAX_STEP):
+        if not (said.isascii() and said.isdigit() and len(said) < 20 and int(said) <= MAX_STEP):
             return site.refusal(request, HTTPStatus.BAD_REQUEST, "This is no id of an event.")
         behind = await begin_at(self._service, int(said), "Last-Event-ID")
         return self._stream(request, self._frames_of_all(wanted_in(request), behind))

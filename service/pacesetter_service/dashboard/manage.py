@@ -212,7 +212,7 @@ def labels_in(text: str) -> dict[str, str]:
 
 def _step_in(form: Mapping[str, str]) -> int:
     text = form.get("step", "").strip().replace(",", "")
-    if not (text.isascii() and text.isdigit() and int(text) <= MAX_STEP):
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_STEP):
         raise FieldError("step", "From which step: write a whole number.")
     return int(text)
 

@@ -215,7 +215,8 @@ def _kept(text: str, media_type: str, name: str) -> Response:
 
 def _step_in(request: Request, name: str) -> int | None:
     said = request.query_params.get(name, "")
-    return int(said) if said.isascii() and said.isdigit() and int(said) <= MAX_STEP else None
+    whole = said.isascii() and said.isdigit() and len(said) < 20
+    return int(said) if whole and int(said) <= MAX_STEP else None
 
 
 def _attempt_in(request: Request) -> int | None:

@@ -14,10 +14,10 @@ from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from pacesetter_service.core.events import load_event
 from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.core.tokens import EVERYTHING, NameScope, expression_of
+from pacesetter_service.core.tokens import EVERYTHING, NameScope
 from pacesetter_service.insight.explain import Recorded
 from pacesetter_service.store import codec
-from pacesetter_service.store.listing import is_there, labelled
+from pacesetter_service.store.listing import is_there, labelled, matches
 from pacesetter_service.store.schema import events, feed, ids, sessions
 
 LOOKED_THROUGH = 20_000
@@ -138,6 +138,6 @@ def _conditions(wanted: Wanted, dialect: str) -> Iterator[ColumnElement[bool]]:
     for label in wanted.labels:
         yield labelled(*label)
     if wanted.matching is not None:
-        yield sessions.c.name.regexp_match(expression_of((wanted.matching,)))
+        yield matches((wanted.matching,), dialect)
     if wanted.names.patterns:
-        yield sessions.c.name.regexp_match(expression_of(wanted.names.patterns))
+        yield matches(wanted.names.patterns, dialect)

@@ -95,10 +95,16 @@ def _conditions(listing: Listing, dialect: str) -> list[ColumnElement[bool]]:
         found.append(sessions.c.changed_at < listing.quiet_since)
     # Expressions are costly in SQLite, so they come last.
     if listing.matching is not None:
-        found.append(sessions.c.name.regexp_match(expression_of((listing.matching,))))
+        found.append(matches((listing.matching,), dialect))
     if listing.names.patterns:
-        found.append(sessions.c.name.regexp_match(expression_of(listing.names.patterns)))
+        found.append(matches(listing.names.patterns, dialect))
     return found
+
+
+def matches(patterns: tuple[str, ...], dialect: str) -> ColumnElement[bool]:
+    """Select the sessions whose names match one of some patterns."""
+    expression = expression_of(patterns, atomic=dialect != "postgresql")
+    return sessions.c.name.regexp_match(expression)
 
 
 def _among(names: Collection[str], dialect: str) -> ColumnElement[bool]:

@@ -12,6 +12,7 @@ from pacesetter_service.core.attempts import (
     ReplayedEvent,
     RestorePoint,
     of_session,
+    since_session,
     spans,
     unconsumed,
 )
@@ -46,8 +47,9 @@ def restore_point(read: Read, spec: SessionSpec, lineage: Lineage, step: int) ->
     [span, *_] = reversed(list(spans(lineage, end=step + 1)))
     ref = span.ref
     snapshot = _snapshot_in(read(_snapshot_query(ref, step)), spec)
-    # What was known of ancestors stands in the first snapshot of a session that was forked.
-    mine = of_session(lineage, ref.session_id)
+    # What was known of ancestors stands in the first snapshot of a session that was forked. What a
+    # fork has said of earlier steps, however late, counts where it goes back behind its start.
+    mine = since_session(lineage, ref.session_id)
     return RestorePoint(
         snapshot=snapshot,
         replayed=_replayed(read, snapshot, ref, step),
