@@ -249,3 +249,21 @@ def test_what_no_fork_can_be_is_refused_at_its_place(
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed"), answer.text
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
     assert http.get(f"/v1/sessions/{unique_name}-child").status_code == 404
+
+
+def test_what_a_fork_said_of_earlier_steps_counts_when_it_goes_back_there(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """A loss of step 7, told late to a branch from step 10, is known to its attempt from step 8."""
+    job = Job(http, unique_name, schedule=COSINE, controllers=[PLATEAU])
+    job.train(10)
+    branch = f"{unique_name}-branch"
+    job.ask_fork(branch, 10).raise_for_status()
+    fork = Job(http, branch)
+    fork.sync(attempt=1, reports=[{"step": 7, "metrics": {"loss": 0.5}}])
+    again = {"step": 8, "key": "again"}
+    http.post(f"{fork.at}/attempts", json=again).raise_for_status()
+    fork.sync(attempt=2, rank=0, step=8)
+    fork.sync(attempt=2, rank=0, step=9)
+    seen = fork.get("/history", start=0, end=10)["metrics"]["loss"]
+    assert seen[7] == 0.5
