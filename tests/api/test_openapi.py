@@ -157,6 +157,21 @@ def undescribed(schema: Any, place: str) -> Iterator[str]:
             yield from undescribed(part, f"{place}/{number}")
 
 
+def test_every_field_of_a_kind_has_an_example_or_a_default(document: Document) -> None:
+    """Who writes a schedule, a controller or an order sees what stands in each place."""
+    schemas = document["components"]["schemas"]
+    unions = [each["oneOf"] for each in schemas.values() if "discriminator" in each]
+    kinds = {member["$ref"].rpartition("/")[2] for members in unions for member in members}
+    bare = [
+        f"{kind}.{name}"
+        for kind in kinds
+        for name, field in schemas[kind]["properties"].items()
+        if name != "kind" and not {"examples", "default"} & set(field)
+    ]
+    assert len(kinds) > 200
+    assert not bare
+
+
 def test_every_field_says_what_it_means(document: Document) -> None:
     """No model has a field without a description, and no parameter either."""
     found = [

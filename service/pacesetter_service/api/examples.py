@@ -53,3 +53,21 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
     },
 }
 """By the name of the model."""
+
+OF_FIELDS: Mapping[str, Any] = {
+    "beta": 0.9,
+    "count": 3,
+    "decay_ease": "cosine",
+    "ease": "cosine",
+    "levels": [0.1, 0.01],
+    "lr": [0.1, 0.05],
+    "moms": [0.95, 0.85, 0.95],
+    "power": 2.0,
+    "ratio": 0.1,
+    "smoothing": {"kind": "ema", "beta": 0.98},
+    "stable": {"fraction": 0.8},
+    "start": 100,
+    "warmup_ease": "linear",
+    "window": 5,
+}
+"""Examples of fields of kinds, by their names, for those that no example of their kind shows."""

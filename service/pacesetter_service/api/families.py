@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from pacesetter_service.api.examples import OF_FIELDS
 from pacesetter_service.catalogue.kinds import parameters_of
 from pacesetter_service.core.actions import Action
 from pacesetter_service.core.controllers.base import Controller
@@ -80,6 +81,11 @@ def _member(kind: str, name: str, member: type[Tagged]) -> Iterator[tuple[str, d
     example = getattr(member, "example", None)
     if example is not None:
         schema["examples"] = [{"kind": kind, **example}]
+        for field, value in example.items():
+            schema["properties"].get(field, {}).setdefault("examples", [value])
+    for field, told in schema["properties"].items():
+        if field in OF_FIELDS:
+            told.setdefault("examples", [OF_FIELDS[field]])
     yield name, schema
 
 
