@@ -7,6 +7,8 @@ import logging
 from pacesetter._client import Client
 from pacesetter.cli.context import actor
 
+LOGGER = logging.getLogger("pacesetter")
+
 TIMEOUT = 30.0
 """Seconds that one exchange may take."""
 
@@ -31,6 +33,12 @@ class Server(Client):
     ) -> None:
         if retry_for is None:
             retry_for = RETRY_FOR
-        if retry_for <= RETRY_FOR:  # its warnings would only say what the error says soon
-            logging.getLogger("pacesetter").addHandler(logging.NullHandler())
         super().__init__(url, timeout=timeout, retry_for=retry_for, actor=actor())
+        self._mute = logging.NullHandler()
+        if retry_for <= RETRY_FOR:  # its warnings would only say what the error says soon
+            LOGGER.addHandler(self._mute)
+
+    def close(self) -> None:
+        """Close the connections, and leave the log as it was."""
+        LOGGER.removeHandler(self._mute)
+        super().close()
