@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pacesetter._errors import InvalidAnswerError, ServerError, TransportError, away
-from pacesetter._events import MAX_EVENT, Frames, an_event, next_number
+from pacesetter._events import MAX_EVENT, Frames, an_event
 from pacesetter._operation import Feed
 from pacesetter._retry import delays
 from pacesetter._transport import Transport
@@ -27,11 +27,6 @@ IMPORT_TIMEOUT = 600.0
 """Seconds that a server may take to write a record that was sent to it."""
 
 CHUNK = 64 * 1024
-
-
-def follow(transport: Transport, path: str, after: int, *, wait: float) -> Iterator[dict[str, Any]]:
-    """Return the events of a session as they happen, without an end; see `followed`."""
-    return followed(transport, Feed(path, after, next_number), wait=wait)
 
 
 def followed(transport: Transport, feed: Feed[Any], *, wait: float) -> Iterator[Any]:
