@@ -4,17 +4,20 @@ import asyncio
 import itertools
 import multiprocessing
 import os
+import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from benchmarks.harness import Effort, Result, at_least, result, take_turns
+from benchmarks.servers import Server
 from pacesetter_service.core.commands import Command, Reading, Report, Seal
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.runtime.work import Change, Create
@@ -28,8 +31,15 @@ VARIABLE = "PACESETTER_BENCH_POSTGRES_URL"
 HERE = "postgresql+psycopg://postgres@/postgres?host=/var/run/postgresql"
 NAME = "sync on PostgreSQL, 256 trainings"
 CROWD = "the same at four replicas"
+AWAY = "8 trainings a replica, four replicas"
 
 REPLICAS = 4
+
+MS_AWAY = 2.0
+"""How long the way to a database in another building takes, in milliseconds each way."""
+
+FEW = 8
+"""So few trainings a replica wait for that way, and not for the cores."""
 
 
 def run(effort: Effort) -> Iterator[Result]:
@@ -41,6 +51,22 @@ def run(effort: Effort) -> Iterator[Result]:
             return
         yield asyncio.run(_measured(database, effort))
         yield _crowd(database, effort)
+        with _away(database) as far:
+            yield _few(far, effort)
+
+
+@contextmanager
+def _away(url: str) -> Iterator[str]:
+    """Lend the way to the same database that takes longer."""
+    near = make_url(url)
+    # PostgreSQL's library takes both from the query as well: a folder of sockets is named there.
+    host = near.query.get("host") or near.host or "127.0.0.1"
+    port = near.query.get("port") or near.port or 5432
+    with Server(
+        "benchmarks.distance", f"--host={host}", f"--to={port}", f"--ms={MS_AWAY}"
+    ) as relay:
+        far = near.set(query={}, host="127.0.0.1", port=relay.port)
+        yield far.render_as_string(hide_password=False)
 
 
 @contextmanager
@@ -127,14 +153,72 @@ async def _measured(url: str, effort: Effort) -> Result:
 def _crowd(url: str, effort: Effort) -> Result:
     """Have four processes with 256 trainings each sync at once, and then one of them alone.
 
-    All share the cores with PostgreSQL: where there are few cores, these are the limit.
+    All share the cores with PostgreSQL: where there are few cores, these are the limit, and the
+    note says how busy they were.
     """
+    with _replicas(url, effort, TRAININGS) as rate:
+        busy: list[float] = []
+
+        def all_of_them() -> float:
+            with _watched_cores(busy):
+                return rate(slice(None))
+
+        rounds = take_turns(CROWD, effort.rounds, all_of_them, partial(rate, slice(1)))
+    return result(
+        CROWD,
+        ((together, alone) for together, alone in rounds),
+        unit="syncs/s",
+        against="one replica",
+        note=f"{os.cpu_count()} cores, {statistics.median(busy):.0%} busy, PostgreSQL among them",
+    )
+
+
+def _few(url: str, effort: Effort) -> Result:
+    """Have them sync with a database so far away that it is the way which takes the time."""
+    with _replicas(url, effort, FEW) as rate:
+        rounds = take_turns(
+            AWAY, effort.rounds, partial(rate, slice(None)), partial(rate, slice(1))
+        )
+    return result(
+        AWAY,
+        ((together, alone) for together, alone in rounds),
+        unit="syncs/s",
+        against="one replica",
+        goal=at_least(2.5),
+        note=f"the database {MS_AWAY:g} ms away, each way",
+    )
+
+
+@contextmanager
+def _watched_cores(busy: list[float]) -> Iterator[None]:
+    """Add which share of all cores' time was used by all processes of the machine."""
+    before = _times()
+    yield
+    used, whole = (after - earlier for after, earlier in zip(_times(), before, strict=True))
+    busy.append(used / whole if whole else float("nan"))
+
+
+def _times() -> tuple[int, int]:
+    """Return the time that the cores have worked and all their time; zeros if it is not said."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0, 0
+    user, nice, system, idle, waiting, *others = map(
+        int, stat.read_text().split("\n")[0].split()[1:9]
+    )
+    used = user + nice + system + sum(others)
+    return used, used + idle + waiting
+
+
+@contextmanager
+def _replicas(url: str, effort: Effort, trainings: int) -> Iterator[Callable[[slice], float]]:
+    """Lend four processes with so many trainings each, and what says how much some of them do."""
     context = multiprocessing.get_context("spawn")
-    replicas, trainings = effort.size(REPLICAS, tiny=2), effort.size(TRAININGS, tiny=8)
+    replicas, given_each = effort.size(REPLICAS, tiny=2), effort.size(trainings, tiny=8)
     with ExitStack() as ends:
         pipes = [context.Pipe() for _ in range(replicas)]
         for number, (_, theirs) in enumerate(pipes):
-            given = url, f"replica-{number}", trainings, theirs
+            given = url, f"{trainings}-at-{number}", given_each, theirs
             process = context.Process(target=_replica, args=given, daemon=True)
             process.start()
             ends.callback(process.join)
@@ -143,20 +227,12 @@ def _crowd(url: str, effort: Effort) -> Result:
             ends.callback(pipe.send, None)
             pipe.recv()  # it is ready
 
-        def rate(some: Sequence[Connection]) -> float:
-            for pipe in some:
+        def rate(some: slice) -> float:
+            for pipe in ours[some]:
                 pipe.send(effort.seconds)
-            return sum(pipe.recv() for pipe in some)
+            return float(sum(pipe.recv() for pipe in ours[some]))
 
-        rounds = take_turns(CROWD, effort.rounds, partial(rate, ours), partial(rate, ours[:1]))
-    return result(
-        CROWD,
-        ((together, alone) for together, alone in rounds),
-        unit="syncs/s",
-        against="one replica",
-        goal=at_least(2.5),
-        note=f"{os.cpu_count()} cores, PostgreSQL among them",
-    )
+        yield rate
 
 
 def _replica(url: str, prefix: str, trainings: int, pipe: Connection) -> None:
