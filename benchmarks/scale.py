@@ -1,18 +1,21 @@
 """`python -m benchmarks.scale`: a database of years, against one that is new.
 
-It fills a SQLite database with sessions and with measurements, by the writer as trainings do, and
-then compares what a service costs on it with what it costs on a database with one session. It also
-says how soon the service starts, and how much memory it takes.
+It fills a SQLite database with sessions and with measurements, by the writer as trainings do; what
+is over ten million measurements are copies of these, in other sessions. Then it compares what a
+service costs on it with what it costs on a database with one session. It also says how soon the
+service starts, and how much memory it takes.
 """
 
 import argparse
 import asyncio
 import itertools
 import random
+import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +40,12 @@ AT_ONCE = 500
 
 STEPS = 2_000
 """How many values one report brings while the database is filled."""
+
+TRAINED = 100
+"""How many of the sessions were trained, or all if there are fewer; others are copies of these."""
+
+WRITTEN = 10_000_000
+"""As many measurements are made by the writer, which would need hours for a thousand million."""
 
 OLD = "old-{:06}"
 
@@ -131,24 +140,71 @@ async def _fill(folder: Path, size: Size) -> None:
             specs = [SessionSpec(name=OLD.format(number), base_lr=0.1) for number in numbers]
             await asyncio.gather(*(writer.submit(Create(spec)) for spec in specs))
             _progress(f"sessions {numbers.stop:,} of {size.sessions:,}")
-        reports = -(-size.measurements // STEPS)
-        trainings = max(1, min(size.sessions, 100))
-        for number in range(reports):
-            name, start = OLD.format(number % trainings), number // trainings * STEPS
-            steps = range(start, start + STEPS)
-            seal = Seal(start, STEPS, attempt=1, at=start, pace=1e-4, trains=True)
-            told = tuple(Reading(0, step, "loss", 1 / (1 + step)) for step in steps)
-            await writer.submit(Change(name, (seal,)))
-            await writer.submit(Change(name, (Report(told, 1),)))
-            _progress(f"measurements {number * STEPS:,} of {size.measurements:,}")
+        await _train(writer, size)
     finally:
         writer.stop()
         store.close()
+    _copy(folder / "pacesetter.db", size)
     size_of = sum(each.stat().st_size for each in folder.iterdir()) / 2**20
     if size.measurements:
         _say(
             f"{size.sessions:,} sessions and {size.measurements:,} measurements: {size_of:.0f} MiB"
         )
+
+
+async def _train(writer: Writer, size: Size) -> None:
+    """Write the measurements of the trained sessions, as many to each."""
+    written = min(size.measurements, WRITTEN)
+    trained = max(1, min(size.sessions, TRAINED))
+    for number in range(-(-written // STEPS)):
+        name, start = OLD.format(number % trained), number // trained * STEPS
+        steps = range(start, start + STEPS)
+        seal = Seal(start, STEPS, attempt=1, at=start, pace=1e-4, trains=True)
+        told = tuple(Reading(0, step, "loss", 1 / (1 + step)) for step in steps)
+        await writer.submit(Change(name, (seal,)))
+        await writer.submit(Change(name, (Report(told, 1),)))
+        _progress(f"measurements {number * STEPS:,} of {written:,}")
+
+
+def _copy(database: Path, size: Size) -> None:
+    """Have other sessions trained the same, until there are as many measurements as are wanted."""
+    copies = max(1, size.measurements // WRITTEN)
+    with closing(sqlite3.connect(database)) as connection:
+        for copy in range(1, copies):
+            pairs = [
+                (OLD.format(number), OLD.format(copy * TRAINED + number))
+                for number in range(TRAINED)
+            ]
+            with connection:
+                connection.execute("CREATE TEMP TABLE pair (source INTEGER, target INTEGER)")
+                connection.executemany(_PAIR, pairs)
+                for table in ("sealed", "reading_blocks", "measurement_blocks"):
+                    connection.execute(_copied(connection, table))
+                connection.execute(_TRAINED_THE_SAME)
+                connection.execute("DROP TABLE pair")
+            _progress(f"measurements {(copy + 1) * WRITTEN:,} of {size.measurements:,}")
+
+
+_PAIR = (
+    "INSERT INTO pair SELECT a.id, b.id FROM sessions AS a, sessions AS b"
+    " WHERE a.name = ? AND b.name = ?"
+)
+
+_TRAINED_THE_SAME = (
+    "UPDATE sessions SET (horizon, held, control) = (SELECT s.horizon, s.held, s.control"
+    " FROM sessions AS s JOIN pair ON s.id = source WHERE target = sessions.id)"
+    " WHERE id IN (SELECT target FROM pair)"
+)
+
+
+def _copied(connection: sqlite3.Connection, table: str) -> str:
+    """Return the statement that gives each target the rows of its source."""
+    named = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
+    others = ", ".join(f'"{name}"' for name in named if name != "session_id")
+    return (
+        f"INSERT INTO {table} (session_id, {others}) SELECT target, {others} FROM {table}"
+        " JOIN pair ON session_id = source ORDER BY target"
+    )
 
 
 def _progress(text: str) -> None:
@@ -164,8 +220,12 @@ def main() -> None:
     """Measure a database of the size that was asked for."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     parser.add_argument("--sessions", type=int, default=100_000)
-    parser.add_argument("--measurements", type=int, default=10_000_000)
+    parser.add_argument("--measurements", type=int, default=WRITTEN)
     given = parser.parse_args()
+    if given.measurements > WRITTEN and given.sessions * WRITTEN < given.measurements * TRAINED:
+        parser.error(
+            f"so many measurements need {given.measurements * TRAINED // WRITTEN} sessions"
+        )
     for each in run(Effort(rounds=7, seconds=0.8), Size(given.sessions, given.measurements)):
         low, ratio, high = each.quartiles
         _say(f"{each.name}: {ratio:.2f} ({low:.2f} - {high:.2f}) of {each.against}; {each.note}")
