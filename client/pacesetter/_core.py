@@ -169,7 +169,7 @@ class SessionCore:
             self._training.move_on()
         self._pace.arrive(step)
         source = self.prefetcher if self.fallback is None else self.fallback
-        window = source.fetch(step, self._count())
+        window = source.fetch(step, self._count(step))
         self._pace.depart()
         return window
 
@@ -216,12 +216,26 @@ class SessionCore:
     def _order_next(self, window: Window) -> None:
         window.mark = len(window)
         self._offer(window)
-        self.prefetcher.order(window.stop, self._count())
+        count = self._count(window.stop)
+        if self._within_plan(window.start) == 0 or self._within_plan(window.stop) > 0:
+            self.prefetcher.order(window.stop, count)
 
-    def _count(self) -> int:
+    def _count(self, start: int) -> int:
+        """Return how many steps the window from `start` on should hold."""
         limit, lookahead = self.info.max_window, self.sync.state.max_lookahead
         self.sync.progress = (self._pace.step, self._pace.step_seconds)
-        return self._pace.count(limit if lookahead is None else max(1, min(limit, lookahead)))
+        if lookahead is not None:
+            limit = max(1, min(limit, lookahead))
+        return self._pace.count(min(limit, self._within_plan(start) or limit))
+
+    def _within_plan(self, start: int) -> int:
+        """Return how many steps there are from `start` on that a training to the plan's end reads.
+
+        The step after the last is among them: a scheduler sets its rate before the loop ends. What
+        is behind that is fetched when it is asked for, so that nothing is sealed in vain.
+        """
+        end = self.info.plan_end
+        return 0 if end is None else max(end + 1 - start, 0)
 
     # -- its end ---------------------------------------------------------------------------------
 
@@ -298,7 +312,7 @@ class SessionCore:
     def _seal_first(self, step: int) -> None:
         """Have the first step of an attempt sealed, so that what was measured at it is taken."""
         self._pace.arrive(step)
-        self.prefetcher.open_at(step, self._count())
+        self.prefetcher.open_at(step, self._count(step))
         self._pace.depart()
 
     def leave(self) -> None:

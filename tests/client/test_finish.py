@@ -79,3 +79,26 @@ def test_a_finished_training_can_be_trained_longer(client: Client, unique_name: 
     assert _state(client, unique_name) == "active"
     session.finish("failed", reason="out of memory")
     assert _state(client, unique_name) == "failed"
+
+
+@pytest.mark.parametrize("reads_one_more", [False, True])
+def test_nothing_is_sealed_behind_a_plan_that_ends(
+    client: Client, unique_name: str, reads_one_more: bool
+) -> None:
+    """However quick the steps are, no window is fetched ahead of which no step will be trained."""
+    plan = {"kind": "cosine", "total_steps": 300}
+    session = client.session(unique_name, base_lr=0.1, schedule=plan)
+    trained = 301 if reads_one_more else 300  # as a scheduler does
+    assert all(session.lr(step) >= 0 for step in range(trained))
+    session.close()
+    assert client.get(unique_name).horizon == 301
+    assert not [each for each in client.events(unique_name) if each["kind"] == "notice"]
+
+
+def test_a_loop_goes_on_behind_its_plan(client: Client, unique_name: str) -> None:
+    """What is behind the plan's end is fetched when it is asked for, and ahead from there on."""
+    session = _opened(client, unique_name)
+    rates = [session.lr(step) for step in range(200)]
+    assert rates[10:] == [rates[10]] * 190
+    session.close()
+    assert client.get(unique_name).horizon > 200
