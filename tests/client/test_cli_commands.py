@@ -139,8 +139,25 @@ def test_each_order_says_what_was_typed(run: Run, trained: str) -> None:
 def test_limits_are_lifted_by_that_word_alone(run: Run, trained: str) -> None:
     """An order without any limit would lift all of them, so that it has to be said."""
     run("limit", trained, "-m", "why", status=exits.USAGE)
-    run("limit", trained, "--none", "--max-lr", "0.2", "-m", "why", status=exits.USAGE)
-    assert "holds from step" in run("limit", trained, "--none", "-m", "free again", "--at", 50)
+    run("limit", trained, "--lift", "--max-lr", "0.2", "-m", "why", status=exits.USAGE)
+    assert "holds from step" in run("limit", trained, "--lift", "-m", "free again", "--at", 50)
+
+
+@pytest.mark.parametrize("kind", [*ORDERS, "release", "switch"])
+def test_an_order_for_another_revision_is_refused(run: Run, trained: str, kind: str) -> None:
+    """Each takes the revision that a dry run has named, and is not given if it is another."""
+    typed = ORDERS[kind][0] if kind in ORDERS else []
+    given = [each for each in typed if each not in {"--group", "lr"}]
+    said = run(kind, trained, *given, "-m", "late", "--if-revision", 99, status=exits.CONFLICT)
+    assert "revision 99" in said
+    assert "no orders wait" in run("orders", trained)
+
+
+def test_a_dry_run_names_the_revision(run: Run, trained: str) -> None:
+    """An order for it is taken as long as nothing else was decided."""
+    shown = answer(run, "scale", trained, "0.5", "--dry-run")["revision"]
+    run("scale", trained, "0.5", "-m", "as shown", "--if-revision", shown)
+    assert f"--if-revision {shown + 1}" in run("scale", trained, "0.5", "--dry-run")
 
 
 def test_held_is_released_and_a_stage_is_switched(run: Run, client: Client, trained: str) -> None:

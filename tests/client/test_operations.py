@@ -123,6 +123,36 @@ def test_any_order_can_be_written_as_the_server_takes_it(either: Any, session: s
     assert [each["reason"] for each in either.orders(session)] == ["by hand"]
 
 
+@pytest.mark.parametrize("kind", [*ORDERS, "release", "switch"])
+def test_an_order_is_for_the_revision_that_it_names(either: Any, session: str, kind: str) -> None:
+    """It is refused where the session has another one, and none waits."""
+    args, fields = ORDERS.get(kind, ((), {}))
+    with pytest.raises(ConflictError, match="revision 99"):
+        getattr(either, kind)(session, *args, **fields, if_revision=99)
+    assert either.orders(session) == []
+
+
+def test_what_a_dry_run_has_shown_is_what_is_ordered(either: Any, session: str) -> None:
+    """The revision that it names is good until something else is decided."""
+    shown = either.scale(session, 0.5, dry_run=True)["revision"]
+    either.order(session, {"kind": "scale", "factor": 0.5}, if_revision=shown)
+    with pytest.raises(ConflictError):
+        either.order(session, {"kind": "hold"}, if_revision=shown, at=50)
+
+
+def test_limits_are_lifted_by_that_word_alone(either: Any, session: str) -> None:
+    """An order without any limit is refused unless it says so."""
+    with pytest.raises(InvalidRequestError, match="This would lift all limits"):
+        either.limit(session)
+    with pytest.raises(InvalidRequestError, match="leave it out"):
+        either.limit(session, lift=True, max_lr=1.0)
+    either.limit(session, max_lr=0.6)
+    with pytest.raises(InvalidRequestError, match="limit"):
+        either.scale(session, 2.0)
+    either.limit(session, lift=True, reason="free again")
+    assert either.scale(session, 2.0)["effective_step"] == 0
+
+
 def test_an_order_is_known_by_its_key(either: Any, session: str) -> None:
     """The same key orders once; without one each call orders."""
     first, again = (either.scale(session, 0.5, at=30, key="mine") for _ in range(2))
