@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pacesetter_service.api import answers, families, wire
+from pacesetter_service.api import answers, families, field_examples, wire
 from pacesetter_service.api.access import ACCESS
 from pacesetter_service.api.examples import EXAMPLES
 from pacesetter_service.api.rates import PROBES
@@ -84,6 +84,7 @@ def completed(
             for parameter in operation.get("parameters", []):
                 parameter.setdefault("description", _PARAMETERS.get(parameter["name"], ""))
     found: dict[str, Any] = families.plain(document)
+    field_examples.complete(found["components"]["schemas"])
     return found
 
 

@@ -104,7 +104,7 @@ class Progress(_Wire):
 
     step: Step = Field(description="the step that is trained now; all before it were")
     seconds_per_step: Annotated[Real, Field(gt=0, le=10**9)] | None = Field(
-        default=None, description="how long a step takes, as far as the trainer knows"
+        default=None, description="how many seconds a step takes, as far as the trainer knows"
     )
 
 
