@@ -121,6 +121,7 @@ class APIError(PacesetterError):
         fields = [
             printable(": ".join(filter(None, (_place(error), str(error.get("detail"))))))
             for error in errors[:MOST_FIELDS]
+            if not detail.startswith(str(error.get("detail")))  # the sentence is of that field
         ]
         unsaid = "".join(f"\n  {field}" for field in fields if field not in detail)
         super().__init__(f"{detail} [{status} {code}]{unsaid}")

@@ -132,6 +132,15 @@ def test_an_order_is_for_the_revision_that_it_names(either: Any, session: str, k
     assert either.orders(session) == []
 
 
+def test_a_refused_order_says_which_field_it_is(either: Any, session: str) -> None:
+    """`.errors` points to it; the message says it once."""
+    either.limit(session, max_lr=0.6)
+    with pytest.raises(InvalidRequestError) as refused:
+        either.scale(session, 100)
+    assert [each["pointer"] for each in refused.value.errors] == ["/factor"]
+    assert str(refused.value).count("outside the limits") == 1
+
+
 def test_what_a_dry_run_has_shown_is_what_is_ordered(either: Any, session: str) -> None:
     """The revision that it names is good until something else is decided."""
     shown = either.scale(session, 0.5, dry_run=True)["revision"]

@@ -122,7 +122,7 @@ def ending_of(error: Exception) -> Ending | None:
 def _refusal(error: APIError) -> Ending:
     what = error.detail
     if error.code in ADVICE:  # what the server advises there is for callers over HTTP
-        what = _first_sentence(what)
+        return Ending(_status(error), _first_sentence(what), ADVICE[error.code], error.code)
     fields = [
         f"{each.get('pointer') or each.get('parameter') or '/'}: {each.get('detail')}"
         for each in error.errors[:MOST_FIELDS]
@@ -130,7 +130,7 @@ def _refusal(error: APIError) -> Ending:
     if fields:
         unsaid = len(error.errors) - len(fields)
         what = "; ".join(fields) + (f"; and {unsaid} more" if unsaid else "")
-    return Ending(_status(error), what, ADVICE.get(error.code) or _general(error), error.code)
+    return Ending(_status(error), what, _general(error), error.code)
 
 
 def _status(error: APIError) -> int:

@@ -172,9 +172,9 @@ async def create_session(
     part of the spec, and is shown with the session.
     """
     asked, key = body
-    refuse_name(names, asked.name)
+    refuse_name(names, asked.name, "name")
     if isinstance(asked, TemplateUse):
-        refuse_name(names, asked.reference.name)
+        refuse_name(names, asked.reference.name, "template")
     made = await unless_gone(request, operator.create_session(service, asked, key))
     response.status_code = 201 if made.created else 200
     response.headers["location"] = f"/v1/sessions/{made.info.session.spec.name}"

@@ -450,6 +450,12 @@ class SessionSpec(Checked):
         """Return the session's series, group by group, `lr` first in each."""
         return self._series
 
+    def place_of_law(self, series: str) -> tuple[str, ...]:
+        """Return where the law of a series stands in the spec."""
+        group = next(each.group for each in self.series() if each.name == series)
+        own = group and self.groups is not None and self.groups[group].schedule is not None
+        return ("groups", group, "schedule") if own else ("schedule",)
+
     @cached_property
     def _series(self) -> tuple[Series, ...]:
         return tuple(

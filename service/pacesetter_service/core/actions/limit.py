@@ -64,7 +64,7 @@ class Limit(Action):
             raise ActionRefusedError(
                 "This would lift all limits. Give `min_lr`, `max_lr` or `max_change`, or say"
                 ' `"lift": true`.'
-            )
+            ).about("lift")
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
         return timeline
