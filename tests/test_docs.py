@@ -16,6 +16,7 @@ import pytest
 
 from documents import exchanges as commands_of
 from documents import fences
+from pacesetter_service.api.access import ACCESS
 from pacesetter_service.api.problems import HTTP_CODES, STATUSES
 from pacesetter_service.catalogue import kinds as catalogue
 from pacesetter_service.core.actions import Action
@@ -24,6 +25,7 @@ from pacesetter_service.core.schedules.eases import Ease
 from pacesetter_service.core.smoothing import Smoother
 from pacesetter_service.runtime.queries.events import KINDS as EVENTS
 from pacesetter_service.settings import Settings
+from serving import open_http
 
 ROOT = Path(__file__).parents[1]
 API = ROOT / "service/pacesetter_service/api"
@@ -109,6 +111,25 @@ def test_every_action_is_documented() -> None:
     for kind, action in Action.kinds.items():
         own = set(action.model_fields) - {"kind", *Action.model_fields}
         assert not [field for field in own if f"`{field}`" not in rows[kind]], kind
+
+
+def test_every_operation_is_documented(server_url: str) -> None:
+    """The page on the API has a row for each call, with its operation and role, in its order."""
+    with open_http(server_url) as http:
+        described = http.get("/openapi.json").json()
+    operations = [
+        (f"{method.upper()} {path}", operation)
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+    ]
+    page = (ROOT / "docs/api.md").read_text()
+    rows = re.findall(r"^\| `([A-Z]+ /\S*)` \| `(\w+)` \| (\w+) \| [a-z]", page, re.M)
+    assert sorted(rows) == sorted(
+        (call, each["operationId"], ACCESS[call]) for call, each in operations
+    )
+    tags = [tag["name"] for tag in described["tags"]]
+    of = {call: tags.index(each["tags"][0]) for call, each in operations}
+    assert [of[call] for call, _, _ in rows] == sorted(of.values())
 
 
 def test_every_problem_is_documented() -> None:

@@ -292,7 +292,9 @@ def test_curves_are_drawn(run: Run, trained: str, tmp_path: Path) -> None:
     run("fork", trained, "--step", 10, "--as", f"{other}3", "-f", longer)
     found = answer(run, "diff", other, f"{other}3")
     assert found["differences"] == [{"pointer": "/total_steps", "before": 100, "after": 200}]
-    assert set(found["curves"]) == {other, f"{other}3"}
+    assert set(found["curves"]) == set(found["metrics"]) == {other, f"{other}3"}
+    assert len(found["metrics"][other]["steps"]) == 10
+    assert "loss" in run("diff", other, f"{other}3")
 
 
 def test_a_plan_fills_its_picture(run: Run, client: Client, unique_name: str) -> None:
