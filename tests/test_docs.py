@@ -227,6 +227,7 @@ def test_every_make_target_is_explained() -> None:
 WRITER = _writer("make_schedules")
 PICTURES = _writer("make_pictures")
 ACTIONS = _writer("make_actions")
+TABLES = _writer("parameter_tables")
 
 
 @pytest.mark.parametrize("name", ["parts", "step"])
@@ -283,6 +284,37 @@ def test_the_pages_about_schedules_are_up_to_date() -> None:
     for family, kinds in WRITER.families().items():
         written = (ROOT / f"docs/schedules/{family}.md").read_text()
         assert written == WRITER.page(family, kinds), "run `make docs`"
+
+
+def test_every_parameter_of_a_kind_is_documented() -> None:
+    """Each has a row with what it means, what it takes, and its default if it may be left out."""
+    laws = "\n".join(page.read_text() for page in sorted((ROOT / "docs/schedules").glob("*.md")))
+    rules = (ROOT / "docs/controllers.md").read_text().partition("\n## Predicates\n")[0]
+    section = r"^###? (\S+)\n(.*?)(?=^##|\Z)"
+    of_laws, of_rules = (dict(re.findall(section, page, re.M | re.S)) for page in (laws, rules))
+    kinds = [(catalogue.describe_schedule(kind), of_laws) for kind in catalogue.schedules()]
+    kinds += [(catalogue.describe_controller(kind), of_rules) for kind in catalogue.controllers()]
+    for about, sections in kinds:
+        kind = about["kind"]
+        rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \| (.*) \|$", sections[kind], re.M)
+        found = {name: (meaning, takes, default) for name, meaning, takes, default in rows}
+        schema = about["parameters"]
+        assert set(found) == set(schema["properties"]) - {"kind"}, kind
+        for name, (meaning, takes, default) in found.items():
+            assert len(meaning) > 3, (kind, name)
+            assert takes.strip(), (kind, name)
+            assert bool(default.strip()) is (name not in schema.get("required", [])), (kind, name)
+
+
+def test_a_table_says_units_and_ranges() -> None:
+    """Steps, lengths and bounds are told in words, from the one schema that refuses the rest."""
+    schema = catalogue.describe_schedule("warmup_cosine")["parameters"]
+    rows = list(TABLES.table_of(schema))
+    assert "| `warmup_steps` | steps in the warmup | whole steps ≥ 0 or a length |  |" in rows
+    assert (
+        "| `min_ratio` | the floor, as a part of the base | a number from 0 to 1 | `null` |" in rows
+    )
+    assert list(TABLES.table_of({"properties": {"kind": {}}})) == ["It takes no parameters."]
 
 
 def test_every_row_of_the_table_is_served() -> None:
