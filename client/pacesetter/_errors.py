@@ -236,7 +236,7 @@ def api_error(
     """
     problem = _problem(content)
     code = _text(problem.get("code")) or "unknown"
-    said = in_python(_text(problem.get("detail")), problem)
+    said = in_python(_text(problem.get("detail")), problem, advised=bool(advice))
     detail = said or _text(problem.get("title")) or _plain(status, content)
     errors = problem.get("errors")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (ServerError if status >= 500 else None)

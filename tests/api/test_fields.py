@@ -8,6 +8,7 @@ import pytest
 
 from pacesetter_service.api.access import route_of
 from pacesetter_service.api.problems import STATUSES
+from pacesetter_service.core.spec import NOT_YOURS
 from serving import RunningService, open_http
 
 ADMIN = "the-admins-own-token-that-nobody-guesses"
@@ -369,6 +370,18 @@ def test_a_law_is_pointed_to_where_it_stands(admin: httpx.Client, unique_name: s
         ),
     ):
         assert placed(admin.post(path, json=body)) == (code, {"pointer": pointer}), path
+
+
+@pytest.mark.parametrize("path", ["sessions", "schedules/preview", "schedules/lint"])
+@pytest.mark.parametrize("field", NOT_YOURS)
+def test_what_only_the_service_writes_is_refused_alike(
+    admin: httpx.Client, unique_name: str, path: str, field: str
+) -> None:
+    """By whatever takes a spec; null says nothing, as in what was read of a session."""
+    spec = {"name": unique_name, "base_lr": 0.1, field: {"session": "other", "step": 1}}
+    code, place = placed(admin.post(f"/v1/{path}", json=spec))
+    assert (code, place["pointer"]) == ("validation_failed", f"/{field}")
+    assert admin.post(f"/v1/{path}", json={**spec, field: None}).status_code < 300
 
 
 def test_what_a_token_does_not_allow_is_pointed_to(

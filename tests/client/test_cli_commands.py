@@ -160,6 +160,38 @@ def test_a_dry_run_names_the_revision(run: Run, trained: str) -> None:
     assert f"--if-revision {shown + 1}" in run("scale", trained, "0.5", "--dry-run")
 
 
+def test_the_last_change_names_what_waits(run: Run, trained: str) -> None:
+    """An order that has changed nothing yet is told beside what has, or in its place."""
+    run("scale", trained, "0.5", "-m", "later", "--at", 60)
+    waits = "order 1 by ada waits for step 60: scaled by 0.5: later"
+    said = run("explain", trained, "--last-change", status=exits.REFUSED)
+    assert "nothing has changed the plan" in said
+    assert waits in " ".join(said.split())
+    run("rollback", trained, "--step", 10, "--yes")
+    assert waits in " ".join(run("explain", trained, "--last-change").split())
+    (order,) = answer(run, "explain", trained, "--last-change")["waiting"]
+    assert order["at"] == 60
+
+
+@pytest.mark.parametrize("command", [("export",), ("plot", "--svg"), ("plot", "--png")])
+def test_a_missing_folder_is_named(
+    run: Run, trained: str, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """And no file that is made on the way: what is missing is the folder."""
+    kind, *option = command
+    file = tmp_path / "nowhere" / "record"
+    said = " ".join(run(kind, trained, *option, file, status=exits.REFUSED).split())
+    assert "there is no folder" in said
+    assert ".part" not in said
+
+
+def test_events_of_an_unknown_kind_are_not_waited_for(run: Run, trained: str) -> None:
+    """To follow them would never end: they are refused, of one session as of all."""
+    for whose in ([trained], []):
+        said = run("events", *whose, "-f", "--kind", "actd", status=exits.REFUSED)
+        assert "acted" in said
+
+
 def test_held_is_released_and_a_stage_is_switched(run: Run, client: Client, trained: str) -> None:
     """Orders that need another before them work behind it."""
     run("hold", trained, "-m", "wait", "--at", 50)

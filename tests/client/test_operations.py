@@ -1,6 +1,7 @@
 """Each operation of the two clients, once, against a real service."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,6 +178,23 @@ def test_a_waiting_order_is_cancelled(either: Any, session: str) -> None:
     assert either.orders(session) == []
     with pytest.raises(NotFoundError):
         either.cancel(session, number)
+
+
+def test_events_of_an_unknown_kind_are_refused(either: Any, session: str) -> None:
+    """Followed or not: who waited for them would wait for ever."""
+    for follow in (False, True):
+        for whose in (session, None):
+            with pytest.raises(InvalidRequestError, match="acted"):
+                next(iter(either.events(whose, kinds=["actd"], follow=follow)))
+
+
+def test_a_record_goes_into_a_folder_that_there_is(
+    either: Any, session: str, tmp_path: Path
+) -> None:
+    """A missing one is named, and not the file that is made on the way."""
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere.*: make it first") as missing:
+        either.export(session, tmp_path / "nowhere" / "record")
+    assert ".part" not in str(missing.value)
 
 
 def test_sessions_are_found(either: Any, session: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from pacesetter._errors import (
@@ -111,12 +112,20 @@ def ending_of(error: Exception) -> Ending | None:
         case PacesetterError():
             ending = Ending(REFUSED, str(error), "`pacesetter doctor` says what is wrong")
         case FileNotFoundError():
-            ending = Ending(REFUSED, f"there is no file {str(error.filename)!r}", "see its name")
+            ending = _missing(Path(error.filename))
         case OSError():
             ending = Ending(REFUSED, str(error), "see whether it can be read or written")
         case ValueError():
             ending = Ending(USAGE, str(error), "`pacesetter COMMAND --help` says what it takes")
     return ending
+
+
+def _missing(path: Path) -> Ending:
+    """Return how a command ends that has found no file, or no folder to write it into."""
+    if path.parent.is_dir():
+        return Ending(REFUSED, f"there is no file {str(path)!r}", "see its name")
+    what = f"there is no folder {str(path.parent)!r}"
+    return Ending(REFUSED, what, "make it first, or see its name")
 
 
 def _refusal(error: APIError) -> Ending:
