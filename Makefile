@@ -26,7 +26,7 @@ $(READY): pyproject.toml | $(BIN)/pip
 	@touch $@ $(DEMO) $(SITE)
 
 $(DEMO): pyproject.toml | $(BIN)/pip
-	$(PIP) '.[service,demo]'
+	$(PIP) '.[service,cli,demo]'
 	@touch $@
 
 $(SITE): pyproject.toml | $(BIN)/pip

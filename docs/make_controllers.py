@@ -35,6 +35,7 @@ IMAGES = HERE / "controllers"
 TESTS = HERE.parent / "tests"
 sys.path.insert(0, str(HERE))
 
+from parameter_tables import LENGTHS, table_of  # noqa: E402 - beside this file
 from wrapping import fenced_tables, wrapped  # noqa: E402 - beside this file
 
 MARK = "<!-- `make docs` writes what follows -->\n"
@@ -76,7 +77,7 @@ def generated() -> str:
     kinds = catalogue.controllers()
     lines = ["", "## The kinds", "", "| kind | rule |", "|---|---|"]
     lines += [f"| [`{kind}`](#{_anchor(kind)}) | {_formula(kind)} |" for kind in kinds]
-    lines.append("")
+    lines += ["", LENGTHS, ""]
     for kind in kinds:
         lines += _entry(kind)
     lines += ["## Predicates", "", "What the stages of `switch` wait for.", ""]
@@ -112,10 +113,11 @@ def _entry(kind: str) -> Iterator[str]:
     yield f"- rule: {_code(about['formula'])}"
     yield f"- source: {about['source']}"
     yield f"- example: `{json.dumps(about['example'])}`"
-    yield f"- parameters: {', '.join(_parameters(about['parameters']))}"
     if about["guards"]:
         yield "- is shown NaN and infinities also where the metric says `guard`"
     yield f"- shown by: {', '.join(f'`{path}`' for path in tests_of(kind))}"
+    yield ""
+    yield from table_of(about["parameters"])
     yield ""
 
 
@@ -124,18 +126,8 @@ def _part(name: str, member: type[Any]) -> Iterator[str]:
     yield ""
     yield fenced_tables(inspect.cleandoc(member.__doc__ or ""))
     yield ""
-    yield f"- parameters: {', '.join(_parameters(member.model_json_schema()))}"
+    yield from table_of(catalogue.parameters_of(member))
     yield ""
-
-
-def _parameters(schema: dict[str, Any]) -> Iterator[str]:
-    required = set(schema.get("required", []))
-    names = [name for name in schema["properties"] if name != "kind"]
-    for name in sorted(names, key=lambda name: name not in required):
-        default = schema["properties"][name].get("default")
-        yield f"`{name}`" if name in required else f"`{name}` ({json.dumps(default)})"
-    if not names:
-        yield "none"
 
 
 def tests_of(kind: str) -> list[str]:

@@ -31,6 +31,7 @@ PAGES = HERE / "schedules"
 TESTS = HERE.parent / "tests"
 sys.path[:0] = [str(TESTS), str(HERE)]
 
+from parameter_tables import LENGTHS, table_of  # noqa: E402 - beside this file
 from wrapping import fenced_tables, wrapped  # noqa: E402 - beside this file
 
 from core.torch_schedulers import run  # noqa: E402 - the tests' own harness
@@ -276,7 +277,7 @@ def _row(row: Row, measured: dict[str, str]) -> str:
 
 def page(family: str, kinds: list[str]) -> str:
     """The page of one family of kinds."""
-    lines = [f"# {family}", "", "[All schedules](../schedules.md)", ""]
+    lines = [f"# {family}", "", "[All schedules](../schedules.md)", "", LENGTHS, ""]
     for kind in kinds:
         lines += _entry(kind)
     return wrapped("\n".join(lines))
@@ -294,19 +295,10 @@ def _entry(kind: str) -> Iterator[str]:
     yield f"- source: {about['source']}"
     yield f"- example: `{json.dumps(about['example'])}`"
     yield f"- past the example's end: `{about['out_of_range']}`"
-    yield f"- parameters: {', '.join(_parameters(about['parameters']))}"
     yield f"- shown by: {', '.join(f'`{path}`' for path in tests_of(kind))}"
     yield ""
-
-
-def _parameters(schema: dict[str, Any]) -> Iterator[str]:
-    required = set(schema.get("required", []))
-    names = [name for name in schema["properties"] if name != "kind"]
-    for name in sorted(names, key=lambda name: name not in required):
-        default = schema["properties"][name].get("default")
-        yield f"`{name}`" if name in required else f"`{name}` ({json.dumps(default)})"
-    if not names:
-        yield "none"
+    yield from table_of(about["parameters"])
+    yield ""
 
 
 def tests_of(kind: str) -> list[str]:

@@ -72,8 +72,14 @@ def bodies(groups: tuple[str, ...] = ()) -> st.SearchStrategy[dict[str, Any]]:
             optional={"ends_at": st.integers(1, 120)},
         ),
     )
-    limit = action(
-        "limit", min_lr=st.floats(0, 0.01), max_lr=st.floats(0.02, 5), max_change=st.floats(1.5, 20)
+    limit = st.one_of(
+        action(
+            "limit",
+            min_lr=st.floats(0, 0.01),
+            max_lr=st.floats(0.02, 5),
+            max_change=st.floats(1.5, 20),
+        ),
+        complete("limit", lift=st.just(True)),
     )
     switch = action("switch", controller=st.integers(0, 2))
     return st.one_of(some, retime, limit, switch)

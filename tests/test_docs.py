@@ -16,6 +16,7 @@ import pytest
 
 from documents import exchanges as commands_of
 from documents import fences
+from pacesetter_service.api.access import ACCESS
 from pacesetter_service.api.problems import HTTP_CODES, STATUSES
 from pacesetter_service.catalogue import kinds as catalogue
 from pacesetter_service.core.actions import Action
@@ -24,6 +25,7 @@ from pacesetter_service.core.schedules.eases import Ease
 from pacesetter_service.core.smoothing import Smoother
 from pacesetter_service.runtime.queries.events import KINDS as EVENTS
 from pacesetter_service.settings import Settings
+from serving import open_http
 
 ROOT = Path(__file__).parents[1]
 API = ROOT / "service/pacesetter_service/api"
@@ -109,6 +111,25 @@ def test_every_action_is_documented() -> None:
     for kind, action in Action.kinds.items():
         own = set(action.model_fields) - {"kind", *Action.model_fields}
         assert not [field for field in own if f"`{field}`" not in rows[kind]], kind
+
+
+def test_every_operation_is_documented(server_url: str) -> None:
+    """The page on the API has a row for each call, with its operation and role, in its order."""
+    with open_http(server_url) as http:
+        described = http.get("/openapi.json").json()
+    operations = [
+        (f"{method.upper()} {path}", operation)
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+    ]
+    page = (ROOT / "docs/api.md").read_text()
+    rows = re.findall(r"^\| `([A-Z]+ /\S*)` \| `(\w+)` \| (\w+) \| [a-z]", page, re.M)
+    assert sorted(rows) == sorted(
+        (call, each["operationId"], ACCESS[call]) for call, each in operations
+    )
+    tags = [tag["name"] for tag in described["tags"]]
+    of = {call: tags.index(each["tags"][0]) for call, each in operations}
+    assert [of[call] for call, _, _ in rows] == sorted(of.values())
 
 
 def test_every_problem_is_documented() -> None:
@@ -206,6 +227,7 @@ def test_every_make_target_is_explained() -> None:
 WRITER = _writer("make_schedules")
 PICTURES = _writer("make_pictures")
 ACTIONS = _writer("make_actions")
+TABLES = _writer("parameter_tables")
 
 
 @pytest.mark.parametrize("name", ["parts", "step"])
@@ -262,6 +284,37 @@ def test_the_pages_about_schedules_are_up_to_date() -> None:
     for family, kinds in WRITER.families().items():
         written = (ROOT / f"docs/schedules/{family}.md").read_text()
         assert written == WRITER.page(family, kinds), "run `make docs`"
+
+
+def test_every_parameter_of_a_kind_is_documented() -> None:
+    """Each has a row with what it means, what it takes, and its default if it may be left out."""
+    laws = "\n".join(page.read_text() for page in sorted((ROOT / "docs/schedules").glob("*.md")))
+    rules = (ROOT / "docs/controllers.md").read_text().partition("\n## Predicates\n")[0]
+    section = r"^###? (\S+)\n(.*?)(?=^##|\Z)"
+    of_laws, of_rules = (dict(re.findall(section, page, re.M | re.S)) for page in (laws, rules))
+    kinds = [(catalogue.describe_schedule(kind), of_laws) for kind in catalogue.schedules()]
+    kinds += [(catalogue.describe_controller(kind), of_rules) for kind in catalogue.controllers()]
+    for about, sections in kinds:
+        kind = about["kind"]
+        rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \| (.*) \|$", sections[kind], re.M)
+        found = {name: (meaning, takes, default) for name, meaning, takes, default in rows}
+        schema = about["parameters"]
+        assert set(found) == set(schema["properties"]) - {"kind"}, kind
+        for name, (meaning, takes, default) in found.items():
+            assert len(meaning) > 3, (kind, name)
+            assert takes.strip(), (kind, name)
+            assert bool(default.strip()) is (name not in schema.get("required", [])), (kind, name)
+
+
+def test_a_table_says_units_and_ranges() -> None:
+    """Steps, lengths and bounds are told in words, from the one schema that refuses the rest."""
+    schema = catalogue.describe_schedule("warmup_cosine")["parameters"]
+    rows = list(TABLES.table_of(schema))
+    assert "| `warmup_steps` | steps in the warmup | whole steps ≥ 0 or a length |  |" in rows
+    assert (
+        "| `min_ratio` | the floor, as a part of the base | a number from 0 to 1 | `null` |" in rows
+    )
+    assert list(TABLES.table_of({"properties": {"kind": {}}})) == ["It takes no parameters."]
 
 
 def test_every_row_of_the_table_is_served() -> None:

@@ -43,8 +43,11 @@ def test_the_lines_of_a_page_are_lines_of_the_program_it_names(page: Path) -> No
         assert {line.strip() for line in block.splitlines()} <= lines
 
 
-def test_the_first_five_minutes_go_as_they_are_told(server_url: str, tmp_path: Path) -> None:
+def test_the_first_five_minutes_go_as_they_are_told(
+    server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While the page's training runs, its commands are answered as the page shows."""
+    monkeypatch.chdir(tmp_path)  # where its files are written
     blocks = [each for each in fences((DOCS / "start.md").read_text()) if each.language != "sh"]
     program, printed, *commands = blocks
     (tmp_path / "train.py").write_text(program.text)

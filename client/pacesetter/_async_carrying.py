@@ -109,6 +109,8 @@ class AsyncCarrying(AsyncCarrier):
 
     async def _gone_through(self, asked: Listed[T] | Feed[T]) -> AsyncIterator[T]:
         if isinstance(asked, Feed):
+            if asked.before is not None:
+                await self._call(asked.before)
             found = _async_record.followed(self._transport, asked, wait=self._retry_for)
             async with contextlib.aclosing(found) as events:
                 async for event in events:

@@ -115,6 +115,8 @@ class Carrying(Carrier):
 
     def _gone_through(self, asked: Listed[T] | Feed[T]) -> Iterator[T]:
         if isinstance(asked, Feed):
+            if asked.before is not None:
+                self._call(asked.before)
             yield from _record.followed(self._transport, asked, wait=self._retry_for)
             return
         sent: Any = None

@@ -25,6 +25,7 @@ from pacesetter._errors import (
 from pacesetter._opening import path_of
 from pacesetter._proxy import proxy_for
 from pacesetter._transport import Transport
+from pacesetter._words import in_python
 
 TIMEOUT = 10.0
 """Seconds that one exchange may take."""
@@ -87,10 +88,11 @@ def checks(url: str, own_version: str, *, write: bool) -> Iterator[Check]:
         yield from _certificate(urlsplit(url))
         yield _version(server, own_version)
         yield _ready(server)
-        yield from _token(server, urlsplit(url))
+        tokens = list(_token(server, urlsplit(url)))
+        yield from tokens
         yield _clock(server)
         yield _latency(server)
-        if write:
+        if write and all(each.result != "FAIL" for each in tokens):  # else it would say that again
             yield from _round_trip(server)
     finally:
         server.close()
@@ -158,7 +160,8 @@ def _token(server: Transport, url: SplitResult) -> Iterator[Check]:
     try:
         server.json("GET", "/v1/sessions", params={"limit": 1})
     except AuthenticationError as error:
-        yield Check("token", "FAIL", str(error), "set PACESETTER_TOKEN to one that an admin made")
+        said = in_python(str(error.problem.get("detail", error)), error.problem, advised=True)
+        yield Check("token", "FAIL", said, "set PACESETTER_TOKEN to one that an admin made")
         return
     except PacesetterError as error:
         yield Check("token", "FAIL", str(error), "see the answer")

@@ -121,6 +121,7 @@ class APIError(PacesetterError):
         fields = [
             printable(": ".join(filter(None, (_place(error), str(error.get("detail"))))))
             for error in errors[:MOST_FIELDS]
+            if not detail.startswith(str(error.get("detail")))  # the sentence is of that field
         ]
         unsaid = "".join(f"\n  {field}" for field in fields if field not in detail)
         super().__init__(f"{detail} [{status} {code}]{unsaid}")
@@ -235,7 +236,7 @@ def api_error(
     """
     problem = _problem(content)
     code = _text(problem.get("code")) or "unknown"
-    said = in_python(_text(problem.get("detail")), problem)
+    said = in_python(_text(problem.get("detail")), problem, advised=bool(advice))
     detail = said or _text(problem.get("title")) or _plain(status, content)
     errors = problem.get("errors")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (ServerError if status >= 500 else None)

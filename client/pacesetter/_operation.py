@@ -146,6 +146,7 @@ class Feed(Generic[T]):
             `InvalidAnswerError` because something was left out, or comes twice.
         kinds: Those that are passed on; None for all.
         params: The query besides `after`.
+        before: What is asked first: it is refused where the feed would wait for ever.
     """
 
     path: str
@@ -153,6 +154,7 @@ class Feed(Generic[T]):
     place: Callable[[Any, Any], Any]
     kinds: frozenset[str] | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    before: Call[Any] | None = None
 
     def query(self, after: object) -> dict[str, Any]:
         """Return the query that takes it up behind a place."""

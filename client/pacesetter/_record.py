@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import time
@@ -104,6 +105,9 @@ def writing(file: str | os.PathLike[str] | IO[bytes]) -> Iterator[IO[bytes]]:
         return
     target = Path(file)
     part = target.with_name(target.name + ".part")
+    if not target.parent.is_dir():
+        missing = f"There is no folder {str(target.parent)!r}: make it first"
+        raise FileNotFoundError(errno.ENOENT, missing, str(target))
     try:
         with part.open("wb") as out:
             yield out

@@ -21,11 +21,17 @@ IN_PYTHON: Mapping[str, str] = {
 """By the code of the problem; where it has no entry, what is said of HTTP is left out."""
 
 
-def in_python(detail: str, problem: Mapping[str, Any]) -> str:
-    """Return a problem's sentence with the server's advice about HTTP put into Python's terms."""
+def in_python(detail: str, problem: Mapping[str, Any], *, advised: bool = False) -> str:
+    """Return a problem's sentence with the server's advice about HTTP put into Python's terms.
+
+    Args:
+        detail: The sentence.
+        problem: The problem.
+        advised: Whether the client has an advice of its own, which stands in place of this one.
+    """
     advice = problem.get("advice")
     if not isinstance(advice, str) or not advice or not detail.endswith(advice):
         return detail
     said = detail[: -len(advice)].rstrip()
-    own = IN_PYTHON.get(str(problem.get("code")))
+    own = None if advised else IN_PYTHON.get(str(problem.get("code")))
     return f"{said} {own[0].upper()}{own[1:]}." if own else said

@@ -185,6 +185,17 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[int, str], str]] = {
         (422, "validation_failed"),
         "swap them",
     ),
+    "no limits": ({"kind": "limit"}, (422, "action_refused"), '"lift": true'),
+    "no limit but the least there is": (
+        {"kind": "limit", "min_lr": 0},
+        (422, "action_refused"),
+        '"lift": true',
+    ),
+    "limits that are lifted": (
+        {"kind": "limit", "lift": True, "max_change": 2.0},
+        (422, "validation_failed"),
+        "leave it out",
+    ),
     "no room for a group": (
         {"kind": "limit", "max_lr": 0.1, "groups": ["body"]},
         (422, "validation_failed"),

@@ -47,6 +47,16 @@ def test_specs_differ_where_it_is_said(http: httpx.Client, names: list[str]) -> 
     assert found[1]["values"] == dict(zip(names, (100, 200), strict=True))
 
 
+def test_laws_of_another_kind_differ_as_a_whole(http: httpx.Client, names: list[str]) -> None:
+    """Their parameters mean other things, so none of them is laid beside another one."""
+    other = f"{names[0]}-other"
+    spec = {"name": other, "base_lr": 0.01, "schedule": {"kind": "constant"}}
+    http.post("/v1/sessions", json=spec).raise_for_status()
+    [found] = compared(http, [names[0], other])["differences"]
+    assert found["pointer"] == "/schedule"
+    assert {each["kind"] for each in found["values"].values()} == {"cosine", "constant"}
+
+
 def test_curves_are_those_of_the_histories(http: httpx.Client, names: list[str]) -> None:
     """By step they stand where they were trained; metrics may differ from session to session."""
     one, other = compared(http, names)["sessions"]

@@ -3,6 +3,7 @@
 Clients are generated from it in `tests/test_generated_clients.py`.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from referencing.jsonschema import DRAFT202012
 from pacesetter_service.api import app, families, openapi
 from pacesetter_service.api.access import ACCESS
 from pacesetter_service.api.examples import EXAMPLES
+from pacesetter_service.api.field_examples import OF_FIELDS
 from pacesetter_service.api.problems import HTTP_CODES, STATUSES
 from pacesetter_service.catalogue import kinds as catalogue
 from pacesetter_service.catalogue.glossary import CONTROLLERS, SCHEDULES
@@ -151,6 +153,8 @@ def undescribed(schema: Any, place: str) -> Iterator[str]:
             if not isinstance(field, dict) or not field.get("description"):
                 yield f"{place}.{name}"
         for name, part in schema.items():
+            if name == "examples":
+                continue
             yield from undescribed(part, f"{place}/{name}")
     elif isinstance(schema, list):
         for number, part in enumerate(schema):
@@ -186,6 +190,64 @@ def test_every_field_says_what_it_means(document: Document) -> None:
         if not each.get("description")
     ]
     assert not found
+
+
+def shown(field: Document) -> bool:
+    """Return whether one sees what a field may hold: an example, some words, or another model."""
+    if {"examples", "enum", "const"} & set(field) or field.get("type") in {"boolean", "null"}:
+        return True
+    if "$ref" in field:
+        return str(field["$ref"]) != "#/components/schemas/JsonValue"
+    if "anyOf" in field:
+        return all(map(shown, field["anyOf"]))
+    inner = field.get("items", field.get("additionalProperties"))
+    return isinstance(inner, dict) and "$ref" in inner and shown(inner)
+
+
+def fields_of(document: Document) -> Iterator[tuple[str, str, Document]]:
+    """Return every field of every model, but those of kinds, which may have defaults instead."""
+    for model, schema in document["components"]["schemas"].items():
+        properties = schema.get("properties", {})
+        if "const" not in properties.get("kind", {}):
+            yield from ((model, name, field) for name, field in properties.items())
+
+
+def test_every_field_of_a_model_shows_what_stands_there(document: Document) -> None:
+    """Bodies and answers have an example of each number, name and text."""
+    found = list(fields_of(document))
+    assert len(found) > 400
+    assert not [f"{model}.{name}" for model, name, field in found if not shown(field)]
+
+
+def test_examples_are_what_their_fields_take(document: Document) -> None:
+    """Each holds to the schema of its field, and each in the table is used."""
+    used = set()
+    for model, name, field in fields_of(document):
+        for number, example in enumerate(field.get("examples", [])):
+            place = f"{model}/properties/{name}"
+            assert not mistakes(document, place, example), (place, number)
+            used |= {key for key in (f"{model}.{name}", name) if OF_FIELDS.get(key) == example}
+    assert set(OF_FIELDS) <= used
+
+
+UNITS = {
+    r"seconds.*|.*_seconds|timeout|expires_in|older_than": "second",
+    r".*_in_days": "days",
+    r"bytes": "bytes",
+}
+"""By the names of fields, the unit that their numbers are in."""
+
+
+def test_a_time_and_a_size_say_their_unit(document: Document) -> None:
+    """Numbers of seconds, days and bytes say so in their description."""
+    told = {
+        f"{model}.{name}": unit in field["description"]
+        for model, name, field in fields_of(document)
+        for names, unit in UNITS.items()
+        if re.fullmatch(names, name)
+    }
+    assert len(told) > 8
+    assert all(told.values()), told
 
 
 @pytest.mark.parametrize("union", families.FAMILIES)

@@ -158,9 +158,14 @@ def test_candidates_can_be_named(http: httpx.Client, run: tuple[str, list[float]
         }
         answer = http.post(f"/v1/sessions/{name}/plan/apply", json=applying)
         assert answer.status_code == status
+        assert [each["pointer"] for each in answer.json()["errors"]] == ["/candidate"]
+    other = {**applying, "plan": "0" * 16, "request": {"metric": "perplexity"}}
+    answer = http.post(f"/v1/sessions/{name}/plan/apply", json=other)
+    assert [each["pointer"] for each in answer.json()["errors"]] == ["/request"]
     stale = {"plan": "0" * 16, "request": {"metric": "loss"}, "candidate": 0}
     answer = http.post(f"/v1/sessions/{name}/plan/apply", json=stale)
     assert (answer.status_code, answer.json()["code"]) == (409, "plan_stale")
+    assert [each["pointer"] for each in answer.json()["errors"]] == ["/plan"]
     assert http.get(f"/v1/sessions/{name}/actions").json()["orders"] == []
 
 

@@ -139,8 +139,57 @@ def test_each_order_says_what_was_typed(run: Run, trained: str) -> None:
 def test_limits_are_lifted_by_that_word_alone(run: Run, trained: str) -> None:
     """An order without any limit would lift all of them, so that it has to be said."""
     run("limit", trained, "-m", "why", status=exits.USAGE)
-    run("limit", trained, "--none", "--max-lr", "0.2", "-m", "why", status=exits.USAGE)
-    assert "holds from step" in run("limit", trained, "--none", "-m", "free again", "--at", 50)
+    run("limit", trained, "--lift", "--max-lr", "0.2", "-m", "why", status=exits.USAGE)
+    assert "holds from step" in run("limit", trained, "--lift", "-m", "free again", "--at", 50)
+
+
+@pytest.mark.parametrize("kind", [*ORDERS, "release", "switch"])
+def test_an_order_for_another_revision_is_refused(run: Run, trained: str, kind: str) -> None:
+    """Each takes the revision that a dry run has named, and is not given if it is another."""
+    typed = ORDERS[kind][0] if kind in ORDERS else []
+    given = [each for each in typed if each not in {"--group", "lr"}]
+    said = run(kind, trained, *given, "-m", "late", "--if-revision", 99, status=exits.CONFLICT)
+    assert "revision 99" in said
+    assert "no orders wait" in run("orders", trained)
+
+
+def test_a_dry_run_names_the_revision(run: Run, trained: str) -> None:
+    """An order for it is taken as long as nothing else was decided."""
+    shown = answer(run, "scale", trained, "0.5", "--dry-run")["revision"]
+    run("scale", trained, "0.5", "-m", "as shown", "--if-revision", shown)
+    assert f"--if-revision {shown + 1}" in run("scale", trained, "0.5", "--dry-run")
+
+
+def test_the_last_change_names_what_waits(run: Run, trained: str) -> None:
+    """An order that has changed nothing yet is told beside what has, or in its place."""
+    run("scale", trained, "0.5", "-m", "later", "--at", 60)
+    waits = "order 1 by ada waits for step 60: scaled by 0.5: later"
+    said = run("explain", trained, "--last-change", status=exits.REFUSED)
+    assert "nothing has changed the plan" in said
+    assert waits in " ".join(said.split())
+    run("rollback", trained, "--step", 10, "--yes")
+    assert waits in " ".join(run("explain", trained, "--last-change").split())
+    (order,) = answer(run, "explain", trained, "--last-change")["waiting"]
+    assert order["at"] == 60
+
+
+@pytest.mark.parametrize("command", [("export",), ("plot", "--svg"), ("plot", "--png")])
+def test_a_missing_folder_is_named(
+    run: Run, trained: str, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """And no file that is made on the way: what is missing is the folder."""
+    kind, *option = command
+    file = tmp_path / "nowhere" / "record"
+    said = " ".join(run(kind, trained, *option, file, status=exits.REFUSED).split())
+    assert "there is no folder" in said
+    assert ".part" not in said
+
+
+def test_events_of_an_unknown_kind_are_not_waited_for(run: Run, trained: str) -> None:
+    """To follow them would never end: they are refused, of one session as of all."""
+    for whose in ([trained], []):
+        said = run("events", *whose, "-f", "--kind", "actd", status=exits.REFUSED)
+        assert "acted" in said
 
 
 def test_held_is_released_and_a_stage_is_switched(run: Run, client: Client, trained: str) -> None:
@@ -275,7 +324,9 @@ def test_curves_are_drawn(run: Run, trained: str, tmp_path: Path) -> None:
     run("fork", trained, "--step", 10, "--as", f"{other}3", "-f", longer)
     found = answer(run, "diff", other, f"{other}3")
     assert found["differences"] == [{"pointer": "/total_steps", "before": 100, "after": 200}]
-    assert set(found["curves"]) == {other, f"{other}3"}
+    assert set(found["curves"]) == set(found["metrics"]) == {other, f"{other}3"}
+    assert len(found["metrics"][other]["steps"]) == 10
+    assert "loss" in run("diff", other, f"{other}3")
 
 
 def test_a_plan_fills_its_picture(run: Run, client: Client, unique_name: str) -> None:

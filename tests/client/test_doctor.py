@@ -74,6 +74,8 @@ def test_a_token_is_known_by_its_role(
         _, found = run(capsys, "--url", service.url)
         assert found["token"]["result"] == "FAIL"
         assert "PACESETTER_TOKEN" in found["token"]["advice"]
+        assert "PACESETTER_TOKEN" not in found["token"]["detail"]  # what to do is said once
+        assert "round trip" not in run(capsys, "--url", service.url, "--write")[1]
         monkeypatch.setenv("PACESETTER_TOKEN", admin)
         assert run(capsys, "--url", service.url)[1]["token"]["detail"] == "its role is admin"
         made = httpx.post(

@@ -1,6 +1,7 @@
 """Each operation of the two clients, once, against a real service."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -123,6 +124,45 @@ def test_any_order_can_be_written_as_the_server_takes_it(either: Any, session: s
     assert [each["reason"] for each in either.orders(session)] == ["by hand"]
 
 
+@pytest.mark.parametrize("kind", [*ORDERS, "release", "switch"])
+def test_an_order_is_for_the_revision_that_it_names(either: Any, session: str, kind: str) -> None:
+    """It is refused where the session has another one, and none waits."""
+    args, fields = ORDERS.get(kind, ((), {}))
+    with pytest.raises(ConflictError, match="revision 99"):
+        getattr(either, kind)(session, *args, **fields, if_revision=99)
+    assert either.orders(session) == []
+
+
+def test_a_refused_order_says_which_field_it_is(either: Any, session: str) -> None:
+    """`.errors` points to it; the message says it once."""
+    either.limit(session, max_lr=0.6)
+    with pytest.raises(InvalidRequestError) as refused:
+        either.scale(session, 100)
+    assert [each["pointer"] for each in refused.value.errors] == ["/factor"]
+    assert str(refused.value).count("outside the limits") == 1
+
+
+def test_what_a_dry_run_has_shown_is_what_is_ordered(either: Any, session: str) -> None:
+    """The revision that it names is good until something else is decided."""
+    shown = either.scale(session, 0.5, dry_run=True)["revision"]
+    either.order(session, {"kind": "scale", "factor": 0.5}, if_revision=shown)
+    with pytest.raises(ConflictError):
+        either.order(session, {"kind": "hold"}, if_revision=shown, at=50)
+
+
+def test_limits_are_lifted_by_that_word_alone(either: Any, session: str) -> None:
+    """An order without any limit is refused unless it says so."""
+    with pytest.raises(InvalidRequestError, match="This would lift all limits"):
+        either.limit(session)
+    with pytest.raises(InvalidRequestError, match="leave it out"):
+        either.limit(session, lift=True, max_lr=1.0)
+    either.limit(session, max_lr=0.6)
+    with pytest.raises(InvalidRequestError, match="limit"):
+        either.scale(session, 2.0)
+    either.limit(session, lift=True, reason="free again")
+    assert either.scale(session, 2.0)["effective_step"] == 0
+
+
 def test_an_order_is_known_by_its_key(either: Any, session: str) -> None:
     """The same key orders once; without one each call orders."""
     first, again = (either.scale(session, 0.5, at=30, key="mine") for _ in range(2))
@@ -138,6 +178,23 @@ def test_a_waiting_order_is_cancelled(either: Any, session: str) -> None:
     assert either.orders(session) == []
     with pytest.raises(NotFoundError):
         either.cancel(session, number)
+
+
+def test_events_of_an_unknown_kind_are_refused(either: Any, session: str) -> None:
+    """Followed or not: who waited for them would wait for ever."""
+    for follow in (False, True):
+        for whose in (session, None):
+            with pytest.raises(InvalidRequestError, match="acted"):
+                next(iter(either.events(whose, kinds=["actd"], follow=follow)))
+
+
+def test_a_record_goes_into_a_folder_that_there_is(
+    either: Any, session: str, tmp_path: Path
+) -> None:
+    """A missing one is named, and not the file that is made on the way."""
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere.*: make it first") as missing:
+        either.export(session, tmp_path / "nowhere" / "record")
+    assert ".part" not in str(missing.value)
 
 
 def test_sessions_are_found(either: Any, session: str) -> None:

@@ -75,10 +75,29 @@ def test_the_step_law_gives_the_rate_of_a_pretraining() -> None:
     sized = Situation(**body, parameters=10**9, tokens=10**11)
     answer = recommend(sized)
     # By hand: 1.797 * 10 ** (9 * -0.713) * 10 ** (11 * 0.307), and 0.581 * 10 ** (11 * 0.571).
-    assert answer.spec["base_lr"] == pytest.approx(1.797 * 10 ** (-6.417 + 3.377))
+    assert answer.spec["base_lr"] == pytest.approx(1.797 * 10 ** (-6.417 + 3.377), rel=5e-3)
     assert "batches of about 1.11e+06 tokens" in answer.reasons[0].because
     assert "beyond" not in answer.reasons[0].because
     larger = recommend(sized.model_copy(update={"parameters": 10**11}))
     assert "beyond" in larger.reasons[0].because
     for other in ({"regime": "fine-tune"}, {"optimizer": "sgd"}, {"tokens": None}):
         assert "N^-0.713" not in recommend(sized.model_copy(update=other)).reasons[0].because
+
+
+@pytest.mark.parametrize(("architecture", "regime", "optimizer"), CASES)
+@pytest.mark.parametrize("found", [None, 0.0123456])
+def test_a_rate_is_proposed_as_it_is_told(
+    architecture: Any, regime: Any, optimizer: Any, found: float | None
+) -> None:
+    """What the reason says is what the spec has, to the last digit."""
+    answer = recommend(
+        Situation(
+            architecture=architecture,
+            regime=regime,
+            optimizer=optimizer,
+            total_steps=1000,
+            range_test_max_lr=found,
+        )
+    )
+    [told] = [each.choice for each in answer.reasons if each.choice.startswith("base_lr")]
+    assert float(told.removeprefix("base_lr ")) == answer.spec["base_lr"]

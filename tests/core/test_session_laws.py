@@ -264,8 +264,9 @@ def test_waiting_reports_are_bounded() -> None:
         state = evolve_all(state, decide(state, Seal(start, MAX_WINDOW, pace=1e-4)).events)
     first = tuple(Reading(0, step, "loss", 1.0) for step in range(MAX_PENDING))
     state = evolve_all(state, decide(state, Report(first)).events)
-    with pytest.raises(TooManyReportsError, match="Ask for the next steps"):
+    with pytest.raises(TooManyReportsError, match="Ask for the next steps") as refused:
         decide(state, Report((Reading(0, MAX_PENDING, "loss", 1.0),)))
+    assert refused.value.field == ("reports",)
 
 
 def test_evolve_takes_values_as_they_were_sealed() -> None:

@@ -104,7 +104,7 @@ def test_a_spec_does_not_say_what_it_was_forked_from(
     origin = {"session": "another", "step": 5}
     spec = {"name": unique_name, "base_lr": 0.1, "forked_from": origin}
     answer = http.post("/create/json", data={"spec": json.dumps(spec), "do": do})
-    assert (answer.status_code, "a fork brings that" in answer.text) == (422, True)
+    assert (answer.status_code, "The service writes this" in answer.text) == (422, True)
     assert http.get(f"/v1/sessions/{unique_name}").status_code == 404
 
 

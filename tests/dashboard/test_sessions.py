@@ -168,6 +168,8 @@ def test_every_order_can_be_given_without_a_script(http: httpx.Client, unique_na
         ("set", {"lr": ""}, "fill this in"),
         ("cooldown", {"steps": "1e3"}, "whole number"),
         ("replace", {"schedule": "{"}, "no JSON"),
+        ("limit", {"min_lr": "0"}, "This would lift all limits"),
+        ("limit", {"lift": "true", "max_lr": "1"}, "leave it out"),
         ("replace", {"schedule": '{"kind": "cosin"}'}, "cosin"),
     ],
 )

@@ -21,16 +21,19 @@ class Actions:
     - `dry_run`: only answer what it would do.
     - `key`: makes the order the same one wherever it is repeated. By default each call makes one of
       its own, so that a call that is tried again while the server is away orders once.
+    - `if_revision`: the revision of the session that it is meant for, as a dry run names it. The
+      order is refused where an order, a decision or a restart has changed the session since.
 
     They return `{"id", "effective_step", "steps_away", "seconds_away", "revision"}`: the order's
     number, the first step that it holds for, how many steps and seconds the foremost trainer has
     until then (None where it has not said), and the session's revision. A dry run returns
-    `{"effective_step", "steps_away", "seconds_away", "start", "before", "after", "warnings"}`,
-    where `before` and `after` are curves, `{"steps": [...], "series": {"lr": [...]}}`.
+    `{"effective_step", "steps_away", "seconds_away", "start", "before", "after", "warnings",
+    "revision"}`, where `before` and `after` are curves, `{"steps": [...], "series": {"lr":
+    [...]}}`, and `revision` is that of the session which was looked at.
 
-    They raise `NotFoundError` where there is no such session, `ConflictError` where it is archived
-    or the step was handed out already, and `InvalidRequestError` where the order makes no sense or
-    oversteps the session's limits; its message says what to do instead.
+    They raise `NotFoundError` where there is no such session; `ConflictError` where it is archived,
+    the step was handed out already, or the revision is another one; and `InvalidRequestError` where
+    the order makes no sense or oversteps the session's limits. The message says what to do instead.
     """
 
     @operation
@@ -44,6 +47,7 @@ class Actions:
         at: SupportsIndex | None = None,
         dry_run: bool = False,
         key: str | None = None,
+        if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Multiply the learning rate by a factor, in the middle of whatever its schedule does.
 
@@ -55,12 +59,13 @@ class Actions:
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
             key: Makes a repeated order the same one; by default one of its own for each call.
+            if_revision: The revision that it is meant for; refused where it is another by now.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
         """
         fields = given(factor=factor)
-        return ordered(name, "scale", fields, groups, reason, at, key, dry_run=dry_run)
+        return ordered(name, "scale", fields, groups, reason, at, key, if_revision, dry_run=dry_run)
 
     @operation
     def set(
@@ -75,6 +80,7 @@ class Actions:
         at: SupportsIndex | None = None,
         dry_run: bool = False,
         key: str | None = None,
+        if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Set one learning rate from here on, at once or over a number of steps.
 
@@ -91,12 +97,13 @@ class Actions:
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
             key: Makes a repeated order the same one; by default one of its own for each call.
+            if_revision: The revision that it is meant for; refused where it is another by now.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
         """
         fields = given(lr=lr, over=over, ease=ease)
-        return ordered(name, "set", fields, groups, reason, at, key, dry_run=dry_run)
+        return ordered(name, "set", fields, groups, reason, at, key, if_revision, dry_run=dry_run)
 
     @operation
     def hold(
@@ -108,6 +115,7 @@ class Actions:
         at: SupportsIndex | None = None,
         dry_run: bool = False,
         key: str | None = None,
+        if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Stop the clock: the value of that step stays until `release`.
 
@@ -120,11 +128,12 @@ class Actions:
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
             key: Makes a repeated order the same one; by default one of its own for each call.
+            if_revision: The revision that it is meant for; refused where it is another by now.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
         """
-        return ordered(name, "hold", {}, groups, reason, at, key, dry_run=dry_run)
+        return ordered(name, "hold", {}, groups, reason, at, key, if_revision, dry_run=dry_run)
 
     @operation
     def release(
@@ -136,6 +145,7 @@ class Actions:
         at: SupportsIndex | None = None,
         dry_run: bool = False,
         key: str | None = None,
+        if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Go on where `hold` stopped the clock, with the step after the one whose value was kept.
 
@@ -146,11 +156,12 @@ class Actions:
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
             key: Makes a repeated order the same one; by default one of its own for each call.
+            if_revision: The revision that it is meant for; refused where it is another by now.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
         """
-        return ordered(name, "release", {}, groups, reason, at, key, dry_run=dry_run)
+        return ordered(name, "release", {}, groups, reason, at, key, if_revision, dry_run=dry_run)
 
     @operation
     def cooldown(
@@ -167,6 +178,7 @@ class Actions:
         at: SupportsIndex | None = None,
         dry_run: bool = False,
         key: str | None = None,
+        if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Go down to a floor from the present value, and stay there.
 
@@ -182,12 +194,15 @@ class Actions:
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
             key: Makes a repeated order the same one; by default one of its own for each call.
+            if_revision: The revision that it is meant for; refused where it is another by now.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
         """
         fields = given(steps=steps, until=until, to=to, to_fraction=to_fraction, ease=ease)
-        return ordered(name, "cooldown", fields, groups, reason, at, key, dry_run=dry_run)
+        return ordered(
+            name, "cooldown", fields, groups, reason, at, key, if_revision, dry_run=dry_run
+        )
 
     @operation
     def rewarm(
@@ -201,6 +216,7 @@ class Actions:
         at: SupportsIndex | None = None,
         dry_run: bool = False,
         key: str | None = None,
+        if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Warm up in the middle of the training: times a factor that rises to 1 in a straight line.
 
@@ -213,12 +229,15 @@ class Actions:
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
             key: Makes a repeated order the same one; by default one of its own for each call.
+            if_revision: The revision that it is meant for; refused where it is another by now.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
         """
         fields = given(steps=steps, factor=factor)
-        return ordered(name, "rewarm", fields, groups, reason, at, key, dry_run=dry_run)
+        return ordered(
+            name, "rewarm", fields, groups, reason, at, key, if_revision, dry_run=dry_run
+        )
 
     @operation
     def retime(
@@ -233,6 +252,7 @@ class Actions:
         at: SupportsIndex | None = None,
         dry_run: bool = False,
         key: str | None = None,
+        if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Make the rest of the plan end at another step: train longer, or shorter.
 
@@ -249,12 +269,15 @@ class Actions:
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
             key: Makes a repeated order the same one; by default one of its own for each call.
+            if_revision: The revision that it is meant for; refused where it is another by now.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
         """
         fields = given(total_steps=total_steps, ends_at=ends_at, policy=policy)
-        return ordered(name, "retime", fields, groups, reason, at, key, dry_run=dry_run)
+        return ordered(
+            name, "retime", fields, groups, reason, at, key, if_revision, dry_run=dry_run
+        )
 
     @operation
     def replace(
@@ -269,6 +292,7 @@ class Actions:
         at: SupportsIndex | None = None,
         dry_run: bool = False,
         key: str | None = None,
+        if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Follow another schedule from here on.
 
@@ -285,12 +309,15 @@ class Actions:
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
             key: Makes a repeated order the same one; by default one of its own for each call.
+            if_revision: The revision that it is meant for; refused where it is another by now.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
         """
         fields = given(schedule=schedule, clock=clock, value=value)
-        return ordered(name, "replace", fields, groups, reason, at, key, dry_run=dry_run)
+        return ordered(
+            name, "replace", fields, groups, reason, at, key, if_revision, dry_run=dry_run
+        )
 
     @operation
     def revert(
@@ -302,6 +329,7 @@ class Actions:
         at: SupportsIndex | None = None,
         dry_run: bool = False,
         key: str | None = None,
+        if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Go back to the plan, as far as it would be by now.
 
@@ -315,11 +343,12 @@ class Actions:
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
             key: Makes a repeated order the same one; by default one of its own for each call.
+            if_revision: The revision that it is meant for; refused where it is another by now.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
         """
-        return ordered(name, "revert", {}, groups, reason, at, key, dry_run=dry_run)
+        return ordered(name, "revert", {}, groups, reason, at, key, if_revision, dry_run=dry_run)
 
     @operation
     def limit(
@@ -329,30 +358,36 @@ class Actions:
         min_lr: Number | None = None,
         max_lr: Number | None = None,
         max_change: Number | None = None,
+        lift: bool = False,
         reason: str = "",
         at: SupportsIndex | None = None,
         dry_run: bool = False,
         key: str | None = None,
+        if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Bound controllers and operators anew from here on; what is not given is unbounded.
 
-        Values do not change: what would overstep the limits is refused or clipped from now on.
+        Values do not change: what would overstep the limits is refused or clipped from now on. An
+        order that gives no limit is refused unless it says `lift`.
 
         Args:
             name: The session, all of it: there are no limits for some groups.
             min_lr: The least learning rate, 0 or more.
             max_lr: The largest learning rate, more than 0.
             max_change: The largest factor of one change, more than 1.
+            lift: Give no limit, and so lift all.
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
             key: Makes a repeated order the same one; by default one of its own for each call.
+            if_revision: The revision that it is meant for; refused where it is another by now.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
         """
-        fields = given(min_lr=min_lr, max_lr=max_lr, max_change=max_change)
-        return ordered(name, "limit", fields, None, reason, at, key, dry_run=dry_run)
+        lifted = True if lift else None
+        fields = given(min_lr=min_lr, max_lr=max_lr, max_change=max_change, lift=lifted)
+        return ordered(name, "limit", fields, None, reason, at, key, if_revision, dry_run=dry_run)
 
     @operation
     def switch(
@@ -364,6 +399,7 @@ class Actions:
         at: SupportsIndex | None = None,
         dry_run: bool = False,
         key: str | None = None,
+        if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Move a `switch` controller to its next stage, whatever its predicate says.
 
@@ -374,9 +410,10 @@ class Actions:
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
             key: Makes a repeated order the same one; by default one of its own for each call.
+            if_revision: The revision that it is meant for; refused where it is another by now.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
         """
         fields = given(controller=controller)
-        return ordered(name, "switch", fields, None, reason, at, key, dry_run=dry_run)
+        return ordered(name, "switch", fields, None, reason, at, key, if_revision, dry_run=dry_run)

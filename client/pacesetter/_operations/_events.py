@@ -50,6 +50,7 @@ class Events:
 
         Raises:
             NotFoundError: There is no session of that name.
+            InvalidRequestError: There is no such kind.
             ServerUnavailableError: The server was away for `retry_for` seconds.
             ValueError: Something is said that holds for all sessions only.
             TypeError: `after` is no number, where a session was named.
@@ -64,8 +65,11 @@ class Events:
                 "session=, actor= and labels= choose among all sessions: leave name out"
             )
         path, last = path_of(name) + "/events", -1 if after is None else _number(after)
+        if follow and wanted:  # by their kinds they are told apart here: the server is asked first
+            known = Call("GET", path, an_object, params={"kind": wanted, "limit": 1})
+            return Feed(path + "/stream", last, next_number, frozenset(wanted), before=known)
         if follow:
-            return Feed(path + "/stream", last, next_number, frozenset(wanted) or None)
+            return Feed(path + "/stream", last, next_number)
         return _log(path, last, wanted)
 
 

@@ -23,6 +23,7 @@ class Orders:
         at: SupportsIndex | None = None,
         dry_run: bool = False,
         key: str | None = None,
+        if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
         """Order an action of any kind, written as the server takes it.
 
@@ -32,11 +33,12 @@ class Orders:
             at: The first step that it holds for, where `body` does not say it.
             dry_run: Only answer what it would do.
             key: Makes a repeated order the same one; by default one of its own for each call.
+            if_revision: The revision that it is meant for; refused where it is another by now.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
         """
-        said = {**plain(body), **given(at=at)}
+        said = {**plain(body), **given(at=at, if_revision=if_revision)}
         return _sent(name, {**said, "dry_run": True} if dry_run else said, key)
 
     @operation
@@ -75,11 +77,18 @@ def ordered(
     reason: str,
     at: SupportsIndex | None,
     key: str | None,
+    if_revision: SupportsIndex | None,
     *,
     dry_run: bool,
 ) -> Call[dict[str, Any]]:
     """Return the call that gives an order."""
-    besides = given(groups=groups, reason=reason or None, at=at, dry_run=True if dry_run else None)
+    besides = given(
+        groups=groups,
+        reason=reason or None,
+        at=at,
+        dry_run=True if dry_run else None,
+        if_revision=if_revision,
+    )
     return _sent(name, {"kind": kind, **fields, **besides}, key)
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from pacesetter.cli.arguments import length, schedule, value_of
-from pacesetter.cli.commands import commands
+from pacesetter.cli.commands import Options, commands, composed
 from pacesetter.cli.context import Context
 from pacesetter.cli.drawing import Curve
 from pacesetter.cli.exits import REFUSED, USAGE, CommandError
-from pacesetter.cli.options import At, DryRun, File, Group, Key, Name, Reason
+from pacesetter.cli.options import OF_ALL_GROUPS, OF_ORDERS, File, Name
 from pacesetter.cli.pictures import Panel
 from pacesetter.cli.screen import joined, styled, table
 from pacesetter.cli.text import count, number, span
 
 STEER = "Steer"
+
+Fields: TypeAlias = Mapping[str, Any]
+"""What an action says of its own; None is left out."""
 
 Factor = Annotated[float, typer.Argument(help="0.5 halves it.", show_default=False)]
 Rate = Annotated[float, typer.Argument(help="The learning rate.", show_default=False)]
@@ -40,66 +43,70 @@ def add_to(app: typer.Typer) -> None:
         app,
         STEER,
         {
-            "scale": scale,
-            "set": set_,
-            "hold": hold,
-            "release": release,
-            "cooldown": cooldown,
-            "rewarm": rewarm,
-            "extend": extend,
-            "replace": replace,
-            "revert": revert,
-            "limit": limit,
-            "switch": switch,
+            "scale": _ordering("scale", scale),
+            "set": _ordering("set", set_),
+            "hold": _ordering("hold", hold),
+            "release": _ordering("release", release),
+            "cooldown": _ordering("cooldown", cooldown),
+            "rewarm": _ordering("rewarm", rewarm),
+            "extend": _ordering("retime", extend),
+            "replace": _ordering("replace", replace),
+            "revert": _ordering("revert", revert),
+            "limit": _ordering("limit", limit, OF_ALL_GROUPS),
+            "switch": _ordering("switch", switch, OF_ALL_GROUPS),
             "orders": orders,
             "cancel": cancel,
         },
     )
 
 
-def ordered(
-    context: Context,
-    name: str,
-    kind: str,
-    fields: Mapping[str, Any],
-    *,
-    groups: list[str] | None = None,
-    reason: str | None,
-    at: int | None,
-    dry_run: bool,
-    key: str | None,
-) -> None:
-    """Send an order, and say from which step it holds; or draw what it would do.
+def _ordering(
+    kind: str, fields_of: Callable[..., Fields], options: Options = OF_ORDERS
+) -> Callable[..., None]:
+    """Return the command that orders an action, which takes what all orders take, too.
 
     Args:
-        context: The run of the command.
-        name: The session.
         kind: The kind of action.
-        fields: What it says; None is left out.
-        groups: Parameter groups; all without them.
-        reason: Why; asked for if it is left out.
-        at: The first step that it holds for.
-        dry_run: Whether nothing is to change.
-        key: What makes a repeated order the same one.
+        fields_of: Returns the action's own fields: of a context, a session and options of its own.
+            None is left out.
+        options: What it takes besides.
     """
-    body = {
-        "kind": kind,
-        **{field: value for field, value in fields.items() if value is not None},
-        **({"groups": groups} if groups else {}),
-    }
-    why = context.reason(reason, needed=not dry_run)
-    if why:
-        body["reason"] = why
-    answer = context.server.order(name, body, at=at, dry_run=dry_run, key=key)
-    if context.answers(answer):
-        return
-    if dry_run:
-        _rehearsed(context, answer)
-        return
-    away = _away(answer)
+
+    def command(
+        context: Context,
+        *,
+        name: str,
+        reason: str | None,
+        at: int | None,
+        dry_run: bool,
+        key: str | None,
+        if_revision: int | None,
+        group: list[str] | None = None,
+        **own: Any,  # noqa: ANN401 - typer's
+    ) -> None:
+        said = {"kind": kind, **fields_of(context, name=name, **own), "groups": group or None}
+        body = {field: value for field, value in said.items() if value is not None}
+        why = context.reason(reason, needed=not dry_run)
+        if why:
+            body["reason"] = why
+        answer = context.server.order(
+            name, body, at=at, dry_run=dry_run, key=key, if_revision=if_revision
+        )
+        if context.answers(answer):
+            return
+        if dry_run:
+            _rehearsed(context, answer)
+        else:
+            _ordered(context, name, answer)
+
+    return composed(command, fields_of, options)
+
+
+def _ordered(context: Context, name: str, answer: Mapping[str, Any]) -> None:
+    """Say from which step an order holds, and how it is taken back."""
     context.screen.line(
         styled(f"order {answer['id']}", "bold green"),
-        f" holds from step {count(answer['effective_step'])} on{away}",
+        f" holds from step {count(answer['effective_step'])} on{_away(answer)}",
     )
     context.screen.line(
         styled(f"take it back: pacesetter cancel {name} {answer['id']} (until then)", "dim")
@@ -136,7 +143,13 @@ def _rehearsed(context: Context, answer: Mapping[str, Any]) -> None:
     screen.line(styled("┅┅ ", "yellow"), "before  ", styled("━━ ", "cyan"), "after")
     for warning in answer["warnings"]:
         screen.line(styled("beware: ", "bold yellow"), warning)
-    screen.line(styled("nothing was changed; without --dry-run it is ordered", "dim"))
+    screen.line(
+        styled(
+            f"nothing was changed; with --if-revision {answer['revision']} in place of --dry-run it"
+            " is ordered, if nothing else is decided before",
+            "dim",
+        )
+    )
 
 
 def _change(before: list[float], after: list[float]) -> str:
@@ -146,29 +159,9 @@ def _change(before: list[float], after: list[float]) -> str:
     return f"{now} at once, {end} in the end"
 
 
-def scale(
-    context: Context,
-    *,
-    name: Name,
-    factor: Factor,
-    reason: Reason = None,
-    group: Group = None,
-    at: At = None,
-    dry_run: DryRun = False,
-    key: Key = None,
-) -> None:
+def scale(context: Context, *, name: Name, factor: Factor) -> Fields:
     """Multiply the learning rate: 0.5 halves it."""
-    ordered(
-        context,
-        name,
-        "scale",
-        {"factor": factor},
-        groups=group,
-        reason=reason,
-        at=at,
-        dry_run=dry_run,
-        key=key,
-    )
+    return {"factor": factor}
 
 
 def set_(
@@ -181,47 +174,19 @@ def set_(
         typer.Option("--over", help="Reached over so many steps.", show_default=False),
     ] = None,
     ease: Ease = None,
-    reason: Reason = None,
-    group: Group = None,
-    at: At = None,
-    dry_run: DryRun = False,
-    key: Key = None,
-) -> None:
+) -> Fields:
     """Set one learning rate from here on."""
-    fields = {"lr": lr, "over": None if over is None else length(over), "ease": _ease(ease)}
-    ordered(
-        context, name, "set", fields, groups=group, reason=reason, at=at, dry_run=dry_run, key=key
-    )
+    return {"lr": lr, "over": None if over is None else length(over), "ease": _ease(ease)}
 
 
-def hold(
-    context: Context,
-    *,
-    name: Name,
-    reason: Reason = None,
-    group: Group = None,
-    at: At = None,
-    dry_run: DryRun = False,
-    key: Key = None,
-) -> None:
+def hold(context: Context, *, name: Name) -> Fields:
     """Stop the clock of the schedule, until `release`."""
-    ordered(context, name, "hold", {}, groups=group, reason=reason, at=at, dry_run=dry_run, key=key)
+    return {}
 
 
-def release(
-    context: Context,
-    *,
-    name: Name,
-    reason: Reason = None,
-    group: Group = None,
-    at: At = None,
-    dry_run: DryRun = False,
-    key: Key = None,
-) -> None:
+def release(context: Context, *, name: Name) -> Fields:
     """Have the schedule go on where `hold` stopped it."""
-    ordered(
-        context, name, "release", {}, groups=group, reason=reason, at=at, dry_run=dry_run, key=key
-    )
+    return {}
 
 
 def cooldown(
@@ -243,33 +208,17 @@ def cooldown(
         ),
     ] = None,
     ease: Ease = None,
-    reason: Reason = None,
-    group: Group = None,
-    at: At = None,
-    dry_run: DryRun = False,
-    key: Key = None,
-) -> None:
+) -> Fields:
     """Go down to a floor over some steps, and stay there."""
     if (steps is None) == (until is None):
         raise ValueError("say how long it takes, or by when it is complete with --until")
-    fields = {
+    return {
         "steps": None if steps is None else length(steps),
         "until": None if until is None else length(until),
         "to": to,
         "to_fraction": to_fraction,
         "ease": _ease(ease),
     }
-    ordered(
-        context,
-        name,
-        "cooldown",
-        fields,
-        groups=group,
-        reason=reason,
-        at=at,
-        dry_run=dry_run,
-        key=key,
-    )
 
 
 def rewarm(
@@ -283,25 +232,9 @@ def rewarm(
             "--from", help="The part that it begins with; 0 by default.", show_default=False
         ),
     ] = None,
-    reason: Reason = None,
-    group: Group = None,
-    at: At = None,
-    dry_run: DryRun = False,
-    key: Key = None,
-) -> None:
+) -> Fields:
     """Warm up again in the middle of the training."""
-    fields = {"steps": length(steps), "factor": factor}
-    ordered(
-        context,
-        name,
-        "rewarm",
-        fields,
-        groups=group,
-        reason=reason,
-        at=at,
-        dry_run=dry_run,
-        key=key,
-    )
+    return {"steps": length(steps), "factor": factor}
 
 
 def extend(
@@ -332,29 +265,13 @@ def extend(
             show_default=False,
         ),
     ] = None,
-    reason: Reason = None,
-    group: Group = None,
-    at: At = None,
-    dry_run: DryRun = False,
-    key: Key = None,
-) -> None:
+) -> Fields:
     """Make the training longer or shorter."""
-    fields = {
+    return {
         "total_steps": _longer(context, name, by),
         "ends_at": None if ends_at is None else length(ends_at),
         "policy": policy,
     }
-    ordered(
-        context,
-        name,
-        "retime",
-        fields,
-        groups=group,
-        reason=reason,
-        at=at,
-        dry_run=dry_run,
-        key=key,
-    )
 
 
 def _longer(context: Context, name: str, by: str) -> Any:  # noqa: ANN401 - a length
@@ -405,41 +322,14 @@ def replace(
             "--value", help="What it scales: base, level or continue.", show_default=False
         ),
     ] = None,
-    reason: Reason = None,
-    group: Group = None,
-    at: At = None,
-    dry_run: DryRun = False,
-    key: Key = None,
-) -> None:
+) -> Fields:
     """Follow another schedule from here on."""
-    fields = {"schedule": schedule(words or [], file), "clock": clock, "value": value}
-    ordered(
-        context,
-        name,
-        "replace",
-        fields,
-        groups=group,
-        reason=reason,
-        at=at,
-        dry_run=dry_run,
-        key=key,
-    )
+    return {"schedule": schedule(words or [], file), "clock": clock, "value": value}
 
 
-def revert(
-    context: Context,
-    *,
-    name: Name,
-    reason: Reason = None,
-    group: Group = None,
-    at: At = None,
-    dry_run: DryRun = False,
-    key: Key = None,
-) -> None:
+def revert(context: Context, *, name: Name) -> Fields:
     """Go back to the plan, as far as it would be by now."""
-    ordered(
-        context, name, "revert", {}, groups=group, reason=reason, at=at, dry_run=dry_run, key=key
-    )
+    return {}
 
 
 def limit(
@@ -456,24 +346,20 @@ def limit(
         float | None,
         typer.Option("--max-change", help="The largest factor of one change.", show_default=False),
     ] = None,
-    none: Annotated[bool, typer.Option("--none", help="Lift all limits.")] = False,
-    reason: Reason = None,
-    at: At = None,
-    dry_run: DryRun = False,
-    key: Key = None,
-) -> None:
+    lift: Annotated[bool, typer.Option("--lift", help="Lift all limits.")] = False,
+) -> Fields:
     """Hold controllers and operators to other limits.
 
     What is left out is unbounded. Values do not change.
     """
     fields = {"min_lr": min_lr, "max_lr": max_lr, "max_change": max_change}
-    if none == any(each is not None for each in fields.values()):
+    if lift == any(each is not None for each in fields.values()):
         raise CommandError(
             USAGE,
             "say which limits there are to be: what is left out is unbounded",
-            "give --min-lr, --max-lr or --max-change, or --none alone to lift all",
+            "give --min-lr, --max-lr or --max-change, or --lift alone to have none",
         )
-    ordered(context, name, "limit", fields, reason=reason, at=at, dry_run=dry_run, key=key)
+    return {**fields, "lift": lift or None}
 
 
 def switch(
@@ -481,22 +367,9 @@ def switch(
     *,
     name: Name,
     controller: Annotated[int, typer.Argument(help="Its index in the description.")] = 0,
-    reason: Reason = None,
-    at: At = None,
-    dry_run: DryRun = False,
-    key: Key = None,
-) -> None:
+) -> Fields:
     """Move a `switch` controller to its next stage."""
-    ordered(
-        context,
-        name,
-        "switch",
-        {"controller": controller},
-        reason=reason,
-        at=at,
-        dry_run=dry_run,
-        key=key,
-    )
+    return {"controller": controller}
 
 
 def orders(context: Context, *, name: Name) -> None:

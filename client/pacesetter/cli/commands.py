@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
@@ -30,9 +30,12 @@ Url = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Answer a program.", rich_help_panel="Common")]
 
-_COMMON = (("url", Url, None), ("json", Json, False))
+Options: TypeAlias = tuple[tuple[str, Any, Any], ...]
+"""Options that several commands take: the name of each, what it is, and its default."""
 
-Command = Callable[..., None]
+_COMMON: Options = (("url", Url, None), ("json", Json, False))
+
+Command: TypeAlias = Callable[..., None]
 
 
 def commands(app: typer.Typer, panel: str | None, functions: Mapping[str, Command]) -> None:
@@ -43,8 +46,6 @@ def commands(app: typer.Typer, panel: str | None, functions: Mapping[str, Comman
 
 def _guarded(function: Command) -> Callable[..., None]:
     """Return what typer calls: it makes the context, and turns errors into exit statuses."""
-    # Not `get_type_hints`: that of Python 3.10 hides what is annotated behind a default of None.
-    own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
 
     def run(*, url: str | None, json: bool, **options: Any) -> None:  # noqa: ANN401 - typer's
         context = Context(url, as_json=json)
@@ -63,17 +64,33 @@ def _guarded(function: Command) -> Callable[..., None]:
         finally:
             context.close()
 
+    return composed(run, function, _COMMON, context=False)
+
+
+def composed(
+    command: Command, function: Callable[..., Any], options: Options, *, context: bool = True
+) -> Command:
+    """Have a command show what a function takes, and options besides.
+
+    Args:
+        command: What takes all of them.
+        function: Takes a context, and options of its own.
+        options: What the command takes besides.
+        context: Whether the command takes a context, too.
+    """
+    # Not `get_type_hints`: that of Python 3.10 hides what is annotated behind a default of None.
+    first, *own = inspect.signature(function, eval_str=True).parameters.values()
     keyword = inspect.Parameter.KEYWORD_ONLY
-    run.__name__, run.__doc__ = function.__name__, function.__doc__
-    run.__annotations__ = {each.name: each.annotation for each in own}
-    run.__annotations__ |= {name: kind for name, kind, _ in _COMMON}
-    parameters = [each.replace(kind=keyword) for each in own]
-    parameters += [
+    shown = [each.replace(kind=keyword) for each in own]
+    shown += [
         inspect.Parameter(name, keyword, default=default, annotation=kind)
-        for name, kind, default in _COMMON
+        for name, kind, default in options
     ]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return run
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__annotations__ = {each.name: each.annotation for each in shown}
+    parameters = [first, *shown] if context else shown
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
 
 
 def _unread() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -226,10 +227,14 @@ def diff(
     svg: Svg = None,
     png: Png = None,
 ) -> None:
-    """Compare two trainings: their descriptions, and their curves."""
+    """Compare two trainings: their descriptions, their curves, and the metrics of both."""
     rows = [context.server.status_of(each) for each in (a, b)]
-    specs = [dict(context.server.get(each).spec) for each in (a, b)]
-    found = list(differences(specs[0], specs[1]))
+    compared = context.server.compare([a, b], points=POINTS)
+    found = [
+        (each["pointer"], each["values"][a], each["values"][b])
+        for each in compared["differences"]
+        if each["pointer"].split("/")[1] not in _OWN
+    ]
     last = end or max(end_of(row) or row["horizon"] for row in rows)
     curves = [
         forecast_of(context, each, row, start, last or BEYOND)
@@ -238,19 +243,23 @@ def diff(
     answer = {
         "differences": [{"pointer": p, "before": x, "after": y} for p, x, y in found],
         "curves": dict(zip((a, b), curves, strict=True)),
+        "metrics": {
+            each["name"]: {"steps": each["steps"], "metrics": each["metrics"]}
+            for each in compared["sessions"]
+        },
     }
     if context.answers(answer):
         return
-    names = [name for name in curves[0]["series"] if name in curves[1]["series"]]
     panels = [
-        pictures.Panel(
-            name,
-            (
-                Curve(curves[0]["steps"], curves[0]["series"][name], COLOURS[0]),
-                Curve(curves[1]["steps"], curves[1]["series"][name], COLOURS[1], dotted=True),
-            ),
-        )
-        for name in names
+        _beside(name, *(Curve(each["steps"], each["series"][name]) for each in curves))
+        for name in curves[0]["series"]
+        if name in curves[1]["series"]
+    ]
+    first, second = compared["sessions"]
+    panels += [
+        _beside(name, measured(first, name), measured(second, name))
+        for name in first["metrics"]
+        if name in second["metrics"]
     ]
     if save(context, panels, svg, png, title=f"{a} and {b}", log=log):
         return
@@ -267,50 +276,17 @@ def diff(
     screen.line(styled("━━ ", COLOURS[0]), a, "  ", styled("┅┅ ", COLOURS[1]), b)
 
 
-MISSING = object()
-"""Stands for what one of two documents has not."""
+def _beside(title: str, first: Curve, second: Curve) -> pictures.Panel:
+    """Return two curves as one panel, told apart by colours and by gaps."""
+    other = replace(second, style=COLOURS[1], dotted=True)
+    return pictures.Panel(title, (replace(first, style=COLOURS[0]), other))
+
 
 MOST_ITEMS = 8
 """Items of a list that are shown, as of a table's levels; `--json` has all."""
 
 _OWN = {"name", "labels", "earlier"}
 """What two sessions always may have different."""
-
-
-def differences(
-    before: object, after: object, pointer: str = ""
-) -> list[tuple[str, object, object]]:
-    """Return the places in which two JSON documents differ, and what stands there."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping) and _of_one_kind(before, after):
-        keys = [*before, *(key for key in after if key not in before)]
-        found = []
-        for key in keys:
-            if not pointer and key in _OWN:
-                continue
-            pair = before.get(key, MISSING), after.get(key, MISSING)
-            found += differences(*pair, f"{pointer}/{key}")
-        return found
-    if isinstance(before, list) and isinstance(after, list):
-        found = []
-        for place in range(max(len(before), len(after))):
-            pair = (
-                before[place] if place < len(before) else MISSING,
-                after[place] if place < len(after) else MISSING,
-            )
-            found += differences(*pair, f"{pointer}/{place}")
-        return found
-    if before == after and type(before) is type(after):
-        return []
-    return [(pointer or "/", _json(before), _json(after))]
-
-
-def _of_one_kind(before: Answer, after: Answer) -> bool:
-    """Return whether two laws or rules have the same parameters; other objects always have."""
-    return bool(before.get("kind") == after.get("kind"))
-
-
-def _json(value: object) -> object:
-    return None if value is MISSING else value
 
 
 def shown(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from pacesetter._errors import (
@@ -111,7 +112,7 @@ def ending_of(error: Exception) -> Ending | None:
         case PacesetterError():
             ending = Ending(REFUSED, str(error), "`pacesetter doctor` says what is wrong")
         case FileNotFoundError():
-            ending = Ending(REFUSED, f"there is no file {str(error.filename)!r}", "see its name")
+            ending = _missing(Path(error.filename))
         case OSError():
             ending = Ending(REFUSED, str(error), "see whether it can be read or written")
         case ValueError():
@@ -119,10 +120,18 @@ def ending_of(error: Exception) -> Ending | None:
     return ending
 
 
+def _missing(path: Path) -> Ending:
+    """Return how a command ends that has found no file, or no folder to write it into."""
+    if path.parent.is_dir():
+        return Ending(REFUSED, f"there is no file {str(path)!r}", "see its name")
+    what = f"there is no folder {str(path.parent)!r}"
+    return Ending(REFUSED, what, "make it first, or see its name")
+
+
 def _refusal(error: APIError) -> Ending:
     what = error.detail
     if error.code in ADVICE:  # what the server advises there is for callers over HTTP
-        what = _first_sentence(what)
+        return Ending(_status(error), _first_sentence(what), ADVICE[error.code], error.code)
     fields = [
         f"{each.get('pointer') or each.get('parameter') or '/'}: {each.get('detail')}"
         for each in error.errors[:MOST_FIELDS]
@@ -130,7 +139,7 @@ def _refusal(error: APIError) -> Ending:
     if fields:
         unsaid = len(error.errors) - len(fields)
         what = "; ".join(fields) + (f"; and {unsaid} more" if unsaid else "")
-    return Ending(_status(error), what, ADVICE.get(error.code) or _general(error), error.code)
+    return Ending(_status(error), what, _general(error), error.code)
 
 
 def _status(error: APIError) -> int:

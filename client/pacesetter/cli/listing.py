@@ -163,9 +163,10 @@ class _Listed:
     def _least_wanted(self) -> list[int]:
         """Return the places of the columns that can go, in that order; metrics may be called so."""
         after = len(_FIRST) + len(self._metrics)
-        ranks, heard = after + _LAST.index("ranks"), after + _LAST.index("heard")
+        heard, ranks, remarks = range(after, after + len(_LAST))
         metrics = reversed(range(len(_FIRST), after))
-        return [ranks, _FIRST.index("done"), heard, *metrics, _FIRST.index("step")]
+        step, done, lr, state = map(_FIRST.index, ("step", "done", "lr", "state"))
+        return [ranks, done, heard, *metrics, step, remarks, lr, state]
 
     def _of(self, kept: Sequence[int]) -> Table:
         return table(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pacesetter.cli.commands import Options
 from pacesetter.cli.completion import session_names
 
 ORDER = "The order"
@@ -57,6 +58,28 @@ Key = Annotated[
         show_default=False,
     ),
 ]
+IfRevision = Annotated[
+    int | None,
+    typer.Option(
+        "--if-revision",
+        help="Refuse it if the session's revision is another one by now; a dry run names it.",
+        rich_help_panel=ORDER,
+        show_default=False,
+    ),
+]
+OF_ORDERS: Options = (
+    ("reason", Reason, None),
+    ("group", Group, None),
+    ("at", At, None),
+    ("dry_run", DryRun, False),
+    ("key", Key, None),
+    ("if_revision", IfRevision, None),
+)
+"""What every order takes that is for some parameter groups."""
+
+OF_ALL_GROUPS: Options = tuple(each for each in OF_ORDERS if each[0] != "group")
+"""What every order takes that is for the whole session."""
+
 File = Annotated[
     str | None,
     typer.Option("-f", "--file", help="A JSON or YAML file; - is stdin.", show_default=False),

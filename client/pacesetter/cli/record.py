@@ -68,11 +68,15 @@ def explain(
     if change is not None:
         step = int(change["at"])
     answer = context.server.explain(name, step)
-    if context.answers({**answer, "change": change} if last_change else answer):
+    orders = context.server.orders(name) if last_change else []
+    shown = {**answer, "change": change, "waiting": orders} if last_change else answer
+    if context.answers(shown):
         return
     if change is not None:
         context.screen.line(styled(_jump(context, name, int(change["at"])), "bold"))
     context.screen.block(answer["text"].rstrip("\n"))
+    for line in _waiting(orders):
+        context.screen.line(styled(line, "yellow"))
 
 
 def _last_change(context: Context, name: str) -> Event:
@@ -87,12 +91,21 @@ def _last_change(context: Context, name: str) -> Event:
         if isinstance(each.get("at"), int)
     ]
     if not found:
+        waiting = _waiting(context.server.orders(name))
         raise CommandError(
             REFUSED,
-            f"nothing has changed the plan of {name} yet",
+            "; ".join([f"nothing has changed the plan of {name} yet", *waiting]),
             f"`pacesetter explain {name}` says why its rate is what it is",
         )
     return found[-1]
+
+
+def _waiting(orders: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what waits for its step and has changed nothing yet, a line for each order."""
+    return [
+        f"order {each['id']} by {each['actor']} waits for step {count(each['at'])}: {each['text']}"
+        for each in orders
+    ]
 
 
 def _jump(context: Context, name: str, at: int) -> str:

@@ -119,7 +119,9 @@ class Problem(BaseModel):
         description="the part of `detail` that speaks of HTTP, its end, where there is one",
     )
     errors: list[Mistake] | None = Field(
-        default=None, description="with `validation_failed` the first mistakes of the request"
+        default=None,
+        description="what is wrong, each with its place: the first mistakes of a request, or the"
+        " one field that is refused; missing where it is none, or several together",
     )
     more_errors: int | None = Field(
         default=None, description="how many mistakes there are beyond those, if there are more"

@@ -161,7 +161,7 @@ async def fork_session(
     were set, holds, retimings and laws that took over end with the law that they were ordered for;
     a series that is described as before goes on as it was.
     """
-    refuse_name(names, body.name)
+    refuse_name(names, body.name, "name")
     plan = ForkPlan(
         body.name, body.step, body.labels, body.description or {}, body.attempt_key or "", actor
     )

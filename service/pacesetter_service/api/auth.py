@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pacesetter_service.api import problems
 from pacesetter_service.api.access import access_to, name_in, takes_any_scope, word_of
 from pacesetter_service.api.methods import elsewhere
+from pacesetter_service.api.places import HEADERS
 from pacesetter_service.core.bounds import Bounds, refuse_kind
 from pacesetter_service.core.errors import (
     ActorRefusedError,
@@ -88,7 +89,8 @@ class Guard:
                 _refuse_unbounded(caller.bounds, method, path)
             scope = _signed(scope, caller)
         except PacesetterError as error:
-            await problems.of_error(error)(scope, receive, send)
+            place = {"parameter": HEADERS[str(error.field[0])]} if error.field else None
+            await problems.of_error(error, place)(scope, receive, send)
             return
         if needed is None:
             await elsewhere(scope)(scope, receive, send)
@@ -207,14 +209,14 @@ def scope_of(scope: Scope) -> NameScope:
     return found
 
 
-def refuse_name(names: NameScope, name: str) -> None:
-    """Refuse a name that a caller may not speak of.
+def refuse_name(names: NameScope, name: str, *field: str) -> None:
+    """Refuse a name that a caller may not speak of, and that stands in some field.
 
     Raises:
         OutOfScopeError: It is outside the caller's scope.
     """
     if not names.holds(name):
-        raise OutOfScopeError(name, names.patterns)
+        raise OutOfScopeError(name, names.patterns).about(*field)
 
 
 def refuse_below(needed: Role, scope: Scope) -> None:

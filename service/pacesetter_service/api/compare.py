@@ -73,7 +73,7 @@ async def compare_sessions(
     `format=svg`, or `Accept: image/svg+xml`, the answer is a picture.
     """
     for name in session:
-        refuse_name(names, name)
+        refuse_name(names, name, "session")
     chosen = None if metrics is None else [each for each in metrics.split(",") if each]
     kind = wanted(form, accept, "svg")
     show = compare.draw if kind == "svg" else _json

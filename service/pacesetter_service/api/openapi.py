@@ -11,11 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pacesetter_service.api import answers, families, wire
+from pacesetter_service.api import answers, families, field_examples, wire
 from pacesetter_service.api.access import ACCESS
 from pacesetter_service.api.examples import EXAMPLES
 from pacesetter_service.api.rates import PROBES
 from pacesetter_service.api.sync import SyncRequest
+from pacesetter_service.core.spec import NOT_YOURS
 
 TAGS: Mapping[str, str] = {
     "sessions": "A session is one training whose learning rates are scheduled.",
@@ -84,6 +85,7 @@ def completed(
             for parameter in operation.get("parameters", []):
                 parameter.setdefault("description", _PARAMETERS.get(parameter["name"], ""))
     found: dict[str, Any] = families.plain(document)
+    field_examples.complete(found["components"]["schemas"])
     return found
 
 
@@ -113,19 +115,18 @@ def _add_what_stands_beside(schemas: dict[str, Any]) -> None:
     """Add models of bodies that say something besides the model that they are read as."""
     key = schemas.pop("FirstAttempt")["properties"]
     for name, model, fields in (
-        ("NewSession", "SessionSpec", _NOT_ASKED_FOR),
+        ("NewSession", "SessionSpec", frozenset(NOT_YOURS)),
         ("NewSessionFromTemplate", "TemplateUse", frozenset()),
     ):
         schema = schemas[model]
         own = {each: field for each, field in schema["properties"].items() if each not in fields}
         schemas[name] = {**schema, "title": name, "properties": {**own, **key}}
+    for name in ("PreviewRequest", "LintRequest"):
+        for field in NOT_YOURS:
+            del schemas[name]["properties"][field]
     order = schemas.pop("OrderFields")["properties"]
     for name in families.names_of("Action"):
         schemas[name]["properties"] |= order
-
-
-_NOT_ASKED_FOR = frozenset({"origin", "forked_from", "earlier"})
-"""What the service writes into a spec and takes from no caller."""
 
 
 def _show(schema: dict[str, Any], example: Mapping[str, Any]) -> None:

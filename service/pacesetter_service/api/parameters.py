@@ -1,19 +1,19 @@
 """Query parameters: those that a call does not know, or that come twice, are refused."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 from urllib.parse import parse_qsl
 
 from fastapi import APIRouter
-from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.types import Scope
 
 from pacesetter_service.api import problems
 from pacesetter_service.api.access import route_of
+from pacesetter_service.api.places import query_of
 from pacesetter_service.core.model import did_you_mean
 
 Known = Mapping[str, bool]
@@ -28,7 +28,9 @@ class Parameters:
 
     def __init__(self, routers: Iterable[APIRouter]) -> None:
         self._known: dict[tuple[str, str], Known] = {
-            (method, route.path): dict(_of(route.dependant))
+            (method, route.path): {
+                name: _is_list(info.annotation) for name, info in query_of(route.dependant)
+            }
             for router in routers
             for route in router.routes
             if isinstance(route, APIRoute)
@@ -63,14 +65,6 @@ def _fault(name: str, count: int, known: Known) -> str | None:
     if count > 1 and not known[name]:
         return f"It is given {count} times; give it once"
     return None
-
-
-def _of(dependant: Dependant) -> Iterator[tuple[str, bool]]:
-    """Return the parameters of a call, and of all that it depends on."""
-    for field in dependant.query_params:
-        yield field.alias, _is_list(field.field_info.annotation)
-    for each in dependant.dependencies:
-        yield from _of(each)
 
 
 def _is_list(annotation: Any) -> bool:  # noqa: ANN401 - whatever an endpoint declares

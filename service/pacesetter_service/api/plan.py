@@ -67,7 +67,9 @@ class PlanRequest(Checked):
         description="where the training ends, for `fewest_steps` at the latest; by default where"
         " the session's plan does",
     )
-    loss: Positive | None = Field(default=None, description="for `fewest_steps`: the loss")
+    loss: Positive | None = Field(
+        default=None, description="for `fewest_steps`: the loss to come to"
+    )
     steps: StepCount | None = Field(default=None, description="for `budget`: how many steps more")
     candidates: (
         Annotated[tuple[CandidateRequest, ...], Field(min_length=1, max_length=MOST_CANDIDATES)]
@@ -160,8 +162,8 @@ class PlanLeftOut(BaseModel):
 class PlanBand(BaseModel):
     """A loss that is expected, and a band that holds 9 of 10."""
 
-    loss: float = Field(description="the mean that is expected")
-    low: float = Field(description="where the band begins")
+    loss: float = Field(description="the mean of the metric that is expected")
+    low: float = Field(description="where the band of 9 in 10 begins")
     high: float = Field(description="where it ends")
 
 

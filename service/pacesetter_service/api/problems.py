@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from pacesetter_service.api.access import methods_at
 from pacesetter_service.api.advice import advice_of
+from pacesetter_service.api.places import Place, place_in, pointer_to
 from pacesetter_service.calls import current_id
 from pacesetter_service.complaints import Complaints, bad_requests
 from pacesetter_service.core import errors
@@ -137,13 +138,25 @@ def document(
     return Response(to_json(body), status, headers, "application/problem+json")
 
 
-def of_error(error: errors.PacesetterError) -> Response:
-    """Answer with what the core refused."""
+def of_error(error: errors.PacesetterError, place: Place | None = None) -> Response:
+    """Answer with what the core refused.
+
+    Args:
+        error: Why.
+        place: Where the field stands that it is about, if it is about one.
+    """
     status, code = STATUSES[type(error)]
     advice = advice_of(error)
-    if not advice:
-        return problem(status, code, str(error))
-    return problem(status, code, f"{error} {advice}", advice=advice)
+    more = {
+        **({"advice": advice} if advice else {}),
+        **({"errors": [{**place, "detail": str(error)}]} if place else {}),
+    }
+    return problem(status, code, f"{error} {advice}".strip(), headers=None, **more)
+
+
+def of_refusal(error: errors.PacesetterError, request: Request) -> Response:
+    """Answer with what the core refused of a request."""
+    return of_error(error, place_in(request, error.field) if error.field else None)
 
 
 def of_http(status: int, headers: Mapping[str, str] | None = None) -> Response:
@@ -220,9 +233,10 @@ def of_validation(found: Sequence[Mapping[str, Any]], count: int | None = None) 
     return problem(422, "validation_failed", detail, errors=each, more_errors=more)
 
 
-def of_argument(error: ArgumentError) -> Response:
-    """Answer with what is wrong with a parameter that only a use case could judge."""
-    found = {"type": "value_error", "loc": ("query", error.argument), "msg": error.message}
+def of_argument(error: ArgumentError, request: Request) -> Response:
+    """Answer with what is wrong with a field that only a use case could judge."""
+    part = "query" if "parameter" in place_in(request, (error.argument,)) else "body"
+    found = {"type": "value_error", "loc": (part, error.argument), "msg": error.message}
     return of_validation([found])
 
 
@@ -246,18 +260,20 @@ def install(app: FastAPI) -> None:
         return of_unforeseen(error, request.url.path)
 
 
-_ANSWERS: Mapping[type[Exception], Callable[[Any], Response]] = {
-    errors.PacesetterError: of_error,
-    RequestValidationError: lambda error: of_validation(error.errors()),
-    ValidationError: lambda error: of_validation(first_of(error), error.error_count()),
+_ANSWERS: Mapping[type[Exception], Callable[[Any, Request], Response]] = {
+    errors.PacesetterError: of_refusal,
+    RequestValidationError: lambda error, _: of_validation(error.errors()),
+    ValidationError: lambda error, _: of_validation(first_of(error), error.error_count()),
     ArgumentError: of_argument,
-    InvalidBodyError: lambda error: of_validation(error.first, error.count),
+    InvalidBodyError: lambda error, _: of_validation(error.first, error.count),
 }
 
 
-def _by(answer: Callable[[Any], Response]) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def handle(_request: Request, error: Exception) -> Response:
-        return answer(error)
+def _by(
+    answer: Callable[[Any, Request], Response],
+) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handle(request: Request, error: Exception) -> Response:
+        return answer(error, request)
 
     return handle
 
@@ -294,10 +310,5 @@ def _describe(found: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
             path = [place, *path]
         if error["type"] == "json_invalid":
             path = []
-        mistake = {"pointer": _pointer(path), "detail": said(error)}
+        mistake = {"pointer": pointer_to(path), "detail": said(error)}
         yield {**mistake, "about": "name"} if is_of_a_name(error) else mistake
-
-
-def _pointer(path: Iterable[object]) -> str:
-    """Write a JSON pointer, RFC 6901."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)

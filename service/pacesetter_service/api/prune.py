@@ -53,7 +53,7 @@ class PutAwayView(BaseModel):
     step: Literal["archive", "purge", "keep"] = Field(
         description="what is done with it: `archive`, `purge`, or `keep`"
     )
-    bytes: int = Field(description="about how much its rows take")
+    bytes: int = Field(description="about how many bytes its rows take")
     reason: str = Field(description="why it is kept, if it is")
 
 

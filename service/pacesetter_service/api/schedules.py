@@ -1,10 +1,10 @@
 """What a spec would come to before there is a session: its curves, pitfalls, a proposal."""
 
-from collections.abc import Iterable
-from typing import Annotated
+from collections.abc import Callable, Iterable
+from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Header, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter
 from pydantic_core import to_json
 
 from pacesetter_service.api import bodies, wire
@@ -16,7 +16,7 @@ from pacesetter_service.catalogue.findings import Architecture, Finding, Severit
 from pacesetter_service.catalogue.recommend import Recommendation, Situation, recommend
 from pacesetter_service.core.cost import Check
 from pacesetter_service.core.model import Count, Step
-from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.core.spec import SessionSpec, refuse_not_yours
 from pacesetter_service.insight import pictures
 from pacesetter_service.runtime.queries import previews
 from pacesetter_service.runtime.queries.curves import MAX_CURVE, Curve
@@ -24,6 +24,21 @@ from pacesetter_service.runtime.queries.curves import MAX_CURVE, Curve
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
 
 SVG = "image/svg+xml"
+
+
+S = TypeVar("S", bound=SessionSpec)
+
+_OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+
+
+def _of_callers(kind: type[S]) -> Callable[[JsonValue], S]:
+    """Return what reads a spec as callers may write it."""
+
+    def read(body: JsonValue) -> S:
+        refuse_not_yours(_OBJECT.validate_python(body))
+        return kind.model_validate(body)
+
+    return read
 
 
 class PreviewRequest(SessionSpec):
@@ -46,7 +61,7 @@ class PreviewRequest(SessionSpec):
     openapi_extra=body_of("PreviewRequest"),
 )
 async def preview_schedule(
-    asked: Annotated[PreviewRequest, bodies.model(PreviewRequest)],
+    asked: Annotated[PreviewRequest, bodies.read_by(_of_callers(PreviewRequest))],
     request: Request,
     service: Service,
     accept: Annotated[str, Header()] = "",
@@ -94,7 +109,9 @@ class LintAnswer(BaseModel):
 
 @router.post("/lint", openapi_extra=body_of("LintRequest"))
 async def lint_schedule(
-    asked: Annotated[LintRequest, bodies.model(LintRequest)], request: Request, service: Service
+    asked: Annotated[LintRequest, bodies.read_by(_of_callers(LintRequest))],
+    request: Request,
+    service: Service,
 ) -> LintAnswer:
     """Look for known pitfalls in a spec; most need to know `planned_steps` or `total_steps`."""
     subject = Subject(asked, asked.planned_steps, asked.architecture)

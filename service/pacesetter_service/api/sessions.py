@@ -21,9 +21,15 @@ from pacesetter_service.catalogue.templates import TemplateUse
 from pacesetter_service.core.actions.base import Reason
 from pacesetter_service.core.commands import Finish
 from pacesetter_service.core.ending import Outcome
-from pacesetter_service.core.mistakes import refusal
 from pacesetter_service.core.model import Count, Flag, Model, Step
-from pacesetter_service.core.spec import MAX_LABELS, AttemptKey, LabelName, LabelValue, SessionSpec
+from pacesetter_service.core.spec import (
+    MAX_LABELS,
+    AttemptKey,
+    LabelName,
+    LabelValue,
+    SessionSpec,
+    refuse_not_yours,
+)
 from pacesetter_service.core.status import State
 from pacesetter_service.core.watching import plan_end
 from pacesetter_service.runtime import operator, trainer
@@ -141,12 +147,7 @@ def asked_for(body: JsonValue) -> tuple[SessionSpec | TemplateUse, str]:
     """
     fields = dict(_OBJECT.validate_python(body))
     key = FirstAttempt.model_validate({"attempt_key": fields.pop("attempt_key", None)}).attempt_key
-    if "origin" in fields:
-        raise refusal(("origin",), "not_yours", "Name a template with `template` and `with`")
-    if "forked_from" in fields:
-        raise refusal(("forked_from",), "not_yours", "Use POST /v1/sessions/{name}/fork")
-    if "earlier" in fields:
-        raise refusal(("earlier",), "not_yours", "A fork has it; use POST /v1/sessions/{name}/fork")
+    refuse_not_yours(fields)
     kind = TemplateUse if "template" in fields else SessionSpec
     return kind.model_validate(fields), key or ""
 
@@ -172,9 +173,9 @@ async def create_session(
     part of the spec, and is shown with the session.
     """
     asked, key = body
-    refuse_name(names, asked.name)
+    refuse_name(names, asked.name, "name")
     if isinstance(asked, TemplateUse):
-        refuse_name(names, asked.reference.name)
+        refuse_name(names, asked.reference.name, "template")
     made = await unless_gone(request, operator.create_session(service, asked, key))
     response.status_code = 201 if made.created else 200
     response.headers["location"] = f"/v1/sessions/{made.info.session.spec.name}"

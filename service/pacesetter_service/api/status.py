@@ -62,7 +62,8 @@ class StatusView(BaseModel):
     ranks: RankCounts = Field(description="its ranks")
     orders: int = Field(description="how many orders wait to be carried out")
     seconds_left: float | None = Field(
-        description="of its plan, at the pace of its slowest rank; null if that is not known"
+        description="about how many seconds the rest of its plan takes, at the pace of its slowest"
+        " rank; null if that is not known"
     )
 
 

@@ -24,6 +24,7 @@ from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from pacesetter_service.api import bodies, problems, wire
+from pacesetter_service.api.places import Place, pointer_to
 from pacesetter_service.api.said import SaidBefore
 from pacesetter_service.core.commands import Reading, Seal
 from pacesetter_service.core.errors import PacesetterError
@@ -104,7 +105,7 @@ class Progress(_Wire):
 
     step: Step = Field(description="the step that is trained now; all before it were")
     seconds_per_step: Annotated[Real, Field(gt=0, le=10**9)] | None = Field(
-        default=None, description="how long a step takes, as far as the trainer knows"
+        default=None, description="how many seconds a step takes, as far as the trainer knows"
     )
 
 
@@ -225,6 +226,7 @@ class SyncEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one call."""
+        request = None
         try:
             body = await _body(receive)
             if len(body) <= bodies.SMALL:
@@ -240,7 +242,7 @@ class SyncEndpoint:
         except ValidationError as error:
             response = problems.of_validation(_mistakes(error), error.error_count())
         except PacesetterError as error:
-            response = problems.of_error(error)
+            response = problems.of_error(error, _place(error, request))
         except HTTPException as error:
             response = problems.of_http_error(error)
         except Exception as error:
@@ -275,6 +277,15 @@ def _mistakes(error: ValidationError) -> list[Mapping[str, Any]]:
         else each
         for each in problems.first_of(error)
     ]
+
+
+def _place(error: PacesetterError, request: SyncRequest | None) -> Place | None:
+    """Return where in a call the field stands that was refused."""
+    if not error.field or request is None:
+        return None
+    if error.field == ("start",):  # of the steps that are wished for
+        return {"pointer": "/step" if request.want is None else "/want/start"}
+    return {"pointer": pointer_to(error.field)}
 
 
 _PARTS: Mapping[str | int, Iterable[str]] = {

@@ -73,7 +73,7 @@ async def publish_template(
 
     The same body as the newest version again answers that version.
     """
-    refuse_name(names, template.name)
+    refuse_name(names, template.name, "name")
     return view(await templates.publish_template(service, template))
 
 

@@ -48,7 +48,8 @@ class TokenRequest(Model):
     name: HolderName = Field(description="of the holder: the author of what is ordered with it")
     role: Role = Field(description="what the holder may do; each role includes those before it")
     expires_in_days: Annotated[Real, Field(gt=0, le=36_500)] | None = Field(
-        default=None, description="for how long it is good; without it, until it is revoked"
+        default=None,
+        description="for how many days it is good; without it, until it is revoked",
     )
 
     expires_in: Annotated[Real, Field(gt=0, le=MOST_SECONDS)] | None = Field(

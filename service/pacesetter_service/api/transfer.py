@@ -99,7 +99,7 @@ async def import_session(
     that shows; and one with a law that no session could be created with, with what it costs.
     """
     if name is not None:
-        refuse_name(names, name)
+        refuse_name(names, name, "name")
     with tempfile.SpooledTemporaryFile(BUFFERED) as file:
         with exports.room_for_files():
             await _spool(request.stream(), file)

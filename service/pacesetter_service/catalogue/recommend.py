@@ -90,9 +90,14 @@ def recommend(situation: Situation) -> Recommendation:
 BASE_LRS: dict[Optimizer, float] = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "other": 1e-3}
 
 
+def _short(rate: float) -> float:
+    """Return a rate as it is told, in three digits: no rule of thumb knows more of them."""
+    return float(f"{rate:.3g}")
+
+
 def _base_lr(situation: Situation) -> tuple[float, ReasonedChoice]:
     if situation.range_test_max_lr is not None:
-        rate = situation.range_test_max_lr / 10
+        rate = _short(situation.range_test_max_lr / 10)
         return rate, ReasonedChoice(
             choice=f"base_lr {rate:g}",
             because="a tenth of the rate that the range test found: where the loss falls fastest it"
@@ -107,7 +112,7 @@ def _base_lr(situation: Situation) -> tuple[float, ReasonedChoice]:
     if situation.architecture == "transformer" and situation.optimizer != "sgd":
         rate = 3e-4
     if careful:
-        rate = rate / 10
+        rate = _short(rate / 10)
     return rate, ReasonedChoice(
         choice=f"base_lr {rate:g}",
         because=f"usual for {situation.optimizer}"
@@ -132,14 +137,14 @@ def _step_law(situation: Situation) -> tuple[float, ReasonedChoice] | None:
         return None
     if situation.optimizer not in ("adam", "adamw"):
         return None
-    rate = 1.797 * parameters**-0.713 * tokens**0.307
+    rate = _short(1.797 * parameters**-0.713 * tokens**0.307)
     batch = 0.581 * tokens**0.571
     tried = parameters <= TRIED_PARAMETERS and tokens <= TRIED_TOKENS
     beyond = (
         "" if tried else "; this is beyond the 1e9 parameters and 1e11 tokens that it was tried on"
     )
     return rate, ReasonedChoice(
-        choice=f"base_lr {rate:.3g}",
+        choice=f"base_lr {rate:g}",
         because=f"1.797 * N^-0.713 * D^0.307 of {parameters:.3g} parameters and {tokens:.3g}"
         f" tokens, for batches of about {batch:.3g} tokens and a last rate of 1e-5; its"
         f" optimum is broad, and others doubt that such laws carry over to other recipes{beyond}",

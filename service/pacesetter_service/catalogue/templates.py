@@ -231,8 +231,11 @@ class Difference(NamedTuple):
 
 
 def diff(before: JsonValue, after: JsonValue, pointer: str = "") -> Iterator[Difference]:
-    """Return the places in which two JSON documents differ, as deep as they can be named."""
-    if isinstance(before, dict) and isinstance(after, dict):
+    """Return the places in which two JSON documents differ, as deep as they can be named.
+
+    Laws and rules of another `kind` differ as a whole: their fields mean other things.
+    """
+    if isinstance(before, dict) and isinstance(after, dict) and _of_one_kind(before, after):
         for key in sorted(before.keys() | after.keys()):
             yield from diff(before.get(key), after.get(key), f"{pointer}/{key}")
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
@@ -240,6 +243,10 @@ def diff(before: JsonValue, after: JsonValue, pointer: str = "") -> Iterator[Dif
             yield from diff(*pair, f"{pointer}/{index}")
     elif before != after:
         yield Difference(pointer, before, after)
+
+
+def _of_one_kind(before: dict[str, JsonValue], after: dict[str, JsonValue]) -> bool:
+    return before.get("kind") == after.get("kind")
 
 
 def _holes(value: JsonValue) -> Iterator[str]:

@@ -183,13 +183,13 @@ def refuse_another_start(session: Session, step: int, batch: int | None) -> None
         raise AttemptRefusedError(
             f"Attempt {session.attempt.number} was opened with {size}, not {batch}. All ranks of a"
             " restart must say the same: the samples of one step, over all ranks together."
-        )
+        ).about("batch_size")
     if step != session.attempt.start:
         raise AttemptRefusedError(
             f"Attempt {session.attempt.number} was opened with this key at step"
             f" {session.attempt.start}, not {step}. All ranks of a restart must load the same"
             " checkpoint; use another key for another restart."
-        )
+        ).about("step")
 
 
 def refuse_opening(session: Session, step: int, key: str, *, known: bool) -> None:
@@ -224,12 +224,12 @@ def refuse_beyond_horizon(session: Session, step: int) -> None:
             f"The steps below {first} belong to the session that this one was forked from, which"
             f" was described in another way. Go back to step {first} or a later one, or go back in"
             " that session."
-        )
+        ).about("step")
     if not first <= step <= session.horizon:
         raise StepOutOfRangeError(
             f"No job can go back to step {step}: {handed_out(first, session.horizon)}. Name the"
             " first step that is to be trained again."
-        )
+        ).about("step")
 
 
 def taken_back(current: Session, restored: Session, keep: Sequence[Order]) -> Session:

@@ -11,7 +11,7 @@ import numpy as np
 
 from pacesetter_service.core.actions import Action
 from pacesetter_service.core.controllers import Transition
-from pacesetter_service.core.errors import TooCostlyError
+from pacesetter_service.core.errors import TooCostlyError, concerning
 from pacesetter_service.core.events import (
     Acted,
     BatchResized,
@@ -72,8 +72,11 @@ def refuse_costly(spec: SessionSpec) -> None:
         TooCostlyError: It does, as it begins or with what a controller may go over to.
     """
     of = Prices()
-    _refuse_beyond_budget({each.name: of(each.schedule) + SEGMENT for each in spec.series()})
-    refuse_costly_turns((turn for rule in spec.rules for turn in rule.transitions), spec)
+    costs = {each.name: of(each.schedule) + SEGMENT for each in spec.series()}
+    with concerning(*spec.place_of_law(max(costs, key=lambda name: _of_a_window(costs[name])))):
+        _refuse_beyond_budget(costs)
+    with concerning("controllers"):
+        refuse_costly_turns((turn for rule in spec.rules for turn in rule.transitions), spec)
     if spec.earlier is not None:
         refuse_costly(spec.earlier.spec)
 

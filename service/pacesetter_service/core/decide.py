@@ -156,13 +156,13 @@ def seal_end(session: Session, command: Seal) -> int:
         raise StepOutOfRangeError(
             f"Step {start} lies before this session's first step, {first}. "
             f"Ask for step {first} or a later one."
-        )
+        ).about("start")
     if start > session.horizon + session.max_window or start + command.count > MAX_STEP:
         raise StepOutOfRangeError(
             f"Step {start} is too far ahead: the first step that is not sealed is "
             f"{session.horizon}, and one call can skip at most {session.max_window}. Ask for an "
             "earlier step, or create a session whose `start_step` is where the training starts."
-        )
+        ).about("start")
     count = min(command.count, session.max_window)
     lookahead = session.spec.lookahead
     end = start + (count if lookahead is None else min(count, lookahead))
@@ -223,7 +223,7 @@ def refuse_untrained(session: Session, step: int) -> None:
             f"No rank can have applied the values of step {step}: "
             f"{handed_out(first, session.horizon)}. Send in `applied` the step whose values the "
             "optimizer used, with these values."
-        )
+        ).about("applied", "step")
 
 
 def count_usable(start: int, values: Mapping[str, Values], at_least: int | None = None) -> int:
@@ -321,12 +321,12 @@ def _refuse_unless_plausible(session: Session, reading: Reading) -> None:
         raise StepOutOfRangeError(
             f"Nothing can have been measured at step {reading.step}: "
             f"{handed_out(first, session.horizon)}. Report the step whose value the optimizer used."
-        )
+        ).about("reports")
     if reading.rank >= session.spec.ranks:
         raise StepOutOfRangeError(
             f"Rank {reading.rank} reported, but this session expects {_ranks(session.spec.ranks)}."
             " Create the session with `ranks` set to the world size, or let rank 0 alone report."
-        )
+        ).about("rank")
 
 
 def _ranks(count: int) -> str:
@@ -414,7 +414,7 @@ def _finish(session: Session, command: Finish) -> Draft:
         raise StepOutOfRangeError(
             f"No training can have ended before step {step}: {handed_out(first, session.horizon)}."
             " Name the first step that was not trained."
-        )
+        ).about("step")
     draft, ended = Draft(session), Ending(command.outcome, step, command.reason)
     over = plan_end(session)
     if command.when_over and (over is None or step < over):
@@ -438,7 +438,7 @@ def _relabelled(session: Session, command: Relabel) -> Draft:
     if len({*labels, *given} - {*taken}) > MAX_LABELS:
         raise ActionRefusedError(
             f"A session has at most {MAX_LABELS} labels. Take others away in the same call."
-        )
+        ).about("labels")
     draft = Draft(session)
     return draft.record(Relabelled(given, taken, command.actor)) if given or taken else draft
 

@@ -48,18 +48,45 @@ PacesetterError
     ├── StorageFullError       there is no room for it
     └── StorageReplacedError   its file is gone, or is another one
 
-Each message says what happened and ends in what to do next.
+Each message says what happened and ends in what to do next. Where one field of what was asked is
+wrong, the error names it, as a command calls it: who knows how it was asked knows where it stands.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal, Self, TypeAlias
 
 from pacesetter_service.core.mistakes import ended
 from pacesetter_service.core.model import MAX_HINTED, did_you_mean
 
+Field: TypeAlias = tuple[str | int, ...]
+"""The place of a field: its name, and what follows below it."""
+
 
 class PacesetterError(Exception):
-    """Root of all that the service refuses. Raise one of its children."""
+    """Root of all that the service refuses. Raise one of its children.
+
+    Attributes:
+        field: The one field that is wrong; empty if it is none, or several together.
+    """
+
+    field: Field = ()
+
+    def about(self, *field: str | int) -> Self:
+        """Say which field is wrong, and return the error."""
+        self.field = field
+        return self
+
+
+@contextmanager
+def concerning(*field: str | int) -> Iterator[None]:
+    """Have what is refused meanwhile say which field is wrong, where it does not say so itself."""
+    try:
+        yield
+    except PacesetterError as error:
+        if not error.field:
+            error.about(*field)
+        raise
 
 
 class SessionNotFoundError(PacesetterError):
@@ -104,6 +131,8 @@ class SessionHasForksError(PacesetterError):
 
 class SessionExistsError(PacesetterError):
     """The name is taken by a session with another spec."""
+
+    field = ("name",)
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -162,6 +191,8 @@ class OrderNotFoundError(PacesetterError):
 class PlanStaleError(PacesetterError):
     """A plan rests on a record that has grown since, or is not remembered any more."""
 
+    field = ("plan",)
+
     def __init__(self, plan_id: str) -> None:
         super().__init__(
             f"Plan {plan_id} is not known here any more: the training has gone on, or others have"
@@ -188,9 +219,13 @@ class AttemptRefusedError(PacesetterError):
 class BatchRefusedError(PacesetterError):
     """The batch size has changed, and the session or its limits do not allow that."""
 
+    field = ("batch_size",)
+
 
 class SupersededAttemptError(PacesetterError):
     """The attempt of that key is over: a later one has taken over."""
+
+    field = ("key",)
 
     def __init__(self, key: str, current: int) -> None:
         super().__init__(
@@ -201,6 +236,8 @@ class SupersededAttemptError(PacesetterError):
 
 class StaleAttemptError(PacesetterError):
     """The caller speaks for an attempt that is not the running one."""
+
+    field = ("attempt",)
 
     def __init__(self, asked: int, current: int) -> None:
         super().__init__(
@@ -222,6 +259,8 @@ class StepOutOfRangeError(PacesetterError):
 
 class TooFarAheadError(StepOutOfRangeError):
     """A step lies too far beyond what trainers have come to: sealing it would keep changes away."""
+
+    field = ("start",)
 
     def __init__(self, start: int, held: int, horizon: int, attempt: int) -> None:
         super().__init__(
@@ -262,6 +301,8 @@ class ScheduleNotFiniteError(PacesetterError):
 class TooManyReportsError(PacesetterError):
     """Metrics that a controller watches pile up, because no new step is asked for."""
 
+    field = ("reports",)
+
     def __init__(self, pending: int, limit: int) -> None:
         super().__init__(
             f"{pending} watched metric values wait for the next sealing; {limit} is the limit. "
@@ -271,6 +312,8 @@ class TooManyReportsError(PacesetterError):
 
 class TooManyMetricsError(PacesetterError):
     """A session is told of more names of metrics than it may have."""
+
+    field = ("reports",)
 
     def __init__(self, fresh: list[str], limit: int) -> None:
         some = ", ".join(map(repr, fresh[:3])) + (", …" if fresh[3:] else "")
@@ -316,6 +359,8 @@ class ImportRefusedError(PacesetterError):
 
 class NameTakenError(PacesetterError):
     """A session would be imported under a name that is taken."""
+
+    field = ("name",)
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -380,6 +425,8 @@ class BeyondBoundsError(PacesetterError):
 class RevisionChangedError(PacesetterError):
     """The session's future was changed since the caller has looked at it."""
 
+    field = ("if_revision",)
+
     def __init__(self, known: int, revision: int) -> None:
         super().__init__(
             f"This order was meant for revision {known}, and the session has come to revision"
@@ -390,6 +437,8 @@ class RevisionChangedError(PacesetterError):
 
 class ActorRefusedError(PacesetterError):
     """The caller names another actor than the holder of its token."""
+
+    field = ("actor",)
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -529,6 +578,8 @@ class StorageReplacedError(StorageUnavailableError):
 class AnotherEpochError(PacesetterError):
     """The caller was answered under another epoch of the database."""
 
+    field = ("epoch",)
+
     def __init__(self, known: str, epoch: str, horizon: int) -> None:
         super().__init__(
             f"The database is in another epoch ({epoch}) than the one you were answered in "
@@ -540,6 +591,8 @@ class AnotherEpochError(PacesetterError):
 
 class HorizonRecededError(PacesetterError):
     """The caller holds values of steps that are not sealed here."""
+
+    field = ("held",)
 
     def __init__(self, held: int, horizon: int) -> None:
         super().__init__(

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pacesetter_service.core.controllers.adascale import Adascale
 from pacesetter_service.core.measuring import Pending
 from pacesetter_service.core.session import Attempt, Control, Session
-from pacesetter_service.core.spec import Series, SessionSpec
+from pacesetter_service.core.spec import NOT_YOURS, Series, SessionSpec
 from pacesetter_service.core.timeline import Segment, Timelines
 
-NOT_OF_THE_LAW = {"name", "labels", "origin", "forked_from", "earlier"}
+NOT_OF_THE_LAW = {"name", "labels", *NOT_YOURS}
 """The fields of a spec that a fork has of its own in any case."""
 
 

@@ -4,11 +4,11 @@ A spec keeps the lengths as they were written. `resolve` gives the same tree in 
 is evaluated.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.model import Checked, Count, Model, NonNegative, OneOf, Positive, Step
@@ -110,6 +110,30 @@ def resolve(value: M, clock: Clock) -> M:
     """
     resolved: M = _resolve(value, clock)
     return resolved
+
+
+def unresolved(value: Any, clock: Clock) -> tuple[str | int, ...]:  # noqa: ANN401 - as below
+    """Return the place of the first length in a model that `resolve` refuses; empty if none is."""
+    if isinstance(value, Model):
+        children: Iterable[tuple[str | int, Any]] = [
+            (name, getattr(value, name)) for name in type(value).model_fields
+        ]
+    elif isinstance(value, Mapping):
+        children = value.items()
+    else:
+        children = enumerate(value) if isinstance(value, tuple) else ()
+    for key, child in children:
+        try:
+            _resolve(child, clock)
+        except (PydanticCustomError, ValidationError):
+            return key, *unresolved(child, clock)
+    try:
+        _resolve(value, clock)
+    except ValidationError as error:
+        return tuple(error.errors(include_url=False)[0]["loc"][:1])
+    except PydanticCustomError:
+        pass
+    return ()
 
 
 def _resolve(value: Any, clock: Clock) -> Any:  # noqa: ANN401 - whatever stands in a model

@@ -19,10 +19,11 @@ from pacesetter_service.core.errors import (
     ActionRefusedError,
     RevisionChangedError,
     StepOutOfRangeError,
+    concerning,
 )
 from pacesetter_service.core.events import Acted, Decided, Observed, Ordered
 from pacesetter_service.core.evolve import plan_of
-from pacesetter_service.core.lengths import resolve
+from pacesetter_service.core.lengths import resolve, unresolved
 from pacesetter_service.core.limits import Limits
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.notices import Notice
@@ -68,7 +69,8 @@ def order(session: Session, command: Act) -> Draft:
         _refuse_another_order(session, command)
         return Draft(session)
     if command.bounds is not None:
-        refuse_kind(command.bounds, type(command.action).model_fields["kind"].default)
+        with concerning("kind"):
+            refuse_kind(command.bounds, type(command.action).model_fields["kind"].default)
     refuse_unless_taken(session, command)
     if command.if_revision not in {None, session.revision}:
         assert command.if_revision is not None  # noqa: S101 - as was just seen
@@ -78,7 +80,7 @@ def order(session: Session, command: Act) -> Draft:
         raise StepOutOfRangeError(
             f"Step {at} is sealed: the first step that can still change is {session.horizon}. "
             "Leave `at` out for that one, or name a later one."
-        )
+        ).about("at")
     most = min(MAX_ORDERS, max(ORDERED_SERIES // len(session.timelines), FEW_ORDERS))
     if sum(each.id > session.orders.given_before for each in session.orders.waiting) >= most:
         raise ActionRefusedError(
@@ -91,12 +93,14 @@ def order(session: Session, command: Act) -> Draft:
     before = planned(session, at + 1)
     _refuse_nonsense(before, given)
     after = _with(before, given)
-    refuse_costly_laws(after.timelines, at)
-    _refuse_beyond_limits(before, after, given)
+    with concerning(*action.sizing):
+        refuse_costly_laws(after.timelines, at)
+        _refuse_beyond_limits(before, after, given)
     _refuse_to_spoil(before, after)
     if command.bounds is not None:
         refuse_too_many(command.bounds, session, command.actor, at)
-        refuse_large(command.bounds, before, given, after.timelines)
+        with concerning(*action.sizing):
+            refuse_large(command.bounds, before, given, after.timelines)
     notice = _if_large(before, after, given, session.horizon)
     return Draft(session).record(Ordered(given, notice, command.bounds is not None))
 
@@ -196,7 +200,7 @@ def _refuse_another_order(session: Session, command: Act) -> None:
         raise ActionRefusedError(
             f"The key {command.key!r} belongs to order {number}, for step {at}: {said}. "
             "Use another key for another order."
-        )
+        ).about("key")
 
 
 def _in_steps(session: Session, action: Action) -> Action:
@@ -204,13 +208,14 @@ def _in_steps(session: Session, action: Action) -> Action:
     try:
         return resolve(action, session.spec.clock)
     except PydanticCustomError as unknown:
-        raise ActionRefusedError(f"{unknown.message()}; or give it in steps.") from unknown
+        refused = ActionRefusedError(f"{unknown.message()}; or give it in steps.")
+        raise refused.about(*unresolved(action, session.spec.clock)) from unknown
     except ValidationError as wrong:
         found = "; ".join(str(each["msg"]) for each in wrong.errors(include_url=False)[:3])
         raise ActionRefusedError(
             f"Some length in it comes to a number of steps that makes no sense: {found}."
             " Give it in steps."
-        ) from wrong
+        ).about(*unresolved(action, session.spec.clock)) from wrong
 
 
 def refuse_misfits(spec: SessionSpec, action: Action) -> None:
@@ -231,7 +236,7 @@ def refuse_misfits(spec: SessionSpec, action: Action) -> None:
                 if set(channels) != {""}
                 else "this session has none: leave `groups` out."
             )
-        )
+        ).about("groups")
     for group in action.groups or channels:
         action.check_channels(channels[group])
 
@@ -267,12 +272,12 @@ def _refuse_to_switch(before: Session, action: Switch, at: int) -> None:
                 if switches
                 else "This session has no `switch`; use `replace` to go over to another schedule."
             )
-        )
+        ).about("controller")
     if following.verdict is None:
         raise ActionRefusedError(
             f"Controller {action.controller} is in its last stage by then. Use `replace` to go over"
             " to another schedule."
-        )
+        ).about("controller")
 
 
 def _concerned(session: Session, given: Order) -> Iterator[Series]:
@@ -305,7 +310,7 @@ def _refuse_beyond_limits(before: Session, after: Session, given: Order) -> None
                 raise ActionRefusedError(
                     f"{series} would be no learning rate on the way to step {end}. "
                     "Use another `ease`."
-                )
+                ).about("ease")
         segment = line.segments[-1]
         if not (isfinite(segment.effective_level) and 0 < segment.scale < inf):
             raise ActionRefusedError(

@@ -1,7 +1,7 @@
 """What a user asks for when creating a session."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -12,7 +12,7 @@ from pacesetter_service.core.controllers import AnyController, Controller
 from pacesetter_service.core.lengths import Clock, StepCount, resolve, whole
 from pacesetter_service.core.limits import Limits
 from pacesetter_service.core.measuring import MetricName, MetricSpec
-from pacesetter_service.core.mistakes import placed
+from pacesetter_service.core.mistakes import placed, refusal
 from pacesetter_service.core.model import (
     Checked,
     Count,
@@ -163,6 +163,25 @@ class ForkOrigin(Model):
     forked_from: "ForkOrigin | None" = Field(
         default=None, description="that session's own origin, if it is a fork too"
     )
+
+
+NOT_YOURS: Mapping[str, str] = {
+    "origin": "Name a template with `template` and `with`",
+    "forked_from": "Fork the session",
+    "earlier": "A fork has it: fork the session",
+}
+"""What the service writes into a spec and takes from no caller, and what one does instead."""
+
+
+def refuse_not_yours(fields: Mapping[str, object]) -> None:
+    """Refuse what a caller says that only the service writes; null says nothing.
+
+    Raises:
+        pydantic.ValidationError: The caller says it.
+    """
+    for name, instead in NOT_YOURS.items():
+        if fields.get(name) is not None:
+            raise refusal((name,), "not_yours", f"The service writes this. {instead}")
 
 
 class Earlier(Model):
@@ -449,6 +468,12 @@ class SessionSpec(Checked):
     def series(self) -> tuple[Series, ...]:
         """Return the session's series, group by group, `lr` first in each."""
         return self._series
+
+    def place_of_law(self, series: str) -> tuple[str, ...]:
+        """Return where the law of a series stands in the spec."""
+        group = next(each.group for each in self.series() if each.name == series)
+        own = group and self.groups is not None and self.groups[group].schedule is not None
+        return ("groups", group, "schedule") if own else ("schedule",)
 
     @cached_property
     def _series(self) -> tuple[Series, ...]:

@@ -21,7 +21,7 @@ from pacesetter_service.catalogue.recommend import (
 )
 from pacesetter_service.catalogue.templates import TemplateUse
 from pacesetter_service.core.errors import PacesetterError
-from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.core.spec import SessionSpec, refuse_not_yours
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.drawing import Line, chart, small_picture
 from pacesetter_service.dashboard.forms import filled, read_form
@@ -301,21 +301,14 @@ class Create:
         return await preview(self._service, spec, start, count, points, lambda curve, _check: curve)
 
 
-NOT_YOURS = ("origin", "forked_from", "earlier")
-"""Fields of a spec that only templates and forks bring."""
-
-
 def _read(request: Request, asked: Fields) -> SessionSpec | TemplateUse:
     """Return what is asked for, as the API would take it.
 
     Raises:
-        FieldError: It says of itself what only a template or a fork may.
-        ValidationError: It is no spec and names no template.
+        ValidationError: It is no spec and names no template, or says what only the service may.
         OutOfScopeError: The template is none that the visitor may speak of.
     """
-    for each in NOT_YOURS:
-        if each in asked:
-            raise FieldError(each, f"{each}: a template or a fork brings that; leave it out.")
+    refuse_not_yours(asked)
     if "template" not in asked:
         return SessionSpec.model_validate(asked)
     use = TemplateUse.model_validate(asked)

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from pacesetter_service.core.actions import Action
 from pacesetter_service.core.session import Session
 
-Kind = Literal["number", "count", "choice", "json"]
+Kind = Literal["number", "count", "choice", "flag", "json"]
 
 
 class FieldError(Exception):
@@ -70,7 +70,7 @@ class Field:
             except ValueError as error:
                 raise FieldError(self.name, f"{self.label}: this is no JSON: {error}.") from error
             return found
-        return text
+        return text == "true" if self.kind == "flag" else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +196,7 @@ FORMS: Mapping[str, Form] = {
                 Field("min_lr", "Least learning rate", default="0"),
                 Field("max_lr", "Greatest learning rate"),
                 Field("max_change", "Greatest factor at once"),
+                Field("lift", "Lift all limits", "flag", choices=(("", "no"), ("true", "yes"))),
             ),
         ),
         Form(

@@ -220,7 +220,7 @@ class Planner:
             raise StepOutOfRangeError(
                 f"It would end at step {total}, and the steps before {horizon} are sealed."
                 " Name a later end."
-            )
+            ).about("candidates")
         ahead = forecast(session, horizon, total - horizon, self._check)
         count_usable(horizon, ahead)
         return np.concatenate((self.evidence.own.rates, ahead[self._series]))

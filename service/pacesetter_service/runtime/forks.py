@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue, ValidationError
 
+from pacesetter_service.core.errors import TooCostlyError
 from pacesetter_service.core.forking import NOT_OF_THE_LAW
 from pacesetter_service.core.mistakes import misplaced, refusal
 from pacesetter_service.core.spec import SessionSpec
@@ -41,11 +42,16 @@ async def fork_session(service: Service, name: str, plan: ForkPlan) -> tuple[Ses
         SessionExistsError: The fork's name is taken by a session with another spec.
         StepOutOfRangeError: The step lies beyond the horizon.
         ValidationError: The description makes no spec, or one of other series.
+        TooCostlyError: To evaluate what it describes is beyond the budget.
         BusyError: Too much is being checked already.
     """
     spec = (await service.writer.find(name)).stored.session.spec
     own = await service.checks.run(lambda _check: _described(spec, plan))
-    outcome = await service.writer.submit(Fork(name, own, plan.step, plan.actor, plan.attempt_key))
+    work = Fork(name, own, plan.step, plan.actor, plan.attempt_key)
+    try:
+        outcome = await service.writer.submit(work)
+    except TooCostlyError as error:
+        raise error.about("description", *error.field) from None
     return info_of(service, outcome.entry.stored), outcome.created
 
 

@@ -12,6 +12,7 @@ from pacesetter_service.catalogue.templates import Published, TemplateUse
 from pacesetter_service.core.commands import Act, Archive, Cancel, Relabel
 from pacesetter_service.core.cost import Check, readable
 from pacesetter_service.core.decide import count_usable, decide
+from pacesetter_service.core.errors import TooCostlyError, concerning
 from pacesetter_service.core.events import Ordered
 from pacesetter_service.core.forecast import forecast
 from pacesetter_service.core.model import MAX_STEP, few_hints
@@ -137,11 +138,17 @@ async def create_session(
     """
     spec, findings = asked, list[Finding]()
     if isinstance(spec, TemplateUse):
-        published = await find_template(service, *spec.reference)
+        with concerning("template"):
+            published = await find_template(service, *spec.reference)
         findings = _deprecation(published)
         spec = await _filled_in(service, spec, published)
     subject = Subject(spec)
-    findings += await service.checks.run(lambda check: pitfalls_of(subject, check))
+    try:
+        findings += await service.checks.run(lambda check: pitfalls_of(subject, check))
+    except TooCostlyError as error:
+        if spec is not asked:  # what costs too much stands in the template
+            error.about("template")
+        raise
     outcome = await service.writer.submit(Create(spec, key))
     return CreatedSession(info_of(service, outcome.entry.stored), outcome.created, findings)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from pydantic import BaseModel, Field
 
-from pacesetter_service.core.errors import ActionRefusedError, PlanStaleError
+from pacesetter_service.core.errors import ActionRefusedError, PacesetterError, PlanStaleError
 from pacesetter_service.core.tokens import EVERYTHING, NameScope
 from pacesetter_service.insight.planner import Outlook, explained
 from pacesetter_service.runtime.arguments import ArgumentError
@@ -58,22 +58,29 @@ async def apply_plan(
     """
     plan = service.plans.find(plan_id)
     if plan is None or plan.session != name:
-        plan = await read_plan(service, name, question, _plan_of, names)
+        plan = await _planned_again(service, name, question, names)
         if plan.id != plan_id:
             raise PlanStaleError(plan_id)
     if candidate >= len(plan.outlooks):
         raise ArgumentError("candidate", f"The plan has {len(plan.outlooks)} candidates")
     outlook = plan.outlooks[candidate]
     if outlook.refused is not None:
-        raise ActionRefusedError(f"That candidate cannot be ordered: {outlook.refused}")
+        refused = ActionRefusedError(f"That candidate cannot be ordered: {outlook.refused}")
+        raise refused.about("candidate")
     if not outlook.candidate.orders:
-        raise ActionRefusedError("That candidate is what happens if nothing is ordered.")
+        nothing = ActionRefusedError("That candidate is what happens if nothing is ordered.")
+        raise nothing.about("candidate")
     said = reason_of(plan, outlook, question.metric, reason)
     acts = [
         replace(each, actor=actor, key=f"{key}.{index}" if key and index else key)
         for index, each in enumerate(explained(outlook.candidate, said))
     ]
-    changed = await service.writer.submit(Change(name, tuple(acts)))
+    try:
+        changed = await service.writer.submit(Change(name, tuple(acts)))
+    except PacesetterError as error:
+        if error.field not in {(), ("key",)}:  # a field of an order of the candidate's
+            error.about("candidate")
+        raise
     return AppliedAnswer(
         plan=plan_id,
         candidate=candidate,
@@ -81,6 +88,20 @@ async def apply_plan(
         reason=said,
         revision=changed.entry.stored.session.revision,
     )
+
+
+async def _planned_again(
+    service: Service, name: str, question: PlanQuestion, names: NameScope
+) -> Plan:
+    """Return the plan that a request comes to by now; what is wrong with that is in `request`."""
+    try:
+        return await read_plan(service, name, question, _plan_of, names)
+    except ArgumentError as error:
+        raise ArgumentError("request", str(error)) from error
+    except PacesetterError as error:
+        if error.field:
+            error.about("request", *error.field)
+        raise
 
 
 def _plan_of(answer: Answer) -> Plan:

@@ -58,6 +58,9 @@ class Action(Tagged, family="action"):
     idle: ClassVar[str] = ""
     """What is said to who orders it where it would do nothing to any series."""
 
+    sized_by: ClassVar[tuple[str, ...]] = ()
+    """Its fields that say how far a rate goes, of which one is given as a rule."""
+
     every_channel: ClassVar[bool] = False
     """Whether it changes the clock, which momentum and all others share with the rate."""
 
@@ -79,6 +82,12 @@ class Action(Tagged, family="action"):
         Raises:
             ActionRefusedError: With what to do instead.
         """
+
+    @property
+    def sizing(self) -> tuple[str, ...]:
+        """The field that says how far a rate goes; empty if none does."""
+        given = (name for name in self.sized_by if getattr(self, name) is not None)
+        return tuple(next(([name] for name in given), self.sized_by[:1]))
 
     def moves(self, timeline: Timeline, at: int) -> bool:  # noqa: ARG002
         """Return whether it does anything to a series that it concerns."""

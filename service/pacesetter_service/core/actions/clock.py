@@ -78,6 +78,7 @@ class Retime(Action):
         "The law is constant there: there is no end to move. Use `cooldown`, or `replace`."
     )
     every_channel: ClassVar[bool] = True
+    sized_by: ClassVar[tuple[str, ...]] = ("total_steps",)
 
     kind: Literal["retime"] = "retime"
     total_steps: StepCount = Field(description="the step at which the plan is to end")
@@ -104,12 +105,12 @@ class Retime(Action):
             raise ActionRefusedError(
                 f"Step {whole(self.total_steps)} lies behind: the order holds from step {at}."
                 " Give a later `total_steps`."
-            )
+            ).about("total_steps")
         if left is None:
             raise ActionRefusedError(
                 f"It is not known where the law of {plan.channel} ends now. Say so with `ends_at`,"
                 " or create sessions with `total_steps`."
-            )
+            ).about("ends_at")
         if left <= 0:
             raise ActionRefusedError(
                 f"The law of {plan.channel} has ended by step {at}: there is nothing left to"
@@ -120,12 +121,12 @@ class Retime(Action):
             raise ActionRefusedError(
                 f"The rest of the law was put off {MAX_KEPT} times already. "
                 "Use `replace` with the law that is to follow."
-            )
+            ).about("policy")
         if self.policy == "keep_then_tail" and new < left:
             raise ActionRefusedError(
                 f"{new} steps are fewer than the {left:g} that are left of the law. "
                 'Use policy "rescale", or `cooldown`.'
-            )
+            ).about("policy")
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: D102
         segment, end = timeline.segment_at(at), self._end(timeline, at, plan)

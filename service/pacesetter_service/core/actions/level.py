@@ -27,6 +27,7 @@ class Set(Action):
 
     formula: ClassVar[str] = "lr, after a ramp of `over` steps from the present value"
     example: ClassVar[dict[str, Any]] = {"lr": 0.001, "over": 100}
+    sized_by: ClassVar[tuple[str, ...]] = ("lr",)
 
     kind: Literal["set"] = "set"
     lr: NonNegative = Field(description="the learning rate from then on")
@@ -54,6 +55,7 @@ class Scale(Action):
 
     formula: ClassVar[str] = "factor * schedule(t)"
     example: ClassVar[dict[str, Any]] = {"factor": 0.5}
+    sized_by: ClassVar[tuple[str, ...]] = ("factor",)
 
     kind: Literal["scale"] = "scale"
     factor: Positive = Field(description="what the learning rate is multiplied by; 0.5 halves it")
@@ -76,6 +78,7 @@ class Cooldown(Action):
 
     formula: ClassVar[str] = "ease(value(at), to, (t - at) / steps), then to"
     example: ClassVar[dict[str, Any]] = {"steps": 1000}
+    sized_by: ClassVar[tuple[str, ...]] = ("to", "to_fraction")
 
     kind: Literal["cooldown"] = "cooldown"
     steps: StepCount | None = Field(default=None, description="over how many steps it goes down")
@@ -99,12 +102,12 @@ class Cooldown(Action):
             raise ActionRefusedError(
                 f"The cooldown would begin at step {at} and end at step {self._end(at)}. "
                 "Give an `until` that lies behind its beginning."
-            )
+            ).about("until")
         if self._floor(timeline.value(at)) > timeline.value(at):
             raise ActionRefusedError(
                 f"The rate is {timeline.value(at)!r} at step {at} already, below `to`. "
                 "Use `set` with `over` to raise it."
-            )
+            ).about("to")
 
     def settles(self, at: int) -> int:  # noqa: D102
         return self._end(at)
@@ -134,6 +137,7 @@ class Rewarm(Action):
 
     formula: ClassVar[str] = "schedule(t) * (factor + (1 - factor) * min((t - at) / steps, 1))"
     example: ClassVar[dict[str, Any]] = {"steps": 100, "factor": 0.1}
+    sized_by: ClassVar[tuple[str, ...]] = ("factor",)
 
     kind: Literal["rewarm"] = "rewarm"
     steps: StepCount = Field(description="over how many steps the factor rises to 1")

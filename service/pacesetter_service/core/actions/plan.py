@@ -23,6 +23,7 @@ class Replace(Action):
     formula: ClassVar[str] = "another schedule(t - at), or (t) with the global clock"
     example: ClassVar[dict[str, Any]] = {"schedule": {"kind": "cosine", "total_steps": 10_000}}
     every_channel: ClassVar[bool] = True
+    sized_by: ClassVar[tuple[str, ...]] = ("schedule",)
 
     kind: Literal["replace"] = "replace"
     schedule: AnySchedule = Field(description="the law that takes over")
@@ -42,7 +43,7 @@ class Replace(Action):
             raise ActionRefusedError(
                 f"The new schedule drives {', '.join(sorted(driven))}, but the session has"
                 f" {', '.join(sorted(channels))}. Name a law for each of these with `channels`."
-            )
+            ).about("schedule")
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: D102
         law = self.schedule.channels()[plan.channel]

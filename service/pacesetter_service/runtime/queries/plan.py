@@ -196,7 +196,11 @@ def _outlooks(planner: Planner, question: PlanQuestion, total: int) -> list[Outl
     if question.candidates is not None:
         found = [planner.outlook(as_planned(total))]
         for each in question.candidates:
-            end = total if each.total is None else _in_steps(planner.session, each.total)
+            end = (
+                total
+                if each.total is None
+                else _in_steps(planner.session, each.total, "candidates")
+            )
             found.append(planner.outlook(Candidate(each.label, each.orders, end)))
         for outlook in found:
             planner.refuse_far(outlook.candidate.total)
@@ -253,8 +257,8 @@ class _Length(Model):
     steps: StepCount
 
 
-def _in_steps(session: Session, length: StepCount) -> int:
-    """Return a length in steps.
+def _in_steps(session: Session, length: StepCount, field: str) -> int:
+    """Return a length in steps; `field` is what it is called.
 
     Raises:
         ArgumentError: The session does not say what its unit comes to.
@@ -262,9 +266,9 @@ def _in_steps(session: Session, length: StepCount) -> int:
     try:
         return whole(resolve(_Length(steps=length), session.spec.clock).steps)
     except PydanticCustomError as unknown:
-        raise ArgumentError("total_steps", unknown.message()) from unknown
+        raise ArgumentError(field, unknown.message()) from unknown
     except ValidationError as wrong:
-        raise ArgumentError("total_steps", str(wrong.errors()[0]["msg"])) from wrong
+        raise ArgumentError(field, str(wrong.errors()[0]["msg"])) from wrong
 
 
 def _end_of(session: Session, question: PlanQuestion) -> int:
@@ -274,12 +278,13 @@ def _end_of(session: Session, question: PlanQuestion) -> int:
         ArgumentError: Neither the request nor the session says it.
         StepOutOfRangeError: It is sealed already, or too far away.
     """
+    end = "steps" if question.goal == "budget" else "total_steps"
     if question.goal == "budget":
         if question.steps is None:
             raise ArgumentError("steps", "Say how many steps more there may be")
-        total = session.horizon + _in_steps(session, question.steps)
+        total = session.horizon + _in_steps(session, question.steps, end)
     elif question.total is not None:
-        total = _in_steps(session, question.total)
+        total = _in_steps(session, question.total, end)
     else:
         known = session.spec.total_steps or plan_end(session)
         if known is None:
@@ -290,12 +295,12 @@ def _end_of(session: Session, question: PlanQuestion) -> int:
         raise StepOutOfRangeError(
             f"The training would end at step {total}, and the steps before {session.horizon} are"
             " sealed: nothing is left to plan. Name a later end."
-        )
+        ).about(end)
     if total - session.spec.start_step > MAX_CURVE:
         raise StepOutOfRangeError(
             f"A plan goes up to {MAX_CURVE} steps from the session's first, and step {total} lies"
             " behind that."
-        )
+        ).about(end)
     return total
 
 

@@ -9,6 +9,7 @@ from pacesetter_service.catalogue.findings import Finding, Subject
 from pacesetter_service.catalogue.lint import lint
 from pacesetter_service.core.cost import Check, evaluated, refuse_costly, refuse_costly_reading
 from pacesetter_service.core.decide import count_usable
+from pacesetter_service.core.errors import ScheduleNotFiniteError, concerning
 from pacesetter_service.core.session import create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.runtime.queries.curves import Curve, thinned
@@ -46,10 +47,14 @@ async def preview(
     def answer(check: Check) -> T:
         refuse_costly(spec)
         lines = create(spec).timelines
-        refuse_too_many(len(lines), count)
-        refuse_costly_reading(lines.cost, count)
+        with concerning("count"):
+            refuse_too_many(len(lines), count)
+            refuse_costly_reading(lines.cost, count)
         values = evaluated(lines, start, count, check)
-        count_usable(start, values)
+        try:
+            count_usable(start, values)
+        except ScheduleNotFiniteError as error:
+            raise error.about(*spec.place_of_law(error.series)) from None
         block = np.stack(list(values.values()))
         check()
         curve = thinned(list(lines), block, start, points)
