@@ -110,6 +110,7 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
         (Route("/create/json", create.make_of_text, methods=["POST"]), "viewer"),
         (Route("/create/advise", create.advise), "viewer"),
         (Route("/compare", compare.show), "viewer"),
+        (Route("/compare/chart.json", compare.chart), "viewer"),
         (Route("/admin", admin.show), "admin"),
         (Route("/admin/tokens", admin.create_token, methods=["POST"]), "admin"),
         (Route("/admin/tokens/{number}/revoke", admin.revoke, methods=["POST"]), "admin"),

@@ -170,7 +170,8 @@ class Manage:
         """Draw where the fork begins, and what its description comes to from there on."""
         try:
             step, description = _step_in(said), _description_in(said)
-            record = await read_record(self._service, name, POINTS)
+            facts = await read_facts(self._service, name)
+            record = await read_record(self._service, facts, POINTS)
             series = next(each for each in record.past.series if each.endswith("lr"))
             steps, sealed, later = record.trace(series)
             lines = [Line(series, steps, sealed), Line(series, steps, later, 0, "dashed")]
