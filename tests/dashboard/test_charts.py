@@ -165,6 +165,21 @@ def test_a_forecast_ends_soon_behind_the_last_change(http: httpx.Client, unique_
     assert 40 <= steps[-1] <= 65
 
 
+def test_steps_that_were_handed_out_far_behind_the_plan_are_not_drawn(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """No trainer will come to them; who asks for them by their numbers sees them all the same."""
+    create(http, unique_name, schedule={"kind": "cosine", "total_steps": 20})
+    for start in (0, 21):  # no window reaches across the end of a plan
+        body = {"attempt": 1, "want": {"start": start, "count": 60}, "progress": {"step": 0}}
+        http.post(f"/v1/sessions/{unique_name}/sync", json=body).raise_for_status()
+    horizon = http.get(f"/v1/sessions/{unique_name}").json()["horizon"]
+    assert horizon > 40
+    assert chart_of(http, unique_name)["steps"][-1] <= 22
+    asked = chart_of(http, unique_name, start="0", end=str(horizon))
+    assert asked["steps"][-1] >= horizon - 1
+
+
 @given(flat=st.integers(0, 40), change=st.integers(1, 40), room=st.integers(1, 30))
 def test_only_the_flat_end_of_a_curve_is_cut(flat: int, change: int, room: int) -> None:
     """Every value that differs from the last one stays; behind them are `room` steps at most."""

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.dashboard import drawing, site
+from pacesetter_service.dashboard.as_yaml import as_yaml
 from pacesetter_service.dashboard.axes import UNITS, Unit
 from pacesetter_service.dashboard.charts import Look, Part, Record, read_record
 from pacesetter_service.dashboard.facts import Facts, read_facts
@@ -125,6 +126,13 @@ class SessionPages:
         spec = facts.session.spec
         text = json.dumps(spec.model_dump(mode="json", exclude_defaults=True), indent=2)
         return _kept(f"{text}\n", "application/json", f"{spec.name}.json")
+
+    async def spec_as_yaml(self, request: Request) -> Response:
+        """Answer with the same as YAML."""
+        facts = await read_facts(self._service, request.path_params["name"])
+        spec = facts.session.spec
+        text = as_yaml(spec.model_dump(mode="json", exclude_defaults=True))
+        return _kept(text, "application/yaml", f"{spec.name}.yaml")
 
     async def table(self, request: Request) -> Response:
         """Answer with the session's record as a table, to keep."""
