@@ -61,6 +61,7 @@ sessions = Table(
     ),
     Index(None, "status"),
     Index(None, "troubled"),
+    Index(None, "created_at", "name"),
 )
 
 ids = Table(

@@ -15,6 +15,7 @@ def upgrade() -> None:
     with op.batch_alter_table("sessions") as sessions:
         sessions.add_column(sa.Column("troubled", sa.Integer(), nullable=False, server_default="0"))
     op.create_index("ix_sessions_troubled", "sessions", ["troubled"])
+    op.create_index("ix_sessions_created_at_name", "sessions", ["created_at", "name"])
     op.execute(
         "UPDATE sessions SET troubled = 1"
         " WHERE status = 'finished' AND control LIKE '%\"ended\":[\"failed\"%'"
@@ -23,6 +24,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_sessions_created_at_name", "sessions")
     op.drop_index("ix_sessions_troubled", "sessions")
     with op.batch_alter_table("sessions") as sessions:
         sessions.drop_column("troubled")
