@@ -42,7 +42,7 @@ STATES: Mapping[str, frozenset[State]] = {
 
 WORDS: Mapping[str, str] = {
     "": "all but archived",
-    "ailing": "with ranks that deviate or are silent",
+    "ailing": "ranks in trouble",
 }
 """What people read, where it is another word."""
 

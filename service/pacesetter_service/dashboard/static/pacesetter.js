@@ -445,21 +445,28 @@ class SessionPlots extends Plots {
     const key = JSON.stringify(shown);
     if (u.marked !== key) {
       u.marked = key;
-      u.marks.replaceChildren(...shown.map((each) => this.button(u, each)));
+      u.marks.replaceChildren(...shown.map((each) => this.button(each)));
     }
+    // Marks that would cover each other stand below each other.
+    const ends = [];
     [...u.marks.children].forEach((button, index) => {
-      button.style.left = `${u.valToPos(this.at(shown[index].step), "x")}px`;
+      const left = u.valToPos(this.at(shown[index].step), "x");
+      const free = ends.findIndex((end) => Math.abs(left - end) >= 15);
+      const row = free < 0 ? Math.min(ends.length, 5) : free;
+      ends[row] = left;
+      button.style.left = `${left}px`;
+      button.style.top = `${15 * row}px`;
     });
   }
 
-  button(u, mark) {
+  button(mark) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = mark.kind;
     button.setAttribute("aria-label", `${mark.kind} at step ${mark.step}: ${mark.text}`);
     button.setAttribute("aria-describedby", "tip");
     const hide = () => { this.tip.hidden = true; this.pointed = null; };
-    const show = () => this.point(u, button, mark);
+    const show = () => this.point(button, mark);
     button.addEventListener("mouseenter", show);
     button.addEventListener("focus", show);
     button.addEventListener("mouseleave", hide);
@@ -473,7 +480,7 @@ class SessionPlots extends Plots {
   }
 
   // What a mark stands for, and why the values are from there on what they are.
-  async point(u, button, mark) {
+  async point(button, mark) {
     this.pointed = mark;
     const text = document.createElement("p"), why = document.createElement("p");
     text.textContent = mark.text;
@@ -481,9 +488,10 @@ class SessionPlots extends Plots {
     why.textContent = this.reasons.get(mark.step) ?? "";
     this.tip.replaceChildren(text, why);
     this.tip.hidden = false;
-    const left = button.offsetLeft + u.over.offsetLeft;
-    const room = Math.max(this.figure.clientWidth - this.tip.offsetWidth, 0);
-    this.tip.style.left = `${Math.min(Math.max(left - 20, 0), room)}px`;
+    const here = this.figure.getBoundingClientRect(), place = button.getBoundingClientRect();
+    const room = Math.max(here.width - this.tip.offsetWidth, 0);
+    this.tip.style.left = `${Math.min(Math.max(place.left - here.left - 20, 0), room)}px`;
+    this.tip.style.top = `${place.bottom - here.top + 6}px`;
     if (this.reasons.has(mark.step)) return;
     await new Promise((done) => { setTimeout(done, 150); }); // who only passes by asks for nothing
     if (this.pointed !== mark) return;
