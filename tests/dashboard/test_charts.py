@@ -15,6 +15,9 @@ from playwright.sync_api import Page, expect
 
 from pacesetter_service.dashboard.axes import Axis
 from pacesetter_service.dashboard.charts import without_tail
+from pacesetter_service.dashboard.drawing import Line
+from pacesetter_service.dashboard.twins import table_of
+from pacesetter_service.dashboard.wording import NOTHING
 from pacesetter_service.runtime.queries.curves import Curve
 from pacesetter_service.runtime.queries.moments import Moments
 from serving import PATIENCE, open_http
@@ -219,6 +222,30 @@ def test_times_under_a_chart_lie_in_it_and_are_few(first: float, length: float, 
     assert all(first <= each <= first + length for each in found)
     assert len(found) <= about + 1
     assert len(set(found)) == len(found)
+
+
+def test_a_table_says_what_a_chart_shows() -> None:
+    """In each row what holds at its step; a curve that begins later or ends has nothing there."""
+    lines = [
+        Line("a", [0, 10, 20], [1.0, 2.0, None]),
+        Line("a", [20, 40], [3.0, 4.0]),
+        Line("<b>", [15, 25], [0.5, 0.25]),
+    ]
+    table = str(table_of(lines, "place"))
+    cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", table)
+    assert cells[:3] == ["place", "a", "&lt;b&gt;"]
+    rows = [cells[at : at + 3] for at in range(3, len(cells), 3)]
+    assert rows == [
+        ["0", "1", NOTHING],
+        ["10", "2", NOTHING],
+        ["15", "2", "0.5"],
+        ["20", "3", "0.5"],
+        ["25", "3", "0.25"],
+        ["40", "4", NOTHING],
+    ]
+    many = Line("a", range(10_000), [1.0] * 10_000)
+    long = re.findall(r"<tr><td[^>]*>([^<]*)</td>", str(table_of([many])))
+    assert (len(long), long[0], long[-1]) == (25, "0", "9,999")
 
 
 def test_a_mark_tells_why_when_it_is_pointed_at_or_reached_by_key(

@@ -22,6 +22,7 @@ from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.charts import Part, Record, finite, read_record
 from pacesetter_service.dashboard.drawing import Line, chart
 from pacesetter_service.dashboard.facts import Facts, read_facts
+from pacesetter_service.dashboard.twins import table_of
 from pacesetter_service.dashboard.visitors import Visitor, refuse_name, visitor_of
 from pacesetter_service.runtime.queries.events import list_events
 from pacesetter_service.runtime.queries.sessions import list_kin
@@ -136,6 +137,7 @@ class Compare:
             scale="log" if logarithmic else "",
             picture=_rates(some, view) if some else "",
             metrics={name: _metric(some, name, view) for name in metrics},
+            twin=_twin(some, metrics, by_part=by_part),
             differences=_differences([each.facts.session.spec for each in some]),
             tree=await self._tree([each.facts for each in some], visitor_of(request)),
         )
@@ -254,6 +256,23 @@ def _axis(some: Sequence[Compared], *, by_part: bool) -> tuple[float, float]:
         )
     ]
     return min(places, default=0.0), max(places, default=1.0)
+
+
+def _twin(some: Sequence[Compared], metrics: Sequence[str], *, by_part: bool) -> Markup:
+    lines = []
+    for each in some:
+        steps, sealed, later = each.record.trace(each.lr)
+        at = each.place(steps, by_part=by_part)
+        name = each.facts.name
+        lines += [Line(f"{each.lr} of {name}", at, values) for values in (sealed, later)]
+        past = each.record.past
+        at = each.place(past.steps, by_part=by_part)
+        lines += [
+            Line(f"{metric} of {name}", at, finite(past.metrics[metric]))
+            for metric in metrics
+            if metric in past.metrics
+        ]
+    return table_of(lines, "% of the plan" if by_part else "step")
 
 
 def _rates(some: Sequence[Compared], view: View) -> Markup:

@@ -28,6 +28,7 @@ from pacesetter_service.dashboard.forms import filled, read_form
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.orders import FieldError
 from pacesetter_service.dashboard.snippets import snippets_of
+from pacesetter_service.dashboard.twins import table_of
 from pacesetter_service.dashboard.visitors import refuse_below, refuse_name, visitor_of
 from pacesetter_service.dashboard.wording import rate
 from pacesetter_service.runtime import operator
@@ -244,7 +245,7 @@ class Create:
             if name.endswith("lr")
         ]
         label = f"The learning rate over {len(curve.steps)} points until step {curve.steps[-1]}"
-        picture = chart(lines[:6], label=label, from_zero=True, width=WIDTH)
+        picture = chart(lines[:6], label=label, from_zero=True, width=WIDTH) + table_of(lines[:6])
         return Look(spec, picture, found, (), snippets_of(request, spec))
 
     async def _spec(self, request: Request, asked: Fields) -> SessionSpec:

@@ -24,6 +24,7 @@ from pacesetter_service.dashboard.facts import Facts, read_facts
 from pacesetter_service.dashboard.forms import read_form
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.orders import FieldError
+from pacesetter_service.dashboard.twins import table_of
 from pacesetter_service.dashboard.visitors import refuse_below, refuse_name, visitor_of
 from pacesetter_service.runtime import forks, operator, trainer
 from pacesetter_service.runtime.forks import ForkPlan, ForkRehearsal
@@ -190,18 +191,19 @@ class Manage:
         own = found.after
         rates = own.block[own.names.index(series)].tolist()
         label = f"{series} of {facts.name} (dashed from where it is a forecast), and of the fork"
+        lines = [
+            Line(series, steps, sealed, 0),
+            Line(series, steps, later, 0, "dashed before"),
+            Line(f"{series} of the fork", own.steps, rates, 1),
+        ]
         picture = chart(
-            [
-                Line(series, steps, sealed, 0),
-                Line(f"{series}, forecast", steps, later, 0, "dashed before"),
-                Line(f"{series} of the fork", own.steps, rates, 1),
-            ],
+            lines,
             label=label,
             marks=[Mark(found.step, "attempt", f"The fork begins at step {found.step}.")],
             from_zero=True,
             width=WIDTH,
         )
-        return Effect(found, series, picture)
+        return Effect(found, series, picture + table_of(lines))
 
 
 def _free_name(name: str) -> str:

@@ -8,8 +8,8 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pacesetter_service.api.templates import Deprecation
 from pacesetter_service.catalogue.templates import (
+    DeprecationReason,
     Difference,
     Published,
     Template,
@@ -28,6 +28,8 @@ from pacesetter_service.runtime.queries import templates as queries
 from pacesetter_service.runtime.service import Service
 
 _FIELDS: TypeAdapter[Fields] = TypeAdapter(dict[str, JsonValue])
+
+_REASON: TypeAdapter[str] = TypeAdapter(DeprecationReason)
 
 EXAMPLE: Mapping[str, str] = {
     "name": "",
@@ -131,7 +133,7 @@ class TemplatePages:
         form = await read_form(request)
         name, version = request.path_params["name"], request.path_params["version"]
         try:
-            reason = Deprecation(reason=form.get("reason", "").strip()).reason
+            reason = _REASON.validate_python(form.get("reason", "").strip())
         except ValidationError as error:
             return await self._page(request, mistakes_in(error))
         await templates.deprecate_template(self._service, name, version, reason)
