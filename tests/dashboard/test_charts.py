@@ -144,10 +144,33 @@ def test_an_attempt_that_is_over_lies_grey_beside_the_running_one(
     assert text.count('class="curve c0 over"') == 2
     page.goto(f"{server_url}/sessions/{unique_name}")
     expect(page.locator(".plot .uplot")).to_have_count(2)
-    expect(page.locator(".legend")).to_contain_text("attempt 1, which is over")
+    expect(page.locator(".legend")).to_contain_text("attempt 1 (over)")
     page.get_by_role("link", name="Attempts that are over").click()
     page.wait_for_url("**over=no**")
-    expect(page.locator(".legend").first).not_to_contain_text("which is over")
+    expect(page.locator(".legend").first).not_to_contain_text("(over)")
+
+
+def test_no_moments_are_made_up_for_what_was_imported(
+    server_url: str, page: Page, http: httpx.Client, unique_name: str
+) -> None:
+    """A record says nothing of moments; what is trained from then on has some, and is drawn."""
+    create(http, unique_name, schedule=STEPS, total_steps=60)
+    train(http, unique_name, 0, 20)
+    path, copy = f"/v1/sessions/{unique_name}", f"{unique_name}-2"
+    http.post(f"{path}/attempts", json={"step": 10, "key": "again"}).raise_for_status()
+    record = http.get(f"{path}/export").content
+    headers = {"content-type": "application/x-ndjson"}
+    answer = http.post("/v1/import", params={"name": copy}, content=record, headers=headers)
+    assert answer.is_success, answer.text
+    assert chart_of(http, copy)["moments"]["steps"] == []
+    assert "axis=time" not in http.get(f"/sessions/{copy}").text
+    train(http, copy, 10, 40, answer.json()["attempt"])
+    assert chart_of(http, copy)["over"][0]["moments"]["steps"] == []
+    assert http.get(f"/sessions/{copy}", params={"axis": "time"}).status_code == 200
+    page.goto(f"{server_url}/sessions/{copy}?axis=time")
+    chosen = page.get_by_role("button", name="time", exact=True)
+    expect(chosen).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".plot .uplot")).to_have_count(2)
 
 
 def test_an_attempt_that_is_over_has_no_forecast(http: httpx.Client, unique_name: str) -> None:

@@ -160,7 +160,7 @@ class Record:
     def picture(self, series: Sequence[str], trained: int | None, look: "Look") -> Markup:
         """Draw some series: what is sealed, the forecast dashed, and what was trained anew grey."""
         axis, lines = self._axis(look), []
-        for each in self.over:
+        for each in self._beside(axis):
             at = axis.places(each.past.steps, each.moments)
             lines += [Line(name, at, each.past.series[name], 0, "over") for name in series]
         for colour, name in enumerate(series):
@@ -195,7 +195,7 @@ class Record:
                 0,
                 "over",
             )
-            for each in self.over
+            for each in self._beside(axis)
             if metric in each.past.metrics
         ]
         values = finite(self.past.metrics[metric])
@@ -214,6 +214,10 @@ class Record:
         unit = look.unit if look.unit in self.units else "step"
         return Axis(unit, self.per_epoch or 1, self.moments)
 
+    def _beside(self, axis: Axis) -> list[Over]:
+        """Return the attempts that are over, where it is known at which place each stands."""
+        return [each for each in self.over if axis.unit != "time" or each.moments.known]
+
     def _marked(self, axis: Axis) -> list[Mark]:
         places = axis.places([each.step for each in self.marks])
         return [
@@ -224,7 +228,7 @@ class Record:
     def _ends(self, axis: Axis) -> tuple[float, float]:
         ends = [*self.past.steps[:1], *self.future.steps[:1], *self.future.steps[-1:]]
         places = axis.places([*ends, self.past.end])
-        for each in self.over:
+        for each in self._beside(axis):
             places += axis.places([*each.past.steps[:1], *each.past.steps[-1:]], each.moments)
         return min(places), max(places)
 
@@ -306,10 +310,16 @@ async def read_record(service: Service, facts: Facts, points: int, part: Part = 
         spec.steps_per_epoch,
         moments.reaching(min(ends), max(ends), facts.pace if running else None),
         [
-            Over(number, each, await read_moments(service, facts.status, attempt=number))
+            Over(number, each, await _moments_of(service, facts, number, each))
             for number, each in over
         ],
     )
+
+
+async def _moments_of(service: Service, facts: Facts, attempt: int, past: History) -> Moments:
+    """Return when the steps of an attempt that is over were trained."""
+    found = await read_moments(service, facts.status, attempt=attempt)
+    return found.reaching(past.steps[0], past.steps[-1], facts.pace)
 
 
 def _end_of_plan(session: Session, trained: int | None) -> int | None:

@@ -371,12 +371,17 @@ class SessionPlots extends Plots {
     return this.timed ? between(this.data.moments.seconds, this.data.moments.steps, x) : x;
   }
 
+  // The attempts that are over, where it is known at which place each stands.
+  over() {
+    return this.data.over.filter((each) => !this.timed || each.moments.steps.length > 1);
+  }
+
   text(step) {
     return this.unit === "epoch" ? String(+(step / this.data.per_epoch).toPrecision(5)) : step.toLocaleString();
   }
 
   panels() {
-    const { steps, series, metrics, metric_steps: measured, over } = this.data;
+    const { steps, series, metrics, metric_steps: measured } = this.data, over = this.over();
     const places = steps.map((each) => this.at(each));
     const rates = [places], lines = [];
     for (const [index, label] of this.series.entries()) {
@@ -401,7 +406,7 @@ class SessionPlots extends Plots {
   }
 
   ends() {
-    const { steps, over } = this.data;
+    const { steps } = this.data, over = this.over();
     const places = [this.at(steps[0] ?? 0), this.at(steps.at(-1) ?? 1)];
     for (const each of over) places.push(this.at(each.steps[0], each.moments), this.at(each.steps.at(-1), each.moments));
     return [Math.min(...places), Math.max(...places)];
