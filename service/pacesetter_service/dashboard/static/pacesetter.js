@@ -258,7 +258,7 @@ class Plots {
     const axis = { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 }, font: "12px system-ui, sans-serif" };
     const chart = new uPlot({
       width: Math.max(canvas.clientWidth, 200),
-      height: rates ? 250 : 180,
+      height: Math.round((rates ? 250 : 180) * Math.min(Math.max(innerHeight / 1000, 1), 2)),
       legend: { show: false },
       cursor: { sync: { key: "steps" }, drag: { x: true, y: false }, focus: { prox: -1 } },
       scales: {
