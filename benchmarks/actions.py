@@ -167,7 +167,7 @@ def _lengthen(connection: sqlite3.Connection, by: int) -> None:
         connection.execute(f"UPDATE {table} SET {column} = {column} + ? {own}", [by, number])
     starts, block = range(0, by, AT_ONCE), struct.pack("<d", LR) * AT_ONCE
     connection.executemany(
-        "INSERT INTO sealed VALUES (?, 1, ?, ?, ?)",
+        "INSERT INTO sealed VALUES (?, 1, ?, ?, ?, NULL)",
         ((number, start, AT_ONCE, block) for start in starts),
     )
     for table in BESIDE:

@@ -30,7 +30,7 @@ from pacesetter_service.dashboard.app import Dashboard
 from pacesetter_service.encryption import UnusableCertificateError, encryption
 from pacesetter_service.front_door import Limits, connections_within_reach, front_door
 from pacesetter_service.runtime import retention
-from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.service import Keeping, Service
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.settings import Settings, mistakes_in, read_settings
 from pacesetter_service.store.continuity import Continuity
@@ -227,8 +227,9 @@ def _tls(settings: Settings) -> SSLContext | None:
     return encryption(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
-def _keep(service: Service, archive_after: float | None, purge_after: float | None) -> None:
+def _keep(service: Service) -> None:
     """Have old sessions put away in the background, if the settings say so."""
+    archive_after, purge_after = service.keeping.archive_after, service.keeping.purge_after
     if archive_after is None and purge_after is None:
         return
     chore = partial(retention.keep_settings, service, archive_after, purge_after)
@@ -236,8 +237,9 @@ def _keep(service: Service, archive_after: float | None, purge_after: float | No
 
 
 def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Writer) -> None:
-    service = Service.over(store, writer, settings.admin_token, settings.max_held)
-    _keep(service, settings.archive_after_days, settings.purge_after_days)
+    keeping = Keeping(settings.archive_after_days, settings.purge_after_days)
+    service = Service.over(store, writer, settings.admin_token, settings.max_held, keeping)
+    _keep(service)
     app = create_app(
         service,
         max_body_size=settings.max_body_size,

@@ -267,3 +267,62 @@ def test_what_a_fork_said_of_earlier_steps_counts_when_it_goes_back_there(
     fork.sync(attempt=2, rank=0, step=9)
     seen = fork.get("/history", start=0, end=10)["metrics"]["loss"]
     assert seen[7] == 0.5
+
+
+def rehearsed(job: Job, step: int, **more: Any) -> dict[str, Any]:
+    """Return what a fork would do."""
+    answer = job.ask_fork(f"{job.name}-trial", step, dry_run=True, **more)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_a_dry_run_shows_what_the_fork_is_then(http: httpx.Client, unique_name: str) -> None:
+    """Nothing is made; to the bit both curves are what the two sessions have afterwards."""
+    job = Job(http, unique_name, schedule=COSINE, total_steps=20, controllers=[PLATEAU])
+    job.train(12, loss=1.0)
+    job.act(kind="scale", factor=0.5)
+    job.train(14, loss=1.0)
+    description = {"schedule": LONGER, "total_steps": 40}
+    found = rehearsed(job, 13, description=description)
+    assert http.get(f"/v1/sessions/{unique_name}-trial").status_code == 404
+    assert found["revision"] == job.get()["revision"]
+    fork = job.fork(13, **description)
+    steps = found["after"]["steps"]
+    assert steps == found["before"]["steps"]
+    assert steps == list(range(13, 13 + len(steps)))
+    assert steps[-1] == 39
+    assert found["after"]["series"]["lr"] == fork.rates(13, len(steps))
+    assert found["before"]["series"]["lr"] == job.rates(13, len(steps))
+    [(series, factor)] = found["kept"].items()
+    assert series == "lr"
+    assert factor == found["after"]["series"]["lr"][0] / law(LONGER, 13, 1)[0]
+
+
+def test_a_dry_run_refuses_what_the_fork_would(http: httpx.Client, unique_name: str) -> None:
+    """A step beyond the horizon, a taken name, fields that are not the fork's, other series."""
+    job = Job(http, unique_name, schedule=COSINE)
+    job.train(5)
+    asked: list[tuple[int, str, int, dict[str, Any]]] = [
+        (422, f"{unique_name}-x", 9, {}),
+        (409, unique_name, 3, {}),
+        (422, f"{unique_name}-x", 3, {"description": {"name": "y"}}),
+        (422, f"{unique_name}-x", 3, {"description": {"groups": {"a": {}}}}),
+        (422, f"{unique_name}-x", 3, {"description": {"schedule": {"kind": "cosin"}}}),
+    ]
+    for status, name, step, more in asked:
+        dry, real = (job.ask_fork(name, step, dry_run=each, **more) for each in (True, False))
+        assert dry.status_code == status, dry.text
+        assert {**dry.json(), "instance": ""} == {**real.json(), "instance": ""}
+
+
+def test_a_dry_run_names_pitfalls_and_finds_the_fork_that_is_there(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """The same body can be shown again once the fork was made; what is odd in it is told."""
+    job = Job(http, unique_name, schedule=COSINE, total_steps=20)
+    job.train(5)
+    body = {"description": {"total_steps": 1000}}
+    assert any("total_steps" in each for each in rehearsed(job, 5, **body)["warnings"])
+    job.ask_fork(f"{unique_name}-trial", 5, **body).raise_for_status()
+    assert rehearsed(job, 5, **body)["start"] == 5

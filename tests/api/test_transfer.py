@@ -567,7 +567,7 @@ def test_an_import_that_was_cut_off_is_removed(service: RunningService, unique_n
         values = ", ".join(named.get(column, column) for column in columns)
         connection.execute(f"INSERT INTO sessions SELECT {values} FROM sessions")
         connection.execute(
-            'INSERT INTO sealed SELECT 101, attempt, start, count, "values" FROM sealed'
+            'INSERT INTO sealed SELECT 101, attempt, start, count, "values", NULL FROM sealed'
         )
         connection.execute(
             "INSERT INTO reading_blocks"

@@ -50,6 +50,7 @@ SAMPLES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "order": (("s", {"kind": "hold"}), {}),
     "cancel": (("s", 1), {}),
     "fork": (("s", "t"), {"step": 1}),
+    "rehearse_fork": (("s", "t"), {"step": 1}),
     "restart": (("s",), {"step": 1}),
     "relabel": (("s", {}), {}),
     "prune": ((), {"older_than": 1}),
@@ -236,6 +237,8 @@ NOT_SAID: dict[tuple[str, str], str] = {
     ("export", "start"): "a record is whole; `realised` has a part",
     ("export", "end"): "a record is whole; `realised` has a part",
     ("export", "attempt"): "a record is whole; `realised` has a part",
+    ("fork", "dry_run"): "`rehearse_fork` says it, and answers something else",
+    ("rehearse_fork", "dry_run"): "it always is one",
     **{(kind, "groups"): "it is for the whole session" for kind in FOR_ALL_GROUPS},
     **{(kind, "kind"): "the method's name is the kind" for kind in Action.kinds},
 }

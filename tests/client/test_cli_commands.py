@@ -329,6 +329,23 @@ def test_curves_are_drawn(run: Run, trained: str, tmp_path: Path) -> None:
     assert "loss" in run("diff", other, f"{other}3")
 
 
+def test_a_fork_is_drawn_before_it_is_made(run: Run, trained: str, tmp_path: Path) -> None:
+    """With the curve before and after; nothing is made until the option is left out."""
+    longer = tmp_path / "longer.yaml"
+    longer.write_text("total_steps: 200\nschedule: {kind: cosine, total_steps: 200}\n")
+    asked = ("fork", trained, "--step", 10, "--as", f"{trained}-x", "-f", longer)
+    drawn = run(*asked, "--dry-run")
+    assert f"would share the steps of {trained} before 10" in drawn
+    assert "nothing was made" in drawn
+    assert "before" in drawn
+    told = json.loads(run(*asked, "--dry-run", "--json"))
+    assert told["forks"] == [f"{trained}-x"]
+    assert told["after"]["steps"][0] == 10
+    run("show", f"{trained}-x", status=exits.NOT_FOUND)
+    run(*asked)
+    run("show", f"{trained}-x")
+
+
 def test_a_plan_fills_its_picture(run: Run, client: Client, unique_name: str) -> None:
     """A fast trainer was handed out steps far behind the end of its plan: they are not drawn."""
     client.create(unique_name, base_lr=0.1, schedule={"kind": "cosine", "total_steps": 20})

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from pacesetter_service.core.decide import decide
 from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.session import create
 from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.store.listing import Listing
 from pacesetter_service.store.port import Changes, Stored
 from pacesetter_service.store.sqlite import SqliteStore
 from written import NOW, write
@@ -40,6 +41,28 @@ def _stored() -> Stored:
     for command in (Seal(0, 1), Report((Reading(0, 0, "loss", 1.0),)), Seal(1, 1)):
         session = evolve_all(session, decide(session, command).events)
     return Stored(1, session, 0, NOW, (AttemptRef(1, 1, 0),))
+
+
+@pytest.mark.parametrize(
+    ("listing", "index"),
+    [
+        (Listing(sort="-created_at"), "ix_sessions_created_at_name"),
+        (Listing(fates=["failed"], ailing=[]), "ix_sessions_troubled"),
+        (Listing(fates=["active"], ailing=["a", "b"], sort="-changed_at"), "ix_sessions_troubled"),
+    ],
+)
+def test_the_first_page_is_found_by_an_index(tmp_path: Path, listing: Listing, index: str) -> None:
+    """Neither those in trouble nor the newest ones are looked for among all sessions."""
+    path = tmp_path / "pacesetter.db"
+    store = SqliteStore(f"sqlite:///{path}")
+    with noted(store) as asked:
+        assert list(store.page(listing, 50)) == []
+    store.close()
+    [query] = [each for each in asked if "FROM sessions" in each]
+    with closing(sqlite3.connect(path)) as connection:
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {query}")]
+    assert any(index in line for line in plan), plan
+    assert not any(line == "SCAN sessions" for line in plan), plan
 
 
 def test_a_restart_reads_no_more_than_it_replays(tmp_path: Path, stored: Stored) -> None:

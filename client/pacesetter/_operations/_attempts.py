@@ -52,6 +52,38 @@ class Attempts:
         return Call("POST", path, session_of(new_name), body=body)
 
     @operation
+    def rehearse_fork(
+        self,
+        name: str,
+        new_name: str,
+        *,
+        step: SupportsIndex,
+        labels: Mapping[str, str] | None = None,
+        description: Mapping[str, Any] | None = None,
+        attempt_key: str | None = None,
+    ) -> Call[dict[str, Any]]:
+        """Return what `fork` would do with the same arguments; nothing is made.
+
+        Returns:
+            `{"start", "before", "after", "kept", "warnings", "revision"}`: `before` is the curve of
+            the session from the step on, `after` that of the fork, each `{"steps", "series"}`, and
+            `kept` has for each series the factor that stays of what was made of its rate.
+
+        Raises:
+            ConflictError: The name is taken by another session.
+            InvalidRequestError: The session has no such step, or cannot go on like that.
+        """
+        body = given(
+            name=new_name,
+            step=step,
+            labels=labels,
+            description=description,
+            attempt_key=attempt_key,
+            dry_run=True,
+        )
+        return Call("POST", path_of(name) + "/fork", an_object, body=body)
+
+    @operation
     def restart(
         self,
         name: str,

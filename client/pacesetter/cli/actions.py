@@ -14,7 +14,7 @@ from pacesetter.cli.drawing import Curve
 from pacesetter.cli.exits import REFUSED, USAGE, CommandError
 from pacesetter.cli.options import OF_ALL_GROUPS, OF_ORDERS, File, Name
 from pacesetter.cli.pictures import Panel
-from pacesetter.cli.screen import joined, styled, table
+from pacesetter.cli.screen import Screen, joined, styled, table
 from pacesetter.cli.text import count, number, span
 
 STEER = "Steer"
@@ -126,6 +126,18 @@ def _away(answer: Mapping[str, Any]) -> str:
 def _rehearsed(context: Context, answer: Mapping[str, Any]) -> None:
     screen = context.screen
     screen.line(f"it would hold from step {count(answer['effective_step'])} on{_away(answer)}")
+    before_and_after(screen, answer)
+    screen.line(
+        styled(
+            f"nothing was changed; with --if-revision {answer['revision']} in place of --dry-run it"
+            " is ordered, if nothing else is decided before",
+            "dim",
+        )
+    )
+
+
+def before_and_after(screen: Screen, answer: Mapping[str, Any]) -> None:
+    """Draw the curves of a dry run, and say what to beware of."""
     before, after = answer["before"], answer["after"]
     for series, values in after["series"].items():
         was = before["series"].get(series, [])
@@ -143,13 +155,6 @@ def _rehearsed(context: Context, answer: Mapping[str, Any]) -> None:
     screen.line(styled("┅┅ ", "yellow"), "before  ", styled("━━ ", "cyan"), "after")
     for warning in answer["warnings"]:
         screen.line(styled("beware: ", "bold yellow"), warning)
-    screen.line(
-        styled(
-            f"nothing was changed; with --if-revision {answer['revision']} in place of --dry-run it"
-            " is ordered, if nothing else is decided before",
-            "dim",
-        )
-    )
 
 
 def _change(before: list[float], after: list[float]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from pacesetter._info import SessionInfo
+from pacesetter.cli.actions import before_and_after
 from pacesetter.cli.advice import findings_shown
 from pacesetter.cli.arguments import document, labels, seconds
 from pacesetter.cli.commands import commands
@@ -15,7 +16,7 @@ from pacesetter.cli.context import Context, plain
 from pacesetter.cli.exits import USAGE, CommandError
 from pacesetter.cli.options import DryRun, Labels, Name, Reason, Yes
 from pacesetter.cli.screen import styled
-from pacesetter.cli.text import count, plural, size
+from pacesetter.cli.text import count, number, plural, size
 
 MAKE, BRANCH, KEEP = "Make", "Go back, and branch off", "Put away"
 
@@ -100,6 +101,9 @@ def fork(
         ),
     ] = None,
     label: Labels = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Make nothing: draw the curve before and after.")
+    ] = False,
 ) -> None:
     """Branch off: new sessions that share the past up to a step."""
     wanted = [each.strip() for each in names.split(",") if each.strip()]
@@ -107,6 +111,15 @@ def fork(
         raise ValueError("--as names no session: write --as a,b,c")
     description = None if file is None else document(file)
     given = labels(label) if label else None
+    if dry_run:
+        found = [
+            context.server.rehearse_fork(
+                name, each, step=step, labels=given, description=description
+            )
+            for each in wanted
+        ]
+        _shown(context, name, wanted, found[0])
+        return
     made = [
         context.server.fork(name, each, step=step, labels=given, description=description)
         for each in wanted
@@ -117,6 +130,21 @@ def fork(
         context.screen.line(
             styled(each.name, "bold"), f" shares the steps of {name} before {count(step)}"
         )
+
+
+def _shown(context: Context, name: str, forks: Sequence[str], answer: Mapping[str, Any]) -> None:
+    """Say and draw what forks would do: all of them the same."""
+    if context.answers({"forks": list(forks), **answer}):
+        return
+    screen = context.screen
+    screen.line(
+        styled(", ".join(forks), "bold"),
+        f" would share the steps of {name} before {count(answer['start'])}",
+    )
+    for series, factor in answer["kept"].items():
+        screen.line(f"of what was made of {series} the factor {number(factor)} stays")
+    before_and_after(screen, answer)
+    screen.line(styled("nothing was made; without --dry-run it is", "dim"))
 
 
 def rollback(

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, JsonValue
+from pydantic_core import to_json
 
-from pacesetter_service.api import bodies, paging
-from pacesetter_service.api.answers import Moment
+from pacesetter_service.api import bodies, paging, wire
+from pacesetter_service.api.answers import Moment, SampledCurve
 from pacesetter_service.api.auth import refuse_below, refuse_name
 from pacesetter_service.api.callers import unless_gone
 from pacesetter_service.api.context import Actor, Names, Service, SessionName
@@ -16,7 +17,7 @@ from pacesetter_service.core.actions.base import Reason
 from pacesetter_service.core.model import Count, Flag, Model, Step
 from pacesetter_service.core.spec import AttemptKey, LabelName, LabelValue, Name
 from pacesetter_service.runtime import forks, operator, trainer
-from pacesetter_service.runtime.forks import ForkPlan
+from pacesetter_service.runtime.forks import ForkPlan, ForkRehearsal
 from pacesetter_service.runtime.operator import TakeBackAnswer
 from pacesetter_service.runtime.queries import sessions
 
@@ -70,6 +71,27 @@ class ForkRequest(Model):
     attempt_key: AttemptKey | None = Field(
         default=None, description="what all ranks of the first attempt share"
     )
+    dry_run: Flag = Field(default=False, description="only show what it would do")
+
+
+class ForkDryRun(BaseModel):
+    """What a fork would do: curves from its first own step on, and what to beware of.
+
+    The fork's curve ends before the first step whose value no trainer could use, if it comes to
+    one.
+    """
+
+    start: int = Field(description="the first step of the fork, and of both curves")
+    before: SampledCurve = Field(
+        description="the curve of the session itself: what is sealed, then the forecast"
+    )
+    after: SampledCurve = Field(description="the curve of the fork")
+    kept: dict[str, float] = Field(
+        description="for each series the factor that stays of what was made of its rate, where"
+        " the fork is described anew and it is not 1"
+    )
+    warnings: list[str] = Field(description="what to beware of")
+    revision: int = Field(description="of the session that was looked at")
 
 
 @router.post(
@@ -137,7 +159,8 @@ async def take_back(
 @router.post(
     "/fork",
     status_code=201,
-    responses={200: {"model": SessionView}},
+    response_model=SessionView,
+    responses={200: {"model": SessionView | ForkDryRun}},
     openapi_extra=body_of("ForkRequest"),
 )
 async def fork_session(
@@ -148,10 +171,11 @@ async def fork_session(
     response: Response,
     names: Names,
     actor: Actor = "anonymous",
-) -> SessionView:
+) -> SessionView | Response:
     """Create a session that shares the past of this one up to a step, and goes on by itself.
 
-    Several cooldowns from one stable phase are several forks. The same body again answers 200.
+    Several cooldowns from one stable phase are several forks. The same body again answers 200. With
+    `dry_run` nothing is made, and the answer (200) is the curve before and after.
 
     With a `description` the fork goes on in another way: for longer, at another rate, under other
     controllers. It names what is to differ, and holds from the fork's step on, by the session's own
@@ -165,7 +189,23 @@ async def fork_session(
     plan = ForkPlan(
         body.name, body.step, body.labels, body.description or {}, body.attempt_key or "", actor
     )
+    if body.dry_run:
+        rehearsing = forks.rehearse_fork(service, name, plan, _rehearsal)
+        content = await unless_gone(request, rehearsing)
+        return Response(content, media_type="application/json")
     info, created = await unless_gone(request, forks.fork_session(service, name, plan))
     response.status_code = 201 if created else 200
     response.headers["location"] = f"/v1/sessions/{body.name}"
     return view(info)
+
+
+def _rehearsal(found: ForkRehearsal) -> bytes:
+    answer = ForkDryRun(
+        start=found.step,
+        before=SampledCurve(**wire.curve(found.before)),
+        after=SampledCurve(**wire.curve(found.after)),
+        kept=dict(found.kept),
+        warnings=found.warnings,
+        revision=found.revision,
+    )
+    return to_json(answer)

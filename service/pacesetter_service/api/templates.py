@@ -12,8 +12,13 @@ from pacesetter_service.api.auth import refuse_name
 from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import Names, Service
 from pacesetter_service.api.openapi import body_of
-from pacesetter_service.catalogue.templates import Difference, Published, Template
-from pacesetter_service.core.model import MAX_STEP, Line, Model
+from pacesetter_service.catalogue.templates import (
+    DeprecationReason,
+    Difference,
+    Published,
+    Template,
+)
+from pacesetter_service.core.model import MAX_STEP, Model
 from pacesetter_service.runtime import templates
 from pacesetter_service.runtime.queries import templates as queries
 
@@ -60,7 +65,7 @@ class DiffAnswer(BaseModel):
 class Deprecation(Model):
     """Why a template should not be used any more."""
 
-    reason: Annotated[Line, Field(min_length=1, max_length=500)] = Field(
+    reason: DeprecationReason = Field(
         description="why the version should not be used any more, and what to use"
     )
 

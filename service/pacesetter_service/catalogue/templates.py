@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue, ValidationError, field_validator, model_v
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.mistakes import misplaced, refusal
-from pacesetter_service.core.model import Count, Lines, Model, Step, Written, did_you_mean
+from pacesetter_service.core.model import Count, Line, Lines, Model, Step, Written, did_you_mean
 from pacesetter_service.core.spec import Name, SessionSpec, refuse_unreadable
 
 HOLE = "$"
@@ -37,6 +37,9 @@ ParameterName = Annotated[
         " letter",
     ),
 ]
+
+DeprecationReason = Annotated[Line, Field(min_length=1, max_length=500)]
+"""Why a version should not be used any more."""
 
 _REFERENCE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})@([1-9][0-9]{0,8})$")
 

@@ -1,11 +1,12 @@
-"""What admins do: tokens, old sessions, and how large the database is."""
+"""What admins do: tokens, old sessions, and copies of the database."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
 
 from pydantic import JsonValue, ValidationError
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 
 from pacesetter_service.api.tokens import TokenRequest
 from pacesetter_service.core.errors import PacesetterError
@@ -15,6 +16,7 @@ from pacesetter_service.dashboard.forms import filled, read_form
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.visitors import visitor_of
 from pacesetter_service.runtime import retention, tokens
+from pacesetter_service.runtime.backups import BackupError, Copy
 from pacesetter_service.runtime.pool import in_thread
 from pacesetter_service.runtime.retention import DAY, Policy, PutAway
 from pacesetter_service.runtime.service import Service
@@ -84,6 +86,36 @@ class Admin:
         )
         return await self._page(request, form, pruned=page.sessions, dry=dry)
 
+    async def back_up(self, request: Request) -> Response:
+        """Begin a copy of the database; the page shows how far it is."""
+        await read_form(request)
+        backups, visitor = self._service.backups, visitor_of(request)
+        try:
+            await in_thread(backups.begin, visitor.name)
+        except BackupError as error:
+            return await self._page(request, {}, mistakes=(f"No copy was begun: {error}.",))
+        return site.redirect(request, "admin")
+
+    async def download(self, request: Request) -> Response:
+        """Answer with a copy of the database, to keep."""
+        found = await self._copy(request)
+        headers = {"cache-control": "no-store"}
+        media_type, name = "application/vnd.sqlite3", found.path.name
+        return FileResponse(found.path, headers=headers, media_type=media_type, filename=name)
+
+    async def remove(self, request: Request) -> Response:
+        """Remove a copy of the database."""
+        await read_form(request)
+        found = await self._copy(request)
+        await in_thread(self._service.backups.remove, found.path.name, visitor_of(request).name)
+        return site.redirect(request, "admin")
+
+    async def _copy(self, request: Request) -> Copy:
+        found = await in_thread(self._service.backups.find, request.path_params["file"])
+        if found is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        return found
+
     async def _page(
         self,
         request: Request,
@@ -111,6 +143,10 @@ class Admin:
             mistakes=mistakes,
             pruned=pruned,
             dry=dry,
+            keeping=self._service.keeping,
+            source=self._service.backups.source,
+            copying=await in_thread(self._service.backups.copying),
+            copies=await in_thread(self._service.backups.copies),
         )  # fmt: skip
 
 

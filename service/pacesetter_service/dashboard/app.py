@@ -31,6 +31,7 @@ from pacesetter_service.dashboard.problems import Problems
 from pacesetter_service.dashboard.range_test import RangeTestPages
 from pacesetter_service.dashboard.ranks import RankPages
 from pacesetter_service.dashboard.session import SessionPages
+from pacesetter_service.dashboard.templates import TemplatePages
 from pacesetter_service.dashboard.timeline import Timeline
 from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.service import Service
@@ -92,6 +93,7 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
     create, compare, admin = Create(service), Compare(service), Admin(service)
     ranks, range_test = RankPages(service), RangeTestPages(service)
     control, manage = Control(service), Manage(service)
+    templates = TemplatePages(service, create)
     return [
         (Route("/static/{digest}/{name:path}", show_asset), "public"),
         (Route("/login", login.show), "public"),
@@ -110,12 +112,24 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
         (Route("/create/json", create.make_of_text, methods=["POST"]), "viewer"),
         (Route("/create/advise", create.advise), "viewer"),
         (Route("/compare", compare.show), "viewer"),
+        (Route("/compare/chart.json", compare.chart), "viewer"),
         (Route("/admin", admin.show), "admin"),
         (Route("/admin/tokens", admin.create_token, methods=["POST"]), "admin"),
         (Route("/admin/tokens/{number}/revoke", admin.revoke, methods=["POST"]), "admin"),
+        (Route("/admin/backups", admin.back_up, methods=["POST"]), "admin"),
+        (Route("/admin/backups/{file}", admin.download), "admin"),
+        (Route("/admin/backups/{file}/remove", admin.remove, methods=["POST"]), "admin"),
         (Route("/admin/prune", admin.prune, methods=["POST"]), "admin"),
-        (Route("/templates", create.templates), "viewer"),
-        (Route("/templates/{name}", create.template), "viewer"),
+        (Route("/create/template", templates.draft), "operator"),
+        (Route("/create/template", templates.publish, methods=["POST"]), "operator"),
+        (Route("/templates", templates.list), "viewer"),
+        (Route("/templates/{name}", templates.show), "viewer"),
+        (
+            Route(
+                "/templates/{name}/{version:int}/deprecate", templates.deprecate, methods=["POST"]
+            ),
+            "operator",
+        ),
         (Route("/sessions/{name}/ranks", ranks.show), "viewer"),
         (Route("/sessions/{name}/range-test", range_test.show), "viewer"),
         (Route("/sessions/{name}/range-test.svg", range_test.picture), "viewer"),
@@ -133,6 +147,7 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
         (Route("/sessions/{name}/manage", manage.show), "trainer"),
         (Route("/sessions/{name}/manage/{what}", manage.change, methods=["POST"]), "trainer"),
         (Route("/sessions/{name}/spec.json", session.spec), "viewer"),
+        (Route("/sessions/{name}/spec.yaml", session.spec_as_yaml), "viewer"),
         (Route("/sessions/{name}/record.csv", session.table), "viewer"),
         (Route("/sessions/{name}/spark.svg", session.spark), "viewer"),
         (Route("/sessions/{name}/lr.svg", session.picture), "viewer"),

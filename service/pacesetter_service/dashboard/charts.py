@@ -1,16 +1,22 @@
 """What the charts of a session show: sealed values, the forecast, metrics, and what happened."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
 from pacesetter_service.core.actions import Order
+from pacesetter_service.core.errors import StepOutOfRangeError
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.watching import plan_end
+from pacesetter_service.dashboard.axes import Axis, Unit
 from pacesetter_service.dashboard.drawing import Line, Mark, chart
+from pacesetter_service.dashboard.facts import Facts
+from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.queries.curves import Curve
 from pacesetter_service.runtime.queries.events import LoggedEvent, list_events
 from pacesetter_service.runtime.queries.history import (
@@ -19,7 +25,8 @@ from pacesetter_service.runtime.queries.history import (
     HistoryQuestion,
     read_history,
 )
-from pacesetter_service.runtime.queries.sessions import read_session
+from pacesetter_service.runtime.queries.moments import Moments, read_moments
+from pacesetter_service.runtime.queries.sessions import list_attempts, read_session
 from pacesetter_service.runtime.queries.values import read_forecast
 from pacesetter_service.runtime.service import Service
 
@@ -38,6 +45,15 @@ FEWEST = 20
 
 MOST_MARKS = 200
 
+MOST_OVER = 5
+"""How many attempts that are over are shown: the newest ones."""
+
+FLAT = 4
+"""One part in so many of what was trained is shown of a forecast that stays as it is for good."""
+
+BEYOND = 20
+"""One part in so many is shown behind the end of a plan that is over."""
+
 KINDS_OF_MARKS = {
     "decided": "decision",
     "acted": "order",
@@ -53,6 +69,31 @@ KINDS_OF_MARKS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Over:
+    """An attempt that is over: the steps of it that a later one has trained anew.
+
+    Attributes:
+        attempt: Its number.
+        past: What it was trained with, and what was measured.
+        moments: When.
+    """
+
+    attempt: int
+    past: History
+    moments: Moments
+
+    def as_json(self, chosen: Sequence[str]) -> dict[str, object]:
+        """Return what a script draws the same from, of some series."""
+        return {
+            "attempt": self.attempt,
+            "steps": self.past.steps,
+            "series": {name: self.past.series[name] for name in chosen},
+            "metrics": {name: finite(each) for name, each in self.past.metrics.items()},
+            "moments": asdict(self.moments),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What was trained with and measured, and what would be.
 
@@ -61,12 +102,26 @@ class Record:
         future: The values from its end on.
         marks: What happened, and what waits.
         per_epoch: Steps in an epoch, if the session says so.
+        moments: When steps were trained, and when those to come may be.
+        over: What attempts have trained that are over, where a later one did so anew.
     """
 
     past: History
     future: Curve
     marks: list[Mark]
     per_epoch: int | None
+    moments: Moments = field(default_factory=Moments)
+    over: list[Over] = field(default_factory=list)
+
+    @property
+    def units(self) -> list[Unit]:
+        """What can stand under its charts."""
+        found: list[Unit] = ["step"]
+        if self.per_epoch:
+            found.append("epoch")
+        if self.moments.known:
+            found.append("time")
+        return found
 
     def trace(self, series: str) -> tuple[list[int], list[float | None], list[float | None]]:
         """Return the steps of a series, its sealed values there, and those of its forecast."""
@@ -91,98 +146,229 @@ class Record:
             "steps": steps,
             "series": series,
             "metric_steps": self.past.steps,
-            "metrics": {name: _finite(each) for name, each in self.past.metrics.items()},
+            "metrics": {name: finite(each) for name, each in self.past.metrics.items()},
             "marks": [
                 {"step": each.step, "kind": each.kind, "text": each.text} for each in self.marks
             ],
             "horizon": self.past.end,
             "trained": trained,
             "per_epoch": self.per_epoch,
+            "moments": asdict(self.moments),
+            "over": [each.as_json(chosen) for each in self.over],
         }
 
-    def picture(self, series: Sequence[str], trained: int | None, *, logarithmic: bool) -> Markup:
-        """Draw some series: what is sealed, and the forecast dashed."""
-        lines = []
+    def picture(self, series: Sequence[str], trained: int | None, look: "Look") -> Markup:
+        """Draw some series: what is sealed, the forecast dashed, and what was trained anew grey."""
+        axis, lines = self._axis(look), []
+        for each in self._beside(axis):
+            at = axis.places(each.past.steps, each.moments)
+            lines += [Line(name, at, each.past.series[name], 0, "over") for name in series]
         for colour, name in enumerate(series):
             steps, sealed, later = self.trace(name)
-            lines.append(Line(name, steps, sealed, colour))
-            lines.append(Line(name, steps, later, colour, "dashed"))
-        ahead = None if trained is None else (trained + 1, self.past.end)
+            places = axis.places(steps)
+            lines.append(Line(name, places, sealed, colour))
+            lines.append(Line(name, places, later, colour, "dashed"))
+        shade = None
+        if trained is not None:
+            first, last = axis.places([trained + 1, self.past.end])
+            shade = (first, last)
         return chart(
             lines,
-            label=f"{', '.join(series)} by step: sealed until step {self.past.end}, then forecast",
-            shade=ahead,
-            marks=self.marks,
+            label=f"{', '.join(series)} by {look.unit}: sealed until step {self.past.end}, then"
+            " forecast",
+            shade=shade,
+            marks=self._marked(axis),
             from_zero=True,
-            logarithmic=logarithmic,
-            axis=self._axis(),
+            logarithmic=look.logarithmic,
+            axis=self._ends(axis),
+            across=axis,
         )
 
-    def picture_of(self, metric: str, colour: int, *, logarithmic: bool) -> Markup:
+    def picture_of(self, metric: str, colour: int, look: "Look") -> Markup:
         """Draw a metric over the same axis."""
-        line = Line(metric, self.past.steps, _finite(self.past.metrics[metric]), colour)
+        axis = self._axis(look)
+        lines = [
+            Line(
+                metric,
+                axis.places(each.past.steps, each.moments),
+                finite(each.past.metrics[metric]),
+                0,
+                "over",
+            )
+            for each in self._beside(axis)
+            if metric in each.past.metrics
+        ]
+        values = finite(self.past.metrics[metric])
+        lines.append(Line(metric, axis.places(self.past.steps), values, colour))
         return chart(
-            [line],
-            label=f"{metric} by step",
-            marks=self.marks,
-            logarithmic=logarithmic,
+            lines,
+            label=f"{metric} by {look.unit}",
+            marks=self._marked(axis),
+            logarithmic=look.logarithmic,
             height=200,
-            axis=self._axis(),
+            axis=self._ends(axis),
+            across=axis,
         )
 
-    def _axis(self) -> tuple[int, int]:
+    def _axis(self, look: "Look") -> Axis:
+        unit = look.unit if look.unit in self.units else "step"
+        return Axis(unit, self.per_epoch or 1, self.moments)
+
+    def _beside(self, axis: Axis) -> list[Over]:
+        """Return the attempts that are over, where it is known at which place each stands."""
+        return [each for each in self.over if axis.unit != "time" or each.moments.known]
+
+    def _marked(self, axis: Axis) -> list[Mark]:
+        places = axis.places([each.step for each in self.marks])
+        return [
+            Mark(place, each.kind, each.text)
+            for place, each in zip(places, self.marks, strict=True)
+        ]
+
+    def _ends(self, axis: Axis) -> tuple[float, float]:
         ends = [*self.past.steps[:1], *self.future.steps[:1], *self.future.steps[-1:]]
-        return min(ends, default=0), max([*ends, self.past.end])
+        places = axis.places([*ends, self.past.end])
+        for each in self._beside(axis):
+            places += axis.places([*each.past.steps[:1], *each.past.steps[-1:]], each.moments)
+        return min(places), max(places)
 
 
-def _finite(values: Sequence[float | None]) -> list[float | None]:
+class Look(NamedTuple):
+    """How charts are drawn: over what, and on which scale."""
+
+    unit: Unit = "step"
+    logarithmic: bool = False
+
+
+class Part(NamedTuple):
+    """Which part of a record is shown.
+
+    Attributes:
+        start: The first step; None for the first of all.
+        end: The first one that is not shown; None for where the plan ends.
+        attempt: An earlier attempt; None for the running one.
+        over: Whether attempts that are over are shown beside the running one.
+    """
+
+    start: int | None = None
+    end: int | None = None
+    attempt: int | None = None
+    over: bool = False
+
+
+WHOLE = Part()
+
+
+def finite(values: Sequence[float | None]) -> list[float | None]:
+    """Return values as JSON can have them: NaN and infinities are left out."""
     return [each if each is not None and isfinite(each) else None for each in values]
 
 
-async def read_record(
-    service: Service, name: str, points: int, start: int | None = None, end: int | None = None,
-    attempt: int | None = None,
-) -> Record:  # fmt: skip
+async def read_record(service: Service, facts: Facts, points: int, part: Part = WHOLE) -> Record:
     """Return what a session's charts show, about `points` steps of it.
-
-    Args:
-        service: The service.
-        name: The session's name.
-        points: About how many steps are shown.
-        start: The first one; None for the first of all.
-        end: The first one that is not shown; None for where the plan ends.
-        attempt: An earlier attempt; None for the running one.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
         ArgumentError: It has no such attempt.
         BusyError: Too many costly answers are being made already.
     """
-    info = await read_session(service, name)
-    session, spec = info.session, info.session.spec
+    name = facts.name
+    session = (await read_session(service, name)).session
+    spec, start, end = session.spec, part.start, part.end
+    running = part.attempt is None or session.attempt.includes(part.attempt)
     if start is not None:
         start = min(max(start, spec.start_step), session.horizon)
         end = None if end is None else max(end, start)
+    if running and start is None and end is None:
+        end = _end_of_plan(session, facts.trained)
     reported = sorted(session.reported)[:MAX_METRICS]
     points = min(points, max(MOST_VALUES // (len(session.timelines) + len(reported)), FEWEST))
-    question = HistoryQuestion(start, end, points, reported or None, by_rank=False, attempt=attempt)
-    past = await read_history(service, name, question, lambda found: found)
-    if past.end < session.horizon:  # what is shown ends with steps that are sealed
-        names = list(past.series)
-        future = Curve(names, [], np.empty((len(names), 0)))
-        return Record(
-            past, future, await _marks(service, name, session.orders.waiting), spec.steps_per_epoch
-        )
-    last = max(spec.total_steps or 0, plan_end(session) or 0)
-    if last <= past.end:
-        last = past.end + _behind(session, past)
-    if end is not None:
-        last = min(last, max(end, past.end + 1))
-    future = await read_forecast(
-        service, name, past.end, last - past.end, max(points // 2, 20), lambda found: found
+    question = HistoryQuestion(
+        start, end, points, reported or None, by_rank=False, attempt=part.attempt
     )
-    return Record(past, future, await _marks(service, name, info.session.orders.waiting),
-                  spec.steps_per_epoch)  # fmt: skip
+    past = await read_history(service, name, question, lambda found: found)
+    future = Curve(list(past.series), [], np.empty((len(past.series), 0)))
+    if running and past.end >= session.horizon:  # else what is shown ends with sealed steps
+        last = max(spec.total_steps or 0, plan_end(session) or 0)
+        endless = last <= past.end
+        if endless:
+            last = past.end + _behind(session, past)
+        if end is not None:
+            last = min(last, max(end, past.end + 1))
+        future = await read_forecast(
+            service, name, past.end, last - past.end, max(points // 2, 20), lambda found: found
+        )
+        if endless and end is None:
+            future = without_tail(future, max((past.end - past.start) // FLAT, FEWEST))
+    over = await _over(service, session, points, part) if running and part.over else []
+    ends = [past.start, past.end, *future.steps[-1:]]
+    moments = await read_moments(service, facts.status, attempt=part.attempt)
+    return Record(
+        past,
+        future,
+        await _marks(service, name, session.orders.waiting),
+        spec.steps_per_epoch,
+        moments.reaching(min(ends), max(ends), facts.pace if running else None),
+        [
+            Over(number, each, await _moments_of(service, facts, number, each))
+            for number, each in over
+        ],
+    )
+
+
+async def _moments_of(service: Service, facts: Facts, attempt: int, past: History) -> Moments:
+    """Return when the steps of an attempt that is over were trained."""
+    found = await read_moments(service, facts.status, attempt=attempt)
+    return found.reaching(past.steps[0], past.steps[-1], facts.pace)
+
+
+def _end_of_plan(session: Session, trained: int | None) -> int | None:
+    """Return where a chart ends of a session that is sealed far beyond its plan; None otherwise.
+
+    Callers that only look may have had any number of steps sealed, which no trainer will come to.
+    """
+    plan = max(session.spec.total_steps or 0, plan_end(session) or 0)
+    if not plan:
+        return None
+    start = session.spec.start_step
+    last = max(plan, start if trained is None else trained + 1)
+    last += max((last - start) // BEYOND, 1)
+    return last if last < session.horizon else None
+
+
+def without_tail(curve: Curve, room: int) -> Curve:
+    """Return a curve that ends `room` steps after it has become flat for good."""
+    same = (curve.block == curve.block[:, -1:]).all(axis=0)
+    flat = len(same) - int(np.argmin(same[::-1])) if not same.all() else 0
+    last = curve.steps[flat] + room if curve.steps else 0
+    if not curve.steps or last >= curve.steps[-1]:
+        return curve
+    steps = [*curve.steps[: flat + 1], last]
+    block = np.concatenate([curve.block[:, : flat + 1], curve.block[:, -1:]], axis=1)
+    return replace(curve, steps=steps, block=block)
+
+
+async def _over(
+    service: Service, session: Session, points: int, part: Part
+) -> list[tuple[int, History]]:
+    """Return what attempts have trained that are over, where a later one did so anew."""
+    attempts = await list_attempts(service, session.spec.name)
+    found: list[tuple[int, History]] = []
+    for place, each in enumerate(attempts):
+        later = attempts[place + 1 :]
+        # Where steps were taken back, its trainers went on in another one, which has its key.
+        if session.attempt.includes(each.attempt) or any(each.key == one.key for one in later):
+            continue
+        first = max(min(one.start for one in later), part.start or 0)
+        question = HistoryQuestion(
+            first, part.end, max(points // 4, FEWEST), sorted(session.reported)[:MAX_METRICS],
+            by_rank=False, attempt=each.attempt,
+        )  # fmt: skip
+        with suppress(StepOutOfRangeError, ArgumentError):  # it did not come to these steps
+            past = await read_history(service, session.spec.name, question, lambda past: past)
+            if past.steps:
+                found.append((each.attempt, past))
+    return found[-MOST_OVER:]
 
 
 def _behind(session: Session, past: History) -> int:

@@ -1,28 +1,47 @@
 """Several sessions beside each other: their curves, what differs, and who was forked from whom."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
+from math import isfinite
 from typing import NamedTuple
 
 from markupsafe import Markup
 from pydantic import JsonValue
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from pacesetter_service.catalogue.templates import diff
+from pacesetter_service.core.actions import Cooldown
+from pacesetter_service.core.errors import PacesetterError
+from pacesetter_service.core.events import Acted
+from pacesetter_service.core.model import MAX_STEP
+from pacesetter_service.core.session import Session
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.dashboard import site
-from pacesetter_service.dashboard.charts import Record, read_record
+from pacesetter_service.dashboard.charts import Part, Record, finite, read_record
 from pacesetter_service.dashboard.drawing import Line, chart
 from pacesetter_service.dashboard.facts import Facts, read_facts
-from pacesetter_service.dashboard.visitors import refuse_name, visitor_of
+from pacesetter_service.dashboard.twins import table_of
+from pacesetter_service.dashboard.visitors import Visitor, refuse_name, visitor_of
+from pacesetter_service.runtime.queries.events import list_events
+from pacesetter_service.runtime.queries.sessions import list_kin
 from pacesetter_service.runtime.service import Service
 
 FEWEST, MOST = 2, 10
 """How many sessions can be compared."""
 
 POINTS = 300
-"""About how many points of each are drawn."""
+"""About how many points of each the server draws."""
+
+LIVE = 600
+"""About how many a script draws."""
+
+MOST_KIN = 20
+"""How many sessions that share steps with one are looked for: those that were written last."""
+
+MOST_ORDERS = 100
+"""Among how many orders of a session cooldowns are looked for: the first ones."""
 
 PERCENT = 100.0
 
@@ -46,9 +65,23 @@ class Compared(NamedTuple):
         """Return where steps stand: as they are, or as parts of the plan, in percent."""
         if not by_part:
             return list(steps)
-        start = self.facts.session.spec.start_step
-        end = self.facts.total or max([*self.record.past.steps, start + 1])
-        return [PERCENT * (step - start) / max(end - start, 1) for step in steps]
+        start, end = _plan_of(self.facts)
+        return [PERCENT * (step - start) / (end - start) for step in steps]
+
+    def as_json(self, metrics: Sequence[str], *, by_part: bool) -> dict[str, object]:
+        """Return what a script draws of it."""
+        past = self.record.past
+        steps, sealed, forecast = self.record.trace(self.lr)
+        return {
+            "name": self.facts.name,
+            "places": self.place(steps, by_part=by_part),
+            "sealed": sealed,
+            "forecast": forecast,
+            "measured": self.place(past.steps, by_part=by_part),
+            "metrics": {
+                each: finite(past.metrics[each]) for each in metrics if each in past.metrics
+            },
+        }
 
 
 class Difference(NamedTuple):
@@ -56,6 +89,26 @@ class Difference(NamedTuple):
 
     pointer: str
     values: list[JsonValue]
+
+
+class Branch(NamedTuple):
+    """A session in the tree of forks.
+
+    Attributes:
+        name: Its name.
+        depth: How deep it stands.
+        step: Where it was forked; None of what was not.
+        shown: Whether it is among those that are compared.
+        known: Whether it is there: one that was purged leaves its name.
+        cooldowns: Those that were ordered of it, in words.
+    """
+
+    name: str
+    depth: int
+    step: int | None
+    shown: bool
+    known: bool
+    cooldowns: tuple[str, ...] = ()
 
 
 class Compare:
@@ -67,37 +120,122 @@ class Compare:
     async def show(self, request: Request) -> Response:
         """Show sessions beside each other; without enough of them, ask which."""
         names = _names_in(request)
-        for name in names:
-            refuse_name(name, visitor_of(request))
-        if len(names) > MOST:
-            said = f"{len(names)} sessions are more than one page compares; name {MOST} at most."
-            return site.refusal(request, HTTPStatus.UNPROCESSABLE_ENTITY, said)
         by_part = request.query_params.get("by") == "part"
         logarithmic = request.query_params.get("scale") == "log"
         some: list[Compared] = []
         if len(names) >= FEWEST:
-            for name in names:
-                record = await read_record(self._service, name, POINTS)
-                some.append(Compared(await read_facts(self._service, name), record))
+            some = [await self._compared(name, POINTS) for name in names]
         view = View(by_part, logarithmic, _axis(some, by_part=by_part))
-        metrics = sorted({each for one in some for each in one.record.past.metrics})[:METRICS]
+        metrics = _metrics(some)
         return site.show(
             request,
             "compare.html",
             names=names,
+            most=MOST,
             some=some,
             by="part" if by_part else "step",
             scale="log" if logarithmic else "",
             picture=_rates(some, view) if some else "",
             metrics={name: _metric(some, name, view) for name in metrics},
+            twin=_twin(some, metrics, by_part=by_part),
             differences=_differences([each.facts.session.spec for each in some]),
-            tree=_tree([each.facts for each in some]),
+            tree=await self._tree([each.facts for each in some], visitor_of(request)),
+        )
+
+    async def chart(self, request: Request) -> Response:
+        """Answer with the numbers that a script draws, of a part of the axis if it asks for one."""
+        names, by_part = _names_in(request), request.query_params.get("by") == "part"
+        ends = _number_in(request, "start"), _number_in(request, "end")
+        some = [await self._compared(name, LIVE, ends, by_part=by_part) for name in names]
+        metrics = _metrics(some)
+        drawn = [each.as_json(metrics, by_part=by_part) for each in some]
+        return site.show_json(request, {"sessions": drawn, "metrics": metrics})
+
+    async def _compared(
+        self,
+        name: str,
+        points: int,
+        ends: tuple[float | None, float | None] = (None, None),
+        *,
+        by_part: bool = False,
+    ) -> Compared:
+        facts = await read_facts(self._service, name)
+        start, end = (None if each is None else _step_at(facts, each, by_part) for each in ends)
+        return Compared(facts, await read_record(self._service, facts, points, Part(start, end)))
+
+    async def _tree(self, some: Sequence[Facts], visitor: Visitor) -> list[Branch]:
+        """Return the sessions with what they were forked from, and the forks of all these."""
+        known = {facts.name: facts.session for facts in some}
+        shown = set(known)
+        for facts in some:
+            for each in await list_kin(self._service, facts.name, MOST_KIN):
+                if visitor.scope.holds(each.spec.name):
+                    known.setdefault(each.spec.name, each)
+        found = branches([each.spec for each in known.values()], shown)
+        return [
+            each._replace(cooldowns=await self._cooldowns(known[each.name]))
+            if each.name in known
+            else each
+            for each in found
+        ]
+
+    async def _cooldowns(self, session: Session) -> tuple[str, ...]:
+        """Return the cooldowns that were ordered of a session, in words."""
+        try:
+            page = await list_events(self._service, session.spec.name, 0, MOST_ORDERS, ["acted"])
+        except PacesetterError:  # it was purged meanwhile
+            return ()
+        done = [each.event.order for each in page.events if isinstance(each.event, Acted)]
+        return tuple(
+            f"cooldown from step {each.at:,} to {each.action.settles(each.at):,}"
+            for each in (*done, *session.orders.waiting)
+            if isinstance(each.action, Cooldown)
         )
 
 
 def _names_in(request: Request) -> list[str]:
+    """Return the names of the sessions that are to be compared.
+
+    Raises:
+        OutOfScopeError: The visitor may not speak of one.
+        HTTPException: There are too many.
+    """
     said = [text for each in request.query_params.getlist("name") for text in each.split()]
-    return list(dict.fromkeys(said))
+    names = list(dict.fromkeys(said))
+    for name in names:
+        refuse_name(name, visitor_of(request))
+    if len(names) > MOST:
+        told = f"{len(names)} sessions are more than one page compares; name {MOST} at most."
+        raise HTTPException(HTTPStatus.UNPROCESSABLE_ENTITY, told)
+    return names
+
+
+def _number_in(request: Request, name: str) -> float | None:
+    try:
+        found = float(request.query_params.get(name, ""))
+    except ValueError:
+        return None
+    return found if isfinite(found) else None
+
+
+def _plan_of(facts: Facts) -> tuple[int, int]:
+    """Return the first step of a session, and the one behind its plan or what is sealed."""
+    session = facts.session
+    start = session.spec.start_step
+    plan = max(session.spec.total_steps or 0, facts.total or 0)
+    return start, max(plan or session.horizon, start + 1)
+
+
+def _step_at(facts: Facts, place: float, by_part: bool) -> int:  # noqa: FBT001 - of the address
+    """Return the step that stands at a place of the axis."""
+    if by_part:
+        start, end = _plan_of(facts)
+        place = start + (end - start) * place / PERCENT
+    return int(min(max(place, 0), MAX_STEP))
+
+
+def _metrics(some: Sequence[Compared]) -> list[str]:
+    return sorted({each for one in some for each in one.record.past.metrics})[:METRICS]
 
 
 class View(NamedTuple):
@@ -118,6 +256,23 @@ def _axis(some: Sequence[Compared], *, by_part: bool) -> tuple[float, float]:
         )
     ]
     return min(places, default=0.0), max(places, default=1.0)
+
+
+def _twin(some: Sequence[Compared], metrics: Sequence[str], *, by_part: bool) -> Markup:
+    lines = []
+    for each in some:
+        steps, sealed, later = each.record.trace(each.lr)
+        at = each.place(steps, by_part=by_part)
+        name = each.facts.name
+        lines += [Line(f"{each.lr} of {name}", at, values) for values in (sealed, later)]
+        past = each.record.past
+        at = each.place(past.steps, by_part=by_part)
+        lines += [
+            Line(f"{metric} of {name}", at, finite(past.metrics[metric]))
+            for metric in metrics
+            if metric in past.metrics
+        ]
+    return table_of(lines, "% of the plan" if by_part else "step")
 
 
 def _rates(some: Sequence[Compared], view: View) -> Markup:
@@ -151,7 +306,9 @@ def _differences(specs: Sequence[SessionSpec]) -> list[Difference]:
     """Return where specs differ, and what each of them says there."""
     if len(specs) < FEWEST:
         return []
-    texts = [spec.model_dump(mode="json", exclude={"name", "earlier"}) for spec in specs]
+    texts = [
+        spec.model_dump(mode="json", exclude={"name", "earlier", "forked_from"}) for spec in specs
+    ]
     first, *others = texts
     found: dict[str, list[JsonValue]] = {}
     for place, other in enumerate(others, 1):
@@ -161,32 +318,28 @@ def _differences(specs: Sequence[SessionSpec]) -> list[Difference]:
     return [Difference(pointer, row) for pointer, row in sorted(found.items())]
 
 
-class Branch(NamedTuple):
-    """A session in the tree of forks: how deep it stands, and where it was forked."""
+def branches(some: Sequence[SessionSpec], shown: Collection[str]) -> list[Branch]:
+    """Return sessions and what they were forked from, parents before their forks.
 
-    name: str
-    depth: int
-    step: int | None
-    shown: bool
-
-
-def _tree(some: Sequence[Facts]) -> list[Branch]:
-    """Return the sessions and what they were forked from, parents before their forks."""
+    Args:
+        some: Their specs.
+        shown: The names of those that are compared.
+    """
     parents: dict[str, tuple[str, int] | None] = {}
-    for facts in some:
-        name, origin = facts.name, facts.session.spec.forked_from
+    for spec in some:
+        name, origin = spec.name, spec.forked_from
         while origin is not None:
             parents[name] = (origin.session, origin.step)
             name, origin = origin.session, origin.forked_from
         parents.setdefault(name, None)
     if not any(parents.values()):
         return []
-    shown = {facts.name for facts in some}
+    known = {spec.name for spec in some}
     found: list[Branch] = []
 
     def add(name: str, depth: int) -> None:
         parent = parents[name]
-        found.append(Branch(name, depth, parent and parent[1], name in shown))
+        found.append(Branch(name, depth, parent and parent[1], name in shown, name in known))
         for fork, origin in sorted(parents.items()):
             if origin is not None and origin[0] == name:
                 add(fork, depth + 1)

@@ -28,6 +28,7 @@ from pacesetter_service.dashboard.orders import (
     forms_for,
     suggested,
 )
+from pacesetter_service.dashboard.twins import table_of
 from pacesetter_service.dashboard.visitors import visitor_of
 from pacesetter_service.runtime import operator
 from pacesetter_service.runtime.operator import Rehearsal
@@ -129,10 +130,10 @@ class Control:
             led = await read_forecast(
                 self._service, name, first, count, POINTS, lambda curve: curve
             )
-            lines += _lines(led, "")
-        lines += _lines(found.before, "dashed before")
-        lines += _lines(found.after, "")
-        return chart(
+            lines += _lines(led, "", "with the order")
+        lines += _lines(found.before, "dashed before", "without it")
+        lines += _lines(found.after, "", "with the order")
+        picture = chart(
             lines,
             label=f"The curve from step {found.step} on, before (dashed) and after",
             marks=[Mark(found.step, "order", f"It would hold from step {found.step} on.")],
@@ -140,6 +141,7 @@ class Control:
             width=WIDTH,
             axis=(first, max(last, found.step + 1)),
         )
+        return picture + table_of(lines)
 
     async def _page(
         self,
@@ -201,9 +203,15 @@ def _reasons(error: Exception) -> tuple[str, ...]:
     return mistakes_in(error) if isinstance(error, ValidationError) else (str(error),)
 
 
-def _lines(curve: Curve, look: str) -> list[Line]:
+def _lines(curve: Curve, look: str, which: str) -> list[Line]:
     rates = [name for name in curve.names if name.endswith("lr")] or curve.names
     return [
-        Line(name, curve.steps, curve.block[curve.names.index(name)].tolist(), colour, look)
+        Line(
+            f"{name} {which}",
+            curve.steps,
+            curve.block[curve.names.index(name)].tolist(),
+            colour,
+            look,
+        )
         for colour, name in enumerate(rates[:6])
     ]

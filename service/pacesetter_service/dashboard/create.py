@@ -1,4 +1,4 @@
-"""Making a session: a gallery of schedules, a form for each, advice, and what was published."""
+"""Making a session: a gallery of schedules, a form for each, advice."""
 
 import json
 from collections.abc import Mapping
@@ -28,7 +28,9 @@ from pacesetter_service.dashboard.forms import filled, read_form
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.orders import FieldError
 from pacesetter_service.dashboard.snippets import snippets_of
+from pacesetter_service.dashboard.twins import table_of
 from pacesetter_service.dashboard.visitors import refuse_below, refuse_name, visitor_of
+from pacesetter_service.dashboard.wording import rate
 from pacesetter_service.runtime import operator
 from pacesetter_service.runtime.queries import templates
 from pacesetter_service.runtime.queries.curves import Curve
@@ -131,7 +133,7 @@ class Create:
             "total_steps": str(total) if isinstance(total, int) else "",
             "more": "",
         }
-        look = await self._look(request, _spec_in(described["kind"], {**said, "name": "preview"}))
+        look = await self.look(request, _spec_in(described["kind"], {**said, "name": "preview"}))
         return self._form(request, described, said, look)
 
     async def make(self, request: Request) -> Response:
@@ -175,7 +177,7 @@ class Create:
         said = await read_form(request)
         text = said.get("spec", "")
         try:
-            asked = _FIELDS.validate_python(_json(text, "spec"))
+            asked = _FIELDS.validate_python(json_in(text, "spec"))
         except (FieldError, ValidationError) as error:
             return self._text(request, text, Look(refused=_reasons(error)))
         look, made = await self._done(request, asked, creates=said.get("do") == "create")
@@ -195,7 +197,7 @@ class Create:
         if said:
             try:
                 found = recommend(Situation.model_validate(_situation(said)))
-                look = await self._look(request, found.spec)
+                look = await self.look(request, found.spec)
             except (ValidationError, FieldError) as error:
                 refused = _reasons(error)
         return site.show(
@@ -214,46 +216,12 @@ class Create:
             look=look,
         )
 
-    async def templates(self, request: Request) -> Response:
-        """Show the templates that were published."""
-        names = visitor_of(request).scope
-        found = await templates.list_templates(self._service, names, lambda each: each)
-        return site.show(request, "templates.html", found=found)
-
-    async def template(self, request: Request) -> Response:
-        """Show the versions of a template, and in what two of them differ."""
-        name = request.path_params["name"]
-        versions = await templates.list_versions(self._service, name, lambda each: each)
-        numbers = [each.version for each in versions]
-        newest = versions[numbers.index(max(numbers))]
-        before = _number_in(request, "before", max(newest.version - 1, 1))
-        after = _number_in(request, "after", newest.version)
-        differences = []
-        if before != after:
-            differences = await templates.compare_versions(
-                self._service, name, before, after, lambda each: each
-            )
-        trial = {key: each.trial for key, each in newest.template.parameters.items()}
-        use = {"name": "", "template": str(newest.reference), "with": trial}
-        return site.show(
-            request,
-            "template.html",
-            name=name,
-            versions=versions,
-            newest=newest,
-            body=json.dumps(newest.template.spec, indent=2),
-            use=json.dumps(use, indent=2),
-            before=before,
-            after=after,
-            differences=differences,
-        )
-
     async def _done(
         self, request: Request, asked: Fields, *, creates: bool
     ) -> tuple[Look, Response | None]:
         """Return what a spec comes to, and the answer if the session was created."""
         if not creates:
-            return await self._look(request, asked), None
+            return await self.look(request, asked), None
         refuse_below("trainer", visitor_of(request))
         try:
             spec = _read(request, asked)
@@ -263,7 +231,8 @@ class Create:
             return Look(refused=_reasons(error)), None
         return Look(), site.redirect(request, f"sessions/{spec.name}")
 
-    async def _look(self, request: Request, asked: Fields) -> Look:
+    async def look(self, request: Request, asked: Fields) -> Look:
+        """Return what a spec comes to, or what is wrong with it."""
         try:
             spec = await self._spec(request, asked)
             curve = await self._curve(spec, POINTS)
@@ -276,7 +245,7 @@ class Create:
             if name.endswith("lr")
         ]
         label = f"The learning rate over {len(curve.steps)} points until step {curve.steps[-1]}"
-        picture = chart(lines[:6], label=label, from_zero=True, width=WIDTH)
+        picture = chart(lines[:6], label=label, from_zero=True, width=WIDTH) + table_of(lines[:6])
         return Look(spec, picture, found, (), snippets_of(request, spec))
 
     async def _spec(self, request: Request, asked: Fields) -> SessionSpec:
@@ -328,9 +297,9 @@ def _spec_in(kind: str, said: Mapping[str, str]) -> Fields:
             schedule[name.removeprefix("p.")] = _value(text.strip())
     asked: Fields = {"name": said.get("name", "").strip(), "schedule": schedule}
     for name, text in filled(said, "base_lr", "total_steps").items():
-        asked[name] = _json(text, name)
+        asked[name] = json_in(text, name)
     if text := said.get("more", "").strip():
-        more = _json(text, "more")
+        more = json_in(text, "more")
         if not isinstance(more, dict):
             raise FieldError("more", 'More of the spec: write an object, such as {"ranks": 8}.')
         asked |= more
@@ -347,7 +316,12 @@ def _value(text: str) -> JsonValue:
         return text
 
 
-def _json(text: str, name: str) -> JsonValue:
+def json_in(text: str, name: str) -> JsonValue:
+    """Return what a field says, which is JSON.
+
+    Raises:
+        FieldError: It is none.
+    """
     try:
         return _loaded(text)
     except ValueError as error:
@@ -391,21 +365,17 @@ def _is_choice(about: Mapping[str, Any]) -> bool:
 def _hint(about: Mapping[str, Any]) -> str:
     said = [about["description"]] if "description" in about else []
     if about.get("default") is not None and not isinstance(about["default"], dict | list):
-        said.append(f"{about['default']} if empty.")
-    return " ".join(said)
+        default = about["default"]
+        said.append(f"{rate(default) if isinstance(default, float) else default} if empty")
+    return "; ".join(said)
 
 
 def _situation(said: Mapping[str, str]) -> Fields:
     numbers = ("total_steps", "samples", "batch_size", "range_test_max_lr")
     words = ("name", "architecture", "regime", "optimizer", "metric")
     asked: Fields = dict(filled(said, *words))
-    asked |= {name: _json(text, name) for name, text in filled(said, *numbers).items()}
+    asked |= {name: json_in(text, name) for name, text in filled(said, *numbers).items()}
     return asked
-
-
-def _number_in(request: Request, name: str, default: int) -> int:
-    said = request.query_params.get(name, "")
-    return int(said) if said.isascii() and said.isdigit() and len(said) < 10 else default
 
 
 def _reasons(error: Exception) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from math import ceil, floor, isfinite, log10
 
 from markupsafe import Markup
 
-from pacesetter_service.dashboard.wording import count, rate
+from pacesetter_service.dashboard.axes import STEPS, TINY, Axis, ticks
+from pacesetter_service.dashboard.wording import rate
 
 WIDTH, HEIGHT = 960, 260
 LEFT, RIGHT, TOP, BOTTOM = 68, 12, 14, 30
@@ -19,10 +20,11 @@ SPARK_STYLE = (
     "path{fill:none;stroke-width:1.6;stroke-linejoin:round}.lr{stroke:#2f62d9}.loss{stroke:#c2410c}"
     "@media(prefers-color-scheme:dark){.lr{stroke:#7ba4ff}.loss{stroke:#ff9a6b}}"
 )
+CHARACTER = 8
+"""About how wide a character is."""
+
 COLOURS = 6
 """How many colours there are; the seventh line has the first one again."""
-
-TINY = 1e-290
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Something that happened at a step."""
+    """Something that happened at a step; `step` is where that stands in a chart."""
 
-    step: int
+    step: float
     kind: str
     text: str
 
@@ -86,13 +88,14 @@ def chart(
     lines: Sequence[Line],
     *,
     label: str,
-    shade: tuple[int, int] | None = None,
+    shade: tuple[float, float] | None = None,
     marks: Sequence[Mark] = (),
     from_zero: bool = False,
     logarithmic: bool = False,
     axis: tuple[float, float] | None = None,
     height: int = HEIGHT,
     width: int = WIDTH,
+    across: Axis = STEPS,
 ) -> Markup:
     """Draw curves over common steps.
 
@@ -106,13 +109,15 @@ def chart(
         axis: The first step and the last one that it spans; those of the curves if it is None.
         height: Of the picture, in its own units.
         width: Likewise.
+        across: What is written under it; the steps of all curves and marks are its places.
     """
     frame = _frame(lines, axis, (width, height), from_zero=from_zero, logarithmic=logarithmic)
     if frame is None:
         return Markup('<p class="empty">{}</p>').format("There is nothing to draw yet.")
     parts = [_shade(frame, *shade)] if shade is not None and shade[0] < shade[1] else []
     parts += [_level(frame, tick) for tick in frame.levels()]
-    parts += [_place(frame, tick) for tick in ticks(frame.first, frame.last, frame.width // 110)]
+    below = across.ticks(frame.first, frame.last, frame.width // 110)
+    parts += [_place(frame, tick, across.text(tick, frame.first, frame.last)) for tick in below]
     parts += [_mark(frame, each) for each in marks if frame.first <= each.step <= frame.last]
     parts += [_curve(frame, each) for each in lines]
     return Markup(
@@ -183,15 +188,7 @@ def _room(low: float, high: float) -> tuple[float, float]:
     return (low - abs(low), high + abs(high)) if high else (-1.0, 1.0)
 
 
-def ticks(low: float, high: float, about: int) -> list[float]:
-    """Return round numbers between two."""
-    raw = (high - low) / about
-    power = 10.0 ** floor(log10(max(raw, TINY)))
-    step = next((m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999), raw)
-    return [n * step for n in range(ceil(low / step - 1e-9), floor(high / step + 1e-9) + 1)]
-
-
-def _shade(frame: _Frame, start: int, end: int) -> Markup:
+def _shade(frame: _Frame, start: float, end: float) -> Markup:
     left, right = frame.x(max(start, frame.first)), frame.x(min(end, frame.last))
     return Markup('<rect class="ahead" x="{:.1f}" y="{}" width="{:.1f}" height="{}"/>').format(
         left, TOP, max(right - left, 0), frame.height - TOP - BOTTOM
@@ -214,10 +211,13 @@ def _level(frame: _Frame, value: float) -> Markup:
     )
 
 
-def _place(frame: _Frame, step: float) -> Markup:
-    return Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-        frame.x(step), frame.height - 8, count(step)
-    )
+def _place(frame: _Frame, step: float, text: str) -> Markup:
+    x, y = frame.x(step), frame.height - 8
+    if x + CHARACTER * len(text) / 2 > frame.width:  # there is no room on its right
+        return Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(
+            frame.width - 1, y, text
+        )
+    return Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(x, y, text)
 
 
 def _mark(frame: _Frame, mark: Mark) -> Markup:

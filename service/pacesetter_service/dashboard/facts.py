@@ -72,6 +72,17 @@ class Facts:
         return self.ranks.stale if self.status.state in {"active", "silent"} else 0
 
     @property
+    def deviating(self) -> int:
+        """How many ranks train with other values than were sealed, while the training goes on.
+
+        As they said themselves; of those that were not heard since the service began, as the record
+        says.
+        """
+        if self.status.state not in {"active", "silent"}:
+            return 0
+        return max(self.ranks.deviating, len(self.session.control.watch.deviating))
+
+    @property
     def lr(self) -> Mapping[str, float | None]:
         """The learning rates at the newest trained step."""
         return self.status.lr
@@ -101,7 +112,7 @@ class Facts:
     @property
     def troubled(self) -> bool:
         """Whether an operator is to look at it."""
-        return self.state in {"silent", "failed"} or bool(self.ranks.deviating or self.stale)
+        return self.state in {"silent", "failed"} or bool(self.deviating or self.stale)
 
     def until(self, step: int) -> float | None:
         """Return in about how many seconds a step is trained; None if that is not known."""

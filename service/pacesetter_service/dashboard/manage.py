@@ -1,10 +1,11 @@
 """What is done to a session as a whole: labels, fork, end, archive; and steps taken back."""
 
 import json
+import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 
-from markupsafe import Markup
 from pydantic import JsonValue, TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,25 +15,27 @@ from pacesetter_service.core.commands import Finish
 from pacesetter_service.core.ending import Outcome
 from pacesetter_service.core.errors import PacesetterError
 from pacesetter_service.core.model import MAX_STEP
-from pacesetter_service.core.spec import LabelName, LabelValue, SessionSpec
+from pacesetter_service.core.spec import LabelName, LabelValue
 from pacesetter_service.core.tokens import Role
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.charts import read_record
 from pacesetter_service.dashboard.drawing import Line, Mark, chart
-from pacesetter_service.dashboard.facts import read_facts
+from pacesetter_service.dashboard.facts import Facts, read_facts
 from pacesetter_service.dashboard.forms import read_form
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.orders import FieldError
+from pacesetter_service.dashboard.twins import table_of
 from pacesetter_service.dashboard.visitors import refuse_below, refuse_name, visitor_of
 from pacesetter_service.runtime import forks, operator, trainer
-from pacesetter_service.runtime.forks import ForkPlan
+from pacesetter_service.runtime.forks import ForkPlan, ForkRehearsal
 from pacesetter_service.runtime.operator import TakeBackAnswer
-from pacesetter_service.runtime.queries.curves import Curve
-from pacesetter_service.runtime.queries.previews import preview
 from pacesetter_service.runtime.service import Service
 
 POINTS = 300
 """About how many points a curve is drawn with."""
+
+WIDTH = 640
+"""Of the picture of a fork: it stands in half of the page."""
 
 NEEDED: Mapping[str, Role] = {
     "labels": "operator",
@@ -46,6 +49,16 @@ NEEDED: Mapping[str, Role] = {
 
 _LABELS: TypeAdapter[dict[LabelName, LabelValue]] = TypeAdapter(dict[LabelName, LabelValue])
 _DESCRIPTION: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a fork would do, with the series that is drawn; or why it would be refused."""
+
+    found: ForkRehearsal | None = None
+    series: str = ""
+    picture: str = ""
+    refused: tuple[str, ...] = ()
 
 
 class Manage:
@@ -116,18 +129,9 @@ class Manage:
         return site.redirect(request, "")
 
     async def _fork(self, request: Request, form: Mapping[str, str]) -> Response:
-        new = form.get("new_name", "").strip()
-        refuse_name(new, visitor_of(request))
-        plan = ForkPlan(
-            name=new,
-            step=_step_in(form),
-            labels=None,
-            description=_description_in(form),
-            attempt_key="",
-            actor=visitor_of(request).name,
-        )
+        plan = _plan_in(request, form)
         await forks.fork_session(self._service, request.path_params["name"], plan)
-        return site.redirect(request, f"sessions/{new}")
+        return site.redirect(request, f"sessions/{plan.name}")
 
     async def _page(
         self, request: Request, form: Mapping[str, str], mistakes: tuple[str, ...]
@@ -157,7 +161,7 @@ class Manage:
             needed=NEEDED,
             open_again=open_again,
             closed=closed,
-            picture=await self._picture(name, said, spec),
+            effect=await self._effect(request, facts, said),
         )
 
     async def _open_again(self, name: str) -> tuple[TakeBackAnswer | None, str]:
@@ -166,32 +170,65 @@ class Manage:
         except PacesetterError as refused:
             return None, str(refused)
 
-    async def _picture(self, name: str, said: Mapping[str, str], spec: SessionSpec) -> Markup:
-        """Draw where the fork begins, and what its description comes to from there on."""
+    async def _effect(self, request: Request, facts: Facts, said: Mapping[str, str]) -> Effect:
+        """Return what a fork would do: its curve beside the session's, or why it is refused."""
+        if not visitor_of(request).may(NEEDED["fork"]):
+            return Effect()
         try:
-            step, description = _step_in(said), _description_in(said)
-            record = await read_record(self._service, name, POINTS)
-            series = next(each for each in record.past.series if each.endswith("lr"))
-            steps, sealed, later = record.trace(series)
-            lines = [Line(series, steps, sealed), Line(series, steps, later, 0, "dashed")]
-            if description:
-                curve = await self._described(spec, description, step)
-                lines.append(Line(series, curve.steps, curve.block[0].tolist(), 1))
-        except (PacesetterError, ValidationError, FieldError, StopIteration) as error:
-            told = mistakes_in(error) if isinstance(error, ValidationError) else (str(error),)
-            return Markup('<p class="message bad">{}</p>').format(" ".join(told))
-        label = f"The curve of {name}, and of a fork from step {step} on"
-        return chart(lines, label=label, marks=[Mark(step, "attempt", label)], from_zero=True)
-
-    async def _described(
-        self, spec: SessionSpec, description: Mapping[str, JsonValue], step: int
-    ) -> Curve:
-        own = {**spec.model_dump(mode="json"), "origin": None, **description}
-        described = SessionSpec.model_validate(own)
-        count = max((described.total_steps or step + 1_000) - step, 1)
-        return await preview(
-            self._service, described, step, count, POINTS, lambda curve, _check: curve
+            plan = _plan_in(request, said)
+            plan = plan if plan.name else replace(plan, name=_free_name(facts.name))
+            found = await forks.rehearse_fork(self._service, facts.name, plan, lambda each: each)
+            record = await read_record(self._service, facts, POINTS)
+        except ValidationError as error:
+            return Effect(refused=mistakes_in(error))
+        except (PacesetterError, FieldError) as error:
+            return Effect(refused=(str(error),))
+        past = record.past
+        series = next(
+            (each for each in past.series if each.endswith("lr")), next(iter(past.series))
         )
+        steps, sealed, later = record.trace(series)
+        own = found.after
+        rates = own.block[own.names.index(series)].tolist()
+        label = f"{series} of {facts.name} (dashed from where it is a forecast), and of the fork"
+        lines = [
+            Line(series, steps, sealed, 0),
+            Line(series, steps, later, 0, "dashed before"),
+            Line(f"{series} of the fork", own.steps, rates, 1),
+        ]
+        picture = chart(
+            lines,
+            label=label,
+            marks=[Mark(found.step, "attempt", f"The fork begins at step {found.step}.")],
+            from_zero=True,
+            width=WIDTH,
+        )
+        return Effect(found, series, picture + table_of(lines))
+
+
+def _free_name(name: str) -> str:
+    """Return a name to look by, before one was written down; most likely no session has it."""
+    return f"{name[:110]}-{secrets.token_hex(8)}"
+
+
+def _plan_in(request: Request, form: Mapping[str, str]) -> ForkPlan:
+    """Return the fork that a form describes.
+
+    Raises:
+        FieldError: A field cannot be read.
+        OutOfScopeError: The visitor may not speak of its name.
+    """
+    new = form.get("new_name", "").strip()
+    if new:
+        refuse_name(new, visitor_of(request))
+    return ForkPlan(
+        name=new,
+        step=_step_in(form),
+        labels=None,
+        description=_description_in(form),
+        attempt_key="",
+        actor=visitor_of(request).name,
+    )
 
 
 def labels_in(text: str) -> dict[str, str]:

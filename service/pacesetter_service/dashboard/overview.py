@@ -1,8 +1,9 @@
 """The first page: all sessions, those in trouble first."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,7 +21,7 @@ ROWS = 50
 """How many sessions a page has."""
 
 TROUBLED = 10
-"""How many of those in trouble stand above all others."""
+"""How many sessions of each kind of trouble stand above all others."""
 
 RECENT = timedelta(days=7)
 """What failed longer ago is no trouble any more."""
@@ -35,7 +36,15 @@ STATES: Mapping[str, frozenset[State]] = {
     "finished": frozenset({"finished"}),
     "failed": frozenset({"failed"}),
     "archived": frozenset({"archived"}),
+    "ailing": frozenset({"active", "silent"}),
 }
+"""Which sessions are shown, by what an address says."""
+
+WORDS: Mapping[str, str] = {
+    "": "all but archived",
+    "ailing": "ranks in trouble",
+}
+"""What people read, where it is another word."""
 
 ORDERS: Mapping[Sort, str] = {
     "-created_at": "newest first",
@@ -79,21 +88,25 @@ class Overview:
 
     async def show(self, request: Request) -> Response:
         """Show a page of sessions."""
+        if unknown := _unknown_in(request):
+            return site.refusal(request, HTTPStatus.BAD_REQUEST, unknown)
         search, names = _search_in(request), visitor_of(request).scope
         page = await self._page(search, names)
         rows = [Facts(each) for each in page.found]
-        troubled = []
+        troubled: list[Facts] = []
+        further: list[str] = []
         if search.everything:
-            troubled = await self._troubled(names)
+            troubled, further = await self._troubled(names)
             above = {each.name for each in troubled}
-            troubled += [each for each in rows if each.troubled and each.name not in above]
-            rows = [each for each in rows if not each.troubled]
+            rows = [each for each in rows if each.name not in above]
         behind = {} if page.behind is None else {"key": page.behind.key, "name": page.behind.name}
         return site.show(
             request,
             "overview.html",
             rows=rows,
             troubled=troubled,
+            further=further,
+            words=WORDS,
             search=search,
             states=list(STATES),
             orders=ORDERS,
@@ -108,24 +121,45 @@ class Overview:
             matching=_pattern(search.text),
             labels=[(label, value)] if label else [],
             states=STATES[search.state],
+            ailing=search.state == "ailing",
             sort=search.sort,
             behind=search.behind,
         )
         return await list_statuses(self._service, question, lambda page: page)
 
-    async def _troubled(self, names: NameScope) -> list[Facts]:
-        """Return sessions that are silent, and those that have failed of late."""
+    async def _troubled(self, names: NameScope) -> tuple[list[Facts], list[str]]:
+        """Return the sessions in trouble, and of which states there are more of them.
+
+        First come those that run and have ranks that deviate or are silent: they can still be
+        saved. Then those that are silent altogether, and those that have failed of late.
+        """
+        begin = Question(TROUBLED, names, sort="-changed_at")
         since = datetime.now(UTC) - RECENT
-        kinds: tuple[tuple[Collection[State], datetime | None], ...] = (
-            ({"silent"}, None),
-            ({"failed"}, since),
-        )
-        found: list[Facts] = []
-        for states, after in kinds:
-            question = Question(TROUBLED, names, states=states, since=after, sort="-changed_at")
+        questions = {
+            "ailing": replace(begin, states=STATES["ailing"], ailing=True),
+            "silent": replace(begin, states=STATES["silent"]),
+            "failed": replace(begin, states=STATES["failed"], ailing=True, since=since),
+        }
+        found: dict[str, Facts] = {}
+        further = []
+        for state, question in questions.items():
             page = await list_statuses(self._service, question, lambda page: page)
-            found += [Facts(each) for each in page.found]
-        return found
+            some = [Facts(each) for each in page.found]
+            found |= {each.name: each for each in some if each.troubled and each.name not in found}
+            if page.behind is not None:
+                further.append(state)
+        return list(found.values()), further
+
+
+def _unknown_in(request: Request) -> str:
+    """Return what an address asks for that there is not, in words; empty if there is all of it."""
+    known: Mapping[str, Sequence[str]] = {"state": list(STATES), "sort": SORTS}
+    for name, some in known.items():
+        said = request.query_params.get(name, "")
+        if said and said not in some:
+            listed = ", ".join(filter(None, some))
+            return f"There is no {name} {said[:LONGEST]!r}. Choose one of: {listed}."
+    return ""
 
 
 def _search_in(request: Request) -> Search:
@@ -134,7 +168,7 @@ def _search_in(request: Request) -> Search:
     key, name = said.get("key", ""), said.get("name", "")
     return Search(
         text=said.get("q", "").strip()[:LONGEST],
-        state=said.get("state", "") if said.get("state", "") in STATES else "",
+        state=said.get("state", ""),
         label=said.get("label", "").strip()[:LONGEST],
         sort=sort,
         behind=Place(key[:LONGEST], name[:LONGEST]) if key and name else None,

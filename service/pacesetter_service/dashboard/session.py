@@ -8,7 +8,9 @@ from starlette.responses import Response
 
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.dashboard import drawing, site
-from pacesetter_service.dashboard.charts import Record, read_record
+from pacesetter_service.dashboard.as_yaml import as_yaml
+from pacesetter_service.dashboard.axes import UNITS, Unit
+from pacesetter_service.dashboard.charts import Look, Part, Record, read_record
 from pacesetter_service.dashboard.facts import Facts, read_facts
 from pacesetter_service.dashboard.problems import divergence
 from pacesetter_service.dashboard.snippets import snippets_of
@@ -58,7 +60,8 @@ class SessionPages:
         record = table = None
         series = _chosen(request.query_params.getlist("series"), facts)
         if "live" not in request.query_params:
-            record = await read_record(self._service, name, DRAWN, attempt=chosen)
+            part = Part(attempt=chosen, over=_shows_over(request))
+            record = await read_record(self._service, facts, DRAWN, part)
             table = _table(record, series)
         step = _step_in(request, "step")
         return site.show(
@@ -72,7 +75,12 @@ class SessionPages:
             table=table,
             series=series,
             metrics=[] if record is None else list(record.past.metrics)[:DRAWN_METRICS],
-            logarithmic=request.query_params.get("scale") == "log",
+            look=_look_in(request),
+            shows_over=_shows_over(request),
+            asked={
+                **{each: request.query_params.get(each, "") for each in KEPT},
+                "series": request.query_params.getlist("series"),
+            },
             events=await latest_events(self._service, name, LATEST),
             attempts=await list_attempts(self._service, name),
             attempt=chosen,
@@ -90,10 +98,13 @@ class SessionPages:
         """Answer with the numbers that a script draws."""
         name = request.path_params["name"]
         facts = await read_facts(self._service, name)
-        start, end = _step_in(request, "start"), _step_in(request, "end")
-        record = await read_record(
-            self._service, name, LIVE, start, end, attempt=_attempt_in(request)
+        part = Part(
+            _step_in(request, "start"),
+            _step_in(request, "end"),
+            _attempt_in(request),
+            _shows_over(request),
         )
+        record = await read_record(self._service, facts, LIVE, part)
         series = _chosen(request.query_params.getlist("series"), facts)
         drawn = record.as_json(series, facts.trained)
         return site.show_json(request, {**drawn, "pace": facts.pace})
@@ -116,6 +127,13 @@ class SessionPages:
         text = json.dumps(spec.model_dump(mode="json", exclude_defaults=True), indent=2)
         return _kept(f"{text}\n", "application/json", f"{spec.name}.json")
 
+    async def spec_as_yaml(self, request: Request) -> Response:
+        """Answer with the same as YAML."""
+        facts = await read_facts(self._service, request.path_params["name"])
+        spec = facts.session.spec
+        text = as_yaml(spec.model_dump(mode="json", exclude_defaults=True))
+        return _kept(text, "application/yaml", f"{spec.name}.yaml")
+
     async def table(self, request: Request) -> Response:
         """Answer with the session's record as a table, to keep."""
         name = request.path_params["name"]
@@ -127,8 +145,8 @@ class SessionPages:
         """Answer with the learning rate as a picture, to keep."""
         name = request.path_params["name"]
         facts = await read_facts(self._service, name)
-        record = await read_record(self._service, name, DRAWN)
-        drawn = record.picture(_chosen([], facts), facts.trained, logarithmic=False)
+        record = await read_record(self._service, facts, DRAWN)
+        drawn = record.picture(_chosen([], facts), facts.trained, Look())
         text = str(drawn).replace(
             '<svg class="chart"', '<svg xmlns="http://www.w3.org/2000/svg" class="chart"', 1
         )
@@ -168,7 +186,7 @@ _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#555}.grid{stroke:#ddd}"
     ".curve{fill:none;stroke-width:2}.c0{stroke:#2f62d9}.c1{stroke:#c2410c}.c2{stroke:#15803d}"
     ".c3{stroke:#7c3aed}.c4{stroke:#a16207}.c5{stroke:#0e7490}.dashed{stroke-dasharray:5 4}"
-    ".ahead{fill:#2f62d9;opacity:.1}.mark line{stroke:#888;stroke-dasharray:2 3}"
+    ".over{opacity:.45}.ahead{fill:#2f62d9;opacity:.1}.mark line{stroke:#888;stroke-dasharray:2 3}"
 )
 """The looks of a picture that stands alone."""
 
@@ -217,6 +235,20 @@ def _step_in(request: Request, name: str) -> int | None:
     said = request.query_params.get(name, "")
     whole = said.isascii() and said.isdigit() and len(said) < 20
     return int(said) if whole and int(said) <= MAX_STEP else None
+
+
+KEPT = ("axis", "scale", "over", "attempt")
+"""What an address says of how the charts are drawn; links that change one keep the others."""
+
+
+def _look_in(request: Request) -> Look:
+    said = request.query_params
+    unit: Unit = next((each for each in UNITS if each == said.get("axis")), "step")
+    return Look(unit, said.get("scale") == "log")
+
+
+def _shows_over(request: Request) -> bool:
+    return request.query_params.get("over") != "no"
 
 
 def _attempt_in(request: Request) -> int | None:

@@ -76,6 +76,7 @@ pages.filters |= {
     "duration": wording.duration,
     "moment": wording.moment,
     "age": wording.age,
+    "days": wording.days,
     "coded": wording.coded,
     "bytes": wording.size,
 }

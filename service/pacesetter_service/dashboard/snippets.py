@@ -1,4 +1,4 @@
-"""How the same session is made elsewhere: in Python, with curl, and on the command line."""
+"""How the same session is made elsewhere: from a file, in Python, by curl, by a command."""
 
 import json
 import shlex
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from starlette.requests import Request
 
 from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.dashboard.as_yaml import as_yaml
 
 
 def snippets_of(request: Request, spec: SessionSpec) -> Mapping[str, str]:
@@ -21,6 +22,7 @@ def snippets_of(request: Request, spec: SessionSpec) -> Mapping[str, str]:
     fields += "".join(f"    {name}={value!r},\n" for name, value in named.items())
     return {
         "JSON": body,
+        "YAML": as_yaml(said),
         "Python": (
             f"from pacesetter import Client\n\nsession = Client({address!r}).session(\n{fields})\n"
         ),

@@ -1,6 +1,7 @@
 """What happened, in a session and in all of them, the newest first: by kind, by who it was."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -27,10 +28,11 @@ class Timeline:
 
     async def show(self, request: Request) -> Response:
         """Show what happened in a session."""
+        if unknown := _unknown_in(request):
+            return site.refusal(request, HTTPStatus.BAD_REQUEST, unknown)
         name = request.path_params["name"]
         facts = await read_facts(self._service, name)
         kind, actor = request.query_params.get("kind", ""), request.query_params.get("actor", "")
-        kind = kind if kind in KINDS else ""
         found = await latest_events(
             self._service, name, SHOWN, [kind] if kind else None, actor.strip()
         )
@@ -50,6 +52,8 @@ class Timeline:
 
     async def show_all(self, request: Request) -> Response:
         """Show what happened in all sessions."""
+        if unknown := _unknown_in(request):
+            return site.refusal(request, HTTPStatus.BAD_REQUEST, unknown)
         said, wanted = request.query_params, wanted_in(request)
         until = said.get("until", "")
         found, newest = await _newest(
@@ -65,6 +69,16 @@ class Timeline:
             kinds=sorted(KINDS),
             said={each: said.get(each, "") for each in ASKED},
         )
+
+
+def _unknown_in(request: Request) -> str:
+    """Return what an address asks for that there is not, in words; empty if there is all of it."""
+    kind, label = (request.query_params.get(each, "").strip() for each in ("kind", "label"))
+    if kind and kind not in KINDS:
+        return f"There is no kind {kind[:200]!r}. Choose one of: {', '.join(sorted(KINDS))}."
+    if label and ":" not in label:
+        return f"{label[:200]!r} is no label. Write name:value, such as team:vision."
+    return ""
 
 
 ASKED = ("kind", "actor", "label", "session")

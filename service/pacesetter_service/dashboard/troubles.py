@@ -104,11 +104,11 @@ def _of_state(facts: Facts) -> Iterator[Trouble]:
 
 def _of_ranks(facts: Facts) -> Iterator[Trouble]:
     expected, ranks = facts.session.spec.ranks, facts.ranks
-    if ranks.deviating:
+    if facts.deviating:
         yield Trouble(
             "bad",
             "Ranks train with other values",
-            f"{ranks.deviating:,} of {ranks.seen:,} ranks apply other values than were sealed.",
+            f"{facts.deviating:,} of {expected:,} ranks apply other values than were sealed.",
             "Something else writes into their optimizers: a second scheduler, most often.",
         )
     if facts.state != "running":

@@ -49,6 +49,13 @@ def duration(seconds: float | None) -> str:
     return f"{whole} s"
 
 
+def days(many: float | None) -> str:
+    """Write after how many days something is done by itself."""
+    if many is None:
+        return "never"
+    return f"after {many:,.4g} day{'' if many == 1 else 's'}"
+
+
 def age(seconds: float | None) -> str:
     """Write how long ago something was."""
     if seconds is None:

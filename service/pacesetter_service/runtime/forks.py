@@ -1,16 +1,31 @@
 """Forks: a session that shares the past of another one up to a step, and goes on by itself."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 from pydantic import JsonValue, ValidationError
 
-from pacesetter_service.core.errors import TooCostlyError
-from pacesetter_service.core.forking import NOT_OF_THE_LAW
+from pacesetter_service.catalogue.findings import Subject
+from pacesetter_service.core.attempts import refuse_beyond_horizon, restore
+from pacesetter_service.core.cost import Check, readable, refuse_costly_session
+from pacesetter_service.core.decide import count_usable
+from pacesetter_service.core.errors import SessionExistsError, SessionNotFoundError, TooCostlyError
+from pacesetter_service.core.forecast import forecast
+from pacesetter_service.core.forking import NOT_OF_THE_LAW, factors, forked
 from pacesetter_service.core.mistakes import misplaced, refusal
+from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.runtime.operator import POINTS, REHEARSED
+from pacesetter_service.runtime.queries.curves import MAX_CURVE, Curve, thinned
+from pacesetter_service.runtime.queries.previews import pitfalls_of
+from pacesetter_service.runtime.queries.values import block_of
 from pacesetter_service.runtime.service import Service, SessionInfo, info_of
-from pacesetter_service.runtime.work import Fork
+from pacesetter_service.runtime.work import Entry, Fork
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +49,56 @@ class ForkPlan:
     actor: str
 
 
+@dataclass(frozen=True, slots=True)
+class ForkRehearsal:
+    """What a fork would do.
+
+    Attributes:
+        step: The first step of its own.
+        before: The curve of its parent from that step on: what is sealed, then the forecast.
+        after: That of the fork; it ends before the first step that cannot be trained with.
+        kept: By series the factor that stays of what was made of its rate; none of those at 1.
+        warnings: What to beware of.
+        revision: That of the parent that was looked at.
+    """
+
+    step: int
+    before: Curve
+    after: Curve
+    kept: Mapping[str, float]
+    warnings: list[str]
+    revision: int
+
+
+async def rehearse_fork(
+    service: Service, name: str, plan: ForkPlan, show: Callable[[ForkRehearsal], T]
+) -> T:
+    """Return what is shown of what a fork would do; nothing is made.
+
+    Args:
+        service: The service.
+        name: The session whose past is shared.
+        plan: The fork.
+        show: Makes the answer of the curves, where they are evaluated.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        SessionExistsError: The fork's name is taken by a session with another spec.
+        StepOutOfRangeError: The step lies beyond the horizon.
+        ValidationError: The description makes no spec, or one of other series.
+        TooCostlyError: To evaluate what it describes is beyond the budget.
+        BusyError: Too many costly answers are being made already.
+    """
+    entry = await service.writer.find(name)
+    spec = entry.stored.session.spec
+    own = await service.checks.run(lambda _check: _described(spec, plan))
+    with suppress(SessionNotFoundError):
+        there = (await service.writer.find(plan.name)).stored.session.spec
+        if there.model_copy(update={"labels": own.labels}) != own:
+            raise SessionExistsError(plan.name)
+    return await service.reads.run(lambda check: show(_rehearsed(service, entry, own, plan, check)))
+
+
 async def fork_session(service: Service, name: str, plan: ForkPlan) -> tuple[SessionInfo, bool]:
     """Return a fork of a session, and whether this call created it; the same call finds it again.
 
@@ -48,11 +113,50 @@ async def fork_session(service: Service, name: str, plan: ForkPlan) -> tuple[Ses
     spec = (await service.writer.find(name)).stored.session.spec
     own = await service.checks.run(lambda _check: _described(spec, plan))
     work = Fork(name, own, plan.step, plan.actor, plan.attempt_key)
-    try:
+    with _about_its_description():
         outcome = await service.writer.submit(work)
+    return info_of(service, outcome.entry.stored), outcome.created
+
+
+@contextmanager
+def _about_its_description() -> Iterator[None]:
+    """Name the field of the call that makes a fork too costly."""
+    try:
+        yield
     except TooCostlyError as error:
         raise error.about("description", *error.field) from None
-    return info_of(service, outcome.entry.stored), outcome.created
+
+
+def _rehearsed(
+    service: Service, entry: Entry, own: SessionSpec, plan: ForkPlan, check: Check
+) -> ForkRehearsal:
+    """Return the curve of the parent and that of the fork, from its first own step on."""
+    stored, parent = entry.stored, entry.stored.session
+    step = plan.step
+    refuse_beyond_horizon(parent, step)
+    past = service.store.past(parent.spec, stored.lineage, step)
+    branch = forked(restore(past, step), own, plan.attempt_key)
+    with _about_its_description():
+        refuse_costly_session(branch)
+    total = max(own.total_steps or 0, parent.spec.total_steps or 0)
+    total = total if total > step else step + REHEARSED
+    count = min(total - step, MAX_CURVE // len(parent.timelines), MAX_STEP - step)
+    # As many as two forecasts may have: of what is costly it shows less.
+    costs = (parent.timelines.cost, branch.timelines.cost)
+    count = max(min(count, *(readable(each) // 2 for each in costs)), 1)
+    names = list(branch.timelines)
+    before = block_of(service.store, entry, step, count, check)
+    values = forecast(branch, step, count, check)
+    after = np.stack([values[name] for name in names])
+    after = after[:, : count_usable(step, values, at_least=0)]
+    return ForkRehearsal(
+        step,
+        thinned(list(parent.timelines), before, step, POINTS),
+        thinned(names, after, step, POINTS) if after.shape[1] else Curve(names, [], after),
+        factors(branch) if plan.description else {},
+        [f"{each.message}: {each.advice}" for each in pitfalls_of(Subject(own), check)],
+        parent.revision,
+    )
 
 
 def _described(spec: SessionSpec, plan: ForkPlan) -> SessionSpec:

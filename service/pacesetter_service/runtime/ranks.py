@@ -286,6 +286,20 @@ class RankTracker:
             if any(heard.at >= since for heard in list(crew.ranks.values()))
         ]
 
+    def in_trouble(self, seconds: float) -> list[str]:
+        """Return the sessions with a rank that deviates, or has been silent for so long; likewise.
+
+        Those ranks count that are of the newest attempt and were heard of lately.
+        """
+        now, found = monotonic(), []
+        for name, crew in list(self._crews.items()):
+            ranks = list(crew.ranks.values())
+            newest = max((each.attempt for each in ranks), default=0)
+            ages = [(now - each.at, each.deviates) for each in ranks if each.attempt == newest]
+            if any(age <= self.recent and (deviates or age > seconds) for age, deviates in ages):
+                found.append(name)
+        return found
+
     def forget(self, name: str) -> None:
         """Forget a session that is gone."""
         crew = self._crews.pop(name, None)

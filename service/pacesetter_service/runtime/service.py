@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.status import State, state_of
+from pacesetter_service.runtime.backups import Backups
 from pacesetter_service.runtime.census import Census, census_of
 from pacesetter_service.runtime.janitor import Janitor
 from pacesetter_service.runtime.keyring import Keyring, read_keyring
@@ -35,6 +36,19 @@ CHECKS_WAITING = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Keeping:
+    """After how many days sessions are put away by themselves; None for never.
+
+    Attributes:
+        archive_after: What is over is archived.
+        purge_after: What is archived is removed for good.
+    """
+
+    archive_after: float | None = None
+    purge_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """What use cases work with; nothing outside this folder looks into it.
 
@@ -52,6 +66,8 @@ class Service:
         poller: Looks for what other processes have changed; None if there are none.
         listener: Has it look at once, where changes are notified; None where they are not.
         plans: The newest plans of what is left of trainings.
+        keeping: What the settings say of old sessions.
+        backups: Copies of the database that admins have asked for.
     """
 
     store: Store
@@ -67,6 +83,8 @@ class Service:
     poller: Poller | None
     listener: Listener | None
     plans: Plans
+    keeping: Keeping
+    backups: Backups
 
     @classmethod
     def over(
@@ -75,6 +93,7 @@ class Service:
         writer: Writer,
         admin_token: SecretStr | None = None,
         max_held: int = MOST_HELD,
+        keeping: Keeping = Keeping(),
     ) -> "Service":
         """Return a service over a store and a running writer.
 
@@ -83,6 +102,7 @@ class Service:
             writer: The writer of that database.
             admin_token: The service's own token; authentication is off without one.
             max_held: How many calls may wait for a measurement at once.
+            keeping: What the settings say of old sessions.
         """
         logged, held = Signals(), HeldCalls(writer, max_held)
         writer.on_logged(logged.tell_from_thread)
@@ -114,6 +134,8 @@ class Service:
             poller=poller,
             listener=listener,
             plans=Plans(),
+            keeping=keeping,
+            backups=Backups(store),
         )
 
     def release(self) -> None:

@@ -53,6 +53,8 @@ class Listing:
         since: Only those that were written at this time or later; ISO 8601, UTC.
         heard: Those that were heard of since then, written or not.
         quiet_since: Only those that were not written since this time.
+        ailing: Only those that an operator is to look at by their record, and those of these names;
+            None for all.
     """
 
     sort: Sort = "name"
@@ -65,6 +67,7 @@ class Listing:
     since: str | None = None
     heard: Collection[str] = ()
     quiet_since: str | None = None
+    ailing: Collection[str] | None = None
 
     @property
     def column(self) -> str:
@@ -88,9 +91,15 @@ def _conditions(listing: Listing, dialect: str) -> list[ColumnElement[bool]]:
     if listing.statuses:
         found.append(sessions.c.status.in_(listing.statuses))
     if listing.fates:
-        found.append(or_(*map(_of_fate, listing.fates)))
+        # Few are ailing, and many of one status: its index is not what finds them.
+        status = sessions.c.status if listing.ailing is None else sessions.c.status.concat("")
+        found.append(or_(*(_of_fate(each, status) for each in listing.fates)))
     if listing.since is not None:
-        found.append((sessions.c.changed_at >= listing.since) | _among(listing.heard, dialect))
+        heard = _among("heard", listing.heard, dialect)
+        found.append((sessions.c.changed_at >= listing.since) | heard)
+    if listing.ailing is not None:
+        ailing = _among("ailing", listing.ailing, dialect)
+        found.append((sessions.c.troubled == 1) | ailing)
     if listing.quiet_since is not None:
         found.append(sessions.c.changed_at < listing.quiet_since)
     # Expressions are costly in SQLite, so they come last.
@@ -107,21 +116,21 @@ def matches(patterns: tuple[str, ...], dialect: str) -> ColumnElement[bool]:
     return sessions.c.name.regexp_match(expression)
 
 
-def _among(names: Collection[str], dialect: str) -> ColumnElement[bool]:
+def _among(what: str, names: Collection[str], dialect: str) -> ColumnElement[bool]:
     """Select the sessions of these names, in one parameter however many there are."""
-    said: BindParameter[str] = bindparam("heard", json.dumps(sorted(names)))
+    said: BindParameter[str] = bindparam(what, json.dumps(sorted(names)))
     if dialect == "postgresql":
         return sessions.c.name.in_(select(func.json_array_elements_text(cast(said, JSON))))
     return sessions.c.name.in_(select(func.json_each(said).table_valued("value").c.value))
 
 
-def _of_fate(fate: Fate) -> ColumnElement[bool]:
+def _of_fate(fate: Fate, status: ColumnElement[str]) -> ColumnElement[bool]:
     has_failed = sessions.c.control.contains('"ended":["failed"')
     if fate == "failed":
-        return (sessions.c.status == "finished") & has_failed
+        return (status == "finished") & has_failed
     if fate == "finished":
-        return (sessions.c.status == "finished") & ~has_failed
-    return sessions.c.status == fate
+        return (status == "finished") & ~has_failed
+    return status == fate
 
 
 def labelled(name: str, value: str) -> ColumnElement[bool]:

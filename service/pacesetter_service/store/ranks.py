@@ -181,6 +181,31 @@ class RankTable:
         with self._reading() as connection:
             return list(connection.scalars(query))
 
+    def in_trouble(self, patience: float, recent: float) -> list[str]:
+        """Return the sessions with a rank that deviates or is silent, of those heard lately.
+
+        Args:
+            patience: The seconds of silence after which a rank is silent.
+            recent: The seconds of silence after which it is not looked at any more.
+
+        Raises:
+            StorageUnavailableError: The database did not answer.
+        """
+        newest = func.max(ranks.c.attempt).over(partition_by=ranks.c.session)
+        lately = (
+            select(ranks, newest.label("newest"))
+            .where(ranks.c.at >= _CLOCK - recent, ranks.c.state != "")
+            .subquery()
+        )
+        query = (
+            select(lately.c.session)
+            .where(lately.c.attempt == lately.c.newest)
+            .where((lately.c.deviates == 1) | (lately.c.at < _CLOCK - patience))
+            .distinct()
+        )
+        with self._reading() as connection:
+            return list(connection.scalars(query))
+
     def counts(self, recent: float) -> tuple[int, int]:
         """Count the ranks that called in so many last seconds, and those of them that deviate.
 

@@ -33,10 +33,11 @@ from pacesetter_service.core.events import load_event
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.insight.explain import Recorded
 from pacesetter_service.insight.history import Track, merged
-from pacesetter_service.store import codec, feed, newest, purging, record
+from pacesetter_service.store import codec, feed, moments, newest, purging, record
 from pacesetter_service.store.block_table import MEASUREMENTS, READINGS
 from pacesetter_service.store.feed import FeedPage, Wanted
 from pacesetter_service.store.listing import Listing, is_there, labelled, listed_by
+from pacesetter_service.store.moments import HandedOut
 from pacesetter_service.store.newest import Newest, SealedStep
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.replay import readings_between, readings_in, restore_point
@@ -245,6 +246,11 @@ class Reads:
         """Read many steps, each a value for each series; None where it is not sealed."""
         with translated(), self._reader.connect() as connection:
             return newest.sealed_at(connection, wanted)
+
+    def handed_out(self, ref: AttemptRef, steps: Sequence[int]) -> list[HandedOut]:
+        """Read when the windows that hold some steps of an attempt were handed out."""
+        with translated(), self._reader.connect() as connection:
+            return moments.handed_out(connection, ref, steps)
 
     def feed_page(self, wanted: Wanted, behind: int, limit: int) -> FeedPage:
         """Read up to `limit` events of all sessions that come behind a position, in their order."""

@@ -52,7 +52,16 @@ sessions = Table(
     Column(
         "version", BigInteger, nullable=False, comment="how often it was written; fences writers"
     ),
+    Column(
+        "troubled",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="1 if it failed, or runs and a rank deviates, by its record; or 0",
+    ),
     Index(None, "status"),
+    Index(None, "troubled"),
+    Index(None, "created_at", "name"),
 )
 
 ids = Table(
@@ -149,6 +158,12 @@ sealed = Table(
     Column("count", Integer, nullable=False),
     Column(
         "values", LargeBinary, nullable=False, comment="float64, little endian, series by series"
+    ),
+    Column(
+        "handed_out",
+        BigInteger,
+        nullable=True,
+        comment="when; milliseconds since 1970, UTC; null if that was not written down",
     ),
 )
 

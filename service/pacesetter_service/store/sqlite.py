@@ -116,6 +116,11 @@ class SqliteStore(Store):
             self._mark.flush()
         return found
 
+    @property
+    def file(self) -> Path:
+        """The file that the database is."""
+        return self._file.path
+
     def close(self) -> None:
         """Close every connection; the last one folds the write-ahead log into the file."""
         with suppress(StorageReplacedError):  # the log says so; no caller waits for an answer

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from sqlalchemy import Connection, Engine, Executable, select, text, update
@@ -67,6 +68,11 @@ class Store(Reads):
         self._measurements = BlockLog(MEASUREMENTS, shared=self.shared)
         self._ids = range(0)
         self._attempts_from: int | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """The file that the database is; None if it is none of this machine's."""
+        return None
 
     @property
     def epoch(self) -> str:

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -112,7 +113,7 @@ class SqlTransaction:
         strictly = _insert_strictly
         self._write_many(events, _event_rows(batch, now), strictly)
         self._write_many(attempts, _attempt_rows(batch, now), strictly)
-        self._write_many(sealed, _sealed_rows(batch), strictly)
+        self._write_many(sealed, _sealed_rows(batch, now), strictly)
         measured, reported = self._measured(batch), self._reported(batch)
         self._measurements.append(self._connection, measured, self._insert, strictly=True)
         # A reading that is there already counts once; a snapshot there is of the same state.
@@ -350,6 +351,7 @@ _ALWAYS_MOVED = (
     "events",
     "version",
     "changed_at",
+    "troubled",
 )
 _AT_TIMES_MOVED = ("spec", "plan", "control", "lineage")
 _MOVED = [sessions.c[name] for name in (*_ALWAYS_MOVED, *_AT_TIMES_MOVED)]
@@ -429,7 +431,16 @@ def _moving_parts(session: Session) -> dict[str, Any]:
         "horizon": session.horizon,
         "held": session.held,
         "revision": session.revision,
+        "troubled": int(_is_troubled(session)),
     }
+
+
+def _is_troubled(session: Session) -> bool:
+    """Return whether an operator is to look at a session, as far as its own state tells."""
+    if session.status == "active":
+        return bool(session.control.watch.deviating)
+    ended = session.control.ended
+    return session.status == "finished" and ended is not None and ended.outcome == "failed"
 
 
 def _event_rows(batch: Sequence[Changes], now: str) -> Iterator[tuple[Any, ...]]:
@@ -478,7 +489,8 @@ def _snapshot_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
             )
 
 
-def _sealed_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
+def _sealed_rows(batch: Sequence[Changes], now: str) -> Iterator[tuple[Any, ...]]:
+    handed_out = round(1000 * datetime.fromisoformat(now).timestamp())
     for changes in batch:
         session = changes.stored.session
         for event in changes.sealed:
@@ -489,6 +501,7 @@ def _sealed_rows(batch: Sequence[Changes]) -> Iterator[tuple[Any, ...]]:
                 event.start,
                 event.count,
                 block.tobytes(),
+                handed_out,
             )
 
 

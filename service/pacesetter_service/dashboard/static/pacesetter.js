@@ -104,8 +104,6 @@ function follow(feed) {
 
 // Charts.
 
-const still = matchMedia("(prefers-reduced-motion: reduce)");
-
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
@@ -117,196 +115,176 @@ function short(value) {
   return size >= 1e-4 && size < 1e6 ? String(+value.toPrecision(4)) : value.toExponential(3).replace(/\.?0+e/, "e");
 }
 
+// Where `x` stands among ascending numbers: the place of the first one that is not below it.
+function placeOf(x, among) {
+  let low = 0, high = among.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (among[middle] < x) low = middle + 1; else high = middle;
+  }
+  return low;
+}
+
+function nearest(x, among) {
+  const place = placeOf(x, among);
+  if (place === 0 || (place < among.length && among[place] - x < x - among[place - 1])) return place;
+  return place - 1;
+}
+
+// The value at `x` of a line through points; before and behind them that of the nearest one.
+function between(xs, ys, x) {
+  const place = placeOf(x, xs);
+  if (place === 0) return ys[0];
+  if (place >= xs.length) return ys.at(-1);
+  const part = (x - xs[place - 1]) / (xs[place] - xs[place - 1]);
+  return ys[place - 1] + part * (ys[place] - ys[place - 1]);
+}
+
+const times = [[86400, { month: "short", day: "numeric" }], [60, { hour: "2-digit", minute: "2-digit" }],
+  [0, { hour: "2-digit", minute: "2-digit", second: "2-digit" }]]
+  .map(([least, fields]) => [least, new Intl.DateTimeFormat(undefined, { ...fields, hourCycle: "h23" })]);
+
+function timesOf(ticks, space) {
+  const written = times.find(([least]) => space >= least)[1];
+  return ticks.map((tick) => {
+    const moment = new Date(1000 * tick);
+    return (space < 86400 && moment.getHours() + moment.getMinutes() + moment.getSeconds() === 0 ? times[0][1] : written).format(moment);
+  });
+}
+
+// Charts above each other, over one axis: drag to zoom. What they show is read anew as it grows.
 class Plots {
-  constructor(figure) {
+  constructor(figure, hint) {
     this.figure = figure;
-    this.series = JSON.parse(figure.dataset.series);
     this.range = null;
-    this.unit = "step";
     this.log = new URL(location.href).searchParams.get("scale") === "log";
     this.charts = [];
     this.freshen = paced(() => this.read(), 800);
-    this.controls();
-    this.tip = document.createElement("div");
-    this.tip.className = "tip";
-    this.tip.hidden = true;
-    this.tip.setAttribute("role", "tooltip");
-    this.tip.id = "tip";
-    figure.append(this.tip);
+    this.controls(hint);
     new ResizeObserver(() => this.resize()).observe(figure);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
   }
 
-  controls() {
-    const bar = document.createElement("div");
-    bar.className = "buttons small controls";
-    this.units = document.createElement("span");
-    this.units.className = "buttons";
+  controls(hint) {
+    this.bar = document.createElement("div");
+    this.bar.className = "buttons small controls";
     this.whole = document.createElement("button");
     this.whole.type = "button";
     this.whole.textContent = "Whole run";
     this.whole.disabled = true;
     this.whole.addEventListener("click", () => this.zoom(null));
+    const note = document.createElement("span");
+    note.className = "note";
+    note.textContent = hint;
     this.readout = document.createElement("span");
     this.readout.className = "readout";
-    const hint = document.createElement("span");
-    hint.className = "note";
-    hint.textContent = "Drag to zoom; click to explain a step.";
-    bar.append(this.units, this.whole, hint, this.readout);
-    this.figure.before(bar);
-  }
-
-  offer() {
-    const known = ["step"];
-    if (this.data.per_epoch) known.push("epoch");
-    if (this.data.pace && this.data.trained !== null) known.push("hours from now");
-    if (this.units.childElementCount === known.length || known.length === 1) return;
-    this.units.replaceChildren(...known.map((unit) => {
-      const button = document.createElement("button");
-      button.type = "button";
-      button.textContent = unit;
-      button.setAttribute("aria-pressed", String(unit === this.unit));
-      button.addEventListener("click", () => {
-        this.unit = unit;
-        for (const each of this.units.children) each.setAttribute("aria-pressed", String(each === button));
-        for (const chart of this.charts) chart.redraw();
-      });
-      return button;
-    }));
-  }
-
-  place(step) {
-    if (this.unit === "epoch") return String(+(step / this.data.per_epoch).toPrecision(5));
-    if (this.unit === "step") return step.toLocaleString();
-    return String(+((step - this.data.trained) * this.data.pace / 3600).toPrecision(3)) + " h";
+    this.bar.append(this.whole, note, this.readout);
+    this.figure.before(this.bar);
   }
 
   async read() {
     if (document.hidden) return;
     const address = new URL(this.figure.dataset.plots, location.href);
     if (this.range) {
-      address.searchParams.set("start", Math.max(Math.floor(this.range[0]), 0));
-      address.searchParams.set("end", Math.max(Math.ceil(this.range[1]), 1));
+      address.searchParams.set("start", this.rounded(Math.max(this.range[0], 0), Math.floor));
+      address.searchParams.set("end", this.rounded(Math.max(this.range[1], 1), Math.ceil));
     }
     const answer = await fetch(address);
     if (!answer.ok) return;
     this.data = await answer.json();
-    this.figure.dataset.trained = this.data.trained ?? "";
-    this.offer();
-    const names = Object.keys(this.data.metrics).join("\n");
-    if (!this.charts.length || names !== this.names) this.rebuild();
-    else this.draw();
-    this.names = names;
+    this.heard();
+    const panels = this.panels();
+    const shape = JSON.stringify(panels.map(({ name, lines }) => [name, lines.map((each) => each.label)]));
+    if (!this.charts.length || shape !== this.shape) this.rebuild();
+    else this.draw(panels);
+    this.shape = shape;
   }
+
+  heard() {}
+  rounded(place, round) { return round(place); }
+  at(place) { return place; } // where something stands on the axis
+  back(x) { return x; } // and what stands there
+  text(place) { return place.toLocaleString(); }
+  underneath() {}
+  above() {}
 
   zoom(range) {
     this.range = range;
     this.whole.disabled = !range;
     this.freshen();
-    if (range) for (const chart of this.charts) this.narrow(chart);
+    if (range) for (const chart of this.charts) this.fit(chart);
   }
 
-  narrow(chart) {
-    this.narrowing = true;
-    chart.setScale("x", { min: this.range[0], max: this.range[1] });
-    this.narrowing = false;
-  }
-
-  tables() {
-    const lr = [this.data.steps];
-    for (const name of this.series) {
-      lr.push(this.data.series[name].sealed, this.data.series[name].forecast);
-    }
-    const drawn = [["lr", lr]];
-    for (const [name, values] of Object.entries(this.data.metrics)) drawn.push([name, [this.data.metric_steps, values]]);
-    return drawn;
-  }
-
-  draw() {
-    for (const [name, table] of this.tables()) {
-      const chart = this.charts.find((each) => each.named === name);
-      chart?.setData(table, false);
-    }
+  draw(panels) {
+    for (const { name, table } of panels) this.charts.find((each) => each.named === name)?.setData(table, false);
     for (const chart of this.charts) this.fit(chart);
   }
 
   fit(chart) {
-    const steps = this.data.steps;
-    const [min, max] = this.range ?? [steps[0] ?? 0, steps.at(-1) ?? 1];
-    this.narrowing = true;
-    chart.setScale("x", { min, max: Math.max(max, min + 1) });
-    this.narrowing = false;
+    const [min, max] = this.range ? this.range.map((each) => this.at(each)) : this.ends();
+    chart.setScale("x", { min, max: max > min ? max : min + 1 });
   }
 
   rebuild() {
     if (!this.data || !window.uPlot) return;
     for (const chart of this.charts) chart.destroy();
     this.charts = [];
-    for (const [index, [name, table]] of this.tables().entries()) {
-      let holder = this.figure.querySelector(`[data-plot="${CSS.escape(name)}"]`);
+    for (const panel of this.panels().slice(0, 13)) {
+      let holder = this.figure.querySelector(`[data-plot="${CSS.escape(panel.name)}"]`);
       if (!holder) {
-        if (index > 12) break;
         holder = document.createElement("div");
         holder.className = "plot";
-        holder.dataset.plot = name;
+        holder.dataset.plot = panel.name;
         const title = document.createElement("div");
         title.className = "title";
-        title.textContent = name;
+        title.textContent = panel.name;
         holder.append(title);
-        this.figure.insertBefore(holder, this.tip);
+        this.figure.insertBefore(holder, this.tip ?? null);
       }
       one(".drawn", holder)?.remove();
       one(".canvas", holder)?.remove();
       const canvas = document.createElement("div");
       canvas.className = "canvas";
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `${name} by step; the same stands in the table below`);
+      canvas.setAttribute("aria-label", `${panel.name}; the same stands in the table below`);
       holder.append(canvas);
-      this.charts.push(this.chart(canvas, name, table, index));
+      this.charts.push(this.chart(canvas, panel));
     }
     for (const chart of this.charts) this.fit(chart);
   }
 
-  chart(canvas, name, table, index) {
-    const soft = colour("--soft"), line = colour("--line");
-    const lines = [{ label: "step" }];
-    if (name === "lr") {
-      this.series.forEach((label, each) => {
-        const stroke = colour(`--c${each % 6}`);
-        lines.push({ label, stroke, width: 2, points: { show: false } });
-        lines.push({ label: `${label} forecast`, stroke, width: 2, dash: [6, 5], points: { show: false } });
-      });
-    } else {
-      lines.push({ label: name, stroke: colour(`--c${index % 6}`), width: 1.5, spanGaps: true, points: { show: table[0].length < 60 } });
-    }
+  chart(canvas, { name, table, lines }) {
+    const soft = colour("--soft"), line = colour("--line"), rates = name === "lr";
     const axis = { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 }, font: "12px system-ui, sans-serif" };
     const chart = new uPlot({
       width: Math.max(canvas.clientWidth, 200),
-      height: name === "lr" ? 260 : 190,
+      height: Math.round((rates ? 250 : 180) * Math.min(Math.max(innerHeight / 1000, 1), 2)),
       legend: { show: false },
       cursor: { sync: { key: "steps" }, drag: { x: true, y: false }, focus: { prox: -1 } },
       scales: {
-        x: { time: false },
+        x: { time: this.timed ?? false },
         y: this.log
           ? { distr: 3 }
-          : { range: (_, low, high) => low === null ? [0, 1] : this.room(name === "lr" ? Math.min(low, 0) : low, high) },
+          : { range: (_, low, high) => low === null ? [0, 1] : this.room(rates ? Math.min(low, 0) : low, high) },
       },
       axes: [
-        { ...axis, values: (_, ticks) => ticks.map((tick) => this.place(tick)) },
+        { ...axis, size: 34, values: (_, ticks, __, ___, space) => this.timed ? timesOf(ticks, space) : ticks.map((tick) => this.text(tick)) },
         { ...axis, size: 68, values: (_, ticks) => ticks.map((tick) => tick === null ? "" : short(tick)) },
       ],
-      series: lines,
+      series: [{ label: "step" }, ...lines.map((each) => ({
+        width: 2, points: { show: false }, ...each, stroke: colour(each.colour) + (each.faint ? "88" : ""),
+      }))],
       hooks: {
-        drawAxes: [(u) => this.shade(u)],
-        draw: [(u) => this.mark(u)],
+        drawAxes: [(u) => this.underneath(u)],
+        draw: [(u) => this.above(u)],
         setCursor: [(u) => this.tell(u)],
         setSelect: [(u) => {
           if (u.select.width < 4) return;
-          const range = [u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")];
+          const range = [u.select.left, u.select.left + u.select.width].map((each) => this.back(u.posToVal(each, "x")));
           u.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
           this.zoom(range);
         }],
-        ready: [(u) => u.over.addEventListener("click", () => this.explain(u))],
+        ready: [(u) => u.over.addEventListener("click", () => this.clicked(u))],
       },
     }, table, canvas);
     chart.over.addEventListener("dblclick", () => this.zoom(null));
@@ -314,17 +292,132 @@ class Plots {
     return chart;
   }
 
+  clicked() {}
+
   room(low, high) {
     if (high - low > 1e-9 * Math.max(Math.abs(low), Math.abs(high), 1e-290)) return [low, high + 0.04 * (high - low)];
     return high ? [low - Math.abs(low), high + Math.abs(high)] : [-1, 1];
   }
 
+  tell(u) {
+    if (u.cursor.left < 0 || u.cursor.event === undefined && this.charts.some((each) => each.cursor.event)) return;
+    const said = this.said(this.back(u.posToVal(u.cursor.left, "x")));
+    if (said) this.readout.textContent = said;
+  }
+
+  resize() {
+    for (const chart of this.charts) {
+      const width = Math.max(chart.root.parentElement.clientWidth, 200);
+      if (width !== chart.width) chart.setSize({ width, height: chart.height });
+    }
+  }
+}
+
+// The charts of a session: over steps, epochs, or the time at which steps were trained.
+class SessionPlots extends Plots {
+  constructor(figure) {
+    super(figure, "Drag to zoom; click to explain a step.");
+    this.series = JSON.parse(figure.dataset.series);
+    this.unit = new URL(location.href).searchParams.get("axis") || "step";
+    one("[data-units]")?.remove();
+    one("[data-utc]")?.remove();
+    this.units = document.createElement("span");
+    this.units.className = "buttons";
+    this.bar.prepend(this.units);
+    this.tip = document.createElement("div");
+    this.tip.className = "tip";
+    this.tip.hidden = true;
+    this.tip.setAttribute("role", "tooltip");
+    this.tip.id = "tip";
+    figure.append(this.tip);
+    this.reasons = new Map();
+  }
+
+  get timed() {
+    return this.unit === "time";
+  }
+
+  heard() {
+    this.figure.dataset.trained = this.data.trained ?? "";
+    const known = ["step"];
+    if (this.data.per_epoch) known.push("epoch");
+    if (this.data.moments.steps.length > 1) known.push("time");
+    if (!known.includes(this.unit)) this.unit = "step";
+    if (this.units.childElementCount === known.length || known.length === 1) return;
+    this.units.replaceChildren(...known.map((unit) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = unit;
+      button.setAttribute("aria-pressed", String(unit === this.unit));
+      button.addEventListener("click", () => this.turn(unit));
+      return button;
+    }));
+  }
+
+  turn(unit) {
+    this.unit = unit;
+    for (const each of this.units.children) each.setAttribute("aria-pressed", String(each.textContent === unit));
+    const address = new URL(location.href);
+    if (unit === "step") address.searchParams.delete("axis"); else address.searchParams.set("axis", unit);
+    history.replaceState(null, "", address);
+    this.rebuild();
+  }
+
+  at(step, moments = this.data.moments) {
+    return this.timed ? between(moments.steps, moments.seconds, step) : step;
+  }
+
+  back(x) {
+    return this.timed ? between(this.data.moments.seconds, this.data.moments.steps, x) : x;
+  }
+
+  // The attempts that are over, where it is known at which place each stands.
+  over() {
+    return this.data.over.filter((each) => !this.timed || each.moments.steps.length > 1);
+  }
+
+  text(step) {
+    return this.unit === "epoch" ? String(+(step / this.data.per_epoch).toPrecision(5)) : step.toLocaleString();
+  }
+
+  panels() {
+    const { steps, series, metrics, metric_steps: measured } = this.data, over = this.over();
+    const places = steps.map((each) => this.at(each));
+    const rates = [places], lines = [];
+    for (const [index, label] of this.series.entries()) {
+      const paint = `--c${index % 6}`;
+      rates.push(series[label].sealed, series[label].forecast);
+      lines.push({ label, colour: paint }, { label: `${label} forecast`, colour: paint, dash: [6, 5] });
+    }
+    const panel = (name, table, own, values) => {
+      const grey = over.filter((each) => values(each).length);
+      const tables = grey.map((each) => [each.steps.map((step) => this.at(step, each.moments)), ...values(each)]);
+      const faint = grey.flatMap((each) => values(each).map((_, index) => (
+        { label: `${each.attempt} ${index}`, colour: "--soft", faint: true, width: 1.5, spanGaps: true })));
+      return { name, lines: [...own, ...faint], table: tables.length ? uPlot.join([table, ...tables]) : table };
+    };
+    const drawn = [panel("lr", rates, lines, (each) => this.series.map((name) => each.series[name]))];
+    for (const [index, [name, values]] of Object.entries(metrics).entries()) {
+      const line = { label: name, colour: `--c${(index + 1) % 6}`, width: 1.5, spanGaps: true, points: { show: measured.length < 60 } };
+      drawn.push(panel(name, [measured.map((each) => this.at(each)), values], [line],
+        (each) => each.metrics[name] ? [each.metrics[name]] : []));
+    }
+    return drawn;
+  }
+
+  ends() {
+    const { steps } = this.data, over = this.over();
+    const places = [this.at(steps[0] ?? 0), this.at(steps.at(-1) ?? 1)];
+    for (const each of over) places.push(this.at(each.steps[0], each.moments), this.at(each.steps.at(-1), each.moments));
+    return [Math.min(...places), Math.max(...places)];
+  }
+
   // What is sealed and not trained yet lies under a shade.
-  shade(u) {
+  underneath(u) {
     const { trained, horizon } = this.data;
     if (trained === null || horizon <= trained + 1) return;
-    const left = Math.max(u.valToPos(trained + 1, "x", true), u.bbox.left);
-    const right = Math.min(u.valToPos(horizon, "x", true), u.bbox.left + u.bbox.width);
+    const left = Math.max(u.valToPos(this.at(trained + 1), "x", true), u.bbox.left);
+    const right = Math.min(u.valToPos(this.at(horizon), "x", true), u.bbox.left + u.bbox.width);
     if (right <= left) return;
     u.ctx.save();
     u.ctx.globalAlpha = 0.14;
@@ -333,19 +426,19 @@ class Plots {
     u.ctx.restore();
   }
 
-  mark(u) {
+  above(u) {
     if (!u.marks) {
       u.marks = document.createElement("div");
       u.marks.className = "marks";
       u.over.append(u.marks);
     }
     const paint = { alarm: "--bad", decision: "--c3", order: "--c1", waiting: "--c1", attempt: "--ink" };
-    const shown = this.data.marks.filter((each) => each.step >= u.scales.x.min && each.step <= u.scales.x.max);
+    const shown = this.data.marks.filter(({ step }) => this.at(step) >= u.scales.x.min && this.at(step) <= u.scales.x.max);
     u.ctx.save();
     u.ctx.setLineDash([3, 4]);
     u.ctx.globalAlpha = 0.7;
     for (const each of shown) {
-      const x = Math.round(u.valToPos(each.step, "x", true));
+      const x = Math.round(u.valToPos(this.at(each.step), "x", true));
       u.ctx.strokeStyle = colour(paint[each.kind]);
       u.ctx.beginPath();
       u.ctx.moveTo(x, u.bbox.top);
@@ -357,26 +450,28 @@ class Plots {
     const key = JSON.stringify(shown);
     if (u.marked !== key) {
       u.marked = key;
-      u.marks.replaceChildren(...shown.map((each) => this.button(u, each)));
+      u.marks.replaceChildren(...shown.map((each) => this.button(each)));
     }
+    // Marks that would cover each other stand below each other.
+    const ends = [];
     [...u.marks.children].forEach((button, index) => {
-      button.style.left = `${u.valToPos(shown[index].step, "x")}px`;
+      const left = u.valToPos(this.at(shown[index].step), "x");
+      const free = ends.findIndex((end) => Math.abs(left - end) >= 15);
+      const row = free < 0 ? Math.min(ends.length, 5) : free;
+      ends[row] = left;
+      button.style.left = `${left}px`;
+      button.style.top = `${15 * row}px`;
     });
   }
 
-  button(u, mark) {
+  button(mark) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = mark.kind;
     button.setAttribute("aria-label", `${mark.kind} at step ${mark.step}: ${mark.text}`);
-    const show = () => {
-      this.tip.textContent = mark.text;
-      this.tip.hidden = false;
-      const left = button.offsetLeft + u.over.offsetLeft;
-      const room = Math.max(this.figure.clientWidth - this.tip.offsetWidth, 0);
-      this.tip.style.left = `${Math.min(Math.max(left - 20, 0), room)}px`;
-    };
-    const hide = () => { this.tip.hidden = true; };
+    button.setAttribute("aria-describedby", "tip");
+    const hide = () => { this.tip.hidden = true; this.pointed = null; };
+    const show = () => this.point(button, mark);
     button.addEventListener("mouseenter", show);
     button.addEventListener("focus", show);
     button.addEventListener("mouseleave", hide);
@@ -389,34 +484,87 @@ class Plots {
     return button;
   }
 
-  tell(u) {
-    const index = u.cursor.idx;
-    if (index === null || index === undefined || u !== this.charts.find((each) => each.cursor.event) && u.cursor.event === undefined) return;
-    const step = u.data[0][index];
-    if (step === undefined) return;
+  // What a mark stands for, and why the values are from there on what they are.
+  async point(button, mark) {
+    this.pointed = mark;
+    const text = document.createElement("p"), why = document.createElement("p");
+    text.textContent = mark.text;
+    why.className = "why note";
+    why.textContent = this.reasons.get(mark.step) ?? "";
+    this.tip.replaceChildren(text, why);
+    this.tip.hidden = false;
+    const here = this.figure.getBoundingClientRect(), place = button.getBoundingClientRect();
+    const room = Math.max(here.width - this.tip.offsetWidth, 0);
+    this.tip.style.left = `${Math.min(Math.max(place.left - here.left - 20, 0), room)}px`;
+    this.tip.style.top = `${place.bottom - here.top + 6}px`;
+    if (this.reasons.has(mark.step)) return;
+    await new Promise((done) => { setTimeout(done, 150); }); // who only passes by asks for nothing
+    if (this.pointed !== mark) return;
+    const answer = await fetch(`${this.figure.dataset.explain}?step=${mark.step}`);
+    if (!answer.ok) return;
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    this.reasons.set(mark.step, one(".why", page)?.textContent ?? "");
+    if (this.pointed === mark) why.textContent = this.reasons.get(mark.step);
+  }
+
+  said(place) {
+    const { steps, series, metrics, moments } = this.data;
+    if (!steps.length) return "";
+    const at = nearest(place, steps), step = steps[at];
     const parts = [`step ${step.toLocaleString()}`];
-    const at = this.data.steps.indexOf(step);
-    for (const name of this.series) {
-      const { sealed, forecast } = this.data.series[name];
+    if (moments.steps.length > 1) {
+      const moment = new Date(1000 * between(moments.steps, moments.seconds, step));
+      parts.push(`${clock.format(moment)} (${moment.toISOString().slice(11, 19)} UTC)`);
+    }
+    for (const name of this.series) parts.push(`${name} ${short(series[name].sealed[at] ?? series[name].forecast[at])}`);
+    for (const [name, values] of Object.entries(metrics)) if ((values[at] ?? null) !== null) parts.push(`${name} ${short(values[at])}`);
+    return parts.join(" · ");
+  }
+
+  clicked(u) {
+    if (u.cursor.left >= 0) explain(Math.max(Math.round(this.back(u.posToVal(u.cursor.left, "x"))), 0));
+  }
+}
+
+// The charts of several sessions: over steps, or over parts of their plans.
+class ComparedPlots extends Plots {
+  constructor(figure) {
+    super(figure, "Drag to zoom.");
+    this.part = figure.dataset.by === "part";
+  }
+
+  rounded(place, round) { return this.part ? place.toFixed(3) : round(place); }
+  text(place) { return this.part ? `${+place.toPrecision(5)} %` : place.toLocaleString(); }
+
+  panels() {
+    const some = this.data.sessions;
+    const panel = (name, tables, lines) => ({ name, lines, table: tables.length > 1 ? uPlot.join(tables) : tables[0] });
+    const paint = (index) => `--c${index % 6}`;
+    const drawn = [panel("lr", some.map((each) => [each.places, each.sealed, each.forecast]), some.flatMap(({ name }, index) => [
+      { label: name, colour: paint(index), dash: index > 5 ? [2, 3] : undefined },
+      { label: `${name} forecast`, colour: paint(index), dash: [6, 5] },
+    ]))];
+    for (const metric of this.data.metrics) {
+      const having = [...some.entries()].filter(([, each]) => metric in each.metrics);
+      drawn.push(panel(metric, having.map(([, each]) => [each.measured, each.metrics[metric]]), having.map(([index, { name }]) => (
+        { label: name, colour: paint(index), width: 1.5, spanGaps: true }))));
+    }
+    return drawn;
+  }
+
+  ends() {
+    const places = this.data.sessions.flatMap((each) => [each.places[0] ?? 0, each.places.at(-1) ?? 1]);
+    return [Math.min(...places), Math.max(...places)];
+  }
+
+  said(place) {
+    const parts = [this.part ? `${place.toFixed(1)} %` : `step ${Math.round(place).toLocaleString()}`];
+    for (const { name, places, sealed, forecast } of this.data.sessions) {
+      if (!places.length || place < places[0] || place > places.at(-1)) continue;
+      const at = nearest(place, places);
       parts.push(`${name} ${short(sealed[at] ?? forecast[at])}`);
     }
-    const where = this.data.metric_steps.indexOf(step);
-    for (const [name, values] of Object.entries(this.data.metrics)) {
-      if (where >= 0 && values[where] !== null) parts.push(`${name} ${short(values[where])}`);
-    }
-    this.readout.textContent = parts.join(" · ");
-  }
-
-  explain(u) {
-    if (u.cursor.left < 0) return;
-    explain(Math.max(Math.round(u.posToVal(u.cursor.left, "x")), 0));
-  }
-
-  resize() {
-    for (const chart of this.charts) {
-      const width = Math.max(chart.root.parentElement.clientWidth, 200);
-      if (width !== chart.width) chart.setSize({ width, height: chart.height });
-    }
+    return parts.join(" · ");
   }
 }
 
@@ -462,14 +610,14 @@ function rehearsing(form) {
 function begin() {
   localise();
   all("[data-plots]").forEach((figure) => {
-    figure.plots = new Plots(figure);
+    figure.plots = "series" in figure.dataset ? new SessionPlots(figure) : new ComparedPlots(figure);
     figure.plots.freshen();
   });
   all("[data-explain-form]").forEach(explainable);
   all("form[data-rehearse]").forEach(rehearsing);
   all("[data-feed]").forEach(follow);
   const every = one("[data-every]");
-  if (every) setInterval(freshen, 1000 * Number(every.dataset.every));
+  if (every) setInterval(() => { freshen(); one("[data-plots]")?.plots?.freshen(); }, 1000 * Number(every.dataset.every));
 }
 
 begin();

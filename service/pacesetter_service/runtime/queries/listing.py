@@ -11,6 +11,7 @@ from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.core.status import SILENT_SECONDS, State
 from pacesetter_service.core.tokens import EVERYTHING, NameScope
 from pacesetter_service.runtime.pool import checked
+from pacesetter_service.runtime.rank_digests import STALE_AFTER
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.store.listing import SORTS, Fate, Listing, Place, Sort
 from pacesetter_service.store.port import Stored
@@ -41,6 +42,7 @@ class Question:
         status: Only those of this status; None for all.
         states: Only those in one of these states.
         since: Only those that were written or heard of since then; None for all.
+        ailing: Only those that failed, or run and have a rank that deviates or is silent.
         sort: In which order.
         behind: Where the page begins; None for the first one.
     """
@@ -52,6 +54,7 @@ class Question:
     status: str | None = None
     states: Collection[State] = EVERY_STATE
     since: datetime | None = None
+    ailing: bool = False
     sort: Sort = "name"
     behind: Place | None = None
 
@@ -142,10 +145,20 @@ def _listing(service: Service, question: Question) -> Listing:
         since=None if question.since is None else _iso(question.since),
         heard=() if question.since is None else _heard_since(service, question.since),
         quiet_since=quiet,
+        ailing=_ailing(service) if question.ailing else None,
     )
 
 
 _FATES: tuple[Fate, ...] = ("finished", "failed", "archived")
+
+
+def _ailing(service: Service) -> list[str]:
+    """Return the sessions with ranks that deviate or are silent, wherever they have called."""
+    names = set(service.tracker.in_trouble(STALE_AFTER))
+    if service.store.ranks is not None:
+        with suppress(StorageUnavailableError):  # what was heard here is better than nothing
+            names.update(service.store.ranks.in_trouble(STALE_AFTER, service.tracker.recent))
+    return sorted(names)
 
 
 def _heard_since(service: Service, since: datetime) -> list[str]:

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from pacesetter_service.core.actions import Order
 from pacesetter_service.core.cost import Check
+from pacesetter_service.core.session import Session
 from pacesetter_service.runtime.pool import in_thread
 from pacesetter_service.runtime.queries.listing import Page, Question, read_page
 from pacesetter_service.runtime.service import Service, SessionInfo, info_of, infos_of
@@ -54,6 +55,16 @@ async def list_attempts(service: Service, name: str) -> list[Attempt]:
     """
     stored = (await service.writer.find(name)).stored
     return await in_thread(service.store.attempts_of, stored)
+
+
+async def list_kin(service: Service, name: str, most: int) -> list[Session]:
+    """Return sessions that share steps with one, its forks among them, the newest first.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+    """
+    stored = (await service.writer.find(name)).stored
+    return [each.session for each in await in_thread(service.store.kin, stored, most)]
 
 
 async def list_orders(service: Service, name: str) -> tuple[Order, ...]:

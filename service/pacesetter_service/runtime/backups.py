@@ -1,0 +1,163 @@
+"""Copies of the database that an admin asks for while it is served: one at a time, beside it."""
+
+import re
+import threading
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from pacesetter_service.store.backup import BackupError, backup
+from pacesetter_service.store.store import Store
+
+__all__ = ["BackupError", "Backups", "Copy", "Copying"]
+
+ROOM = 1.2
+"""How many times as much room as the database takes has to be free on its disk."""
+
+log = structlog.get_logger("pacesetter.backups")
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy that is whole.
+
+    Attributes:
+        path: Where it is.
+        size: Its bytes.
+        made_at: When it became whole; ISO 8601, UTC.
+    """
+
+    path: Path
+    size: int
+    made_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Copying:
+    """A copy that is being made, or that failed.
+
+    Attributes:
+        name: The name that it is to have.
+        began_at: When it was begun; ISO 8601, UTC.
+        written: How many bytes of it are there.
+        expected: About how many it will have.
+        failed: Why it could not be made; empty if it goes on.
+    """
+
+    name: str
+    began_at: str
+    written: int = 0
+    expected: int = 0
+    failed: str = ""
+
+
+class Backups:
+    """The copies beside a database that is a file; callable from any thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._newest: Copying | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def source(self) -> Path | None:
+        """The file that is copied; None of a database that a service cannot copy."""
+        return self._store.file
+
+    def begin(self, actor: str) -> None:
+        """Begin to copy the database; if that is going on already, nothing more is done.
+
+        Raises:
+            BackupError: The database is no file of this service's, or there is no room.
+        """
+        source = self.source
+        if source is None:
+            raise BackupError("a service cannot copy a database of PostgreSQL by itself")
+        with self._lock:
+            if self._running():
+                return
+            self._refuse_without_room(source)
+            for left in source.parent.glob(f".{source.name}-*.backup.*"):  # of a process that ended
+                left.unlink(missing_ok=True)
+            now = datetime.now(UTC)
+            name = f"{source.name}-{now:%Y%m%dT%H%M%SZ}.backup"
+            self._newest = Copying(name, now.isoformat(timespec="seconds"))
+            self._thread = threading.Thread(
+                target=self._copy, args=(source, name, actor), name="backup", daemon=True
+            )
+            self._thread.start()
+
+    def copying(self) -> Copying | None:
+        """Return the copy that is being made, or how the last one failed; None of neither."""
+        with self._lock:
+            newest, running = self._newest, self._running()
+        source = self.source
+        if newest is None or source is None or not (running or newest.failed):
+            return None
+        extent = self._store.extent()
+        written = sum(map(_size_of, source.parent.glob(f".{newest.name}.*")))
+        return Copying(newest.name, newest.began_at, written, extent.size, newest.failed)
+
+    def copies(self) -> list[Copy]:
+        """Return the copies that are there, the newest first."""
+        source = self.source
+        if source is None:
+            return []
+        there = [each for each in source.parent.iterdir() if self._is_copy(source, each.name)]
+        return [_described(each) for each in sorted(there, reverse=True)]
+
+    def find(self, name: str) -> Copy | None:
+        """Return a copy by its name; None if there is none of that name."""
+        return next((each for each in self.copies() if each.path.name == name), None)
+
+    def remove(self, name: str, actor: str) -> None:
+        """Remove a copy; if there is none of that name, nothing is done."""
+        found = self.find(name)
+        if found is not None:
+            found.path.unlink(missing_ok=True)
+            log.info("backup_removed", file=str(found.path), by=actor)
+
+    def _running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _refuse_without_room(self, source: Path) -> None:
+        extent = self._store.extent()
+        needed = int(ROOM * extent.size)
+        if extent.free is not None and extent.free < needed:
+            raise BackupError(
+                f"{source.parent} has {extent.free:,} bytes free, and a copy takes up to"
+                f" {needed:,}: run `pacesetter backup` with a file on another disk"
+            )
+
+    def _copy(self, source: Path, name: str, actor: str) -> None:
+        target = source.with_name(name)
+        try:
+            backup(f"sqlite:///{source}", target)
+        except BackupError as error:
+            log.error("backup_failed", file=str(target), reason=str(error), by=actor)  # noqa: TRY400
+            with self._lock:
+                if self._newest is not None:
+                    self._newest = Copying(name, self._newest.began_at, failed=str(error))
+        else:
+            log.info("backup_made", file=str(target), bytes=_size_of(target), by=actor)
+
+    @staticmethod
+    def _is_copy(source: Path, name: str) -> bool:
+        expression = re.escape(source.name) + r"-[0-9]{8}T[0-9]{6}Z\.backup"
+        return re.fullmatch(expression, name) is not None
+
+
+def _described(path: Path) -> Copy:
+    found = path.stat()
+    moment = datetime.fromtimestamp(found.st_mtime, UTC)
+    return Copy(path, found.st_size, moment.isoformat(timespec="seconds"))
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # it has its name by now
+        return 0

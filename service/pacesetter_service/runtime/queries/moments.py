@@ -1,0 +1,129 @@
+"""When steps were trained, as far as the record knows: when their windows were handed out."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+
+from pacesetter_service.core.attempts import Span, spans
+from pacesetter_service.runtime.pool import in_thread
+from pacesetter_service.runtime.queries.attempt_ranges import range_of
+from pacesetter_service.runtime.queries.status import Status
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.store.moments import HandedOut
+
+LOOKS = 300
+"""About how many windows of a session are looked at."""
+
+FEWEST = 2
+"""From how many moments on there is a line between them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Steps and when each was trained; between two of them time goes by evenly.
+
+    Attributes:
+        steps: Ascending.
+        seconds: The moment of each, since 1970 in UTC; ascending.
+    """
+
+    steps: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def known(self) -> bool:
+        """Whether anything can be said of other steps."""
+        return len(self.steps) >= FEWEST
+
+    def at(self, step: float) -> float:
+        """Return when a step was trained, or will be; before and behind all the nearest moment."""
+        return float(np.interp(step, self.steps, self.seconds))
+
+    def reaching(self, first: float, last: float, pace: float | None) -> "Moments":
+        """Return the same for more steps: those before and behind take `pace` seconds each."""
+        if not self.steps:
+            return self
+        step = pace if pace is not None else self._mean_pace()
+        if step is None:
+            return self
+        steps, seconds = list(self.steps), list(self.seconds)
+        if first < steps[0]:
+            seconds.insert(0, seconds[0] - step * (steps[0] - first))
+            steps.insert(0, first)
+        if last > steps[-1]:
+            seconds.append(seconds[-1] + step * (last - steps[-1]))
+            steps.append(last)
+        return Moments(steps, seconds)
+
+    def _mean_pace(self) -> float | None:
+        """Return the seconds that a step took in the middle of those that are known."""
+        if not self.known:
+            return None
+        paces = np.diff(self.seconds) / np.diff(self.steps)
+        return float(np.median(paces))
+
+
+async def read_moments(service: Service, status: Status, *, attempt: int | None = None) -> Moments:
+    """Return when the steps of a session were trained, as far as is known.
+
+    A window is handed out some seconds before it is trained. The newest trained step stands where
+    a rank was last heard.
+
+    Args:
+        service: The service.
+        status: Where the session's training stands.
+        attempt: An earlier attempt; None for the running one.
+
+    Raises:
+        ArgumentError: The session has no such attempt.
+    """
+    entry = await service.writer.find(status.stored.session.spec.name)
+    ref = await range_of(service, entry, attempt)
+    running = entry.stored.session.attempt.includes(ref.attempt)
+    newest = status.step if running else None
+    end = ref.end if newest is None else min(newest + 1, ref.end)
+
+    def answer() -> Moments:
+        parts = list(spans(ref.lineage, ref.start, max(end, ref.start)))
+        total = sum(each.end - each.start for each in parts)
+        found = [_of_span(service, each, total) for each in parts]
+        heard = None if newest is None or status.last_heard is None else (
+            newest + 1, datetime.fromisoformat(status.last_heard).timestamp()
+        )  # fmt: skip
+        return _joined(parts, found, heard)
+
+    return await in_thread(answer)
+
+
+def _of_span(service: Service, span: Span, total: int) -> list[HandedOut]:
+    length = span.end - span.start
+    looks = min(max(LOOKS * length // max(total, 1), FEWEST), length)
+    steps = np.linspace(span.start, span.end - 1, looks, dtype=np.int64)
+    return service.store.handed_out(span.ref, steps.tolist())
+
+
+def _joined(
+    parts: list[Span], found: list[list[HandedOut]], heard: tuple[int, float] | None
+) -> Moments:
+    """Return the moments of all parts, those that went back in time left out.
+
+    Between the last window of a part and the next part the training may have stood: of that window
+    the last step is where it would be at the pace before.
+    """
+    places: list[tuple[float, float]] = []
+    for number, (span, windows) in enumerate(zip(parts, found, strict=True)):
+        places += windows
+        if number < len(parts) - 1 and len(windows) >= FEWEST:
+            (one, then), (two, later) = windows[-2:]
+            pace = (later - then) / (two - one)
+            places.append((span.end - 0.5, later + pace * (span.end - 0.5 - two)))
+    if heard is not None:
+        places.append(heard)
+    steps: list[float] = []
+    seconds: list[float] = []
+    for step, at in sorted(places, key=lambda each: each[0]):
+        if not steps or (step > steps[-1] and at >= seconds[-1]):
+            steps.append(float(step))
+            seconds.append(at)
+    return Moments(steps, seconds)
