@@ -30,8 +30,8 @@ class Notice:
     Attributes:
         session: Whose trainer.
         step: The first step that it is about.
-        code: What it is, for programs: `roll_back`, `diverged`, `plateaued`, `at_floor`,
-            `switched`, `finished`, `large_change`, `rate_deviated`, `metric_never_seen`,
+        code: What it is, for programs: `checkpoint`, `roll_back`, `diverged`, `plateaued`,
+            `at_floor`, `switched`, `finished`, `large_change`, `rate_deviated`, `metric_never_seen`,
             `metric_stopped`, `rank_silent`, `relative_threshold`, `plan_over`, or what a newer
             server may say.
         message: What it is, for people.

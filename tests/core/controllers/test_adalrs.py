@@ -228,7 +228,7 @@ def test_the_search_comes_to_rest(values: list[float]) -> None:
     """Once both factors have decayed to 1 nothing changes: after ln(3) / ln(2) tries, so two."""
     rule = rule_of(window=4, decay=0.5)
     assert len(follow(rule, values).said) <= 4
-    assert len({rate for rate in follow(rule, values).rates[-100:]}) == 1
+    assert len(set(follow(rule, values).rates[-100:])) == 1
 
 
 def test_decisions_say_why() -> None:
@@ -290,19 +290,27 @@ def regression(base: float, rule: AdaLrs | None, seed: int) -> Regression:
     return Regression(float(np.sum(spectrum * (weights - target) ** 2) / 2), level)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_base_that_is_far_too_low_is_raised_and_the_training_ends_lower(seed: int) -> None:
-    """From a base some 300 times too low the loss ends a quarter lower at least, in each run."""
-    searching = AdaLrs(metric="loss", window=80, from_step=300, until_step=1500)
-    found, plain = regression(1e-3, searching, seed), regression(1e-3, None, seed)
-    assert found.level > 1e-3
-    assert found.excess < 0.75 * plain.excess
+SEARCH = AdaLrs(metric="loss", window=80, from_step=300, until_step=2100)
 
 
-def test_the_search_does_not_come_near_what_the_best_rate_would_have_given() -> None:
-    """It is no substitute for a good base: with the best one the loss ends 20 times lower still."""
-    searching = AdaLrs(metric="loss", window=80, from_step=300, until_step=1500)
-    assert 20 * regression(0.3, None, 0).excess < regression(1e-3, searching, 0).excess
+def test_a_base_that_is_far_too_low_is_raised_and_the_training_ends_lower() -> None:
+    """From a base 30 times too low each run ends lower, and half of them by more than 80 %."""
+    found = [regression(0.01, SEARCH, seed) for seed in range(3)]
+    ratios = [run.excess / regression(0.01, None, seed).excess for seed, run in enumerate(found)]
+    assert max(ratios) < 0.9
+    assert sorted(ratios)[1] < 0.2
+    assert sum(run.level > 0.01 for run in found) >= 2
+
+
+def test_the_search_is_no_substitute_for_a_good_base() -> None:
+    """With the best base from the start the loss ends ten times lower than where it was sought."""
+    assert 10 * regression(0.3, None, 0).excess < regression(0.01, SEARCH, 0).excess
+
+
+def test_windows_that_are_too_short_for_the_noise_do_harm() -> None:
+    """At the best base, slopes of 40 noisy losses mislead: the training ends ten times higher."""
+    short = AdaLrs(metric="loss", window=40, errors=0.5, from_step=300, until_step=2100)
+    assert regression(0.3, short, 0).excess > 10 * regression(0.3, None, 0).excess
 
 
 def test_on_a_task_that_is_soon_over_the_search_lowers_a_good_rate() -> None:

@@ -87,12 +87,18 @@ class AdaLrs(Controller):
 
     **How long.** The paper searches from 10 % to 40 % of the training and leaves the rest to the
     schedule: let `from_step` and `until_step` be that. No trial begins that would not be over by
-    `until_step`, and a window is at least as long as the noise of single batches needs: a hundred
-    measurements and more.
+    `until_step`. A window must be long enough to tell slopes apart in the noise of single batches:
+    a hundred measurements and more.
 
     **Where the paper says less.** It counts t; here t counts the changes that the search has made.
     Its e is an estimation error; here it is the slope's standard error, which takes the
     measurements for independent: where neighbours are alike, let `errors` be 2 or more.
+
+    **What it came to** on a noisy linear regression of 3,000 steps (`tests/core/controllers`), six
+    runs each, against the same base without the search: with a base 30 times too low the excess
+    loss at the end was 0.4 to 73 % of it, with the median at 9 %, and in one run nothing was
+    found. At the best base it was 80 to 173 %. With windows half as long and `errors` 0.5 it was up
+    to 19 times as high there. A good base from the start was far better than any search.
 
     **Of no use** where the loss falls by a large part of itself within a window: then each window
     is slower than the one before whatever the rate, each trial fails, and the level falls. So it
