@@ -325,7 +325,7 @@ def tests_of(kind: str) -> list[str]:
     found += [path for path in golden if f'"{kind}"' in path.read_text()]
     if not dot:  # a kind of our own that others have, too
         every = sorted((TESTS / "golden").glob("*.json"))
-        found += [path for path in every if f'{{"kind": "{kind}"' in path.read_text()]
+        found += [path for path in every if f'{{"kind": "{kind}", "spec"' in path.read_text()]
     return [str(path.relative_to(TESTS.parent)) for path in found]
 
 

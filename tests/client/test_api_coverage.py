@@ -52,6 +52,7 @@ SAMPLES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "relabel": (("s", {}), {}),
     "prune": ((), {"older_than": 1}),
     "lr": (("s", 0), {}),
+    "merge": (("s", [1, 2]), {}),
     "explain": (("s", 0), {}),
     "preview": (({"kind": "constant"},), {}),
     "preview_picture": (({"kind": "constant"},), {}),
@@ -208,7 +209,13 @@ BODIES = {
 UNSAID = {"page_token", "limit", "page_size", "format", "as", "view"}
 """What the client says by itself."""
 
-RENAMED = {"kind": "kinds", "state": "states", "label": "labels", "session": "names"}
+RENAMED = {
+    "kind": "kinds",
+    "state": "states",
+    "label": "labels",
+    "session": "names",
+    "checkpoint": "checkpoints",
+}
 """A list by its plural."""
 
 QUERIES = {
@@ -222,6 +229,7 @@ QUERIES = {
     "explain": "/v1/sessions/{name}/explain",
     "ranks": "/v1/sessions/{name}/ranks",
     "range_test": "/v1/sessions/{name}/range-test",
+    "merge": "/v1/sessions/{name}/merge",
     "realised": "/v1/sessions/{name}/export",
     "schedules": "/v1/schedules",
     "diff_templates": "/v1/templates/{name}/diff",

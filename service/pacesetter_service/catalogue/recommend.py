@@ -150,9 +150,9 @@ def _step_law(situation: Situation) -> tuple[float, ReasonedChoice] | None:
     return rate, ReasonedChoice(
         choice=f"base_lr {rate:.3g}",
         because=f"1.797 * N^-0.713 * D^0.307 of {parameters:.3g} parameters and {tokens:.3g}"
-        f" tokens, for batches of about {batch:.3g} tokens (0.581 * D^0.571), AdamW, and a cosine to"
-        " a last rate of 1e-5; its optimum is broad, and others find that such laws bend outside of"
-        f" what they were fitted on{beyond}",
+        f" tokens, for batches of about {batch:.3g} tokens (0.581 * D^0.571), AdamW, and a cosine"
+        " to a last rate of 1e-5; its optimum is broad, and others find that such laws bend"
+        f" outside of what they were fitted on{beyond}",
         source="Step Law, Li et al. 2025, arXiv:2503.04715; doubted in arXiv:2606.29158",
     )
 
