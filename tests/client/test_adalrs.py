@@ -53,7 +53,7 @@ def ended(client: Client, name: str, base: float, **spec: Any) -> tuple[float, l
 
 
 def test_a_training_whose_rate_is_far_too_low_is_sped_up(client: Client, unique_name: str) -> None:
-    """The rate is raised to a hundredfold, one trial too many is taken back; the loss ends lower."""
+    """The rate rises a hundredfold, one trial too many is taken back, and the loss ends lower."""
     plain, silence = ended(client, f"{unique_name}-plain", 0.01)
     found, told = ended(client, unique_name, 0.01, controllers=[SEARCH])
     assert silence == []
