@@ -59,7 +59,7 @@ def test_the_order_that_it_stands_for_can_be_given(http: httpx.Client, unique_na
     path = sealed(http, unique_name, 100)
     found = asked(http, path, 60, 80, 100, shape="cosine", floor=0.1).json()
     order = {**found["stands_for"]["action"], "at": 100}
-    assert http.post(f"{path}/actions", json=order).status_code == 200
+    assert http.post(f"{path}/actions", json=order).status_code == 201
 
 
 def test_a_decay_is_no_constant_phase(http: httpx.Client, unique_name: str) -> None:
