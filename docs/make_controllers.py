@@ -219,6 +219,16 @@ def divergence() -> Training:
         rate = yield (loss * (1 + 0.02 * (2 * chance.random() - 1)),)
 
 
+def too_slow() -> Training:
+    """A loss that falls as a power of the sum of the rates, and rises from 40 times the base on."""
+    chance, passed = random.Random(1), 50.0  # noqa: S311 - noise of a picture
+    rate = yield ()
+    while True:
+        passed += rate if rate < 40 else -rate
+        loss = 3 * max(passed, 10.0) ** -0.25
+        rate = yield (loss * (1 + 0.004 * (2 * chance.random() - 1)),)
+
+
 def divergent_policies() -> Training:
     """How far an update moves a policy: as the square of the rate, more and then less easily."""
     chance, step = random.Random(1), 0  # noqa: S311 - noise of a picture
@@ -261,6 +271,7 @@ def jitter() -> Training:
 SWEEP = {"schedule": {"kind": "range_test", "steps": 100}, "base_lr": 1.0}
 
 SCENES: dict[str, Scene] = {
+    "adalrs": Scene(too_slow, 2_400),
     "adascale": Scene(gradient_norms, 800),
     "dlib_slope": Scene(slow, 12_000),
     "greedy": Scene(descent, 120),

@@ -97,6 +97,10 @@ ROWS: list[Row] = [
     ("Noam-hold", "NeMo, speechbrain", "`noam_hold`"),
     ("power law", "OLMo, levanter", "`power_law`"),
     ("warmup, stable, decay", "transformers, timm, Megatron, torchtitan", "`wsd`"),
+    ("Power scheduler", "dolomite-engine", "`power_scheduler`"),
+    ("infinite: cosine, constant, anneal", "papers", "`infinite`"),
+    ("anytime, with averaged weights", "papers", "`anytime`"),
+    ("optimal under a functional scaling law", "papers", "`fsl_decay`"),
     ("inverse square root with cooldown", "llm-foundry, big_vision", "`rsqrt_cooldown`"),
     ("WSD-S, periodic", "OLMo, levanter", "`wsd_s`"),
     ("tri-stage", "fairseq, speechbrain, espnet", "`tri_stage`"),
@@ -162,6 +166,7 @@ MEASURED: dict[str, list[str]] = {
     "warmup, polynomial or steps": ["composer.PolynomialWithWarmupScheduler"],
     "inverse square root": ["hf.inverse_sqrt", "fairseq.inverse_sqrt"],
     "warmup, stable, decay": ["hf.warmup_stable_decay", "timm.WSDLRScheduler"],
+    "Power scheduler": ["power_scheduler"],
     "inverse square root with cooldown": ["composer.InverseSquareRootWithWarmupScheduler"],
     "tri-stage": ["fairseq.tri_stage"],
     "SWA: anneal to a constant": ["torch.SWALR"],
@@ -310,6 +315,9 @@ def tests_of(kind: str) -> list[str]:
     golden = [path for path in sorted((TESTS / "golden").glob("*.json")) if path.stem == library]
     found = [path for path in modules if any(word in path.read_text() for word in words)]
     found += [path for path in golden if f'"{kind}"' in path.read_text()]
+    if not dot:  # a kind of our own that others have, too
+        every = sorted((TESTS / "golden").glob("*.json"))
+        found += [path for path in every if f'{{"kind": "{kind}", "spec"' in path.read_text()]
     return [str(path.relative_to(TESTS.parent)) for path in found]
 
 

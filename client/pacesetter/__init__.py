@@ -30,6 +30,7 @@ from pacesetter._errors import (
     UnsupportedSchedulerError,
 )
 from pacesetter._info import SessionInfo
+from pacesetter._merge import Merge
 from pacesetter._notices import Notice
 from pacesetter._outage import Outage, OutagePolicy
 from pacesetter._plan import Plan
@@ -56,6 +57,7 @@ __all__ = [
     "InvalidAnswerError",
     "InvalidRequestError",
     "LRMismatchError",
+    "Merge",
     "NotFoundError",
     "Notice",
     "Outage",

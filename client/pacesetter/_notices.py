@@ -30,10 +30,10 @@ class Notice:
     Attributes:
         session: Whose trainer.
         step: The first step that it is about.
-        code: What it is, for programs: `roll_back`, `diverged`, `plateaued`, `at_floor`,
-            `switched`, `finished`, `large_change`, `rate_deviated`, `metric_never_seen`,
-            `metric_stopped`, `rank_silent`, `relative_threshold`, `plan_over`, or what a newer
-            server may say.
+        code: What it is, for programs: `checkpoint`, `roll_back`, `diverged`, `plateaued`,
+            `at_floor`, `switched`, `finished`, `large_change`, `rate_deviated`,
+            `metric_never_seen`, `metric_stopped`, `rank_silent`, `relative_threshold`,
+            `plan_over`, or what a newer server may say.
         message: What it is, for people.
         good_step: With `roll_back` the last step whose measurement was good: load weights from
             before its update. None if there was none, or it says something else.

@@ -1,4 +1,4 @@
-"""`RemoteLR`: a torch scheduler whose learning rates come from a session; `lr_find` and `probe`.
+"""`RemoteLR`: a torch scheduler whose rates come from a session; `lr_find`, `probe`, `merge`.
 
 torch is imported here and in `pacesetter._torch`, which only this imports.
 """
@@ -24,6 +24,7 @@ from pacesetter._torch.arguments import checked_optimizer, optimizer_of
 from pacesetter._torch.batch_size import BatchSize
 from pacesetter._torch.hooks import Hooks, bare, is_driven
 from pacesetter._torch.lr_find import lr_find
+from pacesetter._torch.merging import merge
 from pacesetter._torch.probe import Probe, probe
 from pacesetter._torch.relay import SessionRelay, misreported
 from pacesetter._torch.restarts import Restarts
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
     from torch.distributed import ProcessGroup
 
-__all__ = ["Probe", "RangeTest", "RemoteLR", "groups_of", "lr_find", "probe"]
+__all__ = ["Probe", "RangeTest", "RemoteLR", "groups_of", "lr_find", "merge", "probe"]
 
 
 class RemoteLR(Telling, Resuming):

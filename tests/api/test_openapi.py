@@ -60,6 +60,7 @@ OPERATIONS = {
     "read_controller",
     "read_forecast",
     "read_history",
+    "read_merge",
     "read_metrics",
     "read_range_test",
     "read_ranks",

@@ -55,6 +55,7 @@ SAMPLES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "relabel": (("s", {}), {}),
     "prune": ((), {"older_than": 1}),
     "lr": (("s", 0), {}),
+    "merge": (("s", [1, 2]), {}),
     "explain": (("s", 0), {}),
     "preview": (({"kind": "constant"},), {}),
     "preview_picture": (({"kind": "constant"},), {}),
@@ -210,6 +211,7 @@ OF_THE_CLIENT = {
 
 SPELLED = {
     "Idempotency-Key": {"key"},
+    "checkpoint": {"checkpoints"},
     "kind": {"kind", "kinds"},
     "label": {"label", "labels"},
     "number": {"order_id"},

@@ -195,6 +195,24 @@ def test_a_range_test_is_read(either: Any, unique_name: str) -> None:
     assert found.picture.startswith("<svg")
 
 
+def test_a_merge_is_read(either: Any, unique_name: str) -> None:
+    """The checkpoints of the constant phase with their weights, and the order it stands for."""
+    schedule = {"kind": "wsd", "total_steps": 100, "warmup_steps": 20, "decay_steps": 10}
+    either.create(unique_name, base_lr=0.1, schedule=schedule)
+    with open_http(either.url) as http:
+        for step in range(0, 80, 16):
+            http.post(
+                f"/v1/sessions/{unique_name}/sync", json={"want": {"start": step, "count": 16}}
+            )
+    found = either.merge(unique_name, [10, 20, 40, 60], shape="linear", floor=0.5, over=50)
+    assert found.steps == (20, 40, 60)
+    assert [each["step"] for each in found.left_out] == [10]
+    assert (found.at, found.action["kind"]) == (20, "cooldown")
+    assert sum(found.weights) == pytest.approx(1.0)
+    with pytest.raises(InvalidRequestError, match="constant"):
+        either.merge(unique_name, [5, 10, 15])
+
+
 def test_trainings_are_compared(either: Any, trained: str, unique_name: str) -> None:
     """Their curves side by side, with the places in which their descriptions differ."""
     either.create(unique_name, base_lr=0.25, schedule=COSINE, ranks=2, total_steps=1000)

@@ -334,7 +334,7 @@ def radam_warmup(t: int) -> float:
 
 
 def infinite(t: int) -> float:
-    """Infinite learning rate schedules, arXiv:2503.02844."""
+    """Infinite learning rate schedules, arXiv:2503.02844, Eq. 1; arXiv:2403.08763."""
     top, constant, low = 0.1, 0.04, 0.002
     if t < 10:
         return top * t / 10
@@ -346,25 +346,42 @@ def infinite(t: int) -> float:
 
 
 def power_scheduler(t: int) -> float:
-    """Power scheduler, arXiv:2408.13359: the cap is where a * batch * tokens ** b comes to it."""
-    factor = 0.1 * 30**0.51
+    """Power scheduler, arXiv:2408.13359, Eqs. 7 and 8, with its own a, b and largest rate.
+
+    32 sequences of 4,096 tokens in a step; the end is that of the authors' dolomite-engine.
+    """
+    batch, largest, a, b = 32, 0.02, 4.0, -0.51
+    warmup, total, decay = 100, 1000, 200
 
     def power(step: int) -> float:
-        return min(0.1, factor * step**-0.51)
+        return min(largest, batch * a * (step * batch * 4096.0) ** b)
 
-    if t < 10:
-        return 0.1 * t / 10
-    if t <= 80:
+    if t < warmup:
+        return power(warmup) * t / warmup
+    if t <= total - decay:
         return power(t)
-    start = power(80)
-    return float(start * (0.001 / start) ** (min(t - 80, 20) / 20))
+    u = min(t - (total - decay), decay) / decay
+    return power(total - decay) * (math.e * math.exp(-u) - 1) / (math.e - 1)
+
+
+CAPPED_STEPS = (32 * 4.0 / 0.02) ** (1 / 0.51) / (32 * 4096.0)
+"""Where that law comes down to its largest rate."""
 
 
 def anytime(t: int) -> float:
-    """Anytime schedule, arXiv:2602.03702."""
-    return 0.1 * math.sqrt(50 / (t + 50))
+    """Anytime schedule, arXiv:2602.03702, as the authors' repository has it after a warmup."""
+    if t < 20:
+        return 0.1 * t / 20
+    return 0.1 * math.sqrt(50 / (t - 20 + 50))
 
 
 def optimal_decay(t: int) -> float:
-    """Optimal decay of functional scaling laws, arXiv:2509.19189, with beta 0.8."""
-    return float(0.1 * (1 - min(t, 100) / 100) ** (2 * 0.8 - 1))
+    """Optimal decay of functional scaling laws, arXiv:2602.06797, of an easy task with beta 1.4."""
+    return float(0.1 * (1 - min(t, 100) / 100) ** (2 * 1.4 - 1))
+
+
+def optimal_decay_of_a_hard_task(t: int) -> float:
+    """The same of a hard task: the base until step 85, and the power over the last 15."""
+    if t < 10:
+        return 0.1 * t / 10
+    return float(0.1 * (1 - min(max(t - 85, 0), 15) / 15) ** (2 * 1.4 - 1))

@@ -70,6 +70,10 @@ PITFALLS: dict[str, tuple[dict[str, Any], str]] = {
         {"controllers": [{**PLATEAU, "patience": 5000}]},
         "/controllers/0/patience",
     ),
+    "search_without_a_trial": (
+        {"controllers": [{"kind": "adalrs", "metric": "loss", "until_step": 500}]},
+        "/controllers/0/window",
+    ),
     "ceiling_below_base": (
         {"controllers": [{"kind": "kl_adaptive", "metric": "kl"}]},
         "/controllers/0/max_lr",

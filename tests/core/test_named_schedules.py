@@ -77,21 +77,28 @@ RUNS: dict[str, tuple[dict[str, Any], Law]] = {
         },
         laws.infinite,
     ),
-    "power scheduler": (
-        {
-            "kind": "power_scheduler",
-            "total_steps": 100,
-            "warmup_steps": 10,
-            "capped_steps": 30,
-            "decay_steps": 20,
-            "min_lr": 0.001,
-        },
-        laws.power_scheduler,
+    "anytime": ({"kind": "anytime", "alpha": 50, "warmup_steps": 20}, laws.anytime),
+    "anytime, as an inverse root": (
+        {"kind": "inverse_sqrt", "timescale": 50, "warmup_steps": 20},
+        laws.anytime,
     ),
-    "anytime": ({"kind": "inverse_sqrt", "timescale": 50}, laws.anytime),
     "optimal decay": (
-        {"kind": "polynomial", "total_steps": 100, "power": 2 * 0.8 - 1},
+        {"kind": "fsl_decay", "total_steps": 100, "beta": 1.4},
         laws.optimal_decay,
+    ),
+    "optimal decay, as a polynomial": (
+        {"kind": "polynomial", "total_steps": 100, "power": 2 * 1.4 - 1},
+        laws.optimal_decay,
+    ),
+    "optimal decay of a hard task": (
+        {
+            "kind": "fsl_decay",
+            "total_steps": 100,
+            "beta": 1.4,
+            "decay_steps": 15,
+            "warmup_steps": 10,
+        },
+        laws.optimal_decay_of_a_hard_task,
     ),
     "half a cosine": (
         {"kind": "cosine", "total_steps": 100, "min_lr": 0.01, "shape": "half"},
@@ -614,6 +621,38 @@ def test_an_envelope_of_ones_own() -> None:
     assert_allclose(ours(spec, 100), ours(torchs, 100), rtol=1e-12)
 
 
+def test_the_power_scheduler_is_that_of_its_paper() -> None:
+    """With the paper's a, b and largest rate it is its formula, warmup, cap, power and end."""
+    spec = {
+        "kind": "power_scheduler",
+        "capped_steps": laws.CAPPED_STEPS,
+        "warmup_steps": 100,
+        "total_steps": 1000,
+        "decay_steps": 200,
+    }
+    expected = [laws.power_scheduler(t) for t in range(1100)]
+    assert_allclose(ours(spec, 1100, base=0.02), expected, rtol=1e-12, atol=1e-17)
+    assert 100 < laws.CAPPED_STEPS < 800
+
+
+@given(st.floats(0.5, 60.0), st.integers(0, 80), st.floats(0.1, 1.0))
+def test_the_power_knows_no_length(capped: float, warmup: int, exponent: float) -> None:
+    """Until its end begins it is the endless one, never above the base, and never rising."""
+    endless = {
+        "kind": "power_scheduler",
+        "capped_steps": capped,
+        "warmup_steps": warmup,
+        "exponent": exponent,
+    }
+    whole, ended = (
+        ours(spec, 200) for spec in (endless, {**endless, "total_steps": 200, "decay_steps": 60})
+    )
+    assert_allclose(ended[:141], whole[:141], rtol=1e-15)
+    assert (whole <= BASE).all()
+    assert (np.diff(whole[warmup:]) <= 0).all()
+    assert (ended[warmup:] <= whole[warmup:] * (1 + 1e-12)).all()
+
+
 def test_lengths_may_be_in_other_units() -> None:
     """Named schedules take epochs and fractions, which are turned into steps before they expand."""
     clock = Clock(total_steps=1000, steps_per_epoch=50)
@@ -700,6 +739,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "leave `end_lr` out",
     ),
     "a power of a cosine": ({"kind": "k_decay", "total_steps": 9, "power": 2.0}, "leave `power`"),
+    "a power without an end's place": (
+        {"kind": "power_scheduler", "capped_steps": 5, "decay_steps": 5},
+        "give both",
+    ),
+    "a power with a floor that it never comes to": (
+        {"kind": "power_scheduler", "capped_steps": 5, "min_lr": 0.1},
+        "give both",
+    ),
+    "a law of no capacity": (
+        {"kind": "fsl_decay", "total_steps": 9, "beta": 1.0},
+        "greater than 1",
+    ),
     "a tangent upside down": ({"kind": "tanh", "total_steps": 9, "lb": 3.0, "ub": 3.0}, "swap"),
     "a rex of nobody's": ({"kind": "rex", "total_steps": 9}, "required"),
     "an interval upside down": ({"kind": "chebyshev", "num_epochs": 4, "small_m": 2.0}, "swap"),

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex
 
 from pacesetter._info import SessionInfo
+from pacesetter._merge import Merge
 from pacesetter._opening import path_of
 from pacesetter._operation import SVG, Call, Several, an_object, asked, operation
 from pacesetter._operations._records import drawn, record_query
-from pacesetter._plain import given
+from pacesetter._plain import Number, given
 from pacesetter._range_test import RangeTest
 
 
@@ -90,6 +91,36 @@ class Values:
         return _range_test(name, given(metric=metric, group=group))
 
     @operation
+    def merge(
+        self,
+        name: str,
+        checkpoints: Sequence[SupportsIndex],
+        *,
+        shape: str | None = None,
+        floor: Number | None = None,
+        over: SupportsIndex | None = None,
+    ) -> Call[Merge]:
+        """Return which checkpoints to average, with which weights, in place of a decay.
+
+        `pacesetter.torch.merge` averages them. Checkpoints from before the rate was constant are
+        left out, and `left_out` says so.
+
+        Args:
+            name: A session with a constant phase.
+            checkpoints: Their steps: each is of the weights before the update of its step.
+            shape: `linear`, `cosine`, `1-sqrt` (the default), `square` or `exponential`.
+            floor: What the decay comes down to, as a part of the rate; by default 0.
+            over: Over how many steps before the last checkpoint the decay is; by default all over
+                which the rate was constant.
+
+        Raises:
+            InvalidRequestError: Fewer than two of them were trained at one constant rate, or there
+                is no such checkpoint yet.
+        """
+        params = given(checkpoint=list(checkpoints), shape=shape, floor=floor, over=over)
+        return Call("GET", path_of(name) + "/merge", _merge, params=params)
+
+    @operation
     def picture(
         self,
         name: str,
@@ -125,6 +156,10 @@ class Values:
             raise ValueError(f"there is no picture {what!r}: ask for 'history' or 'forecast'")
         path = f"{path_of(name)}/{what}"
         return Call("GET", path, drawn, params=params, accept=SVG)
+
+
+def _merge(answer: Any) -> Merge:  # noqa: ANN401 - the JSON of an answer
+    return Merge.parse(an_object(answer))
 
 
 def _explain(name: str, step: SupportsIndex | None) -> Several[dict[str, Any]]:

@@ -13,6 +13,7 @@ from pacesetter.cli import (
     curves,
     demo,
     listing,
+    merging,
     plain,
     planning,
     record,
@@ -37,7 +38,8 @@ def made() -> typer.Typer:
         epilog=ABOUT_TOKENS,
     )
     app.callback()(_root)
-    for each in (listing, watching, actions, planning, sessions, curves, record, advice):
+    parts = (listing, watching, actions, planning, sessions, curves, record, merging, advice)
+    for each in parts:
         each.add_to(app)
     app.add_typer(templates.made(), name="template", rich_help_panel="Make")
     app.add_typer(tokens.made(), name="token", rich_help_panel=SERVER)

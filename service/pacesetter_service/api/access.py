@@ -40,6 +40,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /v1/sessions/{name}/explain",
         "GET /v1/sessions/{name}/ranks",
         "GET /v1/sessions/{name}/range-test",
+        "GET /v1/sessions/{name}/merge",
         "GET /v1/events",
         "GET /v1/events/stream",
         "GET /v1/compare",

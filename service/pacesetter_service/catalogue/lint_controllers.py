@@ -5,8 +5,10 @@ from itertools import islice
 
 from pacesetter_service.catalogue.findings import MAX_GROUPS, Finding, Subject, rule
 from pacesetter_service.core.controllers import Controller
+from pacesetter_service.core.controllers.adalrs import AdaLrs
 from pacesetter_service.core.controllers.base import NamedController
 from pacesetter_service.core.controllers.plateau import Plateau
+from pacesetter_service.core.lengths import known
 from pacesetter_service.core.spec import Law, SessionSpec
 
 
@@ -79,6 +81,30 @@ def patience_longer_than_run(subject: Subject) -> Iterator[Finding]:
                 f" {subject.total} steps",
                 "patience counts measurements: one an epoch, if you report once an epoch",
                 "pytorch#2545",
+            )
+
+
+@rule
+def search_without_a_trial(subject: Subject) -> Iterator[Finding]:
+    """A search of the rate has no time for two windows and a trial."""
+    for index, controller in enumerate(subject.spec.controllers):
+        if not isinstance(controller, AdaLrs):
+            continue
+        ends = [controller.until_step, subject.total]
+        until = min((end for end in ends if known(end)), default=None)
+        if until is None or not known(controller.from_step):
+            continue
+        steps = int(until - controller.from_step)
+        if steps < 3 * controller.window:
+            yield Finding(
+                "search_without_a_trial",
+                "warning",
+                f"/controllers/{index}/window",
+                f"the search has {max(steps, 0)} steps, and its first trial is over after"
+                f" {3 * controller.window}: two windows before it and its own, at a measurement a"
+                " step",
+                "shorten window, or let from_step and until_step lie further apart",
+                "elementary",
             )
 
 

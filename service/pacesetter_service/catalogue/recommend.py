@@ -122,8 +122,11 @@ def _base_lr(situation: Situation) -> tuple[float, ReasonedChoice]:
     )
 
 
-TRIED_PARAMETERS, TRIED_TOKENS = 1e9, 1e11
-"""Up to which sizes of models and of data the Step Law was tried."""
+TRIED_PARAMETERS, TRIED_TOKENS = (2.1e8, 1.1e9), (4e9, 1e11)
+"""From and up to which sizes the Step Law was fitted: those of the dense models in its data.
+
+Source: dense_lr_bs_loss.csv in github.com/step-law/steplaw, 1,911 trainings.
+"""
 
 
 def _step_law(situation: Situation) -> tuple[float, ReasonedChoice] | None:
@@ -139,15 +142,22 @@ def _step_law(situation: Situation) -> tuple[float, ReasonedChoice] | None:
         return None
     rate = _short(1.797 * parameters**-0.713 * tokens**0.307)
     batch = 0.581 * tokens**0.571
-    tried = parameters <= TRIED_PARAMETERS and tokens <= TRIED_TOKENS
+    tried = all(
+        low <= size <= high
+        for size, (low, high) in ((parameters, TRIED_PARAMETERS), (tokens, TRIED_TOKENS))
+    )
     beyond = (
-        "" if tried else "; this is beyond the 1e9 parameters and 1e11 tokens that it was tried on"
+        ""
+        if tried
+        else "; this is outside of the 2.1e8 to 1.1e9 parameters and 4e9 to 1e11 tokens that it was"
+        " fitted on"
     )
     return rate, ReasonedChoice(
         choice=f"base_lr {rate:g}",
         because=f"1.797 * N^-0.713 * D^0.307 of {parameters:.3g} parameters and {tokens:.3g}"
-        f" tokens, for batches of about {batch:.3g} tokens and a last rate of 1e-5; its"
-        f" optimum is broad, and others doubt that such laws carry over to other recipes{beyond}",
+        f" tokens, for batches of about {batch:.3g} tokens (0.581 * D^0.571), AdamW, and a cosine"
+        " to a last rate of 1e-5; its optimum is broad, and others find that such laws bend"
+        f" outside of what they were fitted on{beyond}",
         source="Step Law, Li et al. 2025, arXiv:2503.04715; doubted in arXiv:2606.29158",
     )
 

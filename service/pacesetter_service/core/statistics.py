@@ -33,11 +33,13 @@ class Trend:
         t: The slope in units of its standard error; 0 if nothing moves, infinite if nothing else
             than the line does.
         count: How many values there are, at least 3.
+        error: The standard error of the slope.
     """
 
     slope: float
     t: float
     count: int
+    error: float
 
     @property
     def p_falling(self) -> float:
@@ -128,7 +130,7 @@ def trend(values: Sequence[float]) -> Trend:
     rss = fsum((each - centre - slope * (x - middle)) ** 2 for x, each in enumerate(y))
     error = sqrt(rss / (count - 2) / sxx)
     t = slope / error if error > 0.0 else copysign(inf, slope) if slope else 0.0
-    return Trend(2.0 * slope * unit, t, count)
+    return Trend(2.0 * slope * unit, t, count, 2.0 * error * unit)
 
 
 def estimate_mean(values: Sequence[float], method: ErrorOfMean) -> MeanEstimate:

@@ -1,6 +1,7 @@
 """Controllers: closed-loop rules that read metrics and order changes of the learning rate."""
 
 from pacesetter_service.core.controllers import (
+    adalrs,
     adascale,
     bold_driver,
     dlib_slope,
@@ -33,6 +34,7 @@ __all__ = [
     "Sample",
     "Transition",
     "Verdict",
+    "adalrs",
     "adascale",
     "bold_driver",
     "dlib_slope",

@@ -18,7 +18,9 @@ from pacesetter_service.core.measuring import MetricName
 from pacesetter_service.core.model import AnyOf, Model, Tagged
 from pacesetter_service.core.schedules import AnySchedule
 
-Advice = Literal["plateaued", "at_floor", "diverged", "roll_back", "switched", "finished"]
+Advice = Literal[
+    "plateaued", "at_floor", "diverged", "roll_back", "switched", "finished", "checkpoint"
+]
 """What a controller may tell the trainer, besides changing its learning rate."""
 
 

@@ -1,14 +1,15 @@
 """Schedules for trainings whose length is decided later: whenever the end comes, they anneal."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.core.lengths import StepCount, StepPoint, known, steps_of, whole
-from pacesetter_service.core.model import Positive
+from pacesetter_service.core.lengths import Length, StepCount, StepPoint, known, steps_of, whole
+from pacesetter_service.core.model import NonNegative, Positive
 from pacesetter_service.core.schedules.base import Named, Schedule
-from pacesetter_service.core.schedules.eases import Cosine, Geometric
+from pacesetter_service.core.schedules.eases import Cosine, Decay, Geometric
 from pacesetter_service.core.schedules.named.stages import in_turn, too_long
 from pacesetter_service.core.schedules.primitives import Hold, PowerLaw, Ramp
 from pacesetter_service.core.schedules.warmup import Warmup
@@ -26,7 +27,9 @@ class Infinite(Named):
         " over cooldown_steps, then constant_lr, then"
         " constant_lr * (min_lr / constant_lr) ** u over the last anneal_steps"
     )
-    source: ClassVar[str] = "Singh et al. 2025, arXiv:2503.02844"
+    source: ClassVar[str] = (
+        "Ibrahim et al. 2024, arXiv:2403.08763; Singh et al. 2025, arXiv:2503.02844"
+    )
     example: ClassVar[dict[str, Any]] = {
         "total_steps": 1000,
         "warmup_steps": 10,
@@ -70,51 +73,88 @@ class Infinite(Named):
 
 
 class PowerScheduler(Named):
-    """A warmup, the base up to `capped_steps`, a power of the step, and an exponential end.
+    """A warmup, then the base or a power of the step, whichever is lower, and an end if one is set.
 
-    The power knows no length: only the last `decay_steps` do. The paper has the cap where
-    `a * batch_size * tokens ** -exponent` comes down to the largest rate.
+    The power knows no length: only the last `decay_steps` do, and without them it goes on for ever,
+    until an order ends it. The paper writes it as `min(max_lr, batch_size * a * tokens ** b)` with
+    max_lr 0.02, a = 4, b = -0.51 and the batch size in sequences, under muP. Here max_lr is the
+    base, and `capped_steps` is where the two meet: after `(batch_size * a / max_lr) ** (1 / 0.51)`
+    tokens, which is 2.6e10 for 1,024 sequences. A length in other units says so at once:
+    `{"tokens": 2.6e10}`. The warmup goes to what the law is at its end, be that below the cap.
+
+    The end is the authors' own: an exponential that is brought to `min_lr`.
     """
 
     formula: ClassVar[str] = (
-        "base * t / warmup_steps, then base * min(1, (t / capped_steps) ** -exponent), then over"
-        " the last decay_steps exponentially to min_lr"
+        "power = base * min(1, (t / capped_steps) ** -exponent); power(warmup_steps) * t /"
+        " warmup_steps, then power(t), then over the last decay_steps min_lr + (power - min_lr) *"
+        " (e ** (1 - u) - 1) / (e - 1)"
     )
-    source: ClassVar[str] = "Shen et al. 2024, arXiv:2408.13359 (there the exponent is 0.51)"
+    source: ClassVar[str] = (
+        "Shen et al. 2024, arXiv:2408.13359; PowerScheduler and ExponentialScheduler of IBM's"
+        " dolomite-engine"
+    )
     example: ClassVar[dict[str, Any]] = {
         "total_steps": 1000,
         "warmup_steps": 50,
         "capped_steps": 100,
         "decay_steps": 200,
-        "min_lr": 0.001,
     }
 
     kind: Literal["power_scheduler"] = "power_scheduler"
-    total_steps: StepCount
-    capped_steps: StepCount
-    decay_steps: StepCount
-    min_lr: Positive
+    capped_steps: Length
     warmup_steps: StepPoint = 0
     exponent: Positive = 0.51
+    total_steps: StepCount | None = None
+    decay_steps: StepPoint = 0
+    min_lr: NonNegative = 0.0
 
     def _faults(self) -> Iterator[PydanticCustomError]:
-        stages = {"capped_steps": self.capped_steps, "decay_steps": self.decay_steps}
-        yield from too_long(self.total_steps, **stages)
-        if known(self.warmup_steps) and known(self.capped_steps):
-            warmup, capped = steps_of(self.warmup_steps), steps_of(self.capped_steps)
-            if warmup > capped:
-                yield PydanticCustomError(
-                    "warmup_above_cap", "`warmup_steps` ends before `capped_steps`; shorten it"
-                )
+        ends = not known(self.decay_steps) or self.decay_steps > 0
+        if ends and self.total_steps is None:
+            yield PydanticCustomError(
+                "no_end", "`decay_steps` are the last of `total_steps`; give both, or leave it"
+            )
+        if self.min_lr > 0 and not ends:
+            yield PydanticCustomError(
+                "no_decay", "`min_lr` is what `decay_steps` come down to; give both, or leave it"
+            )
+        if self.total_steps is not None:
+            stages = {"warmup_steps": self.warmup_steps, "decay_steps": self.decay_steps}
+            yield from too_long(self.total_steps, **stages)
 
     def expand(self) -> Schedule:  # noqa: D102
-        warmup, capped = whole(self.warmup_steps), whole(self.capped_steps)
+        warmup, capped = whole(self.warmup_steps), steps_of(self.capped_steps)
+        fall = max(warmup, math.ceil(capped))
+        power = PowerLaw(exponent=self.exponent, timescale=capped, shift=fall)
+        law = in_turn((Hold(), fall - warmup), then=power)
         decay = whole(self.decay_steps)
-        power = PowerLaw(exponent=self.exponent, timescale=capped, shift=capped)
-        end = Ramp(end=self.min_lr, steps=decay, ease=Geometric())
-        law = in_turn(
-            (Hold(), capped - warmup),
-            (power, whole(self.total_steps) - capped - decay),
-            then=end,
-        )
+        if decay and self.total_steps is not None:
+            end = Ramp(end=self.min_lr, steps=decay, ease=Decay(ratio=1.0 / math.e))
+            law = in_turn((law, whole(self.total_steps) - warmup - decay), then=end)
+        return Warmup(schedule=law, steps=warmup) if warmup else law
+
+
+class Anytime(Named):
+    """A straight rise to the base, then a fall with the inverse square root, for ever.
+
+    It is half of a method: the other half is an average of the weights, which stands in for the
+    decay that never comes. The authors' is exponential, with a half-life of some hundredths of the
+    training's age: the average keeps `2 ** (-25 / t)` of itself at step t, for one of 4 %.
+    After `3 * alpha` steps half the base is left; they tried 400 to 51,200 for `alpha`.
+    """
+
+    formula: ClassVar[str] = (
+        "base * t / warmup_steps, then base * sqrt(alpha / (t - warmup_steps + alpha))"
+    )
+    source: ClassVar[str] = "Meterez et al. 2026, arXiv:2602.03702"
+    example: ClassVar[dict[str, Any]] = {"alpha": 400, "warmup_steps": 100}
+
+    kind: Literal["anytime"] = "anytime"
+    alpha: Length
+    warmup_steps: StepPoint = 0
+
+    def expand(self) -> Schedule:  # noqa: D102
+        warmup, alpha = whole(self.warmup_steps), steps_of(self.alpha)
+        law = PowerLaw(exponent=0.5, timescale=alpha, shift=alpha)
         return Warmup(schedule=law, steps=warmup) if warmup else law
