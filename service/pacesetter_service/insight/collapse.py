@@ -64,6 +64,13 @@ BACK = 3
 WHOLE = 0.97
 """Up to this part of its plan a finished training was measured."""
 
+DIFFERENCES = 4096
+"""Of so many of the newest differences the scatter is taken."""
+
+SAME_PATH, FIRST_CELLS = 0.05, 5
+"""By which part of the peak learning rates may differ that take one path, and how many first cells
+are not compared: a warmup of so many steps is another part of a longer training."""
+
 MEASURED = 0.5
 """In this part of the cells, at least, a member was measured."""
 
@@ -94,25 +101,44 @@ class Curve:
         return CELLS if last == CELLS - 1 else last
 
 
-def curve_of(name: str, parts: Floats, losses: Floats) -> Curve:
-    """Return a training's curve.
+class Gathering:
+    """What was measured of a training, by cells, as it comes."""
 
-    Args:
-        name: The session's name.
-        parts: Where each loss was measured, as a part of the training from 0 to below 1, ascending.
-        losses: What was measured there; what is not above 0 and finite is left out.
-    """
-    known = np.isfinite(losses) & (losses > 0) & (parts >= 0) & (parts < 1)
-    at, losses = (parts[known] * CELLS).astype(np.int64), losses[known]
-    counts = np.bincount(at, minlength=CELLS).astype(np.float64)
-    sums = np.bincount(at, weights=losses, minlength=CELLS)
-    means = np.full(CELLS, np.nan)
-    np.divide(sums, counts, out=means, where=counts > 0)
-    # Of neighbours' differences, which the fall of the loss is hardly in; by their median, which
-    # outliers are not in.
-    apart = np.abs(np.diff(np.log(losses)))
-    scatter = float(np.median(apart)) / 0.6745 / np.sqrt(2) if len(apart) else 0.0
-    return Curve(name, means, counts, scatter)
+    def __init__(self) -> None:
+        self._sums, self._counts = np.zeros(CELLS), np.zeros(CELLS)
+        self._apart = np.zeros(0)
+
+    def add(self, parts: Floats, losses: Floats, first: int = 0) -> None:
+        """Take all that was measured from a cell on, in place of what is known of it.
+
+        Args:
+            parts: Where each loss was measured, as a part of the training from 0 to below 1,
+                ascending; those below the cell are left out.
+            losses: What was measured there; what is not above 0 and finite is left out.
+            first: The cell.
+        """
+        known = np.isfinite(losses) & (losses > 0) & (parts >= first / CELLS) & (parts < 1)
+        at, losses = (parts[known] * CELLS).astype(np.int64), losses[known]
+        self._sums[first:] = np.bincount(at, losses, CELLS)[first:]
+        self._counts[first:] = np.bincount(at, None, CELLS)[first:]
+        apart = np.abs(np.diff(np.log(losses)))
+        self._apart = np.concatenate((self._apart, apart))[-DIFFERENCES:]
+
+    def curve(self, name: str) -> Curve:
+        """Return the curve so far."""
+        means = np.full(CELLS, np.nan)
+        np.divide(self._sums, self._counts, out=means, where=self._counts > 0)
+        # Of neighbours' differences, which the fall of the loss is hardly in; by their median,
+        # which outliers are not in.
+        middle = float(np.median(self._apart)) if len(self._apart) else 0.0
+        return Curve(name, means, self._counts.copy(), middle / 0.6745 / 2**0.5)
+
+
+def curve_of(name: str, parts: Floats, losses: Floats) -> Curve:
+    """Return the curve of a training that was measured at some parts of it, ascending."""
+    gathering = Gathering()
+    gathering.add(parts, losses)
+    return gathering.curve(name)
 
 
 def is_whole(curve: Curve) -> bool:
@@ -122,6 +148,21 @@ def is_whole(curve: Curve) -> bool:
         return False
     quarter = max(len(known) // 4, 1)
     return bool(curve.means[known[:quarter]].mean() > curve.means[known[-quarter:]].mean())
+
+
+def leaves_path(rates: Floats, others: Floats) -> int:
+    """Return the first cell in which a training has another learning rate than its family.
+
+    Args:
+        rates: Its rate in the middle of each cell so far.
+        others: The family's, in the same unit or another one: what counts is the form.
+    """
+    count = min(len(rates), len(others))
+    if not count or rates[:count].max() <= 0 or others[:count].max() <= 0:
+        return 0
+    mine, theirs = (each[:count] / each[:count].max() for each in (rates, others))
+    far = np.flatnonzero(np.abs(mine - theirs)[FIRST_CELLS:] > SAME_PATH)
+    return FIRST_CELLS + int(far[0]) if len(far) else CELLS
 
 
 class Departure(NamedTuple):

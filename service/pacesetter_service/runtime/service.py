@@ -10,9 +10,11 @@ from pydantic import SecretStr
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.status import State, state_of
 from pacesetter_service.runtime.census import Census, census_of
+from pacesetter_service.runtime.families import Families
 from pacesetter_service.runtime.janitor import Janitor
 from pacesetter_service.runtime.keyring import Keyring, read_keyring
 from pacesetter_service.runtime.listening import Listener
+from pacesetter_service.runtime.lookout import Lookout
 from pacesetter_service.runtime.plans import Plans
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
@@ -52,6 +54,8 @@ class Service:
         poller: Looks for what other processes have changed; None if there are none.
         listener: Has it look at once, where changes are notified; None where they are not.
         plans: The newest plans of what is left of trainings.
+        families: What is known of sessions by the others of their template.
+        lookout: Tells of sessions that leave their family.
     """
 
     store: Store
@@ -67,6 +71,8 @@ class Service:
     poller: Poller | None
     listener: Listener | None
     plans: Plans
+    families: Families
+    lookout: Lookout
 
     @classmethod
     def over(
@@ -97,6 +103,9 @@ class Service:
                 listener = Listener(store, store.listen_url, poller.told)
                 listener.start()
             poller.start()
+        families = Families(store)
+        lookout = Lookout(families, writer)
+        writer.on_committed(lookout.listen)
         janitor = Janitor(store, writer)
         if store.shared or store.has_hidden():  # what the end of a process has cut off
             janitor.wake()
@@ -114,6 +123,8 @@ class Service:
             poller=poller,
             listener=listener,
             plans=Plans(),
+            families=families,
+            lookout=lookout,
         )
 
     def release(self) -> None:
@@ -124,6 +135,7 @@ class Service:
     def finish(self) -> None:
         """Tell other processes what only this one has heard: no call is served any more."""
         self.janitor.stop()
+        self.lookout.stop()
         if self.listener is not None:
             self.listener.stop()
         if self.poller is not None:
