@@ -1,8 +1,8 @@
 """`python -m benchmarks.collapse`: runs that leave their template's family, and runs that do not.
 
 A family is ten finished runs; a hundred more are watched, and a fault is injected into every fifth,
-somewhere between a tenth and three quarters of the run. Losses follow the multi-power law. Runs differ
-in seed, which moves the level, makes the loss wander and scatters each measurement; in some
+somewhere between a tenth and three quarters of the run. Losses follow the multi-power law. Runs
+differ in seed, which moves the level, makes the loss wander and scatters each measurement; in some
 families they differ in length or in the size of the model, too. What is found is found from what a
 service would have by then: it looks at the end of each hundredth of a run.
 
@@ -177,7 +177,8 @@ def repeated_data(run: Run, start: float) -> Floats:
 def divergence(run: Run, start: float) -> Floats:
     """Have the loss grow, twice as fast with each hundredth of the run."""
     gone = np.maximum(run.parts - start, 0) * CELLS
-    return run.losses() * (1 + 0.004 * (2 ** np.minimum(gone, 12) - 1))
+    grown: Floats = 1 + 0.004 * (np.exp2(np.minimum(gone, 12)) - 1)
+    return run.losses() * grown
 
 
 def slow_drift(run: Run, start: float) -> Floats:

@@ -189,8 +189,8 @@ def tidy(steps: Any, values: Any) -> tuple[NDArray[np.int64], Floats]:  # noqa: 
     """Return what is finite, ascending by step; of a step that is there twice the later value."""
     at, found = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     known = np.isfinite(at) & np.isfinite(found)
-    at, found = at[known].astype(np.int64)[::-1], found[known][::-1]
-    unique, first = np.unique(at, return_index=True)
+    found = found[known][::-1]
+    unique, first = np.unique(at[known].astype(np.int64)[::-1], return_index=True)
     return unique, found[first]
 
 

@@ -27,6 +27,8 @@ Floats = NDArray[np.float64]
 CELLS = 100
 """Into so many parts of equal length a training is cut."""
 
+MIDDLES = np.arange(CELLS) + 0.5
+
 LEAST_MEMBERS = 5
 """With fewer finished trainings nothing is said: a spread of four is hardly one."""
 
@@ -69,7 +71,7 @@ DIFFERENCES = 4096
 
 SAME_PATH, FIRST_CELLS = 0.05, 5
 """By which part of the peak learning rates may differ that take one path, and how many first cells
-are not compared: a warmup of so many steps is another part of a longer training."""
+are not looked at: a warmup of so many steps is another part of a longer training."""
 
 MEASURED = 0.5
 """In this part of the cells, at least, a member was measured."""
@@ -83,12 +85,14 @@ class Curve:
         name: The session's name.
         means: The mean loss in each cell; NaN where none was measured; float64[CELLS].
         counts: How many measurements that is of.
+        places: Where they are in the mean, in cells; NaN where there are none.
         scatter: The standard deviation of a single measurement, as a fraction of the loss.
     """
 
     name: str
     means: Floats
     counts: Floats
+    places: Floats
     scatter: float
 
     @property
@@ -105,7 +109,7 @@ class Gathering:
     """What was measured of a training, by cells, as it comes."""
 
     def __init__(self) -> None:
-        self._sums, self._counts = np.zeros(CELLS), np.zeros(CELLS)
+        self._sums, self._counts, self._places = (np.zeros(CELLS) for _ in range(3))
         self._apart = np.zeros(0)
 
     def add(self, parts: Floats, losses: Floats, first: int = 0) -> None:
@@ -121,17 +125,18 @@ class Gathering:
         at, losses = (parts[known] * CELLS).astype(np.int64), losses[known]
         self._sums[first:] = np.bincount(at, losses, CELLS)[first:]
         self._counts[first:] = np.bincount(at, None, CELLS)[first:]
+        self._places[first:] = np.bincount(at, parts[known] * CELLS, CELLS)[first:]
         apart = np.abs(np.diff(np.log(losses)))
         self._apart = np.concatenate((self._apart, apart))[-DIFFERENCES:]
 
     def curve(self, name: str) -> Curve:
         """Return the curve so far."""
-        means = np.full(CELLS, np.nan)
-        np.divide(self._sums, self._counts, out=means, where=self._counts > 0)
+        with np.errstate(invalid="ignore"):
+            means, places = self._sums / self._counts, self._places / self._counts
         # Of neighbours' differences, which the fall of the loss is hardly in; by their median,
         # which outliers are not in.
         middle = float(np.median(self._apart)) if len(self._apart) else 0.0
-        return Curve(name, means, self._counts.copy(), middle / 0.6745 / 2**0.5)
+        return Curve(name, means, self._counts.copy(), places, middle / 0.6745 / 2**0.5)
 
 
 def curve_of(name: str, parts: Floats, losses: Floats) -> Curve:
@@ -216,7 +221,7 @@ class Family:
         if len(members) < LEAST_MEMBERS:
             raise ValueError(f"a family has {LEAST_MEMBERS} members at least")
         self.members = tuple(members)
-        losses = np.stack([_filled(each.means) for each in members])
+        losses = np.stack([_filled(each) for each in members])
         lowest = float(losses.min())
         self.floor = min((part * lowest for part in FLOORS), key=lambda each: _apart(losses, each))
         self._curves = np.log(losses - self.floor)
@@ -234,10 +239,10 @@ class Family:
     @property
     def least(self) -> float:
         """Which lasting shift is seen, as a part of the loss, in the middle of a training."""
-        cells = np.arange(CELLS)
-        looks = self._looks(cells, np.maximum(self._counts, 1), self._scatter, 1)
+        cells = np.arange(FIRST_CELLS, CELLS)
+        looks = self._looks(cells, np.maximum(self._counts[cells], 1), self._scatter, 1)
         width = looks[len(WIDTHS) - 1]
-        share = 1 - self.floor / (np.exp(self._mean) + self.floor)
+        share = 1 - self.floor / (np.exp(self._mean[cells]) + self.floor)
         return float(np.median((width.limit * width.spread * share)[LEAST_BEFORE + 4 :]))
 
     def judged(self, run: Curve, until: int = CELLS, metrics: int = 1) -> Judgement:
@@ -249,18 +254,20 @@ class Family:
             metrics: How many losses of it are judged: the more, the surer each has to be.
         """
         cells = np.flatnonzero(run.counts)
-        cells = cells[cells < min(run.reached, until)]
+        cells = cells[(cells >= FIRST_CELLS) & (cells < min(run.reached, until))]
         losses, counts = run.means[cells], run.counts[cells]
         with np.errstate(invalid="ignore", divide="ignore"):
             # A loss below the family's floor is far below it.
             curve = np.log(np.maximum(losses - self.floor, 1e-3 * losses))
-        residual = curve - self._mean[cells]
+        # Early, where the loss falls steeply, it counts where in the cell it was measured.
+        mean = np.interp(run.places[cells], MIDDLES, self._mean)
+        residual = curve - mean
         share = np.maximum(losses - self.floor, 1e-3 * losses) / losses
         looks = self._looks(cells, counts, run.scatter, metrics)
         departures = tuple(_departures(residual, looks, share, cells))
         near = _shifts(residual, 1, np.zeros(len(cells), np.int64))
         before = residual - np.where(np.isnan(near), residual, near)
-        expected = self.floor + np.exp(self._mean[cells] + before)
+        expected = self.floor + np.exp(mean + before)
         return Judgement(
             cells, losses, expected, looks[0].limit * looks[0].spread * share, departures
         )
@@ -401,10 +408,10 @@ def _largest(values: Floats, spread: Floats) -> float:
     return float(np.nanmax(ratios, initial=0.0))
 
 
-def _filled(means: Floats) -> Floats:
-    """Return a whole curve without gaps."""
-    known = np.flatnonzero(~np.isnan(means))
-    found: Floats = np.interp(np.arange(CELLS), known, means[known])
+def _filled(curve: Curve) -> Floats:
+    """Return a whole curve in the middle of each cell, without gaps."""
+    known = curve.counts > 0
+    found: Floats = np.interp(MIDDLES, curve.places[known], curve.means[known])
     return found
 
 

@@ -196,11 +196,10 @@ class Families:
                 return
 
     def _read_whole(self, stored: Stored, check: Check) -> _Member:
-        losses = {}
+        losses: dict[str, Curve] = {}
         for metric in filter(is_loss, self._store.metrics_of(stored.lineage)):
-            curve = self._read(stored, metric, 0, Gathering(), check).curve(
-                stored.session.spec.name
-            )
+            gathered = self._read(stored, metric, 0, Gathering(), check)
+            curve = gathered.curve(stored.session.spec.name)
             if is_whole(curve) and len(losses) < MOST_LOSSES:
                 losses[metric] = curve
         return _Member(self._rates(stored), losses)
