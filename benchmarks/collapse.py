@@ -6,18 +6,34 @@ differ in seed, which moves the level, makes the loss wander and scatters each m
 families they differ in length or in the size of the model, too. What is found is found from what a
 service would have by then: it looks at the end of each hundredth of a run.
 
+With `--curves DIR` published trainings are judged, too (`benchmarks/curves.py` says of which form):
+each by the others that take its path of rates from the first step on. Those that leave are then
+left out, as a service leaves them out, and the others are judged once more.
+
 The constants of `insight/collapse.py` were chosen with `--seed 0`; other seeds were not looked at
 for it.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pacesetter_service.insight.collapse import CELLS, Curve, Family, curve_of
+from benchmarks.curves import Run as Published
+from benchmarks.curves import read_curves
+from pacesetter_service.insight.collapse import (
+    CELLS,
+    LEAST_MEMBERS,
+    Curve,
+    Departure,
+    Family,
+    curve_of,
+    is_whole,
+    leaves_path,
+)
 from pacesetter_service.insight.loss_law import Floats, LossLaw
 
 LAW = LossLaw(2.6, 9.0, 0.42, 0.25, 0.02, 0.4, 0.5)
@@ -256,11 +272,41 @@ def hundred(kind: Kind, random: np.random.Generator) -> list[Watched]:
     ]
 
 
+def published(runs: Sequence[Published]) -> Iterator[str]:
+    """Judge whole trainings of others by those of their path, and say what left it."""
+    whole = [run for run in runs if run.steps[0] == 0]
+    curves = [curve_of(run.name, run.steps / run.total, run.losses) for run in whole]
+    forms = [run.rates[(run.total * (np.arange(CELLS) + 0.5) / CELLS).astype(int)] for run in whole]
+    left: dict[int, Departure] = {}
+    for _ in range(2):
+        told, least = dict[int, Departure](), list[float]()
+        for index, curve in enumerate(curves):
+            family = [
+                other
+                for place, other in enumerate(curves)
+                if place not in {index, *left}
+                and is_whole(other)
+                and leaves_path(forms[place], forms[index]) == CELLS
+            ]
+            if len(family) >= LEAST_MEMBERS:
+                found = Family(family)
+                least.append(found.least)
+                for departure in found.judged(curve).departures[:1]:
+                    told[index] = departure
+        left = told
+    yield f"{len(least)} published runs judged, {len(left)} left their family"
+    yield f"shifts of {min(least):.1%} to {max(least):.1%} are seen"
+    for index, departure in left.items():
+        when = (departure.found + 1) / CELLS
+        yield f"{whole[index].trunk}, {whole[index].name}: {departure.apart:+.0%} after {when:.0%}"
+
+
 def main() -> None:
     """Watch, and print what was found how soon, and what was told for nothing."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.collapse", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="another one draws other families")
     parser.add_argument("--families", type=int, default=10, help="of each kind, with 100 runs each")
+    parser.add_argument("--curves", type=FilePath, metavar="DIR", help="published trainings, too")
     options = parser.parse_args()
     random = np.random.default_rng(options.seed)
     print(f"{'':<34} {'faults':>6} {'in 5 %':>7} {'found':>6} {'median':>7} {'false alarms':>13}")
@@ -273,6 +319,8 @@ def main() -> None:
         mine = [each for each in everything if each.fault == fault.__name__]
         _print(fault.__name__.replace("_", " "), mine)
     _print("all", everything)
+    if options.curves is not None:
+        print(*published(read_curves(options.curves)), sep="\n")
 
 
 def _print(name: str, found: list[Watched]) -> None:

@@ -224,16 +224,28 @@ class Family:
         losses = np.stack([_filled(each) for each in members])
         lowest = float(losses.min())
         self.floor = min((part * lowest for part in FLOORS), key=lambda each: _apart(losses, each))
-        self._curves = np.log(losses - self.floor)
-        self._mean = self._curves.mean(axis=0)
+        self._mean = np.log(losses - self.floor).mean(axis=0)
         self._counts = np.stack([each.counts for each in members]).mean(axis=0)
         self._scatter = float(np.sqrt(np.mean([each.scatter**2 for each in members])))
 
     @cached_property
     def _residuals(self) -> Floats:
         """Each member against the mean of the others."""
-        count = len(self.members)
-        found: Floats = (self._curves - self._mean) * count / (count - 1)
+        count, cells = len(self.members), np.arange(CELLS)
+        found = np.empty((count, CELLS))
+        for row, member in zip(found, self.members, strict=True):
+            known = np.flatnonzero(member.counts)
+            apart = self._apart(member, known)
+            row[:] = np.interp(cells, known, apart) * count / (count - 1)
+        return found
+
+    def _apart(self, curve: Curve, cells: NDArray[np.int64]) -> Floats:
+        """Return how far a curve is above the family's mean in some cells that it has."""
+        losses = curve.means[cells]
+        # A loss below the family's floor is far below it.
+        above = np.log(np.maximum(losses - self.floor, 1e-3 * losses))
+        # Early, where the loss falls steeply, it counts where in the cell it was measured.
+        found: Floats = above - np.interp(curve.places[cells], MIDDLES, self._mean)
         return found
 
     @property
@@ -256,17 +268,13 @@ class Family:
         cells = np.flatnonzero(run.counts)
         cells = cells[(cells >= FIRST_CELLS) & (cells < min(run.reached, until))]
         losses, counts = run.means[cells], run.counts[cells]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            # A loss below the family's floor is far below it.
-            curve = np.log(np.maximum(losses - self.floor, 1e-3 * losses))
-        # Early, where the loss falls steeply, it counts where in the cell it was measured.
-        mean = np.interp(run.places[cells], MIDDLES, self._mean)
-        residual = curve - mean
+        residual = self._apart(run, cells)
         share = np.maximum(losses - self.floor, 1e-3 * losses) / losses
         looks = self._looks(cells, counts, run.scatter, metrics)
         departures = tuple(_departures(residual, looks, share, cells))
         near = _shifts(residual, 1, np.zeros(len(cells), np.int64))
         before = residual - np.where(np.isnan(near), residual, near)
+        mean = np.interp(run.places[cells], MIDDLES, self._mean)
         expected = self.floor + np.exp(mean + before)
         return Judgement(
             cells, losses, expected, looks[0].limit * looks[0].spread * share, departures
