@@ -88,9 +88,8 @@ def test_layouts_of_rows_are_read(case: str, tmp_path: Path) -> None:
             some = rows(every=60)
         case "named":
             some = rows()
-            names = dict(
-                model="Model", schedule="Run", step="Global Step", loss="Val Loss", lr="LR"
-            )
+            titles = ("Model", "Run", "Global Step", "LR", "Val Loss")
+            names = dict(zip(some[0], titles, strict=True))
         case _:
             some = rows()
     write(tmp_path, some, names)
