@@ -57,6 +57,18 @@ def test_each_fault_is_found(fault: object) -> None:
     assert (first.apart < 0) == lower
 
 
+def test_a_run_can_be_judged_as_soon_as_it_was_measured() -> None:
+    """However little there is of it: nothing is found, and nothing fails."""
+    random = np.random.default_rng(11)
+    family = family_of(KINDS[0], random)
+    run = Run(KINDS[0], random)
+    losses = run.losses()
+    for count in range(0, 300, 7):
+        judged = family.judged(curve_of("run", run.parts[:count], losses[:count]))
+        assert judged.departures == ()
+        assert len(judged.cells) == len(judged.losses) == len(judged.expected)
+
+
 def test_what_was_found_is_found_from_what_was_measured_by_then() -> None:
     """A look in the midst of a run sees the same departure as one at its end."""
     random = np.random.default_rng(4)

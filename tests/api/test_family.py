@@ -103,6 +103,7 @@ def _told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Clie
             create(http, f"member-{seed}")
             train(http, f"member-{seed}", healthy(seed))
         yield http, seen
+        assert not [each for each in service.events() if each["event"] == "lookout_failed"]
 
 
 def test_a_run_that_leaves_its_family_is_told_of_once(told: tuple[httpx.Client, list[Any]]) -> None:

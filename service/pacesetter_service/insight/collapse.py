@@ -267,6 +267,8 @@ class Family:
         """
         cells = np.flatnonzero(run.counts)
         cells = cells[(cells >= FIRST_CELLS) & (cells < min(run.reached, until))]
+        if not len(cells):
+            return Judgement(cells, np.zeros(0), np.zeros(0), np.zeros(0), ())
         losses, counts = run.means[cells], run.counts[cells]
         residual = self._apart(run, cells)
         share = np.maximum(losses - self.floor, 1e-3 * losses) / losses

@@ -88,6 +88,7 @@ class _Read:
     """What was read of a session: of which attempt, and each metric up to which cell."""
 
     lineage: Lineage
+    lock: threading.Lock = field(default_factory=threading.Lock)
     metrics: dict[str, tuple[int, Gathering]] = field(default_factory=dict)
 
 
@@ -210,10 +211,11 @@ class Families:
         if known is None or known.lineage != stored.lineage:
             known = _Read(stored.lineage)
             self._running.put(stored.id, known)
-        first, gathering = known.metrics.get(metric, (0, Gathering()))
-        self._read(stored, metric, first, gathering, check)
-        curve = gathering.curve(stored.session.spec.name)
-        known.metrics[metric] = max(curve.reached - AGAIN, 0), gathering
+        with known.lock:  # a caller may ask while the lookout looks
+            first, gathering = known.metrics.get(metric, (0, Gathering()))
+            self._read(stored, metric, first, gathering, check)
+            curve = gathering.curve(stored.session.spec.name)
+            known.metrics[metric] = max(curve.reached - AGAIN, 0), gathering
         return curve
 
     def _read(
