@@ -12,6 +12,7 @@ from benchmarks import (
     costs,
     laws,
     many_ranks,
+    plans,
     postgres,
     reports,
     step,
@@ -31,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Result]]] = {
     "laws": laws.run,
     "actions": actions.run,
     "many_ranks": many_ranks.run,
+    "plans": plans.run,
     "postgres": postgres.run,
 }
 

@@ -1,27 +1,33 @@
 """`python -m benchmarks.planner --curves DIR`: predictions of the loss, on trainings of others.
 
-The folder holds `cooldowns-124m.json`, logs of 124M models (github.com/fabian-sp/lr-scheduling,
-arXiv 2501.18965) as a list of `{"family", "dataset", "lr", "scheduler", "warmup", "iterations",
-"decay_fraction", "decay_shape", "resumed", "step": [...], "val_loss": [...]}`. Each prediction sees
-the training up to the start of its decay, and one short decay of its own, the probe.
+`benchmarks/curves.py` says which files the folder may hold. Each prediction sees the training up to
+the start of its decay, and one short decay of its own, the probe; or, of a schedule that falls from
+the warmup on, as much of another training as came before the probe.
 
 The usual values of the law's parameters, and the width of the bands, were chosen on the lines that
 are marked as chosen; the others were not looked at for it.
 """
 
 import argparse
-import json
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pacesetter_service.insight.evidence import Relation, Training, doubts, gathered
-from pacesetter_service.insight.loss_fit import Seen, blind, fit
-from pacesetter_service.insight.loss_law import Floats, Path
+from benchmarks.curves import Run, read_curves
+from pacesetter_service.insight.evidence import (
+    Evidence,
+    Relation,
+    Training,
+    doubts,
+    doubts_of_fit,
+    gathered,
+)
+from pacesetter_service.insight.loss_fit import blind, fit
+from pacesetter_service.insight.loss_law import Path
 
 NINETY = 1.645
 """How many deviations a band of 90 % reaches to either side."""
@@ -29,21 +35,42 @@ NINETY = 1.645
 SHARES = (1.0, 0.6, 0.3)
 """How much of the trunk is seen: all of it before the decay, or less, but up to the probe."""
 
-COMPLETE = 0.98
-"""The share of its steps that a log must have."""
-
-Log = dict[str, Any]
+PROBED = 8
+"""A probe is as long as one part in so many of the training that is predicted, at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
     """A decay whose end is predicted: from so much of a trunk before it, with a probe."""
 
-    group: str
-    trunk: Log
-    probe: Log
-    target: Log
+    trunk: Run
+    probe: Run
+    target: Run
     share: float
+
+    @property
+    def whole(self) -> bool:
+        """Whether the target is another schedule from the warmup on, and no decay of the trunk."""
+        return self.target.start < self.probe.start
+
+    @property
+    def group(self) -> str:
+        """What its line is called."""
+        kind = ", from the warmup on" if self.whole else ", no line" if self.target.bent else ""
+        return f"{self.target.trunk}{kind}{' (chosen)' if self.target.chosen else ''}"
+
+    @property
+    def end(self) -> NDArray[np.int64]:
+        """The step whose loss is predicted."""
+        return self.target.steps[-1:]
+
+    def evidence(self) -> Evidence:
+        """Return what a prediction sees, as a plan would be given it."""
+        until = self.probe.start if self.whole else self.share * self.target.start
+        length = self.target.total / PROBED
+        own = training(self.trunk, "own", "own", max(until, self.probe.start))
+        last = self.probe.start + length
+        return gathered(own, [training(self.probe, "probe", "fork", last, self.probe.start)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,88 +83,73 @@ class Outcome:
     loss: float
 
 
-def rates_of(log: Log) -> Floats:
-    """Return the learning rates of a training as fractions of its peak."""
-    total, warmup = log["iterations"], log["warmup"]
-    rates = np.ones(total)
-    length = round(total * log["decay_fraction"])
-    if length:
-        gone = np.arange(length) / length
-        rates[total - length :] = 1 - (np.sqrt(gone) if log["decay_shape"] == "sqrt" else gone)
-    rates[:warmup] = np.minimum(rates[:warmup], (np.arange(warmup) + 1) / warmup)
-    return rates
+def predicted(case: Case, evidence: Evidence | None = None) -> Outcome | None:
+    """Predict the end of a decay, by its own probe or by other evidence; None if that is declined.
 
-
-def start_of(log: Log) -> int:
-    """Return the step at which a training begins to decay."""
-    return int(log["iterations"]) - round(log["iterations"] * log["decay_fraction"])
-
-
-def between(log: Log, first: float, last: float) -> Seen:
-    """Return what was measured from a step on and up to another one."""
-    steps, losses = np.array(log["step"], np.int64), np.array(log["val_loss"], np.float64)
-    known = (steps >= first) & (steps <= last)
-    return Seen(Path(rates_of(log)), steps[known], losses[known])
-
-
-def predicted(case: Case) -> Outcome:
-    """Predict the end of a decay."""
-    start = start_of(case.target)
-    branched = start_of(case.probe)
-    own = between(case.trunk, 0, max(case.share * start, branched))
-    fitted = fit([own, between(case.probe, branched, np.inf)])
-    end = np.array(case.target["step"][-1:], np.int64)
-    truth = case.target["val_loss"][-1]
-    losses, deviations = fitted.expected(Path(rates_of(case.target)), end)
+    What is compared is one measurement, which scatters around the mean that the band is for.
+    """
+    known = evidence or case.evidence()
+    if doubts(known):
+        return None
+    fitted = fit([each.seen() for each in known.all])
+    if doubts_of_fit(fitted):
+        return None
+    truth = float(case.target.losses[-1])
+    losses, deviations = fitted.expected(Path(case.target.rates), case.end)
     error = float(losses[0]) - truth
+    reach = NINETY * float(np.hypot(deviations[0], fitted.error * truth))
     return Outcome(
         error,
-        float(blind(own, end)[0]) - truth,
-        abs(error) <= NINETY * float(deviations[0]),
+        float(blind(known.own.seen(), case.end)[0]) - truth,
+        abs(error) <= reach,
         float(losses[0]),
     )
 
 
-def cases(logs: Sequence[Log]) -> Iterator[Case]:
+def cases(runs: Sequence[Run]) -> Iterator[Case]:
     """Name what is predicted: every longer decay of a trunk that has a short one as its probe."""
-    whole = [log for log in logs if log["step"] and _is_whole(log)]
-    wsd = [log for log in whole if log["scheduler"] == "wsd"]
-    trunks = {_setting(log): log for log in wsd if not log["resumed"] and not log["decay_fraction"]}
-    for (series, dataset, rate), trunk in trunks.items():
-        mine = [log for log in wsd if _setting(log) == _setting(trunk) and log["decay_fraction"]]
-        straight = [log for log in mine if log["decay_shape"] != "sqrt"]
-        if not straight:
+    for name in dict.fromkeys(run.trunk for run in runs):
+        mine = [run for run in runs if run.trunk == name]
+        decays = [run for run in mine if run.decays]
+        straight = [run for run in decays if not run.bent and run.start > run.total / 4]
+        trunks = [run for run in mine if not run.decays]
+        if not straight or not trunks:
             continue
-        probe = min(straight, key=lambda log: (log["iterations"], log["decay_fraction"]))
-        for target in mine:
-            if start_of(target) >= start_of(probe) and target["iterations"] > probe["iterations"]:
-                chosen = series == "124m" and rate >= 5e-4 and target in straight
-                group = f"{series or 'first'} series, {dataset}, {rate:g}"
-                group += ", sqrt" if target not in straight else ""
-                group += " (chosen)" if chosen else ""
-                for share in SHARES:
-                    yield Case(group, trunk, probe, target, share)
+        shortest = min(_size(run) for run in straight)
+        for probe in (run for run in straight if _size(run) == shortest):
+            trunk = min(trunks, key=lambda run: (_apart(run, probe), -run.total))
+            for target in decays:
+                if target.total <= probe.total:
+                    continue
+                whole = target.start < probe.start
+                for share in SHARES[:1] if whole else SHARES:
+                    yield Case(trunk, probe, target, share)
 
 
-def _setting(log: Log) -> tuple[str, str, float]:
-    """Return what trainings of one trunk share: the series of runs, the data and the peak rate."""
-    return "124m" if "124" in log["family"] else "", log["dataset"], log["lr"]
+def _size(run: Run) -> tuple[int, int]:
+    # To within a thousandth, since logs end where they were measured last.
+    return round(run.total, -3), round(run.total - run.start, -3)
 
 
-def _is_whole(log: Log) -> bool:
-    return bool(log["step"][-1] >= COMPLETE * log["iterations"])
+def _apart(one: Run, other: Run) -> float:
+    """Return how far two runs are apart before the other's decay: 0 if one is the other's trunk."""
+    both, mine, theirs = np.intersect1d(one.steps, other.steps, return_indices=True)
+    early = both <= other.start
+    if not early.any():
+        return 0.0
+    return float(np.abs(one.losses[mine] - other.losses[theirs])[early].mean())
 
 
 def regrets(found: Sequence[tuple[Case, Outcome]]) -> list[tuple[float, float]]:
     """Return by how much the decay that is chosen ends above the best, and how far all differ.
 
-    One choice is among decays of the same trunk and length, from as much of the trunk.
+    One choice is among decays of the same trunk and length, by the same evidence.
     """
     choices: dict[tuple[object, ...], list[tuple[float, float]]] = {}
     for case, outcome in found:
-        key = (*_setting(case.target), case.target["iterations"], case.share)
-        truth = float(case.target["val_loss"][-1])
-        choices.setdefault(key, []).append((outcome.loss, truth))
+        target = case.target
+        key = (target.trunk, case.probe.name, round(target.total, -3), case.share)
+        choices.setdefault(key, []).append((outcome.loss, float(target.losses[-1])))
     several = [each for each in choices.values() if len(each) > 1]
     return [
         (
@@ -148,79 +160,119 @@ def regrets(found: Sequence[tuple[Case, Outcome]]) -> list[tuple[float, float]]:
     ]
 
 
-def training(log: Log, name: str, relation: Relation, until: float, shared: int = 0) -> Training:
-    """Return a log as a session's record, in its own learning rates."""
-    steps, losses = np.array(log["step"], np.int64), np.array(log["val_loss"], np.float64)
-    known = (steps >= shared) & (steps <= until)
-    length = int(min(until, log["iterations"]))
-    rates = log["lr"] * rates_of(log)[:length]
-    return Training(name, relation, rates, steps[known], losses[known], shared)
+def training(run: Run, name: str, relation: Relation, until: float, shared: int = 0) -> Training:
+    """Return a run as a session's record, in its own learning rates."""
+    known = (run.steps >= shared) & (run.steps <= until)
+    rates = run.peak * run.rates[: int(min(until + 1, run.total))]
+    return Training(name, relation, rates, run.steps[known], run.losses[known], shared)
 
 
-def declined(logs: Sequence[Log]) -> Iterator[tuple[str, int, int]]:
+def declined(runs: Sequence[Run]) -> Iterator[tuple[str, int, int]]:
     """Say of each useless kind of evidence how many plans there were, and how many had no loss."""
-    known = list({case.trunk["lr"]: case for case in cases(logs) if case.share == 1}.values())
+    known = list({case.trunk.trunk: case for case in cases(runs)}.values())
     found: dict[str, list[bool]] = {
         "no probe": [],
         "probes at another rate": [],
-        "others' runs": [],
+        "others' runs at the same rate": [],
     }
     for case in known:
-        own = training(case.trunk, "own", "own", start_of(case.probe))
+        own = training(case.trunk, "own", "own", case.probe.start)
+        found["no probe"].append(bool(doubts(gathered(own, []))))
         probes = [
-            training(other.probe, "other", "donor", np.inf, start_of(other.probe))
-            for other in known
-            if other.trunk["lr"] != own.peak
+            training(each.probe, "other", "donor", np.inf, each.probe.start)
+            for each in known
+            if each.trunk.peak != own.peak
         ]
-        # As if it were of the same rate and template, it still has other losses.
-        strange = training(case.probe, "strange", "donor", np.inf)
-        strange = replace(strange, losses=strange.losses * 1.1)
-        for name, others in zip(found, ([], probes, [strange]), strict=True):
-            found[name].append(bool(doubts(gathered(own, others))))
+        if probes:
+            found["probes at another rate"].append(bool(doubts(gathered(own, probes))))
+    # As if they were of the same template: another model.
+    for _, strange in donations(runs):
+        if not strange.others:
+            found["others' runs at the same rate"].append(bool(doubts(strange)))
     for name, each in found.items():
         yield name, len(each), sum(each)
+
+
+def donations(runs: Sequence[Run]) -> Iterator[tuple[Case, Evidence]]:
+    """Return each trunk without a probe of its own, with the decay of another's trunk as donor."""
+    known = list({case.trunk.trunk: case for case in cases(runs)}.values())
+    for case in known:
+        own = training(case.trunk, "own", "own", case.probe.start)
+        for other in known:
+            if other is not case and other.trunk.peak == own.peak:
+                donor = training(_joined(other.trunk, other.probe), "other", "donor", np.inf)
+                yield case, gathered(own, [donor])
+
+
+def donated(runs: Sequence[Run]) -> Iterator[Outcome]:
+    """Predict the ends of decays by another's, where the two are alike."""
+    for case, evidence in donations(runs):
+        for target in cases(runs):
+            decay = target.trunk is case.trunk and target.share == 1 and not target.whole
+            if evidence.others and decay:
+                own = training(case.trunk, "own", "own", target.target.start)
+                found = predicted(target, replace(evidence, own=own))
+                if found is not None:
+                    yield found
+
+
+def _joined(trunk: Run, probe: Run) -> Run:
+    """Return a probe with what its trunk measured before it."""
+    early, late = trunk.steps < probe.start, probe.steps >= probe.start
+    return replace(
+        probe,
+        steps=np.concatenate((trunk.steps[early], probe.steps[late])),
+        losses=np.concatenate((trunk.losses[early], probe.losses[late])),
+    )
 
 
 def main() -> None:
     """Predict, and print how wrong that was."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planner", description=__doc__)
     parser.add_argument("--curves", type=FilePath, required=True, metavar="DIR")
-    logs = json.loads((parser.parse_args().curves / "cooldowns-124m.json").read_text())
-    groups: dict[str, list[Outcome]] = {}
-    found = [(case, predicted(case)) for case in cases(logs)]
-    for case, outcome in found:
-        seen = "" if case.share == 1 else f", trunk to {case.share:.0%}"
-        groups.setdefault(case.group + seen, []).append(outcome)
-    print(f"{'':<58} {'ends':>4} {'error':>7} {'worst':>7} {'blind':>7} {'in 90 %':>8}")
-    for group, outcomes in groups.items():
-        print(_row(group, outcomes))
+    runs = read_curves(parser.parse_args().curves)
+    tried = [(case, predicted(case)) for case in cases(runs)]
+    found = [(case, outcome) for case, outcome in tried if outcome is not None]
+    if not tried:
+        raise SystemExit("there is no trunk at a constant rate with a short decay and a longer one")
+    if not found:
+        raise SystemExit(f"all {len(tried)} plans predict no loss: too little was measured")
+    print(f"{'':<62} {'ends':>4} {'error':>7} {'worst':>7} {'blind':>7} {'in 90 %':>8}")
+    for group in dict.fromkeys(case.group for case, _ in found):
+        for share in SHARES:
+            _print(
+                group if share == 1 else f"{group}, trunk to {share:.0%}",
+                [each for case, each in found if case.group == group and case.share == share],
+            )
+    unseen = [(case, each) for case, each in found if not case.target.chosen]
+    decays = [(case, each) for case, each in unseen if not case.whole]
     for share in SHARES:
-        seen = "" if share == 1 else f", trunk to {share:.0%}"
-        unseen = [
-            each
-            for group, outcomes in groups.items()
-            if "chosen" not in group and group.endswith(seen or group)
-            for each in outcomes
-            if bool(seen) == ("trunk" in group)
-        ]
-        print(_row(f"all not chosen on{seen}", unseen))
+        name = f"all not chosen on, trunk to {share:.0%}"
+        _print(name, [each for case, each in decays if case.share == share])
+    _print("all not chosen on", [each for _, each in decays])
+    _print("the same from the warmup on", [each for case, each in unseen if case.whole])
+    _print("no probe, another's decay within 2 % of the loss", list(donated(runs)))
     chosen = regrets(found)
-    print(
-        f"regret of the decay that is chosen, {len(chosen)} times: mean"
-        f" {statistics.mean(each for each, _ in chosen):.4f}, largest"
-        f" {max(each for each, _ in chosen):.4f}, of a spread of"
-        f" {statistics.mean(spread for _, spread in chosen):.4f}"
-    )
-    for name, plans, without in declined(logs):
+    if chosen:
+        print(
+            f"regret of the decay that is chosen, {len(chosen)} times: mean"
+            f" {statistics.mean(each for each, _ in chosen):.4f}, largest"
+            f" {max(each for each, _ in chosen):.4f}, of a spread of"
+            f" {statistics.mean(spread for _, spread in chosen):.4f}"
+        )
+    print(f"with a probe: {len(tried) - len(found)} of {len(tried)} plans predict no loss")
+    for name, plans, without in declined(runs):
         print(f"{name}: {without} of {plans} plans predict no loss")
 
 
-def _row(group: str, found: Sequence[Outcome]) -> str:
-    errors = [abs(each.error) for each in found]
-    ignorant = statistics.mean(abs(each.blind) for each in found)
-    held = statistics.mean(each.within for each in found)
-    return (
-        f"{group:<58} {len(found):>4} {statistics.mean(errors):>7.4f} {max(errors):>7.4f}"
+def _print(name: str, outcomes: Sequence[Outcome]) -> None:
+    if not outcomes:
+        return
+    errors = [abs(each.error) for each in outcomes]
+    ignorant = statistics.mean(abs(each.blind) for each in outcomes)
+    held = statistics.mean(each.within for each in outcomes)
+    print(
+        f"{name:<62} {len(outcomes):>4} {statistics.mean(errors):>7.4f} {max(errors):>7.4f}"
         f" {ignorant:>7.4f} {held:>8.0%}"
     )
 

@@ -1,6 +1,7 @@
 """The planner: what is predicted, what is declined, and that a prediction is of a real order."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from pacesetter_service.core.schedules.eases import Linear
 from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.insight.evidence import Training, gathered
+from pacesetter_service.insight.loss_fit import LATER, MODEL_ERROR, Fitted
 from pacesetter_service.insight.loss_law import LossLaw, Path
 from pacesetter_service.insight.plan_search import as_planned, cooldown, fewest, lowest
-from pacesetter_service.insight.planner import Candidate, Planned, Planner, explained
+from pacesetter_service.insight.planner import NINETY, Candidate, Planned, Planner, explained
 from pacesetter_service.insight.remainder import best_remainder
 
 LAW = LossLaw(2.7, 9.0, 0.4, 0.22, 0.03, 0.4, 0.5)
@@ -266,3 +268,65 @@ def test_the_best_remainder_is_no_worse_than_linear_to_zero(least: float) -> Non
     assert truth(run, candidate) < truth(run, straight)
     assert (np.diff(outlook.curve.rates) <= 0).all()
     assert outlook.curve.rates.min() >= least
+
+
+def test_bands_do_not_shrink_to_nothing(run: tuple[Session, Training]) -> None:
+    """However well the law fits, an end is no surer than the law is right."""
+    candidate = cooldown(planned(run), TOTAL, 0.2, "linear", Linear(), 0.0)
+    exact = [replace(each, losses=_by_law(each)) for each in (run[1], probe_of(run))]
+    planner = planned((run[0], exact[0]), exact[1])
+    curve = planner.outlook(candidate).curve
+    assert curve is not None
+    assert (curve.high[-1] - curve.low[-1]) / 2 > NINETY * MODEL_ERROR * curve.losses[-1] * 0.99
+
+
+def _by_law(training: Training) -> np.ndarray:
+    return Path(training.rates).losses(LAW, np.maximum(training.steps, 60))
+
+
+def test_bands_widen_with_the_scatter(run: tuple[Session, Training]) -> None:
+    """Measurements that scatter ten times as much make an end less sure."""
+    widths = []
+    for noise in (0.0005, 0.005):
+        own = measured(run[1].rates, "run", "own", noise=noise)
+        fork = probe_of(run)
+        fork = measured(fork.rates, "probe", "fork", shared=PROBED, noise=noise)
+        planner = planned((run[0], own), fork)
+        curve = planner.outlook(cooldown(planner, TOTAL, 0.2, "linear", Linear(), 0.0)).curve
+        assert curve is not None
+        widths.append(curve.high[-1] - curve.low[-1])
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_late_decays_gain_less_than_the_law_says() -> None:
+    """By a part of their gain that grows with the rates since the decay that was seen."""
+    rates = np.concatenate((np.linspace(0.1, 1, 10), np.ones(4990), np.linspace(1, 0, 1000)))
+    path, end = Path(rates), np.array([len(rates)])
+    gain = float(path.gains(LAW, end)[0])
+    assert gain > 0.1
+    for ago in (1.0, 2.0, 4.0):
+        decayed = float(path.sums(end)[0]) / ago
+        fitted = Fitted(LAW, np.zeros((7, 7)), 0.0, decayed)
+        less = float(fitted.expected(path, end).losses[0] - path.losses(LAW, end)[0])
+        assert less == pytest.approx(LATER * gain * np.log(ago), abs=1e-12)
+
+
+def test_a_donor_counts_at_the_level_of_the_run(run: tuple[Session, Training]) -> None:
+    """Losses that lie a percent higher, as another seed's may, are not taken for a smaller gain."""
+    rates = probe_of(run).rates
+    alike = measured(rates, "alike", "donor")
+    above = replace(alike, losses=alike.losses * 1.01)
+    candidate = cooldown(planned(run, alike), TOTAL, 0.2, "linear", Linear(), 0.0)
+    ends = [planned(run, donor).end_of(candidate) for donor in (alike, above)]
+    assert ends[0] == pytest.approx(ends[1], rel=1e-3)
+    assert abs(ends[1] - truth(run, candidate)) < 0.02
+
+
+def test_a_long_warmup_leaves_something_to_plan_by() -> None:
+    """A tenth of warmup, as frameworks have it, does not put a plan off until half of the run."""
+    spec = {**SPEC, "schedule": {**SPEC["schedule"], "steps": TOTAL // 10}}
+    session, rates = sealed(spec, SEEN)
+    steps = np.arange(TOTAL // 10 + 10, len(rates), 10)
+    own = Training("run", "own", rates, steps, Path(rates).losses(LAW, steps))
+    planner = Planner(session, "lr", gathered(own, []))
+    assert codes(planner) == {"no_decay": "ranking"}

@@ -18,6 +18,7 @@ WARNINGS = {
     "rank_silent",
     "relative_threshold",
     "plan_over",
+    "left_family",
 }
 
 logger = logging.getLogger("pacesetter")
@@ -33,7 +34,7 @@ class Notice:
         code: What it is, for programs: `checkpoint`, `roll_back`, `diverged`, `plateaued`,
             `at_floor`, `switched`, `finished`, `large_change`, `rate_deviated`,
             `metric_never_seen`, `metric_stopped`, `rank_silent`, `relative_threshold`,
-            `plan_over`, or what a newer server may say.
+            `plan_over`, `left_family`, or what a newer server may say.
         message: What it is, for people.
         good_step: With `roll_back` the last step whose measurement was good: load weights from
             before its update. None if there was none, or it says something else.

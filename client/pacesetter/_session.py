@@ -179,7 +179,8 @@ class Session:
         notices of the steps that are trained again are told again. Without any listener notices are
         logged: as warnings those of something that is wrong (`roll_back`, `diverged`,
         `rate_deviated`, `metric_never_seen`, `metric_stopped`, `rank_silent`,
-        `relative_threshold`) or that changes what is planned (`plan_over`), others as information.
+        `relative_threshold`, `left_family`) or that changes what is planned (`plan_over`),
+        others as information.
         Listeners stay in this process: a pickled session logs.
         """
         self._core.board.listen(listener)

@@ -78,6 +78,20 @@ class Values:
         return _explain(name, step)
 
     @operation
+    def family(self, name: str) -> Call[dict[str, Any]]:
+        """Return how a training's losses stand beside the finished sessions of its template.
+
+        Args:
+            name: A session that was made from a template.
+
+        Returns:
+            `{"session", "template", "losses"}`, where each of the losses has its `curve` with the
+            band of the family, and its `departures`, or says in `reason` and `message` why it is
+            not judged.
+        """
+        return Call("GET", path_of(name) + "/family", an_object)
+
+    @operation
     def range_test(
         self, name: str, *, metric: str | None = None, group: str | None = None
     ) -> Several[RangeTest]:

@@ -38,6 +38,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /v1/sessions/{name}/events",
         "GET /v1/sessions/{name}/events/stream",
         "GET /v1/sessions/{name}/explain",
+        "GET /v1/sessions/{name}/family",
         "GET /v1/sessions/{name}/ranks",
         "GET /v1/sessions/{name}/range-test",
         "GET /v1/sessions/{name}/merge",

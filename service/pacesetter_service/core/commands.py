@@ -134,6 +134,23 @@ class RecordDeviation:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordDeparture:
+    """Record that a metric has left the family of the session's template; once for each time.
+
+    Attributes:
+        metric: The metric.
+        since: The first step at which it was too far.
+        message: What is known of it, and what to do.
+        attempt: The attempt that was looked at; None for the running one.
+    """
+
+    metric: str
+    since: int
+    message: str
+    attempt: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """Know that a training is over: it has ended by itself, or has failed.
 
@@ -183,6 +200,7 @@ Command = (
     | Resize
     | Cancel
     | RecordDeviation
+    | RecordDeparture
     | Finish
     | Relabel
     | Archive

@@ -19,6 +19,7 @@ from pacesetter_service.core.commands import (
     Hold,
     Pass,
     Reading,
+    RecordDeparture,
     RecordDeviation,
     Relabel,
     Report,
@@ -45,6 +46,7 @@ from pacesetter_service.core.events import (
     Held,
     Measured,
     Missed,
+    Noticed,
     RateAgreed,
     RateDeviated,
     Relabelled,
@@ -62,7 +64,7 @@ from pacesetter_service.core.session import Session
 from pacesetter_service.core.spec import MAX_LABELS
 from pacesetter_service.core.status import refuse_unless_taken, seals
 from pacesetter_service.core.wait import Wait
-from pacesetter_service.core.watching import noticed, plan_end
+from pacesetter_service.core.watching import LEFT_FAMILY, noticed, plan_end
 
 MAX_PENDING = 100_000
 """The most readings of watched metrics that may wait for a sealing; more for very many ranks."""
@@ -124,6 +126,8 @@ def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911, PLR09
             return _cancel(session, command)
         case RecordDeviation():
             return _record_deviation(session, command)
+        case RecordDeparture():
+            return _record_departure(session, command)
         case Finish():
             return _finish(session, command)
         case Relabel():
@@ -466,3 +470,10 @@ def _goes_on(session: Session, command: Seal) -> bool:
 def _record_deviation(session: Session, command: RecordDeviation) -> Draft:
     refuse_untrained(session, command.step)
     return Draft(session).record(*deviations(session, command))
+
+
+def _record_departure(session: Session, command: RecordDeparture) -> Draft:
+    if session.control.watch.knows(LEFT_FAMILY, command.metric, command.since):
+        return Draft(session)
+    told = Noticed(session.horizon, LEFT_FAMILY, command.metric, command.message)
+    return Draft(session).record(told)

@@ -29,6 +29,9 @@ ABSENT_KEPT = 16
 DEVIATING_KEPT = 1_024
 """How many ranks that train with other values the log tells of at a time."""
 
+LEFT_FAMILY = "left_family"
+"""The code of a notice that a metric has left the family of the session's template."""
+
 GAPS = 3
 """A metric has stopped once it is late by so many of the longest gaps that it has had."""
 
@@ -94,6 +97,10 @@ class Watch:
     def has_told(self, code: str, about: str, at: int) -> "Watch":
         """Remember what was noticed."""
         return replace(self, told=(*self.told, (code, about, at)))
+
+    def knows(self, code: str, about: str, since: int) -> bool:
+        """Return whether something was noticed at a step or later."""
+        return any(each[:2] == (code, about) and each[2] >= since for each in self.told)
 
     def taken_back(self, first: int) -> "Watch":
         """Forget what was to be told at a step or later ones: no trainer holds these.

@@ -26,6 +26,7 @@ ADVICE = {
     "metric_never_seen": "Report it under that name, or say with silent_after how seldom it comes.",
     "metric_stopped": "See whether the trainer still reports it.",
     "rank_silent": "See whether that rank runs; a quorum and a deadline do not wait for all.",
+    "left_family": "See whether data, batch size and applied rates are as in the other sessions.",
     "relative_threshold": "Use plateau with another threshold_mode in the next session, or fork.",
 }
 """By the code of what a session has noticed by itself."""

@@ -6,7 +6,7 @@ at another rate, or to those of other trainings, is wrong by more than it is wor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -136,10 +136,11 @@ def gathered(own: Training, others: Sequence[Training]) -> Evidence:
     spoken, silent = list[Training](), list[LeftOut]()
     for each in others:
         reason = _apart(own, each)
-        if reason is None:
-            spoken.append(each)
+        speaks = reason or (_aligned(own, each) if each.relation == "donor" else each)
+        if isinstance(speaks, Training):
+            spoken.append(speaks)
         else:
-            silent.append(LeftOut(each.session, reason))
+            silent.append(LeftOut(each.session, speaks))
     return Evidence(own, tuple(spoken), tuple(silent))
 
 
@@ -156,13 +157,15 @@ def _apart(own: Training, other: Training) -> str | None:
         return "its values are not all positive"
     if other.decayed() < LEAST_DECAYED:
         return "it has not been measured at a decayed learning rate"
-    if other.relation == "donor":
-        return _unlike(own, other)
     return None
 
 
-def _unlike(own: Training, other: Training) -> str | None:
-    """Say by how much the losses of a donor differ where both were at the constant rate."""
+def _aligned(own: Training, other: Training) -> Training | str:
+    """Return a donor with its losses at the level of this training's, or say why it is unlike.
+
+    A donor says what a decay gains, and not where the loss stands. What differs by little where
+    both were at the constant rate, as two seeds do, would else be taken for a gain.
+    """
     mine, theirs = own.seen(), other.seen()
     flat = [each.steps[~each.path.decays(each.steps)] for each in (mine, theirs)]
     if min(map(len, flat)) < LEAST:
@@ -182,7 +185,7 @@ def _unlike(own: Training, other: Training) -> str | None:
             f"its loss is {abs(apart):.1%} {'above' if apart > 0 else 'below'} this one's at the"
             " same steps: another model, or other data"
         )
-    return None
+    return replace(other, losses=other.losses * np.exp(-apart))
 
 
 def doubts(evidence: Evidence) -> list[Finding]:

@@ -82,10 +82,13 @@ class Path:
         """Return the loss at steps behind the warmup, up to the path's length."""
         moved = self._sums[steps]
         found: Floats = law.floor + law.scale * moved**-law.alpha
-        if len(self._drops):
-            since = np.maximum(moved[:, None] - self._sums[self._at][None, :], 0.0)
-            reach = 1.0 + law.speed * self._levels**-law.gamma * since
-            found -= law.gain * ((1.0 - reach**-law.beta) @ self._drops)
+        return found - self.gains(law, steps) if len(self._drops) else found
+
+    def gains(self, law: LossLaw, steps: NDArray[np.int64]) -> Floats:
+        """Return by how much the drops of the rate have lowered the loss at such steps."""
+        since = np.maximum(self._sums[steps][:, None] - self._sums[self._at][None, :], 0.0)
+        reach = 1.0 + law.speed * self._levels**-law.gamma * since
+        found: Floats = law.gain * ((1.0 - reach**-law.beta) @ self._drops)
         return found
 
     def decays(self, steps: NDArray[np.int64]) -> NDArray[np.bool_]:

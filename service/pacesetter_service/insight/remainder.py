@@ -4,6 +4,7 @@ It is looked for among lines that fall from the present rate, and starts from th
 the floor, so that by the law's own word it is never worse than that one.
 """
 
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -58,6 +59,7 @@ def _shape(fitted: Fitted, past: Floats, left: int, present: float, floor: float
     law = fitted.law._replace(
         scale=fitted.law.scale * size**-fitted.law.alpha, speed=fitted.law.speed * size
     )
+    coarse = replace(fitted, law=law, decayed=fitted.decayed / size)
     whole = len(past) // size * size
     before = past[:whole].reshape(-1, size).mean(axis=1)
     count = max(left // size, len(KNOTS))
@@ -72,7 +74,7 @@ def _shape(fitted: Fitted, past: Floats, left: int, present: float, floor: float
     def loss(given: Floats) -> float:
         ahead = floor + (1 - floor) * np.interp(places, KNOTS, line(given))
         path = Path(np.concatenate((before, present * ahead)))
-        return float(path.losses(law, end)[0])
+        return float(coarse.losses(path, end)[0])
 
     straight = np.log(np.append(np.diff(KNOTS), 1e-3))
     found = minimize(loss, straight, method="L-BFGS-B", options={"maxiter": MOVES})

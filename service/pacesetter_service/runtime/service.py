@@ -11,9 +11,11 @@ from pacesetter_service.core.session import Session
 from pacesetter_service.core.status import State, state_of
 from pacesetter_service.runtime.backups import Backups
 from pacesetter_service.runtime.census import Census, census_of
+from pacesetter_service.runtime.families import Families
 from pacesetter_service.runtime.janitor import Janitor
 from pacesetter_service.runtime.keyring import Keyring, read_keyring
 from pacesetter_service.runtime.listening import Listener
+from pacesetter_service.runtime.lookout import Lookout
 from pacesetter_service.runtime.plans import Plans
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.pool import Pool
@@ -68,6 +70,8 @@ class Service:
         plans: The newest plans of what is left of trainings.
         keeping: What the settings say of old sessions.
         backups: Copies of the database that admins have asked for.
+        families: What is known of sessions by the others of their template.
+        lookout: Tells of sessions that leave their family.
     """
 
     store: Store
@@ -85,6 +89,8 @@ class Service:
     plans: Plans
     keeping: Keeping
     backups: Backups
+    families: Families
+    lookout: Lookout
 
     @classmethod
     def over(
@@ -117,6 +123,9 @@ class Service:
                 listener = Listener(store, store.listen_url, poller.told)
                 listener.start()
             poller.start()
+        families = Families(store)
+        lookout = Lookout(families, writer)
+        writer.on_committed(lookout.listen)
         janitor = Janitor(store, writer)
         if store.shared or store.has_hidden():  # what the end of a process has cut off
             janitor.wake()
@@ -136,6 +145,8 @@ class Service:
             plans=Plans(),
             keeping=keeping,
             backups=Backups(store),
+            families=families,
+            lookout=lookout,
         )
 
     def release(self) -> None:
@@ -146,6 +157,7 @@ class Service:
     def finish(self) -> None:
         """Tell other processes what only this one has heard: no call is served any more."""
         self.janitor.stop()
+        self.lookout.stop()
         if self.listener is not None:
             self.listener.stop()
         if self.poller is not None:

@@ -7,8 +7,6 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, Field
 
-from pacesetter_service.core.attempts import Lineage
-from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.cost import Check
 from pacesetter_service.core.errors import StepOutOfRangeError
 from pacesetter_service.core.model import Spelt
@@ -18,8 +16,6 @@ from pacesetter_service.insight.history import (
     Piece,
     Track,
     at_steps,
-    measured,
-    merged,
     pieces,
     shown,
 )
@@ -31,6 +27,7 @@ from pacesetter_service.runtime.queries.attempt_ranges import (
 )
 from pacesetter_service.runtime.queries.status import last_step, newest_trained
 from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.tracks import metric_between, readings_of
 from pacesetter_service.runtime.windows import refuse_too_many
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.store import Store
@@ -40,9 +37,6 @@ MAX_METRICS = 64
 
 MAX_TABLE = 2**24
 """The most values in one table, over all columns."""
-
-READ_AT_ONCE = 2**18
-"""About how many readings are held in memory at once."""
 
 Column = list[Spelt | None]
 """Values at the steps that are shown; None where nothing was measured."""
@@ -285,40 +279,6 @@ def _measured(part: _Part, metric: str, start: int, end: int, check: Check) -> T
     return metric_between(part.store, part.spec, part.ref.lineage, metric, start, end, check)
 
 
-def metric_between(
-    store: Store,
-    spec: SessionSpec,
-    lineage: Lineage,
-    metric: str,
-    start: int,
-    end: int,
-    check: Check,
-) -> Track:
-    """Return a metric's values by step: what controllers saw, or else what ranks reported."""
-    check()
-    seen = store.measurements_between(lineage, metric, start, end)
-    if spec.ranks == 1:  # whatever the aggregate, one value is itself
-        return merged([seen, store.reported_between(lineage, metric, start, end)])
-    readings = _readings(store, spec, lineage, metric, start, end, check)
-    return merged([seen, *(measured(spec, metric, each) for each in readings)])
-
-
-def _readings(
-    store: Store,
-    spec: SessionSpec,
-    lineage: Lineage,
-    metric: str,
-    start: int,
-    end: int,
-    check: Check,
-) -> Iterator[list[Reading]]:
-    """Return a metric's readings, some steps at a time: there may be a thousand ranks."""
-    at_once = max(READ_AT_ONCE // spec.ranks, 1)
-    for first in range(start, end, at_once):
-        check()
-        yield store.readings_between(lineage, metric, first, min(first + at_once, end))
-
-
 def _by_rank(part: _Part, metric: str, steps: Sequence[int], check: Check) -> dict[int, Column]:
     """Return what each rank reported at some steps.
 
@@ -329,7 +289,7 @@ def _by_rank(part: _Part, metric: str, steps: Sequence[int], check: Check) -> di
     columns: dict[int, Column] = {}
     if not steps:
         return columns
-    found = _readings(
+    found = readings_of(
         part.store, part.spec, part.ref.lineage, metric, steps[0], steps[-1] + 1, check
     )
     for readings in found:

@@ -36,8 +36,8 @@ from pacesetter_service.insight.planner import Candidate, Outlook, Planned, Plan
 from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.plans import Plan, sources_of
 from pacesetter_service.runtime.queries.curves import MAX_CURVE
-from pacesetter_service.runtime.queries.history import metric_between
 from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.tracks import metric_between
 from pacesetter_service.runtime.work import Entry
 from pacesetter_service.store.port import Stored
 from pacesetter_service.store.store import Store

@@ -1,0 +1,156 @@
+"""Trainings that leave the family of their template are told of: looked for beside the trainings.
+
+A thread of its own looks at a session whenever another hundredth of it was measured. What it finds
+goes through the writer, as an event and a notice of the session; so no trainer waits for a look.
+Where several processes share a database, each looks at what it has committed.
+"""
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from time import monotonic
+
+import structlog
+
+from pacesetter_service.core.commands import RecordDeparture
+from pacesetter_service.core.errors import PacesetterError
+from pacesetter_service.core.session import Session
+from pacesetter_service.insight.collapse import CELLS, Departure
+from pacesetter_service.runtime.families import Families, Kin, end_of, step_of, told_already
+from pacesetter_service.runtime.work import Change
+from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store.port import Changes, Stored
+
+SHARE = 4
+"""A look that takes a second is followed by so many seconds without one."""
+
+MOST_FOLLOWED = 10_000
+"""Of so many sessions it is known how far they were looked at, and so many may wait for a look."""
+
+log = structlog.get_logger("pacesetter.lookout")
+
+
+class Lookout:
+    """A thread that is started by the first session there is to look at."""
+
+    def __init__(self, families: Families, writer: Writer) -> None:
+        """Set up, without looking."""
+        self._families = families
+        self._writer = writer
+        self._lock = threading.Lock()
+        self._waiting: OrderedDict[str, Stored] = OrderedDict()
+        self._looked: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        self._called = threading.Event()
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def listen(self, batch: Sequence[Changes]) -> None:
+        """Take what was committed; called by the writer, never waits."""
+        for changes in batch:
+            cell = _measured_until(changes)
+            if cell is None or not self._is_news(changes.stored, cell):
+                continue
+            with self._lock:
+                self._waiting[changes.stored.session.spec.name] = changes.stored
+                while len(self._waiting) > MOST_FOLLOWED:
+                    self._waiting.popitem(last=False)
+                if self._thread is None and not self._ended.is_set():
+                    self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+                    self._thread.start()
+            self._called.set()
+
+    def stop(self) -> None:
+        """End after the look that is being taken; the writer must still be there."""
+        self._ended.set()
+        self._called.set()
+        with self._lock:
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _is_news(self, stored: Stored, cell: int) -> bool:
+        """Return whether a session was measured beyond the cell that it was looked at in."""
+        now = (stored.session.attempt.number, cell)
+        if self._looked.get(stored.id, (0, -1)) >= now:
+            return False
+        self._looked[stored.id] = now
+        self._looked.move_to_end(stored.id)
+        while len(self._looked) > MOST_FOLLOWED:
+            self._looked.popitem(last=False)
+        return True
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._called.wait()
+            self._called.clear()
+            while (stored := self._next()) is not None:
+                began = monotonic()
+                try:
+                    self._look(stored)
+                except PacesetterError as error:  # the database is away, or the session is closed
+                    log.info("put_off", session=stored.session.spec.name, reason=str(error))
+                except Exception:
+                    log.exception("lookout_failed", session=stored.session.spec.name)
+                self._ended.wait(SHARE * (monotonic() - began))
+
+    def _next(self) -> Stored | None:
+        with self._lock:
+            if self._ended.is_set() or not self._waiting:
+                return None
+            return self._waiting.popitem(last=False)[1]
+
+    def _look(self, stored: Stored) -> None:
+        session = stored.session
+        for kin in self._families.judged(stored):
+            if kin.judgement is None or kin.metric is None or not kin.judgement.departures:
+                continue
+            last = kin.judgement.departures[-1]
+            if told_already(session, kin.metric, last):
+                continue
+            since, message = step_of(session, last.since), told_of(session, kin, last)
+            told = RecordDeparture(kin.metric, since, message, session.attempt.number)
+            asyncio.run(_submitted(self._writer, Change(session.spec.name, (told,))))
+            log.warning(
+                "left_family",
+                session=session.spec.name,
+                attempt=session.attempt.number,
+                metric=kin.metric,
+                since=since,
+                apart=round(last.apart, 4),
+            )
+
+
+async def _submitted(writer: Writer, change: Change) -> None:
+    await writer.submit(change)
+
+
+def _measured_until(changes: Changes) -> int | None:
+    """Return the last cell of a session with a template that a change has a measurement of."""
+    session = changes.stored.session
+    if session.spec.origin is None or not changes.readings:
+        return None
+    first, total = session.spec.start_step, end_of(session)
+    if total is None:
+        return None
+    last = max(reading.step for _, reading in changes.readings)
+    return min((last - first) * CELLS // (total - first), CELLS)
+
+
+def told_of(session: Session, kin: Kin, departure: Departure) -> str:
+    """Return what is said of a departure, and what to do."""
+    count, since = len(kin.members), step_of(session, departure.since)
+    side = "above" if departure.apart > 0 else "below"
+    advice = (
+        "If the data, the batch size or the rates that the optimizer applies are not the family's,"
+        f" go back to a checkpoint from before step {since}; if they are meant to differ, give it a"
+        " template of its own."
+        if departure.apart > 0
+        else "Lower is not better by itself: see whether data repeat or leak, and whether the"
+        " optimizer applies the rates that were sealed."
+    )
+    return (
+        f"{kin.metric} left the family of {kin.template} at about step {since}: it is"
+        f" {abs(departure.apart):.1%} {side} what {count} finished sessions lead to expect."
+        f" {advice}"
+    )
