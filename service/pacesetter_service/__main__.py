@@ -227,9 +227,8 @@ def _tls(settings: Settings) -> SSLContext | None:
     return encryption(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
 
-def _keep(service: Service) -> None:
+def _keep(service: Service, archive_after: float | None, purge_after: float | None) -> None:
     """Have old sessions put away in the background, if the settings say so."""
-    archive_after, purge_after = service.keeping.archive_after, service.keeping.purge_after
     if archive_after is None and purge_after is None:
         return
     chore = partial(retention.keep_settings, service, archive_after, purge_after)
@@ -239,7 +238,7 @@ def _keep(service: Service) -> None:
 def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Writer) -> None:
     keeping = Keeping(settings.archive_after_days, settings.purge_after_days)
     service = Service.over(store, writer, settings.admin_token, settings.max_held, keeping)
-    _keep(service)
+    _keep(service, keeping.archive_after, keeping.purge_after)
     app = create_app(
         service,
         max_body_size=settings.max_body_size,

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from time import time
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Response, expect
 
 from pacesetter_service.dashboard.axes import Axis
 from pacesetter_service.dashboard.charts import without_tail
@@ -20,7 +21,9 @@ from pacesetter_service.dashboard.twins import table_of
 from pacesetter_service.dashboard.wording import NOTHING
 from pacesetter_service.runtime.queries.curves import Curve
 from pacesetter_service.runtime.queries.moments import Moments
-from serving import PATIENCE, open_http
+from serving import PATIENCE, RunningService, open_http
+
+ADMIN = "an-admin-token-of-this-test-0123456789abcdef"
 
 STEPS = {"kind": "cosine", "total_steps": 60}
 
@@ -326,6 +329,46 @@ def test_compared_sessions_are_zoomed(
     whole = page.get_by_role("button", name="Whole run")
     whole.click()
     expect(whole).to_be_disabled()
+
+
+def test_a_comparison_goes_on_as_its_sessions_do(
+    server_url: str, page: Page, http: httpx.Client, unique_name: str
+) -> None:
+    """What is trained meanwhile is drawn, and stands in the table, without a reload."""
+    one, _ = forked(http, unique_name)
+    page.goto(f"{server_url}/compare?name={unique_name}+{one}")
+    expect(page.locator(".plot .uplot")).to_have_count(2)
+    expect(page.locator("#standing tbody tr").first).to_contain_text("49")
+    train(http, unique_name, 60, 90)
+
+    def drawn(response: Response) -> bool:
+        if "compare/chart.json" not in response.url:
+            return False
+        sealed = response.json()["sessions"][0]["sealed"]
+        return sum(each is not None for each in sealed) >= 90
+
+    with page.expect_response(drawn):
+        pass
+    expect(page.locator("#standing tbody tr").first).to_contain_text("79")
+
+
+def test_a_tree_of_forks_has_names_within_a_scope_alone(tmp_path: Path) -> None:
+    """A fork that the visitor may not speak of is not told of."""
+    with RunningService(tmp_path / "pacesetter.db", admin_token=ADMIN) as service:
+        with open_http(service.url) as http:
+            http.headers["authorization"] = f"Bearer {ADMIN}"
+            create(http, "ours", total_steps=50)
+            http.post("/v1/sessions/ours/fork", json={"name": "ours-2", "step": 0})
+            http.post("/v1/sessions/ours/fork", json={"name": "theirs", "step": 0})
+            asked = {"name": "vic", "role": "viewer", "scope": ["ours*"]}
+            secret = http.post("/v1/tokens", json=asked).json()["token"]
+        with open_http(service.url) as viewer:
+            viewer.post("/login", data={"token": secret}, headers={"origin": service.url})
+            text = viewer.get("/compare", params={"name": "ours ours-2"}).text
+            assert "from step 0" in text
+            assert "theirs" not in text
+            answer = viewer.get("/compare/chart.json", params={"name": ["ours", "theirs"]})
+            assert answer.status_code == 403
 
 
 def test_compared_sessions_are_zoomed_by_parts_of_their_plans(

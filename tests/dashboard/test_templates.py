@@ -124,6 +124,26 @@ def test_a_deprecation_needs_a_reason_and_a_version(http: httpx.Client, name: st
     assert http.get("/create/template?of=none-such").status_code == 404
 
 
+ATTACK = '"><img src=x onerror="document.title=1"><script>document.title=1</script>'
+
+
+def test_no_text_of_a_template_becomes_a_part_of_a_page(http: httpx.Client, name: str) -> None:
+    """What it is for, what its parameters mean, its spec, and why it is deprecated."""
+    parameters = {"steps": {"description": ATTACK, "default": 50}}
+    spec = {**SPEC, "labels": {"note": ATTACK}}
+    said = {"description": ATTACK, "parameters": json.dumps(parameters), "spec": json.dumps(spec)}
+    pages = [send(http, name, "preview", **said).text]
+    assert send(http, name, "publish", **said).status_code == 303
+    pages.append(send(http, name, "preview", **{**said, "description": "other"}).text)
+    assert http.post(f"/templates/{name}/1/deprecate", data={"reason": ATTACK}).is_redirect
+    shown = (f"/templates/{name}", "/templates", f"/create/template?of={name}")
+    pages += [http.get(path).text for path in shown]
+    for page in pages:
+        assert "onerror" in page
+        assert "<img src=x" not in page
+        assert "<script>document" not in page
+
+
 def test_roles_and_scopes_hold_for_templates(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
