@@ -10,7 +10,7 @@ from pacesetter_service.api.context import Names, Service, SessionName
 from pacesetter_service.core.session import Session
 from pacesetter_service.insight.collapse import Judgement
 from pacesetter_service.runtime.families import Kin, step_of
-from pacesetter_service.runtime.queries.family import read_family
+from pacesetter_service.runtime.queries.family import read_family as read
 
 router = APIRouter(prefix="/v1/sessions/{name}/family", tags=["events"])
 
@@ -68,13 +68,15 @@ class FamilyView(BaseModel):
 
 
 @router.get("", response_model=FamilyView)
-async def family(name: SessionName, request: Request, service: Service, names: Names) -> FamilyView:
+async def read_family(
+    name: SessionName, request: Request, service: Service, names: Names
+) -> FamilyView:
     """Compare a training's losses with those of the finished sessions of its template's version.
 
     What leaves the family is told as an event and a notice (`left_family`) as soon as it is seen;
     this shows what is compared, and why nothing is where that is so.
     """
-    return await unless_gone(request, read_family(service, name, _view, names))
+    return await unless_gone(request, read(service, name, _view, names))
 
 
 def _view(session: Session, found: Sequence[Kin]) -> FamilyView:
