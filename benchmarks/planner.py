@@ -92,7 +92,7 @@ def predicted(case: Case) -> Outcome:
     error = float(losses[0]) - truth
     return Outcome(
         error,
-        float(blind(own, end)[0]) - truth,
+        float(blind(own).losses(end)[0]) - truth,
         abs(error) <= NINETY * float(deviations[0]),
         float(losses[0]),
     )

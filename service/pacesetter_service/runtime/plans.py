@@ -2,7 +2,6 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pacesetter_service.insight.evidence import Effect, Evidence, Finding, LeftOut, Relation
@@ -60,7 +59,6 @@ class Plan:
         left_out: Sessions that say nothing about this one.
         fitted: The law; None if there is none.
         outlooks: What was looked at, the best first.
-        blind: For each end the loss that a law expects that knows no learning rate.
     """
 
     id: str
@@ -72,7 +70,6 @@ class Plan:
     left_out: tuple[LeftOut, ...]
     fitted: Fitted | None
     outlooks: tuple[Outlook, ...]
-    blind: Mapping[int, float]
 
 
 class Plans:

@@ -147,8 +147,8 @@ def _answer(
     service: Service, entry: Entry, question: PlanQuestion, names: NameScope, check: Check
 ) -> Answer:
     session = entry.stored.session
-    total = _end_of(session, question)
-    series = _series(session, question.group)
+    total = end_of(session, question)
+    series = series_of(session, question.group)
     evidence = _evidence(service.store, entry.stored, series, question.metric, names, check)
     plan_id = _id_of(entry.stored, question, evidence)
     plan = service.plans.find(plan_id)
@@ -174,10 +174,6 @@ def _planned(
         outlooks = _outlooks(planner, question, total)
     if question.loss is not None and planner.effect is None and not outlooks:
         planner.findings.append(_not_reached(planner, question.loss, total))
-    ends = {each.candidate.total for each in outlooks} | {total}
-    blind = {}
-    if planner.effect != "nothing":
-        blind = {end: value for end in ends if (value := planner.blind(end)) is not None}
     return Plan(
         plan_id,
         session.spec.name,
@@ -188,7 +184,6 @@ def _planned(
         evidence.left_out,
         planner.fitted,
         tuple(outlooks),
-        blind,
     )
 
 
@@ -267,8 +262,8 @@ def _in_steps(session: Session, length: StepCount) -> int:
         raise ArgumentError("total_steps", str(wrong.errors()[0]["msg"])) from wrong
 
 
-def _end_of(session: Session, question: PlanQuestion) -> int:
-    """Return the first step that is not trained any more.
+def end_of(session: Session, question: PlanQuestion) -> int:
+    """Return the end that is asked for: the first step that is not trained any more.
 
     Raises:
         ArgumentError: Neither the request nor the session says it.
@@ -299,7 +294,12 @@ def _end_of(session: Session, question: PlanQuestion) -> int:
     return total
 
 
-def _series(session: Session, group: str | None) -> str:
+def series_of(session: Session, group: str | None) -> str:
+    """Return the series of a parameter group's learning rate; of the first group for None.
+
+    Raises:
+        ArgumentError: There is no such group.
+    """
     rates = {each.group: each.name for each in session.spec.series() if each.channel == "lr"}
     if group is None:
         return next(iter(rates.values()))
@@ -413,7 +413,9 @@ def probe_for(found: Answer) -> Probe | None:
     if all(each.code != "no_decay" for each in found.plan.findings):
         return None
     steps = max(round((found.total - found.session.spec.start_step) * PROBE), 20)
-    return Probe(found.plan.horizon, steps, Cooldown(steps=steps, ease=Linear()))
+    least = found.session.control.limits.min_lr
+    action = Cooldown(steps=steps, to=least or None, ease=Linear())
+    return Probe(found.plan.horizon, steps, action)
 
 
 def gain_of(made: Plan, outlook: Outlook) -> float | None:
@@ -450,6 +452,12 @@ def reasons_for(made: Plan, outlook: Outlook) -> list[str]:
     return found
 
 
+ONLY_THIS = (
+    "It predicts this metric only: what else matters of the model, such as how well it is"
+    " fine-tuned afterwards, may favour another schedule."
+)
+
+
 def unknowns(found: Answer) -> list[str]:
     """Say what a prediction does not know."""
     session = found.session
@@ -465,4 +473,4 @@ def unknowns(found: Answer) -> list[str]:
     rates = [each for each in session.spec.series() if each.channel == "lr"]
     if len(rates) > 1:
         told.append("The law follows one parameter group; others may have another path.")
-    return told
+    return [*told, ONLY_THIS]
