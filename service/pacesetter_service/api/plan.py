@@ -174,6 +174,14 @@ class PlanCurve(BaseModel):
     )
 
 
+class PlanMeasured(BaseModel):
+    """Some of what was measured so far, for a picture."""
+
+    steps: list[int] = Field(description="the steps, about a hundred")
+    lr: list[float] = Field(description="the learning rate of each")
+    loss: list[float] = Field(description="what was measured there")
+
+
 class PlanCandidate(BaseModel):
     """One way to go on, and what is expected of it."""
 
@@ -233,6 +241,7 @@ class PlanView(BaseModel):
     )
     findings: list[PlanFinding] = Field(description="why less is said than was asked for")
     candidates: list[PlanCandidate] = Field(description="the best first")
+    measured: PlanMeasured = Field(description="what was measured so far, thinned out")
     law: PlanLaw | None = Field(description="what was fitted; null if no loss is predicted")
     sources: list[PlanSource] = Field(description="the trainings that it rests on")
     left_out: list[PlanLeftOut] = Field(description="related sessions that say nothing")
@@ -311,6 +320,11 @@ def view(found: Answer) -> PlanView:
         predicts=made.effect or "loss",
         findings=[PlanFinding(**each._asdict()) for each in made.findings],
         candidates=[_candidate(made, each) for each in made.outlooks],
+        measured=PlanMeasured(
+            steps=made.measured.steps.tolist(),
+            lr=made.measured.rates.tolist(),
+            loss=made.measured.losses.tolist(),
+        ),
         law=_law(made),
         sources=[
             PlanSource(

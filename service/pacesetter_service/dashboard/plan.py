@@ -1,5 +1,6 @@
 """The page of a plan: what the loss will be under other schedules, and ordering one of them."""
 
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -161,6 +162,7 @@ class PlanPages:
             row=_row(plan, outlook),
             told=plan.effect is None,
             found=found,
+            body=_as_json(outlook),
             picture=await draw_rehearsal(self._service, facts.name, found),
             key=key_in(form) or secrets.token_urlsafe(18),
             mistake=mistake,
@@ -329,6 +331,15 @@ def _drawn(request: Request, plan: Plan) -> list[int]:
         return [index for index in can if str(index) in chosen]
     planned = [index for index in can if not plan.outlooks[index].candidate.orders]
     return sorted({*can[:DRAWN], *planned})
+
+
+def _as_json(outlook: Outlook) -> str:
+    """Return a candidate's orders as the API takes them."""
+    said = [
+        {**each.action.model_dump(mode="json", exclude_defaults=True), "at": each.at}
+        for each in outlook.candidate.orders
+    ]
+    return json.dumps(said, indent=2)
 
 
 def _untaken(facts: Facts, found: Rehearsal) -> bool:

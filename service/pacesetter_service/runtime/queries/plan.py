@@ -34,7 +34,7 @@ from pacesetter_service.insight.evidence import (
 from pacesetter_service.insight.plan_search import as_planned, fewest, lowest
 from pacesetter_service.insight.planner import Candidate, Outlook, Planned, Planner, ranked
 from pacesetter_service.runtime.arguments import ArgumentError
-from pacesetter_service.runtime.plans import Plan, sources_of
+from pacesetter_service.runtime.plans import Plan, measured_of, sources_of
 from pacesetter_service.runtime.queries.curves import MAX_CURVE
 from pacesetter_service.runtime.queries.history import metric_between
 from pacesetter_service.runtime.service import Service
@@ -180,6 +180,7 @@ def _planned(
         session.horizon,
         planner.effect,
         tuple(planner.findings),
+        measured_of(evidence.own, session.spec.start_step),
         sources_of(evidence, session.spec.start_step),
         evidence.left_out,
         planner.fitted,
