@@ -6,12 +6,12 @@ Everything that a server said is escaped, or is a number; the picture is shown a
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from math import ceil, floor, isfinite, log10
 from typing import Any, NamedTuple
 
-from pacesetter._html import boxed, cut, quiet, titled, troubled
+from pacesetter._html import boxed, cut, titled, troubled
 
 WIDTH, LOSSES, RATES = 720, 280, 130
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 26, 26
@@ -49,41 +49,38 @@ def shown(answer: Answer) -> str:
         f'src="data:image/svg+xml;base64,{drawn}" style="display:block;width:100%;'
         'max-width:720px;background:#fff;color-scheme:light;border-radius:4px"/>'
     )
-    notes = "".join(f"<div>{quiet(each)}</div>" for each in answer["unknown"])
+    notes = "".join(f'<div style="opacity:.7">{cut(each, 400)}</div>' for each in answer["unknown"])
     return boxed(head + findings + image + _table(answer) + notes)
 
 
 def _table(answer: Answer) -> str:
     if not answer["candidates"]:
         return ""
-    cell = "text-align:left;padding:2px 12px 2px 0;white-space:nowrap"
-    names = (
-        "",
-        "way to go on",
-        "ends at",
-        answer["metric"],
-        "9 of 10 within",
-        "gain",
-        "without rates",
-    )
-    heads = "".join(f'<th style="{cell}">{cut(name)}</th>' for name in names)
-    rows = "".join(
-        "<tr>"
-        + "".join(f'<td style="{cell}">{each}</td>' for each in _cells(index, candidate))
-        + "</tr>"
+    heads = ["", "way to go on", "ends at"]
+    if answer["predicts"] == "loss":
+        heads += [answer["metric"], "9 of 10 within", "gain", "without rates"]
+    rows = [
+        list(_cells(index, candidate))[: len(heads)]
         for index, candidate in enumerate(answer["candidates"])
-    )
+    ]
     return (
-        '<table style="border-collapse:collapse;margin:6px 0"><thead><tr>'
-        f"{heads}</tr></thead><tbody>{rows}</tbody></table>"
+        '<table style="border-collapse:collapse;margin:6px 0"><thead>'
+        f"{_row('th', map(cut, heads))}</thead><tbody>"
+        f"{''.join(_row('td', row) for row in rows)}</tbody></table>"
     )
+
+
+def _row(tag: str, cells: Iterable[str]) -> str:
+    look = "text-align:left;padding:2px 12px 2px 0;white-space:nowrap"
+    return "<tr>" + "".join(f'<{tag} style="{look}">{cell}</{tag}>' for cell in cells) + "</tr>"
 
 
 def _cells(index: int, candidate: Answer) -> Iterator[str]:
     end, gain, blind = candidate["end"], candidate["gain"], candidate["blind"]
     refused = candidate["refused"]
-    yield f'<b style="color:{_colour(index, candidate)}">{index + 1}</b>'
-    yield cut(candidate["label"] if refused is None else f"{candidate['label']}: {refused}")
+    colour = _colour(index, candidate) if candidate["orders"] else "inherit"
+    yield f'<b style="color:{colour}">{index + 1}</b>'
+    yield cut(candidate["label"] if refused is None else f"{candidate['label']}: {refused}", 400)
     yield f"{candidate['total_steps']:,}"
     yield "" if end is None else f"<b>{end['loss']:#.4g}</b>"
     yield "" if end is None else f"{end['low']:#.4g} to {end['high']:#.4g}"
@@ -151,7 +148,8 @@ def _losses(answer: Answer, drawn: Drawn, first: float, last: float) -> Iterator
     frame = _framed(shown_values, first, last, 0, LOSSES)
     if frame is None:
         return
-    yield from _grid(frame, f"{answer['metric']}, so far and as expected")
+    expected = ", so far and as expected" if drawn else " so far"
+    yield from _grid(frame, f"{answer['metric']}{expected}")
     for index, each, curve in curves:
         around = _points(curve, "high", first) + _points(curve, "low", first)[::-1]
         look = f"fill:{_colour(index, each)};fill-opacity:.13"

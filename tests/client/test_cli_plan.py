@@ -40,7 +40,8 @@ def test_a_plan_is_drawn_and_its_best_ordered(
         client.cooldown(fork, steps=100, at=SEEN, ease="linear")
         train(http, fork, SEEN + 100, rates)
     printed = run(capsys, "plan", unique_name, "loss")
-    assert "loss, as expected" in printed
+    for said in ("loss, so far and as expected", "learning rate", "a law without rates"):
+        assert said in printed
     assert "as planned" in printed
     assert "It predicts this metric only" in printed
     found = json.loads(run(capsys, "plan", unique_name, "loss", "--json"))

@@ -208,7 +208,7 @@ def _rows(candidates: Sequence[Candidate]) -> list[list[Any]]:
     for index, each in enumerate(candidates):
         drawn = each.curve is not None and (index < DRAWN or not each.orders)
         colour = _colour(index, each) if drawn else ""
-        within = "-" if each.low is None else f"{each.low:.4g} to {each.high:.4g}"
+        within = "-" if each.low is None else f"{each.low:#.4g} to {each.high:#.4g}"
         what = each.label if each.refused is None else f"{each.label}: {each.refused}"
         rows.append(
             [
@@ -216,7 +216,7 @@ def _rows(candidates: Sequence[Candidate]) -> list[list[Any]]:
                 what,
                 _loss(each.loss),
                 within,
-                "-" if each.gain is None else f"{each.gain:+.3g}",
+                "-" if each.gain is None or not each.orders else f"{each.gain:+.3g}",
                 _loss(each.blind),
             ]
         )
@@ -224,4 +224,4 @@ def _rows(candidates: Sequence[Candidate]) -> list[list[Any]]:
 
 
 def _loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else f"{value:#.4g}"
