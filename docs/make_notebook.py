@@ -10,6 +10,7 @@ import argparse
 import ast
 import base64
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -37,7 +38,14 @@ def run(path: Path) -> dict[str, Any]:
                 count += 1
                 cell["execution_count"] = count
                 cell["outputs"] = list(_shown("".join(cell["source"]), namespace, count))
+    notebook["metadata"]["ran"] = digest(notebook)
     return notebook
+
+
+def digest(notebook: dict[str, Any]) -> str:
+    """Return a short text that changes with the code of a notebook."""
+    sources = ["".join(each["source"]) for each in notebook["cells"] if "outputs" in each]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
@@ -94,8 +102,11 @@ def main() -> None:
     """Run the notebooks that are named, or all of them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebooks", nargs="*", type=Path, default=sorted(EXAMPLES.glob("*.ipynb")))
-    for path in parser.parse_args().notebooks:
-        path.write_text(json.dumps(run(path.resolve()), indent=1, ensure_ascii=False) + "\n")
+    parser.add_argument("--out", type=Path, help="another folder to write them to")
+    asked = parser.parse_args()
+    for path in asked.notebooks:
+        ran = json.dumps(run(path.resolve()), indent=1, ensure_ascii=False)
+        (asked.out or path.parent).joinpath(path.name).write_text(f"{ran}\n")
 
 
 if __name__ == "__main__":
