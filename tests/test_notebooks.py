@@ -52,8 +52,8 @@ def test_the_notebook_goes_from_a_refusal_to_what_came(short: dict[str, Any]) ->
     assert "'code': 'no_decay'" in first
     assert "predicts='ranking'" not in second
     printed = "".join(shown(short, "text"))
-    before, cooled, after = re.findall(r"val_loss ([\d.]+), at the end .* ([\d.]+), and .* ([\d.]+)",
-                                       printed)[0]  # fmt: skip
+    said = r"val_loss ([\d.]+), at the end .* ([\d.]+), and .* ([\d.]+)"
+    before, cooled, after = re.findall(said, printed)[0]
     assert before == after
     assert float(cooled) < float(before)
     assert "half of the budget is spent (plan " in printed
@@ -71,7 +71,7 @@ def test_the_notebook_shows_its_plans_and_draws_its_end(short: dict[str, Any]) -
 
 
 def test_what_is_kept_is_of_the_code_that_stands_there() -> None:
-    """Each cell was run in its order, by the code that it has now; `make notebook` runs it again."""
+    """Each cell was run in its order, with the code that it has now: `make notebook` does that."""
     spec = importlib.util.spec_from_file_location("make_notebook", WRITER)
     assert spec is not None
     assert spec.loader is not None
