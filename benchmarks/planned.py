@@ -27,16 +27,17 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, nn
 
-from benchmarks.servers import ROOT, service
+from benchmarks.servers import ROOT
 from pacesetter import Client, Session
 from pacesetter.torch import probe
 
 sys.path.insert(0, str(ROOT / "examples"))
 
+from demo_service import ServiceProcess
 from planned_task import Training as Network
 
-MEASURED = 160
-"""How often the training is measured on its way, and so often its part of the steps a probe."""
+MEASURED, PROBED = 100, 20
+"""How often a training is measured on its way, and a probe."""
 
 CHOICE = "the planner's choice"
 
@@ -121,8 +122,8 @@ class Task:
 
 
 TASKS: Mapping[str, Task] = {
-    "network": Task(Network, 2000, 1000, 160, 3e-3),
-    "regression": Task(Regression, 4000, 1600, 200, 0.06),
+    "network": Task(Network, 1000, 500, 80, 3e-3),
+    "regression": Task(Regression, 2000, 800, 120, 0.06),
 }
 
 
@@ -186,7 +187,7 @@ def one(client: Client, task: Task, seed: int) -> Outcome:
         client=client,
     ) as fork:
         for step in fork:
-            if step % max(task.probe // 20, 1) == 0:
+            if step % max(task.probe // PROBED, 1) == 0:
                 fork.report(step, loss=training.loss())
             training.update()
     # A fork has no step sealed ahead: it is planned from where all ways part.
@@ -237,7 +238,7 @@ def main() -> None:
     found = []
     with (
         tempfile.TemporaryDirectory() as folder,
-        service(Path(folder)) as server,
+        ServiceProcess(Path(folder)) as server,
         Client(server.url) as client,
     ):
         for seed in range(asked.seeds):

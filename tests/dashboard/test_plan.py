@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from html import unescape
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from accessible import CONTRAST, EVERY, barriers
 from lawful import SEEN, SPEC, TOTAL, train
+from pacesetter_service.dashboard.plan_form import FIELDS
 from serving import PATIENCE, open_http
 
 
@@ -285,17 +287,30 @@ def test_a_training_that_is_over_is_not_planned(
     assert "none was reported yet" in http.get(f"/sessions/{name}-new/plan").text
 
 
-def test_a_metric_cannot_become_a_part_of_the_page(http: httpx.Client, unique_name: str) -> None:
-    """Its name is text, in the form, in titles, and in the lines that train a probe."""
+ATTACK = '"><img src=x onerror="alert(1)"></textarea></pre><script>alert(1)</script>'
+
+
+def test_what_an_address_says_is_text(http: httpx.Client, run: tuple[str, list[float]]) -> None:
+    """No field of it becomes a part of the page, on which it is shown again."""
+    page, names = f"/sessions/{run[0]}/plan", [*FIELDS, "probed", "show", "view", "plan", "reason"]
+    for name in names:
+        text = http.get(page, params={"metric": "loss", "look": "own", name: ATTACK}).text
+        assert "<img" not in text.partition("<main")[2], name
+        assert "<script>alert" not in text, name
+
+
+def test_a_metric_of_any_name_is_reported_by_the_lines(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """What trains a probe is Python for a name that is no word of it, too."""
     http.post("/v1/sessions", json={"name": unique_name, **SPEC}).raise_for_status()
     train(http, unique_name, SEEN, [])
-    metric = "loss<img/src/onerror=alert(1)>"
-    reports = [{"step": step, "metrics": {metric: 9 / step}} for step in range(21, SEEN, 5)]
+    reports = [{"step": step, "metrics": {"val/loss": 9 / step}} for step in range(21, SEEN, 5)]
     http.post(f"/v1/sessions/{unique_name}/sync", json={"reports": reports}).raise_for_status()
-    text = http.get(f"/sessions/{unique_name}/plan", params={"metric": metric}).text
-    assert "no_decay" in text
-    assert "onerror" in text
-    assert "<img/" not in text
+    text = http.get(f"/sessions/{unique_name}/plan").text
+    lines = unescape(text.partition("<pre")[2].partition(">")[2].partition("</pre>")[0])
+    compile(lines, "<page>", "exec")
+    assert "**{'val/loss': evaluate(model)}" in lines
 
 
 @pytest.mark.parametrize(

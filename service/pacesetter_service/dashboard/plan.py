@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from keyword import iskeyword
+from typing import Any
 
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -272,7 +273,7 @@ def probe_name(name: str, step: int) -> str:
     return f"{name}-probe-{step}"
 
 
-def _shown(facts: Facts, foresight: Foresight | None) -> dict[str, object]:
+def _shown(facts: Facts, foresight: Foresight | None) -> dict[str, Any]:
     """Return what the page shows of a plan."""
     if foresight is None:
         return {"plan": None, "foresight": None}
