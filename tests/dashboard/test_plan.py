@@ -188,6 +188,32 @@ def test_candidates_are_named(http: httpx.Client, probed: tuple[str, list[float]
     assert f"{best['end']['loss']:#.4g}" in text
 
 
+def test_a_candidate_of_two_orders_is_shown_and_given_whole(
+    http: httpx.Client, run: tuple[str, list[float]]
+) -> None:
+    """One that a program has named: the curve after both, and both wait, from their own steps."""
+    name, rates = run
+    orders = [
+        {"at": SEEN + 100, "action": {"kind": "scale", "factor": 0.5}},
+        {"at": SEEN + 400, "action": {"kind": "cooldown", "steps": 200}},
+    ]
+    found = asked(http, name, candidates=[{"orders": orders, "label": "both"}])
+    place = next(at for at, each in enumerate(found["candidates"]) if each["label"] == "both")
+    page, said = f"/sessions/{name}/plan/candidates/{place}", {"plan": found["id"]}
+    text = http.get(page, params=said).text
+    assert f"From step {SEEN + 100:,}" in text
+    assert all(f"from step {each['at']:,}: " in text for each in orders)
+    assert "still waits" not in text
+    assert http.post(page, data={**said, "reason": "both"}).status_code == 303
+    assert [each["at"] for each in waiting(http, name)] == [SEEN + 100, SEEN + 400]
+    path = f"/v1/sessions/{name}/forecast?start={SEEN}&count={TOTAL - SEEN}"
+    told = http.get(path).json()
+    ahead = dict(zip(told["steps"], told["series"]["lr"], strict=True))
+    assert ahead[SEEN] == rates[-1]
+    assert ahead[max(step for step in ahead if step < SEEN + 400)] == rates[-1] / 2
+    assert ahead[TOTAL - 1] == 0.0
+
+
 @pytest.mark.parametrize(
     ("form", "told"),
     [
