@@ -10,7 +10,7 @@ DEMO   := $(VENV)/.installed-demo
 SITE   := $(VENV)/.installed-site
 TOOLS  := $(VENV)/.installed-release
 
-.PHONY: help demo test test-postgres check format serve bench docs screenshots site site-serve soak faults model closed-loop live-control docker-test lock sbom clean
+.PHONY: help demo test test-postgres check format serve bench docs notebook screenshots site site-serve soak faults model closed-loop live-control docker-test lock sbom clean
 help: ## say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
@@ -103,6 +103,9 @@ faults: $(READY) ## each fault TIMES times under load, and 1,000 cuts of the pow
 
 model: $(READY) ## check the model of replicas exhaustively; needs spin and gcc
 	$(BIN)/python docs/model/check.py
+
+notebook: $(READY) ## train what the notebook in examples/ tells of, and keep what its cells show
+	$(BIN)/python docs/make_notebook.py
 
 screenshots: $(READY) ## draw the pictures of the dashboard in docs/img/dashboard; needs Debian's chromium
 	$(BIN)/python docs/make_screenshots.py

@@ -1,156 +1,250 @@
 """`python -m benchmarks.planned`: the planner's choice against linear to zero, and a cosine.
 
-What is trained is a regression on noisy labels with a thousand directions of falling curvature, ten
-seeds. It is made so that a decay helps: at a constant rate the noise of the labels keeps the loss
-up, and the table shows the constant rate beside the others. The noise that is drawn differs from
-way to way, as it would between trainings. Losses are those that unseen data without end would give.
+Everything goes over HTTP to a service of its own, as a user's training does: a session at a
+constant rate, `pacesetter.torch.probe`, `Client.plan`, `Client.apply_plan`, and a fork for each
+other way to go on. All ways have the same weights where they part, and other data from there on, as
+trainings have. Two things are trained, both made so that a decay helps; that it does is seen by the
+way without one, which stands beside the others.
+
+- `network`: which word follows two others, by a teacher's rules (`examples/planned_task.py`).
+- `regression`: noisy labels, a thousand directions of falling curvature. Its loss is no power law.
+
+Losses are those that unseen data without end would give.
 """
 
+# mypy: allow-untyped-calls
+
 import argparse
+import copy
 import statistics
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
-import numpy as np
+import torch
+from torch import Generator, nn
 
-from pacesetter_service.core.commands import Act, Seal
-from pacesetter_service.core.decide import decide
-from pacesetter_service.core.events import Sealed
-from pacesetter_service.core.schedules.eases import Linear
-from pacesetter_service.core.session import Session, create
-from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.insight.evidence import Training, gathered
-from pacesetter_service.insight.loss_law import Floats
-from pacesetter_service.insight.plan_search import as_planned, cooldown, lowest
-from pacesetter_service.insight.planner import Candidate, Planner
+from benchmarks.servers import ROOT
+from pacesetter import Client, Session
+from pacesetter.torch import probe
 
-TOTAL, SEEN, PROBE, EVERY = 4000, 1600, 200, 10
-WIDTH, BATCH, NOISE, START, PEAK = 1000, 16, 2.0, 0.7, 0.06
+sys.path.insert(0, str(ROOT / "examples"))
 
-SPEC = {
-    "name": "run",
-    "base_lr": PEAK,
-    "schedule": {"kind": "warmup", "steps": 20, "schedule": {"kind": "constant"}},
-    "total_steps": TOTAL,
-}
+from demo_service import ServiceProcess
+from planned_task import Training as Network
 
-SCALES = np.arange(1, WIDTH + 1) ** -0.5
+MEASURED, PROBED = 100, 20
+"""How often a training is measured on its way, and a probe."""
+
+CHOICE = "the planner's choice"
 
 
-@dataclass
-class Regression:
-    """Weights in training, and what they are trained on."""
+class Trained(Protocol):
+    """What is trained."""
 
-    weights: Floats
-    random: np.random.Generator
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
 
-    def train(self, rates: Floats) -> Floats:
-        """Make a step at each rate, and return the loss before each."""
-        losses = np.empty(len(rates))
-        for index, lr in enumerate(rates):
-            losses[index] = self.loss()
-            inputs = self.random.standard_normal((BATCH, WIDTH)) * SCALES
-            apart = inputs @ self.weights - NOISE * self.random.standard_normal(BATCH)
-            self.weights = self.weights - lr * 2 / BATCH * (inputs.T @ apart)
-        return losses
+    def update(self) -> None:
+        """Make one step on data that was never seen."""
 
     def loss(self) -> float:
-        """Return 3 and the loss on data without noise: as of a model that leaves so much open."""
-        return float(3 + ((self.weights * SCALES) ** 2).sum())
+        """Return the loss on unseen data without end."""
 
-    def copy(self, seed: int) -> "Regression":
-        """Return the same weights with other data ahead."""
-        return Regression(self.weights.copy(), np.random.default_rng(seed))
+    def state(self) -> dict[str, Any]:
+        """Return copies of all that training touches."""
 
-
-def sealed(session: Session, until: int) -> tuple[Session, Floats]:
-    """Seal a session up to a step, and return it and the rates of the steps since."""
-    rates = []
-    while session.horizon < until:
-        draft = decide(session, Seal(session.horizon, min(64, until - session.horizon)))
-        rates += [each.values["lr"] for each in draft.events if isinstance(each, Sealed)]
-        session = draft.after
-    return session, np.concatenate(rates)
+    def load(self, state: dict[str, Any], seed: int) -> None:
+        """Go back to a state, and see other data from there on."""
 
 
-def ways(planner: Planner) -> dict[str, Callable[[Session], Floats]]:
-    """Return the rates of what is left, by the name of each way to go on."""
+class Regression:
+    """Weights in training: the loss is 3 and what unseen data without noise would give."""
 
-    def ordered(candidate: Candidate) -> Callable[[Session], Floats]:
-        def rates(session: Session) -> Floats:
-            for each in candidate.orders:
-                session = decide(session, Act(each.action, each.at)).after
-            return sealed(session, TOTAL)[1]
+    WIDTH, BATCH, NOISE, START = 1000, 16, 2.0, 0.7
 
-        return rates
+    def __init__(self, seed: int, lr: float) -> None:
+        self.model = nn.Linear(self.WIDTH, 1, bias=False)
+        nn.init.constant_(self.model.weight, self.START)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=lr)
+        self._scales = torch.arange(1, self.WIDTH + 1) ** -0.5
+        self._data = Generator().manual_seed(seed)
 
-    left = np.arange(TOTAL - SEEN) / (TOTAL - SEEN)
+    def update(self) -> None:
+        """Make one step on a batch."""
+        inputs = torch.randn(self.BATCH, self.WIDTH, generator=self._data) * self._scales
+        noise = self.NOISE * torch.randn(self.BATCH, 1, generator=self._data)
+        self.optimizer.zero_grad()
+        ((self.model(inputs) - noise) ** 2).mean().backward()
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def loss(self) -> float:
+        """Return the loss."""
+        return float(3 + ((self.model.weight[0] * self._scales) ** 2).sum())
+
+    def state(self) -> dict[str, Any]:
+        """Return a copy of the weights."""
+        return copy.deepcopy(self.model.state_dict())
+
+    def load(self, state: dict[str, Any], seed: int) -> None:
+        """Go back to a state, and see other data from there on."""
+        self.model.load_state_dict(state)
+        self._data.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained, for how long, and at which rate.
+
+    Attributes:
+        make: Makes it, by a seed and a rate.
+        total: Where it ends.
+        seen: Where it is planned.
+        probe: How many steps a probe has.
+        lr: The constant rate.
+    """
+
+    make: type[Network] | type[Regression]
+    total: int
+    seen: int
+    probe: int
+    lr: float
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The session: a warmup, and the constant rate."""
+        law = {"kind": "warmup", "steps": self.total // 40, "schedule": {"kind": "constant"}}
+        return {"base_lr": self.lr, "schedule": law, "total_steps": self.total}
+
+
+TASKS: Mapping[str, Task] = {
+    "network": Task(Network, 1000, 500, 80, 3e-3),
+    "regression": Task(Regression, 2000, 800, 120, 0.06),
+}
+
+
+def ways(task: Task) -> dict[str, list[dict[str, Any]]]:
+    """Return the orders of each way to go on that is compared with the planner's."""
+    left, last = task.total - task.seen, task.total // 5
+    linear: dict[str, Any] = {"kind": "cooldown", "ease": {"kind": "linear"}}
+    law = {"kind": "cosine", "total_steps": left}
     return {
-        "the planner's choice": ordered(lowest(planner, TOTAL)[0].candidate),
-        "linear to zero from here": ordered(cooldown(planner, TOTAL, 1.0, "linear", Linear(), 0.0)),
-        "cosine to zero from here": lambda _: PEAK * (1 + np.cos(np.pi * left)) / 2,
-        "linear over the last fifth": ordered(
-            cooldown(planner, TOTAL, 0.2 * TOTAL / (TOTAL - SEEN), "linear", Linear(), 0.0)
-        ),
-        "no decay": ordered(as_planned(TOTAL)),
+        "linear to zero from here": [{**linear, "steps": left}],
+        "cosine to zero from here": [{"kind": "replace", "schedule": law}],
+        "linear over the last fifth": [{**linear, "steps": last, "at": task.total - last}],
+        "no decay": [],
     }
+
+
+def train(training: Trained, session: Session, steps: range, every: int) -> None:
+    """Train some steps at the session's rates, and report the loss now and then."""
+    for step in steps:
+        for group in training.optimizer.param_groups:
+            group["lr"] = session.lr(step)
+        if step % every == 0:
+            session.report(step, loss=training.loss())
+        training.update()
+    session.flush()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How each way ended, how wrong the prediction was, if its band held, and if it was told."""
+    """How each way ended, and what was expected of the planner's; None if no loss was told."""
 
     ends: dict[str, float]
-    error: float
-    held: bool
-    told: bool
+    expected: tuple[float, float, float] | None
+
+    @property
+    def error(self) -> float | None:
+        """By how much the expected end was off."""
+        return None if self.expected is None else self.ends[CHOICE] - self.expected[1]
+
+    @property
+    def held(self) -> bool:
+        """Whether the end lay in its band."""
+        if self.expected is None:
+            return False
+        low, _, high = self.expected
+        return low <= self.ends[CHOICE] <= high
 
 
-def one(seed: int) -> Outcome:
-    """Train one seed."""
-    session, rates = sealed(create(SessionSpec.model_validate(SPEC)), SEEN)
-    trunk = Regression(np.full(WIDTH, START), np.random.default_rng(seed))
-    losses = trunk.train(rates)
-    at = np.arange(0, SEEN, EVERY)
-    own = Training("run", "own", rates, at, losses[at])
-    cooling = rates[-1] * np.linspace(1, 0, PROBE, endpoint=False)
-    probed = trunk.copy(seed + 1000).train(cooling)
-    steps = np.arange(0, PROBE, EVERY)
-    probe = Training(
-        "probe", "fork", np.concatenate((rates, cooling)), SEEN + steps, probed[steps], SEEN
-    )
-    planner = Planner(session, "lr", gathered(own, [probe]))
-    if planner.effect == "nothing":
-        raise SystemExit(f"seed {seed}: {planner.findings}")
+def one(client: Client, task: Task, seed: int) -> Outcome:
+    """Train one seed all ways."""
+    every, name = task.total // MEASURED, f"seed-{seed}"
+    training: Trained = task.make(seed, task.lr)
+    with client.session(name, **task.spec) as session:
+        train(training, session, range(task.seen), every)
+    with probe(
+        training.model,
+        training.optimizer,
+        name,
+        step=task.seen,
+        steps=task.probe,
+        client=client,
+    ) as fork:
+        for step in fork:
+            if step % max(task.probe // PROBED, 1) == 0:
+                fork.report(step, loss=training.loss())
+            training.update()
+    # A fork has no step sealed ahead: it is planned from where all ways part.
+    kept, chosen = training.state(), f"{name}-planned"
+    client.fork(name, chosen, step=task.seen)
+    found = client.plan(chosen, "loss")
+    if found.best is None:
+        raise SystemExit(f"seed {seed}: {found.findings}")
+    client.apply_plan(chosen, found, reason="a benchmark")
+    forks = {CHOICE: chosen}
+    for index, (way, orders) in enumerate(ways(task).items()):
+        forks[way] = f"{name}-{index}"
+        client.fork(name, forks[way], step=task.seen)
+        for order in orders:
+            client.order(forks[way], order)
     ends = {}
-    for index, (name, way) in enumerate(ways(planner).items()):
-        going = trunk.copy(seed + 2000 + 100 * index)
-        going.train(way(session))
-        ends[name] = going.loss()
-    chosen = lowest(planner, TOTAL)[0]
-    if chosen.curve is None:
-        raise SystemExit(f"seed {seed}: {chosen.refused}")
-    truth = ends["the planner's choice"]
-    held = bool(chosen.curve.low[-1] <= truth <= chosen.curve.high[-1])
-    return Outcome(ends, chosen.end - truth, held, planner.effect is None)
+    for index, (way, each) in enumerate(forks.items()):
+        training.load(kept, 1000 * seed + index)
+        with client.session(each, step=task.seen) as session:
+            train(training, session, range(task.seen, task.total), every)
+        ends[way] = training.loss()
+    best = found.best
+    told = best.loss is not None and best.low is not None and best.high is not None
+    return Outcome(ends, (best.low, best.loss, best.high) if told else None)  # type: ignore[arg-type]
+
+
+def tell(found: Sequence[Outcome]) -> None:
+    """Print how each way ends, and how well that was expected."""
+    for way in found[0].ends:
+        ends = [each.ends[way] for each in found]
+        best = sum(each.ends[way] == min(each.ends.values()) for each in found)
+        spread = statistics.stdev(ends) if len(ends) > 1 else 0.0
+        print(f"{way:<28} {statistics.mean(ends):.4f} +- {spread:.4f}  best of {best}")
+    errors = [abs(each.error) for each in found if each.error is not None]
+    print(f"a loss was predicted in {len(errors)} of {len(found)} cases", end="")
+    if errors:
+        print(f", off by {statistics.mean(errors):.4f}, at most {max(errors):.4f};", end=" ")
+        print(f"{sum(each.held for each in found)} of {len(errors)} lay in their bands of 90 %")
 
 
 def main() -> None:
     """Train, and print how each way ends."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.planned", description=__doc__)
+    parser.add_argument("--task", choices=TASKS, default="network")
     parser.add_argument("--seeds", type=int, default=10)
-    found = [one(seed) for seed in range(parser.parse_args().seeds)]
-    for name in found[0].ends:
-        ends = [each.ends[name] for each in found]
-        best = sum(each.ends[name] == min(each.ends.values()) for each in found)
-        print(
-            f"{name:<28} {statistics.mean(ends):.4f} +- {statistics.stdev(ends):.4f}"
-            f"  best of {best}"
-        )
-    errors = [abs(each.error) for each in found]
-    print(f"predicted ends were off by {statistics.mean(errors):.4f}, at most {max(errors):.4f};")
-    print(f"{sum(each.held for each in found)} of {len(found)} lay in their bands of 90 %, and")
-    print(f"in {sum(each.told for each in found)} of {len(found)} cases a plan would tell them")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    found = []
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ServiceProcess(Path(folder)) as server,
+        Client(server.url) as client,
+    ):
+        for seed in range(asked.seeds):
+            found.append(one(client, TASKS[asked.task], seed))
+            print(f"seed {seed}: {found[-1]}", file=sys.stderr, flush=True)
+    tell(found)
 
 
 if __name__ == "__main__":

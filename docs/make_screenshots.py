@@ -20,9 +20,11 @@ from playwright.sync_api import sync_playwright
 from pacesetter import Client
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "examples"))
+sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests")]
 
 from demo_service import ServiceProcess  # noqa: E402
+
+import lawful  # noqa: E402
 
 IMAGES = ROOT / "docs/img/dashboard"
 COLOURS = 96
@@ -34,6 +36,7 @@ SHOTS = {
     "order": ("sessions/gpt-small-7/control/cooldown", "light", 560),
     "problems": ("problems", "dark", 620),
     "create": ("create", "light", 760),
+    "plan": ("sessions/gpt-124m/plan", "light", 1080),
 }
 """By the name of the picture: the page, the scheme, and the height."""
 
@@ -110,6 +113,16 @@ def trouble(http: httpx.Client) -> None:
     http.post("/v1/sessions/old-job/finish", json=said)
 
 
+def plan(http: httpx.Client, name: str) -> None:
+    """Train a session whose loss follows the law of plans to its half, and a probe of it."""
+    http.post("/v1/sessions", json={"name": name, **lawful.SPEC}).raise_for_status()
+    rates = lawful.train(http, name, lawful.SEEN, [])
+    probe = f"{name}-probe-{lawful.SEEN}"
+    http.post(f"/v1/sessions/{name}/fork", json={"name": probe, "step": lawful.SEEN})
+    order(http, probe, "kim", kind="cooldown", steps=lawful.PROBE, ease={"kind": "linear"})
+    lawful.train(http, probe, lawful.SEEN + lawful.PROBE, rates)
+
+
 def sync(http: httpx.Client, name: str, step: int, count: int, **more: object) -> None:
     """Call as a trainer that stands at a step."""
     body = {"want": {"start": step, "count": count}, "progress": {"step": step}, "attempt": 1}
@@ -149,6 +162,7 @@ def main() -> None:
         Client(service.url) as client,
     ):
         trouble(http)
+        plan(http, "gpt-124m")
         arguments = (client, http, random.Random(1), over)  # noqa: S311 - noise
         training = threading.Thread(target=train, args=arguments)
         training.start()

@@ -21,12 +21,14 @@ ROOT = HERE.parent
 sys.path.insert(0, str(HERE))
 
 import site_http  # noqa: E402 - beside this file
+import site_notebook  # noqa: E402
 import site_python  # noqa: E402
 
 PLACES = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "examples/plan_a_run.ipynb": "plan_a_run.md",
 }
 """Pages that are made of a file outside of `docs/`, by their path in the repository."""
 
@@ -44,7 +46,7 @@ FENCE = re.compile(r"^( *)```.*?^\1```$", re.DOTALL | re.MULTILINE)
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are no files of `docs/`, and put every page into the navigation."""
-    pages = {**{place: (ROOT / path).read_text() for path, place in PLACES.items()}}
+    pages = {place: _text(path) for path, place in PLACES.items()}
     pages |= {f"reference/{name}": text for name, text in _references()}
     for path in sorted(_linked_sources()):
         pages[_place(path)] = _source(path)
@@ -78,6 +80,12 @@ def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
     return "".join([*parts, within(markdown[end:])])
 
 
+def _text(path: str) -> str:
+    """Return what the repository has at a path, as Markdown."""
+    file = ROOT / path
+    return site_notebook.page(file) if file.suffix == ".ipynb" else file.read_text()
+
+
 def _references() -> Iterator[tuple[str, str]]:
     yield "http.md", site_http.page()
     yield "python.md", site_python.page()
@@ -101,7 +109,7 @@ def _linked_sources() -> set[str]:
     """Return the paths outside of `docs/` that pages link to, other pages left out."""
     found = set()
     for path in [*PLACES, *(str(each.relative_to(ROOT)) for each in HERE.rglob("*.md"))]:
-        for match in LINK.finditer(FENCE.sub("", (ROOT / path).read_text())):
+        for match in LINK.finditer(FENCE.sub("", _text(path))):
             target = _resolved(path, match[1])
             if _place(target).startswith("source/") and (ROOT / target).exists():
                 found.add(target)

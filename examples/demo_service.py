@@ -13,7 +13,7 @@ from typing import Self
 
 import httpx
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 
 
 class ServiceProcess:
@@ -54,6 +54,14 @@ class ServiceProcess:
         self._outage = threading.Thread(target=self._crash, args=(back_after,), name="outage")
         self._outage.start()
 
+    def stop(self) -> None:
+        """End it, once no outage is under way."""
+        if self._outage is not None:
+            self._outage.join()
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+
     def _crash(self, seconds: float) -> None:
         assert self._process is not None, "the service is not running"
         self._process.kill()
@@ -77,11 +85,7 @@ class ServiceProcess:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._outage is not None:
-            self._outage.join()
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
+        self.stop()
 
 
 def _free_port() -> int:

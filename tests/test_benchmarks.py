@@ -4,12 +4,13 @@ import os
 from collections.abc import Sequence
 
 import pytest
-from benchmarks import servers
+from benchmarks import planned, servers
 from benchmarks.__main__ import BENCHMARKS, TINY
 from benchmarks.harness import CORES, pinned
 
 import postgres as own_postgres
 from forked import ForkedService
+from pacesetter import Client
 
 spawned = servers.started
 
@@ -48,3 +49,13 @@ def test_each_benchmark_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None
     results = list(BENCHMARKS[name](TINY))
     assert results
     assert all(result.ratio > 0 for result in results)
+
+
+def test_own_trainings_are_planned_over_http(server_url: str) -> None:
+    """A short form goes all ways; the decays end below the way without one."""
+    task = planned.Task(planned.Network, 500, 250, 40, 3e-3)
+    with Client(server_url) as client:
+        found = planned.one(client, task, 0)
+    assert set(found.ends) == {planned.CHOICE, *planned.ways(task)}
+    undecayed = found.ends.pop("no decay")
+    assert all(end < undecayed for end in found.ends.values())

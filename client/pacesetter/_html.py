@@ -32,8 +32,8 @@ def card(row: Mapping[str, Any], picture: bytes | None = None, trouble: str = ""
     """
     facts = [
         ("step", _step(row) + _bar(row)),
-        ("sealed", _text(row.get("sealed") or "")),
-        ("plan", _text(row.get("plan") or "")),
+        ("sealed", cut(row.get("sealed") or "")),
+        ("plan", cut(row.get("plan") or "")),
         *_values(row),
         *_metrics(row),
         ("ranks", _ranks(row)),
@@ -43,8 +43,8 @@ def card(row: Mapping[str, Any], picture: bytes | None = None, trouble: str = ""
     ]
     curve = _picture(picture, row) if picture else ""
     attempt = f"attempt {_number(row.get('attempt'))}, revision {_number(row.get('revision'))}"
-    head = _title(row.get("name"), attempt, _badge(row.get("state")))
-    return _box(head + _trouble(trouble) + _facts(facts) + curve)
+    head = titled(row.get("name"), attempt, _badge(row.get("state")))
+    return boxed(head + _trouble(trouble) + _facts(facts) + curve)
 
 
 def _step(row: Mapping[str, Any]) -> str:
@@ -81,7 +81,7 @@ def _metrics(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = []
     for name, newest in _first(metrics):
         of = _mapping(newest)
-        place = _quiet(f"at step {_number(of.get('step'))}")
+        place = quiet(f"at step {_number(of.get('step'))}")
         found.append((name, f"{_number(of.get('value'))} {place}"))
     return found + _more(metrics)
 
@@ -101,19 +101,17 @@ def _labels(row: Mapping[str, Any]) -> str:
     labels = _mapping(row.get("labels"))
     chips = [
         '<span style="padding:0 6px;margin-right:4px;border-radius:8px;'
-        f'background:rgba(128,128,128,.2)">{_text(name)}: {_text(value)}</span>'
+        f'background:rgba(128,128,128,.2)">{cut(name)}: {cut(value)}</span>'
         for name, value in _first(labels)
     ]
-    return "".join(chips) + (
-        _quiet(f"and {len(labels) - MOST_SHOWN} more") if _more(labels) else ""
-    )
+    return "".join(chips) + (quiet(f"and {len(labels) - MOST_SHOWN} more") if _more(labels) else "")
 
 
 def _picture(picture: bytes, row: Mapping[str, Any]) -> str:
     # Inside an image no script runs and nothing is fetched, whatever is in it.
     data = base64.b64encode(picture).decode()
     return (
-        f'<img alt="the curve of {_text(row.get("name"))}" src="data:image/svg+xml;base64,{data}"'
+        f'<img alt="the curve of {cut(row.get("name"))}" src="data:image/svg+xml;base64,{data}"'
         ' style="display:block;width:100%;max-width:560px;margin-top:8px;background:#fff;'
         'color-scheme:light;border-radius:4px;max-height:560px;object-fit:cover;object-position:top"/>'
     )
@@ -130,16 +128,16 @@ def table(url: str, rows: Sequence[Mapping[str, Any]], trouble: str = "") -> str
         rows: Where they stand.
         trouble: What was in the way of it.
     """
-    head = _title("Pacesetter", url) + _trouble(trouble)
+    head = titled("Pacesetter", url) + _trouble(trouble)
     if not rows:
-        return _box(head if trouble else head + _quiet("no sessions yet"))
+        return boxed(head if trouble else head + quiet("no sessions yet"))
     heads = "".join(
         f'<th style="{_CELL}">{name}</th>'
         for name in ("session", "state", "step", "rate", "newest", "ranks", "heard")
     )
     shown_rows = "".join(f"<tr>{_row(row)}</tr>" for row in rows[:MOST_ROWS])
-    more = _quiet("and more: client.status() has all") if len(rows) > MOST_ROWS else ""
-    return _box(
+    more = quiet("and more: client.status() has all") if len(rows) > MOST_ROWS else ""
+    return boxed(
         f"{head}"
         '<table style="border-collapse:collapse;margin:0"><thead><tr>'
         f"{heads}</tr></thead><tbody>{shown_rows}</tbody></table>{more}"
@@ -151,12 +149,12 @@ _CELL = "text-align:left;padding:2px 10px 2px 0;white-space:nowrap"
 
 def _row(row: Mapping[str, Any]) -> str:
     metrics = ", ".join(
-        f"{_text(name)} {_number(_mapping(newest).get('value'))}"
+        f"{cut(name)} {_number(_mapping(newest).get('value'))}"
         for name, newest in _first(_mapping(row.get("metrics")), 2)
     )
     rates = ", ".join(_number(value) for _, value in _first(_mapping(row.get("lr")), 3))
     cells = (
-        f"<b>{_text(row.get('name'))}</b>",
+        f"<b>{cut(row.get('name'))}</b>",
         _badge(row.get("state")),
         _step(row),
         rates,
@@ -179,7 +177,8 @@ _COLOURS = {
 }
 
 
-def _box(inner: str) -> str:
+def boxed(inner: str) -> str:
+    """Return HTML in the frame that all of it has."""
     return (
         '<div style="font:13px/1.5 system-ui,sans-serif;max-width:100%;overflow-x:auto;'
         'padding:8px 12px;border:1px solid rgba(128,128,128,.35);border-radius:6px">'
@@ -187,10 +186,11 @@ def _box(inner: str) -> str:
     )
 
 
-def _title(name: object, aside: object = "", badge: str = "") -> str:
+def titled(name: object, aside: object = "", badge: str = "") -> str:
+    """Return a title, with something beside it."""
     return (
-        f'<div style="margin-bottom:4px"><b style="font-size:14px">{_text(name)}</b> '
-        f"{badge} {_quiet(aside)}</div>"
+        f'<div style="margin-bottom:4px"><b style="font-size:14px">{cut(name)}</b> '
+        f"{badge} {quiet(aside)}</div>"
     )
 
 
@@ -198,13 +198,13 @@ def _badge(state: object) -> str:
     colour = _COLOURS.get(str(state), "#666")
     return (
         f'<span style="padding:1px 7px;border-radius:8px;color:#fff;background:{colour}">'
-        f"{_text(state)}</span>"
+        f"{cut(state)}</span>"
     )
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> str:
     rows = "".join(
-        f'<div style="opacity:.7">{_text(name)}</div><div>{value}</div>'
+        f'<div style="opacity:.7">{cut(name)}</div><div>{value}</div>'
         for name, value in facts
         if value
     )
@@ -215,13 +215,17 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
 
 
 def _trouble(why: str) -> str:
-    if not why:
-        return ""
-    return f'<div style="color:#d4553b">the server did not say all: {_text(why, 400)}</div>'
+    return troubled(f"the server did not say all: {why}") if why else ""
 
 
-def _quiet(text: object) -> str:
-    return f'<span style="opacity:.7">{_text(text)}</span>' if text else ""
+def troubled(why: str) -> str:
+    """Return what is the matter."""
+    return f'<div style="color:#d4553b">{cut(why, 400)}</div>'
+
+
+def quiet(text: object) -> str:
+    """Return a text that is less than others."""
+    return f'<span style="opacity:.7">{cut(text)}</span>' if text else ""
 
 
 def _first(values: Mapping[str, Any], most: int = MOST_SHOWN) -> list[tuple[str, Any]]:
@@ -230,14 +234,15 @@ def _first(values: Mapping[str, Any], most: int = MOST_SHOWN) -> list[tuple[str,
 
 def _more(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     left = len(values) - MOST_SHOWN
-    return [("", _quiet(f"and {left} more"))] if left > 0 else []
+    return [("", quiet(f"and {left} more"))] if left > 0 else []
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _text(value: object, longest: int = LONGEST) -> str:
+def cut(value: object, longest: int = LONGEST) -> str:
+    """Return a text of the server's, escaped, and cut if it is too long."""
     text = str(value)
     return escape(text if len(text) <= longest else text[: longest - 1] + "…")
 
@@ -245,7 +250,7 @@ def _text(value: object, longest: int = LONGEST) -> str:
 def _number(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return f"{value:.6g}" if isinstance(value, float) else _text("none" if value is None else value)
+    return f"{value:.6g}" if isinstance(value, float) else cut("none" if value is None else value)
 
 
 def _duration(seconds: float) -> str:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pacesetter._errors import misfit
+from pacesetter._notebook import shown as show_html
+from pacesetter._plan_picture import shown
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Candidate:
 class Plan:
     """What the loss will be under several ways to go on, and how far that is to be believed.
 
+    At the end of a notebook's cell it shows its curves, with their bands.
+
     Attributes:
         id: Names the plan where a candidate of it is applied.
         session: The session.
@@ -73,6 +77,9 @@ class Plan:
     unknown: tuple[str, ...]
     request: Mapping[str, Any] = field(repr=False)
     answer: Mapping[str, Any] = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        return show_html(lambda: shown(self.answer), self)
 
     @property
     def best(self) -> Candidate | None:

@@ -70,12 +70,18 @@ def test_a_probe_calibrates_a_plan_whose_candidate_is_ordered(
     assert best["gain"] > 0.05
     assert found["unknown"][-1].startswith("It predicts this metric only")
     assert plan(http, name)["id"] == found["id"]
+    assert best["curve"]["blind"][-1] == best["blind"]
+    measured = found["measured"]
+    assert len(measured["steps"]) == len(measured["loss"]) == len(measured["lr"]) == 120
+    assert measured["steps"][-1] < SEEN
+    assert measured["lr"] == [rates[step] for step in measured["steps"]]
 
     applying = {"plan": found["id"], "request": {"metric": "loss"}, "candidate": 0, "reason": "why"}
     applied = http.post(f"/v1/sessions/{name}/plan/apply", json=applying)
     assert applied.status_code == 201, applied.text
     at = best["orders"][0]["at"]
     assert applied.json()["effective_steps"] == [at]
+    assert applied.json()["orders"] == [1]
     whole = train(http, name, TOTAL, rates)
     lr = dict(zip(best["curve"]["steps"], best["curve"]["lr"], strict=True))
     assert all(whole[step] == value for step, value in lr.items() if step < TOTAL)

@@ -2,8 +2,10 @@
 
 import base64
 import copy
+import dataclasses
 import pickle
 import re
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ from typing import Any
 import httpx
 import pytest
 
+from lawful import SEEN, SPEC, train
 from little_servers import LittleServer, say_nothing
 from pacesetter import Client
 from pacesetter._html import MOST_SHOWN
 from pacesetter._notebook import StatusRow
-from serving import RunningService
+from pacesetter._plan import Plan
+from serving import RunningService, open_http
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 COSINE = {"kind": "cosine", "total_steps": 100}
@@ -61,6 +65,44 @@ def test_a_session_shows_itself(client: Client, unique_name: str) -> None:
         assert Tags(html).pictures[0].startswith("<svg")
         for said in (unique_name, "running", "of 100", "0.5", "loss", "2.5", "1 of 1", "t: x"):
             assert said in text_of(html), said
+
+
+def test_a_plan_shows_its_curves(client: Client, server_url: str, unique_name: str) -> None:
+    """Losses so far, each drawn candidate with its band, the rates, and the ends in a table."""
+    client.create(unique_name, **SPEC)
+    with open_http(server_url) as http:
+        rates = train(http, unique_name, SEEN, [])
+        ranked = client.plan(unique_name, "loss")._repr_html_()
+        client.fork(unique_name, f"{unique_name}-probe", step=SEEN)
+        client.cooldown(f"{unique_name}-probe", steps=100, at=SEEN, ease="linear")
+        train(http, f"{unique_name}-probe", SEEN + 100, rates)
+    assert "no_decay: Neither" in text_of(ranked)
+    assert "9 of 10" not in ranked
+    assert Tags(ranked).pictures[0].count("<path") == 2
+    found = client.plan(unique_name, "loss")
+    html = found._repr_html_()
+    [picture] = Tags(html).pictures
+    paths = [each for each in ET.fromstring(picture).iter() if each.tag.endswith("path")]
+    assert len([each for each in paths if "fill-opacity" in each.attrib["style"]]) == 4
+    assert len(paths) == 4 + (4 + 1 + 1) + (4 + 1)
+    for each in found.candidates:
+        assert f"{each.low:#.4g} to {each.high:#.4g}" in text_of(html)
+        assert each.label in text_of(html)
+    assert found.unknown[-1] in text_of(html)
+
+
+def test_a_plan_of_another_kind_is_text() -> None:
+    """What a server says without numbers, or as markup, breaks no cell and is no element."""
+    candidate = {"label": EVIL, "orders": [], "total_steps": 9, "end": None, "gain": None}
+    candidate |= {"blind": None, "curve": None, "reasons": [EVIL], "refused": EVIL}
+    finding = {"code": EVIL, "message": EVIL, "effect": "ranking"}
+    answer = {"id": "x", "session": EVIL, "metric": EVIL, "predicts": EVIL, "horizon": 1}
+    answer |= {"total_steps": 9, "findings": [finding], "candidates": [candidate], "probe": None}
+    html = Plan.parse({**answer, "unknown": [EVIL]}, {})._repr_html_()
+    Tags(html)
+    assert "<script" not in html
+    lacking = dataclasses.replace(Plan.parse({**answer, "unknown": []}, {}), answer={})
+    assert lacking._repr_html_().startswith("<pre>Plan(")
 
 
 def test_a_client_shows_where_trainings_stand(client: Client, unique_name: str) -> None:

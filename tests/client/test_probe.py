@@ -104,6 +104,33 @@ def test_a_probe_calibrates_the_plan_and_is_undone(client: Client, unique_name: 
         assert best.loss == pytest.approx(training.loss(), abs=0.1)
 
 
+def test_a_fork_that_cools_down_already_is_trained(client: Client, unique_name: str) -> None:
+    """One that was made on the dashboard is ordered nothing more; else limits are kept to."""
+    training, limits = Training(), {"min_lr": 0.006}
+    with client.session(unique_name, **SPEC, limits=limits) as session:
+        trained(training, RemoteLR(training.optimizer, session), 40)
+        session.flush()
+    for made, floor in ((True, 0.03), (False, 0.006)):
+        fork = f"{unique_name}-{made}"
+        if made:
+            client.fork(unique_name, fork, step=40)
+            client.cooldown(fork, steps=10, at=40, ease="linear", to=0.03)
+        with probe(
+            training.model,
+            training.optimizer,
+            unique_name,
+            step=40,
+            steps=12,
+            client=client,
+            name=fork,
+        ) as decay:
+            rates = [training.optimizer.param_groups[0]["lr"] for _ in decay]
+        assert rates[-1] == pytest.approx(floor, rel=0.8)
+        assert min(rates) >= floor
+        kinds = [each["kind"] for each in client.events(fork) if each["kind"] == "ordered"]
+        assert len(kinds) == 1
+
+
 def test_a_probe_that_fails_is_archived_and_undone(client: Client, unique_name: str) -> None:
     """What raises within comes out; the weights are as before, and the fork is archived."""
     training = Training()

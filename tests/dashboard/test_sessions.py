@@ -3,18 +3,16 @@
 import re
 from collections.abc import Iterator
 from html import unescape
-from importlib.resources import files
 from typing import Any
 
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
+from accessible import CONTRAST, EVERY, barriers
 from serving import PATIENCE, RunningService, open_http
 from training import Training
 from watched import Watched
-
-AXE = (files("axe_playwright_python") / "axe.min.js").read_text()
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -317,10 +315,6 @@ def test_no_text_of_others_becomes_a_part_of_a_page(
     assert page.locator("main img:not(.spark), main script").count() == 0
 
 
-EVERY = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]}
-CONTRAST = {"type": "rule", "values": ["color-contrast"]}
-
-
 @pytest.mark.parametrize(
     ("scheme", "width", "rules"), [("light", 1280, EVERY), ("dark", 360, CONTRAST)]
 )
@@ -331,7 +325,7 @@ def test_pages_keep_nobody_out(
     unique_name: str,
     scheme: str,
     width: int,
-    rules: dict[str, object],
+    rules: dict[str, Any],
 ) -> None:
     """Axe finds nothing serious, and nothing is wider than the window."""
     create(http, unique_name, labels={"team": "vision"}, total_steps=1000)
@@ -343,19 +337,7 @@ def test_pages_keep_nobody_out(
     page.set_viewport_size({"width": width, "height": 800})
     for place in PAGES:
         page.goto(f"{server_url}/{place.format(name=unique_name)}")
-        page.evaluate(AXE)
-        found = page.evaluate(
-            "rules => axe.run({runOnly: rules, resultTypes: ['violations']})", rules
-        )
-        assert found["passes"]
-        grave = [
-            (each["id"], [node["target"] for node in each["nodes"]])
-            for each in found["violations"]
-            if each["impact"] in {"serious", "critical"}
-        ]
-        assert not grave, f"{place}: {grave}"
-        wide = page.evaluate("() => document.documentElement.scrollWidth")
-        assert wide <= width, place
+        assert barriers(page, rules) == [], place
 
 
 PAGES = [

@@ -79,7 +79,8 @@ def probe(
                 fork.report(step, val_loss=evaluate(model))
     ```
 
-    The next `Client.plan` of the session picks the fork up by itself. Put back to the bit, also
+    The next `Client.plan` of the session picks the fork up by itself. If there is such a fork
+    already, made on the dashboard, it is the one that is trained. Put back to the bit, also
     when something raises: what `lr_find` puts back. Not put back is what your own code keeps
     elsewhere, such as where an iterator of yours stands. For one process only. It takes a token of
     an operator, because the fork is ordered to cool down. If the block raises, it is archived.
@@ -89,7 +90,8 @@ def probe(
         optimizer: Trains it; its rates are those of `step`.
         session: The name of the training's own session, which has sealed the steps before `step`.
         step: The step that would be trained next.
-        steps: How long the decay is, to nothing and in a straight line: 3 to 10 % of the training.
+        steps: How long the decay is, to nothing or the `min_lr` of the session's limits, and in a
+            straight line: 3 to 10 % of the training.
         client: A `Client`, a server's address, or nothing for `Client()`.
         name: The fork's name; by default the session's with `-probe-` and the step behind it.
         loss_fn: If it is a module, it is put back too.
@@ -108,9 +110,13 @@ def probe(
         if not isinstance(client, Client):
             client = stack.enter_context(Client(client))
         fork = name or f"{session}-probe-{step}"
-        client.fork(session, fork, step=step)
+        made = client.fork(session, fork, step=step)
         try:
-            client.cooldown(fork, steps=steps, at=step, ease="linear", reason="a probe")
+            if not client.orders(fork):  # one that was made on the dashboard cools down already
+                least = (made.spec.get("limits") or {}).get("min_lr") or None
+                client.cooldown(
+                    fork, steps=steps, at=step, to=least, ease="linear", reason="a probe"
+                )
             with client.session(fork, step=step) as opened, untouched(model, loss_fn, optimizer):
                 yield Probe(opened, optimizer, step, steps)
         except BaseException:

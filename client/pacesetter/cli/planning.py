@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from pacesetter._plan import Candidate, Plan
 from pacesetter.cli.arguments import length
@@ -15,13 +16,22 @@ from pacesetter.cli.curves import COLOURS, Height
 from pacesetter.cli.drawing import Curve
 from pacesetter.cli.exits import REFUSED, CommandError
 from pacesetter.cli.options import Name, Reason
-from pacesetter.cli.screen import styled, table
+from pacesetter.cli.screen import Screen, joined, styled, table
 from pacesetter.cli.text import count
 
 STEER = "Steer"
 
-DRAWN = 4
-"""The most candidates whose curves are drawn."""
+DRAWN = 3
+"""How many of the best candidates are drawn, beside what happens by itself."""
+
+CLOSE = 2
+"""Of the past one part in so many of what is to come is drawn."""
+
+LEAST = 4
+"""The fewest lines of a picture."""
+
+SO_FAR, WITHOUT_RATES = "white", "red"
+"""The colours of what was measured, and of what a law expects that knows no learning rate."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -114,14 +124,15 @@ def _ordered(
 
 def _drawn(context: Context, found: Plan, height: int) -> None:
     screen = context.screen
-    curves = [
-        Curve(each.curve["steps"], each.curve["loss"], COLOURS[index % len(COLOURS)])
-        for index, each in enumerate(found.candidates[:DRAWN])
-        if each.curve is not None
-    ]
-    if curves:
-        screen.line(styled(f"{found.metric}, as expected", "bold"))
-        screen.show(screen.charted(curves[::-1], height=height))
+    drawn = _shown(found)
+    if drawn:
+        screen.line(styled(f"{found.metric}, so far and as expected", "bold"))
+        losses = [_so_far(found, "loss"), *_beside(drawn), *_curves(drawn, "loss")]
+        screen.show(screen.charted(losses, height=height))
+        screen.line(styled("learning rate", "bold"))
+        rates = [_so_far(found, "lr"), *_curves(drawn, "lr")]
+        screen.show(screen.charted(rates, height=max(height // 2, LEAST), now=found.horizon))
+        screen.line(_legend(screen, drawn))
     if found.candidates:
         columns = ("", "way to go on", "ends", "9 of 10 within", "gain", "without rates")
         screen.show(table(columns, _rows(found.candidates), fold=("way to go on",)))
@@ -136,11 +147,68 @@ def _drawn(context: Context, found: Plan, height: int) -> None:
         screen.line(styled(f"order the best, with the same options: {order}", "dim"))
 
 
+def _shown(found: Plan) -> list[tuple[int, Candidate]]:
+    """Return the candidates that are drawn: the best, and what happens by itself."""
+    curves = [each for each in enumerate(found.candidates) if each[1].curve is not None]
+    return [each for each in curves if each[0] < DRAWN or not each[1].orders]
+
+
+def _so_far(found: Plan, name: str) -> Curve:
+    """Return what was measured of late: what is to come has the most of the picture."""
+    measured = found.answer.get("measured") or {"steps": []}
+    last = max([found.total_steps, *(each.total_steps for each in found.candidates)])
+    first = found.horizon - (last - found.horizon) // CLOSE
+    pairs = [
+        (step, value)
+        for step, value in zip(measured["steps"], measured.get(name, []), strict=False)
+        if step >= first
+    ]
+    return Curve([step for step, _ in pairs], [value for _, value in pairs], SO_FAR)
+
+
+def _beside(drawn: Sequence[tuple[int, Candidate]]) -> list[Curve]:
+    """Return the band of the best, and what a law expects that knows no learning rate."""
+    curve = drawn[0][1].curve
+    if curve is None:
+        return []
+    blind = max((each.curve or {} for _, each in drawn), key=lambda each: each["steps"][-1])
+    curves = [Curve(curve["steps"], curve[edge], "dim", dotted=True) for edge in ("low", "high")]
+    if blind.get("blind"):
+        curves.append(Curve(blind["steps"], blind["blind"], WITHOUT_RATES, dotted=True))
+    return curves
+
+
+def _curves(drawn: Sequence[tuple[int, Candidate]], name: str) -> list[Curve]:
+    """Return a curve of each candidate, the best last: it lies above the others."""
+    return [
+        Curve(each.curve["steps"], each.curve[name], _colour(index, each), dotted=not each.orders)
+        for index, each in reversed(drawn)
+        if each.curve is not None
+    ]
+
+
+def _colour(index: int, candidate: Candidate) -> str:
+    return COLOURS[index % len(COLOURS)] if candidate.orders else SO_FAR
+
+
+def _legend(screen: Screen, drawn: Sequence[tuple[int, Candidate]]) -> Text:
+    """Return what the lines mean, by the numbers of the list."""
+    mark, dots = ("*", "* *") if screen.ascii_only else ("━", "┅┅")
+    parts: list[object] = [styled(f"{mark}{mark} ", SO_FAR), "so far  "]
+    for index, each in drawn:
+        line = dots if not each.orders else 2 * mark
+        parts += [styled(f"{line} ", _colour(index, each)), f"{index + 1}  "]
+    said = [f"band of {drawn[0][0] + 1}, 9 of 10  ", "a law without rates"]
+    parts += [styled(f"{dots} ", "dim"), said[0], styled(f"{dots} ", WITHOUT_RATES), said[1]]
+    return joined(parts)
+
+
 def _rows(candidates: Sequence[Candidate]) -> list[list[Any]]:
     rows = []
     for index, each in enumerate(candidates):
-        colour = COLOURS[index % len(COLOURS)] if index < DRAWN and each.curve else ""
-        within = "-" if each.low is None else f"{each.low:.4g} to {each.high:.4g}"
+        drawn = each.curve is not None and (index < DRAWN or not each.orders)
+        colour = _colour(index, each) if drawn else ""
+        within = "-" if each.low is None else f"{each.low:#.4g} to {each.high:#.4g}"
         what = each.label if each.refused is None else f"{each.label}: {each.refused}"
         rows.append(
             [
@@ -148,7 +216,7 @@ def _rows(candidates: Sequence[Candidate]) -> list[list[Any]]:
                 what,
                 _loss(each.loss),
                 within,
-                "-" if each.gain is None else f"{each.gain:+.3g}",
+                "-" if each.gain is None or not each.orders else f"{each.gain:+.3g}",
                 _loss(each.blind),
             ]
         )
@@ -156,4 +224,4 @@ def _rows(candidates: Sequence[Candidate]) -> list[list[Any]]:
 
 
 def _loss(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else f"{value:#.4g}"

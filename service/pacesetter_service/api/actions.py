@@ -133,7 +133,7 @@ async def take_action(
     action, fields = body
     act = Act(action, fields.at, actor, idempotency_key, bounds, fields.if_revision)
     if fields.dry_run:
-        content = await unless_gone(request, operator.rehearse(service, name, act, _rehearsal))
+        content = await unless_gone(request, operator.rehearse(service, name, (act,), _rehearsal))
         return Response(content, status_code=201, media_type="application/json")
     return await operator.order(service, name, act)
 

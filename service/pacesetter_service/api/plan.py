@@ -17,7 +17,7 @@ from pacesetter_service.core.actions.base import Reason
 from pacesetter_service.core.lengths import StepCount
 from pacesetter_service.core.measuring import MetricName
 from pacesetter_service.core.model import Checked, Line, Model, Positive, Step
-from pacesetter_service.insight.planner import Outlook, Planned
+from pacesetter_service.insight.planner import Curve, Outlook, Planned
 from pacesetter_service.runtime import planning
 from pacesetter_service.runtime.planning import AppliedAnswer
 from pacesetter_service.runtime.plans import Plan
@@ -27,11 +27,6 @@ from pacesetter_service.runtime.queries.plan import Answer, Goal, PlanQuestion, 
 router = APIRouter(prefix="/v1/sessions/{name}/plan", tags=["actions"])
 
 MOST_CANDIDATES = 16
-
-ONLY_THIS = (
-    "It predicts this metric only: what else matters of the model, such as how well it is"
-    " fine-tuned afterwards, may favour another schedule."
-)
 
 
 class PlannedOrder(Model):
@@ -175,6 +170,18 @@ class PlanCurve(BaseModel):
     loss: list[float] = Field(description="the loss that is expected before each")
     low: list[float] = Field(description="where the band of each begins")
     high: list[float] = Field(description="where it ends")
+    blind: list[float] | None = Field(
+        description="what a law expects that knows no learning rate, for comparison; null if"
+        " nothing was measured at a constant rate"
+    )
+
+
+class PlanMeasured(BaseModel):
+    """Some of what was measured so far, for a picture."""
+
+    steps: list[int] = Field(description="the steps, about a hundred")
+    lr: list[float] = Field(description="the learning rate of each")
+    loss: list[float] = Field(description="what was measured there")
 
 
 class PlanCandidate(BaseModel):
@@ -236,6 +243,7 @@ class PlanView(BaseModel):
     )
     findings: list[PlanFinding] = Field(description="why less is said than was asked for")
     candidates: list[PlanCandidate] = Field(description="the best first")
+    measured: PlanMeasured = Field(description="what was measured so far, thinned out")
     law: PlanLaw | None = Field(description="what was fitted; null if no loss is predicted")
     sources: list[PlanSource] = Field(description="the trainings that it rests on")
     left_out: list[PlanLeftOut] = Field(description="related sessions that say nothing")
@@ -314,6 +322,11 @@ def view(found: Answer) -> PlanView:
         predicts=made.effect or "loss",
         findings=[PlanFinding(**each._asdict()) for each in made.findings],
         candidates=[_candidate(made, each) for each in made.outlooks],
+        measured=PlanMeasured(
+            steps=made.measured.steps.tolist(),
+            lr=made.measured.rates.tolist(),
+            loss=made.measured.losses.tolist(),
+        ),
         law=_law(made),
         sources=[
             PlanSource(
@@ -327,7 +340,7 @@ def view(found: Answer) -> PlanView:
         ],
         left_out=[PlanLeftOut(session=each.session, reason=each.reason) for each in made.left_out],
         probe=_probe(found),
-        unknown=[*plans.unknowns(found), ONLY_THIS],
+        unknown=plans.unknowns(found),
     )
 
 
@@ -341,7 +354,7 @@ def _candidate(made: Plan, outlook: Outlook) -> PlanCandidate:
         rank=None if curve is None else made.outlooks.index(outlook) + 1,
         end=_band(outlook) if told else None,
         gain=plans.gain_of(made, outlook) if told else None,
-        blind=made.blind.get(candidate.total) if told else None,
+        blind=_blind(curve) if told else None,
         curve=_curve(outlook) if told else None,
         reasons=plans.reasons_for(made, outlook),
         refused=outlook.refused,
@@ -366,7 +379,12 @@ def _curve(outlook: Outlook) -> PlanCurve | None:
         loss=curve.losses.tolist(),
         low=curve.low.tolist(),
         high=curve.high.tolist(),
+        blind=None if curve.blind is None else curve.blind.tolist(),
     )
+
+
+def _blind(curve: Curve | None) -> float | None:
+    return None if curve is None or curve.blind is None else float(curve.blind[-1])
 
 
 def _law(made: Plan) -> PlanLaw | None:

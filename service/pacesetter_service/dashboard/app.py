@@ -27,6 +27,7 @@ from pacesetter_service.dashboard.login import Login
 from pacesetter_service.dashboard.manage import Manage
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.overview import Overview
+from pacesetter_service.dashboard.plan import PlanPages
 from pacesetter_service.dashboard.problems import Problems
 from pacesetter_service.dashboard.range_test import RangeTestPages
 from pacesetter_service.dashboard.ranks import RankPages
@@ -92,7 +93,7 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
     timeline, problems = Timeline(service), Problems(service)
     create, compare, admin = Create(service), Compare(service), Admin(service)
     ranks, range_test = RankPages(service), RangeTestPages(service)
-    control, manage = Control(service), Manage(service)
+    control, manage, plan = Control(service), Manage(service), PlanPages(service)
     templates = TemplatePages(service, create)
     return [
         (Route("/static/{digest}/{name:path}", show_asset), "public"),
@@ -142,6 +143,16 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
         (Route("/sessions/{name}/control/{kind}", control.order, methods=["POST"]), "operator"),
         (
             Route("/sessions/{name}/orders/{number:int}/cancel", control.cancel, methods=["POST"]),
+            "operator",
+        ),
+        (Route("/sessions/{name}/plan", plan.show), "viewer"),
+        (Route("/sessions/{name}/plan/probe", plan.probe, methods=["POST"]), "operator"),
+        (
+            Route(
+                "/sessions/{name}/plan/candidates/{number:int}",
+                plan.candidate,
+                methods=["GET", "POST"],
+            ),
             "operator",
         ),
         (Route("/sessions/{name}/manage", manage.show), "trainer"),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from markupsafe import Markup
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,7 +15,6 @@ from pacesetter_service.core.commands import Act
 from pacesetter_service.core.errors import PacesetterError
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.dashboard import site
-from pacesetter_service.dashboard.drawing import Line, Mark, chart
 from pacesetter_service.dashboard.facts import read_facts
 from pacesetter_service.dashboard.forms import read_fields
 from pacesetter_service.dashboard.mistakes import mistakes_in
@@ -28,22 +26,11 @@ from pacesetter_service.dashboard.orders import (
     forms_for,
     suggested,
 )
-from pacesetter_service.dashboard.twins import table_of
+from pacesetter_service.dashboard.rehearsals import draw_rehearsal
 from pacesetter_service.dashboard.visitors import visitor_of
 from pacesetter_service.runtime import operator
 from pacesetter_service.runtime.operator import Rehearsal
-from pacesetter_service.runtime.queries.curves import Curve
-from pacesetter_service.runtime.queries.values import read_forecast
 from pacesetter_service.runtime.service import Service
-
-BEFORE = 4
-"""One part in so many of the picture shows what came before."""
-
-WIDTH = 640
-"""Of the picture: it stands in half of the page."""
-
-POINTS = 120
-"""About how many points of that are drawn."""
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
@@ -114,34 +101,10 @@ class Control:
         name = request.path_params["name"]
         try:
             act = _act(request, form, said, groups)
-            found = await operator.rehearse(self._service, name, act, lambda each: each)
-            return Effect(found, await self._picture(name, found))
+            found = await operator.rehearse(self._service, name, (act,), lambda each: each)
+            return Effect(found, await draw_rehearsal(self._service, name, found))
         except (PacesetterError, ValidationError, FieldError) as error:
             return Effect(refused=_reasons(error))
-
-    async def _picture(self, name: str, found: Rehearsal) -> Markup:
-        """Draw the curve before and after, behind what leads there."""
-        start = (await read_facts(self._service, name)).session.spec.start_step
-        last = max([*found.after.steps, *found.before.steps], default=found.step)
-        first = max(found.step - max((last - found.step) // (BEFORE - 1), 1), start)
-        lines = []
-        if first < found.step:
-            count = found.step + 1 - first
-            led = await read_forecast(
-                self._service, name, first, count, POINTS, lambda curve: curve
-            )
-            lines += _lines(led, "", "with the order")
-        lines += _lines(found.before, "dashed before", "without it")
-        lines += _lines(found.after, "", "with the order")
-        picture = chart(
-            lines,
-            label=f"The curve from step {found.step} on, before (dashed) and after",
-            marks=[Mark(found.step, "order", f"It would hold from step {found.step} on.")],
-            from_zero=True,
-            width=WIDTH,
-            axis=(first, max(last, found.step + 1)),
-        )
-        return picture + table_of(lines)
 
     async def _page(
         self,
@@ -167,7 +130,7 @@ class Control:
             said={"at": "", "reason": "", **said},
             groups=groups,
             all_groups=list(session.spec.groups or {}),
-            key=_key_in(said) or secrets.token_urlsafe(18),
+            key=key_in(said) or secrets.token_urlsafe(18),
             effect=effect,
             mistake=mistake,
         )
@@ -191,27 +154,14 @@ def _act(request: Request, form: Form, said: Mapping[str, str], groups: list[str
     if at and not (at.isascii() and at.isdigit() and len(at) < 20 and int(at) <= MAX_STEP):
         raise FieldError("at", "From which step: write a whole number, or nothing for the next.")
     action = action_of(form, said, groups)
-    return Act(action, int(at) if at else None, visitor_of(request).name, _key_in(said))
+    return Act(action, int(at) if at else None, visitor_of(request).name, key_in(said))
 
 
-def _key_in(said: Mapping[str, str]) -> str:
+def key_in(said: Mapping[str, str]) -> str:
+    """Return the key of a form, by which it is known when it is sent twice; empty if it is none."""
     key = said.get("key", "")
     return key if _KEY.fullmatch(key) else ""
 
 
 def _reasons(error: Exception) -> tuple[str, ...]:
     return mistakes_in(error) if isinstance(error, ValidationError) else (str(error),)
-
-
-def _lines(curve: Curve, look: str, which: str) -> list[Line]:
-    rates = [name for name in curve.names if name.endswith("lr")] or curve.names
-    return [
-        Line(
-            f"{name} {which}",
-            curve.steps,
-            curve.block[curve.names.index(name)].tolist(),
-            colour,
-            look,
-        )
-        for colour, name in enumerate(rates[:6])
-    ]

@@ -47,6 +47,25 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Band:
+    """What a curve lies in, with so much certainty.
+
+    Attributes:
+        steps: Where it is known, ascending.
+        low: Where it begins at each.
+        high: Where it ends.
+        colour: The number of its colour.
+        look: Further classes.
+    """
+
+    steps: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+    colour: int = 0
+    look: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Mark:
     """Something that happened at a step; `step` is where that stands in a chart."""
 
@@ -90,6 +109,7 @@ def chart(
     label: str,
     shade: tuple[float, float] | None = None,
     marks: Sequence[Mark] = (),
+    bands: Sequence[Band] = (),
     from_zero: bool = False,
     logarithmic: bool = False,
     axis: tuple[float, float] | None = None,
@@ -103,6 +123,7 @@ def chart(
         lines: The curves.
         label: What is said of it to who cannot see it.
         shade: Steps behind which there is a shade.
+        bands: What lies behind the curves.
         marks: What happened at some steps.
         from_zero: Whether 0 is to be seen.
         logarithmic: Whether values stand at their logarithms; those that have none are left out.
@@ -111,7 +132,9 @@ def chart(
         width: Likewise.
         across: What is written under it; the steps of all curves and marks are its places.
     """
-    frame = _frame(lines, axis, (width, height), from_zero=from_zero, logarithmic=logarithmic)
+    edges = [Line("", each.steps, edge) for each in bands for edge in (each.low, each.high)]
+    shown = [*lines, *edges]
+    frame = _frame(shown, axis, (width, height), from_zero=from_zero, logarithmic=logarithmic)
     if frame is None:
         return Markup('<p class="empty">{}</p>').format("There is nothing to draw yet.")
     parts = [_shade(frame, *shade)] if shade is not None and shade[0] < shade[1] else []
@@ -119,6 +142,7 @@ def chart(
     below = across.ticks(frame.first, frame.last, frame.width // 110)
     parts += [_place(frame, tick, across.text(tick, frame.first, frame.last)) for tick in below]
     parts += [_mark(frame, each) for each in marks if frame.first <= each.step <= frame.last]
+    parts += [_band(frame, each) for each in bands]
     parts += [_curve(frame, each) for each in lines]
     return Markup(
         '<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>'
@@ -225,6 +249,18 @@ def _mark(frame: _Frame, mark: Mark) -> Markup:
     return Markup(
         '<g class="mark {}"><title>{}</title><line x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/></g>'
     ).format(mark.kind, mark.text, x, x, TOP, frame.height - BOTTOM)
+
+
+def _band(frame: _Frame, band: Band) -> Markup:
+    edge = [
+        *zip(band.steps, band.high, strict=True),
+        *reversed(list(zip(band.steps, band.low, strict=True))),
+    ]
+    around = [(at, value) for at, value in edge if frame.shows(value)]
+    path = "L".join(f"{frame.x(at):.1f} {frame.y(value):.1f}" for at, value in around)
+    return Markup('<path class="band c{} {}" d="M{}Z"/>').format(
+        band.colour % COLOURS, band.look, path
+    )
 
 
 def _curve(frame: _Frame, line: Line) -> Markup:

@@ -228,10 +228,22 @@ def _outer(inner: Floats) -> LossLaw:
     return LossLaw(*values.tolist())
 
 
-def blind(seen: Seen, steps: NDArray[np.int64]) -> Floats:
-    """Return the losses that a power law of the steps expects, which knows no learning rate.
+class BlindLaw(NamedTuple):
+    """A power law of the steps, `floor + scale * (t / last)^-power`: it knows no learning rate."""
 
-    It is `a + b * t^-c`, fitted to what was measured at the constant rate.
+    floor: float
+    scale: float
+    power: float
+    last: int
+
+    def losses(self, steps: NDArray[np.int64]) -> Floats:
+        """Return the losses that it expects before steps, which are counted from 1."""
+        expected: Floats = self.floor + self.scale * (steps / self.last) ** -self.power
+        return expected
+
+
+def blind(seen: Seen) -> BlindLaw:
+    """Return the power law of the steps that fits what was measured at the constant rate.
 
     Raises:
         ValueError: Too little was measured there.
@@ -242,7 +254,8 @@ def blind(seen: Seen, steps: NDArray[np.int64]) -> Floats:
     flat = ~seen.path.decays(known.steps)
     if flat.sum() < 4:
         raise ValueError("fewer than four losses were measured at the constant rate")
-    at, losses = known.steps[flat] / known.steps[flat][-1], known.losses[flat]
+    last = int(known.steps[flat][-1])
+    at, losses = known.steps[flat] / last, known.losses[flat]
 
     def residuals(given: Floats) -> Floats:
         floor, scale, power = given
@@ -251,6 +264,5 @@ def blind(seen: Seen, steps: NDArray[np.int64]) -> Floats:
 
     start = np.array([0.9 * losses[-1], 0.1 * losses[-1], 0.5])
     found = least_squares(residuals, start, bounds=([0.0, 0.0, 0.01], [np.inf, np.inf, 3.0]))
-    floor, scale, power = found.x
-    expected: Floats = floor + scale * (steps / known.steps[flat][-1]) ** -power
-    return expected
+    floor, scale, power = map(float, found.x)
+    return BlindLaw(floor, scale, power, last)

@@ -6,6 +6,7 @@ them, so that what is predicted is what they would lead to, limits and waiting o
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ from pacesetter_service.insight.evidence import (
     doubts,
     doubts_of_fit,
 )
-from pacesetter_service.insight.loss_fit import Fitted, blind, fit
+from pacesetter_service.insight.loss_fit import BlindLaw, Fitted, blind, fit
 from pacesetter_service.insight.loss_law import Floats, Path
 
 NINETY = 1.645
@@ -70,13 +71,17 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """What is expected: at each step the loss, and a band that holds 9 of 10; float64[n]."""
+    """What is expected: at each step the loss, and a band that holds 9 of 10; float64[n].
+
+    `blind` is what a law expects that knows no learning rate; None if there is none.
+    """
 
     steps: NDArray[np.int64]
     rates: Floats
     losses: Floats
     low: Floats
     high: Floats
+    blind: Floats | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,7 +199,12 @@ class Planner:
         return Outlook(
             candidate,
             Curve(
-                steps + self.first, shown, found.losses, found.losses - reach, found.losses + reach
+                steps + self.first,
+                shown,
+                found.losses,
+                found.losses - reach,
+                found.losses + reach,
+                None if self._blind is None else self._blind.losses(steps),
             ),
         )
 
@@ -202,13 +212,12 @@ class Planner:
         """Return the loss expected at the end of a candidate; infinite if it is refused."""
         return self.outlook(candidate).end
 
-    def blind(self, total: int) -> float | None:
-        """Return the end that a power law of the steps expects, which knows no learning rate."""
+    @cached_property
+    def _blind(self) -> BlindLaw | None:
         try:
-            found = blind(self.evidence.own.seen(), np.array([total - self.first], np.int64))
+            return blind(self.evidence.own.seen())
         except ValueError:
             return None
-        return float(found[0])
 
     def _rates(self, candidate: Candidate) -> Floats:
         """Return the rates from the first step to the end, as the orders would make them."""

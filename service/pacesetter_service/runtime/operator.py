@@ -1,6 +1,6 @@
 """What an operator does: sessions are created, changed, forked, taken back and archived."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from pacesetter_service.catalogue.findings import Finding, Subject
 from pacesetter_service.catalogue.templates import Published, TemplateUse
+from pacesetter_service.core.actions import Order
 from pacesetter_service.core.commands import Act, Archive, Cancel, Relabel
 from pacesetter_service.core.cost import Check, readable
 from pacesetter_service.core.decide import count_usable, decide
@@ -19,6 +20,7 @@ from pacesetter_service.core.model import MAX_STEP, few_hints
 from pacesetter_service.core.orders import pitfalls, planned
 from pacesetter_service.core.reach import untaken
 from pacesetter_service.core.schedules import Values
+from pacesetter_service.core.session import Session
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.status import refuse_if_archived
 from pacesetter_service.runtime.arguments import MAX_ERRORS
@@ -90,13 +92,13 @@ class ActionAnswer(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Rehearsal:
-    """What an order would do.
+    """What orders would do.
 
     Attributes:
-        step: The first step that it would hold for.
+        step: The first step that they would hold for.
         distance: How far that step lies ahead.
-        before: The curve from that step on without the order.
-        after: The curve with it; either ends before the first step that cannot be trained with.
+        before: The curve from that step on without the orders.
+        after: The curve with them; either ends before the first step that cannot be trained with.
         warnings: What to beware of.
         revision: That of the session that was looked at.
     """
@@ -233,13 +235,15 @@ async def order(service: Service, name: str, act: Act) -> ActionAnswer:
     return ActionAnswer(id=number, effective_step=step, **away._asdict(), revision=session.revision)
 
 
-async def rehearse(service: Service, name: str, act: Act, show: Callable[[Rehearsal], T]) -> T:
-    """Return what is shown of what an order would do; nothing is changed.
+async def rehearse(
+    service: Service, name: str, acts: Sequence[Act], show: Callable[[Rehearsal], T]
+) -> T:
+    """Return what is shown of what orders would do; nothing is changed.
 
     Args:
         service: The service.
         name: The session's name.
-        act: The order.
+        acts: The orders, one at least, in which they are given one after the other.
         show: Makes the answer of the curves, where they are evaluated.
 
     Raises:
@@ -248,7 +252,7 @@ async def rehearse(service: Service, name: str, act: Act, show: Callable[[Rehear
         BusyError: Too many costly answers are being made already.
     """
     stored = (await service.writer.find(name)).stored
-    return await service.reads.run(lambda check: show(_rehearsed(service, stored, act, check)))
+    return await service.reads.run(lambda check: show(_rehearsed(service, stored, acts, check)))
 
 
 async def cancel_order(
@@ -332,27 +336,33 @@ def _distance(service: Service, stored: Stored, step: int) -> Distance:
     return Distance(None, None) if found is None else Distance(*found.until(step))
 
 
-def _rehearsed(service: Service, stored: Stored, act: Act, check: Check) -> Rehearsal:
-    """Return the curve before and after an order, without giving it."""
-    before = stored.session
-    draft = decide(before, replace(act, key=""))  # an order given before is shown again
-    after = draft.after
-    [given] = [event.order for event in draft.events if isinstance(event, Ordered)]
-    end, total = given.action.settles(given.at), before.spec.total_steps or 0
-    wanted = max(total, given.at + REHEARSED, end + 1) - given.at
-    count = min(wanted, MAX_CURVE // len(before.timelines), MAX_STEP - given.at)
+def _rehearsed(service: Service, stored: Stored, acts: Sequence[Act], check: Check) -> Rehearsal:
+    """Return the curve before and after some orders, without giving them."""
+    before = after = stored.session
+    given = list[tuple[Order, Session]]()
+    for act in acts:
+        draft = decide(after, replace(act, key=""))  # an order given before is shown again
+        after = draft.after
+        given += [(each.order, after) for each in draft.events if isinstance(each, Ordered)]
+    start = min(order.at for order, _ in given)
+    end = max(order.action.settles(order.at) for order, _ in given)
+    wanted = max(before.spec.total_steps or 0, start + REHEARSED, end + 1) - start
+    count = min(wanted, MAX_CURVE // len(before.timelines), MAX_STEP - start)
     # As many as two forecasts may have: of what is costly it shows less.
-    count = max(min(count, readable(planned(after, given.at + count).timelines.cost) // 2), 1)
-    curves = forecast(after, given.at, count, check)
+    count = max(min(count, readable(planned(after, start + count).timelines.cost) // 2), 1)
+    curves = forecast(after, start, count, check)
     told = [
         notice.message for notice in after.control.notices if notice not in before.control.notices
     ]
+    for order, then in given:
+        later = {name: values[order.at - start :] for name, values in curves.items()}
+        told += pitfalls(then, order, later)
     return Rehearsal(
-        given.at,
-        _distance(service, stored, given.at),
-        before=_curve(forecast(before, given.at, count, check), given.at),
-        after=_curve(curves, given.at),
-        warnings=[*told, *pitfalls(after, given, curves)],
+        start,
+        _distance(service, stored, start),
+        before=_curve(forecast(before, start, count, check), start),
+        after=_curve(curves, start),
+        warnings=told,
         revision=before.revision,
     )
 

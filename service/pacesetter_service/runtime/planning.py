@@ -8,6 +8,7 @@ from pacesetter_service.core.errors import ActionRefusedError, PacesetterError, 
 from pacesetter_service.core.tokens import EVERYTHING, NameScope
 from pacesetter_service.insight.planner import Outlook, explained
 from pacesetter_service.runtime.arguments import ArgumentError
+from pacesetter_service.runtime.operator import Rehearsal, rehearse
 from pacesetter_service.runtime.plans import Plan
 from pacesetter_service.runtime.queries.plan import Answer, PlanQuestion, read_plan
 from pacesetter_service.runtime.service import Service
@@ -19,6 +20,7 @@ class AppliedAnswer(BaseModel):
 
     plan: str = Field(description="the plan")
     candidate: int = Field(description="the index of the candidate in it")
+    orders: list[int] = Field(description="the number of each order, by which it is cancelled")
     effective_steps: list[int] = Field(description="for each order the step that it holds from")
     reason: str = Field(description="what the record says of each order")
     revision: int = Field(description="the revision of the session that they made")
@@ -56,6 +58,60 @@ async def apply_plan(
         ActionRefusedError: It cannot be ordered, or has no orders.
         PacesetterError: The order was refused for another reason.
     """
+    plan, outlook = await find_candidate(service, name, question, plan_id, candidate, names)
+    said = reason_of(plan, outlook, question.metric, reason)
+    acts = [
+        replace(each, actor=actor, key=f"{key}.{index}" if key and index else key)
+        for index, each in enumerate(explained(outlook.candidate, said))
+    ]
+    try:
+        changed = await service.writer.submit(Change(name, tuple(acts)))
+    except PacesetterError as error:
+        if error.field not in {(), ("key",)}:  # a field of an order of the candidate's
+            error.about("candidate")
+        raise
+    session = changed.entry.stored.session
+    first = session.orders.given + 1 - len(acts)
+    if key and key in session.orders.keys:
+        first, _, _ = session.orders.keys[key]
+    return AppliedAnswer(
+        plan=plan_id,
+        candidate=candidate,
+        orders=list(range(first, first + len(acts))),
+        effective_steps=[each.at for each in outlook.candidate.orders],
+        reason=said,
+        revision=session.revision,
+    )
+
+
+async def rehearse_candidate(service: Service, name: str, outlook: Outlook) -> Rehearsal:
+    """Return what a candidate's orders would do; nothing is changed.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        PacesetterError: The orders would be refused.
+        BusyError: Too many costly answers are being made already.
+    """
+    return await rehearse(service, name, explained(outlook.candidate, ""), lambda found: found)
+
+
+async def find_candidate(
+    service: Service,
+    name: str,
+    question: PlanQuestion,
+    plan_id: str,
+    candidate: int,
+    names: NameScope = EVERYTHING,
+) -> tuple[Plan, Outlook]:
+    """Return a plan that was looked at, and a candidate of it that can be ordered.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+        PlanStaleError: The plan is not known any more.
+        ArgumentError: The plan has no such candidate.
+        ActionRefusedError: It cannot be ordered, or has no orders.
+        PacesetterError: The plan cannot be made again.
+    """
     plan = service.plans.find(plan_id)
     if plan is None or plan.session != name:
         plan = await _planned_again(service, name, question, names)
@@ -70,24 +126,7 @@ async def apply_plan(
     if not outlook.candidate.orders:
         nothing = ActionRefusedError("That candidate is what happens if nothing is ordered.")
         raise nothing.about("candidate")
-    said = reason_of(plan, outlook, question.metric, reason)
-    acts = [
-        replace(each, actor=actor, key=f"{key}.{index}" if key and index else key)
-        for index, each in enumerate(explained(outlook.candidate, said))
-    ]
-    try:
-        changed = await service.writer.submit(Change(name, tuple(acts)))
-    except PacesetterError as error:
-        if error.field not in {(), ("key",)}:  # a field of an order of the candidate's
-            error.about("candidate")
-        raise
-    return AppliedAnswer(
-        plan=plan_id,
-        candidate=candidate,
-        effective_steps=[each.at for each in outlook.candidate.orders],
-        reason=said,
-        revision=changed.entry.stored.session.revision,
-    )
+    return plan, outlook
 
 
 async def _planned_again(

@@ -2,15 +2,28 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pacesetter_service.insight.evidence import Effect, Evidence, Finding, LeftOut, Relation
+import numpy as np
+from numpy.typing import NDArray
+
+from pacesetter_service.insight.evidence import (
+    Effect,
+    Evidence,
+    Finding,
+    LeftOut,
+    Relation,
+    Training,
+)
 from pacesetter_service.insight.loss_fit import Fitted
+from pacesetter_service.insight.loss_law import Floats
 from pacesetter_service.insight.planner import Outlook
 
 MOST = 64
 """How many are kept."""
+
+POINTS = 120
+"""About how many measurements a plan shows of what was before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +59,25 @@ def sources_of(evidence: Evidence, first: int) -> tuple[Source, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Some of what was measured of a training so far: steps, their rates, and the losses there."""
+
+    steps: NDArray[np.int64]
+    rates: Floats
+    losses: Floats
+
+
+def measured_of(own: Training, first: int) -> Measured:
+    """Return about `POINTS` of a training's measurements, where steps are counted from `first`."""
+    seen = own.seen()
+    known = seen.steps < len(own.rates)
+    steps, losses = seen.steps[known], seen.losses[known]
+    chosen = np.unique(np.linspace(0, max(len(steps) - 1, 0), POINTS).round().astype(np.int64))
+    chosen = chosen[: len(steps)]
+    return Measured(steps[chosen] + first, own.rates[steps[chosen]], losses[chosen])
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What was planned.
@@ -56,11 +88,11 @@ class Plan:
         horizon: The first step that could still change.
         effect: What is left of it: None is all, else `ranking` or `nothing`.
         findings: Why less is said than was asked for.
+        measured: The training's own losses so far.
         sources: What it rests on.
         left_out: Sessions that say nothing about this one.
         fitted: The law; None if there is none.
         outlooks: What was looked at, the best first.
-        blind: For each end the loss that a law expects that knows no learning rate.
     """
 
     id: str
@@ -68,11 +100,11 @@ class Plan:
     horizon: int
     effect: Effect | None
     findings: tuple[Finding, ...]
+    measured: Measured
     sources: tuple[Source, ...]
     left_out: tuple[LeftOut, ...]
     fitted: Fitted | None
     outlooks: tuple[Outlook, ...]
-    blind: Mapping[int, float]
 
 
 class Plans:

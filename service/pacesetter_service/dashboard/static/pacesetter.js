@@ -76,6 +76,7 @@ function follow(feed) {
   const changed = () => {
     freshen();
     one("[data-plots]")?.plots?.freshen();
+    one("[data-outlook]")?.plots?.freshen();
   };
   const heard = (event) => {
     if (event.lastEventId) last = event.lastEventId;
@@ -568,6 +569,156 @@ class ComparedPlots extends Plots {
   }
 }
 
+// What a plan expects, beside what comes: the plan stays as it was told, what is measured goes on.
+
+class Outlook {
+  constructor(figure) {
+    this.figure = figure;
+    this.plan = JSON.parse(figure.dataset.outlook);
+    this.charts = [];
+    this.whole = figure.hasAttribute("data-whole");
+    this.freshen = paced(() => this.read(), 1000);
+    this.boxes = all('input[name="show"]');
+    for (const box of this.boxes) box.addEventListener("change", () => this.rebuild());
+    const view = one("[data-view]");
+    view.addEventListener("click", (event) => {
+      event.preventDefault();
+      this.whole = !this.whole;
+      view.textContent = this.whole ? "Close up" : "Whole run";
+      this.rebuild();
+    });
+    new ResizeObserver(() => this.resize()).observe(figure);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
+  }
+
+  async read() {
+    if (document.hidden) return;
+    const answer = await fetch(new URL(this.figure.dataset.chart, location.href));
+    if (!answer.ok) return;
+    this.past = await answer.json();
+    one("[data-gone-on]").hidden = this.past.horizon <= this.plan.horizon;
+    if (!this.charts.length) this.rebuild();
+    else for (const chart of this.charts) { chart.setData(this.table(chart.named), false); this.fit(chart); }
+  }
+
+  get chosen() {
+    const shown = this.boxes.filter((each) => each.checked).map((each) => +each.value);
+    return shown.filter((index) => this.plan.candidates[index]);
+  }
+
+  // What was measured or sealed, and what is expected, brought to common steps.
+  table(name) {
+    const { steps, metric_steps, metrics, series } = this.past;
+    const past = name === "loss" ? [metric_steps, metrics[this.plan.metric] ?? []] : [steps, series[this.plan.series].sealed];
+    const known = past[1].map((each, at) => [past[0][at], each]).filter(([, each]) => each !== null && each !== undefined);
+    const tables = [[known.map(([step]) => step), known.map(([, each]) => each)]];
+    for (const index of this.chosen) {
+      const each = this.plan.candidates[index];
+      if (name === "lr") tables.push([each.steps, each.lr]);
+      else if (this.plan.told) tables.push([each.steps, each.low, each.high, each.loss]);
+    }
+    if (name === "loss" && this.plan.told) {
+      const longest = this.longest();
+      if (longest?.blind) tables.push([longest.steps, longest.blind]);
+    }
+    return uPlot.join(tables);
+  }
+
+  longest() {
+    const all = this.chosen.map((index) => this.plan.candidates[index]);
+    return all.reduce((most, each) => (most && most.steps.at(-1) >= each.steps.at(-1) ? most : each), null);
+  }
+
+  lines(name) {
+    const lines = [{ label: "step" }, { label: "so far", stroke: colour("--ink"), width: 1.4, spanGaps: true, points: { show: false } }];
+    const bands = [];
+    const hidden = { width: 0, spanGaps: true, points: { show: false } };
+    for (const index of name === "lr" || this.plan.told ? this.chosen : []) {
+      const { planned } = this.plan.candidates[index];
+      const stroke = colour(planned ? "--ink" : `--c${index % 6}`);
+      if (name === "loss") {
+        lines.push({ label: "", ...hidden, stroke }, { label: "", ...hidden, stroke });
+        bands.push({ series: [lines.length - 1, lines.length - 2], fill: `color-mix(in srgb, ${stroke} ${planned ? 8 : 14}%, transparent)` });
+      }
+      lines.push({ label: `${index + 1}`, stroke, width: 2, dash: planned ? [6, 5] : undefined, spanGaps: true, points: { show: false } });
+    }
+    if (name === "loss" && this.plan.told && this.longest()?.blind) {
+      lines.push({ label: "without rates", stroke: colour("--soft"), width: 1.5, dash: [6, 5], spanGaps: true, points: { show: false } });
+    }
+    return [lines, bands];
+  }
+
+  rebuild() {
+    if (!this.past || !window.uPlot) return;
+    for (const chart of this.charts) chart.destroy();
+    this.charts = [];
+    const kept = new Set(this.chosen.map(String));
+    for (const each of all("[data-key]")) each.hidden = !kept.has(each.dataset.key);
+    for (const name of ["loss", "lr"]) {
+      const holder = one(`[data-plot="${name}"]`, this.figure);
+      one(".drawn", holder)?.remove();
+      one(".canvas", holder)?.remove();
+      const canvas = document.createElement("div");
+      canvas.className = "canvas";
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", `${name === "loss" ? this.plan.metric : this.plan.series} by step; the same stands in the tables below`);
+      holder.append(canvas);
+      this.charts.push(this.chart(canvas, name));
+    }
+    for (const chart of this.charts) this.fit(chart);
+  }
+
+  chart(canvas, name) {
+    const soft = colour("--soft"), line = colour("--line");
+    const axis = { stroke: soft, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 }, font: "12px system-ui, sans-serif" };
+    const [series, bands] = this.lines(name);
+    const chart = new uPlot({
+      width: Math.max(canvas.clientWidth, 200),
+      height: name === "loss" ? 320 : 170,
+      legend: { show: false },
+      cursor: { sync: { key: "outlook" }, drag: { x: false, y: false } },
+      scales: {
+        x: { time: false },
+        y: name === "lr" ? { range: (_, low, high) => high === null ? [0, 1] : [0, high * 1.04 || 1] } : {},
+      },
+      axes: [
+        { ...axis, values: (_, ticks) => ticks.map((tick) => tick.toLocaleString()) },
+        { ...axis, size: 68, values: (_, ticks) => ticks.map((tick) => tick === null ? "" : short(tick)) },
+      ],
+      series,
+      bands,
+      hooks: { draw: [(u) => this.mark(u)] },
+    }, this.table(name), canvas);
+    chart.named = name;
+    return chart;
+  }
+
+  fit(chart) {
+    const { start, close, last } = this.plan;
+    chart.setScale("x", { min: this.whole ? start : close, max: last });
+  }
+
+  // The first step that could still change when it was planned.
+  mark(u) {
+    const x = Math.round(u.valToPos(this.plan.horizon, "x", true));
+    u.ctx.save();
+    u.ctx.setLineDash([3, 4]);
+    u.ctx.strokeStyle = colour("--soft");
+    u.ctx.beginPath();
+    u.ctx.moveTo(x, u.bbox.top);
+    u.ctx.lineTo(x, u.bbox.top + u.bbox.height);
+    u.ctx.stroke();
+    u.ctx.restore();
+  }
+
+  resize() {
+    for (const chart of this.charts) {
+      const width = Math.max(chart.root.parentElement.clientWidth, 200);
+      if (width !== chart.width) chart.setSize({ width, height: chart.height });
+    }
+  }
+}
+
 async function explain(step) {
   const form = one("[data-explain-form]"), place = one("#explanation"), figure = one("[data-plots]");
   if (!form || !place || !figure) return;
@@ -611,6 +762,10 @@ function begin() {
   localise();
   all("[data-plots]").forEach((figure) => {
     figure.plots = "series" in figure.dataset ? new SessionPlots(figure) : new ComparedPlots(figure);
+    figure.plots.freshen();
+  });
+  all("[data-outlook]").forEach((figure) => {
+    figure.plots = new Outlook(figure);
     figure.plots.freshen();
   });
   all("[data-explain-form]").forEach(explainable);

@@ -34,7 +34,7 @@ from pacesetter_service.insight.evidence import (
 from pacesetter_service.insight.plan_search import as_planned, fewest, lowest
 from pacesetter_service.insight.planner import Candidate, Outlook, Planned, Planner, ranked
 from pacesetter_service.runtime.arguments import ArgumentError
-from pacesetter_service.runtime.plans import Plan, sources_of
+from pacesetter_service.runtime.plans import Plan, measured_of, sources_of
 from pacesetter_service.runtime.queries.curves import MAX_CURVE
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.tracks import metric_between
@@ -147,8 +147,8 @@ def _answer(
     service: Service, entry: Entry, question: PlanQuestion, names: NameScope, check: Check
 ) -> Answer:
     session = entry.stored.session
-    total = _end_of(session, question)
-    series = _series(session, question.group)
+    total = end_of(session, question)
+    series = series_of(session, question.group)
     evidence = _evidence(service.store, entry.stored, series, question.metric, names, check)
     plan_id = _id_of(entry.stored, question, evidence)
     plan = service.plans.find(plan_id)
@@ -174,21 +174,17 @@ def _planned(
         outlooks = _outlooks(planner, question, total)
     if question.loss is not None and planner.effect is None and not outlooks:
         planner.findings.append(_not_reached(planner, question.loss, total))
-    ends = {each.candidate.total for each in outlooks} | {total}
-    blind = {}
-    if planner.effect != "nothing":
-        blind = {end: value for end in ends if (value := planner.blind(end)) is not None}
     return Plan(
         plan_id,
         session.spec.name,
         session.horizon,
         planner.effect,
         tuple(planner.findings),
+        measured_of(evidence.own, session.spec.start_step),
         sources_of(evidence, session.spec.start_step),
         evidence.left_out,
         planner.fitted,
         tuple(outlooks),
-        blind,
     )
 
 
@@ -271,8 +267,8 @@ def _in_steps(session: Session, length: StepCount, field: str) -> int:
         raise ArgumentError(field, str(wrong.errors()[0]["msg"])) from wrong
 
 
-def _end_of(session: Session, question: PlanQuestion) -> int:
-    """Return the first step that is not trained any more.
+def end_of(session: Session, question: PlanQuestion) -> int:
+    """Return the end that is asked for: the first step that is not trained any more.
 
     Raises:
         ArgumentError: Neither the request nor the session says it.
@@ -304,7 +300,12 @@ def _end_of(session: Session, question: PlanQuestion) -> int:
     return total
 
 
-def _series(session: Session, group: str | None) -> str:
+def series_of(session: Session, group: str | None) -> str:
+    """Return the series of a parameter group's learning rate; of the first group for None.
+
+    Raises:
+        ArgumentError: There is no such group.
+    """
     rates = {each.group: each.name for each in session.spec.series() if each.channel == "lr"}
     if group is None:
         return next(iter(rates.values()))
@@ -418,7 +419,9 @@ def probe_for(found: Answer) -> Probe | None:
     if all(each.code != "no_decay" for each in found.plan.findings):
         return None
     steps = max(round((found.total - found.session.spec.start_step) * PROBE), 20)
-    return Probe(found.plan.horizon, steps, Cooldown(steps=steps, ease=Linear()))
+    least = found.session.control.limits.min_lr
+    action = Cooldown(steps=steps, to=least or None, ease=Linear())
+    return Probe(found.plan.horizon, steps, action)
 
 
 def gain_of(made: Plan, outlook: Outlook) -> float | None:
@@ -455,6 +458,12 @@ def reasons_for(made: Plan, outlook: Outlook) -> list[str]:
     return found
 
 
+ONLY_THIS = (
+    "It predicts this metric only: what else matters of the model, such as how well it is"
+    " fine-tuned afterwards, may favour another schedule."
+)
+
+
 def unknowns(found: Answer) -> list[str]:
     """Say what a prediction does not know."""
     session = found.session
@@ -470,4 +479,4 @@ def unknowns(found: Answer) -> list[str]:
     rates = [each for each in session.spec.series() if each.channel == "lr"]
     if len(rates) > 1:
         told.append("The law follows one parameter group; others may have another path.")
-    return told
+    return [*told, ONLY_THIS]
