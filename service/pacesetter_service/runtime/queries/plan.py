@@ -181,6 +181,7 @@ def _planned(
     return Plan(
         plan_id,
         session.spec.name,
+        question.metric,
         session.horizon,
         planner.effect,
         tuple(planner.findings),
