@@ -55,7 +55,13 @@ async def compare_sessions(
     service: Service,
     names: Names,
     session: Annotated[
-        list[str], Query(min_length=FEWEST, max_length=MOST, description="a name; repeated")
+        list[str],
+        Query(
+            min_length=FEWEST,
+            max_length=MOST,
+            description="a name; repeated",
+            json_schema_extra={"uniqueItems": True},
+        ),
     ],
     by: Annotated[
         By, Query(description="lay the curves over each other by step, or by part of each plan")
