@@ -24,6 +24,10 @@ ALLOWED = """
 # all its parameters together. 503: a step may await a measurement.
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "401", "403", "404", "409", "414", "422", "429", "503", "507"]
+
+# 414: as above; it is a refusal.
+[checks.negative_data_rejection]
+expected-statuses = ["400", "401", "403", "404", "405", "409", "413", "414", "415", "422", "429"]
 """
 """What a call may be answered besides 200 that the document's schema allows."""
 
@@ -70,7 +74,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             how = {"examples": options.examples, "phases": options.phases, "only": options.only}
             done = fuzz(Path(folder), token=token, **how)
-        print(f"with {'a' if token else 'no'} token:\n{done.stdout}{done.stderr}")
+        print(f"with {'a' if token else 'no'} token:\n{done.stdout}{done.stderr}", flush=True)
         failed += done.returncode
     raise SystemExit(bool(failed))
 

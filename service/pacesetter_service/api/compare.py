@@ -68,7 +68,7 @@ async def compare_sessions(
     ] = "step",
     points: Annotated[int, Query(ge=10, le=10_000)] = 500,
     metrics: Annotated[
-        str | None, Query(max_length=8192, description="names, with commas; all, if not given")
+        str | None, Query(max_length=7_000, description="names, with commas; all, if not given")
     ] = None,
     form: PictureQuery = None,
     accept: Accept = "",
