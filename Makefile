@@ -90,7 +90,7 @@ soak: $(READY) ## the long proofs: long forms, laws on 2,000 examples, kills, ra
 	$(BIN)/python tests/outages.py --kills 110 --restarts 2
 	$(BIN)/python tests/test_many_ranks.py --sessions 1000
 	$(BIN)/python tests/test_histories.py --histories 10000
-	$(BIN)/python tests/proof/fuzz.py --strict
+	$(BIN)/python tests/proof/fuzz.py
 	$(BIN)/python tests/distributed/storm.py --ranks 8 --steps 2000
 	$(BIN)/python tests/distributed/storm.py --ranks 4 --steps 500 --elastic
 

@@ -74,6 +74,47 @@ def test_a_cause_is_found_behind_many_decisions_about_others(
     assert "plateau #1" in head["text"]
 
 
+def test_a_restart_at_the_same_step_twice_keeps_the_reasons(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """What was decided at an attempt's first step is known in the one that takes its place.
+
+    So it is where steps are taken back from its first on, and in a fork from there.
+    """
+    session(http, unique_name, max_lookahead=4)
+    address = f"/v1/sessions/{unique_name}"
+    for step in range(0, 8, 4):
+        wish = {"want": {"start": step, "count": 4}, "progress": {"step": step}, "attempt": 1}
+        http.post(f"{address}/sync", json=wish).raise_for_status()
+    losses = [{"step": step, "metrics": {"loss": 1.0}} for step in range(6)]
+    http.post(f"{address}/sync", json={"reports": losses}).raise_for_status()
+
+    def reasons(name: str) -> list[tuple[int, int]]:
+        here = f"/v1/sessions/{name}"
+        lr = http.get(f"{here}/explain", params={"step": 7}).raise_for_status().json()
+        events = http.get(f"{here}/events", params={"kind": "decided"}).json()["events"]
+        mine = [(each["at"], each["step"]) for each in events if each["attempt"] == lr["attempt"]]
+        assert (lr["series"]["lr"]["since"], lr["series"]["lr"]["value"]) == (6, 0.1 * 0.5**5)
+        assert lr["series"]["lr"]["cause"]["step"] == mine[-1][1]
+        return mine
+
+    found = []
+    for key in ("first", "second", "third"):
+        http.post(f"{address}/attempts", json={"step": 6, "key": key}).raise_for_status()
+        look = {"want": {"start": 6, "count": 4}}
+        http.post(f"{address}/sync", json=look).raise_for_status()
+        found.append(reasons(unique_name))
+    http.post(f"{address}/take-back", json={}).raise_for_status()
+    http.post(f"{address}/sync", json=look).raise_for_status()
+    found.append(reasons(unique_name))
+    fork = f"{unique_name}-fork"
+    http.post(f"{address}/fork", json={"name": fork, "step": 6}).raise_for_status()
+    http.post(f"/v1/sessions/{fork}/sync", json=look).raise_for_status()
+    found.append(reasons(fork))
+    assert found == [found[0]] * 5
+    assert len(found[0]) == 5
+
+
 def test_a_restart_forgets_no_reason(tmp_path: Path, unique_name: str) -> None:
     """After the service was killed the same steps have the same explanations."""
     with RunningService(tmp_path / "why.db") as service, open_http(service.url) as http:

@@ -71,3 +71,18 @@ def test_a_head_of_what_cannot_be_read_is_refused(http: httpx.Client) -> None:
     refused = http.head("/v1/import")
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST, OPTIONS")
     assert http.head("/v1/nothing").status_code == http.options("/v1/nothing").status_code == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
+@pytest.mark.parametrize("path", ["/livez", "/v1/sessions/none", "/v1/compare"])
+def test_a_method_that_is_not_taken_is_told_whatever_is_sent(
+    http: httpx.Client, method: str, path: str
+) -> None:
+    """It is 405 with the methods that there are, also where the body is no JSON or not there."""
+    taken = http.options(path).headers["allow"]
+    for body in ({"json": {}}, {"content": b"x", "headers": {"Content-Type": "text/plain"}}, {}):
+        answer = http.request(method, path, **body)
+        if method in taken:
+            assert answer.status_code != 405
+        else:
+            assert (answer.status_code, answer.headers["allow"]) == (405, taken)

@@ -1,6 +1,7 @@
 """Plans, over HTTP against a real service: the probe, the prediction, the order that follows."""
 
 from collections.abc import Iterator
+from pathlib import Path as Path_
 from typing import Any
 
 import httpx
@@ -9,7 +10,7 @@ import pytest
 
 from lawful import LAW, SEEN, SPEC, TOTAL, train
 from pacesetter_service.insight.loss_law import Path
-from serving import open_http
+from serving import RunningService, open_http
 
 
 @pytest.fixture(name="http")
@@ -173,6 +174,42 @@ def test_candidates_can_be_named(http: httpx.Client, run: tuple[str, list[float]
     assert (answer.status_code, answer.json()["code"]) == (409, "plan_stale")
     assert [each["pointer"] for each in answer.json()["errors"]] == ["/plan"]
     assert http.get(f"/v1/sessions/{name}/actions").json()["orders"] == []
+
+
+def test_a_plan_is_applied_once_and_says_what_it_was_made_for(
+    tmp_path: Path_, unique_name: str
+) -> None:
+    """The same call finds its orders, also where the plan is forgotten; the reason is the plan's.
+
+    A service that was started again does not know the plan, and could not make it again.
+    """
+    orders = [
+        {"at": SEEN + 600, "action": {"kind": "scale", "factor": 0.5}},
+        {"at": SEEN + 700, "action": {"kind": "scale", "factor": 0.5}},
+    ]
+    asked = {"metric": "loss", "candidates": [{"label": "down", "orders": orders}]}
+    database, path = tmp_path / "plans.db", f"/v1/sessions/{unique_name}/plan/apply"
+    with RunningService(database) as service, open_http(service.url) as http:
+        body = {"name": unique_name, **SPEC}
+        http.post("/v1/sessions", json=body).raise_for_status()
+        train(http, unique_name, SEEN, [])
+        found = plan(http, unique_name, candidates=asked["candidates"])
+        index = [each["label"] for each in found["candidates"]].index("down")
+        applying = {"plan": found["id"], "request": asked, "candidate": index, "reason": "why"}
+        feigned = {**applying, "request": {**asked, "metric": "accuracy"}}
+        key = {"Idempotency-Key": "once"}
+        first = http.post(path, json=feigned, headers=key).raise_for_status().json()
+        assert first["reason"].startswith(f"why (plan {found['id']}: ranked ")
+        assert "by loss at step" in first["reason"]
+    with RunningService(database) as service, open_http(service.url) as http:
+        again = http.post(path, json=applying, headers=key)
+        assert (again.status_code, again.json()) == (201, first)
+        waiting = http.get(f"/v1/sessions/{unique_name}/actions").json()["orders"]
+        assert [each["reason"] for each in waiting] == [first["reason"]] * 2
+        other = http.post(path, json={**applying, "reason": "another"}, headers=key)
+        assert other.json()["code"] == "plan_stale"
+        long = http.post(path, json={**applying, "reason": "x" * 701}, headers=key)
+        assert long.status_code == 422
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,8 @@ import psycopg
 
 import postgres
 from little_servers import LittleServer
-from proof.history import Load
 from proof.judge import judge
+from proof.load import Load
 from proof.shim import Shim
 from proof.wire import Wire
 from serving import PATIENCE, RunningService

@@ -6,16 +6,23 @@ happened, and a history is linearizable if each answer agrees with that order, a
 answered from before what had been answered when the call began.
 """
 
-import json
-import struct
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from proof.history import BASE
+from proof.loop import (
+    Broken,
+    bits,
+    cause_broken,
+    decisions_broken,
+    fork_broken,
+    take_backs_broken,
+)
+from proof.record import AttemptStep, Order, Record, parsed
+from proof.roles import BASE
 
 Call = dict[str, Any]
-AttemptStep = tuple[int, int]
 
 REFUSALS = {
     "sync": {409, 422},  # an attempt that is over; a step beyond the horizon
@@ -24,6 +31,11 @@ REFUSALS = {
     "look": {404},
     "explain": {404, 409, 422},
     "values": {404, 409, 422},
+    "ahead": {404, 409, 422},
+    "take back": {404, 409},  # trainers hold all that is sealed
+    "fork": {404, 422},  # a step that is not sealed any more
+    "attempts": {404},
+    "record": {404},
 }
 """What may be answered in place of 200, besides that it is to be tried again."""
 
@@ -42,63 +54,33 @@ class Violation:
     what: str
 
 
-@dataclass
-class Order:
-    """An order, as the record has it."""
-
-    number: int
-    at: int
-    rate: float
-    key: str
-    actor: str
-    attempt: int
-
-
-@dataclass
-class Record:
-    """A session as it is in the end."""
-
-    sealed: dict[AttemptStep, float] = field(default_factory=dict)
-    readings: dict[tuple[int, int, int, str], list[float]] = field(
-        default_factory=lambda: defaultdict(list)
-    )
-    orders: list[Order] = field(default_factory=list)
-    starts: dict[int, int] = field(default_factory=lambda: {1: 0})
-
-    def owner(self, attempt: int, step: int) -> int:
-        """Return the attempt in which one has trained a step: itself, or one that it follows."""
-        path = [1]
-        for number in range(2, attempt + 1):
-            start = self.starts.get(number, 0)
-            path = [*(each for each in path if self.starts.get(each, 0) < start), number]
-        return next((each for each in reversed(path) if self.starts.get(each, 0) <= step), path[0])
-
-    def order_at(self, attempt: int, step: int) -> Order | None:
-        """Return the order that a step of an attempt must have its value from; None for none."""
-        known = [each for each in self.orders if each.attempt <= attempt and each.at <= step]
-        return max(known, key=lambda each: (each.at, each.number), default=None)
-
-
 def judge(calls: list[Call]) -> list[Violation]:
     """Return every violation of a promise that a history shows."""
     by_session: dict[str, list[Call]] = defaultdict(list)
     for call in calls:
         by_session[call["session"]].append(call)
+    records = {session: _record(mine) for session, mine in by_session.items()}
     return [
         violation
         for session, mine in sorted(by_session.items())
-        for violation in _Judge(session, mine).found()
+        for violation in _Judge(session, mine, records).found()
     ]
 
 
+def _record(calls: list[Call]) -> Record:
+    """Return the record that was read in the end; an empty one if there is none."""
+    texts = [each["got"] for each in calls if (each["kind"], each["status"]) == ("record", 200)]
+    return parsed(texts[-1]) if texts else Record()
+
+
 class _Judge:
-    def __init__(self, session: str, calls: list[Call]) -> None:
+    def __init__(self, session: str, calls: list[Call], records: dict[str, Record]) -> None:
         self._session = session
         self._calls = calls
         self._good = [each for each in calls if each["status"] in (200, 201)]
         self._violations: list[Violation] = []
-        texts = [each["got"] for each in self._of("record")]
-        self._record = parsed(texts[-1]) if texts else Record()
+        self._records = records
+        self._record = records[session]
 
     def _of(self, kind: str) -> list[Call]:
         return [each for each in self._good if each["kind"] == kind]
@@ -115,7 +97,21 @@ class _Judge:
         self._attempts()
         self._looks()
         self._explanations()
+        self._forks()
+        if self._record.is_steered:
+            self._note(decisions_broken(self._record, self._calls))
+        self._note(take_backs_broken(self._record, self._calls))
         return self._violations
+
+    def _note(self, found: Broken) -> None:
+        for promise, what in found:
+            self._broken(promise, what)
+
+    def _forks(self) -> None:
+        """P1, P3 and P6: a fork goes on from where it was asked to."""
+        for call in self._of("fork"):
+            fork = self._records.get(call["sent"]["name"], Record())
+            self._note(fork_broken(fork, self._record, call))
 
     def _bounded(self) -> None:
         """P5: every call ends in its time, with an answer that says what to do."""
@@ -123,35 +119,73 @@ class _Judge:
             allowed = {200, 201, None, *COME_AGAIN, *REFUSALS.get(call["kind"], set())}
             if call["status"] not in allowed:
                 self._broken("P5", f"{call['kind']} was answered {call['status']}: {call['got']}")
+            if call["kind"] == "sync" and call["status"] == 409 and not self._is_fenced(call):
+                self._broken("P5", f"a trainer was refused that nobody had fenced: {call['got']}")
             if call["end"] - call["begin"] > call["bound"] + SLACK:
                 self._broken("P5", f"{call['kind']} took {call['end'] - call['begin']:.1f} s")
 
-    def _given(self) -> list[tuple[Call, AttemptStep, float]]:
-        """Return each value that was given to who names an attempt."""
-        found = []
+    def _is_fenced(self, call: Call) -> bool:
+        """Return whether another attempt may have been opened before a call had its answer."""
+        own = self._record.carried(call["sent"]["attempt"])[-1]
+        later = max(self._record.starts, default=1) > own
+        return later and any(c["kind"] == "open" and c["begin"] < call["end"] for c in self._calls)
+
+    def _given(self) -> Iterator[tuple[Call, AttemptStep, float]]:
+        """Yield each value that was given, with the attempt that it belongs to."""
         for call in self._good:
-            if call["kind"] not in ("sync", "values") or "series" not in (call["got"] or {}):
+            got = call["got"]
+            if call["kind"] not in ("sync", "values", "ahead") or "series" not in (got or {}):
                 continue
-            attempt, start = call["sent"]["attempt"], call["got"]["start"]
-            until = call["got"].get("sealed_until", float("inf"))
-            for step, value in enumerate(call["got"]["series"]["lr"], start):
+            until = got.get("sealed_until", float("inf"))
+            for step, value in enumerate(got["series"]["lr"], got["start"]):
                 if step < until:
-                    found.append((call, (self._record.owner(attempt, step), step), value))
-        return found
+                    owners = self._owners(call, step)
+                    kept = [each for each in owners if self._is_kept(each, step, value)]
+                    yield call, ([*kept, *owners][0], step), value
+
+    def _is_kept(self, attempt: int, step: int, value: float) -> bool:
+        kept = self._record.sealed.get((attempt, step))
+        return kept is not None and bits(kept) == bits(value)
+
+    def _owners(self, call: Call, step: int) -> list[int]:
+        """Return the attempts that a value may be of.
+
+        What a trainer is given it holds, and no take-back changes it. Who only reads is given what
+        holds at that moment: so where a call and a take-back meet, it may be of before or after.
+        """
+        attempt = call["sent"].get("attempt", call["got"].get("attempt", 1))
+        running = self._record.carried(attempt)
+        if call["kind"] == "sync":
+            return [self._record.owner(running[-1], step)]
+        if call["kind"] == "ahead":
+            return [self._record.owner(attempt, step)]
+        over = [each for each in running[1:] if self._taken(each, "end") < call["begin"]]
+        begun = [each for each in running[1:] if self._taken(each, "begin") <= call["end"]]
+        first, last = max([attempt, *over]), max([attempt, *begun])
+        return [self._record.owner(each, step) for each in range(first, last + 1)]
+
+    def _taken(self, attempt: int, when: str) -> float:
+        """Return when a take-back began or ended that opened an attempt; at any time if unknown."""
+        calls = [c for c in self._calls if c["kind"] == "take back"]
+        mine = [c[when] for c in calls if c["status"] == 200 and c["got"]["attempt"] == attempt]
+        unknown = float("inf") if when == "end" else float("-inf")
+        return mine[0] if mine else unknown
 
     def _values(self) -> None:
         """P1, P2, P3 and P6, of each value that was given."""
         first: dict[AttemptStep, float] = {}
         for _call, where, value in self._given():
-            if _bits(first.setdefault(where, value)) != _bits(value):
+            if bits(first.setdefault(where, value)) != bits(value):
                 self._broken("P1", f"{where} was {first[where]!r} and {value!r}")
             kept = self._record.sealed.get(where)
             if kept is None:
                 self._broken("P3", f"{where} was given, and is not in the record")
                 continue
-            if _bits(kept) != _bits(value):
+            if bits(kept) != bits(value):
                 self._broken("P1", f"{where} was given as {value!r}, and is {kept!r}")
         for (attempt, step), value in self._record.sealed.items():
+            if self._record.is_steered:
+                break
             order = self._record.order_at(attempt, step)
             if value != (BASE if order is None else order.rate):
                 by = "nobody" if order is None else order.key
@@ -163,6 +197,30 @@ class _Judge:
 
     def _reports(self) -> None:
         """P3: what was acknowledged is there; P4: once, and as it was said first."""
+        said = self._said()
+        for key, times in said.items():
+            kept = self._record.readings.get(key, [])
+            acknowledged = [(call, value) for call, value in times if call["status"] == 200]
+            if acknowledged and not kept:
+                self._broken("P3", f"the reading {key} was acknowledged, and is not in the record")
+            for value in kept:
+                of_it = [call for call, one in times if bits(one) == bits(value)]
+                if not of_it:
+                    self._broken("P4", f"the reading {key} is {value!r}, which nobody has said")
+                    continue
+                began = min(call["begin"] for call in of_it)
+                if any(c["end"] < began and bits(v) != bits(value) for c, v in acknowledged):
+                    self._broken("P4", f"the reading {key} was counted as it was repeated")
+        for key, kept in self._record.readings.items():
+            if key[0] < 1:  # its parent's, of a fork
+                continue
+            if len(kept) > 1:
+                self._broken("P4", f"the reading {key} counts {len(kept)} times")
+            if key not in said:
+                self._broken("P4", f"the reading {key} was never said")
+
+    def _said(self) -> dict[tuple[int, int, int, str], list[tuple[Call, float]]]:
+        """Return what was reported, by attempt, rank, step and metric, with the calls."""
         said: dict[tuple[int, int, int, str], list[tuple[Call, float]]] = defaultdict(list)
         for call in self._calls:
             if call["kind"] != "sync":
@@ -170,26 +228,10 @@ class _Judge:
             rank, attempt = call["sent"].get("rank", 0), call["sent"]["attempt"]
             for report in call["sent"].get("reports", ()):
                 for metric, value in report["metrics"].items():
-                    owner = self._record.owner(attempt, report["step"])
+                    running = self._record.carried(attempt)[-1]
+                    owner = self._record.owner(running, report["step"])
                     said[owner, rank, report["step"], metric].append((call, value))
-        for key, times in said.items():
-            kept = self._record.readings.get(key, [])
-            acknowledged = [(call, value) for call, value in times if call["status"] == 200]
-            if acknowledged and not kept:
-                self._broken("P3", f"the reading {key} was acknowledged, and is not in the record")
-            for value in kept:
-                of_it = [call for call, one in times if _bits(one) == _bits(value)]
-                if not of_it:
-                    self._broken("P4", f"the reading {key} is {value!r}, which nobody has said")
-                    continue
-                began = min(call["begin"] for call in of_it)
-                if any(c["end"] < began and _bits(v) != _bits(value) for c, v in acknowledged):
-                    self._broken("P4", f"the reading {key} was counted as it was repeated")
-        for key, kept in self._record.readings.items():
-            if len(kept) > 1:
-                self._broken("P4", f"the reading {key} counts {len(kept)} times")
-            if key not in said:
-                self._broken("P4", f"the reading {key} was never said")
+        return said
 
     def _orders(self) -> None:
         """P2: an order names the step from which it holds, which nobody was given; P4: once."""
@@ -201,7 +243,8 @@ class _Judge:
             if len(orders) > 1 or key not in sent:
                 self._broken("P4", f"the order {key} stands {len(orders)} times in the record")
         acts = self._of("act")
-        syncs = [(c, where) for c, where, _ in self._given() if c["kind"] == "sync"]
+        given = list(self._given()) if acts else []
+        syncs = [(c, where) for c, where, _ in given if c["kind"] == "sync"]
         for act in acts:
             if act["key"] not in by_key:
                 self._broken("P3", f"the order {act['key']} was taken, and is not in the record")
@@ -232,21 +275,26 @@ class _Judge:
                 self._broken("P6", f"attempt {number} does not begin at {opened['sent']['step']}")
             wanted: dict[int, int] = defaultdict(int)
             for call in self._calls:
-                if call["kind"] == "sync" and call["begin"] < opened["end"]:
-                    want, old = call["sent"]["want"], call["sent"]["attempt"]
-                    wanted[old] = max(wanted[old], want["start"] + want["count"])
+                if call["kind"] in ("sync", "ahead") and call["begin"] < opened["end"]:
+                    want = call["sent"].get("want", {"start": 0, "count": 0})
+                    # Who only looks may have sealed steps of any attempt.
+                    for old in [call["sent"].get("attempt", each) for each in range(1, number)]:
+                        running = self._record.carried(old)[-1]
+                        wanted[running] = max(wanted[running], want["start"] + want["count"])
             for call in self._of("sync"):
-                old = call["sent"]["attempt"]
+                old = self._record.carried(call["sent"]["attempt"])[-1]
                 if old >= number or call["begin"] < opened["end"]:
                     continue
-                if call["sent"]["reports"]:
+                if call["sent"].get("reports"):
                     self._broken("P7", f"attempt {old} has reported after {number} was opened")
+                elif "series" not in call["got"]:
+                    continue
                 elif call["got"]["start"] + len(call["got"]["series"]["lr"]) > wanted[old]:
                     self._broken("P7", f"attempt {old} has sealed after {number} was opened")
 
     def _looks(self) -> None:
         """P2, of who only looks: nobody is shown what is older than what somebody was told."""
-        told = [c for c in self._good if c["kind"] in ("act", "open", "look")]
+        told = [c for c in self._good if c["kind"] in ("act", "open", "look", "take back")]
         looks = self._of("look")
         for name in ("revision", "attempt"):
             for look in looks:
@@ -262,45 +310,13 @@ class _Judge:
                 continue
             attempt = self._record.owner(got["attempt"], step)
             kept, shown = self._record.sealed.get((attempt, step)), got["series"]["lr"]
-            if kept is not None and _bits(kept) != _bits(shown["value"]):
+            if kept is not None and bits(kept) != bits(shown["value"]):
                 self._broken("P8", f"step {step} is explained as {shown['value']}, and is {kept}")
+            if self._record.is_steered:
+                self._note(cause_broken(self._record, call))
+                continue
             order = self._record.order_at(attempt, step)
             cause = (shown["cause"] or {}).get("order") or {}
             named = (cause.get("key"), cause.get("actor"))
             if named != ((None, None) if order is None else (order.key, order.actor)):
                 self._broken("P8", f"step {step} is said to come from {named}")
-
-
-def parsed(text: str) -> Record:
-    """Read what an export has of a session."""
-    record = Record()
-    for line in map(json.loads, text.splitlines()):
-        if line["line"] == "sealed":
-            values = struct.unpack(f"<{line['count']}d", bytes.fromhex(line["values"]))
-            for step, value in enumerate(values, line["start"]):
-                record.sealed[line["attempt"], step] = value
-        elif line["line"] == "readings":
-            values = struct.unpack(f"<{len(line['steps'])}d", bytes.fromhex(line["values"]))
-            for step, rank, value in zip(line["steps"], line["ranks"], values, strict=True):
-                record.readings[line["attempt"], rank, step, line["metric"]].append(value)
-        elif line["line"] == "event":
-            payload = json.loads(line["payload"])
-            if line["kind"] == "ordered":
-                order = payload["order"]
-                record.orders.append(
-                    Order(
-                        order["id"],
-                        order["at"],
-                        order["action"]["lr"],
-                        order["key"],
-                        order["actor"],
-                        line["attempt"],
-                    )
-                )
-            elif line["kind"] == "attempt_opened":
-                record.starts[payload["attempt"]] = payload["at"]
-    return record
-
-
-def _bits(value: float) -> bytes:
-    return struct.pack("<d", value)

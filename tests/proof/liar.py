@@ -19,11 +19,12 @@ class Liar:
         told: How often it has lied.
     """
 
-    def __init__(self, url: str, promise: str) -> None:
+    def __init__(self, url: str, lie: str) -> None:
         self._upstream = url.removeprefix("http://")
-        self._lie: Callable[[Asked], Said | None] = getattr(self, f"_break_{promise.lower()}")
+        self._lie: Callable[[Asked], Said | None] = getattr(self, f"_break_{lie.lower()}")
         self._seen = 0
         self._newest: dict[str, int] = {}
+        self._kept: list[Asked] = []
         self.told = 0
 
     def __call__(self, asked: Asked) -> bytes:
@@ -46,7 +47,8 @@ class Liar:
             content = found.read()
         finally:
             upstream.close()
-        if "/attempts" in asked.target and found.status in (200, 201):
+        opens = asked.method == "POST" and "/attempts" in asked.target
+        if opens and found.status in (200, 201):
             self._newest[asked.target.split("/")[3]] = json.loads(content)["attempt"]
         return found.status, content
 
@@ -123,3 +125,49 @@ class Liar:
 
         said = self._truth(asked)
         return self._changed(said, blame) if said[0] == 200 else None
+
+    # Where a controller steers --------------------------------------------------------------------
+
+    def _break_hearing(self, asked: Asked) -> Said | None:
+        """What rank 1 reports is acknowledged, and passed on only some windows later."""
+        body = json.loads(asked.body or b"{}")
+        if "/sync" in asked.target and body.get("rank") == 1 and body.get("reports"):
+            self._kept.append(asked)
+            late = [self._kept.pop(0)] if len(self._kept) > 4 else []
+            for each in late:
+                self._truth(each)
+            return self._truth(asked, json.dumps({**body, "reports": []}).encode())
+        return None
+
+    def _break_reading(self, asked: Asked) -> Said | None:
+        """A loss that is reported is another one on its way."""
+        body = json.loads(asked.body or b"{}")
+        if not self._is(asked, "/sync") or not body.get("reports") or body.get("rank") != 1:
+            return None
+        body["reports"][0]["metrics"]["loss"] += 1.0
+        return self._truth(asked, json.dumps(body).encode())
+
+    def _break_holding(self, asked: Asked) -> Said | None:
+        """What trainers are given is said to be only looked at, so that it can be taken back."""
+        body = json.loads(asked.body or b"{}")
+        if "/sync" not in asked.target or "progress" not in body:
+            return None
+        self._truth(asked, json.dumps({**body, "want": None}).encode())
+        said = self._truth(asked, json.dumps({"want": body["want"]}).encode())
+        return said if said[0] == 200 else None
+
+    def _break_forking(self, asked: Asked) -> Said | None:
+        """A fork begins a step earlier than it was asked to."""
+        if not self._is(asked, "/fork"):
+            return None
+        body = json.loads(asked.body)
+        said = self._truth(asked, json.dumps({**body, "step": body["step"] - 1}).encode())
+        return said if said[0] == 201 else None
+
+    def _break_inheriting(self, asked: Asked) -> Said | None:
+        """A fork begins at another rate than the one that its parent had come to."""
+        if not self._is(asked, "/fork"):
+            return None
+        body = {**json.loads(asked.body), "description": {"base_lr": 0.75}}
+        said = self._truth(asked, json.dumps(body).encode())
+        return said if said[0] == 201 else None

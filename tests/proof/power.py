@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pacesetter_service.store.blocks import Block, unpack_all
-from proof.history import History, Load
+from proof.history import History
+from proof.load import Load
 from proof.shim import Shim
 
 SECTOR = 512
@@ -121,7 +122,7 @@ def recorded(folder: Path, answers: int) -> tuple[list[Write], History]:
     """Run a load on a disk that is logged, and kill the service in the midst of it."""
     shim = Shim(folder)
     service = shim.service(folder / "pacesetter.db", logged=True).start()
-    with Load([service.url]) as load:
+    with Load([service.url], steered=0) as load:
         load.await_answers(answers)
         load.stop.set()
     service.kill()

@@ -1,11 +1,11 @@
-"""No call that the API's document allows, or forbids, is answered 5xx or passes without a token."""
+"""No call that the API's document allows, or forbids, is answered otherwise than it says."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from proof.fuzz import PHASES, STRICT, TOKEN, fuzz
+from proof.fuzz import PHASES, TOKEN, fuzz
 
 
 def _cases(said: str) -> int:
@@ -16,17 +16,17 @@ def _cases(said: str) -> int:
 
 
 @pytest.mark.parametrize("token", [TOKEN, ""], ids=["token", "open"])
-def test_no_call_is_answered_5xx_or_passes_without_its_token(token: str, tmp_path: Path) -> None:
-    """A few examples of every operation; `make soak` has all phases, with more."""
-    done = fuzz(tmp_path, examples=1, phases="fuzzing", checks=STRICT, token=token)
+def test_each_call_is_answered_as_its_description_says(token: str, tmp_path: Path) -> None:
+    """A few examples of every operation, with all checks; `make soak` has all phases, with more."""
+    done = fuzz(tmp_path, examples=1, phases="fuzzing", token=token)
     assert done.returncode == 0, done.stdout + done.stderr
     assert _cases(done.stdout) > 40
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("token", [TOKEN, ""], ids=["token", "open"])
-def test_no_sequence_of_calls_is_answered_5xx(token: str, tmp_path: Path) -> None:
+def test_each_boundary_and_sequence_is_answered_as_described(token: str, tmp_path: Path) -> None:
     """All phases: examples, each boundary of each field, drawn ones, and calls upon calls."""
-    done = fuzz(tmp_path, examples=50, phases=PHASES, checks=STRICT, token=token)
+    done = fuzz(tmp_path, examples=20, phases=PHASES, token=token)
     assert done.returncode == 0, done.stdout + done.stderr
     assert _cases(done.stdout) > 1000

@@ -1,14 +1,20 @@
-"""Whatever is sent to what reads text or JSON: it is taken or refused, and never answered 5xx."""
+"""Whatever is sent to what reads text or JSON: it is taken or refused, and never answered 5xx.
+
+Records that are imported are altered in `tests/api/test_transfer.py`.
+"""
 
 import json
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from pacesetter_service.core.tokens import NameScope
+from pacesetter_service.store.blocks import Columns, Lists, pack, unpack
 from serving import RunningService, open_http
 
 ADMIN = "an-admin-token-of-these-tests"
@@ -73,11 +79,80 @@ def test_ids_of_events(last: str, http: httpx.Client) -> None:
         assert answer.is_success or answer.status_code in (400, 422)
 
 
+@given(last=header_texts | st.integers(-10, 2**70).map(str))
+@pytest.mark.parametrize("place", ["header", "parameter"])
+def test_ids_of_all_events(place: str, last: str, http: httpx.Client) -> None:
+    """So it is with the feed of all sessions, however the id is said."""
+    headers = {"Last-Event-ID": last} if place == "header" else {}
+    params = {"after": last} if place == "parameter" else {}
+    with http.stream("GET", "/v1/events/stream", headers=headers, params=params) as answer:
+        assert answer.is_success or answer.status_code in (400, 422)
+
+
 @given(secret=header_texts, scheme=st.sampled_from(["Bearer ", "bearer ", "Basic ", ""]))
 def test_tokens(secret: str, scheme: str, guarded: httpx.Client) -> None:
     """Nobody is let in with a secret that was not given out."""
     answer = guarded.get("/v1/sessions", headers={"Authorization": (scheme + secret).strip()})
     assert (answer.status_code, _is_told(answer)) == (401, True)
+
+
+@given(pattern=st.text("ab*?.[]()|^$\\\\/ é\\n", max_size=12) | texts)
+def test_patterns_of_names(pattern: str, guarded: httpx.Client) -> None:
+    """A token is for the names that its pattern matches as a shell's does, or is not made."""
+    bearer = {"Authorization": f"Bearer {ADMIN}"}
+    body = {"name": "patterned", "role": "viewer", "names": [pattern]}
+    made = guarded.post("/v1/tokens", json=body, headers=bearer)
+    assert _is_told(made)
+    if not made.is_success:
+        return
+    said = made.json()
+    guarded.delete(f"/v1/tokens/{said['id']}", headers=bearer).raise_for_status()
+    scope, name = NameScope((pattern,)), pattern.replace("*", "").replace("?", "a")
+    assert scope.holds(name)
+    assert scope.holds("ab") == fnmatchcase("ab", pattern.replace("[", "[[]"))
+
+
+@given(
+    names=st.dictionaries(texts, texts | leaves, max_size=3),
+    wanted=texts | st.just("team:vision"),
+)
+def test_labels(names: dict[str, Any], wanted: str, http: httpx.Client) -> None:
+    """Labels are taken or refused, and so is what sessions are looked for by."""
+    body = {"name": "labelled", "base_lr": 0.1, "labels": names}
+    made = _sent(http, "/v1/sessions", body)
+    assert _is_told(made)
+    assert _is_told(http.get("/v1/sessions", params={"label": wanted}))
+    if made.is_success:
+        assert made.json()["spec"]["labels"] == names
+        http.delete("/v1/sessions/labelled").raise_for_status()
+        http.post("/v1/sessions/labelled/purge", json={}).raise_for_status()
+
+
+@given(text=st.text("tTbase()+-*/.,<>=! 019eifnotlambd:^\n%", max_size=80) | texts)
+@example(text="((" * 4_000)
+@example(text="9**9**9**9**9")
+@example(text="t" + "+t" * 1_900)
+def test_expressions(text: str, http: httpx.Client) -> None:
+    """An expression has a value at each step, or it is told what is wrong with it."""
+    schedule = {"kind": "expression", "value": text, "total_steps": 100}
+    body = {"base_lr": 0.1, "schedule": schedule, "count": 10}
+    assert _is_told(_sent(http, "/v1/schedules/preview", body))
+
+
+@given(
+    steps=st.lists(st.integers(0, 2**62), min_size=1, max_size=12, unique=True).map(sorted),
+    beside=st.integers(0, 2**62),
+    stride=st.integers(0, 2**33),
+    value=st.floats(),
+)
+def test_columns(steps: list[int], beside: int, stride: int, value: float) -> None:
+    """Columns come back from their block to the bit, however far apart their numbers are."""
+    ranks = [min(beside + stride * each, 2**63 - 1) for each in range(len(steps))]
+    columns = Columns.of(Lists(steps, (ranks,), [value] * len(steps)))
+    found = unpack(pack(columns), 1)
+    assert found.steps.tolist() == steps
+    assert found.beside[0].tolist() == ranks
+    assert found.values.tobytes() == columns.values.tobytes()
 
 
 @given(body=trees)

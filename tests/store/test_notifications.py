@@ -1,6 +1,8 @@
 """Changes of other services, heard at once by PostgreSQL's LISTEN and NOTIFY."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import psycopg
 import pytest
 
 import postgres
+from little_servers import LittleServer, say_nothing
 from pacesetter_service.core.commands import Seal
 from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.core.spec import SessionSpec
@@ -18,7 +21,7 @@ from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store import notifications
 from pacesetter_service.store.notifications import ANY, DeafConnectionError
 from pacesetter_service.store.opening import open_store
-from pacesetter_service.store.postgres import PostgresStore
+from pacesetter_service.store.postgres import NETWORK, PostgresStore
 from pacesetter_service.store.served import UnusableDatabaseError
 from serving import PATIENCE
 
@@ -58,6 +61,28 @@ def test_a_connection_through_pgbouncer_is_found_to_hear_nothing(
                 pass
         finally:
             store.close()
+
+
+def test_a_listener_ends_though_its_database_says_nothing(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that does not come about holds up the end of a service for some seconds."""
+    monkeypatch.setitem(NETWORK, "connect_timeout", 2)
+    store, begun = PostgresStore(url), threading.Event()
+
+    def mute(connection: socket.socket) -> None:
+        begun.set()
+        say_nothing(connection)
+
+    try:
+        with LittleServer(mute) as server:
+            nowhere = f"postgresql+psycopg://nobody@127.0.0.1:{server.port}/lr"
+            listener = listening.Listener(store, nowhere, lambda _names: None)
+            listener.start()
+            assert begun.wait(PATIENCE)
+            listener.stop()  # while it waits for an answer that does not come
+    finally:
+        store.close()
 
 
 @pytest.mark.anyio

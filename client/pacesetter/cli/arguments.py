@@ -7,6 +7,8 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,10 +24,11 @@ def seconds(text: str) -> float:
     Raises:
         ValueError: It is none.
     """
-    try:
-        return float(text[:-1]) * _SECONDS[text[-1:]]
-    except (KeyError, ValueError):
-        raise ValueError(f"{text!r} is no length of time: write 90d, 12h or 30m") from None
+    with suppress(KeyError, ValueError):
+        found = float(text[:-1]) * _SECONDS[text[-1:]]
+        if isfinite(found):
+            return found
+    raise ValueError(f"{text!r} is no length of time: write 90d, 12h or 30m")
 
 
 def since(text: str | None) -> float | str | None:
@@ -55,15 +58,22 @@ def length(text: str) -> int | dict[str, float]:
     plain = text.replace("_", "").replace(",", "")
     try:
         if plain.endswith("%"):
-            return {"fraction": float(plain[:-1]) / 100}
+            return {"fraction": _finite(plain[:-1]) / 100}
         for unit in _LENGTHS:
             if plain.endswith(unit):
-                return {unit: float(plain.removesuffix(unit))}
+                return {unit: _finite(plain.removesuffix(unit))}
         return int(plain)
     except ValueError:
         raise ValueError(
             f"{text!r} is no length: write a number of steps, 10%, 5epochs, 1e6samples or 1e9tokens"
         ) from None
+
+
+def _finite(text: str) -> float:
+    found = float(text)
+    if not isfinite(found):
+        raise ValueError(text)
+    return found
 
 
 def labels(given: Iterable[str]) -> dict[str, str]:
@@ -111,9 +121,17 @@ def document(file: str) -> dict[str, Any]:
         CommandError: It is no object, or YAML cannot be read here.
         OSError: The file cannot be read.
     """
-    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     shown = "stdin" if file == "-" else file
-    found = _read(text, shown)
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CommandError(
+            REFUSED, f"{shown} is no text in UTF-8: {error.reason}", "name a JSON or YAML file"
+        ) from None
+    try:
+        found = _read(text, shown)
+    except RecursionError:
+        raise CommandError(REFUSED, f"{shown} is nested too deep", "write it flatter") from None
     if not isinstance(found, dict):
         raise CommandError(
             REFUSED,
@@ -140,7 +158,8 @@ def _read(text: str, shown: str) -> Any:  # noqa: ANN401 - whatever stands in it
         ) from None
     try:
         return yaml.load(text, _with_exponents(yaml))
-    except yaml.YAMLError as error:
+    # PyYAML lets through what its constructors raise, as for the date 2026-99-99.
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
         what = f"{shown} is neither JSON nor YAML: {' '.join(str(error).split())}"
         raise CommandError(REFUSED, what, "correct it at that place") from None
 

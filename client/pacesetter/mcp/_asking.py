@@ -72,7 +72,8 @@ class Asking:
             accept="application/json",
             silence=TIMEOUT,
         ) as pieces:
-            answer = json.loads(b"".join(pieces))
+            content = b"".join(pieces)
+        answer = read(lambda: json.loads(content))
         if not isinstance(answer, dict):
             raise misfit("the answer to an order is no JSON object")
         return answer
@@ -89,7 +90,7 @@ def read(make: Callable[[], T]) -> T:
     """
     try:
         return make()
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         raise misfit(f"the answer cannot be read ({type(error).__name__})") from error
 
 

@@ -55,14 +55,20 @@ async def compare_sessions(
     service: Service,
     names: Names,
     session: Annotated[
-        list[str], Query(min_length=FEWEST, max_length=MOST, description="a name; repeated")
+        list[str],
+        Query(
+            min_length=FEWEST,
+            max_length=MOST,
+            description="a name; repeated",
+            json_schema_extra={"uniqueItems": True},
+        ),
     ],
     by: Annotated[
         By, Query(description="lay the curves over each other by step, or by part of each plan")
     ] = "step",
     points: Annotated[int, Query(ge=10, le=10_000)] = 500,
     metrics: Annotated[
-        str | None, Query(max_length=8192, description="names, with commas; all, if not given")
+        str | None, Query(max_length=7_000, description="names, with commas; all, if not given")
     ] = None,
     form: PictureQuery = None,
     accept: Accept = "",

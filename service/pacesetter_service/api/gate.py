@@ -8,6 +8,7 @@ pages send other types across origins without asking.
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pacesetter_service.api import problems
+from pacesetter_service.api.access import route_of
 
 IMPORT_PATH = "/v1/import"
 
@@ -43,7 +44,9 @@ class Gate:
             await problems.of_other_media_type(LINES)(scope, receive, send)
             return
         if not lines and media_type != b"application/json":
-            await problems.of_http(415)(scope, receive, send)
+            # What an address does not take at all it takes in no media type either.
+            taken = route_of(scope["method"], scope["path"]) is not None
+            await (problems.of_http(415) if taken else self._app)(scope, receive, send)
             return
         if b"transfer-encoding" in headers:  # its length is not known beforehand
             receive = _limited(receive, _too_large(limit, lines=lines), limit)

@@ -44,7 +44,7 @@ async def read_history(
         Query(ge=10, le=100_000, description="1,000 if not given; a table has every step then"),
     ] = None,
     metrics: Annotated[
-        str | None, Query(max_length=8192, description="names, with commas; all, if not given")
+        str | None, Query(max_length=7_000, description="names, with commas; all, if not given")
     ] = None,
     readings: Annotated[bool, Query(description="each rank's own values too")] = False,  # noqa: FBT002
     attempt: AttemptQuery = None,

@@ -169,6 +169,7 @@ _PROBLEMS: Mapping[int, str] = {
     404: "There is nothing of that name",
     409: "It contradicts what there is; `code` says in which way",
     413: "The body is larger than the service takes; `detail` names the limit",
+    414: "The address is longer than the service takes",
     415: "The body is said to be of another media type",
     421: "The service is asked by a name that is not its own: PACESETTER_ALLOWED_HOSTS has those",
     422: "The request is not valid, or makes no sense here; `errors` names each mistake",
@@ -189,6 +190,8 @@ _CONTRADICTED = frozenset(
         "POST /v1/sessions/{name}/attempts",
         "POST /v1/sessions/{name}/take-back",
         "POST /v1/sessions/{name}/fork",
+        "POST /v1/sessions/{name}/plan",
+        "POST /v1/sessions/{name}/plan/apply",
         "POST /v1/import",
         "GET /v1/tokens",
         "POST /v1/tokens",
@@ -213,10 +216,10 @@ _OF_THEMSELVES = frozenset(
 )
 """Calls that are answered without the database."""
 
-_NAMING_OTHERS = frozenset({"POST /v1/sessions"})
-"""Calls whose body names what may not be there: a template."""
+_NAMING_OTHERS = frozenset({"POST /v1/sessions", "GET /v1/compare"})
+"""Calls whose body or query names what may not be there: a template, sessions."""
 
-_LOOKING = ("preview", "lint", "recommend")
+_LOOKING = ("preview", "lint", "recommend", "/plan")
 """What is sent in a body and changes nothing, by the end of its path."""
 
 
@@ -230,9 +233,10 @@ def _add_problems(operation: dict[str, Any], method: str, path: str) -> None:
         404: "{" in path or call in _NAMING_OTHERS,
         409: call in _CONTRADICTED,
         413: takes_body,
+        414: any(each["in"] == "query" for each in operation.get("parameters", ())),
         415: takes_body,
         421: True,
-        422: takes_body or bool(operation.get("parameters")),
+        422: True,  # a query parameter that the call does not take
         429: path not in PROBES,
         503: call not in _OF_THEMSELVES,
         507: writes,
@@ -281,6 +285,6 @@ def _sync() -> dict[str, Any]:
                 "description": "The session's name.",
             }
         ],
-        "requestBody": {**body, "required": False},
+        "requestBody": body,
         "responses": {"200": {**answer, "description": "The values, with the session's position"}},
     }

@@ -13,7 +13,6 @@ from pacesetter_service.api.callers import answer, unless_gone
 from pacesetter_service.api.context import Actor, Names, Service, SessionName
 from pacesetter_service.api.openapi import body_of
 from pacesetter_service.core.actions import AnyAction
-from pacesetter_service.core.actions.base import Reason
 from pacesetter_service.core.lengths import StepCount
 from pacesetter_service.core.measuring import MetricName
 from pacesetter_service.core.model import Checked, Line, Model, Positive, Step
@@ -123,7 +122,10 @@ class ApplyRequest(Model):
     plan: Annotated[str, Field(max_length=64)] = Field(description="the `id` of the plan")
     request: PlanRequest = Field(description="what was planned for, as it was sent")
     candidate: Annotated[int, Field(ge=0, lt=256)] = Field(description="its index in the answer")
-    reason: Reason = Field(default="", description="why, for the record")
+    # The record's reason says the plan as well, and what was expected of it.
+    reason: Annotated[Line, Field(max_length=700)] = Field(
+        default="", description="why, for the record"
+    )
 
 
 class PlanFinding(BaseModel):

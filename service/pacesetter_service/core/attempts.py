@@ -24,6 +24,7 @@ from pacesetter_service.core.errors import (
 from pacesetter_service.core.events import (
     Acted,
     BatchResized,
+    Decided,
     Measured,
     MeasurementsClosed,
     Missed,
@@ -101,12 +102,16 @@ class RestorePoint:
         replayed: What happened from there on to the step itself, in order.
         readings: Readings of earlier steps, of which some may not have been consumed.
         later: Orders that were carried out at or after the step.
+        repeated: What was measured and decided at the step, if the attempt in which it was begins
+            there too. An attempt that takes its place has that in its state, and is to record it:
+            the other one is no part of the path any more.
     """
 
     snapshot: Session
     replayed: Sequence[ReplayedEvent]
     readings: Sequence[Reading]
     later: Sequence[Order]
+    repeated: Sequence[Measured | Missed | Decided] = ()
 
 
 def restore(past: RestorePoint, step: int) -> Session:

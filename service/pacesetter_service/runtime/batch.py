@@ -175,7 +175,7 @@ class Batch:
             work.actor,
             tuple(order.id for order in opened.orders.waiting),
         )
-        return self._go_on_in(entry, opened, event)
+        return self._go_on_in(entry, opened, event, *past.repeated)
 
     def _take_back(self, entry: Entry, work: TakeBack) -> Outcome:
         stored, session = entry.stored, entry.stored.session
@@ -192,16 +192,18 @@ class Batch:
             work.reason,
             tuple(order.id for order in opened.orders.waiting),
         )
-        return self._go_on_in(entry, opened, event)
+        return self._go_on_in(entry, opened, event, *past.repeated)
 
-    def _go_on_in(self, entry: Entry, opened: Session, event: AttemptOpened | TakenBack) -> Outcome:
+    def _go_on_in(
+        self, entry: Entry, opened: Session, event: AttemptOpened | TakenBack, *again: Event
+    ) -> Outcome:
         """Go over to an attempt that trains the steps from the event's on anew."""
         stored, name = entry.stored, opened.spec.name
         ref = AttemptRef(stored.id, opened.attempt.number, event.at)
         following = replace(stored, session=opened, lineage=branch(stored.lineage, ref))
         fresh = Entry(following, SealedTail.empty(event.at, len(opened.timelines)))
         self._changes[name] = Changes(following, before=stored, opened=event)
-        self._record(fresh, following, [event])
+        self._record(fresh, following, [event, *again])
         return Outcome(self._entries[name], created=True, horizon_before=stored.session.horizon)
 
     def _fork(self, source: Entry, work: Fork) -> Outcome:
@@ -210,8 +212,8 @@ class Batch:
         if found is not None:
             return found
         refuse_beyond_horizon(session, work.step)
-        restored = restore(self._store.past(session.spec, stored.lineage, work.step), work.step)
-        branch = forked(restored, work.spec, work.key)
+        past = self._store.past(session.spec, stored.lineage, work.step)
+        branch = forked(restore(past, work.step), work.spec, work.key)
         self._begin(branch, stored.lineage)
         entry = self._entries[work.spec.name]
         differs = differing(session.spec, work.spec)
@@ -219,7 +221,9 @@ class Batch:
         event = Forked(
             session.spec.name, session.attempt.number, work.step, work.actor, differs, kept
         )
-        self._record(entry, entry.stored, [event])
+        # A fork that is described anew begins with a law of its own, which nothing has changed yet.
+        again = () if differs else past.repeated
+        self._record(entry, entry.stored, [event, *again])
         return Outcome(self._entries[work.spec.name], created=True)
 
     def _change(self, entry: Entry, commands: Sequence[Command]) -> Entry:

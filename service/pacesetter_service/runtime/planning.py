@@ -1,6 +1,7 @@
 """A candidate of a plan is ordered, as any order is given."""
 
 from dataclasses import replace
+from itertools import count, takewhile
 
 from pydantic import BaseModel, Field
 
@@ -58,8 +59,11 @@ async def apply_plan(
         ActionRefusedError: It cannot be ordered, or has no orders.
         PacesetterError: The order was refused for another reason.
     """
+    known = await _given_before(service, name, key, plan_id, candidate, reason)
+    if known is not None:
+        return known
     plan, outlook = await find_candidate(service, name, question, plan_id, candidate, names)
-    said = reason_of(plan, outlook, question.metric, reason)
+    said = reason_of(plan, outlook, plan.metric, reason)
     acts = [
         replace(each, actor=actor, key=f"{key}.{index}" if key and index else key)
         for index, each in enumerate(explained(outlook.candidate, said))
@@ -141,6 +145,31 @@ async def _planned_again(
         if error.field:
             error.about("request", *error.field)
         raise
+
+
+async def _given_before(
+    service: Service, name: str, key: str, plan_id: str, candidate: int, reason: str
+) -> AppliedAnswer | None:
+    """Return what the same call was answered before; None if its key is new, or of another order.
+
+    The plan may be forgotten by now, as by a process that has not made it, and cannot be made again
+    once something was ordered.
+    """
+    session = (await service.writer.find(name)).stored.session
+    keys = session.orders.keys
+    said = keys[key][2] if key and key in keys else ""
+    begin = said.find(f"{reason} (plan {plan_id}: " if reason else f"plan {plan_id}: ")
+    if begin < 0:
+        return None
+    given = [key, *takewhile(keys.__contains__, (f"{key}.{index}" for index in count(1)))]
+    return AppliedAnswer(
+        plan=plan_id,
+        candidate=candidate,
+        orders=[keys[each][0] for each in given],
+        effective_steps=[keys[each][1] for each in given],
+        reason=said[begin:],
+        revision=session.revision,
+    )
 
 
 def _plan_of(answer: Answer) -> Plan:

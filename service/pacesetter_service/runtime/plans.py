@@ -85,6 +85,7 @@ class Plan:
     Attributes:
         id: A short text that changes with what was asked and with the record behind it.
         session: The name of the session.
+        metric: The loss that it is by.
         horizon: The first step that could still change.
         effect: What is left of it: None is all, else `ranking` or `nothing`.
         findings: Why less is said than was asked for.
@@ -97,6 +98,7 @@ class Plan:
 
     id: str
     session: str
+    metric: str
     horizon: int
     effect: Effect | None
     findings: tuple[Finding, ...]

@@ -3,7 +3,7 @@
 A notification is a hint: it may be lost, or come twice, and who gets one asks the database.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from secrets import token_hex
 from time import monotonic
@@ -60,12 +60,14 @@ def _send(engine: Engine, payload: str) -> None:
 class Listening:
     """One connection that listens; for the one thread that reads from it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, network: Mapping[str, int]) -> None:
         """Connect, and listen.
 
         Args:
             url: The database itself, such as `postgresql+psycopg://user@host/name`: nothing that
                 shares connections may stand in between.
+            network: How soon a server that says nothing is given up, as psycopg's parameters; the
+                URL may say otherwise.
 
         Raises:
             StorageUnavailableError: It cannot be reached.
@@ -76,7 +78,7 @@ class Listening:
         given, named = where.get_dialect()().create_connect_args(where)
         self._lost = psycopg.Error
         with self._translated():
-            self._connection: Any = psycopg.connect(*given, autocommit=True, **named)
+            self._connection: Any = psycopg.connect(*given, autocommit=True, **{**network, **named})
             self._connection.execute(f"LISTEN {CHANNEL}")
 
     def __enter__(self) -> Self:

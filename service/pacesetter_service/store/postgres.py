@@ -163,7 +163,7 @@ class PostgresStore(Store):
             DeafConnectionError: It hears nothing.
             StorageUnavailableError: The database did not answer.
         """
-        with Listening(url) as listening:
+        with Listening(url, NETWORK) as listening:
             listening.test(self._reader)
             yield listening
 

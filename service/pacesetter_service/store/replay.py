@@ -20,6 +20,7 @@ from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.events import (
     Acted,
     BatchResized,
+    Decided,
     Measured,
     Missed,
     load_event,
@@ -64,6 +65,7 @@ def restore_point(read: Read, spec: SessionSpec, lineage: Lineage, step: int) ->
             for event in _deciding(read, spec, later, start, end - 1)
             if isinstance(event, Acted)
         ],
+        repeated=_decided_at(read, spec, ref, step) if ref.start == step else (),
     )
 
 
@@ -78,10 +80,39 @@ def _replayed(read: Read, snapshot: Session, ref: AttemptRef, end: int) -> list[
         )
         if start <= each.at <= end
     ]
-    # What was ordered for the step itself is not done by going back to it: it waits again.
     logged = _deciding(read, snapshot.spec, ref, start, end)
-    done = [event for event in logged if isinstance(event, Missed) or event.at < end]
+    done = [event for event in logged if _is_done(event, snapshot, end)]
     return sorted([*measured, *done], key=_in_the_order_of_sealing)
+
+
+def _is_done(event: Acted | BatchResized | Missed, snapshot: Session, end: int) -> bool:
+    """Return whether an event happened after a snapshot, and is done by going back to a step.
+
+    What was ordered for the step itself is not: it waits again.
+    """
+    if isinstance(event, Missed):
+        return event.step >= _first_unseen(snapshot, event.metric)
+    return event.at < end
+
+
+def _decided_at(
+    read: Read, spec: SessionSpec, ref: AttemptRef, step: int
+) -> list[Measured | Missed | Decided]:
+    """Read what was measured, and what controllers decided on it, when a step was the horizon."""
+    measured = [
+        each
+        for name in sorted(spec.measured)
+        for each in measurements_in(name, MEASUREMENTS.between(read, ref, name, 0, step))
+        if each.at == step
+    ]
+    query = (
+        select(events)
+        .where(events.c.session_id == ref.session_id, events.c.attempt == ref.attempt)
+        .where(events.c.at == step, events.c.kind.in_(("missed", "decided")))
+        .order_by(events.c.seq)
+    )
+    found = [load_event(row.kind, row.payload, spec) for row in read(query)]
+    return [*measured, *(each for each in found if isinstance(each, Missed | Decided))]
 
 
 def _deciding(

@@ -177,6 +177,7 @@ def _planned(
     return Plan(
         plan_id,
         session.spec.name,
+        question.metric,
         session.horizon,
         planner.effect,
         tuple(planner.findings),
