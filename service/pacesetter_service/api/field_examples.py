@@ -177,6 +177,7 @@ OF_FIELDS: Mapping[str, Any] = {
     "ActionKind.description": "multiply the learning rate by a factor",
     "ActionKind.example": {"kind": "scale", "factor": 0.5},
     "ActionKind.kind": "scale",
+    "AppliedAnswer.orders": [2, 3],
     "AppliedValueView.series": "lr",
     "AppliedView.step": 4_090,
     "Bounds.actions": ["scale", "hold", "release"],

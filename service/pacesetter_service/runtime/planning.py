@@ -63,7 +63,7 @@ async def apply_plan(
     if known is not None:
         return known
     plan, outlook = await find_candidate(service, name, question, plan_id, candidate, names)
-    said = reason_of(plan, outlook, plan.metric, reason)
+    said = reason_of(plan, outlook, reason)
     acts = [
         replace(each, actor=actor, key=f"{key}.{index}" if key and index else key)
         for index, each in enumerate(explained(outlook.candidate, said))
@@ -176,14 +176,14 @@ def _plan_of(answer: Answer) -> Plan:
     return answer.plan
 
 
-def reason_of(plan: Plan, outlook: Outlook, metric: str, reason: str) -> str:
+def reason_of(plan: Plan, outlook: Outlook, reason: str) -> str:
     """Say for the record why a candidate was chosen, and what was expected of it."""
     curve, total = outlook.curve, outlook.candidate.total
     if plan.effect is None and curve is not None:
         low, end, high = (float(each[-1]) for each in (curve.low, curve.losses, curve.high))
-        expected = f"{metric} {end:.4g} ({low:.4g} to {high:.4g}) expected at step {total}"
+        expected = f"{plan.metric} {end:.4g} ({low:.4g} to {high:.4g}) expected at step {total}"
     else:
         place = plan.outlooks.index(outlook) + 1
-        expected = f"ranked {place} of {len(plan.outlooks)} by {metric} at step {total}"
+        expected = f"ranked {place} of {len(plan.outlooks)} by {plan.metric} at step {total}"
     said = f"plan {plan.id}: {expected}"
     return f"{reason} ({said})" if reason else said
