@@ -18,7 +18,7 @@ from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.drawing import Line, Mark, chart
 from pacesetter_service.dashboard.facts import read_facts
-from pacesetter_service.dashboard.forms import read_fields
+from pacesetter_service.dashboard.forms import read_fields, status_of
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.orders import (
     FORMS,
@@ -152,11 +152,11 @@ class Control:
     ) -> Response:
         facts = await read_facts(self._service, request.path_params["name"])
         session = facts.session
-        wrong = mistake or (effect.refused and request.method == "POST")
+        wrong = bool(mistake or (effect.refused and request.method == "POST"))
         return site.show(
             request,
             "control.html",
-            status=HTTPStatus.UNPROCESSABLE_ENTITY if wrong else HTTPStatus.OK,
+            status=status_of(said, wrong=wrong),
             name=session.spec.name,
             facts=facts,
             session=session,

@@ -27,8 +27,8 @@ function say(state, text) {
 }
 
 // At most one reading at a time, and most of the time none: slow answers are asked for less often.
-function paced(work, least) {
-  let waiting = false, running = false, again = false, took = 0;
+function paced(work, least, first = least) {
+  let waiting = false, running = false, again = false, pause = first;
   async function run() {
     waiting = false;
     running = true;
@@ -38,7 +38,7 @@ function paced(work, least) {
     } catch (error) {
       if (!(error instanceof TypeError)) throw error; // the service is away; the feed comes back by itself
     } finally {
-      took = performance.now() - began;
+      pause = Math.max(least, 5 * (performance.now() - began));
       running = false;
       if (again) { again = false; ask(); }
     }
@@ -47,7 +47,7 @@ function paced(work, least) {
     if (running) { again = true; return; }
     if (waiting) return;
     waiting = true;
-    setTimeout(run, Math.max(least, 5 * took));
+    setTimeout(run, pause);
   }
   return ask;
 }
@@ -125,7 +125,7 @@ class Plots {
     this.unit = "step";
     this.log = new URL(location.href).searchParams.get("scale") === "log";
     this.charts = [];
-    this.freshen = paced(() => this.read(), 800);
+    this.freshen = paced(() => this.read(), 800, 0);
     this.controls();
     this.tip = document.createElement("div");
     this.tip.className = "tip";
@@ -446,7 +446,7 @@ function rehearsing(form) {
   async function look() {
     const mine = ++asked;
     const said = new URLSearchParams(new FormData(form));
-    said.set("do", "preview");
+    said.set("do", "rehearse");
     const answer = await fetch(form.action, { method: "POST", body: said, headers: { accept: "text/html" } });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (mine !== asked) return;
