@@ -71,6 +71,12 @@ class Training:
         with self._turn:
             yield
 
+    @property
+    def newest(self) -> int:
+        """The newest step that it has trained; -1 before any."""
+        with self._moved:
+            return max(self.used, default=-1)
+
     def reach(self, step: int) -> dict[int, float]:
         """Wait until it has trained a step; returns what it has trained with by then."""
         with self._moved:

@@ -212,7 +212,7 @@ def test_an_order_for_a_named_step_holds_from_there(
 ) -> None:
     """It waits until then, and the page says for which step; then it waits no more."""
     with training.standing_still():
-        at = max(training.used) + 50
+        at = training.newest + 50
         dashboard.begin(training.name, "Halve…")
         fields = {"Factor": "0.125", "From which step": str(at)}
         assert dashboard.order("Halve or multiply as shown", "not yet", fields) == at
@@ -227,7 +227,7 @@ def test_an_order_that_was_cancelled_reaches_nobody(
 ) -> None:
     """The trainer goes through the step that it was for, and never hears of it."""
     with training.standing_still():
-        at = max(training.used) + 50
+        at = training.newest + 50
         dashboard.begin(training.name, "Set…")
         fields = {"Learning rate": "0.07", "From which step": str(at)}
         dashboard.order("Set as shown", "a mistake", fields)
@@ -280,7 +280,7 @@ def test_a_limit_refuses_what_oversteps_it(
     dashboard.page.get_by_label("Why (for the record)").fill("not careful")
     dashboard.page.get_by_role("button", name="Set as shown").click()
     expect(dashboard.page.get_by_role("alert")).to_contain_text("0.02")
-    for each, rate in training.reach(max(training.used) + 30).items():
+    for each, rate in training.reach(training.newest + 30).items():
         assert rate == pytest.approx(cosine(each), rel=1e-12)
 
 
@@ -336,7 +336,7 @@ def test_a_fork_is_trained_by_its_own_plan(
         for step, rate in longer.reach(25).items():
             assert rate == pytest.approx(cosine(step, 5000), rel=1e-12)
         expect(page.locator("#facts .pill").first).to_have_text("running")
-    for step, rate in training.reach(max(training.used) + 5).items():
+    for step, rate in training.reach(training.newest + 5).items():
         assert rate == pytest.approx(cosine(step), rel=1e-12)
 
 
@@ -377,7 +377,7 @@ def test_a_training_that_was_said_to_be_over_goes_on_if_it_is_not(
     page.get_by_role("button", name="It is over").click()
     page.wait_for_url(f"**/sessions/{training.name}")
     expect(dashboard.elsewhere().locator("#events")).to_contain_text("the machine is gone")
-    for step, rate in training.reach(max(training.used) + 30).items():
+    for step, rate in training.reach(training.newest + 30).items():
         assert rate == pytest.approx(cosine(step), rel=1e-12)
     expect(page.locator("#events")).to_contain_text("active again")
     expect(page.locator("#facts .pill").first).to_have_text("running")

@@ -28,6 +28,7 @@ from pacesetter_service.dashboard.orders import (
     forms_for,
     suggested,
 )
+from pacesetter_service.dashboard.persistence import persistently
 from pacesetter_service.dashboard.visitors import visitor_of
 from pacesetter_service.runtime import operator
 from pacesetter_service.runtime.operator import Rehearsal
@@ -88,8 +89,8 @@ class Control:
             mistake = "Write down why: who reads the record later will want to know."
             return await self._page(request, form, said, groups, effect, mistake)
         try:
-            act = _act(request, form, said, groups)
-            answer = await operator.order(self._service, request.path_params["name"], act)
+            name, act = request.path_params["name"], _act(request, form, said, groups)
+            answer = await persistently(lambda: operator.order(self._service, name, act))
         except (PacesetterError, ValidationError, FieldError) as error:
             effect = Effect(refused=_reasons(error))
             return await self._page(request, form, said, groups, effect)
@@ -104,7 +105,8 @@ class Control:
         """Cancel an order that waits."""
         name, number = request.path_params["name"], request.path_params["number"]
         await read_fields(request)
-        await operator.cancel_order(self._service, name, number, visitor_of(request).name)
+        actor = visitor_of(request).name
+        await persistently(lambda: operator.cancel_order(self._service, name, number, actor))
         return site.redirect(request, f"sessions/{name}", cancelled=number)
 
     async def _effect(

@@ -23,6 +23,7 @@ from pacesetter_service.dashboard.facts import read_facts
 from pacesetter_service.dashboard.forms import read_form
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.orders import FieldError
+from pacesetter_service.dashboard.persistence import persistently
 from pacesetter_service.dashboard.visitors import refuse_below, refuse_name, visitor_of
 from pacesetter_service.runtime import forks, operator, trainer
 from pacesetter_service.runtime.forks import ForkPlan
@@ -76,7 +77,7 @@ class Manage:
         if form.get("do") == "preview":
             return await self._page(request, form, ())
         try:
-            return await self._done[what](request, form)
+            return await persistently(lambda: self._done[what](request, form))
         except (PacesetterError, ValidationError, FieldError) as error:
             said = mistakes_in(error) if isinstance(error, ValidationError) else (str(error),)
             return await self._page(request, form, said)
