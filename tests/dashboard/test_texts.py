@@ -1,5 +1,6 @@
 """What trainers and operators write is text on every page, whatever it says; it runs nowhere."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -169,7 +170,7 @@ def _write(http: httpx.Client) -> None:
         spec = {"base_lr": base, "labels": {"note": NOTE, "more": {"$": "more"}}}
         body = {"name": "t", "description": ABOUT, "parameters": {"more": meaning}, "spec": spec}
         told(http, "templates", body)
-    told(http, "templates/t/versions/2/deprecate", {"reason": OLD})
+    told(http, "templates/t/2/deprecate", {"reason": OLD})
 
 
 def told(http: httpx.Client, path: str, body: object) -> dict[str, object]:
@@ -204,12 +205,16 @@ TEXTS = """() => {
 def test_every_text_stands_on_its_pages_as_text(written: Written, visitor: Page) -> None:
     """It is there to the letter, and has become no element; nothing ran, nothing was refused."""
     for path in PAGES:
-        visitor.goto(f"{written.url}/{path}")
+        answer = visitor.goto(f"{written.url}/{path}")
+        assert answer is not None
+        assert answer.ok, path
         if visitor.locator("[data-plots]").count():
             expect(visitor.locator("[data-plots] .uplot").first).to_be_visible()
         texts = visitor.evaluate(TEXTS)
         for field, (text, pages) in FIELDS.items():
-            assert path not in pages or any(text in each for each in texts), f"{field} on {path}"
+            written_as = (text, json.dumps(text)[1:-1])
+            shown = any(each in told for told in texts for each in written_as)
+            assert path not in pages or shown, f"{field} on {path}"
         assert elements_of_attacks(visitor) == 0, path
 
 
@@ -222,11 +227,12 @@ def test_marks_and_explanations_are_text(written: Written, visitor: Page) -> Non
     """What the script writes into a page is text, too."""
     visitor.goto(f"{written.url}/sessions/a")
     seen = ""
+    expect(visitor.locator(".marks button").first).to_be_visible()
     for mark in visitor.locator(".marks button").all():
         mark.focus()
         seen += visitor.get_by_role("tooltip").inner_text()
     assert ACTED in seen
-    visitor.get_by_label("At step").fill("5")
+    visitor.get_by_role("textbox", name="At step").fill("5")
     visitor.get_by_role("button", name="Explain").click()
     expect(visitor.locator("#explanation")).to_contain_text(ACTED)
     assert elements_of_attacks(visitor) == 0
@@ -236,12 +242,11 @@ def test_what_stands_in_an_address_is_text(
     written: Written, visitor: Page, watched: Watched
 ) -> None:
     """Whoever has a visitor follow a link to these pages runs nothing there."""
-    watched.expected = ["422", "404", "400"]
+    watched.expected = ["status of 4"]
     for place in REFLECTING:
         asked = str(httpx.QueryParams({"it": ASKED})).removeprefix("it=")
         visitor.goto(f"{written.url}/{place.replace('{}', asked)}")
         assert elements_of_attacks(visitor) == 0, place
-    watched.complaints = [each for each in watched.complaints if "ontent Security" in each]
 
 
 @pytest.mark.parametrize("field", REFUSED)

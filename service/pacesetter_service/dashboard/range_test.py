@@ -45,6 +45,12 @@ class RangeTestPages:
         return Response(drawn, headers=headers, media_type="image/svg+xml")
 
     async def _found(self, request: Request) -> RangeTestAnswer:
-        metric = request.query_params.get("metric", "").strip() or None
         name = request.path_params["name"]
+        metric = request.query_params.get("metric", "").strip() or await self._metric(name)
         return await read_range_test(self._service, name, metric, None, lambda found: found)
+
+    async def _metric(self, name: str) -> str | None:
+        """Return the metric that says most; None where a controller says which it is."""
+        facts = await read_facts(self._service, name)
+        said = any(each.kind == "range_test" for each in facts.session.spec.rules)
+        return None if said or facts.loss is None else facts.loss[0]

@@ -78,6 +78,7 @@ pages.filters |= {
     "age": wording.age,
     "coded": wording.coded,
     "bytes": wording.size,
+    "as_json": wording.as_json,
 }
 
 
