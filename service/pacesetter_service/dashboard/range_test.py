@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pacesetter_service.core.controllers.range_test import RangeTest
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.facts import read_facts
 from pacesetter_service.insight import pictures
@@ -52,5 +53,5 @@ class RangeTestPages:
     async def _metric(self, name: str) -> str | None:
         """Return the metric that says most; None where a controller says which it is."""
         facts = await read_facts(self._service, name)
-        said = any(each.kind == "range_test" for each in facts.session.spec.rules)
+        said = any(isinstance(each, RangeTest) for each in facts.session.spec.rules)
         return None if said or facts.loss is None else facts.loss[0]

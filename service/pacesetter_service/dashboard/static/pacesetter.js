@@ -64,8 +64,33 @@ async function refresh() {
     const fresh = page.getElementById(part.id);
     if (!fresh || part.contains(document.activeElement) && part.matches("form, :has(input:focus)") || one("input:checked", part)) continue;
     localise(fresh);
-    if (fresh.innerHTML !== part.innerHTML) part.replaceChildren(...fresh.childNodes);
+    liken(part, fresh);
   }
+}
+
+// What a node is for: one that leads or belongs elsewhere is another one, wherever it stands.
+const purposes = ["id", "href", "src", "action", "name", "value", "for", "aria-label"];
+
+function isAnother(old, fresh) {
+  return old.nodeName !== fresh.nodeName
+    || old.nodeType === Node.ELEMENT_NODE && purposes.some((each) => old.getAttribute(each) !== fresh.getAttribute(each));
+}
+
+// Make a part like a fresh one, and leave the nodes that stay: one may have the focus, or be pressed just now.
+function liken(old, fresh) {
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    if (old.data !== fresh.data) old.data = fresh.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  const before = [...old.childNodes], after = [...fresh.childNodes];
+  after.forEach((each, place) => {
+    if (place >= before.length) old.append(each);
+    else if (isAnother(before[place], each)) before[place].replaceWith(each);
+    else liken(before[place], each);
+  });
+  for (const each of before.slice(after.length)) each.remove();
 }
 
 const freshen = paced(refresh, 250);
