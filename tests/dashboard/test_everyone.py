@@ -182,9 +182,9 @@ def test_pages_are_for_phones_and_for_walls_dark_and_light(url: str, visitor: Pa
 WIDE = """() => {
   const main = document.querySelector("main").getBoundingClientRect();
   const small = [], long = [];
-  for (const each of document.querySelectorAll("main p, main li, main dd, main td, main small, main label")) {
+  for (const each of document.querySelectorAll("main p, main li, main dd, main td:not(.mono), main small, main label")) {
     const own = [...each.childNodes].filter((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own.length || !each.getClientRects().length) continue;
+    if (!own.length || !each.checkVisibility()) continue;
     const size = parseFloat(getComputedStyle(each).fontSize);
     if (size < 14) small.push([each.textContent.slice(0, 40), size]);
     const range = document.createRange();
@@ -203,7 +203,7 @@ STOPS = """() => {
   const focusable = "a[href], button, input:not([type=hidden]), select, textarea, summary,"
     + "[tabindex='0']";
   window.stops = [...document.querySelectorAll(focusable)].filter((each) =>
-    each.getClientRects().length && !each.disabled && (each.type !== "radio" || each.checked));
+    each.checkVisibility() && !each.disabled && (each.type !== "radio" || each.checked));
   return stops.length;
 }"""
 

@@ -284,7 +284,7 @@ class Plots {
       one(".canvas", holder)?.remove();
       const canvas = document.createElement("div");
       canvas.className = "canvas";
-      canvas.setAttribute("role", "img");
+      canvas.setAttribute("role", index ? "img" : "group"); // the first one has buttons on it
       canvas.setAttribute("aria-label", `${name} by step; the same stands in the table below`);
       holder.append(canvas);
       this.charts.push(this.chart(canvas, name, table, index));
