@@ -403,8 +403,14 @@ def run(size: Size, rounds: int, minutes: float, every: float) -> None:
                 told = ", ".join(f"{kind} {each / 1000:.1f}" for kind, each in weights.items())
                 _say(f"{name} weighs {_first_load(weights) / 1000:.1f} kB: {told}")
             for address in (many, long):
-                for what, seconds in time_to_curve(browser, address, rounds).items():
-                    _say(f"first curve, {what}: {seconds:.2f} s, median of {rounds} visits")
+                before = server.cpu_seconds()
+                times = time_to_curve(browser, address, rounds)
+                spent = (server.cpu_seconds() - before) / rounds
+                for what, seconds in times.items():
+                    _say(
+                        f"first curve, {what}: {seconds:.2f} s, median of {rounds} visits, each of"
+                        f" which takes {1000 * spent:.0f} ms of the service's processor time"
+                    )
             browser.close()
             keep_open(program, server.url, minutes, every)
 

@@ -411,3 +411,47 @@ def test_what_is_over_is_said_archived_and_purged(
             expect(dashboard.elsewhere().locator("#facts .pill").first).to_have_text(left)
     with open_http(urls[0]) as http:
         assert http.get(f"/v1/sessions/{unique_name}").status_code == 404
+
+
+class TorchTraining(Training):
+    """A training in which an optimizer of torch takes the rates, and moves weights by them."""
+
+    def _train(self) -> None:
+        import torch
+
+        from pacesetter.torch import RemoteLR
+
+        torch.manual_seed(0)
+        model = torch.nn.Linear(4, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=BASE)
+        scheduler = RemoteLR(optimizer, self._session, metric="loss")
+        inputs = torch.randn(16, 4)
+        step = 0
+        while not self._over.wait(self._pace):
+            with self._turn:
+                optimizer.zero_grad()
+                loss = model(inputs).mean()  # by the bias its slope is 1, wherever that is
+                loss.backward()
+                before = float(model.bias.detach())
+                optimizer.step()
+                moved = before - float(model.bias.detach())
+                with self._moved:
+                    self.used[step] = float(optimizer.param_groups[0]["lr"])
+                    self.values[step] = {"moved": moved}
+                    self._moved.notify_all()
+                scheduler.step(float(loss.detach()))
+            step += 1
+
+
+def test_weights_move_by_the_rate_from_the_step_that_the_page_said(
+    dashboard: Dashboard, unique_name: str
+) -> None:
+    """The optimizer has it then, and weights move half as far as by the plan."""
+    with TorchTraining(dashboard.urls[-1], unique_name, 0.02, **PLAN) as training:
+        training.reach(3)
+        dashboard.begin(unique_name, "Halve…")
+        step = dashboard.order("Halve or multiply as shown", "too hot", {})
+        assert_followed(training, cosine, step, lambda each: cosine(each) / 2)
+        for each in (step - 1, step):
+            moved = training.values[each]["moved"]
+            assert moved == pytest.approx(training.used[each], rel=1e-3), each
