@@ -82,7 +82,8 @@ def test_a_range_test_is_read(http: httpx.Client, unique_name: str) -> None:
         for step in range(100)
     ]
     sync(http, unique_name, 99, 1, reports=losses)
-    page = http.get(f"/sessions/{unique_name}/range-test", params={"metric": "loss"})
+    assert "What the range test says" in http.get(f"/sessions/{unique_name}").text
+    page = http.get(f"/sessions/{unique_name}/range-test")
     assert page.status_code == 200, page.text
     assert "steepest" in page.text
     assert "create/advise?range_test_max_lr=" in page.text

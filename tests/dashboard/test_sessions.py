@@ -9,7 +9,6 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from accessible import CONTRAST, EVERY, barriers
 from serving import PATIENCE, RunningService, open_http
 from training import Training
 from watched import Watched
@@ -313,54 +312,6 @@ def test_no_text_of_others_becomes_a_part_of_a_page(
     page.locator(".marks button").first.focus()
     expect(page.get_by_role("tooltip")).to_contain_text("onerror")
     assert page.locator("main img:not(.spark), main script").count() == 0
-
-
-@pytest.mark.parametrize(
-    ("scheme", "width", "rules"), [("light", 1280, EVERY), ("dark", 360, CONTRAST)]
-)
-def test_pages_keep_nobody_out(
-    server_url: str,
-    page: Page,
-    http: httpx.Client,
-    unique_name: str,
-    scheme: str,
-    width: int,
-    rules: dict[str, Any],
-) -> None:
-    """Axe finds nothing serious, and nothing is wider than the window."""
-    create(http, unique_name, labels={"team": "vision"}, total_steps=1000)
-    create(http, f"{unique_name}-2", total_steps=2000)
-    path = f"/v1/sessions/{unique_name}"
-    http.post(f"{path}/sync", json={"want": {"start": 0, "count": 40}})
-    http.post(f"{path}/actions", json={"kind": "scale", "factor": 0.5, "reason": "x", "at": 90})
-    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
-    page.set_viewport_size({"width": width, "height": 800})
-    for place in PAGES:
-        page.goto(f"{server_url}/{place.format(name=unique_name)}")
-        assert barriers(page, rules) == [], place
-
-
-PAGES = [
-    "?q={name}",
-    "sessions/{name}",
-    "sessions/{name}?scale=log&step=3",
-    "sessions/{name}?axis=time",
-    "sessions/{name}/control/scale",
-    "sessions/{name}/control/replace",
-    "sessions/{name}/manage",
-    "sessions/{name}/timeline",
-    "problems",
-    "timeline?session={name}",
-    "create?q=cosine",
-    "create/kinds/warmup_cosine",
-    "create/json",
-    "create/advise?architecture=cnn&total_steps=100",
-    "create/template",
-    "templates",
-    "compare?name={name}+{name}-2",
-    "sessions/{name}/ranks",
-    "admin",
-]
 
 
 def test_the_overview_finds_sessions(http: httpx.Client, unique_name: str) -> None:

@@ -119,6 +119,19 @@ def test_every_event_comes_back_as_it_was(store: SqliteStore) -> None:
     assert {(each.attempt, each.created_at) for each in found} == {(1, NOW)}
 
 
+def test_the_newest_events_are_read_from_the_end(store: SqliteStore) -> None:
+    """The newest first, those of some kinds alone, and page by page down to the first one."""
+    stored = written(store, EVENTS)
+    numbers, before = [], stored.events + 1
+    while page := store.events_before(stored, before, limit=2):
+        numbers += [each.seq for each in page]
+        before = numbers[-1]
+    assert numbers == list(range(len(EVENTS), 0, -1))
+    kind = EVENTS[0].kind
+    of_kind = store.events_before(stored, stored.events + 1, limit=100, kinds=[kind])
+    assert [each.event for each in of_kind] == [each for each in EVENTS if each.kind == kind][::-1]
+
+
 def test_a_decision_on_nan_comes_back(store: SqliteStore) -> None:
     """A NaN that a controller saw, or keeps, is a NaN again."""
     state = PlateauState(best=math.nan)

@@ -18,7 +18,7 @@ from pacesetter_service.dashboard.drawing import Line, Mark, chart
 from pacesetter_service.dashboard.facts import Facts
 from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.queries.curves import Curve
-from pacesetter_service.runtime.queries.events import LoggedEvent, list_events
+from pacesetter_service.runtime.queries.events import LoggedEvent, list_newest
 from pacesetter_service.runtime.queries.history import (
     MAX_METRICS,
     History,
@@ -44,6 +44,7 @@ FEWEST = 20
 """How many points a curve has at least."""
 
 MOST_MARKS = 200
+"""How many of the newest events are marked in a chart."""
 
 MOST_OVER = 5
 """How many attempts that are over are shown: the newest ones."""
@@ -379,8 +380,8 @@ def _behind(session: Session, past: History) -> int:
 
 
 async def _marks(service: Service, name: str, waiting: Sequence[Order]) -> list[Mark]:
-    page = await list_events(service, name, 0, MOST_MARKS, MARKED)
-    marks = [mark for event in page.events if (mark := mark_of(event)) is not None]
+    newest = await list_newest(service, name, MOST_MARKS, MARKED)
+    marks = [mark for event in reversed(newest) if (mark := mark_of(event)) is not None]
     for order in waiting:
         text = f"{order.actor} ordered for step {order.at}: {order.action.cause()}."
         marks.append(Mark(order.at, "waiting", text))

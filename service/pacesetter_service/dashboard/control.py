@@ -16,7 +16,7 @@ from pacesetter_service.core.errors import PacesetterError
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.facts import read_facts
-from pacesetter_service.dashboard.forms import read_fields
+from pacesetter_service.dashboard.forms import read_fields, status_of
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.orders import (
     FORMS,
@@ -26,6 +26,7 @@ from pacesetter_service.dashboard.orders import (
     forms_for,
     suggested,
 )
+from pacesetter_service.dashboard.persistence import persistently
 from pacesetter_service.dashboard.rehearsals import draw_rehearsal
 from pacesetter_service.dashboard.visitors import visitor_of
 from pacesetter_service.runtime import operator
@@ -76,8 +77,8 @@ class Control:
             mistake = "Write down why: who reads the record later will want to know."
             return await self._page(request, form, said, groups, effect, mistake)
         try:
-            act = _act(request, form, said, groups)
-            answer = await operator.order(self._service, request.path_params["name"], act)
+            name, act = request.path_params["name"], _act(request, form, said, groups)
+            answer = await persistently(lambda: operator.order(self._service, name, act))
         except (PacesetterError, ValidationError, FieldError) as error:
             effect = Effect(refused=_reasons(error))
             return await self._page(request, form, said, groups, effect)
@@ -92,7 +93,8 @@ class Control:
         """Cancel an order that waits."""
         name, number = request.path_params["name"], request.path_params["number"]
         await read_fields(request)
-        await operator.cancel_order(self._service, name, number, visitor_of(request).name)
+        actor = visitor_of(request).name
+        await persistently(lambda: operator.cancel_order(self._service, name, number, actor))
         return site.redirect(request, f"sessions/{name}", cancelled=number)
 
     async def _effect(
@@ -117,11 +119,11 @@ class Control:
     ) -> Response:
         facts = await read_facts(self._service, request.path_params["name"])
         session = facts.session
-        wrong = mistake or (effect.refused and request.method == "POST")
+        wrong = bool(mistake or (effect.refused and request.method == "POST"))
         return site.show(
             request,
             "control.html",
-            status=HTTPStatus.UNPROCESSABLE_ENTITY if wrong else HTTPStatus.OK,
+            status=status_of(said, wrong=wrong),
             name=session.spec.name,
             facts=facts,
             session=session,

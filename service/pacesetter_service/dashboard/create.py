@@ -24,7 +24,7 @@ from pacesetter_service.core.errors import PacesetterError
 from pacesetter_service.core.spec import SessionSpec, refuse_not_yours
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.drawing import Line, chart, small_picture
-from pacesetter_service.dashboard.forms import filled, read_form
+from pacesetter_service.dashboard.forms import filled, read_form, status_of
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.orders import FieldError
 from pacesetter_service.dashboard.snippets import snippets_of
@@ -161,7 +161,7 @@ class Create:
         return site.show(
             request,
             "create.html",
-            status=HTTPStatus.UNPROCESSABLE_ENTITY if wrong else HTTPStatus.OK,
+            status=status_of(said, wrong=wrong),
             described=described,
             parameters=_parameters(described, said),
             said={"name": "", "base_lr": "", "total_steps": "", "more": "", **said},
@@ -170,22 +170,21 @@ class Create:
 
     async def text(self, request: Request) -> Response:
         """Show a form for a whole spec as JSON."""
-        return self._text(request, request.query_params.get("spec", ""), Look())
+        return self._text(request, {"spec": request.query_params.get("spec", "")}, Look())
 
     async def make_of_text(self, request: Request) -> Response:
         """Show what a spec comes to, or create the session."""
         said = await read_form(request)
-        text = said.get("spec", "")
         try:
-            asked = _FIELDS.validate_python(json_in(text, "spec"))
+            asked = _FIELDS.validate_python(json_in(said.get("spec", ""), "spec"))
         except (FieldError, ValidationError) as error:
-            return self._text(request, text, Look(refused=_reasons(error)))
+            return self._text(request, said, Look(refused=_reasons(error)))
         look, made = await self._done(request, asked, creates=said.get("do") == "create")
-        return made or self._text(request, text, look)
+        return made or self._text(request, said, look)
 
-    def _text(self, request: Request, text: str, look: Look) -> Response:
-        status = HTTPStatus.UNPROCESSABLE_ENTITY if look.refused else HTTPStatus.OK
-        return site.show(request, "create_text.html", status=status, spec=text, look=look)
+    def _text(self, request: Request, said: Mapping[str, str], look: Look) -> Response:
+        status, spec = status_of(said, wrong=bool(look.refused)), said.get("spec", "")
+        return site.show(request, "create_text.html", status=status, spec=spec, look=look)
 
     async def advise(self, request: Request) -> Response:
         """Ask what is to be trained, and propose a session for it."""

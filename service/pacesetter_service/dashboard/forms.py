@@ -54,3 +54,13 @@ def filled(form: Mapping[str, str], *names: str) -> dict[str, str]:
     """Return the fields of some names that something was written into, without blanks around it."""
     said = {name: form.get(name, "").strip() for name in names}
     return {name: text for name, text in said.items() if text}
+
+
+def status_of(form: Mapping[str, str], *, wrong: bool) -> HTTPStatus:
+    """Return the status of the page that answers a form.
+
+    What is wrong with a form makes it an error, unless a script asks what is, while it is filled
+    in: browsers write errors into their consoles.
+    """
+    refused = wrong and form.get("do") != "rehearse"
+    return HTTPStatus.UNPROCESSABLE_ENTITY if refused else HTTPStatus.OK

@@ -24,6 +24,7 @@ from pacesetter_service.dashboard.facts import Facts, read_facts
 from pacesetter_service.dashboard.forms import read_form
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.orders import FieldError
+from pacesetter_service.dashboard.persistence import persistently
 from pacesetter_service.dashboard.twins import table_of
 from pacesetter_service.dashboard.visitors import refuse_below, refuse_name, visitor_of
 from pacesetter_service.runtime import forks, operator, trainer
@@ -86,10 +87,10 @@ class Manage:
             raise HTTPException(HTTPStatus.NOT_FOUND)
         refuse_below(NEEDED[what], visitor_of(request))
         form = await read_form(request)
-        if form.get("do") == "preview":
+        if what == "fork" and form.get("do") != "fork":
             return await self._page(request, form, ())
         try:
-            return await self._done[what](request, form)
+            return await persistently(lambda: self._done[what](request, form))
         except (PacesetterError, ValidationError, FieldError) as error:
             said = mistakes_in(error) if isinstance(error, ValidationError) else (str(error),)
             return await self._page(request, form, said)

@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pacesetter_service.core.controllers.range_test import RangeTest
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.facts import read_facts
 from pacesetter_service.insight import pictures
@@ -45,6 +46,12 @@ class RangeTestPages:
         return Response(drawn, headers=headers, media_type="image/svg+xml")
 
     async def _found(self, request: Request) -> RangeTestAnswer:
-        metric = request.query_params.get("metric", "").strip() or None
         name = request.path_params["name"]
+        metric = request.query_params.get("metric", "").strip() or await self._metric(name)
         return await read_range_test(self._service, name, metric, None, lambda found: found)
+
+    async def _metric(self, name: str) -> str | None:
+        """Return the metric that says most; None where a controller says which it is."""
+        facts = await read_facts(self._service, name)
+        said = any(isinstance(each, RangeTest) for each in facts.session.spec.rules)
+        return None if said or facts.loss is None else facts.loss[0]

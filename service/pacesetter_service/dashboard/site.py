@@ -79,6 +79,7 @@ pages.filters |= {
     "days": wording.days,
     "coded": wording.coded,
     "bytes": wording.size,
+    "as_json": wording.as_json,
 }
 
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.facts import read_facts
 from pacesetter_service.dashboard.visitors import visitor_of
-from pacesetter_service.runtime.queries.events import KINDS, LoggedEvent, list_events
+from pacesetter_service.runtime.queries.events import KINDS, LoggedEvent, list_newest
 from pacesetter_service.runtime.queries.feed import FedEvent, Wanted, begin_at, list_all
 from pacesetter_service.runtime.service import Service
 
@@ -140,15 +140,9 @@ async def latest_events(
     Raises:
         SessionNotFoundError: There is no session of that name.
     """
-    found: list[LoggedEvent] = []
-    after, more = -1, True
-    while more:
-        page = await list_events(service, name, after, READ, kinds)
-        wanted = [each for each in page.events if not actor or actor_of(each) == actor]
-        found = [*found, *wanted][-count:]
-        last = next((each.seq for each in reversed(page.events) if each.seq is not None), None)
-        more, after = page.more and last is not None, last or 0
-    return found[::-1]
+    return await list_newest(
+        service, name, count, kinds, lambda each: not actor or actor_of(each) == actor
+    )
 
 
 def actor_of(event: LoggedEvent) -> str:

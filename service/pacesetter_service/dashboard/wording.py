@@ -1,9 +1,11 @@
 """Numbers, durations and moments in a form that people read."""
 
+import json
 from datetime import UTC, datetime
 from math import isfinite
 
 from markupsafe import Markup, escape
+from pydantic import JsonValue
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
@@ -81,6 +83,11 @@ def size(many: float) -> str:
             return f"{many:,.3g} {unit}" if many < 100 else f"{many:,.0f} {unit}"
         many /= KIBI
     return f"{many:,.3g} TiB"
+
+
+def as_json(value: JsonValue) -> str:
+    """Write a value as JSON that people read: signs stand for themselves."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def coded(text: str) -> Markup:

@@ -280,6 +280,15 @@ class Reads:
         spec = stored.session.spec
         return [_recorded(row, stored, spec) for row in self._read(query.limit(limit))]
 
+    def events_before(
+        self, stored: Stored, seq: int, *, limit: int, kinds: Sequence[str] = ()
+    ) -> list[Recorded]:
+        """Read up to `limit` events whose numbers come before `seq`, the newest first."""
+        before = (events.c.seq >= 0) & (events.c.seq < seq - 1)
+        query = _events_of(stored, kinds).where(before).order_by(events.c.seq.desc())
+        spec = stored.session.spec
+        return [_recorded(row, stored, spec) for row in self._read(query.limit(limit))]
+
     def events_until(
         self, stored: Stored, step: int, *, kinds: Sequence[str], of_laws: bool = False
     ) -> Iterator[Recorded]:

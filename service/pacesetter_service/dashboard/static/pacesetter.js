@@ -27,8 +27,8 @@ function say(state, text) {
 }
 
 // At most one reading at a time, and most of the time none: slow answers are asked for less often.
-function paced(work, least) {
-  let waiting = false, running = false, again = false, took = 0;
+function paced(work, least, first = least) {
+  let waiting = false, running = false, again = false, pause = first;
   async function run() {
     waiting = false;
     running = true;
@@ -38,7 +38,7 @@ function paced(work, least) {
     } catch (error) {
       if (!(error instanceof TypeError)) throw error; // the service is away; the feed comes back by itself
     } finally {
-      took = performance.now() - began;
+      pause = Math.max(least, 5 * (performance.now() - began));
       running = false;
       if (again) { again = false; ask(); }
     }
@@ -47,7 +47,7 @@ function paced(work, least) {
     if (running) { again = true; return; }
     if (waiting) return;
     waiting = true;
-    setTimeout(run, Math.max(least, 5 * took));
+    setTimeout(run, pause);
   }
   return ask;
 }
@@ -64,8 +64,33 @@ async function refresh() {
     const fresh = page.getElementById(part.id);
     if (!fresh || part.contains(document.activeElement) && part.matches("form, :has(input:focus)") || one("input:checked", part)) continue;
     localise(fresh);
-    if (fresh.innerHTML !== part.innerHTML) part.replaceChildren(...fresh.childNodes);
+    liken(part, fresh);
   }
+}
+
+// What a node is for: one that leads or belongs elsewhere is another one, wherever it stands.
+const purposes = ["id", "href", "src", "action", "name", "value", "for", "aria-label"];
+
+function isAnother(old, fresh) {
+  return old.nodeName !== fresh.nodeName
+    || old.nodeType === Node.ELEMENT_NODE && purposes.some((each) => old.getAttribute(each) !== fresh.getAttribute(each));
+}
+
+// Make a part like a fresh one, and leave the nodes that stay: one may have the focus, or be pressed just now.
+function liken(old, fresh) {
+  if (old.nodeType !== Node.ELEMENT_NODE) {
+    if (old.data !== fresh.data) old.data = fresh.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  const before = [...old.childNodes], after = [...fresh.childNodes];
+  after.forEach((each, place) => {
+    if (place >= before.length) old.append(each);
+    else if (isAnother(before[place], each)) before[place].replaceWith(each);
+    else liken(before[place], each);
+  });
+  for (const each of before.slice(after.length)) each.remove();
 }
 
 const freshen = paced(refresh, 250);
@@ -160,7 +185,7 @@ class Plots {
     this.range = null;
     this.log = new URL(location.href).searchParams.get("scale") === "log";
     this.charts = [];
-    this.freshen = paced(() => this.read(), 800);
+    this.freshen = paced(() => this.read(), 800, 0);
     this.controls(hint);
     new ResizeObserver(() => this.resize()).observe(figure);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
@@ -246,7 +271,7 @@ class Plots {
       one(".canvas", holder)?.remove();
       const canvas = document.createElement("div");
       canvas.className = "canvas";
-      canvas.setAttribute("role", "img");
+      canvas.setAttribute("role", this.charts.length ? "img" : "group"); // the first one may have buttons on it
       canvas.setAttribute("aria-label", `${panel.name}; the same stands in the table below`);
       holder.append(canvas);
       this.charts.push(this.chart(canvas, panel));
@@ -745,7 +770,7 @@ function rehearsing(form) {
   async function look() {
     const mine = ++asked;
     const said = new URLSearchParams(new FormData(form));
-    said.set("do", "preview");
+    said.set("do", "rehearse");
     const answer = await fetch(form.action, { method: "POST", body: said, headers: { accept: "text/html" } });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     if (mine !== asked) return;

@@ -5,7 +5,7 @@ misses nothing and is told nothing twice, whatever happens to it or to the servi
 costs one page of memory.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -87,6 +87,44 @@ async def list_events(
         )
         found += [logged_event(each, stored.session.spec) for each in recorded]
     return EventPage(found[:limit], len(found) > limit)
+
+
+async def list_newest(
+    service: Service,
+    name: str,
+    limit: int,
+    kinds: Sequence[str] | None = None,
+    wanted: Callable[[LoggedEvent], bool] | None = None,
+) -> list[LoggedEvent]:
+    """Return the newest events of a session that are wanted, the newest first.
+
+    They are read from the end of the log on, so that a long one costs no more than a short one.
+
+    Args:
+        service: The service.
+        name: The session's name.
+        limit: The most events.
+        kinds: The kinds that are wanted; None for all.
+        wanted: Which events of these kinds are wanted; None for all.
+
+    Raises:
+        SessionNotFoundError: There is no session of that name.
+    """
+    stored = (await service.writer.find(name)).stored
+    spec, logged = stored.session.spec, [each for each in kinds or () if each != "created"]
+    size = limit if wanted is None else max(limit, PAGE)
+    found: list[LoggedEvent] = []
+    before, more = stored.events + 1, kinds is None or bool(logged)
+    while more and len(found) < limit:
+        page = await in_thread(
+            service.store.events_before, stored, before, limit=size, kinds=logged
+        )
+        found += filter(wanted, (logged_event(each, spec) for each in page))
+        more = len(page) == size
+        before = (page[-1].seq or 0) if page else 0
+    if kinds is None or "created" in kinds:
+        found += filter(wanted, [creation_of(spec, stored.created_at)])
+    return found[:limit]
 
 
 async def refuse_unheard_of(service: Service, name: str, after: int, argument: str) -> None:
