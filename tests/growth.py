@@ -70,12 +70,8 @@ class Growth:
 
 def settled(samples: Iterable[Sample], minutes: float) -> list[Sample]:
     """Return the samples without those of the first minutes of each life, when caches fill."""
-    kept = []
     begun: dict[int, float] = {}
-    for each in samples:
-        if each.at - begun.setdefault(each.life, each.at) >= minutes:
-            kept.append(each)
-    return kept
+    return [each for each in samples if each.at - begun.setdefault(each.life, each.at) >= minutes]
 
 
 def per_hour(samples: Sequence[Sample]) -> float:

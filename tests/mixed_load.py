@@ -2,7 +2,7 @@
 
 `soak.py` starts it with the service's address, reads what it has done from its standard output, a
 line of JSON a second, and ends it by closing its standard input. The last line says which threads
-and file descriptors are left once all clients are closed.
+and files are left once all clients are closed.
 """
 
 import itertools
@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -33,7 +34,11 @@ BACK = 3_000
 
 JOB = {
     "base_lr": 0.1,
-    "schedule": {"kind": "warmup", "steps": 1000, "schedule": {"kind": "exponential", "gamma": 0.99999}},
+    "schedule": {
+        "kind": "warmup",
+        "steps": 1000,
+        "schedule": {"kind": "exponential", "gamma": 0.99999},
+    },
     "controllers": [{"kind": "plateau", "metric": "loss", "patience": 50, "factor": 0.999}],
 }
 
@@ -188,19 +193,32 @@ def _insisting(name: str, work: Work, url: str, tally: Tally, stop: threading.Ev
         tally.fail(name, error)
 
 
-def _left() -> dict[str, int]:
-    """Return how many threads and file descriptors this process has."""
-    return {
-        "threads": threading.active_count(),
-        "fds": len(list(Path("/proc/self/fd").iterdir())) - 1,  # the one that lists them
-    }
+def _held() -> Counter[str]:
+    """Return the threads of this process by name, and the files that it has open."""
+    held = Counter(f"thread {each.name}" for each in threading.enumerate())
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            held[f"file {each.readlink()}"] += 1
+    return held
+
+
+def _left(before: Counter[str]) -> list[str]:
+    """Return what is held that was not before, once there is nothing or patience ends."""
+    deadline = time.monotonic() + PATIENCE
+    while left := sorted((_held() - before).elements()):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return left
 
 
 def main(url: str) -> None:
     """Use a service until the standard input is closed."""
     torch.set_num_threads(1)
     tally, stop, rest = Tally(), threading.Event(), threading.Event()
-    before = _left()
+    ended = threading.Thread(target=sys.stdin.read, daemon=True)
+    ended.start()
+    before = _held()
     # The operator and who comes and goes end last: who follows events ends at the next one.
     active: dict[str, Work] = {"operator": operate, "who comes and goes": come_and_go}
     others: dict[str, Work] = {f"trainer {each}": train(each) for each in range(TRAINERS)}
@@ -214,8 +232,6 @@ def main(url: str) -> None:
             )
             threads.append(thread)
     _begin(threads, tally)
-    ended = threading.Thread(target=sys.stdin.read, daemon=True)
-    ended.start()
     while ended.is_alive():
         print(tally.line(), flush=True)
         ended.join(1.0)
@@ -223,8 +239,8 @@ def main(url: str) -> None:
     _await(threads[: len(others)])
     rest.set()
     _await(threads[len(others) :])
-    print(tally.line(before=before, after=_left()), flush=True)
-    os._exit(0)  # the thread that reads is not waited for
+    print(tally.line(left=_left(before)), flush=True)
+    os._exit(0)  # whatever threads are left are not waited for
 
 
 def _begin(threads: list[threading.Thread], tally: Tally) -> None:

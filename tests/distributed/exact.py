@@ -66,7 +66,7 @@ class Training:
         if self._way == "plain":
             for gradient in self._gradients():
                 distributed.all_reduce(gradient)
-                gradient /= self._size
+                gradient.div_(self._size)
         return loss.detach()
 
     def _gradients(self) -> Iterator[Tensor]:
