@@ -36,8 +36,8 @@ TESTS = Path(__file__).parent
 RESTARTS = (0.5, 0.6, 0.7, 0.8, 0.9)
 """When the service is started anew, as shares of the time: one long life, then short ones."""
 
-A_MINUTE = 6
-"""How often things are looked at in a minute."""
+A_MINUTE = 6.0
+"""How often things are looked at in a minute, at most."""
 
 PROBES = 25
 """Calls of each kind that are timed for a sample, in turn with as many to a twin."""
@@ -278,7 +278,7 @@ def soak(
     folder: Path,
     *,
     minutes: float,
-    a_minute: int = A_MINUTE,
+    a_minute: float = A_MINUTE,
     restarts: Sequence[float] = RESTARTS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Verdict:
@@ -287,12 +287,11 @@ def soak(
     Args:
         folder: where its data goes.
         minutes: how long.
-        a_minute: how often things are looked at in a minute.
+        a_minute: how often things are looked at in a minute, at most.
         restarts: when the service is started anew, as shares of the time.
         progress: is told how things are.
     """
     database = folder / "pacesetter.db"
-    samples = round(minutes * a_minute)
     series: dict[str, list[Sample]] = defaultdict(list)
     with ExitStack() as ends:
         service = ends.enter_context(RunningService(database, spawned))
@@ -303,10 +302,9 @@ def soak(
         ends.callback(clients.kill)
         clients.await_steps(100)
         life, due, begun = 0, sorted(restarts), time.monotonic()
-        for number in range(samples):
-            at = minutes * number / samples
-            time.sleep(max(begun + 60.0 * at - time.monotonic(), 0.0))
-            if due and number / samples >= due[0]:
+        passed = lambda: (time.monotonic() - begun) / 60.0  # noqa: E731
+        while (at := passed()) < minutes:
+            if due and at / minutes >= due[0]:
                 del due[0]
                 life += 1
                 _restart(service, politely=life % 2 == 1)
@@ -318,10 +316,11 @@ def soak(
                 **_named("clients", 0, handles(clients.pid)),
                 **_named("database", 0, {"size against the computed": size.used / size.computed}),
             }
-            at = (time.monotonic() - begun) / 60.0
+            seen = passed()
             for name, (lived, value) in found.items():
-                series[name].append(Sample(at, lived, value))
-            progress(json.dumps({"minute": round(at, 2), "done": clients.said["done"], **found}))
+                series[name].append(Sample(seen, lived, value))
+            progress(json.dumps({"minute": round(seen, 2), "done": clients.said["done"], **found}))
+            time.sleep(max(at + 1.0 / a_minute - passed(), 0.0) * 60.0)
         clients.end()
         size = size_of(database, empty)
     said = clients.said
@@ -357,6 +356,7 @@ def main() -> None:
     """Run the long form, and exit with 1 if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--a-minute", type=float, default=A_MINUTE, help="samples, at most")
     parser.add_argument("--samples", type=Path, help="a file for all samples, a line of JSON each")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as ends:
@@ -364,7 +364,9 @@ def main() -> None:
         if options.samples is not None:
             file = ends.enter_context(options.samples.open("w", buffering=1))
             progress = lambda line: print(line, file=file)  # noqa: E731
-        verdict = soak(Path(folder), minutes=options.minutes, progress=progress)
+        verdict = soak(
+            Path(folder), minutes=options.minutes, a_minute=options.a_minute, progress=progress
+        )
     print(verdict)
     for fault in verdict.faults:
         print(f"WRONG: {fault}")
