@@ -20,7 +20,7 @@ def main(folder: Path, *options: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", timeout=timedelta(seconds=PATIENCE))
     rank = int(os.environ["RANK"])
-    seen = brave(rank, url, name, int(steps), float(max_wait), float(pause), way)
+    seen = brave(rank, folder, url, name, int(steps), float(max_wait), float(pause), way)
     (folder / f"rank-{rank}.json").write_text(json.dumps(seen))
     distributed.barrier()
     distributed.destroy_process_group()

@@ -1,9 +1,11 @@
 """What single ranks do in the tests of distributed trainings; see `launch`."""
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -405,10 +407,23 @@ def hear(rank: int, url: str, name: str) -> Any:
 
 
 def brave(
-    rank: int, url: str, name: str, steps: int, max_wait: float, pause: float, way: str
+    rank: int,
+    folder: Path,
+    url: str,
+    name: str,
+    steps: int,
+    max_wait: float,
+    pause: float,
+    way: str,
 ) -> Any:
-    """Train a model in lockstep; gives the rates, the weights to the bit, and the longest step."""
-    with connect(rank, url, max_wait=max_wait, retry_for=max_wait) as client:
+    """Train a model in lockstep; gives the rates, the weights to the bit, and the longest step.
+
+    The first rank writes a byte into the file `trained` after each step.
+    """
+    with (
+        connect(rank, url, max_wait=max_wait, retry_for=max_wait) as client,
+        (Path(os.devnull) if rank else folder / "trained").open("wb", buffering=0) as trained,
+    ):
         training = Training(way, rank, distributed.get_world_size())
         session = open_session(client, name)
         scheduler = RemoteLR(training.optimizer, session, metric="loss")
@@ -421,5 +436,6 @@ def brave(
             began = time.monotonic()
             scheduler.step(loss)
             longest = max(longest, time.monotonic() - began)
+            trained.write(b".")
         weights = training.weights()
     return rates, weights, longest

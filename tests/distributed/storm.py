@@ -22,8 +22,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,7 +33,8 @@ if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
 from distributed.exact import WAYS, weights_by  # noqa: E402 - found by the lines above
-from distributed.launch import torchrun  # noqa: E402
+from distributed.launch import on_ranks, torchrun, values  # noqa: E402
+from distributed.scenarios import brave  # noqa: E402
 from proxy import Proxy  # noqa: E402
 from serving import PATIENCE, RunningService, open_http  # noqa: E402
 
@@ -41,6 +43,9 @@ MAX_WAIT = 60.0
 
 SLACK = 30.0
 """Seconds that the machine may stall besides."""
+
+AT_EASE = 10
+"""The most steps that are trained at least between two events."""
 
 COSINE = {"kind": "cosine", "total_steps": 3000}
 
@@ -71,11 +76,21 @@ class Weather:
 
 
 class Fate:
-    """Does to a service what happens to services, until it is told to stop."""
+    """Does to a service what happens to services, until it is told to stop.
+
+    Between two events the training gets on by some steps: on a machine that is slow, too, it trains
+    for most of the time, and is not kept from it.
+    """
 
     def __init__(
-        self, service: RunningService, proxy: Proxy, dice: random.Random, calm: float
+        self,
+        service: RunningService,
+        proxy: Proxy,
+        dice: random.Random,
+        calm: float,
+        trained: Callable[[], int],
     ) -> None:
+        self._trained = trained
         self.kills = self.stops = self.slow = self.cuts = self.actions = 0
         self._service = service
         self._proxy = proxy
@@ -95,7 +110,16 @@ class Fate:
     def _run(self) -> None:
         troubles = [self._kill, self._stop, self._slow, self._cut]
         while not self._over.wait(self._dice.uniform(0.2, 1.8) * self._calm):
-            self._dice.choice([*troubles, *[self._act] * len(troubles)])()
+            if self._await_steps(self._dice.randint(1, AT_EASE)):
+                self._dice.choice([*troubles, *[self._act] * len(troubles)])()
+
+    def _await_steps(self, more: int) -> bool:
+        """Wait until so many more steps are trained; False if all is over before."""
+        wanted = self._trained() + more
+        while self._trained() < wanted:
+            if self._over.wait(0.02):
+                return False
+        return True
 
     def _act(self) -> None:
         act = self._dice.choice(
@@ -166,11 +190,10 @@ def storm(
                 spec = {"name": "storm", "schedule": COSINE, "base_lr": 0.1}
                 spec |= {"max_lookahead": lookahead}
                 http.post("/v1/sessions", json=spec).raise_for_status()
-            with Fate(service, proxy, random.Random(seed), calm) as fate:
-                options = map(str, (folder, proxy.url, "storm", steps, MAX_WAIT, pause, way))
-                with _torchrun(folder, ranks, 0, "brave.py", *options, forks=forks) as job:
-                    _await_end(job, folder)
-            found = [json.loads(_rank_file(folder, rank).read_text()) for rank in range(ranks)]
+            trained = partial(_trained, folder)
+            with Fate(service, proxy, random.Random(seed), calm, trained) as fate:
+                job = _forked if forks else _started
+                found = job(ranks, folder, (proxy.url, "storm", steps, MAX_WAIT, pause, way))
             with open_http(service.url) as http:
                 sealed = http.get("/v1/sessions/storm/lr", params={"step": 0, "count": steps})
                 revisions = http.get("/v1/sessions/storm").json()["revision"]
@@ -185,6 +208,26 @@ def storm(
     return Weather(
         steps, fate.kills, fate.stops, fate.slow, fate.cuts, fate.actions, revisions, longest
     )
+
+
+def _started(ranks: int, folder: Path, options: tuple[Any, ...]) -> list[Any]:
+    """Have torchrun start the ranks; returns what each has seen."""
+    given = map(str, (folder, *options))
+    with _torchrun(folder, ranks, 0, "brave.py", *given, forks=False) as agent:
+        _await_end(agent, folder)
+    return [json.loads(_rank_file(folder, rank).read_text()) for rank in range(ranks)]
+
+
+def _forked(ranks: int, folder: Path, options: tuple[Any, ...]) -> list[Any]:
+    """Fork the ranks from a process that has imported what they need."""
+    outcomes = on_ranks(ranks, brave, folder, *options, patience=10 * PATIENCE)
+    return values(outcomes)
+
+
+def _trained(folder: Path) -> int:
+    """Return how many steps the first rank has trained: it writes a byte for each."""
+    file = folder / "trained"
+    return file.stat().st_size if file.exists() else 0
 
 
 def _rank_file(folder: Path, rank: int) -> Path:
