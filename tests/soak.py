@@ -33,8 +33,8 @@ from serving import PATIENCE, RunningService, open_http, spawned
 
 TESTS = Path(__file__).parent
 
-RESTARTS = (0.5, 0.6, 0.7, 0.8, 0.9)
-"""When the service is started anew, as shares of the time: one long life, then short ones."""
+RESTARTS = (0.08, 0.16, 0.24, 0.32)
+"""When the service is started anew, as shares of the time: short lives, then one long one."""
 
 A_MINUTE = 6.0
 """How often things are looked at in a minute, at most."""
@@ -42,8 +42,9 @@ A_MINUTE = 6.0
 PROBES = 25
 """Calls of each kind that are timed for a sample, in turn with as many to a twin."""
 
-SETTLING = 0.05
-"""The share of the time at the start of each life that is not judged: caches fill then."""
+SETTLING = 0.25
+"""The share of the time at the start of each life that is not judged: caches fill then, threads
+come to be as many as there may be, and the memory that they share out among them levels off."""
 
 FILL = 1.5
 """The pages of a database are at least two thirds full, or so it is computed."""
