@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -237,6 +237,7 @@ class Verdict:
         restarts: of the service.
         errors: what clients were told, or raised, that they should not.
         growths: how each quantity has grown.
+        unjudged: those of which there are too few samples to tell.
         size: of the database in the end.
         lost: reports that are missing in the database, or are there more than once.
         left: threads and file descriptors that the clients' process has not given back.
@@ -246,6 +247,7 @@ class Verdict:
     restarts: int
     errors: list[str]
     growths: list[Growth]
+    unjudged: list[str]
     size: Size
     lost: int
     left: list[str]
@@ -255,6 +257,7 @@ class Verdict:
         """What is wrong, in words."""
         found = [f"an error: {each}" for each in self.errors]
         found += [str(each) for each in self.growths if each.is_too_much]
+        found += [f"too few samples, soak longer: {each}" for each in self.unjudged]
         found += [f"{what} is left" for what in self.left]
         if self.lost:
             found.append(f"{self.lost} reports are missing, or there twice")
@@ -304,7 +307,7 @@ def soak(
         clients.await_steps(100)
         life, due, begun = 0, sorted(restarts), time.monotonic()
         passed = lambda: (time.monotonic() - begun) / 60.0  # noqa: E731
-        while (at := passed()) < minutes:
+        while (at := passed()) < minutes or due:
             if due and at / minutes >= due[0]:
                 del due[0]
                 life += 1
@@ -325,11 +328,13 @@ def soak(
         clients.end()
         size = size_of(database, empty)
     said = clients.said
+    growths = [each for item in series.items() for each in _judged(*item, minutes)]
     return Verdict(
         said["done"],
         life,
         said["errors"] + ([] if "left" in said else ["the clients did not end"]),
-        [_judged(name, each, minutes) for name, each in series.items()],
+        growths,
+        sorted(series.keys() - {each.name for each in growths}),
         size,
         abs(size.readings - said["done"]["values"] - probe.reported),
         said.get("left", []),
@@ -340,9 +345,12 @@ def _named(whose: str, life: int, found: dict[str, float]) -> dict[str, tuple[in
     return {f"{whose}: {what}": (life, value) for what, value in found.items()}
 
 
-def _judged(name: str, samples: Sequence[Sample], minutes: float) -> Growth:
+def _judged(name: str, samples: Sequence[Sample], minutes: float) -> list[Growth]:
+    """Return how something has grown; nothing if no life has lasted for two samples."""
     bound = next(bound for end, bound in BOUNDS.items() if name.endswith(end))
-    return growth_of(name, settled(samples, SETTLING * minutes), bound)
+    kept = settled(samples, SETTLING * minutes)
+    comparable = any(count > 1 for count in Counter(each.life for each in kept).values())
+    return [growth_of(name, kept, bound)] if comparable else []
 
 
 def _restart(service: RunningService, *, politely: bool) -> None:
