@@ -109,9 +109,13 @@ class Fate:
 
     def _run(self) -> None:
         troubles = [self._kill, self._stop, self._slow, self._cut]
+        deck: list[Callable[[], None]] = []
         while not self._over.wait(self._dice.uniform(0.2, 1.8) * self._calm):
+            if not deck:  # each kind of trouble comes once, and orders as often, in any order
+                deck = [*troubles, *[self._act] * len(troubles)]
+                self._dice.shuffle(deck)
             if self._await_steps(self._dice.randint(1, AT_EASE)):
-                self._dice.choice([*troubles, *[self._act] * len(troubles)])()
+                deck.pop()()
 
     def _await_steps(self, more: int) -> bool:
         """Wait until so many more steps are trained; False if all is over before."""
