@@ -83,7 +83,7 @@ site: $(SITE) ## build the documentation as a site, in out/site
 site-serve: $(SITE) ## show that site on http://127.0.0.1:8000 while it is written
 	$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8000
 
-soak: $(READY) ## the long proofs: long forms, laws on 2,000 examples, kills, ranks, histories, storms
+soak: $(READY) ## the long proofs: long forms, laws on 2,000 examples, kills, an hour of load, storms
 	$(BIN)/python -m pytest $(PARALLEL) -m slow
 	$(BIN)/python -m pytest $(PARALLEL) -m hypothesis --hypothesis-profile soak
 	$(BIN)/python tests/crash.py --kills 200
@@ -91,7 +91,10 @@ soak: $(READY) ## the long proofs: long forms, laws on 2,000 examples, kills, ra
 	$(BIN)/python tests/test_many_ranks.py --sessions 1000
 	$(BIN)/python tests/test_histories.py --histories 10000
 	$(BIN)/python tests/proof/fuzz.py
-	$(BIN)/python tests/distributed/storm.py --ranks 8 --steps 2000
+	$(BIN)/python tests/soak.py --minutes 60
+	$(BIN)/python tests/distributed/storm.py --ranks 8 --steps 2000 --seeds 20
+	$(BIN)/python tests/distributed/storm.py --ranks 8 --steps 2000 --seeds 20 --fsdp
+	$(BIN)/python tests/distributed/storm.py --ranks 8 --steps 2000 --seeds 20 --dtensor
 	$(BIN)/python tests/distributed/storm.py --ranks 4 --steps 500 --elastic
 
 # What is done already stands in faults.jsonl, and is not done again: remove it to begin anew.

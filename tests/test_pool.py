@@ -8,7 +8,7 @@ import pytest
 from pacesetter_service.core.cost import Check
 from pacesetter_service.core.errors import BusyError
 from pacesetter_service.runtime.lanes import Lanes
-from pacesetter_service.runtime.pool import AbandonedError, Pool
+from pacesetter_service.runtime.pool import AT_ONCE, AbandonedError, Pool, in_thread
 from pacesetter_service.runtime.watchdog import Progress
 
 PATIENCE = 60.0
@@ -124,3 +124,20 @@ def test_a_thread_that_rests_is_not_late() -> None:
     assert progress.seconds_without >= first >= 0.0
     progress.rests()
     assert progress.seconds_without == 0.0
+
+
+def test_a_crowd_of_callers_has_a_few_threads() -> None:
+    """However many wait for the disk, so many threads do it, and each caller has its answer."""
+    together = threading.Barrier(AT_ONCE)
+    seen: set[int] = set()
+
+    def read(number: int) -> int:
+        together.wait(PATIENCE)  # as many as may be are at it in this moment
+        seen.add(threading.get_ident())
+        return number
+
+    async def crowd() -> list[int]:
+        return await asyncio.gather(*(in_thread(read, each) for each in range(10 * AT_ONCE)))
+
+    assert asyncio.run(crowd()) == list(range(10 * AT_ONCE))
+    assert len(seen) == AT_ONCE

@@ -16,11 +16,11 @@ from serving import PATIENCE
 
 def main(folder: Path, *options: str) -> None:
     """Train, and write the rates, the weights and the longest step into `rank-<n>.json`."""
-    url, name, steps, max_wait, pause = options
+    url, name, steps, max_wait, pause, way = options
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", timeout=timedelta(seconds=PATIENCE))
     rank = int(os.environ["RANK"])
-    seen = brave(rank, url, name, int(steps), float(max_wait), float(pause))
+    seen = brave(rank, folder, url, name, int(steps), float(max_wait), float(pause), way)
     (folder / f"rank-{rank}.json").write_text(json.dumps(seen))
     distributed.barrier()
     distributed.destroy_process_group()

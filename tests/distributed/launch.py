@@ -25,17 +25,20 @@ class Outcome:
     trace: str = ""
 
 
-def on_ranks(size: int, work: Callable[..., Any], *args: Any) -> list[Outcome]:
+def on_ranks(
+    size: int, work: Callable[..., Any], *args: Any, patience: float = 2 * PATIENCE
+) -> list[Outcome]:
     """Run `work(rank, *args)` on `size` ranks.
 
     Args:
         size: how many.
         work: a function of a module that can be imported; what it gives must be picklable.
         args: for all of them.
+        patience: seconds in which it must be done.
     """
     # Forked from a server that has imported what is slow to import: quick, and no threads copied.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "torch._dynamo", "pacesetter.torch"])
+    context.set_forkserver_preload(["torch", "torch._dynamo", "distributed.scenarios"])
     with tempfile.TemporaryDirectory() as folder:
         ends, processes = [], []
         for rank in range(size):
@@ -48,7 +51,7 @@ def on_ranks(size: int, work: Callable[..., Any], *args: Any) -> list[Outcome]:
             ends.append(here)
             processes.append(process)
         try:
-            outcomes = [_received(end) for end in ends]
+            outcomes = [_received(end, patience) for end in ends]
         finally:
             codes = [_ended(process) for process in processes]
     return [
@@ -126,9 +129,9 @@ def _ended(process: Any) -> int:
     return code
 
 
-def _received(end: Connection) -> Outcome:
+def _received(end: Connection, patience: float) -> Outcome:
     try:
-        if not end.poll(2 * PATIENCE):
+        if not end.poll(patience):
             return Outcome(error="Timeout", message="no outcome came", trace="no outcome came")
         outcome: Outcome = end.recv()
     except EOFError:

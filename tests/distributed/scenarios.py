@@ -1,9 +1,11 @@
 """What single ranks do in the tests of distributed trainings; see `launch`."""
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import distributed
 from torch.distributed import checkpoint
 from torch.nn.parallel import DistributedDataParallel
 
+from distributed.exact import Training
 from pacesetter import Client, OutagePolicy, PacesetterError
 from pacesetter.distributed import open_session
 from pacesetter.torch import RemoteLR
@@ -403,28 +406,36 @@ def hear(rank: int, url: str, name: str) -> Any:
     return heard
 
 
-def brave(rank: int, url: str, name: str, steps: int, max_wait: float, pause: float) -> Any:
-    """Train a model in lockstep; gives the rates, the weights to the bit, and the longest step."""
-    with connect(rank, url, max_wait=max_wait, retry_for=max_wait) as client:
-        torch.manual_seed(0)
-        model = torch.nn.Linear(8, 1)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        scheduler = RemoteLR(optimizer, open_session(client, name), metric="loss")
-        dice = torch.Generator().manual_seed(rank)
+def brave(
+    rank: int,
+    folder: Path,
+    url: str,
+    name: str,
+    steps: int,
+    max_wait: float,
+    pause: float,
+    way: str,
+) -> Any:
+    """Train a model in lockstep; gives the rates, the weights to the bit, and the longest step.
+
+    The first rank writes a byte into the file `trained` after each step.
+    """
+    with (
+        connect(rank, url, max_wait=max_wait, retry_for=max_wait) as client,
+        (Path(os.devnull) if rank else folder / "trained").open("wb", buffering=0) as trained,
+    ):
+        training = Training(way, rank, distributed.get_world_size())
+        session = open_session(client, name)
+        scheduler = RemoteLR(training.optimizer, session, metric="loss")
         rates, longest = [], 0.0
         for _ in range(steps):
-            inputs = torch.randn(4, 8, generator=dice)
-            loss = (model(inputs) - inputs.sum(dim=1, keepdim=True)).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            for parameter in model.parameters():
-                assert parameter.grad is not None
-                distributed.all_reduce(parameter.grad)
-            rates += held(optimizer)
-            optimizer.step()
+            loss = training.backward()
+            rates += held(training.optimizer)
+            training.optimizer.step()
             time.sleep(pause)
             began = time.monotonic()
             scheduler.step(loss)
             longest = max(longest, time.monotonic() - began)
-        weights = [parameter.detach().numpy().tobytes().hex() for parameter in model.parameters()]
+            trained.write(b".")
+        weights = training.weights()
     return rates, weights, longest

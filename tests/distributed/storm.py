@@ -2,8 +2,10 @@
 
 `python tests/distributed/storm.py --ranks 8 --steps 2000` has torchrun train a model on several
 ranks while an operator acts at random and the server is killed, restarted, stopped, slowed down and
-cut off. At every step all ranks must have applied the same bits, and those that the server sealed;
-at the end all have the same weights; no step waited longer than it may, and no process died.
+cut off. At every step all ranks must have applied the bits that the server sealed; at the end all
+have the weights, to the bit, that these rates lead to; no step waited longer than it may, and no
+process died. `--fsdp` shards the model by FSDP2, and `--dtensor` makes its parameters DTensors by
+tensor parallelism. `--seeds 20` has twenty storms, one after the other.
 
 `--elastic` has torchelastic run the training, and kills workers instead: each life of the job must
 be an attempt of its own, with the right rates.
@@ -20,8 +22,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,7 +32,9 @@ TESTS = Path(__file__).parents[1]
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
 
-from distributed.launch import torchrun  # noqa: E402 - found by the lines above
+from distributed.exact import WAYS, weights_by  # noqa: E402 - found by the lines above
+from distributed.launch import on_ranks, torchrun, values  # noqa: E402
+from distributed.scenarios import brave  # noqa: E402
 from proxy import Proxy  # noqa: E402
 from serving import PATIENCE, RunningService, open_http  # noqa: E402
 
@@ -38,6 +43,9 @@ MAX_WAIT = 60.0
 
 SLACK = 30.0
 """Seconds that the machine may stall besides."""
+
+AT_EASE = 10
+"""The most steps that are trained at least between two events."""
 
 COSINE = {"kind": "cosine", "total_steps": 3000}
 
@@ -68,11 +76,21 @@ class Weather:
 
 
 class Fate:
-    """Does to a service what happens to services, until it is told to stop."""
+    """Does to a service what happens to services, until it is told to stop.
+
+    Between two events the training gets on by some steps: on a machine that is slow, too, it trains
+    for most of the time, and is not kept from it.
+    """
 
     def __init__(
-        self, service: RunningService, proxy: Proxy, dice: random.Random, calm: float
+        self,
+        service: RunningService,
+        proxy: Proxy,
+        dice: random.Random,
+        calm: float,
+        trained: Callable[[], int],
     ) -> None:
+        self._trained = trained
         self.kills = self.stops = self.slow = self.cuts = self.actions = 0
         self._service = service
         self._proxy = proxy
@@ -91,8 +109,21 @@ class Fate:
 
     def _run(self) -> None:
         troubles = [self._kill, self._stop, self._slow, self._cut]
+        deck: list[Callable[[], None]] = []
         while not self._over.wait(self._dice.uniform(0.2, 1.8) * self._calm):
-            self._dice.choice([*troubles, *[self._act] * len(troubles)])()
+            if not deck:  # each kind of trouble comes once, and orders as often, in any order
+                deck = [*troubles, *[self._act] * len(troubles)]
+                self._dice.shuffle(deck)
+            if self._await_steps(self._dice.randint(1, AT_EASE)):
+                deck.pop()()
+
+    def _await_steps(self, more: int) -> bool:
+        """Wait until so many more steps are trained; False if all is over before."""
+        wanted = self._trained() + more
+        while self._trained() < wanted:
+            if self._over.wait(0.02):
+                return False
+        return True
 
     def _act(self) -> None:
         act = self._dice.choice(
@@ -141,6 +172,7 @@ def storm(
     calm: float = 1.0,
     pause: float = 0.01,
     lookahead: int | None = 32,
+    way: str = "plain",
     forks: bool = False,
 ) -> Weather:
     """Train on several ranks in bad weather, and see that they stay alike.
@@ -152,6 +184,7 @@ def storm(
         calm: seconds between two events, about.
         pause: seconds that a step takes besides.
         lookahead: most steps sealed ahead; few mean that every outage is felt.
+        way: how the model is spread over the ranks, one of `exact.WAYS`.
         forks: whether ranks are forked, which is quicker, instead of started as programs.
     """
     with tempfile.TemporaryDirectory() as name:
@@ -161,25 +194,44 @@ def storm(
                 spec = {"name": "storm", "schedule": COSINE, "base_lr": 0.1}
                 spec |= {"max_lookahead": lookahead}
                 http.post("/v1/sessions", json=spec).raise_for_status()
-            with Fate(service, proxy, random.Random(seed), calm) as fate:
-                options = map(str, (folder, proxy.url, "storm", steps, MAX_WAIT, pause))
-                with _torchrun(folder, ranks, 0, "brave.py", *options, forks=forks) as job:
-                    _await_end(job, folder)
-            found = [json.loads(_rank_file(folder, rank).read_text()) for rank in range(ranks)]
+            trained = partial(_trained, folder)
+            with Fate(service, proxy, random.Random(seed), calm, trained) as fate:
+                job = _forked if forks else _started
+                found = job(ranks, folder, (proxy.url, "storm", steps, MAX_WAIT, pause, way))
             with open_http(service.url) as http:
                 sealed = http.get("/v1/sessions/storm/lr", params={"step": 0, "count": steps})
                 revisions = http.get("/v1/sessions/storm").json()["revision"]
-    rates, weights, _ = found[0]
-    assert len(rates) == steps
-    assert rates == [value.hex() for value in sealed.json()["series"]["lr"]]
-    for other_rates, other_weights, _ in found[1:]:
-        assert other_rates == rates, "ranks applied different rates"
-        assert other_weights == weights, "ranks have different weights"
+    curve = sealed.json()["series"]["lr"]
+    wanted = [value.hex() for value in curve], weights_by(curve, way, ranks)
+    assert len(curve) == steps
+    for rank, (rates, weights, _) in enumerate(found):
+        assert rates == wanted[0], f"rank {rank} applied other rates than were sealed"
+        assert weights == wanted[1], f"rank {rank} has other weights than these rates lead to"
     longest = max(each[2] for each in found)
     assert longest < MAX_WAIT + SLACK, f"a step took {longest:.1f} s"
     return Weather(
         steps, fate.kills, fate.stops, fate.slow, fate.cuts, fate.actions, revisions, longest
     )
+
+
+def _started(ranks: int, folder: Path, options: tuple[Any, ...]) -> list[Any]:
+    """Have torchrun start the ranks; returns what each has seen."""
+    given = map(str, (folder, *options))
+    with _torchrun(folder, ranks, 0, "brave.py", *given, forks=False) as agent:
+        _await_end(agent, folder)
+    return [json.loads(_rank_file(folder, rank).read_text()) for rank in range(ranks)]
+
+
+def _forked(ranks: int, folder: Path, options: tuple[Any, ...]) -> list[Any]:
+    """Fork the ranks from a process that has imported what they need."""
+    outcomes = on_ranks(ranks, brave, folder, *options, patience=10 * PATIENCE)
+    return values(outcomes)
+
+
+def _trained(folder: Path) -> int:
+    """Return how many steps the first rank has trained: it writes a byte for each."""
+    file = folder / "trained"
+    return file.stat().st_size if file.exists() else 0
 
 
 def _rank_file(folder: Path, rank: int) -> Path:
@@ -300,19 +352,25 @@ def _lines(folder: Path) -> Iterator[tuple[int, int, int, str]]:
 def main() -> None:
     """Let it storm for as long as is wanted."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ranks", type=int, default=8)
+    parser.add_argument("--ranks", type=int, default=8, help="a power of two")
     parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="the first one")
+    parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--calm", type=float, default=1.0, help="seconds between two events")
-    parser.add_argument("--elastic", action="store_true", help="kill workers, not the server")
+    ways = parser.add_mutually_exclusive_group()
+    for way in WAYS:
+        ways.add_argument(f"--{way}", dest="way", action="store_const", const=way)
+    ways.add_argument("--elastic", action="store_true", help="kill workers, not the server")
+    parser.set_defaults(way=WAYS[0])
     parser.add_argument("--kills", type=int, default=5, help="of workers")
     wanted = parser.parse_args()
-    weather: Any = (
-        elastic(ranks=wanted.ranks, steps=wanted.steps, kills=wanted.kills, seed=wanted.seed)
-        if wanted.elastic
-        else storm(ranks=wanted.ranks, steps=wanted.steps, seed=wanted.seed, calm=wanted.calm)
-    )
-    print(f"{wanted.ranks} ranks stayed alike: {weather}")
+    shape: Any = {"ranks": wanted.ranks, "steps": wanted.steps, "forks": wanted.seeds > 1}
+    for seed in range(wanted.seed, wanted.seed + wanted.seeds):
+        if wanted.elastic:
+            weather = elastic(**shape, kills=wanted.kills, seed=seed)
+        else:
+            weather = storm(**shape, seed=seed, calm=wanted.calm, way=wanted.way)
+        print(f"seed {seed}: {wanted.ranks} ranks stayed alike: {weather}", flush=True)
 
 
 if __name__ == "__main__":

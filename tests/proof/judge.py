@@ -243,6 +243,9 @@ class _Judge:
             if len(orders) > 1 or key not in sent:
                 self._broken("P4", f"the order {key} stands {len(orders)} times in the record")
         acts = self._of("act")
+        first: dict[str, float] = {}
+        for each in self._calls:
+            first[each["key"]] = min(each["begin"], first.get(each["key"], each["begin"]))
         given = list(self._given()) if acts else []
         syncs = [(c, where) for c, where, _ in given if c["kind"] == "sync"]
         for act in acts:
@@ -254,15 +257,15 @@ class _Judge:
                 self._broken(
                     "P2", f"the order {order.key} was told to hold from another step: {got}"
                 )
-            first = min(each["begin"] for each in self._calls if each["key"] == act["key"])
+            begun = first[order.key]
             for call, (attempt, step) in syncs:
-                if attempt == order.attempt and step >= order.at and call["end"] < first:
+                if attempt == order.attempt and step >= order.at and call["end"] < begun:
                     self._broken("P2", f"step {step} was given before {order.key} changed it")
         ordered = sorted(acts, key=lambda each: each["end"])
         for earlier in ordered:
             for later in ordered:
-                begun = min(c["begin"] for c in self._calls if c["key"] == later["key"])
-                if earlier["end"] < begun and earlier["got"]["id"] >= later["got"]["id"]:
+                came_later = earlier["end"] < first[later["key"]]
+                if came_later and earlier["got"]["id"] >= later["got"]["id"]:
                     self._broken("P2", f"{later['key']} came later, and has an earlier number")
 
     def _attempts(self) -> None:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
+from anyio.lowlevel import RunVar
 
 from pacesetter_service.core.cost import Check
 from pacesetter_service.core.errors import BusyError
@@ -23,9 +24,27 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+AT_ONCE = 8
+"""How many functions wait for the disk at once.
+
+A store has four connections to read with. Without a bound a crowd of callers would have forty
+threads, which could do nothing but wait for these, and each of which keeps some memory of its own.
+"""
+
+_limiter: RunVar[CapacityLimiter] = RunVar("in_thread")  # each event loop has its own
+
+
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run a function that waits for a disk and costs little on a thread of the event loop."""
-    return await to_thread.run_sync(partial(function, *args, **kwargs))
+    return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=_bound())
+
+
+def _bound() -> CapacityLimiter:
+    found = _limiter.get(None)
+    if found is None:
+        found = CapacityLimiter(AT_ONCE)
+        _limiter.set(found)
+    return found
 
 
 def checked(items: Iterable[T], check: Check) -> Iterator[T]:
