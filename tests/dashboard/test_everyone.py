@@ -34,6 +34,7 @@ PAGES = {
     "/create": ["create?q=cosine"],
     "/create/kinds/{kind}": ["create/kinds/warmup_cosine", "create/kinds/table"],
     "/create/json": ["create/json"],
+    "/create/template": ["create/template", "create/template?of=ours"],
     "/create/advise": ["create/advise", "create/advise?architecture=cnn&total_steps=100"],
     "/compare": ["compare", "compare?name=lived+other", "compare?name=lived+other&by=part"],
     "/admin": ["admin"],
@@ -44,7 +45,9 @@ PAGES = {
         "sessions/lived?scale=log&step=3",
         "sessions/lived?attempt=1",
         "sessions/over?ordered=1&at=90",
+        "sessions/lived?axis=time",
     ],
+    "/sessions/{name}/plan": ["sessions/lived/plan"],
     "/sessions/{name}/timeline": ["sessions/lived/timeline"],
     "/sessions/{name}/ranks": ["sessions/lived/ranks"],
     "/sessions/{name}/range-test": ["sessions/range/range-test"],
@@ -57,8 +60,11 @@ NO_PAGES = {"/static/{digest}/{name:path}", "/login", "/create/pictures/{kind}",
             "/sessions/{name}/range-test.svg", "/sessions/{name}/chart.json",
             "/sessions/{name}/explain", "/sessions/{name}/feed", "/sessions/{name}/spec.json",
             "/sessions/{name}/record.csv", "/sessions/{name}/spark.svg",
-            "/sessions/{name}/lr.svg"}  # fmt: skip
-"""What scripts and browsers load, and the login, which is looked at on the way in."""
+            "/sessions/{name}/lr.svg", "/sessions/{name}/spec.yaml", "/compare/chart.json",
+            "/admin/backups/{file}",
+            "/sessions/{name}/plan/candidates/{number:int}"}  # fmt: skip
+"""What scripts and browsers load; the login, which is looked at on the way in; and an order of a
+plan, which test_plan.py makes and looks at."""
 
 
 def sync(http: Any, name: str, step: int, count: int, attempt: int = 1, **more: object) -> None:

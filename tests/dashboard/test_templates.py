@@ -75,7 +75,7 @@ def test_a_template_is_tried_published_changed_and_deprecated(
     row.locator("summary").click()
     row.get_by_label("Why, and what to use").fill("too cold: take version 2")
     row.get_by_role("button", name="Deprecate version 1").click()
-    expect(page.locator("#versions ~ table").first).to_contain_text("too cold")
+    expect(page.locator("#versions ~ .scroll table").first).to_contain_text("too cold")
     known = http.get(f"/v1/templates/{name}").json()["templates"]
     told = {each["version"]: each["deprecated"] for each in known}
     assert told == {1: "too cold: take version 2", 2: None}
