@@ -20,8 +20,10 @@ from benchmarks.harness import (
     seconds_of,
     take_turns,
 )
-from benchmarks.planned import sealed
-from pacesetter_service.core.session import create
+from pacesetter_service.core.commands import Seal
+from pacesetter_service.core.decide import decide
+from pacesetter_service.core.events import Sealed
+from pacesetter_service.core.session import Session, create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.insight.collapse import curve_of
 from pacesetter_service.insight.evidence import Evidence, Training
@@ -44,7 +46,7 @@ def run(effort: Effort) -> Iterator[Result]:
         "schedule": {"kind": "warmup", "steps": 100, "schedule": {"kind": "constant"}},
         "total_steps": 2 * steps,
     }
-    session, rates = sealed(create(SessionSpec.model_validate(spec)), steps)
+    session, rates = _sealed(create(SessionSpec.model_validate(spec)), steps)
     own = _measured("own", rates, 0)
     cooling = np.concatenate((rates, rates[-1] * np.linspace(1, 0, steps // 20, endpoint=False)))
     evidence = Evidence(own, (_measured("probe", cooling, steps),))
@@ -70,6 +72,16 @@ def run(effort: Effort) -> Iterator[Result]:
         yield _line(effort, fitting, lambda: fit(seen), by_hand, BY_HAND)
         yield _line(effort, "plan: fit, search, predict", plan, lambda: fit(seen), "its fit")
         yield _line(effort, "family: look at a whole run", look, by_hand, BY_HAND)
+
+
+def _sealed(session: Session, until: int) -> tuple[Session, Floats]:
+    """Seal a session up to a step, and return it and the rates of the steps since."""
+    rates = []
+    while session.horizon < until:
+        draft = decide(session, Seal(session.horizon, min(64, until - session.horizon)))
+        rates += [each.values["lr"] for each in draft.events if isinstance(each, Sealed)]
+        session = draft.after
+    return session, np.concatenate(rates)
 
 
 def _power_law(at: Floats, low: float, scale: float, power: float) -> Floats:
