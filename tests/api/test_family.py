@@ -188,3 +188,45 @@ def test_where_there_is_no_family_it_says_so(told: tuple[httpx.Client, list[Any]
     assert (found["judged"], found["reason"], found["members"]) == (False, "few_members", [])
     assert found["curve"] is None
     assert departures(http, "first") == []
+
+
+def test_forks_of_one_run_are_no_family(told: tuple[httpx.Client, list[Any]]) -> None:
+    """Sessions that share steps are alike by that, and count as one member."""
+    http, _ = told
+    http.post("/v1/templates", json={**TEMPLATE, "name": "tree"}).raise_for_status()
+    http.post("/v1/sessions", json={"name": "trunk", "template": "tree@1"}).raise_for_status()
+    train(http, "trunk", healthy(1))
+    for seed in range(5):
+        body = {"name": f"branch-{seed}", "step": 600}
+        http.post("/v1/sessions/trunk/fork", json=body).raise_for_status()
+        train(http, f"branch-{seed}", healthy(seed), 600)
+    http.post("/v1/sessions", json={"name": "seed", "template": "tree@1"}).raise_for_status()
+    train(http, "seed", healthy(9), until=500)
+    found = family(http, "seed")
+    assert found["reason"] == "few_members"
+    assert len(found["members"]) == 1
+    assert family(http, "branch-0")["members"] == []
+
+
+def test_a_plan_of_another_length_is_looked_at_anew(tmp_path: Path) -> None:
+    """Its hundredths are others: what was gathered before is not mixed with them."""
+    law = {"kind": "wsd", "total_steps": TOTAL, "warmup_steps": 20, "decay_steps": 200}
+    template = {**TEMPLATE, "spec": {"base_lr": {"$": "peak"}, "schedule": law}}
+    with RunningService(tmp_path / "pacesetter.db") as service:
+        with open_http(service.url) as http:
+            http.post("/v1/templates", json=template).raise_for_status()
+            for seed in range(6):
+                create(http, f"member-{seed}")
+                train(http, f"member-{seed}", healthy(seed))
+            create(http, "longer")
+            train(http, "longer", healthy(7), until=500)
+            assert family(http, "longer")["judged"]
+            order = {"kind": "retime", "total_steps": 2 * TOTAL, "reason": "longer"}
+            http.post("/v1/sessions/longer/actions", json=order).raise_for_status()
+            train(http, "longer", healthy(7), 500, 900)
+            remembered = family(http, "longer")
+        service.stop()
+        service.start()
+        with open_http(service.url) as http:
+            assert family(http, "longer") == remembered
+            assert departures(http, "longer") == []

@@ -85,9 +85,10 @@ class Kin:
 
 @dataclass(slots=True)
 class _Read:
-    """What was read of a session: of which attempt, and each metric up to which cell."""
+    """What was read of a session: of which attempt and plan, each metric up to which cell."""
 
     lineage: Lineage
+    end: int
     lock: threading.Lock = field(default_factory=threading.Lock)
     metrics: dict[str, tuple[int, Gathering]] = field(default_factory=dict)
 
@@ -180,11 +181,17 @@ class Families:
     def _members(
         self, stored: Stored, template: str, check: Check, names: NameScope
     ) -> Iterator[tuple[str, _Member]]:
-        """Return the finished sessions of a template, the newest first, but for one's own."""
-        found = 0
+        """Return the finished sessions of a template, the newest first.
+
+        Of those that share steps, as forks do, with each other or with this one, only one counts:
+        they would be alike without any family.
+        """
+        found, taken = 0, _trained_in(stored)
         for each in self._store.of_template(template, MOST_LOOKED_AT):
-            name = each.session.spec.name
-            if each.id == stored.id or not names.holds(name) or not _is_over(each.session):
+            name, origin = each.session.spec.name, each.session.spec.origin
+            if origin is None or origin.template != template or taken & _trained_in(each):
+                continue
+            if not names.holds(name) or not _is_over(each.session):
                 continue
             member = self._finished.get((each.id, each.version))
             if member is None:
@@ -192,6 +199,7 @@ class Families:
                 self._finished.put((each.id, each.version), member)
             if member.losses:
                 yield name, member
+                taken |= _trained_in(each)
                 found += 1
             if found == MOST_MEMBERS:
                 return
@@ -199,17 +207,20 @@ class Families:
     def _read_whole(self, stored: Stored, check: Check) -> _Member:
         losses: dict[str, Curve] = {}
         for metric in filter(is_loss, self._store.metrics_of(stored.lineage)):
+            if len(losses) == MOST_LOSSES:
+                break
             gathered = self._read(stored, metric, 0, Gathering(), check)
             curve = gathered.curve(stored.session.spec.name)
-            if is_whole(curve) and len(losses) < MOST_LOSSES:
+            if is_whole(curve):
                 losses[metric] = curve
         return _Member(self._rates(stored), losses)
 
     def _so_far(self, stored: Stored, metric: str, check: Check) -> Curve:
         """Read what has come of a running session since the look before."""
-        known = self._running.get(stored.id)
-        if known is None or known.lineage != stored.lineage:
-            known = _Read(stored.lineage)
+        known, end = self._running.get(stored.id), _end(stored.session)
+        # Cells of another plan are of another length.
+        if known is None or (known.lineage, known.end) != (stored.lineage, end):
+            known = _Read(stored.lineage, end)
             self._running.put(stored.id, known)
         with known.lock:  # a caller may ask while the lookout looks
             first, gathering = known.metrics.get(metric, (0, Gathering()))
@@ -275,6 +286,11 @@ def told_already(session: Session, metric: str, departure: Departure) -> bool:
     )
     since = step_of(session, departure.since)
     return over or session.control.watch.knows(LEFT_FAMILY, metric, since)
+
+
+def _trained_in(stored: Stored) -> set[int]:
+    """Return the sessions that the steps of one were trained in."""
+    return {stored.id, *(ref.session_id for ref in stored.lineage)}
 
 
 def _is_over(session: Session) -> bool:

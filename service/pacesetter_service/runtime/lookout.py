@@ -28,7 +28,14 @@ SHARE = 4
 MOST_FOLLOWED = 10_000
 """Of so many sessions it is known how far they were looked at, and so many may wait for a look."""
 
+LAST_SECONDS = 5.0
+"""How long the end of the service waits for a look that is being taken."""
+
 log = structlog.get_logger("pacesetter.lookout")
+
+
+class _EndedError(Exception):
+    """The service stops in the middle of a look."""
 
 
 class Lookout:
@@ -40,44 +47,56 @@ class Lookout:
         self._writer = writer
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str, Stored] = OrderedDict()
-        self._looked: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        self._looked: OrderedDict[int, tuple[int, int, int]] = OrderedDict()
         self._called = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
     def listen(self, batch: Sequence[Changes]) -> None:
-        """Take what was committed; called by the writer, never waits."""
-        for changes in batch:
-            cell = _measured_until(changes)
-            if cell is None or not self._is_news(changes.stored, cell):
-                continue
-            with self._lock:
-                self._waiting[changes.stored.session.spec.name] = changes.stored
-                while len(self._waiting) > MOST_FOLLOWED:
-                    self._waiting.popitem(last=False)
-                if self._thread is None and not self._ended.is_set():
-                    self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
-                    self._thread.start()
-            self._called.set()
+        """Take what was committed; called by the writer, never waits, never raises."""
+        try:
+            for changes in batch:
+                place = _measured_until(changes)
+                if place is not None and self._is_news(changes.stored, place):
+                    self._call(changes.stored)
+        except Exception:  # what is committed is committed, whether it is looked at or not
+            log.exception("lookout_failed")
+
+    def _call(self, stored: Stored) -> None:
+        with self._lock:
+            self._waiting[stored.session.spec.name] = stored
+            while len(self._waiting) > MOST_FOLLOWED:
+                self._waiting.popitem(last=False)
+            if self._thread is None and not self._ended.is_set():
+                thread = threading.Thread(target=self._run, name="lookout", daemon=True)
+                thread.start()  # which the system may refuse; then the next call tries again
+                self._thread = thread
+        self._called.set()
 
     def stop(self) -> None:
-        """End after the look that is being taken; the writer must still be there."""
+        """End within some seconds, in the middle of a look; the writer must still be there."""
         self._ended.set()
         self._called.set()
         with self._lock:
             thread = self._thread
         if thread is not None:
-            thread.join()
+            thread.join(LAST_SECONDS)
 
-    def _is_news(self, stored: Stored, cell: int) -> bool:
-        """Return whether a session was measured beyond the cell that it was looked at in."""
-        now = (stored.session.attempt.number, cell)
-        if self._looked.get(stored.id, (0, -1)) >= now:
-            return False
-        self._looked[stored.id] = now
-        self._looked.move_to_end(stored.id)
-        while len(self._looked) > MOST_FOLLOWED:
-            self._looked.popitem(last=False)
+    def _is_news(self, stored: Stored, place: tuple[int, int]) -> bool:
+        """Return whether a session was measured beyond the cell that it was looked at in.
+
+        In another attempt, or once the plan is of another length, every cell is news.
+        """
+        total, cell = place
+        now = (stored.session.attempt.number, total, cell)
+        with self._lock:
+            known = self._looked.get(stored.id)
+            if known is not None and known[:2] == now[:2] and known[2] >= cell:
+                return False
+            self._looked[stored.id] = now
+            self._looked.move_to_end(stored.id)
+            while len(self._looked) > MOST_FOLLOWED:
+                self._looked.popitem(last=False)
         return True
 
     def _run(self) -> None:
@@ -88,11 +107,19 @@ class Lookout:
                 began = monotonic()
                 try:
                     self._look(stored)
+                except _EndedError:
+                    return
                 except PacesetterError as error:  # the database is away, or the session is closed
                     log.info("put_off", session=stored.session.spec.name, reason=str(error))
+                    with self._lock:
+                        self._looked.pop(stored.id, None)
                 except Exception:
                     log.exception("lookout_failed", session=stored.session.spec.name)
                 self._ended.wait(SHARE * (monotonic() - began))
+
+    def _check(self) -> None:
+        if self._ended.is_set():
+            raise _EndedError
 
     def _next(self) -> Stored | None:
         with self._lock:
@@ -102,7 +129,7 @@ class Lookout:
 
     def _look(self, stored: Stored) -> None:
         session = stored.session
-        for kin in self._families.judged(stored):
+        for kin in self._families.judged(stored, self._check):
             if kin.judgement is None or kin.metric is None or not kin.judgement.departures:
                 continue
             last = kin.judgement.departures[-1]
@@ -125,8 +152,8 @@ async def _submitted(writer: Writer, change: Change) -> None:
     await writer.submit(change)
 
 
-def _measured_until(changes: Changes) -> int | None:
-    """Return the last cell of a session with a template that a change has a measurement of."""
+def _measured_until(changes: Changes) -> tuple[int, int] | None:
+    """Return the end of a session with a template, and the last cell that a change measured."""
     session = changes.stored.session
     if session.spec.origin is None or not changes.readings:
         return None
@@ -134,7 +161,7 @@ def _measured_until(changes: Changes) -> int | None:
     if total is None:
         return None
     last = max(reading.step for _, reading in changes.readings)
-    return min((last - first) * CELLS // (total - first), CELLS)
+    return total, min((last - first) * CELLS // (total - first), CELLS)
 
 
 def told_of(session: Session, kin: Kin, departure: Departure) -> str:

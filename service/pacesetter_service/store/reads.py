@@ -220,13 +220,19 @@ class Reads:
         return self._newest(related & (sessions.c.id != stored.id), most)
 
     def of_template(self, reference: str, most: int) -> list[Stored]:
-        """Read sessions that were made from a version of a template, the newest first."""
-        said = f'"origin":{{"template":{json.dumps(reference)}'
-        return self._newest(sessions.c.spec.contains(said, autoescape=True), most)
+        """Read sessions that were made from a version of a template, or described by a fork anew.
 
-    def _newest(self, condition: ColumnElement[bool], most: int) -> list[Stored]:
+        Those that are over come first, however many are running, and of these the newest.
+        """
+        said = f'"origin":{{"template":{json.dumps(reference)}'
+        running = sessions.c.status == "active"
+        return self._newest(sessions.c.spec.contains(said, autoescape=True), most, running)
+
+    def _newest(
+        self, condition: ColumnElement[bool], most: int, *order: ColumnElement[Any]
+    ) -> list[Stored]:
         query = select(sessions).where(is_there, condition)
-        newest_first = query.order_by(sessions.c.changed_at.desc()).limit(most)
+        newest_first = query.order_by(*order, sessions.c.changed_at.desc()).limit(most)
         return [stored_in(row) for row in self._read(newest_first)]
 
     def newest_of(
