@@ -12,6 +12,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from accessible import CONTRAST, EVERY, barriers
 from lawful import SEEN, SPEC, TOTAL, train
 from pacesetter_service.dashboard.plan_form import FIELDS
+from pacesetter_service.runtime import plans
 from serving import PATIENCE, open_http
 
 
@@ -121,6 +122,26 @@ def test_a_plan_stays_while_the_training_goes_on(
     assert page.locator(".candidates").inner_text() == table
     page.get_by_role("link", name="plan again").click()
     expect(page.locator("main")).to_contain_text(f"Planned when step {SEEN + 200:,}")
+
+
+def test_a_page_that_is_read_again_makes_no_room_for_plans(
+    http: httpx.Client, run: tuple[str, list[float]]
+) -> None:
+    """However often its live part is read while the training is measured, its plan is ordered."""
+    name, _ = run
+    page = f"/sessions/{name}/plan"
+    whole = http.get(page, params={"metric": "loss"}).text
+    found = re.search(r"/candidates/(\d+)\?[^\"]*?plan=(\w+)", whole)
+    assert found is not None
+    for step in range(1, plans.MOST + 2):
+        report = {"step": step, "metrics": {"loss": 5.0}}
+        answer = http.post(f"/v1/sessions/{name}/sync", json={"reports": [report]})
+        assert answer.status_code == 200, answer.text
+        text = http.get(page, params={"metric": "loss", "live": "1"}).text
+        assert 'id="place"' in text
+        assert 'class="candidates' not in text
+    told = {"metric": "loss", "plan": found[2]}
+    assert http.get(f"{page}/candidates/{found[1]}", params=told).status_code == 200
 
 
 def test_a_candidate_is_drawn_by_its_box(

@@ -234,7 +234,8 @@ class PlanPages:
         facts = await read_facts(self._service, request.path_params["name"])
         said = said_in(form, facts)
         foresight, refused = None, tuple[str, ...]()
-        if said["metric"]:
+        # Its live part says where the training is. The plan stays as it was told, and is not made anew.
+        if said["metric"] and "live" not in request.query_params:
             try:
                 found = await self._planned(request, facts, said)
                 foresight = await self._foresight(request, found)
