@@ -14,13 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Page, Response, expect
 
+from pacesetter_service.core.session import Attempt as Running
 from pacesetter_service.dashboard.axes import Axis
 from pacesetter_service.dashboard.charts import without_tail
 from pacesetter_service.dashboard.drawing import Line
 from pacesetter_service.dashboard.twins import table_of
 from pacesetter_service.dashboard.wording import NOTHING
+from pacesetter_service.runtime.queries.attempt_ranges import trained_anew
 from pacesetter_service.runtime.queries.curves import Curve
 from pacesetter_service.runtime.queries.moments import Moments
+from pacesetter_service.store.reads import Attempt
 from serving import PATIENCE, RunningService, open_http
 
 ADMIN = "an-admin-token-of-this-test-0123456789abcdef"
@@ -151,6 +154,47 @@ def test_an_attempt_that_is_over_lies_grey_beside_the_running_one(
     page.get_by_role("link", name="Attempts that are over").click()
     page.wait_for_url("**over=no**")
     expect(page.locator(".legend").first).not_to_contain_text("(over)")
+
+
+def test_the_newest_attempts_that_are_over_are_shown(http: httpx.Client, unique_name: str) -> None:
+    """Five of them, in their order; one none of whose steps was trained anew takes no place."""
+    create(http, unique_name, schedule=STEPS, total_steps=60)
+    train(http, unique_name, 0, 40)
+    for number in range(2, 10):
+        start = 39 if number > 7 else 20
+        body = {"step": start, "key": f"again-{number}"}
+        http.post(f"/v1/sessions/{unique_name}/attempts", json=body).raise_for_status()
+        if number != 6:  # which seals nothing
+            train(http, unique_name, start, 40, number)
+    drawn = chart_of(http, unique_name)
+    assert [each["attempt"] for each in drawn["over"]] == [3, 4, 5, 7, 8]
+    early = chart_of(http, unique_name, start="0", end="30")
+    assert [each["attempt"] for each in early["over"]] == [1, 2, 3, 4, 5]
+    assert chart_of(http, unique_name, start="0", end="10")["over"] == []
+
+
+def attempts_of(*some: tuple[int, str]) -> list[Attempt]:
+    """Return attempts with these first steps and keys."""
+    return [Attempt(number, start, key, (), "", "") for number, (start, key) in enumerate(some, 1)]
+
+
+@given(
+    some=st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abc")), max_size=8),
+    number=st.integers(1, 8),
+)
+def test_what_was_trained_anew_is_told_of_those_that_are_over(
+    some: list[tuple[int, str]], number: int
+) -> None:
+    """Also beside attempts that were opened since the running one was read: those do not count."""
+    known = attempts_of(*some)
+    found = [(each.attempt, first) for each, first in trained_anew(known, Running(number))]
+    until = known[:number]
+    expected = []
+    for place, each in enumerate(until):
+        later = until[place + 1 :]
+        if later and each.attempt != number and each.key not in {one.key for one in later}:
+            expected.append((each.attempt, min(one.start for one in later)))
+    assert found == expected[::-1]
 
 
 def test_no_moments_are_made_up_for_what_was_imported(

@@ -122,6 +122,8 @@ class Compare:
         names = _names_in(request)
         by_part = request.query_params.get("by") == "part"
         logarithmic = request.query_params.get("scale") == "log"
+        if "live" in request.query_params and len(names) >= FEWEST:
+            return await self._standing(request, names)
         some: list[Compared] = []
         if len(names) >= FEWEST:
             some = [await self._compared(name, POINTS) for name in names]

@@ -234,7 +234,7 @@ class PlanPages:
         facts = await read_facts(self._service, request.path_params["name"])
         said = said_in(form, facts)
         foresight, refused = None, tuple[str, ...]()
-        # Its live part says where the training is. The plan stays as it was told, and is not made anew.
+        # A script reads only where the training is: the plan that is shown stays as it was told.
         if said["metric"] and "live" not in request.query_params:
             try:
                 found = await self._planned(request, facts, said)
