@@ -284,6 +284,38 @@ def test_moments_ascend_wherever_they_are_asked(
     assert more.at(steps[-1] + 50) == pytest.approx(seconds[-1] + 50 * pace)
 
 
+@given(pace=st.floats(1e-3, 1e9), last=st.integers(1, 2**53))
+def test_moments_stay_within_a_calendar(pace: float, last: int) -> None:
+    """However slow a trainer says it is, each can be written; the nearer ones are as it says."""
+    now = 1.8e9
+    more = Moments([0.0, 1.0], [now, now]).reaching(-last, last, pace)
+    for each in more.seconds:
+        assert 1 <= datetime.fromtimestamp(each, UTC).year <= 9999
+    assert more.at(2) == pytest.approx(now + pace * (min(2, last) - 1))
+
+
+def test_a_trainer_that_is_as_slow_as_can_be_is_drawn(
+    server_url: str, page: Page, http: httpx.Client, unique_name: str
+) -> None:
+    """Its plan ends after the last year that can be written: there, and the page is as others."""
+    create(http, unique_name, schedule={"kind": "constant"}, total_steps=10**6)
+    for step in (0, 10):
+        body = {
+            "want": {"start": step, "count": 10},
+            "progress": {"step": step, "seconds_per_step": 1e9},
+            "attempt": 1,
+        }
+        http.post(f"/v1/sessions/{unique_name}/sync", json=body).raise_for_status()
+    assert max(chart_of(http, unique_name)["moments"]["seconds"]) < 253_402_300_800
+    assert http.get(f"/sessions/{unique_name}", params={"axis": "time"}).status_code == 200
+    page.goto(f"{server_url}/sessions/{unique_name}?axis=time")
+    expect(page.locator(".plot .uplot")).to_have_count(1)
+    box = page.locator(".u-over").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.95 * box["width"], box["y"] + box["height"] / 2)
+    expect(page.locator(".readout")).to_contain_text("UTC)")
+
+
 @given(first=st.floats(1e9, 2e9), length=st.floats(5, 3e8), about=st.integers(2, 20))
 def test_times_under_a_chart_lie_in_it_and_are_few(first: float, length: float, about: int) -> None:
     """About as many as there is room for, of which no two are the same."""
