@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from typing import Any
 
@@ -295,6 +296,22 @@ def test_a_probe_is_made_once(http: httpx.Client, run: tuple[str, list[float]]) 
     assert len(waiting(http, f"{name}-probe-{SEEN}")) == 1
     train(http, name, SEEN + 64, rates)
     assert "has gone on" in http.post(page, data=form).text
+
+
+def test_a_probe_that_is_asked_for_at_once_has_one_order(
+    http: httpx.Client, run: tuple[str, list[float]]
+) -> None:
+    """However many presses come side by side; one that was cancelled is given again when asked."""
+    name, _ = run
+    form = {"metric": "loss", "step": str(SEEN), "reason": "why not"}
+    page, fork = f"/sessions/{name}/plan/probe", f"{name}-probe-{SEEN}"
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda _: http.post(page, data=form).status_code, range(8)))
+    assert done == [303] * 8
+    [order] = waiting(http, fork)
+    http.delete(f"/v1/sessions/{fork}/actions/{order['id']}").raise_for_status()
+    assert http.post(page, data=form).status_code == 303
+    assert len(waiting(http, fork)) == 1
 
 
 def test_a_probe_keeps_to_the_limits(http: httpx.Client, unique_name: str) -> None:
