@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 import postgres
 from pacesetter import cli
@@ -72,7 +72,8 @@ def test_what_a_copy_that_was_cut_off_has_left_is_removed(tmp_path: Path) -> Non
     store = SqliteStore(f"sqlite:///{tmp_path / 'pacesetter.db'}")
     left = tmp_path / ".pacesetter.db-20260101T000000Z.backup.0a1b2c3d"
     other = tmp_path / "pacesetter.db-mine.backup"
-    for each in (left, other):
+    going_on = tmp_path / ".pacesetter.db-two-20260101T000000Z.backup.0a1b2c3d"  # of another one
+    for each in (left, other, going_on):
         each.write_text("x")
     try:
         some = Backups(store)
@@ -82,8 +83,48 @@ def test_what_a_copy_that_was_cut_off_has_left_is_removed(tmp_path: Path) -> Non
             pass
         assert not left.exists()
         assert other.exists()
+        assert going_on.exists()
         assert some.find(other.name) is None
         assert some.copies()
+    finally:
+        store.close()
+
+
+def test_the_page_is_read_again_until_the_copy_is_whole(page: Page, tmp_path: Path) -> None:
+    """Each second while it is being made; after that no more."""
+    read: list[str] = []
+    page.on("request", lambda request: read.append(request.url))
+
+    def while_copying(route: Route) -> None:
+        """Show the first page as it is while a copy is being made."""
+        answer = route.fetch()
+        begin = '<div id="copies" data-live>'
+        text = answer.text().replace(begin, f'{begin}<div data-every="1"></div>')
+        route.fulfill(response=answer, body=text)
+
+    with RunningService(tmp_path / "pacesetter.db") as service:
+        page.route("**/admin", while_copying, times=1)
+        page.clock.install()
+        page.goto(f"{service.url}/admin")
+        expect(page.locator("#copies [data-every]")).to_have_count(1)
+        page.clock.run_for(1500)
+        expect(page.locator("#copies [data-every]")).to_have_count(0)
+        assert any("live=1" in each for each in read)
+        read.clear()
+        page.clock.run_for(10_000)
+        page.evaluate("() => fetch('/livez')")
+        assert [each for each in read if "live=1" in each] == []
+
+
+def test_a_copy_that_is_removed_while_copies_are_listed_is_left_out(tmp_path: Path) -> None:
+    """By whoever tidies up on the disk; the list has the others. So is a link to nothing."""
+    store = SqliteStore(f"sqlite:///{tmp_path / 'pacesetter.db'}")
+    try:
+        there = tmp_path / "pacesetter.db-20260101T000000Z.backup"
+        there.write_text("x")
+        gone = tmp_path / "pacesetter.db-20260102T000000Z.backup"
+        gone.symlink_to(tmp_path / "nothing")
+        assert [each.path for each in Backups(store).copies()] == [there]
     finally:
         store.close()
 

@@ -14,13 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Page, Response, expect
 
+from pacesetter_service.core.session import Attempt as Running
 from pacesetter_service.dashboard.axes import Axis
 from pacesetter_service.dashboard.charts import without_tail
 from pacesetter_service.dashboard.drawing import Line
 from pacesetter_service.dashboard.twins import table_of
 from pacesetter_service.dashboard.wording import NOTHING
+from pacesetter_service.runtime.queries.attempt_ranges import trained_anew
 from pacesetter_service.runtime.queries.curves import Curve
 from pacesetter_service.runtime.queries.moments import Moments
+from pacesetter_service.store.reads import Attempt
 from serving import PATIENCE, RunningService, open_http
 
 ADMIN = "an-admin-token-of-this-test-0123456789abcdef"
@@ -153,6 +156,47 @@ def test_an_attempt_that_is_over_lies_grey_beside_the_running_one(
     expect(page.locator(".legend").first).not_to_contain_text("(over)")
 
 
+def test_the_newest_attempts_that_are_over_are_shown(http: httpx.Client, unique_name: str) -> None:
+    """Five of them, in their order; one none of whose steps was trained anew takes no place."""
+    create(http, unique_name, schedule=STEPS, total_steps=60)
+    train(http, unique_name, 0, 40)
+    for number in range(2, 10):
+        start = 39 if number > 7 else 20
+        body = {"step": start, "key": f"again-{number}"}
+        http.post(f"/v1/sessions/{unique_name}/attempts", json=body).raise_for_status()
+        if number != 6:  # which seals nothing
+            train(http, unique_name, start, 40, number)
+    drawn = chart_of(http, unique_name)
+    assert [each["attempt"] for each in drawn["over"]] == [3, 4, 5, 7, 8]
+    early = chart_of(http, unique_name, start="0", end="30")
+    assert [each["attempt"] for each in early["over"]] == [1, 2, 3, 4, 5]
+    assert chart_of(http, unique_name, start="0", end="10")["over"] == []
+
+
+def attempts_of(*some: tuple[int, str]) -> list[Attempt]:
+    """Return attempts with these first steps and keys."""
+    return [Attempt(number, start, key, (), "", "") for number, (start, key) in enumerate(some, 1)]
+
+
+@given(
+    some=st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abc")), max_size=8),
+    number=st.integers(1, 8),
+)
+def test_what_was_trained_anew_is_told_of_those_that_are_over(
+    some: list[tuple[int, str]], number: int
+) -> None:
+    """Also beside attempts that were opened since the running one was read: those do not count."""
+    known = attempts_of(*some)
+    found = [(each.attempt, first) for each, first in trained_anew(known, Running(number))]
+    until = known[:number]
+    expected = []
+    for place, each in enumerate(until):
+        later = until[place + 1 :]
+        if later and each.attempt != number and each.key not in {one.key for one in later}:
+            expected.append((each.attempt, min(one.start for one in later)))
+    assert found == expected[::-1]
+
+
 def test_no_moments_are_made_up_for_what_was_imported(
     server_url: str, page: Page, http: httpx.Client, unique_name: str
 ) -> None:
@@ -238,6 +282,38 @@ def test_moments_ascend_wherever_they_are_asked(
     assert all(np.diff(found) >= -1e-6)
     assert [more.at(each) for each in steps] == pytest.approx(seconds)
     assert more.at(steps[-1] + 50) == pytest.approx(seconds[-1] + 50 * pace)
+
+
+@given(pace=st.floats(1e-3, 1e9), last=st.integers(1, 2**53))
+def test_moments_stay_within_a_calendar(pace: float, last: int) -> None:
+    """However slow a trainer says it is, each can be written; the nearer ones are as it says."""
+    now = 1.8e9
+    more = Moments([0.0, 1.0], [now, now]).reaching(-last, last, pace)
+    for each in more.seconds:
+        assert 1 <= datetime.fromtimestamp(each, UTC).year <= 9999
+    assert more.at(2) == pytest.approx(now + pace * (min(2, last) - 1))
+
+
+def test_a_trainer_that_is_as_slow_as_can_be_is_drawn(
+    server_url: str, page: Page, http: httpx.Client, unique_name: str
+) -> None:
+    """Its plan ends after the last year that can be written: there, and the page is as others."""
+    create(http, unique_name, schedule={"kind": "constant"}, total_steps=10**6)
+    for step in (0, 10):
+        body = {
+            "want": {"start": step, "count": 10},
+            "progress": {"step": step, "seconds_per_step": 1e9},
+            "attempt": 1,
+        }
+        http.post(f"/v1/sessions/{unique_name}/sync", json=body).raise_for_status()
+    assert max(chart_of(http, unique_name)["moments"]["seconds"]) < 253_402_300_800
+    assert http.get(f"/sessions/{unique_name}", params={"axis": "time"}).status_code == 200
+    page.goto(f"{server_url}/sessions/{unique_name}?axis=time")
+    expect(page.locator(".plot .uplot")).to_have_count(1)
+    box = page.locator(".u-over").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 0.95 * box["width"], box["y"] + box["height"] / 2)
+    expect(page.locator(".readout")).to_contain_text("UTC)")
 
 
 @given(first=st.floats(1e9, 2e9), length=st.floats(5, 3e8), about=st.integers(2, 20))

@@ -55,6 +55,24 @@ def test_sessions_are_compared(http: httpx.Client, unique_name: str) -> None:
     assert http.get("/compare", params={"name": many}).status_code == 422
 
 
+def test_a_comparison_that_is_read_again_is_where_they_stand(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """A script reads the table alone, as the whole page has it: no curves, specs or forks."""
+    one, other = f"{unique_name}-1", f"{unique_name}-2"
+    for name in (one, other):
+        create(http, name, schedule={"kind": "cosine", "total_steps": 50}, total_steps=50)
+        sync(http, name, 0, 20)
+    sync(http, one, 10, reports=[{"step": 5, "metrics": {"loss": 2.5}}])
+    asked = {"name": [one, other]}
+    whole = http.get("/compare", params=asked).text
+    live = http.get("/compare", params={**asked, "live": "1"}).text
+    assert live.strip().startswith('<section class="card" id="standing" data-live')
+    assert live.strip() in whole
+    assert "2.5" in live
+    assert "<svg" not in live
+
+
 def test_a_map_shows_each_rank(http: httpx.Client, unique_name: str) -> None:
     """Those that are fine, slow, deviating and missing, and what a deviating one trains with."""
     create(http, unique_name, ranks=1_000)

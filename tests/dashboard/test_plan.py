@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from typing import Any
 
@@ -12,6 +13,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 from accessible import CONTRAST, EVERY, barriers
 from lawful import SEEN, SPEC, TOTAL, train
 from pacesetter_service.dashboard.plan_form import FIELDS
+from pacesetter_service.runtime import plans
 from serving import PATIENCE, open_http
 
 
@@ -121,6 +123,26 @@ def test_a_plan_stays_while_the_training_goes_on(
     assert page.locator(".candidates").inner_text() == table
     page.get_by_role("link", name="plan again").click()
     expect(page.locator("main")).to_contain_text(f"Planned when step {SEEN + 200:,}")
+
+
+def test_a_page_that_is_read_again_makes_no_room_for_plans(
+    http: httpx.Client, run: tuple[str, list[float]]
+) -> None:
+    """However often its live part is read while the training is measured, its plan is ordered."""
+    name, _ = run
+    page = f"/sessions/{name}/plan"
+    whole = http.get(page, params={"metric": "loss"}).text
+    found = re.search(r"/candidates/(\d+)\?[^\"]*?plan=(\w+)", whole)
+    assert found is not None
+    for step in range(1, plans.MOST + 2):
+        report = {"step": step, "metrics": {"loss": 5.0}}
+        answer = http.post(f"/v1/sessions/{name}/sync", json={"reports": [report]})
+        assert answer.status_code == 200, answer.text
+        text = http.get(page, params={"metric": "loss", "live": "1"}).text
+        assert 'id="place"' in text
+        assert 'class="candidates' not in text
+    told = {"metric": "loss", "plan": found[2]}
+    assert http.get(f"{page}/candidates/{found[1]}", params=told).status_code == 200
 
 
 def test_a_candidate_is_drawn_by_its_box(
@@ -274,6 +296,22 @@ def test_a_probe_is_made_once(http: httpx.Client, run: tuple[str, list[float]]) 
     assert len(waiting(http, f"{name}-probe-{SEEN}")) == 1
     train(http, name, SEEN + 64, rates)
     assert "has gone on" in http.post(page, data=form).text
+
+
+def test_a_probe_that_is_asked_for_at_once_has_one_order(
+    http: httpx.Client, run: tuple[str, list[float]]
+) -> None:
+    """However many presses come side by side; one that was cancelled is given again when asked."""
+    name, _ = run
+    form = {"metric": "loss", "step": str(SEEN), "reason": "why not"}
+    page, fork = f"/sessions/{name}/plan/probe", f"{name}-probe-{SEEN}"
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda _: http.post(page, data=form).status_code, range(8)))
+    assert done == [303] * 8
+    [order] = waiting(http, fork)
+    http.delete(f"/v1/sessions/{fork}/actions/{order['id']}").raise_for_status()
+    assert http.post(page, data=form).status_code == 303
+    assert len(waiting(http, fork)) == 1
 
 
 def test_a_probe_keeps_to_the_limits(http: httpx.Client, unique_name: str) -> None:

@@ -192,6 +192,27 @@ def test_an_order_without_a_reason_is_not_taken(http: httpx.Client, unique_name:
     assert "Write down why" in answer.text
 
 
+def test_labels_that_others_set_meanwhile_stay(http: httpx.Client, unique_name: str) -> None:
+    """A form removes and changes the labels that it has shown; a mistake in it shows no others."""
+    create(http, unique_name, labels={"gone": "1", "kept": "1", "changed": "1"})
+    page = f"/sessions/{unique_name}/manage"
+    field = r'name="labels_shown" value="([^"]*)"'
+    shown = re.search(field, http.get(page).text)
+    assert shown is not None
+    path = f"/v1/sessions/{unique_name}"
+    others = {"labels": {"new": "theirs", "kept": "theirs"}}
+    http.patch(path, json=others).raise_for_status()
+    form = {"labels_shown": shown[1], "labels": "kept: 1\nchanged: 2\nno label"}
+    refused = http.post(f"{page}/labels", data=form)
+    assert refused.status_code == 422
+    again = re.search(field, refused.text)
+    assert again is not None
+    form = {"labels_shown": again[1], "labels": "kept: 1\nchanged: 2"}
+    assert http.post(f"{page}/labels", data=form).status_code == 303
+    labels = http.get(path).json()["spec"]["labels"]
+    assert labels == {"kept": "theirs", "changed": "2", "new": "theirs"}
+
+
 def test_a_session_is_managed(http: httpx.Client, unique_name: str) -> None:
     """Relabelled, taken back, forked, ended, archived and purged, each by its form."""
     create(http, unique_name, total_steps=100, labels={"a": "1", "b": "2"})
@@ -201,7 +222,8 @@ def test_a_session_is_managed(http: httpx.Client, unique_name: str) -> None:
     def sent(what: str, **fields: str) -> httpx.Response:
         return http.post(f"{page}/{what}", data=fields)
 
-    assert sent("labels", labels="a: 3\nc: x: y").status_code == 303
+    changed = {"labels_shown": "a: 1\r\nb: 2", "labels": "a: 3\nc: x: y"}
+    assert sent("labels", **changed).status_code == 303
     assert http.get(f"/v1/sessions/{unique_name}").json()["spec"]["labels"] == {
         "a": "3",
         "c": "x: y",

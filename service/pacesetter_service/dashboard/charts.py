@@ -11,12 +11,14 @@ from markupsafe import Markup
 
 from pacesetter_service.core.actions import Order
 from pacesetter_service.core.errors import StepOutOfRangeError
+from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.watching import plan_end
 from pacesetter_service.dashboard.axes import Axis, Unit
 from pacesetter_service.dashboard.drawing import Line, Mark, chart
 from pacesetter_service.dashboard.facts import Facts
 from pacesetter_service.runtime.arguments import ArgumentError
+from pacesetter_service.runtime.queries.attempt_ranges import list_trained_anew
 from pacesetter_service.runtime.queries.curves import Curve
 from pacesetter_service.runtime.queries.events import LoggedEvent, list_newest
 from pacesetter_service.runtime.queries.history import (
@@ -26,7 +28,7 @@ from pacesetter_service.runtime.queries.history import (
     read_history,
 )
 from pacesetter_service.runtime.queries.moments import Moments, read_moments
-from pacesetter_service.runtime.queries.sessions import list_attempts, read_session
+from pacesetter_service.runtime.queries.sessions import read_session
 from pacesetter_service.runtime.queries.values import read_forecast
 from pacesetter_service.runtime.service import Service
 
@@ -353,23 +355,18 @@ async def _over(
     service: Service, session: Session, points: int, part: Part
 ) -> list[tuple[int, History]]:
     """Return what attempts have trained that are over, where a later one did so anew."""
-    attempts = await list_attempts(service, session.spec.name)
+    among = (part.start or 0, MAX_STEP if part.end is None else part.end)
     found: list[tuple[int, History]] = []
-    for place, each in enumerate(attempts):
-        later = attempts[place + 1 :]
-        # Where steps were taken back, its trainers went on in another one, which has its key.
-        if session.attempt.includes(each.attempt) or any(each.key == one.key for one in later):
-            continue
-        first = max(min(one.start for one in later), part.start or 0)
+    for attempt, first in await list_trained_anew(service, session, among, MOST_OVER):
         question = HistoryQuestion(
             first, part.end, max(points // 4, FEWEST), sorted(session.reported)[:MAX_METRICS],
-            by_rank=False, attempt=each.attempt,
+            by_rank=False, attempt=attempt,
         )  # fmt: skip
-        with suppress(StepOutOfRangeError, ArgumentError):  # it did not come to these steps
+        with suppress(StepOutOfRangeError, ArgumentError):  # it was purged, or changed meanwhile
             past = await read_history(service, session.spec.name, question, lambda past: past)
             if past.steps:
-                found.append((each.attempt, past))
-    return found[-MOST_OVER:]
+                found.append((attempt, past))
+    return found
 
 
 def _behind(session: Session, past: History) -> int:

@@ -122,24 +122,31 @@ class Compare:
         names = _names_in(request)
         by_part = request.query_params.get("by") == "part"
         logarithmic = request.query_params.get("scale") == "log"
+        if "live" in request.query_params and len(names) >= FEWEST:  # a script draws the curves
+            standing = [await read_facts(self._service, name) for name in names]
+            metrics = _metrics(standing)
+            return site.show(request, "standing.html", standing=standing, metrics=metrics)
         some: list[Compared] = []
         if len(names) >= FEWEST:
             some = [await self._compared(name, POINTS) for name in names]
         view = View(by_part, logarithmic, _axis(some, by_part=by_part))
-        metrics = _metrics(some)
+        standing = [each.facts for each in some]
+        metrics = _metrics(standing)
         return site.show(
             request,
             "compare.html",
             names=names,
             most=MOST,
             some=some,
+            standing=standing,
             by="part" if by_part else "step",
             scale="log" if logarithmic else "",
             picture=_rates(some, view) if some else "",
-            metrics={name: _metric(some, name, view) for name in metrics},
+            metrics=metrics,
+            drawn={name: _metric(some, name, view) for name in metrics},
             twin=_twin(some, metrics, by_part=by_part),
-            differences=_differences([each.facts.session.spec for each in some]),
-            tree=await self._tree([each.facts for each in some], visitor_of(request)),
+            differences=_differences([each.session.spec for each in standing]),
+            tree=await self._tree(standing, visitor_of(request)),
         )
 
     async def chart(self, request: Request) -> Response:
@@ -147,7 +154,7 @@ class Compare:
         names, by_part = _names_in(request), request.query_params.get("by") == "part"
         ends = _number_in(request, "start"), _number_in(request, "end")
         some = [await self._compared(name, LIVE, ends, by_part=by_part) for name in names]
-        metrics = _metrics(some)
+        metrics = _metrics([each.facts for each in some])
         drawn = [each.as_json(metrics, by_part=by_part) for each in some]
         return site.show_json(request, {"sessions": drawn, "metrics": metrics})
 
@@ -234,8 +241,8 @@ def _step_at(facts: Facts, place: float, by_part: bool) -> int:  # noqa: FBT001 
     return int(min(max(place, 0), MAX_STEP))
 
 
-def _metrics(some: Sequence[Compared]) -> list[str]:
-    return sorted({each for one in some for each in one.record.past.metrics})[:METRICS]
+def _metrics(some: Sequence[Facts]) -> list[str]:
+    return sorted({each for facts in some for each in facts.session.reported})[:METRICS]
 
 
 class View(NamedTuple):

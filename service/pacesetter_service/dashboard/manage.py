@@ -97,12 +97,12 @@ class Manage:
 
     async def _relabel(self, request: Request, form: Mapping[str, str]) -> Response:
         name = request.path_params["name"]
-        wanted = labels_in(form.get("labels", ""))
-        before = (await read_facts(self._service, name)).session.spec.labels
-        changes: dict[str, str | None] = {each: None for each in before if each not in wanted}
-        await operator.relabel_session(
-            self._service, name, {**changes, **wanted}, visitor_of(request).name
-        )
+        shown, wanted = (labels_in(form.get(each, "")) for each in ("labels_shown", "labels"))
+        # Others may have set labels since: what was left as it was shown is not written.
+        changes: dict[str, str | None] = {each: None for each in shown if each not in wanted}
+        changes |= {each: value for each, value in wanted.items() if shown.get(each) != value}
+        if changes:
+            await operator.relabel_session(self._service, name, changes, visitor_of(request).name)
         return site.redirect(request, f"sessions/{name}")
 
     async def _finish(self, request: Request, form: Mapping[str, str]) -> Response:
@@ -141,8 +141,10 @@ class Manage:
         facts = await read_facts(self._service, name)
         spec = facts.session.spec
         open_again, closed = await self._open_again(name)
+        labels = "\n".join(f"{key}: {value}" for key, value in spec.labels.items())
         said = {
-            "labels": "\n".join(f"{key}: {value}" for key, value in spec.labels.items()),
+            "labels": labels,
+            "labels_shown": labels,
             "new_name": "",
             "step": str(facts.session.horizon),
             "description": "",

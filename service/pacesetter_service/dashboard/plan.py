@@ -20,6 +20,7 @@ from pacesetter_service.dashboard.facts import Facts, read_facts
 from pacesetter_service.dashboard.forms import read_form
 from pacesetter_service.dashboard.mistakes import mistakes_in
 from pacesetter_service.dashboard.orders import FieldError
+from pacesetter_service.dashboard.persistence import persistently
 from pacesetter_service.dashboard.plan_drawing import Foresight, span_of_ends, whisker
 from pacesetter_service.dashboard.plan_form import GOALS, asked_in, question_in, said_in
 from pacesetter_service.dashboard.rehearsals import draw_rehearsal
@@ -120,7 +121,8 @@ class PlanPages:
             if offer is None or str(offer.step) != form.get("step"):
                 message = "The training has gone on: look at the probe that is offered now."
                 return await self._page(request, form, (message,))
-            fork = await self._fork(request, offer, form["reason"].strip())
+            reason = form["reason"].strip()
+            fork = await persistently(lambda: self._fork(request, offer, reason))
         except MISTAKES as error:
             return await self._page(request, form, _told(error))
         return site.redirect(request, f"sessions/{name}/plan", **asked_in(said), probed=fork)
@@ -131,10 +133,14 @@ class PlanPages:
         refuse_name(fork, visitor)
         branch = ForkPlan(fork, offer.step, None, {}, "", visitor.name)
         info, _ = await forks.fork_session(self._service, name, branch)
-        fresh = not info.session.orders.waiting and info.session.horizon == offer.step
+        orders = info.session.orders
+        fresh = not orders.waiting and info.session.horizon == offer.step
         if fresh:  # else it cools down already
             action = offer.action.model_copy(update={"reason": f"a probe: {reason}"[:1000]})
-            await operator.order(self._service, fork, Act(action, offer.step, visitor.name, ""))
+            # Whoever presses twice gives one order; after one that was cancelled there is another.
+            key = f"probe-{offer.step}-{orders.given}"
+            act = Act(action, offer.step, visitor.name, key)
+            await operator.order(self._service, fork, act)
         return fork
 
     async def candidate(self, request: Request) -> Response:
@@ -190,16 +196,18 @@ class PlanPages:
         form: Mapping[str, str],
     ) -> Response:
         visitor = visitor_of(request)
-        applied = await planning.apply_plan(
-            self._service,
-            facts.name,
-            question_in(said, facts.session),
-            form.get("plan", ""),
-            request.path_params["number"],
-            reason=form["reason"].strip()[:900],
-            actor=visitor.name,
-            key=key_in(form),
-            names=visitor.scope,
+        applied = await persistently(
+            lambda: planning.apply_plan(
+                self._service,
+                facts.name,
+                question_in(said, facts.session),
+                form.get("plan", ""),
+                request.path_params["number"],
+                reason=form["reason"].strip()[:900],
+                actor=visitor.name,
+                key=key_in(form),
+                names=visitor.scope,
+            )
         )
         return site.redirect(
             request,
@@ -234,7 +242,8 @@ class PlanPages:
         facts = await read_facts(self._service, request.path_params["name"])
         said = said_in(form, facts)
         foresight, refused = None, tuple[str, ...]()
-        if said["metric"]:
+        # A script reads only where the training is: the plan that is shown stays as it was told.
+        if said["metric"] and "live" not in request.query_params:
             try:
                 found = await self._planned(request, facts, said)
                 foresight = await self._foresight(request, found)

@@ -16,6 +16,9 @@ __all__ = ["BackupError", "Backups", "Copy", "Copying"]
 ROOM = 1.2
 """How many times as much room as the database takes has to be free on its disk."""
 
+COPIES = r"{}-[0-9]{{8}}T[0-9]{{6}}Z\.backup"
+"""How copies are called, after the name of their database: by when they were begun, in UTC."""
+
 log = structlog.get_logger("pacesetter.backups")
 
 
@@ -80,8 +83,8 @@ class Backups:
             if self._running():
                 return
             self._refuse_without_room(source)
-            for left in source.parent.glob(f".{source.name}-*.backup.*"):  # of a process that ended
-                left.unlink(missing_ok=True)
+            for left in _unfinished(source, COPIES.format(re.escape(source.name))):
+                left.unlink(missing_ok=True)  # of a process that ended
             now = datetime.now(UTC)
             name = f"{source.name}-{now:%Y%m%dT%H%M%SZ}.backup"
             self._newest = Copying(name, now.isoformat(timespec="seconds"))
@@ -98,7 +101,7 @@ class Backups:
         if newest is None or source is None or not (running or newest.failed):
             return None
         extent = self._store.extent()
-        written = sum(map(_size_of, source.parent.glob(f".{newest.name}.*")))
+        written = sum(map(_size_of, _unfinished(source, re.escape(newest.name))))
         return Copying(newest.name, newest.began_at, written, extent.size, newest.failed)
 
     def copies(self) -> list[Copy]:
@@ -106,8 +109,10 @@ class Backups:
         source = self.source
         if source is None:
             return []
-        there = [each for each in source.parent.iterdir() if self._is_copy(source, each.name)]
-        return [_described(each) for each in sorted(there, reverse=True)]
+        names = re.compile(COPIES.format(re.escape(source.name)))
+        there = [each for each in source.parent.iterdir() if names.fullmatch(each.name)]
+        found = map(_described, sorted(there, reverse=True))
+        return [each for each in found if each is not None]
 
     def find(self, name: str) -> Copy | None:
         """Return a copy by its name; None if there is none of that name."""
@@ -144,14 +149,19 @@ class Backups:
         else:
             log.info("backup_made", file=str(target), bytes=_size_of(target), by=actor)
 
-    @staticmethod
-    def _is_copy(source: Path, name: str) -> bool:
-        expression = re.escape(source.name) + r"-[0-9]{8}T[0-9]{6}Z\.backup"
-        return re.fullmatch(expression, name) is not None
+
+def _unfinished(source: Path, name: str) -> list[Path]:
+    """Return the files of copies that are being made, or were, by what their names match."""
+    names = re.compile(rf"\.{name}\..+")
+    return [each for each in source.parent.iterdir() if names.fullmatch(each.name)]
 
 
-def _described(path: Path) -> Copy:
-    found = path.stat()
+def _described(path: Path) -> Copy | None:
+    """Return a copy as it is there; None if it was removed meanwhile."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
     moment = datetime.fromtimestamp(found.st_mtime, UTC)
     return Copy(path, found.st_size, moment.isoformat(timespec="seconds"))
 

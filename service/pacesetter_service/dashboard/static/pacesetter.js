@@ -781,7 +781,14 @@ function rehearsing(form) {
   form.addEventListener("input", (event) => { if (!event.target.closest("[data-quiet]")) soon(); });
 }
 
-// A question before what cannot be undone; without this script a page asks it.
+// Read the page again and again, until a fresh one does not ask for it any more.
+function again(pause) {
+  const timer = setInterval(() => {
+    if (!one("[data-every]")) { clearInterval(timer); return; }
+    freshen();
+    one("[data-plots]")?.plots?.freshen();
+  }, pause);
+}
 
 function begin() {
   localise();
@@ -797,7 +804,7 @@ function begin() {
   all("form[data-rehearse]").forEach(rehearsing);
   all("[data-feed]").forEach(follow);
   const every = one("[data-every]");
-  if (every) setInterval(() => { freshen(); one("[data-plots]")?.plots?.freshen(); }, 1000 * Number(every.dataset.every));
+  if (every) again(1000 * Number(every.dataset.every));
 }
 
 begin();

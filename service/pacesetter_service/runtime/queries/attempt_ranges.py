@@ -1,17 +1,23 @@
 """What one attempt of a session has sealed: a running one, or one that is over."""
 
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from pacesetter_service.core.attempts import AttemptRef, Lineage
 from pacesetter_service.core.errors import StepOutOfRangeError
+from pacesetter_service.core.model import MAX_STEP
+from pacesetter_service.core.session import Attempt as RunningAttempt
+from pacesetter_service.core.session import Session
 from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.pool import in_thread
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.windows import Block
 from pacesetter_service.runtime.work import Entry
 from pacesetter_service.store.port import Stored
+from pacesetter_service.store.reads import Attempt
 from pacesetter_service.store.store import Store
 
 
@@ -38,6 +44,55 @@ async def range_of(service: Service, entry: Entry, attempt: int | None) -> Attem
         message = f"There is no such attempt; the newest one is {session.attempt.number}"
         raise ArgumentError("attempt", message)
     return await in_thread(_over, service.store, entry.stored, attempt)
+
+
+async def list_trained_anew(
+    service: Service, session: Session, among: tuple[int, int], most: int
+) -> list[tuple[int, int]]:
+    """Return attempts that are over and whose steps were trained anew, and from which step on.
+
+    Args:
+        service: The service.
+        session: Their session; attempts that were opened since it was read are left out.
+        among: The first step that counts, and the one behind the last.
+        most: How many are returned: the newest ones, in their order.
+
+    Raises:
+        SessionNotFoundError: The session was purged meanwhile.
+    """
+    stored = (await service.writer.find(session.spec.name)).stored
+    store, (start, end) = service.store, among
+
+    def answer() -> list[tuple[int, int]]:
+        there = (
+            (each.attempt, first)
+            for each, anew in trained_anew(store.attempts_of(stored), session.attempt)
+            if (first := max(anew, start)) < min(end, store.sealed_end(each.lineage[-1]))
+        )
+        return list(islice(there, most))[::-1]
+
+    return await in_thread(answer)
+
+
+def trained_anew(
+    attempts: Sequence[Attempt], running: RunningAttempt
+) -> Iterator[tuple[Attempt, int]]:
+    """Give attempts that are over, the newest first, and from where on later ones trained anew.
+
+    Args:
+        attempts: Those of a session, in their order.
+        running: The one that runs; those that were opened since it was read are left out.
+    """
+    keys: set[str] = set()
+    first = MAX_STEP
+    for each in reversed(attempts):
+        if each.attempt > running.number:
+            continue
+        # Where steps were taken back, its trainers went on in another one, which has its key.
+        if keys and each.key not in keys and not running.includes(each.attempt):
+            yield each, first
+        keys.add(each.key)
+        first = min(first, each.start)
 
 
 def _over(store: Store, stored: Stored, attempt: int) -> AttemptRange:

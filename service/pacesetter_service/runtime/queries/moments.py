@@ -1,7 +1,7 @@
 """When steps were trained, as far as the record knows: when their windows were handed out."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -17,6 +17,10 @@ LOOKS = 300
 
 FEWEST = 2
 """From how many moments on there is a line between them."""
+
+EARLIEST = datetime(1, 1, 1, tzinfo=UTC).timestamp()
+LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+"""The first and the last second of a calendar, which has years of four digits; since 1970, UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,10 @@ class Moments:
         return float(np.interp(step, self.steps, self.seconds))
 
     def reaching(self, first: float, last: float, pace: float | None) -> "Moments":
-        """Return the same for more steps: those before and behind take `pace` seconds each."""
+        """Return the same for more steps: those before and behind take `pace` seconds each.
+
+        A calendar ends: steps that would lie behind it stand at its end, or before it at its begin.
+        """
         if not self.steps:
             return self
         step = pace if pace is not None else self._mean_pace()
@@ -49,11 +56,13 @@ class Moments:
             return self
         steps, seconds = list(self.steps), list(self.seconds)
         if first < steps[0]:
-            seconds.insert(0, seconds[0] - step * (steps[0] - first))
-            steps.insert(0, first)
+            place, moment = _reached(first, steps[0], seconds[0], step)
+            steps.insert(0, place)
+            seconds.insert(0, moment)
         if last > steps[-1]:
-            seconds.append(seconds[-1] + step * (last - steps[-1]))
-            steps.append(last)
+            place, moment = _reached(last, steps[-1], seconds[-1], step)
+            steps.append(place)
+            seconds.append(moment)
         return Moments(steps, seconds)
 
     def _mean_pace(self) -> float | None:
@@ -62,6 +71,13 @@ class Moments:
             return None
         paces = np.diff(self.seconds) / np.diff(self.steps)
         return float(np.median(paces))
+
+
+def _reached(step: float, known: float, at: float, pace: float) -> tuple[float, float]:
+    """Return a step and its moment by that of a known one, or where the calendar ends before it."""
+    moment = at + pace * (step - known)
+    shown = min(max(moment, EARLIEST), LATEST)
+    return (step, moment) if shown == moment else (known + (shown - at) / pace, shown)
 
 
 async def read_moments(service: Service, status: Status, *, attempt: int | None = None) -> Moments:
