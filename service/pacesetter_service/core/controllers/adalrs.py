@@ -40,7 +40,7 @@ class Trial(Model):
     at: Step
     before: dict[str, float]
     raised: dict[str, float]
-    bases: dict[str, float] = {}
+    bases: dict[str, float] = Field(default_factory=dict)
 
 
 class AdaLrsState(ControllerState):
@@ -92,14 +92,15 @@ class AdaLrs(Controller):
     **How long.** The paper searches from 10 % to 40 % of the training and leaves the rest to the
     schedule: let `from_step` and `until_step` be that. No trial begins that would not be over by
     `until_step`. One that is still open, because measurements have become rare, ends without a
-    trace: with the last one that is to be expected, or else with the first from `until_step` on. A window must be long enough to tell slopes apart in the noise of single batches:
-    a hundred measurements and more.
+    trace: with the last one that is to be expected, or else with the first from `until_step` on. A
+    window must be long enough to tell slopes apart in the noise of single batches: a hundred
+    measurements and more.
 
     **Where the paper says less.** It counts t; here t counts the changes that the search has made.
     Its e is an estimation error; here it is the slope's standard error, which takes the
-    measurements for independent: where neighbours are alike, let `errors` be 2 or more. "Higher than
-    it has ever been" is said of each value as it comes, so that a single one above the highest so
-    far fails a trial: let a noisy loss be smoothed.
+    measurements for independent: where neighbours are alike, let `errors` be 2 or more. A single
+    value above the highest so far fails a trial, also by chance: have a noisy loss smoothed. An
+    order that drops the level of controllers, as `set` does, ends a trial, and its rate stands.
 
     **What it came to** on a noisy linear regression of 3,000 steps (`tests/core/controllers`), six
     runs each, against the same base without the search: with a base 30 times too low the excess
