@@ -217,7 +217,7 @@ class SessionCore:
         window.mark = len(window)
         self._offer(window)
         count = self._count(window.stop)
-        if self._within_plan(window.start) == 0 or self._within_plan(window.stop) > 0:
+        if self.info.within_plan(window.start) == 0 or self.info.within_plan(window.stop) > 0:
             self.prefetcher.order(window.stop, count)
 
     def _count(self, start: int) -> int:
@@ -226,16 +226,7 @@ class SessionCore:
         self.sync.progress = (self._pace.step, self._pace.step_seconds)
         if lookahead is not None:
             limit = max(1, min(limit, lookahead))
-        return self._pace.count(min(limit, self._within_plan(start) or limit))
-
-    def _within_plan(self, start: int) -> int:
-        """Return how many steps there are from `start` on that a training to the plan's end reads.
-
-        The step after the last is among them: a scheduler sets its rate before the loop ends. What
-        is behind that is fetched when it is asked for, so that nothing is sealed in vain.
-        """
-        end = self.info.plan_end
-        return 0 if end is None else max(end + 1 - start, 0)
+        return self._pace.count(min(limit, self.info.within_plan(start) or limit))
 
     # -- its end ---------------------------------------------------------------------------------
 

@@ -143,6 +143,15 @@ class SessionInfo:
         """Whether it shares the past of another session."""
         return bool(self.spec.get("forked_from"))
 
+    def within_plan(self, start: int) -> int:
+        """Return how many steps there are from `start` on that a training to the plan's end reads.
+
+        The step after the last is among them: a scheduler sets its rate before the loop ends. What
+        is behind that is fetched when it is asked for, so that nothing is sealed in vain. It is 0
+        there, and where the plan has no end.
+        """
+        return 0 if self.plan_end is None else max(self.plan_end + 1 - start, 0)
+
     def branched_off(self, name: str) -> int | None:
         """Return the first step that it does not share with a session that it descends from.
 

@@ -234,8 +234,10 @@ class OutageFallback:
         window = self._made_up(step, count)
         gap.windows.append(window)
         self._sync.trained_until = window.stop
-        if not self._prefetcher.busy:
-            self._prefetcher.order(window.stop, max(count * 10, 1))
+        info = self._prefetcher.info
+        left = info.within_plan(window.stop)
+        if not self._prefetcher.busy and (left or not info.within_plan(window.start)):
+            self._prefetcher.order(window.stop, min(count * 10, left or count * 10))
         return window
 
     def _made_up(self, step: int, count: int) -> Window:

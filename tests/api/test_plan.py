@@ -187,7 +187,8 @@ def test_a_plan_is_applied_once_and_says_what_it_was_made_for(
         {"at": SEEN + 600, "action": {"kind": "scale", "factor": 0.5}},
         {"at": SEEN + 700, "action": {"kind": "scale", "factor": 0.5}},
     ]
-    asked = {"metric": "loss", "candidates": [{"label": "down", "orders": orders}]}
+    shapes = [{"label": "down", "orders": orders}, {"label": "less", "orders": orders[:1]}]
+    asked = {"metric": "loss", "candidates": shapes}
     database, path = tmp_path / "plans.db", f"/v1/sessions/{unique_name}/plan/apply"
     with RunningService(database) as service, open_http(service.url) as http:
         body = {"name": unique_name, **SPEC}
@@ -201,6 +202,15 @@ def test_a_plan_is_applied_once_and_says_what_it_was_made_for(
         first = http.post(path, json=feigned, headers=key).raise_for_status().json()
         assert first["reason"].startswith(f"why (plan {found['id']}: ranked ")
         assert "by loss at step" in first["reason"]
+        assert http.post(path, json=applying, headers=key).json() == first
+        others = set(range(len(found["candidates"]))) - {index}
+        said = []
+        for other in others:  # of the same plan, and for the same reason
+            taken = http.post(path, json={**applying, "candidate": other}, headers=key)
+            assert (taken.status_code, taken.json()["code"]) == (422, "action_refused")
+            said += [taken.json()["detail"]] if found["candidates"][other]["orders"] else []
+        assert len(said) == 1
+        assert "'once' belongs to order 1" in said[0]
     with RunningService(database) as service, open_http(service.url) as http:
         again = http.post(path, json=applying, headers=key)
         assert (again.status_code, again.json()) == (201, first)

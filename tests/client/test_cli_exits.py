@@ -92,3 +92,16 @@ def test_an_interrupted_command_says_nothing(
     assert cli.main(["ls"]) == exits.INTERRUPTED
     told = capsys.readouterr()
     assert (told.out, told.err) == ("", "")
+
+
+@pytest.mark.parametrize("name", [None, 3, "no/such/file", b"no/such/file", Path("no/such/file")])
+def test_a_file_that_is_missing_is_told_whatever_names_it(name: object) -> None:
+    """The system may name no file, or a descriptor: it is a refusal with advice, and no bug."""
+    error = FileNotFoundError(2, "No such file or directory")
+    error.filename = name
+    ending = exits.ending_of(error)
+    assert ending is not None
+    assert ending.status == exits.REFUSED
+    assert ending.advice
+    named = isinstance(name, (str, bytes, Path))
+    assert ("there is no folder 'no/such'" in ending.what) == named

@@ -132,6 +132,25 @@ def test_a_session_is_held_for_a_number_of_steps(fake_client: Client, fake: Any)
         assert session.lr(201) == 0.5
 
 
+@pytest.mark.parametrize("end", [1, 2, 5, 8, 50])
+def test_an_outage_seals_nothing_behind_the_plan(
+    end: int, fake: Any, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever is asked for meanwhile ends with the plan, and the step that a scheduler sets."""
+    described = fake.description
+    monkeypatch.setattr(fake, "description", lambda: {**described(), "plan_end": end})
+    with _client(fake, LONG) as client:
+        session = client.session("fake")
+        session.lr(0)
+        fake.fail = _away
+        _walk(session, range(1, end + 1))
+        fake.fail = None
+        _until(lambda: not session._prefetcher.busy)
+        wants = [body["want"] for body in fake.bodies if "want" in body]
+        assert max(want["start"] + want["count"] for want in wants) <= end + 1
+        assert session.lr(end + 1) == 0.5  # what is behind it is there for who asks
+
+
 def test_a_session_is_held_for_a_time(fake: Any):
     """Seconds are a bound too, for steps that take long."""
     policy = OutagePolicy("hold", patience=0.1, max_seconds=0.3)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pacesetter import Client
+from pacesetter import Client, InvalidRequestError
 from pacesetter.torch import RemoteLR, probe
 
 TOTAL, SEEN, PROBE, EVERY, WIDTH = 1600, 800, 80, 4, 1000
@@ -129,6 +129,31 @@ def test_a_fork_that_cools_down_already_is_trained(client: Client, unique_name: 
         assert min(rates) >= floor
         kinds = [each["kind"] for each in client.events(fork) if each["kind"] == "ordered"]
         assert len(kinds) == 1
+
+
+def test_a_floor_that_an_order_has_raised_asks_for_a_fork_of_ones_own(
+    client: Client, unique_name: str
+) -> None:
+    """The probe asks for less than the limits in force, and is refused; a cooled fork is not."""
+    training = Training()
+    with client.session(unique_name, **SPEC) as session:
+        scheduler = RemoteLR(training.optimizer, session)
+        trained(training, scheduler, 20)
+        step = client.limit(unique_name, min_lr=0.02)["effective_step"] + 1
+        trained(training, scheduler, step)
+        session.flush()
+    where: dict[str, Any] = {"step": step, "steps": 10, "client": client}
+    with (
+        pytest.raises(InvalidRequestError, match="outside the limits 0.02"),
+        probe(training.model, training.optimizer, unique_name, **where),
+    ):
+        pass
+    own = f"{unique_name}-own"
+    client.fork(unique_name, own, step=step)
+    client.cooldown(own, steps=10, at=step, to=0.02, ease="linear")
+    with probe(training.model, training.optimizer, unique_name, name=own, **where) as fork:
+        rates = [training.optimizer.param_groups[0]["lr"] for _ in fork]
+    assert min(rates) >= 0.02
 
 
 def test_a_probe_that_fails_is_archived_and_undone(client: Client, unique_name: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from pydantic import ValidationError
@@ -653,6 +653,27 @@ def test_the_power_knows_no_length(capped: float, warmup: int, exponent: float) 
     assert (ended[warmup:] <= whole[warmup:] * (1 + 1e-12)).all()
 
 
+@given(st.integers(1, 60), st.integers(1, 60), st.floats(0.5, 90.0), st.floats(0.1, 1.0))
+@example(50, 50, 10.0, 0.51)
+def test_an_end_that_follows_a_warmup_at_once_starts_from_the_power(
+    warmup: int, decay: int, capped: float, exponent: float
+) -> None:
+    """With nothing in between, warmup and end aim at the formula's power, not at the base."""
+    spec = {
+        "kind": "power_scheduler",
+        "capped_steps": capped,
+        "warmup_steps": warmup,
+        "exponent": exponent,
+        "decay_steps": decay,
+        "total_steps": warmup + decay,
+    }
+    top = BASE * (1.0 if warmup < math.ceil(capped) else (warmup / capped) ** -exponent)
+    t = np.arange(warmup + decay + 1)
+    down = (np.exp(1 - (t - warmup) / decay) - 1) / (math.e - 1)
+    expected = np.where(t < warmup, top * t / warmup, top * down)
+    assert_allclose(ours(spec, len(t)), expected, rtol=1e-12, atol=1e-15)
+
+
 def test_lengths_may_be_in_other_units() -> None:
     """Named schedules take epochs and fractions, which are turned into steps before they expand."""
     clock = Clock(total_steps=1000, steps_per_epoch=50)
@@ -750,6 +771,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a law of no capacity": (
         {"kind": "fsl_decay", "total_steps": 9, "beta": 1.0},
         "greater than 1",
+    ),
+    "a law of absurd capacity": (
+        {"kind": "fsl_decay", "total_steps": 9, "beta": 1e6},
+        "less than or equal to 100",
     ),
     "a tangent upside down": ({"kind": "tanh", "total_steps": 9, "lb": 3.0, "ub": 3.0}, "swap"),
     "a rex of nobody's": ({"kind": "rex", "total_steps": 9}, "required"),

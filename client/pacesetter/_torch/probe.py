@@ -90,8 +90,10 @@ def probe(
         optimizer: Trains it; its rates are those of `step`.
         session: The name of the training's own session, which has sealed the steps before `step`.
         step: The step that would be trained next.
-        steps: How long the decay is, to nothing or the `min_lr` of the session's limits, and in a
-            straight line: 3 to 10 % of the training.
+        steps: How long the decay is, to nothing or the `min_lr` that the session was created with,
+            and in a straight line: 3 to 10 % of the training. A `limit` ordered since is not looked
+            at: where it raised `min_lr`, make a fork of that `name` and cool it down to there
+            first, and it is the one that is trained.
         client: A `Client`, a server's address, or nothing for `Client()`.
         name: The fork's name; by default the session's with `-probe-` and the step behind it.
         loss_fn: If it is a module, it is put back too.
@@ -100,7 +102,7 @@ def probe(
     Raises:
         ValueError: `steps` is below 1.
         ConflictError: The name is taken.
-        InvalidRequestError: The session has no such step.
+        InvalidRequestError: The session has no such step, or an order has raised its `min_lr`.
         ServerUnavailableError: The server stays away.
     """
     if steps < 1:

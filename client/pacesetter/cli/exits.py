@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,8 +112,8 @@ def ending_of(error: Exception) -> Ending | None:
             ending = Ending(STRANGE, str(error), "run `pacesetter doctor`")
         case PacesetterError():
             ending = Ending(REFUSED, str(error), "`pacesetter doctor` says what is wrong")
-        case FileNotFoundError():
-            ending = _missing(Path(error.filename))
+        case FileNotFoundError(filename=str() | bytes() | os.PathLike()):
+            ending = _missing(Path(os.fsdecode(error.filename)))
         case OSError():
             ending = Ending(REFUSED, str(error), "see whether it can be read or written")
         case ValueError():

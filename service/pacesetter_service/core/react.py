@@ -167,7 +167,7 @@ def _questions(session: Session, step: int, seen: Mapping[str, float]) -> Iterat
     if session.status == "finished":
         return
     for index, rule in enumerate(session.spec.rules):
-        if not rule.is_awake(step):
+        if not rule.is_awake(step) and not rule.is_open(session.control.states[index]):
             continue
         for metric in rule.watches:
             if metric in seen and not _is_hidden(session, rule, metric, seen[metric]):

@@ -159,7 +159,7 @@ async def _given_before(
     keys = session.orders.keys
     said = keys[key][2] if key and key in keys else ""
     begin = said.find(f"{reason} (plan {plan_id}: " if reason else f"plan {plan_id}: ")
-    if begin < 0:
+    if begin < 0 or not said.endswith(_named(candidate) + (")" if reason else "")):
         return None
     given = [key, *takewhile(keys.__contains__, (f"{key}.{index}" for index in count(1)))]
     return AppliedAnswer(
@@ -176,6 +176,14 @@ def _plan_of(answer: Answer) -> Plan:
     return answer.plan
 
 
+def _named(candidate: int) -> str:
+    """Return the end of a reason, by which another candidate of the plan is told apart.
+
+    People count from 1, as the rank of a candidate and `pacesetter plan --apply` do.
+    """
+    return f", candidate {candidate + 1}"
+
+
 def reason_of(plan: Plan, outlook: Outlook, reason: str) -> str:
     """Say for the record why a candidate was chosen, and what was expected of it."""
     curve, total = outlook.curve, outlook.candidate.total
@@ -185,5 +193,5 @@ def reason_of(plan: Plan, outlook: Outlook, reason: str) -> str:
     else:
         place = plan.outlooks.index(outlook) + 1
         expected = f"ranked {place} of {len(plan.outlooks)} by {plan.metric} at step {total}"
-    said = f"plan {plan.id}: {expected}"
+    said = f"plan {plan.id}: {expected}{_named(plan.outlooks.index(outlook))}"
     return f"{reason} ({said})" if reason else said

@@ -1,5 +1,6 @@
 """AdaLRS: the paper's rule on losses whose slopes are known, and trainings that obey it."""
 
+import json
 import math
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -11,9 +12,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from core.controllers.following import follow, train
+from pacesetter_service.core.actions import Action
+from pacesetter_service.core.commands import Act, Reading, Report, Seal
 from pacesetter_service.core.controllers import Controller, Sample, Verdict
 from pacesetter_service.core.controllers.adalrs import AdaLrs, AdaLrsState
+from pacesetter_service.core.decide import decide
+from pacesetter_service.core.evolve import evolve_all
 from pacesetter_service.core.limits import Limits
+from pacesetter_service.core.model import jsonable
+from pacesetter_service.core.session import create
+from pacesetter_service.core.spec import SessionSpec
 from strategies import metrics
 
 WINDOW = 5
@@ -193,6 +201,103 @@ def test_an_operator_who_scales_during_a_trial_is_not_overruled() -> None:
         state, verdict = now.state, now.verdict
         levels = levels | dict(verdict.levels if verdict else {})
     assert levels == {"": 0.5}
+
+
+@pytest.mark.parametrize("ending", [[1e9], lines(2.0, 1.0, 0.5)[10:]])
+@pytest.mark.parametrize(
+    "order",
+    [
+        {"kind": "set", "lr": 0.0001},
+        {"kind": "set", "lr": 1.0},
+        {"kind": "cooldown", "steps": 10},
+        {"kind": "replace", "schedule": "constant"},
+    ],
+)
+def test_a_rate_that_an_operator_sets_during_a_trial_is_left_alone(
+    order: dict[str, Any], ending: list[float]
+) -> None:
+    """What dropped the controllers' level ends the trial: no cut, and nothing to go back to."""
+    tried, _ = train({"controllers": [WATCH], "base_lr": 1.0}, lines(2.0, 1.0))
+    ordered = decide(tried, Act(Action.parse(order))).events
+    session = evolve_all(tried, ordered)
+    session = evolve_all(session, decide(session, Seal(10, 1)).events)
+    expected = session.timelines["lr"].values(11, 50).tolist()
+    for step, value in enumerate(ending, start=10):
+        session = evolve_all(session, decide(session, Seal(step, 1)).events)
+        report = Report((Reading(0, step, "loss", value),))
+        session = evolve_all(session, decide(session, report).events)
+    session = evolve_all(session, decide(session, Seal(10 + len(ending), 1)).events)
+    [state] = session.control.states
+    assert isinstance(state, AdaLrsState)
+    assert state.trial is None
+    assert "roll_back" not in [notice.code for notice in session.control.notices]
+    assert session.timelines["lr"].since(11).values(11, 50).tolist() == expected
+
+
+def test_groups_that_no_operator_touched_go_back_when_another_is_set() -> None:
+    """An order for one group ends the trial of all: the others are at the level before it."""
+    rule, state = rule_of(), rule_of().init()
+    levels, bases = {"body": 1.0, "head": 1.0}, {"body": 1.0, "head": 1.0}
+    said = []
+    for step, value in enumerate(lines(2.0, 1.0, 1.0)):
+        if step == 12:
+            levels, bases = levels | {"head": 0.2}, bases | {"head": 0.2}
+        now = rule.observe(state, Sample("loss", step, value, levels, bases))
+        state = now.state
+        if now.verdict is not None:
+            said.append((step, now.verdict.advice))
+            levels = levels | dict(now.verdict.levels)
+    assert levels == {"body": 1.0, "head": 0.2}
+    assert said == [(9, "checkpoint"), (12, None)]
+
+
+@pytest.mark.parametrize("spacing", [1, 2, 7, 100])
+def test_no_trial_outlives_the_search(spacing: int) -> None:
+    """Where measurements grow rare the level before a trial is back when the search is over."""
+    rule, state, levels = rule_of(until_step=20), rule_of().init(), {"": 1.0}
+    steps = [*range(10), *range(10, 130, spacing)]
+    for step, value in zip(steps, [*lines(2.0, 1.0), *[90.0] * 130], strict=False):
+        if not rule.is_awake(step) and not rule.is_open(state):
+            break
+        now = rule.observe(state, Sample("loss", step, value, levels, {"": 1.0}, step + 1))
+        assert isinstance(now.state, AdaLrsState)
+        state = now.state
+        levels = levels | dict(now.verdict.levels if now.verdict else {})
+    assert state.trial is None
+    assert levels[""] < 3.0
+    if spacing == 2:
+        assert levels == {"": 0.5}  # five of them came in time, and the trial was judged
+    if spacing > 2:
+        assert levels == {"": 1.0}
+
+
+def test_a_session_ends_a_trial_behind_the_search() -> None:
+    """A measurement from `until_step` on ends a trial that is open, and nothing follows it."""
+    losses: list[float | None] = [*lines(2.0, 1.0), 90.0, *[None] * 6, 89.0, 88.0, 87.0]
+    session = create(
+        SessionSpec.model_validate(
+            {"name": "rare", "base_lr": 1.0, "controllers": [{**WATCH, "until_step": 16}]}
+        )
+    )
+    for step, value in enumerate(losses):
+        session = evolve_all(session, decide(session, Seal(step, 1)).events)
+        if value is not None:
+            report = Report((Reading(0, step, "loss", value),))
+            session = evolve_all(session, decide(session, report).events)
+    [state] = session.control.states
+    assert isinstance(state, AdaLrsState)
+    assert state.trial is None
+    assert state.losses == ()
+    assert session.timelines["lr"].value(len(losses)) == 1.0
+
+
+def test_a_trial_survives_json_to_the_bit() -> None:
+    """A state with a trial, its bases among it, is the same after it was written and read."""
+    state = follow(rule_of(), lines(2.0, 1.0), {"body": 0.1, "head": 1 / 3}).state
+    assert isinstance(state, AdaLrsState)
+    assert state.trial is not None
+    assert state.trial.bases == {"body": 0.1, "head": 1 / 3}
+    assert AdaLrsState.model_validate_json(json.dumps(jsonable(state))) == state
 
 
 @given(parameters, st.lists(metrics, min_size=1, max_size=80), st.data())

@@ -32,11 +32,15 @@ class Descent(Model):
 
 
 class Trial(Model):
-    """A higher level that is being tried: since which step, from which levels to which."""
+    """A higher level that is being tried: since which step, from which levels to which.
+
+    `bases` are the bases that the levels were levels of; older states do not say.
+    """
 
     at: Step
     before: dict[str, float]
     raised: dict[str, float]
+    bases: dict[str, float] = Field(default_factory=dict)
 
 
 class AdaLrsState(ControllerState):
@@ -87,12 +91,16 @@ class AdaLrs(Controller):
 
     **How long.** The paper searches from 10 % to 40 % of the training and leaves the rest to the
     schedule: let `from_step` and `until_step` be that. No trial begins that would not be over by
-    `until_step`. A window must be long enough to tell slopes apart in the noise of single batches:
-    a hundred measurements and more.
+    `until_step`. One that is still open, because measurements have become rare, ends without a
+    trace: with the last one that is to be expected, or else with the first from `until_step` on. A
+    window must be long enough to tell slopes apart in the noise of single batches: a hundred
+    measurements and more.
 
     **Where the paper says less.** It counts t; here t counts the changes that the search has made.
     Its e is an estimation error; here it is the slope's standard error, which takes the
-    measurements for independent: where neighbours are alike, let `errors` be 2 or more.
+    measurements for independent: where neighbours are alike, let `errors` be 2 or more. A single
+    value above the highest so far fails a trial, also by chance: have a noisy loss smoothed. An
+    order that drops the level of controllers, as `set` does, ends a trial, and its rate stands.
 
     **What it came to** on a noisy linear regression of 3,000 steps (`tests/core/controllers`), six
     runs each, against the same base without the search: with a base 30 times too low the excess
@@ -136,20 +144,42 @@ class AdaLrs(Controller):
         if self.max_lr is not None and self.min_lr > self.max_lr:
             yield PydanticCustomError("no_room", "`min_lr` is above `max_lr`; swap them")
 
+    def is_open(self, state: AdaLrsState) -> bool:  # noqa: D102
+        return state.trial is not None
+
     def observe(self, state: AdaLrsState, seen: Sample) -> Observation:  # noqa: D102
         if seen.step < state.since:
             return Observation(state)
-        if state.trial is not None and not self._bearable(state, seen.value):
-            return self._fail(state, seen, state.trial, self._unbearable(state, seen))
+        if state.trial is not None:
+            return self._follow(state, seen, state.trial)
         if not isfinite(seen.value):
             return Observation(state)
         filled = _with(state, seen)
         if len(filled.losses) < self.window:
             return Observation(filled)
-        now = _descent(filled.losses)
-        if filled.trial is not None:
-            return self._judge(filled, seen, filled.trial, now)
-        return self._look(filled, seen, now)
+        return self._look(filled, seen, _descent(filled.losses))
+
+    def _follow(self, state: AdaLrsState, seen: Sample, trial: Trial) -> Observation:
+        """Take a measurement under trial."""
+        gone = _overruled(seen, trial)
+        if gone:
+            return self._leave(state, seen, trial, gone)
+        if not self._bearable(state, seen.value):
+            return self._fail(state, seen, trial, self._unbearable(state, seen))
+        filled = _with(state, seen)
+        if len(filled.losses) == self.window and self.is_awake(seen.step):
+            return self._judge(filled, seen, trial, _descent(filled.losses))
+        if self._runs_out(filled, seen):
+            return self._give_back(filled, seen, trial, "too few measurements came in time")
+        return Observation(filled)
+
+    def _runs_out(self, state: AdaLrsState, seen: Sample) -> bool:
+        """Return whether no further measurement is to be expected before the search is over."""
+        if self.until_step is None:
+            return False
+        more = len(state.losses) - 1
+        spacing = (seen.step - (state.first or 0)) / more if more else 0.0
+        return seen.step + spacing >= whole(self.until_step)
 
     def _bearable(self, state: AdaLrsState, value: float) -> bool:
         return isfinite(value) and (state.highest is None or value <= state.highest)
@@ -186,7 +216,8 @@ class AdaLrs(Controller):
         if last is None or not raised:
             return Observation(state)
         before = {group: seen.levels[group] for group in raised}
-        trial = Trial(at=seen.at, before=before, raised=raised)
+        bases = {group: seen.bases[group] for group in raised}
+        trial = Trial(at=seen.at, before=before, raised=raised, bases=bases)
         reason = (
             f"{seen.metric} falls by {now.velocity:.3g} a measurement, and fell by"
             f" {last.velocity:.3g} in the window before: {factor:.4g} times the level is tried over"
@@ -220,9 +251,32 @@ class AdaLrs(Controller):
         )
         if now.velocity < last.velocity - margin:
             return self._fail(state, seen, trial, f"{speeds} (errors {margin:.3g})")
+        return self._give_back(
+            state, seen, trial, f"{speeds}: that is within their errors, {margin:.3g}"
+        )
+
+    def _give_back(self, state: AdaLrsState, seen: Sample, trial: Trial, why: str) -> Observation:
+        """End a trial that says nothing: the level before it follows."""
         back = _emptied(state, trial=None, since=seen.at, tries=state.tries + 1)
-        reason = f"{speeds}: that is within their errors, {margin:.3g}, and the trial is over"
+        reason = f"{why}, and the trial is over"
         return Observation(back, _verdict(reason, _changed(seen, _returned(seen, trial))))
+
+    def _leave(
+        self, state: AdaLrsState, seen: Sample, trial: Trial, gone: frozenset[str]
+    ) -> Observation:
+        """End a trial that an operator has overruled: what was ordered stands, the rest goes back.
+
+        Nothing is to be learned from it, and the trainer has nothing to go back for.
+        """
+        after = _emptied(
+            state, trial=None, last=None, since=seen.at, rose=False, tries=state.tries + 1
+        )
+        rest = {
+            group: level for group, level in _returned(seen, trial).items() if group not in gone
+        }
+        names = ", ".join(sorted(filter(None, gone)))
+        reason = f"the level of {names or 'the rate'} was set by an order: the trial is over"
+        return Observation(after, _verdict(reason, _changed(seen, rest)))
 
     def _fail(self, state: AdaLrsState, seen: Sample, trial: Trial, why: str) -> Observation:
         factor = 1.0 / max(self.decay**state.tries * self.beta, 1.0)
@@ -269,6 +323,19 @@ def _emptied(state: AdaLrsState, **changes: object) -> AdaLrsState:
 def _descent(losses: tuple[float, ...]) -> Descent:
     line = trend(losses)
     return Descent(velocity=-line.slope, error=line.error)
+
+
+def _overruled(seen: Sample, trial: Trial) -> frozenset[str]:
+    """Return the groups of a trial whose level was dropped meanwhile, as `set` and `replace` do.
+
+    Then they have another base, or are at their base again though the trial is not.
+    """
+    return frozenset(
+        group
+        for group, raised in trial.raised.items()
+        for level, base in [(seen.levels[group], seen.bases[group])]
+        if base != trial.bases.get(group, base) or level == base != raised
+    )
 
 
 def _returned(seen: Sample, trial: Trial) -> dict[str, float]:

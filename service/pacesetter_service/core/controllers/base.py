@@ -148,6 +148,10 @@ class Controller(Tagged, family="controller"):
         until = self.until_step
         return whole(self.from_step) <= step and (until is None or step < whole(until))
 
+    def is_open(self, state: Any) -> bool:  # noqa: ANN401, ARG002 - its own `State`
+        """Return whether it has begun what it must end, and sees the next measurement wherever."""
+        return False
+
     def init(self) -> ControllerState:
         """Return the state before the first measurement."""
         return self.State()

@@ -128,11 +128,15 @@ class PowerScheduler(Named):
         fall = max(warmup, math.ceil(capped))
         power = PowerLaw(exponent=self.exponent, timescale=capped, shift=fall)
         law = in_turn((Hold(), fall - warmup), then=power)
+        if warmup:
+            law = Warmup(schedule=law, steps=warmup)
         decay = whole(self.decay_steps)
-        if decay and self.total_steps is not None:
-            end = Ramp(end=self.min_lr, steps=decay, ease=Decay(ratio=1.0 / math.e))
-            law = in_turn((law, whole(self.total_steps) - warmup - decay), then=end)
-        return Warmup(schedule=law, steps=warmup) if warmup else law
+        if decay == 0 or self.total_steps is None:
+            return law
+        # The warmup is in turn with the end, so that the end starts from the power even where it
+        # follows at once.
+        end = Ramp(end=self.min_lr, steps=decay, ease=Decay(ratio=1.0 / math.e))
+        return in_turn((law, whole(self.total_steps) - decay), then=end)
 
 
 class Anytime(Named):

@@ -14,12 +14,16 @@ from pacesetter_service.core.schedules.named.stages import in_turn, too_long
 from pacesetter_service.core.schedules.primitives import Hold, Ramp
 from pacesetter_service.core.schedules.warmup import Warmup
 
+MAX_BETA = 100.0
+"""The largest capacity exponent: its decay, the power 199 of what remains, is over in a moment."""
+
 
 class FslDecay(Named):
     """A decay to 0 as a power of the steps that remain, over all of them or over the last.
 
-    `beta` is the law's capacity exponent, above 1: how fast the eigenvalues of the features fall.
-    The second exponent is the source's, s: how much of the target lies in few of them. With it
+    `beta` is the law's capacity exponent, above 1 and at most 100: how fast the eigenvalues of the
+    features fall. The second exponent is the source's, s: how much of the target lies in few of
+    them. With it
 
     - `s >= 1 - 1 / beta`, an easy task: the decay takes the whole run, and the best base falls with
       the run's length N as `N ** -((s - 1 + 1 / beta) / (s + 1 / beta))`;
@@ -41,7 +45,7 @@ class FslDecay(Named):
 
     kind: Literal["fsl_decay"] = "fsl_decay"
     total_steps: StepCount
-    beta: Annotated[Real, Field(gt=1)]
+    beta: Annotated[Real, Field(gt=1, le=MAX_BETA)]
     decay_steps: StepCount | None = None
     warmup_steps: StepPoint = 0
 
