@@ -144,7 +144,7 @@ def test_a_floor_that_an_order_has_raised_asks_for_a_fork_of_ones_own(
         session.flush()
     where: dict[str, Any] = {"step": step, "steps": 10, "client": client}
     with (
-        pytest.raises(InvalidRequestError, match="outside the limits 0.02"),
+        pytest.raises(InvalidRequestError, match=r"outside the limits 0\.02"),
         probe(training.model, training.optimizer, unique_name, **where),
     ):
         pass
