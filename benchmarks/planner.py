@@ -100,7 +100,7 @@ def predicted(case: Case, evidence: Evidence | None = None) -> Outcome | None:
     reach = NINETY * float(np.hypot(deviations[0], fitted.error * truth))
     return Outcome(
         error,
-        float(blind(known.own.seen(), case.end)[0]) - truth,
+        float(blind(known.own.seen()).losses(case.end)[0]) - truth,
         abs(error) <= reach,
         float(losses[0]),
     )

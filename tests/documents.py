@@ -3,8 +3,10 @@
 import contextlib
 import io
 import json
+import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,7 +76,15 @@ def answered(command: str, url: str) -> str:
     here = command.replace(SERVED_AT, url)
     if here.startswith("curl "):
         here = "curl -sS " + here.removeprefix("curl ")
-    done = subprocess.run(["bash", "-c", here], capture_output=True, text=True, check=False)
+    # The command is installed beside Python, whether its folder is on the path or not.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", here],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": path},
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 

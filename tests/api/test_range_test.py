@@ -238,4 +238,4 @@ def test_recommend_takes_what_steepest_suggests(http: httpx.Client, create: Crea
     steepest = http.get(f"{path}/range-test").json()["suggestions"]["steepest"]["lr"]
     situation = {"architecture": "cnn", "total_steps": 1000, "range_test_max_lr": steepest}
     spec = http.post("/v1/schedules/recommend", json=situation).json()["spec"]
-    assert math.isclose(spec["base_lr"], steepest / 10)
+    assert math.isclose(spec["base_lr"], steepest / 10, rel_tol=5e-3)  # three digits

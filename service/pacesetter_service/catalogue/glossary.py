@@ -266,7 +266,7 @@ SCHEDULES: Mapping[str, str] = {
     "infinite.constant_lr": "the rate that is kept after the cooldown, a learning rate",
     "power_scheduler.capped_steps": "the step at which the power comes down to the base",
     "anytime.alpha": "a third of the steps after which half the base is left",
-    "fsl_decay.beta": "the capacity exponent of the law, above 1 to 100: the power is 2 beta - 1",
+    "fsl_decay.beta": "the capacity exponent of the law, above 1; the power is twice it less 1",
     "fsl_decay.decay_steps": "over how many of the last steps it decays; all unless given",
     "warmup_t": "steps in the warmup",
     "warmup_target": "the learning rate that the warmup goes to; no warmup unless given",
