@@ -137,7 +137,7 @@ class PlanPages:
         fresh = not orders.waiting and info.session.horizon == offer.step
         if fresh:  # else it cools down already
             action = offer.action.model_copy(update={"reason": f"a probe: {reason}"[:1000]})
-            # Two presses give one order; after one that was cancelled there is another.
+            # Pressed twice, it is one order. After one that was cancelled it is another one.
             key = f"probe-{offer.step}-{orders.given}"
             act = Act(action, offer.step, visitor.name, key)
             await operator.order(self._service, fork, act)

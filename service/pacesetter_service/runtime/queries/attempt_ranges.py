@@ -77,7 +77,7 @@ async def list_trained_anew(
 def trained_anew(
     attempts: Sequence[Attempt], running: RunningAttempt
 ) -> Iterator[tuple[Attempt, int]]:
-    """Yield attempts that are over, the newest first, and from where on later ones trained anew.
+    """Return attempts that are over, the newest first, and from where on later ones trained anew.
 
     Args:
         attempts: Those of a session, in their order.
