@@ -158,7 +158,7 @@ class Liar:
 
     def _break_forking(self, asked: Asked) -> Said | None:
         """A fork begins a step earlier than it was asked to."""
-        if not self._is(asked, "/fork"):
+        if "/fork" not in asked.target:  # of each fork: some are never read
             return None
         body = json.loads(asked.body)
         said = self._truth(asked, json.dumps({**body, "step": body["step"] - 1}).encode())
@@ -166,7 +166,7 @@ class Liar:
 
     def _break_inheriting(self, asked: Asked) -> Said | None:
         """A fork begins at another rate than the one that its parent had come to."""
-        if not self._is(asked, "/fork"):
+        if "/fork" not in asked.target:  # of each fork: some are never read
             return None
         body = {**json.loads(asked.body), "description": {"base_lr": 0.75}}
         said = self._truth(asked, json.dumps(body).encode())

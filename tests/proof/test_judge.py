@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from little_servers import answering
 from proof.judge import judge
 from proof.liar import Liar
 from proof.load import Load
-from serving import RunningService
+from serving import PATIENCE, RunningService
 
 PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8")
 
@@ -120,11 +121,13 @@ def test_a_lie_about_a_steered_training_is_found(lie: str, promise: str, tmp_pat
         liar = Liar(service.url, lie)
         with answering(liar) as (server, _), Load([server.url], sessions=0) as load:
             found: set[str] = set()
-            while promise not in found:
+            deadline = time.monotonic() + PATIENCE
+            while promise not in found and time.monotonic() < deadline:
                 load.await_answers(40)
                 found = {each.promise for each in judge(_audited(load, service.url))}
             load.stop.set()
     assert liar.told
+    assert promise in found
 
 
 def _audited(load: Load, url: str) -> list[dict[str, Any]]:
