@@ -4,13 +4,28 @@ import os
 import shutil
 from collections.abc import Iterator
 
+import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from serving import PATIENCE
+from serving import PATIENCE, open_http
 from watched import Watched
 
 CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _patient() -> None:
+    """Have pages waited for as patiently as all else is."""
+    expect.set_options(timeout=1000 * PATIENCE)
+
+
+@pytest.fixture(name="http", scope="module")
+def _http(server_url: str) -> Iterator[httpx.Client]:
+    """Return a connection to the shared service, as a page of it has one."""
+    with open_http(server_url) as http:
+        http.headers["origin"] = server_url
+        yield http
 
 
 @pytest.fixture(name="browser", scope="module")

@@ -16,14 +16,9 @@ from pacesetter import cli
 from pacesetter_service.runtime import backups
 from pacesetter_service.runtime.backups import BackupError, Backups
 from pacesetter_service.store.sqlite import SqliteStore
-from serving import PATIENCE, RunningService, open_http
+from serving import RunningService, open_http
 
 ADMIN = "an-admin-token-of-this-test-0123456789abcdef"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _patient() -> None:
-    expect.set_options(timeout=1000 * PATIENCE)
 
 
 def test_a_copy_is_made_taken_along_put_back_and_removed(page: Page, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What charts show: the time of steps, attempts that are over, several sessions; zoomed live."""
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from time import time
@@ -24,24 +23,11 @@ from pacesetter_service.runtime.queries.attempt_ranges import trained_anew
 from pacesetter_service.runtime.queries.curves import Curve
 from pacesetter_service.runtime.queries.moments import Moments
 from pacesetter_service.store.reads import Attempt
-from serving import PATIENCE, RunningService, open_http
+from serving import RunningService, open_http
 
 ADMIN = "an-admin-token-of-this-test-0123456789abcdef"
 
 STEPS = {"kind": "cosine", "total_steps": 60}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _patient() -> None:
-    expect.set_options(timeout=1000 * PATIENCE)
-
-
-@pytest.fixture(name="http", scope="module")
-def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Return a connection to the shared service, as a page of it has one."""
-    with open_http(server_url) as http:
-        http.headers["origin"] = server_url
-        yield http
 
 
 def create(http: httpx.Client, name: str, **spec: object) -> None:

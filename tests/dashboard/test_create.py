@@ -2,22 +2,12 @@
 
 import json
 import re
-from collections.abc import Iterator
 from html import unescape
 
 import httpx
 import pytest
 
 from pacesetter_service.catalogue import kinds
-from serving import open_http
-
-
-@pytest.fixture(name="http", scope="module")
-def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Return a connection to the shared service, as a page of it has one."""
-    with open_http(server_url) as http:
-        http.headers["origin"] = server_url
-        yield http
 
 
 def area(page: str) -> str:

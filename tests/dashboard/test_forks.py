@@ -1,27 +1,11 @@
 """A fork on the dashboard: shown before it is made, as its fields change."""
 
 import re
-from collections.abc import Iterator
 from html import unescape
 
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
-
-from serving import PATIENCE, open_http
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _patient() -> None:
-    expect.set_options(timeout=1000 * PATIENCE)
-
-
-@pytest.fixture(name="http", scope="module")
-def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Return a connection to the shared service, as a page of it has one."""
-    with open_http(server_url) as http:
-        http.headers["origin"] = server_url
-        yield http
 
 
 @pytest.fixture(name="parent")

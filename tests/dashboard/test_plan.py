@@ -1,7 +1,6 @@
 """The page of a plan, in a real browser, beside trainings whose loss follows the law."""
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from typing import Any
@@ -14,20 +13,6 @@ from accessible import CONTRAST, EVERY, barriers
 from lawful import SEEN, SPEC, TOTAL, train
 from pacesetter_service.dashboard.plan_form import FIELDS
 from pacesetter_service.runtime import plans
-from serving import PATIENCE, open_http
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _patient() -> None:
-    expect.set_options(timeout=1000 * PATIENCE)
-
-
-@pytest.fixture(name="http", scope="module")
-def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Return a connection to the shared service, as a page of it has one."""
-    with open_http(server_url) as http:
-        http.headers["origin"] = server_url
-        yield http
 
 
 @pytest.fixture(name="run")

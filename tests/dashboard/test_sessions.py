@@ -9,22 +9,9 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from serving import PATIENCE, RunningService, open_http
+from serving import RunningService, open_http
 from training import Training
 from watched import Watched
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _patient() -> None:
-    expect.set_options(timeout=1000 * PATIENCE)
-
-
-@pytest.fixture(name="http", scope="module")
-def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Return a connection to the shared service, as a page of it has one."""
-    with open_http(server_url) as http:
-        http.headers["origin"] = server_url
-        yield http
 
 
 @pytest.fixture(name="training")

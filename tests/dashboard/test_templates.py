@@ -10,26 +10,13 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from serving import PATIENCE, RunningService, open_http
+from serving import RunningService, open_http
 
 ADMIN = "an-admin-token-of-this-test-0123456789abcdef"
 
 SPEC = {"base_lr": 0.1, "schedule": {"kind": "cosine", "total_steps": {"$": "steps"}}}
 
 PARAMETERS = {"steps": {"description": "how long", "example": 50}}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _patient() -> None:
-    expect.set_options(timeout=1000 * PATIENCE)
-
-
-@pytest.fixture(name="http", scope="module")
-def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Return a connection to the shared service, as a page of it has one."""
-    with open_http(server_url) as http:
-        http.headers["origin"] = server_url
-        yield http
 
 
 @pytest.fixture(name="name")

@@ -2,7 +2,6 @@
 
 import re
 import tempfile
-from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from pacesetter import cli
 from pacesetter.cli.arguments import document
 from pacesetter_service.catalogue import kinds
 from pacesetter_service.dashboard.as_yaml import as_yaml
-from serving import open_http
 
 WORDS = st.sampled_from(
     ["no", "On", "NULL", "~", "1e3", "1_000", "0x1f", "1:30", ".inf", "- a", "a: b", "#", "", " a",
@@ -33,14 +31,6 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4),
     max_leaves=20,
 )  # fmt: skip
-
-
-@pytest.fixture(name="http", scope="module")
-def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Return a connection to the shared service, as a page of it has one."""
-    with open_http(server_url) as http:
-        http.headers["origin"] = server_url
-        yield http
 
 
 def same(one: JsonValue, other: JsonValue) -> bool:
