@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from html import unescape
 
 import httpx
 import pytest
@@ -11,14 +12,6 @@ import pytest
 from serving import RunningService, open_http
 
 ADMIN = "an-admin-token-of-this-test-0123456789abcdef"
-
-
-@pytest.fixture(name="http", scope="module")
-def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Return a connection to the shared service, as a page of it has one."""
-    with open_http(server_url) as http:
-        http.headers["origin"] = server_url
-        yield http
 
 
 def create(http: httpx.Client, name: str, **spec: object) -> None:
@@ -231,3 +224,21 @@ def test_old_sessions_are_put_away(guarded: httpx.Client) -> None:
     assert guarded.get("/v1/sessions/done", headers=bearer).json()["status"] == "archived"
     assert guarded.get("/v1/sessions/runs", headers=bearer).json()["status"] == "active"
     assert guarded.post("/admin/prune", data={"days": "-1"}).status_code == 422
+
+
+def test_each_session_shows_its_own_spec(http: httpx.Client, unique_name: str) -> None:
+    """Where one differs in a whole schedule and another in a part, the whole of each is shown."""
+    laws = [
+        {"kind": "cosine", "total_steps": 100},
+        {"kind": "wsd", "total_steps": 50, "warmup_steps": 5, "decay_steps": 10},
+        {"kind": "cosine", "total_steps": 200},
+    ]
+    names = [f"{unique_name}-{number}" for number in range(len(laws))]
+    for name, law in zip(names, laws, strict=True):
+        body = {"name": name, "base_lr": 0.1, "schedule": law}
+        http.post("/v1/sessions", json=body).raise_for_status()
+    page = http.get("/compare", params={"name": " ".join(names)}).text
+    row = page.partition("/schedule</th>")[2].partition("</tr>")[0]
+    shown = [json.loads(unescape(cell)) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
+    assert [each["kind"] for each in shown] == ["cosine", "wsd", "cosine"]
+    assert [each.get("total_steps") for each in shown] == [100, 50, 200]

@@ -6,12 +6,10 @@ from math import isfinite
 from typing import NamedTuple
 
 from markupsafe import Markup
-from pydantic import JsonValue
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from pacesetter_service.catalogue.templates import diff
 from pacesetter_service.core.actions import Cooldown
 from pacesetter_service.core.errors import PacesetterError
 from pacesetter_service.core.events import Acted
@@ -24,6 +22,7 @@ from pacesetter_service.dashboard.drawing import Line, chart
 from pacesetter_service.dashboard.facts import Facts, read_facts
 from pacesetter_service.dashboard.twins import table_of
 from pacesetter_service.dashboard.visitors import Visitor, refuse_name, visitor_of
+from pacesetter_service.runtime.queries.compare import Difference, differences
 from pacesetter_service.runtime.queries.events import list_events
 from pacesetter_service.runtime.queries.sessions import list_kin
 from pacesetter_service.runtime.service import Service
@@ -82,13 +81,6 @@ class Compared(NamedTuple):
                 each: finite(past.metrics[each]) for each in metrics if each in past.metrics
             },
         }
-
-
-class Difference(NamedTuple):
-    """One place in which specs differ: what each of them says there."""
-
-    pointer: str
-    values: list[JsonValue]
 
 
 class Branch(NamedTuple):
@@ -311,18 +303,10 @@ def _metric(some: Sequence[Compared], name: str, view: View) -> Markup:
 
 def _differences(specs: Sequence[SessionSpec]) -> list[Difference]:
     """Return where specs differ, and what each of them says there."""
-    if len(specs) < FEWEST:
-        return []
-    texts = [
-        spec.model_dump(mode="json", exclude={"name", "earlier", "forked_from"}) for spec in specs
-    ]
-    first, *others = texts
-    found: dict[str, list[JsonValue]] = {}
-    for place, other in enumerate(others, 1):
-        for each in diff(first, other):
-            row = found.setdefault(each.pointer, [each.before] * len(specs))
-            row[place] = each.after
-    return [Difference(pointer, row) for pointer, row in sorted(found.items())]
+    left_out = {"name", "earlier", "forked_from"}
+    return differences(
+        {spec.name: spec.model_dump(mode="json", exclude=left_out) for spec in specs}
+    )
 
 
 def branches(some: Sequence[SessionSpec], shown: Collection[str]) -> list[Branch]:
