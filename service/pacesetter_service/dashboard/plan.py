@@ -150,9 +150,10 @@ class PlanPages:
         facts = await read_facts(self._service, request.path_params["name"])
         said, mistake = said_in(form, facts), ""
         try:
-            plan, outlook = await self._chosen(request, facts, said, form.get("plan", ""))
             if posted and form.get("reason", "").strip():
+                # Before the plan is looked for: what was ordered already is answered as before.
                 return await self._ordered(request, facts, said, form)
+            plan, outlook = await self._chosen(request, facts, said, form.get("plan", ""))
             mistake = WHY if posted else ""
             found = await planning.rehearse_candidate(self._service, facts.name, outlook)
         except MISTAKES as error:
