@@ -1,1 +1,1 @@
-"""Measures Pacesetter against what one would use instead: `python -m benchmarks`."""
+"""Measures Pacesetter against its alternatives: `python -m benchmarks`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print one table, and with `--json` keep it."""
+"""`python -m benchmarks`: measure, print one table, and save it with `--json`."""
 
 import argparse
 import dataclasses
@@ -14,6 +14,7 @@ from benchmarks import (
     many_ranks,
     plans,
     postgres,
+    readers,
     reports,
     step,
     sync_sealed,
@@ -33,20 +34,21 @@ BENCHMARKS: dict[str, Callable[[Effort], Iterator[Result]]] = {
     "actions": actions.run,
     "many_ranks": many_ranks.run,
     "plans": plans.run,
+    "readers": readers.run,
     "postgres": postgres.run,
 }
 
 FULL = Effort(rounds=7, seconds=0.8)
 QUICK = Effort(rounds=3, seconds=0.3)
 TINY = Effort(rounds=2, seconds=0.02, tiny=True)
-"""For the tests, which see that every benchmark runs."""
+"""For the tests, which check that every benchmark runs."""
 
 ROW = "{:<43} {:>11} {:>11} {:<9} {:<24} {:>7}  {:<15} {:>7}  {:<4} {}"
 HEAD = ("benchmark", "ours", "baseline", "", "", "ratio", "quartiles", "goal", "met", "")
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the benchmarks of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", action="append", choices=BENCHMARKS, help="may be repeated")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")

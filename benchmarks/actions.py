@@ -1,4 +1,4 @@
-"""Acting on one session of a crowd with long histories: against acting on the only one."""
+"""Acting on one session among many with long histories, against acting on the only one."""
 
 import itertools
 import shutil
@@ -32,7 +32,7 @@ TABLES = {
     "reading_blocks": "session_id",
     "measurement_blocks": "session_id",
 }
-"""What a session of this benchmark has rows in, and the column of its id."""
+"""Tables with rows of a session of this benchmark, and the column of its id."""
 
 STEPS = {
     "sessions": "horizon",
@@ -42,10 +42,10 @@ STEPS = {
 """The column of these tables that counts steps."""
 
 BESIDE = {"reading_blocks": 1, "measurement_blocks": 2}
-"""How many numbers stand beside a value in these tables of blocks."""
+"""How many numbers are stored beside a value in these tables of blocks."""
 
 AT_ONCE = 1_000
-"""Steps that are handed out and reported in one call while a history is lived."""
+"""Steps that are sealed and reported in one call while a history is made."""
 
 BACK, TIMES = 500, 5
 """Steps between two openings of an attempt, and how many of these are timed in a round."""
@@ -55,7 +55,7 @@ PATIENCE = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much there is to be slowed down by.
+    """How large the histories are.
 
     Attributes:
         sessions: In the crowd,
@@ -102,7 +102,7 @@ def run(effort: Effort) -> Iterator[Result]:
 
 
 def _live(folder: Path, sessions: dict[str, int]) -> None:
-    """Have sessions measured so many times, through the service itself."""
+    """Measure sessions that many times, through the service itself."""
     with (
         servers.service(folder) as service,
         httpx.Client(base_url=service.url, timeout=PATIENCE) as http,
@@ -149,14 +149,14 @@ def _id_of(connection: sqlite3.Connection, name: str) -> int:
 
 
 def _remove(connection: sqlite3.Connection, name: str) -> None:
-    """Remove a session with all that is known of it."""
+    """Remove a session with all its rows."""
     number = _id_of(connection, name)
     for table, key in TABLES.items():
         connection.execute(f"DELETE FROM {table} WHERE {key} = ?", [number])
 
 
 def _lengthen(connection: sqlite3.Connection, by: int) -> None:
-    """Put so many steps before those that a session has lived, as if it had lived these too."""
+    """Insert that many steps before those of a session, as if it had trained these too."""
     number = _id_of(connection, ACTED_ON)
     later = "json_replace(control, '$.consumed.loss', json_extract(control, '$.consumed.loss') + ?)"
     for table, column in STEPS.items():
@@ -181,7 +181,7 @@ def _lengthen(connection: sqlite3.Connection, by: int) -> None:
 
 
 def _lengthen_blocks(connection: sqlite3.Connection, table: str, number: int, by: int) -> None:
-    """Put so many values before those of a session, one for each step."""
+    """Insert that many values before those of a session, one for each step."""
     [metric] = connection.execute("SELECT id FROM metrics WHERE name = 'loss'").fetchone()
     own = f"FROM {table} WHERE session_id = ? AND metric_id = ?"
     mine = [number, metric]
@@ -206,7 +206,7 @@ def _lengthen_blocks(connection: sqlite3.Connection, table: str, number: int, by
 
 
 def _multiply(connection: sqlite3.Connection, sessions: int) -> None:
-    """Copy the bystander, with all that was measured of it, until there are so many sessions."""
+    """Copy the bystander, with all its measurements, until there are as many sessions as wanted."""
     original = _id_of(connection, BYSTANDER)
     connection.execute("CREATE TEMP TABLE copies (id INTEGER PRIMARY KEY)")
     copies = ((original + number,) for number in range(1, sessions - 1))
@@ -234,7 +234,7 @@ def _copy(connection: sqlite3.Connection, table: str, original: int) -> None:
 
 
 def _attempts(effort: Effort, size: Size, crowd: Server, alone: Server) -> Iterator[Result]:
-    """Open attempts, each some steps before the one before it, so that each has to replay."""
+    """Open attempts, each some steps before the previous one, so that each has to replay."""
     with (
         httpx.Client(base_url=crowd.url, timeout=PATIENCE) as ours,
         httpx.Client(base_url=alone.url, timeout=PATIENCE) as other,
@@ -251,7 +251,7 @@ def _attempts(effort: Effort, size: Size, crowd: Server, alone: Server) -> Itera
 
 
 def _going_back(http: httpx.Client) -> Callable[[], float]:
-    """Return a function that opens attempts, and gives the median of the seconds that they took."""
+    """Return a function that opens attempts, and returns the median of their seconds."""
     path = f"/v1/sessions/{ACTED_ON}"
     steps = itertools.count(http.get(path).raise_for_status().json()["horizon"] - BACK, -BACK)
 
@@ -270,7 +270,7 @@ def _open_attempt(http: httpx.Client, path: str, step: int) -> float:
 
 
 def _actions(effort: Effort, size: Size, crowd: Server, alone: Server) -> Iterator[Result]:
-    """Act and take the next step, again and again; each is a request of its own."""
+    """Act and take the next step, again and again; each is a separate request."""
     only = _acting(alone, [ACTED_ON])
     copies = [f"{BYSTANDER}-{3 + number}" for number in range(size.sessions - 2)]
     for name, streams, goal in (
@@ -307,7 +307,7 @@ def _results(
 
 
 def _acting(service: Server, names: Sequence[str]) -> Iterator[bytes]:
-    """Return for ever an order to a session, then its trainer's next call, and so on with the next.
+    """Yield for ever an order to a session, then its trainer's next call, for each session in turn.
 
     The factors cancel each other out, and are too small to be worth a notice.
     """

@@ -1,4 +1,4 @@
-"""The least that a server under uvicorn can do: read a body, perhaps parse it, answer bytes."""
+"""The minimum of a server under uvicorn: read a body, perhaps parse it, answer bytes."""
 
 import argparse
 import gc

@@ -1,4 +1,4 @@
-"""What single calls cost the service and the trainer: each against its bound, or its like."""
+"""The cost of single calls to the service and the trainer: each against its bound, or its like."""
 
 import itertools
 import random
@@ -39,7 +39,7 @@ SPEC = (
 
 
 def run(effort: Effort) -> Iterator[Result]:
-    """Create sessions, list them, look at them, and step through one that is fetched ahead."""
+    """Create sessions, list them, read them, and step through one that is prefetched."""
     with tempfile.TemporaryDirectory() as folder:
         kept = f"--max-cached-sessions={FEW}"
         with servers.service(Path(folder), kept) as service:
@@ -92,7 +92,7 @@ def _listed(effort: Effort, service: Server) -> Result:
 
 
 def _touched(effort: Effort, service: Server, names: Sequence[str]) -> Result:
-    """Ask for a sealed step of sessions that memory holds, and of others."""
+    """Ask for a sealed step of sessions in memory, and of others."""
     warm, cold = names[: FEW // 2], list(names[FEW // 2 :])
     random.Random(7).shuffle(cold)
 
@@ -126,7 +126,7 @@ def _opened(effort: Effort, service: Server) -> Result:
 
 
 def _stalls(effort: Effort, service: Server) -> Result:
-    """Step as a trainer that computes for a millisecond, and note its longest step."""
+    """Step as a trainer that computes for a millisecond, and record its longest step."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     schedule = {"kind": "cosine", "total_steps": 10_000_000}
     with Client(service.url) as client, pinned(OUR_CORE):

@@ -1,15 +1,15 @@
-"""Curves of trainings that others have published: read from a folder, in two layouts.
+"""Published curves of trainings, read from a folder, in two layouts.
 
 `*.json` holds a list of logs of decays and their trunks, as github.com/fabian-sp/lr-scheduling has
 them (arXiv 2501.18965): `{"family", "dataset", "lr", "scheduler", "warmup", "iterations",
 "decay_fraction", "decay_shape", "resumed", "cos_final_lr", "step": [...], "val_loss": [...]}`.
 
 `*.csv` holds a row for each measurement, with a column for the step, the learning rate and the
-loss, as github.com/thu-yao-01-luo/MultiPowerLaw has them (arXiv 2503.12811). What other columns
-say (`model`, `schedule`) tells runs apart; the first of them is what trainings of one trunk share.
+loss, as github.com/thu-yao-01-luo/MultiPowerLaw has them (arXiv 2503.12811). Other columns
+(`model`, `schedule`) distinguish runs; the first of them is what trainings of one trunk share.
 
-What is not finite is left out. Where a step is there twice, as after a restart, the later row
-counts. Before the first row the rate is taken to have risen to it in a straight line.
+Values that are not finite are left out. If a step occurs twice, as after a restart, the later row
+counts. Before the first row the rate is assumed to have risen to it linearly.
 """
 
 import csv
@@ -31,14 +31,14 @@ CHOSEN = "25M"
 """The first column of the rows that the planner's constants were chosen on."""
 
 BELOW = 1 - 1e-6
-"""A rate below this part of the peak is one of a decay."""
+"""A rate below this part of the peak belongs to a decay."""
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "step": ("step", "steps", "iteration", "iter", "global_step"),
     "lr": ("lr", "learning_rate"),
     "loss": ("loss", "val_loss", "valid_loss", "eval_loss", "train_loss", "training_loss"),
 }
-"""What columns are called, in whichever case."""
+"""Names of columns, in any case."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,13 +47,13 @@ class Run:
 
     Attributes:
         trunk: What trainings share that may have one trunk: in words.
-        name: What it is called among these.
+        name: Its name among these.
         peak: Its largest rate.
         rates: The learning rate of each step, as a fraction of the peak.
         steps: The steps at which it was measured, ascending.
-        losses: What was measured there.
+        losses: The losses at these steps.
         start: The first step of its decay; the length of the path if it has none.
-        bent: Whether its decay is no straight line.
+        bent: Whether its decay is not linear.
         chosen: Whether the planner's constants were chosen on it.
     """
 
@@ -82,7 +82,7 @@ def read_curves(folder: FilePath) -> list[Run]:
     """Return all whole trainings of a folder.
 
     Raises:
-        SystemExit: There are none, or a file cannot be read.
+        SystemExit: There are no trainings, or a file cannot be read.
     """
     found = [
         *(run for each in sorted(folder.glob("*.json")) for run in _of_logs(each)),
@@ -117,7 +117,7 @@ def _of_logs(file: FilePath) -> Iterator[Run]:
 
 
 def _rates_of(log: Mapping[str, Any]) -> Floats | None:
-    """Return the learning rates of a log as fractions of its peak; None if it does not say them."""
+    """Return the learning rates of a log as fractions of its peak; None if it lacks them."""
     total, warmup = int(log["iterations"]), int(log["warmup"])
     rates = np.ones(total)
     if log["scheduler"] == "cos":
@@ -178,7 +178,7 @@ def _columns(there: Iterable[str], file: FilePath) -> dict[str, str]:
 
 
 def _numbers(file: FilePath, rows: Iterable[Mapping[str, str]], column: str) -> Floats:
-    """Return a column; what is not there is NaN."""
+    """Return a column, with NaN for missing values."""
     try:
         return np.array([float(row[column] or "nan") for row in rows])
     except ValueError as wrong:
@@ -186,7 +186,7 @@ def _numbers(file: FilePath, rows: Iterable[Mapping[str, str]], column: str) -> 
 
 
 def tidy(steps: Any, values: Any) -> tuple[NDArray[np.int64], Floats]:  # noqa: ANN401 - as it came
-    """Return what is finite, ascending by step; of a step that is there twice the later value."""
+    """Return the finite values, ascending by step; of a repeated step the later value."""
     at, found = np.asarray(steps, np.float64), np.asarray(values, np.float64)
     known = np.isfinite(at) & np.isfinite(found)
     found = found[known][::-1]

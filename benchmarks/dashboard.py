@@ -1,8 +1,8 @@
-"""`python -m benchmarks.dashboard`: what the pages of the dashboard weigh, take, and hold.
+"""`python -m benchmarks.dashboard`: size, time and memory of the dashboard's pages.
 
 A real Chromium loads the pages of a service with thousands of sessions, one of which has a million
 points. Then it keeps the overview and the page of a session open while trainings report and an
-operator orders, and says each minute what the pages hold after their garbage was collected.
+operator orders, and prints each minute what the pages hold after their garbage was collected.
 """
 
 import argparse
@@ -35,10 +35,10 @@ from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store.sqlite import SqliteStore
 
 AT_ONCE = 500
-"""How many sessions are given to the writer together."""
+"""How many sessions the writer gets in one batch."""
 
 STEPS = 2_000
-"""How many steps one report brings while the database is filled."""
+"""How many steps one report has while the database is filled."""
 
 LONG = "long"
 """The session of many points."""
@@ -60,7 +60,7 @@ FIRST_CURVE = {
     "session": "document.querySelector('.drawn svg path')",
     "session, by the script": "document.querySelector('.plot .uplot canvas')",
 }
-"""What says that a page shows a curve."""
+"""The elements that show that a page has a curve."""
 
 STOPWATCH = """
 window.shown = {};
@@ -109,20 +109,20 @@ class Held:
 
 
 class Watch:
-    """A page that is kept open in a browser of its own, and what it holds.
+    """A page that is kept open in a separate browser, and what it holds.
 
-    Playwright would have the browser keep the body of each answer for it. So nothing but a few
-    commands of Chromium's own protocol is said to this one.
+    Playwright would make the browser keep the body of each answer. So this one gets only a few
+    commands of Chromium's own protocol.
     """
 
     def __init__(self, name: str, program: str, address: str, folder: Path) -> None:
         """Start the browser, and open the page.
 
         Args:
-            name: What the page is called.
+            name: Of the page.
             program: The browser's.
             address: Of the page.
-            folder: Where the browser keeps what it needs; it is not there yet.
+            folder: For the browser's own files; it must not exist yet.
         """
         self.name = name
         options = ["--headless=new", "--no-sandbox", "--no-first-run", "--window-size=1280,900"]
@@ -142,7 +142,7 @@ class Watch:
 
     @property
     def complaints(self) -> list[str]:
-        """What the browser has complained of."""
+        """The errors that the browser has logged."""
         return self._page.complaints
 
     def held(self) -> Held:
@@ -156,7 +156,7 @@ class Watch:
         return Held(found["JSHeapUsedSize"], found["Nodes"], found["JSEventListeners"], own)
 
     def shown_step(self) -> int:
-        """Return the step that the page of a session says; 0 if it says none."""
+        """Return the step on the page of a session; 0 if it shows none."""
         script = "document.querySelector('#facts dd')?.textContent.trim().split(/\\s/)[0]"
         text = str(self._page.ask("Runtime.evaluate", expression=script)["result"].get("value"))
         return int(text.replace(",", "")) if text[:1].isdigit() else 0
@@ -170,10 +170,10 @@ class Watch:
 
 
 class Protocol:
-    """Chromium's own protocol, spoken with a page or with the whole browser.
+    """Chromium's own protocol, for a page or for the whole browser.
 
     Attributes:
-        complaints: What the browser has complained of.
+        complaints: The errors that the browser has logged.
     """
 
     def __init__(self, address: str) -> None:
@@ -183,7 +183,7 @@ class Protocol:
         self._socket = self._ends.enter_context(connect(address, max_size=None, proxy=None))
 
     def ask(self, method: str, **parameters: object) -> dict[str, Any]:
-        """Have a command carried out; returns what it gives."""
+        """Send a command, and return its result."""
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
@@ -194,7 +194,7 @@ class Protocol:
             self._hear(said.get("method", ""), said.get("params", {}))
 
     def close(self) -> None:
-        """Speak no more."""
+        """Close the connection."""
         self._ends.close()
 
     def _hear(self, method: str, told: dict[str, Any]) -> None:
@@ -220,14 +220,14 @@ def wait_until(holds: Callable[[], bool]) -> None:
 
 
 def _private(number: int) -> int:
-    """Return the bytes that a process has for itself; 0 where the system does not say."""
+    """Return the private bytes of a process; 0 where the system does not say."""
     rollup = Path(f"/proc/{number}/smaps_rollup")
     rows = rollup.read_text().splitlines() if rollup.exists() else []
     return 1024 * sum(int(each.split()[1]) for each in rows if each.startswith("Private_"))
 
 
 async def _fill(folder: Path, size: Size) -> None:
-    """Write the sessions and the points, by the writer as trainings do."""
+    """Write the sessions and the points through the writer, as trainings do."""
     store = SqliteStore(f"sqlite:///{folder / 'pacesetter.db'}")
     writer = Writer(store)
     writer.start()
@@ -258,7 +258,7 @@ def _spec(name: str, steps: int) -> SessionSpec:
 
 
 def weigh(browser: Browser, address: str) -> dict[str, int]:
-    """Return the bytes that a first visit to a page brings over the wire, by what they are."""
+    """Return the bytes that a first visit to a page loads over the wire, by type."""
     context = browser.new_context()
     page = context.new_page()
     network = context.new_cdp_session(page)
@@ -304,7 +304,7 @@ def time_to_curve(browser: Browser, address: str, rounds: int) -> dict[str, floa
 
 @contextmanager
 def trainings(url: str) -> Iterator[list[int]]:
-    """Train, and order now and then, until it is left.
+    """Train, and order now and then, until the block is left.
 
     Yields:
         The step that the watched training is at, and how many orders were given.
@@ -420,7 +420,7 @@ def _first_load(weights: dict[str, int]) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure what was asked for."""
+    """Run the measurements of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.dashboard", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60, help="how long pages are kept open")
     parser.add_argument("--every", type=float, default=60, help="seconds between two looks")

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.distance`: a database as far away as one in another building.
+"""`python -m benchmarks.distance`: a database as distant as one in another building.
 
-It passes bytes on between a port of this machine and a PostgreSQL, each a given time after it came.
+It passes bytes on between a port of this machine and a PostgreSQL, each after a given delay.
 """
 
 import argparse
@@ -15,14 +15,14 @@ Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def _opened(host: str, port: int) -> Pair:
-    """Connect with the database, at a folder of sockets or an address."""
+    """Connect to the database, at a folder of sockets or an address."""
     if host.startswith("/"):
         return await asyncio.open_unix_connection(Path(host) / SOCKET.format(port))
     return await asyncio.open_connection(host, port)
 
 
 async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter, delay: float) -> None:
-    """Pass on what comes, in its order and so many seconds later, until there is no more."""
+    """Pass on what comes, in order and after the delay, until there is no more."""
     loop = asyncio.get_running_loop()
     on_its_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 

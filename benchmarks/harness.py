@@ -1,7 +1,7 @@
-"""How anything is measured here: in turns with its baseline, as a ratio with its spread.
+"""How all benchmarks measure: in turns with the baseline, as a ratio with its spread.
 
-Speeds of a shared machine drift by half within minutes, so a speed alone says nothing. Ours and the
-baseline take turns in one run; each round gives one ratio; their median and quartiles are the
+Speeds of a shared machine drift by half within minutes, so a speed alone is meaningless. Ours and
+the baseline take turns in one run; each round gives one ratio; their median and quartiles are the
 result.
 """
 
@@ -27,8 +27,8 @@ class Effort:
     Attributes:
         rounds: Of each comparison.
         seconds: Of a timed part.
-        tiny: Whether everything is only to be run once through, on next to nothing: then the
-            figures mean nothing.
+        tiny: Whether everything is only run through once, with next to no load: then the figures
+            mean nothing.
     """
 
     rounds: int
@@ -36,19 +36,19 @@ class Effort:
     tiny: bool = False
 
     def size(self, full: T, tiny: T) -> T:
-        """Return the size that is measured, or the one on which all is only run through."""
+        """Return the size that is measured, or the tiny one of a mere run-through."""
         return tiny if self.tiny else full
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A bound that the ratio is to keep."""
+    """A bound on the ratio."""
 
     sense: Literal["<=", ">="]
     bound: float
 
     def met_by(self, ratio: float) -> bool:
-        """Return whether a ratio keeps it."""
+        """Return whether a ratio meets it."""
         return ratio <= self.bound if self.sense == "<=" else ratio >= self.bound
 
     def __str__(self) -> str:
@@ -107,7 +107,7 @@ def result(
 
 
 def take_turns(label: str, rounds: int, *sides: Callable[[], T]) -> list[tuple[T, ...]]:
-    """Measure all sides in each round, each time in the other direction.
+    """Measure all sides in each round, with the order reversed each time.
 
     Returns:
         For each round what the sides gave, in the order of the arguments.
@@ -136,7 +136,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 @contextmanager
 def pinned(cores: set[int]) -> Iterator[None]:
-    """Run on these cores; processes started meanwhile stay there. Does nothing for no cores."""
+    """Run on these cores; processes started meanwhile stay there. Do nothing for no cores."""
     if not cores:
         yield
         return

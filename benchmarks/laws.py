@@ -1,7 +1,7 @@
 """The laws: windows evaluated by the core, against torch's schedulers and against plain NumPy.
 
-Torch's bits of a power are those of the C library's `pow`, which NumPy's `float_power` calls;
-NumPy's `**` gives others. So for laws with powers the baseline is NumPy writing `float_power`.
+A power in torch has the bits of the C library's `pow`, which NumPy's `float_power` calls; NumPy's
+`**` gives others. So for laws with powers the baseline is NumPy with `float_power`.
 """
 
 from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ Plain = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 class Law:
     """A schedule in our words, as a torch scheduler, and as one would write it in NumPy.
 
-    `baseline` names what NumPy writes.
+    `baseline` names the NumPy function.
     """
 
     schedule: dict[str, Any]
@@ -58,7 +58,7 @@ class Law:
 
     @property
     def kind(self) -> str:
-        """Its name in ours."""
+        """Our name of its kind."""
         return str(self.schedule["kind"])
 
 

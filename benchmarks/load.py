@@ -1,4 +1,4 @@
-"""A load generator: keep-alive connections, each with one request on its way at all times."""
+"""A load generator: keep-alive connections, each always with one request under way."""
 
 import math
 import re
@@ -26,7 +26,7 @@ class Measured(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a server, or whatever stands in for one, did under load.
+    """The results of a server, or of a stand-in, under load.
 
     Attributes:
         rate: Answers per second.
@@ -44,8 +44,8 @@ class Load:
     def capacity(self) -> float:
         """Answers for each second of the server's processor time.
 
-        It is what a saturated core gives, also when something else has taken the core, or the
-        generator's, for a while. Where the system does not tell processor times it is the rate.
+        It is what a saturated core gives, even if other programs have taken the core, or the
+        generator's, for a while. Where the system has no processor times it is the rate.
         """
         return self.rate if math.isnan(self.server_busy) else self.rate / self.server_busy
 
@@ -60,7 +60,7 @@ def post(path: str, body: bytes, accept: str = "application/json") -> bytes:
 
 
 class Connection:
-    """A keep-alive connection, and the requests that are to go over it."""
+    """A keep-alive connection, and the requests that will be sent over it."""
 
     def __init__(self, port: int, requests: Iterator[bytes]) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
@@ -76,7 +76,7 @@ class Connection:
         self.socket.sendall(request)
 
     def answered(self) -> bool:
-        """Take what has come; True when that completes an answer."""
+        """Read what has come; return True when that completes an answer."""
         data = self.socket.recv(1 << 18)
         if self._missing:
             self._missing -= len(data)
@@ -90,7 +90,7 @@ class Connection:
 
 
 def conditions(ours: Sequence[Load], baseline: Sequence[Load]) -> str:
-    """Say what the clock alone would have given, and who was at a limit."""
+    """Return what the clock alone would have given, and which side was at a limit."""
     clock = statistics.median(
         mine.rate / other.rate for mine, other in zip(ours, baseline, strict=True)
     )
@@ -124,7 +124,7 @@ def drive(server: Measured, requests: Sequence[Iterator[bytes]], seconds: float)
 def _exchange(
     selector: selectors.BaseSelector, connections: Sequence[Connection], deadline: float
 ) -> list[float]:
-    """Ask on all connections until the deadline, and wait for the last answers."""
+    """Send on all connections until the deadline, and wait for the last answers."""
     latencies = []
     for connection in connections:
         connection.ask()

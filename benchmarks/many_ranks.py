@@ -1,4 +1,4 @@
-"""Thousands of ranks that each ask by themselves: against a bare ASGI app, and against one client.
+"""Thousands of ranks that each call directly: against a bare ASGI app, and against one client.
 
 All ranks of a training come to the edge of a window at the same moment, because they wait for each
 other in every step. So a load is a *wave*: each rank sends one call that reports the step just done
@@ -50,12 +50,12 @@ SPARE_FILES = 256
 
 PATIENCE = 300.0
 ONCE = 100
-"""Waves of a single rank that are taken together, for they are short."""
+"""Waves of a single rank that are timed together, as they are short."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """So many sessions of so many ranks each, and the goals for their rate and latency.
+    """The number of sessions, of ranks in each, and the goals for their rate and latency.
 
     With `exact` the rule decides at the first step of each window, and nowhere else: every call is
     held until all ranks have reported.
@@ -69,7 +69,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
+        """Its name in the table."""
         if self.exact:
             return f"{self.ranks:,} ranks, exact decisions"
         if self.sessions == 1:
@@ -78,7 +78,7 @@ class Case:
 
 
 def cases(ranks: int) -> tuple[Case, ...]:
-    """Return what is measured, with so many ranks together."""
+    """Return the measured cases, with that many ranks in total."""
     return (
         Case(1, ranks, rate=at_least(0.15), p99=at_most(10)),
         Case(64, ranks // 64, rate=at_least(0.15), p99=at_most(10)),
@@ -88,7 +88,7 @@ def cases(ranks: int) -> tuple[Case, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Surf:
-    """What waves did to a server.
+    """The results of a server under waves.
 
     Attributes:
         rate: Answers per second of the clock.
@@ -110,7 +110,7 @@ class Surf:
 
 
 def run(effort: Effort) -> Iterator[Result]:
-    """Have the ranks of whole trainings ask at once, again and again."""
+    """Let the ranks of whole trainings call simultaneously, again and again."""
     ranks = effort.size(RANKS, FEW_RANKS)
     if not _may_open(ranks + SPARE_FILES):
         sys.stderr.write(
@@ -124,7 +124,7 @@ def run(effort: Effort) -> Iterator[Result]:
 
 
 def _may_open(files: int) -> bool:
-    """Raise the limit of open files as far as need be; processes started here inherit it."""
+    """Raise the limit of open files as far as needed; processes started here inherit it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < files:
         return False
@@ -202,7 +202,7 @@ def _conditions(ours: Sequence[Surf], bare: Sequence[Surf]) -> str:
 
 
 def _create(service: Server, case: Case) -> bytes:
-    """Create the sessions, and one with a single rank; gives what a call is answered."""
+    """Create the sessions, and one with a single rank; return the answer to a call."""
     with httpx.Client(base_url=service.url, timeout=PATIENCE) as http:
         for number in range(case.sessions):
             _post(http, _spec(f"run-{number}", case.ranks, exact=case.exact))
@@ -221,7 +221,7 @@ def _post(http: httpx.Client, spec: dict[str, Any]) -> None:
 
 
 def _spec(name: str, ranks: int, *, exact: bool) -> dict[str, Any]:
-    # Improving all the time, so that what is measured is the asking of the rule and not its cuts.
+    # Improving all the time, so that the calls of the rule are measured and not its cuts.
     rule = {"kind": "plateau", "metric": "loss", "patience": 100_000}
     ahead = {"reaction": {"decide_every": STEPS, "timeout": PATIENCE}}
     return {
@@ -235,7 +235,7 @@ def _spec(name: str, ranks: int, *, exact: bool) -> dict[str, Any]:
 
 
 def _calls(name: str, rank: int) -> Iterator[bytes]:
-    """Return a rank's calls for ever, each with the loss of the step before and the next window."""
+    """Yield a rank's calls for ever, each with the loss of the step before and the next window."""
     path = f"/v1/sessions/{name}/sync"
     for start in itertools.count(0, STEPS):
         body: dict[str, Any] = {
@@ -251,7 +251,7 @@ def _calls(name: str, rank: int) -> Iterator[bytes]:
 
 @contextmanager
 def _connected(server: Server, names: Sequence[str], ranks: int) -> Iterator[list[Connection]]:
-    """Return a connection for each rank of each session, the first window behind it."""
+    """Return a connection for each rank of each session, after its first window."""
     connections: list[Connection] = []
     try:
         for name, rank in itertools.product(names, range(ranks)):
@@ -299,7 +299,7 @@ def _register(selector: selectors.BaseSelector, connections: Sequence[Connection
 
 
 def _wave(selector: selectors.BaseSelector, connections: Sequence[Connection]) -> list[float]:
-    """Have every rank ask once; gives how long each has waited."""
+    """Let every rank call once; return how long each has waited."""
     latencies = []
     for connection in connections:
         connection.ask()

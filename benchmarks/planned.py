@@ -1,10 +1,10 @@
 """`python -m benchmarks.planned`: the planner's choice against linear to zero, and a cosine.
 
-Everything goes over HTTP to a service of its own, as a user's training does: a session at a
-constant rate, `pacesetter.torch.probe`, `Client.plan`, `Client.apply_plan`, and a fork for each
-other way to go on. All ways have the same weights where they part, and other data from there on, as
-trainings have. Two things are trained, both made so that a decay helps; that it does is seen by the
-way without one, which stands beside the others.
+Everything goes over HTTP to a separate service, as in a user's training: a session at a constant
+rate, `pacesetter.torch.probe`, `Client.plan`, `Client.apply_plan`, and a fork for each other way to
+go on. All ways have the same weights where they part, and other data from there on, as trainings
+have. There are two tasks, both made so that a decay helps, which the way without one shows for
+comparison.
 
 - `network`: which word follows two others, by a teacher's rules (`examples/planned_task.py`).
 - `regression`: noisy labels, a thousand directions of falling curvature. Its loss is no power law.
@@ -43,26 +43,26 @@ CHOICE = "the planner's choice"
 
 
 class Trained(Protocol):
-    """What is trained."""
+    """A training of a task."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
     def update(self) -> None:
-        """Make one step on data that was never seen."""
+        """Make one update on data that was never seen."""
 
     def loss(self) -> float:
-        """Return the loss on unseen data without end."""
+        """Return the loss on unlimited unseen data."""
 
     def state(self) -> dict[str, Any]:
         """Return copies of all that training touches."""
 
     def load(self, state: dict[str, Any], seed: int) -> None:
-        """Go back to a state, and see other data from there on."""
+        """Load a state, and continue with other data."""
 
 
 class Regression:
-    """Weights in training: the loss is 3 and what unseen data without noise would give."""
+    """Weights in training: the loss is 3 plus that of unseen data without noise."""
 
     WIDTH, BATCH, NOISE, START = 1000, 16, 2.0, 0.7
 
@@ -74,7 +74,7 @@ class Regression:
         self._data = Generator().manual_seed(seed)
 
     def update(self) -> None:
-        """Make one step on a batch."""
+        """Make one update on a batch."""
         inputs = torch.randn(self.BATCH, self.WIDTH, generator=self._data) * self._scales
         noise = self.NOISE * torch.randn(self.BATCH, 1, generator=self._data)
         self.optimizer.zero_grad()
@@ -91,14 +91,14 @@ class Regression:
         return copy.deepcopy(self.model.state_dict())
 
     def load(self, state: dict[str, Any], seed: int) -> None:
-        """Go back to a state, and see other data from there on."""
+        """Load a state, and continue with other data."""
         self.model.load_state_dict(state)
         self._data.manual_seed(seed)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained, for how long, and at which rate.
+    """A task, the length of its training, and the rate.
 
     Attributes:
         make: Makes it, by a seed and a rate.
@@ -153,14 +153,14 @@ def train(training: Trained, session: Session, steps: range, every: int) -> None
 
 @dataclass(frozen=True)
 class Outcome:
-    """How each way ended, and what was expected of the planner's; None if no loss was told."""
+    """How each way ended, and the planner's prediction of its own; None if it predicted no loss."""
 
     ends: dict[str, float]
     expected: tuple[float, float, float] | None
 
     @property
     def error(self) -> float | None:
-        """By how much the expected end was off."""
+        """By how much the predicted end was off."""
         return None if self.expected is None else self.ends[CHOICE] - self.expected[1]
 
     @property
@@ -215,7 +215,7 @@ def one(client: Client, task: Task, seed: int) -> Outcome:
 
 
 def tell(found: Sequence[Outcome]) -> None:
-    """Print how each way ends, and how well that was expected."""
+    """Print how each way ends, and how well that was predicted."""
     for way in found[0].ends:
         ends = [each.ends[way] for each in found]
         best = sum(each.ends[way] == min(each.ends.values()) for each in found)

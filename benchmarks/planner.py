@@ -1,11 +1,11 @@
-"""`python -m benchmarks.planner --curves DIR`: predictions of the loss, on trainings of others.
+"""`python -m benchmarks.planner --curves DIR`: predictions of the loss, on published trainings.
 
-`benchmarks/curves.py` says which files the folder may hold. Each prediction sees the training up to
-the start of its decay, and one short decay of its own, the probe; or, of a schedule that falls from
-the warmup on, as much of another training as came before the probe.
+`benchmarks/curves.py` documents the files of the folder. Each prediction sees the training up to
+the start of its decay, and one short decay, the probe; or, of a schedule that falls from the warmup
+on, as much of another training as came before the probe.
 
 The usual values of the law's parameters, and the width of the bands, were chosen on the lines that
-are marked as chosen; the others were not looked at for it.
+are marked as chosen; the others were not used for it.
 """
 
 import argparse
@@ -30,13 +30,13 @@ from pacesetter_service.insight.loss_fit import blind, fit
 from pacesetter_service.insight.loss_law import Path
 
 NINETY = 1.645
-"""How many deviations a band of 90 % reaches to either side."""
+"""How many deviations a band of 90 % extends to either side."""
 
 SHARES = (1.0, 0.6, 0.3)
 """How much of the trunk is seen: all of it before the decay, or less, but up to the probe."""
 
 PROBED = 8
-"""A probe is as long as one part in so many of the training that is predicted, at most."""
+"""The predicted training is at least this many times as long as its probe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Case:
 
     @property
     def group(self) -> str:
-        """What its line is called."""
+        """The name of its line."""
         kind = ", from the warmup on" if self.whole else ", no line" if self.target.bent else ""
         return f"{self.target.trunk}{kind}{' (chosen)' if self.target.chosen else ''}"
 
@@ -65,7 +65,7 @@ class Case:
         return self.target.steps[-1:]
 
     def evidence(self) -> Evidence:
-        """Return what a prediction sees, as a plan would be given it."""
+        """Return what a prediction sees, as a plan would get it."""
         until = self.probe.start if self.whole else self.share * self.target.start
         length = self.target.total / PROBED
         own = training(self.trunk, "own", "own", max(until, self.probe.start))
@@ -75,7 +75,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """By how much a prediction was wrong, with and without knowing the rates."""
+    """The error of a prediction, with and without knowing the rates."""
 
     error: float
     blind: float
@@ -107,7 +107,7 @@ def predicted(case: Case, evidence: Evidence | None = None) -> Outcome | None:
 
 
 def cases(runs: Sequence[Run]) -> Iterator[Case]:
-    """Name what is predicted: every longer decay of a trunk that has a short one as its probe."""
+    """Return what is predicted: every longer decay of a trunk that has a short one as its probe."""
     for name in dict.fromkeys(run.trunk for run in runs):
         mine = [run for run in runs if run.trunk == name]
         decays = [run for run in mine if run.decays]
@@ -168,7 +168,7 @@ def training(run: Run, name: str, relation: Relation, until: float, shared: int 
 
 
 def declined(runs: Sequence[Run]) -> Iterator[tuple[str, int, int]]:
-    """Say of each useless kind of evidence how many plans there were, and how many had no loss."""
+    """Yield each useless kind of evidence with its number of plans, and of those without a loss."""
     known = list({case.trunk.trunk: case for case in cases(runs)}.values())
     found: dict[str, list[bool]] = {
         "no probe": [],
@@ -194,7 +194,7 @@ def declined(runs: Sequence[Run]) -> Iterator[tuple[str, int, int]]:
 
 
 def donations(runs: Sequence[Run]) -> Iterator[tuple[Case, Evidence]]:
-    """Return each trunk without a probe of its own, with the decay of another's trunk as donor."""
+    """Return each trunk without a probe, with the decay of another's trunk as donor."""
     known = list({case.trunk.trunk: case for case in cases(runs)}.values())
     for case in known:
         own = training(case.trunk, "own", "own", case.probe.start)

@@ -1,8 +1,8 @@
-"""Plans and families: what a fit, a whole plan and a look at a run cost, in processor time.
+"""Plans and families: the cost of a fit, a whole plan and a judgement of a run, in processor time.
 
-They run on threads of their own, beside the event loop and the writer. The baseline of a fit is a
-power law of the step that knows no rate, fitted by SciPy to every measurement, as one would by
-hand; that of a plan is its fit; that of a look the fit of that power law, too.
+They run on separate threads, beside the event loop and the writer. The baseline of a fit is a
+power law of the step without rates, fitted by SciPy to every measurement, as one would by hand;
+that of a plan is its fit; that of a judgement is the fit of that power law, too.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ SCATTER = 0.002
 
 
 def run(effort: Effort) -> Iterator[Result]:
-    """Fit, plan, and look."""
+    """Fit, plan, and judge."""
     steps = effort.size(20_000, 2_000)
     spec = {
         "name": "run",

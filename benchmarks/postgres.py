@@ -1,6 +1,7 @@
 """Acknowledged syncs on PostgreSQL: committed in groups, and in one transaction each."""
 
 import asyncio
+import gc
 import itertools
 import multiprocessing
 import os
@@ -20,12 +21,13 @@ from benchmarks.harness import Effort, Result, at_least, result, take_turns
 from benchmarks.servers import Server
 from pacesetter_service.core.commands import Command, Reading, Report, Seal
 from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.memory import collect_seldom
 from pacesetter_service.runtime.work import Change, Create
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store.postgres import PostgresStore
 
 TRAININGS = 256
-"""How many trainings sync at once: so many may share a transaction."""
+"""The number of trainings that sync concurrently, and the most that share a transaction."""
 
 VARIABLE = "PACESETTER_BENCH_POSTGRES_URL"
 HERE = "postgresql+psycopg://postgres@/postgres?host=/var/run/postgresql"
@@ -36,14 +38,14 @@ AWAY = "8 trainings a replica, four replicas"
 REPLICAS = 4
 
 MS_AWAY = 2.0
-"""How long the way to a database in another building takes, in milliseconds each way."""
+"""The delay to a database in another building, in milliseconds each way."""
 
 FEW = 8
-"""So few trainings a replica wait for that way, and not for the cores."""
+"""So few trainings a replica wait for that delay, and not for the cores."""
 
 
 def run(effort: Effort) -> Iterator[Result]:
-    """Seal a step and report the one before, for many trainings at once and one after the other."""
+    """Seal a step and report the one before, for many trainings concurrently and in turn."""
     url = os.environ.get(VARIABLE, HERE)
     with _database(url) as database:
         if database is None:
@@ -57,7 +59,7 @@ def run(effort: Effort) -> Iterator[Result]:
 
 @contextmanager
 def _away(url: str) -> Iterator[str]:
-    """Lend the way to the same database that takes longer."""
+    """Yield the URL of the same database over the delayed way."""
     near = make_url(url)
     # PostgreSQL's library takes both from the query as well: a folder of sockets is named there.
     host = near.query.get("host") or near.host or "127.0.0.1"
@@ -71,7 +73,7 @@ def _away(url: str) -> Iterator[str]:
 
 @contextmanager
 def _database(url: str) -> Iterator[str | None]:
-    """Lend a database of our own, which is dropped in the end; None where that is refused."""
+    """Yield a temporary database of ours; None where the server refuses it."""
     name = f"pacesetter_bench_{os.getpid()}"
     try:
         engine = create_engine(url, isolation_level="AUTOCOMMIT")
@@ -89,7 +91,7 @@ def _database(url: str) -> Iterator[str | None]:
 
 
 class _Trainings:
-    """Trainings that sync by one writer."""
+    """Trainings that sync through one writer."""
 
     def __init__(self, writer: Writer, number: int, prefix: str = "run") -> None:
         self._writer = writer
@@ -101,7 +103,7 @@ class _Trainings:
         await asyncio.gather(*(self._writer.submit(Create(spec)) for spec in specs))
 
     async def rate(self, at_once: int, seconds: float) -> float:
-        """Return how many syncs a second are acknowledged, of so many trainings."""
+        """Return how many syncs a second are acknowledged."""
         began = time.perf_counter()
         names = list(self._steps)[:at_once]
         calls = await asyncio.gather(*(self._train(name, began + seconds) for name in names))
@@ -135,9 +137,10 @@ async def _measured(url: str, effort: Effort) -> Result:
             rating = trainings.rate(at_once, effort.seconds)
             return asyncio.run_coroutine_threadsafe(rating, loop).result()
 
-        rounds = await asyncio.to_thread(
-            take_turns, NAME, effort.rounds, partial(side, together), partial(side, 1)
-        )
+        with _collecting_as_served():
+            rounds = await asyncio.to_thread(
+                take_turns, NAME, effort.rounds, partial(side, together), partial(side, 1)
+            )
     finally:
         writer.stop()
         store.close()
@@ -150,8 +153,20 @@ async def _measured(url: str, effort: Effort) -> Result:
     )
 
 
+@contextmanager
+def _collecting_as_served() -> Iterator[None]:
+    """Collect garbage as seldom as a service does, for as long as the block lasts."""
+    before = gc.get_threshold()
+    collect_seldom()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
 def _crowd(url: str, effort: Effort) -> Result:
-    """Have four processes with 256 trainings each sync at once, and then one of them alone.
+    """Let four processes with 256 trainings each sync concurrently, and then one of them alone.
 
     All share the cores with PostgreSQL: where there are few cores, these are the limit, and the
     note says how busy they were.
@@ -174,7 +189,7 @@ def _crowd(url: str, effort: Effort) -> Result:
 
 
 def _few(url: str, effort: Effort) -> Result:
-    """Have them sync with a database so far away that it is the way which takes the time."""
+    """Let them sync with a database so distant that the delay takes the time."""
     with _replicas(url, effort, FEW) as rate:
         rounds = take_turns(
             AWAY, effort.rounds, partial(rate, slice(None)), partial(rate, slice(1))
@@ -199,7 +214,7 @@ def _watched_cores(busy: list[float]) -> Iterator[None]:
 
 
 def _times() -> tuple[int, int]:
-    """Return the time that the cores have worked and all their time; zeros if it is not said."""
+    """Return the working time of the cores and all their time; zeros where the system has none."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0, 0
@@ -212,7 +227,7 @@ def _times() -> tuple[int, int]:
 
 @contextmanager
 def _replicas(url: str, effort: Effort, trainings: int) -> Iterator[Callable[[slice], float]]:
-    """Lend four processes with so many trainings each, and what says how much some of them do."""
+    """Yield a function that measures some of four processes with that many trainings each."""
     context = multiprocessing.get_context("spawn")
     replicas, given_each = effort.size(REPLICAS, tiny=2), effort.size(trainings, tiny=8)
     with ExitStack() as ends:
@@ -244,6 +259,7 @@ def _replica(url: str, prefix: str, trainings: int, pipe: Connection) -> None:
 
     async def serve() -> None:
         await own.create()
+        collect_seldom()
         pipe.send("ready")
         while (seconds := await asyncio.to_thread(pipe.recv)) is not None:
             pipe.send(await own.rate(trainings, seconds))

@@ -34,7 +34,7 @@ AT_ONCE = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """How many metric values travel in a call, and the goals against either baseline."""
+    """How many metric values a call has, and the goals against either baseline."""
 
     values: int
     sink: Goal | None = None
@@ -42,7 +42,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What the table calls it."""
+        """Its name in the table."""
         return f"report, {self.values} value{'s' * (self.values > 1)} a call"
 
 
@@ -50,7 +50,7 @@ CASES = (Case(1, sink=at_least(0.20)), Case(10), Case(100, sqlite=at_least(1)))
 
 
 def run(effort: Effort) -> Iterator[Result]:
-    """Report from 32 trainings at once, each over its own connection and always on new steps."""
+    """Report from 32 concurrent trainings, each over its own connection and always on new steps."""
     with tempfile.TemporaryDirectory() as folder, servers.service(Path(folder)) as service:
         answer = seal(service, calls=effort.size(4, tiny=1))
         sqlite = PlainDatabase(Path(folder) / "plain.db")
@@ -88,7 +88,7 @@ def _results(case: Case, rounds: Sequence[tuple[Load, ...]]) -> Iterator[Result]
 
 
 def seal(service: Server, calls: int) -> bytes:
-    """Open the trainings and seal the steps that they will report; gives a report's answer."""
+    """Create the trainings and seal the steps that they will report; return a report's answer."""
     with httpx.Client(base_url=service.url, timeout=60) as http:
         for number in range(TRAININGS):
             spec = {"name": f"run-{number}", "base_lr": 0.1}
@@ -109,7 +109,7 @@ def calls_of(steps: Sequence[Iterator[int]], values: int) -> list[Iterator[bytes
 
 
 def _reports(name: str, steps: Iterator[int], values: int) -> Iterator[bytes]:
-    """Return calls for ever, each with one metric at the next steps."""
+    """Yield calls for ever, each with one metric at the next steps."""
     path = f"/v1/sessions/{name}/sync"
     report = b'{"step":%d,"metrics":{"loss":%.6f}}'
     while True:
@@ -118,7 +118,7 @@ def _reports(name: str, steps: Iterator[int], values: int) -> Iterator[bytes]:
 
 
 class PlainDatabase:
-    """What SQLite does by itself: the same rows, safe on the disk after each call."""
+    """SQLite alone: the same rows, safe on the disk after each call."""
 
     def __init__(self, path: Path) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None)
@@ -132,7 +132,7 @@ class PlainDatabase:
         self._steps = fresh_steps()
 
     def drive(self, values: int, seconds: float) -> Load:
-        """Insert what calls of so many values would, as often as possible."""
+        """Insert the values of such calls, as often as possible."""
         calls, began, cpu = 0, time.perf_counter(), time.process_time()
         with pinned(SERVER_CORE):
             while not calls or time.perf_counter() < began + seconds:

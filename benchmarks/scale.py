@@ -1,9 +1,9 @@
 """`python -m benchmarks.scale`: a database of years, against one that is new.
 
-It fills a SQLite database with sessions and with measurements, by the writer as trainings do; what
-is over ten million measurements are copies of these, in other sessions. Then it compares what a
-service costs on it with what it costs on a database with one session. It also says how soon the
-service starts, and how much memory it takes.
+It fills a SQLite database with sessions and with measurements, through the writer as trainings do;
+measurements beyond ten million are copies of these, in other sessions. Then it compares the costs
+of a service on it with those on a database with one session. It also prints how soon the service
+starts, and how much memory it takes.
 """
 
 import argparse
@@ -33,33 +33,33 @@ from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store.sqlite import SqliteStore
 
 TRAININGS = 32
-"""How many trainings sync at once; each has a session of its own."""
+"""How many trainings sync concurrently, each with its own session."""
 
 AT_ONCE = 500
-"""How many sessions, or reports, are given to the writer together."""
+"""How many sessions, or reports, the writer gets in one batch."""
 
 STEPS = 2_000
-"""How many values one report brings while the database is filled."""
+"""How many values one report has while the database is filled."""
 
 TRAINED = 100
 """How many of the sessions were trained, or all if there are fewer; others are copies of these."""
 
 WRITTEN = 10_000_000
-"""As many measurements are made by the writer, which would need hours for a thousand million."""
+"""How many measurements the writer makes; it would need hours for a thousand million."""
 
 OLD = "old-{:06}"
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What a database holds beside the trainings that are measured."""
+    """What a database has beside the trainings that are measured."""
 
     sessions: int
     measurements: int
 
 
 def run(effort: Effort, size: Size) -> Iterator[Result]:
-    """Compare calls on a full database with calls on one that is new."""
+    """Compare calls on a full database with calls on a new one."""
     with tempfile.TemporaryDirectory() as full, tempfile.TemporaryDirectory() as new:
         asyncio.run(_fill(Path(full), size))
         asyncio.run(_fill(Path(new), Size(1, 0)))
@@ -92,7 +92,7 @@ def _say_how_it_starts(large: Server, small: Server, seconds: float) -> None:
 
 
 def _touched(large: Server, size: Size) -> Iterator[Result]:
-    """Read every session once, in no order, and see that memory stays within its bound."""
+    """Read every session once, in random order, and check that memory stays within its bound."""
     names = [OLD.format(number) for number in range(size.sessions)]
     random.Random(7).shuffle(names)
     with httpx.Client(base_url=large.url, timeout=60) as http:
@@ -130,7 +130,7 @@ def _calls(name: str, steps: Iterator[int]) -> Iterator[bytes]:
 
 
 async def _fill(folder: Path, size: Size) -> None:
-    """Write the sessions, then the measurements, as many to each of some of them."""
+    """Write the sessions, then the measurements, equally many for each of some of them."""
     store = SqliteStore(f"sqlite:///{folder / 'pacesetter.db'}")
     writer = Writer(store)
     writer.start()
@@ -153,7 +153,7 @@ async def _fill(folder: Path, size: Size) -> None:
 
 
 async def _train(writer: Writer, size: Size) -> None:
-    """Write the measurements of the trained sessions, as many to each."""
+    """Write the measurements of the trained sessions, equally many for each."""
     written = min(size.measurements, WRITTEN)
     trained = max(1, min(size.sessions, TRAINED))
     for number in range(-(-written // STEPS)):
@@ -167,7 +167,7 @@ async def _train(writer: Writer, size: Size) -> None:
 
 
 def _copy(database: Path, size: Size) -> None:
-    """Have other sessions trained the same, until there are as many measurements as are wanted."""
+    """Copy the training to other sessions, until there are enough measurements."""
     copies = max(1, size.measurements // WRITTEN)
     with closing(sqlite3.connect(database)) as connection:
         for copy in range(1, copies):
@@ -198,7 +198,7 @@ _TRAINED_THE_SAME = (
 
 
 def _copied(connection: sqlite3.Connection, table: str) -> str:
-    """Return the statement that gives each target the rows of its source."""
+    """Return the statement that inserts the rows of its source for each target."""
     named = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
     others = ", ".join(f'"{name}"' for name in named if name != "session_id")
     return (

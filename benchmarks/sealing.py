@@ -1,4 +1,4 @@
-"""Having steps sealed before anything is measured: as a trainer does that takes little time."""
+"""Sealing steps before anything is measured, as for a trainer whose steps take little time."""
 
 import json
 
@@ -7,14 +7,14 @@ import httpx
 WINDOW = "application/vnd.pacesetter.window"
 
 PACE = 1e-5
-"""Seconds that a step takes it: so quick a trainer is given long windows."""
+"""Seconds that its step takes: so fast a trainer gets long windows."""
 
 
 def take(http: httpx.Client, name: str, start: int, count: int) -> None:
-    """Have a window sealed for the trainer that stands before it.
+    """Seal a window for the trainer before it.
 
-    A wish that goes too far is answered by a shorter window, and then what is measured is not what
-    was meant: so this sees that all of it is there.
+    A `want` that goes too far gets a shorter window, and then the measurement is not the intended
+    one: so this checks that all of it is there.
     """
     body = {
         "attempt": 1,

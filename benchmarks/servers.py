@@ -1,4 +1,4 @@
-"""The servers that are measured: each a process of its own, on a core of its own."""
+"""The servers that are measured: each a separate process, on its own core."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ PATIENCE = 30.0
 
 
 class Process(Protocol):
-    """What is needed of a `subprocess.Popen`; what else starts a server gives that as well."""
+    """The part of `subprocess.Popen` that is needed; other starters of servers provide it too."""
 
     pid: int
 
@@ -86,12 +86,10 @@ class Server:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def service(directory: Path, *options: str) -> Server:
-    """Return our service, with its data in a directory."""
+def service(directory: Path, *options: str, module: str = "pacesetter_service") -> Server:
+    """Return our service, with its data in a directory; `module` is the program that serves."""
     database = f"sqlite:///{directory / 'pacesetter.db'}"
-    return Server(
-        "pacesetter_service", f"--database-url={database}", "--log-level=warning", *options
-    )
+    return Server(module, f"--database-url={database}", "--log-level=warning", *options)
 
 
 def bare(directory: Path, answer: bytes, content_type: str, *options: str) -> Server:

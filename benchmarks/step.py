@@ -21,8 +21,9 @@ TORCH = "CosineAnnealingLR.step"
 TOTAL_STEPS = 10_000_000
 LR = 0.1
 OUR_BLOCK, TORCH_BLOCK = 200, 20
-"""Steps that are timed together, for some 50 us on either side. The few blocks in which a window
-ends do not move the median."""
+"""Steps that are timed together, about 50 us on either side. The few blocks in which a window ends
+do not move the median.
+"""
 
 WARM_UP, SHORT_WARM_UP = 150_000, 1_000
 """Steps after which windows have grown to their full size."""
@@ -30,7 +31,7 @@ WARM_UP, SHORT_WARM_UP = 150_000, 1_000
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """An optimizer's param groups, and whether each of them has a learning rate of its own."""
+    """An optimizer's param groups, and whether each of them has its own learning rate."""
 
     name: str
     groups: int
@@ -59,7 +60,7 @@ class Pace:
 
 
 def run(effort: Effort) -> Iterator[Result]:
-    """Follow a real server in the tightest of loops."""
+    """Follow a real server in the tightest possible loop."""
     with (
         tempfile.TemporaryDirectory() as folder,
         servers.service(Path(folder)) as service,

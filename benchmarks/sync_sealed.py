@@ -22,7 +22,7 @@ BARE = "bare ASGI app"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A call, over how many connections it is made, and the goal for its rate."""
+    """A call, the number of connections for it, and the goal for its rate."""
 
     name: str
     body: bytes
@@ -46,7 +46,7 @@ CASES = (
 
 
 def run(effort: Effort) -> Iterator[Result]:
-    """Ask again and again for what is sealed."""
+    """Ask again and again for sealed values."""
     with tempfile.TemporaryDirectory() as folder, servers.service(Path(folder)) as service:
         _seal(service)
         for case in CASES:

@@ -1,7 +1,8 @@
 """Acknowledged metric values, against those of MLflow's tracking server on SQLite.
 
-MLflow is no dependency: `PACESETTER_BENCH_MLFLOW` names its program, which may be installed in an
-environment of its own (`pip install mlflow`, then its `bin/mlflow`). Without it this is left out.
+MLflow is no dependency: `PACESETTER_BENCH_MLFLOW` names its program, which may be installed in a
+separate environment (`pip install mlflow`, then its `bin/mlflow`). Without it this benchmark is
+skipped.
 """
 
 import itertools
@@ -26,17 +27,17 @@ from benchmarks.reports import TRAININGS, calls_of, fresh_steps, seal
 
 VARIABLE = "PACESETTER_BENCH_MLFLOW"
 LOADING = 120.0
-"""Seconds in which MLflow must have started: it makes its tables first."""
+"""Seconds within which MLflow must have started: it creates its tables first."""
 
 AT_ONCE = 8
-"""Trainings that report at once: of more, MLflow on SQLite hangs up on some."""
+"""Trainings that report concurrently: with more, MLflow on SQLite hangs up on some."""
 
 ROUTES = "/api/2.0/mlflow"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """How many values a call brings, MLflow's call for that, and the goal."""
+    """How many values a call has, MLflow's call for that, and the goal."""
 
     values: int
     call: str
@@ -47,7 +48,7 @@ CASES = (Case(1, "log-metric", 45), Case(100, "log-batch", 50))
 
 
 class Tracking:
-    """A running MLflow; what it takes of processors is not known, since it starts others."""
+    """A running MLflow; its processor time is not known, since it starts other processes."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -58,7 +59,7 @@ class Tracking:
 
 
 def run(effort: Effort) -> Iterator[Result]:
-    """Report from eight trainings at once, to either server, by the clock."""
+    """Report from eight concurrent trainings, to either server, by the clock."""
     program = os.environ.get(VARIABLE)
     if not program:
         sys.stderr.write(f"reports against MLflow: left out, {VARIABLE} names no program\n")
@@ -125,7 +126,7 @@ def _runs(tracking: Tracking) -> list[str]:
 
 
 def _logged(case: Case, run_id: str, steps: Iterator[int]) -> Iterator[bytes]:
-    """Return calls for ever that log one metric at the next steps."""
+    """Yield calls for ever that log one metric at the next steps."""
     metric = '{"key":"loss","value":%.6f,"timestamp":1700000000000,"step":%d}'
     path = f"{ROUTES}/runs/{case.call}"
     while True:

@@ -1,8 +1,7 @@
-"""A whole training step: followed from afar and reported, with torch's own scheduler, with none.
+"""A whole training step: followed remotely and reported, with torch's own scheduler, with none.
 
-All sides train the same model on the same batch. What is counted is the processor time of the whole
-process, so that what the client's thread does in the background is in it, and what other programs
-take from the core is not.
+All sides train the same model on the same batch. The processor time of the whole process counts, so
+that the background work of the client's thread is included, and other programs on the core are not.
 """
 
 import statistics
@@ -26,7 +25,7 @@ TORCH, NONE = "CosineAnnealingLR", "no scheduler"
 TOTAL_STEPS = 10_000_000
 CLASSES, LR = 10, 1e-3
 WARM_UP, SHORT_WARM_UP = 600, 20
-"""Steps after which the first, short windows are behind us."""
+"""Steps after which the first, short windows are over."""
 
 BLOCK = 20
 """Steps between two looks at the clock."""
@@ -34,7 +33,7 @@ BLOCK = 20
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A multilayer perceptron and its batch: how long a step takes, and where it is taken."""
+    """A multilayer perceptron and its batch: how long a step takes, and on which device."""
 
     name: str
     width: int
@@ -62,7 +61,7 @@ Step = Callable[[], object]
 
 
 def run(effort: Effort) -> Iterator[Result]:
-    """Train beside a real server, which has a core of its own."""
+    """Train beside a real server, which has its own core."""
     with (
         tempfile.TemporaryDirectory() as folder,
         servers.service(Path(folder)) as service,
@@ -78,7 +77,7 @@ def run(effort: Effort) -> Iterator[Result]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keep torch to the one core that is ours."""
+    """Restrict torch to the one core that is ours."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -107,7 +106,7 @@ def _compare(effort: Effort, client: Client, model: Model, name: str) -> Iterato
 
 def _results(model: Model, rounds: Sequence[tuple[Pace, ...]]) -> Iterator[Result]:
     ours, torchs, again, none = zip(*rounds, strict=True)
-    # The processor waits for a GPU by looking again and again: there the clock alone tells.
+    # The processor waits for a GPU by polling: there only the clock is meaningful.
     unit, of = ("us", "clock") if model.device == "cuda" else ("cpu us", "cpu")
 
     def compared(name: str, mine: Sequence[Pace], other: Sequence[Pace]) -> Result:
@@ -123,7 +122,7 @@ def _results(model: Model, rounds: Sequence[tuple[Pace, ...]]) -> Iterator[Resul
     yield compared(f"{model.name}, against none", ours, none)
 
 
-# -- who trains ------------------------------------------------------------------------------------
+# -- trainings ------------------------------------------------------------------------------------
 
 
 class Training:
@@ -141,7 +140,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(self._model.parameters(), lr=LR)
 
     def step(self) -> torch.Tensor:
-        """Train one step; gives the loss, which is on the device still."""
+        """Train one step, and return the loss, which is still on the device."""
         loss = torch.nn.functional.cross_entropy(self._model(self._inputs), self._classes)
         self.optimizer.zero_grad()
         loss.backward()
@@ -180,7 +179,7 @@ def _train(step: Step, device: str, seconds: float, finish: Step = lambda: None)
         for _ in range(BLOCK):
             step()
         if device == "cuda":
-            torch.cuda.synchronize()  # else the clock would time the queueing
+            torch.cuda.synchronize()  # otherwise the clock would time the queueing
         steps += BLOCK
     finish()
     cpu, elapsed = time.process_time() - cpu, time.perf_counter() - began

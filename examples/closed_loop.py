@@ -2,9 +2,9 @@
 
 A small convolutional network and a small transformer are trained again and again, with the same
 weights and batches for each seed, and learning rates from a real service: by a fixed schedule, by
-`plateau` and `greedy`, which see the validation loss, and under a `spike_guard`. Then something
-goes wrong on the way, and the fixed schedule does not survive it. It writes `closed_loop.md`, its
-pictures and its numbers.
+`plateau` and `greedy`, which see the validation loss, and under a `spike_guard`. Then a fault is
+provoked on the way, and the fixed schedule does not survive it. The program writes
+`closed_loop.md`, its pictures and its numbers.
 
 Each training's learning rates are compared with the server's record; one mismatch ends it all.
 """
@@ -45,7 +45,7 @@ class Experiment:
 
     Args:
         trainer: trains against the service.
-        folder: for the pictures.
+        folder: where the pictures are written.
     """
 
     def __init__(self, trainer: Trainer, folder: Path) -> None:
@@ -113,7 +113,7 @@ class Experiment:
 
 
 def in_full(experiment: Experiment) -> Results:
-    """Everything: some minutes."""
+    """Run everything, in some minutes."""
     comparisons: list[Comparison] = []
     trials: list[Trial] = []
     # The text takes longer, and its losses deviate less from seed to seed.
@@ -127,7 +127,7 @@ def in_full(experiment: Experiment) -> Results:
 
 
 def in_short(experiment: Experiment) -> Results:
-    """One seed of the quicker training, made shorter, and some of the arms: some seconds."""
+    """Run one seed of the quicker training, shortened, and some of the arms, in some seconds."""
     task, early = replace(digits(), steps=216), replace(BURST, at=120)
     compared, runs = experiment.compare(task, (FIXED, *ARMS[2:]), seeds=1)
     experiment.draw(task, runs)
@@ -137,7 +137,7 @@ def in_short(experiment: Experiment) -> Results:
 
 
 def search(trainer: Trainer) -> None:
-    """Print how the fixed schedule ends from several base learning rates, with seeds of its own."""
+    """Print how the fixed schedule ends from several base learning rates, with separate seeds."""
     for task in (digits(), text()):
         for factor in (0.1, 0.2, 0.5, 1, 2, 4):
             base_lr = factor * task.base_lr
@@ -152,7 +152,7 @@ def search(trainer: Trainer) -> None:
 
 @contextmanager
 def trainer() -> Iterator[Trainer]:
-    """Start a service, and give who trains against it."""
+    """Start a service, and yield a trainer that trains against it."""
     torch.set_num_threads(1)  # the networks are small, and the service wants a core too
     with (
         tempfile.TemporaryDirectory() as data,
@@ -163,7 +163,7 @@ def trainer() -> Iterator[Trainer]:
 
 
 def main() -> None:
-    """Train, then write it all down."""
+    """Train, then write down the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one seed of one training")
     parser.add_argument("--search", action="store_true", help="find the base learning rates")

@@ -28,8 +28,8 @@ class Arm:
 
     Attributes:
         name: for tables and pictures.
-        falls: whether the law is the cosine; else the rate is constant after the warmup.
-        controllers: what the server makes of the reports.
+        falls: whether the law is the cosine; otherwise the rate is constant after the warmup.
+        controllers: how the server reacts to the reports.
         clip: the norm that gradients are clipped to.
         goes_back: whether the trainer does what the notice `roll_back` says.
     """
@@ -42,11 +42,11 @@ class Arm:
 
     @property
     def guarded(self) -> bool:
-        """Whether it is asked at each step; else once for each validation."""
+        """Whether its controller decides at each step; otherwise once for each validation."""
         return any(each["kind"] == "spike_guard" for each in self.controllers)
 
     def spec(self, task: Task, base_lr: float) -> Spec:
-        """Return the session as the service is told it."""
+        """Return the description of the session for the service."""
         warmup = task.steps // 20
         body: Spec = {"kind": "constant"}
         if self.falls:
@@ -89,9 +89,9 @@ class Fault:
     Attributes:
         name: for files.
         what: the fault in words.
-        at: the first step of it.
+        at: its first step.
         steps: how many batches are spoiled, from there on.
-        factor: what their inputs are multiplied by.
+        factor: the factor on their inputs.
         order: what an operator orders for that step.
     """
 
@@ -103,7 +103,7 @@ class Fault:
     order: Spec | None = None
 
     def spoil(self, step: int, batch: Examples) -> Examples:
-        """Return the batch of a step as it arrives."""
+        """Return the batch of a step as the training gets it."""
         if not self.at <= step < self.at + self.steps:
             return batch
         inputs, targets = batch

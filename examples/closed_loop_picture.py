@@ -1,4 +1,4 @@
-"""The pictures of `closed_loop.py`: learning rates above losses, an arm beside the other."""
+"""The pictures of `closed_loop.py`: learning rates above losses, the arms side by side."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ PLAIN: dict[Any, Any] = {"axes.formatter.min_exponent": 3}
 
 
 def draw_comparison(runs: Mapping[str, Sequence[Run]], task: Task, path: Path) -> None:
-    """Draw each arm's learning rates, and below them the validation losses; a line for each seed.
+    """Draw each arm's learning rates, with the validation losses below; a line for each seed.
 
-    The cosine's first training is drawn again behind the losses of the others.
+    The cosine's first training is drawn again, behind the losses of the others.
     """
     with mpl.rc_context({**STYLE, **PLAIN}):
         figure, rows = _sheet(len(runs))
@@ -105,7 +105,7 @@ def draw_trial(runs: Mapping[str, Sequence[Run]], fault: Fault, path: Path) -> N
 
 
 def draw_bases(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Draw the mean validation loss of each arm over the base learning rate, a panel a task."""
+    """Draw the mean validation loss of each arm over the base learning rate, a panel per task."""
     tasks = list(dict.fromkeys(each.task for each in comparisons))
     with mpl.rc_context({**STYLE, **PLAIN}):
         figure, panels = plt.subplots(1, len(tasks), figsize=(WIDE, 4.4), squeeze=False)
@@ -132,7 +132,7 @@ def _bases(axes: Axes, comparisons: Sequence[Comparison]) -> None:
         for rate, losses in zip(rates, endings, strict=True):
             axes.plot([rate] * len(losses), losses, "_", color=COLORS[name], ms=9, alpha=0.5)
         means = [fmean(losses) for losses in endings]
-        # The guard's line is often the cosine's: that one is broad, so that both are seen.
+        # The guard's line often coincides with the cosine's, which is broad so that both are seen.
         width = 5.0 if name == "cosine" else 1.6
         axes.plot(rates, means, "o-", color=COLORS[name], lw=width, ms=max(6.0, 2 * width))
         ends.append((means[-1], name, COLORS[name]))
@@ -149,7 +149,7 @@ def _losses(endings: Sequence[Ending]) -> list[float]:
 
 
 def _label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Write names right of the panel at the heights of their lines, but not over each other."""
+    """Write names right of the panel at the heights of their lines, without overlaps."""
     below = -1.0
     for loss, name, color in sorted(ends):
         if isfinite(loss):
@@ -182,12 +182,12 @@ def _lines(
 
 
 def _smooth(losses: Sequence[float], over: int = 5) -> list[float]:
-    """Return the mean of the last few losses, so that lines can be told apart."""
+    """Return the mean of the last few losses, so that lines can be distinguished."""
     return [fmean(losses[max(step - over + 1, 0) : step + 1]) for step in range(len(losses))]
 
 
 def _span(row: Sequence[Axes], curves: Sequence[Sequence[float]]) -> None:
-    """Have a row show all losses, but not the height of an explosion."""
+    """Make a row show all losses, but not the height of an explosion."""
     finite = [loss for curve in curves for loss in curve if isfinite(loss) and loss > 0]
     row[0].set_ylim(min(finite) * 0.9, min(max(finite) * 1.1, 30.0))
     for axes in row:

@@ -16,7 +16,7 @@ from closed_loop_run import Run
 from scipy.stats import t as student  # type: ignore[import-untyped]
 
 SURVIVES = 0.9
-"""A training survives a fault if it gets this part of the accuracy that it has without one."""
+"""A training survives a fault if it reaches this share of its accuracy without one."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Ending:
     """How one training ended.
 
     Attributes:
-        seed: of its weights and batches.
+        seed: the seed of its weights and batches.
         val_loss: the last validation loss; None if it is not finite.
         accuracy: the share of the test data that it gets right, 0 to 1.
         decisions: how many decisions controllers made.
@@ -41,7 +41,7 @@ class Ending:
 
     @classmethod
     def of(cls, run: Run, undisturbed: float | None = None) -> Ending:
-        """Sum up a training; one with a fault is measured by the accuracy without it."""
+        """Sum up a training; one with a fault is judged by the accuracy without it."""
         loss = run.val_losses[-1]
         return cls(
             seed=run.seed,
@@ -64,7 +64,7 @@ class Comparison:
     Attributes:
         task: its name.
         what: the training in words.
-        factor: of the base learning rate that suits the fixed schedule.
+        factor: the multiple of the base learning rate that suits the fixed schedule.
         base_lr: the base learning rate.
         steps: updates of each training.
         every: steps between two validations.
@@ -103,7 +103,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Results:
-    """All that was found, and what with."""
+    """All that was found, and the versions that it was found with."""
 
     versions: dict[str, str]
     comparisons: list[Comparison]
@@ -135,7 +135,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (n - 1; 0 of one value)."""
+    """Mean and standard deviation (n - 1; 0 for one value)."""
 
     mean: float
     deviation: float
@@ -148,7 +148,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much an arm's validation loss is above another one's, seed by seed.
+    """By how much an arm's validation loss exceeds another one's, seed by seed.
 
     Attributes:
         mean: the mean of the differences.

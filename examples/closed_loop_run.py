@@ -13,7 +13,7 @@ from pacesetter import Client, Notice
 from pacesetter.torch import RemoteLR
 
 CHECKPOINT_EVERY, KEPT = 20, 3
-"""The trainer saves as often and keeps as many; after going back it saves none for a while."""
+"""How often the trainer saves, in steps, and how many it keeps; after going back it pauses."""
 
 
 class MismatchError(Exception):
@@ -22,13 +22,13 @@ class MismatchError(Exception):
 
 @dataclass
 class Run:
-    """What became of a training.
+    """The outcome of a training.
 
     Attributes:
-        seed: of the weights and the batches.
+        seed: the seed of the weights and the batches.
         lrs: the learning rate that each step used.
         losses: the training loss of each step.
-        val_losses: the validation loss after each so many steps.
+        val_losses: the validation losses, at regular steps.
         accuracy: the share of the test data that it gets right at the end.
         decisions: how many changes controllers made.
         returns: the steps at which the trainer went back to a checkpoint.
@@ -44,10 +44,10 @@ class Run:
 
 
 class Checkpoints:
-    """The newest few. The oldest of them is what a trainer goes back to.
+    """The newest few checkpoints. A trainer goes back to the oldest of them.
 
-    A loss that jumps may come of weights that were spoiled some steps before. So what is saved just
-    before a jump is not to be trusted, nor is what is saved while the guard rests after one.
+    A loss that jumps may come from weights that were spoiled some steps before. So a checkpoint
+    saved just before a jump cannot be trusted, nor can one saved while the guard rests after it.
     """
 
     def __init__(self) -> None:
@@ -55,12 +55,12 @@ class Checkpoints:
         self._from = 0
 
     def pass_by(self, step: int, learner: Learner) -> None:
-        """Save before the update of a step, if it is time to."""
+        """Save before the update of a step, if a checkpoint is due."""
         if step >= self._from and step % CHECKPOINT_EVERY == 0:
             self._kept.append(learner.save(step))
 
     def go_back(self, step: int, learner: Learner) -> None:
-        """Load the oldest before the update of a step; the newer ones are forgotten."""
+        """Load the oldest before the update of a step, and forget the newer ones."""
         oldest = self._kept[0]
         learner.load(oldest)
         self._kept = deque([oldest], maxlen=KEPT)
@@ -90,7 +90,7 @@ class Trainer:
         """Follow a session from its first step to its last.
 
         Raises:
-            MismatchError: the service has another record of it.
+            MismatchError: the service has another record of the training.
         """
         learner, run, told = Learner(task, seed, arm.clip), Run(seed), list[Notice]()
         session = self._client.create_session(name, **arm.spec(task, base_lr))
@@ -119,7 +119,7 @@ class Trainer:
         return run
 
     def _order(self, name: str, fault: Fault) -> None:
-        """What an operator does: one request."""
+        """Send an order as an operator does: by one request."""
         url = f"{self._client.url}/v1/sessions/{name}/actions"
         httpx.post(url, json=fault.order, trust_env=False, timeout=60).raise_for_status()
 

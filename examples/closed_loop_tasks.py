@@ -33,8 +33,8 @@ class Task:
         network: makes the network, from torch's global generator.
         optimizer: makes its optimizer.
         draw: draws a training batch.
-        validation: what the controllers see the loss of.
-        test: what nothing is decided by.
+        validation: the data whose loss the controllers see.
+        test: the data that no decision depends on.
     """
 
     name: str
@@ -62,12 +62,12 @@ class Learner:
     """A network in training. A seed decides its first weights and all its batches.
 
     Args:
-        task: what it learns.
-        seed: of both generators.
+        task: the task to learn.
+        seed: the seed of both generators.
         clip: the norm that gradients are clipped to; None leaves them as they are.
 
     Attributes:
-        optimizer: what a scheduler drives.
+        optimizer: the optimizer that a scheduler drives.
     """
 
     def __init__(self, task: Task, seed: int, clip: float | None = None) -> None:
@@ -88,7 +88,7 @@ class Learner:
         return self._task.draw(self._batches)
 
     def update(self, batch: Examples) -> float:
-        """Take one step of the optimizer; gives the loss before it, which may be NaN."""
+        """Take one step of the optimizer, and return the loss before it, which may be NaN."""
         self.optimizer.zero_grad()
         loss = self._loss(batch)
         loss.backward()
@@ -114,7 +114,7 @@ class Learner:
         return Checkpoint(step, deepcopy(self._network.state_dict()), deepcopy(moments))
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint. The learning rate stays: it is the service's affair."""
+        """Go back to a checkpoint. The learning rate stays: the service owns it."""
         self._network.load_state_dict(checkpoint.network)
         present = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict(
@@ -127,7 +127,7 @@ class Learner:
 
 
 def digits() -> Task:
-    """The images of 8 by 8 pixels, and two layers of convolution."""
+    """Return the task of images of 8 by 8 pixels, with two layers of convolution."""
     data = Digits.load()
     images, labels = data.train
 
@@ -162,7 +162,7 @@ def _convolutions() -> nn.Module:
 
 
 def text() -> Task:
-    """The language reference that comes with Python, character by character."""
+    """Return the task of Python's own language reference, character by character."""
     whole = "\n\n".join(topics[name] for name in sorted(topics))
     alphabet = sorted(set(whole))
     code = {character: number for number, character in enumerate(alphabet)}
@@ -225,7 +225,7 @@ class Layer(nn.Module):
         self._narrow = nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, found: Tensor) -> Tensor:
-        """Return (batch, place, width) for the same."""
+        """Return (batch, place, width) for an input of the same shape."""
         heads = self._asked(self._norms[0](found)).unflatten(-1, (3, HEADS, WIDTH // HEADS))
         query, key, value = heads.permute(2, 0, 3, 1, 4)
         seen = scaled_dot_product_attention(query, key, value, is_causal=True)

@@ -2,7 +2,7 @@
 
 A small network learns to read digits with each of five well-known schedulers, and fetches the
 learning rate of every single step over HTTP. torch's own schedulers run beside it: each rate that
-is used is compared with theirs, and one mismatch ends the demo with exit code 1. On the way
+is used is compared with theirs, and one mismatch ends the demo with exit code 1. On the way:
 
 * the server is killed with SIGKILL under a running training, and started again;
 * an operator halves the learning rate of a running training from outside. This one is a sixth,
@@ -50,20 +50,20 @@ from pacesetter import Client
 from pacesetter.torch import RemoteLR
 
 PICTURE = Path("out/demo.png")
-# The service computes closed forms, torch mostly recursions, which gather rounding errors.
+# The service computes closed forms; torch mostly uses recursions, which gather rounding errors.
 TOLERANCE = 1e-12
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A training: its law as the service is told it, and the same law as torch has it.
+    """A training: its law as data for the service, and the same law as a torch scheduler.
 
     Attributes:
-        name: of the session.
+        name: the name of the session.
         law: the law in words.
         spec: the law as data.
         torch: makes torch's scheduler.
-        tolerance: by how much, relatively, a learning rate may differ from torch's.
+        tolerance: the relative difference that a learning rate may have from torch's.
         lookahead: the most steps that one request may fetch.
         kill_at: the step during which the server is killed.
         halve_at: the step during which an operator halves the learning rate.
@@ -104,7 +104,7 @@ PLANS = (
         {"controllers": [{"kind": "plateau", "metric": "val_loss", "factor": 0.5, "patience": 10}]},
         lambda optimizer: ReduceLROnPlateau(optimizer, factor=0.5, patience=10),
         tolerance=0.0,
-        # The worst training to kill a server under: this law is made of what the server has seen.
+        # The worst training to kill a server under: this law depends on what the server has seen.
         kill_at=47 * EPOCH + EPOCH // 2,
     ),
     Plan(
@@ -132,13 +132,13 @@ class MismatchError(Exception):
 
 @dataclass
 class Run:
-    """What became of a plan.
+    """The outcome of a plan.
 
     Attributes:
-        plan: what was to be done.
-        learner: what was trained.
+        plan: the plan that was carried out.
+        learner: the network that was trained.
         lrs: the learning rate that each step used.
-        torch_lrs: what torch's own scheduler said for it.
+        torch_lrs: the learning rate of torch's own scheduler for it.
         requests: HTTP requests that were sent for it.
         seconds: how long it took.
         longest_wait: the most seconds that a step waited for the service.
@@ -155,7 +155,7 @@ class Run:
     halved_from: int | None = None
 
     def note(self, step: int, lr: float, torch_lr: float) -> None:
-        """Write down the learning rate of a step.
+        """Record the learning rate of a step.
 
         Raises:
             MismatchError: it is not torch's.
@@ -192,7 +192,7 @@ class Reference:
         return float(self._optimizer.param_groups[0]["lr"])
 
     def step(self, val_loss: float | None) -> None:
-        """Advance by one step; an epoch's last one brings the validation loss."""
+        """Advance by one step; the last step of an epoch comes with the validation loss."""
         self._optimizer.step()
         if not isinstance(self._scheduler, ReduceLROnPlateau):
             self._scheduler.step()
@@ -274,13 +274,13 @@ class Demo:
         return run
 
     def _kill(self, step: int) -> None:
-        """Take the server away for a while; the training is not told."""
+        """Kill the server for a while; the training is not told."""
         pid = self._service.pid
         self._console.print(f"[red]✗[/] SIGKILL to process {pid}, the server, during step {step}")
         self._service.crash(back_after=1.0)
 
     def _halve(self, name: str, step: int) -> int:
-        """What an operator, an alarm or a script does, from anywhere: one request."""
+        """Halve the rate by one request, as an operator, an alarm or a script may from anywhere."""
         path = f"/v1/sessions/{name}/actions"
         order = {"kind": "scale", "factor": 0.5, "reason": "the loss is noisy"}
         answer = httpx.post(self._service.url + path, json=order, trust_env=False)
@@ -299,7 +299,7 @@ class Demo:
 
 
 def progress_bar(console: Console) -> Progress:
-    """A bar for the training that runs; nothing where the output is a file."""
+    """Return a bar for the running training; it shows nothing where the output is a file."""
     return Progress(
         TextColumn("[cyan]…[/] [bold]{task.description}"),
         BarColumn(bar_width=18),
@@ -314,7 +314,7 @@ def progress_bar(console: Console) -> Progress:
 
 
 def table_of(runs: list[Run]) -> Table:
-    """The outcome; losses are the last epoch's, the accuracy is that on the test images."""
+    """Return the outcome; losses are the last epoch's, the accuracy is that on the test images."""
     table = Table(header_style="bold", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("\nscheduler", style="bold", no_wrap=True)
     headings = (
@@ -341,7 +341,7 @@ def table_of(runs: list[Run]) -> Table:
 
 
 class ClientLog(logging.Handler):
-    """Prints what the client has to say among everything else."""
+    """Prints the client's log messages among the other output."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -353,7 +353,7 @@ class ClientLog(logging.Handler):
 
 
 def main() -> None:
-    """Play the demo, show the table, draw the picture; with `--stay` serve on until Ctrl-C."""
+    """Play the demo, show the table, draw the picture; with `--stay`, keep serving until Ctrl-C."""
     parser = argparse.ArgumentParser(description="Six trainings that follow the service.")
     parser.add_argument("--stay", action="store_true", help="keep the service up in the end")
     stays = parser.parse_args().stay

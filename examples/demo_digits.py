@@ -47,10 +47,10 @@ class Digits:
 
 
 class Learner:
-    """One hidden layer of 128, and SGD with momentum; every one begins alike.
+    """A network with one hidden layer of 128, and SGD with momentum; all learners begin alike.
 
     Attributes:
-        optimizer: what a scheduler drives.
+        optimizer: the optimizer that a scheduler drives.
         losses: the training loss of each step.
         val_losses: the validation loss after each epoch.
     """
@@ -69,7 +69,7 @@ class Learner:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def batches(self) -> Iterator[Examples]:
-        """The batches of all epochs."""
+        """Yield the batches of all epochs."""
         images, labels = self._digits.train
         order = torch.Generator().manual_seed(1)
         for _ in range(EPOCHS):
@@ -77,7 +77,7 @@ class Learner:
                 yield images[batch], labels[batch]
 
     def update(self, images: Tensor, labels: Tensor) -> float | None:
-        """Take one step of the optimizer; the last one of an epoch gives the validation loss."""
+        """Take one step of the optimizer; the last one of an epoch returns the validation loss."""
         self.optimizer.zero_grad()
         loss = cross_entropy(self._network(images), labels)
         loss.backward()
@@ -99,6 +99,6 @@ class Learner:
 
     @torch.no_grad()
     def accuracy(self) -> float:
-        """The share of the test images that it reads right."""
+        """Return the share of the test images that it reads right."""
         images, labels = self._digits.test
         return float((self._network(images).argmax(1) == labels).float().mean())

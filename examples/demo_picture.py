@@ -1,4 +1,4 @@
-"""The demo's picture: for each training its learning rate, and below it the loss."""
+"""The demo's picture: for each training, its learning rate, and the loss below it."""
 
 from __future__ import annotations
 
@@ -147,5 +147,5 @@ def _mark(rates: Axes, losses: Axes, run: Run, step: int, text: str) -> None:
     for axes in (rates, losses):
         axes.axvline(epoch, color=INK, lw=0.9, ls=(0, (1, 2)))
     rates.plot([epoch], [run.lrs[step]], "o", ms=8, mfc="white", mec=INK, mew=1.6, zorder=5)
-    # Right of where the plateau's first cut comes soon after the kill.
+    # Further to the right, as the plateau's first cut comes soon after the kill.
     rates.text(epoch + 8, 0.1, text, va="top", linespacing=1.4)

@@ -1,4 +1,4 @@
-"""The service as the demo runs it: a process of its own, which can be killed and started again."""
+"""The service as the demo runs it: a separate process, which can be killed and started again."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ServiceProcess:
             time.sleep(0.05)
 
     def crash(self, *, back_after: float) -> None:
-        """SIGKILL it, and start it again some seconds later; all of it in the background."""
+        """SIGKILL it, and start it again some seconds later, all in the background."""
         self._outage = threading.Thread(target=self._crash, args=(back_after,), name="outage")
         self._outage.start()
 

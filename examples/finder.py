@@ -1,8 +1,8 @@
 """A complete training: find the learning rate, run one cycle, keep the best, log the rates.
 
 A small network learns to read digits. Before it does, a learning rate range test sweeps the rates
-on it and leaves no trace; the rate that it proposes is the peak of a one-cycle schedule. Both are
-sessions of a service that this program starts for itself. It writes into `out/finder`
+on it and leaves no trace. The rate that the test proposes is the peak of a one-cycle schedule. Both
+are sessions of a service that this program starts for itself. It writes into `out/finder`:
 
 * `finder.svg`: loss over learning rate, with what eight known rules suggest;
 * `log.csv`: learning rate and loss of every step, and the validation loss of every epoch;
@@ -82,7 +82,7 @@ class Training:
         model: two hidden layers with batch normalization and dropout.
         optimizer: AdamW; its learning rate comes from the service.
         loader: shuffled batches.
-        validation: what the best epoch is chosen by.
+        validation: the data by which the best epoch is chosen.
     """
 
     model: nn.Module
@@ -107,7 +107,7 @@ class Training:
         return cls(model, AdamW(model.parameters()), loader, digits.validation)
 
     def update(self, images: torch.Tensor, labels: torch.Tensor) -> float:
-        """Take one step; gives the loss."""
+        """Take one step, and return the loss."""
         self.optimizer.zero_grad()
         loss = cross_entropy(self.model(images), labels)
         loss.backward()
@@ -125,7 +125,7 @@ class Training:
 
 
 def find(training: Training, client: Client, out: Path) -> float:
-    """Sweep the learning rates; gives the one to train with."""
+    """Sweep the learning rates, and return the one to train with."""
     found = lr_find(
         training.model, training.optimizer, cross_entropy, training.loader, client=client
     )
@@ -169,7 +169,7 @@ def train(training: Training, client: Client, peak: float, epochs: int, out: Pat
 
 
 def save(training: Training, scheduler: RemoteLR, epoch: int, val_loss: float, path: Path) -> None:
-    """Write a checkpoint that training can go on from."""
+    """Write a checkpoint from which a training can go on."""
     checkpoint = {
         "epoch": epoch,
         "val_loss": val_loss,

@@ -1,11 +1,11 @@
 """A training that is steered while it runs, killed and resumed, and then replayed to the bit.
 
-A program trains a small network. Another one, the operator, has nothing but the service's address:
-it halves the learning rate, holds it, lets it go on, makes the run longer, kills the trainer, gives
-an order while no trainer runs, and starts the trainer again from its checkpoint. Then the realised
+A program trains a small network. Another one, the operator, knows only the service's address: it
+halves the learning rate, holds it, lets it go on, makes the run longer, kills the trainer, gives an
+order while no trainer runs, and starts the trainer again from its checkpoint. Then the realised
 learning rates are exported as a table, and two trainings from the first step follow them: one with
-torch alone, one through the service. Both must come to the weights of the training that was
-steered, bit for bit; if they do not, this ends with exit code 1.
+torch alone, one through the service. Both must reach the weights of the steered training, bit for
+bit; if they do not, this program ends with exit code 1.
 
 It writes `live_control.md`, its picture and its numbers.
 """
@@ -36,28 +36,29 @@ from pacesetter import Client
 
 NAME = "steered"
 LOOKAHEAD = 8
-"""The most steps that are handed out ahead: so soon the trainer hears of an order."""
+"""The most steps that are handed out ahead: within this many, an order reaches the trainer."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long everything is; the story is told in units.
+    """How long everything takes; the story is told in units.
 
     Attributes:
-        unit: in steps; a validation comes after each, a checkpoint at every other one.
-        pace: the seconds that a step takes longer, as one of a larger network would.
+        unit: its length in steps; a validation comes after each unit, a checkpoint at every other
+            one.
+        pace: the extra seconds of a step, as with a larger network.
     """
 
     unit: int
     pace: float
 
     def at(self, units: float) -> int:
-        """Return the step after so many units."""
+        """Return the step after this many units."""
         return round(units * self.unit)
 
     @property
     def spec(self) -> dict[str, Any]:
-        """The session as it is planned: a warmup, and a cosine that ends after 20 units."""
+        """The planned session: a warmup, and a cosine that ends after 20 units."""
         total = self.at(20)
         law = {"kind": "warmup_cosine", "warmup_steps": self.at(2), "total_steps": total}
         return {
@@ -79,7 +80,7 @@ SHORT = Plan(unit=12, pace=0.02)
 
 
 def steer(plan: Plan, operator: Operator, job: Job) -> None:
-    """Do what an operator does while a training runs; each order a while before its step."""
+    """Act as the operator of a running training; each order is given a while before its step."""
     at = plan.at
     operator.wait_for(at(4), job)
     operator.order(kind="scale", factor=0.5, at=at(5), reason="the loss is noisy")
@@ -107,7 +108,7 @@ def steer(plan: Plan, operator: Operator, job: Job) -> None:
 
 
 def live(plan: Plan, service: ServiceProcess, folder: Path, http: httpx.Client) -> Story:
-    """Train and steer; then prove it, and tell it."""
+    """Train and steer; then prove it, and return the story."""
     operator = Operator(http, NAME)
     operator.create(plan.spec)
     planned = operator.read("/forecast", start=0, count=plan.steps, points=10_000)
@@ -137,7 +138,7 @@ def prove(
     lived: Mapping[str, Any],
     exported: dict[str, Any],
 ) -> Proof:
-    """Train again by the exported rates, from the first step and without any accident."""
+    """Train again with the exported rates, from the first step and without any accident."""
     digits, levels = Digits.load(), exported["schedule"]["levels"]
     http.post("/v1/sessions", json=exported).raise_for_status()
     training = Training(digits)
@@ -153,7 +154,7 @@ def prove(
 
 
 def fingerprint(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of all weights, by name and in their bits."""
+    """Return the SHA-256 of all weights, over their names and bits."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
@@ -162,7 +163,7 @@ def fingerprint(weights: Mapping[str, Tensor]) -> str:
 
 
 def tell(plan: Plan, operator: Operator, proof: Proof, planned: list[float]) -> Story:
-    """Ask the service what has happened."""
+    """Ask the service what happened."""
     history = operator.read("/history", start=0, end=plan.steps, points=10_000)
     losses, validated = (history["metrics"][name] for name in ("loss", "val_loss"))
     last = operator.read("/attempts")["attempts"][-1]
@@ -206,7 +207,7 @@ def _explained(operator: Operator, step: int) -> Explained:
 
 
 def with_service(use: Callable[[ServiceProcess, Path, httpx.Client], Story]) -> Story:
-    """Start a service, and give it with a folder and a connection."""
+    """Start a service, and pass it on with a folder and a connection."""
     with (
         tempfile.TemporaryDirectory() as folder,
         ServiceProcess(Path(folder)) as service,
@@ -216,7 +217,7 @@ def with_service(use: Callable[[ServiceProcess, Path, httpx.Client], Story]) -> 
 
 
 def main() -> None:
-    """Live it, then write it down."""
+    """Run the story, then write it down."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a shorter training")
     parser.add_argument("--rewrite", action="store_true", help="only the page, from its numbers")

@@ -1,4 +1,4 @@
-"""The operator of `live_control.py`: steers a running training, and all by REST."""
+"""The operator of `live_control.py`: steers a running training by REST alone."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Job:
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        """The newest process of it."""
+        """The job's newest process."""
         assert self._process is not None, "not started"
         return self._process
 
     def kill(self) -> None:
-        """End it as a machine that fails would."""
+        """End it as a failing machine would."""
         self.process.kill()
         self.process.wait()
 
@@ -66,11 +66,11 @@ class Job:
 
 
 class Operator:
-    """Speaks to one session of a service alone.
+    """Speaks to a single session of a service.
 
     Args:
         http: the connection to the service.
-        name: the session's.
+        name: the session's name.
     """
 
     def __init__(self, http: httpx.Client, name: str) -> None:
@@ -94,7 +94,7 @@ class Operator:
             time.sleep(0.01)
 
     def order(self, *, at: int, while_dead: bool = False, **action: Any) -> None:  # noqa: ANN401
-        """Return an order for a step; if that was handed out already, for the next that was not.
+        """Send an order for a step; if that was handed out already, for the next that was not.
 
         An operator is a person: on a machine that stalls for a while some orders come late.
         """

@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 LIVED, DEAD = "#2b6cb0", "#c9483b"
 DPI = 110
 OVER = 8
-"""So many losses are drawn as their mean: batches are small."""
+"""The number of losses that are drawn as their mean: batches are small."""
 
 LEFT, RIGHT, TOP, BOTTOM = 0.058, 0.985, 0.86, 0.075
 CLEAR: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-"""Behind words, so that lines do not go through them."""
+"""The box behind words, so that lines do not cross them."""
 
 
 def draw(story: Story, path: Path) -> None:
@@ -74,7 +74,7 @@ def _draw_losses(axes: Axes, story: Story) -> None:
     axes.plot(_smooth(story.losses), color=LIVED, lw=1.6)
     axes.plot(*zip(*story.val_losses, strict=True), "o-", color=INK, ms=3.5, lw=1.1)
     dead = story.dead
-    # The mean goes on from the attempt before it, as that of the running one does.
+    # The mean continues from the attempt before, as that of the running one does.
     before = story.losses[max(dead.start - OVER, 0) : dead.start]
     smooth = _smooth([*before, *dead.losses])[len(before) :]
     places = range(dead.start, dead.start + len(smooth))

@@ -1,4 +1,4 @@
-"""What `live_control.py` saw: numbers and sentences, to be drawn and written down from."""
+"""What `live_control.py` saw: numbers and sentences for its picture and its page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Given:
 
     Attributes:
         during: the first step that was not handed out when it was given.
-        body: of the request.
+        body: the body of the request.
         effective_step: the first step that it holds for, by the answer.
         while_dead: whether no trainer ran then.
         late: whether the step that was wanted had been handed out already.
@@ -42,7 +42,7 @@ class Explained:
 
 @dataclass(frozen=True)
 class Proof:
-    """Whose weights are whose, to the bit.
+    """Which trainings have the same weights, to the bit.
 
     Attributes:
         hashes: for each training the SHA-256 of its weights and momentum.
@@ -56,7 +56,7 @@ class Proof:
 
     @property
     def same(self) -> bool:
-        """Whether all trainings have come to the same weights with the rates on record."""
+        """Whether all trainings reached the same weights with the rates on record."""
         return self.rates_agree and len(set(self.hashes.values())) == 1
 
 
@@ -82,7 +82,7 @@ class Dead:
 
 @dataclass(frozen=True)
 class Story:
-    """Everything.
+    """The whole story.
 
     Attributes:
         spec: what the session was created with.
@@ -95,7 +95,7 @@ class Story:
         dead: the attempt that was killed.
         log: pairs of a step and a sentence: the service's own log.
         explained: what it says about some steps.
-        proof: of the replays.
+        proof: the proof by the replays.
     """
 
     spec: dict[str, Any]

@@ -1,7 +1,7 @@
 """The training of `live_control.py`: a program of its own, which can be killed and started again.
 
-It opens a session that the operator has created, and takes each step's learning rate from it.
-Every so many steps it saves a checkpoint, and it reports what it sees. It gets no order.
+It opens a session that the operator has created, and takes each step's learning rate from it. At
+regular steps it saves a checkpoint, and it reports what it measures. It gets no orders.
 """
 
 # mypy: allow-untyped-calls
@@ -28,21 +28,21 @@ BATCH = 64
 
 
 class Training:
-    """A network that learns to read digits; every one begins alike.
+    """A network that learns to read digits; all trainings begin alike.
 
-    Dropout draws from torch's global generator, so a checkpoint has to hold that one too. All is
+    Dropout draws from torch's global generator, so a checkpoint must hold its state too. All is
     float64: float32 would round away what the last bit of a learning rate does.
     """
 
     def __init__(self, digits: Digits) -> None:
-        torch.set_num_threads(1)  # the network is small; and sums are the same on any machine
+        torch.set_num_threads(1)  # the network is small, and its sums are the same on any machine
         torch.manual_seed(0)
         self._digits = digits
         self._batches = Generator().manual_seed(1)
         self._network = nn.Sequential(
             nn.Linear(64, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 10)
         ).double()
-        # The rate is the scheduler's affair. LambdaLR multiplies this one, and so must not round.
+        # The scheduler sets the rate. LambdaLR multiplies this one, which must cause no rounding.
         self.optimizer = SGD(self._network.parameters(), lr=1.0, momentum=0.9)
 
     @property
@@ -51,7 +51,7 @@ class Training:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def update(self) -> float:
-        """Take one step of the optimizer; gives the loss before it."""
+        """Take one step of the optimizer, and return the loss before it."""
         images, labels = self._digits.train
         batch = torch.randperm(len(images), generator=self._batches)[:BATCH]
         self._network.train()
@@ -69,7 +69,7 @@ class Training:
         return cross_entropy(self._network(images.double()), labels).item()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the next update depends on, but for the learning rate."""
+        """Return everything that the next update depends on, except the learning rate."""
         return {
             "network": self._network.state_dict(),
             "momentum": self.optimizer.state_dict()["state"],
@@ -96,12 +96,12 @@ class Trainer:
     """Follows a session from its first step, or from a checkpoint's.
 
     Args:
-        training: what is trained.
+        training: the training to run.
         session: where the learning rates come from.
-        steps: how long.
+        steps: its length.
         every: steps between two validations; checkpoints are saved at every other one.
-        pace: the seconds that a step takes longer, as one of a larger network would.
-        attempt_key: what names this start of the job, if it is not the first.
+        pace: the extra seconds of a step, as with a larger network.
+        attempt_key: the name of this start of the job, if it is not the first.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Trainer:
         self._scheduler.load_state_dict(state["scheduler"])
 
     def train(self, checkpoint: Path | None = None) -> list[float]:
-        """Train to the end; gives the learning rate of each step, from the optimizer itself."""
+        """Train to the end, and return each step's learning rate, from the optimizer itself."""
         for step in range(self._scheduler.last_epoch, self._steps):
             if checkpoint is not None and step % (2 * self._every) == 0:
                 self._save(checkpoint)
@@ -153,7 +153,7 @@ class Trainer:
 
 
 def replay(digits: Digits, levels: list[float]) -> dict[str, Tensor]:
-    """Train with written-out learning rates and without any service; gives the weights."""
+    """Train with written-out learning rates and without any service, and return the weights."""
     training = Training(digits)
     scheduler: LRScheduler = torch.optim.lr_scheduler.LambdaLR(
         training.optimizer, lambda step: levels[step]
@@ -166,7 +166,7 @@ def replay(digits: Digits, levels: list[float]) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    """Train, and write what has become of the weights."""
+    """Train, and write the resulting weights."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--url", required=True)
     parser.add_argument("--session", required=True)

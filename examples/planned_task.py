@@ -1,9 +1,9 @@
-"""What the notebook and the benchmark of plans train: which word follows two others.
+"""The task of the notebook and the benchmark of plans: predicting which word follows two others.
 
-A teacher says how likely each of 64 words is behind each pair of words. Its rules are of falling
-weight, and so are the words, as in a language: the loss falls by a power law, and never to zero.
-Every batch is drawn anew, so that nothing is seen twice. The loss is that of all pairs, exactly: it
-has no scatter of its own, and what scatters is the training.
+A teacher defines how likely each of 64 words is after each pair of words. Its rules have falling
+weights, and so have the words, as in a language: the loss falls by a power law, and never to zero.
+Every batch is drawn anew, so that nothing is seen twice. The loss is computed exactly, over all
+pairs: it adds no noise to that of the training.
 """
 
 # mypy: allow-untyped-calls
@@ -21,7 +21,7 @@ WORDS, RULES, WIDTH, HIDDEN, BATCH = 64, 256, 64, 256, 64
 
 
 class Teacher(NamedTuple):
-    """How likely each pair is, and each word behind it."""
+    """How likely each pair is, and each word after it."""
 
     pairs: Tensor
     often: Tensor
@@ -47,7 +47,7 @@ class Teacher(NamedTuple):
 
     @property
     def entropy(self) -> float:
-        """The loss that no model comes below."""
+        """The lowest loss that a model can reach."""
         each = -(self.next * self.next.log()).sum(-1)
         return float((self.often * each).sum())
 
@@ -70,7 +70,7 @@ class Model(nn.Module):
         )
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Return the scores behind pairs, of shape (n, 2)."""
+        """Return the scores after pairs, which have shape (n, 2)."""
         seen = [words(pairs[:, place]) for place, words in enumerate(self.words)]
         scores: Tensor = self.layers(torch.cat(seen, -1))
         return scores
@@ -80,9 +80,9 @@ class Training:
     """A model in training. A seed decides its first weights; `data` decides what it sees.
 
     Attributes:
-        model: What is trained.
-        optimizer: Trains it.
-        data: What batches are drawn with.
+        model: The model in training.
+        optimizer: The model's optimizer.
+        data: The generator that batches are drawn with.
     """
 
     def __init__(self, seed: int, lr: float) -> None:
@@ -103,7 +103,7 @@ class Training:
 
     @torch.no_grad()
     def loss(self) -> float:
-        """Return the loss of all pairs there are, each as often as it comes."""
+        """Return the loss over all pairs, each weighted by its frequency."""
         scores = self.model(TEACHER.pairs).log_softmax(-1)
         return float(-(TEACHER.often * (TEACHER.next * scores).sum(-1)).sum())
 
@@ -113,7 +113,7 @@ class Training:
         return copy.deepcopy(held)
 
     def load(self, state: dict[str, Any], seed: int) -> None:
-        """Go back to a state, and see other data from there on."""
+        """Go back to a state, and draw other data from there on."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.data.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What keeps people out of a page: axe's serious findings, and what is wider than the window."""
+"""Barriers in a page: axe's serious findings, and content that is wider than the window."""
 
 from importlib.resources import files
 from typing import Any

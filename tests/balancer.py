@@ -1,4 +1,4 @@
-"""A balancer in front of several servers, as plain as they come."""
+"""A minimal balancer in front of several servers."""
 
 import contextlib
 import itertools
@@ -10,19 +10,19 @@ from serving import PATIENCE
 
 
 class Balancer:
-    """Passes each connection on to one of several servers, in turn; those that are down it skips.
+    """Passes each connection on to one of several servers, in turn, and skips those that are down.
 
-    As a plain TCP balancer does it: without a look at what passes.
+    It works as a plain TCP balancer does: without parsing the traffic.
     """
 
     def __init__(self, ports: list[int], dice: random.Random | None = None) -> None:
-        """Pass connections on in turn, or as dice fall."""
+        """Pass connections on in turn, or at random."""
         self._ports = itertools.cycle(ports)
         self._number = len(ports)
         self._dice = dice
 
     def __call__(self, connection: socket.socket) -> None:
-        """Serve a connection: both ways, until one side ends it."""
+        """Serve a connection in both directions, until one side ends it."""
         with self._connected() as server:
             back = threading.Thread(target=_pass_on, args=(server, connection))
             back.start()
@@ -47,4 +47,4 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
     except OSError:
         for each in (source, target):
             with contextlib.suppress(OSError):  # it is closed
-                each.shutdown(socket.SHUT_RDWR)  # unlike `close` this wakes who reads from it
+                each.shutdown(socket.SHUT_RDWR)  # unlike `close` this wakes its reader

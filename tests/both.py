@@ -1,4 +1,4 @@
-"""One way to call either client: what `AsyncClient` awaits is waited for."""
+"""One way to call either client: `AsyncClient`'s awaitables are waited for."""
 
 import asyncio
 import inspect
@@ -22,7 +22,7 @@ class Waiting:
         return self.client.url
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Return an operation; of a list all that there is."""
+        """Return an operation; one that lists returns the whole list."""
         operation = getattr(self.client, name)
 
         async def done(asked: Any) -> Any:
@@ -35,7 +35,7 @@ class Waiting:
 
 @contextmanager
 def opened(kind: str, url: str, **options: Any) -> Iterator[Any]:
-    """Hold one of the clients open, by the name of its class."""
+    """Open one of the clients, by the name of its class."""
     if kind == "Client":
         with Client(url, **options) as client:
             yield client

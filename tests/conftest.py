@@ -1,4 +1,4 @@
-"""What all tests share: a real service, and names that nobody else uses."""
+"""Fixtures of all tests: a real service, and unique names."""
 
 import contextlib
 import gc
@@ -19,15 +19,15 @@ from serving import RunningService, spawned
 # In-process tests log as the service does, and do not spell out the locals of every frame.
 logs.configure("warning", "json")
 
-# The tensors of tests are small: more threads would only wait for each other, on others' cores.
+# The tensors of tests are small: more threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# What a program writes of itself is what a test looks at; tests of that line ask for it.
+# Tests check a program's own output; tests of that line ask for it.
 os.environ.setdefault("PACESETTER_QUIET", "1")
 
 
 def _keep_files_in_memory() -> None:
-    """Have temporary files in memory, where there is room and nobody has said where they go.
+    """Keep temporary files in memory, where there is room and no other folder is set.
 
     Every commit of a service is synced: tests of many small ones would mostly wait for the disk.
     """
@@ -41,8 +41,8 @@ def _keep_files_in_memory() -> None:
 
 _keep_files_in_memory()
 
-# A shell that runs this in the background has it ignore Ctrl-C, and what the tests start as well;
-# some of that is to be interrupted.
+# A shell that runs this in the background makes it ignore Ctrl-C, and what the tests start as well;
+# some of that must be interruptible.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Laws are tested on a noisy machine: no deadlines, and the same examples each time on CI.
@@ -55,12 +55,12 @@ ON_POSTGRES = os.environ.get("PACESETTER_TEST_SERVER") == "postgresql"
 """Whether the service that all tests share is on PostgreSQL: `make test-postgres`."""
 
 NAME_BEHIND_PROXIES = "pacesetter.invalid"
-"""What tests with a proxy ask for: a name that is nowhere resolved."""
+"""The host that tests with a proxy ask for: a name that is never resolved."""
 
 
 # With one more worker than there are cores something runs while a test waits.
 def pytest_xdist_auto_num_workers() -> int:
-    """Tell `--numprocesses auto` how many workers this machine has work for."""
+    """Set the number of workers that `--numprocesses auto` means on this machine."""
     return (os.cpu_count() or 1) + 1
 
 
@@ -76,11 +76,11 @@ LONGEST = (
 """Files that mostly start programs which start others: no other worker can help with them."""
 
 FOLDERS = ("integrations", "distributed", "client", "api", "store", "core")
-"""From those whose tests take long to those whose tests do not."""
+"""Folders in order, from slow tests to quick ones."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put first what takes long, so that no worker is left alone with it in the end."""
+    """Run slow tests first, so that no worker is left alone with one in the end."""
     here = Path(__file__).parent
 
     def place(item: pytest.Item) -> tuple[int, int]:
@@ -93,7 +93,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave alone what lives to the end: collecting garbage goes through it again and again."""
+    """Freeze what lives to the end: garbage collection goes through it again and again."""
     gc.collect()
     gc.freeze()
 
@@ -114,7 +114,7 @@ def _server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(name="service")
 def _service(tmp_path: Path) -> Iterator[RunningService]:
-    """Return a running service of the test's own, to kill and start again."""
+    """Return a running service for one test, to kill and start again."""
     with RunningService(tmp_path / "pacesetter.db") as service:
         yield service
 

@@ -1,4 +1,4 @@
-"""What a session that torch's scheduler was converted to gives, beside what torch gives."""
+"""The values of a session that torch's scheduler was converted to, beside torch's own."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ Make = Callable[[Optimizer], Any]
 
 
 def convert(scheduler: Any, param_groups: Sequence[dict[str, Any]], metric: str) -> dict[str, Any]:
-    """Return the description that a scheduler is converted to, and log what is said of it."""
+    """Return the description that a scheduler is converted to, and log its warnings."""
     found = converted(scheduler, param_groups, metric)
     found.log()
     return found.description
@@ -47,7 +47,7 @@ def held(optimizer: Optimizer) -> list[float]:
 
 
 def made(make: Make, optimizer: Optimizer) -> Any:
-    """Build a scheduler; SequentialLR steps a chain that is its first, of which torch warns."""
+    """Build a scheduler; SequentialLR steps a chain as its first part, and torch warns of that."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return make(optimizer)
@@ -62,7 +62,7 @@ def step(optimizer: Optimizer, scheduler: Any) -> None:
 
 
 def theirs(optimizer: Optimizer, scheduler: Any, steps: int) -> np.ndarray[Any, Any]:
-    """Train on with torch's; gives rates and momenta from the present step on."""
+    """Train on with torch's; return rates and momenta from the present step on."""
     rows = [held(optimizer)]
     for _ in range(steps - 1):
         step(optimizer, scheduler)

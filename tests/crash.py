@@ -1,4 +1,4 @@
-"""Killing the service under load, again and again, and counting what was lost: nothing may be.
+"""Kills the service under load, again and again, and counts what was lost: nothing may be.
 
 `python tests/crash.py --kills 200` is the long form; `test_crash.py` is the short one.
 """
@@ -29,7 +29,7 @@ JOB = {
 
 @dataclass(slots=True)
 class Trainer:
-    """One trainer: it takes windows, reports, and remembers all that it was answered."""
+    """A trainer: it takes windows, reports, and remembers all answers."""
 
     name: str
     seed: int
@@ -38,7 +38,7 @@ class Trainer:
     changed: int = 0
 
     def train(self, url: str, stop: threading.Event) -> None:
-        """Train until told to stop; a lost connection is tried again, as it stands."""
+        """Train until told to stop; after a lost connection, repeat the call unchanged."""
         with open_http(url) as http:
             self._insist(lambda: self._create(http), stop)
             while not stop.is_set():
@@ -68,7 +68,7 @@ class Trainer:
         self._remember(start, answer["series"]["lr"])
 
     def _loss(self, step: int) -> float:
-        """What was measured at a step: repeating a report repeats its value."""
+        """Return the loss at a step: repeating a report repeats its value."""
         return random.Random(f"{self.seed}-{step}").random()
 
     def _remember(self, start: int, values: list[float]) -> None:
@@ -86,7 +86,7 @@ class Trainer:
                 self._remember(start, answer.json()["series"]["lr"])
 
     def count_lost(self, database: Path) -> int:
-        """Count acknowledged reports that the database does not have, to the bit."""
+        """Return how many acknowledged reports the database lacks, to the bit."""
         query = (
             "SELECT b.start, b.until, b.size, b.data FROM reading_blocks b"
             " JOIN sessions s ON s.id = b.session_id WHERE s.name = ?"

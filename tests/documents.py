@@ -17,18 +17,18 @@ SERVED_AT = "http://127.0.0.1:7070"
 """Where the documents say that the service is."""
 
 REST = "…"
-"""Stands for what is left out: of a text, of a line, or of the members of a JSON object."""
+"""Stands for omissions: in a text, in a line, or of members of a JSON object."""
 
 
 class Fence(NamedTuple):
-    """A block of code: its language, and what stands in it."""
+    """A block of code: its language, and its text."""
 
     language: str
     text: str
 
 
 def fences(page: str) -> list[Fence]:
-    """Return the blocks of a page, in their order."""
+    """Return the blocks of a page, in order."""
     found = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     return [Fence(*each) for each in found]
 
@@ -36,7 +36,7 @@ def fences(page: str) -> list[Fence]:
 def run(page: str, url: str) -> None:
     """Run the blocks of a page: its Python is one program, its console follows line by line.
 
-    A block of text below a block of Python is what that one prints.
+    A block of text below a block of Python is that block's output.
     """
     blocks = fences(page)
     namespace: dict[str, Any] = {"__name__": "__main__"}
@@ -51,7 +51,7 @@ def run(page: str, url: str) -> None:
 
 
 def printed(program: str, namespace: dict[str, Any]) -> str:
-    """Run a part of a program; gives what it prints."""
+    """Run a part of a program, and return what it prints."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         exec(compile(program, "<page>", "exec"), namespace)
@@ -59,7 +59,7 @@ def printed(program: str, namespace: dict[str, Any]) -> str:
 
 
 def exchanges(console: str) -> Iterator[tuple[str, str]]:
-    """Return the commands of a console, each with what it is said to print."""
+    """Return the commands of a console, each with its documented output."""
     for part in re.split(r"^\$ ", console, flags=re.MULTILINE)[1:]:
         lines = part.splitlines()
         ends = next(n for n in range(1, len(lines) + 1) if _is_whole("\n".join(lines[:n])))
@@ -72,7 +72,7 @@ def _is_whole(command: str) -> bool:
 
 
 def answered(command: str, url: str) -> str:
-    """Run a command in a shell as a reader would, against a service; gives what it prints."""
+    """Run a command in a shell as a reader would, against a service; return what it prints."""
     here = command.replace(SERVED_AT, url)
     if here.startswith("curl "):
         here = "curl -sS " + here.removeprefix("curl ")
@@ -90,7 +90,7 @@ def answered(command: str, url: str) -> str:
 
 
 def assert_like(shown: str, said: str) -> None:
-    """Compare what a page shows with what is printed: JSON by its members, else by lines."""
+    """Compare a page's output with the real one: JSON by its members, else by lines."""
     if shown.startswith("{"):
         alike = is_like(json.loads(_completed(shown)), json.loads(said))
     else:
@@ -102,7 +102,7 @@ _TOKEN = re.compile(rf'"(?:[^"\\]|\\.)*"|[{{}}\[\]:,]|{REST}')
 
 
 def _completed(shown: str) -> str:
-    """Return JSON in which what is left out is a string, or a member of that name."""
+    """Return JSON in which an omission is a string, or a member of that name."""
     inside: list[str] = []
     before = ""
 
@@ -122,7 +122,7 @@ def _completed(shown: str) -> str:
 
 
 def is_like(shown: Any, found: Any) -> bool:
-    """Return whether a JSON value is what is shown of it."""
+    """Return whether a JSON value matches what is shown of it."""
     if shown == REST:
         return True
     if isinstance(shown, dict):

@@ -1,9 +1,9 @@
-"""Services that are forked from a process which has imported the service: quick to start.
+"""Services that start quickly, forked from a process that has imported the service.
 
-Nine tenths of what a start costs are imports. What is forked is a process of its own all the same,
-with its own memory, signals and exit code, which runs the service's `main` from its first line to
-its last, and waits for its threads then. Only the memory is not taken apart object by object, which
-would copy all that is shared and cost ten times what all else does.
+Imports are nine tenths of the cost of a start. A fork is nevertheless a full process, with its own
+memory, signals and exit code, which runs the service's `main` from its first line to its last, and
+then waits for its threads. Only its objects are not destroyed one by one, which would copy all
+shared memory and cost ten times as much as everything else.
 
 As a program this is the nursery: it forks a service for each order on its standard input.
 """
@@ -27,7 +27,7 @@ ANSWER_BYTES = 100
 
 
 class ForkedService:
-    """A service with this environment; it has what the tests need of a `subprocess.Popen`.
+    """A service with this environment, with the part of `subprocess.Popen` that tests need.
 
     Attributes:
         pid: its process.
@@ -58,7 +58,7 @@ class ForkedService:
 
 @functools.cache
 def _nursery() -> socket.socket:
-    """Start this process's nursery; returns where it takes orders. It ends when that is closed."""
+    """Start this process's nursery; return where it takes orders. It ends when that is closed."""
     here, there = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with there:
         process = subprocess.Popen([sys.executable, __file__], stdin=there, process_group=0)
@@ -68,15 +68,15 @@ def _nursery() -> socket.socket:
 
 
 def _fork_services(orders: socket.socket, main: Callable[[], None]) -> NoReturn:
-    """Fork a service for each order; what each runs is `main`."""
+    """Fork a service for each order; each runs `main`."""
     gc.collect()
-    gc.freeze()  # a collection in what is forked would copy all of this
+    gc.freeze()  # a collection in a fork would copy all of this
     children: list[int] = []
     while True:
         order, ends, _, _ = socket.recv_fds(orders, ORDER_BYTES, 2)
         children = [each for each in children if os.waitpid(each, os.WNOHANG)[0] == 0]
         if not order:
-            os.killpg(0, signal.SIGKILL)  # no service outlives the tests that wanted it
+            os.killpg(0, signal.SIGKILL)  # no service outlives the tests that started it
         child = os.fork()
         if not child:
             orders.close()
@@ -87,7 +87,7 @@ def _fork_services(orders: socket.socket, main: Callable[[], None]) -> NoReturn:
 
 
 def _mind(order: dict[str, Any], ends: tuple[int, int], main: Callable[[], None]) -> NoReturn:
-    """Fork a service, and tell how it has ended."""
+    """Fork a service, and report how it has ended."""
     answers, stderr = ends
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     service = os.fork()
@@ -107,7 +107,7 @@ def _mind(order: dict[str, Any], ends: tuple[int, int], main: Callable[[], None]
 
 
 def _served(main: Callable[[], None]) -> int:
-    """Run the service, and end as Python does; returns the exit code."""
+    """Run the service, and end as Python does; return the exit code."""
     code = 0
     try:
         main()

@@ -1,8 +1,8 @@
-"""Whether something grows: the slope of what was sampled, against the most that it may be.
+"""Whether a quantity grows: the slope of its samples, compared with a bound.
 
-The slope is Theil and Sen's, the median of the slopes between all pairs of samples: a third of them
-may be outliers, as they are on a machine that others use, and it is still right. A process that is
-started anew begins a new life; only samples of one life are compared.
+The slope is Theil and Sen's, the median of the slopes between all pairs of samples: it is still
+right if a third of them are outliers, as on a machine that others use. A process that is restarted
+begins a new life; only samples of one life are compared.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 
 class Sample(NamedTuple):
-    """What was seen at one moment.
+    """A sample at one moment.
 
     Attributes:
         at: minutes since the beginning.
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """How much something may grow in an hour.
+    """The most that a quantity may grow in an hour.
 
     Attributes:
         share: of its level.
@@ -41,7 +41,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How something has grown.
+    """How a quantity has grown.
 
     Attributes:
         name: of what.
@@ -75,7 +75,7 @@ def settled(samples: Iterable[Sample], minutes: float) -> list[Sample]:
 
 
 def per_hour(samples: Sequence[Sample]) -> float:
-    """Return by how much something grows in an hour.
+    """Return by how much a quantity grows in an hour.
 
     Raises:
         ValueError: No life has two samples.
@@ -91,6 +91,6 @@ def per_hour(samples: Sequence[Sample]) -> float:
 
 
 def growth_of(name: str, samples: Sequence[Sample], bound: Bound) -> Growth:
-    """Return how something has grown, and how much it may."""
+    """Return how a quantity has grown, and its bound."""
     level = median(each.value for each in samples)
     return Growth(name, level, per_hour(samples), max(bound.share * level, bound.least))

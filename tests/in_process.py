@@ -26,7 +26,7 @@ class Service:
         self.store.close()
 
     def restart(self) -> None:
-        """Stop, and start on what is on the disk."""
+        """Stop, and start from what is on the disk."""
         self._stop()
         self._start()
 
@@ -36,5 +36,5 @@ class Service:
         self._loop.close()
 
     def do(self, work: Work) -> Outcome:
-        """Have work done, or be refused."""
+        """Submit work, and return its outcome."""
         return self._loop.run_until_complete(self._writer.submit(work))

@@ -1,4 +1,4 @@
-"""Trainings whose loss follows the law that plans rest on, over HTTP."""
+"""Trainings over HTTP whose loss follows the law behind plans."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ SPEC: dict[str, Any] = {
 
 
 def train(http: httpx.Client, name: str, until: int, rates: list[float]) -> list[float]:
-    """Train a session up to a step with a loss that follows the law; gives all its rates."""
+    """Train a session up to a step with a loss that follows the law; return all its rates."""
     rates, path = list(rates), f"/v1/sessions/{name}/sync"
     reports: list[dict[str, Any]] = []
     while len(rates) < until:

@@ -1,4 +1,4 @@
-"""Little servers and proxies of sockets and threads, for what no well-behaved one does."""
+"""Little servers and proxies of sockets and threads, for behaviour that no proper one has."""
 
 import contextlib
 import http.client
@@ -24,7 +24,7 @@ class Asked:
 
 
 def read_request(reader) -> Asked | None:
-    """Read one request; None when the other side has closed."""
+    """Read one request; return None when the other side has closed."""
     line = reader.readline()
     if not line:
         return None
@@ -52,13 +52,13 @@ def hang_up(connection: socket.socket) -> None:
 
 
 def say_nothing(connection: socket.socket) -> None:
-    """Take whatever comes, and never answer."""
+    """Read whatever comes, and never answer."""
     while connection.recv(65536):
         pass
 
 
 class LittleServer:
-    """Listens on a free port; gives each connection to a function, in a thread of its own."""
+    """Listens on a free port; passes each connection to a function, in a separate thread."""
 
     def __init__(self, serve: Callable[[socket.socket], None]) -> None:
         self._serve = serve
@@ -72,7 +72,7 @@ class LittleServer:
 
     @property
     def connections(self) -> int:
-        """How many there were."""
+        """The number of connections so far."""
         return len(self._connections)
 
     def _accept(self) -> None:
@@ -111,7 +111,7 @@ class LittleServer:
 
 @contextlib.contextmanager
 def answering(say: Callable[[Asked], bytes | None]) -> Iterator[tuple[LittleServer, list[Asked]]]:
-    """A server that answers requests by a function, or hangs up; and what it was asked."""
+    """Run a server that answers requests by a function, or hangs up; yield it and its requests."""
     seen: list[Asked] = []
 
     def serve(connection: socket.socket) -> None:
@@ -136,8 +136,8 @@ class Proxy:
         upstream: `host:port` that requests are passed on to.
         prefix: what paths begin with here, and not there.
         buffers: whether an answer is passed on only when it is whole.
-        cuts: whether a connection is closed after each answer, without a word.
-        fault: gives what is answered instead of passing a request on, if it gives anything.
+        cuts: whether a connection is closed after each answer, without notice.
+        fault: returns an answer in place of the server's, or None to pass the request on.
         loses: whether the answer to a request is lost, after it was passed on.
         asked: the requests, in order.
         tunnel: `host:port` that CONNECT leads to.

@@ -1,8 +1,8 @@
-"""A process that uses a service as many do at once: trainers, an operator, readers, followers.
+"""A process that uses a service as many clients: trainers, an operator, readers, followers.
 
-`soak.py` starts it with the service's address, reads what it has done from its standard output, a
-line of JSON a second, and ends it by closing its standard input. The last line says which threads
-and files are left once all clients are closed.
+`soak.py` starts it with the service's address, reads its progress from its standard output, a line
+of JSON a second, and ends it by closing its standard input. The last line says which threads and
+files are left once all clients are closed.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from pacesetter import Client
+from pacesetter import Client, NotFoundError
 from pacesetter.torch import RemoteLR
 
 PATIENCE = 120.0
@@ -27,7 +27,7 @@ STEP = 0.02
 """Seconds that a trainer's step takes."""
 
 TRAINERS = 3
-"""Those that are there all the time, beside one that follows the service with an optimizer."""
+"""Permanent trainers, beside one that follows the service with an optimizer."""
 
 BACK = 3_000
 """Steps after which a trainer goes back to a checkpoint."""
@@ -44,7 +44,7 @@ JOB = {
 
 
 class Tally:
-    """What was done, counted; and what failed, in words."""
+    """Counts of what was done, and the errors in words."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -52,12 +52,12 @@ class Tally:
         self.errors: list[str] = []
 
     def add(self, **done: int) -> None:
-        """Count."""
+        """Add to a count."""
         with self._lock:
             self.counts.update(done)
 
     def fail(self, who: str, error: BaseException) -> None:
-        """Note an error."""
+        """Record an error."""
         with self._lock:
             self.errors.append(f"{who}: {error!r}")
 
@@ -73,7 +73,8 @@ Work = Callable[[Client, Tally, threading.Event], None]
 def train(number: int) -> Work:
     """Return a trainer, which reports two numbers a step and goes back now and then.
 
-    The first one has each step decided on seeing the step before; the others run ahead.
+    The first one has each step decided on the measurements of the step before; the others run
+    ahead.
     """
 
     def work(client: Client, tally: Tally, stop: threading.Event) -> None:
@@ -118,7 +119,7 @@ def optimize(client: Client, tally: Tally, stop: threading.Event) -> None:
 
 
 def come_and_go(client: Client, tally: Tally, stop: threading.Event) -> None:
-    """Create one session after another, train it for a while, and have it removed for good."""
+    """Create one session after another, train it for a while, and have it purged."""
     for number in itertools.count():
         name = f"short-{number}"
         with client.create_session(name, **JOB) as session:
@@ -127,7 +128,11 @@ def come_and_go(client: Client, tally: Tally, stop: threading.Event) -> None:
                 session.report(step, loss=0.5)
             session.finish()
         client.archive(name)
-        client.purge(name)
+        try:
+            client.purge(name)
+        except NotFoundError as error:  # done already, by a call that had no answer
+            if error.code != "session_purged":
+                raise
         tally.add(purged=1)
         if stop.wait(1.0):
             return
@@ -148,7 +153,7 @@ def operate(client: Client, tally: Tally, stop: threading.Event) -> None:
 
 
 def read(client: Client, tally: Tally, stop: threading.Event) -> None:
-    """Look at what people and programs look at: as much of a record however long it is."""
+    """Read what people and programs read: an equal part of any record, however long it is."""
     dice = random.Random("reader")
 
     def newest(name: str) -> int:
@@ -177,7 +182,7 @@ def follow(client: Client, tally: Tally, stop: threading.Event) -> None:
 
 
 def follow_for_a_while(client: Client, tally: Tally, stop: threading.Event) -> None:
-    """Follow all events, leave in the midst of them, and come again."""
+    """Follow all events, leave in the midst of them, and come back."""
     while not stop.is_set():
         events = client.events(after="now", follow=True)
         for _ in itertools.islice(events, 10):
@@ -194,7 +199,7 @@ def _insisting(name: str, work: Work, url: str, tally: Tally, stop: threading.Ev
 
 
 def _held() -> Counter[str]:
-    """Return the threads of this process by name, and the files that it has open."""
+    """Return the threads of this process by name, and its open files."""
     held = Counter(f"thread {each.name}" for each in threading.enumerate())
     for each in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # the one that lists them
@@ -203,7 +208,7 @@ def _held() -> Counter[str]:
 
 
 def _left(before: Counter[str]) -> list[str]:
-    """Return what is held that was not before, once there is nothing or patience ends."""
+    """Return what is held now and was not before; wait until nothing is, or patience ends."""
     deadline = time.monotonic() + PATIENCE
     while left := sorted((_held() - before).elements()):
         if time.monotonic() > deadline:
@@ -219,7 +224,7 @@ def main(url: str) -> None:
     ended = threading.Thread(target=sys.stdin.read, daemon=True)
     ended.start()
     before = _held()
-    # The operator and who comes and goes end last: who follows events ends at the next one.
+    # The operator and the passing trainings end last: a follower of events ends at the next one.
     active: dict[str, Work] = {"operator": operate, "who comes and goes": come_and_go}
     others: dict[str, Work] = {f"trainer {each}": train(each) for each in range(TRAINERS)}
     others |= {"optimizer": optimize, "reader": read, "follower": follow}
@@ -240,7 +245,7 @@ def main(url: str) -> None:
     rest.set()
     _await(threads[len(others) :])
     print(tally.line(left=_left(before)), flush=True)
-    os._exit(0)  # whatever threads are left are not waited for
+    os._exit(0)  # remaining threads are not waited for
 
 
 def _begin(threads: list[threading.Thread], tally: Tally) -> None:

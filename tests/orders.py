@@ -1,4 +1,4 @@
-"""Hypothesis strategies of operators' orders, and what tests of orders share."""
+"""Hypothesis strategies of operators' orders, and helpers of the tests of orders."""
 
 from typing import Any
 
@@ -86,7 +86,7 @@ def bodies(groups: tuple[str, ...] = ()) -> st.SearchStrategy[dict[str, Any]]:
 
 
 class Run:
-    """A session on its way in memory, with every value that was sealed."""
+    """A session in progress in memory, with every value that was sealed."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -94,7 +94,7 @@ class Run:
         self.sealed: dict[str, dict[int, float]] = {name: {} for name in session.timelines}
 
     def give(self, command: Command) -> tuple[Event, ...]:
-        """Return a command; what is sealed must not have been sealed before."""
+        """Submit a command; what is sealed must not have been sealed before."""
         events = decide(self.session, command).events
         self.session = evolve_all(self.session, events)
         self.events += events
@@ -107,12 +107,12 @@ class Run:
         return events
 
     def order(self, at: int | None = None, **body: Any) -> int:
-        """Return an order; gives its number."""
+        """Order an action, and return its number."""
         self.give(Act(Action.parse(body), at, "ann"))
         return self.session.orders.given
 
     def cancel(self, number: int) -> None:
-        """Take an order back."""
+        """Cancel an order."""
         self.give(Cancel(number))
 
     def seal(self, until: int) -> None:
@@ -126,12 +126,12 @@ class Run:
         self.give(Report(readings))
 
     def lr(self, start: int, end: int, series: str = "lr") -> list[float]:
-        """Return the values of the steps `start` to below `end`, sealing what is not yet."""
+        """Return the values of the steps `start` to below `end`, sealing them if need be."""
         self.seal(end)
         return [self.sealed[series][step] for step in range(start, end)]
 
 
 def run(**spec: Any) -> Run:
-    """Begin a session; a base rate of 0.1 if nothing else is said."""
+    """Begin a session, by default with a base rate of 0.1."""
     base = {} if "groups" in spec else {"base_lr": 0.1}
     return Run(create(SessionSpec.model_validate({"name": "run", **base, **spec})))

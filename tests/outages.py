@@ -1,8 +1,8 @@
 """Three services on one PostgreSQL behind PgBouncer, killed again and again, and the database too.
 
-Trainers and an operator go on meanwhile, each call at whichever service a balancer picks, and write
-down what they were given and told. Afterwards the database is read as it is, without the service,
-and compared with that: no report, no order and no sealed value may be missing or another one.
+Trainers and an operator go on meanwhile, each call at any service that a balancer picks, and write
+down the answers. Afterwards the database is read directly, without the service, and compared with
+them: no report, no order and no sealed value may be missing or changed.
 
 `python tests/outages.py --kills 110 --restarts 2` is the long form; `test_replicas.py` has the
 short one.
@@ -42,7 +42,7 @@ JOB = {
 
 
 class Journal:
-    """What trainers and operators were given and told, a line each."""
+    """The answers to trainers and operators, a line each."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,14 +63,14 @@ class Journal:
         self._file.close()
 
     def await_lines(self, more: int) -> None:
-        """Wait until so many more lines are written."""
+        """Wait until that many more lines are written."""
         with self._changed:
             wanted = self.lines + more
             assert self._changed.wait_for(lambda: self.lines >= wanted, PATIENCE), "nothing goes on"
 
 
 def train(name: str, url: str, journal: Journal, stop: threading.Event) -> None:
-    """Train a session, and write down each rate, and each report once it was taken."""
+    """Train a session, and write down each rate, and each report once it was acknowledged."""
     try:
         with Client(url) as client:
             session = client.create_session(name, **JOB)
@@ -105,7 +105,7 @@ def operate(urls: list[str], journal: Journal, stop: threading.Event) -> None:
                 if answer.is_success:
                     journal.note("ordered", session=name, key=key, **answer.json())
                     break
-                if answer.status_code not in (404, 503):  # its session may not be there yet
+                if answer.status_code not in (404, 503):  # its session may not exist yet
                     journal.note("error", session=name, what=answer.text)
                     break
             stop.wait(0.05)
@@ -142,7 +142,7 @@ class Toll:
 
 
 def _readings(connection: Any) -> dict[tuple[str, int], float]:
-    """Return what was reported of each session at each step."""
+    """Return the readings of each session at each step."""
     found: dict[tuple[str, int], float] = {}
     for name, *block in connection.execute(
         "SELECT s.name, b.start, b.until, b.size, b.data FROM reading_blocks b"
@@ -156,7 +156,7 @@ def _readings(connection: Any) -> dict[tuple[str, int], float]:
 
 
 def check(journal: Path, conninfo: str, kills: int, restarts: int) -> Toll:
-    """Compare a journal with what the database has."""
+    """Compare a journal with the database."""
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
     of = {kind: [each for each in lines if each["kind"] == kind] for kind in ("given", "told")}
     orders = [each for each in lines if each["kind"] == "ordered"]
@@ -240,7 +240,7 @@ def endure(
         kills: how often a service is killed; the trainers get on between two of them.
         restarts: how often the database is killed and started again.
         pause: seconds between two kills, at least.
-        progress: is told how many kills there were.
+        progress: is called with the number of kills.
     """
     chance, stop = random.Random(11), threading.Event()
     every = kills // (restarts + 1)
@@ -286,7 +286,7 @@ def endure(
 
 
 def _start(service: RunningService) -> None:
-    """Start a service as a supervisor does, which tries again while the database is away."""
+    """Start a service as a supervisor does, which retries while the database is away."""
     for _ in range(int(PATIENCE)):
         try:
             service.start()

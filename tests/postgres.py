@@ -46,7 +46,7 @@ def _user() -> str:
 
 
 class PrivateServer:
-    """A server of the tests' own, which can be killed and started again; it starts when made.
+    """A private server, which can be killed and started again; it starts when made.
 
     Attributes:
         conninfo: how to connect to it, without the database's name.
@@ -68,18 +68,21 @@ class PrivateServer:
         if follows:
             self._run("pg_basebackup", "-d", follows, "-D", self._data, "-R", "-c", "fast", "-N")
         else:
-            self._run("initdb", "-D", self._data, "-A", "trust", "-U", "postgres", "--no-sync")
+            self._run(
+                *("initdb", "-D", self._data, "-A", "trust", "-U", "postgres"),
+                *("-E", "UTF8", "--no-sync"),
+            )
         self.conninfo = f"host={self._folder} user=postgres"
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start it, and wait until it accepts connections."""
         # What a killed server has written is there without fsync: the machine goes on.
         options = f"-c listen_addresses= -c unix_socket_directories={self._folder} -c fsync=off"
         self._control("-o", options, "-l", self._folder / "log", "start")
 
     def kill(self) -> None:
-        """End it as a crash would: at once, with all its connections."""
+        """End it as a crash would: immediately, with all its connections."""
         self._control("-m", "immediate", "stop")
 
     def standby(self) -> "PrivateServer":
@@ -98,20 +101,20 @@ class PrivateServer:
         return standby
 
     def promote(self) -> None:
-        """Have a standby be the server from now on."""
+        """Promote a standby to be the server from now on."""
         self._control("promote")
         with psycopg.connect(f"{self.conninfo} dbname=postgres", autocommit=True) as admin:
             admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
             admin.execute("SELECT pg_reload_conf()")
 
     def remove(self) -> None:
-        """End it, and remove what it has written."""
+        """End it, and remove its files."""
         with contextlib.suppress(subprocess.CalledProcessError):  # it is down already
             self.kill()
         shutil.rmtree(self._folder)
 
     def create(self, name: str) -> str:
-        """Create a database; returns its URL."""
+        """Create a database, and return its URL."""
         with psycopg.connect(f"{self.conninfo} dbname=postgres", autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         return url_of(name, self.conninfo)
@@ -127,7 +130,7 @@ class PrivateServer:
 
 @contextlib.contextmanager
 def private_server() -> Iterator[PrivateServer]:
-    """Lend a server that the test may kill."""
+    """Yield a server that the test may kill."""
     if not PROGRAMS:
         _missing("no PostgreSQL to start: install its server")
     server = PrivateServer(PROGRAMS[0])
@@ -138,28 +141,33 @@ def private_server() -> Iterator[PrivateServer]:
 
 
 def _private(programs: Path) -> str:
-    """Start a server of the tests' own, which is removed when this process ends."""
+    """Start a private server, which is removed when this process ends."""
     server = PrivateServer(programs)
     atexit.register(server.remove)
     return server.conninfo
 
 
 _free: list[str] = []
-"""Databases of this process that no test uses now: to empty one is quicker than to make one."""
+"""Databases of this process that no test uses now: emptying one is quicker than creating one."""
 
 
-def _made() -> str:
+def _made(encoding: str = "UTF8") -> str:
     """Create a database, which is dropped when this process ends."""
     name = f"pacesetter_test_{os.getpid()}_{next(_numbers)}"
-    _execute("postgres", sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    create = sql.SQL("CREATE DATABASE {} ENCODING {} TEMPLATE template0").format(
+        sql.Identifier(name), sql.Literal(encoding)
+    )
+    if encoding != "UTF8":  # which other locales may not go with
+        create += sql.SQL(" LC_COLLATE 'C' LC_CTYPE 'C'")
+    _execute("postgres", create)
     drop = sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name))
     atexit.register(_execute, "postgres", drop)
     return name
 
 
-def bare() -> str:
+def bare(encoding: str = "UTF8") -> str:
     """Create a database without any table, which is dropped when this process ends."""
-    return url_of(_made(), server())
+    return url_of(_made(encoding), server())
 
 
 def _emptied(name: str) -> str:
@@ -175,7 +183,7 @@ def _execute(database: str, statement: sql.Composable) -> None:
 
 
 def url_of(name: str, server: str) -> str:
-    """Return the URL of a database at a server, or at what stands before it."""
+    """Return the URL of a database at a server, or at a pooler before it."""
     parts = dict(part.split("=", 1) for part in server.split())
     port = f"&port={parts['port']}" if "port" in parts else ""
     return f"postgresql+psycopg://{parts['user']}@/{name}?host={parts['host']}{port}"
@@ -226,10 +234,10 @@ class Bouncer:
         )
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start it, and wait until it accepts connections."""
         socket = self._folder / ".s.PGSQL.6432"
         socket.unlink(missing_ok=True)
-        # It takes another user by itself: a program between would be killed in its place.
+        # It changes to another user by itself: a program in between would be killed in its place.
         user = ["-u", "postgres"] if os.getuid() == 0 else []
         self._process = subprocess.Popen([self._program, *user, "-q", self._folder / "ini"])
         while not socket.exists():
@@ -237,25 +245,25 @@ class Bouncer:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """End it at once, with all its connections."""
+        """End it immediately, with all its connections."""
         self._process.kill()
         self._process.wait()
 
     def lead_to(self, server: str) -> None:
-        """Have it lead to another server from now on."""
+        """Connect it to another server from now on."""
         self.kill()
         self._write(server)
         self.start()
 
     def remove(self) -> None:
-        """End it, and remove what it has written."""
+        """End it, and remove its files."""
         self.kill()
         shutil.rmtree(self._folder)
 
 
 @contextlib.contextmanager
 def pgbouncer(server: str, connections: int) -> Iterator[str]:
-    """Run PgBouncer before a server; yields how to connect to it."""
+    """Run PgBouncer before a server; yield how to connect to it."""
     bouncer = Bouncer(server, connections)
     try:
         yield bouncer.conninfo
@@ -264,12 +272,12 @@ def pgbouncer(server: str, connections: int) -> Iterator[str]:
 
 
 def _owner() -> list[str]:
-    """Return what a command begins with that root is refused."""
+    """Return the prefix of a command that refuses to run as root."""
     return ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
 
 
 def _missing(what: str) -> NoReturn:
-    """Leave a test out, but on CI."""
+    """Skip a test, except on CI."""
     if os.environ.get("CI"):
         pytest.fail(what)
     pytest.skip(what)
@@ -277,10 +285,10 @@ def _missing(what: str) -> NoReturn:
 
 @contextlib.contextmanager
 def database(*, by: str = "") -> Iterator[str]:
-    """Lend a database without sessions; yields its URL.
+    """Yield the URL of a database without sessions.
 
     Args:
-        by: How to connect to what stands before the server, if something does.
+        by: How to connect to a pooler before the server, if there is one.
     """
     name = _free.pop() if _free else _made()
     try:

@@ -11,10 +11,10 @@ import httpx
 
 
 class Proxy:
-    """Passes on what client and server say to each other, as slowly as it is told, or not at all.
+    """Passes data between client and server, as slowly as it is told, or not at all.
 
-    A line that is cut closes no connection: like a router that is gone, it is silent, and what was
-    said meanwhile comes late when it is mended.
+    A cut line closes no connection: like a router that is gone, it is silent, and the data of that
+    time comes late when it is mended.
 
     Attributes:
         url: where clients find it.
@@ -38,11 +38,11 @@ class Proxy:
         self._whole.clear()
 
     def mend(self) -> None:
-        """Pass everything on again, and first what was held up."""
+        """Pass everything on again, and first what was held back."""
         self._whole.set()
 
     def close(self) -> None:
-        """Take no more connections."""
+        """Accept no more connections."""
         self._open = False
         self._whole.set()
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -89,7 +89,7 @@ class Proxy:
         except OSError:
             pass
         finally:
-            # Only so does the other direction's thread wake up; whoever is last closes in vain.
+            # Only this wakes the other direction's thread; the last one closes in vain.
             for each in (source, sink):
                 _hang_up(each)
 

@@ -1,4 +1,4 @@
-"""Whether two sessions are the same, NaN included."""
+"""Compares sessions, NaN included."""
 
 from dataclasses import replace
 
@@ -6,5 +6,5 @@ from pacesetter_service.core.session import Session
 
 
 def text_of(session: Session) -> str:
-    """Write a session out to the bit; equal ones alike, though sets have no order of their own."""
+    """Return a session as text, to the bit; equal sessions give equal texts."""
     return f"{replace(session, reported=frozenset())!r} {sorted(session.reported)}"

@@ -1,4 +1,4 @@
-"""Real services for tests: processes of their own, on free ports, that can be killed."""
+"""Real services for tests: separate processes, on free ports, that can be killed."""
 
 import json
 import os
@@ -15,13 +15,13 @@ import httpx
 
 from forked import ForkedService
 
-# Machines that run tests stall for seconds at a time: whoever waits in a test waits long.
+# Machines that run tests stall for seconds at a time, so tests wait long.
 PATIENCE = 120.0
 
 
 def open_http(url: str) -> httpx.Client:
     """Open a patient connection to a service."""
-    # Services here speak no TLS, and reading whom to trust takes longer than most tests.
+    # Services here speak no TLS, and loading certificate authorities takes longer than most tests.
     return httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False, verify=False)
 
 
@@ -59,7 +59,7 @@ class RunningService:
         self._reader = threading.Thread()
         self.url = ""
         self.log: list[str] = []
-        """The lines that it has logged, of all its lives; complete once it has ended."""
+        """The lines that it has logged, in all its lives; complete once it has ended."""
 
     def start(self) -> Self:
         """Start, and wait until it listens; a restart takes the same port."""
@@ -85,7 +85,7 @@ class RunningService:
         return self
 
     def _read(self, stderr: IO[str]) -> None:
-        """Read its log for as long as it lives: one that is full would hold it up."""
+        """Read its log for as long as it lives: a full pipe would block it."""
         for line in stderr:
             self.log.append(line)
             if '"serving"' in line:
@@ -95,7 +95,7 @@ class RunningService:
         self._told.set()
 
     def events(self) -> list[dict[str, Any]]:
-        """Return the events that it has logged, without what libraries say beside."""
+        """Return the events that it has logged, without the lines of libraries."""
         return [json.loads(line) for line in self.log if line.startswith("{")]
 
     @property
@@ -109,7 +109,7 @@ class RunningService:
         self._settings |= settings
 
     def bury(self) -> None:
-        """Let go of a process that has ended by itself."""
+        """Forget a process that has ended by itself."""
         self._reader.join()
         self.process.stderr.close()
         self._process = None
@@ -120,7 +120,7 @@ class RunningService:
         self._reap()
 
     def stop(self) -> int:
-        """End it politely; gives the exit code."""
+        """Stop it by SIGTERM, and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self._reap()
 
@@ -145,7 +145,7 @@ class RunningService:
 
 
 def quick(start: int, count: int) -> dict[str, Any]:
-    """Return the wish of a trainer that stands at `start` and makes ten thousand steps a second."""
+    """Return the `want` of a trainer at `start` that makes ten thousand steps a second."""
     return {
         "want": {"start": start, "count": count},
         "progress": {"step": start, "seconds_per_step": 1e-4},

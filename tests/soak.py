@@ -2,10 +2,10 @@
 
 `python tests/soak.py --minutes 60` is the long form; `test_soak.py` is the short one. A service
 runs on SQLite while `mixed_load.py` uses it as trainers, operators, readers and followers of events
-do at once. It is stopped or killed now and then, and started again. Its memory, threads and file
-descriptors are sampled, those of the clients too. Its latency is compared with that of a twin which
-serves nobody else, and the size of its database with what was written into it. Linux only: the
-samples come from /proc.
+do together. It is stopped or killed now and then, and started again. Its memory, threads and file
+descriptors are sampled, those of the clients too. Its latency is compared with that of an idle
+twin, and the size of its database with what was written into it. Linux only: the samples come from
+/proc.
 """
 
 import argparse
@@ -34,34 +34,37 @@ from serving import PATIENCE, RunningService, open_http, spawned
 TESTS = Path(__file__).parent
 
 RESTARTS = (0.08, 0.16, 0.24, 0.32)
-"""When the service is started anew, as shares of the time: short lives, then one long one."""
+"""When the service is restarted, as shares of the time: short lives, then one long one."""
 
 A_MINUTE = 6.0
-"""How often things are looked at in a minute, at most."""
+"""The most samples in a minute."""
 
 PROBES = 25
-"""Calls of each kind that are timed for a sample, in turn with as many to a twin."""
+"""Calls of each kind that are timed for a sample, alternating with as many to a twin."""
 
 SETTLING = 0.25
 """The share of the time at the start of each life that is not judged: caches fill then, threads
-come to be as many as there may be, and the memory that they share out among them levels off."""
+reach their number, and their use of memory levels off.
+"""
 
 FILL = 1.5
-"""The pages of a database are at least two thirds full, or so it is computed."""
+"""The pages of a database are assumed to be at least two thirds full."""
 
 BOUNDS = {
     "resident MiB": Bound(share=0.05, least=4.0),
     "file descriptors": Bound(share=0.0, least=2.0),
     "threads": Bound(share=0.0, least=2.0),
+    "event streams": Bound(share=0.0, least=1.0),
     "p50": Bound(share=0.25, least=0.0),
     "p90": Bound(share=0.5, least=0.0),
     "size against the computed": Bound(share=0.25, least=0.0),
+    "write-ahead log, MiB": Bound(share=0.0, least=4.0),
 }
-"""How much each may grow in an hour, by the end of its name."""
+"""How much each quantity may grow in an hour, by the end of its name."""
 
 
 class Clients:
-    """The process with all clients, and what it says it has done."""
+    """The process with all clients, and the progress that it reports."""
 
     def __init__(self, url: str, log: Path) -> None:
         with log.open("w") as errors:
@@ -88,7 +91,7 @@ class Clients:
         return int(self.said["done"].get(what, 0))
 
     def await_steps(self, more: int) -> None:
-        """Wait until so many more steps are trained."""
+        """Wait until that many more steps are trained."""
         wanted, deadline = self.done("steps") + more, time.monotonic() + PATIENCE
         while self.done("steps") < wanted:
             assert not self.said["errors"], self.said["errors"]
@@ -96,20 +99,20 @@ class Clients:
             time.sleep(0.05)
 
     def end(self) -> None:
-        """Have all of them end, and wait for that."""
+        """End all of them, and wait for that."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(4 * PATIENCE)
         self._reader.join(PATIENCE)
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process, whatever it does."""
         self._process.kill()
         self.end()
 
 
 class Probe:
-    """Times calls to the service, in turn with the same calls to a twin that serves nobody else."""
+    """Times calls to the service, alternating with the same calls to an idle twin."""
 
     def __init__(self, service: httpx.Client, twin: httpx.Client) -> None:
         self._both = {"service": service, "twin": twin}
@@ -119,7 +122,7 @@ class Probe:
             http.post("/v1/sessions", json=spec).raise_for_status()
 
     def latencies(self) -> dict[str, float]:
-        """Return how much longer a durable sync and a look at a session take than at the twin."""
+        """Return how much longer a durable sync and a read of a session take than at the twin."""
         took: dict[tuple[str, str], list[float]] = defaultdict(list)
         for _ in range(PROBES):
             for who, http in self._both.items():
@@ -170,7 +173,7 @@ def handles(pid: int) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What is in a database.
+    """The size of a database.
 
     Attributes:
         used: bytes of its pages that are in use.
@@ -188,6 +191,13 @@ class Size:
         return self.computed / FILL <= self.used <= self.computed * FILL
 
 
+def streams(http: httpx.Client) -> float:
+    """Return how many event streams a service has open; each reads the database."""
+    lines = http.get("/metrics").raise_for_status().text.splitlines()
+    [line] = [each for each in lines if each.startswith("pacesetter_event_streams ")]
+    return float(line.split()[1])
+
+
 def used(database: Path) -> int:
     """Return the bytes of the pages of a database that are in use."""
     with closing(_opened(database)) as connection:
@@ -197,8 +207,13 @@ def used(database: Path) -> int:
     return int((pages - free) * size)
 
 
+def log_of(database: Path) -> float:
+    """Return the size of a database's write-ahead log in MiB; readers can keep it from ending."""
+    return Path(f"{database}-wal").stat().st_size / 2**20
+
+
 def size_of(database: Path, empty: int) -> Size:
-    """Compute what a database should be like from its rows.
+    """Compute the size of a database from its rows.
 
     Args:
         database: the file.
@@ -235,9 +250,9 @@ class Verdict:
     Attributes:
         done: what the clients have done, and how often.
         restarts: of the service.
-        errors: what clients were told, or raised, that they should not.
+        errors: unexpected answers and exceptions of the clients.
         growths: how each quantity has grown.
-        unjudged: those of which there are too few samples to tell.
+        unjudged: quantities with too few samples to judge.
         size: of the database in the end.
         lost: reports that are missing in the database, or are there more than once.
         left: threads and file descriptors that the clients' process has not given back.
@@ -254,7 +269,7 @@ class Verdict:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong, in words."""
+        """The failures, in words."""
         found = [f"an error: {each}" for each in self.errors]
         found += [str(each) for each in self.growths if each.is_too_much]
         found += [f"too few samples, soak longer: {each}" for each in self.unjudged]
@@ -286,14 +301,14 @@ def soak(
     restarts: Sequence[float] = RESTARTS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Verdict:
-    """Use a service for that long, and see what it has come to.
+    """Use a service for that long, and judge it.
 
     Args:
         folder: where its data goes.
         minutes: how long.
-        a_minute: how often things are looked at in a minute, at most.
-        restarts: when the service is started anew, as shares of the time.
-        progress: is told how things are.
+        a_minute: the most samples in a minute.
+        restarts: when the service is restarted, as shares of the time.
+        progress: is called with the state so far.
     """
     database = folder / "pacesetter.db"
     series: dict[str, list[Sample]] = defaultdict(list)
@@ -301,7 +316,8 @@ def soak(
         service = ends.enter_context(RunningService(database, spawned))
         empty = used(database)
         twin = ends.enter_context(RunningService(folder / "twin.db", spawned))
-        probe = Probe(*(ends.enter_context(open_http(each.url)) for each in (service, twin)))
+        http, other = (ends.enter_context(open_http(each.url)) for each in (service, twin))
+        probe = Probe(http, other)
         clients = Clients(service.url, folder / "clients.log")
         ends.callback(clients.kill)
         clients.await_steps(100)
@@ -317,8 +333,10 @@ def soak(
             found = {
                 **_named("service", life, handles(service.process.pid)),
                 **_named("service", life, probe.latencies()),
+                **_named("service", life, {"event streams": streams(http)}),
                 **_named("clients", 0, handles(clients.pid)),
                 **_named("database", 0, {"size against the computed": size.used / size.computed}),
+                **_named("database", life, {"write-ahead log, MiB": log_of(database)}),
             }
             seen = passed()
             for name, (lived, value) in found.items():
@@ -346,7 +364,7 @@ def _named(whose: str, life: int, found: dict[str, float]) -> dict[str, tuple[in
 
 
 def _judged(name: str, samples: Sequence[Sample], minutes: float) -> list[Growth]:
-    """Return how something has grown; nothing if no life has lasted for two samples."""
+    """Return how a quantity has grown; None if no life has lasted for two samples."""
     bound = next(bound for end, bound in BOUNDS.items() if name.endswith(end))
     kept = settled(samples, SETTLING * minutes)
     comparable = any(count > 1 for count in Counter(each.life for each in kept).values())
@@ -362,7 +380,7 @@ def _restart(service: RunningService, *, politely: bool) -> None:
 
 
 def main() -> None:
-    """Run the long form, and exit with 1 if something is wrong."""
+    """Run the long form, and exit with 1 if there is a failure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--a-minute", type=float, default=A_MINUTE, help="samples, at most")

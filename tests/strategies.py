@@ -13,7 +13,7 @@ metrics = st.one_of(
     st.sampled_from([0.5, 0.4, 0.3, 0.0, -1.0]),
     st.sampled_from([math.nan, math.inf, -math.inf]),
 )
-"""Metric values, the ones that are no numbers included; repetitions are likely."""
+"""Metric values, non-finite ones included; repetitions are likely."""
 
 
 @st.composite

@@ -13,7 +13,7 @@ import pacesetter_service
 
 SERVICE = Path(pacesetter_service.__file__).parent
 PURE_PARTS = ("core", "catalogue", "insight")
-"""What takes values and gives values."""
+"""Parts that take values and return values."""
 
 PURE = {
     "abc",
@@ -35,7 +35,7 @@ PURE = {
     "sys",
     "typing",
 }
-"""What of the standard library they may use: nothing that tells time, reads or waits."""
+"""The modules of the standard library that they may use: none tells time, reads or waits."""
 
 ALLOWED = PURE | {"numpy", "pydantic", "pydantic_core", "scipy"}
 
@@ -62,7 +62,7 @@ PURE_MODULES = [path for part in PURE_PARTS for path in modules(SERVICE / part)]
 
 @functools.cache
 def nodes(path: Path) -> tuple[ast.AST, ...]:
-    """Return all that a module's text consists of; it is parsed once for all rules."""
+    """Return all nodes of a module; it is parsed once for all rules."""
     return tuple(ast.walk(ast.parse(path.read_text())))
 
 
@@ -82,14 +82,14 @@ def imported(among: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def _offences(paths: Iterable[Path], found: Callable[[Path], Iterable[str]]) -> list[str]:
-    """Return what is found in each of some modules, with the module it is found in."""
+    """Return the findings in some modules, each with its module."""
     paths = list(paths)
     assert paths, "nothing was looked at"
     return [f"{path.relative_to(SERVICE.parent)}: {each}" for path in paths for each in found(path)]
 
 
 def test_the_pure_parts_are_pure() -> None:
-    """No module of them can know the time, the network, a file or the database."""
+    """None of their modules can use the time, the network, a file or the database."""
     own = tuple(f"pacesetter_service.{part}" for part in PURE_PARTS)
 
     def impure(path: Path) -> list[str]:
@@ -104,7 +104,7 @@ IMPURE_METHODS = {"now", "today", "time", "random", "read_text", "write_text"}
 
 
 def test_the_pure_parts_call_nothing_impure() -> None:
-    """No module of them opens, prints, evaluates text or draws random numbers."""
+    """None of their modules opens, prints, evaluates text or draws random numbers."""
 
     def impure(path: Path) -> set[str]:
         called = [node.func for node in nodes(path) if isinstance(node, ast.Call)]
@@ -124,13 +124,13 @@ WIRE = re.compile(
 
 
 def test_messages_behind_the_api_know_no_http() -> None:
-    """Those of use cases, the store and the core hold for every caller; `api/advice.py` adds."""
+    """Messages of use cases, the store and the core suit any caller; `api/advice.py` adds HTTP."""
     assert not _offences(BEHIND_THE_API, lambda path: WIRE.findall(path.read_text()))
 
 
 @pytest.mark.parametrize("part", LAYERS)
 def test_arrows_point_inward(part: str) -> None:
-    """Each part of the service imports only what lies further in."""
+    """Each part of the service imports only from parts further in."""
     allowed = LAYERS[part] | {part}
     for path in modules(SERVICE / part):
         for name in imports(path):
@@ -140,8 +140,9 @@ def test_arrows_point_inward(part: str) -> None:
 
 
 SHARED = {"api.problems", "api.feed", "api.tokens"}
-"""What of the API's modules the dashboard takes: one table of statuses, one bound on feeds,
-one judgement of the tokens that are asked for."""
+"""The modules of the API that the dashboard uses: one table of statuses, one bound on feeds, one
+judgement of requested tokens.
+"""
 
 
 def test_the_dashboard_stands_beside_the_api() -> None:
@@ -167,7 +168,7 @@ def test_no_use_case_knows_http(part: str) -> None:
 
 
 def test_no_endpoint_goes_past_the_use_cases() -> None:
-    """No endpoint and no page reads the database, gives work to the writer, or waits by itself."""
+    """No endpoint and no page reads the database, submits a job to the writer, or waits itself."""
     behind = {f"pacesetter_service.runtime.{each}" for each in ("writer", "work", "batch")}
     parts = {"store", "writer", "held", "logged", "tracker"} - OF_THE_WIRE
 
@@ -179,7 +180,7 @@ def test_no_endpoint_goes_past_the_use_cases() -> None:
 
 
 OF_THE_WIRE = {"held"}
-"""What a request calls as the service calls one of its parts."""
+"""Words of requests that are also names of the service's parts."""
 
 
 def test_nothing_is_evaluated_or_unpickled() -> None:
@@ -198,7 +199,7 @@ def test_the_standard_library_names_exist() -> None:
 
 @pytest.mark.parametrize("folder", ["api", "dashboard", "runtime", "runtime/queries", "core"])
 def test_the_page_on_the_architecture_names_every_module(folder: str) -> None:
-    """Who reads the page finds each module of the large layers in its list."""
+    """The page lists each module of the large layers."""
     page = (SERVICE.parents[1] / "docs/architecture.md").read_text()
     names = {path.name for path in (SERVICE / folder).glob("[!_]*.py")}
     assert not {name for name in names if name not in page}
@@ -208,7 +209,7 @@ CLIENT = SERVICE.parents[1] / "client/pacesetter"
 
 
 def test_the_page_on_the_architecture_names_every_module_of_the_client() -> None:
-    """So does one who follows a step from the optimizer to the network."""
+    """So does the page that follows a step from the optimizer to the network."""
     page = (SERVICE.parents[1] / "docs/architecture.md").read_text()
     assert not {path.name for path in CLIENT.glob("*.py") if path.name not in page} - {
         "__init__.py"
@@ -216,11 +217,11 @@ def test_the_page_on_the_architecture_names_every_module_of_the_client() -> None
 
 
 EMBEDS_THE_SERVICE = {"testing.py"}
-"""What of the client may start the service in its own process, when it is asked to."""
+"""The client's module that may start the service in its own process, on request."""
 
 
 def test_the_client_shares_no_code_with_the_service() -> None:
-    """No module needs the service to be imported; the fixtures for tests import it in functions."""
+    """No module needs the service to be imported; the test fixtures import it in functions."""
     found = []
     for path in modules(CLIENT):
         tree = ast.parse(path.read_text())

@@ -1,4 +1,4 @@
-"""The examples of the articles that the project grew from, out of the service.
+"""The examples of the articles that inspired the project, served by the service.
 
 Their code runs beside it, as printed, and is compared with what the service hands out.
 """

@@ -1,4 +1,4 @@
-"""The census: a look now and then, by a thread of its own, that keeps no caller waiting."""
+"""The census: a periodic query on a separate thread, which blocks no caller."""
 
 import threading
 
@@ -8,7 +8,7 @@ from serving import PATIENCE
 
 
 def test_callers_in_between_are_told_what_was_found_last() -> None:
-    """One look serves all who ask within the time."""
+    """One query serves all callers within the time."""
     looks = []
 
     def look() -> Found:
@@ -24,7 +24,7 @@ def test_callers_in_between_are_told_what_was_found_last() -> None:
 
 
 def test_a_look_that_hangs_keeps_no_caller() -> None:
-    """What was known is told meanwhile, by one look and not by one for each caller."""
+    """Meanwhile callers get the last figures, and one query runs, not one for each caller."""
     going_on, looks = threading.Event(), []
 
     def look() -> Found:
@@ -41,7 +41,7 @@ def test_a_look_that_hangs_keeps_no_caller() -> None:
 
 
 def test_a_database_that_is_away_leaves_what_was_known() -> None:
-    """Figures of the service itself are told all the same."""
+    """Callers still get the last figures."""
     looks = []
 
     def look() -> Found:

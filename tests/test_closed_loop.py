@@ -1,4 +1,4 @@
-"""The experiment with the closed loop: its short form runs, and its page says what it found."""
+"""The experiment with the closed loop: its short form runs, and its page states its results."""
 
 import importlib
 import re
@@ -25,7 +25,7 @@ def _load(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture(name="short", scope="module")
 def _short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run the short form against a service of its own; give the folder that it wrote."""
+    """Run the short form against a separate service; return the folder that it wrote."""
     folder = tmp_path_factory.mktemp("closed_loop")
     command = [sys.executable, EXAMPLES / "closed_loop.py", "--quick", "--out", folder]
     done = subprocess.run(
@@ -42,7 +42,7 @@ def _found(short: Path, load: Any) -> Any:
 
 
 def test_the_short_form_writes_everything(short: Path, found: Any, load: Any) -> None:
-    """The page is that of its results, each picture that it shows is there, each arm has an end."""
+    """The page matches its results, each of its pictures is there, and each arm has an end."""
     page = (short / "closed_loop.md").read_text()
     assert page == load("closed_loop_page").written(found)
     shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", page)
@@ -62,7 +62,7 @@ def test_a_guard_that_decides_nothing_changes_no_bit(found: Any) -> None:
 
 
 def test_the_guard_saves_a_training_that_the_fixed_schedule_loses(found: Any) -> None:
-    """After spoiled batches only the trainer that goes back, at a lower rate, still learns."""
+    """After corrupt batches only the trainer that goes back, at a lower rate, still learns."""
     (fixed,), (guarded,) = found.trials[0].arms.values()
     assert fixed.survived is False
     assert guarded.survived is True
@@ -78,19 +78,19 @@ def _published(load: Any) -> Any:
 
 
 def test_the_published_page_is_that_of_its_results(published: Any, load: Any) -> None:
-    """Nobody has edited the page, nor changed what writes it without running it again."""
+    """The page was not edited, and what writes it was not changed without running it again."""
     page = (ROOT / "docs/closed_loop.md").read_text()
     assert page == load("closed_loop_page").written(published), "run `make closed-loop`"
 
 
 def verdict(load: Any, endings: dict[str, Any], arm: str, other: str = "cosine") -> str:
-    """Say how the loss of an arm is to another one's."""
+    """Return how the loss of an arm compares with another one's."""
     found = load("closed_loop_results").difference(endings[arm], endings[other])
     return str(found.verdict)
 
 
 def test_what_the_page_says_of_undisturbed_trainings_was_found(published: Any, load: Any) -> None:
-    """Its sentences were written by hand: each holds of the numbers below them."""
+    """Its sentences were written by hand: each is true of the numbers below them."""
     found = {(each.task, each.factor): each.arms for each in published.comparisons}
     for task in ("digits", "text"):
         suited, low, high = found[task, 1.0], found[task, 0.1], found[task, 4.0]

@@ -1,4 +1,4 @@
-"""Log lines that anybody can cause."""
+"""Log lines that any caller can cause."""
 
 import asyncio
 from typing import Any
@@ -10,7 +10,7 @@ from pacesetter_service.complaints import Complaints
 
 
 class Written:
-    """What was written, and a clock that is set by hand."""
+    """The lines that were written, and a clock that is set by hand."""
 
     def __init__(self, most: int = 3, period: float = 60.0) -> None:
         self.now = 0.0
@@ -23,7 +23,7 @@ class Written:
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.sampled_from("ab")), max_size=60))
 def test_no_complaint_is_lost_and_none_floods(told: list[tuple[float, str]]) -> None:
-    """Every complaint is written or counted, and of a kind there are never more than so many."""
+    """Every complaint is written or counted, and few of a kind are written."""
     written = Written()
     for pause, kind in told:
         written.now += pause
@@ -48,7 +48,7 @@ def test_each_kind_has_its_own_count() -> None:
 
 
 def test_the_count_is_told_when_the_period_is_over() -> None:
-    """Where nothing of the kind follows, the event loop has what was left out said all the same."""
+    """If nothing of the kind follows, the event loop still has the count logged."""
 
     async def flood() -> None:
         for _ in range(8):

@@ -1,4 +1,4 @@
-"""The page about controllers tells the truth: it is what the code says, with its pictures."""
+"""The page about controllers is correct: it matches the code, with its pictures."""
 
 import importlib.util
 import json
@@ -48,13 +48,13 @@ def _pictured(kind: str) -> Any:
 
 @pytest.mark.parametrize("kind", [_pictured(kind) for kind in catalogue.controllers()])
 def test_every_picture_is_what_its_example_does(kind: str) -> None:
-    """The kinds' examples are driven again, and drawn to the same bytes."""
+    """The kinds' examples are run again, and drawn to the same bytes."""
     picture = ROOT / f"docs/controllers/{kind}.svg"
     assert picture.read_text() == WRITER.picture(kind), "run `make docs`"
 
 
 def test_the_page_is_up_to_date() -> None:
-    """What the page says below its mark is what the code says."""
+    """The generated part of the page matches the code."""
     assert WRITER.written_by_hand() + WRITER.MARK + WRITER.generated() == PAGE, "run `make docs`"
 
 
@@ -66,7 +66,7 @@ def test_no_picture_is_left_over() -> None:
 
 @pytest.mark.parametrize("example", re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL))
 def test_the_json_of_the_page_is_taken(example: str) -> None:
-    """Each example is a spec that the service takes, once it has a name and a base."""
+    """The service accepts each example as a spec, once it has a name and a base."""
     given = {"name": "example", "base_lr": 0.1, "total_steps": 90_000, **json.loads(example)}
     assert SessionSpec.model_validate(given).name
 

@@ -10,7 +10,7 @@ from serving import RunningService, open_http
 
 
 def _call(service: RunningService, method: str, path: str, body: Any = None) -> Any:
-    """Call on a connection of its own: the service may have been killed since."""
+    """Call over a new connection, since the service may have been killed."""
     with open_http(service.url) as http:
         return http.request(method, path, json=body).raise_for_status().json()
 
@@ -52,6 +52,6 @@ def test_a_polite_stop_finishes_what_is_open(service: RunningService) -> None:
 
 
 def test_a_second_service_on_the_same_file_does_not_start(service: RunningService) -> None:
-    """Starting another process on a database that is being served says so and exits."""
+    """A second process on a database that is being served says so and exits."""
     with pytest.raises(RuntimeError, match="another process serves"):
         RunningService(service.database).start()

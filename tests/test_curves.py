@@ -1,4 +1,4 @@
-"""Published curves are read as they come: with gaps, restarts, and other names of columns."""
+"""Published curves are read as they are: with gaps, restarts, and other names of columns."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def runs() -> dict[str, np.ndarray]:
 
 
 def rows(every: int = 20, warmup: bool = False) -> list[dict[str, Any]]:
-    """Return the rows of a log of each, one run behind the other."""
+    """Return the rows of a log of each, one run after the other."""
     found = []
     for name, rates in runs().items():
         steps = np.arange(0 if warmup else 2 * WARMUP, len(rates), every)
@@ -39,7 +39,7 @@ def rows(every: int = 20, warmup: bool = False) -> list[dict[str, Any]]:
 
 
 def write(folder: Path, some: list[dict[str, Any]], names: dict[str, str] | None = None) -> None:
-    """Write rows, maybe with other names of columns."""
+    """Write rows, with other names of columns if given."""
     columns = names or {each: each for each in some[0]}
     lines = [",".join(columns.values())]
     lines += [",".join(str(row[each]) for each in columns) for row in some]
@@ -47,7 +47,7 @@ def write(folder: Path, some: list[dict[str, Any]], names: dict[str, str] | None
 
 
 def errors(folder: Path) -> list[float]:
-    """Return by how much the ends of the two later decays are missed."""
+    """Return the errors in the predicted ends of the two later decays."""
     found = [predicted(case) for case in cases(read_curves(folder)) if case.share == 1]
     assert len(found) == 2
     return [abs(each.error) for each in found if each is not None]
@@ -99,7 +99,7 @@ def test_layouts_of_rows_are_read(case: str, tmp_path: Path) -> None:
 
 
 def test_of_a_step_that_is_there_twice_the_later_value_counts(tmp_path: Path) -> None:
-    """What was trained again after a restart is what holds."""
+    """What was trained again after a restart is what counts."""
     write(tmp_path, restarted(rows()))
     for run in read_curves(tmp_path):
         assert run.losses.max() < 9.0
@@ -107,7 +107,7 @@ def test_of_a_step_that_is_there_twice_the_later_value_counts(tmp_path: Path) ->
 
 
 def test_rates_are_known_from_the_rows(tmp_path: Path) -> None:
-    """Between rows they go in a line, and before the first one they rise in a line from nothing."""
+    """Between rows they are linear, and before the first one they rise linearly from zero."""
     write(tmp_path, rows())
     [trunk, probe, *_] = read_curves(tmp_path)
     assert isinstance(trunk, Run)
@@ -136,7 +136,7 @@ def test_too_little_is_declined_and_said(tmp_path: Path) -> None:
 
 
 def test_logs_are_read(tmp_path: Path) -> None:
-    """A log says its schedule in words; one that ends early, or does not say it, is left out."""
+    """A log names its schedule; one that ends early, or does not name it, is left out."""
     log = {
         "family": "ann124", "dataset": "d", "lr": 1e-3, "scheduler": "wsd", "warmup": 10,
         "iterations": 1_000, "decay_fraction": 0.2, "decay_shape": "linear", "cos_final_lr": -1,

@@ -1,4 +1,4 @@
-"""The documents tell the truth: their examples run, their lists are complete, their links lead."""
+"""The documents are correct: their examples run, their lists are complete, their links work."""
 
 import ast
 import importlib.util
@@ -52,9 +52,9 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.parametrize("code", blocks("python"))
 def test_the_python_of_the_readme_runs(code: str, server_url: str) -> None:
-    """Each block is a program of its own that works against a running service.
+    """Each block is a separate program that works against a running service.
 
-    It says which session it follows, and nothing else; the README shows that line of the first.
+    It prints which session it follows, and nothing else; the README shows that line of the first.
     """
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
@@ -72,7 +72,7 @@ def test_the_python_of_the_readme_runs(code: str, server_url: str) -> None:
 
 
 def exchanges(page: str) -> list[tuple[str, str]]:
-    """Return the commands of a page's console blocks with what they are said to print."""
+    """Return the commands of a page's console blocks with their documented output."""
     found = []
     for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL):
         for part in block.split("$ ")[1:]:
@@ -83,7 +83,7 @@ def exchanges(page: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
 def test_the_console_of_a_page_answers_as_printed(server_url: str, page: str) -> None:
-    """Each command, in its order, gives the members that the page shows (`…` stands for more)."""
+    """Each command, in order, gives the members that the page shows (`…` stands for more)."""
     for command, printed in exchanges((ROOT / page).read_text()):
         words = shlex.split(command.replace("http://127.0.0.1:7070", server_url))
         done = subprocess.run([*words, "-sS"], capture_output=True, text=True, check=True)
@@ -105,7 +105,7 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_action_is_documented() -> None:
-    """The page on orders has a row for each kind, with all that can be said in it."""
+    """The page on orders has a row for each kind, with all its fields."""
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", (ROOT / "docs/actions.md").read_text(), re.M))
     assert set(rows) == set(Action.kinds)
     for kind, action in Action.kinds.items():
@@ -114,7 +114,7 @@ def test_every_action_is_documented() -> None:
 
 
 def test_every_operation_is_documented(server_url: str) -> None:
-    """The page on the API has a row for each call, with its operation and role, in its order."""
+    """The page on the API has a row for each call, with its operation and role, in order."""
     with open_http(server_url) as http:
         described = http.get("/openapi.json").json()
     operations = [
@@ -180,7 +180,7 @@ SITE_PYTHON = _writer("site_python")
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_examples_import_is_there(page: Path) -> None:
-    """Whatever a block imports of the client, its module declares."""
+    """The module declares whatever a block imports of the client."""
     for fence in fences(page.read_text()):
         if fence.language != "python":
             continue
@@ -193,7 +193,7 @@ def test_what_examples_import_is_there(page: Path) -> None:
 
 
 def test_kinds_in_examples_exist() -> None:
-    """Every kind that an example or a sentence names is one that the service knows."""
+    """The service knows every kind that an example or a sentence names."""
     known = {
         *catalogue.schedules(),
         *catalogue.controllers(),
@@ -224,6 +224,27 @@ def test_every_make_target_is_explained() -> None:
             assert f"make {target} " in shown
 
 
+def test_each_proof_that_is_named_can_be_run() -> None:
+    """From a fresh clone, without settings, each script that is named finds its own modules."""
+    told = "\n".join(page.read_text() for page in (ROOT / "Makefile", *PAGES))
+    scripts = sorted(set(re.findall(r"python (tests/(?!docker)[\w/]+\.py)", told)))
+    assert len(scripts) > 6
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    running = {
+        script: subprocess.Popen(
+            [sys.executable, script, "--help"],
+            cwd=ROOT,
+            env=clean,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for script in scripts
+    }
+    said = {script: process.communicate()[1] for script, process in running.items()}
+    assert {script: said[script] for script in scripts if running[script].returncode} == {}
+
+
 WRITER = _writer("make_schedules")
 PICTURES = _writer("make_pictures")
 ACTIONS = _writer("make_actions")
@@ -232,7 +253,7 @@ TABLES = _writer("parameter_tables")
 
 @pytest.mark.parametrize("name", ["parts", "step"])
 def test_the_pictures_of_the_architecture_are_up_to_date(name: str) -> None:
-    """Each is what the imports and the functions of the code make of it now."""
+    """Each is what the imports and the functions of the code give now."""
     drawn = getattr(PICTURES, name)()
     assert (ROOT / f"docs/img/{name}.svg").read_text() == drawn, "run `make docs`"
 
@@ -280,14 +301,14 @@ def test_every_kind_is_documented_drawn_and_tested(kind: str) -> None:
 
 
 def test_the_pages_about_schedules_are_up_to_date() -> None:
-    """What the pages say is what the code says."""
+    """The pages match the code."""
     for family, kinds in WRITER.families().items():
         written = (ROOT / f"docs/schedules/{family}.md").read_text()
         assert written == WRITER.page(family, kinds), "run `make docs`"
 
 
 def test_every_parameter_of_a_kind_is_documented() -> None:
-    """Each has a row with what it means, what it takes, and its default if it may be left out."""
+    """Each has a row with its meaning, its type, and its default if it is optional."""
     laws = "\n".join(page.read_text() for page in sorted((ROOT / "docs/schedules").glob("*.md")))
     rules = (ROOT / "docs/controllers.md").read_text().partition("\n## Predicates\n")[0]
     section = r"^###? (\S+)\n(.*?)(?=^##|\Z)"
@@ -307,7 +328,7 @@ def test_every_parameter_of_a_kind_is_documented() -> None:
 
 
 def test_a_table_says_units_and_ranges() -> None:
-    """Steps, lengths and bounds are told in words, from the one schema that refuses the rest."""
+    """Steps, lengths and bounds are stated in words, from the schema that enforces them."""
     schema = catalogue.describe_schedule("warmup_cosine")["parameters"]
     rows = list(TABLES.table_of(schema))
     assert "| `warmup_steps` | steps in the warmup | whole steps ≥ 0 or a length |  |" in rows
@@ -318,7 +339,7 @@ def test_a_table_says_units_and_ranges() -> None:
 
 
 def test_every_row_of_the_table_is_served() -> None:
-    """Each schedule of the other libraries has a kind here, or is a controller of its own."""
+    """Each schedule of the other libraries has a kind here, or is a separate controller."""
     for what, _, here in WRITER.ROWS:
         kinds = [name for name in re.findall(r"`([^`:]+)`", here) if name in catalogue.schedules()]
         assert kinds or "controller" in here, what

@@ -1,4 +1,4 @@
-"""TLS on the service's own port: with a certificate of our own, and the real client."""
+"""TLS on the service's own port: with a self-made certificate, and the real client."""
 
 import socket
 import ssl
@@ -83,7 +83,7 @@ def test_nothing_older_than_tls_1_2_is_spoken(encrypted: RunningService, files: 
 
 
 def test_who_speaks_no_tls_gets_no_answer(encrypted: RunningService) -> None:
-    """A client that was given the address with http:// is told that there is none."""
+    """For a client with an http:// address, the server is unavailable."""
     with (
         Client(encrypted.url.replace("https", "http"), retry_for=0.3) as client,
         pytest.raises(ServerUnavailableError),
@@ -92,7 +92,7 @@ def test_who_speaks_no_tls_gets_no_answer(encrypted: RunningService) -> None:
 
 
 def test_clients_may_have_to_show_a_certificate(files: Path) -> None:
-    """One of the authority named gets an answer, and none other a connection."""
+    """A client with one of the named authority gets an answer, and others no connection."""
     settings = {
         "tls_cert": files / "server.pem",
         "tls_key": files / "server.key",
@@ -122,7 +122,7 @@ def test_clients_may_have_to_show_a_certificate(files: Path) -> None:
 def test_half_of_it_is_refused(
     files: Path, capsys: pytest.CaptureFixture[str], given: dict[str, str], option: str, said: str
 ) -> None:
-    """The service does not start in the clear, and names what is missing."""
+    """The service does not start without TLS, and names what is missing."""
     options = [f"--tls-{name}={files / file}" for name, file in given.items()]
     with pytest.raises(SystemExit, match="2"):
         _settings_or_exit(options)
@@ -143,7 +143,7 @@ def test_half_of_it_is_refused(
 def test_files_that_cannot_be_used_are_named(
     files: Path, cert: str, key: str, client_ca: str | None, said: str
 ) -> None:
-    """The service does not start, and says which of them and why."""
+    """The service does not start, and names the file and the reason."""
     options = [f"--tls-cert={files / cert}", f"--tls-key={files / key}"]
     options += [] if client_ca is None else [f"--tls-client-ca={files / client_ca}"]
     with pytest.raises(SystemExit) as ended:

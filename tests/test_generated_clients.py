@@ -1,4 +1,4 @@
-"""Clients that others generate from the OpenAPI document: they come out whole, and they work."""
+"""Clients that are generated from the OpenAPI document are complete, and they work."""
 
 import json
 import os
@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent / "generated"
-"""What a user writes: how to generate, and a program that uses what was generated."""
+"""A user's files: how to generate, and a program that uses what was generated."""
 
 ON_CI = "CI" in os.environ
 
 
 def run(*command: str, folder: Path, **environment: str) -> str:
-    """Run a program to its end, and return what it has printed."""
+    """Run a program to its end, and return its output."""
     done = subprocess.run(
         command,
         cwd=folder,
@@ -58,11 +58,11 @@ print(json.dumps({
     "pointer": refused.parsed.errors[0].pointer,
 }))
 """
-"""The same in Python as `generated/client.ts` in TypeScript."""
+"""In Python, the same as `generated/client.ts` in TypeScript."""
 
 
 def check(printed: Mapping[str, Any]) -> None:
-    """Check that a session was created and changed, and a refusal read, with all types in place."""
+    """Check that a session was created and changed, and a refusal parsed, with all types right."""
     lr = printed["lr"]
     assert lr[0] == 0.05
     assert lr[1] < lr[0]
@@ -79,7 +79,7 @@ def check(printed: Mapping[str, Any]) -> None:
 def test_a_python_client_is_generated_without_a_warning(
     server_url: str, unique_name: str, tmp_path: Path
 ) -> None:
-    """openapi-python-client takes the whole document, and its client reads a real refusal."""
+    """openapi-python-client reads the whole document, and its client parses a real refusal."""
     said = run(
         *(sys.executable, "-m", "openapi_python_client", "generate"),
         *("--url", f"{server_url}/openapi.json", "--config", str(HERE / "config.yaml")),
@@ -95,7 +95,7 @@ def test_a_python_client_is_generated_without_a_warning(
 def test_a_typescript_client_is_generated_without_a_warning(
     server_url: str, unique_name: str, tmp_path: Path
 ) -> None:
-    """openapi-typescript takes it, its types compile, and openapi-fetch reads a real refusal."""
+    """openapi-typescript reads it, its types compile, and openapi-fetch parses a real refusal."""
     for file in ("package.json", "package-lock.json", "client.ts"):
         shutil.copy(HERE / file, tmp_path)
     run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", folder=tmp_path)

@@ -1,4 +1,4 @@
-"""The guides tell the truth: their code runs, or is a part of a program that other tests run."""
+"""The guides are correct: their code runs, or is a part of a program that other tests run."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from documents import DOCS, assert_like, fences, run
-from serving import PATIENCE
+from serving import PATIENCE, RunningService
 
 GUIDES = sorted(path for path in (DOCS / "guides").glob("*.md") if path.stem != "index")
 LINK = re.compile(r"\]\((\.\./\.\./examples/integrations/\w+\.py)\)")
@@ -26,7 +26,7 @@ def _address(server_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs_and_prints_what_is_shown(page: Path, server_url: str) -> None:
-    """A page's Python is one program, its commands are a reader's, in their order."""
+    """A page's Python is one program, its commands are a reader's, in order."""
     run(page.read_text(), server_url)
 
 
@@ -44,9 +44,11 @@ def test_the_lines_of_a_page_are_lines_of_the_program_it_names(page: Path) -> No
 
 
 def test_the_first_five_minutes_go_as_they_are_told(
-    server_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    service: RunningService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the page's training runs, its commands are answered as the page shows."""
+    # A reader's service has no other sessions, whose metrics would be listed too.
+    monkeypatch.setenv("PACESETTER_URL", service.url)
     monkeypatch.chdir(tmp_path)  # where its files are written
     blocks = [each for each in fences((DOCS / "start.md").read_text()) if each.language != "sh"]
     program, printed, *commands = blocks
@@ -54,8 +56,8 @@ def test_the_first_five_minutes_go_as_they_are_told(
     with (tmp_path / "printed").open("w") as output:
         training = subprocess.Popen([sys.executable, "-u", "train.py"], cwd=tmp_path, stdout=output)
     try:
-        wait_until_it_trains(f"{server_url}/v1/sessions/five-minutes/history", training)
-        run("\n".join(f"```console\n{block.text}```" for block in commands), server_url)
+        wait_until_it_trains(f"{service.url}/v1/sessions/five-minutes/history", training)
+        run("\n".join(f"```console\n{block.text}```" for block in commands), service.url)
         assert training.poll() is None, "the training was over before it was steered"
     finally:
         training.kill()

@@ -1,8 +1,8 @@
-"""Random histories of sessions, beside a model that knows no rule and remembers everything.
+"""Random histories of sessions, beside a model that has no rules and remembers everything.
 
 The real store and writer run in this process, on a file. Trainers of several ranks seal and report,
 operators order and cancel, jobs go back to earlier steps and fork, and the service restarts, in any
-order. `python tests/test_histories.py --histories 10000` goes on for long.
+order. `python tests/test_histories.py --histories 10000` is the long form.
 """
 
 import argparse
@@ -141,7 +141,7 @@ Key = tuple[int, str, int]
 
 @dataclass
 class Chapter:
-    """A life on the path: its first step, what waited for it there, and what was said in it."""
+    """An attempt in the lineage: its first step, the orders pending there, and its reports."""
 
     ref: LifeId
     start: int
@@ -151,7 +151,7 @@ class Chapter:
 
 @dataclass
 class Memory:
-    """What somebody who wrote everything down knows of one session.
+    """All that was ever sealed, ordered and reported in one session.
 
     Attributes:
         chapters: The lives of the path, in their order.
@@ -170,8 +170,8 @@ class Memory:
     def heard(self, step: int) -> dict[Key, float]:
         """Return the readings of earlier steps that count there, of several with one key the first.
 
-        They are those that were said in any life of the path, however late; what was said in a
-        life that the path does not lead through any more is forgotten.
+        They are those that were reported in any life of the lineage, however late. What was
+        reported in a life outside the lineage is forgotten.
         """
         [containing, *_] = [each for each in reversed(self.chapters) if each.start <= step]
         found = dict(containing.waited)
@@ -223,7 +223,7 @@ class Histories(RuleBasedStateMachine):
         self.counts["histories"] += 1
         self.progress(self.counts["histories"])
 
-    # What is there ------------------------------------------------------------------------------
+    # What there is -----------------------------------------------------------------------------
 
     @property
     def stored(self) -> Stored:
@@ -241,7 +241,7 @@ class Histories(RuleBasedStateMachine):
         return self.stored.id, self.session.attempt.number
 
     def give(self, *commands: Command) -> Outcome | None:
-        """Return commands; None if they are refused for what they are."""
+        """Submit commands; return None if they are refused for what they are."""
         before = self.session
         try:
             outcome = self.service.do(Change(self.name, commands))
@@ -249,13 +249,13 @@ class Histories(RuleBasedStateMachine):
             self.counts[type(refused).__name__] += 1
             assert text_of(self.session) == text_of(before), "what is refused leaves no trace"
             return None
-        for command in commands[:-1]:  # what came with the wish was known when it was granted
+        for command in commands[:-1]:  # what came with the call was known when it was answered
             before = evolve_all(before, decide(before, command).events)
         self.note(before, outcome)
         return outcome
 
     def note(self, before: Session, outcome: Outcome) -> None:
-        """Write down what was sealed, and see that it may be trained with."""
+        """Record what was sealed, and check that it may be trained with."""
         stored, after = outcome.entry.stored, outcome.entry.stored.session
         start, end = before.horizon, after.horizon
         assert end >= start
@@ -274,7 +274,7 @@ class Histories(RuleBasedStateMachine):
             self.memory.before[step] = before
 
     def record_call(self, readings: Iterable[Reading]) -> None:
-        """Write readings down, each where its step was trained; what repeats one changes nothing.
+        """Record readings, each where its step was trained; a repetition changes nothing.
 
         A fork writes nothing into the past that it shares.
         """
@@ -313,7 +313,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 24), ahead=st.integers(0, 3))
     def look(self, count: int, ahead: int) -> None:
-        """Seal as a caller that only looks does: a little beyond what trainers hold."""
+        """Seal as a reader does: a little beyond what trainers hold."""
         session = self.session
         outcome = self.give(Seal(session.horizon + ahead, count, trains=False))
         if outcome is not None:
@@ -339,13 +339,13 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def lose_patience(self) -> None:
-        """Wait no longer for the measurements of a boundary."""
+        """Stop waiting for the measurements of a boundary."""
         self.give(Pass(self.session.horizon))
 
     @precondition(lambda self: len(self.memory.keys) > 1)
     @rule(data=st.data())
     def speak_for_an_old_attempt(self, data: st.DataObject) -> None:
-        """Sealing, reporting and joining are refused to an attempt that is over."""
+        """Check that sealing, reporting and joining are refused to an attempt that is over."""
         session = self.session
         over = [
             each for each in range(1, session.attempt.number) if each not in session.attempt.carried
@@ -369,7 +369,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(data=st.data(), ahead=st.none() | st.integers(-3, 25))
     def order(self, data: st.DataObject, ahead: int | None) -> None:
-        """Return an order; it says from which step it holds, and that is not sealed."""
+        """Order an action; its step must not be sealed."""
         session = self.session
         groups = sorted({series.group for series in session.spec.series()} - {""})
         action = Action.parse(data.draw(bodies(tuple(groups))))
@@ -389,7 +389,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(factor=st.sampled_from([0.5, 0.9, 1.1]), count=st.integers(1, 4))
     def order_and_train(self, factor: float, count: int) -> None:
-        """Return an order that is carried out in the commit in which it is given."""
+        """Order an action that is carried out in the commit in which it is given."""
         at, ordered = self.session.horizon, self.session.orders.given
         act = Act(Action.parse({"kind": "scale", "factor": factor}), at, "ann")
         outcome = self.give(act, Seal(at, count))
@@ -400,7 +400,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        """Take an order back that waits, or be told that none does."""
+        """Cancel a pending order, or check that there is none."""
         waiting = [order.id for order in self.session.orders.waiting]
         if waiting:
             number = data.draw(st.sampled_from(waiting))
@@ -411,7 +411,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(batch=st.sampled_from([32, 64, 96]))
     def resize(self, batch: int) -> None:
-        """Say that another batch size is trained with; or be refused, by the rule or a limit."""
+        """Report another batch size, unless the rule or a limit refuses it."""
         before = self.session
         try:
             outcome = self.service.do(Change(self.name, (Resize(batch),)))
@@ -465,7 +465,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(reason=st.sampled_from(["", "somebody looked ahead"]))
     def take_back(self, reason: str) -> None:
-        """What no trainer holds is open again, and as it was; its trainers go on unfenced."""
+        """Take back what no trainer holds: it is open again; its trainers go on unfenced."""
         session = self.session
         if session.held == session.horizon or session.status == "archived":
             with pytest.raises((NothingToTakeBackError, SessionArchivedError)):
@@ -484,7 +484,7 @@ class Histories(RuleBasedStateMachine):
         self.counts["taken back"] += 1
 
     def compare(self, before: Session, restored: Session, step: int) -> dict[Key, float]:
-        """See that a restored state is the one that was remembered; return what waits in it."""
+        """Check that a restored state is the remembered one; return what is pending in it."""
         remembered = planned(self.memory.before[step], step) if step < before.horizon else before
         for name, line in remembered.timelines.items():
             ahead = restored.timelines[name].values(step, AHEAD)
@@ -504,7 +504,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(data=st.data(), move=st.booleans())
     def fork(self, data: st.DataObject, move: bool) -> None:
-        """Branch off a session, which is left as it is; perhaps go on with the branch."""
+        """Fork a session, which is left as it is; perhaps go on with the fork."""
         session = self.session
         step = data.draw(st.integers(session.spec.start_step, session.horizon))
         name = f"branch-{next(self.numbers)}"
@@ -527,7 +527,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """A service that comes back has what it had, to the bit."""
+        """Check that a service that comes back has what it had, to the bit."""
         before = self.stored
         self.service.restart()
         after = self.stored
@@ -536,7 +536,7 @@ class Histories(RuleBasedStateMachine):
         self.counts["restarts"] += 1
 
     def check(self) -> None:
-        """See that every value and reading of every attempt is the one that was given first."""
+        """Check that every value and reading of every attempt is the one that was given first."""
         stored, store = self.stored, self.service.store
         width, first = len(stored.session.timelines), stored.session.spec.start_step
         for attempt in store.attempts_of(stored):
@@ -556,13 +556,13 @@ class Histories(RuleBasedStateMachine):
         assert len(store.events_after(stored, 0, limit=10_000)) == stored.events
 
     def teardown(self) -> None:
-        """At the end of a history look at all of it once more."""
+        """Check all of a history once more at its end."""
         if self.memory.path:
             self.check()
 
 
 def live_through(histories: int, steps: int, *, shrink: bool = True) -> Counter[str]:
-    """Live through random histories; gives how often what happened in them."""
+    """Live through random histories; return how often each kind of event happened."""
     phases = [each for each in Phase if shrink or each not in (Phase.shrink, Phase.explain)]
     Histories.counts = Counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -591,7 +591,7 @@ def test_no_history_contradicts_the_memory_of_it() -> None:
 
 
 def main() -> None:
-    """Live through as many histories as are asked for, and say what happened in them."""
+    """Live through as many histories as are asked for, and print what happened in them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--histories", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=30)

@@ -1,4 +1,4 @@
-"""What the service does beside its callers: it ends in time, and nothing keeps removal waiting."""
+"""The service's background work: it ends in time, and does not delay removals."""
 
 import asyncio
 import io
@@ -34,7 +34,7 @@ OLD = "2020-01-01T00:00:00.000+00:00"
 
 @pytest.fixture(name="store")
 def _store(tmp_path: Path) -> Iterator[SqliteStore]:
-    """Open a database of the test's own."""
+    """Open a database for one test."""
     store = SqliteStore(f"sqlite:///{tmp_path / 'own.db'}")
     yield store
     store.close()
@@ -52,7 +52,7 @@ def _service(store: SqliteStore) -> Iterator[Service]:
 
 
 def _old_sessions(service: Service, **ends: Finish | Archive) -> None:
-    """Create sessions, each with its end, that nobody has written for years."""
+    """Create sessions, each with its end, that were last written years ago."""
 
     async def create() -> None:
         for name, end in ends.items():
@@ -77,7 +77,7 @@ def _until(holds: Callable[[], bool]) -> None:
 
 
 def test_settings_are_kept_until_the_service_is_to_stop(service: Service) -> None:
-    """What was old and was not put away yet stays as it is: its turn comes after the start."""
+    """A session that was not put away yet stays as it is: its turn comes after the next start."""
     _old_sessions(service, a=Finish(), b=Finish(), c=Finish())
     asyncio.run(keep_settings(service, 1.0, None, lambda: "archived" in _statuses(service)))
     assert _statuses(service) == ["archived", "finished", "finished"]
@@ -86,7 +86,7 @@ def test_settings_are_kept_until_the_service_is_to_stop(service: Service) -> Non
 
 
 def test_a_chore_learns_that_the_service_is_to_stop(service: Service) -> None:
-    """The stop waits for no more than what is being done."""
+    """The stop waits only for what is being done."""
     begun, told = threading.Event(), threading.Event()
 
     async def chore(ended: Callable[[], bool]) -> None:
@@ -102,7 +102,7 @@ def test_a_chore_learns_that_the_service_is_to_stop(service: Service) -> None:
 
 
 def test_a_chore_that_fails_keeps_no_removal_waiting(service: Service) -> None:
-    """The rows of a purged session go, although the chore fails each time."""
+    """The rows of a purged session are removed, although the chore fails each time."""
     failed = threading.Event()
 
     async def chore(_ended: Callable[[], bool]) -> None:
@@ -119,7 +119,7 @@ def test_a_chore_that_fails_keeps_no_removal_waiting(service: Service) -> None:
 def test_on_a_full_disk_settings_purge_before_they_archive(
     service: Service, store: SqliteStore
 ) -> None:
-    """To archive is refused there, and is tried once room was made."""
+    """Archiving is refused there, yet the purge has been done."""
     _old_sessions(service, gone=Archive(), stays=Finish())
     store._min_free = 1 << 62
     with pytest.raises(StorageFullError):
@@ -128,7 +128,7 @@ def test_on_a_full_disk_settings_purge_before_they_archive(
 
 
 def test_an_import_that_was_cut_off_goes_from_a_shared_database() -> None:
-    """A day after it began, with all its rows; a younger one is left to whoever is at it."""
+    """It goes a day after it began, with all its rows; a younger one may still be running."""
     with postgres.database() as url:
         store = PostgresStore(url)
         try:

@@ -1,4 +1,4 @@
-"""The training that is steered while it runs: the short form runs, the page says what it saw."""
+"""The training that is steered while it runs: the short form runs, the page states its results."""
 
 import importlib
 import subprocess
@@ -25,7 +25,7 @@ def _load(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture(name="short", scope="module")
 def _short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run the short form, with a service and trainers of its own; give the folder it wrote."""
+    """Run the short form, with its own service and trainers; return the folder that it wrote."""
     folder = tmp_path_factory.mktemp("live_control")
     command = [sys.executable, EXAMPLES / "live_control.py", "--quick", "--out", folder]
     done = subprocess.run(
@@ -37,13 +37,13 @@ def _short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(name="story")
 def _story(short: Path, load: Any) -> Any:
-    """Return what the short form saw."""
+    """Return the results of the short form."""
     return load("live_control_story").Story.load(short / "live_control/story.json")
 
 
 @pytest.fixture(name="published")
 def _published(load: Any) -> Any:
-    """Return the story that the published page tells."""
+    """Return the results on the published page."""
     return load("live_control_story").Story.load(ROOT / "docs/live_control/story.json")
 
 
@@ -53,7 +53,7 @@ def of_kind(story: Any, kind: str) -> Any:
 
 
 def test_the_short_form_writes_everything(short: Path, story: Any, load: Any) -> None:
-    """The page is that of its story, and the picture that it shows is there."""
+    """The page matches its results, and its picture is there."""
     assert (short / "live_control.md").read_text() == load("live_control_page").written(story)
     assert (short / "live_control/steered.png").stat().st_size > 0
 
@@ -79,7 +79,7 @@ def test_every_order_holds_from_the_step_that_was_answered(story: Any) -> None:
 
 
 def test_each_order_does_to_the_curve_what_it_says(story: Any) -> None:
-    """Halved, held, released, made longer, scaled up, cooled down; and as planned before."""
+    """The rate is halved, held, released, extended, scaled up, cooled down; then as planned."""
     halved, held, released, retimed, raised, cooled = [each.effective_step for each in story.orders]
     lrs, planned = story.lrs, story.planned
     assert lrs[:halved] == planned[:halved]
@@ -123,14 +123,14 @@ def test_other_rates_give_other_weights(story: Any, load: Any) -> None:
 
 
 def test_explanations_name_the_order_that_holds(story: Any) -> None:
-    """Of a held step the service says so, with who ordered it and why."""
+    """For a held step the service names the order, its author and the reason."""
     held = of_kind(story, "hold")
     said = next(each.text for each in story.explained if "held" in each.text)
     assert f"since step {held.effective_step} by operator: held: {held.body['reason']}" in said
 
 
 def test_the_published_page_is_that_of_its_story(published: Any, load: Any) -> None:
-    """Nobody has edited the page, nor changed what writes it without running it again."""
+    """The page was not edited, and what writes it was not changed without running it again."""
     assert (ROOT / "docs/live_control.md").read_text() == load("live_control_page").written(
         published
     )

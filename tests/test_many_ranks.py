@@ -1,9 +1,9 @@
-"""Many ranks that report in any order, twice, late or never lead to the decisions of one in order.
+"""Ranks that report in any order, twice, late or never lead to the same decisions as one in order.
 
-Each session is random: its controllers, its metrics, its reaction, the weather of its network. The
-service's core gets what arrives as it arrives, and is written down and read back on the way. A
-reference that is as plain as can be gets the same facts sorted and without repetitions. Both must
-agree on every decision, on every missed step and on every bit of every learning rate.
+Each session is random: its controllers, its metrics, its reaction, the faults of its network. The
+service's core gets readings as they arrive, and is stored and read back on the way. A minimal
+reference gets the same readings sorted and without repetitions. Both must agree on every decision,
+on every missed step and on every bit of every learning rate.
 
 `python tests/test_many_ranks.py --sessions 1000` takes longer than the test does.
 """
@@ -33,10 +33,10 @@ from pacesetter_service.store.codec import dump_plan, dump_spec, dump_state, loa
 from same import text_of
 
 SESSIONS = 150
-"""How many random sessions the test lives through."""
+"""How many random sessions the test runs."""
 
 BLOCK = 25
-"""How many of them are one test, so that a failure is found soon again."""
+"""How many of them are one test, so that a failure can be reproduced quickly."""
 
 METRICS = ("loss", "accuracy")
 
@@ -55,7 +55,7 @@ def _plateau(dice: random.Random) -> dict[str, Any]:
 
 
 def _controller(dice: random.Random, watched: list[str]) -> dict[str, Any]:
-    """Draw a controller: half of them plateaus, the others of any kind that there is."""
+    """Draw a controller: half of them plateaus, the others of any kind."""
     kinds = [kind for kind, rule in Controller.kinds.items() if hasattr(rule, "example")]
     rule = _plateau(dice)
     if kinds and dice.random() < 0.5:
@@ -132,7 +132,7 @@ def draw_spec(dice: random.Random) -> SessionSpec:
         wished["controllers"] = [
             _controller(dice, [*METRICS, "view"]) for _ in range(dice.randint(1, 3))
         ]
-        with suppress(ValidationError):  # some kinds have wishes of their own
+        with suppress(ValidationError):  # some kinds have other requirements
             spec = SessionSpec.model_validate(_given(wished))
             if not any(rule.transitions for rule in spec.rules):
                 return spec
@@ -175,22 +175,22 @@ class Reference:
             self.bases = {name: group.base_lr for name, group in self.spec.groups.items()}
         self.levels = dict(self.bases)
         self.rates = {group: {} for group in self.bases}
-        # What somebody looks at: the readings' metric of each watched name.
+        # The metrics that controllers watch: for each watched name, that of its readings.
         self.watched = sorted({self.source(n) for rule in self.spec.rules for n in rule.watches})
 
     def source(self, name: str) -> str:
-        """Name the metric that is reported for one that is watched."""
+        """Return the metric that is reported for a watched name."""
         metric = self.spec.metrics.get(name)
         return metric.of if metric is not None and metric.of is not None else name
 
     def record_call(self, readings: Iterable[Reading]) -> None:
-        """Take readings; those of steps that were decided are too late."""
+        """Record readings; those of steps that were decided are too late."""
         for rank, step, metric, value in readings:
             if metric in self.watched and step > self.done.get(metric, -1):
                 self.heard.setdefault((metric, step), {}).setdefault(rank, value)
 
     def waits(self) -> list[str]:
-        """Name what the step at the horizon waits for."""
+        """Return what the step at the horizon waits for."""
         if not self.at_boundary() or self.passed_at == self.horizon or self.finished:
             return []
         every = self.every()
@@ -216,11 +216,11 @@ class Reference:
 
     @staticmethod
     def awake(rule: Any, step: int) -> bool:
-        """Return whether a controller looks at a step."""
+        """Return whether a controller is awake at a step."""
         return rule.from_step <= step and (rule.until_step is None or step < rule.until_step)
 
     def complete(self, metric: str, step: int) -> bool:
-        """Return whether all have reported who had to."""
+        """Return whether all required ranks have reported."""
         by_rank = self.heard.get((metric, step), {})
         spec = self.spec.metrics[metric]
         if spec.aggregate == "rank0":
@@ -248,13 +248,13 @@ class Reference:
         self.horizon = end
 
     def rate(self, group: str, level: float, step: int) -> float:
-        """Return the value at a step: the level, or less of it while it rises again."""
+        """Return the value at a step: the level, or less of it during a rewarm."""
         start, steps, factor = self.rises.get(group, (0, 1, 1.0))
         passed = (step - start) / steps
         return level * (factor + (1.0 - factor) * passed) if passed < 1.0 else level
 
     def give_up(self) -> None:
-        """Wait no longer at the boundary."""
+        """Stop waiting at the boundary."""
         missing = self.waits()
         if missing:
             self.look(last_call=True)
@@ -262,7 +262,7 @@ class Reference:
             self.passes.append((self.horizon, missing))
 
     def look(self, *, last_call: bool) -> None:
-        """Close what can be closed, step by step, and ask the controllers."""
+        """Close what can be closed, step by step, and call the controllers."""
         if self.every() and not self.at_boundary():
             return
         over = []
@@ -282,7 +282,7 @@ class Reference:
             self.close(step, metric, by_rank)
 
     def close(self, step: int, metric: str, by_rank: dict[int, float]) -> None:
-        """Make one value of several, or none."""
+        """Aggregate several values to one, or to none."""
         spec = self.spec.metrics[metric]
         if spec.aggregate == "rank0":
             wanted, values = 1, [by_rank[0]] if 0 in by_rank else []
@@ -306,7 +306,7 @@ class Reference:
                     self.show(index, name, step, shown[name])
 
     def show(self, index: int, metric: str, step: int, value: float) -> None:
-        """Ask one controller, and do what it says as far as the limits let it."""
+        """Call one controller, and apply its decision as far as the limits allow."""
         rule = self.spec.rules[index]
         policy = self.spec.metrics[metric].nan
         if not math.isfinite(value) and (
@@ -389,7 +389,7 @@ def _smooth(history: list[float], smoothing: Any) -> float | None:
 
 
 class Service:
-    """The core under commands; it is stopped and started now and then."""
+    """The core under commands, stopped and started now and then."""
 
     def __init__(self, spec: SessionSpec, dice: random.Random) -> None:
         self.session = create(spec)
@@ -397,7 +397,7 @@ class Service:
         self._dice = dice
 
     def give(self, command: Command) -> None:
-        """Return a command, and forget everything but what is on the disk."""
+        """Submit a command, and forget everything but what is on the disk."""
         events = decide(self.session, command).events
         self.session = evolve_all(self.session, events)
         self.events += events
@@ -412,7 +412,7 @@ class Service:
 
 
 def restarted(session: Session) -> Session:
-    """Write a session down and read it again, as a service does that is started again."""
+    """Store a session and read it back, as a restarted service does."""
     row = SimpleNamespace(
         spec=dump_spec(session.spec),
         plan=dump_plan(session),
@@ -423,7 +423,7 @@ def restarted(session: Session) -> Session:
         attempt=session.attempt.number,
         status=session.status,
     )
-    # The store finds the names of metrics again, in a table of their own.
+    # The store finds the names of metrics again, in a separate table.
     return replace(load_session(row), reported=session.reported)
 
 
@@ -444,7 +444,7 @@ class Network:
         self._under_way: list[tuple[int, Reading]] = []
 
     def measure(self, step: int, now: int) -> None:
-        """Have every rank measure a step, and send it on its way."""
+        """Let every rank measure a step, and send the readings."""
         dice = self._dice
         for metric in METRICS:
             for rank in range(self._spec.ranks):
@@ -475,7 +475,7 @@ def _loss_of(dice: random.Random, step: int) -> float:
 
 
 def live(seed: int, steps: int = 24) -> int:
-    """Live through one random session beside its reference; gives the number of decisions."""
+    """Live through one random session beside its reference; return the number of decisions."""
     dice = random.Random(seed)
     spec = draw_spec(dice)
     network, service = Network(spec, dice), Service(spec, dice)
@@ -503,7 +503,7 @@ def live(seed: int, steps: int = 24) -> int:
 
 
 def _both_seal(service: Service, reference: Reference, count: int) -> bool:
-    """Ask both for steps; False when what they would give is no learning rate any more."""
+    """Ask both for steps; return False once their values are no learning rates any more."""
     horizon = service.session.horizon
     try:
         service.give(Seal(horizon, count))
@@ -523,7 +523,7 @@ def _in_parts(readings: list[Reading], dice: random.Random) -> Iterable[list[Rea
 
 
 def _sorted_once(readings: list[Reading]) -> list[Reading]:
-    """Return the readings in order, of each rank's opinions only the first."""
+    """Return the readings in order, only the first of each rank, step and metric."""
     first: dict[tuple[int, str, int], Reading] = {}
     for reading in readings:
         first.setdefault(reading.key, reading)
@@ -581,7 +581,7 @@ def test_random_sessions_decide_as_the_reference_does(block: int) -> None:
 
 
 def main() -> None:
-    """Live through as many sessions as are wanted."""
+    """Live through as many sessions as the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sessions", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, help="the seed of the first session")

@@ -1,7 +1,7 @@
-"""What people who make a mistake are told: what to write, in their own words, and where.
+"""Messages for people who make a mistake: what to write, in their own words, and where.
 
-Each row is a mistake that somebody has made, with words that its message has. All messages are held
-to the same rules besides: no library's dialect, no doubled punctuation, a place for each mistake.
+Each row is a mistake that was really made, with words that its message has. All messages follow the
+same rules besides: no library's dialect, no doubled punctuation, a place for each mistake.
 """
 
 import inspect
@@ -30,7 +30,7 @@ Call = tuple[str, str, Any]
 
 
 def new(**fields: Any) -> Call:
-    """Describe a session whose name and rate are in order, but for these fields."""
+    """Return a valid description of a session, with these fields."""
     return "POST", "/v1/sessions", {"name": "messages-new", "base_lr": 0.1, **fields}
 
 
@@ -50,7 +50,7 @@ def read(path: str) -> Call:
 
 
 SAID: dict[str, tuple[Call, str, str]] = {
-    # What was said in a dialect once, and is to be said like this.
+    # These once had a library's wording, and must read like this.
     "a name with a blank": (new(name="my run"), "/name", "letters (A to Z), digits, dots"),
     "a metric beside its step": (
         sync(reports=[{"step": 3, "loss": 0.5}]),
@@ -194,7 +194,7 @@ SAID: dict[str, tuple[Call, str, str]] = {
 }
 
 TOLD: dict[str, tuple[Call, int, str]] = {
-    # What is no mistake of one field.
+    # Mistakes that no single field is to blame for.
     "a large body": (("POST", "/v1/sessions", " " * 1_100_000), 413, "the 1,048,576 bytes"),
     "another method": (
         ("PUT", "{at}", {}),
@@ -221,7 +221,7 @@ DIALECT = re.compile(
 """Words of libraries, and of programs about themselves."""
 
 DOUBLED = re.compile(r"[.!?;:,]\s*[.;:,!?](?!\d)|\s[.,;]|\(\)|  ")
-"""Punctuation behind punctuation, or behind a blank."""
+"""Punctuation after punctuation, or after a blank."""
 
 
 @pytest.fixture(name="http", scope="module")
@@ -240,7 +240,7 @@ def _at(http: httpx.Client) -> str:
 
 
 def answer_to(http: httpx.Client, at: str, call: Call) -> httpx.Response:
-    """Make a call."""
+    """Send a call, and return the answer."""
     method, path, body = call
     content = body if isinstance(body, str | bytes | None) else json.dumps(body)
     headers = JSON if method != "GET" else None
@@ -248,9 +248,9 @@ def answer_to(http: httpx.Client, at: str, call: Call) -> httpx.Response:
 
 
 def check_prose(text: str) -> None:
-    """Check what holds of every message."""
+    """Check the rules of every message."""
     assert not DIALECT.search(text), text
-    # Dots that stand for something, and what a program is shown, are no punctuation.
+    # Dots that stand for something, and code in a message, are not punctuation.
     prose = re.sub(r"`[^`]*`|'[^']*'|\"[^\"]*\"|\{ … \}|\[[^\]]*\]|…/\w+|, …|\.\.\.", "x", text)
     assert not DOUBLED.search(prose), text
     assert text[-1] in ".?!…", text
@@ -260,7 +260,7 @@ def check_prose(text: str) -> None:
 def test_a_mistake_is_told_in_the_words_of_who_made_it(
     http: httpx.Client, at: str, mistake: str
 ) -> None:
-    """The message says what to write, and points at the place where it is to be written."""
+    """The message says what to write, and points at the place where to write it."""
     call, place, words = SAID[mistake]
     answer = answer_to(http, at, call)
     assert answer.status_code in (400, 422), answer.text
@@ -283,14 +283,14 @@ def test_a_refusal_says_what_is_so_and_what_to_do(
 
 
 def test_every_advice_over_http_ends_like_a_sentence() -> None:
-    """What is added to a refusal joins what it says."""
+    """What is added to a refusal fits its text."""
     for error, advice in ADVICE.items():
         assert error in STATUSES
         check_prose(advice.format_map(_Anything()))
 
 
 class _Anything(dict[str, Any]):
-    """Something for every name."""
+    """A value for every name."""
 
     def __missing__(self, key: str) -> str:
         return key

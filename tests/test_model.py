@@ -1,4 +1,4 @@
-"""The model of sealing, versions and attempts holds, and a fault that is seeded in it is found."""
+"""The model of sealing, versions and attempts holds, and a seeded fault in it is found."""
 
 import importlib.util
 import os
@@ -27,7 +27,7 @@ check = _loaded()
 
 @pytest.fixture(autouse=True)
 def _tools() -> None:
-    """Leave these tests out where Spin is not installed, but on CI."""
+    """Skip these tests where Spin is not installed, except on CI."""
     if not check.tools_are_here():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no Spin: apt-get install spin gcc")
 
@@ -42,5 +42,5 @@ def test_no_promise_is_broken_in_any_state_of_the_model() -> None:
 
 @pytest.mark.parametrize("fault", check.FAULTS)
 def test_a_fault_that_is_seeded_in_the_model_is_found(fault: str) -> None:
-    """The checker would see it, if the service did that."""
+    """If the service had that fault, the checker would find it."""
     assert check.search(check.SHORT, fault).violated

@@ -1,4 +1,4 @@
-"""The notebook runs, shows what it tells of, and was run as it stands."""
+"""The notebook runs, shows what it describes, and its outputs are of its present code."""
 
 import importlib.util
 import json
@@ -21,7 +21,7 @@ SHORT = 800
 
 
 def shown(notebook: dict[str, Any], kind: str) -> list[str]:
-    """Return what the cells of a notebook show of a kind: `text` is what they print."""
+    """Return the outputs of a notebook's cells of a kind: `text` is what they print."""
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
     found = [each.get("text") if kind == "text" else each.get("data", {}).get(kind)
              for each in outputs]  # fmt: skip
@@ -46,7 +46,7 @@ def _short(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_notebook_goes_from_a_refusal_to_what_came(short: dict[str, Any]) -> None:
-    """A ranking, a probe that is undone, losses with bands, the order, and the decay that helps."""
+    """It has a ranking, a probe that is undone, losses with bands, the order, and its benefit."""
     first, second = shown(short, "text/plain")
     assert "predicts='ranking'" in first
     assert "'code': 'no_decay'" in first
@@ -63,7 +63,7 @@ def test_the_notebook_goes_from_a_refusal_to_what_came(short: dict[str, Any]) ->
 
 
 def test_the_notebook_shows_its_plans_and_draws_its_end(short: dict[str, Any]) -> None:
-    """Both plans with their pictures, and one figure."""
+    """It has both plans with their pictures, and one figure."""
     pages = shown(short, "text/html")
     assert len(pages) == 2
     assert all("data:image/svg+xml;base64," in each for each in pages)
@@ -71,7 +71,7 @@ def test_the_notebook_shows_its_plans_and_draws_its_end(short: dict[str, Any]) -
 
 
 def test_what_is_kept_is_of_the_code_that_stands_there() -> None:
-    """Each cell was run in its order, with the code that it has now: `make notebook` does that."""
+    """Each cell was run in order, with its present code: `make notebook` does that."""
     spec = importlib.util.spec_from_file_location("make_notebook", WRITER)
     assert spec is not None
     assert spec.loader is not None

@@ -30,7 +30,7 @@ def test_each_series_has_its_panel() -> None:
 
 
 def test_names_can_not_break_out() -> None:
-    """What looks like markup in a name is text."""
+    """Markup in a name is text."""
     drawn = pictures.draw([0, 1], {"<script>alert(1)</script>": [1.0, 2.0]})
     assert "<script>" not in drawn
 

@@ -1,4 +1,4 @@
-"""The planner: what is predicted, what is declined, and that a prediction is of a real order."""
+"""The planner: its predictions, what it declines, and that a prediction is of a real order."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +33,7 @@ SPEC: dict[str, Any] = {
 
 
 def sealed(spec: dict[str, Any], until: int) -> tuple[Session, np.ndarray]:
-    """Return a session of which so many steps are sealed, and their rates."""
+    """Return a session with that many sealed steps, and their rates."""
     return sealed_on(create(SessionSpec.model_validate(spec)), until)
 
 
@@ -79,12 +79,12 @@ def planned(run: tuple[Session, Training], *others: Training) -> Planner:
 
 
 def codes(planner: Planner) -> dict[str, str]:
-    """Return what is in the way, and what is left."""
+    """Return the codes of obstacles and restrictions."""
     return {each.code: each.effect for each in planner.findings}
 
 
 def truth(run: tuple[Session, Training], candidate: Candidate) -> float:
-    """Return the loss that the law really comes to."""
+    """Return the loss that the law really reaches."""
     session = run[0]
     for each in candidate.orders:
         session = decide(session, Act(each.action, each.at)).after
@@ -94,7 +94,7 @@ def truth(run: tuple[Session, Training], candidate: Candidate) -> float:
 
 
 def test_with_a_probe_ends_are_predicted(run: tuple[Session, Training]) -> None:
-    """Ends of other decays lie near the truth and in their bands; a law without rates does not."""
+    """Ends of other decays lie near the truth and in their bands; a law without rates misses."""
     planner = planned(run, probe_of(run))
     assert planner.effect is None
     for span in (1.0, 0.5, 0.2):
@@ -125,7 +125,7 @@ def test_what_is_predicted_is_what_the_order_leads_to(run: tuple[Session, Traini
 def test_the_best_that_is_found_is_hardly_worse_than_the_best(
     run: tuple[Session, Training],
 ) -> None:
-    """Of all cooldowns over any length the one that is chosen ends within 0.005 of the lowest."""
+    """Of cooldowns over any length, the chosen one ends within 0.005 of the lowest."""
     planner = planned(run, probe_of(run))
     found = lowest(planner, TOTAL)
     ends = [
@@ -138,7 +138,7 @@ def test_the_best_that_is_found_is_hardly_worse_than_the_best(
 
 
 def test_the_fewest_steps_to_a_loss_are_found(run: tuple[Session, Training]) -> None:
-    """The end that is found comes to the loss, and one a little sooner does not."""
+    """The end that is found reaches the loss, and one a little sooner does not."""
     planner = planned(run, probe_of(run))
     goal = lowest(planner, 5000)[0].end
     first = fewest(planner, goal, TOTAL)[0]
@@ -148,7 +148,7 @@ def test_the_fewest_steps_to_a_loss_are_found(run: tuple[Session, Training]) -> 
 
 
 def test_without_a_decay_there_is_a_ranking_alone(run: tuple[Session, Training]) -> None:
-    """No probe, no loss: how much a decay gains is not known."""
+    """Without a probe, the gain of a decay is unknown, so no loss is predicted."""
     planner = planned(run)
     assert codes(planner) == {"no_decay": "ranking"}
     first = lowest(planner, TOTAL)[0]
@@ -166,7 +166,7 @@ def test_a_probe_at_another_rate_says_nothing(run: tuple[Session, Training]) -> 
 
 
 def test_the_curves_of_others_say_nothing(run: tuple[Session, Training]) -> None:
-    """A donor of other losses at the same steps is another model, or has other data."""
+    """A donor with other losses at the same steps is another model, or has other data."""
     theirs = LAW._replace(floor=3.4, gain=0.5)
     rates = probe_of(run).rates
     planner = planned(run, measured(rates, "theirs", "donor", theirs))
@@ -177,7 +177,7 @@ def test_the_curves_of_others_say_nothing(run: tuple[Session, Training]) -> None
 
 
 def test_a_training_without_a_rate_is_declined(run: tuple[Session, Training]) -> None:
-    """Zeros, or no step at all, are nothing to plan by, with or without a fork of the same kind."""
+    """Zeros, or no step at all, give no plan, with or without a fork of the same kind."""
     for count in (0, 100):
         nothing = Training("run", "own", np.zeros(count), np.arange(count), np.ones(count))
         fork = Training("fork", "fork", np.zeros(count), np.arange(count), np.ones(count))
@@ -197,7 +197,7 @@ CORRUPT: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
 
 @pytest.mark.parametrize("case", CORRUPT)
 def test_what_is_no_loss_is_declined(run: tuple[Session, Training], case: str) -> None:
-    """What rises, is negative, scatters too much, or was hardly measured is not planned by."""
+    """A metric that rises, is negative, scatters too much, or has few values gives no plan."""
     change, code = CORRUPT[case]
     own = run[1]
     changed = Training("run", "own", own.rates, own.steps, change(own.losses))
@@ -210,7 +210,7 @@ def test_what_is_no_loss_is_declined(run: tuple[Session, Training], case: str) -
 def test_what_does_not_follow_the_law_is_declined(
     run: tuple[Session, Training], jump: float, effect: str
 ) -> None:
-    """A loss that jumps in between is not predicted; by a little, candidates are still ranked."""
+    """A loss that jumps is not predicted; after a small jump, candidates are still ranked."""
     own = run[1]
     jumped = np.where((own.steps > 800) & (own.steps < 1600), own.losses * jump, own.losses)
     changed = Training("run", "own", own.rates, own.steps, jumped)
@@ -227,7 +227,7 @@ def test_an_end_far_ahead_is_ranked_alone(run: tuple[Session, Training]) -> None
 
 
 def test_limits_hold_for_candidates(run: tuple[Session, Training]) -> None:
-    """What oversteps them is refused with the reason, and what is looked for keeps to them."""
+    """A candidate beyond them is refused with the reason, and the search stays within them."""
     limited = {**SPEC, "limits": {"min_lr": 1e-4}}
     session, rates = sealed(limited, SEEN)
     planner = planned((session, measured(rates, "run", "own")), probe_of(run))
@@ -254,7 +254,7 @@ def test_a_rate_that_was_never_trained_with_is_not_predicted(
 
 @pytest.mark.parametrize("least", [0.0, 1e-4])
 def test_the_best_remainder_is_no_worse_than_linear_to_zero(least: float) -> None:
-    """By the law's own word, and in truth hardly; it falls, and keeps to the limits."""
+    """It ends lower, by the law and in truth; it falls, and stays within the limits."""
     session, rates = sealed({**SPEC, "limits": {"min_lr": least}}, SEEN)
     run = session, measured(rates, "run", "own")
     planner = planned(run, probe_of(run))
@@ -284,7 +284,7 @@ def _by_law(training: Training) -> np.ndarray:
 
 
 def test_bands_widen_with_the_scatter(run: tuple[Session, Training]) -> None:
-    """Measurements that scatter ten times as much make an end less sure."""
+    """Measurements that scatter ten times as much make an end less certain."""
     widths = []
     for noise in (0.0005, 0.005):
         own = measured(run[1].rates, "run", "own", noise=noise)
@@ -298,7 +298,7 @@ def test_bands_widen_with_the_scatter(run: tuple[Session, Training]) -> None:
 
 
 def test_late_decays_gain_less_than_the_law_says() -> None:
-    """By a part of their gain that grows with the rates since the decay that was seen."""
+    """Their gain shrinks by a part that grows with the rates since the decay that was seen."""
     rates = np.concatenate((np.linspace(0.1, 1, 10), np.ones(4990), np.linspace(1, 0, 1000)))
     path, end = Path(rates), np.array([len(rates)])
     gain = float(path.gains(LAW, end)[0])
@@ -311,7 +311,7 @@ def test_late_decays_gain_less_than_the_law_says() -> None:
 
 
 def test_a_donor_counts_at_the_level_of_the_run(run: tuple[Session, Training]) -> None:
-    """Losses that lie a percent higher, as another seed's may, are not taken for a smaller gain."""
+    """Losses a percent higher, as another seed's may be, are not taken for a smaller gain."""
     rates = probe_of(run).rates
     alike = measured(rates, "alike", "donor")
     above = replace(alike, losses=alike.losses * 1.01)
@@ -322,7 +322,7 @@ def test_a_donor_counts_at_the_level_of_the_run(run: tuple[Session, Training]) -
 
 
 def test_a_long_warmup_leaves_something_to_plan_by() -> None:
-    """A tenth of warmup, as frameworks have it, does not put a plan off until half of the run."""
+    """A tenth of warmup, as frameworks have it, does not postpone a plan to half of the run."""
     spec = {**SPEC, "schedule": {**SPEC["schedule"], "steps": TOTAL // 10}}
     session, rates = sealed(spec, SEEN)
     steps = np.arange(TOTAL // 10 + 10, len(rates), 10)

@@ -1,4 +1,4 @@
-"""A pool does what takes long apart from the event loop, and gives up what nobody waits for."""
+"""A pool does slow work off the event loop, and drops work whose caller has left."""
 
 import asyncio
 import threading
@@ -15,13 +15,13 @@ PATIENCE = 60.0
 
 
 class Blocked:
-    """Work that goes on until it is let go or given up."""
+    """Work that goes on until it is released or given up."""
 
     def __init__(self) -> None:
         self.begun, self.let_go, self.given_up = (threading.Event() for _ in range(3))
 
     def __call__(self, check: Check) -> str:
-        """Work, and give the name of the thread."""
+        """Work, and return the name of the thread."""
         self.begun.set()
         while not self.let_go.wait(0.005):
             try:
@@ -33,7 +33,7 @@ class Blocked:
 
 
 async def happened(event: threading.Event) -> None:
-    """Wait for an event without holding the loop."""
+    """Wait for an event without blocking the loop."""
     assert await asyncio.to_thread(event.wait, PATIENCE)
 
 
@@ -57,7 +57,7 @@ def test_the_loop_goes_on_and_what_is_too_much_is_refused() -> None:
 
 
 def test_what_nobody_waits_for_is_given_up_running_or_not() -> None:
-    """A cancelled caller's work ends at its next check; one that waited leaves its place."""
+    """A cancelled caller's work ends at its next check; a waiting one frees its place."""
 
     async def scene() -> None:
         pool, running, waiting = Pool("reads", workers=1, waiting=1), Blocked(), Blocked()
@@ -80,7 +80,7 @@ def test_what_nobody_waits_for_is_given_up_running_or_not() -> None:
 
 
 def test_a_failure_is_its_callers_alone() -> None:
-    """What the function raises is raised, and the thread takes the next."""
+    """What the function raises reaches its caller, and the thread takes the next call."""
 
     def fail(_check: Check) -> None:
         raise ZeroDivisionError
@@ -107,7 +107,7 @@ def test_costly_jobs_take_turns_by_session() -> None:
 
 
 def test_what_became_light_goes_along() -> None:
-    """The ranks that asked for what the first one has sealed wait for no turn of their own."""
+    """Jobs that the first one has made cheap are done with it, and wait for no turn."""
     lanes: Lanes[int] = Lanes()
     for job in range(6):
         lanes.put("a", job)
@@ -116,7 +116,7 @@ def test_what_became_light_goes_along() -> None:
 
 
 def test_a_thread_that_rests_is_not_late() -> None:
-    """Only work counts, and each result begins the count again."""
+    """Only work counts, and each result restarts the count."""
     progress = Progress()
     assert progress.seconds_without == 0.0
     progress.made()
@@ -127,12 +127,12 @@ def test_a_thread_that_rests_is_not_late() -> None:
 
 
 def test_a_crowd_of_callers_has_a_few_threads() -> None:
-    """However many wait for the disk, so many threads do it, and each caller has its answer."""
+    """However many wait for the disk, a bounded number of threads works, and all get answers."""
     together = threading.Barrier(AT_ONCE)
     seen: set[int] = set()
 
     def read(number: int) -> int:
-        together.wait(PATIENCE)  # as many as may be are at it in this moment
+        together.wait(PATIENCE)  # as many as are allowed are at work at this moment
         seen.add(threading.get_ident())
         return number
 
@@ -141,3 +141,27 @@ def test_a_crowd_of_callers_has_a_few_threads() -> None:
 
     assert asyncio.run(crowd()) == list(range(10 * AT_ONCE))
     assert len(seen) == AT_ONCE
+
+
+def test_a_function_keeps_its_place_when_its_caller_goes_away() -> None:
+    """Callers who come and go start no more threads than those who wait; what waits is not run."""
+    release, begun = threading.Event(), set[int]()
+
+    def work(number: int) -> None:
+        begun.add(number)
+        release.wait(PATIENCE)
+
+    async def scene() -> None:
+        for number in range(3 * AT_ONCE):
+            call = asyncio.ensure_future(in_thread(work, number))
+            while number < AT_ONCE and number not in begun:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        release.set()
+        assert await in_thread(lambda: "served") == "served"
+
+    asyncio.run(scene())
+    assert begun == set(range(AT_ONCE))

@@ -1,4 +1,4 @@
-"""The rank tracker: what ranks are known to do, what it may cost, and what deviates."""
+"""The rank tracker: what ranks do, how much memory that takes, and which ranks deviate."""
 
 from dataclasses import replace
 from math import inf, isfinite, nan
@@ -32,13 +32,13 @@ rates = st.floats(min_value=0.0, allow_infinity=False)
 
 
 def session(ranks: int = 1, horizon: int = 0, attempt: int = 1) -> Session:
-    """Return a session of so many ranks."""
+    """Return a session of that many ranks."""
     made = create(SessionSpec(name="run", base_lr=0.1, ranks=ranks))
     return replace(made, horizon=horizon, attempt=Attempt(attempt))
 
 
 def test_a_rank_that_is_silent_is_counted_no_more() -> None:
-    """An alarm about a job that has ended goes out by itself."""
+    """An alarm about a job that has ended stops by itself."""
     deviating = compare(3, {"lr": 0.2}, {"lr": 0.1})
     talking, silent = RankTracker(), RankTracker(recent=0.0)
     for tracker in (talking, silent):
@@ -83,7 +83,7 @@ def test_the_neighbouring_float32_differs() -> None:
 
 
 def test_a_comparison_is_as_good_as_its_worst_value() -> None:
-    """One series that differs makes the rank deviate, and stands first."""
+    """One series that differs makes the rank deviate, and is listed first."""
     sealed = {"a.lr": 0.1, "b.lr": 0.2, "c.lr": 0.3}
     found = compare(7, {**sealed, "b.lr": float(np.float32(0.2))}, sealed)
     assert (found.step, found.precision, found.differing) == (7, "float32", 0)
@@ -110,7 +110,7 @@ def test_a_deviation_becomes_an_event_and_a_notice() -> None:
 
 
 def test_an_agreement_is_never_recorded_as_a_deviation() -> None:
-    """Values that agree, to the bit or as float32, make no event whoever says so."""
+    """Values that agree, to the bit or as float32, make no event for any rank."""
     agreeing = {"lr": (float(np.float32(0.1)), 0.1)}
     assert decide(sealed_until(10), RecordDeviation(0, 9, agreeing)).events == ()
 
@@ -145,7 +145,7 @@ differing = st.sets(st.sampled_from("abcdefghijkl"))
 def test_a_deviation_is_new_once_whatever_agrees_and_differs(
     calls: list[tuple[set[str], set[str]]],
 ) -> None:
-    """Only what is not recorded is new, and `KEPT` series of a rank at most are."""
+    """Only what is not recorded is new, and at most `KEPT` series of a rank are recorded."""
     session, recorded = sealed_until(10), set[str]()
     for mentioned, differs in calls:
         wrong = differs & mentioned
@@ -161,7 +161,7 @@ def test_a_deviation_is_new_once_whatever_agrees_and_differs(
 
 
 def test_the_ranks_whose_deviations_are_recorded_are_bounded() -> None:
-    """Of very many ranks that deviate at once the log tells of some; the state stays small."""
+    """If very many ranks deviate, the log has some of them, and the state stays small."""
     session = sealed_until(10)
     for rank in range(DEVIATING_KEPT + 1):
         session = decide(session, RecordDeviation(rank, 9, {"lr": (0.2, 0.1)})).after
@@ -169,11 +169,11 @@ def test_the_ranks_whose_deviations_are_recorded_are_bounded() -> None:
     assert decide(session, RecordDeviation(DEVIATING_KEPT, 9, {"lr": (0.2, 0.1)})).events == ()
 
 
-# What is heard -----------------------------------------------------------------------------------
+# Calls -------------------------------------------------------------------------------------------
 
 
 def test_a_call_leaves_what_it_does_not_mention() -> None:
-    """Reports, wishes and applied values are each remembered from the last call that had any."""
+    """Reports, wants and applied values are each remembered from the last call that had any."""
     tracker = RankTracker()
     tracker.record_call("run", 0, 1, 0, asked=10)
     tracker.record_call("run", 0, 1, 2, reported=7)
@@ -193,7 +193,7 @@ def test_a_rank_that_goes_back_is_where_it_went() -> None:
 
 
 def test_a_fenced_process_hides_nobody() -> None:
-    """What still reads for an earlier attempt does not take the place of its successor."""
+    """A process that still reads for an earlier attempt does not replace its successor."""
     tracker = RankTracker()
     tracker.record_call("run", 0, 1, 0, asked=500)
     tracker.record_call("run", 0, 2, 1, asked=100)
@@ -203,7 +203,7 @@ def test_a_fenced_process_hides_nobody() -> None:
 
 
 def test_what_the_session_says_deviates() -> None:
-    """A rank deviates for as long as its session says so, whatever else it applies as sealed."""
+    """A rank deviates for as long as its session says so, even if other series agree."""
     tracker = RankTracker()
     agreeing = compare(5, {"lr": 0.1}, {"lr": 0.1})
     tracker.record_call("run", 0, 1, 0, applied=agreeing, deviating=("momentum",))
@@ -216,7 +216,7 @@ def test_what_the_session_says_deviates() -> None:
 
 
 def test_the_sessions_that_were_silent_for_longest_are_forgotten() -> None:
-    """Beyond the most sessions one is dropped, and the view says that it knows nothing before."""
+    """Beyond the limit one session is dropped, and its view starts anew."""
     tracker = RankTracker(max_sessions=2)
     began = tracker.snapshot("a").since
     for name in "abac":
@@ -227,7 +227,7 @@ def test_the_sessions_that_were_silent_for_longest_are_forgotten() -> None:
 
 
 def test_the_ranks_of_all_sessions_are_bounded() -> None:
-    """Beyond the most ranks whole sessions are dropped, the one that called last never."""
+    """Beyond the limit whole sessions are dropped, but never the one that called last."""
     tracker = RankTracker(max_followed=MAX_RANKS)
     for name in "abc":
         for rank in range(30_000):
@@ -263,7 +263,7 @@ def test_of_many_series_a_rank_costs_a_few() -> None:
 
 
 def test_without_any_call_all_ranks_are_missing() -> None:
-    """Before anybody has called all expected ranks are missing and nobody is slow."""
+    """Before the first call all expected ranks are missing and no rank is slow."""
     found = summary(session(ranks=3), RankTracker().snapshot("run"), Patience(60))
     assert (found.seen, found.newest_step, found.furthest, found.slowest) == (0, None, None, None)
     assert found.missing == (0, 1, 2)
@@ -298,7 +298,7 @@ def test_every_rank_is_in_the_summary_once(calls: dict[int, tuple[int, int, int]
 
 
 def test_silence_makes_a_rank_stale() -> None:
-    """A rank that was not heard of for longer than the patience lasts is stale."""
+    """A rank that has not called for longer than the patience is stale."""
     tracker = RankTracker()
     tracker.record_call("run", 0, 1, 0, asked=5)
     snapshot = tracker.snapshot("run")
@@ -308,7 +308,7 @@ def test_silence_makes_a_rank_stale() -> None:
 
 
 def _heard(**fields: Any) -> RankState:
-    """Describe what one process has heard of a rank."""
+    """Return what one process knows of a rank."""
     return RankState(**{"attempt": 1, "at": 1.0, **fields})
 
 
@@ -341,7 +341,7 @@ def _heard(**fields: Any) -> RankState:
 def test_what_two_processes_have_heard_is_put_together(
     one: dict[str, Any], other: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    """In either order, and once more with the result, it is the same."""
+    """In either order, and when merged once more with the result, it is the same."""
     first, second = _heard(**one), _heard(**other)
     found = merged(first, second)
     assert {name: getattr(found, name) for name in expected} == expected
@@ -365,9 +365,9 @@ def test_what_was_heard_is_told_once_or_again_if_nobody_took_it() -> None:
 
 
 def test_a_rank_is_silent_while_others_of_its_training_are_heard() -> None:
-    """Silent are ranks of the newest attempt beside one that calls; a training that is over is not.
+    """Only a rank of the newest attempt counts, beside one that calls; an ended training does not.
 
-    What is heard for the last time is set back here, instead of waiting for a minute.
+    The last calls are set back here, instead of waiting for a minute.
     """
     tracker = RankTracker(recent=600.0)
     ages = {("run", 0): 0.0, ("run", 1): 90.0, ("run", 2): 900.0, ("over", 0): 90.0}

@@ -1,4 +1,4 @@
-"""Several processes of the service on one PostgreSQL database: each answers as any other would."""
+"""Several processes of the service on one PostgreSQL database answer as one would."""
 
 import contextlib
 import random
@@ -79,7 +79,7 @@ def test_replicas_give_the_bits_that_one_process_gives(
 def test_a_call_that_is_held_at_one_replica_goes_on_by_a_report_at_another(
     replicas: tuple[RunningService, RunningService],
 ) -> None:
-    """Rank 0 waits at one for the loss of rank 1, which another replica is told."""
+    """Rank 0 waits at one for the loss of rank 1, which is reported to another."""
     reaction = {"decide_every": 4, "timeout": 3600.0}
     with open_http(replicas[0].url) as one, open_http(replicas[1].url) as two:
         body = {"name": "run", **SPEC, "reaction": reaction, "ranks": 2}
@@ -106,7 +106,7 @@ def test_a_call_that_is_held_at_one_replica_goes_on_by_a_report_at_another(
 def test_who_follows_a_session_at_one_replica_hears_what_another_was_ordered(
     replicas: tuple[RunningService, RunningService],
 ) -> None:
-    """The feed of events goes on wherever things happen."""
+    """The feed of events goes on wherever they happen."""
     with Client(replicas[0].url) as one, Client(replicas[1].url) as two:
         one.create_session("run", **SPEC)
         events = one.events("run", follow=True)
@@ -125,7 +125,7 @@ def test_who_follows_a_session_at_one_replica_hears_what_another_was_ordered(
 def test_the_ranks_of_all_replicas_are_shown_by_each(url: str) -> None:
     """Rank 0 calls at one, rank 1 at the other, rank 2 at both: each shows all, and counts them.
 
-    A replica that has ended leaves behind what it has heard.
+    What a replica knew stays known after it has ended.
     """
     with RunningService(url) as one, open_http(one.url) as http:
         http.post("/v1/sessions", json={"name": "run", **SPEC, "ranks": 4}).raise_for_status()
@@ -172,7 +172,7 @@ def _rank(http: Any, number: int) -> Any:
 
 
 def test_a_token_of_one_replica_is_one_of_all(url: str) -> None:
-    """One that was made at one is soon taken at another, and one that was revoked soon refused."""
+    """A token from one replica is soon accepted at another, and a revoked one soon refused."""
     with (
         RunningService(url, admin_token=ADMIN) as first,
         RunningService(url, admin_token=ADMIN) as second,
@@ -188,7 +188,7 @@ def test_a_token_of_one_replica_is_one_of_all(url: str) -> None:
 
 
 def until(condition: Any) -> None:
-    """Wait for a fact."""
+    """Wait for a condition."""
     patience = threading.Event()
     for _ in range(int(PATIENCE * 10)):
         if condition():
@@ -198,7 +198,7 @@ def until(condition: Any) -> None:
 
 
 def test_replicas_that_are_killed_lose_nothing(url: str) -> None:
-    """A training behind a balancer sees no error, has used what is sealed, and all is recorded."""
+    """A training behind a balancer sees no error, uses sealed values, and all is recorded."""
     steps, rates = 60, []
     services = [RunningService(url).start() for _ in range(2)]
     ports = [int(each.url.rpartition(":")[2]) for each in services]
@@ -227,9 +227,9 @@ def test_replicas_that_are_killed_lose_nothing(url: str) -> None:
 
 
 def test_a_database_that_is_killed_costs_retries_alone() -> None:
-    """Reports that were taken are there, values are what they were, and no trainer sees an error.
+    """Acknowledged reports are kept, values stay as they were, and no trainer sees an error.
 
-    Meanwhile a call is told that the database is away, as what asks whether the service is ready.
+    Meanwhile a call is told that the database is away, and so is a readiness probe.
     """
     with (
         postgres.private_server() as server,
@@ -267,7 +267,7 @@ def test_a_database_that_is_killed_costs_retries_alone() -> None:
 
 
 def test_outages_of_services_and_of_the_database_lose_nothing(tmp_path: Path) -> None:
-    """Behind PgBouncer, with trainers and an operator at any of three; `make soak` has more."""
+    """Behind PgBouncer, trainers and an operator use any of three; `make soak` has more."""
     toll = endure(tmp_path, kills=3, restarts=1)
     assert toll.is_nothing, str(toll)
     assert toll.orders
@@ -275,7 +275,7 @@ def test_outages_of_services_and_of_the_database_lose_nothing(tmp_path: Path) ->
 
 
 class _Trainer:
-    """Trains a session step by step on a thread of its own, until it is told to finish."""
+    """Trains a session step by step on a separate thread, until it is told to finish."""
 
     def __init__(self, client: Client, name: str) -> None:
         self.name = name
@@ -303,13 +303,13 @@ class _Trainer:
             raise
 
     def await_steps(self, more: int) -> None:
-        """Wait until it has made so many steps more."""
+        """Wait until it has made that many more steps."""
         wanted = len(self.rates) + more
         with self._stepped:
             assert self._stepped.wait_for(lambda: len(self.rates) >= wanted, PATIENCE)
 
     def finish(self) -> None:
-        """Have it report what it has not yet, and end."""
+        """Let it deliver its remaining reports, and end."""
         self._finishing = True
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
@@ -318,7 +318,7 @@ class _Trainer:
 def test_a_look_that_fails_is_not_the_last_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever goes wrong in one look at the database, callers are told by the next one."""
+    """After any failure of one query of the database, the next one still runs."""
     store = SqliteStore(f"sqlite:///{tmp_path}/shared.db", shared=True)
     looked, versions = threading.Event(), store.versions
 

@@ -1,4 +1,4 @@
-"""The documentation as a site: built without a warning, whole by itself, and complete."""
+"""The documentation as a site: built without a warning, self-contained, and complete."""
 
 import re
 import subprocess
@@ -30,7 +30,7 @@ SERVICE = ROOT / "service/pacesetter_service"
 
 @pytest.fixture(name="site", scope="module")
 def _site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of the site, built strictly: a dead link or anchor fails it."""
+    """Return the folder of the site, built strictly: a dead link or anchor fails the build."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -39,7 +39,7 @@ def _site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Page(HTMLParser):
-    """What a page loads, where it links to, which anchors it has, and what it shows as code."""
+    """The resources, links, anchors and code of a page."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Page(HTMLParser):
         self.feed(path.read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what a tag loads, links to, or is an anchor for."""
+        """Record what a tag loads, links to, or is an anchor for."""
         found = dict(attrs)
         if found.get("id"):
             self.anchors.add(str(found["id"]))
@@ -68,12 +68,12 @@ class Page(HTMLParser):
             self._inside = [""]
 
     def handle_data(self, data: str) -> None:
-        """Collect what stands in code."""
+        """Collect the text of code."""
         if self._inside:
             self._inside.append(data)
 
     def handle_endtag(self, tag: str) -> None:
-        """End what stands in code."""
+        """End a piece of code."""
         if tag == "code":
             self.code.add("".join(self._inside).strip())
             self._inside = []
@@ -90,7 +90,7 @@ def _is_foreign(address: str) -> bool:
 
 
 def test_a_page_loads_nothing_from_other_hosts(site: Path, pages: dict[Path, Page]) -> None:
-    """Scripts, styles, fonts and pictures are in the build: the site is whole without internet."""
+    """Scripts, styles, fonts and pictures are in the build: the site works without internet."""
     assert len(pages) > 60
     foreign = [(page.path.name, each) for page in pages.values() for each in page.loads]
     assert not [each for each in foreign if _is_foreign(each[1])]
@@ -122,7 +122,7 @@ def test_links_and_anchors_lead_somewhere(site: Path, pages: dict[Path, Page]) -
 
 @pytest.fixture(name="code", scope="module")
 def _code(site: Path, pages: dict[Path, Page]) -> set[str]:
-    """Return what pages show as code, but for those that only show a file of the repository."""
+    """Return the code of pages, except those that only show a file of the repository."""
     shown = [page for page in pages.values() if (site / "source") not in page.path.parents]
     return set().union(*(page.code for page in shown))
 
@@ -142,7 +142,7 @@ def test_every_operation_is_described(site: Path, code: set[str]) -> None:
 
 
 def test_everything_that_has_a_name_is_documented(code: set[str]) -> None:
-    """Settings, kinds of everything, problems, notices, findings and events stand on some page."""
+    """Settings, kinds of everything, problems, notices, findings and events are on some page."""
     settings = [f"PACESETTER_{name.upper()}" for name in Settings.model_fields]
     named = [
         *settings,
@@ -188,14 +188,14 @@ def notice_codes() -> set[str]:
 
 
 def finding_codes() -> set[str]:
-    """Return the code of everything that lint finds."""
+    """Return the code of each finding of lint."""
     sources = [*(SERVICE / "catalogue").glob("lint*.py")]
     found = [re.findall(r'Finding\(\s*"(\w+)"', path.read_text()) for path in sources]
     return {code for codes in found for code in codes} | set(ON_FINDINGS)
 
 
 def _rows(page: str, heading: str) -> Iterator[tuple[str, str]]:
-    """Return the rows of the tables of a section: what stands in code first, and the rest."""
+    """Return the rows of the tables of a section: the first code of each, and the rest."""
     text = (DOCS / page).read_text()
     _, _, after = text.partition(f"\n## {heading}")
     section = re.split(r"^## ", after, maxsplit=1, flags=re.M)[0]
@@ -203,7 +203,7 @@ def _rows(page: str, heading: str) -> Iterator[tuple[str, str]]:
 
 
 def test_troubleshooting_has_a_row_for_every_problem_and_no_other() -> None:
-    """Each code has its status, what it means and what to do; none is left of an older version."""
+    """Each code has its status, its meaning and a remedy; none is left of an older version."""
     rows = dict(_rows("troubleshooting.md", "Problems"))
     assert set(rows) == problem_codes()
     for status, code in STATUSES.values():
@@ -214,13 +214,13 @@ def test_troubleshooting_has_a_row_for_every_problem_and_no_other() -> None:
 
 
 def test_troubleshooting_has_a_row_for_every_exception_and_no_other() -> None:
-    """Each exception that the client raises is told, with what to do."""
+    """Each exception that the client raises is listed, with a remedy."""
     raised = {name for name in pacesetter.__all__ if name.endswith("Error")}
     assert {name for name, _ in _rows("troubleshooting.md", "Exceptions in Python")} == raised
 
 
 def test_troubleshooting_has_a_row_for_every_notice_and_no_other() -> None:
-    """Each notice that a trainer can be told is explained."""
+    """Each notice that a trainer can get is explained."""
     assert {name for name, _ in _rows("troubleshooting.md", "Notices")} == notice_codes()
 
 
@@ -231,16 +231,16 @@ def test_the_page_on_events_has_a_row_for_every_kind_and_no_other() -> None:
 
 
 def test_the_page_on_lint_has_a_row_for_every_finding_and_no_other() -> None:
-    """Each finding is told."""
+    """Each finding is listed."""
     assert {name for name, _ in _rows("lint.md", "What it finds")} == finding_codes()
 
 
 FOR_MAKERS = {"architecture.md", "controllers.md", "reliability.md", "schedules.md"}
-"""Pages whose readers want to know which tests prove what they say."""
+"""Pages whose readers want to know which tests prove their claims."""
 
 
 def test_guides_hold_no_paths_of_tests() -> None:
-    """Who trains has no use for them; the pages for makers and the references may name some."""
+    """Trainers have no use for them; the pages for developers and the references may name some."""
     pages = [*DOCS.glob("*.md"), *(DOCS / "guides").glob("*.md"), *DOCS.glob("integrations/*.md")]
     told = [path for path in pages if path.name not in FOR_MAKERS]
     assert not [path.name for path in [*told, ROOT / "README.md"] if "tests/" in path.read_text()]

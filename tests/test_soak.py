@@ -1,4 +1,4 @@
-"""What a soak finds in samples, and a soak of twenty seconds; `soak.py` has the hour."""
+"""The judgement of samples in a soak, and a soak of twenty seconds; `soak.py` has the hour."""
 
 import random
 import sys
@@ -28,7 +28,7 @@ def _samples(dice: random.Random, slope: float, outliers: float = 0.25) -> list[
 
 @given(st.integers(0, 2**32), st.floats(10.0, 1000.0))
 def test_a_leak_is_found_whatever_the_noise(seed: int, slope: float) -> None:
-    """What grows beyond its bound is named, though one sample in four is far off."""
+    """A growth beyond its bound is found, though one sample in four is far off."""
     samples = _samples(random.Random(seed), slope)
     growth = growth_of("memory", samples, BOUND)
     assert growth.is_too_much
@@ -44,7 +44,7 @@ def test_what_is_flat_or_shrinks_is_no_leak(seed: int, slope: float) -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20), st.floats(-1e3, 1e3))
 def test_a_line_has_its_slope(at: list[float], slope: float) -> None:
-    """Of samples without noise the slope is that of their line, in units an hour."""
+    """For samples without noise the slope is that of their line, in units an hour."""
     moments = sorted({round(each, 3) for each in at} | {0.0, 60.0})
     samples = [Sample(each, 0, slope * each / 60.0) for each in moments]
     assert per_hour(samples) == pytest.approx(slope, abs=1e-6)
@@ -58,16 +58,16 @@ def test_the_beginning_of_each_life_is_left_out() -> None:
 
 
 def test_one_sample_has_no_slope() -> None:
-    """Samples of which no two can be compared are an error that says what to do."""
+    """If no two samples can be compared, the error says what to do."""
     with pytest.raises(ValueError, match="sample longer"):
         per_hour([Sample(0.0, 0, 1.0), Sample(1.0, 1, 2.0)])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the samples come from /proc")
 def test_a_short_soak_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
-    """Under all callers at once, with a restart, nobody is refused, and all is given back.
+    """Under all kinds of callers, with a restart, no call fails, and all resources are freed.
 
-    How things grow is for an hour to tell: in twenty seconds caches fill.
+    Growth needs the hour: in twenty seconds caches fill.
     """
     verdict = soak(tmp_path, minutes=1 / 3, a_minute=30, restarts=(0.5,))
     assert verdict.errors == []

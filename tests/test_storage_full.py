@@ -1,4 +1,4 @@
-"""A disk that is full: what is there is read, nothing is half written, and it goes on by itself."""
+"""A full disk: reads go on, nothing is half written, and writes resume by themselves."""
 
 import resource
 import sqlite3
@@ -28,7 +28,7 @@ def _is_refused(answer: httpx.Response) -> bool:
 
 
 def _grow_no_more(service: RunningService, limit: int) -> None:
-    """Have the kernel refuse to let a file of the service grow beyond a size, as a full disk."""
+    """Let the kernel refuse to grow a file of the service beyond a size, as on a full disk."""
     _, hard = resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(service.process.pid, resource.RLIMIT_FSIZE, (limit, hard))
 
@@ -36,7 +36,7 @@ def _grow_no_more(service: RunningService, limit: int) -> None:
 def test_a_full_disk_stops_writes_alone_and_only_while_it_is_full(
     service: RunningService,
 ) -> None:
-    """Sealed windows and lists are answered; with room again every write is taken, and no other."""
+    """Sealed windows and lists are answered; with room again every write is accepted."""
     with open_http(service.url) as http:
         epoch = begun(http)
         _grow_no_more(service, 4096)
@@ -62,7 +62,7 @@ def test_a_full_disk_stops_writes_alone_and_only_while_it_is_full(
 
 
 def test_the_last_of_a_disk_is_left_to_others(tmp_path: Path) -> None:
-    """Below the reserve writes are refused before they are begun, with the setting's name."""
+    """Below the reserve writes are refused before they begin, with the setting's name."""
     database = tmp_path / "pacesetter.db"
     with RunningService(database) as service, open_http(service.url) as http:
         begun(http)
@@ -77,7 +77,7 @@ def test_the_last_of_a_disk_is_left_to_others(tmp_path: Path) -> None:
 
 
 def test_a_purge_makes_room_on_a_full_disk(tmp_path: Path) -> None:
-    """What is kept free serves to remove an archived session, down to its last row."""
+    """The reserve serves to remove an archived session, down to its last row."""
     database = tmp_path / "pacesetter.db"
     with RunningService(database) as service, open_http(service.url) as http:
         begun(http)
@@ -96,7 +96,7 @@ def test_a_purge_makes_room_on_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_a_database_that_may_have_no_more_pages_is_full(tmp_path: Path) -> None:
-    """What SQLite itself calls full is told as such, and nothing of the transaction is kept."""
+    """SQLite's own error is reported as such, and nothing of the transaction is kept."""
     store = SqliteStore(f"sqlite:///{tmp_path / 'pacesetter.db'}")
     connection = store._connection
     with connection.begin():
@@ -115,7 +115,7 @@ def test_a_database_that_may_have_no_more_pages_is_full(tmp_path: Path) -> None:
 
 
 def test_a_record_that_finds_no_room_is_refused_as_full() -> None:
-    """A temporary file's lack of room is told as the database's is; other faults are not."""
+    """A temporary file without room is reported as a full database; other errors are not."""
     with pytest.raises(StorageFullError, match="Make room"), room_for_files():
         raise OSError(ENOSPC, "No space left on device")
     with pytest.raises(PermissionError), room_for_files():

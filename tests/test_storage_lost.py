@@ -1,4 +1,4 @@
-"""Files that are taken away under a running service: nothing is acknowledged into nothing."""
+"""Files that are removed under a running service: nothing is acknowledged that is not kept."""
 
 import itertools
 import json
@@ -57,7 +57,7 @@ WRITES: dict[str, tuple[str, str, Any]] = {
 
 
 def until(holds: Callable[[], bool]) -> None:
-    """Wait for a fact."""
+    """Wait for a condition."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline, "it did not happen"
@@ -65,14 +65,14 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def begun(http: httpx.Client) -> str:
-    """Create a session of which five steps are sealed; give the epoch."""
+    """Create a session of which five steps are sealed, and return the epoch."""
     http.post("/v1/sessions", json={"name": "run", "base_lr": 0.1}).raise_for_status()
     answer = http.post("/v1/sessions/run/sync", json={"want": {"start": 0, "count": 5}})
     return str(answer.json()["epoch"])
 
 
 def refused(answer: httpx.Response, path: Path) -> bool:
-    """Return whether an answer says that nothing was kept, of which file, and what to do."""
+    """Return whether an answer says that nothing was kept, in which file, and what to do."""
     problem = answer.json()
     return (
         (answer.status_code, problem.get("code")) == (503, "storage_replaced")
@@ -87,7 +87,7 @@ def refused(answer: httpx.Response, path: Path) -> bool:
 def test_nothing_is_acknowledged_into_nothing(
     service: RunningService, harm: Callable[[Path], None], suffix: str
 ) -> None:
-    """Every write is refused with advice, the service is not ready, and what was sealed is read."""
+    """Every write is refused with advice, the service is not ready, and sealed values are read."""
     path = Path(f"{service.database}{suffix}")
     with open_http(service.url) as http:
         begun(http)
@@ -122,7 +122,7 @@ def test_a_file_that_was_put_back_is_taken_by_the_next_start(service: RunningSer
 
 
 def test_a_start_on_nothing_says_that_there_was_something(service: RunningService) -> None:
-    """A supervisor that restarts a service whose database was deleted hides that from nobody."""
+    """A supervisor's restart does not hide that the database was deleted: a warning is logged."""
     with open_http(service.url) as http:
         epoch = begun(http)
     service.kill()
@@ -140,7 +140,7 @@ def test_a_start_on_nothing_says_that_there_was_something(service: RunningServic
 
 
 def test_the_epoch_is_in_every_answer_about_a_session(service: RunningService) -> None:
-    """In those of sync in all its forms, and in every view of a session; a start keeps it."""
+    """It is in every answer of sync, and in every view of a session; a restart keeps it."""
     with open_http(service.url) as http:
         epoch = begun(http)
     service.kill()
@@ -173,7 +173,7 @@ def test_the_epoch_is_in_every_answer_about_a_session(service: RunningService) -
 
 
 def test_who_was_given_more_than_there_is_is_refused(service: RunningService) -> None:
-    """Before a step is sealed in place of those that were forgotten; in another attempt it may."""
+    """It is refused before a lost step is sealed again; in a new attempt it goes on."""
     sync = "/v1/sessions/run/sync"
     with open_http(service.url) as http:
         epoch = begun(http)
@@ -191,12 +191,12 @@ def test_who_was_given_more_than_there_is_is_refused(service: RunningService) ->
 
 
 def _many(taken: list[int], life: int) -> bool:
-    """Whether so many writes were taken in a life; each time some more."""
+    """Return whether enough writes were accepted in a life; each life needs more."""
     return taken.count(life) > 15 + 10 * life
 
 
 def test_a_service_that_is_killed_again_and_again_raises_no_alarm(service: RunningService) -> None:
-    """Whatever the kill interrupts, a commit or a checkpoint: the epoch goes on."""
+    """Whether the kill interrupts a commit or a checkpoint, the epoch goes on."""
     rooms = {f"room{number}": "x" * 250 for number in range(30)}
     taken: list[int] = []
 

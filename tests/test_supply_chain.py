@@ -1,4 +1,4 @@
-"""What is shipped is what is named: the locks, the licence, the wheel, and what an import does."""
+"""What is shipped is what is declared: the locks, the licence, the wheel, an import's effects."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ PIN = re.compile(r"^(?P<pin>\S+==[^\\\n]+?) \\\n(?P<rest>(?:[ ].*\n?)+)", re.MUL
 
 
 def pins(lock: str) -> Iterator[tuple[Requirement, str]]:
-    """Return what a lock pins, each with the lines below it: its hashes and who asks for it."""
+    """Return the pins of a lock, each with the lines below it: its hashes and its dependents."""
     for found in PIN.finditer((ROOT / lock).read_text()):
         yield Requirement(found["pin"]), found["rest"]
 
@@ -34,7 +34,7 @@ def version_of(pin: Requirement) -> Version:
 
 
 def wanted() -> Mapping[str, Requirement]:
-    """Return what pyproject.toml asks for in the image: the client, the service, PostgreSQL."""
+    """Return what pyproject.toml requires for the image: the client, the service, PostgreSQL."""
     extras = PROJECT["project"]["optional-dependencies"]
     lines = [*PROJECT["project"]["dependencies"], *extras["service"], *extras["postgres"]]
     return {canonicalize_name(each.name): each for each in map(Requirement, lines)}
@@ -53,7 +53,7 @@ def test_a_lock_names_each_package_by_version_and_hash(lock: str) -> None:
 
 
 def test_the_lock_and_the_project_agree() -> None:
-    """Whatever pyproject.toml asks for is pinned within its bounds, and nothing is left over."""
+    """Each requirement of pyproject.toml is pinned within its bounds, and nothing is left over."""
     asked = {
         canonicalize_name(pin.name)
         for pin, rest in pins("requirements.lock")
@@ -67,7 +67,7 @@ def test_the_lock_and_the_project_agree() -> None:
 
 
 def test_the_lock_of_the_build_pins_the_build_backend() -> None:
-    """What pyproject.toml builds with is what the image's wheel is built with."""
+    """The image's wheel is built with the backend of pyproject.toml."""
     found = {canonicalize_name(pin.name): version_of(pin) for pin, _ in pins(LOCKS[1])}
     for requirement in map(Requirement, PROJECT["build-system"]["requires"]):
         assert requirement.specifier.contains(found[canonicalize_name(requirement.name)])
@@ -76,7 +76,7 @@ def test_the_lock_of_the_build_pins_the_build_backend() -> None:
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
 def test_a_platform_gets_one_version_of_each_package(machine: str, python: str) -> None:
-    """The markers of a lock that serves several platforms leave none with two pins of a name."""
+    """The markers of a lock for several platforms leave none with two pins of a name."""
     environment = {
         "platform_machine": machine,
         "python_version": python,
@@ -96,7 +96,7 @@ def test_a_platform_gets_one_version_of_each_package(machine: str, python: str) 
 
 
 def test_the_image_installs_by_hash_alone() -> None:
-    """Each package that the Dockerfile installs from an index is held to a lock's hashes."""
+    """Each package that the Dockerfile installs from an index must match a lock's hash."""
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
     commands = re.findall(r"pip\S*(?: --python \S+)? (?:install|wheel)[^&\n]*", text)
     assert len(commands) == 4
@@ -124,7 +124,7 @@ def _wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_our_two_packages_and_nothing_that_runs_by_itself(wheel: Path) -> None:
-    """No `.pth` file, which Python would run at each start, nor anything beside the packages."""
+    """It has no `.pth` file, which Python would run at each start, and no other package."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = next(each for each in names if each.endswith(".dist-info/METADATA"))

@@ -25,7 +25,7 @@ COSINE = {"kind": "cosine", "total_steps": 100}
 
 
 def _pytest(pytester: pytest.Pytester, *options: str) -> pytest.RunResult:
-    """Run a user's tests in a process of their own, where every warning is an error."""
+    """Run a user's tests in a separate process, where every warning is an error."""
     return pytester.runpytest_subprocess(
         *("-W", "error", "-p", "no:cacheprovider", *options), timeout=PATIENCE
     )
@@ -77,7 +77,7 @@ USERS = """
 def test_each_test_has_an_empty_server_also_under_xdist(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ):
-    """One test's session is not another's, in turn or at once; the environment is restored."""
+    """Tests do not share sessions, in turn or in parallel; the environment is restored."""
     monkeypatch.delenv("PACESETTER_URL", raising=False)
     pytester.makepyfile(USERS)
     _pytest(pytester, "--numprocesses", "2").assert_outcomes(passed=5)
@@ -104,7 +104,7 @@ def _anyio_backend() -> str:
 def test_a_test_may_end_while_the_server_is_away(
     pacesetter_server: Server, pacesetter_client: Client
 ):
-    """A session that has something left to tell holds nothing up; its teardown passes."""
+    """The teardown of a session with undelivered reports passes, and does not wait."""
     session = pacesetter_client.session("run", base_lr=0.1)
     session.lr(0)
     session.report(0, loss=1.0)
@@ -138,7 +138,7 @@ def test_a_stopped_server_refuses_and_a_started_one_has_its_data(pacesetter_serv
 
 
 def test_a_training_sees_the_outage_and_its_end(pacesetter_server: Server):
-    """The client's own policies are exercised: it raises, goes on, and follows again."""
+    """The client's own policies apply: it raises, goes on, and follows again."""
     with Client(retry_for=0.1) as hasty:
         pacesetter_server.stop()
         with pytest.raises(ServerUnavailableError):
@@ -162,7 +162,7 @@ def test_a_training_sees_the_outage_and_its_end(pacesetter_server: Server):
 
 
 def test_starting_and_stopping_twice_changes_nothing(pacesetter_server: Server):
-    """Who starts a running server, or stops a stopped one, gets what was wished for."""
+    """Starting a running server, or stopping a stopped one, is no error."""
     pacesetter_server.start()
     assert _answers(pacesetter_server)
     pacesetter_server.stop()
@@ -171,7 +171,7 @@ def test_starting_and_stopping_twice_changes_nothing(pacesetter_server: Server):
 
 
 def test_nobody_else_gets_the_port_of_a_stopped_server(pacesetter_server: Server):
-    """It is bound while nobody listens, so that `start` finds it free."""
+    """It is bound without a listener, so that `start` finds it free."""
     pacesetter_server.stop()
     port = int(pacesetter_server.url.rpartition(":")[2])
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
@@ -183,7 +183,7 @@ def test_nobody_else_gets_the_port_of_a_stopped_server(pacesetter_server: Server
 def test_a_server_with_calls_that_wait_stops(
     pacesetter_server: Server, caplog: pytest.LogCaptureFixture
 ):
-    """Feeds are let go, for a feed never ends by itself; nothing has to be cut off."""
+    """Feeds, which never end by themselves, are ended; no connection has to be cut off."""
     with Client(max_wait=PATIENCE) as client, Client(retry_for=0.1) as follower:
         client.session("run", base_lr=0.1)
         events = follower.events("run", follow=True)
@@ -227,14 +227,14 @@ assert os.listdir(sys.argv[1]) == [], os.listdir(sys.argv[1])
 
 
 def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """No thread, no open file or socket, no folder, and no warning about any of them."""
+    """There is no thread, open file, socket or folder, and no warning about any of them."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     done = _python(LEAVES_NOTHING, str(tmp_path))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path):
-    """A database that cannot be opened is told, and thread, port and lock are given back."""
+    """For a database that cannot be opened, thread, port and lock are given back."""
     (tmp_path / "pacesetter.db").mkdir()
     before = threading.active_count()
     with pytest.raises(Exception, match="cannot be opened"), serve(tmp_path):
@@ -245,7 +245,7 @@ def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path):
 def test_the_port_is_nobody_elses_while_the_server_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """When the server listens no more and its database is closed, the port is still taken."""
+    """When the server no longer listens and its database is closed, the port is still taken."""
     from pacesetter_service.store.sqlite import SqliteStore
 
     close = SqliteStore.close
@@ -292,7 +292,7 @@ def test_without_pytest_serve_works():
 
 @pytest.mark.parametrize("missing", ["pacesetter_service", "sqlalchemy"])
 def test_without_the_service_it_says_what_to_install(missing: str):
-    """The client alone imports the module; the error comes when a server is wanted."""
+    """The client alone imports the module; the error comes when a server is started."""
     done = _python(WITHOUT, missing)
     assert f"({missing}" in done.stdout
     assert done.stdout.endswith("is missing): pip install 'pacesetter[service]'\n")
@@ -306,7 +306,7 @@ def test_a_python_too_old_for_the_server_is_told(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_environment_is_left_alone_by_serve():
-    """Who has no pytest says `Client(server.url)`."""
+    """Without pytest, a program writes `Client(server.url)`."""
     before = dict(os.environ)
     with serve():
         assert dict(os.environ) == before

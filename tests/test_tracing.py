@@ -1,4 +1,4 @@
-"""Spans of the calls, at a collector that speaks OpenTelemetry's protocol."""
+"""Spans of calls, sent to a collector that speaks OpenTelemetry's protocol."""
 
 import gzip
 import sys
@@ -20,14 +20,14 @@ TRACEPARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
 
 @pytest.fixture(name="collected")
 def _collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
-    """Run a collector, and have services told of it."""
+    """Run a collector, and configure services to use it."""
     with answering(lambda _: answer(200, b"", content_type="application/x-protobuf")) as (it, seen):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", it.url)
         yield seen
 
 
 def spans(collected: Sequence[Asked]) -> dict[str, Any]:
-    """Return the spans that a collector was sent, by their names."""
+    """Return the spans that a collector got, by name."""
     found = {}
     for asked in collected:
         assert asked.target == "/v1/traces"
@@ -41,7 +41,7 @@ def spans(collected: Sequence[Asked]) -> dict[str, Any]:
 
 
 def test_each_call_has_a_span_in_its_callers_trace(tmp_path: Path, collected: list[Asked]) -> None:
-    """Spans are named by route; what was not sent yet is sent when the service stops."""
+    """Spans are named by route; pending ones are sent when the service stops."""
     with (
         RunningService(tmp_path / "pacesetter.db", tracing=True) as service,
         open_http(service.url) as http,
@@ -74,7 +74,7 @@ def test_a_collector_that_is_away_holds_up_no_call_and_no_stop(
 def test_tracing_without_opentelemetry_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The word for it names the extra."""
+    """The message names the extra."""
     monkeypatch.setitem(sys.modules, "opentelemetry.instrumentation.asgi", None)
     with pytest.raises(TracingMissingError, match=r"service,otel"), traced(Starlette()):
         pass

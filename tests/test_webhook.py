@@ -1,4 +1,4 @@
-"""Alarms reach a receiver: signed, again while it is away, and never at a trainer's cost."""
+"""Alarms reach a receiver: signed, repeated while it is away, and without delaying a trainer."""
 
 import json
 import re
@@ -27,14 +27,14 @@ SPEC = {"name": "run", "base_lr": 0.1, "schedule": {"kind": "constant"}}
 
 
 def alarm(step: int = 7) -> list[Changes]:
-    """Return the changes of a commit with one alarm in it."""
+    """Return the changes of a commit with one alarm."""
     session = create(SessionSpec(name="run", base_lr=0.1))
     events = [RateDeviated(1, step, "lr", 0.3, 0.1)]
     return [Changes(Stored(1, session, 1, "2026-01-01T00:00:00.000+00:00", ()), log=list(events))]
 
 
 def wait_for(fact: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+    """Wait until a condition holds."""
     end = time.monotonic() + PATIENCE
     while not fact():
         assert time.monotonic() < end, "it did not become so"
@@ -43,7 +43,7 @@ def wait_for(fact: Callable[[], bool]) -> None:
 
 @contextmanager
 def sending(url: str, **options: Any) -> Iterator[tuple[Webhook, Tally]]:
-    """Return a webhook that runs, and its figures."""
+    """Return a running webhook, and its figures."""
     tally = Tally()
     webhook = Webhook(url, SECRET, tally, **{"first_pause": 0.001, **options})
     webhook.start()
@@ -62,7 +62,7 @@ def is_genuine(header: str, body: bytes) -> bool:
 
 
 def test_a_deviation_is_told_with_a_signature(tmp_path: Path) -> None:
-    """A real service tells a real receiver, once, in the form that the page shows."""
+    """A real service sends it to a real receiver, once, in the form that the page shows."""
     with (
         answering(lambda _: answer(204, b"")) as (receiver, seen),
         RunningService(
@@ -95,7 +95,7 @@ def test_a_deviation_is_told_with_a_signature(tmp_path: Path) -> None:
 
 
 def test_an_alarm_is_sent_again_until_it_is_taken() -> None:
-    """Faults and hung-up connections cost a try each; the alarm keeps its id."""
+    """Failures and closed connections cost a try each; the alarm keeps its id."""
     said = iter([answer(503), None, answer(429), answer(200)])
     with (
         answering(lambda _: next(said)) as (receiver, seen),
@@ -108,7 +108,7 @@ def test_an_alarm_is_sent_again_until_it_is_taken() -> None:
 
 
 def test_a_receiver_that_refuses_is_not_asked_again() -> None:
-    """A refusal and a redirect end it, and nothing is sent to where a redirect leads."""
+    """A refusal and a redirect end it, and nothing is sent to a redirect's target."""
     elsewhere: list[Asked] = []
 
     def trap(asked: Asked) -> bytes:
@@ -130,7 +130,7 @@ def test_a_receiver_that_refuses_is_not_asked_again() -> None:
 
 
 def test_what_is_never_taken_is_given_up() -> None:
-    """After so many tries the next alarm has its turn."""
+    """After the last try the alarm counts as failed."""
     with (
         answering(lambda _: answer(500)) as (receiver, seen),
         sending(receiver.url, first_pause=0.0) as (webhook, tally),
@@ -141,7 +141,7 @@ def test_what_is_never_taken_is_given_up() -> None:
 
 
 def test_alarms_that_do_not_fit_are_dropped_and_counted() -> None:
-    """The writer never waits: what the queue has no room for is counted, also at the end."""
+    """The writer never waits: what exceeds the queue is counted, also at the end."""
     tally = Tally()
     webhook = Webhook("http://127.0.0.1:9", None, tally, most_waiting=2)
     for step in range(5):
@@ -154,7 +154,7 @@ def test_alarms_that_do_not_fit_are_dropped_and_counted() -> None:
 
 
 def test_what_a_session_notices_is_an_alarm_by_its_code() -> None:
-    """The kind of such an alarm is what programs know the notice by."""
+    """The kind of such an alarm is the code of the notice."""
     (changes,) = alarm()
     changes.log[:] = [Noticed(4, "plan_over", "", "The plan is over.")]
     with (

@@ -1,4 +1,4 @@
-"""The writer: batches, answers after the commit, and faults that stay where they belong."""
+"""The writer: batches, answers after the commit, and isolated failures."""
 
 import asyncio
 import gc
@@ -66,7 +66,7 @@ def spec(name: str) -> SessionSpec:
 
 
 def test_who_waits_together_is_committed_together(writer: Writer, store: WatchedStore) -> None:
-    """A hundred callers at once share a few transactions, and each gets its own answer."""
+    """A hundred concurrent callers share a few transactions, and each gets its own answer."""
 
     async def crowd() -> list[int]:
         await writer.submit(Create(spec("run")))
@@ -81,7 +81,7 @@ def test_who_waits_together_is_committed_together(writer: Writer, store: Watched
 
 
 def test_a_refusal_is_the_callers_alone(writer: Writer) -> None:
-    """A command that is refused does not disturb the others of its batch."""
+    """A refused command does not affect the others of its batch."""
 
     async def crowd() -> list[object]:
         await writer.submit(Create(spec("run")))
@@ -101,7 +101,7 @@ def test_a_refusal_is_the_callers_alone(writer: Writer) -> None:
 
 
 def test_what_goes_back_to_a_step_waits_for_what_costs_little(writer: Writer) -> None:
-    """An attempt, a fork and a take-back are done behind what came after them and costs little."""
+    """An attempt, a fork and a take-back are done after later calls that cost little."""
     order: list[str] = []
 
     async def done(what: str, work: Work) -> None:
@@ -165,7 +165,7 @@ def test_one_poisoned_job_does_not_take_its_neighbours_down(writer: Writer) -> N
 
 
 def test_sessions_leave_memory_and_come_back(writer: Writer) -> None:
-    """Memory holds a bounded number of sessions; the others are read again when asked for."""
+    """Memory holds a bounded number of sessions; the others are read again on demand."""
 
     async def story() -> tuple[list[bool], int]:
         for number in range(5):
@@ -179,7 +179,7 @@ def test_sessions_leave_memory_and_come_back(writer: Writer) -> None:
 
 
 def test_of_what_was_purged_nothing_stays_in_memory(writer: Writer, store: WatchedStore) -> None:
-    """Although it is not asked for again."""
+    """This holds although the session is not asked for again."""
 
     def purge(name: str) -> None:
         with store.transaction() as connection:
@@ -190,7 +190,7 @@ def test_of_what_was_purged_nothing_stays_in_memory(writer: Writer, store: Watch
         await writer.submit(Create(spec("run")))
         archived = (await writer.submit(Change("run", (Archive(),)))).entry
         await writer.call(partial(purge, "run"))
-        await writer.submit(Create(spec("next")))  # so that the writer has nothing at hand of it
+        await writer.submit(Create(spec("next")))  # so that the writer has nothing of it in memory
         return weakref.ref(archived.stored.session.spec)
 
     known = asyncio.run(crowd())
@@ -214,7 +214,7 @@ def test_a_full_queue_refuses(store: WatchedStore) -> None:
 
 
 def test_a_caller_that_leaves_does_not_stop_the_writer(writer: Writer) -> None:
-    """A cancelled wait is skipped, and the work of the others is answered."""
+    """A cancelled call is skipped, and the others are answered."""
 
     async def story() -> int:
         await writer.submit(Create(spec("run")))

@@ -42,10 +42,8 @@ class Training:
             }
         self.name = name
         self._first = step or 0
-        self.used: dict[int, float] = {}
-        """The learning rates that it has trained with, by step."""
-        self.values: dict[int, dict[str, float]] = {}
-        """All that the session drives, by step."""
+        self._used: dict[int, float] = {}
+        self._values: dict[int, dict[str, float]] = {}
         self._client = Client(url)
         self._session = self._client.session(name, step=step, **spec)
         self._pace, self._group = pace, group
@@ -60,28 +58,39 @@ class Training:
             with self._turn:
                 rate, values = self._session.lr(step, self._group), self._session.values(step)
                 with self._moved:
-                    self.used[step], self.values[step] = rate, values
+                    self._used[step], self._values[step] = rate, values
                     self._moved.notify_all()
                 self._session.report(step, loss=1 + 4 * math.exp(-step / 200))
             step += 1
 
     @contextmanager
     def standing_still(self) -> Iterator[None]:
-        """Have it train no step meanwhile, as while it evaluates."""
+        """Let it train no step meanwhile, as during an evaluation."""
         with self._turn:
             yield
 
     @property
+    def used(self) -> dict[int, float]:
+        """The learning rates that it has trained with by now, by step; a copy."""
+        with self._moved:
+            return dict(self._used)
+
+    @property
+    def values(self) -> dict[int, dict[str, float]]:
+        """All values that the session has driven by now, by step; a copy."""
+        with self._moved:
+            return dict(self._values)
+
+    @property
     def newest(self) -> int:
         """The newest step that it has trained; -1 before any."""
-        with self._moved:
-            return max(self.used, default=-1)
+        return max(self.used, default=-1)
 
     def reach(self, step: int) -> dict[int, float]:
-        """Wait until it has trained a step; returns what it has trained with by then."""
+        """Wait until it has trained a step; return what it has trained with by then."""
         with self._moved:
-            assert self._moved.wait_for(lambda: step in self.used, PATIENCE), f"no step {step}"
-            return dict(self.used)
+            assert self._moved.wait_for(lambda: step in self._used, PATIENCE), f"no step {step}"
+            return dict(self._used)
 
     def __enter__(self) -> Self:
         self._thread.start()

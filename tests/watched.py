@@ -1,4 +1,4 @@
-"""What a browser complains of while pages are tested."""
+"""Browser errors while pages are tested."""
 
 from dataclasses import dataclass, field
 
@@ -7,16 +7,16 @@ from playwright.sync_api import ConsoleMessage
 
 @dataclass
 class Watched:
-    """What browsers have complained of: errors of scripts, breaches of the policy, bad answers."""
+    """Errors that browsers have logged: of scripts, breaches of the policy, bad answers."""
 
     complaints: list[str] = field(default_factory=list)
     expected: list[str] = field(default_factory=list)
 
     def hear(self, message: ConsoleMessage) -> None:
-        """Take note of what is an error."""
+        """Record what is an error."""
         if message.type in {"error", "warning"}:
             self.complaints.append(message.text)
 
     def unexpected(self) -> list[str]:
-        """Return what no test has said that it expects."""
+        """Return the errors that no test expects."""
         return [each for each in self.complaints if not any(part in each for part in self.expected)]

@@ -18,10 +18,10 @@ _lock = threading.Lock()
 
 
 def announce(url: str, info: SessionInfo, step: int) -> None:
-    """Log that a training begins at a step of a session, once a process for each attempt.
+    """Log that a training begins at a step of a session, once per process and attempt.
 
-    It is logged at INFO. A program that has set logging up sees it, or not, by what that says. In
-    one that has not, where Python would drop it, it goes to the standard error, unless
+    It is logged at INFO. If the program has configured logging, that configuration decides whether
+    the line is shown. Otherwise Python would drop it, so it goes to the standard error, unless
     `PACESETTER_QUIET` is set.
 
     Args:
@@ -38,21 +38,21 @@ def announce(url: str, info: SessionInfo, step: int) -> None:
     link = f"{url.rstrip('/')}/sessions/{quote(info.name, safe='')}"
     if not is_logging_left_alone():
         logger.info(said, info.name, info.attempt, step, link)
-    elif sys.stderr is not None:  # there is none where a program has no console
+    elif sys.stderr is not None:  # None where a program has no console
         print(said % (info.name, info.attempt, step, link), file=sys.stderr)  # noqa: T201 - see above
 
 
 def is_quiet(environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether the user wants no line that was not asked for."""
+    """Return whether the user wants no unrequested lines."""
     return environ.get("PACESETTER_QUIET", "").strip().lower() not in {"", "0", "false", "no"}
 
 
 def is_logging_left_alone() -> bool:
-    """Return whether the program has set up nothing by which this logger's lines are shown."""
+    """Return whether the program has configured nothing that would show this logger's lines."""
     return (
         not logger.hasHandlers()
         and not logger.disabled
         and logger.level == logging.NOTSET
-        and logging.root.level == logging.WARNING  # what it is if nothing sets it
+        and logging.root.level == logging.WARNING  # the default
         and logging.root.manager.disable < logging.INFO
     )

@@ -1,10 +1,10 @@
-"""How `AsyncClient` carries out what is asked: without keeping other tasks from going on."""
+"""How `AsyncClient` carries out operations, without blocking other tasks."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any, TypeVar, cast
 
 from pacesetter import _async_record
@@ -31,7 +31,7 @@ class AsyncCarrying(AsyncCarrier):
     """Carries out operations over one transport, each in the task that asks.
 
     Attributes:
-        actor: Who orders what is ordered, for the record; None says nothing of it.
+        actor: Who gives the orders, for the record; None leaves it unstated.
     """
 
     _transport: AsyncTransport
@@ -48,7 +48,7 @@ class AsyncCarrying(AsyncCarrier):
         return cast("T", done)
 
     async def _transferred(self, asked: Described[Any]) -> Any:  # noqa: ANN401 - as described
-        """Take a record out into a file, or put one in."""
+        """Export a record into a file, or restore one from a file."""
         if isinstance(asked, Upload):
             headers = self._headers()
             said = await _async_record.restore(self._transport, asked.file, asked.name, headers)
@@ -74,7 +74,7 @@ class AsyncCarrying(AsyncCarrier):
         )
 
     async def _sent_once(self, call: Call[Any]) -> bytes:
-        """Send what may be done once only: again only if the server said that it did nothing."""
+        """Send a call that must not be done twice; retry only if the server said it did nothing."""
         spell = Spell(self._transport.url, self._retry_for)
         body, headers = call.body or {}, self._headers(call)
         for delay in delays():
@@ -107,7 +107,7 @@ class AsyncCarrying(AsyncCarrier):
         except APIError as error:
             return error
 
-    async def _gone_through(self, asked: Listed[T] | Feed[T]) -> AsyncIterator[T]:
+    async def _gone_through(self, asked: Listed[T] | Feed[T]) -> AsyncGenerator[T, None]:
         if isinstance(asked, Feed):
             if asked.before is not None:
                 await self._call(asked.before)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class AsyncClient(Operations, AsyncCarrying):
-    """What operators ask of a Pacesetter server, for `asyncio`: as `Client` has it, to be awaited.
+    """A connection to a Pacesetter server for `asyncio`: the operations of `Client`, awaited.
 
     ```python
     async with AsyncClient() as client:
@@ -27,15 +27,15 @@ class AsyncClient(Operations, AsyncCarrying):
         await client.scale("vit-run-42", 0.5, reason="the loss rises")
     ```
 
-    Operations that return a list page by page are gone through with `async for`; all others are
-    awaited. Any number of them may be under way at once. Trainings are opened by `Client`: a
-    training waits for its steps, and does so in a thread.
+    Operations that return a list page by page are iterated with `async for`; all others are
+    awaited. Any number of them may run concurrently. Trainings are opened by `Client`: a training
+    waits for its steps, and blocks its thread meanwhile.
 
     Args:
         url: The server's address; without one `PACESETTER_URL`, else `http://127.0.0.1:7070`.
         timeout: Seconds that one exchange may take.
-        retry_for: Seconds for which a call is tried again while the server is away.
-        actor: Who orders what is ordered here, for the record; a token says it where there is one.
+        retry_for: Seconds for which a call is retried while the server is away.
+        actor: Who gives the orders made here, for the record; where there is a token, it says so.
         token: The access token, where the server asks for one; without it `PACESETTER_TOKEN`. It
             goes to that address only, and into no log, error or pickle.
         transport: An httpx transport in place of the network, for tests and special wiring.
@@ -84,7 +84,7 @@ class AsyncClient(Operations, AsyncCarrying):
         return self  # a handle, as a Client is
 
     def __reduce__(self) -> tuple[Any, ...]:
-        make = functools.partial(  # without the token: pickles lie about in files
+        make = functools.partial(  # without the token: pickles are left in files
             AsyncClient,
             timeout=self._transport.timeout,
             retry_for=self._retry_for,

@@ -29,11 +29,11 @@ from pacesetter._record import (
 async def followed(
     transport: AsyncTransport, feed: Feed[Any], *, wait: float
 ) -> AsyncGenerator[Any, None]:
-    """Return what happens as it happens, without an end.
+    """Yield events as they happen, without an end.
 
     Raises:
         ServerUnavailableError: The server was away for `wait` seconds.
-        APIError: It refused.
+        APIError: The server refused.
     """
     after, lost = feed.after, Lost(transport.url, wait)
     while True:
@@ -53,7 +53,7 @@ async def followed(
 async def _connected(
     transport: AsyncTransport, feed: Feed[Any], after: object
 ) -> AsyncGenerator[dict[str, Any] | None, None]:
-    """Return the events of one connection; None for what only shows that the server is alive."""
+    """Yield the events of one connection; None for a mere sign that the server is alive."""
     frames = Frames()
     async with transport.stream(
         "GET", feed.path, params=feed.query(after), accept=EVENTS, silence=SILENCE
@@ -66,7 +66,7 @@ async def _connected(
 async def export(
     transport: AsyncTransport, path: str, file: str | os.PathLike[str] | IO[bytes]
 ) -> None:
-    """Write a record into a file, which takes its name once it is whole."""
+    """Write a record into a file, which gets its name only once it is complete."""
     with writing(file) as out:
         async with transport.stream("GET", path, accept=LINES, silence=IMPORT_TIMEOUT) as pieces:
             async for piece in pieces:
@@ -79,7 +79,7 @@ async def restore(
     name: str | None,
     headers: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Send a record; gives what the server says about the session."""
+    """Send a record, and return what the server says about the session."""
     with reading(file) as (record, described):
 
         async def chunks() -> AsyncIterator[bytes]:

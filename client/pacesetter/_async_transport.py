@@ -1,6 +1,6 @@
-"""HTTP without waiting: what `_transport` does, for tasks that share a thread with others.
+"""Non-blocking HTTP: what `_transport` does, for tasks that share a thread with others.
 
-The same requests, bounds, retries and errors; only here an exchange is cut off by cancelling it.
+Requests, bounds, retries and errors are the same, but an exchange is cut off by cancelling it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from pacesetter._plain import encoded
 from pacesetter._retry import Spell, delays
 
 GRACE = 0.1
-"""Seconds that an exchange may need beyond its limit to end by itself, with a better error."""
+"""Seconds beyond its limit that an exchange gets to end by itself, with a better error."""
 
 
 class AsyncTransport(Endpoint):
-    """Sends requests to one server, and again while it is away, beside whatever else goes on.
+    """Sends requests to one server, and retries while it is away, without blocking other tasks.
 
     Args:
         url: Base address, `http://` or `https://`.
@@ -45,7 +45,7 @@ class AsyncTransport(Endpoint):
         transport: An httpx transport in place of the network, for tests and special wiring.
 
     Raises:
-        ValueError: One of them, or the proxy that the environment names, cannot be used.
+        ValueError: An argument, or the proxy that the environment names, cannot be used.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class AsyncTransport(Endpoint):
         self._loop: weakref.ref[asyncio.AbstractEventLoop] | None = None
 
     async def close(self) -> None:
-        """Close every connection; those of a loop that has ended, it has closed."""
+        """Close every connection; an event loop that has ended has closed its own."""
         self._closed = True
         if self._loop is None or self._loop() is asyncio.get_running_loop():
             await self._pool.aclose()
@@ -78,7 +78,7 @@ class AsyncTransport(Endpoint):
         accept: str = "application/json",
         wait: float = 0.0,
     ) -> bytes:
-        """Send a request, again and again for `wait` seconds while the server is away.
+        """Send a request, and retry for `wait` seconds while the server is away.
 
         Args:
             method: The HTTP method.
@@ -119,10 +119,10 @@ class AsyncTransport(Endpoint):
     async def send_once(
         self, method: str, path: str, *, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> bytes:
-        """Send a request as JSON that may reach the server once only, and return the answer.
+        """Send a JSON request that must reach the server only once, and return the answer.
 
         Raises:
-            TransportError: The connection could not be had, or was lost: who knows when.
+            TransportError: The connection could not be made, or was lost at an unknown moment.
             APIError: The server answered with a problem.
         """
         content = encoded(body)
@@ -158,14 +158,14 @@ class AsyncTransport(Endpoint):
         Args:
             method: The HTTP method.
             path: Below the base address, with its leading slash.
-            content: The body; with its type and, if it is known, its length in `headers`.
+            content: The body; its type and, if known, its length are in `headers`.
             headers: Besides those that every request has.
             params: The query; None values are left out.
             accept: The media type wanted.
             silence: Seconds without a byte after which the connection is given up.
 
         Raises:
-            TransportError: The connection could not be had, or was lost.
+            TransportError: The connection could not be made, or was lost.
             APIError: The server answered with a problem.
         """
         sent = {"accept": accept, **(headers or {})}
@@ -188,7 +188,7 @@ class AsyncTransport(Endpoint):
             raise self._failure(error) from None
 
     def _connections(self) -> httpx.AsyncBaseTransport:
-        """Return the connections of the loop that runs: those of another one cannot be used."""
+        """Return the connections of the running event loop: those of another cannot be used."""
         loop = asyncio.get_running_loop()
         if self._loop is None or self._loop() is not loop:
             if self._loop is not None and self.custom is None:
@@ -197,7 +197,7 @@ class AsyncTransport(Endpoint):
         return self._pool
 
     async def _admitted(self, seconds: float, request: httpx.Request) -> bytes:
-        """Do an exchange; if the token is refused and its file has another one, do it with that."""
+        """Do an exchange; if the token is refused and its file holds a new one, retry with that."""
         try:
             return await self._within(seconds, request)
         except AuthenticationError as error:
@@ -206,11 +206,22 @@ class AsyncTransport(Endpoint):
         return await self._within(seconds, self._signed(request))
 
     async def _within(self, seconds: float, request: httpx.Request) -> bytes:
-        """Do an exchange that takes no longer, whatever the network does."""
+        """Do an exchange within a number of seconds, whatever the network does."""
+        # Before Python 3.12, `asyncio.wait_for` loses a cancellation that comes with the answer.
+        exchange = asyncio.ensure_future(self._exchange(request, seconds))
+        exchange.add_done_callback(_look_at)
         try:
-            return await asyncio.wait_for(self._exchange(request, seconds), seconds + GRACE)
-        except asyncio.TimeoutError:
-            raise self._late(seconds) from None
+            done, _ = await asyncio.wait([exchange], timeout=seconds + GRACE)
+        finally:
+            if not exchange.done():
+                exchange.cancel()
+                await asyncio.wait([exchange])
+        try:
+            if not done:
+                raise self._late(seconds)
+            return exchange.result()
+        finally:
+            del exchange, done  # a failure holds this frame
 
     async def _exchange(self, request: httpx.Request, limit: float) -> bytes:
         deadline = time.monotonic() + limit
@@ -233,7 +244,7 @@ class AsyncTransport(Endpoint):
         pool: httpx.AsyncBaseTransport,
         open_: contextlib.AsyncExitStack,
     ) -> httpx.Response:
-        """Return an answer that is one, and stays open as long as the stack."""
+        """Return a successful answer, which stays open as long as the exit stack."""
         response = await _answer(request, silence, pool)
         open_.push_async_callback(response.aclose)
         if not response.is_success:
@@ -249,12 +260,18 @@ def _network(url: str, proxy: str | None) -> httpx.AsyncBaseTransport:
         raise without_socks() from error
 
 
+def _look_at(exchange: asyncio.Future[bytes]) -> None:
+    """Look at a failure, so that it is not reported as never retrieved if the caller has gone."""
+    if not exchange.cancelled():
+        exchange.exception()
+
+
 async def _answer(
     request: httpx.Request, limit: float, pool: httpx.AsyncBaseTransport
 ) -> httpx.Response:
-    """Return the answer to a request, up to its body; one that a kept connection fails goes again.
+    """Return the answer to a request, without its body; resend it if a kept-alive connection fails.
 
-    The other side may close such a connection at the moment that it is used.
+    The other side may close such a connection at the very moment that it is used.
     """
     deadline = time.monotonic() + limit
     while True:
@@ -280,7 +297,7 @@ def _seen_by(trace: Trace) -> Any:  # noqa: ANN401 - as httpcore wants it
 
 
 async def _read(response: httpx.Response, deadline: float) -> bytes:
-    """Return the body as it came: no decompression, so its size is what was counted."""
+    """Return the body as received: without decompression, so that its size is what was counted."""
     assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - for the type checker
     refuse_if_too_large(response, MAX_JSON)
     content = bytearray()

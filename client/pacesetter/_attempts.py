@@ -1,7 +1,7 @@
-"""Whose a session's attempts are, and what becomes of one that was trained before.
+"""Which training owns a session's attempts, and what becomes of one that was trained before.
 
-A name may be used again by mistake. Then what was decided for the old training must not be trained
-with by the new one; but a job that its launcher starts again just goes on.
+A name may be reused by mistake. Then the new training must not train with what was decided for the
+old one. But a job that its launcher starts again simply goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RESUMES = ("error", "restart", "continue")
 
 
 def checked_resume(resume: str) -> str:
-    """Return `resume`, which is to be one of `RESUMES`.
+    """Return `resume`, which must be one of `RESUMES`.
 
     Raises:
         ValueError: The value is not valid.
@@ -32,8 +32,8 @@ def checked_resume(resume: str) -> str:
 class Training:
     """One training of a session by this process: what all `Session` objects opened for it share.
 
-    Two optimizers may be driven by two of them, opened one after the other. Once one of them has
-    gone beyond its first step, a program that opens the session again begins another training.
+    Two `Session` objects, opened one after the other, may drive two optimizers. Once one of them
+    has gone beyond its first step, a program that opens the session again begins another training.
 
     Attributes:
         opening: The key under which the training creates the session, or begins it again.
@@ -56,7 +56,7 @@ class Training:
         return info.attempt_key == self.opening or (info.attempt, info.attempt_key) in self._own
 
     def repeats(self, info: SessionInfo) -> bool:
-        """Return whether an earlier training of this very process has opened the attempt."""
+        """Return whether an earlier training of this same process has opened the attempt."""
         return info.attempt_key in self._former
 
     def own(self, info: SessionInfo) -> None:
@@ -64,11 +64,11 @@ class Training:
         self._own.add((info.attempt, info.attempt_key))
 
     def renew(self, info: SessionInfo) -> None:
-        """Take a key that no earlier start has had, where this process opens for all ranks.
+        """Take a key that no earlier start has used, where this process opens for all ranks.
 
-        A launcher that goes back to a number of workers names a start as it has named an earlier
-        one. A process that has opened the attempt of such a name itself is of that earlier start,
-        and keeps its key, by which it is fenced.
+        A launcher that returns to an earlier number of workers gives the new start the name of an
+        earlier one. A process that has itself opened the attempt of such a name belongs to that
+        earlier start, and keeps its key, by which it is fenced.
         """
         if info.attempt_key == self.opening:
             self.own(info)
@@ -82,12 +82,13 @@ class Training:
     def key_for(self, step: int, attempt: int, *, alone: bool = False) -> str:
         """Return the key by which a session in an attempt goes back to a step.
 
-        It joins the attempt that another session of the training has opened at that step since.
+        With it, the session joins an attempt that another session of the training has since opened
+        at that step.
 
         Args:
             step: The first step that is trained again.
             attempt: The attempt that the session is in.
-            alone: This process decides for all ranks, so that none needs to make the same key.
+            alone: Whether this process decides for all ranks, so that no other needs the same key.
         """
         if self._restart is not None:
             at, key, opened = self._restart
@@ -97,7 +98,7 @@ class Training:
         return self.launch.key(drawn_key() if alone else self._number)
 
     def move_on(self) -> None:
-        """Note that one of its sessions is beyond its first step, or elsewhere."""
+        """Note that one of its sessions is beyond its first step, or at another step."""
         self.has_moved = True
 
     def went_back(self, step: int, info: SessionInfo) -> None:
@@ -106,7 +107,7 @@ class Training:
         self._restart = (step, info.attempt_key, info.attempt)
 
     def successor(self) -> Training:
-        """Another training of the same session, with keys of its own."""
+        """Return another training of the same session, with its own keys."""
         keys = {self.opening, *(key for _, key in self._own)}
         return Training(self.launch, self._number + 1, self._former | keys)
 
@@ -128,7 +129,7 @@ def training_of(url: str, name: str, launch: Launch) -> Training:
 
 
 def explained(error: StaleAttemptError, key: str, launch: Launch) -> StaleAttemptError:
-    """Return the error with what may have become of a key that a launcher's words make."""
+    """Return the error, explained where the launcher may have given two starts the same key."""
     if not launch.has_opened(key):
         return error
     return error.saying(
@@ -142,11 +143,11 @@ def explained(error: StaleAttemptError, key: str, launch: Launch) -> StaleAttemp
 
 @dataclass(frozen=True)
 class Opener:
-    """Who opens a session, and what is to become of it if it was trained before.
+    """Who opens a session, and what must become of it if it was trained before.
 
     Attributes:
         resume: One of `RESUMES`.
-        key: The key of the attempt in which it would begin again.
+        key: The key of the attempt in which the session would begin again.
         launch: The start of the job that it belongs to.
         leads: Whether it is the first rank.
         owns: Whether its own training opened the attempt that is running.
@@ -162,14 +163,14 @@ class Opener:
 
     @property
     def restarts(self) -> bool:
-        """Whether the training is to begin again, wherever it begins."""
+        """Whether the training must begin again, wherever it begins."""
         return self.resume == "restart"
 
     def begins_again(self, info: SessionInfo, step: int) -> bool:
-        """Return whether a training at a step begins a session again, which was trained before.
+        """Return whether a training at a step begins again a session that was trained before.
 
         Raises:
-            ResumeError: It would train a step again, and it was not said that it is to.
+            ResumeError: The training would repeat a step without having been told to.
         """
         if step >= info.horizon or not self._is_anothers(info):
             return False
@@ -183,7 +184,7 @@ class Opener:
         return "its launcher has started it again" if self._continues(info) else "resume='restart'"
 
     def _continues(self, info: SessionInfo) -> bool:
-        """Return whether an earlier start of this very job has trained the session."""
+        """Return whether an earlier start of this same job has trained the session."""
         return self.launch.opened_before(info.attempt_key)
 
     def _is_anothers(self, info: SessionInfo) -> bool:
@@ -193,8 +194,8 @@ class Opener:
             return False
         beside = self.launch.has_opened(info.attempt_key) and not self.repeats
         if beside and (self.launch.sure or not self.leads):
-            return False  # another process of this start has
-        # Else the first rank settles it, and the others know no key to join it by.
+            return False  # another process of this start has trained it
+        # Otherwise the first rank settles it, as the others know no key to join it by.
         return self.leads or bool(self.launch.run)
 
 
@@ -213,18 +214,18 @@ def _refusal(info: SessionInfo, step: int) -> str:
 
 @dataclass(frozen=True)
 class Branch:
-    """A session that is to go on from the past of another one, once it is known from which step.
+    """A session that will continue another one's past, once its first step is known.
 
     Attributes:
-        name: The name of the session that is to be created.
-        body: The body of the call that does it, without the step.
+        name: The name of the session to create.
+        body: The body of the call that creates it, without the step.
     """
 
     name: str
     body: Mapping[str, Any]
 
     def refusal(self, parent: str) -> ResumeError:
-        """Return the error of a training that begins without saying where."""
+        """Return the error for a training that begins without stating its step."""
         return ResumeError(
             f"session {self.name} is to continue {parent}, and it is not known yet from which step:"
             f" load the checkpoint of {parent} before the first step"

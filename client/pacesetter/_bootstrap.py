@@ -1,4 +1,4 @@
-"""A file by which a training can start while the server is away: the session, and its forecast."""
+"""A file to start a training from while the server is away: the session, and its forecast."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """What such a file says.
+    """The content of a bootstrap file.
 
     Attributes:
         info: The session as it was described.
         forecast: Its values as they were forecast.
-        sealed_until: The first step of them that was not sealed.
+        sealed_until: The first step of the forecast that was not sealed.
     """
 
     info: SessionInfo
@@ -37,7 +37,8 @@ class Bootstrap:
 
         Raises:
             OSError: It cannot be read.
-            InvalidAnswerError: It is no such file, of another session, or its values are unfit.
+            InvalidAnswerError: It is not a bootstrap file, is of another session, or its values are
+                unfit.
         """
         try:
             stored = json.loads(Path(path).read_text(encoding="utf-8"))

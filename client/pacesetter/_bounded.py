@@ -1,7 +1,7 @@
-"""Work that is waited for no longer than said, whatever it does: in threads that can be left alone.
+"""Work with a bounded wait, whatever it does: it runs in threads that can be abandoned.
 
-Looking up a name has no time limit, and those of sockets begin again with each byte: only so is a
-trainer's wait bounded whatever the network does.
+A name lookup has no time limit, and the limits of sockets begin again with each byte. Only in this
+way is a trainer's wait bounded whatever the network does.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ T = TypeVar("T")
 
 
 class Bounded(Generic[T]):
-    """Does work, each piece in a thread of its own, and knows the threads that were left alone."""
+    """Does work, each piece in its own thread, and knows the threads that were abandoned."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._left: list[threading.Thread] = []
 
     def within(self, seconds: float, work: Callable[[], T]) -> T:
-        """Return what the work gives, or raise what it raises.
+        """Return what the work returns, or raise what it raises.
 
         Raises:
-            TimeoutError: It takes longer; it goes on in a thread that is left alone.
+            TimeoutError: The work takes longer; it goes on in an abandoned thread.
         """
         outcome: queue.SimpleQueue[T | _Raised] = queue.SimpleQueue()
 
@@ -51,14 +51,14 @@ class Bounded(Generic[T]):
         return got
 
     def left(self) -> int:
-        """Return how many threads were left alone and have not ended."""
+        """Return how many abandoned threads are still running."""
         with self._lock:
             self._left = [thread for thread in self._left if thread.is_alive()]
             return len(self._left)
 
 
 class _Raised:
-    """What work has raised, told from what it has given."""
+    """What work has raised, as distinct from what it has returned."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error

@@ -1,4 +1,4 @@
-"""Which learning rates a training takes from the server, whatever that says."""
+"""Which learning rates a training accepts, whatever the server says."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any
 from pacesetter._info import SessionInfo
 
 MARGIN = 1000.0
-"""How far above all that a session says of its rates a value may lie that is no mistake."""
+"""The factor by which a plausible value may exceed all that a session says of its rates."""
 
 Bounds = tuple[float, float]
 
 
 def checked_bounds(bounds: Bounds | None) -> Bounds | None:
-    """Return the range that was given, if one was.
+    """Return the given range, checked; None if there is none.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a valid range.
     """
     if bounds is None:
         return None
@@ -28,11 +28,11 @@ def checked_bounds(bounds: Bounds | None) -> Bounds | None:
 
 
 def bounds_of(info: SessionInfo, given: Bounds | None) -> Bounds:
-    """Return the range that rates must lie in: as given, else by what the session says.
+    """Return the range that rates must lie in: as given, or else derived from the session.
 
-    That is up to a thousand times the largest of its base rates and the `max_lr` of its limits.
-    Where it states no `max_lr`, 1 counts as well: schedules and orders may be written in absolute
-    rates.
+    The derived range goes up to a thousand times the largest of the session's base rates and the
+    `max_lr` of its limits. Where the session states no `max_lr`, 1 counts as well: schedules and
+    orders may be written in absolute rates.
     """
     checked = checked_bounds(given)
     if checked is not None:

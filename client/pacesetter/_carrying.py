@@ -1,11 +1,11 @@
-"""How `Client` carries out what is asked: one exchange after the other, waiting for each."""
+"""How `Client` carries out operations, one exchange after the other."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any, TypeVar, cast
 
 from pacesetter import _record
@@ -33,7 +33,7 @@ class Carrying(Carrier):
     """Carries out operations over one transport.
 
     Attributes:
-        actor: Who orders what is ordered, for the record; None says nothing of it.
+        actor: Who gives the orders, for the record; None leaves it unstated.
     """
 
     _transport: Transport
@@ -42,7 +42,7 @@ class Carrying(Carrier):
 
     @property
     def _look(self) -> Look:
-        """What asks how a session does, for notebooks."""
+        """The function that asks for a session's status, for notebooks."""
         return functools.partial(look_at, self._transport)
 
     def _done(self, asked: Described[T] | Several[T]) -> T:
@@ -55,7 +55,7 @@ class Carrying(Carrier):
         return cast("T", done)
 
     def _transferred(self, asked: Described[Any]) -> Any:  # noqa: ANN401 - of the type described
-        """Take a record out into a file, or put one in."""
+        """Export a record into a file, or restore one from a file."""
         if isinstance(asked, Upload):
             headers = self._headers()
             return asked.read(_record.restore(self._transport, asked.file, asked.name, headers))
@@ -80,7 +80,7 @@ class Carrying(Carrier):
         )
 
     def _sent_once(self, call: Call[Any]) -> bytes:
-        """Send what may be done once only: again only if the server said that it did nothing."""
+        """Send a call that must not be done twice; retry only if the server said it did nothing."""
         spell = Spell(self._transport.url, self._retry_for)
         body, headers = call.body or {}, self._headers(call)
         for delay in delays():
@@ -113,7 +113,7 @@ class Carrying(Carrier):
         except APIError as error:
             return error
 
-    def _gone_through(self, asked: Listed[T] | Feed[T]) -> Iterator[T]:
+    def _gone_through(self, asked: Listed[T] | Feed[T]) -> Generator[T, None, None]:
         if isinstance(asked, Feed):
             if asked.before is not None:
                 self._call(asked.before)

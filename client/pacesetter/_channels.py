@@ -11,7 +11,7 @@ from pacesetter._groups import Names, ParamGroup
 CHANNELS = ("momentum", "weight_decay")
 
 Left: TypeAlias = tuple[frozenset[str], ...]
-"""For each param group the channels that are not written to it."""
+"""For each param group, the channels that are not written to it."""
 
 
 def driven_channels(series: Sequence[str]) -> list[str]:
@@ -30,19 +30,20 @@ def left_alone(
 ) -> Left:
     """Find where a channel stays as it is: at 0, where other param groups of the law have more.
 
-    So biases and norms, which have no weight decay, keep none. Where all have 0 nothing was chosen,
-    and the session drives all.
+    So biases and norms, which have no weight decay, stay without. Where all have 0, nothing was
+    chosen, and the session drives all.
 
     Args:
         param_groups: The optimizer's param groups.
         names: The session group of each.
         series: The names of the session's series.
         own_laws: The session groups that have a schedule of their own; all others share one.
-        known: What was found before param groups were added. Of those a channel also stays as it is
-            where it has another value than the others': a training that runs is not ended by it.
+        known: What was found before param groups were added. In an added group, a channel also
+            stays as it is where its value differs from the others': that must not end a running
+            training.
 
     Raises:
-        GroupError: They have different values of a channel that one law would make equal.
+        GroupError: Param groups have different values of a channel that one law would make equal.
     """
     left = [set(each) for each in known] + [set[str]() for _ in param_groups[len(known) :]]
     for channel in driven_channels(series):
@@ -59,7 +60,7 @@ def left_alone(
 
 
 def own_value(group: ParamGroup, channel: str) -> float | None:
-    """Return what a param group was made with, whatever a session made of it, or None."""
+    """Return the value that a param group was made with, whatever a session wrote, or None."""
     if f"initial_{channel}" in group:
         return float(group[f"initial_{channel}"])
     if channel == "momentum" and "betas" in group:
@@ -68,9 +69,9 @@ def own_value(group: ParamGroup, channel: str) -> float | None:
 
 
 def remember(param_groups: Sequence[ParamGroup], series: Sequence[str]) -> None:
-    """Keep what param groups were made with beside what is written, as torch does `initial_lr`.
+    """Keep the values that param groups were made with, as torch keeps `initial_lr`.
 
-    It goes into the optimizer's state, so a resumed training knows it too.
+    They go into the optimizer's state, so a resumed training knows them too.
     """
     for channel in driven_channels(series):
         for group in param_groups:

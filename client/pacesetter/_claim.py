@@ -12,15 +12,15 @@ from pacesetter._sync_channel import SyncChannel
 
 @dataclass(frozen=True)
 class Claim:
-    """What is to be settled when the server is back, before anything else is exchanged.
+    """What must be settled when the server is back, before anything else is exchanged.
 
     Attributes:
         step: The first step that is trained again.
         key: The key of the attempt.
         known: The newest attempt that the job knows of. If the server knows a newer one, another
             job has taken over, and the claim is void.
-        opener: The opener that began there without the server, where the trainer has asked for no
-            attempt: then the server's session is judged as it is found.
+        opener: The opener that began there without the server, where the trainer has not asked for
+            an attempt: then the server's session is judged as it is found.
     """
 
     step: int
@@ -43,11 +43,11 @@ class Claim:
 
         Raises:
             StaleAttemptError: Another job has opened an attempt meanwhile.
-            ResumeError: The session was trained before, and its opener has not said what is to
-                become of that.
+            ResumeError: The session was trained before, and its opener has not said what to do
+                then.
         """
         if self.opener is not None:
-            # What is there is judged as if the session had been opened with the server at hand.
+            # The session is judged as if it had been opened while the server was reachable.
             info = SessionInfo.parse(channel.described(name, deadline), name)
             begins_again = self.opener.begins_again(info, self.step)
             if begins_again:

@@ -50,31 +50,32 @@ class Client(Operations, Carrying):
         session.lr(0)
     ```
 
-    Whatever else can be asked of the server has a method too: orders such as `scale` and `hold`,
+    Everything else that the server offers has a method too: orders such as `scale` and `hold`,
     `status` and `explain`, `columns` of the record, forks, templates, tokens. `AsyncClient` has the
     same ones, awaited. At the end of a notebook's cell it shows the sessions that changed last.
 
     Args:
         url: The server's address; without one `PACESETTER_URL`, else `http://127.0.0.1:7070`.
         timeout: Seconds that one exchange may take.
-        retry_for: Seconds for which a call is tried again while the server is away.
+        retry_for: Seconds for which a call is retried while the server is away.
         max_wait: Seconds that a training waits for the server once its sealed values are used up,
             before `ServerUnavailableError`. Must be the same on all ranks.
-        on_outage: What a training does then: `"wait"` for those seconds, `"hold"` the last value or
-            follow the `"forecast"`, or an `OutagePolicy` with its bounds. The latter two only where
-            one process decides for all: a training in one process, or `RemoteLR` under
-            torch.distributed in its usual mode.
+        on_outage: What a training does when those values are used up and the server is away:
+            `"wait"` for those seconds, `"hold"` the last value or follow the `"forecast"`, or an
+            `OutagePolicy` with its bounds. The latter two are allowed only where one process
+            decides for all: a training in one process, or `RemoteLR` under torch.distributed in its
+            usual mode.
         on_notice: Called with each `Notice` to the trainer of a session opened here, see
             `Session.on_notice`; without it they are logged.
-        actor: Who orders what is ordered here, for the record; a token says it where there is one.
+        actor: Who gives the orders made here, for the record; where there is a token, it says so.
         token: The access token, where the server asks for one; without it `PACESETTER_TOKEN`. It
             goes to that address only, and into no log, error or pickle: a copy in another process
             takes the environment's.
         transport: An httpx transport in place of the network, for tests and special wiring.
 
     Every method raises `ServerUnavailableError` when the server stays away for `retry_for` seconds,
-    `APIError` when it refuses (`AuthenticationError` and `PermissionDeniedError` where that is for
-    the token), and `InvalidAnswerError` when it answers nonsense.
+    `APIError` when it refuses (`AuthenticationError` and `PermissionDeniedError` where that is
+    because of the token), and `InvalidAnswerError` when it answers nonsense.
 
     Raises:
         ValueError: An argument makes no sense, the URL has a password in it, the token cannot be
@@ -115,7 +116,7 @@ class Client(Operations, Carrying):
 
     @property
     def longest_wait(self) -> float:
-        """Seconds for which a call may wait for the server at most."""
+        """The most seconds for which a call may wait for the server."""
         return max(self._retry_for, self._max_wait)
 
     def create_session(
@@ -131,18 +132,19 @@ class Client(Operations, Carrying):
 
         Args:
             name: 1 to 128 of `A-Za-z0-9._-`, unique on the server.
-            rank: Which of the session's ranks reports from here.
+            rank: The session's rank that reports from here.
             lr_bounds: `(low, high)`; a learning rate outside is refused, whatever the server says.
                 By default up to a thousand times the largest of the session's base rates and its
                 `limits.max_lr`, or of 1 where it has none.
-            resume: What to do if it was trained before, see `session`.
-            **description: What it is, such as `base_lr=0.1, schedule={"kind": "constant"}`; every
-                keyword is told by `pacesetter.Description`.
+            resume: What to do if the session was trained before, see `session`.
+            **description: What the session is, such as
+                `base_lr=0.1, schedule={"kind": "constant"}`; `pacesetter.Description` lists every
+                keyword.
 
         Raises:
             ConflictError: The name is taken by a session of another description.
             InvalidRequestError: The description is refused; `.errors` says where.
-            TypeError: A session cannot be described by some of the keywords.
+            TypeError: Some of the keywords do not describe a session.
         """
         checked_bounds(lr_bounds)
         opening = self._opening(name, rank, resume)
@@ -161,35 +163,35 @@ class Client(Operations, Carrying):
         continues: str | None = None,
         **spec: Unpack[Description],
     ) -> Session:
-        """Open a session; with any description (as for `create_session`) create it if need be.
+        """Open a session; with a description (as for `create_session`), create it if need be.
 
         A session that was trained before, by another job than this one, is opened like any other;
-        `resume` says what happens when a step is to be trained again without a checkpoint loaded
-        or `step` given. A job that its launcher has started again begins again by itself, in a new
-        attempt; docs/resume.md says how it is known.
+        `resume` says what happens when a step would be trained again without a checkpoint loaded or
+        `step` given. A job that its launcher has started again begins again by itself, in a new
+        attempt; docs/resume.md says how it is recognised.
 
         Args:
             name: The session's name.
-            rank: Which of the session's ranks reports from here.
+            rank: The session's rank that reports from here.
             lr_bounds: `(low, high)`; a learning rate outside is refused, whatever the server says.
                 By default up to a thousand times the largest of the session's base rates and its
                 `limits.max_lr`, or of 1 where it has none.
-            step: Go back to it, as after loading a checkpoint; see `Session.restart`.
-            attempt_key: What all ranks of that restart share.
+            step: Go back to this step, as after loading a checkpoint; see `Session.restart`.
+            attempt_key: The key that all ranks of that restart share.
             bootstrap: A file of `export_bootstrap`, to start by when the server is away for
                 `retry_for` seconds; needs `on_outage` to be `"hold"` or `"forecast"`.
             resume: `"error"` refuses with `ResumeError`; `"restart"` begins again where this
                 training begins, in a new attempt; `"continue"` follows the sealed values as they
                 are. Steps that were never handed out are trained in any case.
             continues: The session whose past this one shares, to train longer or by another
-                description from a checkpoint. What `spec` says is what is to differ. It is created
-                when the step is known: by `step=`, by `Session.restart`, or by loading a checkpoint
-                of that session into `RemoteLR`.
+                description from a checkpoint. `spec` says what differs. The session is created when
+                its first step is known: by `step=`, by `Session.restart`, or by loading a
+                checkpoint of that session into `RemoteLR`.
             **spec: The same as for `create_session`.
 
         Raises:
             NotFoundError: There is no such session, and no description to create it by.
-            ConflictError: The description given is another than the session's.
+            ConflictError: The description given differs from the session's.
             StaleAttemptError: A later attempt has taken over from the one of that key.
         """
         if attempt_key is not None and step is None:
@@ -240,8 +242,8 @@ class Client(Operations, Carrying):
         """Write what a training needs to start while the server is away.
 
         Args:
-            name: The session's name, which is to exist on the server.
-            path: The JSON file to write; what was there is replaced.
+            name: The name of a session that exists on the server.
+            path: The JSON file to write; an existing file is replaced.
             count: How many steps of the forecast, from the first step that is not sealed.
         """
         described = self._json("GET", path_of(name))
@@ -256,7 +258,7 @@ class Client(Operations, Carrying):
 
     def close(self) -> None:
         """Close the sessions that were opened here, then the connections."""
-        # All deliver at once: the wait must not grow with their number.
+        # All deliver simultaneously: the wait must not grow with their number.
         for session in list(self._sessions):
             session._say_if_over()  # noqa: SLF001 - before its thread is stopped
         for prefetcher in list(self._prefetchers):
@@ -281,7 +283,7 @@ class Client(Operations, Carrying):
         return self  # a handle, as its sessions are; and within a process the token holds
 
     def __reduce__(self) -> tuple[Any, ...]:
-        make = functools.partial(  # without the token: pickles lie about in files
+        make = functools.partial(  # without the token: pickles are left in files
             Client,
             timeout=self._transport.timeout,
             retry_for=self._retry_for,
@@ -293,7 +295,7 @@ class Client(Operations, Carrying):
         return make, (self.url,)
 
     def _announcing(self, opening: Opening | None) -> Callable[[SessionInfo, int], None] | None:
-        """Return what says that a training begins, where this process speaks for all its ranks."""
+        """Return what announces that a training begins, if this process speaks for all ranks."""
         if opening is None or not opening.leads:
             return None
         return functools.partial(announce, self.url)
@@ -335,10 +337,10 @@ class Client(Operations, Carrying):
 
 
 def checked_seconds(name: str, seconds: float) -> float:
-    """Return seconds that may be waited.
+    """Return a number of seconds that is a valid wait.
 
     Raises:
-        ValueError: They may not.
+        ValueError: It is not.
     """
     if not seconds >= 0:  # refuses NaN too
         raise ValueError(f"{name}={seconds}: give seconds, 0 or more")

@@ -21,23 +21,23 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Columns(Mapping[str, Any]):
-    """What was trained with, beside what was measured: a column each, a row for each step.
+    """What was trained with, beside what was measured: one column each, one row per step.
 
-    `columns["lr"]` is a NumPy array of float64, `columns["step"]` one of int64; it is made when it
-    is asked for, so that a machine without NumPy can hold, iterate and pass on the rest. In a
-    metric's column NaN stands where nothing was measured; `measured` tells it from a NaN that was.
+    `columns["lr"]` is a NumPy array of float64, `columns["step"]` one of int64. Each array is made
+    on access, so that a machine without NumPy can hold, iterate and pass on the rest. In a metric's
+    column, NaN stands where nothing was measured; `measured` tells it from a NaN that was.
 
     Attributes:
         session: The session.
-        attempt: Whose record it is.
-        start: The first step that it is about.
-        end: The first step that it is not about.
-        trained_until: The first of its steps that was not trained, as far as is known: those from
-            there on are sealed, as trainers fetch ahead.
+        attempt: The attempt whose record it is.
+        start: The first step of the record.
+        end: The first step after the record.
+        trained_until: The first of its steps that was not trained, as far as is known. The steps
+            from there on are sealed, as trainers fetch ahead.
         steps: The steps that are shown.
-        series: For each series its sealed values, to the bit.
-        metrics: For each metric its values over all ranks; with `readings=True` those of each rank
-            too, as `loss[3]`. None is where nothing was measured.
+        series: For each series, its sealed values, to the bit.
+        metrics: For each metric, its values over all ranks; with `readings=True` those of each rank
+            too, as `loss[3]`. None stands where nothing was measured.
     """
 
     session: str
@@ -110,10 +110,10 @@ class Columns(Mapping[str, Any]):
 
 
 def joined(session: str, answers: Sequence[Mapping[str, Any]]) -> Columns:
-    """Put the pieces of a record together, each of which begins where the one before ends.
+    """Join the pieces of a record, each of which begins where the one before ends.
 
     Raises:
-        InvalidAnswerError: They are none.
+        InvalidAnswerError: They are not such pieces.
     """
     try:
         first, last = answers[0], answers[-1]
@@ -148,7 +148,7 @@ def joined(session: str, answers: Sequence[Mapping[str, Any]]) -> Columns:
 
 
 def _metrics(piece: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-    """Return the columns of what was measured, those of single ranks behind their metric's."""
+    """Return the columns of what was measured, those of single ranks after their metric's."""
     found: dict[str, Sequence[Any]] = {}
     readings = piece.get("readings") or {}
     for name, column in piece["metrics"].items():

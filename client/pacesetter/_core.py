@@ -1,4 +1,4 @@
-"""What a session is made of, and what integrations drive of it; users hold a `Session`."""
+"""The core of a session, which integrations drive; users hold a `Session`."""
 
 from __future__ import annotations
 
@@ -46,14 +46,15 @@ class SessionCore:
     Args:
         prefetcher: Fetches the windows.
         on_notice: Told of notices.
-        fallback: Supplies windows over outages, unless the policy is to wait.
-        training: Which it is opened for; by default one of its own.
-        opener: Who is to settle what becomes of steps that were trained before.
-        branch: What is to go on from the session, once it is known from which step.
-        announce: Says, once, that a training begins at a step; none for one that another speaks of.
+        fallback: Supplies windows during outages, unless the policy is to wait.
+        training: The training that it is opened for; by default a new one.
+        opener: Settles what becomes of steps that were trained before.
+        branch: The session that will continue this one, once its first step is known.
+        announce: Announces once that a training begins at a step; None where another process
+            announces it.
 
     Attributes:
-        sync: What is known of the session, and what is to be said of it.
+        sync: Keeps what is known of the session, and what to tell the server about it.
         board: Hands notices over.
         walkers: The schedulers of the session.
         restarts: How often it has gone back to a step, in this process.
@@ -91,7 +92,7 @@ class SessionCore:
     def _forget(self) -> None:
         self._window: Window | None = None
         self._window_before: Window | None = None
-        self._first: int | None = None  # step that was asked for
+        self._first: int | None = None  # the first step that was asked for
         self._asked_last = False  # for the last step of the plan
         self.at_once: tuple[int, int, list[float]] = (0, 0, [])
 
@@ -104,12 +105,12 @@ class SessionCore:
 
     @property
     def met(self) -> bool:
-        """Whether the server has answered since; not yet, if the session was opened by a file."""
+        """Whether the server has answered yet; it has not where a file opened the session."""
         return self.sync.state.met
 
     @property
     def is_to_branch(self) -> bool:
-        """Whether it is to continue another session from a step that is not known yet.
+        """Whether it will continue another session from a step that is not known yet.
 
         Until then its `info` is that session's.
         """
@@ -117,20 +118,20 @@ class SessionCore:
 
     @property
     def begins_at(self) -> int:
-        """The step at which a training of it begins that has loaded nothing.
+        """The step at which a training that has loaded nothing begins.
 
-        It is the one that the session was sent back to, else the first one of its own.
+        It is the step that the session was sent back to, or else its own first one.
         """
         return self.info.first_step if self.sent_to is None else self.sent_to
 
     @property
     def lacks_checkpoint(self) -> bool:
-        """Whether a training that counts from its start has to say where it goes on: a fork's."""
+        """Whether a training that counts from its start must say where it goes on, as in a fork."""
         return self.sent_to is None and self.info.start_step < self.info.first_step
 
     def depart(self) -> tuple[SessionInfo, Opener | None, Branch | None, int | None]:
-        """Return what a copy in another process is opened by."""
-        self._training.move_on()  # who opens the session here again begins another
+        """Return what a copy in another process needs to be opened."""
+        self._training.move_on()  # opening the session here again begins another
         return self.info, self._opener, self._branch, self.sent_to
 
     # -- windows ---------------------------------------------------------------------------------
@@ -143,8 +144,8 @@ class SessionCore:
 
         Args:
             step: The step wanted.
-            trains: It is trained now. Not so where a training has yet to say where it begins, by
-                loading a checkpoint for instance; see `begin`.
+            trains: Whether the step is trained now. It is not while the training has yet to say
+                where it begins, for instance by loading a checkpoint; see `begin`.
         """
         if trains and (self._opener is not None or self._branch is not None):
             self.begin(operator.index(step))
@@ -174,11 +175,11 @@ class SessionCore:
         return window
 
     def adopt(self, window: Window, *, leads: bool = True) -> Window:
-        """Take up a window, and tell its notices.
+        """Take up a window, and deliver its notices.
 
         Args:
-            window: The window that `fetch` gave, here or in another rank.
-            leads: This is the rank that fetches windows ahead, and logs the notices that no
+            window: The window that `fetch` returned, here or in another rank.
+            leads: Whether this is the rank that fetches windows ahead, and logs the notices that no
                 listener takes.
         """
         window.mark = self._first_mark(window) if leads else len(window)
@@ -210,7 +211,7 @@ class SessionCore:
         rates, end = window.columns.get("lr", []), self.info.plan_end
         stop = window.start + min(window.mark, len(rates))
         if end is not None and window.start < end:
-            stop = min(stop, end - 1)  # that the last step is trained is to be seen
+            stop = min(stop, end - 1)  # the training of the last step must be noticed
         self.at_once = (window.start, stop, rates)
 
     def _order_next(self, window: Window) -> None:
@@ -232,9 +233,9 @@ class SessionCore:
 
     @property
     def is_over(self) -> bool:
-        """Whether all steps of its plan were trained here: a scheduler stands behind the last one.
+        """Whether all steps of its plan were trained here: a scheduler is past the last one.
 
-        Where no scheduler walks, its values were asked for.
+        Without a scheduler, it suffices that the values of the last step were asked for.
         """
         end, stands = self.info.plan_end, self.walkers.position
         if end is None or self._branch is not None or self._opener is not None:
@@ -242,12 +243,14 @@ class SessionCore:
         return self._asked_last if stands is None else stands >= end
 
     def end(self, *, when_over: bool = False) -> None:
-        """Have the server told, by the rank that leads, that the training has ended by itself.
+        """Tell the server, from the leading rank, that the training has ended by itself.
 
-        Nothing is raised, and no caller waits. What is trained afterwards makes it active again.
+        Nothing is raised, and no caller waits. Training on afterwards makes the session active
+        again.
 
         Args:
-            when_over: The server is to look whether the plan is over: it may have been changed.
+            when_over: Whether the server must check that the plan is over: it may have been
+                changed.
         """
         if self._branch is None and self._opener is None and self.sync.leads:
             stands = self.walkers.position
@@ -259,15 +262,15 @@ class SessionCore:
     def begin(self, step: int, *, batch_size: int | None = None) -> None:
         """Settle what becomes of steps that were trained before.
 
-        `window` does it, with the first step that is trained. Integrations that ask for values
-        before they know where the training begins call it when they do.
+        `window` calls it with the first step that is trained. Integrations that ask for values
+        before they know where the training begins call it once they know.
 
         Args:
             step: The step that is trained now, without `restart`.
             batch_size: See `restart`.
 
         Raises:
-            ResumeError: It was trained before the session was opened, and not by this job.
+            ResumeError: The step was trained before the session was opened, and not by this job.
             PacesetterError: What `restart` raises, where that means to begin again.
         """
         if self._branch is not None:
@@ -276,7 +279,7 @@ class SessionCore:
         if opener is None:
             return
         if self._by_file:
-            # What the file says of the session may have been overtaken: the server is to judge.
+            # The bootstrap file may be out of date: the server decides.
             if opener.resume != "continue":
                 self.prefetcher.claim(Claim(step, opener.key, self.info.attempt, opener))
             self._opener = None
@@ -289,7 +292,7 @@ class SessionCore:
                 step,
                 opener.reason(self.info),
             )
-            # What was measured at the step already is of this training, so it is kept.
+            # What was measured at the step already belongs to this training, so it is kept.
             self._go_back(WayBack(step, opener.key, batch_size=batch_size), drops=False)
             self._seal_first(step)
         self._opener = None
@@ -301,7 +304,7 @@ class SessionCore:
             announce(self.info, step)
 
     def _seal_first(self, step: int) -> None:
-        """Have the first step of an attempt sealed, so that what was measured at it is taken."""
+        """Seal the first step of an attempt, so that its measurements are accepted."""
         self._pace.arrive(step)
         self.prefetcher.open_at(step, self._count(step))
         self._pace.depart()
@@ -315,13 +318,13 @@ class SessionCore:
         return self._training.key_for(step, self.info.attempt, alone=True)
 
     def restart(self, way: WayBack) -> None:
-        """Go back to a step, where the schedulers that are made later begin too."""
+        """Go back to a step, at which schedulers that are made later begin too."""
         self.go_back(way)
         self.sent_to = operator.index(way.step)
         self.walkers.forget_gone()
 
     def go_back(self, way: WayBack) -> None:
-        """Go back to a step, as the other schedulers of the session do then."""
+        """Go back to a step, together with the other schedulers of the session."""
         self._go_back(replace(way, step=operator.index(way.step)))
         self.walkers.go_back(operator.index(way.step), by=way.by)
 
@@ -359,7 +362,7 @@ class SessionCore:
     def _go_on_at(self, step: int) -> None:
         self.restarts += 1
         self._opener = None
-        self._pace = Pace()  # the way back is no step's time
+        self._pace = Pace()  # the way back counts as no step's time
         self.board.go_back(step)
         self._forget()
         if self.met:

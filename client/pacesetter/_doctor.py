@@ -34,17 +34,17 @@ CALLS = 10
 """Calls whose latency is measured."""
 
 SLOW = 0.25
-"""Seconds of a round trip from which on it is worth a warning."""
+"""Seconds from which a round trip is worth a warning."""
 
 MOST_SKEW = 5.0
-"""Seconds that clocks may differ."""
+"""Seconds by which clocks may differ."""
 
 LEAST_DAYS = 14
 """Days for which a certificate should still be good."""
 
 
 class Check(NamedTuple):
-    """One thing that was looked at: what, OK, WARN or FAIL, what was found, and what to do."""
+    """One check: its name, OK, WARN or FAIL, what was found, and what to do."""
 
     check: str
     result: str
@@ -64,7 +64,7 @@ def as_json(checks: list[Check]) -> str:
 
 
 def checks(url: str, own_version: str, *, write: bool) -> Iterator[Check]:
-    """Look at a server; what needs a server that answers is left out where none does.
+    """Check a server; checks that need a server that answers are left out where none does.
 
     Args:
         url: Its address.
@@ -92,7 +92,7 @@ def checks(url: str, own_version: str, *, write: bool) -> Iterator[Check]:
         yield from tokens
         yield _clock(server)
         yield _latency(server)
-        if write and all(each.result != "FAIL" for each in tokens):  # else it would say that again
+        if write and all(each.result != "FAIL" for each in tokens):  # else it would repeat that
             yield from _round_trip(server)
     finally:
         server.close()
@@ -116,7 +116,7 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _certificate(url: SplitResult) -> Iterator[Check]:
-    """Say for how long a certificate is good; that it is trusted is known by now."""
+    """Say for how long a certificate is valid; by now it is known to be trusted."""
     host, port = _host(url), url.port or 443
     if url.scheme != "https" or proxy_for(url.scheme, host, port) is not None:
         return
@@ -190,7 +190,7 @@ def _clock(server: Transport) -> Check:
         before = time.time()
         said = server.headers("/livez")["date"]
         here = (before + time.time()) / 2
-        # It is told in whole seconds.
+        # The header states whole seconds.
         skew = max(0.0, abs(here - parsedate_to_datetime(said).timestamp() - 0.5) - 0.5)
     except (PacesetterError, KeyError, ValueError) as error:
         return Check("clock", "WARN", f"the server's time is not known: {error!r}")

@@ -1,8 +1,7 @@
-"""One server as HTTP has it: requests to it, and what its answers mean.
+"""One server over HTTP: requests to it, and what its answers mean.
 
-No redirect is followed, so a token goes nowhere else, no cookie is kept, and no line a second is
-written to the log of a training: what sends these requests are httpx's transports, without its
-clients.
+Requests are sent by httpx's transports, without its clients. So no redirect is followed, and a
+token goes nowhere else. No cookie is kept, and a training's log does not get a line every second.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from pacesetter._proxy import proxy_for
 from pacesetter._retry import LateError, retry_after
 from pacesetter._token import VARIABLE, Token
 
-# The server closes idle connections after 120 s: below that no request meets a dying one.
+# The server closes idle connections after 120 s: below that, no request meets a dying one.
 KEPT = httpx.Limits(keepalive_expiry=60.0)
 MAX_JSON = 32 * 1024 * 1024
 CONNECT_TIMEOUT = 3.0
 LONGEST_TIMEOUT = 86_400.0
-LEAST_TIMEOUT = 0.001  # 0 would mean to a socket: do not wait at all
+LEAST_TIMEOUT = 0.001  # 0 would tell a socket not to wait at all
 
 
 class Endpoint:
@@ -43,10 +42,10 @@ class Endpoint:
         timeout: Seconds that one exchange may take, answer included.
         token: The access token; without one that of `PACESETTER_TOKEN`, or of the file that
             `PACESETTER_TOKEN_FILE` names, if one of them is set.
-        direct: Whether no proxy is to be looked for in the environment.
+        direct: Whether to look for no proxy in the environment.
 
     Raises:
-        ValueError: One of them, or the proxy that the environment names, cannot be used.
+        ValueError: An argument, or the proxy that the environment names, cannot be used.
     """
 
     def __init__(self, url: str, *, timeout: float, token: str | None, direct: bool) -> None:
@@ -108,11 +107,11 @@ class Endpoint:
         return request
 
     def _checked(self, response: httpx.Response, content: bytes) -> bytes:
-        """Return the body of an answer, if it is one.
+        """Return the body of an answer, if it is a valid one.
 
         Raises:
             APIError: The server answered with a problem.
-            InvalidAnswerError: It answered something that is no answer of ours.
+            InvalidAnswerError: It answered something that Pacesetter never answers.
         """
         status = response.status_code
         if response.is_success:
@@ -130,7 +129,7 @@ class Endpoint:
         raise api_error(status, content, wished, advice=self._advice(status))
 
     def _advice(self, status: int) -> str:
-        """Return what to do about an answer, where that hangs on how the client was made."""
+        """Return what to do about an answer, where that depends on how the client was made."""
         if status == 407:
             return "from a proxy: give its name and password in HTTP_PROXY or HTTPS_PROXY"
         if status != 401:
@@ -164,7 +163,7 @@ class Endpoint:
 
 
 class Trace:
-    """Sees what becomes of a request."""
+    """Observes what becomes of a request."""
 
     def __init__(self) -> None:
         self.on_kept_connection: bool | None = None
@@ -175,17 +174,17 @@ class Trace:
 
 
 def checked_by(url: str) -> bool | ssl.SSLContext:
-    """Return by what a server's certificate is checked, if it has one.
+    """Return what a server's certificate is verified with, if it has one.
 
-    Reading the authorities that the machine trusts takes longer than all else: only where there is
-    something to check with them. A context that knows none would refuse every server.
+    Reading the authorities that the machine trusts takes longer than all else, so it is done only
+    where there is a certificate to verify. A context without authorities would refuse every server.
     """
     encrypted = url.lower().startswith("https:")
     return True if encrypted else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def without_socks() -> ValueError:
-    """Return the error of a proxy that needs a package."""
+    """Return the error for a proxy that needs a missing package."""
     return ValueError(
         "the environment names a SOCKS proxy, which needs a package: pip install 'httpx[socks]'"
     )
@@ -195,14 +194,14 @@ def checked_url(url: str) -> httpx.URL:
     """Return the parts of a server's address.
 
     Raises:
-        ValueError: It is none, or has parts that it may not have.
+        ValueError: It is not an address, or has parts that it must not have.
     """
     shown = url.rpartition("@")[2]
     try:
         parsed = httpx.URL(url)
-        parsed.host.encode("idna")  # as a name is looked up
+        parsed.host.encode("idna")  # as for a name lookup
     except (httpx.InvalidURL, UnicodeError) as error:
-        # Without its cause where there may be a password in it.
+        # Without the cause where there may be a password in it.
         reason = f" ({error})" if shown == url else ""
         raise ValueError(f"{shown!r} is no URL{reason}: write http://host:port") from None
     if parsed.scheme not in {"http", "https"} or not parsed.host:
@@ -223,10 +222,10 @@ def checked_url(url: str) -> httpx.URL:
 
 
 def check_encoding(response: httpx.Response) -> None:
-    """Refuse an answer that is compressed, which was not asked for.
+    """Refuse a compressed answer, which was not asked for.
 
     Raises:
-        InvalidAnswerError: It is.
+        InvalidAnswerError: It is compressed.
     """
     encoding = response.headers.get("content-encoding", "identity")
     if encoding != "identity":
@@ -237,7 +236,7 @@ def check_encoding(response: httpx.Response) -> None:
 
 
 def refuse_if_too_large(response: httpx.Response, max_bytes: int) -> None:
-    """Refuse an answer that says itself that it is too large.
+    """Refuse an answer whose own header says that it is too large.
 
     Raises:
         InvalidAnswerError: It does.
@@ -248,7 +247,7 @@ def refuse_if_too_large(response: httpx.Response, max_bytes: int) -> None:
 
 
 def too_large(response: httpx.Response, max_bytes: int) -> InvalidAnswerError:
-    """Return the error of an answer that is larger than any that can belong to the call."""
+    """Return the error for an answer that is larger than any that can belong to the call."""
     return InvalidAnswerError(
         f"{response.request.url}: the answer is larger than the {max_bytes:,} bytes that can belong"
         " to it: check that the URL is Pacesetter's"

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from typing import Self  # of Python 3.11
 
 LONGEST_TEXT = 2000
-"""Characters of a text of the server's that are repeated: it may end in a log."""
+"""Characters of a server's text that are repeated: the text may end up in a log."""
 
 MOST_FIELDS = 20
 """Refused fields that a message names; `errors` has all."""
@@ -80,11 +80,11 @@ class RankMismatchError(PacesetterError):
 
 
 class RankFailedError(PacesetterError):
-    """Another rank raised what is no error of this package; the message says what."""
+    """Another rank raised an error that is not of this package; the message says which."""
 
 
 class ResumeError(PacesetterError):
-    """The session was trained before, and what is to become of that was not said."""
+    """The session was trained before, and the program did not say what to do then."""
 
 
 class StateMismatchError(PacesetterError, ValueError):
@@ -121,7 +121,7 @@ class APIError(PacesetterError):
         fields = [
             printable(": ".join(filter(None, (_place(error), str(error.get("detail"))))))
             for error in errors[:MOST_FIELDS]
-            if not detail.startswith(str(error.get("detail")))  # the sentence is of that field
+            if not detail.startswith(str(error.get("detail")))  # the sentence is about that field
         ]
         unsaid = "".join(f"\n  {field}" for field in fields if field not in detail)
         super().__init__(f"{detail} [{status} {code}]{unsaid}")
@@ -134,16 +134,16 @@ class APIError(PacesetterError):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All that it was made of beside the sentence."""
+        """Everything that it was made of, except the sentence."""
         names = ("status", "code", "errors", "problem", "retry_after")
         return {name: getattr(self, name) for name in names}
 
     def saying(self, detail: str) -> Self:
-        """Return the same refusal with a sentence that the client knows better."""
+        """Return the same refusal with another sentence, where the client knows better."""
         return type(self)(detail, status=self.status, code=self.code, problem=self.problem)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Worker processes send errors to their parents, which hang on one that cannot be read.
+        # Worker processes send errors to their parents, which hang on one that cannot be unpickled.
         return functools.partial(type(self), **self.facts), (self.detail,)
 
 
@@ -168,7 +168,7 @@ class StaleAttemptError(ConflictError):
 
 
 class HistoryLostError(ConflictError):
-    """The server's database is older than, or another than, the one this training followed.
+    """The server's database is older than the one that this training followed, or another one.
 
     Going on would contradict steps that were trained already. `Session.restart(step)`, or loading a
     checkpoint, takes the training back to a step that the server still has.
@@ -188,12 +188,12 @@ class ServerError(APIError):
 
     @property
     def did_nothing(self) -> bool:
-        """Whether the server said that it has not begun with what was asked."""
+        """Whether the server said that it has not begun what was asked."""
         return self.status in {429, 503}
 
 
 class AwaitingMeasurementError(ServerError):
-    """A step waits for a decision, and that for measurements; ask again, as with an outage."""
+    """A step waits for a decision, which waits for measurements; ask again, as in an outage."""
 
 
 _BY_CODE: dict[str, type[APIError]] = {
@@ -253,19 +253,19 @@ def api_error(
 
 
 def away(url: str, seconds: float, last: Exception) -> ServerUnavailableError:
-    """Return the error of a server that did not answer for as long as was allowed."""
+    """Return the error for a server that did not answer within the allowed time."""
     return ServerUnavailableError(
         f"{url} was away for {seconds:.3g} s, the longest wait allowed; last: {last}"
     )
 
 
 def misfit(found: str) -> InvalidAnswerError:
-    """Return the error of an answer that this version of the client does not read."""
+    """Return the error for an answer that this version of the client cannot read."""
     return InvalidAnswerError(f"{found}: check that client and server are of versions that fit")
 
 
 def printable(text: str) -> str:
-    """Return a server's text as it may be shown: one line, bounded, all printable."""
+    """Return a server's text in a form that is safe to show: one line, bounded, all printable."""
     shown = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
     return "".join(each if each.isprintable() else " " for each in shown)
 

@@ -20,7 +20,7 @@ class Frames:
         """Return the events that a piece completes; None for a sign that the server is alive.
 
         Raises:
-            InvalidAnswerError: They are none.
+            InvalidAnswerError: They are not valid events.
         """
         *blocks, self._held = (self._held + piece).split(b"\n\n")
         if len(self._held) > MAX_EVENT:
@@ -37,7 +37,7 @@ def an_event(data: bytes) -> dict[str, Any]:
     """Return what the server says as a JSON object.
 
     Raises:
-        InvalidAnswerError: It is none.
+        InvalidAnswerError: It is not a JSON object.
     """
     try:
         event = json.loads(data)
@@ -52,7 +52,7 @@ def next_number(event: Any, after: int) -> int:  # noqa: ANN401 - whatever the s
     """Return the number of an event, which must be the next one.
 
     Raises:
-        InvalidAnswerError: It is another.
+        InvalidAnswerError: It is another number.
     """
     seq = event.get("seq") if isinstance(event, dict) else None
     if seq != after + 1:

@@ -22,7 +22,7 @@ _forked: weakref.WeakSet[Forked] = weakref.WeakSet()
 
 
 def renew_in_child(holder: Forked) -> None:
-    """Have `holder.after_fork()` called in every child that is forked while `holder` is alive."""
+    """Call `holder.after_fork()` in every child that is forked while `holder` is alive."""
     _forked.add(holder)
 
 

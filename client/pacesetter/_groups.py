@@ -25,10 +25,10 @@ _TENSOR_TOLERANCE = 1e-2  # bfloat16 has eight bits
 def groups_of(optimizer: Any) -> dict[str, dict[str, float]]:  # noqa: ANN401 - torch's, not imported
     """Return an optimizer's param groups as the `groups` of a new session.
 
-    Each is named by its `"name"`, where all have one of their own, else `group0`, `group1`...; what
-    a session cannot be named by becomes `_`. Its base is the learning rate that it started from: an
-    optimizer that was loaded, or that a scheduler has driven, holds one that has decayed, and says
-    in `"initial_lr"` what it was.
+    Each is named by its `"name"`, where all have different ones, else `group0`, `group1`...;
+    characters that a name cannot have become `_`. Its base is the learning rate that it started
+    from. An optimizer that was loaded, or that a scheduler has driven, holds a decayed rate, and
+    says in `"initial_lr"` what it was.
     """
     param_groups: list[ParamGroup] = optimizer.param_groups
     named = zip(group_names(param_groups), own_rates(param_groups), strict=True)
@@ -36,7 +36,7 @@ def groups_of(optimizer: Any) -> dict[str, dict[str, float]]:  # noqa: ANN401 - 
 
 
 def group_names(param_groups: Sequence[ParamGroup]) -> list[str]:
-    """Return a name of its own, such as the server allows, for each param group."""
+    """Return a unique name that the server allows for each param group."""
     names = [_own_name(group) for group in param_groups]
     if all(names) and len(set(names)) == len(names):
         return names
@@ -78,7 +78,7 @@ def described_bases(
 
 
 def close(one: float, other: float) -> bool:
-    """Return whether two learning rates are the same but for rounding, to float32 say."""
+    """Return whether two learning rates are equal but for rounding, for instance to float32."""
     return math.isclose(one, other, rel_tol=1e-6)
 
 
@@ -138,8 +138,8 @@ def join(
 ) -> Names:
     """Return the names of all param groups, where some were added to named ones.
 
-    One that was added follows the session group that `wished` has in its place, or that it is
-    itself named by; any other keeps its own rate.
+    An added param group follows the session group that `wished` has in its place, or the one of its
+    own name; any other keeps its own rate.
     """
     for at in range(len(names), len(param_groups)):
         own = _own_name(param_groups[at])
@@ -231,7 +231,7 @@ def writers(
 
 
 def is_tensor(value: object) -> bool:
-    """Return whether a hyperparameter is a tensor, which is to be written in place."""
+    """Return whether a hyperparameter is a tensor, which must be written in place."""
     return hasattr(value, "fill_")
 
 
@@ -250,7 +250,7 @@ def read_back(
     Args:
         param_groups: The optimizer's param groups.
         names: The session group of each.
-        written: The learning rate that was written to each; less than all, where some were added.
+        written: The learning rate that was written to each; fewer than all, where some were added.
     """
     held: dict[str, Any] = {}
     for group, name, wanted in zip(param_groups, names, written, strict=False):

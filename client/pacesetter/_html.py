@@ -1,7 +1,7 @@
 """Sessions as HTML, for notebooks: everything that a server said is escaped.
 
 Its pictures are shown as images, in which no script runs and nothing is fetched. Colours are those
-of the notebook, in the light and in the dark.
+of the notebook, light or dark.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MOST_SHOWN = 6
 """How many series, metrics or labels of a session are shown."""
 
 LONGEST = 120
-"""Characters of a text of the server's that are shown."""
+"""Characters of a server's text that are shown."""
 
 
 # -- a session -----------------------------------------------------------------------------------
@@ -26,9 +26,9 @@ def card(row: Mapping[str, Any], picture: bytes | None = None, trouble: str = ""
     """Return a session as HTML: its state, its step, its values, its ranks and its curve.
 
     Args:
-        row: Where it stands.
+        row: The session's row of the status view.
         picture: Its curve, as SVG.
-        trouble: What was in the way of something.
+        trouble: What went wrong, if anything did.
     """
     facts = [
         ("step", _step(row) + _bar(row)),
@@ -125,8 +125,8 @@ def table(url: str, rows: Sequence[Mapping[str, Any]], trouble: str = "") -> str
 
     Args:
         url: The server's address.
-        rows: Where they stand.
-        trouble: What was in the way of it.
+        rows: The sessions' rows of the status view.
+        trouble: What went wrong, if anything did.
     """
     head = titled("Pacesetter", url) + _trouble(trouble)
     if not rows:
@@ -178,7 +178,7 @@ _COLOURS = {
 
 
 def boxed(inner: str) -> str:
-    """Return HTML in the frame that all of it has."""
+    """Return HTML in the frame that all output has."""
     return (
         '<div style="font:13px/1.5 system-ui,sans-serif;max-width:100%;overflow-x:auto;'
         'padding:8px 12px;border:1px solid rgba(128,128,128,.35);border-radius:6px">'
@@ -219,12 +219,12 @@ def _trouble(why: str) -> str:
 
 
 def troubled(why: str) -> str:
-    """Return what is the matter."""
+    """Return a note of what went wrong."""
     return f'<div style="color:#d4553b">{cut(why, 400)}</div>'
 
 
 def quiet(text: object) -> str:
-    """Return a text that is less than others."""
+    """Return a muted text."""
     return f'<span style="opacity:.7">{cut(text)}</span>' if text else ""
 
 
@@ -242,7 +242,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def cut(value: object, longest: int = LONGEST) -> str:
-    """Return a text of the server's, escaped, and cut if it is too long."""
+    """Return a server's text, escaped, and cut if it is too long."""
     text = str(value)
     return escape(text if len(text) <= longest else text[: longest - 1] + "…")
 

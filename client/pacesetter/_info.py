@@ -15,19 +15,19 @@ class SessionInfo:
 
     Attributes:
         name: Unique on the server.
-        spec: What it was created with, defaults filled in.
+        spec: What it was created with, with defaults filled in.
         status: `active`, `finished` or `archived`.
         attempt: The current attempt, counted from 1.
         attempt_key: What all ranks of it share; empty if its opener gave none.
         horizon: The first step that was not sealed yet.
         revision: Counts changes to the session.
         series: Names of its outputs, for instance `("lr",)` or `("body.lr", "head.lr")`.
-        max_lookahead: Most steps sealed ahead, None without a limit.
-        max_window: Most steps in one window.
-        epoch: The epoch of the server's database; None from a server that tells none.
+        max_lookahead: The most steps sealed ahead; None without a limit.
+        max_window: The most steps in one window.
+        epoch: The epoch of the server's database; None from a server that states none.
         state: What has become of it: its status, or `failed`, or `silent`; its status where the
-            server tells no more.
-        plan_end: The first step behind its plan; None if that has no end.
+            server says no more.
+        plan_end: The first step after its plan; None if that has no end.
     """
 
     name: str
@@ -50,7 +50,7 @@ class SessionInfo:
 
     @classmethod
     def parse(cls, answer: Mapping[str, Any], name: str | None = None) -> SessionInfo:
-        """Read the server's JSON about a session, about this one if `name` is given.
+        """Read the server's JSON about a session, which must be the one of `name` if that is given.
 
         Raises:
             InvalidAnswerError: A field is missing or of the wrong type.
@@ -84,7 +84,7 @@ class SessionInfo:
         )
 
     def look_again(self, look: Callable[..., Any]) -> None:
-        """Have it ask by `look` how the session does when a notebook shows it."""
+        """Set the function that asks for the session's status when a notebook shows this."""
         object.__setattr__(self, "_look", look)
 
     def _repr_html_(self) -> str:
@@ -122,7 +122,7 @@ class SessionInfo:
 
     @property
     def ranks(self) -> int:
-        """How many processes report to it."""
+        """The number of processes that report to it."""
         ranks = self.spec.get("ranks", 1)
         return ranks if type(ranks) is int else 1
 
@@ -144,11 +144,11 @@ class SessionInfo:
         return bool(self.spec.get("forked_from"))
 
     def within_plan(self, start: int) -> int:
-        """Return how many steps there are from `start` on that a training to the plan's end reads.
+        """Return how many steps from `start` on a training to the plan's end reads.
 
-        The step after the last is among them: a scheduler sets its rate before the loop ends. What
-        is behind that is fetched when it is asked for, so that nothing is sealed in vain. It is 0
-        there, and where the plan has no end.
+        The step after the last is among them: a scheduler sets its rate before the loop ends. Later
+        steps are fetched when they are asked for, so that nothing is sealed in vain. For those, and
+        where the plan has no end, the number is 0.
         """
         return 0 if self.plan_end is None else max(self.plan_end + 1 - start, 0)
 

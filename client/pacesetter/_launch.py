@@ -1,7 +1,7 @@
 """Which job this process belongs to, and which start of it, as far as its launcher says.
 
-A launcher that starts a job again after a fault gives all its starts one name. By that a
-process tells what an earlier start has left behind from what is another training's.
+A launcher that starts a job again after a fault gives all its starts one name. By that name a
+process distinguishes what an earlier start has left behind from what belongs to another training.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LONGEST = 48
 _DIGITS = 32
 _PROCESS = uuid.uuid4().hex
 
-# Steps of SLURM with such numbers are a shell that people type in, not a started job.
+# SLURM steps with such numbers are an interactive shell, not a started job.
 _FIRST_SPECIAL_STEP = 0xFFFFFFF0
 
 _RANKS = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
@@ -34,7 +34,7 @@ class Launch:
         run: What all starts of the job share and no other job has; empty if nothing says.
         start: What all processes of this start share and no other start has.
         sure: Whether that is certain. The same command, given again by hand on several nodes, may
-            be told nothing else.
+            look the same.
     """
 
     run: str = ""
@@ -42,7 +42,7 @@ class Launch:
     sure: bool = True
 
     def key(self, number: int | str) -> str:
-        """Return the key of an attempt of this start; without a launcher a key drawn at random."""
+        """Return the key of an attempt of this start; without a launcher, a random key."""
         return f"{self.run}/{self.start}/{number}" if self.run else drawn_key()
 
     def has_opened(self, key: str) -> bool:
@@ -57,8 +57,8 @@ class Launch:
 def launched(environ: Mapping[str, str] = os.environ) -> Launch:
     """Return the start of the job that this process belongs to.
 
-    `PACESETTER_RUN` names the run where no launcher does, and `PACESETTER_RESTART` the start;
-    without that each process is a start of its own, unless a launcher knows better.
+    `PACESETTER_RUN` names the run where no launcher does, and `PACESETTER_RESTART` the start.
+    Without the latter, each process is its own start, unless a launcher knows better.
     """
     launcher = None if _is_typed() else _torchelastic(environ) or _slurm(environ)
     run = environ.get("PACESETTER_RUN", "")
@@ -81,15 +81,15 @@ def drawn_key() -> str:
 
 
 def _is_typed() -> bool:
-    """Return whether a person types here: a notebook was not launched, though its kernel was."""
+    """Return whether this is interactive: a notebook was not launched, though its kernel was."""
     return hasattr(sys, "ps1") or "ipykernel" in sys.modules
 
 
 def _torchelastic(environ: Mapping[str, str]) -> Launch | None:
-    """Return what torchrun says, and all that start workers as it does.
+    """Return what torchrun says, or a launcher that starts workers as it does.
 
-    It counts no restart when nodes come and go, nor on the nodes where no worker failed. So the
-    size of the job is a part of it.
+    torchrun counts no restart when nodes come and go, nor on the nodes where no worker failed. So
+    the size of the job is part of the start's name.
     """
     if "TORCHELASTIC_RUN_ID" not in environ:
         return None
@@ -100,12 +100,12 @@ def _torchelastic(environ: Mapping[str, str]) -> Launch | None:
         return Launch(f"{slurm.run}-{_quoted(run)}", f"{slurm.start}/{start}")
     if environ.get("GROUP_WORLD_SIZE", "1") == "1":
         return Launch(f"{_quoted(run)}-{_start_of_launcher(environ)}", start)
-    # Several nodes share nothing but the name that they were given; "none" is no name.
+    # Several nodes share only the name that they were given; "none" is no name.
     return None if run in {"", "none"} else Launch(_quoted(run), start, sure=False)
 
 
 def _start_of_launcher(environ: Mapping[str, str]) -> str:
-    """Return what tells one start of torchrun on this node from the next: folder or process."""
+    """Return what distinguishes starts of torchrun on this node: a folder or a process."""
     error_file = environ.get("TORCHELASTIC_ERROR_FILE", "")  # <folder>/attempt_0/<rank>/error.json
     folders = Path(error_file).parents
     return _quoted(folders[2].name) if len(folders) > 3 else _parent()
@@ -121,7 +121,7 @@ def _parent() -> str:
 
 
 def _slurm(environ: Mapping[str, str]) -> Launch | None:
-    """Return what `srun` says of a step of a job; a shell that it was asked for is none."""
+    """Return what `srun` says of a job step; None for an interactive shell."""
     job, step = environ.get("SLURM_JOB_ID", ""), environ.get("SLURM_STEP_ID", "")
     if not job or not step.isdecimal() or int(step) >= _FIRST_SPECIAL_STEP:
         return None

@@ -1,4 +1,4 @@
-"""Who listens to the reports of a training, such as its experiment tracker."""
+"""Listeners to the reports of a training, such as its experiment tracker."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ OnReport: TypeAlias = Callable[[int, dict[str, float]], object]
 
 
 class Subscription:
-    """One listener, who may be told of a metric once in so many steps only.
+    """One listener, which may be told of a metric only once every few steps.
 
     Args:
         listener: Called with a step and its numbers by name.
-        every: Steps between two values of a metric that it is told. The others are not even read,
-            so that an accelerator is not waited for.
+        every: Steps between two values of a metric that it is told. Values in between are not even
+            read, so that the training does not wait for an accelerator.
 
     Raises:
         ValueError: `every` is less than 1.
@@ -30,7 +30,7 @@ class Subscription:
         self._told: dict[str, int] = {}
 
     def tell(self, step: int, metrics: Mapping[str, Value], values: Mapping[str, float]) -> None:
-        """Report the metrics whose turn it is, beside the values of the series at their step."""
+        """Report the metrics that are due, beside the values of the series at their step."""
         due = [name for name in metrics if self._is_due(name, step)]
         if not due:
             return

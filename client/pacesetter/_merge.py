@@ -1,4 +1,4 @@
-"""A merge: which checkpoints to average in place of a decay, as the server says it."""
+"""A merge: which checkpoints to average in place of a decay, as the server says."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ class Merge:
     Attributes:
         session: The session.
         shape: The shape of the decay.
-        steps: The checkpoints to merge, by the step before whose update their weights are; the
-            oldest first.
-        weights: What each of them counts; together they are 1.
-        shares: With what part the updates since the checkpoint before it count; 1 for the first.
-        left_out: `{"step", "reason"}` of each checkpoint that is not to be merged.
-        action: The order in whose place the merge is, a `cooldown`.
-        at: The step that it would hold from.
+        steps: The checkpoints to merge, oldest first, each by the step before whose update its
+            weights are.
+        weights: The weight of each of them; their sum is 1.
+        shares: For each checkpoint, the fraction at which the updates since the one before it
+            count; 1 for the first.
+        left_out: `{"step", "reason"}` of each checkpoint to leave out.
+        action: The order that the merge replaces, a `cooldown`.
+        at: The step that the order would hold from.
         answer: All of the server's answer.
     """
 

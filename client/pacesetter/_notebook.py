@@ -24,11 +24,11 @@ LARGEST = 2**20
 """Bytes of an answer: what a cell shows stays in the notebook."""
 
 SECONDS = 1.5
-"""For how long a cell waits for the server, all in all."""
+"""Seconds for which a cell waits for the server, in total."""
 
 
 class Sends(Protocol):
-    """What asks the server once, in bounded time."""
+    """Asks the server once, in bounded time."""
 
     @property
     def url(self) -> str:
@@ -49,12 +49,12 @@ class Sends(Protocol):
 
 @dataclass
 class Seen:
-    """What the server said in the time that there was.
+    """What the server said in the time available.
 
     Attributes:
-        row: Where the training stands; None if it did not say.
+        row: Where the training stands; None if the server did not say.
         picture: Its curve, as SVG.
-        trouble: Why something of it is missing.
+        trouble: Why something is missing.
     """
 
     row: Mapping[str, Any] | None = None
@@ -63,11 +63,11 @@ class Seen:
 
 
 Look: TypeAlias = Callable[..., Seen]
-"""Asks how a session does, by its name and, if it is known, its first step."""
+"""Asks for a session's status, by its name and, if it is known, its first step."""
 
 
 class StatusRow(dict[str, Any]):
-    """Where a training stands, as the server says it; a notebook shows it with its curve."""
+    """Where a training stands, as the server says; a notebook shows it with its curve."""
 
     look: Look | None = None
 
@@ -82,7 +82,7 @@ class StatusRow(dict[str, Any]):
 
 
 def session_card(info: SessionInfo, look: Look | None) -> str:
-    """Return a session as HTML: as it is now, if the server says so, else as it was described."""
+    """Return a session as HTML: as it is now if the server answers, else as it was described."""
     seen = None if look is None else look(info.name, info.start_step)
     if seen is not None and seen.row is not None:
         return _card(seen.row, seen)
@@ -103,7 +103,7 @@ def _card(row: Mapping[str, Any], seen: Seen | None) -> str:
 
 
 def told_by(look: Look, thing: T) -> T:
-    """Have what the server said of a session look again when it is shown."""
+    """Make what the server said of a session ask again when a notebook shows it."""
     if isinstance(thing, StatusRow):
         thing.look = look
     elif isinstance(thing, SessionInfo):
@@ -120,7 +120,7 @@ def look_at(
         transport: Asks the server.
         name: The session.
         first: Its first step; None if that is not known.
-        row: Where it stands.
+        row: The session's row of the status view, if it is known already.
     """
     seen, ask = Seen(row), Hurried(transport)
     try:
@@ -137,7 +137,7 @@ def look_at(
 
 
 def sessions_at(transport: Sends) -> str:
-    """Return the sessions of a server as a table, those first that changed last."""
+    """Return the sessions of a server as a table, the last changed first."""
     params = {"view": "status", "sort": "-changed_at", "limit": MOST_ROWS + 1}
     try:
         rows = json.loads(Hurried(transport).get("/v1/sessions", params))["sessions"]
@@ -147,7 +147,7 @@ def sessions_at(transport: Sends) -> str:
 
 
 class Hurried:
-    """Asks a server some questions in `SECONDS`, all in all.
+    """Asks a server some questions, in `SECONDS` in total.
 
     Args:
         transport: Asks it.
@@ -172,7 +172,7 @@ class Hurried:
 
 
 def shown(show: Callable[[], str], thing: object) -> str:
-    """Return what shows a thing, or its text if that fails: a cell never breaks by it."""
+    """Return what shows a thing, or its text if that fails: a cell must never break."""
     try:
         return show()
     except Exception:

@@ -29,15 +29,15 @@ class Notice:
     """A hint to the trainer of a session.
 
     Attributes:
-        session: Whose trainer.
+        session: The session whose trainer it is for.
         step: The first step that it is about.
         code: What it is, for programs: `checkpoint`, `roll_back`, `diverged`, `plateaued`,
             `at_floor`, `switched`, `finished`, `large_change`, `rate_deviated`,
             `metric_never_seen`, `metric_stopped`, `rank_silent`, `relative_threshold`,
             `plan_over`, `left_family`, or what a newer server may say.
         message: What it is, for people.
-        good_step: With `roll_back` the last step whose measurement was good: load weights from
-            before its update. None if there was none, or it says something else.
+        good_step: With `roll_back`, the last step whose measurement was good: load weights from
+            before its update. None if there was none, or with any other code.
     """
 
     session: str
@@ -51,7 +51,7 @@ OnNotice: TypeAlias = Callable[[Notice], object]
 
 
 class Board:
-    """Hands each notice over once: to those who listen, else to the log."""
+    """Delivers each notice once: to the listeners, else to the log."""
 
     def __init__(self, listener: OnNotice | None = None) -> None:
         self._listeners = [listener] if listener is not None else []
@@ -63,12 +63,12 @@ class Board:
         self._listeners.append(listener)
 
     def go_back(self, step: int) -> None:
-        """Forget what was told from a step on: a trainer that repeats it hears of it again."""
+        """Forget what was told from a step on: a trainer that repeats it is told again."""
         self._known.clear()
         self._untold = deque(notice for notice in self._untold if notice.step < step)
 
     def tell(self, notices: Iterable[Notice], *, log: bool = True) -> None:
-        """Hand over what is new. What a listener raises is raised; the others come next time.
+        """Deliver what is new. What a listener raises is raised; the other notices come next time.
 
         Args:
             notices: The notices of the window that the trainer takes up.
@@ -84,13 +84,31 @@ class Board:
             notice = self._untold.popleft()
             if log and not self._listeners:
                 log_notice(notice)
-            for listener in self._listeners:
+            self._tell_all(notice)
+
+    def _tell_all(self, notice: Notice) -> None:
+        """Call every listener, and raise what the first failing one raised.
+
+        None may keep a notice from the others: it is delivered only once.
+        """
+        first: Exception | None = None
+        for listener in self._listeners:
+            try:
                 listener(notice)
+            except Exception as error:  # noqa: PERF203 - the others are called all the same
+                if first is not None:
+                    logger.exception("another listener to notices has failed")
+                first = first or error
+        try:
+            if first is not None:
+                raise first
+        finally:
+            del first  # it holds the trainer's frames, and all that is in them
 
 
 def log_notice(notice: Notice) -> None:
-    """Write a notice to the log: for who listens, and would have it there as well."""
+    """Write a notice to the log: for listeners that want it there as well."""
     level = logging.WARNING if notice.code in WARNINGS else logging.INFO
-    # Some of it was written by people: it is to stay one line.
+    # People wrote some of it: it must stay one line.
     text = "".join(each if each.isprintable() else " " for each in notice.message)
     logger.log(level, "session %s, step %d: %s: %s", notice.session, notice.step, notice.code, text)

@@ -1,4 +1,4 @@
-"""How a session is opened: it is found or created, and it is known whose training that is for."""
+"""How a session is opened: found or created, for a known training."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Opening:
         url: The server's address.
         name: The session's name.
         rank: The rank under which it is opened.
-        resume: What is to become of it if it was trained before.
-        for_all: The process opens it for all ranks, whatever its own rank is.
+        resume: What to do if it was trained before.
+        for_all: Whether the process opens it for all ranks, whatever its own rank is.
 
     Attributes:
         name: The session's name.
@@ -53,7 +53,7 @@ class Opening:
         self.training = training_of(url, name, self._launch)
 
     def find(self, description: Mapping[str, Any]) -> SessionInfo:
-        """Return the session of that name, created if need be where it is described."""
+        """Return the session of that name; create it if need be, where it is described."""
         if description:
             return self.create(description)
         remedy = (
@@ -69,7 +69,7 @@ class Opening:
     def find_branch(
         self, parent: str, description: Mapping[str, Any]
     ) -> tuple[SessionInfo, Branch | None]:
-        """Return the session that continues another one; or that one, and what is to branch off.
+        """Return the session that continues another one; or that other one, and the branch to make.
 
         Raises:
             ConflictError: There is a session of that name that continues no such session, or by
@@ -95,7 +95,7 @@ class Opening:
         return self._known(info), None
 
     def _fork_of(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what is asked of the parent, but for the step."""
+        """Return the request to the parent, without the step."""
         named = {key: body[key] for key in ("name", "labels") if key in body}
         described = {key: body[key] for key in body if key not in named}
         fork = {**named, "attempt_key": self.training.opening}
@@ -111,7 +111,7 @@ class Opening:
         return info
 
     def opener(self, info: SessionInfo | None = None) -> Opener:
-        """Return who opens it; `info` is the session as the server described it, if it has."""
+        """Return the opener; `info` is the session as the server described it, if it has."""
         opener = Opener(self._resume, self.training.opening, self._launch, self.leads)
         if info is None:
             return opener
@@ -128,7 +128,7 @@ class Opening:
         return SessionInfo.parse(answer, self.name)
 
     def _found(self, name: str, remedy: str) -> SessionInfo:
-        """Return the session of that name; the error says in Python's terms how to create it."""
+        """Return the session of that name; the error says how to create it in Python."""
         try:
             return self._read(name)
         except NotFoundError as error:
@@ -143,7 +143,7 @@ class Opening:
         return SessionInfo.parse(self._ask("GET", path_of(name)), name)
 
     def _taken(self, info: SessionInfo) -> SessionInfo:
-        """Make a session without a trained step known as this job's to its later starts."""
+        """Mark a session without a trained step as this job's, for its later starts."""
         launch = self._launch
         if not launch.run or launch.has_opened(info.attempt_key) or info.status != "active":
             return info
@@ -185,7 +185,7 @@ def _conflict(message: str) -> ConflictError:
 
 
 def open_attempt(ask: Ask, name: str, body: Mapping[str, Any]) -> SessionInfo:
-    """Open the attempt of a session that `body` has the step and the key of.
+    """Open the attempt of a session whose step and key are in `body`.
 
     Raises:
         StaleAttemptError: A later attempt has taken over from the one of that key.
@@ -198,10 +198,10 @@ def open_attempt(ask: Ask, name: str, body: Mapping[str, Any]) -> SessionInfo:
 
 
 def path_of(name: str) -> str:
-    """Return where a session is on the server.
+    """Return the path of a session on the server.
 
     Raises:
-        TypeError: The name is no text.
+        TypeError: The name is not a string.
     """
     if not isinstance(name, str):
         raise TypeError(f"a session is named by a text, not by {name!r}")

@@ -1,8 +1,8 @@
-"""What is asked of a server, described once; each client carries it out in its own way.
+"""Operations on a server, described once; each client carries them out in its own way.
 
-A method that is decorated here only says what is to be asked and how the answer is read: it knows
-no network. `Client` carries it out and returns what comes of it; `AsyncClient` returns that to
-`await`, or to go through with `async for`.
+A method that is decorated here only says what to ask and how to read the answer: it does no network
+exchange. `Client` carries it out and returns the result; with `AsyncClient` the result is awaited,
+or iterated with `async for`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import inspect
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from types import MethodType
@@ -28,7 +28,7 @@ P = ParamSpec("P")
 
 
 class Described(Generic[T]):
-    """What is asked, of which a `T` comes."""
+    """A request whose result is a `T`."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Call(Described[T]):
     Attributes:
         method: The HTTP method.
         path: Below the server's address.
-        read: Makes of the answer what the caller gets: of its JSON, or of its text.
+        read: Turns the answer into what the caller gets: its JSON, or its text.
         params: The query; None values are left out.
         body: Sent as JSON.
-        headers: Besides those that every call has.
+        headers: In addition to those that every call has.
         accept: The media type wanted; where it is not JSON, the answer is read as text.
-        repeatable: Whether asking twice does what asking once does. If not, it is asked again only
-            where the server has said that it did nothing.
+        repeatable: Whether asking twice does what asking once does. If not, the call is retried
+            only where the server has said that it did nothing.
     """
 
     method: str
@@ -60,7 +60,7 @@ class Call(Described[T]):
         """Read the answer.
 
         Raises:
-            InvalidAnswerError: It is none that can belong to the call.
+            InvalidAnswerError: It cannot belong to the call.
         """
         try:
             if self.accept != JSON:
@@ -76,7 +76,7 @@ class Call(Described[T]):
 
 @dataclass(frozen=True)
 class Download(Described[None]):
-    """A record that is written into a file, which takes its name once it is whole."""
+    """A record that is written into a file, which gets its name only once it is complete."""
 
     path: str
     file: str | PathLike[str] | IO[bytes]
@@ -84,7 +84,7 @@ class Download(Described[None]):
 
 @dataclass(frozen=True)
 class Upload(Described[T]):
-    """A record that is sent from a file, to be restored under a name."""
+    """A record that is sent from a file, and restored under a name."""
 
     file: str | PathLike[str] | IO[bytes]
     read: Callable[[Any], T]
@@ -92,29 +92,29 @@ class Upload(Described[T]):
 
 
 Several: TypeAlias = Generator[Call[Any], Any, T]
-"""Calls that are made one after the other; each `yield` gives what has come of its call."""
+"""Calls that are made one after the other; each `yield` returns the result of its call."""
 
 
 def asked(call: Call[T]) -> Several[T]:
-    """Make one of several calls, and return what has come of it."""
+    """Make one of several calls, and return its result."""
     done: T = yield call
     return done
 
 
 @dataclass(frozen=True)
 class Done(Generic[T]):
-    """What has come of several calls."""
+    """The result of several calls."""
 
     value: T
 
 
 def resumed(plan: Several[T], outcome: object = None) -> Call[Any] | Done[T]:
-    """Go on with several calls: return the next one, or what has come of them all.
+    """Go on with several calls: return the next one, or the result of them all.
 
     Args:
         plan: The calls.
-        outcome: What has come of the one before: an answer, or a refusal, which the plan may know
-            what to do about; None before the first.
+        outcome: The outcome of the one before: an answer, or a refusal that the plan may handle;
+            None before the first.
     """
     try:
         if isinstance(outcome, APIError):
@@ -126,27 +126,27 @@ def resumed(plan: Several[T], outcome: object = None) -> Call[Any] | Done[T]:
 
 @dataclass(frozen=True)
 class Found(Generic[T]):
-    """Some of what is listed."""
+    """Some items of a list."""
 
     items: list[T]
 
 
 Listed: TypeAlias = Generator["Call[Any] | Found[T]", Any, None]
-"""A list, page by page: calls are made, and what they have found is passed on."""
+"""A list, page by page: calls are made, and the items that they find are passed on."""
 
 
 @dataclass(frozen=True)
 class Feed(Generic[T]):
-    """What happens, as it happens: without an end, and taken up again where it was cut off.
+    """Events as they happen: without an end, and resumed where the connection was lost.
 
     Attributes:
         path: Below the server's address.
-        after: The place of the last one that is known.
-        place: Returns the place of what has come, given the place of the one before, or raises
-            `InvalidAnswerError` because something was left out, or comes twice.
-        kinds: Those that are passed on; None for all.
-        params: The query besides `after`.
-        before: What is asked first: it is refused where the feed would wait for ever.
+        after: The place of the last event that is known.
+        place: Returns the place of an event, given the place of the one before, or raises
+            `InvalidAnswerError` because one was left out, or comes twice.
+        kinds: The kinds of events that are passed on; None for all.
+        params: The query, without `after`.
+        before: The call made first: the server refuses it where the feed would wait for ever.
     """
 
     path: str
@@ -157,7 +157,7 @@ class Feed(Generic[T]):
     before: Call[Any] | None = None
 
     def query(self, after: object) -> dict[str, Any]:
-        """Return the query that takes it up behind a place."""
+        """Return the query that resumes the feed after a place."""
         return {**self.params, "after": after}
 
     def wants(self, event: Mapping[str, Any]) -> bool:
@@ -166,27 +166,27 @@ class Feed(Generic[T]):
 
 
 class Carrier:
-    """What carries out operations, and returns when they are done."""
+    """Carries out operations, and returns when they are done."""
 
     def _done(self, asked: Described[T] | Several[T]) -> T:
         raise NotImplementedError
 
-    def _gone_through(self, asked: Listed[T] | Feed[T]) -> Iterator[T]:
+    def _gone_through(self, asked: Listed[T] | Feed[T]) -> Generator[T, None, None]:
         raise NotImplementedError
 
 
 class AsyncCarrier:
-    """What carries out operations while other tasks go on."""
+    """Carries out operations while other tasks go on."""
 
     async def _done(self, asked: Described[T] | Several[T]) -> T:
         raise NotImplementedError
 
-    def _gone_through(self, asked: Listed[T] | Feed[T]) -> AsyncIterator[T]:
+    def _gone_through(self, asked: Listed[T] | Feed[T]) -> AsyncGenerator[T, None]:
         raise NotImplementedError
 
 
 class Operation(Generic[P, T]):
-    """A method of both clients, made of what describes it."""
+    """A method of both clients, made of the function that describes it."""
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Described[T] | Several[T]]) -> None:
         self.describe = describe
@@ -209,19 +209,19 @@ class Operation(Generic[P, T]):
     def __get__(self, client: Carrier, owner: type) -> Callable[P, T]: ...
 
     @overload
-    def __get__(self, client: AsyncCarrier, owner: type) -> Callable[P, Awaitable[T]]: ...
+    def __get__(self, client: AsyncCarrier, owner: type) -> Callable[P, Coroutine[Any, Any, T]]: ...
 
     @overload
     def __get__(self, client: None, owner: type) -> Callable[Concatenate[Any, P], Any]: ...
 
     def __get__(self, client: object, owner: type) -> Callable[..., Any]:
-        """Return the method of a client, or of its class the function."""
+        """Return the method of a client, or the function of its class."""
         function = self._awaited if issubclass(owner, AsyncCarrier) else self._carried_out
         return function if client is None else MethodType(function, client)
 
 
 class Listing(Generic[P, T]):
-    """A method of both clients that goes through a list."""
+    """A method of both clients that iterates over a list."""
 
     def __init__(self, describe: Callable[Concatenate[Any, P], Listed[T] | Feed[T]]) -> None:
         self.describe = describe
@@ -234,16 +234,18 @@ class Listing(Generic[P, T]):
         self._gone_through = _shown(gone_through, describe, "Iterator")
 
     @overload
-    def __get__(self, client: Carrier, owner: type) -> Callable[P, Iterator[T]]: ...
+    def __get__(self, client: Carrier, owner: type) -> Callable[P, Generator[T, None, None]]: ...
 
     @overload
-    def __get__(self, client: AsyncCarrier, owner: type) -> Callable[P, AsyncIterator[T]]: ...
+    def __get__(
+        self, client: AsyncCarrier, owner: type
+    ) -> Callable[P, AsyncGenerator[T, None]]: ...
 
     @overload
     def __get__(self, client: None, owner: type) -> Callable[Concatenate[Any, P], Any]: ...
 
     def __get__(self, client: object, owner: type) -> Callable[..., Any]:
-        """Return the method of a client, or of its class the function."""
+        """Return the method of a client, or the function of its class."""
         return self._gone_through if client is None else MethodType(self._gone_through, client)
 
 
@@ -253,7 +255,7 @@ _DESCRIBED = re.compile(r"(?:Call|Several|Upload|Listed)\[(.*)\].*|Download()")
 def _shown(
     function: Callable[..., Any], describe: Callable[..., Any], kind: str = ""
 ) -> Callable[..., Any]:
-    """Have a method show what it returns, in place of what describes that."""
+    """Make a method's signature show its result, in place of the request."""
     signature = inspect.signature(describe)
     found = _DESCRIBED.fullmatch(str(signature.return_annotation))
     assert found is not None, describe  # noqa: S101 - a slip of ours
@@ -267,14 +269,14 @@ def _shown(
 def operation(
     describe: Callable[Concatenate[Any, P], Described[T] | Several[T]],
 ) -> Operation[P, T]:
-    """Make a method of both clients of a function that describes what is asked."""
+    """Make a method of both clients from a function that describes a request."""
     return Operation(describe)
 
 
 def listing(
     describe: Callable[Concatenate[Any, P], Listed[T] | Feed[T]],
 ) -> Listing[P, T]:
-    """Make a method of both clients of a function that describes how a list is gone through."""
+    """Make a method of both clients from a function that describes how to iterate over a list."""
     return Listing(describe)
 
 
@@ -282,7 +284,7 @@ def an_object(answer: Any) -> dict[str, Any]:  # noqa: ANN401 - the JSON of an a
     """Return an answer that is a JSON object.
 
     Raises:
-        TypeError: It is another.
+        TypeError: It is not an object.
     """
     if not isinstance(answer, dict):
         raise TypeError("no JSON object")
@@ -290,11 +292,11 @@ def an_object(answer: Any) -> dict[str, Any]:  # noqa: ANN401 - the JSON of an a
 
 
 def nothing(_: object) -> None:
-    """Return nothing: that there was an answer says all."""
+    """Return nothing: the answer has no content of interest."""
 
 
 def listed_as(name: str) -> Callable[[Any], list[dict[str, Any]]]:
-    """Return what reads a list, by itself or by its name in an object."""
+    """Return a function that reads a list, by itself or by its name in an object."""
 
     def read(answer: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - the JSON of an answer
         items = answer[name] if isinstance(answer, dict) else answer

@@ -1,7 +1,7 @@
 """What a training does when its sealed values are used up and the server is away.
 
-It waits, and stops when that takes too long; or it goes on for a while by itself, and the server is
-told afterwards what was used. The second is for a training in which one process decides for all.
+It waits, and stops when that takes too long; or it goes on for a while by itself, and tells the
+server afterwards what was used. The latter is for a training in which one process decides for all.
 """
 
 from __future__ import annotations
@@ -37,15 +37,16 @@ class OutagePolicy:
     """What to do when values are missing and the server is away.
 
     Attributes:
-        kind: `wait` for it for `max_wait` seconds, then raise; `hold` the last value; or follow the
-            `forecast` that the server gave while it was there.
-        patience: Seconds that a step waits before the training goes on by itself. Where it may not,
-            because it has for too long or knows no values, it waits for `max_wait` and then raises.
-        max_steps: Most steps that are trained by themselves in one outage.
-        max_seconds: Most seconds, likewise, as seen when a step asks for values.
+        kind: `wait` for the server for `max_wait` seconds, then raise; `hold` the last value; or
+            follow the `forecast` that the server gave while it was reachable.
+        patience: Seconds that a step waits before the training goes on by itself. Where that is not
+            allowed, because it has lasted too long or no values are known, the step waits for
+            `max_wait` and then raises.
+        max_steps: The most steps that are trained without the server in one outage.
+        max_seconds: The most seconds, likewise, as seen when a step asks for values.
 
     Raises:
-        ValueError: One of them makes no sense.
+        ValueError: One of the values makes no sense.
     """
 
     kind: str = "wait"
@@ -73,15 +74,15 @@ class OutagePolicy:
 
 @dataclass(frozen=True)
 class Outage:
-    """News of a time without the server.
+    """News of an outage, a time without the server.
 
     Attributes:
-        session: Whose training.
+        session: The session of the training.
         state: `began`; `over`; or `exhausted` when the policy allows no further step.
         kind: The kind of the policy.
         first: The first step trained without the server.
-        step: The step that the training has come to.
-        seconds: Since the outage began for the training.
+        step: The step that the training has reached.
+        seconds: The time since the outage began for the training.
         reason: Why it began, for people.
     """
 
@@ -109,7 +110,7 @@ class Gap:
 
 
 class OutageFallback:
-    """Supplies windows over outages: the prefetcher's, or its own while there are none.
+    """Supplies windows during outages: the prefetcher's, or its own while there are none.
 
     Belongs to the trainer's thread.
     """
@@ -133,7 +134,7 @@ class OutageFallback:
         self._listeners.append(listener)
 
     def forget(self) -> None:
-        """Drop what was known of an attempt that is over."""
+        """Drop what is known of an attempt that is over."""
         self._last = self._gap = self._forecast = None
         self._sync.undo_from(0)
         self._forecast_asked = False
@@ -150,16 +151,16 @@ class OutageFallback:
             gap.first, gap.windows = step, []
 
     def prime(self, step: int) -> None:
-        """Get a forecast at once, before anything can go wrong; later if the server is away."""
+        """Get a forecast now, before anything can go wrong; later if the server is away."""
         if self._policy.kind == "forecast" and self._forecast is None:
             with contextlib.suppress(PacesetterError), self._sync.lock:
                 self._read_forecast(step)
 
     def fetch(self, step: int, count: int) -> Window:
-        """Return the window from `step`, the server's if it can be had in time.
+        """Return the window from `step`, the server's if it comes in time.
 
         Raises:
-            ServerUnavailableError: It cannot, and the policy allows no further step.
+            ServerUnavailableError: It does not, and the policy allows no further step.
         """
         if self._gap is None:
             try:
@@ -178,7 +179,7 @@ class OutageFallback:
         window = self._prefetcher.take(step)
         seconds, steps = time.monotonic() - gap.began, step - gap.first
         exhausted = steps >= self._policy.max_steps or seconds >= self._policy.max_seconds
-        # The thread asks all the time. When it has nothing to do, it was refused: hear it here.
+        # The thread keeps asking. When it has nothing to do, it was refused: raise that here.
         stuck = exhausted or not self._knows(step)
         if window is None and (stuck or not self._prefetcher.busy):
             try:
@@ -200,12 +201,12 @@ class OutageFallback:
         return window
 
     def _ask(self, step: int, count: int, *, waits: bool) -> Window:
-        """Return the window from the server, waiting for no longer than the policy has patience.
+        """Return the window from the server, waiting no longer than the policy's patience.
 
         Args:
             step: The first step.
             count: How many.
-            waits: Wait as with the policy `wait`.
+            waits: Whether to wait as with the policy `wait`.
         """
         if waits:
             return self._prefetcher.fetch(step, count)
@@ -229,7 +230,7 @@ class OutageFallback:
         return is_forecast if self._policy.kind == "forecast" else bool(self._last or known)
 
     def _stand_in(self, gap: Gap, step: int, count: int) -> Window:
-        """Return values for about a tenth of a window, so that the server's are taken up soon."""
+        """Return values for about a tenth of a window, so that the server's are soon used again."""
         count = max(1, min(count // 10, gap.first + self._policy.max_steps - step))
         window = self._made_up(step, count)
         gap.windows.append(window)
@@ -251,7 +252,7 @@ class OutageFallback:
         return Window(step, held, sealed=False)
 
     def _keep(self, window: Window) -> None:
-        """Remember what to go on with, and see to it that the forecast reaches far enough."""
+        """Remember what to go on with, and make sure that the forecast reaches far enough."""
         self._last = window
         if self._policy.kind != "forecast" or self._forecast_asked:
             return
@@ -288,7 +289,7 @@ class OutageFallback:
 
 
 def _awaits(error: ServerUnavailableError) -> bool:
-    """Return whether the server was there, and waited for what ranks are to measure."""
+    """Return whether the server answered, and was waiting for measurements of ranks."""
     return isinstance(error.__cause__, AwaitingMeasurementError)
 
 

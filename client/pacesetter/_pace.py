@@ -1,8 +1,8 @@
 """How many steps to ask for, so that a change reaches the optimizer within about ten seconds.
 
 An operator waits for what is sealed already: the rest of the window, and the next one where it was
-fetched ahead. Of windows of six seconds, the next one fetched when half is left, that is nine
-seconds at most. Where a step takes longer than that, one step is sealed at a time.
+fetched ahead. With windows of six seconds, where the next one is fetched when half is left, that is
+nine seconds at most. Where a step takes longer than that, one step is sealed at a time.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import time
 WINDOW_SECONDS = 6.0
 LEAST_LEAD_SECONDS = 0.02
 LEAD_FETCHES = 5
-# The first window holds one step, since a step may be a millisecond or an epoch. From there windows
-# double at most: the first steps of a training on a GPU are only queued, and seem far quicker than
-# they are.
+# The first window holds one step, since a step may be a millisecond or an epoch. From there,
+# windows at most double: the first steps of a training on a GPU are only queued, and seem far
+# quicker than they are.
 FIRST = 1
 GROWTH = 2
 
@@ -30,7 +30,7 @@ class Pace:
         self.step_seconds: float | None = None
 
     def arrive(self, step: int) -> None:
-        """Note that the trainer has come to `step`."""
+        """Note that the trainer has reached `step`."""
         now = time.perf_counter()
         if 0 <= self._step < step:
             self.step_seconds = (now - self._time) / (step - self._step)
@@ -42,13 +42,13 @@ class Pace:
 
     @property
     def step(self) -> int:
-        """The step at which the trainer was seen last; -1 before the first."""
+        """The step at which the trainer was last seen; -1 before the first."""
         return self._step
 
     def count(self, limit: int) -> int:
         """Return how many steps the next window should hold, at least 1 and at most `limit`.
 
-        They are twice those of the last one at most, and fewer at once when steps get slower.
+        They are at most twice those of the last one, and fewer as soon as steps get slower.
         """
         if self.step_seconds is None:
             wished = FIRST

@@ -1,6 +1,6 @@
-"""What is sent, as JSON: numbers of NumPy and of tensors are numbers, and what is no data is named.
+"""Arguments as JSON: numbers of NumPy and of tensors are numbers; an error names what is no data.
 
-Nothing is rounded: a float32 is sent as the float64 that has its very value.
+Nothing is rounded: a float32 is sent as the float64 of exactly its value.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from datetime import datetime
 from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 
 Number: TypeAlias = SupportsFloat
-"""A number: of Python, a NumPy scalar, or a tensor of no dimension."""
+"""A number of Python, a NumPy scalar, or a tensor without dimensions."""
 
 Steps: TypeAlias = SupportsIndex | Mapping[str, SupportsFloat]
-"""A number of steps, or a length such as `{"epochs": 3}`, which the session makes steps of."""
+"""A number of steps, or a length such as `{"epochs": 3}`, which the session converts to steps."""
 
 SCHEDULERS = ("torch.optim.lr_scheduler", "torch.optim.swa_utils")
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
-    """Return a body in JSON.
+    """Return a body as JSON.
 
     Raises:
-        TypeError: Something in it is no data; the message says where it stands, and what to do.
-        ValueError: A number in it is NaN or infinite, or it stands in itself.
+        TypeError: Something in it is not data; the message says where, and what to do.
+        ValueError: A number in it is NaN or infinite, or it contains itself.
     """
     try:
         text = json.dumps(body, allow_nan=False, separators=(",", ":"), default=plain)
     except (TypeError, ValueError):
-        # The same again, slower, to say where it is.
+        # Encode again, more slowly, to find out where it is.
         text = json.dumps(_without_end(body), allow_nan=False, separators=(",", ":"))
     return text.encode()
 
@@ -44,17 +44,18 @@ def _without_end(body: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as JSON has 
 
 
 def plain(value: Any, at: str = "") -> Any:  # noqa: ANN401 - whatever JSON can say
-    """Return a value as JSON has it, numbers of other libraries as Python's, to the bit.
+    """Return a value as JSON takes it, with numbers of other libraries as Python's, to the bit.
 
-    Arrays and tensors become lists, those of no dimension numbers; a mapping's values and a
+    Arrays and tensors become lists, those without dimensions numbers; a mapping's values and a
     sequence's items are converted likewise.
 
     Args:
-        value: What is to be sent.
-        at: Where it stands in what is sent, for the message.
+        value: The value to send.
+        at: Its place in what is sent, for the message.
 
     Raises:
-        TypeError: JSON cannot say it, or no float64 is exactly that number; the message says where.
+        TypeError: JSON cannot express it, or no float64 is exactly that number; the message says
+            where.
         ValueError: It is NaN or an infinity; the message says where.
     """
     if value is None or type(value) in {bool, int, str}:
@@ -65,19 +66,19 @@ def plain(value: Any, at: str = "") -> Any:  # noqa: ANN401 - whatever JSON can 
         return _of_python(value, at)
     if isinstance(getattr(value, "ndim", None), int):
         return _of_an_array(value, at)
-    # A set has no order that would be kept, so it is no list.
+    # A set has no order to keep, so it is not a list.
     if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray | AbstractSet):
         return [plain(each, _below(at, index)) for index, each in enumerate(value)]
     return _exactly(value, at)
 
 
 def given(**fields: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever JSON can say
-    """Return the fields that were given: those that are not None, as JSON has them."""
+    """Return the fields that were given: those that are not None, as JSON takes them."""
     return {name: plain(value, name) for name, value in fields.items() if value is not None}
 
 
 def _of_python(value: Any, at: str) -> str | float:  # noqa: ANN401 - one of these types
-    """Return what derives from a type of Python's, as NumPy's float64 does, as that type."""
+    """Return an instance of a subclass of a Python type, such as NumPy's float64, as that type."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, float):
@@ -86,7 +87,7 @@ def _of_python(value: Any, at: str) -> str | float:  # noqa: ANN401 - one of the
 
 
 def _of_an_array(array: Any, at: str) -> Any:  # noqa: ANN401 - NumPy's, torch's, JAX's
-    """Return an array as lists, one of no dimension as a number."""
+    """Return an array as lists, one without dimensions as a number."""
     if array.ndim:
         return plain(array.tolist(), at)
     number = array.item()
@@ -97,7 +98,7 @@ def _exactly(value: Any, at: str) -> float:  # noqa: ANN401 - whatever was given
     """Return a number of a type that JSON does not know, if a float64 is exactly that.
 
     Raises:
-        TypeError: None is, or it is no number.
+        TypeError: None is, or the value is not a number.
     """
     try:
         number = float("" if isinstance(value, bytes | bytearray) else value)  # which may be text
@@ -111,7 +112,7 @@ def _exactly(value: Any, at: str) -> float:  # noqa: ANN401 - whatever was given
 
 
 def described(value: object) -> str:
-    """Say what a value is that is no data, and what to give instead."""
+    """Say what kind of value this is, which is not data, and what to give instead."""
     kind = type(value)
     if kind.__module__ in SCHEDULERS:
         return (

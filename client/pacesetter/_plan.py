@@ -1,4 +1,4 @@
-"""A plan: what the loss will be under other schedules of what is left, as the server sees it."""
+"""A plan: the loss that the server predicts under other schedules for the rest of a training."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Candidate:
     """One way to go on.
 
     Attributes:
-        label: What it is, in some words.
-        orders: `{"action", "at"}` of each order that carries it out; none for what happens by
-            itself.
-        total_steps: The first step that is not trained any more.
+        label: What it is, in a few words.
+        orders: `{"action", "at"}` of each order that carries it out; none for what happens without
+            orders.
+        total_steps: The first step that is no longer trained.
         loss: What is expected at the end; None if no loss is predicted.
-        low: Where the band begins that holds 9 of 10.
-        high: Where it ends.
-        gain: By how much lower the end is than as planned.
-        blind: What a law expects that knows no learning rate, for comparison.
-        curve: `{"steps", "lr", "loss", "low", "high"}` up to the end; None if none is predicted.
-        reasons: What speaks for it and against it.
+        low: The lower end of the band that holds 9 of 10.
+        high: The upper end of that band.
+        gain: By how much the loss at the end is lower than as planned.
+        blind: What a law without learning rates expects, for comparison.
+        curve: `{"steps", "lr", "loss", "low", "high"}` up to the end; None if no loss is predicted.
+        reasons: The reasons for and against it.
         refused: Why it cannot be ordered or predicted; None if it can.
     """
 
@@ -45,23 +45,23 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the loss will be under several ways to go on, and how far that is to be believed.
+    """What the loss will be under several ways to go on, and how far to trust that.
 
     At the end of a notebook's cell it shows its curves, with their bands.
 
     Attributes:
-        id: Names the plan where a candidate of it is applied.
+        id: Identifies the plan when a candidate of it is applied.
         session: The session.
-        metric: What is predicted, and nothing else.
+        metric: The only metric that is predicted.
         predicts: `loss`, `ranking` (only which candidate is better) or `nothing`.
         horizon: The first step that can still change.
         total_steps: The end that was planned for.
         findings: `{"code", "message", "effect"}` of each reason why less is said.
         candidates: The best first.
-        probe: `{"step", "steps", "action", "advice"}` of what would calibrate it; None if nothing
-            is missing, or it would not help.
+        probe: `{"step", "steps", "action", "advice"}` of a probe that would calibrate it; None if
+            nothing is missing, or a probe would not help.
         unknown: What the prediction does not know.
-        request: What was asked for, as it was sent.
+        request: The request, as it was sent.
         answer: All of the server's answer, with the law and what it rests on.
     """
 

@@ -1,4 +1,4 @@
-"""A plan as HTML, for notebooks: losses so far and as expected, their bands, and the rates below.
+"""A plan as HTML, for notebooks: losses so far and as expected, with bands, and the rates below.
 
 Everything that a server said is escaped, or is a number; the picture is shown as an image.
 """
@@ -22,7 +22,7 @@ DRAWN = 3
 """How many of the best candidates are drawn, beside what is planned."""
 
 CLOSE = 2
-"""Of the past one part in so many of what is to come is drawn."""
+"""The drawn past is this many times shorter than what is to come."""
 
 SAYS = {
     "loss": "losses are predicted",
@@ -93,7 +93,7 @@ def _colour(index: int, candidate: Answer) -> str:
 
 
 class _Frame(NamedTuple):
-    """Where steps and values stand: between these, in a panel of this height from `top` on."""
+    """The ranges of steps and values, in a panel of this height from `top` on."""
 
     first: float
     last: float
@@ -183,7 +183,7 @@ def _line(frame: _Frame, points: Points, colour: str, orders: object) -> str:
 
 
 def _points(curve: Answer, name: str, first: float) -> Points:
-    """Return a curve from a step on; what is no finite number is left out."""
+    """Return a curve from a step on; what is not a finite number is left out."""
     pairs = zip(curve.get("steps") or (), curve.get(name) or (), strict=False)
     return [(float(at), float(value)) for at, value in pairs if at >= first and isfinite(value)]
 

@@ -1,6 +1,6 @@
-"""The supply of one session: windows fetched ahead, reports taken away, by a daemon thread.
+"""The supply of one session: a daemon thread fetches windows ahead, and delivers reports.
 
-The thread never raises: what it cannot do is left to the trainer's own call, which waits, retries
+The thread never raises. What it cannot do is left to the trainer's own call, which waits, retries,
 and raises where the trainer sees it.
 """
 
@@ -44,7 +44,7 @@ from pacesetter._window import Window
 BATCH = 1000
 FLUSH_SECONDS = 1.0
 EXIT_SECONDS = 2.0
-# What the thread needs of them, after its last exchange, to say what was lost.
+# Seconds that the thread needs, after its last exchange, to say what was lost.
 _FOR_LAST_WORDS = 0.5
 
 logger = logging.getLogger("pacesetter")
@@ -57,9 +57,10 @@ class Prefetcher:
     ends its thread.
 
     Attributes:
-        sync: What is known of the session, and what is to be said of it.
-        max_wait: Seconds that a trainer waits for the server at most.
-        call_at: As many waiting reports call for the thread; one does while there is none yet.
+        sync: Keeps what is known of the session, and what to tell the server about it.
+        max_wait: The most seconds that a trainer waits for the server.
+        call_at: The number of waiting reports that calls the thread; 1 while it has not started
+            yet.
         closed: Whether it was stopped.
     """
 
@@ -89,7 +90,7 @@ class Prefetcher:
         self._errands: deque[Callable[[], None]] = deque()
 
     def after_fork(self) -> None:
-        """Start afresh in a child: the parent delivers its own reports and its own order."""
+        """Start afresh in a child: the parent keeps its own reports and its own order."""
         self._renew()
         self.sync.after_fork()
 
@@ -101,7 +102,7 @@ class Prefetcher:
     # -- what the trainer's thread calls ---------------------------------------------------------
 
     def call(self) -> None:
-        """Have the thread deliver reports; called with each report from `call_at` on.
+        """Wake the thread to deliver reports; called with each report from `call_at` on.
 
         Raises:
             ClosedError: The session was closed.
@@ -113,11 +114,11 @@ class Prefetcher:
         self.call_at = BATCH
         if waiting >= BATCH:
             self.call_at += waiting
-            if not self._away:  # else the thread pauses, and more reports are no reason to hurry
+            if not self._away:  # else the thread pauses, and more reports must not hurry it
                 self._wake.put(None)
 
     def order(self, start: int, count: int) -> None:
-        """Have the thread fetch the window of `count` steps from `start`."""
+        """Make the thread fetch the window of `count` steps from `start`."""
         if not self.closed:
             self._ordered = (start, count)
             self._start()
@@ -125,13 +126,13 @@ class Prefetcher:
 
     @property
     def busy(self) -> bool:
-        """Whether a window is ordered that has neither come nor been refused."""
+        """Whether an ordered window has neither come nor been refused."""
         return self._ordered is not None
 
     def send(self, errand: Callable[[], None]) -> None:
-        """Have the thread do something that talks to the server, again while that is away.
+        """Hand the thread an errand at the server; it retries while the server is away.
 
-        It holds the lock, and raises nothing but what tells that the server is away.
+        The errand runs with the lock held, and raises only errors that say the server is away.
         """
         if not self.closed:
             self._errands.append(errand)
@@ -144,14 +145,14 @@ class Prefetcher:
         Raises:
             ServerUnavailableError: The server was away for `max_wait` seconds.
             APIError: The server refused.
-            InvalidAnswerError: The server answered nonsense.
+            InvalidAnswerError: The server's answer makes no sense.
         """
         self._check_open()
         window = self.take(start)
         if window is not None:
             return window
         with self._exchanging(max_wait) as deadline:
-            # It may have come while this waited for the lock.
+            # The window may have come while this thread waited for the lock.
             return self.take(start) or self._fetch_now(deadline, (start, count))
 
     def _fetch_now(self, deadline: float, want: tuple[int, int]) -> Window:
@@ -180,7 +181,7 @@ class Prefetcher:
         Args:
             step: The first step that is trained again.
             key: The key of the attempt.
-            drops: Reports of that and later steps are undone, and dropped.
+            drops: Whether reports of that and later steps are undone, and dropped.
 
         Raises:
             ServerUnavailableError: The server was away for `max_wait` seconds.
@@ -193,7 +194,7 @@ class Prefetcher:
         return info
 
     def open_at(self, step: int, count: int) -> None:
-        """Have the first window of an attempt sealed before any report of it is delivered.
+        """Seal the first window of an attempt before any report of it is delivered.
 
         If the server is away, the step is sealed with the next exchange.
         """
@@ -204,7 +205,7 @@ class Prefetcher:
             self.sync.trained_until = step + 1
 
     def look(self, step: int) -> Window:
-        """Return the window of one step as it is forecast, sealing nothing.
+        """Return the forecast window of one step, without sealing anything.
 
         Raises:
             TransportError: The server was away.
@@ -214,7 +215,7 @@ class Prefetcher:
             return Window(step, self.sync.values(step, 1, sealed=False), sealed=False)
 
     def branch_off(self, branch: Branch, step: int) -> SessionInfo:
-        """Go on from a step of the session in another one, which is created.
+        """Create another session that goes on from a step of this one, and continue in it.
 
         Raises:
             ServerUnavailableError: The server was away for `max_wait` seconds.
@@ -226,7 +227,7 @@ class Prefetcher:
         return info
 
     def resize(self, batch_size: int) -> None:
-        """Tell how many samples are in one step from now on.
+        """Tell the server how many samples are in one step from now on.
 
         Raises:
             ConflictError: The session refuses that.
@@ -236,20 +237,20 @@ class Prefetcher:
             self.sync.resize(batch_size, deadline)
 
     def finish(self, body: Mapping[str, Any]) -> None:
-        """Deliver all reports, and tell that the training is over; raises what `flush` does."""
+        """Deliver all reports, and say that the training is over; raise what `flush` raises."""
         with self._exchanging() as deadline:
             while self.sync.reports:
                 self.sync.sync(deadline)
             self.sync.finish(body, deadline)
 
     def finish_soon(self, body: Mapping[str, Any]) -> None:
-        """Have the thread tell that the training is over, once its reports are delivered."""
+        """Make the thread report the end of the training, once its reports are delivered."""
 
         def tell() -> None:
             try:
                 self.sync.finish(body, ONE_TRY)
             except (ServerError, TransportError):
-                raise  # it is away: again, as long as there is time
+                raise  # the server is away: retry as long as there is time
             except PacesetterError as error:  # an older server, or another attempt has begun
                 logger.debug("session %s is not finished: %s", self.info.name, error)
 
@@ -262,10 +263,10 @@ class Prefetcher:
             self._go_back(step)
 
     def claim(self, claim: Claim) -> bool:
-        """Have the server open the attempt, or judge what is there, with the next exchange.
+        """Ask the server, with the next exchange, to open the attempt or to judge the session.
 
         Returns:
-            Whether it is so; an attempt is not claimed if the server has answered before.
+            Whether it was claimed; an attempt is not, if the server has answered before.
         """
         with self.sync.waiting_for(self.max_wait):
             if self.sync.state.met and claim.opener is None:
@@ -299,7 +300,7 @@ class Prefetcher:
                 self.sync.sync(deadline)
 
     def deliver(self, seconds: float) -> bool:
-        """Deliver all reports in so many seconds, if that can be; says what is left.
+        """Deliver all reports within these seconds, if possible; say what is left.
 
         Returns:
             Whether all were delivered.
@@ -316,10 +317,10 @@ class Prefetcher:
         return not self.sync.reports
 
     def stop(self, seconds: float = 0.0) -> None:
-        """Have the thread make a last delivery and end; returns at once.
+        """Tell the thread to make a last delivery and end; do not wait for it.
 
         Args:
-            seconds: How long it tries at most; by default it tries once.
+            seconds: How long it tries, at most; by default it tries once.
         """
         if seconds and not self.closed:
             self._until = time.monotonic() + seconds - _FOR_LAST_WORDS
@@ -329,9 +330,9 @@ class Prefetcher:
         self._wake.put(None)
 
     def join(self) -> None:
-        """Wait for the thread that was stopped to end, for no longer than it was given.
+        """Wait for the stopped thread to end, no longer than the time it was given.
 
-        When it has ended, it has said what it could not deliver.
+        By its end it has said what it could not deliver.
         """
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -357,7 +358,7 @@ class Prefetcher:
             thread = threading.Thread(target=self._run, name=name, daemon=True)
             try:
                 thread.start()
-            except RuntimeError as error:  # no more threads: windows are fetched on demand then
+            except RuntimeError as error:  # no more threads: then windows are fetched on demand
                 logger.warning("session %s goes on without its thread: %s", self.info.name, error)
             else:
                 self._thread = thread
@@ -381,13 +382,13 @@ class Prefetcher:
         with contextlib.suppress(queue.Empty):
             self._wake.get(timeout=seconds)
             while True:
-                self._wake.get_nowait()  # however often it was called, it works once
+                self._wake.get_nowait()  # however often the thread was called, it works once
 
     def _work(self) -> float | None:
         """Fetch what was ordered and deliver what waits.
 
         Returns:
-            None, or when the server is away the least seconds before the next try.
+            None, or, when the server is away, the least seconds before the next try.
         """
         with self.sync.lock:
             try:
@@ -397,31 +398,31 @@ class Prefetcher:
                 self.sync.reports.thin()
                 return (isinstance(error, ServerError) and error.retry_after) or 0.0
             except (AuthenticationError, PermissionDeniedError) as error:
-                # A token is renewed, and a proxy repaired: what was measured is kept for that.
+                # A token may be renewed, a proxy repaired: keep what was measured until then.
                 self._ordered = None  # the trainer's own fetch will raise, where it is seen
                 self._complain(error)
                 self.sync.reports.thin()
                 return LONGEST_DELAY
             except SessionFinishedError:
-                self._ordered = None  # no step is left; what was measured is taken all the same
+                self._ordered = None  # no step is left; what was measured is still accepted
             except (InvalidRequestError, HistoryLostError) as error:
                 self._ordered = None  # the trainer's own fetch will raise; reports wait for it
                 self._complain(error)
             except Exception as error:
-                # Fenced, archived, closed, or a fault of ours: the server takes no more of them.
+                # Fenced, archived, closed, or a fault of ours: the server takes no more reports.
                 self._ordered = None
                 self.sync.reports.drop(len(self.sync.reports))
                 self._complain(error)
             return None
 
     def _serve(self) -> None:
-        """Exchange once when a window was ordered, then more until few reports are left."""
+        """Exchange once if a window was ordered, then again until few reports are left."""
         want = None if self.closed else self._ordered
         if want is not None:
             window = self._ordered_window(want)
             if self._ordered == want:
                 self._ready, self._ordered = window, None
-        # What a quick trainer adds meanwhile waits for a batch of its own.
+        # Reports that a quick trainer adds meanwhile wait for a batch of their own.
         due = 1
         while len(self.sync.reports) >= due and not self.sync.trainer_waits:
             self._deliver_some(self._until)
@@ -432,13 +433,13 @@ class Prefetcher:
         self.call_at = BATCH if not self.closed else 0
 
     def _deliver_some(self, deadline: float) -> None:
-        """Deliver the oldest reports; those that are refused are complained about, and gone."""
+        """Deliver the oldest reports; log a complaint about refused ones, which are dropped."""
         with self._forgiving_reports():
             self.sync.sync(deadline)
 
     @contextlib.contextmanager
     def _forgiving_reports(self) -> Iterator[None]:
-        """Complain where only reports are refused, and are gone: that must not end the training."""
+        """Log where only reports are refused, and dropped: that must not end the training."""
         refused = self.sync.reports.refused
         try:
             yield
@@ -451,11 +452,11 @@ class Prefetcher:
         try:
             return self.sync.window(ONE_TRY, want)
         except InvalidRequestError as error:
-            self._complain(error)  # about a report, most likely, which may not cost the window
+            self._complain(error)  # about a report, most likely, which must not cost the window
             return self.sync.window(ONE_TRY, want, reports=False)
 
     def _complain(self, error: Exception) -> None:
-        """Log it, but not every second when the same mistake is made at every step."""
+        """Log an error, but not every second when the same mistake is made at every step."""
         code = error.code if isinstance(error, APIError) else type(error).__name__
         level = logging.DEBUG if code in self._complaints else logging.ERROR
         self._complaints.add(code)
@@ -467,7 +468,7 @@ class Prefetcher:
 
     @contextlib.contextmanager
     def _exchanging(self, max_wait: float | None = None) -> Iterator[float]:
-        """Let the trainer's own thread call the server; yields the deadline."""
+        """Let the trainer's own thread call the server; yield the deadline."""
         self._check_open()
         with self.sync.waiting_for(self.max_wait if max_wait is None else max_wait) as deadline:
             yield deadline
@@ -477,7 +478,7 @@ _prefetchers: weakref.WeakSet[Prefetcher] = weakref.WeakSet()
 
 
 def _close_at_exit(ref: weakref.ref[Prefetcher]) -> None:
-    """Have all of them deliver what is left at once: the wait must not grow with their number."""
+    """Make all deliver what is left simultaneously: the wait must not grow with their number."""
     if ref() is None:
         return
     open_ones = [each for each in _prefetchers if not each.closed]

@@ -1,4 +1,4 @@
-"""Which proxy a server is reached by: what the environment says, as other programs read it."""
+"""Which proxy a server is reached through: the environment's, as other programs read it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ SCHEMES = ("http", "https", "socks5", "socks5h")
 
 
 def proxy_for(scheme: str, host: str, port: int | None) -> str | None:
-    """Return the URL of the proxy for a server, None without one.
+    """Return the URL of the proxy for a server; None without one.
 
-    `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are read, in small letters too, and on
-    macOS and Windows the system's settings. This machine itself is never asked for by a proxy. The
-    URL may hold a password: it is not to be shown.
+    `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` are read, in lower case too, and on
+    macOS and Windows the system's settings. This machine itself is never reached through a proxy.
+    The URL may hold a password, so it must not be shown.
 
     Args:
-        scheme: The server's, `http` or `https`.
+        scheme: The server's scheme, `http` or `https`.
         host: Its name or address.
         port: Its port, where the URL names one.
 
     Raises:
-        ValueError: What the environment says is no proxy.
+        ValueError: What the environment names is not a proxy.
     """
     proxies = getproxies()
     found = proxies.get(scheme) or proxies.get("all")
@@ -42,7 +42,7 @@ def _usable(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # its port is no number
+    except ValueError:  # its port is not a number
         return False
 
 
@@ -66,7 +66,7 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    """Return a range of addresses, which Python's own reading of `NO_PROXY` does not know."""
+    """Return a range of addresses, which Python's own reading of `NO_PROXY` does not support."""
     try:
         return ipaddress.ip_network(text.strip().strip("[]"), strict=False)
     except ValueError:

@@ -12,11 +12,11 @@ from pacesetter._errors import misfit
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What one rule says.
+    """The suggestion of one rule.
 
     Attributes:
-        lr: The learning rate, None when the rule cannot tell.
-        step: Where on the sweep it was read.
+        lr: The learning rate; None when the rule cannot tell.
+        step: The step of the sweep at which it was read.
         reason: What was seen there, or why the rule cannot tell.
     """
 
@@ -30,8 +30,8 @@ class Proposal:
     """The one rate to start from.
 
     Attributes:
-        lr: For the peak of a schedule; None when the curve does not tell one.
-        agreeing: The rules that it is the median of.
+        lr: The rate for the peak of a schedule; None when the curve does not show one.
+        agreeing: The rules whose median it is.
         reason: How it came about, or why there is none.
     """
 
@@ -42,20 +42,20 @@ class Proposal:
 
 @dataclass(frozen=True)
 class RangeTest:
-    """Loss over learning rate, and what known rules read off it.
+    """Loss over learning rate, and what known rules read from it.
 
     Attributes:
         session: The session that swept the rates; it can be read for ever.
         metric: What was measured.
-        ended: Why the sweep ended, None while it runs.
-        steps: Of each measurement.
-        lr: The learning rate of each.
+        ended: Why the sweep ended; None while it runs.
+        steps: The step of each measurement.
+        lr: The learning rate of each measurement.
         loss: What was measured, NaN and infinities included.
         smoothed: The losses as the rules read them.
         suggestions: By rule: `steepest`, `valley`, `slide`, `minimum`, `fastai`,
             `torch_lr_finder`, `ignite` and `lightning`.
-        proposal: The median of those that agree.
-        picture: The curve with all of them, as SVG.
+        proposal: The median of the suggestions that agree.
+        picture: The curve with all suggestions, as SVG.
     """
 
     session: str
@@ -104,7 +104,7 @@ class RangeTest:
         """Write the picture to a file.
 
         Raises:
-            ValueError: The name does not end in `.svg`, which is what the picture is.
+            ValueError: The name does not end in `.svg`, the picture's format.
         """
         target = Path(path)
         if target.suffix.lower() != ".svg":
@@ -113,7 +113,7 @@ class RangeTest:
 
 
 def _floats(values: list[Any]) -> tuple[float, ...]:
-    """Return numbers, the words `nan`, `inf` and `-inf` among them, as floats."""
+    """Return numbers, including the words `nan`, `inf` and `-inf`, as floats."""
     return tuple(float(value) for value in values)
 
 

@@ -1,4 +1,4 @@
-"""What was trained with while the server was away is told to it, once it is back."""
+"""Telling the server, once it is back, what was trained with while it was away."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ logger = logging.getLogger("pacesetter")
 def reconcile(sync: Synchronizer, trained: Sequence[Window], stop: int) -> None:
     """Tell the server what was used below `stop` in its absence.
 
-    The steps are sealed by now, as planned. Told are those at which what was used begins or ceases
-    to differ from that, and the last one: that is how the server records deviations.
+    The steps are sealed by now, as planned. The server is told the steps at which what was used
+    begins or ceases to differ from the sealed values, and the last one: that is how it records
+    deviations.
     """
     first, differing, number = trained[0].start, 0, 0
     try:
@@ -46,7 +47,7 @@ def reconcile(sync: Synchronizer, trained: Sequence[Window], stop: int) -> None:
 def _compared(
     sync: Synchronizer, trained: Sequence[Window], stop: int
 ) -> list[tuple[int, dict[str, float], bool, bool]]:
-    """Return for each step what was used, if it differs from the sealed, and if that is new."""
+    """Return for each step what was used, whether it differs from the sealed, and whether anew."""
     steps = []
     before: frozenset[str] = frozenset()
     for window in trained:

@@ -25,17 +25,17 @@ SILENCE = 60.0
 """Seconds without a byte after which a connection is given up; servers send more often."""
 
 IMPORT_TIMEOUT = 600.0
-"""Seconds that a server may take to write a record that was sent to it."""
+"""Seconds that a server may take to store a record that was sent to it."""
 
 CHUNK = 64 * 1024
 
 
 def followed(transport: Transport, feed: Feed[Any], *, wait: float) -> Iterator[Any]:
-    """Return what happens as it happens, without an end.
+    """Yield events as they happen, without an end.
 
     Raises:
         ServerUnavailableError: The server was away for `wait` seconds.
-        APIError: It refused.
+        APIError: The server refused.
     """
     after, lost = feed.after, Lost(transport.url, wait)
     while True:
@@ -56,11 +56,11 @@ def followed(transport: Transport, feed: Feed[Any], *, wait: float) -> Iterator[
 
 
 class Lost:
-    """How long a feed has been cut off, and how long to wait before it is taken up again.
+    """How long a feed has been cut off, and how long to wait before it is resumed.
 
     Args:
         url: The server's address.
-        wait: Seconds for which it may be away.
+        wait: Seconds for which the server may be away.
     """
 
     def __init__(self, url: str, wait: float) -> None:
@@ -69,14 +69,14 @@ class Lost:
         self.found()
 
     def found(self) -> None:
-        """Say that the server is there."""
+        """Note that the server is there."""
         self._pauses, self._since = delays(), 0.0
 
     def again(self, error: Exception) -> None:
-        """Say that the connection is lost.
+        """Note that the connection is lost.
 
         Raises:
-            ServerUnavailableError: It has been for too long.
+            ServerUnavailableError: It has been lost for too long.
         """
         self._since = self._since or time.monotonic()
         if time.monotonic() - self._since >= self._wait:
@@ -88,7 +88,7 @@ class Lost:
 
 
 def export(transport: Transport, path: str, file: str | os.PathLike[str] | IO[bytes]) -> None:
-    """Write a record into a file, which takes its name once it is whole."""
+    """Write a record into a file, which gets its name only once it is complete."""
     with (
         writing(file) as out,
         transport.stream("GET", path, accept=LINES, silence=IMPORT_TIMEOUT) as pieces,
@@ -99,7 +99,7 @@ def export(transport: Transport, path: str, file: str | os.PathLike[str] | IO[by
 
 @contextlib.contextmanager
 def writing(file: str | os.PathLike[str] | IO[bytes]) -> Iterator[IO[bytes]]:
-    """Open a file that takes its name once all of it is written; one that is open stays so."""
+    """Open a file that gets its name only once it is complete; an open file stays open."""
     if not isinstance(file, str | os.PathLike):
         yield file
         return
@@ -123,7 +123,7 @@ def restore(
     name: str | None,
     headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Send a record; gives what the server says about the session."""
+    """Send a record, and return what the server says about the session."""
     with (
         reading(file) as (record, described),
         transport.stream(
@@ -143,7 +143,7 @@ def restore(
 def reading(
     file: str | os.PathLike[str] | IO[bytes],
 ) -> Iterator[tuple[IO[bytes], dict[str, str]]]:
-    """Open a record, with the headers that describe it; one that is open stays so."""
+    """Open a record, with the headers that describe it; an open file stays open."""
     if not isinstance(file, str | os.PathLike):
         yield file, {"content-type": LINES}
         return
@@ -157,7 +157,7 @@ def whole(pieces: Iterable[bytes]) -> dict[str, Any]:
     """Return what the server says in pieces about what was sent to it.
 
     Raises:
-        InvalidAnswerError: It is too much, or no JSON object.
+        InvalidAnswerError: It is too much, or not a JSON object.
     """
     content = bytearray()
     for piece in pieces:

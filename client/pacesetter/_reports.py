@@ -17,11 +17,11 @@ logger = logging.getLogger("pacesetter")
 # Below the server's limits (10,000 values and 1 MiB a call) with room for long metric names.
 VALUES_PER_BATCH = 4_000
 KEPT_AT_MOST = 20_000
-# However fast a trainer reports, and whatever the server does about it.
+# The bound holds however fast a trainer reports, and whatever the server does.
 HELD_AT_MOST = 100_000
-# Names that are remembered as refused: a trainer may make up a new one at each step.
+# Names remembered as refused: a trainer may make up a new one at each step.
 TOLD_AT_MOST = 1_000
-# Services of version 0.1 point at a name with a `[key]` behind it.
+# Services of version 0.1 point at a name with a `[key]` after it.
 _POINTER = re.compile(r"/reports/(\d+)/(?:metrics/([^/]*)(/\[key\])?$)?")
 
 
@@ -32,10 +32,10 @@ class Scalar(Protocol):
 
 
 class Deferred:
-    """A copy of a scalar on an accelerator, read when a thread that may wait for it does so.
+    """A copy of a scalar on an accelerator, read by a thread that may wait for it.
 
-    The copy is queued behind the work that computes the value, and so is the event that tells when
-    it is there: taking it makes no thread wait.
+    The copy is queued after the work that computes the value, and so is the event that signals its
+    arrival: making the copy blocks no thread.
     """
 
     __slots__ = ("_copy", "_ready")
@@ -57,16 +57,16 @@ Entry: TypeAlias = tuple[int, dict[str, Value]]
 class Reports:
     """Reports that the server has not acknowledged, oldest first.
 
-    The trainer's threads append, which with the interpreter's own atomicity of list operations
-    needs no lock on the step path. The holder of the session's lock removes; of what is not on its
-    way to the server just then, `bound` does too.
+    The trainer's threads append: list operations are atomic in the interpreter, so the step path
+    needs no lock. The holder of the session's lock removes. `bound` also removes, but only what is
+    not on its way to the server.
 
-    While the server is away at most 20,000 reports are kept: beyond that every second one of the
-    older half is given up, so the curve stays and its resolution suffers.
+    While the server is away, at most 20,000 reports are kept. Beyond that, every second one of the
+    older half is dropped, so the curve stays and its resolution suffers.
 
     Attributes:
         entries: Steps with their metrics.
-        refused: Counts what the server refused and was dropped for it.
+        refused: Counts what was dropped because the server refused it.
     """
 
     def __init__(self) -> None:
@@ -75,14 +75,14 @@ class Reports:
         self._refused_names: set[str] = set()
         self._told: set[str] = set()
         self._thinned = 0
-        self._on_the_way = 0  # the oldest ones, which their delivery removes by number
+        self._on_the_way = 0  # the oldest, which their delivery removes by count
         self._removing = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def batch(self, *, below: int | None = None) -> tuple[int, list[dict[str, Any]]]:
-        """Return the oldest reports that fit one call, in the form of the wire, and their number.
+        """Return the number of the oldest reports that fit one call, and these in wire form.
 
         Args:
             below: End before the first report of this step or a later one.
@@ -122,7 +122,7 @@ class Reports:
             self._on_the_way = 0
 
     def drop_from(self, step: int) -> int:
-        """Remove the reports of a step and later ones, which are measured again; gives how many."""
+        """Remove the reports from a step on, which are measured again; return how many."""
         with self._removing:
             number = len(self.entries)
             kept = [entry for entry in self.entries[:number] if entry[0] < step]
@@ -133,7 +133,8 @@ class Reports:
     def drop_pointed_at(self, number: int, errors: Iterable[Mapping[str, Any]]) -> bool:
         """Remove what the server points at in the oldest `number` reports, else all of them.
 
-        Where it points at a metric that value alone goes, and with its name all later ones of it.
+        Where the server points at a metric, only that value is removed; where it points at the
+        name, all later values of the metric too.
 
         Returns:
             Whether single values were all that it pointed at, so that the rest may be sent again.
@@ -173,7 +174,7 @@ class Reports:
         )
 
     def _drop_values(self, number: int, values: set[tuple[int, str]]) -> int:
-        """Remove single metrics, each by the place of its report; gives how many."""
+        """Remove single metrics, each by the place of its report; return how many."""
         dropped = 0
         with self._removing:
             for index, (step, metrics) in enumerate(self.entries[:number]):
@@ -198,13 +199,13 @@ class Reports:
         self.refused += len(oldest) - len(kept)
 
     def thin(self) -> None:
-        """Keep few, because nothing can be delivered; for the holder of the lock, between calls."""
+        """Keep few, as none can be delivered; for the holder of the lock, between calls."""
         with self._removing:
             self._on_the_way = 0
         self._thin(KEPT_AT_MOST)
 
     def bound(self) -> None:
-        """Keep memory bounded whatever happens; for everybody."""
+        """Keep memory bounded whatever happens; any thread may call it."""
         self._thin(HELD_AT_MOST)
 
     def _thin(self, most: int) -> None:
@@ -224,7 +225,7 @@ class Reports:
             )
 
     def delivered(self) -> None:
-        """Say what a time without a server has cost, once it is over."""
+        """Log what an outage has cost, once it is over."""
         if self._thinned and not self.entries:
             logger.warning("reports are delivered again; %d were given up", self._thinned)
             self._thinned = 0
@@ -234,11 +235,17 @@ def capture(value: Any) -> Value:  # noqa: ANN401 - a Scalar, or what is no numb
     """Return a metric as it is now, without waiting for an accelerator.
 
     Raises:
-        TypeError: It is no number.
+        TypeError: It is not a number.
     """
     if isinstance(value, str | bytes):
         raise TypeError(f"a metric must be a number, not {value!r}: report its value")
     if hasattr(value, "detach"):
+        # Check it now, where the trainer sees the error: a copy is read in the background.
+        if value.numel() != 1 or value.is_complex():
+            raise TypeError(
+                f"a metric must be one real number, not a tensor of {value.dtype} with the shape "
+                f"{list(value.shape)}: report its mean, say"
+            )
         if value.device.type != "cpu":
             return Deferred(value)
         value = value.detach()
@@ -256,7 +263,7 @@ def _event_after(device: Any) -> Any:  # noqa: ANN401 - torch's types, without i
 
 
 def encoded(values: Mapping[str, Value]) -> dict[str, float | str]:
-    """Return numbers as JSON has them, and the others by name."""
+    """Return finite numbers as JSON numbers, and the others by name."""
     return {name: _encode(value) for name, value in values.items()}
 
 

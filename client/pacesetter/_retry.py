@@ -1,4 +1,4 @@
-"""How long to wait before trying again: exponential, jittered, and as the server wishes."""
+"""How long to wait before trying again: exponential, jittered, and as the server asks."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ LONGEST_RETRY_AFTER = 30.0
 
 logger = logging.getLogger("pacesetter")
 
-# The system's: who seeded Python's generator for a training must not see us draw from it, and
-# forked workers must not all draw the same.
+# The system's generator: a training that seeded Python's must not see us draw from it, and forked
+# workers must not all draw the same.
 _jitter = random.SystemRandom()
 
 
 def delays() -> Iterator[float]:
-    """Return endless delays in seconds, doubling from 0.1 to 2, each cut to half or more of it.
+    """Yield delays in seconds without an end, doubling from 0.1 to 2, each cut to half or more.
 
     The jitter keeps a thousand trainers that lost the server together from coming back together.
     """
@@ -57,11 +57,11 @@ def retry_after(header: str | None) -> float | None:
 
 
 class LateError(TransportError):
-    """The server may be there, and did not answer in the time that there was."""
+    """The server may be there, but did not answer in the time available."""
 
 
 class Spell:
-    """One spell of retrying: it has an end, and is logged when it begins and when it is over."""
+    """One spell of retrying: it has a deadline, and its start and end are logged."""
 
     def __init__(self, url: str, wait: float) -> None:
         self._url = url
@@ -83,7 +83,7 @@ class Spell:
         """Return the seconds to sleep before the next try.
 
         Raises:
-            ServerUnavailableError: There is no time left for another.
+            ServerUnavailableError: There is no time left for another try.
         """
         wished = error.retry_after if isinstance(error, APIError) else None
         pause = max(delay, wished or 0.0)
@@ -100,7 +100,7 @@ class Spell:
         if not self._logged:
             self._logged = True
             logger.warning("%s; trying again for up to %.3g s", error, self._wait)
-        return max(min(pause, self._left()), 0.0)  # time goes by between two looks at it
+        return max(min(pause, self._left()), 0.0)  # time passes between two looks at the clock
 
     def over(self) -> None:
         """Log that the server answers again, if its silence was logged."""

@@ -13,14 +13,14 @@ class ServiceMissingError(ImportError):
 
 
 def load_service(name: str, advice: str) -> ModuleType:
-    """Return a module of the server's part.
+    """Return a module of the server's part of the package.
 
     Args:
         name: Its dotted name.
         advice: What to do where this Python is too old for it.
 
     Raises:
-        ServiceMissingError: It is, or that part is not installed.
+        ServiceMissingError: This Python is too old, or that part is not installed.
     """
     if sys.version_info < (3, 11):  # the client alone runs on 3.10 too
         raise ServiceMissingError(

@@ -1,4 +1,4 @@
-"""A session as a trainer sees it: the value of any step, from memory, and a place for reports."""
+"""A session as a trainer sees it: the value of any step, from memory, and a sink for reports."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Session:
 
     Within a window `lr()` is a list access: no network, no lock. The next window is fetched by a
     daemon thread before it is needed. Past the last sealed value the session waits for the server
-    for at most `max_wait` seconds, keeping reports meanwhile; then it raises. With another policy
-    for outages than `wait` it goes on for a while by itself.
+    for at most `max_wait` seconds, keeping reports meanwhile; then it raises. With a policy for
+    outages other than `wait`, it goes on for a while by itself.
 
-    A session whose controllers react at once (it has a `max_lookahead`) is not fetched ahead:
-    reports and the wish for the next steps travel in one exchange, when they are needed.
+    A session whose controllers react immediately (it has a `max_lookahead`) is not fetched ahead:
+    reports and the request for the next steps travel in one exchange, when they are needed.
 
-    Sessions come from `Client.session()` and `Client.create_session()`. One belongs to one training
-    loop; only `report()` may be called from other threads too.
+    Sessions come from `Client.session()` and `Client.create_session()`. A session belongs to one
+    training loop; only `report()` may be called from other threads too.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Session:
 
     @property
     def max_lookahead(self) -> int | None:
-        """Most steps sealed ahead, None without a limit, as of the last exchange."""
+        """The most steps sealed ahead as of the last exchange; None without a limit."""
         return self._core.sync.state.max_lookahead
 
     def lr(self, step: int, group: str | None = None) -> float:
@@ -101,7 +101,7 @@ class Session:
             ServerUnavailableError: The value is not here and the server was away for `max_wait`.
             InvalidAnswerError: The server's window broke the contract or the `lr_bounds`.
             ResumeError: The step was trained before this session was opened, see `Client.session`.
-            SessionFinishedError: A controller has ended the session; training is to stop.
+            SessionFinishedError: A controller has ended the session; training must stop.
             HistoryLostError: The server's database is older than what was handed out here.
             APIError: The server refused, for instance with `stale_attempt`.
         """
@@ -119,12 +119,12 @@ class Session:
         return self._core.window(step).values(step)
 
     def report(self, step: int, /, **metrics: Scalar) -> None:
-        """Tell the server what was measured at a step; returns at once.
+        """Tell the server what was measured at a step, without waiting.
 
-        Delivered in the background when 1,000 have gathered, after a second, or with the next
-        window. Repeating a report changes nothing. While the server is away they are kept; of more
-        than 20,000 the older half is thinned out. A metric whose name the server refuses is left
-        out, which is logged once for each name.
+        Reports are delivered in the background when 1,000 have gathered, after a second, or with
+        the next window. Repeating a report changes nothing. While the server is away, reports are
+        kept; of more than 20,000, the older half is thinned out. A metric whose name the server
+        refuses is left out, which is logged once per name.
 
         Args:
             step: The step that it was measured at.
@@ -132,7 +132,7 @@ class Session:
                 accelerator is copied there now and read later, so that this never waits for it.
 
         Raises:
-            TypeError: A metric is no number.
+            TypeError: A metric is not a number.
             ClosedError: The session was closed.
         """
         for value in metrics.values():
@@ -152,17 +152,19 @@ class Session:
     def on_report(self, listener: OnReport, *, every: int = 1) -> OnReport:
         """Call a function with each report, for instance to log it to a tracker.
 
-        `listener(step, {"loss": 0.3, "lr": 0.1})` gets the metrics as floats, and beside them the
+        `listener(step, {"loss": 0.3, "lr": 0.1})` gets the metrics as floats, together with the
         values of the session's series at that step, by series name, as long as the step is in the
         present window or in the one before. It is called in the thread that reports, once the
-        report is taken; what it raises comes out of `report()`. With `RemoteLR.step(metric)` that
-        is the trainer's thread; under torch.distributed the listeners of the ranks whose metrics
-        are reported are called. Listeners stay in this process. `pacesetter.trackers` has some.
+        report is accepted; what it raises comes out of `report()`. With `RemoteLR.step(metric)`
+        that is the trainer's thread. Under torch.distributed, the listeners of the ranks whose
+        metrics are reported are called. Listeners stay in this process. `pacesetter.trackers` has
+        some.
 
         Args:
             listener: The function to call.
-            every: Steps between two values of a metric that it is told. A metric on an accelerator
-                is waited for when it is told: 50, say, makes the training wait once in 50 steps.
+            every: Steps between two values of a metric that the listener is told. Telling it a
+                metric on an accelerator makes the training wait: with 50, for instance, once in 50
+                steps.
 
         Raises:
             ValueError: `every` is less than 1.
@@ -175,13 +177,12 @@ class Session:
 
         It is called in the trainer's thread, when the trainer reaches the window that holds the
         notice's step and before it gets that window's values, once for each notice. What it raises
-        comes out of the call that asked for the step, which may be repeated. After a `restart` the
-        notices of the steps that are trained again are told again. Without any listener notices are
-        logged: as warnings those of something that is wrong (`roll_back`, `diverged`,
-        `rate_deviated`, `metric_never_seen`, `metric_stopped`, `rank_silent`,
-        `relative_threshold`, `left_family`) or that changes what is planned (`plan_over`),
-        others as information.
-        Listeners stay in this process: a pickled session logs.
+        comes out of the call that asked for the step, which may be repeated. After a `restart`, the
+        notices of repeated steps are delivered again. Without any listener, notices are logged: as
+        warnings, those of something that is wrong (`roll_back`, `diverged`, `rate_deviated`,
+        `metric_never_seen`, `metric_stopped`, `rank_silent`, `relative_threshold`, `left_family`)
+        or that changes what is planned (`plan_over`), others as information. Listeners stay in this
+        process: a pickled session logs.
         """
         self._core.board.listen(listener)
         return listener
@@ -217,16 +218,17 @@ class Session:
         self._core.sync.applied = (operator.index(step), captured)
 
     def resize(self, batch_size: int) -> None:
-        """Tell the server how many samples are in one step from now on; waits for its answer.
+        """Tell the server how many samples are in one step from now on, and wait for its answer.
 
-        What a change of it does is the session's `batch_scaling`: nothing, or a scale of the rate
-        by the ratio or its root, from the horizon on, or a refusal. Later restarts say it too.
+        The session's `batch_scaling` decides what a change does: nothing, a scaling of the rate by
+        the ratio or its square root from the horizon on, or a refusal. Later restarts state the
+        size too.
 
         Args:
             batch_size: Samples in one step of all ranks together, gradient accumulation included.
 
         Raises:
-            ConflictError: The session refuses it, or its limits the rate that follows.
+            ConflictError: The session refuses the size, or its limits refuse the rate that follows.
             ServerUnavailableError: The server was away for `max_wait` seconds.
         """
         self._prefetcher.resize(operator.index(batch_size))
@@ -242,22 +244,23 @@ class Session:
         """Go back to a step, as after loading a checkpoint: a new attempt of the job begins.
 
         Schedules and controllers are as they were when the step was handed out. Earlier attempts
-        can seal and report no more. Reports of that and later steps that were not delivered yet are
+        can seal and report no more. Reports of that and later steps that were not yet delivered are
         dropped, which is logged.
 
-        A session that was opened by a bootstrap file goes back at once; the attempt is opened when
-        the server first answers, unless another job has taken over since.
+        A session that was opened by a bootstrap file goes back immediately; the attempt is opened
+        when the server first answers, unless another job has taken over since.
 
         Schedulers of the session go back with it, and those that are made later begin there. Where
         ranks share it, call `RemoteLR.restart` on all of them instead.
 
         Args:
             step: The first step that is trained again.
-            key: What all ranks of the restart share, so that they open one attempt between them.
-                By default made of what the launcher says of the job and its starts, where there
-                is one, else random. Sessions that one process has opened for one training share it.
-            known: The attempt that the checkpoint is of, where it is newer than the file.
-            batch_size: Samples in one step from now on, see `resize`; as said last, if not given.
+            key: What all ranks of the restart share, so that they open one attempt between them. By
+                default derived from what the launcher says of the job and its starts, if there is a
+                launcher, else random. Sessions that one process has opened for one training share
+                it.
+            known: The attempt that the checkpoint is of, where it is newer than the bootstrap file.
+            batch_size: Samples in one step from now on, see `resize`; by default as last stated.
 
         Raises:
             StaleAttemptError: A later attempt has taken over from the one of that key.
@@ -270,11 +273,11 @@ class Session:
     def finish(self, outcome: str = "completed", *, reason: str = "") -> None:
         """Deliver all reports, and tell the server that this training is over.
 
-        `close` does it by itself once the last step of the plan was trained, as the integrations do
+        `close` does so by itself once the last step of the plan was trained, as the integrations do
         at the end of a training. Training on, or another attempt, makes the session active again.
 
         Args:
-            outcome: `"completed"`, or `"failed"` of a training that will not be resumed.
+            outcome: `"completed"`, or `"failed"` for a training that will not be resumed.
             reason: Why it ended, in a line; for the record.
 
         Raises:
@@ -296,13 +299,13 @@ class Session:
         self._prefetcher.flush()
 
     def deliver(self, seconds: float = CLOSE_SECONDS) -> bool:
-        """Deliver all reports, trying for so long at most; log what is left, and raise nothing.
+        """Deliver all reports, trying for at most `seconds`; log what is left, and raise nothing.
 
-        For the end of a training, which is done whether or not the server is there to hear of it.
+        This is for the end of a training, which is over whether or not the server is reachable.
         What is left is delivered in the background, as long as the session is open.
 
         Args:
-            seconds: How long to try; 0 tries once.
+            seconds: How long to try; 0 tries once, as a time does that has passed.
 
         Returns:
             Whether all were delivered.
@@ -312,9 +315,9 @@ class Session:
     def close(self) -> None:
         """Deliver what is left, for at most ten seconds, and end the thread.
 
-        If the last step of the plan was trained, the server is told that the training is over. Not
-        so while an exception is handled, as in a `with` block that one leaves, or in a `finally`:
-        what was interrupted may be resumed.
+        If the last step of the plan was trained, the server is told that the training is over. It
+        is not while an exception is being handled, as where one leaves a `with` block, or in a
+        `finally`: what was interrupted may be resumed.
         """
         self._say_if_over()
         self._on_drop.detach()
@@ -357,5 +360,5 @@ class Session:
 
 
 def core_of(session: Session) -> SessionCore:
-    """Return what integrations drive of a session; they hold the session, whose end stops it."""
+    """Return the core of a session, for integrations; they hold the session, whose end stops it."""
     return session._core  # noqa: SLF001

@@ -10,35 +10,35 @@ from pacesetter._plain import plain
 
 
 class Description(TypedDict, total=False):
-    """What a session can be described by; all that is left out has the server's default.
+    """What a session can be described by; what is left out gets the server's default.
 
     Attributes:
         schedule: The law as data, for instance `{"kind": "cosine", "total_steps": 1000}`;
             constant when left out.
         base_lr: What the schedule scales.
-        groups: In place of `base_lr`, for each param group `{"base_lr": ..., "schedule": ...}`.
+        groups: In place of `base_lr`: for each param group `{"base_lr": ..., "schedule": ...}`.
         controllers: Closed-loop rules, for instance `{"kind": "plateau", "metric": "loss"}`.
         metrics: How the reports of ranks become what controllers see, for instance
             `{"loss": {"aggregate": "median", "quorum": 6}}`.
-        limits: What no controller and no operator oversteps: `min_lr`, `max_lr`, `max_change`.
-        reaction: At which steps exactly controllers decide, `{"decide_every": 100}`.
+        limits: What no controller and no operator may overstep: `min_lr`, `max_lr`, `max_change`.
+        reaction: The exact steps at which controllers decide, such as `{"decide_every": 100}`.
         ranks: How many processes report.
-        max_lookahead: Most steps that are sealed ahead.
+        max_lookahead: The most steps that are sealed ahead.
         total_steps: How long the training is.
-        after_end: What there is past it, or past the length that the schedule says: `"hold"` keeps
-            the last rate, `"law"` follows the schedule, which may rise again.
-        silent_after: After so many steps without a measurement of what a controller watches the
-            trainer is told.
-        steps_per_epoch: What lengths in epochs come to; likewise `batch_size` for samples and
+        after_end: What follows `total_steps`, or the length that the schedule states: `"hold"`
+            keeps the last rate, `"law"` follows the schedule, which may rise again.
+        silent_after: The number of steps without a measurement of what a controller watches after
+            which the trainer is told.
+        steps_per_epoch: Converts lengths in epochs to steps; likewise `batch_size` for samples and
             `tokens_per_step` for tokens.
         batch_size: Samples per step.
         tokens_per_step: Tokens per step.
         batch_scaling: What a restart with another batch size does to the rate: `"none"`,
             `"linear"`, `"sqrt"`, or `"refuse"`.
-        template: In place of a description, a published one, such as `"vit-pretrain@3"`.
-        parameters: What fills the template's holes.
+        template: In place of a description: a published one, such as `"vit-pretrain@3"`.
+        parameters: The values for the template's parameters.
         start_step: The first step.
-        labels: For finding it again.
+        labels: For finding the session again.
     """
 
     schedule: Mapping[str, Any] | None
@@ -64,10 +64,10 @@ class Description(TypedDict, total=False):
 
 
 def session_body(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON of `POST /v1/sessions`: only what was given.
+    """Return the JSON for `POST /v1/sessions`: only what was given.
 
     Raises:
-        TypeError: A session cannot be described by some of the keywords.
+        TypeError: Some of the keywords do not describe a session.
     """
     unknown = sorted(set(description) - set(Description.__annotations__))
     if unknown:
@@ -91,7 +91,7 @@ def session_body(name: str, description: Mapping[str, Any]) -> dict[str, Any]:
 def differences(given: object, stored: object, at: str = "") -> list[str]:
     """Return where a description has another value than the one that the server stores.
 
-    The server adds what is left out, so only what both say is compared.
+    The server adds what is left out, so only what both state is compared.
     """
     if isinstance(given, Mapping) and isinstance(stored, Mapping):
         pairs = [

@@ -1,4 +1,4 @@
-"""The calls of one session to the server; what a call needs to know is given to it."""
+"""The calls of one session to the server; each call is given all that it needs to know."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ class SyncState:
         info: The session as the server described it last.
         horizon: The first step that was not sealed, as of the last exchange.
         revision: Counts the changes of the session, as of the last exchange.
-        max_lookahead: Most steps sealed ahead, as of the last exchange.
+        max_lookahead: The most steps sealed ahead, as of the last exchange.
         epoch: The epoch of the server's database, as of the first exchange in this attempt.
         held: The step after the last that was handed out here in this attempt.
-        met: Whether the server has answered since the session was opened; not yet, if by a file.
-        takes_applied: Whether the server takes what the optimizer held; older ones do not.
+        met: Whether the server has answered since the session was opened; not yet, where a
+            bootstrap file opened it.
+        takes_applied: Whether the server takes what the optimizer held; older servers do not.
     """
 
     info: SessionInfo
@@ -51,7 +52,7 @@ class SyncState:
         return cls(info, *newest, met=met, takes_applied=takes_applied)
 
     def after(self, answer: Answer) -> SyncState:
-        """Return what is known once an exchange has brought an answer, here or in another rank."""
+        """Return what is known after an exchange's answer, here or in another rank."""
         window = answer.window
         held = window.stop if window is not None and window.sealed else 0
         return replace(
@@ -65,7 +66,7 @@ class SyncState:
         )
 
     def expected(self, want: tuple[int, int] | None, lr_bounds: tuple[float, float]) -> Expected:
-        """Return what the answer to a wish must agree with."""
+        """Return what the answer to a request for a window must agree with."""
         start, count = want if want is not None else (None, 0)
         return Expected(
             self.info.attempt,
@@ -84,8 +85,8 @@ class SyncRequest:
     """What a trainer says and asks for in one exchange.
 
     Attributes:
-        reports: What was measured, in the form that goes over the wire.
-        want: The first step and the number of steps of the window that is wished for.
+        reports: What was measured, in wire form.
+        want: The first step and the number of steps of the window that is requested.
         progress: Where the trainer stands, which bounds how far the server seals ahead of it.
         applied: A step, and what the optimizer really held at it.
         batch_size: Samples in one step from the horizon on.
@@ -99,7 +100,7 @@ class SyncRequest:
 
     @property
     def body(self) -> dict[str, Any]:
-        """The request as JSON has it."""
+        """The request as JSON."""
         body: dict[str, Any] = {}
         if self.reports:
             body["reports"] = self.reports
@@ -115,7 +116,7 @@ class SyncRequest:
 
 
 class SyncChannel:
-    """Speaks to the server for one rank; remembers nothing of what was said.
+    """Speaks to the server for one rank, without a memory of what was said.
 
     All methods raise `ServerUnavailableError` when the server was away until the deadline, and
     `TransportError` when it is away and the deadline was `ONE_TRY`.
@@ -145,12 +146,12 @@ class SyncChannel:
         """
         said: dict[str, Any] = {"attempt": state.info.attempt, "rank": self._rank}
         if state.epoch is not None:
-            # So that a database which was replaced refuses, instead of sealing anew what it forgot.
+            # So a replaced database refuses, instead of sealing anew what it has lost.
             said |= {"epoch": state.epoch, "held": state.held}
         return self._sync(state, {**said, **request.body}, request.want, deadline)
 
     def look(self, state: SyncState, deadline: float) -> Answer:
-        """Return how far the session is sealed, saying nothing."""
+        """Return how far the session is sealed, without reporting anything."""
         return self._sync(state, {}, None, deadline)
 
     def _sync(
@@ -174,13 +175,13 @@ class SyncChannel:
     def values(
         self, state: SyncState, start: int, count: int, *, sealed: bool
     ) -> dict[str, list[float]]:
-        """Return what the session says for some steps, without sealing any; asked for once.
+        """Return the session's values for some steps, without sealing any; there is no retry.
 
         Args:
             state: What is known of the session.
             start: The first step.
             count: How many; fewer may come.
-            sealed: Leave out those that are only forecast.
+            sealed: Whether to leave out values that are only forecast.
         """
         info = state.info
         params = {"step": start, "count": count}
@@ -215,7 +216,7 @@ class SyncChannel:
     def open_attempt(
         self, name: str, step: int, key: str, batch_size: int | None, deadline: float
     ) -> SessionInfo:
-        """Have a session go back to a step, in a new attempt or in the one of that key.
+        """Take a session back to a step, in a new attempt or in the one of that key.
 
         Raises:
             StaleAttemptError: A later attempt has taken over from the one of that key.
@@ -227,15 +228,15 @@ class SyncChannel:
         return open_attempt(ask, name, {"step": step, "key": key, **size})
 
     def finish(self, name: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
-        """Tell that the training of a session is over."""
+        """Tell the server that the training of a session is over."""
         path, wait = path_of(name) + "/finish", _seconds_until(deadline)
         return self._transport.json("POST", path, body=body, wait=wait)
 
     def branch_off(self, name: str, branch: Branch, step: int, deadline: float) -> SessionInfo:
-        """Have another session go on from a step of this one.
+        """Fork this session at a step, and return the fork.
 
         Raises:
-            ConflictError: There is a session of that name, and it is another.
+            ConflictError: There is another session of that name.
             InvalidRequestError: No job has trained up to that step, or the description is refused.
         """
         path, wait = path_of(name) + "/fork", _seconds_until(deadline)

@@ -1,4 +1,4 @@
-"""Keeps one session in step with the server: what is known of it, and what is to be said."""
+"""Keeping one session in step with the server: what is known of it, and what to tell it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ logger = logging.getLogger("pacesetter")
 
 
 class Synchronizer:
-    """Owns the `SyncState` of one session; a thread that has it call the server holds `lock`.
+    """Owns the `SyncState` of one session; a thread that makes it call the server holds `lock`.
 
     Args:
         channel: Makes the calls.
         info: The session as it was described when it was opened.
-        met: That was by the server.
+        met: Whether the server described it, and not a bootstrap file.
 
     Attributes:
         state: What is known of the session, replaced with each answer.
         reports: Those that the server has not acknowledged.
         lock: Makes sure that exchanges do not overtake each other.
-        trainer_waits: The trainer is held up by a background exchange, which is to let go of
-            the lock.
-        trained_until: The step after the last that was trained without the server.
-        fetch_seconds: What the last exchange took.
+        trainer_waits: Whether a background exchange holds up the trainer, and must release the
+            lock.
+        trained_until: The step after the last one that was trained without the server.
+        fetch_seconds: How long the last exchange took.
         progress: Where the trainer stands, and the seconds that a step takes, if known: the next
             exchange carries it, as it does `applied`.
         applied: A step, and what the optimizer really held at it.
@@ -54,8 +54,8 @@ class Synchronizer:
         self.after_fork()
 
     def after_fork(self) -> None:
-        """Have a child wait for no lock of the parent's, and send none of its reports."""
-        self.lock = threading.Lock()
+        """Make a child wait for none of the parent's locks, and send none of its reports."""
+        self.lock = threading.RLock()  # which knows its owner
         self.trainer_waits = False
         self.reports = Reports()
         self.applied: tuple[int, Mapping[str, Value]] | None = None
@@ -63,35 +63,39 @@ class Synchronizer:
 
     @contextlib.contextmanager
     def waiting_for(self, seconds: float) -> Iterator[float]:
-        """Hold the lock; yields the deadline by which all must be done.
+        """Hold the lock, and yield the deadline by which all must be done.
 
         Raises:
-            ServerUnavailableError: It could not be had, because a background exchange hangs.
+            ServerUnavailableError: The lock could not be acquired, because a background exchange
+                hangs.
         """
         deadline = time.monotonic() + seconds
         self.trainer_waits = True
         try:
-            held = self.lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
-        finally:  # Ctrl-C ends the wait too
+            # Below 0 the deadline has passed; to a lock that would mean for ever, or nothing.
+            held = self.lock.acquire(timeout=min(max(seconds, 0.0), threading.TIMEOUT_MAX))
             self.trainer_waits = False
-        if not held:
-            raise ServerUnavailableError(
-                f"the server has not answered for {seconds:g} s, the longest wait allowed: "
-                "see whether it is overloaded"
-            )
-        try:
+            if not held:
+                raise ServerUnavailableError(
+                    f"the server has not answered for {seconds:g} s, the longest wait allowed: "
+                    "see whether it is overloaded"
+                )
             yield deadline
-        finally:
-            self.lock.release()
+        finally:  # Ctrl-C ends the wait too, and may come between it and what follows
+            self.trainer_waits = False
+            try:  # noqa: SIM105 - it may come in `suppress` as well
+                self.lock.release()
+            except RuntimeError:  # it is not ours
+                pass
 
     # -- what the trainer says, which the next exchange carries ----------------------------------
 
     def undo_from(self, step: int) -> None:
-        """Note that nothing from a step on was trained without the server, or counts any more."""
+        """Note that nothing that was trained without the server from a step on counts any more."""
         self.trained_until = min(self.trained_until, step)
 
     def claim(self, claim: Claim) -> None:
-        """Have an attempt opened before anything else is exchanged with the server."""
+        """Open an attempt before anything else is exchanged with the server."""
         self._claim = claim if self._claim is None else self._claim.merged(claim)
         with self._replacing:
             info = replace(self.state.info, attempt=self._claim.known)
@@ -111,24 +115,24 @@ class Synchronizer:
             self.state = SyncState.of(info, takes_applied=self.state.takes_applied)
 
     def open_attempt(self, step: int, key: str, deadline: float) -> SessionInfo:
-        """Go back to a step, in a new attempt or in the one of that key; raises what that does."""
+        """Go back to a step, in a new attempt or in the one of that key; raise what that raises."""
         name, size = self.state.info.name, self.batch_size
         info = self._channel.open_attempt(name, step, key, size, deadline)
         self.follow(info)
         return info
 
     def branch_off(self, branch: Branch, step: int, deadline: float) -> SessionInfo:
-        """Go on from a step in another session; raises what creating it does."""
+        """Go on from a step in another session; raise what creating it raises."""
         info = self._channel.branch_off(self.state.info.name, branch, step, deadline)
         self.follow(info)
         return info
 
     def values(self, start: int, count: int, *, sealed: bool) -> dict[str, list[float]]:
-        """Return what the session says for some steps; see `SyncChannel.values`."""
+        """Return the session's values for some steps; see `SyncChannel.values`."""
         return self._channel.values(self.state, start, count, sealed=sealed)
 
     def resize(self, batch_size: int, deadline: float) -> None:
-        """Tell how many samples are in one step from the horizon on.
+        """Tell the server how many samples are in one step from the horizon on.
 
         Raises:
             ConflictError: The session refuses that.
@@ -144,7 +148,7 @@ class Synchronizer:
         return self._channel.rank == 0
 
     def finish(self, body: Mapping[str, Any], deadline: float) -> None:
-        """Tell that the training of this attempt is over; see `Session.finish`.
+        """Tell the server that the training of this attempt is over; see `Session.finish`.
 
         Raises:
             TransportError: The server is away.
@@ -154,7 +158,7 @@ class Synchronizer:
         self._channel.finish(info.name, {**body, "attempt": info.attempt}, deadline)
 
     def send_applied(self, step: int, values: Mapping[str, float]) -> None:
-        """Tell in one try what was used at a step, if the server takes that."""
+        """Tell the server in one try what was used at a step, if it takes that."""
         if self.state.takes_applied:
             self._exchange(SyncRequest(applied=(step, values)), ONE_TRY)
 
@@ -167,7 +171,7 @@ class Synchronizer:
     def sync(
         self, deadline: float, *, want: tuple[int, int] | None = None, reports: bool = True
     ) -> Answer:
-        """Send the oldest reports, and a wish; without the metrics that the server refuses.
+        """Send the oldest reports, without the metrics that the server refuses, and a request.
 
         Raises:
             ServerUnavailableError: The server was away until the deadline.
@@ -207,9 +211,9 @@ class Synchronizer:
         )
 
     def _seal_trained(self, deadline: float) -> None:
-        """Have the steps sealed that were trained already: no other's reports are taken.
+        """Seal the steps that were trained already: only reports on sealed steps are accepted.
 
-        Where controllers decide on the way, they are to have what was measured before.
+        Where controllers decide on the way, they must have what was measured before.
         """
         if self.state.max_lookahead is not None:
             self._seal_by_decisions(deadline)
@@ -232,16 +236,16 @@ class Synchronizer:
             self.reports.drop(number)
 
     def _said(self, want: tuple[int, int] | None) -> dict[str, float] | None:
-        """Return where the trainer stands that wishes for a window."""
+        """Return where the trainer that requests a window stands."""
         if want is None:
             return None
         step, seconds = self.progress
-        # What was trained without the server lies behind the trainer, whatever it said before.
+        # The trainer is past what was trained without the server, whatever it said before.
         step = max(step, min(want[0], self.trained_until), 0)
         return {"step": step} if seconds is None else {"step": step, "seconds_per_step": seconds}
 
     def _exchange_with_applied(self, request: SyncRequest, deadline: float) -> Answer:
-        """Exchange; what is said about the optimizer may cost neither reports nor values."""
+        """Exchange; what is said about the optimizer must cost neither reports nor values."""
         applied = self.applied
         if applied is None or not self.state.takes_applied:
             return self._exchange(request, deadline)
@@ -268,13 +272,13 @@ class Synchronizer:
         return answer
 
     def _drop_refused(self, number: int, error: InvalidRequestError, deadline: float) -> bool:
-        """Remove what would be refused again, and as little else as can be told.
+        """Remove what would be refused again, and as little else as possible.
 
         Returns:
-            Whether it was single metrics, which is logged; the rest may be sent again.
+            Whether only single metrics were removed, which is logged; the rest may be sent again.
         """
         if error.code == "schedule_not_finite":
-            return False  # it was about the window: the reports are taken without it
+            return False  # it was about the window: the reports are accepted without it
         if error.code != "step_out_of_range":
             return self.reports.drop_pointed_at(number, error.errors)
         self.note(self._channel.look(self.state, deadline))

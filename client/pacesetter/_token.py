@@ -13,12 +13,12 @@ _HIDDEN = b"[token]"
 
 
 class Token:
-    """A secret that proves to the server who asks; it shows in no text and goes into no pickle.
+    """A secret that proves to the server who asks; it appears in no text and goes into no pickle.
 
     Args:
         secret: Visible ASCII characters, without spaces.
-        source: Where it was given, for the message.
-        file: Where it is read again when the server refuses it; None if it stands in no file.
+        source: Where it was given, for the error message.
+        file: The file to read it from again when the server refuses it; None if it is in no file.
 
     Raises:
         ValueError: It cannot be sent in a header.
@@ -35,7 +35,7 @@ class Token:
         """Return the token given, else the environment's or that of the file it names, else None.
 
         Raises:
-            ValueError: It is none, cannot be read, or the environment has two.
+            ValueError: It is not a token, cannot be read, or the environment has two.
         """
         if given is not None:
             return cls(given)
@@ -57,13 +57,13 @@ class Token:
 
     @property
     def file(self) -> Path | None:
-        """Where it is read again; None if it stands in no file."""
+        """The file to read it from again; None if it is in no file."""
         return self._file
 
     def is_newer_than(self, header: str) -> bool:
-        """Return whether there is another one than a request was sent with; look into the file.
+        """Return whether the file now holds another token than a request was sent with.
 
-        A file that cannot be read now, as in the middle of its replacement, has no other one.
+        A file that cannot be read now, as in the middle of its replacement, holds no other one.
         """
         if self._file is not None and header == self.header:
             try:
@@ -74,11 +74,11 @@ class Token:
 
     @property
     def header(self) -> str:
-        """What the `Authorization` header says."""
+        """The value of the `Authorization` header."""
         return f"Bearer {self._secret}"
 
     def hidden_in(self, content: bytes, header: str) -> bytes:
-        """Return an answer's text without the token, nor the one that its request was sent with."""
+        """Return an answer's text without the token and the one that its request was sent with."""
         for secret in (self._secret, header.removeprefix("Bearer ")):
             content = content.replace(secret.encode(), _HIDDEN) if secret else content
         return content

@@ -1,6 +1,6 @@
-"""HTTP: one connection pool for ever, every exchange bounded in time and size, retries.
+"""HTTP: one lasting connection pool, every exchange bounded in time and size, retries.
 
-Whatever is sent by `send` is idempotent, so a request whose fate is unknown may always be sent
+Everything that `send` sends is idempotent, so a request whose fate is unknown may always be sent
 again.
 """
 
@@ -37,14 +37,14 @@ from pacesetter._fork import renew_in_child
 from pacesetter._plain import encoded
 from pacesetter._retry import Spell, delays
 
-# What an exchange may need beyond its limit to end by itself, with a better error.
+# Seconds beyond its limit that an exchange gets to end by itself, with a better error.
 GRACE = 0.1
-# Exchanges that were left alone and still hang, before the connections are cut under them.
+# The number of abandoned exchanges that may hang before their connections are cut.
 MOST_LEFT = 8
 
 
 class Transport(Endpoint):
-    """Sends requests to one server, and again while it is away.
+    """Sends requests to one server, and retries while it is away.
 
     Args:
         url: Base address, `http://` or `https://`.
@@ -54,7 +54,7 @@ class Transport(Endpoint):
         transport: An httpx transport in place of the network, for tests and special wiring.
 
     Raises:
-        ValueError: One of them, or the proxy that the environment names, cannot be used.
+        ValueError: An argument, or the proxy that the environment names, cannot be used.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Transport(Endpoint):
         self._closer = weakref.finalize(self, self._pool.close)
 
     def after_fork(self) -> None:
-        """Open a pool of the child's own; the parent's is kept, for closing it would disturb it."""
+        """Open a new pool for the child; keep the parent's, which closing would disturb."""
         self._closer.detach()
         self._inherited.append(self._pool)
         self._open()
@@ -121,7 +121,7 @@ class Transport(Endpoint):
         wait: float = 0.0,
         timeout: float | None = None,
     ) -> bytes:
-        """Send a request, again and again for `wait` seconds while the server is away.
+        """Send a request, and retry for `wait` seconds while the server is away.
 
         Args:
             method: The HTTP method.
@@ -132,7 +132,7 @@ class Transport(Endpoint):
             accept: The media type wanted.
             max_bytes: The largest answer that is read.
             wait: Seconds for which to retry; 0 tries once.
-            timeout: Seconds that one exchange may take, if not as long as any.
+            timeout: Seconds that this exchange may take; by default as for every exchange.
 
         Returns:
             The body of a 2xx answer.
@@ -149,7 +149,7 @@ class Transport(Endpoint):
         outage = Spell(self.url, wait)
         for delay in delays():
             limit = outage.limit(self.timeout if timeout is None else timeout)
-            # A server that holds a call is to answer in time; half is left for the way.
+            # A server that holds a call must answer in time; half is left for the network.
             request.headers["prefer"] = f"wait={limit / 2:.2f}"
             try:
                 content = self._admitted(limit, request, max_bytes)
@@ -165,10 +165,10 @@ class Transport(Endpoint):
     def send_once(
         self, method: str, path: str, *, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> bytes:
-        """Send a request as JSON that may reach the server once only, and return the answer.
+        """Send a JSON request that must reach the server only once, and return the answer.
 
         Raises:
-            TransportError: The connection could not be had, or was lost: who knows when.
+            TransportError: The connection could not be made, or was lost at an unknown moment.
             APIError: The server answered with a problem.
         """
         content = encoded(body)
@@ -184,11 +184,11 @@ class Transport(Endpoint):
             return b"".join(pieces)
 
     def _admitted(self, seconds: float, request: httpx.Request, max_bytes: int) -> bytes:
-        """Do an exchange; if the token is refused and its file has another one, do it with that.
+        """Do an exchange; if the token is refused and its file holds a new one, retry with that.
 
         Raises:
-            TransportError: It takes longer, or too many that did still hang.
-            AuthenticationError: The token does not hold, and there is no other one.
+            TransportError: It takes longer, or too many that took longer still hang.
+            AuthenticationError: The token is not valid, and there is no other one.
         """
         try:
             return self._within(seconds, request, max_bytes)
@@ -214,14 +214,14 @@ class Transport(Endpoint):
         Args:
             method: The HTTP method.
             path: Below the base address, with its leading slash.
-            content: The body; with its type and, if it is known, its length in `headers`.
+            content: The body; its type and, if known, its length are in `headers`.
             headers: Besides those that every request has.
             params: The query; None values are left out.
             accept: The media type wanted.
             silence: Seconds without a byte after which the connection is given up.
 
         Raises:
-            TransportError: The connection could not be had, or was lost.
+            TransportError: The connection could not be made, or was lost.
             APIError: The server answered with a problem.
         """
         sent = {"accept": accept, **(headers or {})}
@@ -232,7 +232,8 @@ class Transport(Endpoint):
                 try:
                     response = self._opened(request, silence, pool, open_)
                 except AuthenticationError as error:
-                    # What was sent of a body cannot be sent again; the next call has the newer one.
+                    # A body that was sent in part cannot be sent again; the next call has the newer
+                    # token.
                     if not self._has_newer_token(request, error) or content is not None:
                         raise
                     response = self._opened(self._signed(request), silence, pool, open_)
@@ -248,7 +249,7 @@ class Transport(Endpoint):
         pool: httpx.BaseTransport,
         open_: contextlib.ExitStack,
     ) -> httpx.Response:
-        """Return an answer that is one, and stays open as long as the stack."""
+        """Return a successful answer, which stays open as long as the exit stack."""
         response = open_.enter_context(self._answered(request, silence, pool))
         if not response.is_success:
             self._checked(response, _read(response, MAX_JSON, time.monotonic() + silence))
@@ -257,14 +258,14 @@ class Transport(Endpoint):
 
     @staticmethod
     def trusted() -> ssl.SSLContext:
-        """Return the certificate authorities that connections are checked by."""
+        """Return the certificate authorities that connections are verified with."""
         return httpx.create_ssl_context()
 
     def headers(self, path: str) -> dict[str, str]:
-        """Return what stands in the head of the answer to a GET, each name in lower case.
+        """Return the headers of the answer to a GET, each name in lower case.
 
         Raises:
-            TransportError: The connection could not be had, or was lost.
+            TransportError: The connection could not be made, or was lost.
         """
         request = self._request("GET", path, None, {"accept": "*/*"}, None)
         try:
@@ -276,21 +277,22 @@ class Transport(Endpoint):
     def _connections(self, *, repeatable: bool) -> AbstractContextManager[httpx.BaseTransport]:
         """Return the connections for a request: new ones, if its body can be read only once.
 
-        A kept connection may be closed as it is used, and such a request cannot be sent again.
+        A kept-alive connection may be closed as it is used, and such a request cannot be sent
+        again.
         """
         if repeatable or self.custom is not None:
             return contextlib.nullcontext(self._pool)
         return contextlib.closing(_network(self.url, self._proxy))
 
     def _within(self, seconds: float, request: httpx.Request, max_bytes: int) -> bytes:
-        """Do an exchange that takes no longer, whatever the network does.
+        """Do an exchange within a number of seconds, whatever the network does.
 
         Raises:
-            TransportError: It takes longer, or too many that did still hang.
+            TransportError: It takes longer, or too many that took longer still hang.
         """
         if self._bounded.left() >= MOST_LEFT:
             self._cuts += 1
-            self._pool.close()  # they end at their next byte, or by the time limit for one
+            self._pool.close()  # the exchanges end at their next byte, or at the time limit for one
             raise TransportError(
                 f"{MOST_LEFT} requests to {self.url} still hang after they were given up: see what "
                 "stands between"
@@ -314,7 +316,7 @@ class Transport(Endpoint):
         except httpx.TransportError as error:
             raise self._failure(error) from None  # its cause repeats the text, five levels deep
         finally:
-            if self._closed:  # meanwhile: what this has opened is closed here or never
+            if self._closed:  # closed meanwhile: what this has opened is closed here or never
                 self._pool.close()
         return self._checked(response, content)
 
@@ -322,29 +324,29 @@ class Transport(Endpoint):
     def _answered(
         self, request: httpx.Request, limit: float, pool: httpx.BaseTransport
     ) -> Iterator[httpx.Response]:
-        """Hold the answer to a request, up to its body, and let go of its connection."""
+        """Hold the answer to a request, without its body, and release its connection at the end."""
         cuts = self._cuts
         response = self._answer(request, limit, pool)
         try:
             yield response
         finally:
             response.close()
-            if cuts != self._cuts:  # a pool that is closed forgets what was connecting just then
+            if cuts != self._cuts:  # a closed pool forgets what was just connecting
                 _disconnect(response)
 
     def _answer(
         self, request: httpx.Request, limit: float, pool: httpx.BaseTransport
     ) -> httpx.Response:
-        """Return the answer to a request, up to its body.
+        """Return the answer to a request, without its body.
 
-        A connection that was kept may be closed by the other side at the moment that it is used: so
-        a request that one has failed goes at once to another.
+        The other side may close a kept-alive connection at the very moment that it is used. So a
+        request that failed on one is immediately sent on another.
         """
         deadline = time.monotonic() + limit
         while True:
             left = max(deadline - time.monotonic(), LEAST_TIMEOUT)
             timeout = httpx.Timeout(left, connect=min(left, CONNECT_TIMEOUT))
-            # Each try has its own: one that was left alone still reads its extensions.
+            # Each try has its own: an abandoned one still reads its extensions.
             tried = Trace()
             request.extensions = {"timeout": timeout.as_dict(), "trace": tried}
             try:
@@ -365,14 +367,14 @@ def _network(url: str, proxy: str | None) -> httpx.BaseTransport:
 
 
 def _disconnect(response: httpx.Response) -> None:
-    """Close the connection that an answer came by, whether its pool still knows it or not."""
-    stream = response.extensions.get("network_stream")  # a transport in its place may have none
+    """Close the connection of an answer, whether its pool still knows it or not."""
+    stream = response.extensions.get("network_stream")  # a custom transport may have none
     if stream is not None:
         stream.close()
 
 
 def _read(response: httpx.Response, max_bytes: int, deadline: float) -> bytes:
-    """Return the body as it came: no decompression, so its size is what was counted."""
+    """Return the body as received: without decompression, so that its size is what was counted."""
     assert isinstance(response.stream, httpx.SyncByteStream)  # noqa: S101 - for the type checker
     chunks: list[bytes] = []
     size = 0

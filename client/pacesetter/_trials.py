@@ -1,4 +1,4 @@
-"""What the session of each trial of a search is called."""
+"""The names of the sessions of a search's trials."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 Naming = str | Callable[[Any], str]
-"""A name, a template of one such as `sweep-{run}`, or what makes one of a trial."""
+"""A name, a template such as `sweep-{run}`, or a function from a trial to a name."""
 
 
 def name_of(naming: Naming, trial: Any, run: str | None) -> str:  # noqa: ANN401 - of any search
-    """Return the name of the session that a training is to follow.
+    """Return the name of the session that a training must follow.
 
     Args:
-        naming: As the user has given it.
-        trial: What the search calls a trial; None for a training that is none.
-        run: What the search calls the trial's folder, if it has one.
+        naming: The naming that the user gave.
+        trial: The search's trial object; None for a training that is not a trial.
+        run: The name of the trial's folder, if it has one.
 
     Raises:
-        TypeError: What makes names has made something else.
+        TypeError: The function has returned something other than a name.
         ValueError: All trials would have one name, or a template cannot be filled in.
     """
     if callable(naming):
@@ -37,7 +37,7 @@ def name_of(naming: Naming, trial: Any, run: str | None) -> str:  # noqa: ANN401
 
 
 def one_for_all(name: str) -> str:
-    """Return what to say where all trials of a search would train one session."""
+    """Return the message for a search whose trials would all train one session."""
     return (
         f"this training is a trial of a search, and each trial would train session {name}: name "
         f"them, with a template such as '{name}-{{run}}' or '{name}-{{trial.number}}', or with a "

@@ -1,4 +1,4 @@
-"""The schedulers of a session: where they stand, and who is told when it goes back."""
+"""The schedulers of a session: where they stand, and which are told when it goes back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Walker(Protocol):
         ...
 
     def went_back(self, step: int) -> None:
-        """Stand at the step that the session was taken back to by another scheduler."""
+        """Move to the step that another scheduler took the session back to."""
 
 
 class Walkers:
@@ -28,7 +28,7 @@ class Walkers:
 
     @property
     def position(self) -> int | None:
-        """The step at which the last scheduler stands, or stood when it went.
+        """The step at which the last scheduler stands, or stood when it was deleted.
 
         A scheduler that is built anew goes on there; None if there was none in this process.
         """
@@ -42,21 +42,21 @@ class Walkers:
         self.join(walker)
 
     def join(self, walker: Walker) -> None:
-        """Have a scheduler told when another scheduler takes the session back."""
+        """Add a scheduler, which is told when another one takes the session back."""
         self._all.add(walker)
 
     def leave(self, walker: Walker, step: int) -> None:
-        """Note where a scheduler stood that goes."""
+        """Note where a scheduler stood that is being deleted."""
         if self._newest is not None and self._newest() in {None, walker} and self._left_at is None:
             self._left_at = step
 
     def forget_gone(self) -> None:
-        """Have the next scheduler begin where the session was sent, if none walks it now."""
+        """Forget a deleted scheduler: the next one begins where the session was sent."""
         if self._newest is not None and self._newest() is None:
             self._newest = self._left_at = None
 
     def go_back(self, step: int, *, by: Walker | None) -> None:
-        """Tell all schedulers that the session went back, but for the one that took it there."""
+        """Tell all schedulers that the session went back, except the one that took it there."""
         for walker in list(self._all):
             if walker is not by:
                 walker.went_back(step)

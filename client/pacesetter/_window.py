@@ -1,6 +1,6 @@
 """Windows: blocks of sealed values, decoded from the server's answer and checked before use.
 
-The server is not trusted: an answer is taken whole or refused whole.
+The server is not trusted: an answer is accepted whole or refused whole.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Window:
     Attributes:
         start: The first step.
         stop: The step after the last.
-        columns: For each series one value a step, as Python floats (a NumPy float in an optimizer
-            would make `torch.load` refuse the checkpoint).
+        columns: For each series, one value per step, as Python floats (a NumPy float in an
+            optimizer would make `torch.load` refuse the checkpoint).
         mark: The index at which the loop that walks the window must call `SessionCore.window`
             again, to have the next one fetched or handed over.
-        notices: What the trainer is to know of these steps.
+        notices: What the trainer must know about these steps.
         sealed: False when the server was away and its values were made here instead.
     """
 
@@ -63,7 +63,7 @@ class Window:
         return self.stop - self.start
 
     def part(self, start: int, stop: int) -> Window:
-        """Return the steps from `start` on, which the window has, and below `stop`."""
+        """Return the steps of the window from `start` on and below `stop`."""
         first, last = start - self.start, stop - self.start
         columns = {name: column[first:last] for name, column in self.columns.items()}
         return Window(start, columns, sealed=self.sealed)
@@ -75,22 +75,22 @@ class Window:
 
 
 def forecast(start: int, columns: Mapping[str, list[float]]) -> Window:
-    """Return the values of consecutive steps as they were forecast, as far as all series go."""
+    """Return the forecast values of consecutive steps, as far as all series go."""
     count = min(map(len, columns.values()))
     return Window(start, {name: each[:count] for name, each in columns.items()}, sealed=False)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What an answer must agree with.
+    """What an answer to a sync must agree with.
 
     Attributes:
         attempt: The attempt that the session is in.
         series: Names, in the session's order.
-        start: The step asked for; None when no window was.
+        start: The step asked for; None when no window was requested.
         count: The most steps that may come.
         lr_bounds: Learning rates outside are refused.
-        session: Its name, for notices.
+        session: The session's name, for notices.
         epoch: The epoch of the server's database; None while none is known.
         held: The step after the last that was handed out to this client in this attempt.
     """
@@ -112,7 +112,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a sync brought."""
+    """The content of an answer to a sync."""
 
     horizon: int
     revision: int
@@ -146,9 +146,10 @@ def decode(content: bytes, expected: Expected) -> Answer:
 
 
 def _refuse_lost(horizon: int, epoch: object, expected: Expected) -> None:
-    """Refuse a database that may contradict what it has handed out.
+    """Refuse a database that may contradict what was handed out.
 
-    The horizon is compared with what came here: it may recede for others, to no less than that.
+    The horizon is compared with what was received here: it may recede for other trainers, but not
+    below that.
     """
     if epoch is not None and not isinstance(epoch, str):
         raise _refusal(f"epoch {epoch!r}, no text")
@@ -236,7 +237,7 @@ def _column(name: str, block: bytes, expected: Expected) -> list[float]:
 
 
 def doubles(column: bytes | Sequence[float]) -> array[float]:
-    """Return a column as it goes over the wire, or as it came: in little-endian order."""
+    """Return a column with its bytes swapped to or from the wire's little-endian order."""
     found = array("d", column)
     if sys.byteorder == "big":
         found.byteswap()
@@ -247,11 +248,11 @@ def checked(name: str, values: list[float], expected: Expected) -> list[float]:
     """Return a series' values, if a training may use them.
 
     Raises:
-        InvalidAnswerError: One is not finite, or out of bounds.
+        InvalidAnswerError: A value is not finite, or out of bounds.
     """
     low, high = _bounds(name, expected)
-    # The sum is finite only when every value is (or by overflow not, hence the second look): it
-    # costs a tenth of testing each, and NaN would slip through min and max.
+    # A finite sum means that every value is; it may overflow, hence the second test. It costs a
+    # tenth of testing each, and NaN would slip through min and max.
     if not math.isfinite(sum(values)) and not all(map(math.isfinite, values)):
         raise _refusal(f"a value of {name} that is not finite")
     if min(values) < low or max(values) > high:

@@ -18,16 +18,16 @@ IN_PYTHON: Mapping[str, str] = {
     "step_out_of_range": "client.lr(name, step) shows any step without sealing it",
     "unauthenticated": "give an access token by Client(token=...) or PACESETTER_TOKEN",
 }
-"""By the code of the problem; where it has no entry, what is said of HTTP is left out."""
+"""By the code of the problem; without an entry, the advice about HTTP is left out."""
 
 
 def in_python(detail: str, problem: Mapping[str, Any], *, advised: bool = False) -> str:
-    """Return a problem's sentence with the server's advice about HTTP put into Python's terms.
+    """Return a problem's sentence, with the server's advice about HTTP put into Python's terms.
 
     Args:
         detail: The sentence.
         problem: The problem.
-        advised: Whether the client has an advice of its own, which stands in place of this one.
+        advised: Whether the client has its own advice, which replaces the server's.
     """
     advice = problem.get("advice")
     if not isinstance(advice, str) or not advice or not detail.endswith(advice):

@@ -36,11 +36,11 @@ class AcceleratedRemoteLR(RemoteLR):
     ```
 
     `step()` advances by one step where the weights were updated. It does nothing while gradients
-    accumulate, nor after an update that the gradient scaler has left out. `RemoteLR` itself is not
-    to be prepared: Accelerate steps what it wraps once for each process.
+    accumulate, nor after an update that the gradient scaler has left out. Do not prepare a plain
+    `RemoteLR`: Accelerate steps what it wraps once for each process.
 
     Args:
-        optimizer: What `accelerator.prepare` gave.
+        optimizer: The optimizer that `accelerator.prepare` returned.
         session: The session that the values come from.
         **options: The same as for `RemoteLR`.
 
@@ -49,7 +49,7 @@ class AcceleratedRemoteLR(RemoteLR):
     """
 
     # `accelerator.prepare(scheduler)` leaves it as it is, and saves and loads it with the rest.
-    _is_accelerate_prepared = True  # a property that refuses, elsewhere
+    _is_accelerate_prepared = True  # elsewhere, a property that refuses
 
     def __init__(self, optimizer: AcceleratedOptimizer, session: Session, **options: Any) -> None:
         if not isinstance(optimizer, AcceleratedOptimizer):

@@ -11,7 +11,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import distributed
 
@@ -49,9 +49,9 @@ def open_session(
     torch.distributed, or in a group of one, it is `client.session(...)`.
 
     Args:
-        client: Every rank's own, with the same settings. Making one connects to nothing.
+        client: Each rank's own client, with the same settings. Creating one opens no connection.
         name: The session's name.
-        group: The process group; by default the default one.
+        group: The process group; torch's default group if not given.
         rank: The rank under which this process reports; by default its rank in the group.
         **options: The same as for `Client.session`; those of the first rank are used.
 
@@ -88,7 +88,7 @@ def relay_for(
     group: distributed.ProcessGroup | None = None,
     reports: str = "first",
 ) -> Relay | None:
-    """Return how the ranks of this training share a session; None for a process that trains alone.
+    """Return the relay by which the ranks share a session; None for a process that trains alone.
 
     All ranks call it.
 
@@ -120,7 +120,7 @@ def relay_for(
 def _refuse_impatient(ranks: Ranks, wait: float) -> None:
     """Refuse, on all ranks or on none, a group that gives up while its first rank still waits.
 
-    The ranks compare the longest wait and the shortest timeout of any.
+    The ranks compare the longest wait and the shortest timeout among them.
     """
     timeout = timeout_of(ranks.group)
     told = [_milliseconds(wait), ABSENT if timeout is None else _milliseconds(timeout)]
@@ -149,8 +149,8 @@ class Relay(SessionRelay):
 
     Args:
         session: This rank's session; only the first rank's ever asks the server for values.
-        ranks: Who shares it.
-        each: Every rank asks the server by itself; they meet only to restart.
+        ranks: The ranks that share it.
+        each: Whether every rank asks the server by itself, so that they meet only to restart.
         reports: Whose metrics are reported: the `first` rank's, the `mean` of all, or `each`.
     """
 
@@ -165,7 +165,8 @@ class Relay(SessionRelay):
         self._each = each
         self.reports = "each" if each else reports
         self._window: Window | None = None
-        # What all ranks know of; the first rank's session may have gone on to another by itself.
+        # The attempt that all ranks know; the first rank's session may have moved to another by
+        # itself.
         self._attempt = session.attempt
         self._waiting: list[tuple[int, str, Value]] = []
 
@@ -177,12 +178,12 @@ class Relay(SessionRelay):
         """Return None: reading must not make one rank wait for the others."""
 
     def report_all(self, step: int, metrics: Mapping[str, Scalar]) -> None:
-        """Take the metrics of this rank."""
+        """Accept the metrics of this rank."""
         for name, value in metrics.items():
             self.report(step, name, value)
 
     def report(self, step: int, name: str, value: Any) -> None:  # noqa: ANN401 - a Scalar
-        """Take a metric of this rank."""
+        """Accept a metric of this rank."""
         if self.reports == "mean":
             self._waiting.append((step, name, capture(value)))
         elif self.reports == "each" or self.ranks.leads:
@@ -200,7 +201,7 @@ class Relay(SessionRelay):
     ) -> Window:
         """Return the window that holds a step; every rank gets the same.
 
-        What is wrong on one rank is raised on all of them, where they meet.
+        An error of one rank is raised on all of them where they meet.
 
         Raises:
             RankMismatchError: The ranks are not at the same step, or hold different values.
@@ -228,22 +229,35 @@ class Relay(SessionRelay):
         return window
 
     def flush(self) -> None:
-        """Deliver what all ranks have reported; all call it."""
+        """Deliver what all ranks have reported; all call it, and raise what one of them raises."""
         self.decide(self.session.flush)
-        if self.reports == "each" and not self.ranks.leads:
-            self.session.flush()
+        if self.reports != "each":
+            return
+        fault: Exception | None = None
+        if not self.ranks.leads:
+            try:
+                self.session.flush()
+            except Exception as error:  # all ranks raise it below
+                fault = error
+        self._meet(-1, {}, fault)
 
     def deliver(self, seconds: float) -> bool:
-        """Deliver what all ranks have reported, trying for so long at most; all call it."""
+        """Deliver what all ranks have reported, trying for at most `seconds`; all call it."""
         delivered = self.decide(lambda: self.session.deliver(seconds))
         if self.reports == "each" and not self.ranks.leads:
             delivered = self.session.deliver(seconds)
         return delivered
 
     def decide(self, work: Callable[[], object]) -> bool:
-        """Do something on the first rank that gives yes or no to all; all call it."""
+        """Do something on the first rank, and return its yes or no on all; all call it."""
         self._meet(-1, {}, None)
         return bool(self.ranks.from_first(lambda: b"1" if work() else b""))
+
+    def refuse(self, fault: Exception) -> NoReturn:
+        """Raise, on all ranks, why this one does not go back to a step where others `restart`."""
+        self._waiting.clear()
+        self._meet(-1, {}, fault)
+        raise fault
 
     def restart(self, way: WayBack, needed: Callable[[], bool]) -> None:
         """Go back to a step, in an attempt that the first rank opens where it is needed.
@@ -258,7 +272,7 @@ class Relay(SessionRelay):
 
         def go() -> None:
             if needed():
-                # For all ranks, so it need not be one that they could make alike.
+                # This rank acts for all, so the key need not be one that each could derive.
                 core.go_back(dataclasses.replace(way, key=way.key or core.key_for_all(way.step)))
 
         self._settle(go, way.step)
@@ -267,13 +281,13 @@ class Relay(SessionRelay):
         """Settle on the first rank what becomes of steps that were trained before; all call it.
 
         Raises:
-            ResumeError: That was not said; on all ranks alike.
+            ResumeError: That was not stated; on all ranks alike.
         """
         self._meet(step, {}, None)
         self._settle(lambda: core_of(self.session).begin(step, batch_size=batch_size), step)
 
     def _settle(self, work: Callable[[], None], step: int) -> None:
-        """Have the first rank's session do something, and all others follow it."""
+        """Run a function of the session in the first rank, and make all others follow it."""
         session, core = self.session, core_of(self.session)
         before = core.restarts
 
@@ -284,7 +298,7 @@ class Relay(SessionRelay):
         told = json.loads(self.ranks.from_first(done))
         info = SessionInfo.parse(told["info"])
         if not self.ranks.leads:
-            # Before the server has answered, an attempt that is gone back to has its old number.
+            # Before the server has answered, an attempt after a way back has the old number.
             if told["went_back"] or (info.name, info.attempt) != (session.name, session.attempt):
                 core.follow(info, step)
             core.leave()
@@ -294,7 +308,7 @@ class Relay(SessionRelay):
     # -- meeting ---------------------------------------------------------------------------------
 
     def _meet(self, step: int, held: Mapping[str, float], fault: Exception | None) -> None:
-        """See that all ranks are alike, and gather their metrics; fails on all ranks or on none."""
+        """Check that all ranks agree, and gather their metrics; fail on all ranks or on none."""
         series = self.session.series
         numbers = [
             ABSENT if fault is None else self.ranks.rank,
@@ -359,7 +373,7 @@ class Relay(SessionRelay):
 def _rejoined(session: Session, mode: str, reports: str) -> SessionRelay:
     if not are_many(None):
         return SessionRelay(session)
-    # Without the checks of relay_for: a copy is made on some ranks only.
+    # The checks of relay_for are skipped: a copy is made on some ranks only.
     return Relay(session, Ranks(), each=mode == "each", reports=reports)
 
 
@@ -392,7 +406,7 @@ def _double(bits: int) -> float:
 
 
 def _digest(*facts: object) -> int:
-    """62 bits that stand for some facts, the same in every process."""
+    """Return 62 bits that stand for some facts, the same in every process."""
     content = hashlib.sha256(repr(facts).encode()).digest()
     return int.from_bytes(content[:8], "big") >> 2
 
@@ -405,7 +419,7 @@ def _told(session: Session, **more: object) -> bytes:
 
 
 def _window_out(window: Window, session: Session, *, moved: bool) -> bytes:
-    """Return a window in the server's own form, with what the session knows besides."""
+    """Return a window in the server's own form, with what else the session knows."""
     head = {
         "attempt": session.attempt,
         "horizon": session.horizon,

@@ -1,6 +1,6 @@
-"""Keras 3: a callback that has `fit` train with the learning rates of a session.
+"""Keras 3: a callback that makes `fit` train with the learning rates of a session.
 
-keras is imported here and nowhere else; `KERAS_BACKEND` is the training's own affair.
+keras is imported here and nowhere else; the choice of `KERAS_BACKEND` is left to the training.
 """
 
 # ruff: noqa: ARG002 - Keras' hooks are given what some do not need
@@ -29,7 +29,7 @@ INTERVALS = ("epoch", "batch")
 
 
 class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused-ignore]
-    """Sets the optimizer's learning rate by a session, as Keras' `LearningRateScheduler` would.
+    """Sets the optimizer's learning rate from a session, as Keras' `LearningRateScheduler` would.
 
     ```python
     schedule = {"kind": "exponential", "gamma": 0.95}
@@ -37,28 +37,28 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
     model.fit(x, y, epochs=100, callbacks=[PacesetterCallback(session)])
     ```
 
-    The optimizer is made with a number, not with a `LearningRateSchedule`: the schedule is the
-    session's. It keeps its rate in float32, so it holds the float32 nearest to what was sealed;
-    that is what `logs["learning_rate"]` says, and the server knows it for the same.
+    Make the optimizer with a number, not with a `LearningRateSchedule`: the schedule is the
+    session's. The optimizer keeps its rate in float32, so it holds the float32 nearest to what was
+    sealed. That is what `logs["learning_rate"]` shows, and the server recognises it as the same.
 
-    What `fit` logs is reported for the epoch, or the batch, and a controller that watches it, say
-    `val_loss`, decides before the next one; in place of `ReduceLROnPlateau`. Of a batch Keras logs
-    the means since the epoch began. When a controller ends the session, `fit` stops.
+    What `fit` logs is reported for the epoch, or the batch. A controller that watches it, for
+    instance `val_loss`, decides before the next one, in place of `ReduceLROnPlateau`. For a batch,
+    Keras logs the means since the epoch began. When a controller ends the session, `fit` stops.
 
-    A `fit` that begins at another step than the one that comes next goes back to it: a new attempt
-    is opened, as in a restart. So give `initial_epoch` to a `fit` that goes on; `BackupAndRestore`
-    does so by itself. A job that begins again at the first step, with nothing restored, is refused
-    with `ResumeError` before its first update, unless its launcher has started it again or the
-    session's `resume` says what is meant. So is a `fit` that begins elsewhere than at the step that
-    the session was opened with or sent back to, or before the first step of a fork.
+    A `fit` that begins at a step other than the next goes back to it: a new attempt is opened, as
+    in a restart. So give `initial_epoch` to a `fit` that goes on; `BackupAndRestore` does so by
+    itself. A job that begins again at the first step, with nothing restored, is refused with
+    `ResumeError` before its first update, unless its launcher has started it again or the session's
+    `resume` says what is meant. So is a `fit` that begins elsewhere than at the step that the
+    session was opened with or sent back to, or before the first step of a fork.
 
     Args:
-        session: It has one series, `lr`.
+        session: A session with one series, `lr`.
         interval: `"epoch"`: a step is an epoch, by its number. `"batch"`: a step is an update, by
-            the optimizer's `iterations` when `fit` begins, and counted from there. One for which
-            an epoch or a `fit` has too few batches to accumulate is finished by the next.
+            the optimizer's `iterations` when `fit` begins, and counted from there. An update for
+            which an epoch or a `fit` has too few batches to accumulate is finished by the next.
         updates_before: With `interval="batch"`, the updates that the optimizer has not counted,
-            because it was made anew after them; its own `iterations` are added.
+            because it was created after them; its own `iterations` are added.
         metrics: Names of what to report; by default all that is logged.
 
     Raises:
@@ -97,14 +97,14 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         core = core_of(session)
         self._sent_to = core.sent_to if core.walkers.position is None else None
         self._begun = False
-        self._step = 0  # the one that is trained, or was last
-        self._batches = 0  # that were trained: `_accumulated` of them are a step
-        self._is_left = False  # the server, which was away at the end
+        self._step = 0  # the step that is trained, or was last
+        self._batches = 0  # trained batches: `_accumulated` of them are a step
+        self._is_left = False  # whether the server was away at the end
         self._window: Window | None = None
-        self._written: int | None = None  # the step whose rate this `fit` has written last
-        self._rate = 0.0  # that one
-        self._steps = 0  # that were written and trained
-        self._looks_at = 1  # how many of them are when the optimizer is looked at next
+        self._written: int | None = None  # the step whose rate this `fit` wrote last
+        self._rate = 0.0  # the rate that it wrote
+        self._steps = 0  # steps that were written and trained
+        self._looks_at = 1  # `_steps` at the next check of the optimizer
         self._batch_logs: Mapping[str, Any] = {}
         core.walkers.join(self)
 
@@ -114,8 +114,9 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         """Refuse an optimizer whose rate cannot be written.
 
         Raises:
-            TypeError: It has a schedule of its own.
-            ValueError: It has several rates, or they could not be written once a batch.
+            TypeError: The optimizer has a schedule of its own.
+            ValueError: The optimizer has several rates, or they could not be written once per
+                batch.
         """
         _refuse_unfit(self.model, by_batch=self._by_batch)
         self._begun = self._is_left = False
@@ -146,15 +147,15 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         if self._is_unfinished:
             return
         self._report(self._batch_logs)
-        # After the last batch of an epoch a validation may follow, which is to be seen before.
+        # After the last batch of an epoch, a validation may follow, which must be seen first.
         if batch + 1 != self.params.get("steps"):
             self._look_ahead()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Report the epoch, say in its logs what the optimizer holds, and write what comes next.
+        """Report the epoch, log the rate that the optimizer holds, and write the next one.
 
-        So a model that is saved now, after the last epoch too, has what a controller has decided
-        on this epoch, as with Keras' `ReduceLROnPlateau`.
+        So a model that is saved now, even after the last epoch, has what a controller decided on
+        this epoch, as with Keras' `ReduceLROnPlateau`.
         """
         logs = {} if logs is None else logs
         self._report({name: logs[name] for name in logs if name not in self._batch_logs})
@@ -163,13 +164,13 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         if self._is_unfinished:
             return
         if epoch + 1 == self.params.get("epochs"):
-            # Nothing more is trained: a server that is away now is not waited for as in a step.
+            # Nothing more is trained: do not wait for an absent server as in a step.
             self._is_left = not self.session.deliver()
         if not self._is_left and self._look_ahead():
             self._write(self._step + 1)
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Deliver all reports; that must not cost what was trained."""
+        """Deliver all reports; a failure must not cost what was trained."""
         if not self._is_left:
             self.session.deliver()
         core_of(self.session).end()
@@ -177,7 +178,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
     # -- what it does ----------------------------------------------------------------------------
 
     def _apply(self, step: int) -> None:
-        """Write the rate of a step, going back to it where the training does."""
+        """Write the rate of a step, and go back to it where the training does."""
         if not self._begun or self._sent_to is not None:
             self._begin(step)
         self._write(step)
@@ -185,7 +186,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         self._next = step if self._by_batch else step + 1
 
     def _write(self, step: int) -> None:
-        """Write the rate of a step; what was written for the one before is trained with by now."""
+        """Write the rate of a step; by now, that of the step before was trained with."""
         rate = self._ask(step).values(step)["lr"]
         if self._written not in {None, step}:
             self._look()
@@ -194,7 +195,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         self._written = step
 
     def _look(self) -> None:
-        """See, after 1, 2, 4, 8... steps, that nothing else has written the rate; say it once."""
+        """Check, after 1, 2, 4, 8... steps, that nothing else has written the rate; warn once."""
         self._steps += 1
         if self._steps != self._looks_at:
             return
@@ -213,7 +214,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
             )
 
     def _compare(self, step: int) -> None:
-        """Say, at the start, if the optimizer was made with another rate than the session has."""
+        """Warn, at the start, if the optimizer was made with another rate than the session has."""
         rate = self._ask(step).values(step)["lr"]
         held = float(self.model.optimizer.learning_rate)
         base = self.session.info.base_lr(None)
@@ -228,7 +229,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
             )
 
     def _begin(self, step: int) -> None:
-        """Find out what a `fit` that begins at a step is to what was trained before."""
+        """Find out how a `fit` that begins at a step relates to what was trained before."""
         core, start = core_of(self.session), self.session.info.start_step
         self._refuse_elsewhere(step)
         self._written = None
@@ -247,7 +248,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         self._begun = True
 
     def went_back(self, step: int) -> None:
-        """Have `fit` say that it goes on at the step, as the session now does: for the session."""
+        """Note that `fit` must go on at the step, as the session now does; the session calls it."""
         self._sent_to = self._next = step
         self._window = None
 
@@ -255,7 +256,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         """Refuse to train a step that is not the session's next.
 
         Raises:
-            ResumeError: The session was sent to another one, or the step is another session's.
+            ResumeError: The session was sent to another step, or the step is another session's.
         """
         session, sent_to = self.session, self._sent_to
         if sent_to is None:
@@ -272,21 +273,21 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
             )
 
     def _is_restart(self, step: int) -> bool:
-        """Return whether steps were trained from there on, or are to branch off there."""
+        """Return whether steps were trained from there on, or must branch off there."""
         return step < self.session.horizon or core_of(self.session).is_to_branch
 
     @property
     def position(self) -> int:
-        """The step that is trained now, or next: for the session."""
+        """The step that is trained now, or next; the session reads it."""
         return self._step if self._next is None else self._next
 
     def __del__(self) -> None:
-        if getattr(self, "_next", None) is not None:  # else it never trained
+        if getattr(self, "_next", None) is not None:  # otherwise it never trained
             core_of(self.session).walkers.leave(self, self.position)
 
     def _batches_before(self, epoch: int) -> int:
-        """Return the batches that were trained before an epoch, the first one of a `fit`."""
-        # `iterations` are updates; this counts batches too that were accumulated for the next one.
+        """Return the number of batches that were trained before an epoch, the first of a `fit`."""
+        # `iterations` are updates; batches that were accumulated for the next one count here too.
         counted = int(_inner(self.model.optimizer)._iterations)  # noqa: SLF001
         trained = counted + self._updates_before * self._accumulated
         if epoch and not trained:
@@ -309,7 +310,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         return trained
 
     def _ask(self, step: int) -> Window:
-        """Fetch the window of a step; at its edge tell the server what the optimizer holds."""
+        """Fetch the window of a step; at its edge, tell the server what the optimizer holds."""
         if self._sent_to is not None:
             self._refuse_elsewhere(step)
         window = self._window
@@ -341,7 +342,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
 
     def _held(self) -> Any:  # noqa: ANN401 - a Scalar
         value = self.model.optimizer.learning_rate
-        # A tensor of torch's is copied where it is, and read by a thread that may wait for it.
+        # A torch tensor is copied on its device, and read by a thread that may wait for it.
         return value.value if hasattr(value.value, "detach") else float(value)
 
     @property
@@ -356,7 +357,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
 
 
 def _inner(optimizer: Any) -> Any:  # noqa: ANN401 - keras has no types
-    """Return the optimizer that counts: a LossScaleOptimizer has one inside."""
+    """Return the optimizer that counts: a LossScaleOptimizer has it inside."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 

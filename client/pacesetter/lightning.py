@@ -1,7 +1,7 @@
 """Lightning: a scheduler for `configure_optimizers`, and a callback that reports and obeys.
 
-`lightning` and `pytorch_lightning` hold the same classes twice. The callback derives from that of
-the package which is imported already, and works in a Trainer of either.
+`lightning` and `pytorch_lightning` contain the same classes twice. The callback derives from that
+of the package that is already imported, and works in a Trainer of either.
 """
 
 # ruff: noqa: ANN401, ARG002 - Lightning's hooks are given anything, and what some do not need
@@ -60,22 +60,22 @@ class LightningLR(DeferredLR):
         }
     ```
 
-    Lightning steps schedulers after the last batch and validates then. So where a controller waits
-    for metrics, `step()` only says that the step is trained, and `PacesetterCallback` has it
+    Lightning steps schedulers after the last batch, and only then validates. So where a controller
+    waits for metrics, `step()` only says that the step is trained, and `PacesetterCallback` has it
     `advance()` once they are reported: a cut comes at the very next step or epoch. Without the
     callback, or without a controller, this is a `RemoteLR`.
 
     Args:
         optimizer: The optimizer to drive.
-        session: The session that the values come from; or a function that opens it, which
-            `PacesetterCallback` calls when the training begins. So `Tuner.lr_find`, which makes
-            the optimizer and never trains with this scheduler, creates no session.
+        session: The session that the values come from, or a function that opens it, which
+            `PacesetterCallback` calls when the training begins. So `Tuner.lr_find`, which makes the
+            optimizer and never trains with this scheduler, creates no session.
         **options: The same as for `RemoteLR`.
     """
 
     _deferring = False
     trained: int | None = None
-    """The step that was trained last, until the next batch begins: for `PacesetterCallback`."""
+    """The step trained last, until the next batch begins; `PacesetterCallback` reads it."""
     repeats: bool
     """Whether another training of this process has walked through its `Session` before."""
     _opens: Callable[[], Session] | None = None  # until it has opened the session
@@ -92,17 +92,17 @@ class LightningLR(DeferredLR):
         self._loaded: dict[str, Any] = {}
 
     def _build(self, optimizer: Optimizer, session: Session, options: Mapping[str, Any]) -> None:
-        is_one = isinstance(session, Session)  # what is none is refused below
+        is_one = isinstance(session, Session)  # anything else is refused below
         stood = core_of(session).walkers.position if is_one else None
         super().__init__(optimizer, session, **options)
         self.repeats = stood not in {None, core_of(session).begins_at}
         self._is_placed = False
 
     def open(self) -> None:
-        """Open the session, if that is left to be done: for `PacesetterCallback`."""
+        """Open the session, if that is still to do; `PacesetterCallback` calls it."""
         if self._opens is None:
             return
-        # Param groups that callbacks have added meanwhile are added to this scheduler's as well.
+        # Param groups that callbacks have added meanwhile are added to this scheduler too.
         groups = self.optimizer.param_groups
         added = groups[self._driven :]
         del groups[self._driven :]
@@ -129,7 +129,7 @@ class LightningLR(DeferredLR):
         return super().state_dict() if self._opens is None else dict(self._loaded)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go to a checkpoint's step, as `RemoteLR` does; where the session is not open, then."""
+        """Go to a checkpoint's step, as `RemoteLR` does, as soon as the session is open."""
         if self._opens is None:
             super().load_state_dict(state_dict)
         else:
@@ -153,16 +153,16 @@ class LightningLR(DeferredLR):
             self.advance()
 
     def defer(self, *, whether: bool) -> None:
-        """Have `step()` wait for `advance()` from now on: for `PacesetterCallback`."""
+        """Set whether `step()` waits for `advance()` from now on; `PacesetterCallback` calls it."""
         self._deferring = whether
 
     def begin(self) -> None:
-        """Note that the next batch begins: for `PacesetterCallback`."""
+        """Note that the next batch begins; `PacesetterCallback` calls it."""
         self.trained = None
 
     @property
     def is_placed(self) -> bool:
-        """Whether something was loaded, or it was told where to stand: for `PacesetterCallback`."""
+        """Whether a state was loaded, or its step was set; `PacesetterCallback` reads it."""
         return self._is_placed or self.last_epoch != core_of(self.session).begins_at
 
     def _go_back(self, way: WayBack, needed: Callable[[], bool]) -> None:
@@ -172,13 +172,14 @@ class LightningLR(DeferredLR):
     def begin_training(self, *, again: bool) -> None:
         """Settle, before the first update, what becomes of steps that were trained before.
 
-        For `PacesetterCallback`; all ranks call it.
+        `PacesetterCallback` calls it, on all ranks.
 
         Args:
-            again: The `Session` was walked through, and no other scheduler has gone back for it.
+            again: Whether the `Session` was walked through, and no other scheduler has gone back
+                for it.
 
         Raises:
-            ResumeError: They would be trained again, and it was not said that they are to.
+            ResumeError: They would be trained again without that having been requested.
         """
         if not self._restarts.lived:
             return
@@ -188,49 +189,49 @@ class LightningLR(DeferredLR):
         self._go_back(way, lambda: again and core_of(self.session).restarts == restarts)
 
     def go_on_at(self, step: int, *, joins: bool) -> None:
-        """Train from a step on where an earlier `fit` of the trainer ended, in a new attempt.
+        """Train on, in a new attempt, from the step at which an earlier `fit` of the trainer ended.
 
-        For `PacesetterCallback`; all ranks call it.
+        `PacesetterCallback` calls it, on all ranks.
 
         Args:
             step: The first step.
-            joins: Another scheduler of the session has opened that attempt.
+            joins: Whether another scheduler of the session has opened that attempt.
         """
         attempt = self.session.attempt
         self._go_back(WayBack(step), lambda: not joins and self._is_due(step, attempt))
 
     def _forget(self, step: int) -> None:
         super()._forget(step)
-        self.trained = None  # it was another position's
+        self.trained = None  # it belonged to another position
 
 
 class PacesetterCallback(Callback):
-    """Reports what the module logs, saves before large changes, stops when the session ends.
+    """Reports what the module logs, saves before large changes, and stops when the session ends.
 
     ```python
     trainer = Trainer(callbacks=[PacesetterCallback()])
     ```
 
     It follows each `LightningLR` of the module. What was logged by the end of a session's step is
-    reported for that step, each metric once: with `"interval": "step"` for each update what
-    `training_step` has logged (under gradient accumulation, in its last batch) and what a
-    validation after it has; with `"interval": "epoch"` the epoch's means and its last validation.
-    Nothing is reported of the sanity check, or of `trainer.validate()`.
+    reported for that step, each metric once. With `"interval": "step"`, that is what
+    `training_step` has logged for each update (under gradient accumulation, in its last batch), and
+    what a validation after it has logged; with `"interval": "epoch"`, it is the epoch's means and
+    its last validation. Nothing of the sanity check, or of `trainer.validate()`, is reported.
 
     Upon the notice `large_change` a checkpoint is saved, before that change is trained with. All
     notices are logged. When a controller has ended the session, `trainer.should_stop` is set. At
-    the end of the training all reports are delivered; a server that is away then is logged.
+    the end of the training all reports are delivered; if the server is away then, that is logged.
 
-    It has a `LightningLR` open its session, if that is left to it. A job that begins again without
-    a checkpoint is refused with `ResumeError` before its first update, unless its launcher has
-    started it again or `resume` says what is meant. A second `fit` of the same trainer, with more
-    epochs say, opens an attempt at the step where the first one ended.
+    It makes a `LightningLR` open its session, if that is left to it. A job that begins again
+    without a checkpoint is refused with `ResumeError` before its first update, unless its launcher
+    has started it again or `resume` says what is meant. A second `fit` of the same trainer, for
+    instance with more epochs, opens an attempt at the step where the first one ended.
 
     Args:
-        metrics: Names of what to report; by default all that is logged, but for the learning rates
+        metrics: Names of what to report; by default all that is logged, except the learning rates
             of a `LearningRateMonitor`.
         dirpath: The folder for those checkpoints; by default that of the trainer's
-            `ModelCheckpoint`. Without either nothing is saved, and a warning says so.
+            `ModelCheckpoint`. Without either, nothing is saved, and a warning says so.
 
     Raises:
         TypeError: `metrics` is a string.
@@ -244,14 +245,14 @@ class PacesetterCallback(Callback):
         self._begin()
 
     def _begin(self) -> None:
-        """Follow nothing yet."""
+        """Reset: follow nothing yet."""
         self._followed: list[_Followed] = []
         self._heard: weakref.WeakSet[Session] = weakref.WeakSet()
         self._to_save_for: Session | None = None
         self._logs_notices = True
 
     def __getstate__(self) -> dict[str, Any]:
-        # What it follows is of this process: a copy, such as `ddp_spawn` makes, finds its own.
+        # What it follows belongs to this process: a copy, such as `ddp_spawn` makes, finds its own.
         left_out = _OF_A_PROCESS | _ATTACHED
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
@@ -262,11 +263,12 @@ class PacesetterCallback(Callback):
     # -- what the trainer calls ------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the schedulers to follow, and have each stand where the trainer is.
+        """Find the schedulers to follow, and move each to where the trainer is.
 
         Raises:
-            ValueError: There is none, or the trainer would step or show one at the wrong time.
-            ResumeError: Steps would be trained again, and it was not said that they are to.
+            ValueError: There is no scheduler, or the trainer would step or show one at the wrong
+                time.
+            ResumeError: Steps would be trained again without that having been requested.
             PacesetterError: The session, or an attempt of it, could not be opened.
         """
         ended = {each.scheduler.session.name: each.scheduler for each in self._followed}
@@ -316,7 +318,7 @@ class PacesetterCallback(Callback):
         self._report(trainer)
         self._advance(trainer)
         if self._has_ended():
-            raise StopIteration  # as the loop does where the module's hook gives -1
+            raise StopIteration  # as the loop does where the module's hook returns -1
         for followed in self._followed:
             followed.scheduler.begin()
 
@@ -333,12 +335,12 @@ class PacesetterCallback(Callback):
             self._report(trainer, by_step=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report what the epoch has logged; before a `ModelCheckpoint` saves."""
+        """Report what the epoch has logged, before a `ModelCheckpoint` saves."""
         self._report(trainer)
         self._advance(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Deliver all reports; that must not cost what was trained."""
+        """Deliver all reports; a failure must not cost what was trained."""
         self._report(trainer)
         for followed in self._followed:
             followed.scheduler.deliver()
@@ -347,7 +349,7 @@ class PacesetterCallback(Callback):
     # -- what it does ----------------------------------------------------------------------------
 
     def _report(self, trainer: Trainer, *, by_step: bool = False) -> None:
-        """Report what is new for the steps that were trained; only of those by step, if so."""
+        """Report what is new for the trained steps; with `by_step`, only of those by step."""
         logged: _Metrics | None = None
         for followed in self._followed:
             if followed.scheduler.trained is not None and (followed.by_step or not by_step):
@@ -399,7 +401,7 @@ class PacesetterCallback(Callback):
             if self._logs_notices:
                 log_notice(notice)
             if notice.code == "large_change":
-                self._to_save_for = session  # not here, where it is in the middle of a step
+                self._to_save_for = session  # not here, in the middle of a step
 
         if session not in self._heard:
             self._heard.add(session)
@@ -439,7 +441,7 @@ class _Followed:
     Attributes:
         scheduler: The scheduler.
         by_step: Whether the trainer steps it by batches, not by epochs.
-        ended: Whether its session has.
+        ended: Whether its session has ended.
     """
 
     def __init__(self, scheduler: LightningLR, *, by_step: bool) -> None:
@@ -451,7 +453,7 @@ class _Followed:
         self._reported: set[str] = set()
 
     def report(self, logged: _Metrics) -> None:
-        """Report what was logged since the last look for the step that was trained, each once."""
+        """Report what was logged since the last call for the step that was trained, each once."""
         fresh = _changed(self._seen, logged)
         self._seen.update(fresh)
         step = self.scheduler.trained
@@ -466,7 +468,7 @@ class _Followed:
 
 
 def _changed(before: _Metrics, now: _Metrics) -> _Metrics:
-    """Return what was logged anew. Old tensors are kept, so that no new one lies where they do."""
+    """Return what was logged anew. Old tensors are kept, so that no new one gets their address."""
     return {
         name: value
         for name, value in now.items()

@@ -1,9 +1,10 @@
 """A real server for tests: `serve()` anywhere, and under pytest the fixtures that use it.
 
-The server runs in a thread of the test's own process, on a free port of this machine, with a
-database of its own. It needs `pacesetter[service]`; pytest is needed for the fixtures alone.
+The server runs in a thread of the test's process, on a free port of this machine, with its own
+database. It needs `pacesetter[service]`; only the fixtures need pytest.
 
-PYTEST_DONT_REWRITE, or pytest warns who imports `serve` before it loads this as a plugin.
+PYTEST_DONT_REWRITE: otherwise pytest warns a program that imports `serve` before it loads this
+plugin.
 """
 
 from __future__ import annotations
@@ -55,14 +56,14 @@ class Server:
         for each in ("pacesetter_service.api.app", "uvicorn"):
             load_service(each, "run the tests that use pacesetter.testing with a newer one")
         self._database_url = f"sqlite:///{folder / 'pacesetter.db'}"
-        # Bound while this object is there, and never listening: no other process gets the port.
+        # Bound while this object exists, and never listening: no other process gets the port.
         self._held = _bound(0)
         self._port: int = self._held.getsockname()[1]
         self._running: contextlib.ExitStack | None = None
         self.url = f"http://{HOST}:{self._port}"
 
     def start(self) -> None:
-        """Start, and return when it answers; one that runs goes on."""
+        """Start, and return when the server answers; a running server goes on."""
         from pacesetter_service.api.app import create_app  # noqa: PLC0415 - not the client's
         from pacesetter_service.runtime.service import Service  # noqa: PLC0415
         from pacesetter_service.runtime.writer import Writer  # noqa: PLC0415
@@ -81,9 +82,9 @@ class Server:
             self._running = stack.pop_all()
 
     def stop(self) -> None:
-        """Stop, and return when the port is closed; one that is stopped stays so.
+        """Stop, and return when the port is closed; a stopped server stays stopped.
 
-        Calls on their way are answered first. What was acknowledged is in the database.
+        Calls in flight are answered first. What was acknowledged is in the database.
         """
         running, self._running = self._running, None
         if running is not None:
@@ -100,10 +101,10 @@ class Server:
 
 @contextlib.contextmanager
 def serve(folder: Path | None = None) -> Iterator[Server]:
-    """Run a server; it is stopped in the end.
+    """Run a server; it is stopped at the end.
 
     Args:
-        folder: Where its database is kept; by default in a folder that is removed in the end.
+        folder: Where its database is kept; by default in a folder that is removed at the end.
 
     Raises:
         ImportError: What the server needs is not installed, or this Python is older than 3.11.
@@ -121,9 +122,9 @@ def _bound(port: int) -> socket.socket:
     """Take a port of this machine, without listening; 0 takes a free one."""
     taken = socket.socket()
     try:
-        # For a port whose last connections are still on their way out, ...
+        # For a port whose last connections are still closing, ...
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "SO_REUSEPORT"):  # ... and which is held beside: not on Windows
+        if hasattr(socket, "SO_REUSEPORT"):  # ... and which is held meanwhile: not on Windows
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         taken.bind((HOST, port))
     except BaseException:
@@ -134,7 +135,7 @@ def _bound(port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def _listening(app: App, port: socket.socket) -> Iterator[None]:
-    """Serve on a bound socket, which is closed in the end, from a thread."""
+    """Serve on a bound socket, which is closed at the end, from a thread."""
     server = _uvicorn(app)
     thread = threading.Thread(
         target=server.run, args=([port],), name="pacesetter-server", daemon=True
@@ -159,7 +160,7 @@ def _uvicorn(app: App) -> uvicorn.Server:
 
     class Releasing(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            app.release()  # calls that wait for ranks, and feeds, would hold it up
+            app.release()  # calls that wait for ranks, and feeds, would delay it
             await super().shutdown(sockets)
 
     return Releasing(
@@ -186,7 +187,7 @@ else:
 
     @pytest.fixture
     def pacesetter_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-        """Run a server of the test's own; `PACESETTER_URL` names it meanwhile."""
+        """Run a server for this test alone; `PACESETTER_URL` names it meanwhile."""
         with serve() as server:
             monkeypatch.setenv("PACESETTER_URL", server.url)
             yield server

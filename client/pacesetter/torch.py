@@ -43,7 +43,7 @@ __all__ = ["Probe", "RangeTest", "RemoteLR", "groups_of", "lr_find", "merge", "p
 
 
 class RemoteLR(Telling, Resuming):
-    """Drives an optimizer's learning rates by a session, in place of a torch scheduler.
+    """Drives an optimizer's learning rates from a session, in place of a torch scheduler.
 
     ```python
     scheduler = RemoteLR(optimizer, client.session("vit-run-42"))
@@ -62,49 +62,50 @@ class RemoteLR(Telling, Resuming):
     differ are refused.
 
     `optimizer.add_param_group` is noticed at the next step. A param group that the session has is
-    driven from its first update on, any other keeps its own rate, and a warning says so. A
-    `RemoteLR` that is built anew on the same `Session` goes on at the step where the last stood.
+    driven from its first update on. Any other keeps its own rate, and a warning says so. A new
+    `RemoteLR` on the same `Session` goes on at the step where the last one stood.
 
     A learning rate in a tensor stays the same object. Param groups of different laws, or several
-    optimizers, must not share one; what was added or loaded gets one of its own.
+    optimizers, must not share one; an added or loaded param group gets its own.
 
-    Notices of the server come from `step()`, by the session's `on_notice`; let a listener remember
-    what to do (roll back, save) and the loop do it, not move this scheduler meanwhile.
+    Notices of the server are delivered by `step()`, to the session's `on_notice`. Let a listener
+    remember what to do (roll back, save) and the loop do it: a listener must not move this
+    scheduler.
 
     Args:
         optimizer: The optimizer to drive.
         session: The session that the values come from.
-        groups: The session group of each param group, None for one that keeps its own rate; a
+        groups: The session group of each param group; None for one that keeps its own rate; a
             session without groups calls its one rate `"lr"`. By default by `group["name"]` where
             all param groups have one, else by order. The session may have more groups: they are for
             param groups that are added later, by their name or by what `groups` has at the end.
         metric: The name under which `step(value)` reports; by default the one that the session's
             controllers watch.
-        verify: Check at the steps 1, 2, 4, 8... and at every window's edge that the optimizer holds
-            what was written, and raise `LRMismatchError` if not: with two writers the
-            learning rate is unknown.
-        mode: How ranks of a torch.distributed training share the session. `"auto"` has the first
-            rank ask the server and broadcast each window, where there are several; `"broadcast"`
-            insists on a process group; `"each"` has every rank ask by itself.
-        group: The process group; by default the default one. One on the CPU (gloo) never makes the
-            accelerator wait. Its timeout must be longer than the client's `max_wait`.
+        verify: Whether to check at the steps 1, 2, 4, 8... and at every window's edge that the
+            optimizer holds what was written, and raise `LRMismatchError` if not: with two writers
+            the learning rate is unknown.
+        mode: How ranks of a torch.distributed training share the session. With `"auto"`, where
+            there are several ranks, the first one asks the server and broadcasts each window;
+            `"broadcast"` insists on a process group; with `"each"`, every rank asks by itself.
+        group: The process group; torch's default group if not given. One on the CPU (gloo) never
+            makes the accelerator wait. Its timeout must be longer than the client's `max_wait`.
         reports: Whose metrics count in a broadcast: the `"first"` rank's, the `"mean"` of all, or
             `"each"`, where the session expects that many `ranks`.
-        batch_size: Samples in one step, over all ranks together. It is told when the session
-            begins, with each restart, and at the first step of a job that goes on without one; what
-            a change does is the session's `batch_scaling`.
+        batch_size: Samples in one step, over all ranks together. The server is told when the
+            session begins, with each restart, and at the first step of a job that goes on without
+            one; the session's `batch_scaling` decides what a change does.
         attempt_key: What all ranks of a restart share, see `Session.restart`; every further restart
-            of the same process adds its number. Usually nothing needs to be given.
+            of the same process adds its number. Usually it need not be given.
 
-    Under torch.distributed all ranks make one, step it, and save and load it at the same steps. An
-    error of any rank is raised on all of them.
+    Under torch.distributed, all ranks make a scheduler, step it, and save and load it at the same
+    steps. An error of any rank is raised on all of them.
 
     Raises:
         GroupError: Optimizer and session do not fit.
         RankMismatchError: From `step()`, when ranks are at different steps, or hold other values.
         StaleAttemptError: A restart of the job has taken over.
-        ServerUnavailableError: From here and from `step()`, when values are missing and the server
-            stays away; the position is unchanged, so `step()` may be called again.
+        ServerUnavailableError: From the constructor and from `step()`, when values are missing and
+            the server stays away; the position is unchanged, so `step()` may be called again.
         SessionFinishedError: From `step()`, when a controller has ended the session.
     """
 
@@ -141,7 +142,7 @@ class RemoteLR(Telling, Resuming):
         self._writing = Writing(session.info, groups)
         made_with = own_rates(optimizer.param_groups)
         self._drive_from(core_of(session).begins_at if stood is None else stood)
-        # What it is to continue has a law that is not the optimizer's.
+        # A session to be continued has a law that is not the optimizer's.
         known = stood is None and not core_of(session).is_to_branch
         self._say_how_it_drives(made_with if known else None)
         self._take_bases()
@@ -163,10 +164,11 @@ class RemoteLR(Telling, Resuming):
         core_of(self.session).walkers.lead(self)
 
     def _say_how_it_drives(self, made_with: Sequence[float] | None) -> None:
-        """Log which rates of the optimizer are written over, and what of it is left alone.
+        """Log which rates of the optimizer are overwritten, and which of its values are left alone.
 
         Args:
-            made_with: The rates that the optimizer was made with, where the session begins by them.
+            made_with: The rates that the optimizer was made with, where the session begins with
+                them.
         """
         if made_with and (said := self._writing.overwritten(made_with, self._last_lr)):
             self._say(logging.WARNING, said)
@@ -186,21 +188,21 @@ class RemoteLR(Telling, Resuming):
         metric: str = "metric",
         **spec: Any,  # noqa: ANN401 - Client.create_session's keywords, typed there
     ) -> RemoteLR:
-        """Create (or reopen) a session with the law of a torch scheduler, and drive by it.
+        """Create (or reopen) a session with the law of a torch scheduler, and follow it.
 
         ```python
         scheduler = RemoteLR.from_torch(OneCycleLR(optimizer, 0.1, total_steps=1000), "run-1")
         ```
 
-        The torch scheduler is not to be stepped any more. `CosineAnnealingLR` is held at its
-        minimum after `T_max`, where torch's would rise again, unless it is past it already or
-        another follows it in a SequentialLR. torch's recursive forms and these closed ones agree to
-        about 1e-12.
+        The torch scheduler must no longer be stepped. `CosineAnnealingLR` is held at its minimum
+        after `T_max`, where torch's would rise again, unless it is past it already or another
+        follows it in a SequentialLR. torch's recursive forms and these closed ones agree to about
+        1e-12.
 
         To resume such a training, run the same line and load this scheduler's state; the optimizer
         may be loaded before the torch scheduler is built, after it, or last.
 
-        To take over a training of torch's, load all states first, the optimizer's and the
+        To take over a training that torch scheduled, load all states first, the optimizer's and the
         scheduler's. Where the optimizer then holds another rate than the scheduler's law says,
         because the trainer has scaled it for instance, the session goes on from there as torch
         would, with a warning; where torch would write over it instead, it is refused.
@@ -244,7 +246,7 @@ class RemoteLR(Telling, Resuming):
         attempt_key: str | None = None,
         **spec: Any,  # noqa: ANN401 - Client.session's keywords, typed there
     ) -> Self:
-        """Open a session whose base learning rates are the optimizer's own, and drive by it.
+        """Open a session whose base learning rates are the optimizer's own, and follow it.
 
         ```python
         optimizer = AdamW(model.parameters(), lr=3e-4)
@@ -253,23 +255,23 @@ class RemoteLR(Telling, Resuming):
         )
         ```
 
-        The optimizer's own is its `initial_lr` where it has been scheduled before, else its `lr`.
-        Param groups of different rates become groups of the session. Under torch.distributed all
-        ranks call it.
+        The optimizer's own rate is its `initial_lr` where it has been scheduled before, else its
+        `lr`. Param groups with different rates become groups of the session. Under
+        torch.distributed, all ranks call it.
 
         Args:
             optimizer: The optimizer to drive.
             session: The session's name.
             client: The connection; by default a new `Client()`.
-            base_lr: `"optimizer"`, or a number to train with in place of it.
-            metric: See the class, as for all up to `attempt_key`.
+            base_lr: `"optimizer"`, or a number to train with in place of the optimizer's rate.
+            metric: See the class, also for all arguments up to `attempt_key`.
             verify: See there.
             mode: See there.
             group: See there.
             reports: See there.
             attempt_key: See there.
             **spec: More of `Client.session`'s keywords. In `groups={"head": {"schedule": ...}}` a
-                `base_lr` that is left out is that of the param group of this name.
+                `base_lr` that is left out is taken from the param group of this name.
 
         Raises:
             GroupError: A group has neither a base learning rate nor a param group, or optimizer and
@@ -311,24 +313,28 @@ class RemoteLR(Telling, Resuming):
         if index >= self._mark or groups is not self._held or len(groups) != self._count:
             self._turn(index)
             return
-        self._index = index
-        if (rows := self._rows) is not None:
-            for group, group["lr"] in zip(groups, rows[index]):  # noqa: B007, B905 - counted above
-                pass  # the loop itself has written
-        elif self._shared is not None:
-            value = self._shared[index]
-            for group in groups:
-                group["lr"] = value
-        else:
+        try:
+            self._index = index
+            if (rows := self._rows) is not None:
+                for group, group["lr"] in zip(groups, rows[index]):  # noqa: B007, B905 - counted above
+                    pass  # the loop itself has written
+            elif self._shared is not None:
+                value = self._shared[index]
+                for group in groups:
+                    group["lr"] = value
+            else:
+                self._writing.write(groups, index)
+        except BaseException:  # Ctrl-C may come between two groups: a step must be taken whole
             self._writing.write(groups, index)
+            raise
 
     def _turn(self, index: int) -> None:
-        """Take a step at which there is something to look at: the window, or the optimizer."""
+        """Take a step at which there is something to check: the window, or the optimizer."""
         step = self._start + index
         window = self._window
         outside = window is None or step not in window
         if not self._begun and (self._mark == 0 or outside):
-            self._begin()  # here stand all ranks
+            self._begin()  # all ranks are here
         if not self._hooks.was_stepped():
             self._say(
                 logging.WARNING,

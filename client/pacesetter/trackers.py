@@ -4,7 +4,7 @@
 session.on_report(trackers.tensorboard(SummaryWriter()), every=50)
 ```
 
-Each is made from what the tracker's own library gives; none of these libraries is imported here.
+Each is made from an object of the tracker's own library; none of these libraries is imported here.
 Whatever is reported to the session goes there under the same names, and so do the values of the
 session's series at that step: `lr`, or `body.lr` and `head.lr` for a session with groups.
 """
@@ -22,8 +22,8 @@ def tensorboard(writer: Any, *, prefix: str = "") -> OnReport:  # noqa: ANN401 -
     """Log to TensorBoard.
 
     Args:
-        writer: A `SummaryWriter`, of torch or of tensorboardX. Closing it is its owner's affair.
-        prefix: Before each name, for instance `"train/"`.
+        writer: A `SummaryWriter`, of torch or of tensorboardX. Its owner must close it.
+        prefix: Put before each name, for instance `"train/"`.
     """
 
     def log(step: int, values: dict[str, float]) -> None:
@@ -36,14 +36,14 @@ def tensorboard(writer: Any, *, prefix: str = "") -> OnReport:  # noqa: ANN401 -
 def wandb(run: Any, *, prefix: str = "", step_metric: str | None = None) -> OnReport:  # noqa: ANN401 - as above
     """Log to Weights & Biases.
 
-    W&B's own step never goes back: what is reported for an earlier step than the last one, as after
-    a restart from a checkpoint, it drops with a warning. A `step_metric` may go back.
+    W&B's own step never goes back: it drops, with a warning, what is reported for an earlier step
+    than the last one, as after a restart from a checkpoint. A `step_metric` may go back.
 
     Args:
-        run: The run of `wandb.init()`. Finishing it is its owner's affair.
-        prefix: Before each name, for instance `"train/"`.
-        step_metric: Log the step as a metric of this name and draw the others over it, in place of
-            W&B's own step, which then counts the calls of `run.log`.
+        run: The run of `wandb.init()`. Its owner must finish it.
+        prefix: Put before each name, for instance `"train/"`.
+        step_metric: If given, log the step as a metric of this name and draw the others over it, in
+            place of W&B's own step, which then counts the calls of `run.log`.
     """
 
     def log(step: int, values: dict[str, float]) -> None:
@@ -64,10 +64,10 @@ def mlflow(client: Any, run_id: str, *, prefix: str = "") -> OnReport:  # noqa: 
     """Log to MLflow, whose own thread talks to the tracking server.
 
     Args:
-        client: An `MlflowClient`. What is on its way to the tracking URI in force is waited for by
-            `mlflow.flush_async_logging()`, and by the end of the program.
+        client: An `MlflowClient`. `mlflow.flush_async_logging()`, and the end of the program, wait
+            for what is on its way to the current tracking URI.
         run_id: `run.info.run_id` of the run.
-        prefix: Before each name, for instance `"train/"`.
+        prefix: Put before each name, for instance `"train/"`.
     """
 
     def log(step: int, values: dict[str, float]) -> None:

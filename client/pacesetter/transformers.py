@@ -1,4 +1,4 @@
-"""Hugging Face's `Trainer` by a session: its learning rates, its metrics, its checkpoints.
+"""Hugging Face's `Trainer` with a session: its learning rates, its metrics, its checkpoints.
 
 transformers is imported here and nowhere else.
 """
@@ -47,7 +47,7 @@ logger = logging.getLogger("pacesetter")
 
 
 class PacesetterCallback(TrainerCallback):
-    """Has a Trainer follow a session: give it to a `PacesetterTrainer`.
+    """Makes a Trainer follow a session: give it to a `PacesetterTrainer`.
 
     ```python
     trainer = PacesetterTrainer(model, args, callbacks=[PacesetterCallback("run-42")], ...)
@@ -55,14 +55,14 @@ class PacesetterCallback(TrainerCallback):
 
     A session that does not exist is created with the schedule that the arguments describe (see
     `description`), so that the Trainer trains as it did before. What the Trainer logs is reported
-    at the step that it was measured at: `loss`, `grad_norm`, `eval_loss` and all other numbers but
-    the Trainer's own times and its counts. The first process reports for all, since the Trainer has
-    taken the mean.
+    at the step that it was measured at: `loss`, `grad_norm`, `eval_loss` and all other numbers
+    except the Trainer's own times and counts. The first process reports for all, since the Trainer
+    has taken the mean.
 
     `train(resume_from_checkpoint=...)` opens an attempt at the checkpoint's step. A job that its
-    launcher has started again begins again without one, and so does a second `train()`; another
-    one gets a `ResumeError` before its first update, see `resume`. To train longer or at another
-    rate from a checkpoint is a session that `continues` the old one:
+    launcher has started again begins again without one, and so does a second `train()`; another job
+    gets a `ResumeError` before its first update, see `resume`. To train longer or at another rate
+    from a checkpoint, create a session that `continues` the old one:
 
     ```python
     callbacks = [PacesetterCallback("run-43", continues="run-42")]
@@ -70,25 +70,25 @@ class PacesetterCallback(TrainerCallback):
     ```
 
     Args:
-        session: Its name, or one that is open. For the trials of a search a template of their
-            names, such as `"sweep-{run}"` with the Trainer's own name of the trial, or
+        session: The session's name, or an open session. For the trials of a search, a template of
+            their names, such as `"sweep-{run}"` with the Trainer's own name of the trial, or
             `"sweep-{trial.number}"`; or a function of the trial, which is None for a training that
-            is none.
+            is not a trial.
         client: The connection; by default a new `Client()`.
-        resume: What to do if it was trained before and no checkpoint is loaded: `"error"`,
+        resume: What to do if the session was trained before and no checkpoint is loaded: `"error"`,
             `"restart"` or `"continue"`, see `Client.session`.
-        continues: The session whose checkpoint is loaded, where this one is to go on from there by
-            what the arguments say now; see `Client.session`.
-        save_on: Codes of notices upon which a checkpoint is saved; the change that a
-            `large_change` tells of comes after it.
+        continues: The session whose checkpoint is loaded, where this one must go on from there as
+            the arguments now say; see `Client.session`.
+        save_on: Codes of notices upon which a checkpoint is saved; the change that a `large_change`
+            announces comes after that.
         stop_on: Codes of notices upon which the training ends, for instance `diverged`. It ends in
             any case when a controller has ended the session.
         **described: In place of parts of `description`, for instance `controllers=[...]`. With
-            `total_steps` the schedule is that of so many updates, however many the training makes.
-            A group in `groups` without a `base_lr` has that of the param group of its name.
+            `total_steps`, the schedule is for this many updates, however many the training makes. A
+            group in `groups` without a `base_lr` gets that of the param group of its name.
 
     Raises:
-        TypeError: An open session was given together with what says how to open one, or one code in
+        TypeError: An open session was given together with arguments for opening one, or one code in
             place of a collection.
         ValueError: There is no such `resume`.
     """
@@ -117,14 +117,14 @@ class PacesetterCallback(TrainerCallback):
         self._described = described
         self._heard: list[Notice] = []
         self._saves = self._stops = False
-        self._evaluations = 0  # that are going on: one for each data set, in one for all
+        self._evaluations = 0  # evaluations under way: one for each data set, within one for all
         self._is_epoch_over = False
-        self._followed: Session | None = None  # whose notices are heard
-        self._own: Session | None = None  # opened here, and so closed here
+        self._followed: Session | None = None  # the session whose notices are heard
+        self._own: Session | None = None  # the session opened here, and so closed here
         self._trained: dict[str, Any] = {}  # the trial of each session that was begun here
         self._trial: Any = None
         self._is_again = False
-        self._step: int | None = None  # the one that is being trained
+        self._step: int | None = None  # the step that is being trained
         self._lr: TrainerLR
 
     def schedule(
@@ -142,15 +142,15 @@ class PacesetterCallback(TrainerCallback):
             args: The Trainer's arguments.
             optimizer: The optimizer to drive.
             num_training_steps: How many updates the training makes.
-            trial: The trial of a search that the training is.
-            run: What the Trainer calls that trial.
+            trial: The trial of a search, if the training is one.
+            run: The Trainer's name for that trial.
 
         Raises:
-            ConflictError: The session has another description than the arguments give now.
+            ConflictError: The session has another description than the arguments now give.
             GroupError: Optimizer and session do not fit.
-            ValueError: It is a trial, and the session has a name for all of them.
+            ValueError: It is a trial, and all trials would get one session name.
         """
-        self.leave()  # a training that failed, and is tried again within `train()`
+        self.leave()  # a training that failed, and is retried within `train()`
         if isinstance(self._given, Session):
             if trial is not None:
                 raise ValueError(one_for_all(self._given.name))
@@ -181,7 +181,7 @@ class PacesetterCallback(TrainerCallback):
         steps = self._described.get("total_steps") or steps
         described = {**description(args, optimizer, steps), **self._described}
         if (groups := self._described.get("groups")) is not None:
-            described.pop("base_lr", None)  # of one rate for all
+            described.pop("base_lr", None)  # one rate for all
             described |= described_bases(optimizer, groups)
         options: dict[str, Any] = {"resume": self._resume, "continues": self._continues}
         try:
@@ -190,22 +190,23 @@ class PacesetterCallback(TrainerCallback):
             raise _with_advice(error, name) from None
 
     def leave(self) -> None:
-        """Leave the training; idempotent. What is measured from here on is of no step."""
+        """Leave the training; idempotent. What is measured from here on belongs to no step."""
         self._step = None
         own, self._own = self._own, None
         if own is not None:
-            own.close()  # which waits for some seconds, and says what was lost
+            own.close()  # it waits for some seconds, and logs what was lost
 
     # -- what the Trainer calls ------------------------------------------------------------------
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stand at the Trainer's step, in an attempt of this training.
+        """Move to the Trainer's step, in an attempt of this training.
 
         Raises:
             TypeError: The Trainer has another scheduler.
-            ResumeError: The session was trained before, and what is to become of that was not said.
+            ResumeError: The session was trained before, and the program did not say what to do
+                then.
         """
         lr = kwargs.get("lr_scheduler")
         if not isinstance(lr, TrainerLR):
@@ -235,13 +236,13 @@ class PacesetterCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Go on at once, so that a checkpoint can be saved ahead of a change."""
+        """Go on immediately, so that a checkpoint can be saved ahead of a change."""
         self._go_on(args, state, control, kwargs["train_dataloader"])
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Record that an epoch is to end."""
+        """Record that the epoch has not ended yet."""
         self._is_epoch_over = False
 
     def on_epoch_end(
@@ -293,7 +294,7 @@ class PacesetterCallback(TrainerCallback):
     def _go_on(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, loader: Any
     ) -> None:
-        """Take up the next step, unless the Trainer is still to log or to evaluate at this one."""
+        """Take up the next step, unless the Trainer will still log or evaluate at this one."""
         if control.should_log or control.should_evaluate or self._evaluations:
             return
         by_epoch = IntervalStrategy.EPOCH in (args.logging_strategy, args.eval_strategy)
@@ -331,7 +332,7 @@ class PacesetterTrainerMixin:
     class Mine(PacesetterTrainerMixin, SFTTrainer): ...
     ```
 
-    An optimizer of your own is given as `optimizers=(optimizer, None)`.
+    Pass an optimizer of your own as `optimizers=(optimizer, None)`.
     """
 
     args: Any
@@ -349,7 +350,7 @@ class PacesetterTrainerMixin:
         """Create the scheduler once the optimizer exists; the Trainer calls this before it trains.
 
         Raises:
-            TypeError: There is no `PacesetterCallback`, or a scheduler was given besides.
+            TypeError: There is no `PacesetterCallback`, or a scheduler was given too.
             UnsupportedSchedulerError: DeepSpeed would step it.
         """
         if self.is_deepspeed_enabled:
@@ -373,7 +374,7 @@ class PacesetterTrainerMixin:
         return self.lr_scheduler
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as the Trainer does; however that ends, what is measured after it is of no step."""
+        """Train as the Trainer does; however that ends, later measurements belong to no step."""
         try:
             return super().train(*args, **kwargs)  # type: ignore[misc] # the Trainer's
         finally:
@@ -389,7 +390,7 @@ class PacesetterTrainerMixin:
             return evaluate(*args, **kwargs)
 
     def _trial_and_run(self) -> tuple[Any, str | None]:
-        """Return the trial that this training is, and what the search calls it; None if none."""
+        """Return the trial that this training is, if any, and the search's name for it."""
         trial = getattr(self, "_trial", None)
         if trial is None or self.hp_search_backend is None:
             return trial, None
@@ -420,7 +421,8 @@ def description(
 
     Args:
         args: The Trainer's arguments.
-        optimizer: Whose learning rates are the bases; a group for each param group if they differ.
+        optimizer: The optimizer whose learning rates are the bases, with a group for each param
+            group if they differ.
         num_training_steps: How many updates the training makes.
 
     Returns:
@@ -449,7 +451,7 @@ _TIMES = re.compile(
 
 
 def _metrics(logs: Mapping[str, Any]) -> dict[str, float]:
-    """Return what of a line of the log was measured at its step."""
+    """Return those values of a log line that were measured at its step."""
     if "total_flos" in logs:  # the last line, which sums up the whole training
         return {}
     named = [name for name in logs if name not in _NO_METRICS and not _TIMES.fullmatch(name)]
@@ -459,12 +461,12 @@ def _metrics(logs: Mapping[str, Any]) -> dict[str, float]:
 def _is_at_end(state: TrainerState, loader: Any) -> bool:
     """Return whether an epoch was trained to its end.
 
-    Where its length is unknown Accelerate knows, since it reads one batch ahead. The end of a
-    loader that it has not prepared is not known, and decisions come one update later.
+    Where the epoch's length is unknown, Accelerate knows, since it reads one batch ahead. The end
+    of a loader that Accelerate has not prepared is not known, and decisions come one update later.
     """
     if has_length(loader):
         return float(state.epoch).is_integer()
-    # Not of the loader itself: in an epoch that is resumed, another one is in use.
+    # Not the loader's own attribute: in a resumed epoch, another loader is in use.
     gradients = getattr(loader, "gradient_state", None)
     return gradients is not None and (not gradients.in_dataloader or gradients.end_of_dataloader)
 

@@ -1,4 +1,4 @@
-"""Accelerate: one step an update, whatever is accumulated and however many processes train.
+"""Accelerate: one step per update, whatever is accumulated and however many processes train.
 
 Start a server first: `pacesetter serve`. In two processes:
 `accelerate launch --cpu --num_processes 2 accelerate_loop.py`.
@@ -27,14 +27,14 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 
 cosine = {"kind": "cosine", "total_steps": UPDATES}  # counted in updates
-# The example may be run again; a training that is not to begin again leaves `resume` out.
+# The example may be run again; a training that must not begin again leaves `resume` out.
 session = open_session(Client(), "accelerate", resume="restart", base_lr=0.1, schedule=cosine)
 scheduler = AcceleratedRemoteLR(optimizer, session, metric="loss")
 accelerator.register_for_checkpointing(scheduler)
 
 
 def train(first: int) -> None:
-    """Train from an update on, as a job does that skips the batches it has seen."""
+    """Train from an update on, as a job that skips the batches it has seen does."""
     seen = first * BATCHES_AN_UPDATE
     for batch in accelerator.skip_first_batches(loader, seen):
         with accelerator.accumulate(model):

@@ -15,7 +15,7 @@ device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
 model = torch.nn.Linear(8, 1).to(device)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-# So large a first scale that gradients overflow in float16, and the first updates are skipped.
+# The first scale is so large that gradients overflow in float16: the first updates are skipped.
 scaler = torch.amp.GradScaler(device, init_scale=2.0**24, growth_interval=50)
 cosine = {"kind": "cosine", "total_steps": UPDATES}
 session = Client().session("amp", base_lr=0.1, schedule=cosine)

@@ -17,7 +17,7 @@ STEPS = 200
 
 distributed.init_process_group("gloo")
 rank = distributed.get_rank()
-torch.manual_seed(rank)  # each rank has data of its own
+torch.manual_seed(rank)  # each rank has its own data
 model = DistributedDataParallel(torch.nn.Linear(8, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 cosine = {"kind": "cosine", "total_steps": STEPS}

@@ -1,4 +1,4 @@
-"""Gradient accumulation: the schedule advances once an update, not once a batch.
+"""Gradient accumulation: the schedule advances once per update, not once per batch.
 
 Start a server first: `pacesetter serve`.
 """

@@ -1,4 +1,4 @@
-"""The Trainer: a session decides upon its evaluations, and it comes back from a checkpoint.
+"""The Trainer: a session reacts to its evaluations, and the training resumes from a checkpoint.
 
 Start a server first: `pacesetter serve`.
 """
@@ -52,7 +52,7 @@ def trainer_in(folder: str) -> PacesetterTrainer:
         disable_tqdm=True,
     )
     plateau = {"kind": "plateau", "metric": "eval_loss", "factor": 0.5, "patience": 0}
-    # The example may be run again; a training that is not to begin again leaves `resume` out.
+    # The example may be run again; a training that must not begin again leaves `resume` out.
     callback = PacesetterCallback("huggingface-trainer", resume="restart", controllers=[plateau])
     return PacesetterTrainer(
         BertForSequenceClassification(config),

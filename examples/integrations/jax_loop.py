@@ -15,7 +15,7 @@ optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.1)
 
 
 def loss_of(weights: jax.Array, inputs: jax.Array) -> jax.Array:
-    """How far the model is from the sum of its inputs."""
+    """Return how far the model is from the sum of its inputs."""
     return jnp.square(inputs @ weights - inputs.sum(1)).mean()
 
 
@@ -23,7 +23,7 @@ def loss_of(weights: jax.Array, inputs: jax.Array) -> jax.Array:
 def train(
     weights: jax.Array, state: optax.OptState, inputs: jax.Array, lr: float
 ) -> tuple[jax.Array, optax.OptState, jax.Array]:
-    """One update with a learning rate that is traced: another value compiles nothing."""
+    """Make an update with a traced learning rate: another value needs no compilation."""
     loss, gradients = jax.value_and_grad(loss_of)(weights, inputs)
     state = optax.tree.set(state, learning_rate=lr)
     updates, state = optimizer.update(gradients, state, weights)

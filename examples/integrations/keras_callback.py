@@ -1,4 +1,4 @@
-"""Keras: a callback in place of `LearningRateScheduler` and `ReduceLROnPlateau` at once.
+"""Keras: one callback in place of both `LearningRateScheduler` and `ReduceLROnPlateau`.
 
 Start a server first: `pacesetter serve`. A cosine is followed, and halved where the validation loss
 stops improving. The job is interrupted, and a second one goes on where the backup was made.

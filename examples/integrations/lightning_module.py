@@ -1,7 +1,7 @@
 """Lightning: a module whose rate follows a warmup, halved where the validation stops improving.
 
 Start a server first: `pacesetter serve`. The training is then resumed from its first checkpoint, in
-an attempt of its own, and trains as it did before.
+a new attempt, and trains as it did before.
 """
 
 import logging

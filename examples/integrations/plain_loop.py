@@ -1,4 +1,4 @@
-"""A loop of one's own: the rate of each update from the service, its loss to the service.
+"""A hand-written loop: the rate of each update from the service, its loss to the service.
 
 Start a server first: `pacesetter serve`.
 """

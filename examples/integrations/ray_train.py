@@ -40,7 +40,7 @@ def train_loop(config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    ray.init(num_cpus=3, include_dashboard=False)  # a machine of one's own: one CPU a worker
+    ray.init(num_cpus=3, include_dashboard=False)  # a single machine: one CPU per worker
     server = os.environ.get("PACESETTER_URL", "http://127.0.0.1:7070")
     trainer = TorchTrainer(
         train_loop,

@@ -1,7 +1,7 @@
 """Tinker: the learning rate of each update is an argument of `optim_step`.
 
 Start a server first: `pacesetter serve`, and set TINKER_API_KEY. Run again after a crash, it goes
-on from the checkpoint that it has saved last.
+on from the last checkpoint that it saved.
 """
 
 import json
@@ -18,7 +18,7 @@ CHECKPOINT = Path("tinker_checkpoint.json")
 
 
 def batch(step: int) -> list[types.Datum]:
-    """Rows of numbers, each of which is to follow from the one before."""
+    """Return rows of numbers, each of which must be predicted from the one before."""
     rows = [[(step + each + place) % 16 for place in range(9)] for each in range(4)]
     return [
         types.Datum(
@@ -32,7 +32,7 @@ def batch(step: int) -> list[types.Datum]:
 def opened(
     service: tinker.ServiceClient, client: Client
 ) -> tuple[tinker.TrainingClient, Session, int]:
-    """The model, its session and the first step: new, or as they were at the checkpoint."""
+    """Return the model, its session and the first step: new, or as they were at the checkpoint."""
     if CHECKPOINT.exists():
         path, step = json.loads(CHECKPOINT.read_text())
         model = service.create_training_client_from_state_with_optimizer(path).result()

@@ -13,8 +13,8 @@ STEPS = 100
 
 torch.manual_seed(0)
 model = torch.nn.Linear(8, 1)
-# A tensor is an input of the compiled code, where a float would be a constant in it. In float64 it
-# holds the rates to the bit.
+# A tensor is an input of the compiled code; a float would be a constant in it. In float64, the
+# tensor holds the rates to the bit.
 rate = torch.tensor(0.01, dtype=torch.float64)
 optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
 cosine = {"kind": "cosine", "total_steps": STEPS}
@@ -24,7 +24,7 @@ scheduler = RemoteLR(optimizer, session, metric="loss")
 
 @torch.compile
 def train(inputs: torch.Tensor) -> torch.Tensor:
-    """Forward, backward and update; the scheduler stays outside."""
+    """Run forward, backward and update; the scheduler stays outside."""
     loss = (model(inputs) - inputs.sum(1, keepdim=True)).square().mean()
     optimizer.zero_grad()
     loss.backward()

@@ -1,4 +1,4 @@
-"""Gradual unfreezing: a head trains alone, then the body joins it at a rate and a law of its own.
+"""Gradual unfreezing: a head trains alone, then the body joins with its own rate and law.
 
 Start a server first: `pacesetter serve`.
 """

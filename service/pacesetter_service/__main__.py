@@ -1,6 +1,5 @@
 """The composition root: settings, store, writer, service, app, uvicorn. Read this first."""
 
-import gc
 import ipaddress
 import os
 import signal
@@ -29,6 +28,7 @@ from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.dashboard.app import Dashboard
 from pacesetter_service.encryption import UnusableCertificateError, encryption
 from pacesetter_service.front_door import Limits, connections_within_reach, front_door
+from pacesetter_service.memory import collect_seldom, share_arenas
 from pacesetter_service.runtime import retention
 from pacesetter_service.runtime.service import Keeping, Service
 from pacesetter_service.runtime.writer import Writer
@@ -37,6 +37,7 @@ from pacesetter_service.store.continuity import Continuity
 from pacesetter_service.store.opening import open_store
 from pacesetter_service.store.served import UnusableDatabaseError
 from pacesetter_service.store.store import Store
+from pacesetter_service.turns import take_short_turns
 from pacesetter_service.webhook import Webhook
 
 ADVICE = "any caller that reaches this port may change every training; set PACESETTER_ADMIN_TOKEN"
@@ -61,17 +62,19 @@ CONTINUITY_ADVICE = {
 }
 
 LAST_SECONDS = 5
-"""How long all the rest may take once requests have had their time to finish."""
+"""Seconds that the rest of a stop may take once requests have had their time to finish."""
 
 log = structlog.get_logger("pacesetter")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve until told to stop; SIGTERM and SIGINT let open requests finish, and end in time."""
+    """Serve until told to stop; SIGTERM and SIGINT let open requests finish, within a bound."""
     settings = _settings_or_exit(sys.argv[1:] if arguments is None else arguments)
     if settings.admin_token is None and not settings.insecure and _reaches_beyond(settings.host):
         sys.stderr.write(f"pacesetter serve: --host: {settings.host!r} {OPEN}\n")
         sys.exit(2)
+    share_arenas()
+    take_short_turns()
     logs.configure(settings.log_level, settings.log_format)
     _arm_failpoints(settings.failpoints)
     try:
@@ -109,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _arm_failpoints(orders: str | None) -> None:
-    """Have the service fail where a test says so, and warn that it will."""
+    """Arm the failpoints that a test asks for, and log a warning about them."""
     if orders is None:
         return
     try:
@@ -120,7 +123,7 @@ def _arm_failpoints(orders: str | None) -> None:
 
 
 def _webhook(settings: Settings, writer: Writer) -> Webhook | None:
-    """Have alarms sent to where the settings say, if they say so."""
+    """Start sending alarms to the URL that the settings name, if they name one."""
     if settings.webhook_url is None:
         return None
     secret = settings.webhook_secret
@@ -133,17 +136,17 @@ def _webhook(settings: Settings, writer: Writer) -> Webhook | None:
 
 
 def _reaches_beyond(host: str) -> bool:
-    """Return whether a caller on another machine can reach what listens on a name or address."""
+    """Return whether another machine can reach a server that listens on a name or address."""
     try:
         found = getaddrinfo(host or None, 0, type=SOCK_STREAM, flags=AI_PASSIVE)
-    except OSError:  # uvicorn says so, as it listens nowhere
+    except OSError:  # uvicorn reports it when it fails to listen
         return False
     addresses = (str(each[4][0]).partition("%")[0] for each in found)
     return not all(ipaddress.ip_address(each).is_loopback for each in addresses)
 
 
 def _tell(found: Continuity) -> None:
-    """Say at the start whether the database is the one that was served before."""
+    """Log whether the database is the one that was served before."""
     if found.reason in ("continued", "created"):
         log.info("database", epoch=found.epoch, reason=found.reason)
     else:
@@ -163,7 +166,7 @@ def _settings_or_exit(arguments: Sequence[str]) -> Settings:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, saying where it listens once it does, and holding no call when it is to stop."""
+    """uvicorn that logs its address once it listens, and releases held calls when it stops."""
 
     def __init__(self, config: uvicorn.Config, app: App, *, is_open: bool, seconds: float) -> None:
         super().__init__(config)
@@ -174,7 +177,7 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self.should_exit:
             last = threading.Timer(self._seconds, _end)
-            last.daemon = True  # what ends sooner does not wait for it
+            last.daemon = True  # a process that ends sooner does not wait for it
             last.start()
         super().handle_exit(sig, frame)
 
@@ -184,7 +187,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on SIGINT and SIGTERM without dying of them: the store is still to be closed."""
+        """Stop on SIGINT and SIGTERM without dying of them: the store must still be closed."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.handle_exit)
         yield
@@ -198,9 +201,7 @@ class _Server(uvicorn.Server):
                 log.info("serving", url=url, version=__version__)
                 if self._open and not ipaddress.ip_address(host).is_loopback:
                     log.warning("open_to_everybody", url=url, advice=ADVICE)
-        # Full collections walk the whole heap of the frameworks; take it out of their sight.
-        gc.collect()
-        gc.freeze()
+        collect_seldom()
 
 
 def _written(host: str) -> str:
@@ -208,8 +209,8 @@ def _written(host: str) -> str:
 
 
 def _end() -> None:
-    """End at once, whatever still runs: all that was acknowledged is on the disk."""
-    # On a thread of its own: the reader of the log may have stopped.
+    """Exit immediately, whatever still runs: everything acknowledged is on the disk."""
+    # On a separate thread: writing blocks if the reader of the log has stopped.
     saying = threading.Thread(target=_say_unfinished, daemon=True)
     saying.start()
     saying.join(1)
@@ -228,7 +229,7 @@ def _tls(settings: Settings) -> SSLContext | None:
 
 
 def _keep(service: Service, archive_after: float | None, purge_after: float | None) -> None:
-    """Have old sessions put away in the background, if the settings say so."""
+    """Archive and purge old sessions in the background, if the settings ask for it."""
     if archive_after is None and purge_after is None:
         return
     chore = partial(retention.keep_settings, service, archive_after, purge_after)
@@ -256,7 +257,7 @@ def _serve(settings: Settings, tls: SSLContext | None, store: Store, writer: Wri
 
 
 def _listen(settings: Settings, tls: SSLContext | None, app: App, door: ASGIApp) -> None:
-    """Serve an app by its door until told to stop."""
+    """Serve an app behind its front door until told to stop."""
     named = {each.name: getattr(settings, each.name) for each in fields(Limits)}
     connections = connections_within_reach(settings.max_connections)
     limits = Limits(**{**named, "max_connections": connections})
@@ -273,10 +274,10 @@ def _listen(settings: Settings, tls: SSLContext | None, app: App, door: ASGIApp)
         timeout_keep_alive=120,
         timeout_graceful_shutdown=settings.shutdown_timeout,
         server_header=False,
-        proxy_headers=False,  # the service does not use where a call came from
+        proxy_headers=False,  # the service does not use the address of a caller
     )
     config.load()
-    config.ssl = tls  # made by us: uvicorn knows no least version
+    config.ssl = tls  # made here: uvicorn has no setting for the lowest TLS version
     seconds = settings.shutdown_timeout + LAST_SECONDS
     _Server(config, app, is_open=settings.admin_token is None, seconds=seconds).run()
 

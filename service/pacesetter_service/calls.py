@@ -1,4 +1,4 @@
-"""Which call a log line belongs to: its request id, and the trace that its caller stands in."""
+"""Which call a log line belongs to: its request id, and the trace that its caller is part of."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from secrets import token_hex
 from structlog.typing import EventDict, WrappedLogger
 
 REQUEST_ID = b"x-request-id"
-"""The header by which a caller names its call, and an answer the call that it belongs to."""
+"""The header with the id of a call: a caller may send one, and every answer carries it."""
 
 _SANE = re.compile(rb"[!-~]{1,128}")
 _TRACEPARENT = re.compile(
@@ -18,34 +18,34 @@ _TRACEPARENT = re.compile(
 
 
 class Call:
-    """A call that is being answered; it is named when a name is needed.
+    """A call that is being answered; its id is made when it is first needed.
 
     Attributes:
-        headers: What its caller has sent.
+        headers: The headers that its caller sent.
     """
 
     __slots__ = ("_made", "headers")
 
     def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Note who calls."""
+        """Keep the headers of a call."""
         self.headers = headers
         self._made: bytes | None = None
 
     @property
     def given(self) -> bytes | None:
-        """The id that its caller gave it, of 1 to 128 printable ASCII characters; None if none."""
+        """The id that its caller sent, of 1 to 128 printable ASCII characters; None if none."""
         found = dict(self.headers).get(REQUEST_ID)
         return found if found is not None and _SANE.fullmatch(found) else None
 
     @property
     def request_id(self) -> bytes:
-        """Its id: the caller's, or one that no other call of any process has."""
+        """Its id: the caller's, or one that is unique across processes."""
         if self._made is None:
             self._made = self.given or b"%s-%x" % (_PROCESS, next(_numbers))
         return self._made
 
     def trace(self) -> tuple[str, str] | None:
-        """Return the ids of the trace and of the span that its caller says it stands in."""
+        """Return the ids of the trace and the span that its caller sent."""
         for name, value in self.headers:
             if name == b"traceparent" and (found := _TRACEPARENT.fullmatch(value)):
                 return found[1].decode(), found[2].decode()
@@ -66,7 +66,7 @@ def current_id() -> str | None:
 
 
 def named(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    """Add to a log line which call it belongs to, and in which trace (W3C) that stands."""
+    """Add to a log line the id of its call, and the W3C trace of that call."""
     call = CURRENT.get()
     if call is not None:
         event["request_id"] = call.request_id.decode("ascii")

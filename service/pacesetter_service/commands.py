@@ -20,7 +20,7 @@ COMMANDS = ("migrate", "backup", "restore")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one of the commands; returns the exit status."""
+    """Run one of the commands, and return the exit status."""
     parser = _parser()
     asked = parser.parse_args(arguments)
     logs.configure("warning", "console")
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _done(asked: argparse.Namespace, url: str) -> str:
-    """Do what is asked, and say what was done."""
+    """Run the command, and return a sentence on what was done."""
     if asked.command == "backup":
         backup.backup(url, asked.path)
         return f"wrote {asked.path}"

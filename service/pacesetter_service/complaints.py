@@ -1,7 +1,7 @@
 """Log lines that any caller can cause, at a bounded rate: a caller cannot fill a disk with them.
 
-Of each kind so many lines a minute are written; those beyond are counted, and one line says how
-many they were when the minute is over.
+A bounded number of lines of each kind is written a minute. Further ones are counted, and one line
+says how many there were when the minute is over.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from time import monotonic
 import structlog
 
 MOST = 10
-"""Lines of one kind in one period."""
+"""The most lines of one kind in one period."""
 
 PERIOD = 60.0
-"""Seconds that a period lasts, from its first line on."""
+"""The length of a period in seconds, from its first line on."""
 
 
 @dataclass(slots=True)
@@ -28,7 +28,7 @@ class _Period:
 
 
 class Complaints:
-    """Complaints of some kinds, which are constants of the code: their number is bounded too."""
+    """Complaints by kind; kinds are constants in the code, so their number is bounded too."""
 
     def __init__(
         self,
@@ -38,13 +38,13 @@ class Complaints:
         period: float = PERIOD,
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        """Begin without any.
+        """Start with no complaints.
 
         Args:
-            write: What writes a line, which is told its kind and more.
+            write: Writes a line; it is given its kind and details.
             most: The most lines of one kind in one period.
-            period: Seconds that a period lasts, from its first line on.
-            clock: Seconds since whenever.
+            period: The length of a period in seconds, from its first line on.
+            clock: Returns seconds since an arbitrary moment.
         """
         self._write = write
         self._most = most
@@ -66,7 +66,7 @@ class Complaints:
                 self._remember(kind, current.began + self._period - self._clock())
 
     def settle(self, *kinds: str) -> None:
-        """Say how many lines of some kinds, or of all, were not written; they begin anew."""
+        """Log how many lines of some kinds, or of all, were not written; their periods end."""
         with self._lock:
             for kind in kinds or tuple(self._periods):
                 self._settle(kind)
@@ -84,7 +84,7 @@ class Complaints:
             self._write(kind=kind, suppressed=period.untold)
 
     def _remember(self, kind: str, seconds: float) -> None:
-        # Without a loop, in which no server runs, the next line of its kind settles it.
+        # Without an event loop no server runs, and the next line of the kind settles it.
         with suppress(RuntimeError):
             asyncio.get_running_loop().call_later(max(seconds, 0.0), self.settle, kind)
 
@@ -93,4 +93,4 @@ log = structlog.get_logger("pacesetter")
 
 
 bad_requests = Complaints(lambda **details: log.warning("bad_request", **details))
-"""Of requests that were refused for what they are; each kind is the code of a problem."""
+"""Complaints about malformed requests; each kind is the code of a problem."""

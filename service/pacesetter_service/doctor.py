@@ -1,6 +1,6 @@
-"""Whether a database is one to serve: looked at without changing anything, beside a service or not.
+"""Checks whether a database is fit to be served, without changing it.
 
-`pacesetter doctor --database-url` prints what is found here.
+A service may be running on it. `pacesetter doctor --database-url` prints the findings.
 """
 
 import os
@@ -25,17 +25,17 @@ from pacesetter_service.store.served import UnusableDatabaseError, file_of
 Result = Literal["OK", "WARN", "FAIL"]
 
 LEAST_SHARE = 0.1
-"""The part of a disk that should be free."""
+"""The fraction of a disk that should be free."""
 
 
 class Check(NamedTuple):
-    """One thing that was looked at.
+    """One thing that was checked.
 
     Attributes:
-        check: What.
+        check: What was checked.
         result: Whether it is as it should be.
         detail: What was found.
-        advice: What to do about it; empty if nothing.
+        advice: What to do about it; empty if there is nothing to do.
     """
 
     check: str
@@ -45,7 +45,7 @@ class Check(NamedTuple):
 
 
 def checks(database_url: str | None) -> Iterator[Check]:
-    """Look at a database; without a URL at the one that the service's settings name."""
+    """Check a database; without a URL, the one that the service's settings name."""
     try:
         settings = read_settings(() if database_url is None else ("--database-url", database_url))
     except ValidationError as error:
@@ -136,7 +136,7 @@ def _file_system(path: Path) -> Check:
 
 def _postgres(url: str) -> Iterator[Check]:
     try:
-        engine = create_engine(url, connect_args={"connect_timeout": 10})
+        engine = create_engine(url, connect_args={"connect_timeout": 10, "client_encoding": "utf8"})
     except (ArgumentError, ModuleNotFoundError) as error:
         advice = "pip install 'pacesetter[service,postgres]', and name postgresql+psycopg://…"
         yield Check("database", "FAIL", str(error), advice)

@@ -1,20 +1,20 @@
-"""TLS: what is spoken on the port, where there is a certificate."""
+"""TLS, which the service speaks if it has a certificate."""
 
 import ssl
 
 
 class UnusableCertificateError(Exception):
-    """A certificate, its key or the authorities of clients cannot be used."""
+    """A certificate, its key or the clients' certificate authorities cannot be used."""
 
 
 def encryption(cert: str, key: str, client_ca: str | None) -> ssl.SSLContext:
-    """Return what a server speaks TLS with: 1.2 at least, and what Python holds for safe.
+    """Return a server's TLS context: TLS 1.2 or later, and Python's default ciphers.
 
     Args:
-        cert: A PEM file with the certificate, and with those between it and its authority.
+        cert: A PEM file with the certificate and its chain up to the authority.
         key: A PEM file with its private key, without a passphrase.
         client_ca: A PEM file with authorities; a client without a certificate of one of them gets
-            no connection. None asks no client for one.
+            no connection. If None, clients are not asked for a certificate.
 
     Raises:
         UnusableCertificateError: One of the files cannot be used.
@@ -22,7 +22,7 @@ def encryption(cert: str, key: str, client_ca: str | None) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        # Asked for a passphrase, OpenSSL would wait at the terminal.
+        # Without a callback, OpenSSL would ask for a passphrase at the terminal.
         context.load_cert_chain(cert, key, password=_none)
     except (OSError, ValueError) as error:
         raise UnusableCertificateError(

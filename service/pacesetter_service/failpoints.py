@@ -1,7 +1,7 @@
-"""Points where a test has the service die, wait or fail; without such a test none does anything.
+"""Points where a test makes the service die, wait or fail; they do nothing unless armed.
 
 `commit.before=kill@17` ends the process, as a power failure would, when it passes that point for
-the 17th time; `=pause:0.5` has it wait so many seconds, and `=fail` has the commit refused.
+the 17th time; `=pause:0.5` makes it wait 0.5 seconds, and `=fail` refuses the commit.
 """
 
 import os
@@ -18,14 +18,14 @@ POINTS = {
     "commit.after": ("kill", "pause"),
     "answer.before": ("kill", "pause"),
 }
-"""The points, and what can be done there: what is committed cannot be refused any more."""
+"""The points, and what can happen at each: a commit cannot be refused once it is done."""
 
 _ORDER = re.compile(r"(?P<point>[a-z.]+)=(?P<what>[a-z]+)(?::(?P<seconds>[0-9.]+))?@(?P<nth>\d+)")
 
 
 @dataclass(slots=True)
 class _Armed:
-    """What is done at a point, when it is passed so many times more."""
+    """What happens at a point, and after how many more passes."""
 
     left: int
     do: Callable[[], None]
@@ -35,7 +35,7 @@ _armed: dict[str, _Armed] = {}
 
 
 def reach(point: str) -> None:
-    """Pass a point; nothing happens there, unless a test has armed it."""
+    """Pass a point; nothing happens unless a test has armed it."""
     if not _armed:
         return
     found = _armed.get(point)
@@ -46,10 +46,10 @@ def reach(point: str) -> None:
 
 
 def arm(orders: str) -> None:
-    """Have points do what is ordered: `point=kill@3`, `=pause:0.5@3` or `=fail@3`, by commas.
+    """Arm points: `point=kill@3`, `=pause:0.5@3` or `=fail@3`, separated by commas.
 
     Raises:
-        ValueError: An order names no point, or nothing that can be done there.
+        ValueError: An order names an unknown point, or something that cannot be done there.
     """
     armed = {}
     for order in orders.split(","):

@@ -1,17 +1,18 @@
-"""Where connections come in: bounds for what uvicorn takes from a client before it is a request.
+"""Where connections come in: bounds on what uvicorn takes from a client before it is a request.
 
-With httptools uvicorn bounds nothing of a request's head (`h11_max_incomplete_event_size` is for
-h11): a header that comes in pieces is put together anew with every piece, so that one of 64 MB
-stops the event loop for many seconds; and a connection that says nothing, or half of something,
-stays for ever. No middleware sees any of that. So this is uvicorn's protocol, with
+With httptools, uvicorn does not bound a request's head (`h11_max_incomplete_event_size` is for
+h11). A header that comes in pieces is reassembled with every piece, so one of 64 MB stops the event
+loop for many seconds. A connection that sends nothing, or half a request, stays open for ever. No
+middleware sees any of this. So this is uvicorn's protocol, with
 
-- a limit for the bytes of a head, which are counted before the parser has them, and one for a URL,
-- trailers that are dropped, and bounded: uvicorn would add them to the headers that were checked,
-- deadlines for a head, for a body and for who takes nothing of an answer,
-- a limit for the connections, beyond which new ones are answered 503 and closed.
+- a limit on the bytes of a head, counted before the parser gets them, and one on a URL,
+- no NUL in a URL: PostgreSQL stores none in a text, and fails if it is asked for one,
+- trailers dropped, and bounded: uvicorn would add them to the headers that were checked,
+- deadlines for a head, for a body and for a client that reads nothing of its answer,
+- a limit on the connections, beyond which new ones are answered 503 and closed.
 
-Nothing of it reads a clock or sets a timer for a request: each connection is looked at a few times
-in each deadline, and what is still the same then is late. So a deadline is met within half of the
+No request reads a clock or sets a timer. Instead each connection is checked a few times in each
+deadline, and a client that has made no progress is late. So a deadline is met within half of the
 shortest one.
 """
 
@@ -34,33 +35,33 @@ from pacesetter_service.api import problems
 from pacesetter_service.complaints import bad_requests
 
 LEAST_RATE = 16_384
-"""Bytes a second of a body for which its deadline is put off: large imports take their time."""
+"""Bytes of a body that extend its deadline by one second: large imports take their time."""
 
 DRAINED = 4 * 1_048_576
-"""Bytes of a body that are still taken when its answer was sent: many read only after writing."""
+"""Bytes of a body still read after its answer was sent: many clients read only after writing."""
 
 LOOKS = 4
-"""How often a connection is looked at before it is late."""
+"""How often a connection is checked before it is late."""
 
 SPARE_FILES = 128
-"""Files that the process needs besides connections: database, log, imports."""
+"""Files that the process needs beside connections: database, log, imports."""
 
 log = structlog.get_logger("pacesetter")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client may take of a process.
+    """How much of a process clients may use.
 
     Attributes:
-        max_header_size: Bytes of a request's line and headers together, and of its trailers. Of
-            requests that are sent before the answers to those before them, a little more.
+        max_header_size: Bytes of a request's line and headers together, and of its trailers. For
+            pipelined requests, a little more.
         max_url_length: Bytes of an address, query included.
-        header_timeout: Seconds in which a head must have come, from the connection or from the
+        header_timeout: Seconds in which a head must have arrived, from the connection or from the
             request's first byte on.
-        body_timeout: Seconds in which a body must have come, and one more for each 16 KiB of it
-            that did; also how long the reader of an answer may take nothing of it.
-        max_connections: Connections at once, in this process.
+        body_timeout: Seconds in which a body must have arrived, and one more for each 16 KiB that
+            did; also how long a client may read nothing of its answer.
+        max_connections: Simultaneous connections of this process.
     """
 
     max_header_size: int = 32_768
@@ -90,13 +91,13 @@ class FrontDoor(HttpToolsProtocol):
         self._in_head = True
         """Whether the next byte belongs to a head, or to the blank lines before it."""
         self._heads = 0
-        """How many have come whole."""
+        """How many heads have arrived completely."""
         self._taken = 0
-        """Bytes of the present head, or of the present body, as far as it is known."""
+        """Bytes received of the current head, or of the current body."""
         self._unused = 0
-        """Bytes since the last that a request was given: trailers, or a body not read."""
+        """Bytes received since a request last got some: trailers, or a body that is not read."""
         self._trailed = 0
-        """Bytes of the trailers that have come whole."""
+        """Bytes of the trailers that have arrived completely."""
         self._seen: object = None
         self._since = 0.0
         self._looks = 0
@@ -105,7 +106,7 @@ class FrontDoor(HttpToolsProtocol):
     # What uvicorn and the parser call ----------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection in, or send it away."""
+        """Accept a connection, or refuse it if there are too many."""
         super().connection_made(transport)
         if len(self.connections) > self.limits.max_connections:
             self._refuse(_too_many(self.limits.max_connections))
@@ -120,7 +121,7 @@ class FrontDoor(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, as far as it is within the limits."""
+        """Parse what has arrived, as far as it is within the limits."""
         self._unset_keepalive_if_required()
         if self.transport.is_closing():  # refused already
             return
@@ -130,7 +131,7 @@ class FrontDoor(HttpToolsProtocol):
             else:
                 self._feed_body(data)
         except httptools.HttpParserUpgrade:
-            pass  # nothing else is spoken here, and the request is answered as what it is
+            pass  # no other protocol is spoken here, and the request is answered as plain HTTP
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, _RefusedError) else _malformed())
@@ -138,7 +139,7 @@ class FrontDoor(HttpToolsProtocol):
             self._refuse(refusal)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; a trailer is counted and dropped, for no endpoint reads it."""
+        """Take a header; a trailer is counted and dropped, as no endpoint reads it."""
         if self._in_head:
             super().on_header(name, value)
             return
@@ -150,13 +151,15 @@ class FrontDoor(HttpToolsProtocol):
         """Start a request."""
         if len(self.url) > self.limits.max_url_length:
             raise _url_too_long(self.limits.max_url_length)
+        if b"%00" in self.url:
+            raise _nul_in_url()
         super().on_headers_complete()
         self._heads += 1
         self._in_head = False
         self._taken = self._unused = self._trailed = 0
 
     def on_message_complete(self) -> None:
-        """Await the next one."""
+        """Wait for the next request."""
         self._in_head = True
         self._taken = 0
         super().on_message_complete()
@@ -201,7 +204,7 @@ class FrontDoor(HttpToolsProtocol):
         self._timer = self.loop.call_later(pause, self._look)
 
     def _look(self) -> None:
-        """Compare what is awaited with what was awaited at the last look."""
+        """Compare what is awaited with what was awaited at the last check."""
         if self.transport.is_closing():
             return
         awaited, now = self._awaited(), self.loop.time()
@@ -209,19 +212,19 @@ class FrontDoor(HttpToolsProtocol):
             self._seen, self._since, self._looks = awaited, now, 0
         else:
             self._looks += 1
-            # When it was us who stood still, what came meanwhile is still to be read.
+            # If this process stood still, what arrived meanwhile must still be read.
             if self._looks >= LOOKS and now - self._since > self._patience():
                 self._give_up()
                 return
         self._look_later()
 
     def _awaited(self) -> object:
-        """Return what the client owes us, as a value that changes with it; None if nothing."""
+        """Return what the client owes us, as a value that changes as it comes; None if nothing."""
         if self.flow.write_paused:
             return self.transport.get_write_buffer_size(), self._heads
-        if not self._in_head:  # a body that is not read is not late
+        if not self._in_head:  # a body that the service does not read is not late
             return None if self.flow.read_paused else (self.cycle.response_complete, self._heads)
-        # Between requests uvicorn has a timer of its own, until the next byte comes.
+        # Between requests uvicorn runs its own timer, until the next byte arrives.
         idle = self.timeout_keep_alive_task is not None
         return None if self._answering() or idle else self._heads
 
@@ -246,7 +249,7 @@ class FrontDoor(HttpToolsProtocol):
     # Refusals ----------------------------------------------------------------------------------
 
     def _refuse(self, refusal: _RefusedError) -> None:
-        """Answer with a problem, where an answer would be taken for this request's; close."""
+        """Answer with a problem if the client would take it for this request's answer; close."""
         bad_requests.tell(refusal.code, peer=self._peer(), status=refusal.status)
         if self._may_answer():
             answer = problems.document(refusal.status, refusal.code, refusal.detail)
@@ -257,7 +260,7 @@ class FrontDoor(HttpToolsProtocol):
         self.transport.close()
 
     def _cut_off(self) -> None:
-        """Close without waiting for what was written to be read; the kernel would, for minutes."""
+        """Close without waiting for the client to read the rest; the kernel would, for minutes."""
         shared = self.transport.get_extra_info("socket").fileno()
         with socket.socket(fileno=os.dup(shared)) as ours:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -276,16 +279,16 @@ class FrontDoor(HttpToolsProtocol):
 
 
 def front_door(limits: Limits) -> type[FrontDoor]:
-    """Return the protocol with some limits, for uvicorn's `http`."""
+    """Return the protocol with these limits, for uvicorn's `http`."""
     return type("FrontDoor", (FrontDoor,), {"limits": limits})
 
 
 def connections_within_reach(wanted: int) -> int:
-    """Return how many connections the process can hold, of those wanted.
+    """Return how many of the wanted connections the process can hold.
 
-    A connection is an open file, and who runs out of them cannot open the database either. So
-    the soft limit for open files is raised as far as need be, and where the hard limit is
-    too low for that, fewer connections are taken.
+    A connection is an open file, and a process that runs out of them cannot open the database
+    either. So the soft limit on open files is raised as far as needed. If the hard limit is too low
+    for that, fewer connections are accepted.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + SPARE_FILES
@@ -310,6 +313,11 @@ _ADVICE: Final = "or raise PACESETTER_{} on the server"
 
 def _malformed() -> _RefusedError:
     return _RefusedError(400, "malformed_request", "This is no HTTP. Send a request of HTTP/1.1.")
+
+
+def _nul_in_url() -> _RefusedError:
+    detail = "The address has %00 in it. No name and no text here has that character: leave it out."
+    return _RefusedError(400, "malformed_request", detail)
 
 
 def _head_too_large(limit: int) -> _RefusedError:

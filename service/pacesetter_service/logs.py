@@ -1,4 +1,4 @@
-"""Logging: one line an event, for people or for machines."""
+"""Logging: one line per event, for people or for machines."""
 
 import logging
 import sys
@@ -9,7 +9,7 @@ from pacesetter_service import calls
 
 
 def configure(level: str, form: str) -> None:
-    """Send our own and the libraries' log lines to standard error, in one form."""
+    """Send our own and the libraries' log lines to standard error, in one format."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         calls.named,

@@ -1,4 +1,4 @@
-"""The settings, as one frozen value; the only place that reads the environment.
+"""The settings as one frozen value; the only place that reads the environment.
 
 Each field is an environment variable with the prefix `PACESETTER_` and an option of
 `pacesetter serve` with the same name; an option wins over the environment.
@@ -24,14 +24,14 @@ from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 from pacesetter_service.core.mistakes import said
 
 _HOST_NAME = re.compile(r"|\*|[A-Za-z0-9._-]+|\[?[0-9A-Fa-f]*:[0-9A-Fa-f:.]+\]?")
-"""Of names, and of addresses of both kinds; nothing at all is none."""
+"""Matches host names, IPv4 and IPv6 addresses, `*`, and an empty entry of the list."""
 
 MIN_SECRET = 16
-"""The least characters of a secret that cannot be guessed, if they are random."""
+"""The shortest secret that cannot be guessed, in characters, if they are random."""
 
 
 def _beyond_guessing(secret: SecretStr) -> SecretStr:
-    """Refuse a secret that is short, or that no header can carry."""
+    """Refuse a secret that is too short, or that no header can carry."""
     text = secret.get_secret_value()
     if len(text) < MIN_SECRET or not all("!" <= each <= "~" for each in text):
         raise PydanticCustomError(
@@ -44,16 +44,16 @@ def _beyond_guessing(secret: SecretStr) -> SecretStr:
 
 
 def _none_if_empty(value: object) -> object:
-    """Take nothing for none: so does Compose say that a variable is not set."""
+    """Read an empty value as None: Docker Compose passes an unset variable like that."""
     return None if value == "" else value
 
 
 MOST_OF_A_FILE = 65_536
-"""Bytes of a file that are read for a secret: a larger one is another file."""
+"""The largest file that is read for a secret, in bytes; a larger one holds something else."""
 
 
 def _read_secret(path: str) -> str:
-    """Return what a file holds, without the newline at its end.
+    """Return the content of a file, without the newline at its end.
 
     Raises:
         PydanticCustomError: It cannot be read, or holds nothing that can be a secret.
@@ -80,7 +80,7 @@ def _read_secret(path: str) -> str:
 
 
 def _web_address(address: str | None) -> str | None:
-    """Refuse what is no address over HTTP, and one with a password, which logs would show."""
+    """Refuse an address that is not HTTP, and one with a password, which logs would show."""
     if address is None:
         return None
     found = urlsplit(address)
@@ -93,7 +93,7 @@ def _web_address(address: str | None) -> str | None:
 
 
 def _host_names(listed: str) -> str:
-    """Refuse what no Host header says, and what would be compared with a port in vain."""
+    """Refuse entries that no Host header can match, such as one with a port."""
     for name in listed.split(","):
         if not _HOST_NAME.fullmatch(name.strip()):
             raise PydanticCustomError(
@@ -105,7 +105,7 @@ def _host_names(listed: str) -> str:
 
 
 SECRETS = ("admin_token", "database_url", "listen_url", "webhook_secret")
-"""The settings that hold a secret; each has another one that names a file with it."""
+"""The settings that hold a secret; for each, another setting names a file with it."""
 
 SecretFile = Annotated[str | None, BeforeValidator(_none_if_empty)]
 
@@ -117,7 +117,7 @@ ENV_PREFIX = "PACESETTER_"
 DatabaseUrl = Annotated[
     str,
     Field(
-        repr=False,  # there may be a password in it
+        repr=False,  # it may contain a password
         description="Where the data is: a SQLite file, or a PostgreSQL database.",
     ),
 ]
@@ -131,14 +131,14 @@ DEFAULT_DATABASE = "sqlite:///pacesetter.db"
 
 
 class _WithSecrets(BaseSettings):
-    """Settings of which some may stand in files."""
+    """Settings, some of which may be read from files."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True)
 
     @model_validator(mode="before")
     @classmethod
     def _read_files(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Take secrets from the files that are named in their place."""
+        """Read secrets from the files that are named instead of them."""
         read = {name: value for name, value in given.items() if name not in SECRETS or value != ""}
         for name in SECRETS:
             path = read.get(f"{name}_file") or ""
@@ -156,7 +156,7 @@ class _WithSecrets(BaseSettings):
 
 
 class DatabaseSettings(_WithSecrets):
-    """What commands beside serving need to know."""
+    """The settings that the other commands need."""
 
     database_url: DatabaseUrl = DEFAULT_DATABASE
     database_url_file: DatabaseUrlFile = None
@@ -177,7 +177,7 @@ class Settings(_WithSecrets):
     database_url_file: DatabaseUrlFile = None
     listen_url: Annotated[str | None, BeforeValidator(_none_if_empty)] = Field(
         None,
-        repr=False,  # there may be a password in it
+        repr=False,  # it may contain a password
         description="The same PostgreSQL database, past any pooler: changes of other services are"
         " heard there at once.",
     )
@@ -330,7 +330,7 @@ class Settings(_WithSecrets):
 
 
 def _misplaced(name: str, message: str) -> ValidationError:
-    """Return an error that names the setting which is to blame, and shows no value of it."""
+    """Return an error that names the setting to blame, without its value."""
     error = PydanticCustomError("secret_file", "{message}", {"message": message})
     return ValidationError.from_exception_data(
         Settings.__name__,
@@ -340,21 +340,21 @@ def _misplaced(name: str, message: str) -> ValidationError:
 
 
 def default_database_url() -> str:
-    """Return what the environment says of the database, for commands beside serving.
+    """Return the database URL of the environment, for commands other than `serve`.
 
     Raises:
-        pydantic.ValidationError: The file that is to say so cannot be read, for instance.
+        pydantic.ValidationError: The file that should hold it cannot be read, for instance.
     """
     return DatabaseSettings().database_url
 
 
 def mistakes_in(error: ValidationError) -> list[tuple[str, str]]:
-    """Return the settings that are wrong, each with what is wrong with it; no value is shown."""
+    """Return the settings that are wrong, each with what is wrong with it, without values."""
     return [("_".join(map(str, each["loc"])), said(each)) for each in error.errors()]
 
 
 def read_settings(arguments: Sequence[str]) -> Settings:
-    """Read the options and, for what they do not name, the environment.
+    """Read the options and, for settings that they leave out, the environment.
 
     Raises:
         SystemExit: An option is unknown or help was asked for.

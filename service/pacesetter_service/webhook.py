@@ -1,7 +1,8 @@
-"""Alarms of sessions, told to a URL: signed, in their order, and never in a trainer's way.
+"""Alarms of sessions, sent to a URL: signed, in order, and never in a trainer's way.
 
-The writer puts an alarm into a queue and goes on; a thread of its own sends it, and again while the
-receiver is away. What does not fit into the queue, or is not taken for long, is counted and logged.
+The writer puts an alarm into a queue and goes on. A separate thread sends it, and retries while the
+receiver is away. Alarms that do not fit into the queue, or that the receiver does not accept in
+time, are counted and logged.
 """
 
 import hmac
@@ -28,44 +29,44 @@ from pacesetter_service.runtime.tally import Tally
 from pacesetter_service.store.port import Changes
 
 MOST_WAITING = 1_000
-"""Alarms that wait; further ones are dropped."""
+"""The most alarms that wait; further ones are dropped."""
 
 TRIES = 8
-"""How often an alarm is sent; the last time after about two minutes."""
+"""How often sending an alarm is tried; the last time after about two minutes."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before the second try, and at most before a later one; each is twice the one before."""
+"""Seconds before the second try, doubled for each later one, and the longest pause."""
 
 TIMEOUT = 10.0
-"""Seconds that the receiver has for each part of an exchange."""
+"""Seconds that the receiver has for each phase of a request."""
 
 LAST_SECONDS = 2.0
-"""Seconds that the sending of an alarm may still take when the service stops."""
+"""Seconds that sending an alarm may still take when the service stops."""
 
 SIGNATURE = "Pacesetter-Signature"
 
 COME_AGAIN = frozenset({408, 425, 429})
-"""Statuses below 500 at which an alarm is sent again."""
+"""Statuses below 500 after which an alarm is sent again."""
 
 log = structlog.get_logger("pacesetter.webhook")
 
 complaints = Complaints(lambda **details: log.warning("webhook", **details))
-"""A receiver that is away must not fill the log."""
+"""Complaints about the receiver: while it is away, it must not fill the log."""
 
 Outcome = Literal["delivered", "failed", "dropped"]
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """What a person should look at.
+    """Something that a person should look at.
 
     Attributes:
-        id: Its own; the same whenever it is sent again.
-        kind: What it is: `rate_deviated`, the code of a notice, or a controller's advice.
-        session: The session.
+        id: Its id; the same whenever it is sent again.
+        kind: `rate_deviated`, the code of a notice, or a controller's advice.
+        session: The name of the session.
         attempt: Its attempt.
         step: The step that it is about; None if it is about none.
-        text: What it is, for people.
+        text: What happened, for people.
         created_at: When it was recorded; ISO 8601, in UTC.
     """
 
@@ -112,7 +113,7 @@ def _kind_of(event: Logged) -> str | None:
 
 
 def signature(secret: str, timestamp: int, body: bytes) -> str:
-    """Return what the header says: the time, and the HMAC-SHA256 of it, a dot and the body."""
+    """Return the signature header: the time, and the HMAC-SHA256 of time, dot and body."""
     signed = hmac.new(secret.encode(), b"%d." % timestamp + body, sha256).hexdigest()
     return f"t={timestamp},v1={signed}"
 
@@ -129,12 +130,12 @@ class Webhook:
         most_waiting: int = MOST_WAITING,
         first_pause: float = FIRST_PAUSE,
     ) -> None:
-        """Set up, without sending.
+        """Set up without sending.
 
         Args:
             url: Where alarms go, `http://` or `https://`.
-            secret: What they are signed with; they are not signed without one.
-            tally: Where it is counted what became of them.
+            secret: The key that they are signed with; without one, they are not signed.
+            tally: Counts what became of them.
             most_waiting: The most alarms that wait; further ones are dropped.
             first_pause: Seconds before the second try.
         """
@@ -151,26 +152,26 @@ class Webhook:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send no more: what is not sent by now is dropped, and said to be."""
+        """Stop sending: alarms that are not sent yet are dropped, counted and logged."""
         self._ended.set()
-        with suppress(queue.Full):  # else there is something to wake up for
+        with suppress(queue.Full):  # a full queue wakes the thread anyway
             self._queue.put_nowait(None)
         self._thread.join(LAST_SECONDS)
         complaints.settle()
 
     def listen(self, batch: Sequence[Changes]) -> None:
-        """Take the alarms of changes that were committed; called by the writer, never waits."""
+        """Queue the alarms of committed changes; the writer calls this, and it never waits."""
         try:
             for alarm in alarms_in(batch):
                 try:
                     self._queue.put_nowait(alarm)
                 except queue.Full:
                     self._note("dropped", alarm, reason="too many alarms wait")
-        except Exception:  # what is committed is committed, whatever becomes of its alarms
+        except Exception:  # the changes are committed, whatever becomes of their alarms
             log.exception("alarms_lost")
 
     def _run(self) -> None:
-        # A redirect is not to lead an alarm, and its signature, somewhere else.
+        # A redirect must not lead an alarm, and its signature, somewhere else.
         with httpx.Client(timeout=TIMEOUT, follow_redirects=False) as http:
             while not (self._ended.is_set() and self._queue.empty()):
                 alarm = self._queue.get()
@@ -181,7 +182,7 @@ class Webhook:
                     continue
                 try:
                     self._deliver(http, alarm)
-                except Exception as error:  # the next alarm may be sent all the same
+                except Exception as error:  # the next alarm may still get through
                     log.exception("webhook_failed")
                     self._note("failed", alarm, reason=type(error).__name__)
 
@@ -189,12 +190,12 @@ class Webhook:
         body, reason = to_json(asdict(alarm)), ""
         for tried in range(TRIES):
             pause = min(self._first_pause * 2 ** (tried - 1), LONGEST_PAUSE) if tried else 0.0
-            # With jitter, so that many services do not ask a receiver all at once.
+            # With jitter, so that many services do not call a receiver simultaneously.
             if self._ended.wait(pause * random.uniform(0.5, 1.0)):  # noqa: S311 - no secret
                 break
             try:
                 with http.stream("POST", self._url, content=body, headers=self._said(body)) as got:
-                    status = got.status_code  # its body is of no interest, however long
+                    status = got.status_code  # its body is ignored, however long
             except httpx.TransportError as error:
                 reason = type(error).__name__
                 continue

@@ -1,4 +1,4 @@
-"""Actions over HTTP: given, shown beforehand, listed, cancelled and refused."""
+"""Actions over HTTP: ordered, previewed, listed, cancelled and refused."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def _http(server_url: str) -> Any:
 
 
 class Run:
-    """A session, spoken to over HTTP."""
+    """A session that is used over HTTP."""
 
     def __init__(self, http: httpx.Client, name: str, **spec: Any) -> None:
         self.http, self.at = http, f"/v1/sessions/{name}"
@@ -53,7 +53,7 @@ class Run:
         return self.http.post(f"{self.at}/actions", json=body, headers=headers)
 
     def seal(self, start: int, count: int) -> dict[str, list[float]]:
-        """Ask for steps as a trainer does, in windows: one of them ends with the plan."""
+        """Ask for steps as a trainer does, window by window, since a window ends with the plan."""
         series: dict[str, list[float]] = {}
         given = 0
         while given < count:
@@ -65,18 +65,18 @@ class Run:
         return series
 
     def waiting(self) -> list[dict[str, Any]]:
-        """List the orders that wait."""
+        """Return the pending orders."""
         orders: list[dict[str, Any]] = self.http.get(f"{self.at}/actions").json()["orders"]
         return orders
 
     def events(self, *kinds: str) -> list[dict[str, Any]]:
-        """Read the log."""
+        """Return the events of a kind."""
         found: list[dict[str, Any]] = self.http.get(f"{self.at}/events").json()["events"]
         return [each for each in found if each["kind"] in kinds]
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
-    """Return status and code of a problem, which must be one."""
+    """Return the status and code of a problem; the answer must be one."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     return answer.status_code, answer.json()["code"]
 
@@ -85,7 +85,7 @@ def problem(answer: httpx.Response) -> tuple[int, str]:
 def test_every_kind_is_taken_and_does_what_its_dry_run_showed(
     http: httpx.Client, unique_name: str, body: dict[str, Any]
 ) -> None:
-    """The curve shown beforehand is sealed later, to the bit, if nothing else happens."""
+    """The previewed curve is later sealed to the bit, if nothing else happens."""
     lengths = {"total_steps": 100, "steps_per_epoch": 10, "max_lookahead": 1000}
     run = Run(http, unique_name, schedule=COSINE, controllers=[STAGES], **lengths)
     run.seal(0, 7)
@@ -108,7 +108,7 @@ def test_every_kind_is_taken_and_does_what_its_dry_run_showed(
 def test_without_a_step_an_action_holds_from_the_first_that_is_not_sealed(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """The answer names it, and what was handed out stays."""
+    """The answer names that step, and sealed values stay."""
     run = Run(http, unique_name)
     assert run.seal(0, 9)["lr"] == [0.1] * 9
     assert run.act(kind="set", lr=0.05).json()["effective_step"] == 9
@@ -116,7 +116,7 @@ def test_without_a_step_an_action_holds_from_the_first_that_is_not_sealed(
 
 
 def test_who_ordered_what_and_why_can_be_read(http: httpx.Client, unique_name: str) -> None:
-    """In the list while it waits, and in the log when it was ordered and carried out."""
+    """The list shows it while the order waits, and the log when it was ordered and carried out."""
     run = Run(http, unique_name)
     run.act(kind="scale", factor=0.5, reason="too hot", at=4, actor="ann@night")
     [order] = run.waiting()
@@ -132,7 +132,7 @@ def test_who_ordered_what_and_why_can_be_read(http: httpx.Client, unique_name: s
 
 
 def test_a_repeated_call_is_one_order(http: httpx.Client, unique_name: str) -> None:
-    """With an Idempotency-Key it answers the same, before and after the order is carried out."""
+    """With an Idempotency-Key the answer is the same, before and after the order is carried out."""
     run = Run(http, unique_name)
     first = run.act("once", kind="scale", factor=0.5, at=3).json()
     for _ in range(2):
@@ -144,7 +144,7 @@ def test_a_repeated_call_is_one_order(http: httpx.Client, unique_name: str) -> N
 
 
 def test_a_cancelled_order_is_gone(http: httpx.Client, unique_name: str) -> None:
-    """By its number, once, and only while it waits."""
+    """It is cancelled by its number, once, and only while it waits."""
     run = Run(http, unique_name)
     number = run.act(kind="scale", factor=0.5, at=3).json()["id"]
     assert http.delete(f"{run.at}/actions/{number}").status_code == 204
@@ -214,7 +214,7 @@ def test_what_can_not_be_ordered_is_a_problem_that_says_what_to_do(
     hint: str,
     dry_run: bool,
 ) -> None:
-    """Given or only rehearsed; and the session goes on as if nothing had been said."""
+    """A dry run is refused as well, and the session goes on as if nothing had been asked."""
     run = Run(http, unique_name, groups=GROUPS, limits={"max_lr": 1.0})
     run.seal(0, 5)
     answer = run.act(**body, dry_run=dry_run)
@@ -225,7 +225,7 @@ def test_what_can_not_be_ordered_is_a_problem_that_says_what_to_do(
 
 
 def test_an_archived_session_takes_no_order(http: httpx.Client, unique_name: str) -> None:
-    """It is a conflict, also to cancel."""
+    """Ordering and cancelling are both a conflict."""
     run = Run(http, unique_name)
     run.act(kind="hold", at=5)
     http.delete(run.at)
@@ -265,7 +265,7 @@ WARNED: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_dry_run_warns(
     http: httpx.Client, unique_name: str, body: dict[str, Any], warning: str
 ) -> None:
-    """Of what can be ordered and may not be meant."""
+    """It warns of what is allowed but may be a mistake."""
     run = Run(http, unique_name, total_steps=80, limits={"max_lr": 1.5})
     run.act(kind="scale", factor=0.9, at=40)
     answer = run.act(**body, dry_run=True)
@@ -276,7 +276,7 @@ def test_a_dry_run_warns(
 
 
 def test_a_curve_ends_where_nobody_could_train(http: httpx.Client, unique_name: str) -> None:
-    """Neither NaN nor infinity stands in an answer; what is before is shown."""
+    """An answer has neither NaN nor infinity; the curve before that point is shown."""
     run = Run(http, unique_name)
     law = {"kind": "exponential", "gamma": 10.0}
     shown = run.act(kind="replace", schedule=law, dry_run=True).json()

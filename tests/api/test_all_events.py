@@ -1,4 +1,4 @@
-"""The events of all sessions over HTTP: pages and feeds that are taken up again, really served."""
+"""The events of all sessions over HTTP: pages and resumed feeds, from real services."""
 
 import itertools
 import json
@@ -28,19 +28,19 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 
 def create(http: httpx.Client, name: str, **spec: Any) -> None:
-    """Create a session: its first event."""
+    """Create a session, which is its first event."""
     http.post("/v1/sessions", json={"name": name, "base_lr": 0.1, **spec}).raise_for_status()
 
 
 def order(http: httpx.Client, name: str, actor: str = "ann") -> None:
-    """Order something: another event."""
+    """Order an action, which is one more event."""
     headers = {"pacesetter-actor": actor}
     body = {"kind": "scale", "factor": 0.5}
     http.post(f"/v1/sessions/{name}/actions", json=body, headers=headers).raise_for_status()
 
 
 def pages(http: httpx.Client, **params: Any) -> list[dict[str, Any]]:
-    """Read all events that there are by now, some at a time."""
+    """Read all events that there are by now, page by page."""
     found, more = [], True
     while more:
         answer = http.get("/v1/events", params={"limit": 3, **params}).raise_for_status().json()
@@ -50,13 +50,13 @@ def pages(http: httpx.Client, **params: Any) -> list[dict[str, Any]]:
 
 
 def told(events: list[dict[str, Any]], name: str) -> list[tuple[str, str]]:
-    """Return of which sessions events are, by the rest of their names, and what they are."""
+    """Return the suffix of the session's name and the kind of each event."""
     return [(each["session"].removeprefix(name), each["kind"]) for each in events]
 
 
 @contextmanager
 def following(url: str, *, last: str | None = None, **params: str) -> Iterator[Queue[Any]]:
-    """Follow a feed; what comes is put into the queue."""
+    """Follow a feed, and put each event into the queue."""
     queue: Queue[Any] = Queue()
     ended = threading.Event()
     headers = {} if last is None else {"last-event-id": last}
@@ -87,7 +87,7 @@ def following(url: str, *, last: str | None = None, **params: str) -> Iterator[Q
 
 
 def test_events_come_in_the_order_of_their_commits(http: httpx.Client, unique_name: str) -> None:
-    """Each with its session; whoever sends the last cursor back is told what is new, and that."""
+    """Each event names its session; a caller that sends the last cursor back gets what is new."""
     create(http, f"{unique_name}-a")
     create(http, f"{unique_name}-b")
     order(http, f"{unique_name}-a")
@@ -106,7 +106,7 @@ def test_events_come_in_the_order_of_their_commits(http: httpx.Client, unique_na
 
 
 def test_filters_of_events_combine(http: httpx.Client, unique_name: str) -> None:
-    """The session's name and labels, the kind, and who it was."""
+    """They filter by the session's name and labels, the event's kind and its actor."""
     create(http, f"{unique_name}-a", labels={"of": unique_name})
     create(http, f"{unique_name}-b", labels={"of": unique_name, "b": "yes"})
     order(http, f"{unique_name}-a", "ann")
@@ -124,11 +124,22 @@ def test_filters_of_events_combine(http: httpx.Client, unique_name: str) -> None
     ]
 
 
+def test_who_is_named_in_an_event_is_not_who_brought_it_about(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """A label may be called as an author is: it makes nobody the author of its change."""
+    create(http, unique_name)
+    body, by = {"labels": {"actor": "eve"}}, {"pacesetter-actor": "ann"}
+    http.patch(f"/v1/sessions/{unique_name}", json=body, headers=by).raise_for_status()
+    assert pages(http, session=unique_name, actor="eve") == []
+    assert told(pages(http, session=unique_name, actor="ann"), unique_name) == [("", "relabelled")]
+
+
 @pytest.mark.parametrize(
     "query", [{"after": "x"}, {"after": "-1"}, {"after": "99999999999"}, {"kind": "dance"}]
 )
 def test_a_cursor_that_is_none_is_refused(http: httpx.Client, query: dict[str, str]) -> None:
-    """As are kinds that there are not, with the parameter's name."""
+    """Unknown kinds are refused as well, with the parameter's name."""
     refused = http.get("/v1/events", params=query)
     assert (refused.status_code, refused.json()["code"]) == (422, "validation_failed")
     stream = http.get("/v1/events/stream", headers={"last-event-id": "x"})
@@ -136,7 +147,7 @@ def test_a_cursor_that_is_none_is_refused(http: httpx.Client, query: dict[str, s
 
 
 def test_a_feed_goes_on_where_it_was_after_the_server_was_killed(tmp_path: Path) -> None:
-    """What happened meanwhile is told first; nothing is left out, and nothing comes twice."""
+    """What happened meanwhile comes first; nothing is left out and nothing comes twice."""
     with RunningService(tmp_path / "pacesetter.db", spawned) as service:
         with open_http(service.url) as http:
             create(http, "before")
@@ -157,7 +168,7 @@ def test_a_feed_goes_on_where_it_was_after_the_server_was_killed(tmp_path: Path)
 
 
 def test_feeds_of_several_servers_tell_all_events_in_one_order(tmp_path: Path) -> None:
-    """Two that share a PostgreSQL database commit at once: both feeds are the same, and whole."""
+    """Two servers on one PostgreSQL database commit concurrently: both feeds are equal and full."""
     with ExitStack() as ends:
         database = ends.enter_context(postgres.database())
         urls = [ends.enter_context(RunningService(database, spawned)).url for _ in "12"]
@@ -184,13 +195,13 @@ def test_feeds_of_several_servers_tell_all_events_in_one_order(tmp_path: Path) -
                 sleep(0.05)
             row = another.get("/v1/sessions/run-0-0/status").json()
             assert (row["ranks"]["seen"], row["horizon"]) == (1, 9)
-        # Who was told of some by one server goes on with the others at the other one.
+        # A reader that got some events from one server resumes at the other.
         with following(urls[1], last=one[9]["cursor"]) as rest:
             assert [rest.get(timeout=PATIENCE) for _ in range(22)] == one[10:]
 
 
 def test_a_token_sees_the_events_of_its_names_alone(tmp_path: Path) -> None:
-    """In pages and in feeds, and the comparison of others is refused."""
+    """This holds for pages and feeds; a comparison with sessions out of scope is refused."""
     database = tmp_path / "pacesetter.db"
     with (
         RunningService(database, spawned, admin_token=ADMIN, max_feeds=1) as service,
@@ -209,7 +220,7 @@ def test_a_token_sees_the_events_of_its_names_alone(tmp_path: Path) -> None:
         both = http.get("/v1/compare", params={"session": ["a-1", "b-1"]})
         assert (both.status_code, both.json()["code"]) == (403, "out_of_scope")
         assert http.get("/v1/sessions/b-1/status").status_code == 403
-        # One feed may be read at a time, of whichever kind.
+        # Of any kind, one feed may be read at a time.
         with http.stream("GET", "/v1/events/stream", params={"after": "0"}) as feed:
             lines = feed.iter_lines()
             told = [json.loads(line[6:])["session"] for line in lines_of_two(lines)]

@@ -1,4 +1,4 @@
-"""Attempts and forks over HTTP: who may go on, from where, and what the others are told."""
+"""Attempts and forks over HTTP: who may go on, from which step, and what other ranks are told."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def _http(server_url: str) -> Any:
 
 
 class Job:
-    """A session, spoken to over HTTP by its trainer."""
+    """A session that its trainer uses over HTTP."""
 
     def __init__(self, http: httpx.Client, name: str, **spec: Any) -> None:
         self.http, self.name, self.at = http, name, f"/v1/sessions/{name}"
@@ -43,18 +43,18 @@ class Job:
         return self.http.post(f"{self.at}/attempts", json={"step": step, "key": key, **more})
 
     def fork(self, name: str, step: int, **more: Any) -> httpx.Response:
-        """Branch off."""
+        """Fork the session."""
         return self.http.post(f"{self.at}/fork", json={"name": name, "step": step, **more})
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
-    """Return status and code of a problem, which must be one."""
+    """Return the status and code of a problem; the answer must be one."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     return answer.status_code, answer.json()["code"]
 
 
 def test_the_first_rank_opens_and_the_others_join(http: httpx.Client, unique_name: str) -> None:
-    """201 once, then 200, all with the same attempt; and it says where it begins."""
+    """The answer is 201 once, then 200, always with the same attempt and its first step."""
     job = Job(http, unique_name, controllers=[PLATEAU])
     rates = job.train(0, 6)
     answers = [job.open(3, "slurm-17") for _ in range(4)]
@@ -69,7 +69,7 @@ def test_the_first_rank_opens_and_the_others_join(http: httpx.Client, unique_nam
 
 
 def test_ranks_that_do_not_agree_are_told(http: httpx.Client, unique_name: str) -> None:
-    """One key with two steps is a conflict: some rank has loaded another checkpoint."""
+    """One key with two steps is a conflict: a rank has loaded another checkpoint."""
     job = Job(http, unique_name, controllers=[PLATEAU])
     job.train(0, 6)
     job.open(3, "slurm-17").raise_for_status()
@@ -79,7 +79,7 @@ def test_ranks_that_do_not_agree_are_told(http: httpx.Client, unique_name: str) 
 
 
 def test_the_old_attempt_is_fenced(http: httpx.Client, unique_name: str) -> None:
-    """It cannot seal, report or join again; what it did is read as it was."""
+    """It cannot seal, report or join again; its record stays readable."""
     job = Job(http, unique_name, controllers=[PLATEAU])
     job.train(0, 6)
     job.open(3, "night").raise_for_status()
@@ -94,7 +94,7 @@ def test_the_old_attempt_is_fenced(http: httpx.Client, unique_name: str) -> None
 
 
 def test_orders_survive_a_restart_or_are_dropped(http: httpx.Client, unique_name: str) -> None:
-    """As the one who restarts decides; and it stands in the log which were kept."""
+    """The caller who restarts decides; the log says which orders were kept."""
     job = Job(http, unique_name, controllers=[PLATEAU])
     for at in (2, 4, 40):
         body = {"kind": "scale", "factor": 0.9, "at": at}
@@ -125,7 +125,7 @@ def test_a_batch_size_that_is_refused_opens_nothing(http: httpx.Client, unique_n
 def test_a_rank_that_joins_with_another_batch_size_is_told(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """The ranks of one restart say the same number, or none."""
+    """All ranks of one restart must name the same batch size, or none."""
     job = Job(http, unique_name, batch_scaling="linear", batch_size=64)
     job.sync(want={"start": 0, "count": 10}).raise_for_status()
     job.open(5, "bigger", batch_size=128).raise_for_status()
@@ -137,7 +137,7 @@ def test_a_rank_that_joins_with_another_batch_size_is_told(
 def test_a_batch_size_said_in_a_report_scales_the_rate(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """From the horizon on, once, however many ranks say it; the log says what it was."""
+    """It scales once, from the horizon on, however many ranks say it; the log names both sizes."""
     job = Job(http, unique_name, batch_scaling="sqrt", batch_size=64)
     job.sync(want={"start": 0, "count": 10}).raise_for_status()
     for rank in range(4):
@@ -151,7 +151,7 @@ def test_a_batch_size_said_in_a_report_scales_the_rate(
 def test_a_batch_size_that_a_session_refuses_is_told_and_nothing_is_kept(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """Not even the report that came with it."""
+    """The report in the same call is not kept either."""
     job = Job(http, unique_name, batch_scaling="refuse", batch_size=64)
     job.sync(want={"start": 0, "count": 10}).raise_for_status()
     report = [{"step": 3, "metrics": {"loss": 1.0}}]
@@ -162,7 +162,7 @@ def test_a_batch_size_that_a_session_refuses_is_told_and_nothing_is_kept(
 
 
 def test_another_batch_size_scales_the_rate(http: httpx.Client, unique_name: str) -> None:
-    """By the session's rule, from the attempt's first step on, and it says so."""
+    """The session's rule applies from the attempt's first step on, and its order says so."""
     job = Job(http, unique_name, batch_scaling="linear", batch_size=64)
     job.sync(want={"start": 0, "count": 10}).raise_for_status()
     job.open(5, "bigger", batch_size=128).raise_for_status()
@@ -186,7 +186,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[int, str]]] = {
 def test_what_is_no_restart_is_a_problem(
     http: httpx.Client, unique_name: str, body: dict[str, Any], expected: tuple[int, str]
 ) -> None:
-    """And the running attempt goes on."""
+    """The running attempt goes on."""
     job = Job(http, unique_name, controllers=[PLATEAU])
     job.train(0, 6)
     assert problem(http.post(f"{job.at}/attempts", json=body)) == expected
@@ -194,7 +194,7 @@ def test_what_is_no_restart_is_a_problem(
 
 
 def test_an_archived_session_takes_no_restart(http: httpx.Client, unique_name: str) -> None:
-    """A conflict, as for all that would go on; it can still be forked."""
+    """It is a conflict, as for every change; the session can still be forked."""
     job = Job(http, unique_name, controllers=[PLATEAU])
     job.train(0, 6)
     http.delete(job.at)
@@ -203,7 +203,7 @@ def test_an_archived_session_takes_no_restart(http: httpx.Client, unique_name: s
 
 
 def test_a_fork_shares_the_past_and_goes_on_by_itself(http: httpx.Client, unique_name: str) -> None:
-    """Cooldowns from one stable phase: each its own, the source as it was."""
+    """This allows several cooldowns from one stable phase, and leaves the source as it was."""
     job = Job(http, unique_name, max_lookahead=1000)
     source = job.sync(want={"start": 0, "count": 20}).json()["series"]["lr"]
     for steps in (5, 10):
@@ -225,7 +225,7 @@ def test_a_fork_shares_the_past_and_goes_on_by_itself(http: httpx.Client, unique
 
 
 def test_a_fork_needs_a_step_that_was_handed_out(http: httpx.Client, unique_name: str) -> None:
-    """And a name that is one."""
+    """It also needs a valid name."""
     job = Job(http, unique_name, controllers=[PLATEAU])
     job.train(0, 6)
     assert problem(job.fork(f"{unique_name}-child", 7)) == (422, "step_out_of_range")

@@ -1,4 +1,4 @@
-"""Access by tokens, over HTTP against real services: who gets in, how far, and what it leaves."""
+"""Access by tokens, over HTTP against real services: who is let in, how far, and what is left."""
 
 import asyncio
 import json
@@ -40,12 +40,12 @@ Secrets = dict[str, str]
 
 
 def bearer(secret: str) -> dict[str, str]:
-    """Return the header that a token travels in."""
+    """Return the header that carries a token."""
     return {"authorization": f"Bearer {secret}"}
 
 
 def issue(http: httpx.Client, name: str, role: str, **more: Any) -> dict[str, Any]:
-    """Have the admin make a token; gives the answer."""
+    """Issue a token as the admin, and return the answer."""
     body = {"name": name, "role": role, **more}
     answer = http.post("/v1/tokens", json=body, headers=bearer(ADMIN))
     assert answer.status_code == 201, answer.text
@@ -55,7 +55,7 @@ def issue(http: httpx.Client, name: str, role: str, **more: Any) -> dict[str, An
 
 @pytest.fixture(name="guarded_url", scope="module")
 def _guarded_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of a service that wants tokens, shared by the tests of this module."""
+    """Return the address of a service that requires tokens, shared by the tests of this module."""
     database = tmp_path_factory.mktemp("guarded") / "pacesetter.db"
     with RunningService(database, admin_token=ADMIN, feed_heartbeat=0.1) as service:
         yield service.url
@@ -70,7 +70,7 @@ def _http(guarded_url: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(name="secrets", scope="module")
 def _secrets(guarded_url: str) -> Secrets:
-    """Return a token of each role; the service's own is one more."""
+    """Return a secret of each role, and the admin's own."""
     with open_http(guarded_url) as http:
         made = {role: str(issue(http, f"the {role}", role)["token"]) for role in ROLES}
     return {**made, "the service's own": ADMIN}
@@ -90,14 +90,14 @@ def _build(tmp_path: Path) -> Iterator[Callable[[str | None], App]]:
 
 
 def send(http: httpx.Client, call: str, headers: dict[str, str]) -> httpx.Response:
-    """Make a call that finds nothing and changes nothing, by its method and path."""
+    """Send a call that finds nothing and changes nothing, by its method and path."""
     method, _, path = call.partition(" ")
     content = {"content": "{}"} if method == "POST" else {}
     headers = {"content-type": "application/json", **headers}
     path = re.sub(r"{\w+}", "none", path.replace("{asset}", "docs.js"))
     with http.stream(method, path, headers=headers, **content) as answer:
         if answer.headers.get("content-type") != "text/event-stream; charset=utf-8":
-            answer.read()  # a feed has no end
+            answer.read()  # a feed never ends
     return answer
 
 
@@ -105,7 +105,7 @@ def send(http: httpx.Client, call: str, headers: dict[str, str]) -> httpx.Respon
 
 
 def test_every_route_is_classified(build: Callable[[str | None], App]) -> None:
-    """A route that the table does not name, which nobody could call, fails here; so does a rest."""
+    """A route that the table lacks, and no caller could reach, fails here; so does the reverse."""
     routes = set()
     for route in iter_route_contexts(build(None).routes):
         assert route.methods, f"{route.path} takes what the guard knows nothing of"
@@ -115,7 +115,7 @@ def test_every_route_is_classified(build: Callable[[str | None], App]) -> None:
 
 @pytest.mark.parametrize("call", ACCESS)
 def test_the_pattern_of_a_call_is_its_own(call: str) -> None:
-    """Whatever stands for a parameter, a path is taken for a call of no lesser role."""
+    """Whatever stands for a parameter, a path is never taken for a call of another role."""
     method, _, path = call.partition(" ")
     words = {word for each in ACCESS for word in each.split("/") if word.isalpha()}
     for word in ("none", "a.b", "ü x\n", *words):
@@ -124,18 +124,18 @@ def test_the_pattern_of_a_call_is_its_own(call: str) -> None:
 
 
 def test_an_address_that_is_none_of_them_is_nobodys() -> None:
-    """What only looks like a call has no access."""
+    """A path that only resembles a call has no role."""
     for path in ("/v1/tokens/", "/v1/sessions/a/b/sync", "//livez", "/livez/", "/V1/sessions", ""):
         assert all(access_to(method, path) is None for method in ("GET", "POST", "DELETE", "PUT"))
     assert access_to("PATCH", "/v1/sessions") is None
 
 
-# Who gets in ------------------------------------------------------------------------------------
+# Which callers are let in -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("call", ACCESS)
 def test_only_what_is_public_answers_without_a_token(http: httpx.Client, call: str) -> None:
-    """Every other call is 401, says that a token is wanted and how to send it."""
+    """Every other call is 401, and says that a token is required and how to send it."""
     answer = send(http, call, {})
     if ACCESS[call] == "public":
         assert answer.status_code == 200
@@ -151,7 +151,7 @@ def test_only_what_is_public_answers_without_a_token(http: httpx.Client, call: s
 def test_a_role_reaches_as_far_as_it_says(
     http: httpx.Client, secrets: Secrets, role: Role, call: str
 ) -> None:
-    """A call passes, to find nothing, or is 403 with the role that it takes."""
+    """A call either passes, to find nothing, or is 403 and names the role that it requires."""
     needed = ACCESS[call]
     assert needed != "public"
     answer = send(http, call, bearer(secrets[role]))
@@ -163,14 +163,14 @@ def test_a_role_reaches_as_far_as_it_says(
 
 
 def test_the_roles_are_what_the_table_knows() -> None:
-    """Each role has calls of its own, from the least to the most."""
+    """The table names every role, from `viewer` to `admin`, and no other."""
     assert set(ACCESS.values()) == {*ROLES, "public"}
     assert ROLES == ("viewer", "trainer", "operator", "admin")
     assert set(get_args(get_args(Access)[0])) == set(ROLES)
 
 
 def test_the_services_own_token_opens_everything(http: httpx.Client, secrets: Secrets) -> None:
-    """Who has it is an admin."""
+    """The holder of the admin's token is an admin."""
     for call in ACCESS:
         assert send(http, call, bearer(ADMIN)).status_code not in (401, 403)
 
@@ -178,7 +178,7 @@ def test_the_services_own_token_opens_everything(http: httpx.Client, secrets: Se
 def test_a_job_needs_no_more_than_a_trainers_token(
     http: httpx.Client, secrets: Secrets, unique_name: str
 ) -> None:
-    """Creating a session, taking its values, reporting and restarting it work with it."""
+    """A trainer's token can create a session, fetch its values, report and restart it."""
     trainer = bearer(secrets["trainer"])
     spec = {"name": unique_name, "base_lr": 0.1}
     assert http.post("/v1/sessions", json=spec, headers=trainer).status_code == 201
@@ -217,7 +217,7 @@ def digest(secret: str) -> str:
 def test_a_wrong_token_is_refused_like_none(
     http: httpx.Client, secrets: Secrets, headers: Callable[[str], list[tuple[str, str]]]
 ) -> None:
-    """The answer is the same to the byte, so that it tells nothing, and echoes nothing."""
+    """The answers are equal to the byte, so a wrong token reveals nothing and is not echoed."""
     right = secrets["admin"]
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers(right)]
     wrong = http.get("/v1/sessions", params={"access_token": right}, headers=raw)
@@ -236,7 +236,7 @@ def test_the_name_of_the_scheme_has_no_case(http: httpx.Client, secrets: Secrets
 def test_an_address_that_nobody_classified_is_not_there(
     http: httpx.Client, secrets: Secrets
 ) -> None:
-    """With a token it is 404, or 405 with the methods that there are; without one it is 401."""
+    """With a token it is 404, or 405 with the allowed methods; without one it is 401."""
     nowhere = http.get("/v2/nothing", headers=bearer(secrets["admin"]))
     assert (nowhere.status_code, nowhere.json()["code"]) == (404, "not_found")
     path = "/v1/sessions/none"
@@ -253,7 +253,7 @@ def test_an_address_that_nobody_classified_is_not_there(
 
 
 def test_a_new_route_is_closed_until_it_is_classified(build: Callable[[str | None], App]) -> None:
-    """Not even an admin gets to it, while an open service serves it."""
+    """Not even an admin reaches it, while an open service serves it."""
 
     async def endpoint() -> None: ...
 
@@ -268,7 +268,7 @@ def test_a_new_route_is_closed_until_it_is_classified(build: Callable[[str | Non
 
 
 def test_what_is_let_in_carries_no_secret() -> None:
-    """Behind the guard there is the caller's name where the token was."""
+    """Past the guard, the caller's name stands where the token was."""
     seen = []
 
     async def inside(scope: Any, receive: Any, send: Any) -> None:
@@ -285,7 +285,7 @@ def test_what_is_let_in_carries_no_secret() -> None:
 
 
 def test_a_websocket_is_closed(build: Callable[[str | None], App]) -> None:
-    """What is no HTTP does not get past the guard either."""
+    """The guard lets only HTTP through."""
     sent = []
 
     async def receive() -> dict[str, Any]:
@@ -299,11 +299,12 @@ def test_a_websocket_is_closed(build: Callable[[str | None], App]) -> None:
     assert sent == [{"type": "websocket.close"}]
 
 
-# Tokens come and go -----------------------------------------------------------------------------
+# Tokens are made and revoked
+# -----------------------------------------------------------------------
 
 
 def test_a_secret_is_shown_once(http: httpx.Client) -> None:
-    """It is in the answer to its making, which nobody may keep, and in no list."""
+    """It is in the answer that creates it, which must not be cached, and in no list."""
     body = {"name": "shown once", "role": "viewer", "expires_in_days": 30}
     answer = http.post("/v1/tokens", json=body, headers=bearer(ADMIN))
     assert answer.headers["cache-control"] == "no-store"
@@ -316,10 +317,10 @@ def test_a_secret_is_shown_once(http: httpx.Client) -> None:
 
 
 def test_a_revoked_token_is_worth_nothing_at_once(http: httpx.Client, secrets: Secrets) -> None:
-    """The next call with it is refused; another one of the same name goes on."""
+    """The next call with it is refused; another token of the same name still works."""
     first, second = issue(http, "twice", "admin"), issue(http, "twice", "viewer")
     path = f"/v1/tokens/{first['id']}"
-    assert http.delete(path, headers=bearer(first["token"])).status_code == 204  # by itself
+    assert http.delete(path, headers=bearer(first["token"])).status_code == 204  # the reader stays
     assert http.get("/v1/sessions", headers=bearer(first["token"])).status_code == 401
     assert http.get("/v1/sessions", headers=bearer(second["token"])).status_code == 200
     again = http.delete(path, headers=bearer(ADMIN))
@@ -329,7 +330,7 @@ def test_a_revoked_token_is_worth_nothing_at_once(http: httpx.Client, secrets: S
 def test_a_feed_ends_when_the_token_of_its_reader_is_revoked(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """It says so and comes to its end, though nothing happens to the session."""
+    """It says so and ends, though nothing happens to the session."""
     reader = issue(http, "reader", "viewer")
     spec = {"name": unique_name, "base_lr": 0.1}
     http.post("/v1/sessions", json=spec, headers=bearer(ADMIN)).raise_for_status()
@@ -339,7 +340,7 @@ def test_a_feed_ends_when_the_token_of_its_reader_is_revoked(
         assert "retry:" in next(chunks)
         http.delete(f"/v1/tokens/{reader['id']}", headers=bearer(ADMIN)).raise_for_status()
         deadline, rest = time.monotonic() + PATIENCE, ""
-        for chunk in chunks:  # without an end there are heartbeats, for ever
+        for chunk in chunks:  # without that, heartbeats go on for ever
             rest += chunk
             assert time.monotonic() < deadline
     assert rest.endswith(auth.CUT_OFF.decode())
@@ -347,7 +348,7 @@ def test_a_feed_ends_when_the_token_of_its_reader_is_revoked(
 
 
 def test_a_token_expires(http: httpx.Client) -> None:
-    """It is good until then, and is worth nothing from then on."""
+    """It is valid until then and refused from then on."""
     later = issue(http, "later", "viewer", expires_in_days=1)
     soon = issue(http, "soon", "viewer", expires_in_days=1 / 86_400)
     deadline = time.monotonic() + PATIENCE
@@ -359,7 +360,7 @@ def test_a_token_expires(http: httpx.Client) -> None:
 
 
 def test_an_end_is_given_as_seconds_or_as_a_moment(http: httpx.Client) -> None:
-    """It is shown with the token, as UTC, and seconds hold from the making on."""
+    """It is shown with the token, in UTC; seconds count from its creation."""
     at = issue(http, "at", "viewer", expires_at="2035-06-01T02:00:00+02:00")
     assert at["expires_at"] == "2035-06-01T00:00:00.000+00:00"
     made = issue(http, "in", "viewer", expires_in=3600)
@@ -371,7 +372,7 @@ def test_an_end_is_given_as_seconds_or_as_a_moment(http: httpx.Client) -> None:
 
 
 def test_the_last_use_is_shown_and_outlives_the_service(tmp_path: Path) -> None:
-    """A token that was never used says so; a use is in the list at once, and on the disk soon."""
+    """An unused token says so; a use is listed at once, and stored soon."""
     database = tmp_path / "pacesetter.db"
 
     def stored() -> str | None:
@@ -405,7 +406,7 @@ def test_the_last_use_is_shown_and_outlives_the_service(tmp_path: Path) -> None:
 
 
 def test_a_use_is_noted_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many calls there are; what could not be stored is taken again, unless outdated."""
+    """This holds for any number of calls; a use that could not be stored is taken again."""
     keys = keyring.Keyring(ADMIN, [Token("1", "alice", "viewer", digest("s"), "", None)])
     taken = []
     for now in (0.0, 59.9, 60.0, 61.0, 121.0):
@@ -424,7 +425,7 @@ def test_a_use_is_noted_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_token_is_good_to_the_moment_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its last moment is the one before."""
+    """The moment itself is no longer included."""
     token = Token("1", "alice", "viewer", digest("s"), "", "2030-01-01T00:00:00.000+00:00")
     keys = keyring.Keyring(ADMIN, [token])
     for now, held in ((1893455999.999, True), (1893456000.0, False)):
@@ -453,7 +454,7 @@ BAD_TOKENS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_token_that_makes_no_sense_is_not_made(
     http: httpx.Client, changes: dict[str, Any], hint: str
 ) -> None:
-    """It is refused with the place of the mistake."""
+    """It is refused, with the place of the mistake."""
     body = {"name": "alice", "role": "viewer", **changes}
     answer = http.post("/v1/tokens", json=body, headers=bearer(ADMIN))
     assert answer.status_code == 422
@@ -461,7 +462,7 @@ def test_a_token_that_makes_no_sense_is_not_made(
 
 
 def test_tokens_outlive_the_service(tmp_path: Path) -> None:
-    """After a power failure those that were made let in, and those that were revoked do not."""
+    """After a power failure, issued tokens still work and revoked ones stay revoked."""
     database = tmp_path / "pacesetter.db"
     with RunningService(database, admin_token=ADMIN) as service:
         with open_http(service.url) as http:
@@ -476,7 +477,7 @@ def test_tokens_outlive_the_service(tmp_path: Path) -> None:
 
 
 def test_what_is_not_on_the_disk_does_not_hold(tmp_path: Path) -> None:
-    """When the database fails, nobody is let in or out, and the answer says so."""
+    """If the database fails, no token is issued or revoked, and the answer says so."""
     database = tmp_path / "pacesetter.db"
     with RunningService(database, admin_token=ADMIN) as service, open_http(service.url) as http:
         alice = issue(http, "alice", "viewer")
@@ -492,13 +493,13 @@ def test_what_is_not_on_the_disk_does_not_hold(tmp_path: Path) -> None:
         assert [each["name"] for each in listed] == ["alice"]
 
 
-# In whose name ----------------------------------------------------------------------------------
+# Under which name -------------------------------------------------------------------------------
 
 
 def test_the_record_names_the_holder(
     http: httpx.Client, secrets: Secrets, unique_name: str
 ) -> None:
-    """Orders, cancellations, attempts and forks are those of whoever holds the token."""
+    """Orders, cancellations, attempts and forks carry the name of the token's holder."""
     alice = bearer(issue(http, "alice", "operator")["token"])
     path = f"/v1/sessions/{unique_name}"
     spec = {"name": unique_name, "base_lr": 0.1}
@@ -525,7 +526,7 @@ def test_the_record_names_the_holder(
 def test_nobody_speaks_in_another_name(
     http: httpx.Client, secrets: Secrets, unique_name: str, role: str
 ) -> None:
-    """A header that names somebody else is refused, not overruled, on the hot call too."""
+    """A header with another name is refused, not overruled, on the hot call too."""
     mine = bearer(secrets[role])
     spec = {"name": unique_name, "base_lr": 0.1}
     sync = f"/v1/sessions/{unique_name}/sync"
@@ -540,7 +541,7 @@ def test_nobody_speaks_in_another_name(
 
 
 def test_a_trainer_drops_no_orders(http: httpx.Client, secrets: Secrets, unique_name: str) -> None:
-    """It goes back with the orders that wait; to forget them takes who may cancel them."""
+    """It restarts with its pending orders; dropping them requires the role that may cancel them."""
     trainer, operator = bearer(secrets["trainer"]), bearer(secrets["operator"])
     spec, path = {"name": unique_name, "base_lr": 0.1}, f"/v1/sessions/{unique_name}"
     http.post("/v1/sessions", json=spec, headers=trainer).raise_for_status()
@@ -559,8 +560,8 @@ def test_a_trainer_drops_no_orders(http: httpx.Client, secrets: Secrets, unique_
 def test_the_hot_call_asks_no_database_who_calls(
     build: Callable[[str | None], App], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call for what is sealed, with any token that lets in or does not, makes no statement."""
-    monkeypatch.setattr(auth, "STORED_AFTER", PATIENCE)  # uses are stored beside, at times
+    """A call for sealed values makes no statement, whether its token is valid or not."""
+    monkeypatch.setattr(auth, "STORED_AFTER", PATIENCE)  # uses are stored separately, now and then
     app = build(ADMIN)
     statements: list[str] = []
     store = app.state.service.store
@@ -588,7 +589,7 @@ def test_the_hot_call_asks_no_database_who_calls(
 
 
 def test_the_admins_token_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Right or wrong, and however long: what is compared are digests, with compare_digest."""
+    """Of a right or wrong token of any length, only digests are compared, with compare_digest."""
     compared: list[tuple[str, str]] = []
 
     def spy(one: str, other: str) -> bool:
@@ -605,7 +606,7 @@ def test_the_admins_token_is_compared_in_constant_time(monkeypatch: pytest.Monke
 
 
 def test_no_secret_is_in_the_log_the_database_or_a_record(tmp_path: Path) -> None:
-    """With everything logged that can be, and calls that are refused, fail and succeed."""
+    """The log level is `debug`, and calls are refused, fail and succeed."""
     database = tmp_path / "data" / "pacesetter.db"
     settings = {"admin_token": ADMIN, "log_level": "debug"}
     with RunningService(database, **settings) as service:
@@ -642,7 +643,7 @@ def test_no_secret_is_in_the_log_the_database_or_a_record(tmp_path: Path) -> Non
 
 
 def test_an_open_service_asks_nobody(server_url: str, unique_name: str) -> None:
-    """All is as it was: no token, any token, and the author whom the caller names."""
+    """It takes no token, any token, and the author that the caller names."""
     with open_http(server_url) as http:
         spec = {"name": unique_name, "base_lr": 0.1}
         assert http.post("/v1/sessions", json=spec).status_code == 201
@@ -655,7 +656,7 @@ def test_an_open_service_asks_nobody(server_url: str, unique_name: str) -> None:
 
 
 def test_an_open_service_makes_no_tokens(server_url: str) -> None:
-    """Otherwise anybody could make one for the time when it will be asked for."""
+    """Otherwise anyone could make one to use after authentication is switched on."""
     with open_http(server_url) as http:
         for call in ("GET /v1/tokens", "DELETE /v1/tokens/none"):
             answer = send(http, call, {})
@@ -667,7 +668,7 @@ def test_an_open_service_makes_no_tokens(server_url: str) -> None:
 
 
 def logged_at_start(database: Path, **settings: object) -> list[dict[str, Any]]:
-    """Start a service and stop it; gives the lines that it logged after it listened, or before."""
+    """Start and stop a service; return what it logged, before or after it began to listen."""
     settings |= {"database_url": f"sqlite:///{database}", "log_format": "json", "port": 0}
     environment = {f"PACESETTER_{name.upper()}": str(value) for name, value in settings.items()}
     process = ForkedService({**os.environ, **environment})
@@ -685,7 +686,7 @@ def logged_at_start(database: Path, **settings: object) -> list[dict[str, Any]]:
 def test_who_opens_the_service_to_the_network_is_warned(
     tmp_path: Path, token: str, warns: bool
 ) -> None:
-    """The log says at the start that everybody may change everything; an empty token is none."""
+    """The log says at the start that anyone may change everything; an empty token is none."""
     lines = logged_at_start(
         tmp_path / "pacesetter.db", host="0.0.0.0", admin_token=token, insecure=True
     )
@@ -698,7 +699,7 @@ def test_who_opens_the_service_to_the_network_is_warned(
 def test_a_service_without_tokens_does_not_open_to_the_network(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str
 ) -> None:
-    """It does not start, makes no database, and says both ways out."""
+    """It does not start, creates no database, and names both remedies."""
     database = tmp_path / "pacesetter.db"
     with pytest.raises(SystemExit, match="2"):
         main(["--host", host, "--database-url", f"sqlite:///{database}"])
@@ -721,18 +722,18 @@ def test_a_service_without_tokens_does_not_open_to_the_network(
     ],
 )
 def test_what_stays_on_this_machine_is_known(host: str, reached: bool) -> None:
-    """A name by what it stands for; one that stands for nothing cannot be listened on."""
+    """A name is judged by what it resolves to; one that does not resolve cannot be listened on."""
     assert _reaches_beyond(host) is reached
 
 
 def test_a_token_or_a_word_opens_to_the_network(tmp_path: Path) -> None:
-    """With the admin's token the service starts there, and warns of nothing."""
+    """With the admin's token the service starts there, without a warning."""
     lines = logged_at_start(tmp_path / "pacesetter.db", host="0.0.0.0", admin_token=ADMIN)
     assert [line["level"] for line in lines if line["event"] == "serving"] == ["info"]
 
 
 def test_who_forgets_the_admins_token_is_warned(tmp_path: Path) -> None:
-    """A service that has tokens and asks nobody for them says so; loopback alone is no reason."""
+    """A service that has tokens and requires none says so; loopback alone gives no warning."""
     database = tmp_path / "pacesetter.db"
     store = SqliteStore(f"sqlite:///{database}")
     with store.transaction() as connection:
@@ -751,7 +752,7 @@ def test_who_forgets_the_admins_token_is_warned(tmp_path: Path) -> None:
 def test_an_admins_token_that_is_no_secret_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], token: str, how: str
 ) -> None:
-    """The service does not start, says how to make a good one, and does not print this one."""
+    """The service does not start, says how to make a good secret, and does not print this one."""
     if how == "environment":
         monkeypatch.setenv("PACESETTER_ADMIN_TOKEN", token)
     with pytest.raises(SystemExit, match="2"):
@@ -799,7 +800,7 @@ def test_a_secret_that_no_file_holds_is_refused(
 def test_a_secret_may_stand_in_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    """Without the newline at its end; a variable that is empty is as good as none."""
+    """A newline at its end is dropped; an empty variable counts as unset."""
     for name, secret in (("admin_token", ADMIN), ("database_url", "postgresql://me:pass@db/p")):
         file = tmp_path / name
         file.write_bytes(f"{secret}{end}".encode())
@@ -814,7 +815,7 @@ def test_a_secret_may_stand_in_a_file(
 def test_a_secret_in_a_file_is_checked_as_any(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A weak one is refused, and not shown."""
+    """A weak secret is refused, and not shown."""
     file = tmp_path / "secret"
     file.write_text("fifteen-letters\n")
     with pytest.raises(SystemExit, match="2"):
@@ -825,7 +826,7 @@ def test_a_secret_in_a_file_is_checked_as_any(
 
 
 def test_the_settings_do_not_show_the_admins_token() -> None:
-    """Whoever prints or logs them gives nothing away."""
+    """Printing or logging them reveals no secret."""
     settings = read_settings(["--admin-token", ADMIN])
     assert settings.admin_token == SecretStr(ADMIN)
     assert (
@@ -840,7 +841,7 @@ def test_the_settings_do_not_show_the_admins_token() -> None:
 def test_the_openapi_document_says_what_each_call_takes(
     guarded_url: str, server_url: str, kind: str
 ) -> None:
-    """Each operation names the role that its token must have; of an open service, may have."""
+    """Each operation names the role that its token must have, or, of an open service, may have."""
     with open_http(guarded_url if kind == "guarded" else server_url) as http:
         document = http.get("/openapi.json").json()
     scheme = document["components"]["securitySchemes"]["bearer"]
@@ -854,7 +855,7 @@ def test_the_openapi_document_says_what_each_call_takes(
 
 
 def test_the_commands_of_the_documentation_answer_as_printed(guarded_url: str) -> None:
-    """Each command of the section on access, in its order, gives the members that are shown."""
+    """Each command of the section on access, run in order, gives the members that are shown."""
     page = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
     text = "".join(re.findall(r"```console\n(.*?)```", page.partition("## Access")[2], re.DOTALL))
     printed_id, issued = "3f9a0c51d2e7", {"id": "", "token": ""}

@@ -1,4 +1,4 @@
-"""Bodies with very many mistakes cost no more than their first ones."""
+"""A body with very many mistakes costs no more than its first few."""
 
 import difflib
 import json
@@ -28,7 +28,7 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 
 def misspelt(mark: str) -> dict[str, Any]:
-    """Return a law of 4,096 kinds that do not exist, each another one."""
+    """Return a law of 4,096 kinds that do not exist, all different."""
     rows = [
         {"kind": "sum", "of": [{"kind": f"cosin{mark}{row}x{each}"} for each in range(64)]}
         for row in range(64)
@@ -37,7 +37,7 @@ def misspelt(mark: str) -> dict[str, Any]:
 
 
 MISTAKES = 64 * 64 + 64 + 1
-"""Without what is misspelt each of the lists is also too short."""
+"""Beside the misspelt kinds, each of the lists is too short."""
 
 READERS = {
     "a session": (asked_for, lambda law: {"name": "x", "base_lr": 0.1, "schedule": law}),
@@ -53,7 +53,7 @@ READERS = {
 def test_only_the_first_mistakes_are_looked_into(
     what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 4,096 misspelt kinds ten are searched for, and ten are told with how many there are."""
+    """Of 4,096 misspelt kinds ten are searched for and reported, with the number of the others."""
     searched: list[str] = []
     search = difflib.get_close_matches
 
@@ -74,7 +74,7 @@ def test_only_the_first_mistakes_are_looked_into(
 def test_a_hint_is_looked_up_once_and_never_for_a_very_long_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The second who makes a mistake is told what the first was told."""
+    """The second caller with the same mistake gets the same hint."""
     first = did_you_mean("cozine", ["cosine", "linear"])
 
     def fail(*_: object, **__: object) -> list[str]:
@@ -88,7 +88,7 @@ def test_a_hint_is_looked_up_once_and_never_for_a_very_long_name(
 def test_others_are_answered_while_a_body_of_mistakes_is_read(
     http: httpx.Client, server_url: str
 ) -> None:
-    """The answer says the first ten mistakes and how many more; meanwhile calls come through."""
+    """The answer has ten mistakes and the number of the others; meanwhile calls get through."""
     answers: list[httpx.Response] = []
 
     def ask(mark: str) -> None:
@@ -125,7 +125,7 @@ def test_others_are_answered_while_a_body_of_mistakes_is_read(
 def test_fields_that_are_not_known_are_counted_and_not_listed(
     http: httpx.Client, path: str
 ) -> None:
-    """A body of forty thousand of them is answered in a few lines, wherever it is sent."""
+    """A body with forty thousand of them is answered in a few lines, wherever it is sent."""
     answer = http.post(path, json={f"x{each}": 1 for each in range(40_000)})
     assert answer.status_code == 422
     assert len(answer.json()["errors"]) <= MAX_ERRORS
@@ -133,7 +133,7 @@ def test_fields_that_are_not_known_are_counted_and_not_listed(
 
 
 def test_a_large_sync_means_what_small_ones_mean(http: httpx.Client, unique_name: str) -> None:
-    """Calls too large to be read on the loop are taken as the others are, and refused as they."""
+    """Calls too large to be parsed on the event loop are accepted and refused as small ones are."""
     url = f"/v1/sessions/{unique_name}"
     http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.1}).raise_for_status()
     http.post(f"{url}/sync", json=quick(0, 4000)).raise_for_status()
@@ -150,7 +150,7 @@ def test_a_large_sync_means_what_small_ones_mean(http: httpx.Client, unique_name
 
 
 def test_a_session_has_so_many_names_of_metrics(http: httpx.Client, unique_name: str) -> None:
-    """One call beyond the cap is refused whole, with the cap and what to do; then reports go on.
+    """A call beyond the cap is refused as a whole, with the cap and a remedy; then reports go on.
 
     The cap is the session's, also after it was loaded again in a new attempt.
     """
@@ -173,3 +173,36 @@ def test_a_session_has_so_many_names_of_metrics(http: httpx.Client, unique_name:
     http.post(f"{url}/attempts", json={"step": 1, "key": "again"}).raise_for_status()
     assert report(0, ["loss"]).status_code == 422
     assert report(0, names[:5]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/sessions/{name}/actions", {"kind": "scale", "factor": 1, "reason": "\ud800"}),
+        (
+            "POST",
+            "/v1/sessions/{name}/actions",
+            {"kind": "scale", "factor": 1, "groups": ["\ud800"]},
+        ),
+        ("POST", "/v1/sessions/{name}/finish", {"reason": "well \udfff"}),
+        ("POST", "/v1/sessions/{name}/take-back", {"reason": "\ud800"}),
+        ("PATCH", "/v1/sessions/{name}", {"labels": {"team": "\ud800"}}),
+        ("POST", "/v1/prune", {"older_than": 10**9, "labels": {"team": "\ud800"}}),
+        ("POST", "/v1/templates/{name}/1/deprecate", {"reason": "\ud800"}),
+    ],
+    ids=["an order", "a group", "an end", "a taking back", "a label", "a prune", "a deprecation"],
+)
+def test_half_of_a_surrogate_pair_is_refused_wherever_it_stands(
+    http: httpx.Client, unique_name: str, method: str, path: str, body: dict[str, Any]
+) -> None:
+    """JSON can spell what no database keeps: it is the caller's mistake, and none of the service's.
+
+    Whole pairs are texts like all others.
+    """
+    http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.1}).raise_for_status()
+    address, said = path.format(name=unique_name), {"content-type": "application/json"}
+    answer = http.request(method, address, content=json.dumps(body), headers=said)
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
+    assert "surrogate" in answer.json()["detail"]
+    whole = json.dumps({"labels": {"team": "\U0001f600"}})
+    assert http.patch(f"/v1/sessions/{unique_name}", content=whole, headers=said).is_success

@@ -1,4 +1,4 @@
-"""Tokens with bounds, over HTTP against a real service: what a program that acts can do at most."""
+"""Tokens with bounds, over HTTP against a real service: the most that an agent can change."""
 
 import itertools
 import re
@@ -19,7 +19,7 @@ Bounded = Callable[..., httpx.Client]
 
 @pytest.fixture(name="server", scope="module")
 def _server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """Return a service of this module that asks for tokens."""
+    """Return a service of this module that requires tokens."""
     database = tmp_path_factory.mktemp("bounds") / "pacesetter.db"
     with RunningService(database, admin_token=ADMIN) as service:
         yield service
@@ -38,7 +38,7 @@ _authors = itertools.count()
 
 @pytest.fixture(name="bounded")
 def _bounded(admin: httpx.Client) -> Iterator[Bounded]:
-    """Return what makes a client of an author of its own, with bounds."""
+    """Return a function that makes a client of a new author, with bounds."""
     opened = []
 
     def made(name: str = "", **bounds: Any) -> httpx.Client:
@@ -57,7 +57,7 @@ def _bounded(admin: httpx.Client) -> Iterator[Bounded]:
 
 @pytest.fixture(name="session")
 def _session(admin: httpx.Client, unique_name: str) -> str:
-    """Return the address of a session at 0.1 that goes down in a line to 0 at step 1000."""
+    """Return the address of a session whose rate falls linearly from 0.1 to 0 at step 1000."""
     body = {
         "name": unique_name,
         "base_lr": 0.1,
@@ -98,7 +98,7 @@ FACTORS: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_change_beyond_the_factors_is_refused_at_whatever_step_it_is(
     bounded: Bounded, session: str, order: dict[str, Any], why: str
 ) -> None:
-    """A dry run is refused as the order is, both say where, and nothing is changed."""
+    """A dry run is refused as the order is, both name the step, and nothing is changed."""
     agent = bounded(factor_range=[0.5, 2.0], actions=[*BY_DEFAULT, "replace", "retime"])
     for dry_run in (True, False):
         answer = _order(agent, session, **order, at=100, dry_run=dry_run)
@@ -110,7 +110,7 @@ def test_a_change_beyond_the_factors_is_refused_at_whatever_step_it_is(
 def test_the_end_of_a_long_plan_is_looked_at_too(
     admin: httpx.Client, bounded: Bounded, unique_name: str
 ) -> None:
-    """A hold that is harmless for 1000 steps is refused for what it would be in the end."""
+    """A hold that is harmless for 1000 steps is refused for its effect at the end."""
     schedule = {"kind": "cosine", "total_steps": 50_000, "min_lr": 0.001}
     body = {"name": unique_name, "base_lr": 0.1, "schedule": schedule}
     admin.post("/v1/sessions", json=body).raise_for_status()
@@ -132,13 +132,13 @@ def test_the_end_of_a_long_plan_is_looked_at_too(
 def test_a_change_within_the_factors_is_taken(
     bounded: Bounded, session: str, order: dict[str, Any]
 ) -> None:
-    """Its ends are within; what ends far from the plan is not, however near it begins."""
+    """Only the ratio to the plan from the order's step on counts."""
     agent = bounded(factor_range=[0.5, 2.0])
     assert _said(_order(agent, session, **order, at=990)) == (201, "")
 
 
 def test_without_a_range_only_kinds_bound_a_change(bounded: Bounded, session: str) -> None:
-    """Whoever gives no factors gives any."""
+    """A token without factors allows any factor."""
     assert _order(bounded(), session, kind="scale", factor=50).status_code == 201
 
 
@@ -161,7 +161,7 @@ def test_kinds_that_are_not_allowed_are_refused_with_those_that_are(
 def test_changes_are_counted_by_the_steps_that_they_hold_from(
     bounded: Bounded, session: str
 ) -> None:
-    """However they are ordered, no so many steps hold more; the refusal says where one fits."""
+    """No window of that length holds more, in any order; the refusal names a free step."""
     agent = bounded(changes={"count": 2, "per_steps": 100})
     for at in (50, 149):
         assert _order(agent, session, kind="scale", factor=0.9, at=at).status_code == 201
@@ -177,7 +177,7 @@ def test_changes_are_counted_by_the_steps_that_they_hold_from(
 def test_a_cancelled_change_counts_and_a_repeated_one_does_not(
     bounded: Bounded, session: str
 ) -> None:
-    """Who cancels its own orders gets no more of them, and a retry costs none."""
+    """An agent that cancels its orders gains none, and a retry costs none."""
     agent = bounded(changes={"count": 1, "per_steps": 100})
     body, key = {"kind": "scale", "factor": 0.9, "at": 50}, {"idempotency-key": "once"}
     first, again = (agent.post(f"{session}/actions", json=body, headers=key) for _ in range(2))
@@ -187,7 +187,7 @@ def test_a_cancelled_change_counts_and_a_repeated_one_does_not(
 
 
 def test_another_token_of_the_same_author_shares_the_count(bounded: Bounded, session: str) -> None:
-    """A token that takes another one's place brings no new changes; another author has its own."""
+    """A replacement token brings no new changes; another author has a separate count."""
     changes = {"count": 1, "per_steps": 1000}
     for name, status in (("rita", 201), ("rita", 403), ("robert", 201)):
         agent = bounded(name, changes=changes)
@@ -197,7 +197,7 @@ def test_another_token_of_the_same_author_shares_the_count(bounded: Bounded, ses
 def test_the_count_outlives_the_service_and_a_restart_of_the_job(
     server: RunningService, admin: httpx.Client, bounded: Bounded, session: str
 ) -> None:
-    """It stands in the session's record: neither a new process nor a new attempt forgets it."""
+    """It is in the session's record: neither a new process nor a new attempt resets it."""
     agent = bounded(changes={"count": 1, "per_steps": 1000})
     want = {"attempt": 1, "progress": {"step": 0}, "want": {"start": 0, "count": 8}}
     admin.post(f"{session}/sync", json=want).raise_for_status()
@@ -213,7 +213,7 @@ def test_the_count_outlives_the_service_and_a_restart_of_the_job(
 def test_the_count_goes_along_with_an_export(
     admin: httpx.Client, bounded: Bounded, session: str
 ) -> None:
-    """What was imported counts as what was exported did."""
+    """An imported session counts what was counted before its export."""
     agent = bounded(changes={"count": 1, "per_steps": 1000})
     _order(agent, session, kind="scale", factor=0.9).raise_for_status()
     record = admin.get(f"{session}/export").content
@@ -227,7 +227,7 @@ def test_the_count_goes_along_with_an_export(
 def test_it_cancels_its_own_orders_alone(
     admin: httpx.Client, bounded: Bounded, session: str
 ) -> None:
-    """What an operator has ordered is not an agent's to take back."""
+    """An agent cannot cancel what an operator has ordered."""
     number = _order(admin, session, kind="cooldown", steps=10, at=500).json()["id"]
     assert _said(bounded().delete(f"{session}/actions/{number}")) == REFUSED
     assert len(admin.get(f"{session}/actions").json()["orders"]) == 1
@@ -237,7 +237,7 @@ def test_it_cancels_its_own_orders_alone(
 def test_it_makes_no_call_that_changes_anything_unless_that_is_allowed(
     bounded: Bounded, call: str
 ) -> None:
-    """A call that is new is refused until somebody has thought of it; what reads is let through."""
+    """A new call is refused until it is classified; calls that read are let through."""
     method, _, path = call.partition(" ")
     asked = bounded().stream(
         method,
@@ -245,7 +245,7 @@ def test_it_makes_no_call_that_changes_anything_unless_that_is_allowed(
         headers={"content-type": "application/json"},
         **({"content": "{}"} if method in ("POST", "PATCH") else {}),
     )
-    with asked as answer:  # a feed that is let through has no end
+    with asked as answer:  # a feed that is let through never ends
         if answer.is_error:
             answer.read()
     word = word_of(method, path)
@@ -261,7 +261,7 @@ def test_it_makes_no_call_that_changes_anything_unless_that_is_allowed(
 def test_forks_restarts_and_taking_back_can_be_allowed(
     admin: httpx.Client, bounded: Bounded, session: str
 ) -> None:
-    """Each by its word, and by no other."""
+    """Each is allowed by its own word, and by no other."""
     admin.get(f"{session}/lr?step=0")
     admin.post(f"{session}/sync", json={"want": {"start": 0, "count": 4}}).raise_for_status()
     bodies = {
@@ -279,7 +279,7 @@ def test_forks_restarts_and_taking_back_can_be_allowed(
 
 
 def test_bounds_are_shown_in_lists(admin: httpx.Client, bounded: Bounded) -> None:
-    """With what they are by default; a token without any shows none."""
+    """Defaults are included; a token without bounds shows none."""
     bounded("shown", factor_range=[0.5, 2.0], changes={"count": 3, "per_steps": 1000})
     admin.post("/v1/tokens", json={"name": "unbound", "role": "viewer"}).raise_for_status()
     listed = {each["name"]: each["bounds"] for each in admin.get("/v1/tokens").json()["tokens"]}
@@ -308,14 +308,14 @@ def test_bounds_are_shown_in_lists(admin: httpx.Client, bounded: Bounded) -> Non
 def test_bounds_that_make_no_sense_are_refused(
     admin: httpx.Client, token: dict[str, Any], why: str
 ) -> None:
-    """With the place and with what would be right."""
+    """The refusal has the place, and what would be right."""
     answer = admin.post("/v1/tokens", json={"name": "odd", "role": "operator", **token})
     assert answer.status_code == 422
     assert why in answer.text
 
 
 def test_an_order_can_be_for_one_revision_alone(admin: httpx.Client, session: str) -> None:
-    """What a dry run has shown is not taken once something else was decided."""
+    """An order that a dry run has shown is refused once something else was decided."""
     shown = _order(admin, session, kind="scale", factor=0.5, dry_run=True).json()["revision"]
     assert _order(admin, session, kind="hold", at=900).status_code == 201
     body = {"kind": "scale", "factor": 0.5, "if_revision": shown}

@@ -1,4 +1,4 @@
-"""What a web page may do here through the browser of who visits it."""
+"""What a web page can do here through the browser of its visitor."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from pacesetter_service.api.pages import ASSETS
 from serving import open_http
 
 LISTED = "pacesetter.invalid"
-"""What the shared service is allowed to be called (see conftest.py)."""
+"""The name that the shared service is allowed to have (see conftest.py)."""
 
 
 @pytest.fixture(name="http", scope="module")
@@ -47,19 +47,19 @@ ELSEWHERE = [
 
 @pytest.mark.parametrize("host", HERE)
 def test_a_service_is_asked_by_the_names_of_this_machine(host: str) -> None:
-    """Loopback has its names, in any notation that a client may send."""
+    """Loopback is accepted under each of its names, in any notation that a client may send."""
     assert Hosts().take(host)
 
 
 @pytest.mark.parametrize("host", ELSEWHERE)
 def test_a_service_is_not_asked_by_foreign_names(host: str) -> None:
-    """What may be a domain of somebody's who has it resolved to this machine is no name of ours."""
+    """Any name that a foreign domain could have, resolved to this machine, is refused."""
     assert not Hosts().take(host)
 
 
 @pytest.mark.parametrize("bound", ["0.0.0.0", "::", ""])
 def test_a_service_on_every_address_is_asked_by_each_and_by_the_machines_name(bound: str) -> None:
-    """An address is no domain, and no domain is called as this machine is."""
+    """Bare addresses are safe, as no domain looks like one; no domain has the machine's name."""
     hosts = Hosts(bound=bound)
     machine = socket.gethostname()
     for host in (*HERE, "10.0.0.7:7070", "[fe80::1]", machine, f"{machine.upper()}:7070"):
@@ -69,14 +69,14 @@ def test_a_service_on_every_address_is_asked_by_each_and_by_the_machines_name(bo
 
 
 def test_a_service_on_one_address_is_asked_by_it() -> None:
-    """What it listens on, as a name or as an address, is its own; others are not."""
+    """Its own address or name is accepted, and no other."""
     assert Hosts(bound="10.0.0.7").take("10.0.0.7:7070")
     assert not Hosts(bound="10.0.0.7").take("10.0.0.8:7070")
     assert Hosts(bound="node17").take("node17:7070")
 
 
 def test_the_list_adds_names() -> None:
-    """Names of the list are taken with any port; a star takes every name."""
+    """A listed name is accepted with any port, and a star accepts every name."""
     hosts = Hosts([" LR.example.com ", "[fe80::1]", ""])
     for host in ("lr.example.com", "LR.EXAMPLE.COM.:443", "[fe80::1]:7070", "localhost"):
         assert hosts.take(host)
@@ -90,13 +90,13 @@ def test_the_list_adds_names() -> None:
     [
         ("http://localhost:7070", "localhost:7070"),
         ("http://localhost", "localhost:80"),
-        ("https://lr.example.com", "lr.example.com"),  # TLS ends at a proxy
+        ("https://lr.example.com", "lr.example.com"),  # a proxy terminates TLS
         ("https://lr.example.com", "lr.example.com:443"),
         ("http://[::1]:7070", "[::1]:7070"),
     ],
 )
 def test_a_page_of_ours_may_ask(origin: str, host: str) -> None:
-    """A page that came from the address that it asks is the service's own."""
+    """A page that was loaded from the host that it calls is the service's own."""
     assert Hosts().take_origin(origin, host)
 
 
@@ -115,20 +115,20 @@ def test_a_page_of_ours_may_ask(origin: str, host: str) -> None:
     ],
 )
 def test_another_page_may_not_ask(origin: str) -> None:
-    """A page of another host, or of another port of this one, is somebody else's."""
+    """A page of another host, or of another port of this one, is foreign."""
     assert not Hosts().take_origin(origin, "localhost:7070")
     assert Hosts(["*"]).take_origin(origin, "localhost:7070")
 
 
 def test_pages_of_listed_hosts_may_ask() -> None:
-    """Whose host is in the list is trusted, by whatever name the service is asked."""
+    """A listed host is trusted, by whatever name the service is called."""
     hosts = Hosts(["dashboard.example.com"])
     assert hosts.take_origin("https://dashboard.example.com:8443", "localhost:7070")
     assert not hosts.take_origin("https://www.example.com", "localhost:7070")
 
 
 def test_a_foreign_host_is_refused_whatever_is_asked(http: httpx.Client, unique_name: str) -> None:
-    """DNS rebinding finds nothing here, neither pages nor the hot call; the answer says why."""
+    """DNS rebinding reaches neither pages nor the hot call; the answer says why."""
     body = {"name": unique_name, "base_lr": 0.1}
     http.post("/v1/sessions", json=body).raise_for_status()
     sync = f"/v1/sessions/{unique_name}/sync"
@@ -143,7 +143,7 @@ def test_a_foreign_host_is_refused_whatever_is_asked(http: httpx.Client, unique_
 
 
 def test_a_request_names_one_host(server_url: str) -> None:
-    """Without a host, or with two of them, nothing is done; HTTP/1.0 has none."""
+    """With no host, or with two, nothing is done; HTTP/1.0 has none."""
     address = server_url.removeprefix("http://").split(":")
 
     def status(head: str) -> int:
@@ -160,7 +160,7 @@ def test_a_request_names_one_host(server_url: str) -> None:
 
 
 def test_a_foreign_page_is_refused_whatever_it_asks(http: httpx.Client, unique_name: str) -> None:
-    """What it sends is not carried out, though it could not have read the answer."""
+    """Its request is not carried out, though it could not have read the answer."""
     http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.1}).raise_for_status()
     sync = f"/v1/sessions/{unique_name}/sync"
     foreign = {"origin": "http://evil.example"}
@@ -188,7 +188,7 @@ def test_a_foreign_page_is_refused_whatever_it_asks(http: httpx.Client, unique_n
 def test_a_method_that_nothing_takes_is_405(
     http: httpx.Client, method: str, path: str, allowed: set[str]
 ) -> None:
-    """Before anything is asked of its body, and with the methods that the address takes."""
+    """This comes before any check of its body, with the methods that the address allows."""
     answer = http.request(method, path)
     assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
     assert set(answer.headers["allow"].split(", ")) == allowed
@@ -198,7 +198,7 @@ def test_a_method_that_nothing_takes_is_405(
 def test_a_method_that_another_address_takes_is_405_with_all_that_this_one_takes(
     http: httpx.Client,
 ) -> None:
-    """The framework would name those of one route of several."""
+    """The framework alone would name those of one of several routes."""
     answer = http.post("/v1/sessions/x", json={})
     assert answer.status_code == 405
     assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "PATCH", "DELETE", "OPTIONS"}
@@ -206,7 +206,7 @@ def test_a_method_that_another_address_takes_is_405_with_all_that_this_one_takes
 
 @pytest.mark.parametrize("path", ["/docs/", "/v1/sessions/", "/livez/"])
 def test_nothing_is_redirected(http: httpx.Client, path: str) -> None:
-    """A redirect would lead wherever the caller's Host header points to."""
+    """A redirect would lead wherever the caller's Host header points."""
     answer = http.get(path)
     assert answer.status_code == 404
     assert "location" not in answer.headers
@@ -214,14 +214,14 @@ def test_nothing_is_redirected(http: httpx.Client, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/livez", "/docs", "/nowhere", "/openapi.json", "/metrics"])
 def test_browsers_are_told_our_rules(http: httpx.Client, path: str) -> None:
-    """No answer is taken for another type than it is, and no page tells others our addresses."""
+    """No answer is sniffed for another type, and no page passes its address on."""
     answer = http.get(path)
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
 
 
 def test_the_page_runs_its_own_scripts_alone_and_in_no_frame(http: httpx.Client) -> None:
-    """All of the page is served here: no script stands in it, and no other site is asked."""
+    """Everything on the page is served here: it has no inline script and calls no other site."""
     page = http.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert page.headers["x-frame-options"] == "DENY"
@@ -242,7 +242,7 @@ def test_the_page_runs_its_own_scripts_alone_and_in_no_frame(http: httpx.Client)
 
 
 def test_the_files_of_the_page_are_those_that_were_published() -> None:
-    """Each file of Swagger UI is, to the byte, the one of the version that its manifest names."""
+    """Each file of Swagger UI equals, to the byte, that of the version in its manifest."""
     manifest = json.loads((ASSETS / "swagger-ui.json").read_text())
     found = {
         path.name: sha256(path.read_bytes()).hexdigest()
@@ -254,7 +254,7 @@ def test_the_files_of_the_page_are_those_that_were_published() -> None:
 
 
 def test_a_picture_runs_nothing(http: httpx.Client) -> None:
-    """A picture is a document too, whose scripts a browser would run."""
+    """An SVG picture is a document too, whose scripts a browser would run."""
     answer = http.post(
         "/v1/schedules/preview",
         json={"base_lr": 0.1, "schedule": {"kind": "constant"}},

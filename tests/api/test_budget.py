@@ -1,4 +1,4 @@
-"""One caller may not stop the service: through real processes, sockets and signals."""
+"""One caller cannot stop the service: through real processes, sockets and signals."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ SUM_OF_EXPS = "base * (" + " + ".join(f"exp(-t / {100 + each})" for each in rang
 
 
 def costly(depth: int) -> dict[str, Any]:
-    """Return a law that costs twice as much with each level, in a few bytes."""
+    """Return a law of a few bytes that costs twice as much with each level."""
     law: dict[str, Any] = {"kind": "expression", "value": SUM_OF_EXPS}
     for _ in range(depth):
         law = {"kind": "splice", "first": law, "steps": 5, "second": "constant"}
@@ -35,7 +35,7 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> str:
-    """Return what a problem says, which must be this one."""
+    """Return what a problem says; the answer must be this one."""
     found = answer.json()
     assert (answer.status_code, found["code"]) == (status, code), answer.text[:500]
     return str(found["detail"])
@@ -44,7 +44,7 @@ def problem(answer: httpx.Response, status: int, code: str) -> str:
 def test_a_session_that_no_window_is_affordable_of_is_not_created(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """A law that is evaluated a million times is refused when it is asked for, and previewed."""
+    """A law with a million evaluations is refused at creation and in a preview."""
     body = {"name": unique_name, **costly(20)}
     for path in ("/v1/sessions", "/v1/schedules/preview", "/v1/schedules/lint"):
         detail = problem(http.post(path, json=body), 422, "too_costly")
@@ -56,7 +56,7 @@ def test_a_session_that_no_window_is_affordable_of_is_not_created(
 def test_no_fork_and_no_template_makes_a_session_that_nothing_is_affordable_of(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """A law beyond the budget is refused too where a fork describes it or a template holds it."""
+    """A law beyond the budget is refused also in a fork's description and in a template."""
     new, law = f"{unique_name}-new", costly(20)
     http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.1}).raise_for_status()
     template = {"name": "beyond-the-budget", "spec": law}
@@ -78,9 +78,9 @@ def test_no_fork_and_no_template_makes_a_session_that_nothing_is_affordable_of(
 def test_others_are_served_while_a_costly_session_is_sealed(
     http: httpx.Client, server_url: str, unique_name: str
 ) -> None:
-    """Someone who seals a costly session all the time keeps nobody from sealing another one.
+    """A trainer that keeps sealing a costly session does not keep another from sealing its own.
 
-    The costly one's windows come shorter than asked; the plain one's are sealed between them.
+    The costly one's windows come shorter than asked; the plain one's are sealed in between.
     """
     dear, plain = f"{unique_name}-dear", f"{unique_name}-plain"
     made = http.post("/v1/sessions", json={"name": dear, **costly(7)})
@@ -116,7 +116,7 @@ def test_others_are_served_while_a_costly_session_is_sealed(
 
 
 def test_a_preview_beyond_the_budget_says_how_many_steps_there_may_be(http: httpx.Client) -> None:
-    """What it advises is answered."""
+    """The length that it advises is accepted."""
     body = {**costly(7), "count": 1_000_000, "points": 10}
     detail = problem(http.post("/v1/schedules/preview", json=body), 422, "too_costly")
     fewer = int(detail.partition("at most ")[2].partition(" steps")[0])
@@ -128,7 +128,7 @@ def test_a_preview_beyond_the_budget_says_how_many_steps_there_may_be(http: http
 def test_a_forecast_beyond_the_budget_is_refused_and_a_dry_run_shows_less(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """Both are of the same costly session, whose dry run keeps to what it can afford."""
+    """Both are of the same costly session; its dry run shows only as much as it can afford."""
     spec = {"name": unique_name, **costly(7), "total_steps": 50_000}
     assert http.post("/v1/sessions", json=spec).status_code == 201
     url = f"/v1/sessions/{unique_name}"
@@ -145,7 +145,7 @@ def _long_preview() -> bytes:
 
 @contextmanager
 def _asking(url: str, body: bytes) -> Iterator[socket.socket]:
-    """Send a preview and do not wait for its answer."""
+    """Send a preview without waiting for its answer."""
     place = urlsplit(url)
     with socket.create_connection((place.hostname, place.port or 80), PATIENCE) as connection:
         head = (
@@ -164,9 +164,9 @@ def _until(happens: Any, what: str) -> None:
 
 
 def test_previews_are_bounded_and_given_up_with_their_callers(tmp_path: Path) -> None:
-    """When as many wait as may, the next is told so; once their callers left there is room again.
+    """If as many wait as may, the next is refused; once their callers leave, there is room again.
 
-    Meanwhile sessions are created and sealed: that goes another way.
+    Meanwhile sessions are created and sealed, for which previews are not waited for.
     """
     body = _long_preview()
     with RunningService(tmp_path / "p.db") as service, open_http(service.url) as http:
@@ -202,7 +202,7 @@ def _locked(database: Path) -> Iterator[None]:
 
 
 def test_a_writer_that_gets_nowhere_makes_the_service_unready(tmp_path: Path) -> None:
-    """While its work does not come to an end `/readyz` says so, and afterwards that all is well."""
+    """While its job hangs, `/readyz` says so, and afterwards that all is well."""
     with (
         RunningService(tmp_path / "p.db", stall_after=0.2) as service,
         open_http(service.url) as http,
@@ -231,10 +231,10 @@ def test_a_writer_that_gets_nowhere_makes_the_service_unready(tmp_path: Path) ->
 
 
 def test_sigterm_ends_the_process_whatever_runs(tmp_path: Path) -> None:
-    """A preview, a call that is held and a writer that hangs: the process ends all the same.
+    """It ends despite a preview, a held call and a writer that hangs.
 
-    The disk hangs until the test has seen the end, so nothing but the promise can have ended it;
-    what was acknowledged is there afterwards.
+    The disk hangs until the test has seen the end, so only the promised limit can have ended it.
+    What was acknowledged is there afterwards.
     """
     with RunningService(tmp_path / "p.db", spawned, shutdown_timeout=1) as service:
         with open_http(service.url) as http:
@@ -282,7 +282,7 @@ def _ask_in_vain(url: str) -> None:
 
 
 def _restart_in_vain(url: str, name: str) -> None:
-    """Open an attempt: each is a batch of its own, and waits for the disk by itself."""
+    """Open an attempt: each is a separate batch, and waits for the disk by itself."""
     with suppress(httpx.HTTPError):
         body = {"step": 0, "key": "again"}
         httpx.post(f"{url}/v1/sessions/{name}/attempts", json=body, timeout=PATIENCE)

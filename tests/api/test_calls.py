@@ -1,4 +1,4 @@
-"""A call is found in the log by its id, which its answer has."""
+"""A call can be found in the log by the id in its answer."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ TRACEPARENT = f"00-{TRACE}-{SPAN}-01".encode()
 
 
 def test_an_answer_has_the_callers_id_or_a_new_one(server_url: str) -> None:
-    """Whatever answers, the hot call too; what could not stand in a log is replaced."""
+    """Every answer has one, on the hot call too; an id that is unfit for a log is replaced."""
     with open_http(server_url) as http:
         new = [http.get("/livez").headers["x-request-id"] for _ in range(2)]
         assert len(set(new)) == 2
@@ -32,7 +32,7 @@ def test_an_answer_has_the_callers_id_or_a_new_one(server_url: str) -> None:
 
 
 def test_a_window_has_the_id_that_its_caller_gave(server_url: str, unique_name: str) -> None:
-    """The hot call pays for no name that no caller asked for; a refusal of it has one always."""
+    """The hot call makes no id unless the caller gave one; its refusals always have one."""
     spec = {"name": unique_name, "base_lr": 0.1, "schedule": {"kind": "constant"}}
     sync = f"/v1/sessions/{unique_name}/sync"
     with open_http(server_url) as http:
@@ -44,7 +44,7 @@ def test_a_window_has_the_id_that_its_caller_gave(server_url: str, unique_name: 
 
 
 def test_log_lines_of_a_call_name_it(service: RunningService) -> None:
-    """A line that a call causes has its id and its trace; the next call's has its own."""
+    """A line that a call causes has its id and its trace; the next call's line has its own."""
     with open_http(service.url) as http:
         trace = {"traceparent": TRACEPARENT.decode()}
         http.post("/v1/sessions", content=b"[", headers={"x-request-id": "mine"} | trace)
@@ -66,7 +66,7 @@ def test_log_lines_of_a_call_name_it(service: RunningService) -> None:
     ],
 )
 def test_a_trace_that_is_none_is_not_noted(unfit: bytes) -> None:
-    """What the standard does not allow stands in no log."""
+    """A trace that violates the standard is not logged."""
     calls.CURRENT.set(calls.Call([(b"traceparent", unfit)]))
     try:
         assert set(calls.named(structlog.get_logger(), "info", {})) == {"request_id"}
@@ -75,7 +75,7 @@ def test_a_trace_that_is_none_is_not_noted(unfit: bytes) -> None:
 
 
 def test_only_what_the_service_failed_at_names_its_call() -> None:
-    """A problem of a status 5xx has the id; one that the caller can mend needs none."""
+    """A problem with a status 5xx has the id; one that the caller can mend needs none."""
 
     async def answered(status: int) -> dict[str, object]:
         calls.CURRENT.set(calls.Call([(b"x-request-id", b"mine")]))

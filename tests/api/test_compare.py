@@ -1,4 +1,4 @@
-"""Comparisons over HTTP: curves side by side, and how specs differ, with a real service."""
+"""Comparisons over HTTP against a real service: curves side by side, and differences of specs."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(name="names")
 def _names(http: httpx.Client, unique_name: str) -> list[str]:
-    """Return two trainings of 100 and 200 steps, of which a half is sealed."""
+    """Return two trainings of 100 and 200 steps, half of which are sealed."""
     names = [f"{unique_name}-{total}" for total in (100, 200)]
     for name, total in zip(names, (100, 200), strict=True):
         cosine = {"kind": "cosine", "total_steps": total}
@@ -41,14 +41,14 @@ def compared(http: httpx.Client, names: list[str], **params: Any) -> dict[str, A
 
 
 def test_specs_differ_where_it_is_said(http: httpx.Client, names: list[str]) -> None:
-    """Each difference is a pointer with the value of each; the names are no difference."""
+    """Each difference is a pointer with the value of each; the names do not count as one."""
     found = compared(http, names)["differences"]
     assert [each["pointer"] for each in found] == ["/base_lr", "/schedule/total_steps"]
     assert found[1]["values"] == dict(zip(names, (100, 200), strict=True))
 
 
 def test_laws_of_another_kind_differ_as_a_whole(http: httpx.Client, names: list[str]) -> None:
-    """Their parameters mean other things, so none of them is laid beside another one."""
+    """Their parameters mean other things, so they are not compared one by one."""
     other = f"{names[0]}-other"
     spec = {"name": other, "base_lr": 0.01, "schedule": {"kind": "constant"}}
     http.post("/v1/sessions", json=spec).raise_for_status()
@@ -58,7 +58,7 @@ def test_laws_of_another_kind_differ_as_a_whole(http: httpx.Client, names: list[
 
 
 def test_curves_are_those_of_the_histories(http: httpx.Client, names: list[str]) -> None:
-    """By step they stand where they were trained; metrics may differ from session to session."""
+    """By step they stand where they were trained; sessions may have different metrics."""
     one, other = compared(http, names)["sessions"]
     history = http.get(f"/v1/sessions/{names[0]}/history").json()
     assert one["series"] == history["series"]
@@ -72,7 +72,7 @@ def test_curves_are_those_of_the_histories(http: httpx.Client, names: list[str])
 def test_fractions_lay_plans_of_any_length_over_each_other(
     http: httpx.Client, names: list[str]
 ) -> None:
-    """A half of each plan is sealed, so both end before the same place."""
+    """Half of each plan is sealed, so both end at the same place."""
     for each in compared(http, names, by="fraction")["sessions"]:
         assert each["places"][-1] == pytest.approx(0.5, abs=0.011)
         assert each["places"][0] == 0
@@ -90,7 +90,7 @@ def test_a_picture_has_a_line_for_each_session(http: httpx.Client, names: list[s
 def test_what_cannot_be_compared_is_said(
     http: httpx.Client, names: list[str], unique_name: str
 ) -> None:
-    """Too few, twice the same, unknown ones, and fractions of a plan without an end."""
+    """Refused are too few names, a name twice, unknown ones, and fractions of an endless plan."""
     endless = f"{unique_name}-endless"
     http.post("/v1/sessions", json={"name": endless, "base_lr": 0.1}).raise_for_status()
     refused = {

@@ -31,14 +31,14 @@ def test_the_catalogue_lists_every_kind(http: httpx.Client) -> None:
 
 
 def test_a_misspelt_kind_is_answered_with_the_nearest(http: httpx.Client) -> None:
-    """A kind that does not exist is a 404 that names the one that was meant."""
+    """An unknown kind is a 404 that names the kind that was probably meant."""
     answer = http.get("/v1/controllers/plateu")
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown_kind")
     assert "Did you mean 'plateau'? GET /v1/controllers lists" in answer.json()["detail"]
 
 
 def test_the_example_of_every_kind_can_be_created(http: httpx.Client, unique_name: str) -> None:
-    """A session with the example of any kind is taken, and starts."""
+    """A session with the example of any kind is created, and starts."""
     for kind in catalogue.controllers():
         spec = {
             "name": f"{unique_name}-{kind}",
@@ -55,7 +55,7 @@ def test_the_example_of_every_kind_can_be_created(http: httpx.Client, unique_nam
 
 @pytest.mark.parametrize("kind", catalogue.controllers())
 def test_every_kind_says_what_it_is(kind: str) -> None:
-    """Each kind has a description, a formula of one line, a source, and parameters with types."""
+    """Each kind has a description, a one-line formula, a source, and typed parameters."""
     about = catalogue.describe_controller(kind)
     assert len(about["description"]) > 60
     assert about["description"] != Controller.__doc__
@@ -67,7 +67,7 @@ def test_every_kind_says_what_it_is(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", catalogue.controllers())
 def test_every_kind_has_a_state_of_its_own_making(kind: str) -> None:
-    """What `init` gives is of the kind's `State`, so that it can be read back from the disk."""
+    """`init` returns the kind's own `State`, so that it can be read back from the disk."""
     example = catalogue.describe_controller(kind)["example"]
     spec = {
         "name": "x",

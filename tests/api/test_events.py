@@ -21,7 +21,7 @@ def _http(server_url: str) -> Any:
 
 
 def train(http: httpx.Client, name: str, losses: list[float | str]) -> None:
-    """Ask for a step and report a loss, for each of them."""
+    """Ask for a step and report a loss, for each of the steps."""
     start = http.get(f"/v1/sessions/{name}").json()["horizon"]
     for step, loss in enumerate(losses, start=start):
         http.post(f"/v1/sessions/{name}/sync", json={"step": step}).raise_for_status()
@@ -30,14 +30,14 @@ def train(http: httpx.Client, name: str, losses: list[float | str]) -> None:
 
 
 def session(http: httpx.Client, name: str, **spec: Any) -> str:
-    """Create a session under a plateau controller; gives the address of its events."""
+    """Create a session under a plateau controller, and return the address of its events."""
     body = {"name": name, "base_lr": 0.1, "controllers": [PLATEAU], **spec}
     assert http.post("/v1/sessions", json=body).status_code == 201
     return f"/v1/sessions/{name}/events"
 
 
 def test_the_first_event_is_the_creation(http: httpx.Client, unique_name: str) -> None:
-    """A session that has done nothing has one event, number 0, at its first step."""
+    """An unused session has one event, number 0, at its first step."""
     events = session(http, unique_name, start_step=7)
     created_at = http.get(f"/v1/sessions/{unique_name}").json()["created_at"]
     assert http.get(events).json() == {
@@ -58,7 +58,7 @@ def test_the_first_event_is_the_creation(http: httpx.Client, unique_name: str) -
 def test_each_event_has_its_own_fields_and_its_sentence(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """A decision, an action and the archiving are listed in order, with all that they carry."""
+    """A decision, an action and the archiving are listed in order, with all their fields."""
     events = session(http, unique_name)
     train(http, unique_name, ["inf", "nan", 1.0])
     http.post(f"/v1/sessions/{unique_name}/actions", json={"kind": "scale", "factor": 0.5})
@@ -98,7 +98,7 @@ def test_pages_follow_each_other_without_gap_or_repetition(
 
 
 def test_events_are_filtered_by_kind(http: httpx.Client, unique_name: str) -> None:
-    """`kind` may be repeated, and pages go on within the filter."""
+    """`kind` may be repeated, and pages continue within the filter."""
     events = session(http, unique_name)
     train(http, unique_name, [1.0] * 4)
     http.post(f"/v1/sessions/{unique_name}/actions", json={"kind": "scale", "factor": 0.5})
@@ -133,7 +133,7 @@ def test_a_bad_parameter_is_refused_by_name(
 
 
 def test_events_of_no_session_are_not_found(http: httpx.Client) -> None:
-    """A name that nobody has is a 404."""
+    """An unknown name is a 404."""
     answer = http.get("/v1/sessions/nobody-has-this/events")
     assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
 
@@ -168,7 +168,7 @@ def test_the_command_prints_a_line_for_each_event(
 
 
 def test_the_command_says_what_is_wrong(server_url: str) -> None:
-    """Of a session that does not exist: what is wrong, what to do, and exit status 3."""
+    """For an unknown session it says what is wrong and what to do, with exit status 3."""
     done = command(server_url, "events", "nobody-has-this")
     assert (done.returncode, done.stdout) == (3, "")
     assert len(done.stderr.splitlines()) == 2
@@ -176,7 +176,7 @@ def test_the_command_says_what_is_wrong(server_url: str) -> None:
 
 
 def test_events_are_plain_json(http: httpx.Client, unique_name: str) -> None:
-    """No answer has a NaN or infinity that JSON does not know."""
+    """No answer has a NaN or infinity, which JSON lacks."""
     events = session(http, unique_name)
     train(http, unique_name, ["inf", "-inf", "nan", "nan"])
     text = http.get(events).text

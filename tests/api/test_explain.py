@@ -34,7 +34,7 @@ def test_a_sealed_value_is_explained(http: httpx.Client, unique_name: str) -> No
 
 
 def test_the_text_alone_is_given_on_request(http: httpx.Client, unique_name: str) -> None:
-    """`Accept: text/plain` gives what stands under `text` otherwise."""
+    """`Accept: text/plain` gives what is otherwise the field `text`."""
     address, params = f"/v1/sessions/{unique_name}/explain", {"step": 2}
     session(http, unique_name)
     train(http, unique_name, [1.0] * 3)
@@ -60,7 +60,7 @@ def test_a_forecast_is_explained_as_one(http: httpx.Client, unique_name: str) ->
 def test_a_cause_is_found_behind_many_decisions_about_others(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """A group that was changed once, long ago, is told so whatever has happened since."""
+    """A change of one group, long ago, is found whatever has happened since."""
     groups = {"body": {"base_lr": 1e-300}, "head": {"base_lr": 1.0}}
     rule = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.99, "eps": 0.0}
     rules = [{**rule, "min_lr": {"body": 0.5e-300, "head": 1e-300}, "factor": 0.5, "until_step": 3}]
@@ -77,7 +77,7 @@ def test_a_cause_is_found_behind_many_decisions_about_others(
 def test_a_restart_at_the_same_step_twice_keeps_the_reasons(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """What was decided at an attempt's first step is known in the one that takes its place.
+    """What was decided at an attempt's first step is known in the attempt that replaces it.
 
     So it is where steps are taken back from its first on, and in a fork from there.
     """
@@ -116,7 +116,7 @@ def test_a_restart_at_the_same_step_twice_keeps_the_reasons(
 
 
 def test_a_restart_forgets_no_reason(tmp_path: Path, unique_name: str) -> None:
-    """After the service was killed the same steps have the same explanations."""
+    """After the service was killed, the same steps have the same explanations."""
     with RunningService(tmp_path / "why.db") as service, open_http(service.url) as http:
         address = f"/v1/sessions/{unique_name}/explain"
         session(http, unique_name)
@@ -181,14 +181,14 @@ def test_a_fork_knows_the_reasons_of_the_past_that_it_shares(
 def test_a_step_that_is_none_is_refused(
     http: httpx.Client, unique_name: str, step: int | str
 ) -> None:
-    """What is no step of any session is a problem that names the parameter."""
+    """A value that cannot be a step is a problem that names the parameter."""
     session(http, unique_name)
     answer = http.get(f"/v1/sessions/{unique_name}/explain", params={"step": step})
     assert (answer.status_code, answer.json()["errors"][0]["parameter"]) == (422, "step")
 
 
 def test_a_step_before_the_first_is_refused(http: httpx.Client, unique_name: str) -> None:
-    """A session that starts later has nothing to say about earlier steps."""
+    """A session that starts later has no explanation for earlier steps."""
     session(http, unique_name, start_step=5)
     answer = http.get(f"/v1/sessions/{unique_name}/explain", params={"step": 4})
     assert (answer.status_code, answer.json()["code"]) == (422, "step_out_of_range")

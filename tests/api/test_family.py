@@ -1,4 +1,4 @@
-"""Runs of a template, over HTTP: one that leaves its family is told of, and one that does not."""
+"""Runs of a template, over HTTP: a run that departs from its family is reported, others are not."""
 
 import json
 import time
@@ -30,7 +30,7 @@ Loss = Callable[[np.ndarray], np.ndarray]
 
 
 def healthy(seed: int) -> Loss:
-    """Return the losses of a run by step: all alike but for their level and their scatter."""
+    """Return the losses of a run by step; runs differ only in level and scatter."""
     random = np.random.default_rng(seed)
     level, scatter = 1 + 0.002 * random.normal(), 1 + 0.005 * random.normal(size=TOTAL)
 
@@ -42,13 +42,13 @@ def healthy(seed: int) -> Loss:
 
 
 def damaged(seed: int, start: int) -> Loss:
-    """Return the same with a part of the data spoilt from a step on: 4 % higher."""
+    """Return the losses of a run whose data is partly corrupt from a step on: 4 % higher."""
     well = healthy(seed)
     return lambda steps: well(steps) * np.where(steps >= start, 1.04, 1.0)
 
 
 def train(http: httpx.Client, name: str, loss: Loss, first: int = 0, until: int = TOTAL) -> None:
-    """Train from a step up to another one, and report the loss of each."""
+    """Train from one step to another, and report the loss of each."""
     path = f"/v1/sessions/{name}/sync"
     for start in range(first, until, 50):
         steps = np.arange(start, min(start + 50, until))
@@ -69,19 +69,19 @@ def create(http: httpx.Client, name: str, **values: Any) -> None:
 
 
 def departures(http: httpx.Client, name: str) -> list[dict[str, Any]]:
-    """Return what the record says of departures."""
+    """Return the recorded departures."""
     events = http.get(f"/v1/sessions/{name}/events").raise_for_status().json()["events"]
     return [each for each in events if each.get("code") == "left_family"]
 
 
 def family(http: httpx.Client, name: str) -> dict[str, Any]:
-    """Return how the session's only loss stands in its family."""
+    """Return where the session's only loss stands in its family."""
     [found] = http.get(f"/v1/sessions/{name}/family").raise_for_status().json()["losses"]
     return dict(found)
 
 
 def wait_for(fact: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+    """Wait until a condition holds."""
     end = time.monotonic() + PATIENCE
     while not fact():
         assert time.monotonic() < end, "it did not become so"
@@ -90,7 +90,7 @@ def wait_for(fact: Callable[[], bool]) -> None:
 
 @pytest.fixture(name="told", scope="module")
 def _told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, list[Any]]]:
-    """Return a client of a service with six finished runs, and what its webhook was told."""
+    """Return a client of a service with six finished runs, and what its webhook received."""
     with (
         answering(lambda _: answer(204, b"")) as (receiver, seen),
         RunningService(
@@ -107,7 +107,7 @@ def _told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Clie
 
 
 def test_a_run_that_leaves_its_family_is_told_of_once(told: tuple[httpx.Client, list[Any]]) -> None:
-    """Within 5 % of the run after the fault: an event, a notice, an alarm, and a problem."""
+    """Within 5 % of the run after the fault: an event, a notice, an alarm and a problem."""
     http, seen = told
     create(http, "damaged")
     loss = damaged(100, 500)
@@ -124,7 +124,7 @@ def test_a_run_that_leaves_its_family_is_told_of_once(told: tuple[httpx.Client, 
     assert [(each["code"], each["step"]) for each in notices] == [("left_family", 550)]
     wait_for(lambda: any(json.loads(each.body)["kind"] == "left_family" for each in seen))
     assert "Left family: loss" in http.get("/problems").text
-    # It goes on as it is, and is told of no more.
+    # It goes on as it is, and is not reported again.
     train(http, "damaged", loss, 550)
     found = family(http, "damaged")
     [departure] = found["departures"]
@@ -173,7 +173,7 @@ def test_what_an_operator_orders_is_no_departure(told: tuple[httpx.Client, list[
 
 
 def test_where_there_is_no_family_it_says_so(told: tuple[httpx.Client, list[Any]]) -> None:
-    """Without a template, with too few members, or with no loss there is a reason."""
+    """The reason may be no template, too few members, or no loss."""
     http, _ = told
     http.post("/v1/sessions", json={"name": "alone", "base_lr": 0.1}).raise_for_status()
     assert family(http, "alone")["reason"] == "no_template"
@@ -191,7 +191,7 @@ def test_where_there_is_no_family_it_says_so(told: tuple[httpx.Client, list[Any]
 
 
 def test_forks_of_one_run_are_no_family(told: tuple[httpx.Client, list[Any]]) -> None:
-    """Sessions that share steps are alike by that, and count as one member."""
+    """Sessions that share steps are alike for that reason, and count as one member."""
     http, _ = told
     http.post("/v1/templates", json={**TEMPLATE, "name": "tree"}).raise_for_status()
     http.post("/v1/sessions", json={"name": "trunk", "template": "tree@1"}).raise_for_status()
@@ -208,8 +208,24 @@ def test_forks_of_one_run_are_no_family(told: tuple[httpx.Client, list[Any]]) ->
     assert family(http, "branch-0")["members"] == []
 
 
+def test_a_run_whose_last_losses_come_late_is_a_member_then(
+    told: tuple[httpx.Client, list[Any]],
+) -> None:
+    """All of it was handed out before it was measured, and it was looked at in between."""
+    http, _ = told
+    create(http, "late")
+    train(http, "late", healthy(104), until=900)
+    body = {"want": {"start": 900, "count": 100}, "progress": {"step": 960}}
+    http.post("/v1/sessions/late/sync", json=body).raise_for_status()
+    create(http, "asking")
+    train(http, "asking", healthy(105), until=500)
+    assert "late" not in family(http, "asking")["members"]
+    train(http, "late", healthy(104), 900)
+    assert "late" in family(http, "asking")["members"]
+
+
 def test_a_plan_of_another_length_is_looked_at_anew(tmp_path: Path) -> None:
-    """Its hundredths are others: what was gathered before is not mixed with them."""
+    """Its hundredths are different steps, so earlier observations are not mixed with them."""
     law = {"kind": "wsd", "total_steps": TOTAL, "warmup_steps": 20, "decay_steps": 200}
     template = {**TEMPLATE, "spec": {"base_lr": {"$": "peak"}, "schedule": law}}
     with RunningService(tmp_path / "pacesetter.db") as service:

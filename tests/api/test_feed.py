@@ -25,14 +25,14 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 
 def create(http: httpx.Client, name: str, **spec: Any) -> str:
-    """Create a session that decides something at every step; gives the address of its feed."""
+    """Create a session that decides at every step, and return the address of its feed."""
     body = {"name": name, "base_lr": 1.0, "controllers": [CUTS], "max_lookahead": 500, **spec}
     http.post("/v1/sessions", json=body).raise_for_status()
     return f"/v1/sessions/{name}/events/stream"
 
 
 def happen(http: httpx.Client, name: str, count: int) -> None:
-    """Have that many events happen, as one commit."""
+    """Cause that many events in one commit."""
     horizon = http.get(f"/v1/sessions/{name}").json()["horizon"]
     path = f"/v1/sessions/{name}/sync"
     http.post(path, json=quick(horizon, count)).raise_for_status()
@@ -51,7 +51,7 @@ class Message:
 
 
 def messages(lines: Iterator[str]) -> Iterator[Message]:
-    """Read server-sent events as a browser does: one is there when its empty line is."""
+    """Read server-sent events as a browser does: an empty line ends each."""
     fields: dict[str, str] = {}
     for line in lines:
         if line:
@@ -64,7 +64,7 @@ def messages(lines: Iterator[str]) -> Iterator[Message]:
 
 
 def take(http: httpx.Client, path: str, count: int, **headers: str) -> list[Message]:
-    """Follow a feed until so many events have come."""
+    """Follow a feed until that many events have come."""
     found: list[Message] = []
     with http.stream("GET", path, headers=headers) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -76,7 +76,7 @@ def take(http: httpx.Client, path: str, count: int, **headers: str) -> list[Mess
 
 
 def test_events_come_with_their_numbers(http: httpx.Client, unique_name: str) -> None:
-    """The feed begins with the creation and says of each event what the log says."""
+    """The feed begins with the creation and gives each event as the log does."""
     path = create(http, unique_name)
     happen(http, unique_name, 4)
     log = http.get(path.removesuffix("/stream")).json()["events"]
@@ -87,7 +87,7 @@ def test_events_come_with_their_numbers(http: httpx.Client, unique_name: str) ->
 
 
 def test_what_happens_later_comes_too(http: httpx.Client, unique_name: str) -> None:
-    """A reader that waits is told of each event when it is committed."""
+    """A reader that waits gets each event when it is committed."""
     path = create(http, unique_name)
     with http.stream("GET", path) as answer:
         found = messages(answer.iter_lines())
@@ -100,7 +100,7 @@ def test_what_happens_later_comes_too(http: httpx.Client, unique_name: str) -> N
 
 
 def test_who_comes_back_goes_on_behind_the_last_event(http: httpx.Client, unique_name: str) -> None:
-    """`Last-Event-ID`, or `after`, is the last event that is left out."""
+    """The feed begins after the event in `Last-Event-ID`, or `after`."""
     path = create(http, unique_name)
     happen(http, unique_name, 6)
     every = take(http, path, 6)
@@ -113,20 +113,20 @@ def test_who_comes_back_goes_on_behind_the_last_event(http: httpx.Client, unique
 def test_an_id_that_no_event_has_is_refused(
     http: httpx.Client, unique_name: str, number: str
 ) -> None:
-    """It is refused at once: to go on somewhere else would leave something out."""
+    """It is refused at once: continuing elsewhere would leave events out."""
     path = create(http, unique_name)
     answer = http.get(path, headers={"Last-Event-ID": number.encode()})
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed")
 
 
 def test_a_feed_of_no_session_is_not_found(http: httpx.Client) -> None:
-    """A name that nobody has is a 404, and no stream."""
+    """An unknown name is a 404, and no stream."""
     answer = http.get("/v1/sessions/nobody-has-this/events/stream")
     assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
 
 
 def test_a_quiet_feed_shows_that_it_lives(tmp_path: Path) -> None:
-    """Without an event a comment comes now and then."""
+    """Without events, a comment comes now and then."""
     with (
         RunningService(tmp_path / "quiet.db", feed_heartbeat=0.05) as service,
         open_http(service.url) as http,
@@ -137,7 +137,7 @@ def test_a_quiet_feed_shows_that_it_lives(tmp_path: Path) -> None:
 
 
 def test_readers_do_not_hold_up_the_stop(service: RunningService) -> None:
-    """A server that is told to stop says so to its readers, and ends with the exit code 0."""
+    """A server that is told to stop says so to its readers, and exits with code 0."""
     with open_http(service.url) as http, http.stream("GET", create(http, "stopped")) as answer:
         lines = answer.iter_lines()
         assert next(messages(lines)).event == "created"
@@ -153,7 +153,7 @@ def test_readers_do_not_hold_up_the_stop(service: RunningService) -> None:
 
 
 def test_a_reader_that_takes_nothing_is_cut_off_and_can_go_on(tmp_path: Path) -> None:
-    """Its answer breaks off; from the last event that it has it reads all that is left."""
+    """Its answer breaks off; after its last event, it reads all that is left."""
     count, reason = 300, "x" * 900
     with (
         RunningService(tmp_path / "slow.db", feed_patience=2.0) as service,
@@ -184,7 +184,7 @@ def test_a_reader_that_takes_nothing_is_cut_off_and_can_go_on(tmp_path: Path) ->
 
 
 def until_cut_off(service: RunningService) -> None:
-    """Wait until the service has said that it gave a reader up."""
+    """Wait until the service has logged that it gave a reader up."""
     deadline = time.monotonic() + PATIENCE
     while not any(each["event"] == "reader_cut_off" for each in service.events()):
         assert time.monotonic() < deadline, "the reader was never cut off"
@@ -202,7 +202,7 @@ def newest(http: httpx.Client, name: str) -> int:
 
 
 def listen(url: str, path: str) -> socket.socket:
-    """Ask for a feed, with as little room for what nobody reads as the system gives."""
+    """Ask for a feed with the smallest receive buffer that the system allows."""
     host, port = url.removeprefix("http://").split(":")
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -213,14 +213,14 @@ def listen(url: str, path: str) -> socket.socket:
 
 
 def read_to_the_end(connection: socket.socket) -> tuple[str, bool]:
-    """Read what comes until the connection ends, and whether it says that this is all."""
+    """Read until the connection ends; return what came, and whether the answer was complete."""
     received = bytearray()
     with connection:
         try:
             while part := connection.recv(65_536):
                 received += part
         except ConnectionResetError:
-            pass  # cut off: what came before is what this is about
+            pass  # cut off: the test is about what came before
     body = received.partition(b"\r\n\r\n")[2]
     text, length = bytearray(), -1
     while body and length:
@@ -241,7 +241,7 @@ class Subscriber:
     returns: int = 0
 
     def follow(self, url: str, until: int) -> None:
-        """Read until an event; what was read is remembered in its order."""
+        """Read until an event, and keep what was read, in order."""
         deadline = time.monotonic() + PATIENCE
         while (not self.seen or self.seen[-1] < until) and time.monotonic() < deadline:
             try:

@@ -1,4 +1,4 @@
-"""A refusal that is about one field of what was sent says which: by a pointer, or its parameter."""
+"""A refusal that concerns one field names it: by a pointer, or by its parameter."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +19,7 @@ DEAR = "base * (" + " + ".join(f"exp(-t / {100 + each})" for each in range(16)) 
 
 
 def dear() -> dict[str, Any]:
-    """Return a law that no window is affordable of."""
+    """Return a law of which no window is affordable."""
     law: dict[str, Any] = {"kind": "expression", "value": DEAR}
     for _ in range(20):
         law = {"kind": "splice", "first": law, "steps": 5, "second": "constant"}
@@ -37,7 +37,7 @@ def _admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 @pytest.fixture(name="holder", scope="module")
 def _holder(admin: httpx.Client) -> Iterator[Callable[..., httpx.Client]]:
-    """Return what opens a client with a token of some kind."""
+    """Return a function that opens a client with a token of some kind."""
     opened = []
 
     def made(**token: Any) -> httpx.Client:
@@ -55,7 +55,7 @@ def _holder(admin: httpx.Client) -> Iterator[Callable[..., httpx.Client]]:
 
 @pytest.fixture(name="at")
 def _at(admin: httpx.Client, unique_name: str) -> str:
-    """Return the address of a session of two groups, of which steps 0 to 9 are trained."""
+    """Return the address of a session of two groups, whose steps 0 to 9 are trained."""
     groups = {"head": {"base_lr": 0.1}, "body": {"base_lr": 0.1}}
     spec = {
         "name": unique_name,
@@ -75,7 +75,7 @@ def _at(admin: httpx.Client, unique_name: str) -> str:
 
 
 def placed(answer: httpx.Response) -> tuple[str, dict[str, str]]:
-    """Return the code of a refusal and where the one mistake is, which says what `detail` says."""
+    """Return the code of a refusal and the place of its one mistake, which must repeat `detail`."""
     problem = answer.json()
     assert answer.status_code >= 400, problem
     assert len(problem["errors"]) == 1, problem
@@ -161,13 +161,13 @@ ORDERS: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_a_refused_order_points_to_its_field(
     admin: httpx.Client, at: str, order: dict[str, Any], code: str, pointer: str, dry_run: bool
 ) -> None:
-    """Whether it is given or only rehearsed."""
+    """An order and its dry run are refused alike."""
     answer = admin.post(f"{at}/actions", json={**order, "dry_run": dry_run})
     assert placed(answer) == (code, {"pointer": pointer})
 
 
 def test_an_end_that_no_law_says_is_asked_for(admin: httpx.Client, unique_name: str) -> None:
-    """`ends_at` is the field that is missing."""
+    """The pointer names the missing field `ends_at`."""
     law = {"kind": "exponential", "gamma": 0.99}
     spec = {"name": unique_name, "base_lr": 0.1, "schedule": law}
     admin.post("/v1/sessions", json=spec).raise_for_status()
@@ -177,7 +177,7 @@ def test_an_end_that_no_law_says_is_asked_for(admin: httpx.Client, unique_name: 
 
 
 def test_what_is_about_the_order_as_a_whole_points_nowhere(admin: httpx.Client, at: str) -> None:
-    """Nothing is held that could be released, whatever its fields say."""
+    """With nothing held, a release is wrong whatever its fields are."""
     answer = admin.post(f"{at}/actions", json={"kind": "release"})
     assert answer.json()["code"] == "action_refused"
     assert "errors" not in answer.json()
@@ -300,7 +300,7 @@ CALLS: dict[str, tuple[str, dict[str, Any], str, dict[str, str]]] = {
 def test_a_refused_call_says_where_it_is_wrong(
     admin: httpx.Client, at: str, path: str, body: dict[str, Any], code: str, place: dict[str, str]
 ) -> None:
-    """Each in the terms of what was sent, and not in those of what it leads to."""
+    """The pointer uses the fields that were sent, not those derived from them."""
     assert placed(admin.post(at + path, json=body)) == (code, place)
 
 
@@ -326,7 +326,7 @@ def test_ranks_of_one_restart_say_the_same(admin: httpx.Client, at: str) -> None
 
 
 def test_a_name_that_is_taken_is_pointed_to(admin: httpx.Client, at: str) -> None:
-    """Of a new session, of a fork, and of an import, which has it in its query."""
+    """This holds for a new session, for a fork, and for an import, which names it in its query."""
     name = at.rpartition("/")[2]
     other = f"{name}-other"
     admin.post("/v1/sessions", json={"name": other, "base_lr": 0.3}).raise_for_status()
@@ -342,7 +342,7 @@ def test_a_name_that_is_taken_is_pointed_to(admin: httpx.Client, at: str) -> Non
 
 
 def test_a_law_is_pointed_to_where_it_stands(admin: httpx.Client, unique_name: str) -> None:
-    """The session's, a group's own, a template's as a whole, and what may not be trained with."""
+    """It may be the session's, a group's, a whole template's, or one that is not trainable."""
     new = {"name": unique_name, "base_lr": 0.1}
     groups = {"head": {"base_lr": 0.1}, "body": {"base_lr": 0.1, "schedule": dear()}}
     template = {"name": unique_name, "spec": {"base_lr": 0.1, "schedule": dear()}, "parameters": {}}
@@ -377,7 +377,7 @@ def test_a_law_is_pointed_to_where_it_stands(admin: httpx.Client, unique_name: s
 def test_what_only_the_service_writes_is_refused_alike(
     admin: httpx.Client, unique_name: str, path: str, field: str
 ) -> None:
-    """By whatever takes a spec; null says nothing, as in what was read of a session."""
+    """Every call that takes a spec refuses it; null is accepted, as in a spec that was read."""
     spec = {"name": unique_name, "base_lr": 0.1, field: {"session": "other", "step": 1}}
     code, place = placed(admin.post(f"/v1/{path}", json=spec))
     assert (code, place["pointer"]) == ("validation_failed", f"/{field}")
@@ -387,7 +387,7 @@ def test_what_only_the_service_writes_is_refused_alike(
 def test_what_a_token_does_not_allow_is_pointed_to(
     holder: Callable[..., httpx.Client], at: str
 ) -> None:
-    """A name outside its scope, another actor, and what its bounds do not allow."""
+    """This holds for a name outside its scope, another actor, and a kind outside its bounds."""
     agent = holder(scope=["team-*"])
     answer = agent.post("/v1/sessions", json={"name": "other", "base_lr": 0.1})
     assert placed(answer) == ("out_of_scope", {"pointer": "/name"})
@@ -401,7 +401,7 @@ def test_what_a_token_does_not_allow_is_pointed_to(
 
 
 def test_labels_without_end_are_pointed_to(admin: httpx.Client, at: str) -> None:
-    """Of a change of labels they are the field."""
+    """For a change of labels, the pointer names `labels`."""
     labels = {f"more-{number}": "x" for number in range(10)}
     answer = admin.patch(at, json={"labels": labels})
     assert placed(answer) == ("action_refused", {"pointer": "/labels"})
@@ -419,20 +419,20 @@ ELSEWHERE = {
     "plan_stale": "tests/api/test_plan.py",
     "too_many_reports": "tests/core/test_session_laws.py",
 }
-"""Codes whose field another file tests, where such a refusal is made."""
+"""Codes whose field is tested in another file, where such a refusal is made."""
 
 OF_NO_FIELD = {
-    # What the path names is not there, or is in another state.
+    # What the path names is missing, or in another state.
     *("session_not_found", "session_purged", "session_not_archived", "session_has_forks"),
     *("session_archived", "session_finished", "unknown_kind", "order_not_found"),
     *("token_not_found", "authentication_off", "nothing_to_take_back"),
-    # A record is lines, of which the message names one.
+    # A record consists of lines, and the message names one.
     "import_refused",
     # The caller, or the service.
     *("unauthenticated", "forbidden", "awaiting_measurement", "contended", "overloaded", "busy"),
     *("too_many_readers", "stalled", "storage_unavailable", "storage_full", "storage_replaced"),
 }
-"""Codes of refusals that no other field would change."""
+"""Codes of refusals that no change of a field would prevent."""
 
 TESTED = {
     *(code for _, code, _ in ORDERS.values()),
@@ -444,7 +444,7 @@ TESTED = {
 
 
 def test_every_code_is_of_a_field_or_of_none() -> None:
-    """A code that is added says here whether a field of a body can be to blame for it."""
+    """A new code must declare here whether a field of a body can be to blame for it."""
     codes = {code for _, code in STATUSES.values()}
     assert not (TESTED | set(ELSEWHERE)) & OF_NO_FIELD
     assert TESTED - {"validation_failed"} | set(ELSEWHERE) | OF_NO_FIELD == codes

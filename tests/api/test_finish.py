@@ -1,4 +1,4 @@
-"""How a training ends, over HTTP: it says so, fails, goes on all the same, and falls silent."""
+"""How a training ends, over HTTP: it finishes, fails, goes on nevertheless, or falls silent."""
 
 from dataclasses import replace
 from typing import Any
@@ -25,7 +25,7 @@ def _http(server_url: str) -> Any:
 
 @pytest.fixture(name="at")
 def _at(http: httpx.Client, unique_name: str) -> str:
-    """Create a session of a hundred steps whose trainer holds ten; give its address."""
+    """Create a session of a hundred steps whose trainer holds ten, and return its address."""
     spec = {"name": unique_name, "base_lr": 0.1, "schedule": COSINE}
     http.post("/v1/sessions", json=spec).raise_for_status()
     _take(http, f"/v1/sessions/{unique_name}", 0, 10)
@@ -44,7 +44,7 @@ def _kinds(http: httpx.Client, at: str) -> list[str]:
 
 
 def test_a_training_ends_once(http: httpx.Client, at: str) -> None:
-    """To finish is an event with its reason, and to repeat it changes nothing."""
+    """Finishing is an event with its reason, and repeating it changes nothing."""
     said = {"outcome": "completed", "reason": "early stopping", "step": 8}
     first = http.post(f"{at}/finish", json=said).raise_for_status().json()
     assert (first["status"], first["state"], first["ended"]) == ("finished", "finished", said)
@@ -54,7 +54,7 @@ def test_a_training_ends_once(http: httpx.Client, at: str) -> None:
 
 
 def test_a_finished_session_takes_reports_and_no_orders(http: httpx.Client, at: str) -> None:
-    """What was trained is still reported; what nobody will train is not changed."""
+    """Trained steps are still reported; steps that will not be trained are not changed."""
     http.post(f"{at}/finish", json={}).raise_for_status()
     reports = [{"step": 9, "metrics": {"loss": 0.5}}]
     assert http.post(f"{at}/sync", json={"attempt": 1, "reports": reports}).status_code == 200
@@ -73,7 +73,7 @@ def test_a_failed_training_is_told_from_a_finished_one(http: httpx.Client, at: s
 
 
 def test_who_trains_on_makes_it_active_again(http: httpx.Client, at: str) -> None:
-    """A trainer at the end or behind it goes on; one that only fetches ahead does not."""
+    """A trainer at the end or past it does so; one that only prefetches does not."""
     http.post(f"{at}/finish", json={"step": 10}).raise_for_status()
     ahead = _take(http, at, 10, progress={"step": 7})
     assert (ahead.status_code, ahead.json()["code"]) == (409, "session_finished")
@@ -84,7 +84,7 @@ def test_who_trains_on_makes_it_active_again(http: httpx.Client, at: str) -> Non
 
 
 def test_a_new_attempt_makes_it_active_again(http: httpx.Client, at: str) -> None:
-    """A job that its launcher has started again just goes on."""
+    """A job that its launcher restarted simply goes on."""
     http.post(f"{at}/finish", json={"outcome": "failed"}).raise_for_status()
     opened = http.post(f"{at}/attempts", json={"step": 10, "key": "again"}).json()
     assert (opened["attempt"], opened["state"], opened["ended"]) == (2, "active", None)
@@ -93,7 +93,7 @@ def test_a_new_attempt_makes_it_active_again(http: httpx.Client, at: str) -> Non
 
 
 def test_a_plan_that_is_not_over_is_not_finished(http: httpx.Client, at: str) -> None:
-    """With `when_over` the service looks at the plan as it is by now."""
+    """With `when_over` the service checks the plan as it is by now."""
     found = http.post(f"{at}/finish", json={"when_over": True}).raise_for_status().json()
     assert (found["status"], found["plan_end"]) == ("active", 100)
     beyond = http.post(f"{at}/finish", json={"step": 100})
@@ -106,7 +106,7 @@ def _begun() -> Session:
 
 
 def test_a_training_is_silent_by_its_own_pace() -> None:
-    """Silence is some minutes at least, and so many steps of a slow trainer."""
+    """Silence lasts at least some minutes, and some steps of a slow trainer."""
     session = _begun()
     assert state_of(session, SILENT_SECONDS, None) == "active"
     assert state_of(session, SILENT_SECONDS + 1, None) == "silent"
@@ -116,5 +116,5 @@ def test_a_training_is_silent_by_its_own_pace() -> None:
 
 
 def test_a_training_that_has_not_begun_is_not_silent() -> None:
-    """Nobody has promised when it begins."""
+    """Nothing says when it must begin."""
     assert state_of(create(SessionSpec(name="new", base_lr=0.1)), 1e9, None) == "active"

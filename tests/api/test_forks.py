@@ -1,4 +1,4 @@
-"""Forks that are described anew: their law from the first own step on, and what stays."""
+"""Forks that are described anew: their law from the fork's first step on, and what is kept."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def _http(server_url: str) -> Any:
 
 
 class Job:
-    """A session, spoken to over HTTP."""
+    """A session that is used over HTTP."""
 
     def __init__(self, http: httpx.Client, name: str, **spec: Any) -> None:
         self.http, self.name, self.at = http, name, f"/v1/sessions/{name}"
@@ -32,11 +32,11 @@ class Job:
             http.post("/v1/sessions", json=body).raise_for_status()
 
     def get(self, path: str = "", **params: Any) -> Any:
-        """Read something of it."""
+        """Read a part of it."""
         return self.http.get(self.at + path, params=params).raise_for_status().json()
 
     def train(self, until: int, loss: float | None = None) -> None:
-        """Train up to a step, reporting the same loss at each."""
+        """Train up to a step, and report the same loss at each."""
         for step in range(self.get()["horizon"], until):
             self.sync(rank=0, step=step)
             if loss is not None:
@@ -47,27 +47,27 @@ class Job:
         return self.http.post(f"{self.at}/sync", json=body).raise_for_status().json()
 
     def act(self, **body: Any) -> None:
-        """Order something for the horizon."""
+        """Order an action from the horizon on."""
         self.http.post(f"{self.at}/actions", json=body).raise_for_status()
 
     def ask_fork(self, name: str, step: int, **more: Any) -> httpx.Response:
-        """Ask for a branch."""
+        """Ask for a fork."""
         return self.http.post(f"{self.at}/fork", json={"name": name, "step": step, **more})
 
     def fork(self, step: int, **description: Any) -> "Job":
-        """Branch off with another description."""
+        """Fork the session with another description."""
         name = f"{self.name}-fork-{step}-{abs(hash(json.dumps(description, sort_keys=True)))}"
         self.ask_fork(name, step, description=description).raise_for_status()
         return Job(self.http, name)
 
     def rates(self, start: int, count: int) -> list[float]:
-        """Return the learning rates of some steps, as they are or would be."""
+        """Return the learning rates of some steps, sealed or forecast."""
         rates: list[float] = self.get("/lr", step=start, count=count)["series"]["lr"]
         return rates
 
 
 def law(spec: dict[str, Any], start: int, count: int) -> list[float]:
-    """Evaluate a schedule by itself."""
+    """Evaluate a schedule on its own."""
     values: list[float] = (
         Schedule.parse(spec).values(np.arange(start, start + count, dtype=float), 0.1).tolist()
     )
@@ -75,7 +75,7 @@ def law(spec: dict[str, Any], start: int, count: int) -> list[float]:
 
 
 def test_a_fork_is_trained_longer_by_its_own_law(http: httpx.Client, unique_name: str) -> None:
-    """To the bit the past is the parent's, and from the fork's step on the new law holds."""
+    """Its past is the parent's to the bit, and from the fork's step on the new law holds."""
     job = Job(http, unique_name, schedule=COSINE, total_steps=20)
     job.train(10)
     longer = job.fork(8, schedule=LONGER, total_steps=40)
@@ -88,7 +88,7 @@ def test_a_fork_is_trained_longer_by_its_own_law(http: httpx.Client, unique_name
 def test_the_same_fork_again_is_the_same_and_another_is_a_conflict(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """As with creation; and the answer says how to go on by another description."""
+    """So it is with creation; the conflict says how to go on by another description."""
     job = Job(http, unique_name, schedule=COSINE)
     job.train(10)
     name, body = f"{unique_name}-longer", {"description": {"schedule": LONGER}}
@@ -101,7 +101,7 @@ def test_the_same_fork_again_is_the_same_and_another_is_a_conflict(
 
 
 def test_what_controllers_cut_stays_a_factor(http: httpx.Client, unique_name: str) -> None:
-    """Their states go on as well, where they are described as before."""
+    """Controllers that are described as before keep their states."""
     job = Job(http, unique_name, schedule=COSINE, controllers=[PLATEAU])
     job.train(4, loss=1.0)  # decisions before step 2 and before step 3
     longer = job.fork(3, schedule=LONGER)
@@ -111,7 +111,7 @@ def test_what_controllers_cut_stays_a_factor(http: httpx.Client, unique_name: st
 
 
 def test_controllers_described_anew_begin_anew(http: httpx.Client, unique_name: str) -> None:
-    """And what the old ones had cut is cut no more."""
+    """The factors of the old controllers no longer apply."""
     job = Job(http, unique_name, schedule=COSINE, controllers=[PLATEAU])
     job.train(4, loss=1.0)
     longer = job.fork(3, controllers=[{**PLATEAU, "patience": 1}])
@@ -121,7 +121,7 @@ def test_controllers_described_anew_begin_anew(http: httpx.Client, unique_name: 
 
 
 def test_scales_stay_and_what_was_set_does_not(http: httpx.Client, unique_name: str) -> None:
-    """A factor is of any law; a value was ordered for the law that has gone."""
+    """A factor suits any law; a set value belonged to the law that was replaced."""
     job = Job(http, unique_name, schedule=COSINE)
     job.act(kind="scale", factor=0.5)
     job.train(10)
@@ -138,7 +138,7 @@ def test_scales_stay_and_what_was_set_does_not(http: httpx.Client, unique_name: 
 def test_what_is_described_as_before_goes_on_as_it_was(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """A longer plan alone lifts no hold."""
+    """A longer plan alone does not end a hold."""
     job = Job(http, unique_name, schedule=COSINE, total_steps=20)
     job.train(5)
     job.act(kind="hold")
@@ -150,7 +150,7 @@ def test_what_is_described_as_before_goes_on_as_it_was(
 def test_a_fork_with_a_law_of_its_own_can_be_restarted_and_exported(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """Its record is whole, with the parent's decisions by the parent's description."""
+    """Its record is complete, with the parent's decisions under the parent's description."""
     job = Job(http, unique_name, schedule=COSINE, controllers=[PLATEAU])
     job.train(6, loss=1.0)
     longer = job.fork(4, schedule=LONGER, controllers=[{"kind": "greedy", "metric": "loss"}])
@@ -179,7 +179,7 @@ def test_a_fork_with_a_law_of_its_own_can_be_restarted_and_exported(
 
 
 def test_a_described_fork_explains_its_law(http: httpx.Client, unique_name: str) -> None:
-    """Before its step by the parent's description, from then on by its own, with what is left."""
+    """Steps before the fork have the parent's description, later ones its own and what was kept."""
     job = Job(http, unique_name, schedule=COSINE, controllers=[PLATEAU])
     job.train(5, loss=1.0)
     longer = job.fork(4, schedule={"kind": "constant"}, controllers=[PLATEAU])
@@ -197,7 +197,7 @@ def test_a_described_fork_explains_its_law(http: httpx.Client, unique_name: str)
 
 
 def test_nobody_goes_back_behind_another_description(http: httpx.Client, unique_name: str) -> None:
-    """Neither by an attempt nor by a fork: those steps are the parent's."""
+    """Neither an attempt nor a fork can: those steps are the parent's."""
     job = Job(http, unique_name, schedule=COSINE)
     job.train(10)
     longer = job.fork(8, schedule=LONGER)
@@ -211,7 +211,7 @@ def test_nobody_goes_back_behind_another_description(http: httpx.Client, unique_
 def test_a_fork_of_a_described_fork_has_the_whole_past(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """Three laws in a row, each sealed in its own session; the origins are told in their order."""
+    """Three laws in a row are each sealed in their own session; the origins are listed in order."""
     job = Job(http, unique_name, schedule=COSINE)
     job.train(10)
     longer = job.fork(8, schedule=LONGER)
@@ -242,7 +242,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_no_fork_can_be_is_refused_at_its_place(
     http: httpx.Client, unique_name: str, description: dict[str, Any], pointer: str
 ) -> None:
-    """And nothing is created."""
+    """Nothing is created."""
     job = Job(http, unique_name, schedule=COSINE)
     job.train(10)
     answer = job.ask_fork(f"{unique_name}-child", 8, description=description)
@@ -254,7 +254,7 @@ def test_what_no_fork_can_be_is_refused_at_its_place(
 def test_what_a_fork_said_of_earlier_steps_counts_when_it_goes_back_there(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """A loss of step 7, told late to a branch from step 10, is known to its attempt from step 8."""
+    """A late loss of step 7, told to a fork from step 10, is known to its attempt from step 8."""
     job = Job(http, unique_name, schedule=COSINE, controllers=[PLATEAU])
     job.train(10)
     branch = f"{unique_name}-branch"
@@ -270,7 +270,7 @@ def test_what_a_fork_said_of_earlier_steps_counts_when_it_goes_back_there(
 
 
 def rehearsed(job: Job, step: int, **more: Any) -> dict[str, Any]:
-    """Return what a fork would do."""
+    """Return the dry run of a fork."""
     answer = job.ask_fork(f"{job.name}-trial", step, dry_run=True, **more)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
@@ -278,7 +278,7 @@ def rehearsed(job: Job, step: int, **more: Any) -> dict[str, Any]:
 
 
 def test_a_dry_run_shows_what_the_fork_is_then(http: httpx.Client, unique_name: str) -> None:
-    """Nothing is made; to the bit both curves are what the two sessions have afterwards."""
+    """Nothing is created; both curves equal to the bit those of the two sessions afterwards."""
     job = Job(http, unique_name, schedule=COSINE, total_steps=20, controllers=[PLATEAU])
     job.train(12, loss=1.0)
     job.act(kind="scale", factor=0.5)
@@ -300,7 +300,7 @@ def test_a_dry_run_shows_what_the_fork_is_then(http: httpx.Client, unique_name: 
 
 
 def test_a_dry_run_refuses_what_the_fork_would(http: httpx.Client, unique_name: str) -> None:
-    """A step beyond the horizon, a taken name, fields that are not the fork's, other series."""
+    """These are a step beyond the horizon, a taken name, fields a fork lacks, and other series."""
     job = Job(http, unique_name, schedule=COSINE)
     job.train(5)
     asked: list[tuple[int, str, int, dict[str, Any]]] = [
@@ -319,10 +319,33 @@ def test_a_dry_run_refuses_what_the_fork_would(http: httpx.Client, unique_name: 
 def test_a_dry_run_names_pitfalls_and_finds_the_fork_that_is_there(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """The same body can be shown again once the fork was made; what is odd in it is told."""
+    """It works again once the fork was made, and its warnings name what is unusual."""
     job = Job(http, unique_name, schedule=COSINE, total_steps=20)
     job.train(5)
     body = {"description": {"total_steps": 1000}}
     assert any("total_steps" in each for each in rehearsed(job, 5, **body)["warnings"])
     job.ask_fork(f"{unique_name}-trial", 5, **body).raise_for_status()
     assert rehearsed(job, 5, **body)["start"] == 5
+
+
+@pytest.mark.parametrize("description", [None, {"base_lr": 0.2}])
+def test_too_long_a_line_of_forks_is_refused_as_what_it_is(
+    http: httpx.Client, unique_name: str, description: dict[str, Any] | None
+) -> None:
+    """Nothing is said of schedules, which are not to blame, but what can be done instead.
+
+    What stands in the way is the line itself: the last of it is forked no more, and goes on.
+    """
+    job = Job(http, unique_name, schedule=COSINE)
+    for number in range(100):
+        name = f"{unique_name}-{number}"
+        forked = job.ask_fork(name, 0, description=description)
+        if forked.status_code == 422:
+            break
+        forked.raise_for_status()
+        job = Job(http, name)
+    assert number >= 32
+    assert "is a fork of a fork" in forked.json()["detail"]
+    assert "start_step" in forked.json()["detail"]
+    job.train(2)
+    assert job.get()["horizon"] == 2

@@ -1,4 +1,4 @@
-"""The front door, by raw sockets: what a client may take of the process before it is a request."""
+"""The front door, over raw sockets: what a client can take of the process before its request."""
 
 import json
 import select
@@ -34,7 +34,7 @@ class Wire:
         return self
 
     def pour(self, text: str, most: int = MUCH) -> int:
-        """Send the same again and again until the other side has closed; give the bytes taken."""
+        """Send the same bytes repeatedly until the other side closes; return how many it took."""
         sent, data = 0, text.encode() * (65_536 // len(text))
         try:
             while sent < most and not self._closed():
@@ -49,23 +49,23 @@ class Wire:
         return bool(poll.poll(0))
 
     def wait_until_closed(self) -> None:
-        """Wait for the other side to close, without taking what it has sent."""
+        """Wait for the other side to close, without reading what it sent."""
         poll = select.poll()
         poll.register(self.socket, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
         assert poll.poll(PATIENCE * 1000)
 
     def everything(self) -> bytes:
-        """Take all that comes until the other side closes."""
+        """Read everything until the other side closes."""
         found = b""
         try:
             while piece := self.socket.recv(65_536):
                 found += piece
-        except ConnectionResetError:  # after what was received: it had more of ours to read
+        except ConnectionResetError:  # after the answer: the server had more of our bytes to read
             pass
         return found
 
     def answer(self) -> tuple[int, Any]:
-        """Take one answer, and leave the connection open."""
+        """Read one answer, and leave the connection open."""
         found = b""
         while b"\r\n\r\n" not in found:
             found += self._piece()
@@ -86,11 +86,11 @@ class Wire:
         return piece
 
     def refusal(self) -> tuple[int, str]:
-        """Take a refusal, after which the connection must be closed; give its status and code."""
+        """Read a refusal, after which the connection must be closed; return its status and code."""
         return _refusal_in(self.everything())
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.socket.close()
 
     def __enter__(self) -> Self:
@@ -117,7 +117,7 @@ def _parsed(answer: bytes) -> tuple[int, dict[str, Any]]:
 
 @pytest.fixture(name="narrow", scope="module")
 def _narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of a service that takes little at a time, and waits long for it."""
+    """Return the address of a service with small limits and long deadlines."""
     database = tmp_path_factory.mktemp("narrow") / "pacesetter.db"
     limits = {
         "max_header_size": HEADS,
@@ -130,19 +130,19 @@ def _narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(name="hurried", scope="module")
 def _hurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Return the address of a service that waits for nothing long."""
+    """Return the address of a service with short deadlines."""
     database = tmp_path_factory.mktemp("hurried") / "pacesetter.db"
     with RunningService(database, header_timeout=0.3, body_timeout=0.3) as service:
         yield service.url
 
 
 def get(path: str = "/livez", *headers: str) -> str:
-    """Write a request."""
+    """Build a request."""
     return "\r\n".join((f"GET {path} HTTP/1.1", "host: localhost", *headers, "", ""))
 
 
 def post(path: str, body: str, length: int | None = None) -> str:
-    """Write a request with a body, which may claim another length than it has."""
+    """Build a request with a body, which may claim another length than it has."""
     return (
         f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(body) if length is None else length}\r\n\r\n{body}"
@@ -162,7 +162,7 @@ def met(url: str, *, receive_buffer: int | None = None) -> Wire:
 
 
 def refused(url: str, begin: str, more: Callable[[Wire], None] = lambda _: None) -> tuple[int, str]:
-    """Begin a new connection in a way that is refused, in time to be answered at all."""
+    """Begin a connection in a way that is refused, early enough that an answer comes at all."""
     while True:
         with Wire(url) as wire, suppress(OSError):
             wire.send(begin)
@@ -186,7 +186,7 @@ CHUNKED = (
     ids=["a header", "an address", "a header's name"],
 )
 def test_a_huge_head_is_refused_before_it_has_come(narrow: str, begin: str) -> None:
-    """Of 64 MB that would be put together piece by piece, next to nothing is taken."""
+    """Of 64 MB that would be assembled piece by piece, hardly anything is read."""
     with Wire(narrow) as wire:
         taken = wire.send(begin).pour("a")
         assert wire.refusal() == (431, "headers_too_large")
@@ -195,7 +195,7 @@ def test_a_huge_head_is_refused_before_it_has_come(narrow: str, begin: str) -> N
 
 
 def test_many_small_headers_are_a_huge_head(narrow: str) -> None:
-    """It is the head that is bounded, not each header."""
+    """The whole head is bounded, not each header."""
     with Wire(narrow) as wire:
         wire.send("GET /livez HTTP/1.1\r\nhost: localhost\r\n").pour("x: y\r\n")
         assert wire.refusal() == (431, "headers_too_large")
@@ -204,7 +204,7 @@ def test_many_small_headers_are_a_huge_head(narrow: str) -> None:
 @pytest.mark.parametrize("pieces", [1, 3])
 @pytest.mark.parametrize("beyond", [0, 1])
 def test_the_limit_of_a_head_is_exact(narrow: str, pieces: int, beyond: int) -> None:
-    """A head of as many bytes as are allowed is taken, one of a byte more is not."""
+    """A head of exactly the limit is accepted, and one byte more is refused."""
     padding = HEADS - len(get("/livez", "x: ")) + beyond
     text = get("/livez", "x: " + "a" * padding)
     assert len(text) == HEADS + beyond
@@ -218,7 +218,7 @@ def test_the_limit_of_a_head_is_exact(narrow: str, pieces: int, beyond: int) -> 
 
 @pytest.mark.parametrize("beyond", [0, 1])
 def test_the_limit_of_an_address_is_exact(narrow: str, beyond: int) -> None:
-    """An address of as many bytes as are allowed is looked up, one of a byte more is not."""
+    """An address of exactly the limit is looked up, and one byte more is refused."""
     path = "/livez?" + "a" * (ADDRESSES - len("/livez?") + beyond)
     with Wire(narrow) as wire:
         wire.send(get(path))
@@ -229,7 +229,7 @@ def test_the_limit_of_an_address_is_exact(narrow: str, beyond: int) -> None:
 
 
 def test_requests_may_follow_each_other_at_once(narrow: str) -> None:
-    """Together they may have more bytes than a head may: each is counted for itself."""
+    """Pipelined requests may exceed the limit of a head together: each is counted alone."""
     one = get("/livez", "x: " + "a" * (HEADS // 2))
     with Wire(narrow) as wire:
         wire.send(one * 20 + get("/livez", "connection: close"))
@@ -237,7 +237,7 @@ def test_requests_may_follow_each_other_at_once(narrow: str) -> None:
 
 
 def test_a_trailer_adds_nothing_to_the_headers(narrow: str) -> None:
-    """What comes behind a body was looked at by nobody: it names no author of an order."""
+    """The guard has not seen a trailer, so one cannot name the author of an order."""
     with open_http(narrow) as http:
         http.post("/v1/sessions", json={"name": "trailed", "base_lr": 0.1}).raise_for_status()
     body = '{"kind": "scale", "factor": 0.5}'
@@ -257,7 +257,7 @@ def test_a_trailer_adds_nothing_to_the_headers(narrow: str) -> None:
     ids=["one trailer", "many trailers", "a chunk's extension"],
 )
 def test_what_surrounds_a_body_is_bounded(narrow: str, begin: str, more: str) -> None:
-    """Trailers and extensions of chunks, which belong to no body, have no other limit."""
+    """Trailers and chunk extensions are outside the body, and so outside the body's limit."""
     with Wire(narrow) as wire:
         taken = wire.send(CHUNKED.format("none"), "\r\n", begin).pour(more)
         assert wire.refusal() == (431, "headers_too_large")
@@ -265,7 +265,7 @@ def test_what_surrounds_a_body_is_bounded(narrow: str, begin: str, more: str) ->
 
 
 def test_trailers_that_come_all_at_once_are_bounded(narrow: str) -> None:
-    """Trailers above the limit are refused also if a message comes whole, at once or in two."""
+    """Trailers above the limit are refused also in a message that comes whole, or in two pieces."""
     head, rest = CHUNKED.format("none") + "\r\n", "0\r\n" + "x: y\r\n" * HEADS + "\r\n"
     for pieces in ([head + rest], [head, rest]):
         with Wire(narrow) as wire:
@@ -284,7 +284,7 @@ def test_trailers_within_the_limit_are_taken(narrow: str) -> None:
 
 
 def test_a_body_in_small_chunks_is_a_body(narrow: str) -> None:
-    """What surrounds its bytes may have more of them than a head may, if bytes come between."""
+    """Its framing may have more bytes than a head may, as long as body bytes come in between."""
     body = '{"base_lr": 0.1, "name": "crumbs"' + " " * 2 * HEADS + "}"
     chunks = "".join(f"1\r\n{each}\r\n" for each in body)
     with Wire(narrow) as wire:
@@ -293,7 +293,7 @@ def test_a_body_in_small_chunks_is_a_body(narrow: str) -> None:
 
 
 def test_a_body_that_nobody_wants_is_not_taken_for_ever(narrow: str) -> None:
-    """Who goes on sending after the answer is listened to for a while, to find it; then no more."""
+    """A client that sends on gets some time to find the answer; then the service stops reading."""
     with Wire(narrow) as wire:
         wire.send(post("/v1/sessions", "", 10**10))
         taken = wire.pour(" ")
@@ -305,7 +305,7 @@ def test_a_body_that_nobody_wants_is_not_taken_for_ever(narrow: str) -> None:
 
 
 def test_connections_are_bounded(narrow: str) -> None:
-    """Beyond the limit one is told so at once, and taken in as soon as another has gone."""
+    """A connection beyond the limit is refused at once, and accepted once another has closed."""
     wires = [Wire(narrow) for _ in range(CONNECTIONS)]
     for wire in wires:
         assert wire.send(get()).answer()[0] == 200
@@ -318,7 +318,7 @@ def test_connections_are_bounded(narrow: str) -> None:
     assert wires[0].send(get()).answer()[0] == 200
     for wire in wires:
         wire.close()
-    # The service hears of it when it does.
+    # The service notices this only when the close arrives.
     while True:
         with Wire(narrow) as wire:
             try:
@@ -332,7 +332,7 @@ def test_connections_are_bounded(narrow: str) -> None:
 def test_more_connections_than_files_are_not_promised(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The soft limit for open files is raised as far as need be; the hard one stands."""
+    """The soft limit for open files is raised as far as needed; the hard one stays."""
     asked: list[tuple[int, int]] = []
     limits = {"now": (256, 1_024)}
     monkeypatch.setattr(front_door.resource, "getrlimit", lambda _: limits["now"])
@@ -354,7 +354,7 @@ def test_more_connections_than_files_are_not_promised(
 
 
 def test_who_says_nothing_is_not_kept(hurried: str) -> None:
-    """A connection without a request is closed; without an answer, as there was no question."""
+    """It is closed without an answer, as no request came."""
     with Wire(hurried) as wire:
         assert wire.everything() == b""
 
@@ -366,7 +366,7 @@ def test_half_a_head_is_not_awaited_for_ever(hurried: str, begin: str) -> None:
 
 
 def test_a_head_that_trickles_is_late(hurried: str) -> None:
-    """It is the whole head that must come in time: to send a byte now and then wins nothing."""
+    """The deadline is for the whole head: sending a byte now and then does not extend it."""
 
     def trickle(wire: Wire) -> None:
         poll = select.poll()
@@ -381,7 +381,7 @@ def test_a_head_that_trickles_is_late(hurried: str) -> None:
 
 @pytest.mark.parametrize("begun", [True, False])
 def test_half_a_body_is_not_awaited_for_ever(hurried: str, begun: bool, unique_name: str) -> None:
-    """What was to be done with the whole body is not done."""
+    """What the whole body asks for is not done."""
     body = json.dumps({"name": unique_name, "base_lr": 0.1})
     request = post("/v1/sessions", body if begun else "", len(body) + 1)
     with met(hurried) as wire:
@@ -391,7 +391,7 @@ def test_half_a_body_is_not_awaited_for_ever(hurried: str, begun: bool, unique_n
 
 
 def test_half_a_body_of_the_hot_call_changes_nothing(hurried: str, unique_name: str) -> None:
-    """Even where what has come of it is a whole wish, it is not granted."""
+    """Even if the bytes so far are a complete request, it is not carried out."""
     body, wish = json.dumps({"name": unique_name, "base_lr": 0.1}), '{"step": 7}'
     with met(hurried) as wire:
         assert wire.send(post("/v1/sessions", body)).answer()[0] == 201
@@ -403,7 +403,7 @@ def test_half_a_body_of_the_hot_call_changes_nothing(hurried: str, unique_name: 
 
 
 def test_deadlines_hold_on_connections_that_were_kept(hurried: str) -> None:
-    """Between requests a connection may rest for longer than a head may take; within one not."""
+    """Between requests a connection may rest longer than a head may take; within one it may not."""
     with met(hurried) as kept, met(hurried) as late:
         assert late.send("GET /").refusal() == (408, "head_too_late")
         with Wire(hurried) as another:
@@ -412,7 +412,7 @@ def test_deadlines_hold_on_connections_that_were_kept(hurried: str) -> None:
 
 
 def test_hundreds_of_half_requests_go(hurried: str) -> None:
-    """None of them is left, and others are served meanwhile."""
+    """None of them is left, and other clients are served meanwhile."""
     wires = [Wire(hurried) for _ in range(300)]
     for wire in wires:
         with suppress(OSError):
@@ -424,7 +424,7 @@ def test_hundreds_of_half_requests_go(hurried: str) -> None:
 
 
 def test_an_answer_waits_for_no_reader_for_ever(hurried: str, unique_name: str) -> None:
-    """Who asks for megabytes and takes none of them is cut off."""
+    """A client that asks for megabytes and reads none of them is cut off."""
     groups = {f"g{number}": {"base_lr": 0.1 + number / 7} for number in range(16)}
     body = json.dumps({"name": unique_name, "groups": groups})
     with met(hurried) as wire:
@@ -439,25 +439,38 @@ def test_an_answer_waits_for_no_reader_for_ever(hurried: str, unique_name: str) 
     met(hurried).close()
 
 
-# What is no HTTP --------------------------------------------------------------------------------
+# What is not HTTP -------------------------------------------------------------------------------
 
 
 def test_what_is_no_http_is_a_problem(narrow: str) -> None:
-    """Even then the answer says what is wrong in the form in which all else is said."""
+    """The refusal has the same form as every other problem."""
     with Wire(narrow) as wire:
         assert wire.send("HELO there\r\n\r\n").refusal() == (400, "malformed_request")
 
 
+@pytest.mark.parametrize("path", ["/v1/sessions/a%00b", "/v1/sessions?label=a:%00", "/?q=%00"])
+def test_an_address_with_a_nul_in_it_is_refused(narrow: str, path: str) -> None:
+    """Nothing is called by it, and one of the databases could not be asked.
+
+    A percent sign that is written out is no part of one.
+    """
+    with Wire(narrow) as wire:
+        assert wire.send(get(path)).refusal() == (400, "malformed_request")
+    with Wire(narrow) as wire:
+        wire.send(get(path.replace("%", "%25"), "connection: close"))
+        assert wire.everything().split()[1] in (b"200", b"404")
+
+
 @pytest.mark.parametrize("protocol", ["websocket", "h2c"])
 def test_no_other_protocol_is_spoken(narrow: str, protocol: str) -> None:
-    """A wish to go on in another protocol is passed over."""
+    """A request to upgrade to another protocol is ignored."""
     upgrade = ("connection: upgrade", f"upgrade: {protocol}")
     with Wire(narrow) as wire:
         assert wire.send(get("/livez", *upgrade)).answer() == (200, {"status": "alive"})
 
 
 def test_bad_requests_do_not_fill_the_log(tmp_path: Path) -> None:
-    """Of each kind a few are logged at once, and of the others how many there were."""
+    """The first few of each kind are logged at once, and the others as a count."""
     wanted = {"malformed_request": 25, "host_refused": 15, "not_found": 0}
     with RunningService(tmp_path / "pacesetter.db") as service:
         for _ in range(wanted["malformed_request"]):

@@ -39,13 +39,13 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 
 def create(http: httpx.Client, name: str, **spec: Any) -> str:
-    """Create a session; gives the address of its history."""
+    """Create a session, and return the address of its history."""
     http.post("/v1/sessions", json={"name": name, "base_lr": 0.1, **spec}).raise_for_status()
     return f"/v1/sessions/{name}/history"
 
 
 def seal(http: httpx.Client, name: str, start: int, count: int) -> list[float]:
-    """Seal steps; gives their values."""
+    """Seal steps, and return their values."""
     answer = (
         http.post(f"/v1/sessions/{name}/sync", json=quick(start, count)).raise_for_status().json()
     )
@@ -63,7 +63,7 @@ def report(
 
 
 def test_values_stand_beside_metrics(http: httpx.Client, unique_name: str) -> None:
-    """Each step has its sealed value and what was measured there, or null."""
+    """Each step has its sealed value and the metric that was measured there, or null."""
     path = create(http, unique_name, schedule={"kind": "exponential", "gamma": 0.9})
     values = seal(http, unique_name, 0, 5)
     report(http, unique_name, {0: 1.0, 2: "nan", 4: "-inf"})
@@ -101,7 +101,7 @@ def test_the_table_is_the_same_as_csv(http: httpx.Client, unique_name: str) -> N
 
 
 def test_no_spreadsheet_takes_a_metric_for_a_formula(http: httpx.Client, unique_name: str) -> None:
-    """Names may begin with signs by which formulas begin: such a column gets an apostrophe."""
+    """A metric named like the start of a formula gets an apostrophe before its column's name."""
     path = create(http, unique_name)
     seal(http, unique_name, 0, 1)
     for metric in ("@loss", "+1", "-1"):
@@ -111,7 +111,7 @@ def test_no_spreadsheet_takes_a_metric_for_a_formula(http: httpx.Client, unique_
 
 
 def test_a_table_has_every_step_of_a_long_record(http: httpx.Client, unique_name: str) -> None:
-    """Nothing is thinned out unless `points` says so; where the training stands is told."""
+    """No step is thinned out without `points`; the answer says how far the training has come."""
     path = create(http, unique_name, schedule={"kind": "exponential", "gamma": 0.9999})
     values = seal(http, unique_name, 0, 3000)
     report(http, unique_name, {2000: 0.5})
@@ -125,7 +125,7 @@ def test_a_table_has_every_step_of_a_long_record(http: httpx.Client, unique_name
 
 
 def test_a_picture_has_rates_metrics_and_marks(http: httpx.Client, unique_name: str) -> None:
-    """Each has its panel; an order is marked at its step, and its words are no markup."""
+    """Each has its panel; an order is marked at its step, and its reason is escaped."""
     path = create(http, unique_name, schedule={"kind": "cosine", "total_steps": 500})
     seal(http, unique_name, 0, 200)
     report(http, unique_name, {3: 1.0, 50: "nan", 60: 0.5})
@@ -141,7 +141,7 @@ def test_a_picture_has_rates_metrics_and_marks(http: httpx.Client, unique_name: 
     assert any("a <b> & c" in each for each in texts)
     looks = [each.attrib["class"] for each in root.iter(f"{SVG}polyline")]
     assert looks == ["curve", "curve sealed"]
-    assert len(list(root.iter(f"{SVG}circle"))) == 2  # between them the loss was not a number
+    assert len(list(root.iter(f"{SVG}circle"))) == 2  # between them the loss was NaN
     assert [each.attrib["class"] for each in root.iter(f"{SVG}path")] == ["bad"]
     assert http.get(path, params={"format": "svg"}).text == answer.text
     ahead = http.get(f"{session}/forecast", params={"format": "svg", "start": 100, "count": 300})
@@ -150,7 +150,7 @@ def test_a_picture_has_rates_metrics_and_marks(http: httpx.Client, unique_name: 
 
 
 def test_ranks_are_aggregated_as_the_session_says(http: httpx.Client, unique_name: str) -> None:
-    """A metric that no controller watches has its own aggregate too; each rank can be seen."""
+    """A metric that no controller watches is aggregated as declared; ranks can be read alone."""
     path = create(http, unique_name, ranks=2, metrics={"peak": {"aggregate": "max"}})
     seal(http, unique_name, 0, 2)
     for rank in (0, 1):
@@ -175,7 +175,7 @@ def test_what_controllers_saw_is_what_counts(http: httpx.Client, unique_name: st
 
 
 def test_an_earlier_attempt_is_read_as_it_was(http: httpx.Client, unique_name: str) -> None:
-    """Values and metrics of an attempt that is over stay readable beside the one that goes on."""
+    """Values and metrics of an earlier attempt stay readable beside those of the current one."""
     path = create(http, unique_name, controllers=[PLATEAU])
     for step, loss in enumerate([1.0, 1.0, 1.0, 1.0]):
         seal(http, unique_name, step, 1)
@@ -226,7 +226,7 @@ def test_a_long_record_keeps_its_extremes(http: httpx.Client, unique_name: str) 
 
 
 def test_a_record_can_be_empty(http: httpx.Client, unique_name: str) -> None:
-    """Before the first step there is nothing, and that is no error."""
+    """Before the first step there is nothing, which is no error."""
     path = create(http, unique_name, start_step=7)
     answer = http.get(path).json()
     assert (answer["start"], answer["end"], answer["steps"]) == (7, 7, [])
@@ -256,7 +256,7 @@ def test_what_is_not_there_is_refused(
 
 
 def test_chosen_metrics_come_in_their_order(http: httpx.Client, unique_name: str) -> None:
-    """`metrics` names what is shown; one that controllers watch may have no value yet."""
+    """`metrics` selects what is shown; a metric that controllers watch may have no value yet."""
     path = create(http, unique_name, controllers=[PLATEAU], max_lookahead=5)
     seal(http, unique_name, 0, 2)
     report(http, unique_name, {0: 1.0}, metric="b")
@@ -267,7 +267,7 @@ def test_chosen_metrics_come_in_their_order(http: httpx.Client, unique_name: str
 
 
 def test_a_forks_record_goes_back_to_the_beginning(http: httpx.Client, unique_name: str) -> None:
-    """Steps that were trained in the session before the fork are part of the record."""
+    """Steps that the parent trained before the fork are part of the record."""
     path = create(http, unique_name)
     seal(http, unique_name, 0, 4)
     report(http, unique_name, {0: 1.0, 3: 4.0})
@@ -280,7 +280,7 @@ def test_a_forks_record_goes_back_to_the_beginning(http: httpx.Client, unique_na
 
 @given(st.integers(0, 2**40), st.integers(0, 2**24), st.integers(1, 1088), st.integers(10, 100_000))
 def test_pieces_make_up_the_whole(start: int, count: int, columns: int, points: int) -> None:
-    """Pieces follow each other from the first step to the end, each small enough for memory."""
+    """They run from the first step to the end, each small enough for memory."""
     found = list(pieces(start, start + count, columns, points))
     steps = [start, *(piece.end for piece in found)]
     assert [piece.start for piece in found] == steps[:-1]
@@ -300,7 +300,7 @@ VALUES = st.one_of(st.floats(-9, 9), st.sampled_from([math.nan, math.inf, -math.
 def test_what_is_shown_has_every_extreme(
     rates: list[float], metric: dict[int, float], points: int
 ) -> None:
-    """Highest, lowest, first, last, and a NaN if there is one, are among the steps shown."""
+    """The highest, lowest, first and last value, and a NaN if there is one, are among them."""
     values = {1000 + step: value for step, value in metric.items() if step < len(rates)}
     row = np.array(rates)
     metric_track = track(sorted(values), [values[step] for step in sorted(values)])
@@ -316,7 +316,7 @@ def test_what_is_shown_has_every_extreme(
 
 
 def test_a_metric_without_its_rank_has_no_value() -> None:
-    """With the aggregate `rank0` the other ranks' readings are nothing."""
+    """With the aggregate `rank0`, readings of other ranks are ignored."""
     spec = SessionSpec.model_validate(
         {"name": "x", "base_lr": 1.0, "ranks": 4, "metrics": {"loss": {"aggregate": "rank0"}}}
     )
@@ -326,7 +326,7 @@ def test_a_metric_without_its_rank_has_no_value() -> None:
 
 
 def test_the_first_of_two_values_counts() -> None:
-    """Tracks are put together by step; a step that no track has is None."""
+    """Tracks are merged by step; a step that no track has is None."""
     both = merged([track([2, 5], [1.0, None]), track([], []), track([1, 2], [7.0, 8.0])])
     assert both.steps.tolist() == [1, 2, 5]
     assert at_steps(both, np.array([0, 1, 2, 3, 6])) == [None, 7.0, 1.0, None, None]

@@ -1,4 +1,4 @@
-"""Merges over HTTP: the weights of checkpoints, by the rates that a session has sealed."""
+"""Merges over HTTP: weights of checkpoints, computed from the rates that a session has sealed."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +40,7 @@ def asked(http: httpx.Client, path: str, *steps: int, **more: Any) -> httpx.Resp
 def test_a_constant_phase_is_merged_in_place_of_a_decay(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """Four checkpoints of the stable phase: their weights, shares, and the order they stand for."""
+    """Four checkpoints of the stable phase get weights, shares, and the decay that they replace."""
     path = sealed(http, unique_name, 150)
     found = asked(http, path, 120, 60, 150, 90, 5, shape="linear").json()
     assert [each["step"] for each in found["checkpoints"]] == [60, 90, 120, 150]
@@ -55,7 +55,7 @@ def test_a_constant_phase_is_merged_in_place_of_a_decay(
 
 
 def test_the_order_that_it_stands_for_can_be_given(http: httpx.Client, unique_name: str) -> None:
-    """The action is one that the session takes as it is."""
+    """The session accepts the action as it is."""
     path = sealed(http, unique_name, 100)
     found = asked(http, path, 60, 80, 100, shape="cosine", floor=0.1).json()
     order = {**found["stands_for"]["action"], "at": 100}
@@ -63,7 +63,7 @@ def test_the_order_that_it_stands_for_can_be_given(http: httpx.Client, unique_na
 
 
 def test_a_decay_is_no_constant_phase(http: httpx.Client, unique_name: str) -> None:
-    """Checkpoints of a decay, of a warmup, or on both sides of an order are refused, with why."""
+    """Checkpoints of a decay, of a warmup, or around an order are refused with the reason."""
     path = sealed(http, unique_name, 190)
     refused = asked(http, path, 160, 170, 180)
     assert refused.status_code == 422
@@ -85,7 +85,7 @@ def test_a_cut_by_a_controller_begins_another_phase(http: httpx.Client, unique_n
 
 
 def test_groups_must_be_constant_together(http: httpx.Client, unique_name: str) -> None:
-    """The phase begins where the last group has come to rest; momentum may do as it likes."""
+    """The phase begins where the last group becomes constant; momentum may vary."""
     groups = {
         "body": {"base_lr": 0.1, "schedule": "constant"},
         "head": {
@@ -113,7 +113,7 @@ def test_groups_must_be_constant_together(http: httpx.Client, unique_name: str) 
 def test_what_makes_no_merge_is_refused(
     http: httpx.Client, unique_name: str, steps: tuple[int, ...], more: dict[str, Any], said: str
 ) -> None:
-    """Each with what is wrong."""
+    """Each refusal says what is wrong."""
     path = sealed(http, unique_name, 50)
     answer = asked(http, path, *steps, **more)
     assert answer.status_code == 422
@@ -121,7 +121,7 @@ def test_what_makes_no_merge_is_refused(
 
 
 def test_a_merge_seals_nothing(http: httpx.Client, unique_name: str) -> None:
-    """It only reads: horizon and version stay."""
+    """The horizon stays as it was."""
     path = sealed(http, unique_name, 100)
     before = http.get(path).json()
     assert asked(http, path, 60, 80, 100).status_code == 200
@@ -129,5 +129,5 @@ def test_a_merge_seals_nothing(http: httpx.Client, unique_name: str) -> None:
 
 
 def test_of_no_session_there_is_none(http: httpx.Client) -> None:
-    """An unknown name is not found."""
+    """An unknown name is a 404."""
     assert asked(http, "/v1/sessions/nobody", 1, 2).status_code == 404

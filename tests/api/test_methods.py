@@ -31,13 +31,13 @@ def _name(http: httpx.Client, unique_name: str) -> str:
 
 
 def filled(path: str, name: str) -> str:
-    """Return an address of a path."""
+    """Return an address that fits a path's pattern."""
     return re.sub(r"{\w+}", "none", path.replace("{name}", name))
 
 
 @pytest.mark.parametrize("path", READ)
 def test_a_head_says_what_its_get_would(http: httpx.Client, name: str, path: str) -> None:
-    """Of every address that is read: the same status and type, and no body."""
+    """Every readable address answers with the same status and type, and no body."""
     address = filled(path, name)
     params = {"step": "1"} if path.endswith(("/lr", "/explain")) else {}
     head = http.head(address, params=params)
@@ -49,9 +49,9 @@ def test_a_head_says_what_its_get_would(http: httpx.Client, name: str, path: str
 
 @pytest.mark.parametrize("path", PATHS)
 def test_allow_names_all_methods_of_an_address(http: httpx.Client, path: str) -> None:
-    """A 405 and OPTIONS name the same ones: those of all its routes, HEAD and OPTIONS."""
+    """A 405 and OPTIONS name the same methods: those of all routes there, HEAD and OPTIONS."""
     address = filled(path, "none")
-    # /v1/schedules/lint is the address of a kind of that name as well.
+    # /v1/schedules/lint is also the address of a kind of that name.
     methods = {
         method
         for method, _, each in (call.partition(" ") for call in ACCESS)
@@ -67,7 +67,7 @@ def test_allow_names_all_methods_of_an_address(http: httpx.Client, path: str) ->
 
 
 def test_a_head_of_what_cannot_be_read_is_refused(http: httpx.Client) -> None:
-    """Where there is no GET there is no HEAD, and where there is nothing it is 404."""
+    """Without a GET there is no HEAD, and an unknown address is 404."""
     refused = http.head("/v1/import")
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST, OPTIONS")
     assert http.head("/v1/nothing").status_code == http.options("/v1/nothing").status_code == 404
@@ -78,7 +78,7 @@ def test_a_head_of_what_cannot_be_read_is_refused(http: httpx.Client) -> None:
 def test_a_method_that_is_not_taken_is_told_whatever_is_sent(
     http: httpx.Client, method: str, path: str
 ) -> None:
-    """It is 405 with the methods that there are, also where the body is no JSON or not there."""
+    """It is 405 with the allowed methods, even if the body is missing or not JSON."""
     taken = http.options(path).headers["allow"]
     for body in ({"json": {}}, {"content": b"x", "headers": {"Content-Type": "text/plain"}}, {}):
         answer = http.request(method, path, **body)

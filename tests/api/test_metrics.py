@@ -1,4 +1,4 @@
-"""What a monitoring system reads, from a real service, by Prometheus' own parser."""
+"""What a monitoring system reads from a real service, parsed by Prometheus' own parser."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 
 def gauges(http: httpx.Client) -> dict[str, float]:
-    """Read every sample that has no label."""
+    """Return every sample that has no label."""
     answer = http.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     families = text_string_to_metric_families(answer.text)
@@ -34,7 +34,7 @@ def gauges(http: httpx.Client) -> dict[str, float]:
 def test_a_rank_that_trains_with_something_else_raises_a_gauge_until_it_does_not(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """One alert rule over all sessions is enough: deviating ranks are more than none."""
+    """One alert rule covers all sessions: the number of deviating ranks is above zero."""
     http.post("/v1/sessions", json={"name": unique_name, **SPEC}).raise_for_status()
     sync = f"/v1/sessions/{unique_name}/sync"
     before = gauges(http)
@@ -50,7 +50,7 @@ def test_a_rank_that_trains_with_something_else_raises_a_gauge_until_it_does_not
 
 
 def test_an_attempt_that_is_over_deviates_no_more(http: httpx.Client, unique_name: str) -> None:
-    """What a fenced process trained with is in the log, and alarms nobody any longer."""
+    """What a fenced process trained with is in the log, and no longer raises an alarm."""
     http.post("/v1/sessions", json={"name": unique_name, **SPEC}).raise_for_status()
     path = f"/v1/sessions/{unique_name}"
     known = gauges(http)["pacesetter_deviating_ranks"]
@@ -64,7 +64,7 @@ def test_an_attempt_that_is_over_deviates_no_more(http: httpx.Client, unique_nam
 
 
 def test_the_process_and_the_writer_are_measured(http: httpx.Client) -> None:
-    """Its memory, its files and how many jobs wait."""
+    """The page has the process's memory and files, and how many jobs wait."""
     found = gauges(http)
     assert found["process_resident_memory_bytes"] > 1e6
     assert found["process_open_fds"] > 0
@@ -82,13 +82,13 @@ def families(http: httpx.Client) -> dict[str, Metric]:
 
 
 def samples(http: httpx.Client, name: str) -> dict[tuple[str, ...], float]:
-    """Return the values of one metric, by those of its labels."""
+    """Return the values of one metric, keyed by the labels given."""
     found = families(http)[name].samples
     return {tuple(s.labels.values()): s.value for s in found if s.name == name}
 
 
 def test_the_page_has_a_row_for_each_metric(http: httpx.Client) -> None:
-    """Names, types and labels of the page's table are those of a real answer, and no others."""
+    """Names, types and labels of the page's table are exactly those of a real answer."""
     rows = re.findall(r"^\| `(pacesetter_\w+)` \| (\w+) \|([^|]*)\|", PAGE.read_text(), re.M)
     written = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     exported = {
@@ -99,7 +99,7 @@ def test_the_page_has_a_row_for_each_metric(http: httpx.Client) -> None:
 
 
 def test_calls_are_counted_by_their_route(http: httpx.Client, unique_name: str) -> None:
-    """A session's name is in no label; what has no route, and other methods, share one line."""
+    """No label has a session's name; calls without a route, and unknown methods, share one line."""
     http.post("/v1/sessions", json={"name": unique_name, **SPEC}).raise_for_status()
     count, took = "pacesetter_http_requests_total", "pacesetter_http_request_duration_seconds"
     before = samples(http, count)
@@ -130,7 +130,7 @@ def test_calls_are_counted_by_their_route(http: httpx.Client, unique_name: str) 
 
 
 def test_every_call_has_its_route() -> None:
-    """What the table of access names is found again, and looking at the head is looking."""
+    """No call of the table of access lacks a route, and a HEAD has the route of its GET."""
     for call in ACCESS:
         method, _, path = call.partition(" ")
         assert route_of(method, re.sub(r"\{\w+\}", "x", path)) is not None, call
@@ -139,7 +139,7 @@ def test_every_call_has_its_route() -> None:
 
 
 def test_commits_events_and_what_is_sealed_ahead_are_counted(service: RunningService) -> None:
-    """An order is an event; steps beyond the trainer's are ahead; the sessions are in the table."""
+    """An order is an event; steps past the trainer's are ahead; sessions are in the table."""
     with open_http(service.url) as http:
         http.post("/v1/sessions", json={"name": "run", **SPEC}).raise_for_status()
         http.post(

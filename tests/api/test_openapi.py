@@ -1,4 +1,4 @@
-"""The OpenAPI document says what is so: real answers hold to it, and clients can rely on its names.
+"""The OpenAPI document is true: real answers conform to it, and clients can rely on its names.
 
 Clients are generated from it in `tests/test_generated_clients.py`.
 """
@@ -77,7 +77,7 @@ OPERATIONS = {
     "take_action",
     "take_back",
 }
-"""What generated clients call their functions: a name that is here stays."""
+"""Names of the functions of generated clients: a name that is listed here stays."""
 
 
 SCALE = {"kind": "scale", "factor": 0.5}
@@ -98,14 +98,14 @@ def _document(http: httpx.Client) -> Document:
 
 
 def operations(document: Document) -> Iterator[tuple[str, Document]]:
-    """Return every call with what is said of it."""
+    """Return every call with its description."""
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             yield f"{method.upper()} {path}", operation
 
 
 def test_the_names_of_calls_stay(document: Document) -> None:
-    """Every operation has its name, once; one that was published is not taken away."""
+    """Every operation has one name, and a published name is not removed."""
     names = [operation["operationId"] for _, operation in operations(document)]
     assert len(names) == len(set(names))
     assert set(names) >= OPERATIONS
@@ -120,7 +120,7 @@ def test_calls_are_told_in_the_order_in_which_one_reads(document: Document) -> N
 
 
 def test_every_error_is_a_problem(document: Document) -> None:
-    """Each status from 400 on that a call may be answered with has the one schema of problems."""
+    """Each status from 400 on that a call may answer has the one schema of problems."""
     problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
     for call, operation in operations(document):
         for status, answer in operation["responses"].items():
@@ -129,7 +129,7 @@ def test_every_error_is_a_problem(document: Document) -> None:
 
 
 def test_what_a_body_can_be_refused_for_is_declared(document: Document) -> None:
-    """A call that takes a body names 413, 415 and 422; one that names something names 404."""
+    """A call that takes a body declares 413, 415 and 422; one with a name in its path, 404."""
     for call, operation in operations(document):
         statuses = set(operation["responses"])
         if "requestBody" in operation:
@@ -141,14 +141,14 @@ def test_what_a_body_can_be_refused_for_is_declared(document: Document) -> None:
 
 
 def test_every_status_of_a_problem_is_declared_somewhere(document: Document) -> None:
-    """No error has a status that the document does not know."""
+    """No error has a status that the document lacks."""
     declared = {int(each) for _, found in operations(document) for each in found["responses"]}
     assert {status for status, _ in STATUSES.values()} <= declared
-    assert set(HTTP_CODES) - {405, 499} <= declared  # a call that there is takes its method
+    assert set(HTTP_CODES) - {405, 499} <= declared  # an existing call allows its method
 
 
 def undescribed(schema: Any, place: str) -> Iterator[str]:
-    """Return the places of fields that do not say what they mean."""
+    """Return the places of fields without a description."""
     if isinstance(schema, dict):
         for name, field in schema.get("properties", {}).items():
             if not isinstance(field, dict) or not field.get("description"):
@@ -163,7 +163,7 @@ def undescribed(schema: Any, place: str) -> Iterator[str]:
 
 
 def test_every_field_of_a_kind_has_an_example_or_a_default(document: Document) -> None:
-    """Who writes a schedule, a controller or an order sees what stands in each place."""
+    """An author of a schedule, a controller or an order sees what each field may hold."""
     schemas = document["components"]["schemas"]
     unions = [each["oneOf"] for each in schemas.values() if "discriminator" in each]
     kinds = {member["$ref"].rpartition("/")[2] for members in unions for member in members}
@@ -178,7 +178,7 @@ def test_every_field_of_a_kind_has_an_example_or_a_default(document: Document) -
 
 
 def test_every_field_says_what_it_means(document: Document) -> None:
-    """No model has a field without a description, and no parameter either."""
+    """No field of a model and no parameter lacks a description."""
     found = [
         place
         for name, schema in document["components"]["schemas"].items()
@@ -194,7 +194,7 @@ def test_every_field_says_what_it_means(document: Document) -> None:
 
 
 def shown(field: Document) -> bool:
-    """Return whether one sees what a field may hold: an example, some words, or another model."""
+    """Return whether a field shows what it may hold: an example, an enum, or another model."""
     if {"examples", "enum", "const"} & set(field) or field.get("type") in {"boolean", "null"}:
         return True
     if "$ref" in field:
@@ -206,7 +206,7 @@ def shown(field: Document) -> bool:
 
 
 def fields_of(document: Document) -> Iterator[tuple[str, str, Document]]:
-    """Return every field of every model, but those of kinds, which may have defaults instead."""
+    """Return every field of every model, except those of kinds, which may have defaults instead."""
     for model, schema in document["components"]["schemas"].items():
         properties = schema.get("properties", {})
         if "const" not in properties.get("kind", {}):
@@ -221,7 +221,7 @@ def test_every_field_of_a_model_shows_what_stands_there(document: Document) -> N
 
 
 def test_examples_are_what_their_fields_take(document: Document) -> None:
-    """Each holds to the schema of its field, and each in the table is used."""
+    """Each is valid for the schema of its field, and each in the table is used."""
     used = set()
     for model, name, field in fields_of(document):
         for number, example in enumerate(field.get("examples", [])):
@@ -236,11 +236,11 @@ UNITS = {
     r".*_in_days": "days",
     r"bytes": "bytes",
 }
-"""By the names of fields, the unit that their numbers are in."""
+"""The unit of numbers, by the field's name."""
 
 
 def test_a_time_and_a_size_say_their_unit(document: Document) -> None:
-    """Numbers of seconds, days and bytes say so in their description."""
+    """Descriptions of numbers of seconds, days and bytes name the unit."""
     told = {
         f"{model}.{name}": unit in field["description"]
         for model, name, field in fields_of(document)
@@ -253,7 +253,7 @@ def test_a_time_and_a_size_say_their_unit(document: Document) -> None:
 
 @pytest.mark.parametrize("union", families.FAMILIES)
 def test_a_family_is_a_union_of_all_its_kinds(document: Document, union: str) -> None:
-    """Each kind is a model that its `kind` tells apart, and that says so itself."""
+    """Each kind is a model that its `kind` identifies."""
     schemas, root = document["components"]["schemas"], families.FAMILIES[union]
     mapping = schemas[union]["discriminator"]["mapping"]
     assert set(mapping) == set(root.kinds)
@@ -267,7 +267,7 @@ def test_a_family_is_a_union_of_all_its_kinds(document: Document, union: str) ->
 
 
 def test_the_glossary_has_no_word_too_many() -> None:
-    """Each entry is the meaning of some kind's parameter."""
+    """Each entry explains a parameter of some kind."""
     for glossary, root in ((SCHEDULES, Schedule), (CONTROLLERS, Controller)):
         used = set()
         for kind, member in root.kinds.items():
@@ -278,7 +278,7 @@ def test_the_glossary_has_no_word_too_many() -> None:
 
 
 def test_what_is_to_be_sent_has_an_example_that_is_taken(document: Document) -> None:
-    """The example of each body is one, to those who read it here."""
+    """The example of each body is accepted by the model that parses it."""
     schemas = document["components"]["schemas"]
     assert len(EXAMPLES) > 15
     for name, example in EXAMPLES.items():
@@ -290,7 +290,7 @@ def test_what_is_to_be_sent_has_an_example_that_is_taken(document: Document) -> 
 
 
 def mistakes(document: Document, model: str, value: object) -> list[str]:
-    """Return what is wrong with a value that is to be a model of the document."""
+    """Return how a value violates a model of the document."""
     resource = Resource.from_contents(document, default_specification=DRAFT202012)
     registry: Registry[Any] = Registry().with_resource("urn:api", resource)
     schema = {"$ref": f"urn:api#/components/schemas/{model}"}
@@ -299,7 +299,7 @@ def mistakes(document: Document, model: str, value: object) -> list[str]:
 
 
 def refused(answer: httpx.Response) -> httpx.Response:
-    """Return an answer that is a refusal."""
+    """Check that an answer is a refusal, and return it."""
     assert answer.status_code >= 400
     return answer
 
@@ -307,7 +307,7 @@ def refused(answer: httpx.Response) -> httpx.Response:
 def test_real_answers_are_what_the_document_says(
     http: httpx.Client, document: Document, unique_name: str
 ) -> None:
-    """What the service encodes by itself, and what it sends through models, holds to the schema."""
+    """What the service encodes by hand, and what it sends through models, fits the schema."""
     at = f"/v1/sessions/{unique_name}"
     spec = {
         "name": unique_name,
@@ -364,7 +364,7 @@ def test_real_answers_are_what_the_document_says(
 
 
 def test_a_catalogue_is_read_by_name_and_by_page(http: httpx.Client) -> None:
-    """A pattern chooses kinds; pages are whole together, and the last one says that it is."""
+    """A pattern selects kinds; the pages together are complete, and the last one says so."""
     found = http.get("/v1/schedules?kind=torch.*").json()
     assert [each["kind"] for each in found["schedules"]] == [
         kind for kind in catalogue.schedules() if kind.startswith("torch.")
@@ -380,7 +380,7 @@ def test_a_catalogue_is_read_by_name_and_by_page(http: httpx.Client) -> None:
 
 
 def test_each_action_is_ordered_by_its_example(http: httpx.Client, unique_name: str) -> None:
-    """What the catalogue shows of an action is the body of an order."""
+    """The catalogue's example of an action is accepted as the body of an order."""
     stages = [{"when": {"kind": "by_hand"}, "schedule": {"kind": "constant"}}]
     spec = {
         "name": unique_name,
@@ -392,7 +392,7 @@ def test_each_action_is_ordered_by_its_example(http: httpx.Client, unique_name: 
     for each in http.get("/v1/actions").json()["actions"]:
         path = f"/v1/sessions/{unique_name}/actions"
         answer = http.post(path, json={**each["example"], "dry_run": True})
-        if each["kind"] != "release":  # which takes that something is held
+        if each["kind"] != "release":  # which requires a hold
             assert answer.status_code == 201, (each["kind"], answer.text)
     unknown = http.get("/v1/actions/scal")
     assert (unknown.status_code, "'scale'" in unknown.json()["detail"]) == (404, True)

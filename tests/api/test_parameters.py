@@ -1,4 +1,4 @@
-"""Query parameters over HTTP: unknown ones and repeated ones, at every address, really served."""
+"""Query parameters over HTTP: unknown and repeated ones, at every address of a real service."""
 
 import re
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 
 def ask(http: httpx.Client, call: str, query: str) -> httpx.Response:
-    """Make a call, as the table of access names it, with a query."""
+    """Send a call, as the table of access names it, with a query."""
     method, _, path = call.partition(" ")
     headers = {"content-type": "application/json"} if method in {"POST", "PATCH"} else {}
     content = "{}" if headers else None
@@ -28,7 +28,7 @@ def ask(http: httpx.Client, call: str, query: str) -> httpx.Response:
 
 
 def mistakes(answer: httpx.Response) -> list[dict[str, Any]]:
-    """Return what a 422 says."""
+    """Return the mistakes of a 422."""
     assert answer.status_code == 422, answer.text
     assert answer.json()["code"] == "validation_failed"
     errors: list[dict[str, Any]] = answer.json()["errors"]
@@ -37,14 +37,14 @@ def mistakes(answer: httpx.Response) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("call", ACCESS)
 def test_a_parameter_that_a_call_does_not_know_is_refused(http: httpx.Client, call: str) -> None:
-    """Whatever the call, before anything is looked for, and with the name that was sent."""
+    """Every call refuses it by name, before any look-up."""
     [mistake] = mistakes(ask(http, call, "frobnicate=1"))
     assert mistake["parameter"] == "frobnicate"
     assert mistake["detail"].startswith("There is no such parameter.")
 
 
 def test_what_is_known_is_named_and_the_nearest_first(http: httpx.Client) -> None:
-    """A misspelt parameter is told the right one."""
+    """The answer to a misspelt parameter names the right one."""
     [mistake] = mistakes(http.get("/v1/sessions", params={"limt": 5}))
     assert "Did you mean 'limit'?" in mistake["detail"]
     assert "Known here: label, limit, name" in mistake["detail"]
@@ -53,7 +53,7 @@ def test_what_is_known_is_named_and_the_nearest_first(http: httpx.Client) -> Non
 
 
 def test_a_parameter_that_holds_once_is_refused_twice(http: httpx.Client) -> None:
-    """Of two limits one would be lost; labels may be as many as one likes."""
+    """Of two limits one would be lost; labels may be repeated."""
     [mistake] = mistakes(http.get("/v1/sessions?limit=5&limit=6"))
     assert (mistake["parameter"], mistake["detail"]) == (
         "limit",
@@ -63,13 +63,13 @@ def test_a_parameter_that_holds_once_is_refused_twice(http: httpx.Client) -> Non
 
 
 def test_all_mistakes_are_told_at_once(http: httpx.Client) -> None:
-    """Who has two of them is told of both."""
+    """A caller with two mistakes is told both."""
     found = mistakes(http.get("/v1/schedules?a=1&b=2"))
     assert [each["parameter"] for each in found] == ["a", "b"]
 
 
 def test_every_declared_parameter_is_known(http: httpx.Client) -> None:
-    """What the API's own document names is never called unknown."""
+    """No parameter of the API's own document is called unknown."""
     document = http.get("/openapi.json").json()
     declared = 0
     for path, calls in document["paths"].items():
@@ -83,6 +83,6 @@ def test_every_declared_parameter_is_known(http: httpx.Client) -> None:
 
 
 def test_a_head_is_asked_as_its_get_is(http: httpx.Client) -> None:
-    """It takes the same parameters, and refuses the others."""
+    """It takes the same parameters, and refuses others."""
     assert http.head("/v1/sessions?limit=5").status_code == 200
     assert http.head("/v1/sessions?limt=5").status_code == 422

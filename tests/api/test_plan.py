@@ -1,4 +1,4 @@
-"""Plans, over HTTP against a real service: the probe, the prediction, the order that follows."""
+"""Plans, over HTTP against a real service: the probe, the prediction and the resulting order."""
 
 from collections.abc import Iterator
 from pathlib import Path as Path_
@@ -29,7 +29,7 @@ def plan(http: httpx.Client, name: str, **asked: Any) -> Any:
 
 @pytest.fixture(name="run")
 def _run(http: httpx.Client, unique_name: str) -> Iterator[tuple[str, list[float]]]:
-    """Return a training at a constant rate, and its rates."""
+    """Create a training at a constant rate, and return it with its rates."""
     assert http.post("/v1/sessions", json={"name": unique_name, **SPEC}).status_code == 201
     yield unique_name, train(http, unique_name, SEEN, [])
     http.delete(f"/v1/sessions/{unique_name}")
@@ -38,7 +38,7 @@ def _run(http: httpx.Client, unique_name: str) -> Iterator[tuple[str, list[float
 def test_a_probe_calibrates_a_plan_whose_candidate_is_ordered(
     http: httpx.Client, run: tuple[str, list[float]]
 ) -> None:
-    """First a ranking and the offer of a probe; with it losses; then the order, as any other."""
+    """First a ranking and the offer of a probe; with it losses; then an order like any other."""
     name, rates = run
     first = plan(http, name)
     assert first["predicts"] == "ranking"
@@ -127,7 +127,7 @@ def test_a_donor_of_the_same_template_calibrates_a_plan(
 def test_what_the_law_does_not_describe_is_declined(
     http: httpx.Client, run: tuple[str, list[float]]
 ) -> None:
-    """Several epochs, fine-tuning, and what is no loss: no candidates, and the reason."""
+    """Several epochs, fine-tuning and what is not a loss give a reason instead of candidates."""
     name, _ = run
     cases: dict[str, dict[str, Any]] = {
         "several_epochs": {"epochs": 3.0},
@@ -141,8 +141,25 @@ def test_what_the_law_does_not_describe_is_declined(
         assert code in [each["code"] for each in found["findings"]]
 
 
+def test_before_any_rate_above_0_there_is_nothing_to_plan_by(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """Not before the first step, nor at the first one of a warmup from 0: both are told as that."""
+    warmup = {"kind": "warmup_cosine", "warmup_steps": 20, "total_steps": TOTAL}
+    rule = {"kind": "plateau", "metric": "loss"}
+    spec = {"name": unique_name, "base_lr": 0.1, "schedule": warmup, "controllers": [rule]}
+    http.post("/v1/sessions", json=spec).raise_for_status()
+    for body in ({}, {"step": 0}):
+        http.post(f"/v1/sessions/{unique_name}/sync", json=body).raise_for_status()
+        found = plan(http, unique_name)
+        assert [each["code"] for each in found["findings"]] == ["too_few"]
+        assert (found["predicts"], found["candidates"]) == ("nothing", [])
+        page = http.get(f"/sessions/{unique_name}/plan", params={"metric": "loss"})
+        assert page.status_code == 200
+
+
 def test_candidates_can_be_named(http: httpx.Client, run: tuple[str, list[float]]) -> None:
-    """They are ranked with what is planned; one that cannot be ordered says why."""
+    """They are ranked beside the current plan; one that cannot be ordered says why."""
     name, _ = run
     orders = {
         "linear": {"kind": "cooldown", "until": TOTAL, "ease": {"kind": "linear"}},
@@ -179,9 +196,9 @@ def test_candidates_can_be_named(http: httpx.Client, run: tuple[str, list[float]
 def test_a_plan_is_applied_once_and_says_what_it_was_made_for(
     tmp_path: Path_, unique_name: str
 ) -> None:
-    """The same call finds its orders, also where the plan is forgotten; the reason is the plan's.
+    """The same call finds its orders, also after the plan was forgotten; they keep its reason.
 
-    A service that was started again does not know the plan, and could not make it again.
+    A service that was restarted does not know the plan, and could not compute it again.
     """
     orders = [
         {"at": SEEN + 600, "action": {"kind": "scale", "factor": 0.5}},

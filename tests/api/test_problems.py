@@ -1,4 +1,4 @@
-"""Every error is a problem+json with a stable code, a place and advice."""
+"""Every error is an application/problem+json with a stable code, a place and advice."""
 
 import json
 from collections.abc import Iterator
@@ -137,6 +137,14 @@ WRONG: dict[str, tuple[str, str, dict[str, Any], int, str, str]] = {
         "validation_failed",
         "next_page_token",
     ),
+    "a page token with a NUL in it": (
+        "GET",
+        f"{NEW}?page_token=YQBi",
+        {},
+        422,
+        "validation_failed",
+        "next_page_token",
+    ),
     "a step that is no number": (
         "GET",
         "/v1/sessions/none/lr?step=five",
@@ -168,7 +176,7 @@ def test_a_mistake_is_answered_with_a_problem(
     code: str,
     hint: str,
 ) -> None:
-    """The answer has the media type, the status and code, and says what to do."""
+    """The answer has the media type, the status and the code, and says what to do."""
     answer = http.request(method, path, **request_)
     assert answer.headers["content-type"] == "application/problem+json"
     body = answer.json()
@@ -178,7 +186,7 @@ def test_a_mistake_is_answered_with_a_problem(
 
 
 def test_every_mistake_of_a_request_is_named_with_its_place(http: httpx.Client) -> None:
-    """A validation problem lists each mistake with a JSON pointer to it."""
+    """A validation problem has a JSON pointer to each mistake."""
     body = {
         "name": "x",
         "groups": {"head": {"base_lr": "0.1"}, "body": {"base_lr": 1, "schedul": {}}},
@@ -195,7 +203,7 @@ def test_every_mistake_of_a_request_is_named_with_its_place(http: httpx.Client) 
 
 
 def test_a_chunked_body_is_limited_too(http: httpx.Client) -> None:
-    """A body that does not say its length is cut off where it grows too long."""
+    """A body without a declared length is cut off where it exceeds the limit."""
 
     def chunks() -> Iterator[bytes]:
         for _ in range(200):
@@ -212,7 +220,7 @@ def _descendants(error: type) -> Iterator[type]:
 
 
 def test_every_refusal_of_the_core_has_a_status() -> None:
-    """Each error of the core's tree stands in the table, under a code of its own or its kind's."""
+    """Each error of the core's tree is in the table, under its own code or its parent's."""
     assert set(problems.STATUSES) == set(_descendants(errors.PacesetterError))
     codes = {error: code for error, (_, code) in problems.STATUSES.items()}
     for kind in (errors.TooFarAheadError, errors.NoTableError):
@@ -221,20 +229,20 @@ def test_every_refusal_of_the_core_has_a_status() -> None:
 
 
 def test_the_tree_of_refusals_is_drawn_in_full() -> None:
-    """The module's docstring names every error that there is."""
+    """The module's docstring names every error."""
     for error in errors.PacesetterError.__subclasses__():
         assert f"── {error.__name__}" in (errors.__doc__ or "")
 
 
 def test_health_and_version_answer(http: httpx.Client) -> None:
-    """The probes answer without a body to parse, and the version names what is running."""
+    """The probes answer without a body, and the version names what is running."""
     assert http.get("/livez").json() == {"status": "alive"}
     assert http.get("/readyz").json() == {"status": "ready"}
     assert set(http.get("/version").json()) == {"version", "api", "python", "sqlite"}
 
 
 def test_the_openapi_document_describes_every_route(http: httpx.Client) -> None:
-    """The document is OpenAPI 3.1 and has the hot call in it, with its schema resolved."""
+    """The document is OpenAPI 3.1 and has the hot call, with its schema resolved."""
     document = http.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     operation = document["paths"]["/v1/sessions/{name}/sync"]["post"]
@@ -245,7 +253,7 @@ def test_the_openapi_document_describes_every_route(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("kind", sorted(Schedule.redirects))
 def test_a_name_that_is_no_schedule_is_answered_with_advice(http: httpx.Client, kind: str) -> None:
-    """What other libraries have and cannot be data says what to do instead, in both places."""
+    """For a schedule that is code in other libraries, the answer says what to use instead."""
     advice = Schedule.redirects[kind]
     read = http.get(f"/v1/schedules/{kind}")
     assert (read.status_code, advice in read.json()["detail"]) == (404, True)
@@ -302,7 +310,7 @@ EXCESSIVE: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_excess_is_refused_before_it_costs_anything(
     http: httpx.Client, path: str, body: dict[str, Any], hint: str
 ) -> None:
-    """What would take gigabytes, or could never be stored, is refused with advice."""
+    """Requests for gigabytes, or for what could never be stored, are refused with advice."""
     answer = http.post(path, content=json.dumps(body), headers=JSON)
     assert answer.status_code == 422, answer.text[:300]
     assert hint in answer.json()["detail"]

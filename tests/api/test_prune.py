@@ -1,4 +1,4 @@
-"""Old sessions are put away: archived, then purged; by a command and by settings."""
+"""Old sessions are archived, then purged: by a command and by settings."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ def _http(server_url: str) -> Any:
 
 @pytest.fixture(name="run")
 def _run(http: httpx.Client, unique_name: str) -> str:
-    """Create a finished session, its fork that goes on, and an archived one; give their label."""
+    """Create a finished session, its fork that goes on, and an archived one; return their label."""
     for name in (unique_name, f"{unique_name}-kept"):
         spec = {"name": name, "base_lr": 0.1, "labels": {"run": unique_name}}
         http.post("/v1/sessions", json=spec).raise_for_status()
@@ -59,7 +59,7 @@ def _prune(http: httpx.Client, run: str, **body: Any) -> dict[str, tuple[str, st
 
 
 def test_each_session_goes_one_step(http: httpx.Client, run: str) -> None:
-    """A dry run changes nothing; what is over is archived, and what forks share is kept."""
+    """A dry run changes nothing; what has ended is archived, and what forks share is kept."""
     expected = {run: ("finished", "archive"), f"{run}-kept": ("archived", "keep")}
     assert _prune(http, run, dry_run=True, purge=True) == expected
     assert http.get(f"/v1/sessions/{run}").json()["status"] == "finished"
@@ -73,17 +73,24 @@ def test_each_session_goes_one_step(http: httpx.Client, run: str) -> None:
 
 
 def test_what_is_young_or_active_is_left_alone(http: httpx.Client, run: str) -> None:
-    """By age and by state; an active session is never meant unless it is named."""
+    """Age and state decide; an active session is left out unless `states` names it."""
     assert _prune(http, run, older_than=3_600, purge=True) == {}
     assert _prune(http, run, states=["failed"]) == {}
     named = _prune(http, run, states=["active"], dry_run=True)
     assert named == {f"{run}-fork": ("active", "archive")}
 
 
+def test_what_is_put_away_already_takes_no_place_on_a_page(http: httpx.Client, run: str) -> None:
+    """So the first page has sessions that are to be put away, however many were before."""
+    body = {"older_than": 0, "labels": {"run": run}, "dry_run": True, "limit": 1}
+    page = http.post("/v1/prune", json=body).raise_for_status().json()
+    assert [each["name"] for each in page["sessions"]] == [run]
+
+
 def test_the_command_tells_what_it_would_do(
     server_url: str, run: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It names each session with its bytes, and sums up; mistakes are told by the exit status."""
+    """It lists each session with its bytes, and a sum; mistakes give an exit status."""
     asked = ["prune", "--older-than", "0s", "--label", f"run={run}", "--url", server_url]
     assert cli.main([*asked, "--purge", "--dry-run"]) == 0
     told = capsys.readouterr().out
@@ -102,7 +109,7 @@ def _aged(path: Path, **changes: str) -> None:
 
 @pytest.fixture(name="path")
 def _path(tmp_path: Path) -> Path:
-    """Make a database with a session that nobody has written for years."""
+    """Create a database with a session that was last written years ago."""
     path = tmp_path / "own.db"
     with RunningService(path) as service, open_http(service.url) as http:
         http.post("/v1/sessions", json={"name": "old", "base_lr": 0.1}).raise_for_status()
@@ -113,7 +120,7 @@ def _path(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def _service_over(path: Path) -> Iterator[Service]:
-    """Run the parts of a service here, without a front door."""
+    """Run the parts of a service in this process, without a front door."""
     store = SqliteStore(f"sqlite:///{path}")
     writer = Writer(store)
     writer.start()
@@ -139,7 +146,7 @@ def _statuses(service: Service) -> list[str]:
 
 
 def test_settings_put_away_by_themselves(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is silent for long is archived, and what was archived for long is gone."""
+    """A session that is silent for long is archived, and one archived for long is purged."""
     monkeypatch.setattr(retention, "EVERY", 0.01)
     with RunningService(path) as service, open_http(service.url) as http:
         assert http.get("/v1/sessions/old").json()["state"] == "silent"

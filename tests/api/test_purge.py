@@ -1,5 +1,6 @@
-"""Sessions are removed for good: by whom, which, and what becomes of those who still know them."""
+"""Sessions are removed for good: by whom, which, and how callers that still know them are told."""
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -10,8 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
+from pacesetter_service.core.commands import Archive
+from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.runtime.queries.events import LoggedEvent, follow
+from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.work import Change, Create
+from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store.purging import LARGE_ROWS
 from pacesetter_service.store.schema import OF_A_SESSION
+from pacesetter_service.store.sqlite import SqliteStore
 from serving import PATIENCE, RunningService, open_http
 
 
@@ -46,7 +54,7 @@ def _code(answer: httpx.Response) -> tuple[int, str]:
 
 
 def test_only_what_is_archived_is_purged(http: httpx.Client, unique_name: str) -> None:
-    """The refusal says what to do first, and nothing is gone."""
+    """The refusal says what to do first, and nothing is removed."""
     at = _create(http, unique_name)
     refused = http.post(f"{at}/purge", json={})
     assert _code(refused) == (409, "session_not_archived")
@@ -58,20 +66,20 @@ def test_only_what_is_archived_is_purged(http: httpx.Client, unique_name: str) -
 
 
 def test_a_trainer_of_a_purged_session_is_told_so(http: httpx.Client, unique_name: str) -> None:
-    """It is told when; and whoever repeats the purge is told the same."""
+    """It is told when, and so is a caller that repeats the purge."""
     at = _create(http, unique_name)
     _train(http, at, 4)
     _purge(http, at)
     for answer in (http.get(at), http.post(f"{at}/sync", json={"step": 4})):
         assert _code(answer) == (404, "session_purged")
         assert "Stop a training" in answer.json()["detail"]
-    assert http.post(f"{at}/purge", json={}).status_code == 404
+    assert _code(http.post(f"{at}/purge", json={})) == (404, "session_purged")
     listed = http.get("/v1/sessions", params={"limit": 500}).json()["sessions"]
     assert unique_name not in [each["name"] for each in listed]
 
 
 def test_who_follows_its_events_comes_to_their_end(http: httpx.Client, unique_name: str) -> None:
-    """The stream ends as a whole answer does; who takes it up again is told why."""
+    """The stream ends as a complete answer does; a reader that resumes is told why."""
     at = _create(http, unique_name)
     http.delete(at)
     kinds = []
@@ -84,10 +92,34 @@ def test_who_follows_its_events_comes_to_their_end(http: httpx.Client, unique_na
     assert _code(http.get(f"{at}/events/stream")) == (404, "session_purged")
 
 
+def test_who_follows_a_session_while_its_rows_go_comes_to_their_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there when it was looked at, and its events are not: that is an end, and no fault."""
+    store = SqliteStore(f"sqlite:///{tmp_path / 'own.db'}")
+    writer = Writer(store)
+    writer.start()
+    service = Service.over(store, writer)
+
+    async def followed() -> list[list[LoggedEvent]]:
+        spec = SessionSpec.model_validate({"name": "run", "base_lr": 0.1})
+        await writer.submit(Create(spec))
+        await writer.submit(Change("run", (Archive(),)))
+        monkeypatch.setattr(store, "events_after", lambda *_, **__: [])
+        return [page async for page in follow(service, "run", 0, 1.0, list)]
+
+    try:
+        assert asyncio.run(followed()) == []
+    finally:
+        service.close()
+        writer.stop()
+        store.close()
+
+
 def test_the_name_is_free_and_no_attempt_is_used_again(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """A trainer of the purged session is stale in the new one, even before it has trained."""
+    """A trainer of the purged session is stale in the new one, even before that has trained."""
     at = _create(http, unique_name)
     _train(http, at, 4)
     http.post(f"{at}/attempts", json={"step": 2, "key": "again"}).raise_for_status()
@@ -95,6 +127,10 @@ def test_the_name_is_free_and_no_attempt_is_used_again(
     assert _create(http, unique_name, schedule={"kind": "cosine", "total_steps": 9}) == at
     assert http.get(at).json()["attempt"] == 3
     assert http.get(f"{at}/attempts").json()["attempts"][0]["attempt"] == 3
+    query = {"session": unique_name, "kind": "created"}
+    for path, params in ((f"{at}/events", {}), ("/v1/events", query)):
+        [created] = http.get(path, params=params).json()["events"]
+        assert (created["kind"], created["attempt"]) == ("created", 3)
     for attempt in (1, 2):
         stale = http.post(f"{at}/sync", json={"attempt": attempt, "step": 0})
         assert _code(stale) == (409, "stale_attempt")
@@ -106,7 +142,7 @@ def test_the_name_is_free_and_no_attempt_is_used_again(
 
 
 def test_its_record_comes_back_from_an_export(http: httpx.Client, unique_name: str) -> None:
-    """Who exports a session before it is purged has all of it, and can import it again."""
+    """The export of a session is complete, and can be imported after a purge."""
     at = _create(http, unique_name)
     _train(http, at, 4)
     http.delete(at)
@@ -120,7 +156,7 @@ def test_its_record_comes_back_from_an_export(http: httpx.Client, unique_name: s
 
 
 def test_what_forks_share_is_kept(http: httpx.Client, unique_name: str) -> None:
-    """A session is refused as long as others' first steps stand in it; forks first, then it."""
+    """A session is refused while its forks share its first steps; they go first, then it."""
     at = _create(http, unique_name)
     _train(http, at, 8)
     for number in (1, 2):
@@ -143,7 +179,7 @@ def test_what_forks_share_is_kept(http: httpx.Client, unique_name: str) -> None:
 
 @pytest.fixture(name="database")
 def _database(tmp_path: Path) -> Iterator[tuple[Path, RunningService]]:
-    """Serve a database of the test's own."""
+    """Serve a database that this test alone uses."""
     path = tmp_path / "own.db"
     with RunningService(path) as service:
         yield path, service
@@ -173,7 +209,7 @@ def _size(path: Path) -> int:
 
 
 def test_every_row_goes_and_the_file_shrinks(database: tuple[Path, RunningService]) -> None:
-    """In several slices; then the file is about as large as it was before the session."""
+    """It takes several slices; then the file is about as large as before the session."""
     path, service = database
     with open_http(service.url) as http:
         before = _size(path)

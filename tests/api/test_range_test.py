@@ -31,7 +31,7 @@ Create = Callable[..., str]
 
 @pytest.fixture(name="create")
 def _create(http: httpx.Client, unique_name: str) -> Iterator[Create]:
-    """Return a function that creates the test's session and answers its path; archived after it."""
+    """Return a function that creates a session, archived after the test, and returns its path."""
     path = f"/v1/sessions/{unique_name}"
 
     def create(**spec: Any) -> str:
@@ -51,7 +51,7 @@ def loss_at(lr: float) -> float:
 def train(
     http: httpx.Client, path: str, loss: Callable[[float], float | str] = loss_at, rank: int = 0
 ) -> httpx.Response:
-    """Train until a step is refused; gives the refusal."""
+    """Train until a step is refused, and return the refusal."""
     reports: list[dict[str, Any]] = []
     for step in range(1000):
         body = {"step": step, "rank": rank, "reports": reports}
@@ -64,7 +64,7 @@ def train(
 
 
 def test_a_blown_up_loss_ends_the_session(http: httpx.Client, create: Create) -> None:
-    """The next step is refused with 409 and the reason, each time; the past is still there."""
+    """The next step is refused with 409 and the reason, every time; the past stays readable."""
     path = create(**TEST)
     refusal = train(http, path)
     assert (refusal.status_code, refusal.json()["code"]) == (409, "session_finished")
@@ -88,7 +88,7 @@ def test_the_last_step_ends_the_session(http: httpx.Client, create: Create) -> N
 
 
 def test_a_loss_that_is_no_number_ends_the_session(http: httpx.Client, create: Create) -> None:
-    """NaN ends it, is part of the curve as a word, and leaves the suggestions what they were."""
+    """NaN ends it, appears in the curve as a word, and does not change the suggestions."""
     path = create(**TEST)
     refusal = train(http, path, lambda lr: "nan" if lr > 0.3 else loss_at(lr))
     assert "loss is nan" in refusal.json()["detail"]
@@ -127,7 +127,7 @@ def test_a_session_that_was_archived_can_still_be_read(http: httpx.Client, creat
 
 
 def test_before_any_measurement_the_curve_is_empty(http: httpx.Client, create: Create) -> None:
-    """Everything that cannot be told yet says so, sealed steps or not."""
+    """Fields that are not known yet are null, whether steps are sealed or not."""
     path = create(**TEST)
     for _ in range(2):
         answer = http.get(f"{path}/range-test").json()
@@ -139,7 +139,7 @@ def test_before_any_measurement_the_curve_is_empty(http: httpx.Client, create: C
 
 
 def test_any_metric_of_any_rising_session_will_do(http: httpx.Client, create: Create) -> None:
-    """Without the controller the metric is named, and steps without a measurement are left out."""
+    """Without the controller the metric is named; steps without a measurement are left out."""
     path = create(base_lr=1.0, schedule=TEST["schedule"])
     window = http.post(f"{path}/sync", json={"want": {"start": 0, "count": 60}}).json()
     reports = [
@@ -156,7 +156,7 @@ def test_any_metric_of_any_rising_session_will_do(http: httpx.Client, create: Cr
 
 
 def test_ranks_are_aggregated_as_for_controllers(http: httpx.Client, create: Create) -> None:
-    """The loss is the mean over the ranks, and a step that one of them has not reported is none."""
+    """The loss is the mean over the ranks, and a step that a rank has not reported is left out."""
     path = create(**{**TEST, "ranks": 2, "max_lookahead": 60})
     http.post(f"{path}/sync", json={"want": {"start": 0, "count": 3}}).raise_for_status()
     for rank, losses in enumerate([[1.0, 2.0, 3.0], [2.0, 4.0]]):
@@ -167,7 +167,7 @@ def test_ranks_are_aggregated_as_for_controllers(http: httpx.Client, create: Cre
 
 
 def test_groups_with_the_same_rates_are_one_curve(http: httpx.Client, create: Create) -> None:
-    """The sweep does not depend on the base, so groups differ only where their laws do."""
+    """The sweep does not depend on the base rate, so groups differ only where their laws do."""
     groups = {"body": {"base_lr": 1e-3}, "head": {"base_lr": 1e-2}}
     path = create(groups=groups, schedule=TEST["schedule"])
     http.post(f"{path}/sync", json={"step": 5}).raise_for_status()
@@ -176,7 +176,7 @@ def test_groups_with_the_same_rates_are_one_curve(http: httpx.Client, create: Cr
 
 
 def test_groups_with_different_rates_must_be_named(http: httpx.Client, create: Create) -> None:
-    """Which rates are meant is asked for, and a group that is not there is refused."""
+    """A group is asked for, and an unknown one is refused."""
     other = {"kind": "range_test", "steps": 60, "end_lr": 1.0}
     groups = {"body": {"base_lr": 1e-3}, "head": {"base_lr": 1e-2, "schedule": other}}
     path = create(groups=groups, schedule=TEST["schedule"])
@@ -199,13 +199,13 @@ def test_a_long_training_is_no_range_test(http: httpx.Client, create: Create) ->
 
 
 def test_a_session_that_is_not_there(http: httpx.Client) -> None:
-    """It is a problem like any other."""
+    """It is a 404 like any other."""
     answer = http.get("/v1/sessions/nobody/range-test", params={"metric": "loss"})
     assert answer.json()["code"] == "session_not_found"
 
 
 def test_the_picture_is_asked_for_by_its_type(http: httpx.Client, create: Create) -> None:
-    """It shows both curves, a dot for each rule that can tell, and the proposal."""
+    """It shows both curves, a dot for each rule that gives a suggestion, and the proposal."""
     path = create(**TEST)
     train(http, path)
     told = [
@@ -224,7 +224,7 @@ def test_the_picture_is_asked_for_by_its_type(http: httpx.Client, create: Create
 
 
 def test_an_empty_picture_is_a_picture(http: httpx.Client, create: Create) -> None:
-    """There is something to look at before there is anything to see."""
+    """Without measurements a picture is drawn as well."""
     path = create(**TEST)
     answer = http.get(f"{path}/range-test", headers={"accept": SVG})
     assert answer.status_code == 200

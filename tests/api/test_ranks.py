@@ -1,4 +1,4 @@
-"""Ranks over HTTP: who is where, and who trains with something else, with a real service."""
+"""Ranks over HTTP: where each is, and which train with other values, with a real service."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
 
 
 class Run:
-    """A session, and what its ranks and its onlookers ask for."""
+    """A session, with the calls of its ranks and its readers."""
 
     def __init__(self, http: httpx.Client, name: str, **spec: Any) -> None:
         base = {} if "groups" in spec else {"base_lr": 0.1}
@@ -28,18 +28,18 @@ class Run:
         self.path = f"/v1/sessions/{name}"
 
     def post(self, rank: int = 0, **body: Any) -> httpx.Response:
-        """Call as a rank."""
+        """Post as a rank."""
         return self.http.post(f"{self.path}/sync", json={"rank": rank, **body})
 
     def sync(self, rank: int = 0, **body: Any) -> dict[str, Any]:
-        """Call as a rank, and be answered."""
+        """Call as a rank, and expect success."""
         response = self.post(rank, **body)
         assert response.status_code == 200, response.text
         answer: dict[str, Any] = response.json()
         return answer
 
     def apply(self, rank: int, step: int, **values: float | str) -> dict[str, Any]:
-        """Say as a rank what its optimizer used, and nothing else."""
+        """Report as a rank what its optimizer used, and nothing else."""
         return self.sync(rank, applied={"step": step, "values": values})
 
     def values(self, step: int) -> dict[str, float]:
@@ -86,7 +86,7 @@ def test_ranks_of_a_session_that_no_trainer_joined_is_empty(start: Start) -> Non
 
 
 def test_a_straggler_is_found(start: Start) -> None:
-    """Of four ranks the one that is behind is the slowest, and stale beyond the steps given."""
+    """Of four ranks, the one that lags is the slowest, and stale beyond the given steps."""
     run = start(ranks=4)
     for rank in (0, 1, 3):
         run.sync(rank, **quick(100, 10))
@@ -118,7 +118,7 @@ def test_reports_say_where_a_rank_is(start: Start) -> None:
 
 
 def test_what_was_fetched_ahead_is_not_trained(start: Start) -> None:
-    """The newest step is the one before that which the trainer says it trains."""
+    """The newest trained step is the one before the step that the trainer is training."""
     run = start()
     run.sync(0, want={"start": 0, "count": 50}, progress={"step": 0})
     assert run.ranks()["summary"]["newest_step"] is None
@@ -141,7 +141,7 @@ def test_who_was_not_told_of_a_change_is_not_current(start: Start) -> None:
 
 
 def test_silence_is_measured(start: Start) -> None:
-    """Each rank's last call has its time, and no patience at all makes everybody stale."""
+    """Each rank's last call has its time; with a patience of zero every rank is stale."""
     run = start()
     run.sync(0, step=5)
     view = run.ranks(stale_after=0)
@@ -152,7 +152,7 @@ def test_silence_is_measured(start: Start) -> None:
 
 
 def test_many_ranks_come_in_pages(start: Start) -> None:
-    """Pages hold every rank once, in order, and each page has the whole summary."""
+    """Together they hold every rank once, in order, and each page has the whole summary."""
     run = start(ranks=25)
     for rank in range(25):
         run.sync(rank, step=rank)
@@ -175,7 +175,7 @@ def test_a_made_up_page_is_refused(start: Start) -> None:
 
 
 def test_no_session_has_no_ranks(start: Start) -> None:
-    """The ranks of a session that does not exist is not found."""
+    """An unknown session is a 404."""
     answer = start().http.get("/v1/sessions/nobody/ranks")
     assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")
 
@@ -200,11 +200,11 @@ def test_a_rank_that_waits_is_heard(start: Start) -> None:
     assert [rank["asked"] for rank in ranks] == [0, 1]
 
 
-# What they apply ---------------------------------------------------------------------------------
+# What they apply --------------------------------------------------------------------------------
 
 
 def test_who_applies_what_was_sealed_agrees(start: Start) -> None:
-    """Values to the bit are exact, values from a tensor agree as float32; nothing is recorded."""
+    """Equal bits are exact, values from a tensor agree as float32; nothing is recorded."""
     run = start(groups={"body": {"base_lr": 0.1}, "head": {"base_lr": 0.3}})
     run.sync(step=10)
     sealed = run.values(7)
@@ -219,7 +219,7 @@ def test_who_applies_what_was_sealed_agrees(start: Start) -> None:
 
 
 def test_who_applies_something_else_is_recorded_once(start: Start) -> None:
-    """A deviation is one event and one notice until it ends, and another one when it returns."""
+    """It is one event and one notice until it ends, and another one when it returns."""
     run = start(ranks=3)
     run.sync(want={"start": 0, "count": 10})
     lr = run.values(3)["lr"]
@@ -256,7 +256,7 @@ def test_who_applies_something_else_is_recorded_once(start: Start) -> None:
 
 
 def test_a_deviation_is_in_the_window_of_its_call(start: Start) -> None:
-    """What a rank learns of itself lies in its window: a new one, an old one, and a binary one."""
+    """A rank's notice lies in its window, whether the window is new, old or binary."""
     run = start(ranks=3)
     run.sync(want={"start": 0, "count": 10})
     used = {"step": 9, "values": {"lr": 0.5}}
@@ -271,7 +271,7 @@ def test_a_deviation_is_in_the_window_of_its_call(start: Start) -> None:
     )
     head = json.loads(answer.content.partition(b"\n")[0])
     assert [(each["code"], each["step"]) for each in head["notices"]] == [("rate_deviated", 14)]
-    # Whoever comes to the horizon of that time hears of all that was found below it.
+    # Whichever rank reaches that horizon is told of every deviation found below it.
     seen = run.sync(0, want={"start": 10, "count": 11})["notices"]
     assert [notice["step"] for notice in seen] == [10, 20, 20]
 
@@ -288,7 +288,7 @@ def test_a_rate_that_is_no_number_is_recorded(start: Start) -> None:
 
 
 def test_every_rank_and_series_is_recorded_for_itself(start: Start) -> None:
-    """Two ranks that are wrong in two groups are four facts."""
+    """Two ranks that are wrong in two groups make four events."""
     run = start(groups={"body": {"base_lr": 0.1}, "head": {"base_lr": 0.3}})
     run.sync(step=5)
     for _ in range(3):
@@ -309,8 +309,23 @@ def test_calls_at_the_same_time_record_a_deviation_once(start: Start) -> None:
     assert len(run.deviations()) == 1
 
 
+def test_what_was_told_before_is_not_told_with_many_deviations(start: Start) -> None:
+    """Of eight deviations in one call four are told, and nothing old in place of the others."""
+    groups = {f"g{number}": {"base_lr": 0.1} for number in range(8)}
+    run = start(groups=groups)
+    run.sync(want={"start": 0, "count": 10}, progress={"step": 0})
+    order = {"kind": "scale", "factor": 0.1}
+    run.http.post(f"{run.path}/actions", json=order).raise_for_status()
+    window = run.sync(want={"start": 10, "count": 10}, progress={"step": 10})
+    assert [each["code"] for each in window["notices"]] == ["large_change"]
+    used = {"step": 15, "values": {f"{name}.lr": 0.5 for name in groups}}
+    window = run.sync(applied=used, want={"start": 20, "count": 10}, progress={"step": 20})
+    assert [each["code"] for each in window["notices"]] == ["rate_deviated"] * 4
+    assert len(run.deviations()) == 8
+
+
 def test_a_thousand_wrong_groups_are_no_flood(start: Start) -> None:
-    """Of a rank that is wrong everywhere some series are recorded, and all are counted."""
+    """For a rank that is wrong everywhere some series are recorded, and all are counted."""
     run = start(groups={f"g{number}": {"base_lr": 0.1} for number in range(200)})
     run.sync(step=5)
     for step in range(5):
@@ -334,7 +349,7 @@ def test_old_steps_are_compared_with_the_record(start: Start) -> None:
 
 
 def test_a_series_that_is_not_there_is_refused(start: Start) -> None:
-    """A misspelt series is pointed at, with what there is; nothing of the call is kept."""
+    """The refusal points at it and lists the series; nothing of the call is kept."""
     run = start(groups={"body": {"base_lr": 0.1}, "head": {"base_lr": 0.3}})
     run.sync(step=5)
     applied = {"step": 5, "values": {"body.lr": 9.0, "heat.lr": 0.3}}
@@ -349,7 +364,7 @@ def test_a_series_that_is_not_there_is_refused(start: Start) -> None:
 
 @pytest.mark.parametrize("step", [6, 10**9])
 def test_a_step_that_was_not_handed_out_is_refused(start: Start, step: int) -> None:
-    """Nobody can have applied a value that is not sealed, also not one that the call asks for."""
+    """No rank can have applied a value that is not sealed, even one that the same call asks for."""
     run = start()
     run.sync(step=5)
     answer = run.post(applied={"step": step, "values": {"lr": 0.1}}, step=6)
@@ -358,7 +373,7 @@ def test_a_step_that_was_not_handed_out_is_refused(start: Start, step: int) -> N
 
 
 def test_a_step_before_the_first_one_is_refused(start: Start) -> None:
-    """A session that begins later has no values before."""
+    """A session that begins later has no earlier values."""
     run = start(start_step=100)
     run.sync(step=105)
     answer = run.post(applied={"step": 99, "values": {"lr": 0.1}})
@@ -380,7 +395,7 @@ def test_a_step_before_the_first_one_is_refused(start: Start) -> None:
     ids=str,
 )
 def test_a_malformed_field_is_pointed_at(start: Start, applied: object) -> None:
-    """Whatever is missing, too much or no number is named."""
+    """A field that is missing, unknown or not a number is named."""
     run = start()
     run.sync(step=5)
     answer = run.post(applied=applied)
@@ -389,7 +404,7 @@ def test_a_malformed_field_is_pointed_at(start: Start, applied: object) -> None:
 
 
 def test_a_rank_beyond_all_ranks_is_refused(start: Start) -> None:
-    """Who could not be remembered may ask, but not have events recorded."""
+    """It may ask for values, but no event is recorded for it, as it could not be remembered."""
     run = start()
     run.sync(step=5)
     run.sync(70_000, step=5)
@@ -399,7 +414,7 @@ def test_a_rank_beyond_all_ranks_is_refused(start: Start) -> None:
 
 
 def test_an_archived_session_compares_nothing(start: Start) -> None:
-    """After its archiving a session can be read, and takes no word on what was applied."""
+    """It can be read, and takes no more reports on what was applied."""
     run = start()
     run.sync(step=5)
     run.http.delete(run.path).raise_for_status()
@@ -411,7 +426,7 @@ def test_an_archived_session_compares_nothing(start: Start) -> None:
 
 
 def test_what_an_old_attempt_applied_is_not_compared_with_the_new_one(start: Start) -> None:
-    """A fenced process is told so, and neither it nor its past deviates in the new attempt."""
+    """A fenced process is refused, and neither it nor its past deviates in the new attempt."""
     run = start(ranks=2)
     run.sync(0, attempt=1, want={"start": 0, "count": 50})
     run.sync(1, attempt=1, step=49)
@@ -442,7 +457,7 @@ def test_the_steps_before_an_attempt_are_those_it_began_with(start: Start) -> No
 
 
 def test_after_a_restart_of_the_service_no_rank_is_known(service: RunningService) -> None:
-    """The view begins again and says when; what was recorded stays, and is not recorded again."""
+    """The list starts again and says when; recorded deviations stay, and are not repeated."""
     with open_http(service.url) as http:
         run = Run(http, "run", ranks=2)
         run.sync(0, step=5)
@@ -467,7 +482,7 @@ def test_after_a_restart_of_the_service_no_rank_is_known(service: RunningService
 
 
 def test_the_field_is_documented(start: Start) -> None:
-    """The OpenAPI document describes what was applied, and the ranks."""
+    """The OpenAPI document describes `applied`, and the ranks."""
     document = start().http.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     assert schemas["SyncRequest"]["properties"]["applied"]["anyOf"][0]["$ref"].endswith("AppliedIn")

@@ -1,4 +1,4 @@
-"""How often callers may ask, and how many may wait at once: refused in time, and told when."""
+"""How often callers may call, and how many calls may wait: refusals say when to come back."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +15,12 @@ from serving import PATIENCE, RunningService, open_http
 
 ADMIN = {"authorization": "Bearer an-admins-token-of-these-tests"}
 SLOWLY = 0.001
-"""Calls a second: so few that none comes back while a test runs."""
+"""Calls a second: so few that no call is regained while a test runs."""
 
 
 @pytest.mark.parametrize(("rate", "size", "calls"), [(2.0, 3.0, 3), (0.5, 0.1, 1)])
 def test_a_bucket_holds_so_many_calls_and_fills_again(rate: float, size: float, calls: int) -> None:
-    """Others' are their own; who is refused is told when there is one, and finds it there."""
+    """Each caller has a bucket; a refused one is told when a call is free, and finds it then."""
     buckets = Buckets(rate, size)
     assert [buckets.take("a", 5.0) for _ in range(calls)] == [0.0] * calls
     assert buckets.take("a", 5.0) == 1 / rate
@@ -32,7 +32,7 @@ def test_a_bucket_holds_so_many_calls_and_fills_again(rate: float, size: float, 
 
 
 def test_buckets_are_as_many_as_memory_is_given_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that are full again go first, and then the one that is silent for longest."""
+    """Buckets that are full again are dropped first, then the one that was silent the longest."""
     monkeypatch.setattr(rates, "MOST_CALLERS", 3)
     buckets = Buckets(1.0, 2.0)
     for number, now in enumerate((0.0, 0.1, 2.05, 2.06, 2.07)):
@@ -53,7 +53,7 @@ def _is_limited(answered: httpx.Response, who: str) -> bool:
 
 
 def test_each_token_has_calls_of_its_own(tmp_path: Path) -> None:
-    """The hot call counts as any; probes are answered whatever was asked before."""
+    """The hot call counts like any other; probes are always answered."""
     settings: dict[str, Any] = {"rate_per_token": SLOWLY, "rate_burst": 3 / SLOWLY}
     secret = ADMIN["authorization"].removeprefix("Bearer ")
     with (
@@ -76,7 +76,7 @@ def test_each_token_has_calls_of_its_own(tmp_path: Path) -> None:
 
 @pytest.fixture(name="limited", scope="module")
 def _limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """Return a service that lets an address make nine calls, hold no call, and read one feed."""
+    """Return a service that allows an address nine calls, no held call, and one feed."""
     settings: dict[str, Any] = {
         "rate_per_address": SLOWLY,
         "rate_burst": 9 / SLOWLY,
@@ -89,7 +89,7 @@ def _limited(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServic
 
 
 def test_what_may_wait_at_once_is_bounded(limited: RunningService) -> None:
-    """Feeds and held calls beyond the limit are refused at once, with when to come back."""
+    """Feeds and held calls beyond the limit are refused at once, with the time to come back."""
     with open_http(limited.url) as http:
         spec = {
             "name": "run",
@@ -104,7 +104,7 @@ def test_what_may_wait_at_once_is_bounded(limited: RunningService) -> None:
         assert held.headers["retry-after"] == "1"
         feed = "/v1/sessions/run/events/stream"
         with http.stream("GET", feed) as first:
-            pieces = first.iter_text()  # kept: a generator that is dropped hangs up
+            pieces = first.iter_text()  # kept, since a dropped generator hangs up
             assert "retry:" in next(pieces)
             second = http.get(feed)
             assert (second.status_code, second.json()["code"]) == (503, "too_many_readers")
@@ -116,14 +116,14 @@ def test_what_may_wait_at_once_is_bounded(limited: RunningService) -> None:
             "X-Forwarded-For",
             "Forwarded",
             "X-Real-IP",
-        ):  # a claim that anybody can make
+        ):  # a claim that any caller can make
             claimed = {header: "for=192.0.2.7" if header == "Forwarded" else "192.0.2.7"}
             assert _is_limited(http.get("/v1/sessions/run", headers=claimed), "address"), header
         assert http.get("/livez").status_code == 200
 
 
 def test_the_client_comes_back_when_it_is_told() -> None:
-    """A call that is answered 429 is made again, after what Retry-After says."""
+    """A call that is answered 429 is repeated after `Retry-After`."""
     refused = answer(429, b'{"code": "too_many_calls", "detail": "Later."}', **{"retry-after": "1"})
     asked: list[Asked] = []
 

@@ -18,7 +18,7 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 
 class Run:
-    """A session and what is asked of it."""
+    """A session and the calls that use it."""
 
     def __init__(self, http: httpx.Client, name: str, **spec: Any) -> None:
         self.http = http
@@ -31,7 +31,7 @@ class Run:
         return self.http.post(f"{self.at}/{path}", json=body)
 
     def sync(self, **body: Any) -> dict[str, Any]:
-        """Exchange, which must succeed."""
+        """Sync, and expect success."""
         answer = self.post("sync", **body)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
@@ -48,14 +48,14 @@ def _run(http: httpx.Client, unique_name: str) -> Run:
 
 
 def test_a_long_look_seals_little(run: Run) -> None:
-    """A `want` of 1,500 steps is answered with 64, so that a change stays near."""
+    """A `want` of 1,500 steps is answered with 64, so that a change can take effect soon."""
     window = run.sync(want={"start": 0, "count": 1500})
     assert len(window["series"]["lr"]) == window["horizon"] == 64
     assert run.post("actions", kind="scale", factor=0.5).json()["effective_step"] == 64
 
 
 def test_a_look_far_ahead_is_told_where_to_look(run: Run) -> None:
-    """It seals nothing; the error names the call that shows any step, and what a trainer says."""
+    """It seals nothing; the error names the call that shows any step, and what a trainer sends."""
     for wish in ({"step": 500}, {"want": {"start": 500, "count": 3}}, {"step": 500, "attempt": 1}):
         answer = run.post("sync", **wish)
         assert (answer.status_code, answer.json()["code"]) == (422, "step_out_of_range")
@@ -65,22 +65,23 @@ def test_a_look_far_ahead_is_told_where_to_look(run: Run) -> None:
 
 
 def test_a_trainer_that_has_come_far_may_go_on(run: Run) -> None:
-    """One that trained a thousand steps elsewhere, or without the server, says where it stands."""
+    """A trainer that ran a thousand steps elsewhere, or without the server, says where it is."""
     answer = run.sync(attempt=1, want={"start": 1000, "count": 5}, progress={"step": 1000})
     assert answer["horizon"] == 1005
 
 
 def test_a_quick_trainer_has_long_windows(run: Run) -> None:
-    """Twenty seconds of its steps may be sealed, counted from where it stands."""
+    """Twenty seconds of its steps may be sealed, counted from its progress."""
     progress = {"step": 10, "seconds_per_step": 0.1}
     answer = run.sync(attempt=1, want={"start": 20, "count": 1500}, progress=progress)
     assert answer["horizon"] == 10 + 200
 
 
 def test_what_only_looks_saw_can_be_taken_back(run: Run) -> None:
-    """The horizon comes back to what the trainer holds, which keeps its bits, and its attempt.
+    """The horizon returns to what the trainer holds, which keeps its bits and its attempt.
 
-    An order that was carried out beyond it waits again; the log says who took what back, and why.
+    An order that was carried out beyond it is pending again; the log says who took back which
+    steps, and why.
     """
     held = run.sync(attempt=1, want={"start": 0, "count": 4}, progress={"step": 0})
     run.post("actions", kind="scale", factor=0.5, at=50).raise_for_status()
@@ -117,7 +118,7 @@ def test_what_only_looks_saw_can_be_taken_back(run: Run) -> None:
 def test_what_a_trainer_was_given_or_has_trained_stays(run: Run, held: dict[str, Any]) -> None:
     """However a trainer shows that it has a step, that step and those before it stay as they are.
 
-    That is so for steps too that a look had sealed before the trainer asked.
+    This includes steps that a reader's call had sealed before the trainer asked.
     """
     values = run.sync(want={"start": 0, "count": 64})["series"]["lr"]
     run.sync(**held)
@@ -129,7 +130,7 @@ def test_what_a_trainer_was_given_or_has_trained_stays(run: Run, held: dict[str,
 
 
 def test_a_dry_run_of_a_take_back_is_refused_where_the_call_is(run: Run) -> None:
-    """Of an archived session nothing is taken back, and a dry run says so as the call does."""
+    """An archived session refuses both."""
     run.sync(want={"start": 0, "count": 64})
     run.http.delete(run.at).raise_for_status()
     shown, taken = run.post("take-back", dry_run=True), run.post("take-back")
@@ -138,7 +139,7 @@ def test_a_dry_run_of_a_take_back_is_refused_where_the_call_is(run: Run) -> None
 
 
 def test_a_trainer_goes_on_over_restarts_and_take_backs(run: Run) -> None:
-    """It may report under the number that it knows, until the job is restarted; then it is old."""
+    """It may report under the attempt it knows until the job is restarted; then that is stale."""
     run.sync(attempt=1, want={"start": 0, "count": 2}, progress={"step": 0})
     for _ in range(2):
         run.sync(step=10)
@@ -152,7 +153,7 @@ def test_a_trainer_goes_on_over_restarts_and_take_backs(run: Run) -> None:
 
 
 def test_a_controller_decides_anew_on_what_was_measured(http: httpx.Client, unique_name: str):
-    """A cut that a look has brought about is undone with it, and made again for the trainer."""
+    """A cut that only a reader's call caused is undone, and made again for the trainer."""
     plateau = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5, "threshold": 0.0}
     constant = {"kind": "constant"}
     run = Run(http, unique_name, schedule=constant, controllers=[plateau], max_lookahead=100)
@@ -166,7 +167,7 @@ def test_a_controller_decides_anew_on_what_was_measured(http: httpx.Client, uniq
 
 
 def test_an_answer_says_how_far_away_its_step_is(run: Run) -> None:
-    """Steps and seconds count from where the trainer says that it is; unknown, they are null."""
+    """Steps and seconds count from the trainer's progress; if that is unknown, they are null."""
     unknown = run.post("actions", kind="scale", factor=0.9).json()
     assert (unknown["steps_away"], unknown["seconds_away"]) == (None, None)
     progress = {"step": 10, "seconds_per_step": 1000.0}
@@ -179,6 +180,6 @@ def test_an_answer_says_how_far_away_its_step_is(run: Run) -> None:
 
 
 def test_a_wish_for_what_is_sealed_is_answered_whole(run: Run) -> None:
-    """The bound is on sealing: whoever comes later reads a long window at once."""
+    """The bound is on sealing: a later caller reads a long window in one call."""
     run.sync(attempt=1, **quick(0, 1000))
     assert len(run.sync(want={"start": 0, "count": 1000})["series"]["lr"]) == 1000

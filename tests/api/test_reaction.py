@@ -1,4 +1,4 @@
-"""Ranks that race over HTTP: decisions bound to steps, calls that are held, boundaries passed."""
+"""Ranks that race over HTTP: decisions bound to steps, held calls, and passed boundaries."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(name="create")
 def _create(http: httpx.Client, unique_name: str) -> Create:
-    """Return a function that creates the test's session and answers its path."""
+    """Return a function that creates the test's session and returns its path."""
 
     def create(**spec: Any) -> str:
         body = {"name": unique_name, "base_lr": 0.1, "controllers": [PLATEAU], **spec}
@@ -64,7 +64,7 @@ def report(step: int, rank: int = 0, value: float | str | None = None) -> dict[s
 
 
 def ask(http: httpx.Client, path: str, body: dict[str, Any]) -> httpx.Response:
-    """Call sync; while the answer is to come again, come again."""
+    """Call sync again until the answer is not to come back later."""
     deadline = time.monotonic() + PATIENCE
     while (answer := http.post(f"{path}/sync", json=body)).status_code == 503:
         assert answer.json()["code"] == "awaiting_measurement"
@@ -73,14 +73,14 @@ def ask(http: httpx.Client, path: str, body: dict[str, Any]) -> httpx.Response:
 
 
 class Rank:
-    """A trainer of one rank, in a thread: reports a step with the wish for the next one."""
+    """A trainer of one rank, in a thread: it reports a step and asks for the next in one call."""
 
     def __init__(self, url: str, path: str, rank: int) -> None:
         self.rates: list[float] = []
         self._url, self._path, self._rank = url, path, rank
 
     def train(self, *, dies_at: int = STEPS, slow: bool = False) -> list[float]:
-        """Train; gives the learning rate of each step."""
+        """Train, and return the learning rate of each step."""
         dice = random.Random(self._rank)
         with open_http(self._url) as http:
             body: dict[str, Any] = {"rank": self._rank}
@@ -95,7 +95,7 @@ class Rank:
 
 
 def race(url: str, path: str, **of_some: dict[str, Any]) -> list[list[float]]:
-    """Have all ranks train at once; `of_some` says how a rank differs from the others."""
+    """Let all ranks train concurrently; `of_some` says how a rank differs from the others."""
     with ThreadPoolExecutor(RANKS) as pool:
         futures = [
             pool.submit(Rank(url, path, rank).train, **of_some.get(f"rank_{rank}", {}))
@@ -105,7 +105,7 @@ def race(url: str, path: str, **of_some: dict[str, Any]) -> list[list[float]]:
 
 
 def rates_of_one_after_the_other(ranks: int = RANKS) -> list[float]:
-    """Return the learning rates that ranks get who report in turn, without a network."""
+    """Return the learning rates of ranks that report in turn, without a network."""
     loop = Loop(session(PLATEAU, ranks=ranks, reaction={"decide_every": EVERY}, base_lr=0.1))
     for step in range(STEPS):
         loop.seal(step).report(step, {rank: loss(rank, step) for rank in range(ranks)})
@@ -137,7 +137,7 @@ def test_racing_ranks_train_with_the_same_rates(
 def test_a_dead_rank_holds_nobody_up_for_ever(
     http: httpx.Client, server_url: str, create: Create
 ) -> None:
-    """After the timeout its boundaries are passed, in the log too, and the values go on."""
+    """After the timeout its boundaries are passed, which is logged, and values go on."""
     path = create(ranks=RANKS, reaction={"decide_every": EVERY, "timeout": 0.3})
     rates = race(server_url, path, rank_3={"dies_at": 11})
     whole = [rates[rank] for rank in range(RANKS) if rank != 3]
@@ -145,14 +145,14 @@ def test_a_dead_rank_holds_nobody_up_for_ever(
     assert rates[3] == whole[0][:11]
     assert len(set(whole[0][12:])) == 1, "nothing is decided without a quorum"
     passed = [event["at"] for event in events(http, path, "boundary_passed")]
-    # A machine that stalls may pass earlier ones too: 0.3 s is not long.
+    # A machine that stalls may pass earlier boundaries too: 0.3 s is not long.
     assert set(passed) >= {12, 16, 20}
     missed = {event["step"] for event in events(http, path, "missed")}
     assert missed >= {11, 15, 19}
 
 
 def test_a_quorum_decides_without_the_dead(http: httpx.Client, create: Create) -> None:
-    """With seven of eight the controllers go on, and the log says which boundaries waited."""
+    """With seven of eight ranks the controllers go on, and the log says which boundaries waited."""
     quorum = {"loss": {"quorum": RANKS - 1}}
     path = create(ranks=RANKS, metrics=quorum, reaction={"decide_every": EVERY, "timeout": 0})
     rates = []
@@ -169,7 +169,7 @@ def test_a_quorum_decides_without_the_dead(http: httpx.Client, create: Create) -
 def test_a_held_call_returns_with_the_decision(
     http: httpx.Client, server_url: str, create: Create
 ) -> None:
-    """Who asks too early gets, once the last rank has reported, the value that follows from it."""
+    """A rank that asks too early gets, once the last rank has reported, the resulting value."""
     path = create(ranks=2, reaction=FOREVER, controllers=[{**PLATEAU, "patience": 0}], base_lr=0.1)
     for step in range(EVERY):
         assert ask(http, path, {"step": step}).status_code == 200
@@ -192,21 +192,22 @@ def test_a_held_call_returns_with_the_decision(
 def test_a_call_is_held_for_some_seconds_and_then_to_come_again(
     http: httpx.Client, create: Create
 ) -> None:
-    """The answer is a 503 that says when to ask again, what is missing and what to do."""
+    """The answer is then a 503 that says when to retry, what is missing and what to do."""
     path = create(ranks=2, reaction=FOREVER)
     assert http.post(f"{path}/sync", json={"want": {"start": 0, "count": 9}}).json()["horizon"] == 4
     answer = http.post(f"{path}/sync", json={**report(3, rank=1), "step": 4})
     assert (answer.status_code, answer.json()["code"]) == (503, "awaiting_measurement")
     assert int(answer.headers["retry-after"]) >= 1
     assert "for step 3 of loss from 2 ranks" in answer.json()["detail"]
-    # What was reported with the call is kept; a wish that begins below the boundary waits for none.
+    # What was reported with the call is kept; a `want` that begins below the boundary does not
+    # wait.
     below = http.post(f"{path}/sync", json={"want": {"start": 2, "count": 9}}).json()
     assert len(below["series"]["lr"]) == 2
     assert http.post(f"{path}/sync", json={**report(3, rank=0), "step": 4}).status_code == 200
 
 
 def test_a_jump_waits_once(http: httpx.Client, create: Create) -> None:
-    """Of the boundaries that lie between only the first is waited for, not each in its turn."""
+    """Of the boundaries in between only the first is waited for."""
     path = create(ranks=2, reaction={"decide_every": EVERY, "timeout": 1.0})
     answer = http.post(f"{path}/sync", json={"attempt": 1, "step": 6 * EVERY + 1})
     assert answer.status_code == 200, answer.text
@@ -238,7 +239,7 @@ def test_what_ends_a_session_at_a_passed_boundary_is_kept(
 def test_an_archived_session_lets_go_of_who_waits(
     http: httpx.Client, server_url: str, create: Create
 ) -> None:
-    """Whoever is held hears that the session takes no more."""
+    """A held caller is told that the session takes no more calls."""
     path = create(ranks=2, reaction=FOREVER)
     http.post(f"{path}/sync", json={"want": {"start": 0, "count": EVERY}})
     with open_http(server_url) as own, ThreadPoolExecutor(1) as pool:
@@ -248,7 +249,7 @@ def test_an_archived_session_lets_go_of_who_waits(
 
 
 def test_a_server_that_stops_lets_go_of_held_calls(tmp_path: Any) -> None:
-    """The call is answered though stopping takes less time than it would have been held."""
+    """The call is answered although the server stops sooner than the call's time limit."""
     spec = {"name": "run", "base_lr": 0.1, "controllers": [PLATEAU], "reaction": FOREVER}
     content = json.dumps({"attempt": 1, "step": EVERY})
     service = RunningService(tmp_path / "pacesetter.db", shutdown_timeout=1)
@@ -263,7 +264,7 @@ def test_a_server_that_stops_lets_go_of_held_calls(tmp_path: Any) -> None:
                 "content-type: application/json\r\n"
                 f"content-length: {len(content)}\r\n\r\n{content}".encode()
             )
-            for _ in range(10):  # what is sent after it is answered: so it was read
+            for _ in range(10):  # it is answered before this is sent, so it was read
                 http.get("/livez").raise_for_status()
             assert service.stop() == 0
             answer = b"".join(iter(lambda: held.recv(65_536), b""))
@@ -288,7 +289,7 @@ def test_a_server_that_stops_lets_go_of_held_calls(tmp_path: Any) -> None:
 def test_a_call_may_ask_to_be_held_for_less(
     prefer: str | None, seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`Prefer: wait` of RFC 7240 shortens it; what is no such thing is ignored, as that says."""
+    """`Prefer: wait` of RFC 7240 shortens it; an invalid value is ignored, as the RFC requires."""
     monkeypatch.setattr(sync, "HOLD_SECONDS", 3.0)
     headers = [] if prefer is None else [(b"prefer", prefer.encode())]
     assert (
@@ -311,7 +312,7 @@ def test_whoever_prefers_not_to_wait_is_answered_at_once(
 
 
 def test_whoever_is_held_hears_of_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ranks that wait for each other at each boundary need no second look to go on."""
+    """Two ranks that wait for each other at each boundary go on without polling."""
     monkeypatch.setattr(sync, "HOLD_SECONDS", 3600.0)
     store = SqliteStore(f"sqlite:///{tmp_path / 'pacesetter.db'}")
     writer = Writer(store)
@@ -338,11 +339,11 @@ def test_whoever_is_held_hears_of_news(tmp_path: Path, monkeypatch: pytest.Monke
     store.close()
 
 
-# -- who waits, without a server -------------------------------------------------------------------
+# -- which callers wait, without a server ----------------------------------------------------------
 
 
 def test_news_reach_everybody_who_waits() -> None:
-    """All are woken, of the session that changed; on release all of all, now and later."""
+    """A change wakes all that wait for its session; a release wakes all of them, now and later."""
 
     async def crowd() -> list[str]:
         signals, woken = Signals(), list[str]()
@@ -365,7 +366,7 @@ def test_news_reach_everybody_who_waits() -> None:
 
 
 def test_a_look_at_a_boundary_decides_nothing(http: httpx.Client, create: Create) -> None:
-    """A caller that only looks waits no timeout off: the boundary is a trainer's to pass."""
+    """A reader's call waits for no timeout: only a trainer passes a boundary."""
     path = create(ranks=2, reaction={"decide_every": EVERY, "timeout": 0})
     ask(http, path, {"attempt": 1, "want": {"start": 0, "count": EVERY}})
     looked = http.post(f"{path}/sync", json={"step": EVERY}, headers={"prefer": "wait=0"})
@@ -377,7 +378,7 @@ def test_a_look_at_a_boundary_decides_nothing(http: httpx.Client, create: Create
 def test_a_jump_over_thousands_of_boundaries_is_few_commits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each boundary is passed and logged, and the disk is not flushed for each of them."""
+    """Each boundary is passed and logged, without a flush of the disk for each."""
     store = SqliteStore(f"sqlite:///{tmp_path / 'pacesetter.db'}")
     writer = Writer(store)
     begin, commits = store.begin, 0

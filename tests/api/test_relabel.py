@@ -22,7 +22,7 @@ def _names(http: httpx.Client, label: str) -> list[str]:
 
 
 def test_labels_are_merged(http: httpx.Client, server_url: str, unique_name: str) -> None:
-    """Some are added, some replaced, null takes one away; the list and the record know it."""
+    """Labels are added and replaced, and null removes one; the list and the record follow."""
     spec = {"name": unique_name, "base_lr": 0.1, "labels": {"team": "x", "run": unique_name}}
     http.post("/v1/sessions", json=spec).raise_for_status()
     with Client(server_url) as client:
@@ -39,7 +39,7 @@ def test_labels_are_merged(http: httpx.Client, server_url: str, unique_name: str
 
 
 def test_a_job_finds_its_session_under_other_labels(http: httpx.Client, unique_name: str) -> None:
-    """What an operator has changed makes no other training of it; restarts and archives know it."""
+    """An operator's change does not make it another training; restarts and archives keep it."""
     spec = {"name": unique_name, "base_lr": 0.1, "labels": {"team": "x"}}
     http.post("/v1/sessions", json=spec).raise_for_status()
     at = f"/v1/sessions/{unique_name}"
@@ -63,7 +63,7 @@ def test_a_job_finds_its_session_under_other_labels(http: httpx.Client, unique_n
 def test_labels_that_cannot_be_are_refused(
     http: httpx.Client, unique_name: str, labels: dict[str, Any], code: str
 ) -> None:
-    """Nothing is changed by a call of which something is refused."""
+    """If one label of a call is refused, nothing is changed."""
     http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.1}).raise_for_status()
     refused = http.patch(f"/v1/sessions/{unique_name}", json={"labels": labels})
     assert (refused.status_code, refused.json()["code"]) == (422, code)

@@ -1,4 +1,4 @@
-"""Scopes of tokens, over HTTP against a real service: which names a caller may speak of."""
+"""Scopes of tokens, over HTTP against a real service: which names a caller may use."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ LINES = {"content-type": "application/x-ndjson"}
 
 
 def bearer(secret: str) -> dict[str, str]:
-    """Return the header that a token travels in."""
+    """Return the header that carries a token."""
     return {"authorization": f"Bearer {secret}"}
 
 
@@ -45,7 +45,7 @@ def _admin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 @pytest.fixture(name="team_a", scope="module")
 def _team_a(admin: httpx.Client) -> Iterator[httpx.Client]:
-    """Return a client whose token is for `team-a-*`, in the largest role that may have a scope."""
+    """Return a client whose token is for `team-a-*`, in the highest role that may have a scope."""
     with open_http(str(admin.base_url)) as http:
         http.headers.update(bearer(_issued(admin, "team-a-*")))
         yield http
@@ -70,20 +70,20 @@ def _is_out_of_scope(answer: httpx.Response, *said: str) -> bool:
 
 
 def _says(call: str) -> list[str]:
-    """Return the ways in which a call is known to have to do with names."""
+    """Return the ways in which a call is known to involve names."""
     method, _, path = call.partition(" ")
     named = "its address" if name_in(path) is not None else ""
     asked = "its endpoint asks" if call in ASKING_SCOPE else ""
     nameless = "it names nothing" if call in NAMELESS else ""
     withheld = "it takes who has no scope" if ACCESS[call] in ("public", "admin") else ""
     assert takes_any_scope(method, path) == bool(asked or nameless)
-    if withheld:  # whatever it names
+    if withheld:  # for any name
         return [withheld]
     return [each for each in (named, asked, nameless) if each]
 
 
 def test_every_route_is_known_by_what_it_names() -> None:
-    """A new call that no table of scopes names fails here, and takes a token without a scope."""
+    """A new call that no table of scopes names fails here; it requires a token without a scope."""
     assert set(ACCESS) >= ASKING_SCOPE | NAMELESS
     for call in ACCESS:
         assert len(_says(call)) == 1, f"{call}: {_says(call) or 'say which names it is about'}"
@@ -103,7 +103,7 @@ NAMING = [
 def test_a_name_outside_is_refused_whether_or_not_it_is_there(
     team_a: httpx.Client, call: str
 ) -> None:
-    """The answer is the same to the byte but for the name, so that it tells nobody what exists."""
+    """Except for the name, the answers are equal to the byte, so they do not reveal what exists."""
     method, _, path = call.partition(" ")
     answers = [
         team_a.request(
@@ -135,14 +135,14 @@ BODIES: dict[str, tuple[str, Any]] = {
 def test_a_name_in_a_body_is_held_to_the_scope(
     admin: httpx.Client, team_a: httpx.Client, path: str, body: Any
 ) -> None:
-    """It is refused as one in an address is, and nothing is made."""
+    """It is refused like a name in the path, and nothing is created."""
     assert _is_out_of_scope(team_a.post(path, json=body), "'team-b-", "team-a-*")
     for name in ("team-a-new", "team-b-new"):
         assert admin.get(f"/v1/sessions/{name}").status_code == 404
 
 
 def test_an_import_is_held_to_the_scope(admin: httpx.Client, team_a: httpx.Client) -> None:
-    """By the name that it is given, or else by that in the record."""
+    """The name given with the import counts, or else the one in the record."""
     record = admin.get(f"/v1/sessions/{THEIRS}/export").content
     refused = [
         team_a.post(f"/v1/import{query}", content=record, headers=LINES)
@@ -158,8 +158,32 @@ def test_an_import_is_held_to_the_scope(admin: httpx.Client, team_a: httpx.Clien
 # What is shown ----------------------------------------------------------------------------------
 
 
+def test_an_import_joins_no_family_outside_of_the_scope(
+    admin: httpx.Client, team_a: httpx.Client
+) -> None:
+    """What is said to be made from a template counts where trainings of that one are judged.
+
+    So it takes the same as to make a session from it.
+    """
+    for template, held in (("team-a-one", True), ("team-b-one", False)):
+        made, copy = f"team-b-of-{template}", f"team-a-of-{template}"
+        body = {"name": made, "template": f"{template}@1"}
+        admin.post("/v1/sessions", json=body).raise_for_status()
+        record = admin.get(f"/v1/sessions/{made}/export").raise_for_status().content
+        answer = team_a.post(f"/v1/import?name={copy}", content=record, headers=LINES)
+        if held:
+            assert answer.status_code == 201
+        else:
+            assert _is_out_of_scope(answer, "team-b-one")
+            taken = admin.post(f"/v1/import?name={copy}", content=record, headers=LINES)
+            assert taken.status_code == 201
+        for name in (made, copy):
+            admin.delete(f"/v1/sessions/{name}").raise_for_status()
+            admin.post(f"/v1/sessions/{name}/purge", json={}).raise_for_status()
+
+
 def test_lists_show_what_the_scope_holds(admin: httpx.Client, team_a: httpx.Client) -> None:
-    """Pages are as full, and end, as if there were nothing else."""
+    """Pages are as full, and end, as if nothing else existed."""
     own = {"name": "team-a-three", "base_lr": 0.1, "labels": {"x": "y"}}
     team_a.post("/v1/sessions", json=own).raise_for_status()
     admin.post("/v1/sessions", json={**own, "name": "team-b-three"}).raise_for_status()
@@ -182,7 +206,7 @@ def test_lists_show_what_the_scope_holds(admin: httpx.Client, team_a: httpx.Clie
 
 
 def test_a_team_works_within_its_scope(team_a: httpx.Client) -> None:
-    """It trains, orders, branches off, follows and publishes as anybody does without a scope."""
+    """Within it, it trains, orders, forks, follows and publishes as without a scope."""
     path = f"/v1/sessions/{OURS}"
     assert team_a.post(f"{path}/sync", json={"step": 0}).json()["lr"] == 0.1
     scale = {"kind": "scale", "factor": 0.5}
@@ -199,7 +223,7 @@ def test_a_team_works_within_its_scope(team_a: httpx.Client) -> None:
 
 
 def test_several_patterns_hold_together(admin: httpx.Client) -> None:
-    """A name that matches any of them is held; upper and lower case differ."""
+    """A name that matches any of them is in scope; upper and lower case differ."""
     with open_http(str(admin.base_url)) as http:
         http.headers.update(bearer(_issued(admin, "team-?-two", "team-b-one", role="viewer")))
         seen = http.get("/v1/sessions").json()["sessions"]
@@ -239,13 +263,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_scope_that_makes_no_sense_is_refused(
     admin: httpx.Client, changes: dict[str, Any], hint: str
 ) -> None:
-    """With the place of the mistake; a scope of an admin would bound nothing."""
+    """The refusal has the place of the mistake; an admin cannot have a scope."""
     answer = admin.post("/v1/tokens", json={"name": "ann", "role": "viewer", **changes})
     assert (answer.status_code, hint in answer.json()["detail"]) == (422, True), answer.text
 
 
 def test_a_scope_adds_nothing_to_a_role(admin: httpx.Client) -> None:
-    """Within it each role may do what it may, and what takes an admin is nobody's with a scope."""
+    """Within it each role keeps its rights, and calls that require an admin stay closed."""
     with open_http(str(admin.base_url)) as http:
         for role in ROLES[:-1]:
             http.headers.update(bearer(_issued(admin, "team-a-*", role=role)))

@@ -18,7 +18,7 @@ def _http(server_url: str) -> Any:
 
 
 def test_creating_answers_the_session(http: httpx.Client, unique_name: str) -> None:
-    """A new session comes back with its spec completed, at its first step."""
+    """The answer has the completed spec, and the session is at its first step."""
     answer = http.post(
         "/v1/sessions", json={"name": unique_name, "base_lr": 0.1, "schedule": COSINE}
     )
@@ -56,7 +56,7 @@ def test_a_taken_name_is_refused(http: httpx.Client, unique_name: str) -> None:
 
 
 def test_sessions_are_listed_in_pages(http: httpx.Client, unique_name: str) -> None:
-    """Pages follow the names, without gap or repetition, and can be filtered by label."""
+    """Pages are in order of names, without gap or repetition, and can be filtered by label."""
     names = sorted(f"{unique_name}-{number:02d}" for number in range(7))
     labels = {"suite": unique_name}
     for name in names:

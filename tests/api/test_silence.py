@@ -1,4 +1,4 @@
-"""Over HTTP: silence and the end of the plan, ranks, texts that are refused, creation."""
+"""Over HTTP: silent metrics and ranks, the end of the plan, refused texts, creation."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,14 +19,14 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 
 def create(http: httpx.Client, name: str, **spec: Any) -> dict[str, Any]:
-    """Create a session; gives the answer."""
+    """Create a session, and return the answer."""
     body = {"name": name, "base_lr": 0.1, **spec}
     answer: dict[str, Any] = http.post("/v1/sessions", json=body).raise_for_status().json()
     return answer
 
 
 def sync(http: httpx.Client, name: str, **body: Any) -> dict[str, Any]:
-    """Exchange once; gives the answer."""
+    """Sync once, and return the answer."""
     answer = http.post(f"/v1/sessions/{name}/sync", json=body).raise_for_status().json()
     return dict(answer)
 
@@ -34,7 +34,7 @@ def sync(http: httpx.Client, name: str, **body: Any) -> dict[str, Any]:
 def test_a_misspelt_metric_is_in_the_window_and_in_the_log(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """The notice comes with the step after the silence, the event stands in the record."""
+    """The notice comes in the step after the silence, and the event is in the record."""
     create(http, unique_name, controllers=[PLATEAU], silent_after=5)
     told = []
     for step in range(10):
@@ -49,7 +49,7 @@ def test_a_misspelt_metric_is_in_the_window_and_in_the_log(
 
 
 def test_a_restart_is_told_of_silence_again(http: httpx.Client, unique_name: str) -> None:
-    """Another attempt is another process: it hears it at a step of its own."""
+    """A new attempt is another process: it is told at one of its own steps."""
     create(http, unique_name, controllers=[PLATEAU], silent_after=5)
     for step in range(8):
         sync(http, unique_name, rank=0, step=step)
@@ -63,7 +63,7 @@ def test_a_restart_is_told_of_silence_again(http: httpx.Client, unique_name: str
 
 
 def test_a_large_change_is_told_again_after_a_restart(http: httpx.Client, unique_name: str) -> None:
-    """The order waits again, and the process that was told of it is gone."""
+    """The order is pending again, and the process that was told of it is gone."""
     create(http, unique_name)
     sync(http, unique_name, want={"start": 0, "count": 10})
     http.post(f"/v1/sessions/{unique_name}/actions", json={"kind": "scale", "factor": 4, "at": 20})
@@ -75,7 +75,7 @@ def test_a_large_change_is_told_again_after_a_restart(http: httpx.Client, unique
 
 
 def test_the_summary_names_ranks_that_never_reported(http: httpx.Client, unique_name: str) -> None:
-    """Those that were never heard of, and those that only ask for values."""
+    """It lists ranks that never called, and ranks that only ask for values."""
     create(http, unique_name, ranks=4)
     for rank in (0, 1):
         sync(http, unique_name, rank=rank, step=0)
@@ -88,7 +88,7 @@ def test_the_summary_names_ranks_that_never_reported(http: httpx.Client, unique_
 def test_values_past_the_plan_agree_wherever_they_are_read(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """What is sealed, forecast, explained, restarted and forked says the same."""
+    """Sealed, forecast, explained, restarted and forked values agree."""
     schedule = {"kind": "hf.cosine_with_min_lr", "num_warmup_steps": 0, "num_training_steps": 20}
     create(http, unique_name, schedule={**schedule, "min_lr": 0.01})
     path = f"/v1/sessions/{unique_name}"
@@ -112,7 +112,7 @@ def test_values_past_the_plan_agree_wherever_they_are_read(
 
 
 def test_a_roll_back_names_the_good_step(http: httpx.Client, unique_name: str) -> None:
-    """The step that was measured last before it went wrong, as a number."""
+    """It is the last measured step before the fault, as a number."""
     create(http, unique_name, controllers=[{"kind": "bold_driver", "metric": "loss"}])
     told = []
     for step, loss in enumerate([1.0, 0.9, 2.0, 0.8]):
@@ -126,7 +126,7 @@ def test_a_roll_back_names_the_good_step(http: httpx.Client, unique_name: str) -
 def test_creation_names_bounds_that_do_not_hold_the_base(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """The answer says where, and what to do."""
+    """The answer has the place, and says what to do."""
     kl = {"kind": "kl_adaptive", "metric": "kl"}
     warnings = create(http, unique_name, controllers=[kl])["warnings"]
     assert [(each["code"], each["pointer"]) for each in warnings] == [
@@ -140,7 +140,7 @@ def test_creation_names_bounds_that_do_not_hold_the_base(
 def test_what_controls_how_text_is_shown_is_refused(
     http: httpx.Client, unique_name: str, character: str
 ) -> None:
-    """In reasons and in labels, with the place and the code point."""
+    """They are refused in reasons and in labels, with the place and the code point."""
     text = f"ok{character}not"
     body = {"name": unique_name, "base_lr": 0.1, "labels": {"team": text}}
     labels = http.post("/v1/sessions", json=body)
@@ -155,7 +155,7 @@ def test_what_controls_how_text_is_shown_is_refused(
 
 
 def test_text_of_any_language_is_taken(http: httpx.Client, unique_name: str) -> None:
-    """Emoji that are joined, and scripts that run from right to left, are plain text."""
+    """Joined emoji and right-to-left scripts are plain text."""
     text = "négatif 负 שלום \U0001f469\u200d\U0001f52c"
     answer = create(http, unique_name, labels={"team": text})
     assert answer["spec"]["labels"] == {"team": text}
@@ -165,7 +165,7 @@ def test_text_of_any_language_is_taken(http: httpx.Client, unique_name: str) -> 
 def test_no_spreadsheet_takes_a_name_for_a_formula(
     http: httpx.Client, unique_name: str, sign: str
 ) -> None:
-    """In the table such a metric's name has an apostrophe before it; numbers stay numbers."""
+    """In the table such a metric's name is prefixed by an apostrophe; numbers stay numbers."""
     create(http, unique_name)
     sync(http, unique_name, step=0)
     metrics = {f"{sign}SUM": -1.5}

@@ -35,18 +35,18 @@ def _create(http: httpx.Client, unique_name: str) -> Create:
 
 
 def sync(http: httpx.Client, name: str, **body: Any) -> None:
-    """Call as a trainer."""
+    """Sync as a trainer."""
     http.post(f"/v1/sessions/{name}/sync", json=body).raise_for_status()
 
 
 def row(http: httpx.Client, name: str) -> dict[str, Any]:
-    """Read where one session stands."""
+    """Return the row of a session."""
     found: dict[str, Any] = http.get(f"/v1/sessions/{name}/status").raise_for_status().json()
     return found
 
 
 def listed(http: httpx.Client, name: str, **params: Any) -> list[str]:
-    """Read all pages of a status view; gives the names that follow the test's own."""
+    """Read all pages of a status view, and return the suffixes of the names."""
     found, token, params = [], "", {"name": f"{name}*", "limit": 2, **params}
     while token is not None:
         answer = http.get(
@@ -61,7 +61,7 @@ def listed(http: httpx.Client, name: str, **params: Any) -> list[str]:
 
 
 def test_before_anybody_calls_nothing_is_trained(http: httpx.Client, create: Create) -> None:
-    """The rate is that of the first step, and what is not known is null."""
+    """The rate is that of the first step, and unknown fields are null."""
     name = create(labels={"team": "a"}, ranks=3)
     found = row(http, name)
     assert (found["state"], found["step"], found["lr"]) == ("running", None, {"lr": 0.1})
@@ -71,7 +71,7 @@ def test_before_anybody_calls_nothing_is_trained(http: httpx.Client, create: Cre
 
 
 def test_what_is_trained_is_not_what_was_fetched(http: httpx.Client, create: Create) -> None:
-    """The step is the one before that which is trained, with its own sealed rate."""
+    """The step is the one before the step in training, with its own sealed rate."""
     name = create()
     at = {"step": 30, "seconds_per_step": 0.5}
     sync(http, name, want={"start": 0, "count": 60}, progress={"step": 0})
@@ -88,7 +88,7 @@ def test_what_is_trained_is_not_what_was_fetched(http: httpx.Client, create: Cre
 def test_a_training_that_ended_was_trained_up_to_its_end(
     http: httpx.Client, create: Create
 ) -> None:
-    """A fast one fetches seldom: at its last call it was far from the end that it names later."""
+    """A fast trainer fetches seldom: its last call was far from the end that it reports."""
     named, unnamed = create("-named"), create("-unnamed")
     for name in (named, unnamed):
         sync(http, name, want={"start": 0, "count": 60}, progress={"step": 31})
@@ -100,7 +100,7 @@ def test_a_training_that_ended_was_trained_up_to_its_end(
 def test_metrics_are_the_newest_that_all_ranks_have_reported(
     http: httpx.Client, create: Create
 ) -> None:
-    """Of a step that one rank alone has reported the value can still change."""
+    """A value can still change while only one rank has reported its step."""
     name = create(ranks=2, metrics={"peak": {"aggregate": "max"}})
     sync(http, name, want={"start": 0, "count": 20}, progress={"step": 0})
     for rank in (0, 1):
@@ -117,7 +117,7 @@ def test_metrics_are_the_newest_that_all_ranks_have_reported(
 
 
 def test_orders_that_wait_are_counted(http: httpx.Client, create: Create) -> None:
-    """An order for a later step waits, and stands in the revision."""
+    """An order for a later step is pending, and counts in the revision."""
     name = create()
     sync(http, name, want={"start": 0, "count": 20}, progress={"step": 0})
     order = {"kind": "scale", "factor": 0.5, "at": 500}
@@ -127,7 +127,7 @@ def test_orders_that_wait_are_counted(http: httpx.Client, create: Create) -> Non
 
 
 def test_a_restarted_service_knows_the_step_from_the_record(tmp_path: Path) -> None:
-    """By what was reported, by what was ended, by where it began again, and else by what it has."""
+    """Sources are reports, the end, the attempt's start, and else the horizon."""
     window = {"want": {"start": 0, "count": 60}, "progress": {"step": 0}}
     reports = {"reports": [{"step": 41, "metrics": {"loss": 0.5}}]}
     with RunningService(tmp_path / "pacesetter.db") as service:
@@ -153,7 +153,7 @@ def test_a_restarted_service_knows_the_step_from_the_record(tmp_path: Path) -> N
 
 
 def test_a_session_that_is_not_there_has_no_status(http: httpx.Client) -> None:
-    """It is not found, as everywhere."""
+    """It is a 404, as everywhere."""
     assert http.get("/v1/sessions/no-such-session/status").status_code == 404
 
 
@@ -161,7 +161,7 @@ def test_a_session_that_is_not_there_has_no_status(http: httpx.Client) -> None:
 
 
 def test_filters_combine(http: httpx.Client, create: Create) -> None:
-    """Name, every label, one of the states and the time of the last news all have to hold."""
+    """Name, every label, one of the states and the time of the last change must all match."""
     for number in range(5):
         labels = {"odd": str(number % 2), "all": "yes"}
         name = create(f"-{number}", labels=labels)
@@ -182,7 +182,7 @@ def test_filters_combine(http: httpx.Client, create: Create) -> None:
     assert listed(http, name, since=str(PATIENCE)) == ["-0", "-2", "-3", "-4"]
     assert listed(http, name, since="0") == []
     assert listed(http, name, since="2020-01-01T00:00:00Z", state="finished") == ["-4"]
-    # The plain list takes the same, and hides nothing by itself.
+    # The plain list takes the same filters, and hides nothing by default.
     plain = http.get("/v1/sessions", params={"name": f"{name}*", "label": "all:yes"}).json()
     assert [each["name"].removeprefix(name) for each in plain["sessions"]] == [
         f"-{number}" for number in range(5)
@@ -191,7 +191,7 @@ def test_filters_combine(http: httpx.Client, create: Create) -> None:
 
 @pytest.mark.parametrize("sort", ["name", "created_at", "changed_at"])
 def test_pages_are_right_in_every_order(http: httpx.Client, create: Create, sort: str) -> None:
-    """Each session stands on one page, whichever way they are sorted."""
+    """Each session is on exactly one page, in every sort order."""
     for number in range(5):
         name = create(f"-{number}")
     name, numbers = name[:-2], [f"-{number}" for number in range(5)]
@@ -200,7 +200,7 @@ def test_pages_are_right_in_every_order(http: httpx.Client, create: Create, sort
 
 
 def test_pages_stay_right_while_sessions_come_and_go(http: httpx.Client, create: Create) -> None:
-    """What is created or archived before a page's end moves nothing on the next one."""
+    """What is created or archived before a page's end does not shift the next page."""
     for number in range(4):
         name = create(f"-{number}")
     name = name[:-2]
@@ -215,7 +215,7 @@ def test_pages_stay_right_while_sessions_come_and_go(http: httpx.Client, create:
 
 
 def test_a_page_of_another_order_is_refused(http: httpx.Client, create: Create) -> None:
-    """Its key would mean nothing there."""
+    """Its key would be meaningless there."""
     name = create("-1")[:-2]
     create("-2")
     params = {"name": f"{name}*", "limit": 1, "sort": "created_at"}
@@ -240,7 +240,7 @@ def test_a_page_of_another_order_is_refused(http: httpx.Client, create: Create) 
     ],
 )
 def test_a_filter_that_makes_no_sense_is_refused(http: httpx.Client, query: dict[str, str]) -> None:
-    """With the parameter's name, so that nothing is left out by mistake."""
+    """The parameter is named, so that nothing is left out by mistake."""
     refused = http.get("/v1/sessions", params={"view": "status", **query})
     assert refused.status_code == 422
     assert next(iter(query)) in refused.json()["detail"]

@@ -1,4 +1,4 @@
-"""The hot call, and reading values, over HTTP against a real service."""
+"""The hot call and the reading of values, over HTTP against a real service."""
 
 import json
 import struct
@@ -27,7 +27,7 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(name="create")
 def _create(http: httpx.Client, unique_name: str) -> Callable[..., str]:
-    """Return a function that creates the test's session and answers its path."""
+    """Return a function that creates the test's session and returns its path."""
 
     def create(**spec: Any) -> str:
         base = {} if "groups" in spec else {"base_lr": 0.1}
@@ -39,7 +39,7 @@ def _create(http: httpx.Client, unique_name: str) -> Callable[..., str]:
 
 
 def expected(spec: dict[str, Any], start: int, count: int) -> list[float]:
-    """Evaluate a schedule beside the service."""
+    """Evaluate a schedule without the service."""
     return Schedule.parse(spec).values(np.arange(start, start + count, dtype=float), 0.1).tolist()
 
 
@@ -63,7 +63,7 @@ def test_one_step_is_asked_for_with_one_number(
 def test_a_window_is_asked_for_with_start_and_count(
     http: httpx.Client, create: Callable[..., str]
 ) -> None:
-    """A window comes as one list for each series, its values to the bit."""
+    """A window is one list for each series, its values to the bit."""
     path = create(schedule={"kind": "one_cycle", "total_steps": 50, "cycle_momentum": True})
     answer = http.post(f"{path}/sync", json={"want": {"start": 5, "count": 20}}).json()
     assert (answer["start"], answer["horizon"]) == (5, 25)
@@ -114,7 +114,7 @@ def test_metrics_may_be_no_numbers(http: httpx.Client, create: Callable[..., str
 
 
 def test_reports_and_a_wish_travel_together(http: httpx.Client, create: Callable[..., str]) -> None:
-    """A report is seen by the controllers before the window of the same call is sealed."""
+    """The controllers see a report before the window of the same call is sealed."""
     path = create(controllers=[{"kind": "plateau", "metric": "loss", "patience": 0}])
     rates = [http.post(f"{path}/sync", json={"step": 0}).json()["lr"]]
     for step in range(3):
@@ -124,7 +124,7 @@ def test_reports_and_a_wish_travel_together(http: httpx.Client, create: Callable
 
 
 def test_a_call_is_kept_whole_or_not_at_all(http: httpx.Client, create: Callable[..., str]) -> None:
-    """When the wish is refused, the reports of the same call are not kept either."""
+    """If the window is refused, the reports of the same call are not kept either."""
     path = create(controllers=[{"kind": "plateau", "metric": "loss", "patience": 0}])
     http.post(f"{path}/sync", json={"step": 0})
     body = {
@@ -138,7 +138,7 @@ def test_a_call_is_kept_whole_or_not_at_all(http: httpx.Client, create: Callable
 
 
 def test_reading_changes_nothing(http: httpx.Client, create: Callable[..., str]) -> None:
-    """Values ahead of the horizon are forecast, marked so, and leave the session as it was."""
+    """Values past the horizon are forecasts, marked so, and leave the session as it was."""
     path = create(schedule=COSINE, total_steps=100)
     http.post(f"{path}/sync", json={"step": 4})
     assert http.get(f"{path}/lr", params={"step": 4}).json()["sealed"] is True
@@ -154,7 +154,7 @@ def test_reading_changes_nothing(http: httpx.Client, create: Callable[..., str])
 
 
 def test_a_forecast_knows_what_waits(http: httpx.Client, create: Callable[..., str]) -> None:
-    """Measurements that the next sealing will act on are in the forecast already."""
+    """A forecast includes measurements that the next sealing will act on."""
     path = create(controllers=[{"kind": "plateau", "metric": "loss", "patience": 0}])
     for step in range(2):
         http.post(f"{path}/sync", json={"step": step})
@@ -164,7 +164,7 @@ def test_a_forecast_knows_what_waits(http: httpx.Client, create: Callable[..., s
 
 
 def test_a_curve_keeps_its_extremes(http: httpx.Client, create: Callable[..., str]) -> None:
-    """A long curve is thinned out, but its peaks and its end are in it."""
+    """A long curve is thinned out, but keeps its peaks and its end."""
     wave = {"kind": "cyclic", "base_lr": 0.001, "max_lr": 0.1, "step_size_up": 1777}
     path = create(schedule=wave)
     curve = http.get(
@@ -178,7 +178,7 @@ def test_a_curve_keeps_its_extremes(http: httpx.Client, create: Callable[..., st
 
 
 def test_a_schedule_is_previewed_without_a_session(http: httpx.Client) -> None:
-    """The preview gives the curves of a spec, and refuses one that leaves the floats."""
+    """The preview gives the curves of a spec, and refuses a spec whose values overflow."""
     body = {"base_lr": 0.1, "schedule": COSINE, "count": 100, "points": 100}
     curve = http.post("/v1/schedules/preview", json=body).json()
     assert curve["series"]["lr"] == expected(COSINE, 0, 100)
@@ -188,7 +188,7 @@ def test_a_schedule_is_previewed_without_a_session(http: httpx.Client) -> None:
 
 
 def test_the_catalogue_lists_every_kind(http: httpx.Client) -> None:
-    """Each kind of the list can be read on its own, and its example can be created."""
+    """Each kind of the list can be read by itself, and its example can be created."""
     entries = http.get("/v1/schedules").json()["schedules"]
     assert {"constant", "one_cycle", "warmup_cosine", "sequence"} <= {e["kind"] for e in entries}
     for entry in entries:
@@ -198,7 +198,7 @@ def test_the_catalogue_lists_every_kind(http: httpx.Client) -> None:
 
 
 def test_old_windows_come_from_the_database(http: httpx.Client, create: Callable[..., str]) -> None:
-    """A session longer than what memory keeps gives its first values as it sealed them."""
+    """A session longer than memory keeps gives its first values as it sealed them."""
     path = create(schedule={"kind": "exponential", "gamma": 0.9999})
     first = http.post(f"{path}/sync", json=quick(0, 100)).json()
     for start in range(100, 60_000, 10_000):
@@ -210,7 +210,7 @@ def test_old_windows_come_from_the_database(http: httpx.Client, create: Callable
 
 
 def test_a_preview_can_be_a_picture(http: httpx.Client) -> None:
-    """Who accepts SVG gets the curves drawn, with a panel for each series."""
+    """A caller that accepts SVG gets the curves drawn, with a panel for each series."""
     schedule = {"kind": "one_cycle", "total_steps": 100, "cycle_momentum": True}
     body = {"base_lr": 0.1, "schedule": schedule, "count": 100}
     answer = http.post("/v1/schedules/preview", json=body, headers={"accept": "image/svg+xml"})
@@ -233,7 +233,7 @@ def test_lint_and_recommend_answer(http: httpx.Client) -> None:
 def test_lengths_come_in_the_units_of_the_training(
     http: httpx.Client, create: Callable[..., str]
 ) -> None:
-    """Epochs and fractions are turned into steps by what the session says of itself."""
+    """Epochs and fractions are converted to steps by what the session declares."""
     path = create(
         steps_per_epoch=10,
         total_steps=100,
@@ -250,7 +250,7 @@ def test_lengths_come_in_the_units_of_the_training(
 
 
 def test_a_unit_that_nobody_explained_is_refused(http: httpx.Client) -> None:
-    """A length in epochs needs to know how long an epoch is."""
+    """A length in epochs requires the length of an epoch."""
     schedule = {"kind": "cosine", "total_steps": {"epochs": 5}}
     answer = http.post("/v1/sessions", json={"name": "x", "base_lr": 0.1, "schedule": schedule})
     assert answer.status_code == 422
@@ -260,7 +260,7 @@ def test_a_unit_that_nobody_explained_is_refused(http: httpx.Client) -> None:
 def test_an_answer_kept_from_before_is_never_a_stale_one(
     http: httpx.Client, create: Callable[..., str]
 ) -> None:
-    """The same question is answered anew once the session has changed, and in each form."""
+    """The same question is answered anew once the session has changed, in each form."""
     path = create()
 
     def ask(accept: str, **body: Any) -> httpx.Response:

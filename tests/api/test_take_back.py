@@ -1,4 +1,4 @@
-"""What goes on as it was after an operator took sealed steps back, over HTTP."""
+"""What stays the same after an operator took sealed steps back, over HTTP."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 
 class Run:
-    """A session at a constant rate, and what is asked of it."""
+    """A session at a constant rate, and the calls that use it."""
 
     def __init__(self, http: httpx.Client, name: str, **spec: Any) -> None:
         self.http = http
@@ -28,11 +28,11 @@ class Run:
         http.post("/v1/sessions", json=body).raise_for_status()
 
     def post(self, path: str, **body: Any) -> Any:
-        """Post to the session, which must succeed."""
+        """Post to the session, and expect success."""
         return self.http.post(f"{self.at}/{path}", json=body).raise_for_status().json()
 
     def get(self, path: str, **params: Any) -> Any:
-        """Read about the session, which must succeed."""
+        """Read from the session, and expect success."""
         return self.http.get(f"{self.at}/{path}", params=params).raise_for_status().json()
 
     def trains(self, start: int, count: int, attempt: int = 1) -> Any:
@@ -41,12 +41,12 @@ class Run:
         return self.post("sync", attempt=attempt, want=wish, progress={"step": start})
 
     def reports(self, *steps: int, attempt: int = 1, loss: float = 1.0) -> None:
-        """Report a loss of some steps."""
+        """Report a loss at some steps."""
         found = [{"step": step, "metrics": {"loss": loss}} for step in steps]
         self.post("sync", attempt=attempt, reports=found)
 
     def take_back(self, look: int) -> Any:
-        """Look at 20 steps from one on, and take back what no trainer holds of them."""
+        """Read 20 steps ahead from a step on, and take back those that no trainer holds."""
         self.post("sync", want={"start": look, "count": 20})
         return self.post("take-back")
 
@@ -54,7 +54,7 @@ class Run:
 def test_restarts_after_a_take_back_find_what_its_trainers_reported(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """Going back twice, below it, gives the rates of a run in which nothing was taken back."""
+    """Two restarts, to below it, give the rates of a run in which nothing was taken back."""
 
     def rates(name: str, *, taken: bool) -> list[float]:
         run = Run(http, name, controllers=[PLATEAU], max_lookahead=64)
@@ -78,7 +78,7 @@ def test_restarts_after_a_take_back_find_what_its_trainers_reported(
 def test_a_report_that_is_repeated_after_a_take_back_counts_once(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """What was reported first stays, in the record of the attempt that trained the step."""
+    """The first report stays, in the record of the attempt that trained the step."""
     run = Run(http, unique_name, controllers=[PLATEAU], max_lookahead=64)
     run.trains(0, 3)
     run.reports(0, loss=1.0)
@@ -93,7 +93,7 @@ def test_a_report_that_is_repeated_after_a_take_back_counts_once(
 
 
 def codes(answer: Any) -> list[tuple[int, str]]:
-    """Name the notices of a window."""
+    """Return the codes of a window's notices."""
     return [(each["step"], each["code"]) for each in answer["notices"]]
 
 
@@ -112,7 +112,7 @@ def test_a_take_back_makes_no_metric_unseen(http: httpx.Client, unique_name: str
 def test_what_was_told_before_a_take_back_is_not_told_again(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """The plan's end and a silent rank are told once to the trainers that go on."""
+    """Trainers that go on are told once of the plan's end and of a silent rank."""
     spec = {"schedule": COSINE, "ranks": 2, "silent_after": 5, "controllers": [PLATEAU]}
     run = Run(http, unique_name, max_lookahead=2, **spec)
     told = []
@@ -142,7 +142,7 @@ def test_what_only_a_look_was_told_is_told_to_trainers(
 def test_a_rank_that_is_late_is_told_what_was_before_a_take_back(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """A window below the take-back has the notices that it had before; the next has none."""
+    """A window below the take-back keeps its notices; the next one has none."""
     run = Run(http, unique_name, ranks=2)
     run.trains(0, 4)
     run.post("actions", kind="scale", factor=0.1, at=30)
@@ -206,7 +206,7 @@ def test_the_ranks_of_an_attempt_that_is_carried_are_there(
 def test_a_deviation_that_goes_on_over_a_take_back_is_recorded_once(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """The process is the same, so that the log says no second time what it trains with."""
+    """The process is the same, so the log does not repeat what it trains with."""
     run = Run(http, unique_name)
     run.trains(0, 4)
     other = {"step": 3, "values": {"lr": 0.7}}

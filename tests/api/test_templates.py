@@ -17,7 +17,7 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 
 def template(name: str, **changes: Any) -> dict[str, Any]:
-    """Describe a warmup and a cosine whose length is a hole."""
+    """Return a template of a warmup and a cosine whose length is a hole."""
     body: dict[str, Any] = {
         "name": name[:60],
         "description": "our pretraining",
@@ -40,14 +40,14 @@ def template(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def publish(http: httpx.Client, body: dict[str, Any]) -> str:
-    """Publish a template; gives its reference."""
+    """Publish a template, and return its reference."""
     answer = http.post("/v1/templates", json=body)
     assert answer.status_code == 201, answer.text
     return str(answer.json()["reference"])
 
 
 def test_a_session_is_made_from_a_template(http: httpx.Client, unique_name: str) -> None:
-    """The holes are filled, the session remembers where it came from, and its labels are merged."""
+    """The holes are filled, the session records its origin, and its labels are merged."""
     reference = publish(http, template(unique_name))
     body = {
         "name": unique_name,
@@ -68,7 +68,7 @@ def test_a_session_is_made_from_a_template(http: httpx.Client, unique_name: str)
 
 
 def test_a_version_never_changes(http: httpx.Client, unique_name: str) -> None:
-    """Publishing again gives a new version, the same body the same one; the old one stays."""
+    """A changed body is a new version, the same body the same one; old versions stay."""
     first = publish(http, template(unique_name))
     assert publish(http, template(unique_name)) == first
     second = publish(http, template(unique_name, description="better"))
@@ -81,7 +81,7 @@ def test_a_version_never_changes(http: httpx.Client, unique_name: str) -> None:
 
 
 def test_versions_are_compared(http: httpx.Client, unique_name: str) -> None:
-    """The difference names each place, with what it was and what it is."""
+    """The difference has each place, with the value before and after."""
     name = publish(http, template(unique_name)).partition("@")[0]
     changed = template(unique_name)
     changed["parameters"]["base_lr"]["default"] = 0.002
@@ -95,7 +95,7 @@ def test_versions_are_compared(http: httpx.Client, unique_name: str) -> None:
 
 
 def test_a_deprecated_template_warns(http: httpx.Client, unique_name: str) -> None:
-    """It still works, and whoever uses it is told why not to."""
+    """It still works, and its user is told why not to use it."""
     reference = publish(http, template(unique_name))
     path = f"/v1/templates/{reference.replace('@', '/')}"
     assert http.post(f"{path}/deprecate", json={"reason": "diverges"}).status_code == 200
@@ -161,7 +161,7 @@ BAD_TEMPLATES: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_template_that_can_not_work_is_not_published(
     http: httpx.Client, unique_name: str, changes: dict[str, Any], hint: str
 ) -> None:
-    """What would fail for every user is refused when it is published."""
+    """A template that would fail for every user is refused at publication."""
     answer = http.post("/v1/templates", json=template(unique_name, **changes))
     assert answer.status_code == 422
     assert hint in answer.json()["detail"]

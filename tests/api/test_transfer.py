@@ -1,4 +1,4 @@
-"""Export and import: the whole record of a session, to the bit, between real services."""
+"""Export and import: the complete record of a session, to the bit, between real services."""
 
 import hashlib
 import itertools
@@ -50,14 +50,14 @@ def _other(service: RunningService) -> Iterator[httpx.Client]:
 
 
 def loss(step: int, rank: int) -> float | str:
-    """Make up a loss that falls, stands still, and is sometimes no number."""
+    """Return a loss that falls, stands still, and is sometimes NaN."""
     if step % 17 == 5:
         return ("nan", "inf")[rank]
     return round(1 / (1 + min(step, 20)) + rank / 7, 12)
 
 
 def train(http: httpx.Client, name: str, steps: range) -> None:
-    """Seal steps and report both ranks' metrics of each; the last ones are left to come."""
+    """Seal steps and report both ranks' metrics, except of the last ones."""
     for step in steps:
         http.post(f"/v1/sessions/{name}/sync", json={"step": step}).raise_for_status()
         for rank in (0, 1):
@@ -72,7 +72,7 @@ def order(http: httpx.Client, name: str, **action: Any) -> None:
 
 
 def eventful(http: httpx.Client, name: str, **spec: Any) -> str:
-    """Lead a session through everything: cuts, orders, NaN, a restart, orders that wait."""
+    """Take a session through cuts, orders, NaN, a restart and pending orders."""
     http.post("/v1/sessions", json={"name": name, **RUN, **spec}).raise_for_status()
     train(http, name, range(12))
     order(http, name, kind="scale", factor=0.5, at=14, reason="too fast: ä€😀")
@@ -85,7 +85,7 @@ def eventful(http: httpx.Client, name: str, **spec: Any) -> str:
 
 
 def export(http: httpx.Client, name: str) -> bytes:
-    """Take the whole record of a session."""
+    """Return the complete record of a session."""
     answer = http.get(f"/v1/sessions/{name}/export").raise_for_status()
     assert answer.headers["content-type"] == "application/x-ndjson"
     return answer.content
@@ -121,7 +121,7 @@ def restore(http: httpx.Client, record: bytes, **params: str) -> httpx.Response:
 
 
 def seen(http: httpx.Client, name: str) -> list[Any]:
-    """Read all that can be read of a session."""
+    """Read everything that can be read of a session."""
     base = f"/v1/sessions/{name}"
     horizon = http.get(base).json()["horizon"]
     asked = [
@@ -138,7 +138,7 @@ def seen(http: httpx.Client, name: str) -> list[Any]:
 
 
 def here(answer: Any) -> Any:
-    """Leave out the epoch, and when it was written last, which are the database's."""
+    """Leave out what belongs to the database: the epoch, and the time of the last write."""
     own = {"epoch": None, "changed_at": None}
     return {**answer, **own} if "epoch" in answer else answer
 
@@ -146,7 +146,7 @@ def here(answer: Any) -> Any:
 def test_a_record_comes_back_as_it_was(
     http: httpx.Client, other: httpx.Client, unique_name: str
 ) -> None:
-    """Whatever can be read of a session reads the same on another server, and is exported alike."""
+    """All that can be read of a session is the same on another server, and so is its export."""
     name = eventful(http, unique_name)
     record = export(http, name)
     answer = restore(other, record)
@@ -159,7 +159,7 @@ def test_a_record_comes_back_as_it_was(
 def test_what_is_decided_from_then_on_is_the_same(
     http: httpx.Client, other: httpx.Client, unique_name: str
 ) -> None:
-    """The session and its copy, trained alike, stay alike: values, events and later restarts."""
+    """The session and its copy, trained alike, stay equal: values, events and later restarts."""
     name = eventful(http, unique_name)
     restore(other, export(http, name)).raise_for_status()
     for server in (http, other):
@@ -172,7 +172,7 @@ def test_what_is_decided_from_then_on_is_the_same(
 
 
 def untimed(answer: Any) -> Any:
-    """Leave out when things were written: the two servers did it at their own times."""
+    """Leave out the times of writing, which differ between the two servers."""
     if isinstance(answer, dict):
         return {k: untimed(v) for k, v in answer.items() if k not in ("created_at", "text")}
     return [untimed(each) for each in answer] if isinstance(answer, list) else answer
@@ -181,7 +181,7 @@ def untimed(answer: Any) -> Any:
 def test_a_fork_takes_its_past_along(
     http: httpx.Client, other: httpx.Client, unique_name: str
 ) -> None:
-    """A fork of a fork is whole without the sessions that it shares its past with."""
+    """A fork of a fork is complete without the sessions that it shares its past with."""
     name = eventful(http, unique_name)
     for source, branch, step in ((name, f"{name}-a", 33), (f"{name}-a", f"{name}-b", 36)):
         body = {"name": branch, "step": step}
@@ -199,7 +199,7 @@ def test_a_fork_takes_its_past_along(
 
 
 def untold(answer: Any) -> Any:
-    """Leave out the numbers that causes have: those of another session mean nothing in this one."""
+    """Leave out the numbers of causes, which mean nothing in another session."""
     if isinstance(answer, dict):
         cause = answer.get("cause")
         if cause is not None:
@@ -209,7 +209,7 @@ def untold(answer: Any) -> Any:
 
 
 def test_a_copy_may_have_another_name(http: httpx.Client, unique_name: str) -> None:
-    """Under a new name a record goes to the server that it came from, and both go on alone."""
+    """A record can be imported under a new name where it came from; both go on independently."""
     name = eventful(http, unique_name)
     copy = f"{name}-copy"
     assert restore(http, export(http, name), name=copy).json()["name"] == copy
@@ -222,7 +222,7 @@ def test_a_copy_may_have_another_name(http: httpx.Client, unique_name: str) -> N
 
 
 def test_a_name_that_is_taken_is_refused(http: httpx.Client, unique_name: str) -> None:
-    """An import never changes a session that is there."""
+    """An import never changes an existing session."""
     name = eventful(http, unique_name)
     before = seen(http, name)
     answer = restore(http, export(http, name))
@@ -231,14 +231,14 @@ def test_a_name_that_is_taken_is_refused(http: httpx.Client, unique_name: str) -
 
 
 def rewritten(record: bytes, change: Callable[[list[Any]], Any]) -> bytes:
-    """Change the lines of a record, and make its last line fit again."""
+    """Change the lines of a record, and recompute its last line."""
     lines = [json.loads(line) for line in record.splitlines()[:-1]]
     change(lines)
     return written(lines)
 
 
 def written(lines: list[Any]) -> bytes:
-    """Write the lines of a record, with a last one that fits them."""
+    """Write the lines of a record, with a matching last line."""
     body = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
     end = {"line": "end", "lines": len(lines), "sha256": hashlib.sha256(body).hexdigest()}
     return body + json.dumps(end).encode() + b"\n"
@@ -250,7 +250,7 @@ def of(lines: list[Any], kind: str) -> Any:
 
 
 def bits(value: float) -> str:
-    """Write a value as records do."""
+    """Return a value as records encode it."""
     return struct.pack("<d", value).hex()
 
 
@@ -268,7 +268,7 @@ Where = tuple[str | int, ...]
 
 
 def alter(place: Any, path: Where, value: Any) -> None:
-    """Put a value in the place of another one."""
+    """Replace a value by another one."""
     *way, last = path
     for key in way:
         place = place[key]
@@ -276,7 +276,7 @@ def alter(place: Any, path: Where, value: Any) -> None:
 
 
 def inside(kind: str, text: str, *path: str | int, to: Any) -> Callable[[list[Any]], None]:
-    """Make a change of one value in a text of the first line of a kind."""
+    """Return a change of one value in a JSON text of the first line of a kind."""
 
     def change(lines: list[Any]) -> None:
         line = of(lines, kind)
@@ -349,6 +349,32 @@ SPOILT: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
         "There is no group tail",
     ),
     "half a pair": (lambda lines: lines[0].update(plan='{"a":"\\ud800"}'), "line 1"),
+    "half a pair in a key": (
+        inside("session", "control", "attempt_key", to="\ud800"),
+        "surrogates not allowed",
+    ),
+    "a template without a version": (
+        lambda lines: lines[0]["spec"].update(origin={"template": "house\0"}),
+        "with its version",
+    ),
+    "a creation at no time": (lambda lines: lines[0].update(created_at="x"), "created_at"),
+    "a creation in another zone": (
+        lambda lines: lines[0].update(created_at="2026-01-31T12:00:00.000+01:00"),
+        "in UTC",
+    ),
+    "an event without a fraction": (
+        lambda lines: of(lines, "event").update(created_at="2026-01-31T12:00:00+00:00"),
+        "to the millisecond",
+    ),
+    "an attempt on no day": (
+        lambda lines: of(lines, "attempt").update(created_at="2026-02-31T12:00:00.000+00:00"),
+        "created_at",
+    ),
+    "an attempt's key with a NUL": (lambda lines: of(lines, "attempt").update(key="a\0"), "key"),
+    "an attempt's author of two lines": (
+        lambda lines: of(lines, "attempt").update(actor="a\nb"),
+        "actor",
+    ),
 }
 
 
@@ -356,7 +382,7 @@ SPOILT: dict[str, tuple[Callable[[list[Any]], Any], str]] = {
 def test_a_record_that_makes_no_sense_is_refused(
     http: httpx.Client, whole: bytes, unique_name: str, what: str
 ) -> None:
-    """Whatever is wrong is said with its line, and nothing of the record is kept."""
+    """The refusal names the line, and nothing of the record is kept."""
     change, said = SPOILT[what]
     record = rewritten(whole, change)
     answer = restore(http, record, name=f"{unique_name}-new")
@@ -385,21 +411,21 @@ def test_a_record_that_is_not_whole_is_refused(
     spoil: Callable[[bytes], bytes],
     said: str,
 ) -> None:
-    """What was cut off or changed on its way is noticed."""
+    """A truncated or altered record is noticed."""
     answer = restore(http, spoil(whole), name=f"{unique_name}-new")
     assert (answer.status_code, answer.json()["code"]) == (422, "import_refused")
     assert said in answer.json()["detail"]
 
 
 TEXTS = ("plan", "control", "payload")
-"""The fields of lines that hold JSON as a text."""
+"""The fields of lines that hold JSON as text."""
 
 ODD = [0, -1, 1, 7, 2**53 - 1, 2**63, "", "x", "nan", None, True, [], {}, -0.0, 1.5, 1e308]
 ODD += [math.nan, math.inf]
 
 
 def places(value: Any, *path: str | int) -> Iterator[Where]:
-    """Return the paths to all that stands in a value, at any depth."""
+    """Return the paths to all values in a value, at any depth."""
     if path:
         yield path
     keys = (
@@ -412,7 +438,7 @@ def places(value: Any, *path: str | int) -> Iterator[Where]:
 
 
 def opened(record: bytes) -> list[Any]:
-    """Read the lines of a record, with the texts in them, without the last one."""
+    """Return the parsed lines of a record, with their JSON texts parsed, without the last line."""
     lines = [json.loads(line) for line in record.splitlines()[:-1]]
     return [
         {key: json.loads(each) if key in TEXTS else each for key, each in line.items()}
@@ -421,7 +447,7 @@ def opened(record: bytes) -> list[Any]:
 
 
 def closed(lines: list[Any]) -> bytes:
-    """Write the lines of a record again."""
+    """Write parsed lines as a record again."""
     return written(
         [
             {key: json.dumps(each) if key in TEXTS else each for key, each in line.items()}
@@ -435,7 +461,7 @@ def closed(lines: list[Any]) -> bytes:
 def test_a_record_with_one_odd_value_is_refused_or_is_one_to_go_on_with(
     http: httpx.Client, varied: bytes, data: st.DataObject
 ) -> None:
-    """Whatever one value in a record is changed to, no call about what was imported fails."""
+    """Whatever one value of a record is changed to, no call about the imported session fails."""
     lines = opened(varied)
     line = data.draw(st.sampled_from(lines))
     alter(line, data.draw(st.sampled_from(list(places(line)))), data.draw(st.sampled_from(ODD)))
@@ -450,7 +476,7 @@ NUMBERS = itertools.count()
 
 
 def used(http: httpx.Client, name: str) -> Iterator[httpx.Response]:
-    """Read a session in every way, and go on with it in every way."""
+    """Read a session in every way, and use it in every way."""
     base = f"/v1/sessions/{name}"
     for path in (
         "",
@@ -482,7 +508,7 @@ def used(http: httpx.Client, name: str) -> Iterator[httpx.Response]:
 
 
 def dear(depth: int = 20) -> dict[str, Any]:
-    """Make a law that costs twice as much with each level."""
+    """Return a law that costs twice as much with each level."""
     law: dict[str, Any] = {"kind": "expression", "value": "base * exp(-t / 100)"}
     for _ in range(depth):
         law = {"kind": "splice", "first": law, "steps": 5, "second": "constant"}
@@ -524,7 +550,7 @@ DEAR: dict[str, Callable[[list[Any]], Any]] = {
 def test_a_record_with_a_law_beyond_the_budget_is_refused(
     http: httpx.Client, whole: bytes, unique_name: str, where: str
 ) -> None:
-    """Wherever in a record a law stands that would keep all others waiting, it is not taken."""
+    """A law that would block all other callers is refused anywhere in a record."""
     answer = restore(http, rewritten(whole, DEAR[where]), name=unique_name)
     assert (answer.status_code, answer.json()["code"]) == (422, "too_costly")
     assert http.get(f"/v1/sessions/{unique_name}").status_code == 404
@@ -541,7 +567,7 @@ def test_a_refused_record_leaves_nothing_behind(
 
 
 def rows(service: RunningService) -> dict[str, int]:
-    """Count the rows of each table."""
+    """Return the number of rows of each table."""
     with sqlite3.connect(f"file:{service.database}?mode=ro", uri=True) as connection:
         tables = [
             name
@@ -557,7 +583,7 @@ def rows(service: RunningService) -> dict[str, int]:
 
 
 def test_an_import_that_was_cut_off_is_removed(service: RunningService, unique_name: str) -> None:
-    """What a crash left of an import is invisible, and gone after the next start."""
+    """What a crash left of an import is invisible, and removed after the next start."""
     with open_http(service.url) as http:
         eventful(http, unique_name)
     service.stop()
@@ -593,7 +619,7 @@ def test_an_import_that_was_cut_off_is_removed(service: RunningService, unique_n
 def test_a_crash_in_the_middle_leaves_all_or_nothing(
     http: httpx.Client, service: RunningService, unique_name: str
 ) -> None:
-    """A service killed while it writes a record has the whole session afterwards, or none of it."""
+    """After a service is killed while it writes a record, the session is complete or absent."""
     name = long(http, unique_name)
     record = export(http, name)
     importing = threading.Thread(target=try_to_restore, args=(service.url, record))
@@ -644,7 +670,7 @@ def test_the_realised_curve_replays_to_the_bit(http: httpx.Client, unique_name: 
 
 
 def values(http: httpx.Client, name: str, start: int = 0, end: int = 40) -> Any:
-    """Seal and read values."""
+    """Seal values, and return them."""
     want = {"want": {"start": start, "count": end - start}}
     http.post(f"/v1/sessions/{name}/sync", json=want)
     params = {"step": start, "count": end - start}
@@ -652,7 +678,7 @@ def values(http: httpx.Client, name: str, start: int = 0, end: int = 40) -> Any:
 
 
 def test_a_part_with_momentum_replays_too(http: httpx.Client, unique_name: str) -> None:
-    """Channels come along, and a table that begins late begins at that step."""
+    """Channels are included, and a table that begins late begins at that step."""
     laws = {"lr": {"kind": "cosine", "total_steps": 60}, "momentum": {"kind": "hold", "value": 0.9}}
     schedule = {"kind": "channels", "laws": laws}
     spec = {"name": unique_name, "base_lr": 0.3, "schedule": schedule}
@@ -667,7 +693,7 @@ def test_a_part_with_momentum_replays_too(http: httpx.Client, unique_name: str) 
 
 
 def test_an_earlier_attempt_replays_as_it_was(http: httpx.Client, unique_name: str) -> None:
-    """The table of an attempt that is over has what that one had sealed."""
+    """The table of an attempt that is over has what that attempt had sealed."""
     name = eventful(http, unique_name)
     params = {"as": "table", "attempt": 1, "start": 0, "end": 30}
     body = http.get(f"/v1/sessions/{name}/export", params=params).json()
@@ -676,7 +702,7 @@ def test_an_earlier_attempt_replays_as_it_was(http: httpx.Client, unique_name: s
 
 
 def test_a_table_that_is_too_long_says_what_to_do(http: httpx.Client, unique_name: str) -> None:
-    """More steps than a table holds are refused with both ways out."""
+    """More steps than a table holds are refused, with both remedies."""
     http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.3}).raise_for_status()
     for start in range(0, 110_000, 50_000):
         wish = quick(start, 50_000)
@@ -725,14 +751,14 @@ def test_a_long_session_comes_back(
 def test_an_archived_session_stays_archived(
     http: httpx.Client, other: httpx.Client, unique_name: str
 ) -> None:
-    """The status comes along."""
+    """The status is part of the record."""
     http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.3}).raise_for_status()
     http.delete(f"/v1/sessions/{unique_name}").raise_for_status()
     assert restore(other, export(http, unique_name)).json()["status"] == "archived"
 
 
 def test_a_record_of_no_session_is_not_found(http: httpx.Client) -> None:
-    """A name that nobody has is a 404, as a record and as a table."""
+    """An unknown name is a 404, for the record and for the table."""
     for what in ("record", "table"):
         answer = http.get("/v1/sessions/nobody-has-this/export", params={"as": what})
         assert (answer.status_code, answer.json()["code"]) == (404, "session_not_found")

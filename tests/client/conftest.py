@@ -1,4 +1,4 @@
-"""What the client's tests share: a client of the real service, and a server that misbehaves."""
+"""Fixtures of the client's tests: a client of the real service, and a server that misbehaves."""
 
 import json
 import struct
@@ -19,7 +19,7 @@ def _client(server_url: str) -> Iterator[Client]:
 
 
 class FakeServer:
-    """Answers by the contract, unless told otherwise: for faults that no real server produces."""
+    """Answers by the contract unless set up otherwise, for faults that no real server produces."""
 
     def __init__(self, series: tuple[str, ...] = ("lr",), max_lookahead: int | None = None) -> None:
         self.series = series
@@ -40,7 +40,7 @@ class FakeServer:
         return self._sync(json.loads(request.content))
 
     def description(self) -> dict[str, Any]:
-        """Return what the server says about its session."""
+        """Return the server's description of its session."""
         return {
             "name": "fake",
             "spec": {"base_lr": 0.5},
@@ -74,19 +74,19 @@ class FakeServer:
 
     @property
     def bodies(self) -> list[dict[str, Any]]:
-        """What was sent to sync, in order."""
+        """The bodies that were sent to sync, in order."""
         return [json.loads(r.content) for r in self.requests if r.url.path.endswith("/sync")]
 
 
 @pytest.fixture(name="fake")
 def _fake() -> FakeServer:
-    """Return a server of the test's own, inside the process."""
+    """Return a fake server for one test, inside the process."""
     return FakeServer()
 
 
 @pytest.fixture(name="fake_client")
 def _fake_client(fake: FakeServer) -> Iterator[Client]:
-    """Return a client of the fake server that gives up quickly."""
+    """Return a client of the fake server that soon gives up."""
     transport = httpx.MockTransport(fake)
     with Client("http://fake", transport=transport, retry_for=0.5, max_wait=0.5) as client:
         yield client

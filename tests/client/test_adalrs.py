@@ -1,4 +1,4 @@
-"""`adalrs` end to end: a training that keeps and reloads its weights as the notices say."""
+"""`adalrs` end to end: a training that saves and reloads its weights as the notices say."""
 
 import copy
 from typing import Any
@@ -15,9 +15,9 @@ SEARCH: dict[str, Any] = {"kind": "adalrs", "metric": "loss", "window": 20, "unt
 
 
 def ended(client: Client, name: str, base: float, **spec: Any) -> tuple[float, list[Notice]]:
-    """Train a regression of falling curvatures without noise; gives its last loss, and notices.
+    """Train a noiseless regression of falling curvatures; return its last loss and the notices.
 
-    The trainer keeps its weights and momenta at a `checkpoint`, and loads them at a `roll_back`.
+    The trainer saves its weights and momenta at a `checkpoint`, and loads them at a `roll_back`.
     """
     schedule = {"kind": "constant"}
     client.create(name, base_lr=base, schedule=schedule, total_steps=STEPS, **spec)
@@ -53,7 +53,7 @@ def ended(client: Client, name: str, base: float, **spec: Any) -> tuple[float, l
 
 
 def test_a_training_whose_rate_is_far_too_low_is_sped_up(client: Client, unique_name: str) -> None:
-    """The rate rises a hundredfold, one trial too many is taken back, and the loss ends lower."""
+    """The rate rises a hundredfold, one trial too many is undone, and the final loss is lower."""
     plain, silence = ended(client, f"{unique_name}-plain", 0.01)
     found, told = ended(client, unique_name, 0.01, controllers=[SEARCH])
     assert silence == []
@@ -69,7 +69,7 @@ def test_a_training_whose_rate_is_far_too_low_is_sped_up(client: Client, unique_
 def test_a_trial_that_blows_up_is_taken_back_to_the_weights_before_it(
     client: Client, unique_name: str
 ) -> None:
-    """From the edge of what is stable every trial diverges; with backtracking nothing is lost."""
+    """At the edge of stability every trial diverges; with backtracking nothing is lost."""
     plain, _ = ended(client, f"{unique_name}-plain", 1.2)
     found, told = ended(client, unique_name, 1.2, controllers=[{**SEARCH, "alpha": 4.0}])
     assert "roll_back" in [notice.code for notice in told]

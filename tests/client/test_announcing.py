@@ -1,4 +1,4 @@
-"""The line that says that a training follows its session: seen by default, once, and silenced."""
+"""The line that says that a training follows its session: logged by default, once, or silenced."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ def _line(url: str, name: str, attempt: int = 1, step: int = 0) -> str:
 
 
 def test_a_program_that_sets_nothing_up_sees_one_line(server_url: str, unique_name: str):
-    """It has one, however many sessions it opens for one training, however often it goes back."""
+    """There is one line, however many sessions a training opens and however often it goes back."""
     again = "client.session(sys.argv[2]).lr(0)"
     told = _stderr(server_url, unique_name, again=again)
     assert told == _line(server_url, unique_name) + "\n"
@@ -66,7 +66,7 @@ SET_UP = {
 def test_what_a_program_has_set_up_decides(
     server_url: str, unique_name: str, setup: str, lines: int
 ):
-    """Where logging is set up it is a line at INFO of the logger `pacesetter`, never one more."""
+    """Then the line goes to the logger `pacesetter` at INFO, and is not printed besides."""
     told = [
         line
         for line in _stderr(server_url, unique_name, setup=setup).splitlines()
@@ -76,7 +76,7 @@ def test_what_a_program_has_set_up_decides(
 
 
 def test_it_is_silenced_by_the_environment(server_url: str, unique_name: str):
-    """`PACESETTER_QUIET` leaves nothing of it, and costs no line that warns."""
+    """`PACESETTER_QUIET` suppresses the line, and causes no warning."""
     assert _stderr(server_url, unique_name, quiet="1") == ""
 
 
@@ -91,7 +91,7 @@ def _told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
 def test_it_names_the_attempt_and_the_step_that_go_on(
     client: Client, server_url: str, unique_name: str, told
 ):
-    """Who goes on from a checkpoint reads where."""
+    """A trainer that resumes from a checkpoint reads the attempt and the step."""
     first = client.session(unique_name, base_lr=0.1)
     assert told() == []  # nothing is trained yet
     for step in range(8):
@@ -104,7 +104,7 @@ def test_it_names_the_attempt_and_the_step_that_go_on(
 
 
 def test_one_rank_speaks_for_all(client: Client, unique_name: str, monkeypatch, told):
-    """A rank says nothing that is not the first one, by its argument or by its launcher."""
+    """Only the first rank logs, by its argument or by its launcher's environment."""
     client.session(unique_name, rank=1, base_lr=0.1, ranks=2).lr(0)
     monkeypatch.setenv("RANK", "1")
     client.session(unique_name + "-b", base_lr=0.1).lr(0)
@@ -112,7 +112,7 @@ def test_one_rank_speaks_for_all(client: Client, unique_name: str, monkeypatch, 
 
 
 def test_who_only_looks_is_no_training(client: Client, unique_name: str, told):
-    """A value that is read is none that is trained with."""
+    """Reading a value is not training with it."""
     client.create_session(unique_name, base_lr=0.1)
     client.lr(unique_name, 0)
     assert told() == []

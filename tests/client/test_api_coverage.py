@@ -1,4 +1,4 @@
-"""Python reaches all of the API: every operation, and every field of what operators send."""
+"""Python covers the whole API: every operation, and every field of what operators send."""
 
 import inspect
 from collections.abc import Generator
@@ -73,17 +73,17 @@ SAMPLES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "plan": (("s", "loss"), {}),
     "apply_plan": (("s", PLAN), {}),
 }
-"""How each operation may be called."""
+"""The methods that call each operation."""
 
 ELSEWHERE = {
-    # What a training says and asks, by `Client.session`.
+    # What a training calls, by `Client.session`.
     "POST /v1/sessions/{name}/sync",
-    # Probes, and what monitoring reads.
+    # Probes, and what a monitoring system reads.
     "GET /livez",
     "GET /readyz",
     "GET /metrics",
 }
-"""What no operation reaches."""
+"""Operations that no method calls."""
 
 OTHER_FORMS = [
     ("events", ("s",), {"follow": True}),
@@ -95,18 +95,18 @@ OTHER_FORMS = [
     ("actions", (), {}),
     ("picture", ("s", "forecast"), {}),
 ]
-"""How some of them reach another address."""
+"""Other arguments, with which some methods call another address."""
 
 
 def address(method: str, path: str) -> str:
-    """Return what is called as the routes have it."""
+    """Return an operation as its route has it."""
     route = route_of(method, path)
     assert route is not None, f"there is no {method} {path}"
     return f"{method} {route}"
 
 
 def called(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Return what an operation calls first."""
+    """Return the first operation that a method calls."""
     asked = METHODS[name].describe(None, *args, **kwargs)
     if isinstance(asked, Generator):
         call = next(asked)
@@ -128,7 +128,7 @@ def document(url: str) -> dict[str, Any]:
 
 
 def test_every_operation_of_the_api_is_reachable(server_url: str) -> None:
-    """Each of the OpenAPI document is called by some method, and none calls anything else."""
+    """Every operation of the OpenAPI document is called by a method, and methods call no others."""
     reached = {called(name, *sample) for name, sample in SAMPLES.items()}
     reached |= {called(*form) for form in OTHER_FORMS}
     offered = {
@@ -141,7 +141,7 @@ def test_every_operation_of_the_api_is_reachable(server_url: str) -> None:
 
 
 def test_both_clients_have_the_same_operations() -> None:
-    """With the same signatures and the same words; what one returns the other one awaits."""
+    """Signatures and docstrings are the same; what one client returns, the other one awaits."""
     assert len(METHODS) > 50
     for name, method in METHODS.items():
         ours, theirs = getattr(Client, name), getattr(AsyncClient, name)
@@ -158,7 +158,7 @@ def test_both_clients_have_the_same_operations() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_operations_are_methods(kind: str) -> None:
-    """They are bound, are found by `dir`, and can be passed on."""
+    """They are bound, listed by `dir`, and can be passed on."""
     with opened(kind, "http://127.0.0.1:9") as client:
         real = getattr(client, "client", client)
         for name in METHODS:
@@ -168,7 +168,7 @@ def test_operations_are_methods(kind: str) -> None:
 
 
 def keywords(name: str) -> set[str]:
-    """Return what a method can be told by name, besides the session."""
+    """Return the keywords of a method, besides the session."""
     found = set(inspect.signature(getattr(Client, name)).parameters) - {"self", "name"}
     return found - {"description"} | set(Description.__annotations__) if name == "create" else found
 
@@ -179,7 +179,7 @@ FOR_ALL_GROUPS = {"limit", "switch"}
 
 @pytest.mark.parametrize("kind", sorted(Action.kinds))
 def test_an_action_has_a_method_with_exactly_its_fields(kind: str) -> None:
-    """It has those of the action and those of every order, and no others."""
+    """It has the fields of the action and those of every order, and no others."""
     fields = set(Action.kinds[kind].model_fields) | set(OrderFields.model_fields) - {"kind"}
     if kind in FOR_ALL_GROUPS:
         fields -= {"groups"}
@@ -189,7 +189,7 @@ def test_an_action_has_a_method_with_exactly_its_fields(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(FOR_ALL_GROUPS))
 def test_such_an_action_is_refused_for_groups(kind: str, server_url: str, unique_name: str) -> None:
-    """That is why its method has no keyword for them."""
+    """That is why its method has no such keyword."""
     with open_http(server_url) as http:
         http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.1})
         body = {"kind": kind, "groups": ["all"]}
@@ -207,7 +207,7 @@ OF_THE_CLIENT = {
     "page_token",
     "view",
 }
-"""What a client says by itself: who it is, which form it reads, and where it goes on."""
+"""Fields that a client fills in: who it is, which form it reads, and where it continues."""
 
 SPELLED = {
     "Idempotency-Key": {"key"},
@@ -219,7 +219,7 @@ SPELLED = {
     "state": {"states"},
     "with": {"parameters"},
 }
-"""How a keyword is called where it is not called as the field is: a list by its plural, say."""
+"""Keywords that differ from their field: the plural for a list, for example."""
 
 AS_A_MAPPING = {"order", "publish_template", "preview", "preview_picture", "lint"}
 """Methods that take the body as it is sent."""
@@ -244,7 +244,7 @@ NOT_SAID: dict[tuple[str, str], str] = {
     **{(kind, "groups"): "it is for the whole session" for kind in FOR_ALL_GROUPS},
     **{(kind, "kind"): "the method's name is the kind" for kind in Action.kinds},
 }
-"""Which fields a method has no keyword for, and why."""
+"""Fields without a keyword, each with the reason."""
 
 FORMS = [*((name, *sample) for name, sample in SAMPLES.items()), *OTHER_FORMS]
 
@@ -256,7 +256,7 @@ def _described(server_url: str) -> dict[str, Any]:
 
 
 def members(described: dict[str, Any], schema: dict[str, Any], kind: str) -> set[str]:
-    """Return the fields of a body; of actions those of one kind."""
+    """Return the fields of a body; for actions, those of one kind."""
     if "$ref" in schema:
         model = schema["$ref"].rpartition("/")[2]
         return members(described, described["components"]["schemas"][model], kind)
@@ -267,7 +267,7 @@ def members(described: dict[str, Any], schema: dict[str, Any], kind: str) -> set
 
 
 def fields_of(described: dict[str, Any], call: str, method: str) -> set[str]:
-    """Return what can be said to an operation: its parameters, and the fields of its body."""
+    """Return what an operation accepts: its parameters, and the fields of its body."""
     verb, path = call.split(" ")
     operation = described["paths"][path][verb.lower()]
     said = {each["name"] for each in operation.get("parameters", ())}
@@ -279,7 +279,7 @@ def fields_of(described: dict[str, Any], call: str, method: str) -> set[str]:
 
 
 def missing(described: dict[str, Any], form: tuple[str, Any, Any]) -> set[tuple[str, str]]:
-    """Return the fields of its operation that a method has no keyword for."""
+    """Return the fields of its operation for which a method has no keyword."""
     method = form[0]
     fields = fields_of(described, called(*form), method) - OF_THE_CLIENT
     said = keywords(method) | set(inspect.signature(getattr(Client, method)).parameters)
@@ -287,5 +287,5 @@ def missing(described: dict[str, Any], form: tuple[str, Any, Any]) -> set[tuple[
 
 
 def test_all_that_an_operation_takes_is_a_keyword(described: dict[str, Any]) -> None:
-    """Each parameter and each field of a body can be said to the methods that call it."""
+    """Each parameter and each field of a body is a keyword of the methods that call it."""
     assert set.union(*(missing(described, form) for form in FORMS)) == set(NOT_SAID)

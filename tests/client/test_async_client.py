@@ -1,10 +1,11 @@
-"""What is special about `AsyncClient`: tasks and loops."""
+"""What is particular to `AsyncClient`: tasks and loops."""
 
 import asyncio
 import copy
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 from little_servers import LittleServer, answer, answering, say_nothing
@@ -24,7 +25,7 @@ def test_many_calls_are_under_way_at_once(server_url: str, unique_name: str) -> 
 
 
 def test_a_client_goes_from_loop_to_loop() -> None:
-    """Connections belong to a loop; in another one there are new ones."""
+    """Connections belong to a loop; in another loop new ones are opened."""
     with answering(lambda _: answer(200, b'{"api": "v1"}', connection="close")) as (server, _):
         client = AsyncClient(server.url)
         for _ in range(3):
@@ -37,7 +38,7 @@ async def _version(client: AsyncClient) -> dict[str, str]:
 
 
 def test_a_call_can_be_cancelled() -> None:
-    """Who waits no longer is free at once, and the client stays as it was."""
+    """The caller is free at once, and the client stays usable."""
 
     async def cancelled(url: str) -> None:
         async with AsyncClient(url, timeout=3_600) as client:
@@ -52,8 +53,31 @@ def test_a_call_can_be_cancelled() -> None:
         asyncio.run(cancelled(server.url))
 
 
+def test_a_cancellation_that_comes_with_the_answer_is_not_lost() -> None:
+    """A call is cancelled after each number of turns of the loop once, until it is too late."""
+
+    def answered(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"api": "v1"})
+
+    async def cancelled_after(turns: int) -> bool:
+        transport = httpx.MockTransport(answered)
+        async with AsyncClient("http://server", transport=transport) as client:
+            task = asyncio.create_task(client.version())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            in_time = task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled() is in_time, f"after {turns} turns"
+            return in_time
+
+    turns = 0
+    while asyncio.run(cancelled_after(turns)):
+        turns += 1
+    assert turns > 2
+
+
 def test_an_iterator_can_be_left(server_url: str, unique_name: str) -> None:
-    """A list that is not gone through to its end leaves nothing open."""
+    """A list that is not read to its end leaves nothing open."""
 
     async def left() -> None:
         async with AsyncClient(server_url) as client:
@@ -75,7 +99,7 @@ def test_copies_are_the_same_client(server_url: str) -> None:
 
 
 def test_trainings_need_no_asyncio(server_url: str) -> None:
-    """Who never asks for `AsyncClient` does not import what it needs."""
+    """A program that never uses `AsyncClient` does not import what it needs."""
     code = (
         "import sys, pacesetter\n"
         f"pacesetter.Client({server_url!r}).version()\n"
@@ -88,7 +112,7 @@ def test_trainings_need_no_asyncio(server_url: str) -> None:
 
 
 def test_both_look_for_the_server_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Argument, then `PACESETTER_URL`, then this machine."""
+    """Both read the argument, then `PACESETTER_URL`, then use this machine."""
     monkeypatch.delenv("PACESETTER_URL", raising=False)
     assert AsyncClient().url == Client().url == "http://127.0.0.1:7070"
     monkeypatch.setenv("PACESETTER_URL", "http://pace:1/")

@@ -1,4 +1,4 @@
-"""Restarts from checkpoints: attempts, who opens them, and who is fenced."""
+"""Restarts from checkpoints: attempts, which process opens them, and which is fenced."""
 
 import io
 import logging
@@ -28,7 +28,7 @@ PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
 
 @pytest.fixture(autouse=True)
 def _no_torchelastic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the environment say nothing of a job."""
+    """Remove what the environment says of a job."""
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
@@ -53,7 +53,7 @@ def _train(scheduler: RemoteLR, steps: int) -> list[float]:
 
 @pytest.fixture(name="curve")
 def _curve(client: Client, unique_name: str) -> list[float]:
-    """Create a session, and give its curve."""
+    """Create a session, and return its curve."""
     client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     curve: list[float] = client.forecast(unique_name, count=1000, points=1000)["series"]["lr"]
     return curve
@@ -63,7 +63,7 @@ def _curve(client: Client, unique_name: str) -> list[float]:
 
 
 def test_a_session_goes_on_in_its_new_attempt(client: Client, unique_name: str, curve: list[float]):
-    """After going back its windows, its number and its reports are those of the new attempt."""
+    """After going back, its windows, its number and its reports are those of the new attempt."""
     session = client.session(unique_name)
     assert _walk(session, range(100)) == curve[:100]
     session.restart(40)
@@ -74,7 +74,7 @@ def test_a_session_goes_on_in_its_new_attempt(client: Client, unique_name: str, 
 
 
 def test_the_attempt_that_was_left_is_fenced(client: Client, unique_name: str, curve: list[float]):
-    """Who still holds the old attempt can read what it has, and seals and reports no more."""
+    """A trainer of the old attempt reads what it has, and can neither seal nor report."""
     old, new = client.session(unique_name), client.session(unique_name)
     _walk(old, range(50))
     new.restart(20)
@@ -87,7 +87,7 @@ def test_the_attempt_that_was_left_is_fenced(client: Client, unique_name: str, c
 
 
 def test_the_same_key_is_the_same_attempt(client: Client, unique_name: str, curve: list[float]):
-    """Ranks that share a key open one attempt between them; a later key supersedes it."""
+    """Ranks that share a key open one attempt together; a later key supersedes it."""
     _walk(client.session(unique_name), range(50))
     ranks = [client.session(unique_name, step=20, attempt_key="restart-1") for _ in range(3)]
     assert [rank.attempt for rank in ranks] == [2, 2, 2]
@@ -101,7 +101,7 @@ def test_the_same_key_is_the_same_attempt(client: Client, unique_name: str, curv
 
 
 def test_a_key_without_a_step_is_refused(client: Client):
-    """An attempt begins somewhere: the message asks where."""
+    """An attempt needs a first step: the message asks for it."""
     with pytest.raises(ValueError, match="say where"):
         client.session("any", attempt_key="restart-1")
 
@@ -119,7 +119,7 @@ def test_nobody_goes_back_to_the_future(client: Client, unique_name: str, curve:
 def test_reports_of_steps_to_come_again_are_dropped(
     fake_client: Client, fake: Any, caplog: pytest.LogCaptureFixture
 ):
-    """What was measured before the new start still counts; the rest would be told twice."""
+    """What was measured before the new start still counts; the rest would be reported twice."""
     session = fake_client.session("fake")
     fake.fail = lambda request: httpx.Response(503) if b"reports" in request.content else None
     for step in range(30):
@@ -133,7 +133,7 @@ def test_reports_of_steps_to_come_again_are_dropped(
 
 
 def test_the_controllers_are_as_they_were(client: Client, unique_name: str):
-    """Cuts that came after the checkpoint are undone, and may come out otherwise this time."""
+    """Cuts after the checkpoint are undone, and may be decided differently this time."""
     session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
     for step, loss in enumerate([3.0, 2.0, 1.0, 1.0, 1.0]):
         session.lr(step)
@@ -178,7 +178,7 @@ def test_loading_a_checkpoint_opens_an_attempt(
 def test_a_rollback_in_the_same_process_is_an_attempt_too(
     client: Client, unique_name: str, curve: list[float]
 ):
-    """As often as it goes back, and with the same explicit key each time, it is another one."""
+    """Each time it goes back, even with the same explicit key, is another attempt."""
     scheduler = RemoteLR(_sgd(), client.session(unique_name), attempt_key="mine")
     _train(scheduler, 20)
     saved = scheduler.state_dict()
@@ -192,7 +192,7 @@ def test_a_rollback_in_the_same_process_is_an_attempt_too(
 def test_loading_the_present_state_is_no_restart(
     client: Client, unique_name: str, curve: list[float]
 ):
-    """Trainers that load what they have just saved stay in their attempt."""
+    """A trainer that loads what it has just saved stays in its attempt."""
     scheduler = RemoteLR(_sgd(), client.session(unique_name))
     scheduler.load_state_dict(scheduler.state_dict())
     _train(scheduler, 20)
@@ -204,7 +204,7 @@ def test_loading_the_present_state_is_no_restart(
 def test_a_life_that_ended_before_its_first_step_is_fenced(
     client: Client, unique_name: str, curve: list[float]
 ):
-    """It opened its attempt and sealed nothing; the next start opens another at the same step."""
+    """It opened an attempt and sealed nothing; the next start opens another at the same step."""
     first = RemoteLR(_sgd(), client.session(unique_name))
     _train(first, 30)
     saved = first.state_dict()
@@ -221,7 +221,7 @@ def test_a_life_that_ended_before_its_first_step_is_fenced(
 def test_a_step_that_nobody_has_reached_is_no_restart(
     client: Client, unique_name: str, curve: list[float]
 ):
-    """A run that moves to a session in its middle begins there, in the first attempt."""
+    """A run that joins a session at a later step begins there, in the first attempt."""
     scheduler = RemoteLR(_sgd(), client.session(unique_name))
     scheduler.load_state_dict({"last_epoch": 500})
     assert scheduler.session.attempt == 1
@@ -231,7 +231,7 @@ def test_a_step_that_nobody_has_reached_is_no_restart(
 def test_a_checkpoint_of_the_first_step_is_a_restart_if_somebody_went_on(
     client: Client, unique_name: str, curve: list[float]
 ):
-    """Beginning anew in a session that was trained before is training it again."""
+    """A job that begins anew in a session that was trained before trains it again."""
     first = RemoteLR(_sgd(), client.session(unique_name))
     saved = first.state_dict()
     _train(first, 20)
@@ -244,7 +244,7 @@ def test_a_checkpoint_of_the_first_step_is_a_restart_if_somebody_went_on(
 def test_a_job_without_a_checkpoint_may_begin_again(
     client: Client, unique_name: str, curve: list[float]
 ):
-    """`restart` opens the attempt that no state asks for."""
+    """`restart` opens the attempt that no loaded state asks for."""
     _train(RemoteLR(_sgd(), client.session(unique_name)), 20)
     scheduler = RemoteLR(_sgd(), client.session(unique_name))
     scheduler.restart(0, key="again")
@@ -280,7 +280,7 @@ def _at_horizon(client: Client, unique_name: str) -> DeferredLR:
 def test_a_checkpoint_at_the_horizon_opens_an_attempt(
     client: Client, unique_name: str, at_horizon: DeferredLR
 ):
-    """All that was sealed has been trained: the job before must not go on all the same."""
+    """All sealed steps have been trained; even so, the earlier job is fenced."""
     second = DeferredLR(_sgd(), client.session(unique_name))
     second.load_state_dict(_through_torch(at_horizon.state_dict()))
     assert (second.last_epoch, second.session.attempt) == (5, 2)
@@ -289,7 +289,7 @@ def test_a_checkpoint_at_the_horizon_opens_an_attempt(
 
 
 def test_who_trained_up_to_the_horizon_goes_on_there(at_horizon: DeferredLR):
-    """To load what it has just saved is no restart, and the step is not trained twice."""
+    """Loading what it has just saved is no restart, and the step is not trained twice."""
     at_horizon.load_state_dict(at_horizon.state_dict())
     at_horizon.advance()
     assert (at_horizon.last_epoch, at_horizon.session.attempt) == (5, 1)
@@ -297,7 +297,7 @@ def test_who_trained_up_to_the_horizon_goes_on_there(at_horizon: DeferredLR):
 
 @pytest.mark.parametrize("how", ["restart", "load", "set"])
 def test_a_step_that_was_trained_elsewhere_is_not_followed(how: str, at_horizon: DeferredLR):
-    """Whoever moves the position has the step there trained, not the one after it."""
+    """A loop that sets the position has that step trained, not the one after it."""
     if how == "restart":
         at_horizon.restart(2)
     elif how == "load":
@@ -308,11 +308,11 @@ def test_a_step_that_was_trained_elsewhere_is_not_followed(how: str, at_horizon:
     assert at_horizon.last_epoch == at_horizon.state_dict()["last_epoch"] == 2
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch's own, about its future
+@pytest.mark.filterwarnings("ignore")  # a warning of torch's, about its future
 def test_a_distributed_checkpoint_takes_it(
     client: Client, unique_name: str, curve: list[float], tmp_path: Path
 ):
-    """torch.distributed.checkpoint saves and loads it like any Stateful."""
+    """torch.distributed.checkpoint saves and loads the scheduler like any Stateful."""
     first = RemoteLR(_sgd(), client.session(unique_name))
     _train(first, 30)
     checkpoint.save({"lr": first}, checkpoint_id=tmp_path, no_dist=True)
@@ -324,7 +324,7 @@ def test_a_distributed_checkpoint_takes_it(
 
 
 def test_a_restart_that_fails_changes_nothing(fake_client: Client, fake: Any):
-    """Without a server there is no attempt; the scheduler is where it was, and may try again."""
+    """Without a server there is no attempt; the scheduler is where it was, and can try again."""
     scheduler = RemoteLR(_sgd(), fake_client.session("fake"))
     _train(scheduler, 5)
     fake.fail = lambda _: httpx.Response(503)
@@ -339,7 +339,7 @@ def test_a_restart_that_fails_changes_nothing(fake_client: Client, fake: Any):
 
 
 def _tracker(url: str, name: str) -> dict[str, Any]:
-    """Return what the server knows of the only rank."""
+    """Return the service's tracker of the only rank."""
     with open_http(url) as http:
         (rank,) = http.get(f"/v1/sessions/{name}/ranks").json()["ranks"]
         found: dict[str, Any] = rank
@@ -349,7 +349,7 @@ def _tracker(url: str, name: str) -> dict[str, Any]:
 def test_the_server_learns_what_the_optimizer_held(
     client: Client, server_url: str, unique_name: str, curve: list[float]
 ):
-    """It is read back from the param groups and sent with a window, agreeing to the bit."""
+    """It is read back from the param groups and sent with a window, and agrees to the bit."""
     scheduler = RemoteLR(_sgd(), client.session(unique_name))
     _train(scheduler, 300)
     applied = _tracker(server_url, unique_name)["applied"]
@@ -360,7 +360,7 @@ def test_the_server_learns_what_the_optimizer_held(
 def test_another_rate_in_the_optimizer_shows_on_the_server(
     client: Client, server_url: str, unique_name: str, curve: list[float]
 ):
-    """Whoever tolerates a second writer is seen to deviate."""
+    """Where a second writer is tolerated, the rank is seen to deviate."""
     scheduler = RemoteLR(_sgd(), client.session(unique_name), verify=False)
     for _ in range(300):
         scheduler.optimizer.param_groups[0]["lr"] = 7.0
@@ -374,7 +374,7 @@ def test_another_rate_in_the_optimizer_shows_on_the_server(
 def test_a_server_that_does_not_know_of_it_is_asked_once(
     fake_client: Client, fake: Any, caplog: pytest.LogCaptureFixture
 ):
-    """An older one refuses the field: then it is left out, and nothing else is lost."""
+    """An older server refuses the field: then it is left out, and nothing else is lost."""
 
     def refuse(request: httpx.Request) -> httpx.Response | None:
         if b'"applied"' not in request.content:

@@ -1,4 +1,4 @@
-"""The batch size, as a trainer says it: at the beginning, on the way, and with a restart."""
+"""The batch size, as a trainer reports it: at the start, on the way, and with a restart."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def _train(scheduler: RemoteLR, until: int) -> list[float]:
 
 
 def test_a_session_is_told_and_scales_from_its_horizon_on(client: Client, unique_name: str):
-    """The same number again changes nothing; the sealed steps stay as they are."""
+    """Reporting the same size again changes nothing; sealed steps stay as they are."""
     session = client.create_session(unique_name, **LINEAR)
     assert session.lr(3) == 0.1
     horizon = session.horizon
@@ -36,7 +36,7 @@ def test_a_session_is_told_and_scales_from_its_horizon_on(client: Client, unique
 
 
 def test_what_the_session_refuses_is_raised_and_may_be_left(client: Client, unique_name: str):
-    """The training can go on with the size that it had."""
+    """The training can go on with its previous size."""
     session = client.create_session(unique_name, **{**LINEAR, "batch_scaling": "refuse"})
     with pytest.raises(ConflictError, match="Train with the old one") as caught:
         session.resize(128)
@@ -55,7 +55,7 @@ def test_a_scheduler_tells_it_before_the_first_step(client: Client, unique_name:
 def test_a_job_that_restarts_with_more_machines_trains_faster_from_there(
     client: Client, unique_name: str
 ):
-    """The scale holds from the checkpoint's step on, and one that goes back further has its own."""
+    """The scale holds from the checkpoint's step on; an attempt from before that has its own."""
     first = RemoteLR(_sgd(), client.create_session(unique_name, **LINEAR), batch_size=64)
     assert _train(first, 20) == [0.1] * 20
     saved = {**first.state_dict(), "last_epoch": 12}
@@ -68,7 +68,7 @@ def test_a_job_that_restarts_with_more_machines_trains_faster_from_there(
 
 
 def test_a_size_said_on_the_way_is_said_with_later_restarts(client: Client, unique_name: str):
-    """Going back before the change, the job still trains with the size that it has now."""
+    """A job that goes back to before the change still trains with its present size."""
     scheduler = RemoteLR(_sgd(), client.create_session(unique_name, **LINEAR), batch_size=64)
     _train(scheduler, 10)
     scheduler.resize(192)
@@ -91,7 +91,7 @@ def test_a_checkpoint_at_the_horizon_says_it(client: Client, unique_name: str):
 
 
 def test_a_job_that_begins_again_without_a_checkpoint_says_it(client: Client, unique_name: str):
-    """With its first step: what was sealed stays, and the steps after it are scaled."""
+    """It does so with its first step: sealed values stay, and later steps are scaled."""
     first = RemoteLR(_sgd(), client.create_session(unique_name, **LINEAR), batch_size=64)
     _train(first, 10)
     horizon = first.session.horizon
@@ -101,7 +101,7 @@ def test_a_job_that_begins_again_without_a_checkpoint_says_it(client: Client, un
 
 
 def test_what_a_restart_has_said_is_not_said_again(client: Client, unique_name: str):
-    """A size that another process says after it holds."""
+    """A size that another process reports later holds."""
     first = RemoteLR(_sgd(), client.create_session(unique_name, **LINEAR), batch_size=64)
     _train(first, 10)
     second = RemoteLR(_sgd(), client.session(unique_name), batch_size=32)
@@ -111,7 +111,7 @@ def test_what_a_restart_has_said_is_not_said_again(client: Client, unique_name: 
 
 
 def test_a_size_that_is_refused_is_told_at_the_first_step(client: Client, unique_name: str):
-    """The position is unchanged; with the size that the session knows the training goes on."""
+    """The position is unchanged; with the size that the session expects, the training goes on."""
     spec = {**LINEAR, "batch_scaling": "refuse"}
     _train(RemoteLR(_sgd(), client.create_session(unique_name, **spec), batch_size=64), 10)
     again = client.session(unique_name, resume="continue")

@@ -1,4 +1,4 @@
-"""Where a scheduler begins that has loaded nothing: where its session was sent, or branched off."""
+"""Where a scheduler that has loaded nothing begins: where its session was sent, or forked."""
 
 import logging
 import pickle
@@ -23,7 +23,7 @@ CUTS = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
 
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the environment say nothing of a job."""
+    """Remove what the environment says of a job."""
     for name in ("TORCHELASTIC_RUN_ID", "PACESETTER_RUN", "SLURM_JOB_ID", "RANK"):
         monkeypatch.delenv(name, raising=False)
 
@@ -43,7 +43,7 @@ def _train(scheduler: RemoteLR, steps: int, loss: float | None = None) -> list[f
 
 @pytest.fixture(name="curve")
 def _curve(client: Client, unique_name: str) -> list[float]:
-    """Train 20 steps of a session that falls; give its rates."""
+    """Train 20 steps of a session that falls, and return the rates."""
     session = client.session(unique_name, base_lr=0.1, schedule=FALLING)
     curve = _train(RemoteLR(_sgd(), session), 20)
     session.close()
@@ -87,7 +87,7 @@ def _travelled(client: Client, name: str) -> RemoteLR:
 def test_a_scheduler_begins_where_its_session_was_sent(
     opened: Callable[[Client, str], RemoteLR], client: Client, unique_name: str, curve: list[float]
 ):
-    """By `step=` or by `Session.restart`, in whichever order: it stands there, with its rates."""
+    """After `step=` or `Session.restart`, in either order, it is at that step, with its rates."""
     scheduler = opened(client, unique_name)
     assert scheduler.last_epoch == 10
     assert _train(scheduler, 5) == curve[10:15]
@@ -97,7 +97,7 @@ def test_a_scheduler_begins_where_its_session_was_sent(
 def test_a_scheduler_in_mid_run_follows_its_session(
     client: Client, unique_name: str, curve: list[float]
 ):
-    """It stands at step 6 when the session goes back to 2: the very next update is that of 2."""
+    """It is at step 6 when the session goes back to 2: the very next update uses step 2."""
     session = client.session(unique_name, resume="restart")
     schedulers = [RemoteLR(_sgd(), session) for _ in range(2)]
     for scheduler in schedulers:
@@ -130,7 +130,7 @@ def test_a_scheduler_that_was_led_back_opens_an_attempt_when_it_goes_back_itself
 def test_accelerate_begins_where_the_session_was_sent(
     client: Client, unique_name: str, curve: list[float]
 ):
-    """`AcceleratedRemoteLR` is a `RemoteLR` in this."""
+    """An `AcceleratedRemoteLR` behaves as a `RemoteLR` here."""
     optimizer = Accelerator(cpu=True).prepare(_sgd())
     scheduler = AcceleratedRemoteLR(optimizer, client.session(unique_name, step=10))
     assert scheduler.last_epoch == 10
@@ -140,7 +140,7 @@ def test_accelerate_begins_where_the_session_was_sent(
 def test_all_ranks_begin_where_the_session_was_sent(
     server_url: str, unique_name: str, curve: list[float]
 ):
-    """The others are told the step; and where one rank goes back alone, all are refused."""
+    """The other ranks get the step from the first; if one rank alone goes back, all are refused."""
     for rates, refused in values(on_ranks(2, scenarios.begin_at, server_url, unique_name, 10)):
         assert rates == [[rate.hex()] for rate in curve[10:15]]
         assert refused[0] == "ResumeError"
@@ -168,7 +168,7 @@ def _twice(curve: list[float]) -> Any:
 def test_what_continues_another_session_begins_where_it_was_sent(
     how: str, client: Client, unique_name: str, curve: list[float]
 ):
-    """The fork is made at that step, and its scheduler stands there."""
+    """The fork is made at that step, and its scheduler begins there."""
     longer: dict[str, Any] = {"continues": unique_name, "base_lr": 0.2}
     optimizer = _sgd(0.2)
     if how == "step":
@@ -185,7 +185,7 @@ def test_what_continues_another_session_begins_where_it_was_sent(
 def test_a_fork_that_nobody_has_trained_begins_at_its_own_first_step(
     client: Client, fork: str, curve: list[float]
 ):
-    """The steps below are its parent's, which it does not train again."""
+    """Its parent's steps are not trained again."""
     scheduler = RemoteLR(_sgd(0.2), client.session(fork))
     assert scheduler.last_epoch == 10
     assert _train(scheduler, 5) == _twice(curve[10:15])
@@ -196,7 +196,7 @@ def test_a_fork_that_nobody_has_trained_begins_at_its_own_first_step(
 def test_a_fork_that_is_run_again_begins_at_its_own_first_step(
     resume: str, attempt: int, client: Client, server_url: str, fork: str, curve: list[float]
 ):
-    """Unless nobody has said what is meant: then it is refused, as any session is."""
+    """Without a policy for reruns it is refused, as any session is."""
     _train(RemoteLR(_sgd(0.2), client.session(fork)), 5)
     with Client(server_url) as later:
         again = RemoteLR(_sgd(0.2), later.session(fork))
@@ -215,7 +215,7 @@ def test_a_fork_that_its_launcher_starts_again_begins_at_its_own_first_step(
     curve: list[float],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """A start that died before its first checkpoint goes on, in an attempt."""
+    """A start that died before its first checkpoint goes on, in a new attempt."""
     monkeypatch.setenv("PACESETTER_RUN", "job")
     for life in ("1", "2"):
         monkeypatch.setenv("PACESETTER_RESTART", life)
@@ -237,7 +237,7 @@ def test_a_loop_that_begins_again_repeats_the_first_run_to_the_bit(
     unique_name: str,
     caplog: pytest.LogCaptureFixture,
 ):
-    """Its first report is taken, so no cut comes late; and nothing is logged as being wrong."""
+    """Its first report is accepted, so no cut comes late, and no warning is logged."""
     spec: dict[str, Any] = {"base_lr": 0.1, "controllers": [CUTS], "max_lookahead": lookahead}
 
     def run(**options: Any) -> list[float]:
@@ -263,7 +263,7 @@ def test_a_loop_that_begins_again_repeats_the_first_run_to_the_bit(
 def test_a_server_that_has_handed_out_nothing_says_so(
     client: Client, server_url: str, unique_name: str
 ):
-    """It counts no steps from 0 to -1."""
+    """The message does not count steps from 0 to -1."""
     client.create_session(unique_name, base_lr=0.1)
     with open_http(server_url) as http:
         told = {"reports": [{"step": 0, "metrics": {"loss": 1.0}}]}
@@ -282,7 +282,7 @@ def test_a_server_that_has_handed_out_nothing_says_so(
 def test_a_training_that_was_adopted_in_mid_run_says_how_to_resume(
     client: Client, server_url: str, unique_name: str
 ):
-    """The same lines describe it from step 0; the error names the step, and the way that works."""
+    """Its lines describe a training from step 0, so the error names the step and the right way."""
     torchs = StepLR(_sgd(), 3, 0.5)
     for _ in range(4):
         torchs.optimizer.step()

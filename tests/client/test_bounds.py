@@ -1,4 +1,4 @@
-"""What a trainer may hold and start while the server is away, or worse: bounded, all of it."""
+"""Everything that a trainer holds and starts while the server is away, or worse, is bounded."""
 
 import contextlib
 import logging
@@ -37,14 +37,14 @@ def _exchanges() -> list[threading.Thread]:
 
 
 def _session(url: str, **options: Any) -> Session:
-    """Open a session of a server that was there a moment ago."""
+    """Open a session of a server that has just gone away."""
     fake = Client("http://fake", transport=httpx.MockTransport(_described))
     info = fake.session("any").info
     return Client(url, **options).follow(info)
 
 
 def _leave(session: Session) -> None:
-    """End the session's thread: closing would wait for a server that does not come."""
+    """End the session's thread: closing would wait for a server that does not come back."""
     session._prefetcher.stop()
 
 
@@ -58,7 +58,7 @@ def _described(_: httpx.Request) -> httpx.Response:
     "reports", [3 * HELD_AT_MOST, pytest.param(1_000_000, marks=pytest.mark.slow)]
 )
 def test_reports_to_nobody_are_bounded(reports: int, caplog: pytest.LogCaptureFixture):
-    """Hours of reports while nobody listens: few are kept, from first to last; the log is short."""
+    """Of hours of reports without a server few are kept, from first to last; the log is short."""
     caplog.set_level(logging.INFO)
     session = _session("http://127.0.0.1:9")
     entries = session._core.sync.reports.entries
@@ -67,7 +67,7 @@ def test_reports_to_nobody_are_bounded(reports: int, caplog: pytest.LogCaptureFi
         session.report(step, loss=step + 0.5)
         if step % 10 == 0:
             most = max(most, len(entries))
-    assert most <= HELD_AT_MOST + 1000  # a hundred may come between two looks at it
+    assert most <= HELD_AT_MOST + 1000  # a hundred may come between two checks
     session._core.sync.reports.bound()
     _until(lambda: len(entries) <= KEPT_AT_MOST)
     steps = [step for step, _ in entries]
@@ -78,7 +78,7 @@ def test_reports_to_nobody_are_bounded(reports: int, caplog: pytest.LogCaptureFi
 
 
 def test_what_reports_to_nobody_hold_is_bounded_in_bytes():
-    """Not only their number, also what they need: some tens of megabytes at the worst."""
+    """Their size is bounded as well as their number: some tens of megabytes at most."""
     session = _session("http://127.0.0.1:9")
     tracemalloc.start()
     try:
@@ -92,7 +92,7 @@ def test_what_reports_to_nobody_hold_is_bounded_in_bytes():
 
 
 def test_reports_are_no_reason_to_try_more_often():
-    """However many come, a server that is away is tried at the pace of the backoff."""
+    """However many come, a server that is away is called at the pace of the backoff."""
     tried = []
 
     def serve(connection: socket.socket) -> None:
@@ -109,12 +109,12 @@ def test_reports_are_no_reason_to_try_more_often():
         seconds = time.monotonic() - began
         number = len(tried)
         _leave(session)
-    # From 0.05 s doubling to between 1 and 2: so many fit, were every jitter the least.
+    # From 0.05 s doubling to between 1 and 2: the most tries that the least jitter allows.
     assert number <= 8 + seconds
 
 
 def test_what_is_on_its_way_is_not_thinned():
-    """A trainer that bounds its memory in the middle of a delivery loses nothing of the others."""
+    """Thinning the queue in the middle of a delivery loses no report of that delivery."""
     reports = Reports()
     reports.entries += [(step, {"loss": 1.0}) for step in range(HELD_AT_MOST + 50_000)]
     number, wire = reports.batch()
@@ -129,7 +129,7 @@ def test_what_is_on_its_way_is_not_thinned():
 
 
 def test_a_burst_that_the_server_takes_is_delivered_whole(client: Client, unique_name: str):
-    """Twice as many as an outage leaves, at once: with the server there none is given up."""
+    """With the server there, a burst of twice what an outage leaves is delivered completely."""
     session = client.create_session(unique_name, base_lr=0.1)
     session.lr(2 * KEPT_AT_MOST)
     for step in range(2 * KEPT_AT_MOST):
@@ -140,7 +140,7 @@ def test_a_burst_that_the_server_takes_is_delivered_whole(client: Client, unique
 
 
 def test_an_outage_that_is_trained_through_is_bounded():
-    """What was used without the server is kept for its return, up to what the policy allows."""
+    """What was used without the server is kept for its return, as far as the policy allows."""
     allowed = 5000
     policy = OutagePolicy("hold", patience=0.0, max_steps=allowed)
     transport = httpx.MockTransport(_one_window)
@@ -176,7 +176,7 @@ def _away(request: httpx.Request) -> httpx.Response:
 
 
 def test_notices_are_remembered_only_so_far():
-    """A server that never stops telling fills no memory."""
+    """A server that sends notices without end does not fill the memory."""
     told: list[Notice] = []
     board = Board(told.append)
     for step in range(100_000):
@@ -190,7 +190,7 @@ def test_notices_are_remembered_only_so_far():
 
 
 class Tormentor:
-    """Sends an answer so slowly that no time limit for a byte is ever passed, until it is told."""
+    """Sends an answer so slowly that no time limit for a byte ever passes, until told to stop."""
 
     def __init__(self) -> None:
         self.well = threading.Event()
@@ -211,7 +211,7 @@ class Tormentor:
 
 @pytest.mark.parametrize("wait", [0.0, 0.01])
 def test_exchanges_that_hang_do_not_pile_up(wait: float):
-    """However often a trickling server is asked, few threads hang in it; none when it is well."""
+    """However often a trickling server is called, few threads hang in it, and later none."""
     tormentor = Tormentor()
     most = 0
     before = len(_exchanges())
@@ -230,7 +230,7 @@ def test_exchanges_that_hang_do_not_pile_up(wait: float):
 
 
 def test_many_callers_leave_one_each_at_most(caplog: pytest.LogCaptureFixture):
-    """The bound is a few for all, and one for each thread that asks."""
+    """The bound is a few for all, and one for each calling thread."""
     callers, most = 6, 0
     tormentor = Tormentor()
     before = len(_exchanges())
@@ -286,7 +286,7 @@ def test_a_trickling_answer_does_not_hold_the_background(caplog: pytest.LogCaptu
 
 
 def test_a_server_that_never_answers_holds_few_threads(caplog: pytest.LogCaptureFixture):
-    """It takes connections and says nothing: each exchange ends by its own limit."""
+    """It accepts connections and never answers: each exchange ends by its own limit."""
     before = len(_exchanges())
     with LittleServer(say_nothing) as server:
         transport = Transport(server.url, timeout=0.05)

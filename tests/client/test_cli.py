@@ -1,4 +1,4 @@
-"""The command `pacesetter`: where it begins, and what it needs."""
+"""The command `pacesetter`: its entry points, and what it needs."""
 
 import subprocess
 import sys
@@ -15,13 +15,13 @@ from pacesetter.cli import app, exits, plain
 
 @pytest.mark.parametrize("arguments", [["version"], ["--version"], ["-V"]])
 def test_version_is_printed(arguments: list[str], capsys: pytest.CaptureFixture[str]):
-    """`pacesetter version` and its like print one line."""
+    """`pacesetter version` and its variants print one line."""
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out.splitlines() == [plain.own_version()]
 
 
 def test_serve_hands_its_options_to_the_service(monkeypatch: pytest.MonkeyPatch):
-    """The service knows its options; the client's command does not repeat them."""
+    """The service defines its options; the client's command does not repeat them."""
     seen: list[list[str]] = []
     service = types.ModuleType("pacesetter_service.__main__")
     monkeypatch.setattr(service, "main", seen.append, raising=False)
@@ -50,7 +50,7 @@ def test_without_the_service_the_command_says_what_to_install():
 
 
 def test_without_typer_only_what_needs_it_is_missing():
-    """What runs a server does without; all else says what to install, and no traceback."""
+    """Running a server works without it; other commands say what to install, and no traceback."""
     missing = ["typer", "rich"]
     assert "--database-url" in without(missing, "doctor", "--help").stdout
     done = without(missing, "ls")
@@ -63,7 +63,7 @@ def test_without_typer_only_what_needs_it_is_missing():
 
 
 def test_the_client_alone_stays_light():
-    """The client needs httpx and nothing else; the command line is an extra of its own."""
+    """The client needs httpx and nothing else; the command line is a separate extra."""
     needed = [each for each in requires("pacesetter") or () if "extra ==" not in each]
     assert [each.partition(">")[0] for each in needed] == ["httpx<1,"]
 
@@ -105,7 +105,7 @@ def test_every_command_is_told_its_server_and_its_reader():
 
 @pytest.mark.parametrize("name", ["ls", "scale", "template use", "prune"])
 def test_the_help_of_a_command_says_what_it_takes(name: str, capsys: pytest.CaptureFixture[str]):
-    """And where the token comes from."""
+    """It also says where the token comes from."""
     assert cli.main([*name.split(), "--help"]) == 0
     said = capsys.readouterr().out
     assert "PACESETTER_TOKEN" in said
@@ -115,7 +115,7 @@ def test_the_help_of_a_command_says_what_it_takes(name: str, capsys: pytest.Capt
 def test_the_shell_completes_commands_and_sessions(
     server_url: str, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """A name is completed by asking the server; without one there is nothing, and no error."""
+    """Session names come from the server; without one there is no completion, and no error."""
     from pacesetter import Client
     from pacesetter.cli.completion import session_names
 

@@ -1,4 +1,4 @@
-"""What each command asks a real server, and what it says of the answer."""
+"""What each command asks of a real server, and what it prints of the answer."""
 
 import csv
 import io
@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from pacesetter import Client, cli
-from pacesetter.cli import demo, exits
+from pacesetter.cli import demo, exits, watching
+from pacesetter.cli.context import Context
 from serving import RunningService
 
 Run = Callable[..., str]
@@ -32,7 +33,7 @@ labels: {team: vision}
 def _run(
     server_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Run:
-    """Return a function that runs a command against the server, and gives what it prints."""
+    """Return a function that runs a command against the server, and returns what it prints."""
     monkeypatch.setenv("PACESETTER_URL", server_url)
     monkeypatch.setenv("PACESETTER_ACTOR", "ada")
 
@@ -47,13 +48,13 @@ def _run(
 
 
 def answer(run: Run, *arguments: str) -> Any:
-    """Return what a command answers a program."""
+    """Return what a command prints with `--json`."""
     return json.loads(run(*arguments, "--json"))
 
 
 @pytest.fixture(name="trained")
 def _trained(client: Client, unique_name: str) -> str:
-    """Return a session whose first 20 steps of 100 were trained, with a loss at each."""
+    """Return a session whose first 20 of 100 steps were trained, with a loss at each."""
     session = client.session(
         unique_name,
         base_lr=0.1,
@@ -96,7 +97,7 @@ def test_a_session_is_created_looked_at_and_put_away(
 
 
 def test_the_list_says_how_far_and_at_which_rate(run: Run, trained: str) -> None:
-    """A line for each training, as wide as it needs to be where a program may read it."""
+    """There is a line for each training, at full width where a program may read it."""
     head, row = run("ls", trained).splitlines()
     assert head.split() == ["name", "state", "step", "done", "lr", "loss", "heard", "ranks"]
     assert row.split()[:6] == [trained, "running", "19", "20%", "0.09135", "0.05"]
@@ -119,7 +120,7 @@ ORDERS: dict[str, tuple[list[str], dict[str, Any]]] = {
 
 
 def test_each_order_says_what_was_typed(run: Run, trained: str) -> None:
-    """The action that waits has the kind and the numbers, its reason, and who ordered it."""
+    """The pending action has the kind, the numbers, the reason and the author."""
     for at, (kind, (typed, action)) in enumerate(ORDERS.items(), 40):
         given = [each for each in typed if each not in {"--group", "lr"}]
         said = run(kind, trained, *given, "-m", f"try {kind}", "--at", at)
@@ -137,7 +138,7 @@ def test_each_order_says_what_was_typed(run: Run, trained: str) -> None:
 
 
 def test_limits_are_lifted_by_that_word_alone(run: Run, trained: str) -> None:
-    """An order without any limit would lift all of them, so that it has to be said."""
+    """Since an order without any limit would lift all of them, it must be explicit."""
     run("limit", trained, "-m", "why", status=exits.USAGE)
     run("limit", trained, "--lift", "--max-lr", "0.2", "-m", "why", status=exits.USAGE)
     assert "holds from step" in run("limit", trained, "--lift", "-m", "free again", "--at", 50)
@@ -145,7 +146,7 @@ def test_limits_are_lifted_by_that_word_alone(run: Run, trained: str) -> None:
 
 @pytest.mark.parametrize("kind", [*ORDERS, "release", "switch"])
 def test_an_order_for_another_revision_is_refused(run: Run, trained: str, kind: str) -> None:
-    """Each takes the revision that a dry run has named, and is not given if it is another."""
+    """Each takes the revision that a dry run has named, and is refused at another one."""
     typed = ORDERS[kind][0] if kind in ORDERS else []
     given = [each for each in typed if each not in {"--group", "lr"}]
     said = run(kind, trained, *given, "-m", "late", "--if-revision", 99, status=exits.CONFLICT)
@@ -154,14 +155,14 @@ def test_an_order_for_another_revision_is_refused(run: Run, trained: str, kind: 
 
 
 def test_a_dry_run_names_the_revision(run: Run, trained: str) -> None:
-    """An order for it is taken as long as nothing else was decided."""
+    """An order for it is accepted as long as nothing else was decided."""
     shown = answer(run, "scale", trained, "0.5", "--dry-run")["revision"]
     run("scale", trained, "0.5", "-m", "as shown", "--if-revision", shown)
     assert f"--if-revision {shown + 1}" in run("scale", trained, "0.5", "--dry-run")
 
 
 def test_the_last_change_names_what_waits(run: Run, trained: str) -> None:
-    """An order that has changed nothing yet is told beside what has, or in its place."""
+    """A pending order is shown beside the last change that has taken effect, or instead of it."""
     run("scale", trained, "0.5", "-m", "later", "--at", 60)
     waits = "order 1 by ada waits for step 60: scaled by 0.5: later"
     said = run("explain", trained, "--last-change", status=exits.REFUSED)
@@ -173,11 +174,36 @@ def test_the_last_change_names_what_waits(run: Run, trained: str) -> None:
     assert order["at"] == 60
 
 
+def test_what_is_advised_for_a_description_is_one(
+    run: Run, unique_name: str, tmp_path: Path
+) -> None:
+    """Wherever it is written, be it in a file that is called JSON."""
+    file = tmp_path / "run.json"
+    file.write_text("[1]")
+    advice = run("create", "-f", file, "--name", unique_name, status=exits.REFUSED)
+    file.write_text(advice[advice.index("{") : advice.rindex("}") + 1])
+    assert unique_name in run("create", "-f", file, "--name", unique_name)
+
+
+def test_a_program_gets_its_answer_and_the_file(run: Run, trained: str, tmp_path: Path) -> None:
+    """With --json what was to be written is written all the same, and the answer is JSON."""
+    run("fork", trained, "--step", 5, "--as", f"{trained}-b")
+    for command in (
+        ("plot", trained, "--svg"),
+        ("diff", trained, f"{trained}-b", "--svg"),
+        ("preview", "cosine", "total_steps=50", "--svg"),
+        ("history", trained, "-o"),
+    ):
+        file = tmp_path / command[0]
+        assert answer(run, *command, file)
+        assert file.stat().st_size > 0
+
+
 @pytest.mark.parametrize("command", [("export",), ("plot", "--svg"), ("plot", "--png")])
 def test_a_missing_folder_is_named(
     run: Run, trained: str, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
-    """And no file that is made on the way: what is missing is the folder."""
+    """The message names the folder, not the temporary file in it."""
     kind, *option = command
     file = tmp_path / "nowhere" / "record"
     said = " ".join(run(kind, trained, *option, file, status=exits.REFUSED).split())
@@ -186,14 +212,14 @@ def test_a_missing_folder_is_named(
 
 
 def test_events_of_an_unknown_kind_are_not_waited_for(run: Run, trained: str) -> None:
-    """To follow them would never end: they are refused, of one session as of all."""
+    """Following them would never end, so they are refused, of one session and of all."""
     for whose in ([trained], []):
         said = run("events", *whose, "-f", "--kind", "actd", status=exits.REFUSED)
         assert "acted" in said
 
 
 def test_held_is_released_and_a_stage_is_switched(run: Run, client: Client, trained: str) -> None:
-    """Orders that need another before them work behind it."""
+    """Orders that require another one work after it."""
     run("hold", trained, "-m", "wait", "--at", 50)
     run("release", trained, "-m", "go on", "--at", 60)
     staged = f"{trained}-staged"
@@ -217,11 +243,12 @@ def test_a_dry_run_draws_before_and_after_and_changes_nothing(run: Run, trained:
 
 
 def test_an_order_wants_a_reason_and_sense(run: Run, trained: str) -> None:
-    """Where no person can be asked, the word is `-m`; what makes no sense is a usage error."""
+    """Without a terminal `-m` gives the reason; an order that makes no sense is a usage error."""
     assert "-m" in run("scale", trained, "0.5", status=exits.USAGE)
     run("cooldown", trained, "-m", "x", status=exits.USAGE)
     run("set", trained, "0.1", "--over", "soon", "-m", "x", status=exits.USAGE)
-    run("extend", trained, "+much", "-m", "x", status=exits.USAGE)
+    for much in ("+much", "+nan%", "+inf%", "+1e400%"):
+        run("extend", trained, much, "-m", "x", status=exits.USAGE)
     run("label", trained, "team", status=exits.USAGE)
     refused = run("scale", trained, "0", "-m", "x", status=exits.REFUSED)
     assert refused.startswith("pacesetter: /factor: ")
@@ -230,14 +257,14 @@ def test_an_order_wants_a_reason_and_sense(run: Run, trained: str) -> None:
 
 
 def test_the_same_key_orders_once(run: Run, trained: str) -> None:
-    """A script may try again."""
+    """A script may retry."""
     order = ("scale", trained, "0.5", "-m", "x", "--key", "k-1")
     first = answer(run, *order)
     assert answer(run, *order)["id"] == first["id"]
 
 
 def test_why_is_said_for_now_and_for_the_last_change(run: Run, trained: str) -> None:
-    """Without a step that is the newest that was trained; `--last-change` finds what counts."""
+    """Without a step it explains the newest trained one; `--last-change` finds what counts."""
     assert "at step 19" in run("explain", trained)
     assert "nothing has changed" in run("explain", trained, "--last-change", status=exits.REFUSED)
     run("scale", trained, "0.5", "-m", "the loss rises")
@@ -250,7 +277,7 @@ def test_why_is_said_for_now_and_for_the_last_change(run: Run, trained: str) -> 
 
 
 def test_the_record_is_told(run: Run, trained: str, tmp_path: Path) -> None:
-    """Ranks, history and its CSV: every step, every value to the bit."""
+    """Ranks, history and its CSV have every step and every value, to the bit."""
     assert "1 of 1 ranks seen" in run("ranks", trained)
     shown = run("history", trained).splitlines()
     assert shown[0].split() == ["step", "lr", "loss"]
@@ -265,25 +292,74 @@ def test_the_record_is_told(run: Run, trained: str, tmp_path: Path) -> None:
 
 
 def test_events_are_lines_of_json_for_a_program(run: Run, trained: str) -> None:
-    """Each is a document of its own, so that a stream of them can be read as it comes."""
+    """Each event is a separate document, so the stream can be read as it arrives."""
     lines = run("events", trained, "--json").splitlines()
     assert [json.loads(line)["seq"] for line in lines] == list(range(len(lines)))
     assert run("events", trained, "--kind", "noticed") == ""
     run("events", trained, "--kind", "no-such-kind", status=exits.REFUSED)
 
 
-def test_a_reader_may_have_enough(server_url: str, trained: str) -> None:
-    """As `head` has: that is no failure, and nothing is said of it."""
-    command = [sys.executable, "-m", "pacesetter.cli", "ls", trained, "--url", server_url]
+def test_a_session_that_begins_later_is_drawn_from_there(
+    run: Run, client: Client, unique_name: str
+) -> None:
+    """One that took over a training in its middle: its first step is where curves begin."""
+    law = {"kind": "cosine", "total_steps": 100}
+    session = client.session(unique_name, base_lr=0.1, schedule=law, start_step=50)
+    session.lr(50)
+    session.restart(50)
+    for drawn in (run("show", unique_name), run("plot", unique_name)):
+        assert "forecast" in drawn
+    context = Context(client.url, as_json=False)
+    watching._Seen(context, unique_name).look()
+    context.close()
+    assert answer(run, "plot", unique_name)["forecast"]["steps"][0] == 50
+    other = f"{unique_name}-b"
+    client.create(other, base_lr=0.1, schedule=law)
+    curves = answer(run, "diff", unique_name, other)["curves"]
+    assert [curves[each]["steps"][0] for each in (unique_name, other)] == [50, 0]
+    assert "step 50" in run("explain", unique_name, "--last-change").splitlines()[0]
+
+
+def test_no_step_at_all_is_not_taken_for_none_said(run: Run, trained: str) -> None:
+    """An end or a length of 0 is refused, and not left out."""
+    run("plot", trained, "--end", 0, status=exits.USAGE)
+    run("fork", trained, "--step", 5, "--as", f"{trained}-b")
+    run("diff", trained, f"{trained}-b", "--end", 0, status=exits.USAGE)
+    run("preview", "cosine", "total_steps=50", "--steps", 0, status=exits.REFUSED)
+
+
+def _printing_to(output: int, server_url: str, command: str) -> tuple[int, str]:
+    """Run a command on an output; return its status, and what it complains of."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pacesetter.cli", command],
+        env={**os.environ, "PACESETTER_URL": server_url, "PYTHONUNBUFFERED": ""},
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(output)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("command", ["ls", "doctor", "version"])
+def test_a_reader_may_have_enough(command: str, server_url: str) -> None:
+    """A reader may stop early, as `head` does: that is no failure, and prints nothing."""
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
-    os.close(writing)
-    assert (done.returncode, done.stderr) == (exits.OK, b"")
+    assert _printing_to(writing, server_url, command) == (exits.OK, "")
+
+
+@pytest.mark.parametrize("command", ["ls", "doctor", "version"])
+def test_an_output_that_is_full_is_told(command: str, server_url: str) -> None:
+    """A disk, say: in two lines, without a traceback."""
+    status, told = _printing_to(os.open("/dev/full", os.O_WRONLY), server_url, command)
+    assert status == exits.REFUSED
+    assert [line[:12] for line in told.splitlines()] == ["pacesetter: ", "  -> see whe"]
 
 
 def test_events_of_all_sessions_are_told(run: Run, trained: str) -> None:
-    """By a pattern, an author, a label; each names its session, and can be gone on from."""
+    """They are filtered by pattern, author and label; each names its session and a cursor."""
     run("scale", trained, "0.5", "-m", "the loss rises", "--at", 50)
     run("fork", trained, "--step", 5, "--as", f"{trained}-b")
     chosen = ("events", "-l", f"test={trained}", "--json")
@@ -299,7 +375,7 @@ def test_events_of_all_sessions_are_told(run: Run, trained: str) -> None:
 
 
 def test_watching_ends_with_the_training(run: Run, trained: str) -> None:
-    """Where no person looks, each look is a line, and the last one says how it ended."""
+    """Without a terminal, each look is a line, and the last one says how it ended."""
     run("finish", trained, "-m", "done")
     line = run("watch", trained)
     assert line.startswith("step 19  lr 0.09135  loss 0.05")
@@ -307,7 +383,7 @@ def test_watching_ends_with_the_training(run: Run, trained: str) -> None:
 
 
 def test_curves_are_drawn(run: Run, trained: str, tmp_path: Path) -> None:
-    """In the terminal, as SVG and as PNG; two trainings are compared."""
+    """They are drawn in the terminal, as SVG and as PNG; two trainings are compared."""
     plotted = run("plot", trained, "--metric", "loss", "--log")
     assert "▲ now" in plotted
     assert "forecast" in plotted
@@ -330,7 +406,7 @@ def test_curves_are_drawn(run: Run, trained: str, tmp_path: Path) -> None:
 
 
 def test_a_fork_is_drawn_before_it_is_made(run: Run, trained: str, tmp_path: Path) -> None:
-    """With the curve before and after; nothing is made until the option is left out."""
+    """The curve is shown before and after; nothing is created until the option is left out."""
     longer = tmp_path / "longer.yaml"
     longer.write_text("total_steps: 200\nschedule: {kind: cosine, total_steps: 200}\n")
     asked = ("fork", trained, "--step", 10, "--as", f"{trained}-x", "-f", longer)
@@ -347,9 +423,9 @@ def test_a_fork_is_drawn_before_it_is_made(run: Run, trained: str, tmp_path: Pat
 
 
 def test_a_plan_fills_its_picture(run: Run, client: Client, unique_name: str) -> None:
-    """A fast trainer was handed out steps far behind the end of its plan: they are not drawn."""
+    """A fast trainer was handed out steps far past the end of its plan: they are not drawn."""
     client.create(unique_name, base_lr=0.1, schedule={"kind": "cosine", "total_steps": 20})
-    for start in (0, 21):  # no window reaches across the end of a plan
+    for start in (0, 21):  # no window extends past the end of a plan
         window = {"attempt": 1, "want": {"start": start, "count": 60}, "progress": {"step": 0}}
         asked = httpx.post(f"{client.url}/v1/sessions/{unique_name}/sync", json=window)
     assert asked.raise_for_status().json()["horizon"] > 40
@@ -361,7 +437,7 @@ def test_a_plan_fills_its_picture(run: Run, client: Client, unique_name: str) ->
 def test_schedules_are_tried_before_they_are_used(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unique_name: str
 ) -> None:
-    """Drawn, looked through and recommended; what is recommended can be created from stdin."""
+    """They are drawn, linted and recommended; a recommendation can be created from stdin."""
     assert answer(run, "preview", "cosine", "total_steps=50")["series"]["lr"][0] == 1.0
     file = tmp_path / "spec.yaml"
     file.write_text(SPEC)
@@ -385,7 +461,7 @@ def test_schedules_are_tried_before_they_are_used(
 
 
 def test_a_training_goes_back(run: Run, trained: str) -> None:
-    """Into a new attempt, if that is meant; and steps that no trainer holds are opened again."""
+    """It goes back into a new attempt; steps that no trainer holds can be taken back."""
     assert "shut out" in run("rollback", trained, "--step", 10, status=exits.USAGE)
     assert "attempt 2" in run("rollback", trained, "--step", 10, "--yes")
     assert answer(run, "show", trained)["status"]["attempt"] == 2
@@ -465,7 +541,7 @@ def test_tokens_are_made_and_say_who_orders(
 
 
 def test_the_demo_trains_until_it_is_enough(capsys: pytest.CaptureFixture[str]) -> None:
-    """It serves, trains, says where, and leaves nothing behind."""
+    """It serves, trains, prints the address, and leaves nothing behind."""
     assert cli.main(["demo", "--seconds", "1"]) == 0
     said = capsys.readouterr().out
     assert "export PACESETTER_URL=http://127.0.0.1:" in said

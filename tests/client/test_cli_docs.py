@@ -1,4 +1,4 @@
-"""The page about the command line is what the command is."""
+"""The page about the command line matches the command."""
 
 import importlib.util
 import re
@@ -28,14 +28,14 @@ def _writer() -> ModuleType:
 
 
 def test_the_tables_are_up_to_date() -> None:
-    """Every command with its options, and every exit status, is told as the code has it."""
+    """Every command with its options, and every exit status, is documented as the code has it."""
     writer = _writer()
     assert writer.tables() in PAGE, "run `make docs`"
     assert PAGE.count("| `ls [GLOB]` | ") == 1
 
 
 def test_commands_that_are_named_exist() -> None:
-    """No page, and no message of the command itself, names one that is not there."""
+    """No page and no message of the command itself names a command that does not exist."""
     known = {name for _, name, _ in _writer().commands(typer.main.get_command(app.made()))}
     known |= {"template", "token", "COMMAND"}
     sources = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
@@ -50,7 +50,7 @@ def test_commands_that_are_named_exist() -> None:
 
 
 def pattern(printed: str) -> str:
-    """Return what a block says is printed, as a pattern: `…` stands for more."""
+    """Return a pattern of what a block says is printed: `…` stands for more."""
     lines = printed.strip("\n").split("\n")
     told = ["(?:.*\n)*" if line == "…" else f"{_line(line)}\n" for line in lines]
     return "".join(told)
@@ -63,7 +63,7 @@ def _line(line: str) -> str:
 def test_what_is_done_at_three_in_the_morning_works(
     service: RunningService, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each command of the page, in its order, prints what the page says that it prints."""
+    """The commands of the page, run in order, print what the page shows."""
     monkeypatch.setenv("PACESETTER_URL", service.url)
     law = {"kind": "cosine", "total_steps": 100}
     with Client(service.url) as client:

@@ -1,4 +1,4 @@
-"""Each exit status is reached, and means what the table says."""
+"""Each exit status occurs, and means what the table says."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ PROBLEMS = {
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no call tried again: what these servers say once they say for ever."""
+    """Disable retries: what these servers answer once, they answer for ever."""
     monkeypatch.setattr(server, "RETRY_FOR", 0.0)
 
 
@@ -33,7 +33,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_server_refuses_is_told_by_its_kind(
     status: int, expected: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line says what, one what to do; a program gets both, and the problem's stable name."""
+    """One line names the problem, one the remedy; `--json` has both, and the stable code."""
     problem = json.dumps({"code": "a_problem", "detail": "It is so."}).encode()
     with answering(lambda _: answer(status, problem)) as (refusing, _):
         assert cli.main(["show", "vit", "--url", refusing.url]) == expected
@@ -49,14 +49,14 @@ def test_what_a_server_refuses_is_told_by_its_kind(
 def test_a_name_that_no_session_has_is_told(
     server_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One with a slash leads to no address of the server: the versions are not to blame."""
+    """A name with a slash matches no route, but the message does not blame the server's version."""
     for name in ("", "a/b"):
         assert cli.main(["show", name, "--url", server_url]) == exits.NOT_FOUND
         assert "no name is empty or has a slash" in capsys.readouterr().err
 
 
 def test_a_server_that_is_away_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the address, and how to start one; no traceback."""
+    """The message has the address, and how to start a server; there is no traceback."""
     assert cli.main(["ls", "--url", "http://127.0.0.1:9"]) == exits.AWAY
     what, advice = capsys.readouterr().err.splitlines()
     assert "no answer from http://127.0.0.1:9" in what
@@ -64,14 +64,14 @@ def test_a_server_that_is_away_is_told(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_what_answers_otherwise_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """A page of some other server is no list of sessions."""
+    """The page of another server is not taken for a list of sessions."""
     with answering(lambda _: answer(200, b"<html>")) as (other, _):
         assert cli.main(["ls", "--url", other.url]) == exits.STRANGE
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
 def test_the_other_statuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A wrong address is a usage error, a file that cannot be read a refusal."""
+    """A wrong address is a usage error; a file that cannot be read is a refusal."""
     assert cli.main(["ls", "--url", "nonsense"]) == exits.USAGE
     assert cli.main(["create", "-f", str(tmp_path)]) == exits.REFUSED
     assert cli.main(["--version"]) == exits.OK
@@ -83,7 +83,7 @@ def test_the_other_statuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_an_interrupted_command_says_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C while a server keeps silent is no failure of anything."""
+    """Ctrl-C while a server is silent prints no error."""
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

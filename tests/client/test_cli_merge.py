@@ -16,7 +16,7 @@ def test_a_merge_is_shown_and_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The weights as a table, what is left out, what it stands for; and JSON for programs."""
+    """It prints the weights, what is left out and the order it stands for, or JSON on request."""
     monkeypatch.setenv("PACESETTER_URL", server_url)
     schedule = {"kind": "wsd", "total_steps": 100, "warmup_steps": 20, "decay_steps": 10}
     client.create(unique_name, base_lr=0.1, schedule=schedule)

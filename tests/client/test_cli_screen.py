@@ -1,4 +1,4 @@
-"""What is shown: to a person, in colour; to a program, plainly; and nothing that obeys a server."""
+"""What is printed: colours at a terminal, plain text for a program, never a server's commands."""
 
 import io
 import json
@@ -26,7 +26,7 @@ from pacesetter.cli.drawing import AXIS, Curve, chart, sparkline
 from serving import PATIENCE, RunningService
 
 HOSTILE = "[red]x[/red]\x1b]0;pwned\x07\x1b[2J\x9b31m\r\u202eevil\u2066"
-"""Markup, a window's title, a cleared screen, a colour in one byte, and letters turned round."""
+"""Markup, a window's title, a cleared screen, a one-byte colour, and reversed letters."""
 
 ROW = {
     "name": HOSTILE,
@@ -93,13 +93,13 @@ PROBLEM = {"code": HOSTILE, "detail": HOSTILE, "errors": [{"pointer": HOSTILE, "
 
 
 def say(asked: Asked) -> bytes:
-    """Answer as the server of an attacker would."""
+    """Answer as an attacker's server would."""
     body = ANSWERS.get(asked.target.partition("?")[0])
     return answer(200 if body else 422, json.dumps(body or PROBLEM).encode())
 
 
 def is_harmless(told: str) -> bool:
-    """Return whether a terminal would only show a text."""
+    """Return whether a terminal would merely show a text."""
     return all(each == "\n" or unicodedata.category(each)[0] != "C" for each in told)
 
 
@@ -129,12 +129,12 @@ def test_nothing_that_a_server_says_commands_a_terminal(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Control characters are replaced, markup stays text, and all of it is still told."""
+    """Control characters are replaced, markup stays text, and all of the text is still shown."""
     monkeypatch.setattr("sys.stdin", __import__("io").StringIO("{}"))
     monkeypatch.setattr(server, "RETRY_FOR", 0.0)
     if is_terminal:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-        monkeypatch.setenv("TERM", "dumb")  # a terminal, of which no code of rich's own is to come
+        monkeypatch.setenv("TERM", "dumb")  # a terminal for which rich adds no codes itself
         monkeypatch.setenv("COLUMNS", "500")
     with answering(say) as (hostile, _):
         cli.main([*command.split(), "--url", hostile.url])
@@ -149,7 +149,7 @@ def test_nothing_that_a_server_says_commands_a_terminal(
 
 @given(st.text())
 def test_a_safe_text_is_one_line_of_visible_characters(said: str) -> None:
-    """Whatever it was; what was harmless stays as it is."""
+    """Any text becomes such a line, and harmless text stays as it is."""
     safe = text.safe(said)
     assert safe.isprintable()
     assert len(safe) == len(said)
@@ -161,7 +161,7 @@ NUMBERS = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True, wi
 
 @given(st.lists(NUMBERS, min_size=1, max_size=50), st.integers(20, 120), st.integers(3, 20))
 def test_any_curve_can_be_drawn(values: list[float | None], width: int, height: int) -> None:
-    """Within its width and height, whatever the values are; what is no number leaves a gap."""
+    """It fits its width and height, whatever the values; NaN leaves a gap."""
     for log in (False, True):
         curve = Curve(range(len(values)), values)
         lines = chart([curve], width=width, height=height, log=log, now=0)
@@ -188,12 +188,12 @@ def test_a_curve_is_where_its_values_are() -> None:
      (187_200, "2 d 4 h"), (None, "-"), (float("nan"), "-")],
 )  # fmt: skip
 def test_lengths_of_time_are_told_as_people_do(seconds: float | None, said: str) -> None:
-    """In the largest unit, and the next one where that says more."""
+    """They have the largest unit, and the next one where that adds something."""
     assert text.span(seconds) == said
 
 
 def test_parts_of_descriptions_are_told_as_people_do() -> None:
-    """Kinds like calls, objects like them without a name; of a long list its first items."""
+    """Kinds are printed as calls and other objects likewise; a long list by its first items."""
     law = {"kind": "table", "levels": [0.1] * 1225, "out_of_range": None}
     told = ", ".join(["0.1"] * 8)
     assert curves.shown(law) == f"table(levels=[{told}, … 1,225 in all])"
@@ -213,7 +213,7 @@ def test_parts_of_descriptions_are_told_as_people_do() -> None:
     ],
 )
 def test_a_narrow_list_leaves_columns_out_and_no_name(width: int, there: list[str]) -> None:
-    """Names stay whole: they are what is typed next. A metric may be called as a column is."""
+    """Names stay whole, since they are typed next. A metric may have the name of a column."""
     row = {
         "name": "first-run",
         "state": "running",
@@ -241,7 +241,7 @@ def test_a_plan_is_done_with_its_last_step() -> None:
 
 
 def test_moments_are_told_from_now() -> None:
-    """How long ago, or by the clock here; a text that is no moment stays one."""
+    """They are printed as elapsed time or local time; a text that is not a time stays as it is."""
     now = datetime(2026, 1, 31, 12, 0, 0, tzinfo=UTC)
     assert text.ago("2026-01-31T11:58:30Z", now) == "1 min"
     assert text.since("2026-01-31T11:58:30Z").endswith(" ago")
@@ -252,7 +252,7 @@ def test_moments_are_told_from_now() -> None:
 
 
 class Terminal:
-    """The command in a terminal of its own, of 80 columns."""
+    """The command in a terminal of 80 columns."""
 
     def __init__(self, *arguments: str, **environment: str) -> None:
         ours, theirs = pty.openpty()
@@ -269,7 +269,7 @@ class Terminal:
         os.close(theirs)
 
     def until(self, wanted: str | None) -> str:
-        """Return what it has told once that is in it, or once it has ended."""
+        """Return the output once it contains a text, or once the command has ended."""
         deadline = time.monotonic() + PATIENCE
         while wanted is None or wanted not in self.told:
             assert time.monotonic() < deadline, self.told
@@ -277,7 +277,7 @@ class Terminal:
                 continue
             try:
                 piece = os.read(self._ours, 65_536)
-            except OSError:  # how a terminal says that nobody writes to it any more
+            except OSError:  # how a terminal reports that its other side has closed
                 piece = b""
             if not piece:
                 break
@@ -289,14 +289,14 @@ class Terminal:
         os.write(self._ours, line.encode() + b"\n")
 
     def end(self) -> int:
-        """Wait for its end."""
+        """Wait until the command has ended."""
         self.until(None)
         os.close(self._ours)
         return self.process.wait(PATIENCE)
 
 
 def test_a_person_is_asked_why(client: Client, unique_name: str) -> None:
-    """At a terminal a reason is asked for, and stands in the record; the answer is in colour."""
+    """The terminal prompts for a reason, which is then in the record; the answer is in colour."""
     client.create(unique_name, base_lr=0.1)
     asking = Terminal("scale", unique_name, "0.5", "--url", client.url)
     asking.until("why? ")
@@ -311,7 +311,7 @@ def test_a_person_is_asked_why(client: Client, unique_name: str) -> None:
 
 
 def test_colours_are_left_out_where_they_are_not_wanted(client: Client, unique_name: str) -> None:
-    """With NO_COLOR a terminal gets none, and what cannot be taken back is asked for first."""
+    """With NO_COLOR a terminal gets none; irreversible actions ask for confirmation."""
     client.create(unique_name, base_lr=0.1)
     client.archive(unique_name)
     asking = Terminal("rm", unique_name, "--url", client.url, NO_COLOR="1")
@@ -322,8 +322,32 @@ def test_colours_are_left_out_where_they_are_not_wanted(client: Client, unique_n
     assert client.get(unique_name).status == "archived"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_an_encoding_does_not_have_costs_no_answer(
+    encoding: str, client: Client, unique_name: str
+) -> None:
+    """Where the output is not in UTF-8 the rest is shown, and the status says what was done."""
+    client.create(unique_name, base_lr=0.1, labels={"who": "日本"})
+    other = f"{unique_name}-b"
+    client.create(other, base_lr=0.2)
+    for arguments, shown in (
+        (("show", unique_name), "日本"),
+        (("label", unique_name, "who=日本"), "日本"),
+        (("scale", unique_name, "0.5", "--dry-run"), "┅┅ before"),
+        (("diff", unique_name, other), f"━━ {unique_name}"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "pacesetter.cli", *arguments, "--url", client.url],
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert (shown in done.stdout.decode(encoding)) == (encoding == "utf-8")
+
+
 def test_who_watches_sees_an_outage_and_its_end(service: RunningService, unique_name: str) -> None:
-    """The last look stays while the server is away; Ctrl-C ends it without a word."""
+    """The last look stays while the server is away; Ctrl-C ends it without an error."""
     with Client(service.url) as client:
         client.create(unique_name, base_lr=0.1)
     watching = Terminal("watch", unique_name, "-n", "0.2", "--url", service.url)

@@ -20,7 +20,7 @@ COSINE = {"kind": "cosine", "total_steps": 100}
 
 
 def test_creating_twice_opens_the_same_session(client: Client, unique_name: str):
-    """All ranks may run the same line: the first creates, the others open."""
+    """All ranks may run the same line: the first creates the session, the others open it."""
     first = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     second = client.session(unique_name, schedule=COSINE, base_lr=0.1)
     third = client.session(unique_name)
@@ -30,7 +30,7 @@ def test_creating_twice_opens_the_same_session(client: Client, unique_name: str)
 
 
 def test_a_name_taken_by_another_description_is_a_conflict(client: Client, unique_name: str):
-    """A run does not silently follow somebody else's schedule."""
+    """A run does not silently follow another one's schedule."""
     client.create_session(unique_name, base_lr=0.1)
     with pytest.raises(ConflictError) as caught:
         client.session(unique_name, base_lr=0.2)
@@ -38,7 +38,7 @@ def test_a_name_taken_by_another_description_is_a_conflict(client: Client, uniqu
 
 
 def test_a_missing_session_is_not_found(client: Client, unique_name: str):
-    """Opening without a description never creates, and says by which keywords one does."""
+    """Opening without a description never creates one; the message names the keywords that do."""
     with pytest.raises(NotFoundError, match=r"base_lr=0\.1 and schedule=") as caught:
         client.session(unique_name)
     assert caught.value.code == "session_not_found"
@@ -79,7 +79,7 @@ def test_everything_about_a_session_can_be_said(client: Client, unique_name: str
 
 
 def test_sessions_are_listed_page_by_page(client: Client, unique_name: str):
-    """The iterator follows the page tokens to the end, each session once."""
+    """The iterator follows the page tokens to the end, and yields each session once."""
     names = [f"{unique_name}-{n:03}" for n in range(120)]
     for name in names:
         client.create_session(name, base_lr=0.1, labels={"batch": unique_name})
@@ -99,7 +99,7 @@ def test_an_archived_session_is_listed_as_such(client: Client, unique_name: str)
 
 
 def test_reading_seals_nothing(client: Client, unique_name: str):
-    """`lr` and `forecast` look ahead without binding anybody."""
+    """`lr` and `forecast` look ahead without sealing."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     assert client.lr(unique_name, 0) == {"step": 0, "lr": 0.1, "sealed": False}
     assert client.lr(unique_name, 0, count=3)["series"]["lr"][0] == 0.1
@@ -112,7 +112,7 @@ def test_reading_seals_nothing(client: Client, unique_name: str):
 
 
 def test_a_schedule_can_be_seen_before_it_is_used(client: Client):
-    """`preview` draws a curve for no session at all."""
+    """`preview` draws a curve without a session."""
     curve = client.preview(COSINE, base_lr=0.1, count=3)
     assert curve["steps"] == [0, 1, 2]
     assert curve["series"]["lr"][0] == 0.1
@@ -125,20 +125,20 @@ def test_the_server_says_who_it_is(client: Client):
 
 
 def test_a_name_cannot_reach_another_path(fake_client: Client, fake: Any):
-    """Slashes and dots in a name are quoted: the server refuses the name, nothing is traversed."""
+    """Slashes and dots in a name are quoted: the server refuses it, and no path is traversed."""
     fake_client.archive("../../livez?x=1#y")
     assert fake.requests[0].url.raw_path == b"/v1/sessions/..%2F..%2Flivez%3Fx%3D1%23y"
 
 
 def test_a_name_is_a_text(fake_client: Client, fake: Any):
-    """What is none is named, before anything is sent."""
+    """A name of another type is refused before anything is sent."""
     with pytest.raises(TypeError, match="not by 7"):
         fake_client.get(7)  # type: ignore[arg-type]
     assert not fake.requests
 
 
 def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch):
-    """Argument, then `PACESETTER_URL`, then this machine."""
+    """The argument comes first, then `PACESETTER_URL`, then this machine."""
     monkeypatch.delenv("PACESETTER_URL", raising=False)
     assert Client().url == "http://127.0.0.1:7070"
     monkeypatch.setenv("PACESETTER_URL", "http://pace:1/")
@@ -162,7 +162,7 @@ def test_the_address_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_a_session_described_wrongly_is_refused(change: dict[str, Any], fake: Any):
-    """A server of another version is found out when the session is opened."""
+    """A server of another version is detected when the session is opened."""
     answer = {**fake.description(), **change}
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
     with pytest.raises(InvalidAnswerError, match="versions that fit"):
@@ -170,7 +170,7 @@ def test_a_session_described_wrongly_is_refused(change: dict[str, Any], fake: An
 
 
 def test_pages_that_never_end_are_refused():
-    """A page that names itself as the next one is no page."""
+    """A page that names itself as the next one is refused."""
 
     def handler(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json={"sessions": [], "next_page_token": "again"})
@@ -180,7 +180,7 @@ def test_pages_that_never_end_are_refused():
 
 
 def test_closing_the_client_closes_its_sessions(client: Client, unique_name: str):
-    """Reports get out, and whoever goes on is told."""
+    """Reports are delivered, and a session that is used again says that it is closed."""
     session = client.create_session(unique_name, base_lr=0.1)
     session.lr(0)
     client.close()
@@ -191,7 +191,7 @@ def test_closing_the_client_closes_its_sessions(client: Client, unique_name: str
 
 
 def test_clients_and_sessions_can_be_pickled(client: Client, unique_name: str):
-    """A copy in another process has connections of its own and needs no network to be made."""
+    """A copy in another process has its own connections, and is made without a network."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     copy = pickle.loads(pickle.dumps(session))
     assert copy is not session
@@ -200,8 +200,8 @@ def test_clients_and_sessions_can_be_pickled(client: Client, unique_name: str):
 
 
 def test_nothing_but_what_was_given_is_sent(fake_client: Client, fake: Any):
-    """The server's defaults hold, today's and tomorrow's."""
+    """So the server's defaults hold, today's and tomorrow's."""
     fake_client.create_session("fake", base_lr=0.5)
     sent = json.loads(fake.requests[0].content)
-    assert sent.pop("attempt_key")  # whose the session is, which is no part of its description
+    assert sent.pop("attempt_key")  # the session's owner, which is no part of its description
     assert sent == {"name": "fake", "base_lr": 0.5}

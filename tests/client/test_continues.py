@@ -1,4 +1,4 @@
-"""Training longer or by another description from a checkpoint, and forks that take one."""
+"""Training longer, or by another description, from a checkpoint; and forks that load one."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def _train(scheduler: RemoteLR, steps: int) -> list[float]:
 
 @pytest.fixture(name="state")
 def _state(client: Client, unique_name: str) -> dict[str, Any]:
-    """Train 60 steps of a session; give the state of step 40."""
+    """Train 60 steps of a session, and return the state of step 40."""
     scheduler = RemoteLR(_sgd(), client.session(unique_name, base_lr=0.1, schedule=COSINE))
     _train(scheduler, 40)
     state = scheduler.state_dict()
@@ -39,7 +39,7 @@ def _state(client: Client, unique_name: str) -> dict[str, Any]:
 
 @pytest.fixture(name="longer")
 def _longer(client: Client, unique_name: str) -> str:
-    """Return the name of what is to continue it, and has not been created."""
+    """Return a new name for the continuation."""
     return f"{unique_name}-longer"
 
 
@@ -63,7 +63,7 @@ def _attempts(url: str, name: str) -> list[int]:
 def test_a_checkpoint_is_continued_by_another_description(
     client: Client, unique_name: str, longer: str, state: dict[str, Any]
 ):
-    """One keyword: the fork begins at the checkpoint's step, by the new curve, to the bit."""
+    """With one keyword the fork begins at the checkpoint's step, on the new curve, to the bit."""
     session = client.session(longer, continues=unique_name, schedule=LONGER, total_steps=200)
     scheduler = RemoteLR(_sgd(), session)
     assert longer not in _names(client)
@@ -77,7 +77,7 @@ def test_a_checkpoint_is_continued_by_another_description(
 def test_a_step_says_it_at_once(
     client: Client, unique_name: str, longer: str, state: dict[str, Any]
 ):
-    """For loops without a scheduler."""
+    """This is for loops without a scheduler."""
     session = client.session(longer, continues=unique_name, step=50, schedule=LONGER)
     assert session.name == longer
     assert [session.lr(step) for step in range(50, 60)] == _curve(client, 50, 10)
@@ -86,7 +86,7 @@ def test_a_step_says_it_at_once(
 def test_nothing_is_created_before_the_step_is_known(
     client: Client, unique_name: str, longer: str, state: dict[str, Any]
 ):
-    """A training that begins without one is told what to do; it may still do it."""
+    """A training that begins without a step is told what to do, and can still do it."""
     session = client.session(longer, continues=unique_name, schedule=LONGER)
     with pytest.raises(ResumeError, match="pass step=N"):
         session.lr(0)
@@ -104,7 +104,7 @@ def test_nothing_is_created_before_the_step_is_known(
 def test_a_parent_that_was_never_trained_is_no_way_around(
     client: Client, unique_name: str, longer: str
 ):
-    """There is nothing to continue, and the scheduler can be made all the same."""
+    """There is nothing to continue: the scheduler can be made, and its first step is refused."""
     client.session(unique_name, base_lr=0.1)
     scheduler = RemoteLR(_sgd(), client.session(longer, continues=unique_name))
     assert scheduler.get_last_lr() == [0.1]
@@ -115,7 +115,7 @@ def test_a_parent_that_was_never_trained_is_no_way_around(
 def test_the_same_call_opens_what_it_has_created(
     client: Client, server_url: str, unique_name: str, longer: str, state: dict[str, Any]
 ):
-    """A later start loads the parent's checkpoint again, or one of its own, in an attempt."""
+    """A later start loads the parent's checkpoint again, or its own, in a new attempt."""
     spec: dict[str, Any] = {"continues": unique_name, "schedule": LONGER}
     first = RemoteLR(_sgd(), client.session(longer, **spec))
     first.load_state_dict(state)
@@ -135,7 +135,7 @@ def test_the_same_call_opens_what_it_has_created(
 def test_a_name_that_continues_something_else_is_refused(
     client: Client, unique_name: str, longer: str, state: dict[str, Any]
 ):
-    """Or the same by another description; with the way out."""
+    """So is the same source with another description; the message says how to go on."""
     client.session(f"{unique_name}-other", base_lr=0.1)
     with pytest.raises(ConflictError, match=f"does not continue {unique_name}"):
         client.session(f"{unique_name}-other", continues=unique_name)
@@ -147,7 +147,7 @@ def test_a_name_that_continues_something_else_is_refused(
 def test_the_errors_name_the_one_way(
     client: Client, unique_name: str, longer: str, state: dict[str, Any]
 ):
-    """Another description under the old name, and the old checkpoint under another name."""
+    """They are another description by the old name, and the old checkpoint by another name."""
     with pytest.raises(ConflictError) as described:
         client.session(unique_name, base_lr=0.1, schedule=LONGER)
     with pytest.raises(StateMismatchError) as loaded:
@@ -160,7 +160,7 @@ def test_the_errors_name_the_one_way(
 def test_a_converted_scheduler_continues_too(
     client: Client, unique_name: str, longer: str, state: dict[str, Any]
 ):
-    """Also one that was stepped to the checkpoint's step by its own state."""
+    """This includes one that was stepped to the checkpoint's step by its own state."""
     optimizer = _sgd()
     scheduler = RemoteLR.from_torch(
         StepLR(optimizer, 50), longer, client=client, continues=unique_name
@@ -169,7 +169,7 @@ def test_a_converted_scheduler_continues_too(
     assert _train(scheduler, 20) == [0.1] * 10 + [0.1 * 0.1] * 10
 
 
-# -- forks that are there already --
+# -- forks that exist already --
 
 
 @pytest.fixture(name="fork")
@@ -185,7 +185,7 @@ def _fork(server_url: str, unique_name: str, state: dict[str, Any]) -> str:
 def test_a_fork_takes_its_parents_checkpoint(
     client: Client, server_url: str, fork: str, state: dict[str, Any]
 ):
-    """At its own step it begins; when that was trained, it is an attempt."""
+    """It begins at its own step; if that was trained, it begins an attempt."""
     for starts in ([40], [40, 40]):
         scheduler = RemoteLR(_sgd(), client.session(fork))
         scheduler.load_state_dict(state)
@@ -210,7 +210,7 @@ def test_a_fork_of_a_fork_takes_what_it_shares(
 def test_a_checkpoint_of_another_step_than_the_forks_is_refused(
     client: Client, unique_name: str, fork: str, state: dict[str, Any], step: int
 ):
-    """Neither the past of the parent nor its future is the fork's; and it stays where it began."""
+    """The parent's other steps are not the fork's, and the scheduler stays where it began."""
     scheduler = RemoteLR(_sgd(), client.session(fork))
     with pytest.raises(StateMismatchError, match=r"branched off .* at step 40"):
         scheduler.load_state_dict({**state, "last_epoch": step})

@@ -1,4 +1,4 @@
-"""Conversions of torch's schedulers: what a training with torch has, for any arguments, or no."""
+"""Conversions of torch's schedulers: torch's values for any arguments, or a refusal."""
 
 import json
 import math
@@ -86,7 +86,7 @@ ANY = {
         "anneal_strategy": st.sampled_from(["cos", "linear"]),
     },
 }
-"""Arguments that torch takes: fractions, zeros, infinities, none, and what makes no sense."""
+"""Arguments that torch accepts: fractions, zeros, infinities, none, and some that make no sense."""
 
 
 @pytest.mark.parametrize("kind", ANY, ids=lambda kind: kind.__name__)
@@ -94,13 +94,13 @@ ANY = {
 def test_any_arguments_give_torchs_values_or_are_refused_by_name(
     kind: Any, data: st.DataObject, before: int, beta: bool
 ) -> None:
-    """From the step that it has reached on, rate and momentum are those of stepping torch's."""
+    """From the step reached on, rate and momentum are those of stepping torch's."""
     given_ = data.draw(st.fixed_dictionaries(ANY[kind]))
     optimizer = adam if beta else sgd
     try:
         run(lambda o: kind(o, **given_), before + 50)
     except (ZeroDivisionError, ValueError, OverflowError):
-        return  # torch does not take them
+        return  # torch refuses them
     before = 0 if kind is SWALR else before
     refusal = None
     try:
@@ -120,14 +120,14 @@ def test_any_arguments_give_torchs_values_or_are_refused_by_name(
 )
 def test_a_cosine_falls_as_torchs_and_is_held(length: float, low: float, before: int) -> None:
     """Up to `T_max` it is torch's, and then held; one that is past it already rises as torch's."""
-    # Just beside its trough torch divides by next to nothing, and its rate is no more a cosine's.
+    # Just beside its trough torch divides by almost zero, and its rate is no cosine any more.
     beside = (abs(each / length % 2 - 1) for each in range(120))
     assume(all(distance == 0 or distance > 1e-3 for distance in beside))
     make = lambda o: CosineAnnealingLR(o, length, eta_min=low)  # type: ignore[arg-type] # noqa: E731
     try:
         run(make, 120)
     except ZeroDivisionError:
-        return  # torch comes to its minimum between two steps, and takes it for none
+        return  # torch reaches its minimum between two steps, and ignores it
     session, torchs = both(make, steps=60, before=before)
     falls = math.floor(length) - before + 1 if before <= length else 60
     assert_allclose(session[:falls], torchs[:falls], rtol=1e-6, atol=1e-12)
@@ -177,7 +177,7 @@ PARTS = [
 def test_sequences_of_anything_are_torchs(
     first: str, others: list[str], data: st.DataObject, before: int, beta: bool
 ) -> None:
-    """Chains first, cycles with momentum anywhere, parts of no steps: as torch runs them.
+    """Chains first, cycles with momentum anywhere and empty parts run as in torch.
 
     That is with the bases that a cycle has left to the parts built after it, and with what a chain
     does twice at its first step.
@@ -193,7 +193,7 @@ def test_sequences_of_anything_are_torchs(
             optimizer=adam if beta else sgd,
         )
     except UnsupportedSchedulerError as refused:
-        # After a first part of no steps the optimizer may hold what the second one does not say.
+        # After an empty first part, the optimizer may hold what the second one does not say.
         if milestones[0] > before or "would write at its next step" not in str(refused):
             raise
         return
@@ -225,7 +225,7 @@ def test_a_chain_that_torch_cannot_come_to_is_what_it_says() -> None:
 
 
 def test_chains_of_chains_and_chains_of_one_are_taken_over() -> None:
-    """A chain may stand in a chain, and one of a single scheduler is that scheduler."""
+    """A chain may be in a chain, and a chain of a single scheduler is that scheduler."""
     for make in (
         lambda o: ChainedScheduler(
             [LinearLR(o, 0.5, total_iters=2.5), ChainedScheduler([ExponentialLR(o, 0.9)])]
@@ -255,7 +255,7 @@ FALLING: dict[str, Make] = {
 @pytest.mark.parametrize("kind", FALLING)
 @pytest.mark.parametrize("before", [0, 3, 12])
 def test_a_rate_that_was_scaled_by_hand_is_carried_on(kind: str, before: int) -> None:
-    """Torch multiplies what the optimizer holds, so the session goes on from there, each group."""
+    """Torch multiplies what the optimizer holds, so the session goes on from there, per group."""
     trained = sgd(0.1, 0.5)
     scheduler = FALLING[kind](trained)
     for _ in range(before):
@@ -288,7 +288,7 @@ def test_an_untouched_scheduler_warns_of_nothing(caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_rates_in_tensors_are_compared_as_far_as_they_go(dtype: torch.dtype) -> None:
-    """A tensor of few bits has rounded the rate; that is no change by hand, and a half is one."""
+    """A rate rounded by a tensor of few bits is no change by hand, but a halved one is."""
     trained = torch.optim.SGD(
         [torch.nn.Parameter(torch.zeros(1))], lr=torch.tensor(0.1, dtype=dtype)
     )
@@ -312,7 +312,7 @@ def test_rates_in_tensors_are_compared_as_far_as_they_go(dtype: torch.dtype) -> 
     ],
 )
 def test_a_rate_that_torch_would_write_over_is_refused(make: Make) -> None:
-    """These schedulers undo a change at their next step; whoever made it is told both rates."""
+    """These schedulers undo a change at their next step; the refusal names both rates."""
     trained = sgd()
     scheduler = make(trained)
     for _ in range(4):
@@ -324,7 +324,7 @@ def test_a_rate_that_torch_would_write_over_is_refused(make: Make) -> None:
 
 @pytest.mark.parametrize("rate", [math.nan, math.inf, -0.1])
 def test_a_rate_that_is_none_is_refused(rate: float) -> None:
-    """A training that holds NaN is not to hand it on as a base."""
+    """NaN is not accepted as a base."""
     trained = sgd()
     scheduler = StepLR(trained, 5)
     trained.param_groups[0]["lr"] = rate
@@ -397,7 +397,7 @@ def _resumed(how: str, make: Make, saved: tuple[dict[str, Any], dict[str, Any]])
 )
 @pytest.mark.parametrize("kind", [kind for kind in FALLING if kind != "SequentialLR"])
 def test_every_way_to_resume_goes_on_as_torch_does(how: str, kind: str) -> None:
-    """Right or wrong, in whatever order states were loaded, the session has torch's rates."""
+    """In whatever order states were loaded, rightly or wrongly, the session has torch's rates."""
     trained, scheduler = _resumed(how, FALLING[kind], _saved(FALLING[kind], 9))
     described = convert(scheduler, trained.param_groups, "loss")
     assert_allclose(ours(described, trained, 40), theirs(trained, scheduler, 40), rtol=1e-10)
@@ -416,7 +416,7 @@ def test_every_way_to_resume_goes_on_as_torch_does(how: str, kind: str) -> None:
 )
 @pytest.mark.parametrize("equal", [False, True])
 def test_a_last_epoch_is_gone_on_from_as_torch_does(make: Any, equal: bool) -> None:
-    """Whether `initial_lr` is the first rate or, wrongly, the one that has decayed."""
+    """`initial_lr` may be the first rate or, wrongly, the one that has decayed."""
     trained = sgd()
     group = trained.param_groups[0]
     group["initial_lr"], group["lr"] = (0.02, 0.02) if equal else (0.1, 0.02)
@@ -451,13 +451,13 @@ OF_ONE_GROUP: dict[str, Make] = {
 
 
 def test_every_scheduler_is_tried_with_a_group_too_many() -> None:
-    """One that is added shows up here; MultiplicativeLR is refused in any case."""
+    """A scheduler that torch adds shows up here; MultiplicativeLR is refused in any case."""
     assert {*LAWS} - {"MultiplicativeLR"} <= {*OF_ONE_GROUP}
 
 
 @pytest.mark.parametrize("kind", OF_ONE_GROUP)
 def test_a_group_that_the_scheduler_does_not_know_is_refused(kind: str) -> None:
-    """Torch would stop at its next step, or leave the group as it is."""
+    """Torch would fail at its next step, or leave the group as it is."""
     trained = sgd()
     scheduler = OF_ONE_GROUP[kind](trained)
     trained.add_param_group({"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 0.1})
@@ -488,7 +488,7 @@ def test_groups_begin_where_the_optimizer_began() -> None:
 def test_a_plateau_goes_on_with_all_that_torchs_has_seen(
     before: list[float], after: list[float], mode: Any, floor: Any
 ) -> None:
-    """Best, bad epochs, cooldown and the levels: every later cut is torch's, in each group."""
+    """Best, bad epochs, cooldown and levels are kept: every later cut is torch's, in each group."""
     trained = sgd(0.1, 0.5)
     scheduler = ReduceLROnPlateau(
         trained, mode, factor=0.3, patience=2, cooldown=2, threshold=0.05, min_lr=floor
@@ -498,7 +498,7 @@ def test_a_plateau_goes_on_with_all_that_torchs_has_seen(
     described = convert(scheduler, trained.param_groups, "loss")
     assert described.get("start_step", 0) == len(before)
     (controller,) = described["controllers"]
-    groups = described.get("groups") or {"": described}  # where both have come to one rate
+    groups = described.get("groups") or {"": described}  # where both have reached one rate
     bases = {name: group["base_lr"] for name, group in groups.items()}
     levels = follow(Controller.parse(controller), after, bases).levels
     for value, level in zip(after, levels, strict=True):
@@ -508,7 +508,7 @@ def test_a_plateau_goes_on_with_all_that_torchs_has_seen(
 
 
 def test_floors_of_groups_make_groups_of_equal_rates() -> None:
-    """A floor for each param group is said by name, so the session has groups even so."""
+    """A floor for each param group is assigned by name, so the session has groups nevertheless."""
     trained = sgd(0.1, 0.1)
     scheduler = ReduceLROnPlateau(trained, min_lr=[0.01, 0.02])
     described = convert(scheduler, trained.param_groups, "loss")
@@ -548,7 +548,7 @@ REFUSED: dict[str, tuple[Make, str]] = {
 
 @pytest.mark.parametrize(("make", "names"), REFUSED.values(), ids=REFUSED)
 def test_a_refusal_names_the_argument_and_what_to_do(make: Make, names: str) -> None:
-    """Whoever reads it knows which argument it is about, without a look at this code."""
+    """The message names the argument, so its reader need not know this code."""
     trained = sgd()
     scheduler = make(trained)
     with pytest.raises(UnsupportedSchedulerError, match=names):
@@ -556,7 +556,7 @@ def test_a_refusal_names_the_argument_and_what_to_do(make: Make, names: str) -> 
 
 
 def test_the_advice_for_a_scale_fn_is_the_law_itself() -> None:
-    """With the function in place of the one in the example it gives torch's rates."""
+    """With that function, in place of the one in the example, it gives torch's rates."""
     trained = sgd()
     scheduler = CyclicLR(
         trained, 0.01, 0.3, 2.5, scale_fn=lambda t: 0.99**t, scale_mode="iterations"
@@ -570,7 +570,7 @@ def test_the_advice_for_a_scale_fn_is_the_law_itself() -> None:
 
 
 def test_what_a_part_leaves_is_not_taken_for_its_law() -> None:
-    """Momentum that a cycle has left stays at the very bits that torch leaves."""
+    """Momentum that a cycle has left keeps the very bits that torch leaves."""
     trained = adam()
     scheduler = SequentialLR(
         trained, [CyclicLR(trained, 0.01, 0.3, 3), ExponentialLR(trained, 0.9)], [4]

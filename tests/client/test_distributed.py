@@ -1,4 +1,4 @@
-"""`RemoteLR` on several ranks: one asks, all follow, and they fail together or not at all."""
+"""`RemoteLR` on several ranks: one asks, all follow, and all fail together or none does."""
 
 import itertools
 import threading
@@ -30,7 +30,7 @@ def _curve(client: Client, name: str, count: int, series: str = "lr") -> list[li
 
 
 def _alike(outcomes: list[Outcome]) -> Any:
-    """Return what all ranks gave; it must be the same."""
+    """Return the result of all ranks, which must be the same."""
     found = values(outcomes)
     assert all(each == found[0] for each in found)
     return found[0]
@@ -43,7 +43,7 @@ def _alike(outcomes: list[Outcome]) -> Any:
 def test_all_ranks_apply_the_same_bits(
     size: int, server_url: str, client: Client, unique_name: str
 ):
-    """Ranks that never met the server hold its values at each step, whatever their paces."""
+    """Ranks that never call the server hold its values at each step, whatever their pace."""
     client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     pauses = [0.0, 0.001, 0.0]
     outcomes = on_ranks(size, scenarios.follow, server_url, unique_name, 300, pauses)
@@ -51,7 +51,7 @@ def test_all_ranks_apply_the_same_bits(
 
 
 def test_ranks_may_drive_different_groups(server_url: str, client: Client, unique_name: str):
-    """Stages of a pipeline have param groups of their own; what they share is the same."""
+    """Stages of a pipeline have different param groups; shared values are the same."""
     groups = {"body": {"base_lr": 0.1}, "head": {"base_lr": 0.5}}
     client.create_session(unique_name, schedule=COSINE, groups=groups)
     first, second = values(on_ranks(2, scenarios.drive_parts, server_url, unique_name))
@@ -62,7 +62,7 @@ def test_ranks_may_drive_different_groups(server_url: str, client: Client, uniqu
 
 
 def test_groups_join_on_all_ranks_alike(server_url: str, client: Client, unique_name: str):
-    """Within a window too, where ranks do not meet; and so does a scheduler that is built again."""
+    """They join within a window too, where ranks do not meet; so does a rebuilt scheduler."""
     groups = {"head": {"base_lr": 0.1}, "body": {"base_lr": 0.01}}
     client.create_session(unique_name, schedule=COSINE, groups=groups)
     seen, attempt = _alike(on_ranks(2, scenarios.add_groups, server_url, unique_name))
@@ -75,14 +75,14 @@ def test_groups_join_on_all_ranks_alike(server_url: str, client: Client, unique_
 
 
 def test_a_part_of_the_ranks_may_train(server_url: str, client: Client, unique_name: str):
-    """In a group the first of its ranks asks, whatever its number in the whole."""
+    """In a group the first of its ranks asks, whatever its global number."""
     client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     outcomes = on_ranks(3, scenarios.lead_a_group, server_url, unique_name)
     assert _alike(outcomes[1:]) == _curve(client, unique_name, 200)
 
 
 def test_every_rank_may_ask_by_itself(server_url: str, client: Client, unique_name: str):
-    """With `mode="each"` all have a connection; a restart is one attempt all the same."""
+    """With `mode="each"` all have a connection, yet a restart is one attempt."""
     client.create_session(unique_name, schedule=COSINE, base_lr=0.1, ranks=2)
     first, second, attempt = _alike(on_ranks(2, scenarios.ask_each, server_url, unique_name))
     curve = _curve(client, unique_name, 150)
@@ -90,7 +90,7 @@ def test_every_rank_may_ask_by_itself(server_url: str, client: Client, unique_na
 
 
 def test_broadcasting_needs_a_group(client: Client, unique_name: str):
-    """Whoever insists on it before the group exists is told what to call."""
+    """A caller that requires it before the group exists is told what to call."""
     session = client.create_session(unique_name, base_lr=0.1)
     for options, message in (
         ({"mode": "broadcast"}, "init_process_group"),
@@ -102,7 +102,7 @@ def test_broadcasting_needs_a_group(client: Client, unique_name: str):
 
 
 def test_ranks_that_race_are_alike(server_url: str, client: Client, unique_name: str):
-    """Ranks of a DDP model that each ask the server get what is sealed, so they stay one model."""
+    """Ranks of a DDP model that each call the server get sealed values, so they stay one model."""
     client.create_session(unique_name, schedule=COSINE, base_lr=0.1, ranks=4)
     seen, _ = _alike(on_ranks(4, scenarios.race, server_url, unique_name))
     assert [[rate] for rate in seen] == _curve(client, unique_name, 200)
@@ -113,7 +113,7 @@ def test_ranks_that_race_are_alike(server_url: str, client: Client, unique_name:
 
 
 def test_two_groups_follow_two_sessions(server_url: str, client: Client, unique_name: str):
-    """Each half of the ranks has a leader, a step and attempts of its own."""
+    """Each half of the ranks has its own leader, step and attempts."""
     names = [f"{unique_name}-{half}" for half in "ab"]
     for name, rate in zip(names, (0.1, 0.3), strict=True):
         client.create_session(name, schedule=COSINE, base_lr=rate)
@@ -149,7 +149,7 @@ def test_collectives_take_the_cpu_where_they_can(backends: str, kind: str):
 
 @pytest.mark.parametrize("backend", ["nccl", "cpu:gloo,cuda:nccl", "cuda:nccl,cpu:gloo", "gloo"])
 def test_backends_are_told_as_torch_tells_them(backend: str):
-    """What torch makes of the names that users give is what is read here."""
+    """The names that users give are parsed as torch parses them."""
     told = str(BackendConfig(Backend(backend)))
     assert device_kind(told) == ("cuda" if backend == "nccl" else "cpu")
 
@@ -158,7 +158,7 @@ def test_backends_are_told_as_torch_tells_them(backend: str):
 def test_a_group_must_be_more_patient_than_the_client(
     kind: str, server_url: str, client: Client, unique_name: str
 ):
-    """All ranks refuse, though one only would wait too long; the message has both numbers."""
+    """All ranks refuse, though only one would wait too long; the message has both numbers."""
     client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     outcomes = on_ranks(2, scenarios.wait_too_long, server_url, unique_name, kind)
     refused, walked = _alike(outcomes)
@@ -178,7 +178,7 @@ def test_a_group_that_does_not_tell_its_timeout_is_believed():
 
 
 def test_a_process_outside_the_group_is_told(server_url: str, client: Client, unique_name: str):
-    """It does not train alone, as if there was no group."""
+    """It does not train alone, as if there were no group."""
     client.create_session(unique_name, base_lr=0.1)
     outcomes = values(on_ranks(2, scenarios.stand_apart, server_url, unique_name))
     assert "not in the group" in outcomes[1]
@@ -188,14 +188,14 @@ def test_a_process_outside_the_group_is_told(server_url: str, client: Client, un
 
 
 def test_all_ranks_hear_that_there_is_no_session(server_url: str, unique_name: str):
-    """A refusal that one rank got is raised by all, with its class and its words."""
+    """If one rank is refused, all raise the same class with the same message."""
     kind, text = _alike(on_ranks(3, scenarios.fail_to_open, server_url, unique_name))
     assert kind == "NotFoundError"
     assert unique_name in text
 
 
 def test_a_second_writer_on_one_rank_stops_all(server_url: str, client: Client, unique_name: str):
-    """Not in the middle of a window, into a collective that would never end: at the first step."""
+    """It stops them at the first step, not within a window, before a collective that never ends."""
     client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     kind, text, step = _alike(on_ranks(3, scenarios.write_elsewhere, server_url, unique_name))
     assert (kind, step) == ("LRMismatchError", 0)
@@ -205,7 +205,7 @@ def test_a_second_writer_on_one_rank_stops_all(server_url: str, client: Client, 
 def test_ranks_that_hold_different_values_are_found_out(
     server_url: str, client: Client, unique_name: str
 ):
-    """Even if no rank looks at itself, comparing the bits shows it, with both values."""
+    """Even if no rank checks itself, comparing the bits shows it, with both values."""
     client.create_session(unique_name, base_lr=0.1)
     kind, text = _alike(on_ranks(3, scenarios.write_unnoticed, server_url, unique_name))
     assert kind == "RankMismatchError"
@@ -223,10 +223,22 @@ def test_ranks_with_different_checkpoints_are_stopped(
     assert (attempt, step) == (2, 10)
 
 
+def test_a_checkpoint_that_one_rank_refuses_is_refused_by_all(
+    server_url: str, client: Client, unique_name: str
+):
+    """No rank waits for one whose file is of another session; all may then load the right one."""
+    client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
+    (kind, text), before, after = _alike(
+        on_ranks(2, scenarios.load_anothers, server_url, unique_name)
+    )
+    assert (kind, before, after) == ("StateMismatchError", 20, 13)
+    assert "belongs to session another" in text
+
+
 def test_an_optimizer_that_does_not_fit_stops_all(
     server_url: str, client: Client, unique_name: str
 ):
-    """What is wrong with one rank's param groups is raised everywhere."""
+    """An error in one rank's param groups is raised on all ranks."""
     client.create_session(unique_name, base_lr=0.1)
     kind, text = _alike(on_ranks(2, scenarios.misfit, server_url, unique_name))
     assert kind == "GroupError"
@@ -239,7 +251,7 @@ LOSSES = [[1.0, 2.0, 6.0], [2.0, 2.0, 5.0], [3.0, 3.5, 4.0], [1.0, 9.0, 2.0], [9
 
 
 def test_the_mean_of_all_ranks_may_be_reported(server_url: str, client: Client, unique_name: str):
-    """The plateau sees what ReduceLROnPlateau sees that is given the mean of the losses."""
+    """The plateau sees what ReduceLROnPlateau sees when given the mean of the losses."""
     plateau = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
     client.create_session(unique_name, base_lr=0.1, controllers=[plateau])
     seen = _alike(on_ranks(3, scenarios.mean_of_losses, server_url, unique_name, LOSSES))
@@ -260,7 +272,7 @@ def test_the_mean_of_all_ranks_may_be_reported(server_url: str, client: Client, 
 def test_each_rank_may_report_where_the_session_expects_it(
     server_url: str, client: Client, unique_name: str
 ):
-    """A session of three ranks is not left waiting for two of them: that is refused."""
+    """Where a session of three ranks would get reports from one alone, that is refused."""
     plateau = {"kind": "plateau", "metric": "loss", "patience": 0, "factor": 0.5}
     client.create_session(unique_name, base_lr=0.1, controllers=[plateau], ranks=3)
     refusal, seen = _alike(on_ranks(3, scenarios.own_reports, server_url, unique_name, LOSSES))
@@ -269,10 +281,20 @@ def test_each_rank_may_report_where_the_session_expects_it(
     assert len(set(map(tuple, seen))) > 1
 
 
+def test_what_one_rank_cannot_deliver_all_hear_of(
+    server_url: str, client: Client, unique_name: str
+):
+    """Where each rank reports, a `flush` that fails on one fails on all, and none goes on alone."""
+    client.create_session(unique_name, base_lr=0.1, ranks=2)
+    kind, said = _alike(on_ranks(2, scenarios.flush_in_vain, server_url, unique_name))
+    assert kind == "ServerUnavailableError"
+    assert scenarios.NOWHERE in said
+
+
 def test_notices_reach_the_listeners_of_all_ranks(
     server_url: str, client: Client, unique_name: str
 ):
-    """What the first rank was told, each rank's loop hears, at the same step."""
+    """A notice to the first rank reaches each rank's loop, at the same step."""
     driver = {"kind": "bold_driver", "metric": "loss"}
     client.create_session(unique_name, base_lr=0.1, controllers=[driver])
     heard = _alike(on_ranks(2, scenarios.hear, server_url, unique_name))
@@ -293,7 +315,7 @@ def test_a_restart_is_one_attempt_of_all_ranks(server_url: str, client: Client, 
 
 
 def test_a_batch_size_is_said_for_all_ranks(server_url: str, client: Client, unique_name: str):
-    """While training and with a restart; what the session refuses is raised on all."""
+    """It is reported while training and with a restart; a refusal is raised on all ranks."""
     client.create_session(
         unique_name,
         base_lr=0.1,
@@ -312,7 +334,7 @@ def test_a_batch_size_is_said_for_all_ranks(server_url: str, client: Client, uni
 def test_a_batch_size_is_said_where_ranks_begin_again(
     server_url: str, client: Client, unique_name: str
 ):
-    """Without a checkpoint they say it together, at their first step."""
+    """Without a checkpoint they report it together, at their first step."""
     client.create_session(
         unique_name, base_lr=0.1, batch_size=64, batch_scaling="linear", max_lookahead=20
     )
@@ -320,7 +342,7 @@ def test_a_batch_size_is_said_where_ranks_begin_again(
     assert rates == [[(0.1).hex()]] + [[(0.2).hex()]] * 5
 
 
-@pytest.mark.filterwarnings("ignore")  # of torch's own, about its future
+@pytest.mark.filterwarnings("ignore")  # a warning of torch's, about its future
 @pytest.mark.parametrize("how", ["at once", "async"])
 def test_a_distributed_checkpoint_is_of_all_ranks(
     how: str, server_url: str, client: Client, unique_name: str, tmp_path: Path
@@ -336,7 +358,7 @@ def test_a_distributed_checkpoint_is_of_all_ranks(
 
 
 class _Orders(SyncManager):
-    """Carries words between the test and rank 0."""
+    """Carries messages between the test and rank 0."""
 
 
 POLICIES = {
@@ -384,7 +406,7 @@ def test_ranks_go_through_an_outage_alike(kind: str, service: RunningService):
 def test_ranks_resume_without_the_server_alike(
     server_url: str, client: Client, unique_name: str, tmp_path: Path
 ):
-    """They start by a file and go back to a checkpoint; when it is back, all are in one attempt."""
+    """They start by a file and go back to a checkpoint; later, all are in one attempt."""
     path = tmp_path / "run.json"
     session = client.create_session(unique_name, schedule=COSINE | {"total_steps": 9000}, base_lr=1)
     client.export_bootstrap(unique_name, path)
@@ -409,7 +431,7 @@ def test_ranks_resume_without_the_server_alike(
 
 
 def test_a_policy_that_goes_on_needs_one_that_decides(server_url: str, unique_name: str):
-    """Ranks that ask each by themselves may not hold each by themselves."""
+    """Ranks that each ask by themselves must not each hold by themselves."""
     outcomes = on_ranks(2, scenarios.hold_each, server_url, unique_name)
     assert [outcome.error for outcome in outcomes] == ["ValueError", "ValueError"]
     assert "one rank that decides for all" in outcomes[0].message

@@ -1,4 +1,4 @@
-"""`pacesetter doctor`: each check says OK where all is well, and what to do where it is not."""
+"""`pacesetter doctor`: each check says OK, or what to do."""
 
 import json
 import sqlite3
@@ -18,7 +18,7 @@ from serving import RunningService, open_http
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
-    """Return the exit code, and the checks by their names."""
+    """Return the exit code, and the checks by name."""
     code = cli.main(["doctor", "--json", *arguments])
     found = json.loads(capsys.readouterr().out)
     assert found["ok"] == (code == 0)
@@ -48,7 +48,7 @@ def test_all_is_well_with_a_running_service(
 def test_nothing_is_written_unless_it_is_asked_for(
     server_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """People get a line for each check; sessions are as they were."""
+    """The output has a line for each check; sessions are as they were."""
     with open_http(server_url) as http:
         before = http.get("/v1/sessions", params={"limit": 1000}).json()
         assert cli.main(["doctor", "--url", server_url]) == 0
@@ -59,7 +59,7 @@ def test_nothing_is_written_unless_it_is_asked_for(
 
 
 def test_a_server_that_is_away_fails_with_advice(capsys: pytest.CaptureFixture[str]) -> None:
-    """What needs an answer is left out, and the exit code is 1."""
+    """Checks that need an answer are skipped, and the exit code is 1."""
     code, found = run(capsys, "--url", "http://127.0.0.1:9")
     assert (code, results(found)) == (1, {"address": "OK", "reachable": "FAIL"})
     assert found["reachable"]["advice"]
@@ -68,13 +68,13 @@ def test_a_server_that_is_away_fails_with_advice(capsys: pytest.CaptureFixture[s
 def test_a_token_is_known_by_its_role(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """None, an admin's and a trainer's; what a trainer may not do is a warning."""
+    """It tells no token, an admin's and a trainer's; what a trainer may not do is a warning."""
     admin = "an-admins-token-of-tests"
     with RunningService(tmp_path / "pacesetter.db", admin_token=admin) as service:
         _, found = run(capsys, "--url", service.url)
         assert found["token"]["result"] == "FAIL"
         assert "PACESETTER_TOKEN" in found["token"]["advice"]
-        assert "PACESETTER_TOKEN" not in found["token"]["detail"]  # what to do is said once
+        assert "PACESETTER_TOKEN" not in found["token"]["detail"]  # the remedy is printed once
         assert "round trip" not in run(capsys, "--url", service.url, "--write")[1]
         monkeypatch.setenv("PACESETTER_TOKEN", admin)
         assert run(capsys, "--url", service.url)[1]["token"]["detail"] == "its role is admin"
@@ -91,7 +91,7 @@ def test_a_token_is_known_by_its_role(
 
 
 def test_what_is_odd_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    """Another version and another clock are warnings; one that is not ready is a failure."""
+    """Another version and another clock are warnings; a server that is not ready is a failure."""
 
     def say(asked: Asked) -> bytes:
         date = "Mon, 01 Jan 2024 00:00:00 GMT"
@@ -115,7 +115,7 @@ def database_of(service: RunningService) -> str:
 def test_a_database_is_looked_at_while_it_is_served(
     service: RunningService, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing of it changes; permissions and schema are told."""
+    """The database is not changed; permissions and schema are reported."""
     code, found = run(capsys, "--database-url", database_of(service))
     assert (code, found["schema"]["result"], found["integrity"]["result"]) == (0, "OK", "OK")
     assert found["permissions"]["result"] == "OK"
@@ -129,7 +129,7 @@ def test_a_database_is_looked_at_while_it_is_served(
 def test_a_database_that_cannot_be_served_fails(
     service: RunningService, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A schema of the future, an older one, damage, another file and none at all."""
+    """These are a newer schema, an older one, damage, another file, and none at all."""
     service.stop()
     path, url = Path(service.database), database_of(service)
     for revision, result in (("9999", "FAIL"), ("0008", "WARN")):
@@ -149,7 +149,7 @@ def test_a_database_that_cannot_be_served_fails(
 
 
 def test_a_postgresql_database_is_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
-    """All is well with one that a service has made; one that is not there is a failure."""
+    """A database that a service has made is OK; a missing one is a failure."""
     with postgres.database() as url:
         PostgresStore(url).close()
         code, found = run(capsys, "--database-url", url)

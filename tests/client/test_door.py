@@ -1,4 +1,4 @@
-"""The package's door."""
+"""The public names of the package."""
 
 import pkgutil
 import subprocess
@@ -27,12 +27,12 @@ _WITH_A_FRAMEWORK = {"torch", "distributed", "accelerate", "transformers", "ligh
 
 
 def test_the_version_is_the_distributions():
-    """`__version__` is read from the installed distribution, when asked for."""
+    """`__version__` is read from the installed distribution, on access."""
     assert pacesetter.__version__ == version("pacesetter")
 
 
 def test_an_unknown_name_is_an_attribute_error():
-    """The lazy version does not swallow typing mistakes."""
+    """The lazy version does not hide misspelt names."""
     with pytest.raises(AttributeError, match="no attribute 'Klient'"):
         pacesetter.Klient  # noqa: B018
 
@@ -74,7 +74,7 @@ _WITH_HTTPX = ("_endpoint", "_transport", "_async_transport")
 
 
 def test_the_transports_alone_import_httpx():
-    """They and what they share know httpx, so that replacing it touches three files."""
+    """Only they and their shared module know httpx, so replacing it touches three files."""
     modules = sorted(_SUBMODULES - _WITH_A_FRAMEWORK - set(_WITH_HTTPX))
     code = "import sys, types\nt = types.ModuleType('t')\nt.Transport = t.AsyncTransport = None\n"
     code += f"sys.modules |= {{'pacesetter.' + name: t for name in {_WITH_HTTPX}}}\n"
@@ -85,7 +85,7 @@ def test_the_transports_alone_import_httpx():
 
 
 def test_torch_is_imported_by_its_own_modules_only():
-    """Importing everything but the modules that are made for a framework leaves torch alone."""
+    """Importing all modules but those made for a framework does not import torch."""
     imports = "".join(
         f"import pacesetter.{name}\n" for name in sorted(_SUBMODULES - _WITH_A_FRAMEWORK)
     )

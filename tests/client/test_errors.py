@@ -31,7 +31,7 @@ from pacesetter._errors import api_error
     ],
 )
 def test_a_problem_becomes_the_error_of_its_kind(status: int, code: str, kind: type[APIError]):
-    """What a caller may do differently has a class of its own."""
+    """Errors that a caller may treat differently have different classes."""
     error = api_error(status, json.dumps({"code": code, "detail": "Do this."}).encode(), 2.0)
     assert type(error) is kind
     assert (error.status, error.code, error.detail) == (status, code, "Do this.")
@@ -40,7 +40,7 @@ def test_a_problem_becomes_the_error_of_its_kind(status: int, code: str, kind: t
 
 
 def test_refused_fields_are_in_the_message():
-    """Each refused field is named where somebody will read it."""
+    """Each refused field is named in the message, where it will be read."""
     errors = [{"pointer": "/schedule/total_steps", "detail": "must be positive"}]
     error = api_error(422, json.dumps({"code": "validation_failed", "errors": errors}).encode())
     assert error.errors == tuple(errors)
@@ -49,7 +49,7 @@ def test_refused_fields_are_in_the_message():
 
 @pytest.mark.parametrize("content", [b"", b"<html>nginx</html>", b"[1]", b"\xff\xfe", b"[" * 10**5])
 def test_an_answer_that_is_no_problem_still_makes_a_readable_error(content: bytes):
-    """A proxy's page names the likely cause instead of failing to parse."""
+    """For a proxy's page, the message names the likely cause instead of failing to parse."""
     error = api_error(502, content)
     assert type(error) is ServerError
     assert "proxy" in str(error)

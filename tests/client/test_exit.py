@@ -27,7 +27,7 @@ def _run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_script_that_just_ends_delivers_its_reports(service: RunningService):
-    """Nobody has to call `close`: the last metrics arrive, and the end is silent."""
+    """Without a call of `close` the last metrics arrive, and the end is silent."""
     plateau = "controllers=[{'kind': 'plateau', 'metric': 'loss', 'patience': 0, 'factor': 0.5}], "
     code = _TRAIN.replace("base_lr", plateau + "max_lookahead=1, base_lr")
     done = _run(code, service.url, "run")

@@ -1,4 +1,4 @@
-"""When a training is over, and when it was only interrupted."""
+"""Whether a training is finished, or was only interrupted."""
 
 from itertools import pairwise
 
@@ -20,7 +20,7 @@ def _state(client: Client, name: str) -> str:
 
 
 def test_a_loop_that_trained_its_plan_is_finished(client: Client, unique_name: str) -> None:
-    """Whoever has asked for the last step's rate, and closes, has trained all of it."""
+    """A trainer that asked for the last step's rate, and closes, has trained the whole plan."""
     session = _opened(client, unique_name)
     rates = [session.lr(step) for step in range(10)]
     assert all(one > next_one for one, next_one in pairwise(rates))
@@ -40,7 +40,7 @@ def test_a_loop_that_left_early_is_not_finished(client: Client, unique_name: str
 def test_what_was_interrupted_is_not_finished(
     client: Client, unique_name: str, error: type[BaseException]
 ) -> None:
-    """An exception that leaves the block says that its last step was not trained."""
+    """An exception that leaves the block means that its last step was not trained."""
 
     def interrupted(session: Session) -> None:
         with session:
@@ -53,7 +53,7 @@ def test_what_was_interrupted_is_not_finished(
 
 
 def test_a_scheduler_stands_behind_the_last_step(client: Client, unique_name: str) -> None:
-    """With a scheduler it counts which steps were trained, not which rates were read."""
+    """The scheduler's count says which steps were trained, not which rates were read."""
     model = torch.nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     session = _opened(client, unique_name)
@@ -70,7 +70,7 @@ def test_a_scheduler_stands_behind_the_last_step(client: Client, unique_name: st
 
 
 def test_a_finished_training_can_be_trained_longer(client: Client, unique_name: str) -> None:
-    """Whoever goes on in the same attempt meets no error, and is active."""
+    """A trainer that goes on in the same attempt meets no error, and is active."""
     session = _opened(client, unique_name)
     assert session.lr(9)
     session.finish(reason="enough")
@@ -85,7 +85,7 @@ def test_a_finished_training_can_be_trained_longer(client: Client, unique_name: 
 def test_nothing_is_sealed_behind_a_plan_that_ends(
     client: Client, unique_name: str, reads_one_more: bool
 ) -> None:
-    """However quick the steps are, no window is fetched ahead of which no step will be trained."""
+    """However fast the steps are, no window is prefetched whose steps will not be trained."""
     plan = {"kind": "cosine", "total_steps": 300}
     session = client.session(unique_name, base_lr=0.1, schedule=plan)
     trained = 301 if reads_one_more else 300  # as a scheduler does
@@ -96,7 +96,7 @@ def test_nothing_is_sealed_behind_a_plan_that_ends(
 
 
 def test_a_loop_goes_on_behind_its_plan(client: Client, unique_name: str) -> None:
-    """What is behind the plan's end is fetched when it is asked for, and ahead from there on."""
+    """Steps past the plan's end are fetched on demand, and ahead from there on."""
     session = _opened(client, unique_name)
     rates = [session.lr(step) for step in range(200)]
     assert rates[10:] == [rates[10]] * 190

@@ -1,4 +1,4 @@
-"""Forked children: DataLoader workers, and processes of the user's own."""
+"""Forked children: DataLoader workers, and the user's own processes."""
 
 import os
 import traceback
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 
 def _in_child(check: Callable[[], None]) -> int:
-    """Run something in a forked child; gives its exit status."""
+    """Run a function in a forked child, and return its exit status."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # forking beside threads is the point
         pid = os.fork()
@@ -34,7 +34,7 @@ def _in_child(check: Callable[[], None]) -> int:
 
 
 def test_a_child_goes_on_with_a_connection_of_its_own(client: Client, unique_name: str):
-    """Parent and child both get the right values, each on a connection of its own."""
+    """Parent and child both get the right values, over separate connections."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     expected = client.forecast(unique_name, count=400, points=400)["series"]["lr"]
     for step in range(20):
@@ -79,7 +79,7 @@ def test_a_lock_held_by_the_parents_thread_does_not_stop_the_child(
 
 
 class _Follower(Dataset[torch.Tensor]):
-    """A dataset that looks at the learning rate, as a curriculum might."""
+    """A dataset that reads the learning rate, as a curriculum might."""
 
     def __init__(self, session: Session) -> None:
         self.session = session

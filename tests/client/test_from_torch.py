@@ -1,4 +1,4 @@
-"""Adopting torch's schedulers: the same learning rates, from a session."""
+"""Adopting torch's schedulers: a session that gives the same learning rates."""
 
 from collections.abc import Callable
 from typing import Any
@@ -153,7 +153,7 @@ def test_lists_of_rates_become_groups(client: Client, unique_name: str):
 
 
 def test_named_groups_keep_their_names(client: Client, unique_name: str):
-    """An operator finds `head`, not `group1`."""
+    """An operator sees `head`, not `group1`."""
     optimizer = _sgd(0.1, 0.5)
     for group, name in zip(optimizer.param_groups, ("body", "head"), strict=True):
         group["name"] = name
@@ -162,7 +162,7 @@ def test_named_groups_keep_their_names(client: Client, unique_name: str):
 
 
 def test_a_name_that_the_server_would_refuse_is_made_to_fit(client: Client, unique_name: str):
-    """Any text may be a group's name in torch; the session's is as near as the server allows."""
+    """Torch allows any text as a group's name; the session's is as near as the server allows."""
     optimizer = _sgd(0.1, 0.5)
     for group, name in zip(optimizer.param_groups, ("the body", "layer.1"), strict=True):
         group["name"] = name
@@ -172,7 +172,7 @@ def test_a_name_that_the_server_would_refuse_is_made_to_fit(client: Client, uniq
 
 
 def test_cosine_is_held_at_its_minimum(client: Client, unique_name: str):
-    """Past T_max torch's rises again; ours stays, as the documentation says."""
+    """Past T_max torch's rate rises again; the session's stays, as the documentation says."""
     optimizer = _sgd()
     scheduler = RemoteLR.from_torch(
         CosineAnnealingLR(optimizer, 10, eta_min=0.01), unique_name, client=client
@@ -225,7 +225,7 @@ def test_adopting_twice_opens_the_same_session(client: Client, unique_name: str)
 @pytest.mark.parametrize("divisor", [25.0, 10.0, 3.0, 7.7, 1e4, 123.456])
 @pytest.mark.parametrize("peak", [0.1, 0.3, 6e-4, 1.0 / 3])
 def test_one_cycles_divisors_are_found_again(divisor: float, peak: float):
-    """Only quotients are kept by torch; the number that was typed is recovered from their bits."""
+    """Torch keeps only quotients; the number that was typed is recovered from their bits."""
     optimizer = _sgd(momentum=0.9)
     scheduler = OneCycleLR(optimizer, peak, total_steps=97, div_factor=divisor, pct_start=0.23)
     schedule = convert(scheduler, optimizer.param_groups, "loss")["schedule"]
@@ -301,7 +301,7 @@ def test_what_is_no_data_is_refused_with_advice(make: Make, advice: str):
 
 
 def test_what_is_no_scheduler_is_refused_by_its_type(fake_client: Client):
-    """An optimizer, or nothing, in place of a scheduler is an error that says what to pass."""
+    """For an optimizer, or None, in place of a scheduler, the error says what to pass."""
     optimizer: Any = _sgd()
     nothing: Any = None
     with pytest.raises(TypeError, match=r"SGD is an optimizer.*RemoteLR\.create\(optimizer, 'x'"):
@@ -315,7 +315,7 @@ def test_what_is_no_scheduler_is_refused_by_its_type(fake_client: Client):
 
 
 def test_a_plateau_in_the_middle_is_continued(client: Client, unique_name: str):
-    """The session cuts when torch's would, though it has seen but the last of the bad epochs."""
+    """The session cuts when torch's would, though it has seen only the last of the bad epochs."""
 
     def stepped() -> tuple[Optimizer, ReduceLROnPlateau]:
         optimizer = _sgd(0.1, 0.5)
@@ -335,7 +335,7 @@ def test_a_plateau_in_the_middle_is_continued(client: Client, unique_name: str):
 
 
 def test_every_scheduler_of_torch_is_known_or_refused():
-    """A scheduler that torch adds shows up here, for somebody to decide."""
+    """A scheduler that torch adds shows up here, to be decided on."""
     assert {*torch_schedulers.__all__, "SWALR"} == {*LAWS, "ReduceLROnPlateau", "LRScheduler"}
 
 
@@ -353,7 +353,7 @@ def _trained(*rates: float) -> Adam:
 
 
 def _lived(scheduler: RemoteLR, steps: int) -> list[list[float]]:
-    """Train for some steps whose loss rises; gives what the optimizer held at each."""
+    """Train for some steps whose loss rises; return what the optimizer held at each."""
     rows = []
     for at in range(steps):
         scheduler.optimizer.step()
@@ -389,7 +389,7 @@ def test_a_loaded_optimizer_resumes_in_any_order(
 
 
 def test_a_second_scheduler_of_an_optimizer_goes_on_from_its_rate(client: Client, unique_name: str):
-    """Where this very process has trained the optimizer, what it holds is no loaded rate."""
+    """In the process that trained the optimizer, what it holds is no loaded rate."""
     ours = _trained(0.1)
     _lived(RemoteLR.from_torch(ExponentialLR(ours, 0.9), unique_name, client=client), 8)
     held = _state(ours)[0]
@@ -398,7 +398,7 @@ def test_a_second_scheduler_of_an_optimizer_goes_on_from_its_rate(client: Client
 
 
 def test_a_rate_that_nobody_can_know_is_no_reason_to_branch_off(client: Client, unique_name: str):
-    """The error of a session of neither rate says to load the optimizer after from_torch."""
+    """If the rate fits no session, the error says to load the optimizer after from_torch."""
     client.create_session(unique_name, base_lr=0.1, schedule={"kind": "step", "step_size": 3})
     ours = _sgd()
     saved = ours.state_dict()
@@ -429,7 +429,7 @@ def test_swa_is_taken_over_before_its_first_step():
 
 
 def test_the_description_is_plain_data():
-    """Tensor rates and the like end up as numbers that JSON has."""
+    """Tensor rates and the like become JSON numbers."""
     parameter: dict[str, Any] = {"params": [_parameter()], "lr": torch.tensor(0.5)}
     optimizer = torch.optim.SGD([parameter])
     described = convert(StepLR(optimizer, 5), optimizer.param_groups, "loss")

@@ -14,7 +14,7 @@ def _groups(*descriptions: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_a_session_without_groups_drives_all():
-    """One learning rate goes to every param group that shares one."""
+    """It writes one learning rate to every param group."""
     assert match(_groups({}, {}), (), None) == ("", "")
 
 
@@ -24,7 +24,7 @@ def test_groups_match_by_order():
 
 
 def test_groups_match_by_name():
-    """Names in the param groups go before order."""
+    """Names in the param groups take precedence over order."""
     named = _groups({"name": "head"}, {"name": "body"})
     assert match(named, ("body", "head"), None) == ("head", "body")
 
@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_refused_with_advice(
 
 
 def test_an_optimizers_groups_describe_a_session():
-    """`groups_of` gives what `create_session(groups=...)` takes, in order."""
+    """`groups_of` returns what `create_session(groups=...)` takes, in order."""
     weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimizer = torch.optim.SGD(
         [{"params": weights[0], "lr": 0.1}, {"params": weights[1], "lr": torch.tensor(0.5)}]

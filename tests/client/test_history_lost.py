@@ -32,7 +32,7 @@ class Backup:
             self._files[mark] = Path(shutil.copy(mark, mark.with_name("mark")))
 
     def restore(self, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Put it in place of what came after it; the service is away meanwhile."""
+        """Restore the copy while the service is stopped."""
         self._service.stop()
         meanwhile()
         for place, copy in self._files.items():
@@ -41,13 +41,13 @@ class Backup:
 
 
 def horizon(service: RunningService) -> int:
-    """Read how many steps the server has sealed."""
+    """Return how many steps the server has sealed."""
     with open_http(service.url) as http:
         return int(http.get("/v1/sessions/run").json()["horizon"])
 
 
 def walked(session: Session, start: int, stop: int) -> list[str]:
-    """Use the values of some steps; give their bits."""
+    """Use the values of some steps, and return their bits."""
     return [session.lr(step).hex() for step in range(start, stop)]
 
 
@@ -57,9 +57,9 @@ def walked(session: Session, start: int, stop: int) -> list[str]:
 def test_an_older_copy_is_refused_until_the_training_goes_back(
     service: RunningService, with_mark: bool, code: str
 ) -> None:
-    """Nothing is sealed in place of what was forgotten; from a step that is there it goes on."""
+    """Nothing is sealed in place of lost steps; from a step that is there the training goes on."""
     with Client(service.url) as client:
-        # One step at a time: what is sealed is what was walked.
+        # One step at a time, so that no more is sealed than was walked.
         session = client.session("run", base_lr=0.1, schedule=LAW, max_lookahead=1)
         first = walked(session, 0, 4)
         backup = Backup(service, with_mark=with_mark)
@@ -77,7 +77,7 @@ def test_an_older_copy_is_refused_until_the_training_goes_back(
 
 
 def test_what_was_measured_before_waits_for_the_way_out(service: RunningService) -> None:
-    """Reports of steps that are trained no more are dropped by going back, the others delivered."""
+    """Going back drops reports of steps that are trained again; the others are delivered."""
     with Client(service.url) as client:
         session = client.session("run", base_lr=0.1, schedule=LAW, max_lookahead=1)
         walked(session, 0, 4)
@@ -95,7 +95,7 @@ def test_what_was_measured_before_waits_for_the_way_out(service: RunningService)
 
 
 def test_a_checkpoint_is_the_way_out(service: RunningService) -> None:
-    """`RemoteLR.load_state_dict` takes the training back as it does after any crash."""
+    """`RemoteLR.load_state_dict` takes the training back as after any crash."""
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=0.1)
     with Client(service.url) as client:
@@ -122,17 +122,17 @@ def test_a_checkpoint_is_the_way_out(service: RunningService) -> None:
         assert train(4) == lost
 
 
-# What no real server does ------------------------------------------------------------------------
+# Faults that no real server has -------------------------------------------------------------------
 
 
 def spoilt(**fields: Any) -> Callable[[dict[str, Any], bytes], Any]:
-    """Return what changes some fields of an answer."""
+    """Return a function that changes some fields of an answer."""
     return lambda header, block: ({**header, **fields}, block)
 
 
 @pytest.mark.parametrize("epoch", ["two", "two\n\x1b[2J"])
 def test_a_changed_epoch_is_refused(fake: Any, fake_client: Client, epoch: str) -> None:
-    """Though the server itself takes no notice, nothing of its answer is used."""
+    """Though the server itself does not object, nothing of its answer is used."""
     session = fake_client.session("fake")
     fake.spoil = spoilt(epoch="one")
     session.lr(0)
@@ -156,7 +156,7 @@ def test_a_horizon_that_recedes_below_what_came_here_is_refused(
 
 
 def test_a_horizon_that_was_only_heard_of_may_recede(fake: Any, fake_client: Client) -> None:
-    """What was sealed for somebody else, and taken back, was never trained here."""
+    """What was sealed for another caller, and taken back, was never trained here."""
     session = fake_client.session("fake")
     fake.horizon = 5_000
     assert session.lr(0) == 0.5

@@ -1,4 +1,4 @@
-"""A server that is not what it should be: the client gives exact bits, or an error of its own."""
+"""A misbehaving server: the client gets exact bits, or raises an error of its own."""
 
 import gzip
 import json
@@ -40,7 +40,7 @@ ANSWER = HEADER + b"\n" + BLOCK
 
 
 def _bits(content: bytes) -> bytes:
-    """Return the values that an answer is decoded to, as bytes."""
+    """Return the decoded values of an answer, as bytes."""
     window = decode(content, EXPECTED).window
     assert window is not None
     return b"".join(struct.pack(f"<{len(window)}d", *each) for each in window.columns.values())
@@ -48,7 +48,7 @@ def _bits(content: bytes) -> bytes:
 
 @st.composite
 def _mutated(draw: st.DrawFn, whole: bytes) -> bytes:
-    """Change a few bytes of something, cut pieces out of it, or put others in."""
+    """Change a few bytes, cut pieces out, or insert others."""
     content = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(content)))
@@ -67,7 +67,7 @@ def _mutated(draw: st.DrawFn, whole: bytes) -> bytes:
 
 @given(_mutated(ANSWER))
 def test_a_mutated_window_gives_its_bits_or_is_refused(content: bytes):
-    """Whatever happens to an answer, what comes out are the bits in it, and within the bounds."""
+    """However an answer is altered, only bits that are in it come out, and within the bounds."""
     try:
         bits = _bits(content)
     except InvalidAnswerError:
@@ -78,7 +78,7 @@ def test_a_mutated_window_gives_its_bits_or_is_refused(content: bytes):
 
 @given(_mutated(HEADER))
 def test_a_mutated_header_changes_no_value(header: bytes):
-    """No byte of what describes a window leads to other values than those that were sent."""
+    """No altered byte of a window's description yields values other than those that were sent."""
     try:
         bits = _bits(header + b"\n" + BLOCK)
     except InvalidAnswerError:
@@ -100,17 +100,17 @@ def test_a_mutated_header_changes_no_value(header: bytes):
     ],
 )
 def test_a_header_that_says_two_things_is_believed_in_none(header: bytes):
-    """Where a key comes twice the later one counts, and that is checked as the first would be."""
+    """Of a repeated key the last value counts, and is checked as the first would be."""
     with pytest.raises(InvalidAnswerError):
         _bits(header + b"\n" + BLOCK)
 
 
-# -- whole answers, by a real socket --
+# -- whole answers, over a real socket --
 
 
 @pytest.fixture(name="said", scope="module")
 def _said() -> Iterator[tuple[str, dict[str, bytes]]]:
-    """Return the address of a server, and what it answers, whatever it is asked."""
+    """Return the address of a server, and a setter of its fixed answer."""
     holder = {"answer": b""}
 
     def serve(connection: socket.socket) -> None:
@@ -127,7 +127,7 @@ def _said() -> Iterator[tuple[str, dict[str, bytes]]]:
 def test_a_mutated_http_answer_gives_its_bits_or_an_error(
     said: tuple[str, dict[str, bytes]], content: bytes
 ):
-    """Status, headers, lengths: broken as they may be, nothing but our own errors comes out."""
+    """However broken status, headers or lengths are, only the client's own errors are raised."""
     url, holder = said
     holder["answer"] = content
     transport = Transport(url, timeout=PATIENCE)
@@ -165,7 +165,7 @@ def test_a_mutated_http_answer_gives_its_bits_or_an_error(
     ],
 )
 def test_what_is_no_answer_is_an_error_of_ours(said: tuple[str, dict[str, bytes]], content: bytes):
-    """Another protocol, a torn header, lengths that lie: each is something to be caught."""
+    """Another protocol, a torn header and lying lengths each raise an error that can be caught."""
     url, holder = said
     holder["answer"] = content
     transport = Transport(url, timeout=PATIENCE)
@@ -178,7 +178,7 @@ def test_what_is_no_answer_is_an_error_of_ours(said: tuple[str, dict[str, bytes]
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"])
 def test_an_answer_that_trickles_ends_with_the_time_limit(head: bytes):
-    """In its headers or in its body, a byte at a time does not keep a trainer."""
+    """Bytes that come one at a time, in headers or body, do not hold up a trainer."""
     done = threading.Event()
 
     def serve(connection: socket.socket) -> None:
@@ -197,7 +197,7 @@ def test_an_answer_that_trickles_ends_with_the_time_limit(head: bytes):
 
 
 def test_a_record_that_never_ends_is_cut_off(tmp_path):
-    """The answer to an import is a few lines: what is endless fills no memory."""
+    """An import is answered in a few lines: an endless answer does not fill the memory."""
     (tmp_path / "record").write_text("{}")
     made = 0
 
@@ -221,7 +221,7 @@ def test_a_record_that_never_ends_is_cut_off(tmp_path):
 
 @given(st.text(max_size=60))
 def test_a_wish_to_wait_is_seconds_or_nothing(header: str):
-    """No header makes the retrying fail, or wait for longer than half a minute."""
+    """No header makes the retry fail, or wait for longer than half a minute."""
     seconds = retry_after(header)
     assert seconds is None or 0 <= seconds <= 30
 
@@ -231,7 +231,7 @@ def test_a_wish_to_wait_is_seconds_or_nothing(header: str):
     ["Mon, 01 Jan 99999999999 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2359", "٣", "1e9"],
 )
 def test_a_date_that_no_calendar_has_is_ignored(header: str):
-    """It is nonsense from outside, and no reason for an exception."""
+    """It is foreign nonsense, and no reason for an exception."""
     assert retry_after(header) in {None, 30.0}
 
 
@@ -248,7 +248,7 @@ _problems = st.dictionaries(
 
 @given(st.integers(400, 999), _problems.map(json.dumps).map(str.encode) | st.binary())
 def test_any_problem_makes_a_readable_error(status: int, content: bytes):
-    """It can be printed and encoded, whatever is in it, and it is of our own tree."""
+    """It can be printed and encoded, whatever it contains, and its class is one of the client's."""
     error = api_error(status, content)
     assert isinstance(error, APIError)
     assert str(error).encode()
@@ -256,7 +256,7 @@ def test_any_problem_makes_a_readable_error(status: int, content: bytes):
 
 
 def test_a_problem_commands_no_terminal_and_fills_no_log():
-    """What a stranger wrote is shown as text, in one line, and up to a length."""
+    """Its text is shown as one line of plain text, up to a length."""
     for detail in ("\x1b[2J\x1b]0;owned\x07 a\r\n2026-01-01 ERROR b", "x" * 10**6):
         error = api_error(422, json.dumps({"code": detail, "detail": detail}).encode())
         assert len(str(error)) < 3 * LONGEST_TEXT
@@ -264,7 +264,7 @@ def test_a_problem_commands_no_terminal_and_fills_no_log():
 
 
 def test_a_huge_value_is_stopped_by_the_users_bounds(client: Client, unique_name: str):
-    """Somebody orders a thousandfold rate: the training stops instead of following."""
+    """If a thousandfold rate is ordered, the training stops instead of following."""
     session = client.create_session(unique_name, base_lr=0.1, lr_bounds=(0.0, 1.0))
     assert session.lr(0) == 0.1
     with open_http(client.url) as http:
@@ -286,7 +286,7 @@ def test_a_huge_value_is_stopped_by_the_users_bounds(client: Client, unique_name
     ],
 )
 def test_an_address_that_cannot_be_looked_up_is_refused_at_once(url: str):
-    """It would fail deep inside, with an error that is nobody's."""
+    """It would fail deep inside, with an error of another library."""
     with pytest.raises(ValueError, match="write http://host:port"):
         Client(url)
 
@@ -305,6 +305,6 @@ def test_an_address_that_cannot_be_looked_up_is_refused_at_once(url: str):
     ],
 )
 def test_times_that_are_none_are_refused(seconds: dict[str, float]):
-    """A limit that holds nothing shows when the client is made."""
+    """A limit that makes no sense is refused when the client is made."""
     with pytest.raises(ValueError, match="give seconds"):
         Client("http://server", **seconds)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""transformers' own schedules, which are functions: known by their names, and converted."""
+"""transformers' own schedules, which are functions: recognised by name, and converted."""
 
 from collections.abc import Callable
 from typing import Any
@@ -51,14 +51,14 @@ CONTROLLERS = {"reduce_lr_on_plateau", "greedy"}
 
 
 def scheduler_of(kind: str, optimizer: Optimizer, **given_: Any) -> Any:
-    """Build what the Trainer would."""
+    """Build the scheduler that the Trainer would."""
     given_ |= given_.pop("floor", {})
     build: Callable[..., Any] = optimization.TYPE_TO_SCHEDULER_FUNCTION[SchedulerType(kind)]
     return build(optimizer, **given_)
 
 
 def test_every_type_of_the_trainer_is_tried() -> None:
-    """One that transformers adds shows up here."""
+    """A type that transformers adds shows up here."""
     assert set(ANY) == {kind.value for kind in SchedulerType} - CONTROLLERS
 
 
@@ -124,7 +124,7 @@ def test_a_rate_that_it_would_write_over_is_refused() -> None:
     ],
 )
 def test_what_no_kind_has_is_refused_by_name(kind: str, given_: Any, names: str) -> None:
-    """The argument that no session takes is named."""
+    """The argument that no session supports is named."""
     trained = sgd()
     scheduler = scheduler_of(kind, trained, **given_)
     with pytest.raises(UnsupportedSchedulerError, match=names):

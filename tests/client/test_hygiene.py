@@ -1,4 +1,4 @@
-"""What the client does to the process that it runs in: nothing that was not asked for."""
+"""The client does nothing to its process that was not asked for."""
 
 import logging
 import multiprocessing
@@ -62,7 +62,7 @@ def _run(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def test_importing_does_nothing():
-    """No thread, no socket, no handler, no seed, no hook: not by the import, nor by a `Client`."""
+    """Neither the import nor a `Client` starts a thread or sets a socket, handler, seed or hook."""
     done = _run(IMPORT)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -103,7 +103,7 @@ def test_where_the_log_goes_is_the_users_affair():
 
 
 class _Reporting(Dataset[torch.Tensor]):
-    """A dataset that reports how long its samples took, say."""
+    """A dataset that reports, for example, how long its samples took."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -119,7 +119,7 @@ class _Reporting(Dataset[torch.Tensor]):
 
 
 class _Holding(Dataset[torch.Tensor]):
-    """A dataset that has come by a session and does nothing with it."""
+    """A dataset that holds a session and does nothing with it."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -143,7 +143,7 @@ ignore_fork = pytest.mark.filterwarnings(
 @workers
 @ignore_fork
 def test_workers_may_report(how: str, client: Client, unique_name: str):
-    """What they report arrives, each reading once, beside what the trainer reports meanwhile."""
+    """What they report arrives, each reading once, beside the trainer's own reports."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     expected = client.forecast(unique_name, count=40, points=40)["series"]["lr"]
     for step in range(32):
@@ -164,7 +164,7 @@ def test_workers_may_report(how: str, client: Client, unique_name: str):
 @workers
 @ignore_fork
 def test_workers_may_hold_a_session(how: str, client: Client, unique_name: str):
-    """A session that came along starts no thread there, and their end does nothing to it here."""
+    """A session that was passed on starts no thread there; the worker's end does not affect it."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     session.report(0, loss=1.0)
     session.lr(0)
@@ -191,7 +191,7 @@ for n in range(int(sys.argv[2])):
 
 @pytest.mark.parametrize("closes", [False, True])
 def test_many_sessions_of_a_server_that_hangs_end_soon(closes: bool):
-    """Forty last deliveries are tried at once: the end takes seconds, and not some for each."""
+    """Forty last deliveries are tried concurrently: the end takes seconds, not seconds for each."""
     code = "from pacesetter import _session\n_session.CLOSE_SECONDS = 4.0\n"
     code += MANY.replace("timeout=1000", "timeout=3")
     code += "print(time.time(), flush=True)\n" + "client.close()\n" * closes
@@ -205,7 +205,7 @@ def test_many_sessions_of_a_server_that_hangs_end_soon(closes: bool):
 
 
 def test_a_wait_that_is_interrupted_leaves_the_background_at_work(service: RunningService):
-    """Ctrl-C while a step waits for a hung exchange: what is reported later is delivered."""
+    """After Ctrl-C while a step waits for a hung exchange, later reports are delivered."""
     code = """
 import os, signal, sys, threading, time
 from pacesetter import Client
@@ -213,12 +213,20 @@ from pacesetter import Client
 session = Client(sys.argv[1], max_wait=1000).session("run", base_lr=0.1, max_lookahead=1)
 session.lr(0)
 sync = session._core.sync
-with sync.lock:
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
-    try:
-        session.lr(1)
-    except KeyboardInterrupt:
-        session.report(0, loss=0.5)
+begun, over = threading.Event(), threading.Event()
+def hang():
+    with sync.lock:
+        begun.set()
+        over.wait()
+
+threading.Thread(target=hang).start()
+begun.wait()
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    session.lr(1)
+except KeyboardInterrupt:
+    session.report(0, loss=0.5)
+over.set()
 deadline = time.monotonic() + float(sys.argv[2])
 while sync.reports and time.monotonic() < deadline:
     time.sleep(0.01)

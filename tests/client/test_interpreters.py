@@ -1,4 +1,4 @@
-"""The client without torch runs on every Python that it says it does."""
+"""The client without torch runs on every Python that it supports."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from serving import PATIENCE
 OLDEST, NEWEST = (3, 10), (3, 13)
 
 PURE = ["httpx", "httpcore", "h11", "certifi", "idna"]
-"""What the client needs besides itself: all of it is Python, so any interpreter can read it."""
+"""The client's dependencies: all of them are pure Python, so any interpreter can import them."""
 
 SCRIPT = """
 import sys
@@ -39,7 +39,7 @@ print("attempt", session.attempt)
 
 
 def _found() -> dict[str, str]:
-    """Return the interpreters of this machine, by version; the running one is always there."""
+    """Return this machine's interpreters, by version; the running one is always included."""
     installed = Path.home() / ".pyenv/versions"
     candidates = [sys.executable, *map(str, sorted(installed.glob("3.1*/bin/python")))]
     found: dict[str, str] = {}
@@ -58,7 +58,7 @@ def _found() -> dict[str, str]:
 
 @pytest.fixture(name="path", scope="module")
 def _path(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return a PYTHONPATH with the client and what it needs, and nothing else."""
+    """Return a PYTHONPATH with the client and its dependencies, and nothing else."""
     folder = tmp_path_factory.mktemp("pure")
     packages = Path(httpx.__file__).parents[1]
     for name in PURE:
@@ -67,7 +67,7 @@ def _path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _run(python: str, path: str, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    # Nothing of the running interpreter's environment is seen, and no bytecode left behind.
+    # Nothing of the running interpreter's environment is visible, and no bytecode is left behind.
     return subprocess.run(
         [python, "-S", "-B", "-W", "error", "-c", script, *arguments],
         env={"PYTHONPATH": path, "PATH": os.environ["PATH"]},
@@ -83,7 +83,7 @@ INTERPRETERS = _found()
 
 @pytest.mark.parametrize("version", INTERPRETERS)
 def test_the_client_runs(version: str, path: str, server_url: str, tmp_path: Path):
-    """A training without torch gets its values, reports, restarts, leaves a file and says so."""
+    """Without torch a training gets its values, reports, restarts, writes a file and says so."""
     file = tmp_path / "bootstrap.json"
     name = f"python-{version}"
     done = _run(INTERPRETERS[version], path, SCRIPT, server_url, name, str(file))

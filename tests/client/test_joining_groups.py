@@ -17,14 +17,14 @@ HEAD_AND_BODY = {"head": {"base_lr": 0.1}, "body": {"base_lr": 0.01}}
 
 
 def parameter() -> torch.nn.Parameter:
-    """Make a weight with a gradient, which an update divides by the learning rate, as it were."""
+    """Return a weight with a gradient, from whose update the learning rate can be read."""
     made = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
     made.grad = torch.ones_like(made)
     return made
 
 
 def sgd(**options: Any) -> torch.optim.SGD:
-    """Make an optimizer of one param group."""
+    """Return an optimizer of one param group."""
     return torch.optim.SGD([{"params": [parameter()], **options}], lr=0.1)
 
 
@@ -34,7 +34,7 @@ def held(optimizer: torch.optim.Optimizer) -> list[float]:
 
 
 def train(scheduler: RemoteLR, steps: int) -> list[list[float]]:
-    """Train for some steps; give the rates of each update, as the weights have felt them."""
+    """Train for some steps, and return the rates of each update, read from the weights."""
     felt = []
     weights = [group["params"][0] for group in scheduler.optimizer.param_groups]
     for _ in range(steps):
@@ -46,12 +46,12 @@ def train(scheduler: RemoteLR, steps: int) -> list[list[float]]:
 
 
 def curve(session: Session, series: str, start: int, count: int) -> Any:
-    """Return what is sealed of a series, as far as an update shows it."""
+    """Return what is sealed of a series, as precisely as an update shows it."""
     return pytest.approx([session.values(step)[series] for step in range(start, start + count)])
 
 
 def of_equal_names(*rates: float) -> torch.optim.SGD:
-    """Make an optimizer whose param groups have one name between them."""
+    """Return an optimizer whose param groups all have the same name."""
     groups = [{"params": [parameter()], "lr": rate, "name": "x"} for rate in rates]
     return torch.optim.SGD(groups, lr=0.1)
 
@@ -91,7 +91,7 @@ def test_what_would_not_fit_leaves_no_session_behind(
 
 @pytest.fixture(name="heads")
 def _heads(client: Client, unique_name: str) -> Session:
-    """Return a session of two groups, of which an optimizer may have one to begin with."""
+    """Return a session of two groups, of which an optimizer may have one at first."""
     return client.create_session(unique_name, schedule=COSINE, groups=HEAD_AND_BODY)
 
 
@@ -99,7 +99,7 @@ def _heads(client: Client, unique_name: str) -> Session:
 def test_a_group_that_nobody_declared_keeps_its_rate(
     steps: int, client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
 ):
-    """It is noticed at the very next step, wherever that is, with one warning; the rest goes on."""
+    """It is noticed at the very next step, with one warning; the other groups go on."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     scheduler = RemoteLR(sgd(), session)
     train(scheduler, steps)
@@ -119,7 +119,7 @@ def test_a_group_that_nobody_declared_keeps_its_rate(
 
 
 def test_what_it_holds_is_its_own_affair(client: Client, unique_name: str):
-    """Whoever added it may write it, as Lightning's BackboneFinetuning does."""
+    """The code that added it may write it, as Lightning's BackboneFinetuning does."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     scheduler = RemoteLR(sgd(), session)
     scheduler.optimizer.add_param_group({"params": [parameter()]})
@@ -134,7 +134,7 @@ def test_what_it_holds_is_its_own_affair(client: Client, unique_name: str):
 def test_a_group_that_the_session_has_is_driven_from_its_first_update(
     way: str, steps: int, heads: Session, caplog: pytest.LogCaptureFixture
 ):
-    """By its name, or by the place that `groups` has kept for it."""
+    """It is found by its name, or by the place that `groups` has kept for it."""
     if way == "name":
         scheduler = RemoteLR(sgd(name="head"), heads)
         added: dict[str, Any] = {"name": "body"}
@@ -174,7 +174,7 @@ def test_a_group_may_join_with_a_law_of_its_own(client: Client, unique_name: str
 
 
 def test_the_optimizer_is_watched_only_while_a_group_is_missing(heads: Session):
-    """Nothing is hooked to its updates once it has all groups, and nothing of it is patched."""
+    """Once it has all groups, no hook is left on its updates, and nothing of it is patched."""
     optimizer = sgd(name="head")
     scheduler = RemoteLR(optimizer, heads)
     assert len(optimizer._optimizer_step_pre_hooks) == 1
@@ -187,7 +187,7 @@ def test_the_optimizer_is_watched_only_while_a_group_is_missing(heads: Session):
 
 
 def test_a_group_that_joins_is_checked_from_then_on(heads: Session):
-    """A second writer of it is found as one of the others is."""
+    """Another writer of it is found as for the other groups."""
     scheduler = RemoteLR(sgd(name="head"), heads)
     scheduler.optimizer.add_param_group({"params": [parameter()], "name": "body"})
     train(scheduler, 1)
@@ -202,7 +202,7 @@ def test_a_group_that_joins_is_checked_from_then_on(heads: Session):
 
 
 def test_a_group_may_be_left_out(client: Client, unique_name: str):
-    """None in `groups` keeps a param group's own rate, wherever it stands."""
+    """None in `groups` leaves a param group's own rate, in any position."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     for names in itertools.permutations(["lr", None, "lr"]):
         groups = [{"params": [parameter()], "lr": 0.1 if name else 7.0} for name in names]
@@ -219,7 +219,7 @@ def test_a_group_may_be_left_out(client: Client, unique_name: str):
 def test_a_scheduler_that_is_built_again_goes_on(
     way: str, steps: int, client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
 ):
-    """At the step where the last one stood, in the same attempt, with no rate of step 0 between."""
+    """It continues at the last one's step, in the same attempt, without the rate of step 0."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     optimizer = sgd()
     scheduler = RemoteLR(optimizer, session)
@@ -241,7 +241,7 @@ def test_a_scheduler_that_is_built_again_goes_on(
 
 
 def test_the_one_that_was_replaced_writes_no_more(heads: Session):
-    """It hears of no update and no loading, although it may still be held."""
+    """Its hooks on updates and loading are removed, although the program still holds it."""
     optimizer = sgd(name="head")
     old = RemoteLR(optimizer, heads)
     train(old, 5)
@@ -254,7 +254,7 @@ def test_the_one_that_was_replaced_writes_no_more(heads: Session):
 
 
 def test_a_group_that_is_gone_is_refused(heads: Session):
-    """Who removes one shifts the rates of the others; the position stays, and the way is told."""
+    """Removing one would shift the others' rates; the position stays, and a way out is named."""
     groups = [{"params": [parameter()], "name": name} for name in ("head", "body")]
     optimizer = torch.optim.SGD(groups, lr=0.1)
     scheduler = RemoteLR(optimizer, heads)
@@ -268,7 +268,7 @@ def test_a_group_that_is_gone_is_refused(heads: Session):
 
 
 def test_a_resumed_job_has_its_groups_again(heads: Session, client: Client):
-    """A checkpoint of after the joining, loaded by a job that is built with both groups."""
+    """A checkpoint saved after it joined is loaded by a job that is built with both groups."""
     scheduler = RemoteLR(sgd(name="head"), heads)
     train(scheduler, 5)
     scheduler.optimizer.add_param_group({"params": [parameter()], "name": "body"})
@@ -302,7 +302,7 @@ def test_places_go_before_names():
 
 
 def test_a_session_without_groups_declares_none():
-    """A group that is added has no claim to its one rate, unless `groups` says so."""
+    """An added group does not get its single rate, unless `groups` says so."""
     groups: list[dict[str, Any]] = [{"lr": 0.1}] * 3
     assert join(groups, ("",), (), None) == ("", None, None)
     assert join(groups, ("",), (), ["lr", "lr"]) == ("", "", None)

@@ -1,4 +1,4 @@
-"""Connections that die while they are kept: the next request must not be the one to notice."""
+"""Connections that die while idle: no request may fail for that."""
 
 import logging
 import socket
@@ -13,7 +13,7 @@ from serving import PATIENCE
 
 
 def test_a_server_that_closes_after_each_answer_is_no_news(caplog: pytest.LogCaptureFixture):
-    """It says nothing of it; each request is answered, and nobody hears of the connections."""
+    """It does not announce it; each request is answered, and nothing is logged."""
     caplog.set_level(logging.INFO)
 
     def serve(connection) -> None:
@@ -35,7 +35,7 @@ def test_a_server_that_closes_after_each_answer_is_no_news(caplog: pytest.LogCap
 def test_a_request_that_meets_the_end_of_its_connection_is_sent_again_at_once(
     wait: float, rude: bool, caplog: pytest.LogCaptureFixture
 ):
-    """The server closes as it arrives: a new connection takes it, without an error or a wait."""
+    """The server closes as the request arrives: a new connection takes it, without any delay."""
     caplog.set_level(logging.INFO)
 
     def serve(connection) -> None:
@@ -57,7 +57,7 @@ def test_a_request_that_meets_the_end_of_its_connection_is_sent_again_at_once(
 
 @pytest.mark.parametrize("way", ["send", "stream"])
 def test_what_connects_while_the_client_closes_is_closed(way: str, monkeypatch: pytest.MonkeyPatch):
-    """The pool forgets a connection that was on its way as it was closed; its request does not."""
+    """The pool forgets a connection being opened while it is closed; its request does not."""
     connect = socket.create_connection
     opened: list[socket.socket] = []
 
@@ -79,7 +79,7 @@ def test_what_connects_while_the_client_closes_is_closed(way: str, monkeypatch: 
 
 @pytest.mark.parametrize("rude", [False, True], ids=["closed", "reset"])
 def test_a_body_that_is_read_once_goes_over_a_new_connection(rude: bool):
-    """An import cannot be sent again, so no connection that may be closing carries it."""
+    """An import cannot be sent again, so it never uses a connection that may be closing."""
     seen: list[Asked] = []
 
     def serve(connection) -> None:
@@ -110,7 +110,7 @@ def test_a_body_that_is_read_once_goes_over_a_new_connection(rude: bool):
 
 
 def test_a_new_connection_that_dies_is_an_outage():
-    """Only a kept one can have died of age: who crashes on a request is not asked it twice."""
+    """Only an idle one can have timed out: a server that crashes on a request gets it once."""
     with answering(lambda _: None) as (server, seen):
         transport = Transport(server.url, timeout=PATIENCE)
         with pytest.raises(TransportError, match="start the server"):
@@ -125,7 +125,7 @@ def _every(number: int) -> Callable[[Asked], bool]:
 
 
 def test_answers_that_are_lost_count_nothing_twice(client: Client, unique_name: str):
-    """Half of the syncs reach the service and their answers nobody: the training is as without."""
+    """Half of the syncs are answered in vain: the training is as without losses."""
     losses = [1.0, 0.9, 0.95, 0.96, 0.97, 0.5, 0.6, 0.6, 0.6, 0.6]
     plateau = {"kind": "plateau", "metric": "loss", "patience": 1, "factor": 0.5}
 

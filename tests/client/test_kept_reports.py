@@ -1,4 +1,4 @@
-"""What stands between client and server may say strange things: no report is lost by that."""
+"""Proxies between client and server may answer strangely: no report is lost by that."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ from serving import PATIENCE, open_http
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait for a fact."""
+    """Wait for a condition."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
         assert time.monotonic() < deadline
@@ -57,7 +57,7 @@ def test_reports_outlive_a_page_of_an_ingress(
 
 
 def test_a_404_that_is_no_answer_of_ours_is_an_outage():
-    """A proxy says so while what is behind it is away; a session that is not there is none."""
+    """A proxy answers so while its server is away; for a missing session it is no outage."""
     ours = json.dumps({"code": "session_not_found", "detail": "There is none."}).encode()
     assert isinstance(api_error(404, ours), NotFoundError)
     for page in (PAGE, b"", b"404 page not found"):
@@ -65,7 +65,7 @@ def test_a_404_that_is_no_answer_of_ours_is_an_outage():
 
 
 def test_a_call_waits_for_an_ingress_that_has_lost_its_server(server_url: str, unique_name: str):
-    """It goes on when the server is back, and says what it met when it is not."""
+    """It goes on when the server is back, and otherwise says what it met."""
     proxy = Proxy(server_url.removeprefix("http://"))
     times = iter(range(3))
     proxy.fault = lambda _: answer(404, PAGE) if next(times, None) is not None else None
@@ -81,7 +81,7 @@ def test_a_call_waits_for_an_ingress_that_has_lost_its_server(server_url: str, u
 
 
 def test_an_answer_that_says_it_is_too_large_is_not_read(server_url: str, unique_name: str):
-    """Its length is enough to refuse it: not a byte of the body need come."""
+    """Its length is enough to refuse it, without a byte of the body."""
     proxy = Proxy(server_url.removeprefix("http://"))
     with LittleServer(proxy) as between, Client(between.url, timeout=PATIENCE) as client:
         session = client.create_session(unique_name, base_lr=0.1)
@@ -107,13 +107,13 @@ def info(**spec: object) -> SessionInfo:
     ],
 )
 def test_bounds_follow_what_the_session_says(spec: dict[str, object], most: float):
-    """A thousand times its base rates and its limit; what is given counts instead."""
+    """They are a thousand times its base rates, and its limit; given bounds take precedence."""
     assert bounds_of(info(**spec), None) == (0.0, most)
     assert bounds_of(info(**spec), (0.0, 1e30)) == (0.0, 1e30)
 
 
 def test_a_rate_of_no_training_is_refused_by_default(client: Client, unique_name: str):
-    """Nobody gave bounds, and 1e30 is ordered: the training stops at the step before."""
+    """Without bounds, an order of 1e30 stops the training at the step before."""
     session = client.create_session(unique_name, base_lr=0.1)
     assert session.lr(0) == 0.1
     with open_http(client.url) as http:

@@ -1,4 +1,4 @@
-"""What a process knows of the job that it belongs to, and of the job's starts."""
+"""What a process knows of its job, and of the job's starts."""
 
 import sys
 from types import ModuleType
@@ -14,14 +14,14 @@ TORCHRUN = {
     "WORLD_SIZE": "8",
     "GROUP_WORLD_SIZE": "1",
 }
-"""The environment of a worker of torchrun on one node, without a name of its own."""
+"""The environment of a worker of torchrun on one node, without a job name."""
 
 SRUN = {"SLURM_JOB_ID": "17", "SLURM_STEP_ID": "0", "SLURM_PROCID": "3"}
-"""That of a task of srun."""
+"""The environment of a task of srun."""
 
 
 def test_without_a_launcher_each_key_is_drawn() -> None:
-    """Nobody else has it, and no attempt is known as an earlier start's."""
+    """It is unique, and no attempt is recognised as an earlier start's."""
     launch = launched({})
     assert launch.run == ""
     assert launch.key(0) != launch.key(0)
@@ -52,7 +52,7 @@ def test_a_later_life_knows_what_an_earlier_one_opened(change: dict[str, str]) -
 
 
 def test_the_same_command_given_again_is_another_run() -> None:
-    """Torchrun calls every unnamed job `none`, and a name may be given twice: its folder tells."""
+    """Torchrun calls every unnamed job `none`, and names repeat: its folder distinguishes them."""
     again = "/tmp/torchelastic_y/none_cd34/attempt_0/0/error.json"
     for name in ("none", "", "mine"):
         env = {**TORCHRUN, "TORCHELASTIC_RUN_ID": name}
@@ -69,7 +69,7 @@ def test_without_a_folder_the_launching_process_tells() -> None:
 
 
 def test_on_several_nodes_the_name_is_all_that_they_share() -> None:
-    """So the run is as sure as the name; without one there is none."""
+    """So the run is as reliable as the name; without a name there is no run."""
     several = {**TORCHRUN, "GROUP_WORLD_SIZE": "2"}
     assert launched(several) == Launch()
     named = launched({**several, "TORCHELASTIC_RUN_ID": "job 7/ü"})
@@ -77,7 +77,7 @@ def test_on_several_nodes_the_name_is_all_that_they_share() -> None:
 
 
 def test_a_step_of_slurm_is_a_run_and_a_requeue_a_life() -> None:
-    """Another step of the same job is another run: it was started by hand, or for another end."""
+    """Another step of the same job is another run, started by hand or for another purpose."""
     first, later = launched(SRUN), launched({**SRUN, "SLURM_RESTART_COUNT": "1"})
     assert later.opened_before(first.key(0))
     other = launched({**SRUN, "SLURM_STEP_ID": "1"})
@@ -94,12 +94,12 @@ TYPED = {
 
 @pytest.mark.parametrize("environ", TYPED.values(), ids=TYPED)
 def test_what_is_typed_in_a_job_of_slurm_is_no_run(environ: dict[str, str]) -> None:
-    """A command given twice in one shell is two trainings."""
+    """A command given twice in one shell starts two trainings."""
     assert launched(environ) == Launch()
 
 
 def test_what_runs_in_a_notebook_is_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cell that is run again is a person's doing, however the kernel was started."""
+    """A user runs a cell again, however the kernel was started."""
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
     assert launched(SRUN) == Launch()
 
@@ -133,7 +133,7 @@ def test_a_named_run_has_its_launchers_lives() -> None:
 
 
 def test_a_key_is_short_and_printable() -> None:
-    """However long the names are, and long names that differ make keys that differ."""
+    """This holds however long the names are, and long names that differ make different keys."""
     longest = "ü" * 500
     env = {**TORCHRUN, **SRUN, "TORCHELASTIC_RUN_ID": longest, "SLURM_JOB_ID": longest}
     env |= {"PACESETTER_RUN": longest, "PACESETTER_RESTART": longest}
@@ -145,7 +145,7 @@ def test_a_key_is_short_and_printable() -> None:
 
 
 def test_the_first_rank_leads() -> None:
-    """By what it was opened as, and by what the environment says."""
+    """The argument at opening decides, and else the environment."""
     assert leads(0, {})
     assert not leads(1, {})
     assert not leads(0, {"RANK": "1"})

@@ -23,7 +23,7 @@ STEPS = 30
 
 
 class Replacing(nn.Module):
-    """Counts its calls in a buffer that is replaced each time, and stands in no state dict."""
+    """Counts its calls in a buffer that is replaced each time, and is in no state dict."""
 
     calls: Tensor
 
@@ -32,7 +32,7 @@ class Replacing(nn.Module):
         self.register_buffer("calls", torch.zeros(1), persistent=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Put another tensor in the buffer's place."""
+        """Replace the buffer's tensor."""
         self.calls = self.calls + 1
         return inputs
 
@@ -87,7 +87,7 @@ def one_step(model: nn.Module, optimizer: Optimizer) -> None:
 
 
 def bits(value: Any) -> Any:
-    """Return something that is equal only where all bits are."""
+    """Return a value that is equal only where all bits are."""
     if isinstance(value, Tensor):
         return (str(value.dtype), tuple(value.shape), value.detach().cpu().numpy().tobytes())
     if isinstance(value, np.ndarray):
@@ -100,7 +100,7 @@ def bits(value: Any) -> Any:
 
 
 def everything(model: nn.Module, optimizer: Optimizer, loader: Any) -> dict[str, Any]:
-    """Take down the bits of all that `lr_find` touches."""
+    """Record the bits of everything that `lr_find` touches."""
     return {
         "parameters": bits(dict(model.named_parameters())),
         "buffers": bits(dict(model.named_buffers())),
@@ -115,7 +115,7 @@ def everything(model: nn.Module, optimizer: Optimizer, loader: Any) -> dict[str,
 
 
 def identities(model: nn.Module, optimizer: Optimizer) -> list[int]:
-    """Name the objects that others may hold on to."""
+    """Return the identities of objects that other code may hold."""
     objects: list[Any] = [*model.parameters(), *model.buffers(), optimizer.state]
     objects += [each.grad for each in model.parameters()]
     objects += [optimizer.param_groups, *optimizer.param_groups]
@@ -146,7 +146,7 @@ def test_everything_is_put_back_to_the_bit(client: Client, make: Any, fresh: boo
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
 def test_everything_is_put_back_when_the_loss_raises(client: Client, make: Any) -> None:
-    """A failure in the middle of the sweep leaves no trace either, and comes out as it is."""
+    """A failure in the middle of the sweep leaves no trace either, and propagates unchanged."""
     model = network()
     optimizer = make(model)
     one_step(model, optimizer)
@@ -169,7 +169,7 @@ def test_everything_is_put_back_when_the_loss_raises(client: Client, make: Any) 
 
 
 def test_a_training_afterwards_is_the_one_without_it(client: Client) -> None:
-    """Ten steps after `lr_find` give the bits of ten steps of a twin that never saw it."""
+    """Ten steps after `lr_find` give the bits of ten steps of a twin that never ran it."""
 
     def train(model: nn.Module, optimizer: Optimizer) -> Any:
         loader = batches()
@@ -193,7 +193,7 @@ def test_a_training_afterwards_is_the_one_without_it(client: Client) -> None:
 
 
 def test_parameters_of_a_loss_and_of_no_module_are_put_back(client: Client) -> None:
-    """What the optimizer trains beside the model, and a loss with weights of its own."""
+    """These are what the optimizer trains beside the model, and a loss with its own weights."""
 
     class Scaled(nn.Module):
         def __init__(self) -> None:
@@ -214,7 +214,7 @@ def test_parameters_of_a_loss_and_of_no_module_are_put_back(client: Client) -> N
 
 
 def test_a_scheduler_on_the_optimizer_is_not_disturbed(client: Client) -> None:
-    """Its count and what it keeps in the optimizer are as they were, and no warning is due."""
+    """Its count and what it keeps in the optimizer are as before, and there is no warning."""
     model = network()
     optimizer = sgd(model)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2)
@@ -273,7 +273,7 @@ def test_a_loader_that_is_exhausted_begins_again(client: Client) -> None:
 
 
 def test_a_diverging_training_ends_early(client: Client) -> None:
-    """The server ends the sweep when the loss has blown up, or is no number."""
+    """The server ends the sweep when the loss has blown up, or is NaN."""
     model = nn.Linear(6, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     loader = [(torch.ones(4, 6), torch.ones(4, 1))]
@@ -286,7 +286,7 @@ def test_a_diverging_training_ends_early(client: Client) -> None:
 
 
 def test_batches_may_be_nested(client: Client) -> None:
-    """Inputs and targets are moved to the model's device, however deep tensors stand in them."""
+    """Inputs and targets are moved to the model's device, however deeply they are nested."""
 
     class Pair(nn.Module):
         def __init__(self) -> None:
@@ -324,7 +324,7 @@ def test_a_loader_that_can_not_be_used_is_refused(
 
 
 def test_a_lazy_model_is_refused(client: Client) -> None:
-    """A parameter without a shape has nothing to put back."""
+    """A parameter without a shape cannot be restored."""
     model = nn.Sequential(nn.Linear(6, 3), nn.LazyLinear(3))
     gradient = torch.ones(3)
     model[0].bias.grad = gradient
@@ -335,7 +335,7 @@ def test_a_lazy_model_is_refused(client: Client) -> None:
 
 
 def test_a_sweep_that_the_server_refuses_touches_nothing(client: Client) -> None:
-    """Its message comes out, before any step."""
+    """The server's message is raised, before any step."""
     model = network()
     optimizer = sgd(model)
     before = everything(model, optimizer, batches())
@@ -347,7 +347,7 @@ def test_a_sweep_that_the_server_refuses_touches_nothing(client: Client) -> None
 def test_a_server_that_goes_away_leaves_no_trace(
     service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When it is killed in the middle the error says so, and everything is put back."""
+    """When it is killed in the middle the error says so, and everything is restored."""
     monkeypatch.setattr("pacesetter._session.CLOSE_SECONDS", 0.5)
     model = network()
     optimizer = adamw(model)
@@ -370,7 +370,7 @@ def test_a_server_that_goes_away_leaves_no_trace(
 
 
 def test_a_name_is_swept_once(client: Client, unique_name: str) -> None:
-    """A second sweep under the name would give the losses of the first."""
+    """A second sweep under the name would return the losses of the first."""
     model = nn.Linear(6, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     arguments: Any = (model, optimizer, nn.CrossEntropyLoss(), batches())
@@ -382,7 +382,7 @@ def test_a_name_is_swept_once(client: Client, unique_name: str) -> None:
 
 
 def test_an_address_is_as_good_as_a_client(server_url: str) -> None:
-    """A client of its own is opened for the sweep."""
+    """A client is opened for the sweep."""
     model = nn.Linear(6, 3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     found = lr_find(
@@ -392,7 +392,7 @@ def test_an_address_is_as_good_as_a_client(server_url: str) -> None:
 
 
 def test_the_proposal_becomes_a_session(client: Client, unique_name: str) -> None:
-    """On a task that can be learnt there is one, and it drives a training."""
+    """On a learnable task there is a proposal, and it drives a training."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 3))
     optimizer = torch.optim.AdamW(model.parameters())
@@ -414,7 +414,7 @@ def _found(server_url: str) -> RangeTest:
 
 
 def test_the_picture_can_be_saved(found: RangeTest, tmp_path: Path) -> None:
-    """It is SVG; another ending is refused, because the file would be something else."""
+    """It is SVG; another file extension is refused, because the format would not match."""
     found.save(tmp_path / "lr.svg")
     assert (tmp_path / "lr.svg").read_text().startswith("<svg")
     with pytest.raises(ValueError, match=r"something\.svg"):

@@ -1,4 +1,4 @@
-"""The MCP server, by the real SDK's client against a real service: what a model can see and do."""
+"""The MCP server, through the SDK's client against a real service: what a model can read and do."""
 
 import json
 import os
@@ -36,13 +36,13 @@ def _anyio_backend() -> str:
 
 @asynccontextmanager
 async def serving(url: str, **options: Any) -> AsyncIterator[McpClient]:
-    """Speak with an MCP server for a service, in this process."""
+    """Connect to an MCP server for a service, in this process."""
     async with McpClient(built(url, **{"expires": 600.0, **options})) as client:
         yield client
 
 
 def read(answer: CallToolResult) -> dict[str, Any]:
-    """Return what a tool answers, which its text and its data say alike."""
+    """Return what a tool answers, the same as text and as data."""
     assert not answer.is_error, answer.content
     assert answer.structured_content is not None
     [text] = answer.content
@@ -82,11 +82,11 @@ def began(url: str, name: str, headers: dict[str, str] | None = None, **more: An
         http.post(sync, json={"attempt": 1, "reports": reports}).raise_for_status()
 
 
-# What there is ----------------------------------------------------------------------------------
+# What tools there are ----------------------------------------------------------------------------
 
 
 async def test_every_tool_says_what_it_takes_gives_and_does(server_url: str) -> None:
-    """By schemas and annotations: one changes something, and it takes a number and nothing else."""
+    """By schema and annotations one tool changes something, and takes only a number."""
     async with serving(server_url) as client:
         tools = {each.name: each for each in (await client.list_tools()).tools}
         assert client.instructions == ABOUT
@@ -106,7 +106,7 @@ async def test_every_tool_says_what_it_takes_gives_and_does(server_url: str) -> 
 
 
 async def test_a_server_that_only_reads_offers_no_orders(server_url: str) -> None:
-    """Neither is there, so that no model can be talked into one."""
+    """The tools are missing, so that no model can be talked into using one."""
     async with serving(server_url, read_only=True) as client:
         assert {each.name for each in (await client.list_tools()).tools} == READING
 
@@ -152,7 +152,7 @@ def _strings(found: object, place: str = "") -> Iterator[tuple[str, str]]:
 async def test_what_trainers_and_people_wrote_comes_as_marked_data(
     server_url: str, unique_name: str
 ) -> None:
-    """Labels, metrics, reasons: each stands in `untrusted_text`, short, and nowhere else."""
+    """Labels, metrics and reasons are only in `untrusted_text`, and short."""
     unseen = "\u200b\ufeff\U000e0041\U000e0042"
     began(
         server_url,
@@ -208,13 +208,13 @@ def test_what_is_not_seen_is_taken_away(text: str, shown: str) -> None:
 
 
 def test_a_long_text_is_cut_and_says_so() -> None:
-    """However long it is, so that no text pushes all else out of sight."""
+    """This holds for any length, so that no text hides everything else."""
     found = untrusted("x" * 10_000)
     assert (len(found.untrusted_text), found.cut) == (LONGEST, True)
 
 
 async def test_answers_are_bounded(server_url: str, unique_name: str) -> None:
-    """Of many series, labels, metrics and steps a few are shown, and how many more there are."""
+    """Of many series, labels, metrics and steps a few are shown, and the number of the others."""
     groups = {f"g{each}": {"base_lr": 0.1} for each in range(40)}
     labels = {f"l{each}": "x" * 256 for each in range(32)}
     began(server_url, unique_name, base_lr=None, groups=groups, labels=labels)
@@ -242,7 +242,7 @@ HALVE = {"order": {"kind": "scale", "factor": 0.5}, "reason": "the loss is unsta
 async def test_a_proposal_changes_nothing_and_is_applied_once(
     server_url: str, session: str
 ) -> None:
-    """What was shown is what is given; its number is worth nothing afterwards."""
+    """The order is the one that was shown; its number is worthless afterwards."""
     with open_http(server_url) as http:
         log = f"/v1/sessions/{session}/events"
         before = http.get(log).json()
@@ -263,7 +263,7 @@ async def test_a_proposal_changes_nothing_and_is_applied_once(
 async def test_a_session_that_was_changed_meanwhile_is_left_alone(
     server_url: str, session: str
 ) -> None:
-    """An order of another one's in between ends what was proposed; steps that pass do not."""
+    """Another author's order in between voids the proposal; passing steps do not."""
     async with serving(server_url) as client:
         first, second = [
             read(await client.call_tool("propose", {"name": session, **HALVE}))["proposal"]
@@ -281,7 +281,7 @@ async def test_a_session_that_was_changed_meanwhile_is_left_alone(
 async def test_a_number_that_is_unknown_or_too_old_is_refused(
     server_url: str, session: str
 ) -> None:
-    """One that was made up, of another process, or from too long ago."""
+    """It may be made up, of another process, or from too long ago."""
     async with serving(server_url, expires=0.05) as client:
         shown = read(await client.call_tool("propose", {"name": session, **HALVE}))
         time.sleep(0.06)
@@ -323,7 +323,7 @@ async def test_who_does_not_know_whether_it_arrived_may_call_again(
 async def test_a_mistake_is_told(
     server_url: str, tool: str, arguments: dict[str, Any], why: str
 ) -> None:
-    """What is wrong is named, and what the service says of it is quoted as data."""
+    """The error is named, and the service's text on it is quoted as data."""
     async with serving(server_url) as client:
         answer = refusal(await client.call_tool(tool, arguments))
     assert why in answer
@@ -334,7 +334,7 @@ async def test_a_mistake_is_told(
 async def test_a_token_with_bounds_holds_a_model_to_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The service refuses what goes beyond, by its own word; what is within is recorded by name."""
+    """The service refuses what exceeds them; an order within them names the token's holder."""
     admin = "the-admins-own-token-that-nobody-guesses"
     head = {"authorization": f"Bearer {admin}"}
     with RunningService(tmp_path / "pacesetter.db", admin_token=admin) as service:
@@ -376,7 +376,7 @@ async def test_a_token_with_bounds_holds_a_model_to_them(
 async def test_the_command_serves_as_the_page_sets_it_up(
     server_url: str, session: str, tmp_path: Path
 ) -> None:
-    """A program that starts it by the page's file gets the tools; nothing but them is said."""
+    """A program that starts it by the page's file gets the tools, and no other output."""
     [setup] = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
     started = json.loads(setup)["mcpServers"]["pacesetter"]
     secret = tmp_path / "token"
@@ -414,7 +414,7 @@ sys.exit(cli.main(sys.argv[1:]))
     ],
 )
 def test_without_what_it_needs_the_command_says_what_to_do(arguments: list[str], why: str) -> None:
-    """In one line and with a status of its own; the client alone needs none of it."""
+    """It prints one line and has its own exit status; the client alone needs no extra package."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", WITHOUT, "mcp", *arguments],
         capture_output=True,
@@ -429,7 +429,7 @@ def test_without_what_it_needs_the_command_says_what_to_do(arguments: list[str],
 
 @pytest.mark.parametrize("url", ["nonsense", "http://user:secret@127.0.0.1:1"])
 def test_an_address_that_is_none_is_told(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Before anything is served."""
+    """This happens before anything is served."""
     from pacesetter import mcp
 
     assert mcp.main(["--url", url]) == 2

@@ -15,7 +15,7 @@ from pacesetter.torch import RemoteLR, merge
 
 
 def test_a_merged_training_is_the_decayed_one(client: Client, unique_name: str) -> None:
-    """A linear loss in float64: checkpoints at every step merge to what a cooldown comes to."""
+    """For a linear loss in float64, checkpoints of every step merge to a cooldown's result."""
     steps, start = 60, 20
     client.create(unique_name, base_lr=0.05, schedule={"kind": "constant"}, total_steps=1000)
     generator = torch.Generator().manual_seed(0)
@@ -52,7 +52,7 @@ def test_a_merged_training_is_the_decayed_one(client: Client, unique_name: str) 
     st.integers(0, 99),
 )
 def test_an_average_is_rounded_once(dtype: torch.dtype, count: int, seed: int) -> None:
-    """It is the float64 average of the states, but for half the spacing of their dtype."""
+    """It is the float64 average of the states, within half the spacing of their dtype."""
     generator = torch.Generator().manual_seed(seed)
     states = [{"w": torch.randn(5, generator=generator).to(dtype)} for _ in range(count)]
     weights = torch.rand(count, generator=generator, dtype=torch.float64)
@@ -78,7 +78,7 @@ def model_of(seed: int) -> nn.Module:
 
 
 def test_a_model_loads_its_merge_and_states_stay() -> None:
-    """Counts come from the last, dtypes stay, and nothing that was given is changed."""
+    """Counts come from the last, dtypes stay, and the inputs are not changed."""
     models = [model_of(seed) for seed in (1, 2)]
     models[1][:2](torch.randn(5, 3))
     states = [each.state_dict() for each in models]
@@ -120,6 +120,6 @@ def test_one_state_is_itself() -> None:
 def test_what_is_no_average_is_refused(
     states: list[dict[str, Any]], weights: list[float], said: str
 ) -> None:
-    """Each with what does not fit."""
+    """Each refusal names what does not fit."""
     with pytest.raises(ValueError, match=re.escape(said)):
         merge(states, weights)

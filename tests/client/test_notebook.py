@@ -1,4 +1,4 @@
-"""What a notebook shows of clients and sessions: all that is known, safely, and in no time."""
+"""What a notebook shows of clients and sessions: all that is known, safely, and without delay."""
 
 import base64
 import copy
@@ -27,7 +27,7 @@ TAGS = {"div", "b", "span", "img", "table", "thead", "tbody", "tr", "th", "td"}
 
 
 class Tags(HTMLParser):
-    """Collects the elements of a text of HTML, and refuses what a cell is not to have."""
+    """Collects the elements of an HTML text, and refuses those that a cell must not have."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Tags(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        """Look at an element."""
+        """Check an element."""
         assert tag in TAGS
         assert {name for name, _ in attributes} <= {"style", "src", "alt"}
         self.found.append((tag, dict(attributes)))
@@ -49,7 +49,7 @@ class Tags(HTMLParser):
 
 
 def text_of(html: str) -> str:
-    """Return what is to be read in a cell."""
+    """Return the visible text of a cell."""
     return re.sub(r"<[^>]*>", " ", html)
 
 
@@ -92,7 +92,7 @@ def test_a_plan_shows_its_curves(client: Client, server_url: str, unique_name: s
 
 
 def test_a_plan_of_another_kind_is_text() -> None:
-    """What a server says without numbers, or as markup, breaks no cell and is no element."""
+    """A server's text in place of numbers, or its markup, breaks no cell and is no element."""
     candidate = {"label": EVIL, "orders": [], "total_steps": 9, "end": None, "gain": None}
     candidate |= {"blind": None, "curve": None, "reasons": [EVIL], "refused": EVIL}
     finding = {"code": EVIL, "message": EVIL, "effect": "ranking"}
@@ -106,7 +106,7 @@ def test_a_plan_of_another_kind_is_text() -> None:
 
 
 def test_a_client_shows_where_trainings_stand(client: Client, unique_name: str) -> None:
-    """The sessions that changed last, a row each."""
+    """It lists the sessions that changed last, a row each."""
     client.create(unique_name, base_lr=0.5)
     html = client._repr_html_()
     assert unique_name in html
@@ -114,14 +114,14 @@ def test_a_client_shows_where_trainings_stand(client: Client, unique_name: str) 
 
 
 def test_a_fork_is_drawn_from_its_first_step(client: Client, unique_name: str) -> None:
-    """So is a session that begins later than at step 0; and one whose plan has no end."""
+    """So is a session that begins later than at step 0, and one whose plan has no end."""
     client.create(unique_name, base_lr=0.5, start_step=500)
     assert Tags(client.get(unique_name)._repr_html_()).pictures
     assert Tags(client.status_of(unique_name)._repr_html_()).pictures
 
 
 def hostile(request: httpx.Request) -> httpx.Response:
-    """Answer markup wherever there is text."""
+    """Answer markup wherever the API has text."""
     if request.url.path.endswith("/forecast"):
         return httpx.Response(200, text=f"<svg><script>alert(1)</script>{EVIL}</svg>")
     row = {
@@ -145,7 +145,7 @@ def hostile(request: httpx.Request) -> httpx.Response:
 
 
 def test_whatever_the_server_says_is_text() -> None:
-    """No element comes from it, nor an attribute; its picture is an image."""
+    """No element or attribute comes from it; its picture is an image."""
     with Client("http://fake", transport=httpx.MockTransport(hostile)) as client:
         row = client.status_of("any")
         (listed,) = client.status()
@@ -158,7 +158,7 @@ def test_whatever_the_server_says_is_text() -> None:
 
 @pytest.mark.parametrize("answer", [b"", b"[]", b"{}", b'{"sessions": 3}', b"\xff", b"null"])
 def test_nonsense_breaks_no_cell(answer: bytes) -> None:
-    """Whatever the server answers, there is something to show."""
+    """Whatever the server answers, the cell shows something."""
     transport = httpx.MockTransport(lambda _: httpx.Response(200, content=answer))
     with Client("http://fake", transport=transport) as client:
         assert "http://fake" in client._repr_html_()
@@ -169,7 +169,7 @@ def test_nonsense_breaks_no_cell(answer: bytes) -> None:
 
 
 def test_a_server_that_is_away_is_not_waited_for(tmp_path: Path) -> None:
-    """The cell shows what is known, and why it is no more."""
+    """The cell shows what is known, and why it shows no more."""
     with RunningService(tmp_path / "pacesetter.db") as service, Client(service.url) as client:
         client.create("vit", base_lr=0.5)
         info = client.get("vit")
@@ -182,14 +182,14 @@ def test_a_server_that_is_away_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_silent_is_waited_for_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cell is there long before a call of an hour would be given up."""
+    """The cell is there long before an ordinary call would give up."""
     monkeypatch.setattr("pacesetter._notebook.SECONDS", 0.2)
     with LittleServer(say_nothing) as server, Client(server.url, timeout=3_600) as client:
         assert "no answer" in text_of(client._repr_html_())
 
 
 def test_copies_ask_nobody(client: Client, unique_name: str) -> None:
-    """What is pickled or copied of a session is what was known, and equal to it."""
+    """A pickle or copy of a session shows what was known, and equals it."""
     client.create(unique_name, base_lr=0.5)
     for thing in (client.get(unique_name), client.status_of(unique_name)):
         for again in (pickle.loads(pickle.dumps(thing)), copy.deepcopy(thing)):
@@ -199,7 +199,7 @@ def test_copies_ask_nobody(client: Client, unique_name: str) -> None:
 
 
 def test_many_groups_are_cut_short(client: Client, unique_name: str) -> None:
-    """Of 20 groups some are shown, and how many more there are."""
+    """Of 20 groups some are shown, and the number of the others."""
     groups: dict[str, Any] = {f"g{n:02}": {"base_lr": 0.1} for n in range(20)}
     client.create(unique_name, groups=groups)
     text = text_of(client.status_of(unique_name)._repr_html_())

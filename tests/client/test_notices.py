@@ -22,7 +22,7 @@ from pacesetter import (
     SessionInfo,
 )
 from pacesetter._errors import api_error
-from pacesetter._notices import REMEMBERED, Board
+from pacesetter._notices import REMEMBERED, Board, OnNotice
 from pacesetter._window import MAX_MESSAGE, MAX_NOTICES, Expected, decode
 from pacesetter.torch import RemoteLR
 from serving import PATIENCE, open_http
@@ -55,7 +55,7 @@ def told(step: int, code: str = "plateaued", message: str = "loss is flat") -> d
 
 
 def test_a_window_has_the_notices_of_its_steps():
-    """They are read with the values, and say whose they are."""
+    """They are read with the values, and name their session."""
     window = decode(answer([told(7), told(5, "roll_back", "x")]), EXPECTED).window
     assert window is not None
     assert window.notices == (
@@ -96,13 +96,13 @@ def test_a_server_without_notices_is_understood():
     ],
 )
 def test_notices_that_break_the_contract_are_refused(notices: Any):
-    """The server is not trusted here either: the answer is refused whole."""
+    """The server is not trusted here either: the answer is refused as a whole."""
     with pytest.raises(InvalidAnswerError, match="notice"):
         decode(answer(notices), EXPECTED)
 
 
 def train(client: Client, name: str, losses: list[float], **listening: Any) -> list[Any]:
-    """Train under a bold driver; gives what happened in order: steps, and notices."""
+    """Train under a bold driver, and return the steps and notices in order."""
     session = client.create_session(name, base_lr=0.1, controllers=[DRIVER])
     happened: list[Any] = []
     if listening.get("here"):
@@ -115,7 +115,7 @@ def train(client: Client, name: str, losses: list[float], **listening: Any) -> l
 
 
 def test_a_notice_comes_when_the_trainer_reaches_its_step(client: Client, unique_name: str):
-    """It is there before the value of the step that it is about, and comes once."""
+    """It comes before the value of its step, and once."""
     happened = train(client, unique_name, [1.0, 0.5, 9.0, 0.4, 0.3], here=True)
     [notice] = [each for each in happened if isinstance(each, Notice)]
     assert happened == [0, 1, 2, notice, 3, 4]
@@ -125,7 +125,7 @@ def test_a_notice_comes_when_the_trainer_reaches_its_step(client: Client, unique
 
 
 def test_a_client_listens_for_all_its_sessions(server_url: str, unique_name: str):
-    """What is given to the client hears of each session, by its name, in the trainer's thread."""
+    """A client's listener gets each session's notices, with its name, in the trainer's thread."""
     heard: list[tuple[Notice, threading.Thread]] = []
     with Client(
         server_url, on_notice=lambda notice: heard.append((notice, threading.current_thread()))
@@ -142,7 +142,7 @@ def test_a_client_listens_for_all_its_sessions(server_url: str, unique_name: str
 def test_without_a_listener_notices_are_logged(
     client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
 ):
-    """A roll-back is a warning, in one line that says which session and step."""
+    """A roll-back is a warning, in one line that has the session and the step."""
     train(client, unique_name, [1.0, 9.0, 0.1])
     [record] = [each for each in caplog.records if "roll_back" in each.getMessage()]
     assert record.levelno == logging.WARNING
@@ -150,7 +150,7 @@ def test_without_a_listener_notices_are_logged(
 
 
 def test_the_log_knows_what_is_urgent(caplog: pytest.LogCaptureFixture):
-    """What calls for the trainer is a warning; the rest is information, and stays one line."""
+    """Notices that need the trainer are warnings; the others are at INFO, and stay one line."""
     caplog.set_level(logging.INFO, logger="pacesetter")
     codes = ["roll_back", "diverged", "plateaued", "of_the_future"]
     Board().tell(Notice("run", 1, code, "a\nb\x1b[2J") for code in codes)
@@ -173,7 +173,7 @@ def test_going_back_tells_nothing_twice(client: Client, unique_name: str):
 
 
 def test_one_that_comes_in_the_background_waits_for_the_trainer(fake: Any, fake_client: Client):
-    """A window that was fetched ahead tells what it has when it is entered, by the trainer."""
+    """The notices of a prefetched window come when the trainer enters it."""
     heard: list[tuple[int, str]] = []
     session = fake_client.session("fake")
 
@@ -214,8 +214,29 @@ def test_what_a_listener_raises_reaches_the_loop_and_loses_nothing(
     assert calls == [2]
 
 
+def test_a_listener_that_raises_keeps_no_notice_from_the_others(caplog: pytest.LogCaptureFixture):
+    """All of them are called; the first error is raised, and a further one is in the log."""
+    heard: list[int] = []
+    board = Board()
+
+    def failing(what: str) -> OnNotice:
+        def listener(notice: Notice) -> None:
+            heard.append(notice.step)
+            raise RuntimeError(what)
+
+        return listener
+
+    board.listen(failing("first"))
+    board.listen(failing("second"))
+    board.listen(lambda notice: heard.append(notice.step))
+    with pytest.raises(RuntimeError, match="first"):
+        board.tell([Notice("run", 3, "plateaued", "")])
+    assert heard == [3, 3, 3]
+    assert [str(each.exc_info[1]) for each in caplog.records if each.exc_info] == ["second"]
+
+
 def test_the_memory_of_notices_is_bounded():
-    """However many a server makes up, the oldest are forgotten."""
+    """However many notices a server sends, the oldest are forgotten."""
     heard: list[Notice] = []
     board = Board(heard.append)
     for step in range(3 * REMEMBERED):
@@ -225,7 +246,7 @@ def test_the_memory_of_notices_is_bounded():
 
 
 def test_remote_lr_passes_notices_through(client: Client, unique_name: str):
-    """A trainer that only knows the scheduler hears of them from `step()`."""
+    """A trainer that uses only the scheduler gets them from `step()`."""
     session = client.create_session(unique_name, base_lr=0.1, controllers=[DRIVER])
     heard: list[Notice] = []
     session.on_notice(heard.append)
@@ -252,7 +273,7 @@ def test_listeners_stay_in_their_process(server_url: str, unique_name: str):
 
 
 def test_a_finished_session_raises_and_still_takes_reports(client: Client, unique_name: str):
-    """The step after the end is an error of its own; what was measured last is delivered."""
+    """The step after the end has its own error; what was measured last is delivered."""
     rule = {"kind": "range_test", "metric": "loss"}
     session = client.create_session(unique_name, base_lr=0.1, controllers=[rule])
     session.lr(0)
@@ -265,7 +286,7 @@ def test_a_finished_session_raises_and_still_takes_reports(client: Client, uniqu
 
 
 def test_an_end_met_in_the_background_costs_no_reports(fake: Any, fake_client: Client):
-    """A window that cannot be had any more is dropped, and the reports go without it."""
+    """A window that is no longer available is dropped, and the reports go without it."""
     session = fake_client.session("fake")
     problem = {"code": "session_finished", "detail": "It is over."}
 
@@ -285,7 +306,7 @@ def test_an_end_met_in_the_background_costs_no_reports(fake: Any, fake_client: C
 
 
 def test_each_has_an_error_of_its_own():
-    """Who catches conflicts and outages catches these too."""
+    """A program that catches conflicts and outages catches these too."""
     errors = [
         api_error(status, json.dumps({"code": code, "detail": "x"}).encode())
         for status, code in [(409, "session_finished"), (503, "awaiting_measurement")]
@@ -295,7 +316,7 @@ def test_each_has_an_error_of_its_own():
 
 
 def test_a_rank_waits_for_the_others(server_url: str, unique_name: str):
-    """At a boundary the client asks again until the decision is there, within `max_wait`."""
+    """At a boundary the client asks again until the decision is made, within `max_wait`."""
     spec = {
         "name": unique_name,
         "base_lr": 0.1,
@@ -336,7 +357,7 @@ def test_the_wait_for_the_others_is_bounded(fake: Any, fake_client: Client):
 
 
 def test_a_view_is_reported_as_what_it_is_of(fake: Any):
-    """Who steps with a value reports the metric that has readings, not the view of it."""
+    """A loop that steps with a value reports the metric that has readings, not its view."""
     spec = {
         "controllers": [{"metric": "smooth"}, {"metric": "loss"}],
         "metrics": {"smooth": {"of": "loss"}, "loss": {"of": None}},
@@ -346,7 +367,7 @@ def test_a_view_is_reported_as_what_it_is_of(fake: Any):
 
 
 def test_what_is_trained_again_is_told_again(client: Client, unique_name: str):
-    """A change that waits is told before it in each attempt, in the same process too."""
+    """A pending change is announced before it in each attempt, in the same process too."""
     session = client.create_session(unique_name, base_lr=0.1, max_lookahead=1)
     heard: list[Notice] = []
     session.on_notice(heard.append)
@@ -364,7 +385,7 @@ def test_what_is_trained_again_is_told_again(client: Client, unique_name: str):
 
 
 def test_going_back_forgets_what_was_not_told_of_the_steps_given_up():
-    """A listener that raised on a notice of those steps does not hear the others of them later."""
+    """A listener that raised on a notice of those steps does not get the others of them later."""
     heard: list[int] = []
 
     def listen(notice: Notice) -> None:
@@ -383,7 +404,7 @@ def test_going_back_forgets_what_was_not_told_of_the_steps_given_up():
 def test_a_misspelt_metric_is_a_warning_with_the_name_that_was_meant(
     client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
 ):
-    """Nobody listens, so it is in the log of the training, once."""
+    """Without a listener it is in the training's log, once."""
     plateau = {"kind": "plateau", "metric": "val_loss"}
     session = client.create_session(unique_name, base_lr=0.1, controllers=[plateau], silent_after=5)
     for step in range(12):
@@ -397,7 +418,7 @@ def test_a_misspelt_metric_is_a_warning_with_the_name_that_was_meant(
 def test_the_pitfalls_of_a_description_are_logged_when_it_is_created(
     client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
 ):
-    """The place, what is the case and what to do stand in one line each."""
+    """Each is one line with its place, the problem and the remedy."""
     kl = {"kind": "kl_adaptive", "metric": "kl"}
     client.create_session(unique_name, base_lr=0.1, controllers=[kl])
     [record] = [each for each in caplog.records if "ceiling_below_base" in each.getMessage()]

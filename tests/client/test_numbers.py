@@ -1,4 +1,4 @@
-"""Numbers of other libraries are sent to the bit, or named."""
+"""Numbers of other libraries are sent to the bit, or refused by name."""
 
 import json
 from collections.abc import Callable
@@ -40,7 +40,7 @@ def test_whole_numbers_stay_whole(number: Any) -> None:
 
 
 def test_arrays_become_lists_wherever_they_stand() -> None:
-    """Of a description all is converted, and nothing of it is changed."""
+    """A description is converted completely, and is not changed itself."""
     table = np.array([0.1, 0.2], dtype=np.float32)
     schedule = {"kind": "table", "values": table, "at": (torch.tensor([1, 2]), np.bool_(1))}
     assert plain({"schedule": schedule, "lr": np.float64(0.1)}) == {
@@ -51,7 +51,7 @@ def test_arrays_become_lists_wherever_they_stand() -> None:
 
 
 def test_what_is_exactly_a_float_is_one() -> None:
-    """Others' numbers count where nothing of them is lost; moments are written out."""
+    """Other types count where nothing of them is lost; times are written out."""
     assert plain([Decimal("0.5"), Fraction(1, 4), np.longdouble(2)]) == [0.5, 0.25, 2.0]
     assert plain(datetime(2026, 1, 31, tzinfo=UTC)) == "2026-01-31T00:00:00+00:00"
     assert plain(np.str_("cosine")) == "cosine"
@@ -69,7 +69,7 @@ def test_what_is_exactly_a_float_is_one() -> None:
     ],
 )
 def test_what_is_no_number_is_named(value: Any, message: str) -> None:
-    """With the place where it stands."""
+    """The message has its place."""
     with pytest.raises(TypeError, match=message):
         plain(value)
 
@@ -82,7 +82,7 @@ def test_what_json_cannot_say_is_named(value: Any) -> None:
 
 
 def test_scalars_are_taken_wherever_numbers_are(client: Client, unique_name: str) -> None:
-    """In descriptions, orders and queries; an array in the place of a number is refused."""
+    """They work in descriptions, orders and queries; an array in place of a number is refused."""
     rate = np.float32(0.1)
     session = client.create_session(
         unique_name, base_lr=rate, schedule={"kind": "cosine", "total_steps": np.int64(100)}

@@ -56,12 +56,12 @@ ORDERS: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "revert": ((), {}),
     "limit": ((), {"min_lr": 1e-6, "max_lr": 1.0, "max_change": 4.0}),
 }
-"""How each order is given that any session takes: by position, and by keyword."""
+"""How each order that suits any session is given: by position, and by keyword."""
 
 
 @pytest.mark.parametrize("kind", ORDERS)
 def test_an_order_reaches_the_server_as_it_was_given(either: Any, session: str, kind: str) -> None:
-    """What waits there has its fields, reason, step and author; the answer says the step."""
+    """The pending order has its fields, reason, step and author; the answer names the step."""
     args, fields = ORDERS[kind]
     answer = getattr(either, kind)(session, *args, **fields, at=40, reason="to see")
     assert answer["effective_step"] == 40
@@ -81,7 +81,7 @@ def test_an_order_reaches_the_server_as_it_was_given(either: Any, session: str, 
 
 
 def test_what_is_held_is_released(either: Any, session: str) -> None:
-    """`release` follows `hold`, which it would be refused without."""
+    """`release` follows `hold`, without which it would be refused."""
     with pytest.raises(InvalidRequestError, match="Nothing is held"):
         either.release(session)
     either.hold(session, at=10)
@@ -96,7 +96,7 @@ SWITCH = {
 
 
 def test_a_controller_is_switched(either: Any, unique_name: str) -> None:
-    """`switch` moves the one that is named to its next stage."""
+    """`switch` moves the controller that is named to its next stage."""
     either.create(unique_name, base_lr=0.1, controllers=[SWITCH])
     assert either.switch(unique_name, 0, reason="enough")["effective_step"] == 0
 
@@ -110,14 +110,14 @@ def test_groups_are_named(either: Any, unique_name: str) -> None:
 
 
 def test_a_dry_run_changes_nothing(either: Any, session: str) -> None:
-    """It answers the curves before and after, and no order waits."""
+    """It returns the curves before and after, and no order is pending."""
     shown = either.scale(session, 0.5, at=100, dry_run=True)
     assert shown["after"]["series"]["lr"][0] == shown["before"]["series"]["lr"][0] / 2
     assert either.orders(session) == []
 
 
 def test_any_order_can_be_written_as_the_server_takes_it(either: Any, session: str) -> None:
-    """`order` sends a body; its keywords stand beside what it says."""
+    """`order` sends a body; keywords are added to it."""
     body = {"kind": "scale", "factor": 0.5, "reason": "by hand"}
     assert either.order(session, body, at=30)["effective_step"] == 30
     assert either.order(session, body, dry_run=True)["warnings"]
@@ -126,7 +126,7 @@ def test_any_order_can_be_written_as_the_server_takes_it(either: Any, session: s
 
 @pytest.mark.parametrize("kind", [*ORDERS, "release", "switch"])
 def test_an_order_is_for_the_revision_that_it_names(either: Any, session: str, kind: str) -> None:
-    """It is refused where the session has another one, and none waits."""
+    """It is refused if the session has another one, and none is pending."""
     args, fields = ORDERS.get(kind, ((), {}))
     with pytest.raises(ConflictError, match="revision 99"):
         getattr(either, kind)(session, *args, **fields, if_revision=99)
@@ -134,7 +134,7 @@ def test_an_order_is_for_the_revision_that_it_names(either: Any, session: str, k
 
 
 def test_a_refused_order_says_which_field_it_is(either: Any, session: str) -> None:
-    """`.errors` points to it; the message says it once."""
+    """`.errors` points to it; the message names it once."""
     either.limit(session, max_lr=0.6)
     with pytest.raises(InvalidRequestError) as refused:
         either.scale(session, 100)
@@ -143,7 +143,7 @@ def test_a_refused_order_says_which_field_it_is(either: Any, session: str) -> No
 
 
 def test_what_a_dry_run_has_shown_is_what_is_ordered(either: Any, session: str) -> None:
-    """The revision that it names is good until something else is decided."""
+    """The revision that it names is valid until something else is decided."""
     shown = either.scale(session, 0.5, dry_run=True)["revision"]
     either.order(session, {"kind": "scale", "factor": 0.5}, if_revision=shown)
     with pytest.raises(ConflictError):
@@ -151,7 +151,7 @@ def test_what_a_dry_run_has_shown_is_what_is_ordered(either: Any, session: str) 
 
 
 def test_limits_are_lifted_by_that_word_alone(either: Any, session: str) -> None:
-    """An order without any limit is refused unless it says so."""
+    """An order without any limit is refused unless it is explicit."""
     with pytest.raises(InvalidRequestError, match="This would lift all limits"):
         either.limit(session)
     with pytest.raises(InvalidRequestError, match="leave it out"):
@@ -181,7 +181,7 @@ def test_a_waiting_order_is_cancelled(either: Any, session: str) -> None:
 
 
 def test_events_of_an_unknown_kind_are_refused(either: Any, session: str) -> None:
-    """Followed or not: who waited for them would wait for ever."""
+    """Following or listing them is refused, as a wait for them would never end."""
     for follow in (False, True):
         for whose in (session, None):
             with pytest.raises(InvalidRequestError, match="acted"):
@@ -191,7 +191,7 @@ def test_events_of_an_unknown_kind_are_refused(either: Any, session: str) -> Non
 def test_a_record_goes_into_a_folder_that_there_is(
     either: Any, session: str, tmp_path: Path
 ) -> None:
-    """A missing one is named, and not the file that is made on the way."""
+    """The error names a missing folder, and not the temporary file in it."""
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere.*: make it first") as missing:
         either.export(session, tmp_path / "nowhere" / "record")
     assert ".part" not in str(missing.value)
@@ -213,7 +213,7 @@ def test_sessions_are_found(either: Any, session: str) -> None:
 
 
 def test_a_missing_session_is_told_in_the_words_of_python(either: Any) -> None:
-    """Whatever is asked of it, the message names it and no address."""
+    """Whatever operation is called, the message names the session and no address."""
     for ask in (either.get, either.orders, either.archive, either.explain, either.columns):
         with pytest.raises(NotFoundError, match=r"no session named 'nobody'.*sessions") as caught:
             ask("nobody")
@@ -221,7 +221,7 @@ def test_a_missing_session_is_told_in_the_words_of_python(either: Any) -> None:
 
 
 def test_a_description_is_refused_where_it_is_wrong(either: Any, unique_name: str) -> None:
-    """`create` points at the field; a keyword that is none never leaves."""
+    """`create` points at the field; an unknown keyword is never sent."""
     with pytest.raises(InvalidRequestError, match="total_steps"):
         either.create(unique_name, schedule={"kind": "cosine", "total_steps": -1}, base_lr=0.1)
     with pytest.raises(TypeError, match="has no base_rate"):
@@ -246,7 +246,7 @@ def test_a_session_branches_off(either: Any, session: str) -> None:
 
 
 def test_a_session_goes_back(either: Any, session: str) -> None:
-    """A restart opens an attempt, one for each key; a key that was overtaken is stale."""
+    """A restart opens one attempt for each key; a key that was overtaken is stale."""
     train(either.url, session, 10)
     assert either.restart(session, step=5, key="a").attempt == 2
     assert either.restart(session, step=5, key="a").attempt == 2
@@ -268,7 +268,7 @@ def test_steps_that_were_only_looked_at_are_taken_back(either: Any, session: str
 
 
 def test_ranks_are_shown_one_by_one(either: Any, session: str) -> None:
-    """Those that were heard of come from all pages; `limit` bounds how many are shown."""
+    """Ranks that called come from all pages; `limit` bounds how many are returned."""
     train(either.url, session, 10)
     found = either.ranks(session, stale_after=60, max_behind=1000)
     assert found["summary"]["seen"] == len(found["ranks"]) == 1
@@ -277,7 +277,7 @@ def test_ranks_are_shown_one_by_one(either: Any, session: str) -> None:
 
 
 def test_a_training_is_said_to_be_over(either: Any, session: str) -> None:
-    """It is finished with what was said, and its labels can still be changed."""
+    """It is finished with the given reason, and its labels can still be changed."""
     ended = either.finish(session, outcome="failed", reason="out of money", step=0)
     assert (ended.state, ended.ended["reason"]) == ("failed", "out of money")
     assert either.relabel(session, {"of": None, "end": "bitter"}).spec["labels"] == {
@@ -286,7 +286,7 @@ def test_a_training_is_said_to_be_over(either: Any, session: str) -> None:
 
 
 def test_a_session_is_put_away(either: Any, session: str) -> None:
-    """It is archived, pruned away when it is old, and purged for good."""
+    """It is archived, pruned when it is old, and purged for good."""
     old = {"older_than": 0, "states": ["active"], "labels": {"of": session}}
     (put,) = either.prune(**old, dry_run=True)
     assert (put["name"], put["step"]) == (session, "archive")

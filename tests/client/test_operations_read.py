@@ -47,7 +47,7 @@ def _trained(server_url: str) -> str:
 
 
 def test_values_are_read(either: Any, trained: str) -> None:
-    """Of a step, of several, of an attempt; the forecast goes on behind them."""
+    """They are of a step, of several, of an attempt; the forecast continues them."""
     assert either.lr(trained, 0) == {"step": 0, "lr": 0.5, "sealed": True}
     several = either.lr(trained, np.int64(0), count=3, attempt=1)
     assert several["series"]["lr"][0] == 0.5
@@ -56,7 +56,7 @@ def test_values_are_read(either: Any, trained: str) -> None:
 
 
 def test_the_record_is_read(either: Any, trained: str) -> None:
-    """With what was measured, and by which rank."""
+    """It has what was measured, and by which rank."""
     found = either.history(trained, start=2, end=6, metrics=["loss"], readings=True)
     assert found["steps"] == [2, 3, 4, 5]
     assert found["metrics"]["loss"] == [1.5, 1.5, "nan", 1.5]
@@ -64,7 +64,7 @@ def test_the_record_is_read(either: Any, trained: str) -> None:
 
 
 def test_the_record_comes_as_columns(either: Any, trained: str) -> None:
-    """To the bit as arrays, where NaN that was measured is told from what was not."""
+    """Arrays are equal to the bit; a measured NaN differs from a missing value."""
     found = either.columns(trained)
     assert list(found) == ["step", "lr", "loss"]
     assert (found.start, found.end, found.trained_until) == (0, STEPS, STEPS)
@@ -98,7 +98,7 @@ def test_columns_become_frames_and_tables(either: Any, trained: str) -> None:
 def test_a_long_record_is_put_together(
     either: Any, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is read piece by piece, and is the same however large they are; or thinned out."""
+    """It is read piece by piece, equal for any size of piece; or thinned out."""
     whole = either.columns(trained, readings=True)
     monkeypatch.setattr("pacesetter._operations._records.ROWS", 20)
     monkeypatch.setattr("pacesetter._operations._records.MOST_POINTS", 20)
@@ -110,7 +110,7 @@ def test_a_long_record_is_put_together(
 
 
 def test_a_step_is_explained(either: Any, trained: str) -> None:
-    """The newest that was trained, or the one that is named."""
+    """It is the newest trained step, or the one that is named."""
     newest = either.explain(trained)
     assert newest["step"] == STEPS - 1
     assert "scaled by 0.5" in newest["text"]
@@ -120,7 +120,7 @@ def test_a_step_is_explained(either: Any, trained: str) -> None:
 
 
 def test_events_are_listed(either: Any, trained: str) -> None:
-    """In their order, from one of them on, of the kinds that are asked for."""
+    """They come in order, from a given one on, of the requested kinds."""
     events = list(either.events(trained))
     assert [each["seq"] for each in events] == list(range(len(events)))
     assert list(either.events(trained, after=0)) == events[1:]
@@ -128,7 +128,7 @@ def test_events_are_listed(either: Any, trained: str) -> None:
 
 
 def test_events_of_all_sessions_are_listed(either: Any, trained: str) -> None:
-    """In the order of their commits, from a cursor on, of the sessions that are asked for."""
+    """They come in the order of their commits, from a cursor on, of the requested sessions."""
     events = list(either.events(session=trained))
     assert [each["seq"] for each in events] == [each["seq"] for each in either.events(trained)]
     assert {each["session"] for each in events} == {trained}
@@ -140,7 +140,7 @@ def test_events_of_all_sessions_are_listed(either: Any, trained: str) -> None:
 
 
 def test_what_holds_for_all_sessions_is_refused_for_one(either: Any) -> None:
-    """Before anything is asked."""
+    """It is refused before anything is sent."""
     with pytest.raises(ValueError, match="leave name out"):
         either.events("any", actor="ann")
     with pytest.raises(TypeError, match="give the `seq`"):
@@ -150,7 +150,7 @@ def test_what_holds_for_all_sessions_is_refused_for_one(either: Any) -> None:
 
 
 def test_a_record_moves(either: Any, trained: str, tmp_path: Path) -> None:
-    """Through a file by its path or held open; the copy has the same values to the bit."""
+    """It goes through a file, by path or open handle; the copy has the same values to the bit."""
     file, held = tmp_path / "record.jsonl", io.BytesIO()
     either.export(trained, file)
     either.export(trained, held)
@@ -168,7 +168,7 @@ def test_a_record_moves(either: Any, trained: str, tmp_path: Path) -> None:
 
 
 def test_a_record_becomes_a_description(either: Any, trained: str) -> None:
-    """A session that is created by it replays the values."""
+    """A session that is created from it replays the values."""
     spec = either.realised(trained, start=0, end=10)
     spec["name"] += f"-again-{type(either).__name__}"
     assert either.create(**spec).series == ("lr",)
@@ -178,7 +178,7 @@ def test_a_record_becomes_a_description(either: Any, trained: str) -> None:
 
 
 def test_a_range_test_is_read(either: Any, unique_name: str) -> None:
-    """Its curve, its suggestions and its picture."""
+    """It has a curve, suggestions and a picture."""
     either.create(
         unique_name,
         base_lr=0.1,
@@ -196,7 +196,7 @@ def test_a_range_test_is_read(either: Any, unique_name: str) -> None:
 
 
 def test_a_merge_is_read(either: Any, unique_name: str) -> None:
-    """The checkpoints of the constant phase with their weights, and the order it stands for."""
+    """It has the constant phase's checkpoints with their weights, and the order it stands for."""
     schedule = {"kind": "wsd", "total_steps": 100, "warmup_steps": 20, "decay_steps": 10}
     either.create(unique_name, base_lr=0.1, schedule=schedule)
     with open_http(either.url) as http:
@@ -214,7 +214,7 @@ def test_a_merge_is_read(either: Any, unique_name: str) -> None:
 
 
 def test_trainings_are_compared(either: Any, trained: str, unique_name: str) -> None:
-    """Their curves side by side, with the places in which their descriptions differ."""
+    """Their curves come side by side, with the places in which their descriptions differ."""
     either.create(unique_name, base_lr=0.25, schedule=COSINE, ranks=2, total_steps=1000)
     names = [trained, unique_name]
     found = either.compare(names, by="fraction", points=100, metrics=["loss"])
@@ -227,7 +227,7 @@ def test_trainings_are_compared(either: Any, trained: str, unique_name: str) -> 
 
 
 def test_curves_are_drawn(either: Any, trained: str) -> None:
-    """As SVG: what was, what is to come, and what a plan would come to."""
+    """They are SVG: of the past, of the forecast, and of a plan."""
     assert "<svg" in either.picture(trained, metrics=["loss"])
     assert "<svg" in either.picture(trained, "forecast", start=0, end=500)
     assert "<svg" in either.preview_picture(COSINE, base_lr=0.1)
@@ -238,7 +238,7 @@ def test_curves_are_drawn(either: Any, trained: str) -> None:
 
 
 def test_the_catalogue_is_read(either: Any) -> None:
-    """All kinds of a family, or one of them."""
+    """It gives all kinds of a family, or one of them."""
     for family, kind in (("schedules", "cosine"), ("controllers", "plateau"), ("actions", "scale")):
         kinds = getattr(either, family)()[family]
         assert kind in {each["kind"] for each in kinds}
@@ -248,7 +248,7 @@ def test_the_catalogue_is_read(either: Any) -> None:
 
 
 def test_a_plan_is_tried_out(either: Any) -> None:
-    """Its curve, its pitfalls, and what the server would do in its place."""
+    """It gives the plan's curve, its pitfalls, and what the server recommends instead."""
     curve = either.preview(COSINE, base_lr=0.1, count=3)
     assert curve["steps"] == [0, 1, 2]
     assert either.preview(spec={"base_lr": 0.1, "schedule": COSINE, "name": "x"}, count=3) == curve
@@ -286,7 +286,7 @@ def test_a_template_lives(either: Any, unique_name: str) -> None:
 
 @pytest.fixture(name="guarded", scope="module")
 def _guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
-    """Return a service that asks for tokens."""
+    """Return a service that requires tokens."""
     database = tmp_path_factory.mktemp("guarded") / "pacesetter.db"
     with RunningService(database, admin_token="a" * 40) as service:
         yield service
@@ -294,7 +294,7 @@ def _guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServic
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_tokens_are_made_and_revoked(kind: str, guarded: RunningService) -> None:
-    """Each is good for its role, its names and its time, until it is revoked."""
+    """Each holds for its role, its names and its time, until it is revoked."""
     with opened(kind, guarded.url, token="a" * 40) as admin:
         until = datetime.now(UTC) + timedelta(days=1)
         made = admin.create_token(f"ann-{kind}", "viewer", expires_at=until, scope=["vit-*"])

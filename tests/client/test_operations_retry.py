@@ -1,4 +1,4 @@
-"""What both clients do when calls fail: what is repeated, how, and what is said of it."""
+"""What both clients do when calls fail: what is repeated, how, and which error is raised."""
 
 import asyncio
 import gzip
@@ -30,7 +30,7 @@ ORDERED = json.dumps({"id": 1, "effective_step": 0, "revision": 1}).encode()
 
 
 def failing_first(*failures: bytes | None, then: bytes = answer(200, ORDERED)) -> Any:
-    """Return what answers some failures, None by hanging up, and then as it should."""
+    """Return a handler that answers with some failures, hanging up for None, and then correctly."""
     left = list(failures)
     return lambda _: left.pop(0) if left else then
 
@@ -42,7 +42,7 @@ def problem(status: int, **headers: str) -> bytes:
 
 @pytest.mark.parametrize("failure", [None, problem(503, retry_after="0"), problem(429)])
 def test_an_order_is_given_once_however_often_it_is_sent(kind: str, failure: bytes | None) -> None:
-    """When its answer is lost, or the server is busy, the same order goes again by its key."""
+    """When its answer is lost, or the server is busy, the same order is sent again by its key."""
     with (
         answering(failing_first(failure, failure)) as (server, seen),
         opened(kind, server.url) as client,
@@ -55,7 +55,7 @@ def test_an_order_is_given_once_however_often_it_is_sent(kind: str, failure: byt
 
 
 def test_a_wish_to_wait_is_granted(kind: str) -> None:
-    """The seconds of `Retry-After` go by first, or as many of them as there are."""
+    """The client waits the seconds of `Retry-After` first, or as many of them as are left."""
     refusal = problem(503, retry_after="20")
     with (
         answering(lambda _: refusal) as (server, seen),
@@ -67,7 +67,7 @@ def test_a_wish_to_wait_is_granted(kind: str) -> None:
 
 
 def test_a_token_is_made_once(kind: str) -> None:
-    """Of a lost answer nobody knows what came; of a refusal it is known that nothing did."""
+    """If an answer is lost, the outcome is unknown; after a refusal, no token was made."""
     made = answer(201, b'{"id": "1", "token": "secret"}')
     with answering(failing_first(None)) as (server, seen), opened(kind, server.url) as client:
         with pytest.raises(TransportError):
@@ -89,7 +89,7 @@ def test_a_token_is_made_once(kind: str) -> None:
 
 
 def test_a_token_is_not_made_on_a_dying_connection(kind: str) -> None:
-    """A kept connection may be closed as it is used, so what goes once has one of its own."""
+    """An idle connection may be closed while it is used, so a call that is sent once opens one."""
     made = answer(201, b'{"id": "1", "token": "secret"}')
     with answering(lambda _: made) as (server, seen), opened(kind, server.url) as client:
         client.version()
@@ -110,7 +110,7 @@ def test_a_token_is_not_made_on_a_dying_connection(kind: str) -> None:
     ],
 )
 def test_what_is_no_answer_is_refused(kind: str, said: bytes, message: str) -> None:
-    """At once, and with what to look at."""
+    """It is refused at once, with a hint at the cause."""
     with (
         answering(lambda _: said) as (server, seen),
         opened(kind, server.url) as client,
@@ -121,7 +121,7 @@ def test_what_is_no_answer_is_refused(kind: str, said: bytes, message: str) -> N
 
 
 def test_a_list_that_never_ends_is_refused(kind: str) -> None:
-    """A page that names itself as the next one, and one that is none."""
+    """A page that names itself as the next one is refused, and so is one that is no page."""
     page = answer(200, b'{"sessions": [], "next_page_token": "a"}')
     with answering(lambda _: page) as (server, seen), opened(kind, server.url) as client:
         with pytest.raises(InvalidAnswerError, match="no page of sessions"):
@@ -135,7 +135,7 @@ def test_a_list_that_never_ends_is_refused(kind: str) -> None:
 
 
 def test_a_silent_server_is_given_up(kind: str) -> None:
-    """After the time for one exchange it is tried again, and in the end it is said to be away."""
+    """After the time limit of an exchange it is tried again, until the server counts as away."""
     with (
         LittleServer(say_nothing) as server,
         opened(kind, server.url, timeout=0.2, retry_for=0.3) as client,
@@ -145,7 +145,7 @@ def test_a_silent_server_is_given_up(kind: str) -> None:
 
 
 def test_the_headers_are_those_of_every_call(kind: str) -> None:
-    """Who orders, who asks, and by which token."""
+    """They are the author, the client, and the token."""
     with (
         answering(lambda _: answer(200, ORDERED)) as (server, seen),
         opened(kind, server.url, actor="ann", token="abc") as client,
@@ -162,7 +162,7 @@ def test_the_headers_are_those_of_every_call(kind: str) -> None:
 def test_a_newer_token_is_read_from_its_file(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the server refuses the one that was read, the call goes again with the new one."""
+    """If the server refuses the token, the call is repeated with the new one."""
     file = tmp_path / "token"
     file.write_text("old")
     monkeypatch.setenv("PACESETTER_TOKEN_FILE", str(file))
@@ -179,7 +179,7 @@ def test_a_newer_token_is_read_from_its_file(
 
 
 def test_a_closed_client_says_so(kind: str, server_url: str) -> None:
-    """Whatever is asked of it afterwards."""
+    """Every operation says so afterwards."""
     with opened(kind, server_url) as client:
         client.version()
         client.close()
@@ -190,7 +190,7 @@ def test_a_closed_client_says_so(kind: str, server_url: str) -> None:
 
 
 def test_a_pickle_has_no_token_in_it(kind: str) -> None:
-    """It makes the same client elsewhere, which takes its token from the environment there."""
+    """It makes the same client elsewhere, which takes its token from that environment."""
     made: Client | AsyncClient = {"Client": Client, "AsyncClient": AsyncClient}[kind](
         "http://pace:1", retry_for=1.5, actor="ann", token="verysecret"
     )
@@ -203,7 +203,7 @@ def test_a_pickle_has_no_token_in_it(kind: str) -> None:
 
 @pytest.mark.parametrize("option", ["retry_for", "timeout"])
 def test_options_that_make_no_sense_are_refused(kind: str, option: str) -> None:
-    """At once."""
+    """They are refused when the client is made."""
     makes = {"Client": Client, "AsyncClient": AsyncClient}[kind]
     with pytest.raises(ValueError, match=option):
         makes("http://pace:1", **{option: -1.0})
@@ -213,7 +213,7 @@ def test_options_that_make_no_sense_are_refused(kind: str, option: str) -> None:
 
 @pytest.mark.parametrize("of", ["one", "all"])
 def test_followed_events_survive_the_server(kind: str, of: str, tmp_path: Path) -> None:
-    """Who follows sees each event once and in order while the service is killed and comes back."""
+    """A reader gets each event once and in order while the service is killed and comes back."""
     with RunningService(tmp_path / "pacesetter.db") as service:
         found: list[int] = []
 
@@ -252,7 +252,7 @@ async def _follow(url: str, name: str | None, seen: Any) -> None:
 
 
 def test_what_happens_from_now_on_is_followed(kind: str) -> None:
-    """No place is named until an event has told one; one that comes twice is not believed."""
+    """No cursor is sent until an event has given one; a repeated event is refused."""
     events = [f'data: {{"cursor": "{n}"}}\n\n'.encode() for n in (7, 8, 8)]
     stream = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + b"".join(events)
     with (

@@ -1,4 +1,4 @@
-"""What an optimizer has of its own: rates, decay, tensors, a loaded state, other writers."""
+"""What an optimizer brings along: rates, decay, tensors, a loaded state, other writers."""
 
 import copy
 import io
@@ -38,14 +38,14 @@ MEGATRON = {
 
 
 def parameter() -> torch.nn.Parameter:
-    """Make a weight with a gradient."""
+    """Return a weight with a gradient."""
     made = torch.nn.Parameter(torch.ones(1, dtype=torch.float64))
     made.grad = torch.ones_like(made)
     return made
 
 
 def sgd(*groups: dict[str, Any], **options: Any) -> torch.optim.SGD:
-    """Make an optimizer with these param groups."""
+    """Return an optimizer with these param groups."""
     made = [{"params": [parameter()], **group} for group in groups or ({},)]
     return torch.optim.SGD(made, **{"lr": 0.1, **options})
 
@@ -105,7 +105,7 @@ def test_biases_stay_without_weight_decay(
 def test_they_stay_so_in_a_resumed_training(
     first: str, saved_at: int, client: Client, unique_name: str
 ):
-    """Also where the state is of a step at which the schedule had 0 for all."""
+    """This holds even for the state of a step at which the schedule had 0 for all groups."""
     first_life = client.create_session(unique_name, schedule=DECAYS, base_lr=0.1)
     optimizer = sgd({"weight_decay": 0.01}, {"weight_decay": 0.0})
     scheduler = RemoteLR(optimizer, first_life)
@@ -126,7 +126,7 @@ def test_they_stay_so_in_a_resumed_training(
 
 
 def test_differing_weight_decay_is_refused(client: Client, unique_name: str):
-    """One law would make it the same; the message says what to write instead."""
+    """One law would make them equal; the message says what to write instead."""
     optimizer = sgd({"weight_decay": 0.01}, {"weight_decay": 0.1}, {"weight_decay": 0.0})
     session = client.create_session(unique_name, schedule=DECAYS, base_lr=0.1)
     with pytest.raises(GroupError, match=r"weight_decay 0\.01, 0\.1.*groups_of\(optimizer\)"):
@@ -137,12 +137,12 @@ def test_differing_weight_decay_is_refused(client: Client, unique_name: str):
     session = client.create_session(f"{unique_name}-own", groups=groups)
     scheduler = RemoteLR(optimizer, session)
     train(scheduler, 50)
-    assert held(optimizer, "weight_decay") == [0.1] * 3  # each by a law of its own
+    assert held(optimizer, "weight_decay") == [0.1] * 3  # each by its own law
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_differing_momentum_is_refused(kind: str, client: Client, unique_name: str):
-    """SGD's momentum and Adam's first beta are as weight decay is; 0 stays 0."""
+    """SGD's momentum and Adam's first beta are treated as weight decay is; 0 stays 0."""
 
     def make(*momenta: float) -> torch.optim.Optimizer:
         if kind == "sgd":
@@ -164,7 +164,7 @@ def test_differing_momentum_is_refused(kind: str, client: Client, unique_name: s
 
 
 def test_where_all_have_none_the_session_decides(client: Client, unique_name: str):
-    """An optimizer's default of 0 everywhere is nobody's choice."""
+    """An optimizer's default of 0 in all groups is not a choice."""
     optimizer = sgd({}, {})
     session = client.create_session(unique_name, schedule=DECAYS, base_lr=0.1)
     train(RemoteLR(optimizer, session), 25)
@@ -177,7 +177,7 @@ def test_where_all_have_none_the_session_decides(client: Client, unique_name: st
 def test_a_group_that_joins_keeps_what_is_unlike(
     decay: float, expected: float | None, client: Client, unique_name: str
 ):
-    """A training that runs is not ended by it: what is not as the others' was stays as it is."""
+    """It does not stop a running training: a value that differs stays as it is."""
     groups = {"head": {"base_lr": 0.1}, "body": {"base_lr": 0.01}}
     session = client.create_session(unique_name, schedule=DECAYS, groups=groups)
     optimizer = sgd({"name": "head", "weight_decay": 0.01})
@@ -192,7 +192,7 @@ def test_a_group_that_joins_keeps_what_is_unlike(
 
 
 def test_a_law_is_of_those_that_it_drives():
-    """Groups with schedules of their own are compared with none but themselves."""
+    """Groups with separate schedules are compared only within each."""
     groups = [{"weight_decay": value} for value in (0.1, 0.2, 0.0, 0.0)]
     series = ("a.lr", "a.weight_decay", "b.lr", "b.weight_decay")
     none = frozenset[str]()
@@ -207,7 +207,7 @@ def test_a_law_is_of_those_that_it_drives():
 
 
 def test_a_tensor_that_groups_share_is_refused(client: Client, unique_name: str):
-    """What is written to one would be written to all; the message says how to give each its own."""
+    """A write to one would change all; the message says how to give each its own."""
     optimizer = sgd({}, {}, lr=torch.tensor(0.1, dtype=torch.float64))
     session = client.create_session(unique_name, schedule=COSINE, groups=groups_of(optimizer))
     with pytest.raises(GroupError, match=r"param groups 0 and 1 share one tensor.*clone\(\)"):
@@ -227,7 +227,7 @@ def test_a_tensor_that_one_law_writes_may_be_shared(session: Session):
 
 
 def test_views_of_one_storage_are_tensors_of_their_own(client: Client, unique_name: str):
-    """What lies side by side is not shared; two views of the same place are."""
+    """Adjacent views are not shared; two views of the same place are."""
     rates = torch.tensor([0.1, 0.5], dtype=torch.float64)
     groups = {"group0": {"base_lr": 0.1}, "group1": {"base_lr": 0.5}}
     session = client.create_session(unique_name, schedule=COSINE, groups=groups)
@@ -239,7 +239,7 @@ def test_views_of_one_storage_are_tensors_of_their_own(client: Client, unique_na
 
 
 def test_what_has_no_storage_is_told_apart_by_the_object():
-    """Tensors of the meta device lie nowhere: two are two, and one in two places is shared."""
+    """Tensors of the meta device have no address: two are two, and one in two places is shared."""
     one, other = (torch.tensor(0.1, device="meta") for _ in range(2))
     refuse_shared([{"lr": one}, {"lr": other}], ("a", "b"), ("lr",))
     with pytest.raises(GroupError, match="share one tensor as lr"):
@@ -278,7 +278,7 @@ def test_a_group_that_joins_gets_a_tensor_of_its_own(
 
 
 def test_a_loaded_state_does_not_share(client: Client, unique_name: str):
-    """Checkpoints keep the sharing of tensors; what was loaded is written group by group."""
+    """Checkpoints keep the sharing of tensors; after loading, each group is written separately."""
     states = sgd({}, {}, lr=torch.tensor(0.1, dtype=torch.float64)).state_dict()
     groups = {"group0": {"base_lr": 0.1}, "group1": {"base_lr": 0.5}}
     session = client.create_session(unique_name, schedule=COSINE, groups=groups)
@@ -306,7 +306,7 @@ def test_betas_in_a_tensor_are_not_shared_either(client: Client, unique_name: st
 
 
 def test_a_rate_that_is_overwritten_is_told(session: Session, caplog: pytest.LogCaptureFixture):
-    """Once, naming both, with the way to have the optimizer's."""
+    """It is logged once, with both rates and the way to use the optimizer's."""
     scheduler = RemoteLR(sgd(lr=3e-4), session)
     train(scheduler, 20)
     said = warnings_of(caplog)
@@ -330,7 +330,7 @@ def test_of_many_that_are_overwritten_some_are_named(
 def test_a_rate_that_the_session_has_is_not_told(
     case: str, client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
 ):
-    """By whatever of the session's numbers it is that one."""
+    """It may equal any of the session's numbers."""
     if case == "the present value":
         warm = {"kind": "warmup", "steps": 10, "start_factor": 0.1, "schedule": COSINE}
         session = client.create_session(unique_name, schedule=warm, base_lr=0.1)
@@ -379,7 +379,7 @@ def test_from_torch_is_told_nothing(
 def test_the_base_may_be_the_optimizers(
     scheduled: bool, client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
 ):
-    """`create` makes the session of it, of `initial_lr` where a schedule has changed the rate."""
+    """`create` makes the session from it, or from `initial_lr` if a schedule has changed it."""
     optimizer = sgd(lr=3e-4)
     if scheduled:
         decayed = ExponentialLR(optimizer, 0.5)
@@ -393,7 +393,7 @@ def test_the_base_may_be_the_optimizers(
 
 
 def test_the_bases_of_groups_may_be_the_optimizers(client: Client, unique_name: str):
-    """By name where groups are described, else of all that differ; a number holds too."""
+    """They are taken by name if groups are described, else of all that differ; numbers work too."""
     optimizer = sgd({"name": "head", "lr": 0.5}, {"name": "body", "lr": 0.01})
     plain = RemoteLR.create(optimizer, unique_name, client=client, base_lr="optimizer")
     assert [plain.session.info.base_lr(name) for name in ("head", "body")] == [0.5, 0.01]
@@ -412,7 +412,7 @@ def test_the_bases_of_groups_may_be_the_optimizers(client: Client, unique_name: 
 
 
 def test_a_session_alone_cannot_see_the_optimizer(client: Client, unique_name: str):
-    """`base_lr="optimizer"` in `Client.session` says where it is to be written."""
+    """`base_lr="optimizer"` in `Client.session` is refused, with where to write it."""
     unseen: Any = "optimizer"
     with pytest.raises(TypeError, match=r"RemoteLR\.create\(optimizer"):
         client.session(unique_name, base_lr=unseen)
@@ -425,12 +425,12 @@ ORDERS = [order for order in ORDERS if order.index("build") < order.index("sched
 
 
 def float_rate() -> torch.optim.Optimizer:
-    """Make an optimizer whose rate is a number."""
+    """Return an optimizer whose rate is a number."""
     return sgd(momentum=0.9)
 
 
 def tensor_rate() -> torch.optim.Optimizer:
-    """Make one whose rate is a tensor."""
+    """Return an optimizer whose rate is a tensor."""
     return torch.optim.Adam([parameter()], lr=torch.tensor(0.1, dtype=torch.float64))
 
 
@@ -471,7 +471,7 @@ def test_every_order_of_loading_ends_with_the_sealed_value(
         optimizer.step()
         resumed.step()
     resumed.report(89, loss=1.0)
-    resumed.flush()  # with it goes what the optimizer held when it was last looked at
+    resumed.flush()  # this drops what the optimizer held when it was last checked
     view = httpx.get(f"{client.url}/v1/sessions/{session.name}/ranks").json()
     assert [rank["applied"]["precision"] for rank in view["ranks"]] == ["exact"]
     assert [
@@ -480,7 +480,7 @@ def test_every_order_of_loading_ends_with_the_sealed_value(
 
 
 def test_loading_in_the_middle_leaves_the_rate_sealed(session: Session):
-    """The weights of the best epoch, say, come back with their optimizer; the schedule goes on."""
+    """If the weights of the best epoch return with their optimizer, the schedule goes on."""
     optimizer = sgd(momentum=0.9)
     scheduler = RemoteLR(optimizer, session)
     train(scheduler, 10)
@@ -493,7 +493,7 @@ def test_loading_in_the_middle_leaves_the_rate_sealed(session: Session):
 
 
 def test_a_copy_hears_of_its_own_optimizer(session: Session):
-    """What is loaded into one is not written to the other."""
+    """Loading a state into one does not write to the other."""
     optimizer = sgd()
     scheduler = RemoteLR(optimizer, session)
     train(scheduler, 5)
@@ -506,7 +506,7 @@ def test_a_copy_hears_of_its_own_optimizer(session: Session):
 
 
 def test_an_optimizer_outlives_its_scheduler(session: Session):
-    """The hooks keep none alive, and go with it."""
+    """The hooks do not keep a scheduler alive, and go with it."""
     optimizer = sgd()
     scheduler = RemoteLR(optimizer, session)
     assert optimizer._optimizer_load_state_dict_post_hooks
@@ -521,7 +521,7 @@ def test_an_optimizer_outlives_its_scheduler(session: Session):
 
 @pytest.mark.parametrize("begins", [1, 3, 30, 100])
 def test_a_second_writer_is_found_within_as_many_steps_again(begins: int, session: Session):
-    """From the first step on it is found at the first, and later at twice the step."""
+    """A writer at the first step is found there, and a later one within twice its step."""
     optimizer = sgd()
     scheduler = RemoteLR(optimizer, session)
     train(scheduler, begins - 1)
@@ -538,7 +538,7 @@ def test_a_second_writer_is_found_within_as_many_steps_again(begins: int, sessio
 
 
 def test_a_rate_that_is_set_by_hand_is_found_at_the_first_step(session: Session):
-    """Nothing has been advanced by it, so the loop may put it right and go on."""
+    """No update has used the rate, so the loop can correct it and go on."""
     optimizer = sgd()
     scheduler = RemoteLR(optimizer, session)
     optimizer.param_groups[0]["lr"] = 0.05
@@ -555,7 +555,7 @@ def test_a_rate_that_is_set_by_hand_is_found_at_the_first_step(session: Session)
 def test_stepping_before_the_optimizer_is_told_as_torch_does(
     make: Callable[[], torch.optim.Optimizer], session: Session, caplog: pytest.LogCaptureFixture
 ):
-    """Once, at the first step, where the first rate would be trained with by no update."""
+    """It is logged once, at the first step, where no update would use the first rate."""
     optimizer = make()
     scheduler = RemoteLR(optimizer, session)
     for _ in range(3):
@@ -571,7 +571,7 @@ def test_stepping_before_the_optimizer_is_told_as_torch_does(
 
 
 def test_the_right_order_is_told_nothing(session: Session, caplog: pytest.LogCaptureFixture):
-    """Nor is a scheduler that is built when the optimizer has been at work, or a resumed one."""
+    """No warning comes for a scheduler built after the optimizer was used, or for a resumed one."""
     optimizer = sgd(momentum=0.9)
     train(RemoteLR(optimizer, session), 3)
     scheduler = RemoteLR(optimizer, session)
@@ -581,7 +581,7 @@ def test_the_right_order_is_told_nothing(session: Session, caplog: pytest.LogCap
 
 
 def test_the_state_says_the_last_rates(session: Session):
-    """Callbacks and loggers read `_last_lr` there, as plain floats; reading asks for nothing."""
+    """Callbacks and loggers read `_last_lr` there, as plain floats; reading sends no request."""
     scheduler = RemoteLR(sgd({}, {}, lr=torch.tensor(0.1)), session)
     train(scheduler, 3)
     state = scheduler.state_dict()

@@ -15,7 +15,7 @@ COSINE = {"kind": "cosine", "total_steps": 1000}
 def test_a_restart_goes_unnoticed_within_a_window(
     service: RunningService, caplog: pytest.LogCaptureFixture
 ):
-    """What is sealed is served from memory, and the values after the restart are the plan's."""
+    """Sealed steps are served from memory, and the values after the restart are the plan's."""
     with Client(service.url) as client:
         session = client.create_session("run", schedule=COSINE, base_lr=0.1)
         expected = client.forecast("run", count=1000, points=1000)["series"]["lr"]

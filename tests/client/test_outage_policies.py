@@ -55,7 +55,7 @@ def _curve(client: Client, name: str) -> list[float]:
 
 
 def _idle(session: Session) -> bool:
-    """Whether the thread has done all that it was sent to do."""
+    """Return whether the thread has done all that it was sent to do."""
     with session._core.sync.lock:
         return not session._prefetcher._errands and not session._prefetcher.busy
 
@@ -68,7 +68,7 @@ def _away(_: httpx.Request) -> httpx.Response:
 
 
 def test_the_last_value_is_held(service: RunningService):
-    """Past the window the training goes on at once with what it had, and later with the plan."""
+    """Past the window the training goes on at once with its last value, and later with the plan."""
     with Client(service.url, on_outage=LONG) as client:
         session = client.create_session("run", schedule=COSINE, base_lr=0.1)
         curve = _curve(client, "run")
@@ -80,7 +80,7 @@ def test_the_last_value_is_held(service: RunningService):
 
 
 def _held(service: RunningService, session: Session, curve: list[float]) -> list[float]:
-    """Kill the server under a training and start it; gives the values till it is back."""
+    """Kill the server under a training and start it again; return the values used until then."""
     seen = _walk(session, range(50))
     service.kill()
     while len(seen) < 200 or session.lr(len(seen)) != curve[len(seen)]:
@@ -136,7 +136,7 @@ def test_a_session_is_held_for_a_number_of_steps(fake_client: Client, fake: Any)
 def test_an_outage_seals_nothing_behind_the_plan(
     end: int, fake: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    """Whatever is asked for meanwhile ends with the plan, and the step that a scheduler sets."""
+    """Steps asked for meanwhile end with the plan, and with the step that a scheduler sets."""
     described = fake.description
     monkeypatch.setattr(fake, "description", lambda: {**described(), "plan_end": end})
     with _client(fake, LONG) as client:
@@ -148,7 +148,7 @@ def test_an_outage_seals_nothing_behind_the_plan(
         _until(lambda: not session._prefetcher.busy)
         wants = [body["want"] for body in fake.bodies if "want" in body]
         assert max(want["start"] + want["count"] for want in wants) <= end + 1
-        assert session.lr(end + 1) == 0.5  # what is behind it is there for who asks
+        assert session.lr(end + 1) == 0.5  # later steps are there on demand
 
 
 def test_a_session_is_held_for_a_time(fake: Any):
@@ -165,7 +165,7 @@ def test_a_session_is_held_for_a_time(fake: Any):
 
 
 def test_sealed_steps_are_never_made_up(fake: Any):
-    """Going back during an outage gives no invented value for a step that has one."""
+    """Going back during an outage invents no value for a step that has one."""
     with _client(fake, HOLD) as client:
         session = client.session("fake")
         _walk(session, range(100))
@@ -178,7 +178,7 @@ def test_sealed_steps_are_never_made_up(fake: Any):
 
 
 def test_a_refusal_ends_the_holding(fake: Any):
-    """A server that is back and says no is heard, though the policy would allow more steps."""
+    """A refusal by a server that is back is raised, though the policy would allow more steps."""
     policy = OutagePolicy("hold", patience=0.1, max_steps=100_000)
     stale = httpx.Response(409, json={"code": "stale_attempt", "detail": "Stop this process."})
     with _client(fake, policy) as client:
@@ -193,7 +193,7 @@ def test_a_refusal_ends_the_holding(fake: Any):
 
 
 def test_a_step_that_awaits_a_measurement_is_no_outage(fake: Any):
-    """Where the server waits for other ranks, it is there: nothing is held."""
+    """A server that waits for other ranks is reachable: nothing is held."""
     awaiting = httpx.Response(503, json={"code": "awaiting_measurement", "detail": "Ask again."})
     with _client(fake, HOLD) as client:
         session = client.session("fake")
@@ -217,7 +217,7 @@ PLATEAU = {
 def test_a_healthy_server_that_awaits_a_measurement_is_not_left(
     patience: float, client: Client, unique_name: str
 ):
-    """However short or long the patience, no step is trained past a decision that is not made."""
+    """However short or long the patience, no step is trained past a pending decision."""
     policy = OutagePolicy("hold", patience=patience)
     with Client(client.url, max_wait=PATIENCE, on_outage=policy) as impatient:
         session = impatient.create_session(
@@ -237,7 +237,7 @@ def test_a_healthy_server_that_awaits_a_measurement_is_not_left(
 def test_a_wait_for_a_measurement_says_which(
     policy: str | OutagePolicy, client: Client, unique_name: str
 ):
-    """The error at the end is no advice to start a server that runs."""
+    """The final error does not advise starting a server that runs."""
     with Client(client.url, max_wait=3.0, on_outage=policy) as impatient:
         session = impatient.create_session(
             unique_name, base_lr=0.1, controllers=[PLATEAU], reaction={"decide_every": 4}
@@ -250,7 +250,7 @@ def test_a_wait_for_a_measurement_says_which(
 
 
 def test_decisions_are_made_up_for_after_an_outage(service: RunningService):
-    """What was measured meanwhile decides about the steps behind it, and nothing is waited for."""
+    """What was measured meanwhile decides the later steps, and nothing is waited for."""
     with Client(service.url, max_wait=PATIENCE, on_outage=LONG) as client:
         reaction = {"decide_every": 4, "timeout": 3600}
         session = client.create_session(
@@ -300,16 +300,16 @@ def test_momentum_and_groups_are_held_too(fake: Any):
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(options: dict[str, Any]):
-    """Before a training begins, not in its first outage."""
+    """It is refused before a training begins, not in its first outage."""
     with pytest.raises(ValueError, match=r"choose from|seconds of 0 or more"):
         OutagePolicy(**{"kind": "hold"} | options)
 
 
-# -- who is told --
+# -- listeners and logs --
 
 
 def test_listeners_and_the_log_are_told(fake: Any, caplog: pytest.LogCaptureFixture):
-    """When it begins, when the bound is reached, and when it is over."""
+    """They are told when it begins, when the bound is reached, and when it is over."""
     news: list[Outage] = []
     with _client(fake, OutagePolicy("hold", patience=0.1, max_steps=3)) as client:
         session = client.session("fake")
@@ -332,7 +332,7 @@ def test_listeners_and_the_log_are_told(fake: Any, caplog: pytest.LogCaptureFixt
 
 
 def test_there_is_nothing_to_hear_of_a_training_that_waits(fake_client: Client):
-    """A listener that would never be called is a mistake."""
+    """A listener that would never be called is refused."""
     with pytest.raises(ValueError, match="on_outage='hold'"):
         fake_client.session("fake").on_outage(print)
 
@@ -356,7 +356,7 @@ def test_the_server_is_told_what_was_used(service: RunningService, caplog: Any):
 
 
 def test_what_was_measured_without_the_server_is_delivered(service: RunningService):
-    """The steps are sealed before their reports are sent, which would be refused else."""
+    """Steps are sealed before their reports are sent, which would be refused otherwise."""
     with Client(service.url, on_outage=HOLD) as client:
         session = client.create_session("run", base_lr=0.1)
         session.lr(0)
@@ -398,14 +398,14 @@ def test_a_training_starts_by_a_file(service: RunningService, tmp_path: Path):
 
 @dataclass
 class _Job:
-    """A life of a job that is cut off from the server, behind a proxy, while others are not."""
+    """A life of a job whose own connection is cut by a proxy, while other clients get through."""
 
     scheduler: RemoteLR
     proxy: Proxy
     curve: list[float]
 
     def train(self, steps: int) -> None:
-        """Train; each step has the rate that is planned, and reports."""
+        """Train and report; each step must have the planned rate."""
         for _ in range(steps):
             step = self.scheduler.last_epoch
             assert float(self.scheduler.optimizer.param_groups[0]["lr"]) == self.curve[step]
@@ -413,7 +413,7 @@ class _Job:
             self.scheduler.step()
 
     def train_until_met(self) -> None:
-        """Have the server back, and train until it has answered."""
+        """Reconnect the server, and train until it has answered."""
         self.proxy.mend()
         _until(lambda: self.train(1) or self.scheduler.session._core.met)
 
@@ -422,7 +422,7 @@ class _Job:
 def _cut_off(
     server_url: str, client: Client, unique_name: str, tmp_path: Path
 ) -> Iterator[Callable[[], _Job]]:
-    """Train 60 steps and report; then give what starts the next life by a file of the beginning."""
+    """Train 60 steps and report; return the start file from step 0 for the next life."""
     path = tmp_path / "run.json"
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     client.export_bootstrap(unique_name, path)
@@ -456,7 +456,7 @@ def _attempts(url: str, name: str) -> list[tuple[int, int]]:
 def test_a_checkpoint_loaded_without_the_server_opens_an_attempt(
     cut_off: Callable[[], _Job], client: Client, server_url: str, unique_name: str
 ):
-    """When it is back, it is told at which step; what was reported meanwhile counts there."""
+    """When the server is back, it gets the step; what was reported meanwhile counts there."""
     old = client.session(unique_name)
     job = cut_off()
     job.scheduler.load_state_dict({"last_epoch": 30, "attempt": 1})
@@ -476,7 +476,7 @@ def test_a_checkpoint_loaded_without_the_server_opens_an_attempt(
 def test_a_rollback_without_the_server_is_of_the_same_attempt(
     cut_off: Callable[[], _Job], client: Client, server_url: str, unique_name: str
 ):
-    """Nobody has heard of what is undone: one attempt begins where the first of both did."""
+    """The server never heard of the undone steps, so one attempt begins where the first did."""
     job = cut_off()
     job.scheduler.load_state_dict({"last_epoch": 30, "attempt": 1})
     job.train(20)
@@ -504,7 +504,7 @@ def test_a_checkpoint_newer_than_the_file_is_believed(
 def test_who_is_cut_off_does_not_fence_who_is_not(
     cut_off: Callable[[], _Job], client: Client, server_url: str, unique_name: str
 ):
-    """A life that was started elsewhere meanwhile has taken over: the one cut off is to stop."""
+    """A life that was started elsewhere meanwhile has taken over: the one cut off must stop."""
     job = cut_off()
     job.scheduler.load_state_dict({"last_epoch": 30, "attempt": 1})
     job.train(20)
@@ -518,7 +518,7 @@ def test_who_is_cut_off_does_not_fence_who_is_not(
 def test_a_beginning_by_a_file_is_judged_like_any_other(
     cut_off: Callable[[], _Job], client: Client, unique_name: str
 ):
-    """Another job has opened an attempt since: what it trained is not trained with here."""
+    """If another job has opened an attempt since, this one must not train with its steps."""
     client.session(unique_name, step=20)
     job = cut_off()
     job.train(20)
@@ -529,7 +529,7 @@ def test_a_beginning_by_a_file_is_judged_like_any_other(
 def test_a_step_beyond_the_last_needs_no_attempt(
     cut_off: Callable[[], _Job], server_url: str, unique_name: str
 ):
-    """What nobody has trained, nobody trains again."""
+    """A step that was never trained is not trained again."""
     job = cut_off()
     job.scheduler.load_state_dict({"last_epoch": 9000, "attempt": 1})
     job.train(20)
@@ -540,7 +540,7 @@ def test_a_step_beyond_the_last_needs_no_attempt(
 def test_a_file_of_a_session_that_is_gone_does_not_hide_that(
     service: RunningService, tmp_path: Path
 ):
-    """The server's answer, when it can be had, comes before the file's."""
+    """The server's answer takes precedence over the file's."""
     path = tmp_path / "run.json"
     with Client(service.url, on_outage=HOLD) as client:
         client.create_session("run", base_lr=0.1)
@@ -568,7 +568,7 @@ def test_a_file_of_a_session_that_is_gone_does_not_hide_that(
 def test_a_file_that_is_unfit_is_refused(
     spoil: Callable[[dict[str, Any]], Any], fake: Any, tmp_path: Path
 ):
-    """Nobody trains by a file of another session, of another version, or with NaN in it."""
+    """A file of another session, of another version, or with NaN in it starts no training."""
     path = tmp_path / "fake.json"
     stored = {
         "bootstrap": 1,
@@ -582,7 +582,7 @@ def test_a_file_that_is_unfit_is_refused(
 
 
 def test_a_file_needs_a_policy(fake_client: Client, tmp_path: Path):
-    """With `wait` a training that started by a file would stop at its first step."""
+    """With `wait`, a training that started by a file would stop at its first step."""
     with pytest.raises(ValueError, match="on_outage='hold' or 'forecast'"):
         fake_client.session("fake", bootstrap=tmp_path / "any")
 
@@ -616,7 +616,7 @@ def _slow(_: RunningService, proxy: Proxy) -> None:
 
 
 HARD = 10.0
-"""What separates a wait that is bounded from one that is not, on a machine that stalls."""
+"""The seconds that separate a bounded wait from an unbounded one, on a machine that stalls."""
 
 
 @pytest.mark.parametrize("fault", [_stop, _kill, _cut, _slow])
@@ -624,7 +624,7 @@ HARD = 10.0
 def test_no_step_waits_longer_than_it_may(
     fault: Callable[[RunningService, Proxy], None], policy: OutagePolicy, service: RunningService
 ):
-    """Be the server stopped, dead, cut off, or dripping an answer, for minutes if let."""
+    """The server may be stopped, dead, cut off, or answer byte by byte for minutes."""
     with (
         Proxy(service.url) as proxy,
         Client(proxy.url, max_wait=1.0, timeout=60.0, on_outage=policy) as client,

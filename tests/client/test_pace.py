@@ -32,7 +32,7 @@ def test_a_window_lasts_six_seconds(step_seconds: float, length: int):
 
 
 def test_a_window_doubles_at_most():
-    """A first measurement that is far too quick seals next to nothing."""
+    """A first measurement that is far too quick seals hardly anything."""
     pace = _paced(1e-6)
     assert [pace.count(65536) for _ in range(5)] == [1, 2, 4, 8, 16]
     while pace.count(65536) < 65536:
@@ -41,7 +41,7 @@ def test_a_window_doubles_at_most():
 
 @pytest.mark.parametrize("step_seconds", [0.1, 1.0, 2.9, 3.0, 5.9, 6.1, 30.0])
 def test_what_is_sealed_ahead_lasts_ten_seconds(step_seconds: float):
-    """Of the window that the trainer is in and the next one no more is left, or one step."""
+    """Of the trainer's window and the next one no more is left, or one step."""
     pace = _paced(step_seconds)
     for _ in range(20):
         length = pace.count(65536)
@@ -52,7 +52,7 @@ def test_what_is_sealed_ahead_lasts_ten_seconds(step_seconds: float):
 
 
 def test_a_window_shrinks_at_once():
-    """When steps get slow the operator does not wait for several windows."""
+    """When steps get slow, an order does not wait for several windows."""
     pace = _paced(0.001)
     while pace.count(65536) < 6000:
         pass
@@ -78,7 +78,7 @@ def test_the_step_time_is_measured_between_edges(monkeypatch: pytest.MonkeyPatch
 
 
 def test_going_back_measures_nothing():
-    """A resume to an earlier step keeps the step time as it was."""
+    """Going back to an earlier step keeps the step time as it was."""
     pace = _paced(0.5)
     pace.arrive(100)
     pace.arrive(10)

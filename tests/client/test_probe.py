@@ -20,7 +20,7 @@ SPEC: dict[str, Any] = {
 
 
 class Training:
-    """Regression on noisy labels: that noise limits what a constant rate comes to.
+    """Regression on noisy labels: the noise limits what a constant rate reaches.
 
     There are a thousand directions of falling curvature, so that the loss falls by a power law.
     """
@@ -33,7 +33,7 @@ class Training:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.06, momentum=0.1)
 
     def update(self) -> None:
-        """Make one step on sixteen examples."""
+        """Make one update on sixteen examples."""
         inputs = torch.randn(16, WIDTH, generator=self.generator) * self.scales
         noise = torch.randn(16, 1, generator=self.generator) * 2
         self.optimizer.zero_grad()
@@ -41,7 +41,7 @@ class Training:
         self.optimizer.step()
 
     def loss(self) -> float:
-        """Return 8 and the loss that unseen data without noise would give."""
+        """Return 8 plus the loss on unseen data without noise."""
         with torch.no_grad():
             apart = (self.model.weight[0] * self.scales) ** 2
         return float(8 + apart.sum())
@@ -105,7 +105,7 @@ def test_a_probe_calibrates_the_plan_and_is_undone(client: Client, unique_name: 
 
 
 def test_a_fork_that_cools_down_already_is_trained(client: Client, unique_name: str) -> None:
-    """One that was made on the dashboard is ordered nothing more; else limits are kept to."""
+    """A ready fork gets no further order; one that the probe makes stays within the limits."""
     training, limits = Training(), {"min_lr": 0.006}
     with client.session(unique_name, **SPEC, limits=limits) as session:
         trained(training, RemoteLR(training.optimizer, session), 40)
@@ -157,7 +157,7 @@ def test_a_floor_that_an_order_has_raised_asks_for_a_fork_of_ones_own(
 
 
 def test_a_probe_that_fails_is_archived_and_undone(client: Client, unique_name: str) -> None:
-    """What raises within comes out; the weights are as before, and the fork is archived."""
+    """The exception propagates; the weights are as before, and the fork is archived."""
     training = Training()
     with client.session(unique_name, **SPEC) as session:
         trained(training, RemoteLR(training.optimizer, session), 40)

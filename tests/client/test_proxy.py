@@ -33,7 +33,7 @@ COSINE = {"kind": "cosine", "total_steps": 1000}
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have each test begin without proxies in the environment."""
+    """Remove proxies from the environment of each test."""
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -53,7 +53,7 @@ def _train(session: Session, steps: int = 60) -> list[float]:
 
 
 def _check_a_training(through: Client, direct: Client, name: str) -> None:
-    """Have a training go through, and compare what it used and reported with what is known here."""
+    """Run a training, and compare what it used and reported with what is known here."""
     session = through.create_session(name, schedule=COSINE, base_lr=0.1)
     rates = _train(session)
     assert rates == direct.forecast(name, count=60, points=60)["series"]["lr"]
@@ -97,7 +97,7 @@ def test_the_environment_says_which_proxy(
     proxy: str | None,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """As other programs read it; and what listens on this machine is asked without one."""
+    """It is read as other programs read it; a server on this machine is called directly."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert proxy_for(*address) == proxy
@@ -107,7 +107,7 @@ def test_the_environment_says_which_proxy(
     "proxy", ["http://", "ftp://me:s3cr3t@proxy", "http://me:s3cr3t@proxy:port", "//me:s3cr3t@"]
 )
 def test_a_proxy_that_is_none_is_refused_and_not_shown(proxy: str, monkeypatch: pytest.MonkeyPatch):
-    """The message names the variable, and nothing of what it holds."""
+    """The message names the variable, and nothing of its value."""
     monkeypatch.setenv("ALL_PROXY", proxy)
     with pytest.raises(ValueError, match=r"^ALL_PROXY is no URL of a proxy") as caught:
         Client("http://pace")
@@ -115,7 +115,7 @@ def test_a_proxy_that_is_none_is_refused_and_not_shown(proxy: str, monkeypatch: 
 
 
 def test_a_socks_proxy_needs_a_package_and_says_so(monkeypatch: pytest.MonkeyPatch):
-    """It is not found out in the middle of a training."""
+    """The error does not come in the middle of a training."""
     monkeypatch.setitem(sys.modules, "socksio", None)  # as if it were not installed
     monkeypatch.setenv("ALL_PROXY", "socks5://me:s3cr3t@proxy:1080")
     with pytest.raises(ValueError, match=r"pip install 'httpx\[socks\]'") as caught:
@@ -129,7 +129,7 @@ def test_a_socks_proxy_needs_a_package_and_says_so(monkeypatch: pytest.MonkeyPat
 def test_a_training_goes_through_a_forward_proxy(
     client: Client, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """Everything passes by it, even the look-up of the name: this machine knows none such."""
+    """Everything uses it, even the look-up of the name, which this machine cannot resolve."""
     proxy = Proxy(_upstream(client.url))
     with LittleServer(proxy) as server:
         monkeypatch.setenv("HTTP_PROXY", f"http://me:s3cr3t@127.0.0.1:{server.port}")
@@ -147,7 +147,7 @@ def test_a_training_goes_through_a_forward_proxy(
 def test_a_server_of_this_machine_is_asked_without_a_proxy(
     server_url: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """A cluster's settings do not take a sidecar away."""
+    """A cluster's settings do not cut off a sidecar."""
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     with Client(server_url) as client:
         assert client.version()["api"] == "v1"
@@ -156,7 +156,7 @@ def test_a_server_of_this_machine_is_asked_without_a_proxy(
 def test_the_password_of_a_proxy_shows_nowhere(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    """Whatever goes wrong, and with everything logged that can be."""
+    """This holds for every error, with the most verbose logging."""
     caplog.set_level(logging.DEBUG)
     password = base64.b64encode(b"me:s3cr3t").decode()
     shown = ""
@@ -184,7 +184,7 @@ def test_the_password_of_a_proxy_shows_nowhere(
 def test_a_proxy_that_refuses_a_tunnel_learns_nothing(
     status: int, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ):
-    """The token is for the server at the tunnel's end; a wrong password is told at once."""
+    """The token is for the server at the tunnel's end; a wrong password is reported at once."""
     proxy = Proxy("", fault=lambda _: answer(status, b"<html>"))
     with LittleServer(proxy) as server:
         monkeypatch.setenv("HTTPS_PROXY", server.url)
@@ -214,7 +214,7 @@ def _certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(name="tls")
 def _tls(certificate: Path, server_url: str) -> Iterator[LittleServer]:
-    """Return a server that speaks TLS and passes requests on to the service."""
+    """Return a server that terminates TLS and passes requests on to the service."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     proxy = Proxy(_upstream(server_url))
@@ -234,7 +234,7 @@ def test_a_training_goes_through_a_tunnel(
     unique_name: str,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """With HTTPS the proxy sees where it goes and nothing else."""
+    """With HTTPS the proxy sees the destination and nothing else."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     proxy = Proxy("", tunnel=f"127.0.0.1:{tls.port}")
     with LittleServer(proxy) as server:
@@ -255,7 +255,7 @@ def test_both_clients_go_by_the_environment(
     server_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """By a forward proxy, by a tunnel that sees nothing, and not to a server of no certificate."""
+    """Both use a forward proxy and an opaque tunnel, and refuse a server that is not certified."""
     forward, tunnel = Proxy(_upstream(server_url)), Proxy("", tunnel=f"127.0.0.1:{tls.port}")
     with LittleServer(forward) as plain, LittleServer(tunnel) as encrypted:
         monkeypatch.setenv("HTTP_PROXY", plain.url)
@@ -283,7 +283,7 @@ def test_both_clients_go_by_the_environment(
 def test_a_training_goes_through_a_reverse_proxy(
     slash: str, cuts: bool, client: Client, unique_name: str, tmp_path: Path
 ):
-    """Under a path of its own, with answers that come whole, and connections that are cut."""
+    """It has a path prefix, sends buffered answers, and cuts connections."""
     proxy = Proxy(_upstream(client.url), prefix="/lab/pace", cuts=cuts)
     with (
         LittleServer(proxy) as server,
@@ -298,7 +298,7 @@ def test_a_training_goes_through_a_reverse_proxy(
 
 
 def test_events_are_followed_through_a_proxy(tmp_path: Path):
-    """They come as they happen, as long as the proxy does not wait for their end."""
+    """They come as they happen, unless the proxy buffers the whole answer."""
     with (
         RunningService(tmp_path / "pacesetter.db", feed_heartbeat=0.2) as service,
         LittleServer(Proxy(_upstream(service.url), prefix="/pace", buffers=False)) as server,
@@ -318,14 +318,14 @@ def test_events_are_followed_through_a_proxy(tmp_path: Path):
 
 
 class Faults:
-    """Answers as a proxy does whose server is away, for some requests at a time."""
+    """Answers some requests as a proxy does whose server is away."""
 
     def __init__(self, status: int) -> None:
         self._page = answer(status, b"<html><h1>Away</h1></html>", content_type="text/html")
         self.left = 0
 
     def __call__(self, _: Asked) -> bytes | None:
-        """Return the page, or nothing when the fault is over."""
+        """Return the page, or None when the fault is over."""
         self.left -= 1
         return self._page if self.left >= 0 else None
 
@@ -334,7 +334,7 @@ class Faults:
 def test_the_error_pages_of_a_proxy_are_waited_through(
     status: int, client: Client, unique_name: str
 ):
-    """A restart behind a proxy looks like this: no step is lost, and no report."""
+    """During a restart behind a proxy no step is lost, and no report."""
     faults = Faults(status)
     proxy = Proxy(_upstream(client.url), fault=faults)
     with LittleServer(proxy) as server, Client(server.url) as through:
@@ -351,7 +351,7 @@ def test_the_error_pages_of_a_proxy_are_waited_through(
 
 
 def test_a_proxy_whose_server_stays_away_is_named(client: Client):
-    """The error at the end of the wait repeats what the page said, and what to look at."""
+    """The final error repeats the proxy's page, and says what to check."""
     faults = Faults(502)
     faults.left = 10**6
     with (

@@ -1,4 +1,4 @@
-"""The page for operators tells the truth: its code runs, and prints what it shows."""
+"""The page for operators is correct: its code runs, and prints what it shows."""
 
 import contextlib
 import io
@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 def test_the_page_does_what_it_says(
     service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its blocks are one program; the text below one is what it prints, with `…` for the rest."""
+    """Its blocks are one program; the text below one is its output, with `…` for the rest."""
     monkeypatch.setenv("PACESETTER_URL", service.url)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     printed = ""

@@ -1,4 +1,4 @@
-"""A running trainer beside a caller that looks far ahead: nothing of it is felt."""
+"""A running trainer is not affected by a caller that looks far ahead."""
 
 import time
 from typing import Any
@@ -22,7 +22,7 @@ def post(url: str, path: str, **body: Any) -> Any:
 
 
 def test_a_curious_call_leaves_an_action_near(session: Session, server_url: str) -> None:
-    """After a `want` of 1,500 steps, and its taking back, an order holds where the window ends."""
+    """After a `want` of 1,500 steps, and a take-back, an order holds where the window ends."""
     path = f"/v1/sessions/{session.name}"
     used = train(session, 0, 40)
     looked = post(server_url, f"{path}/sync", want={"start": 0, "count": 1500})
@@ -42,7 +42,7 @@ def test_a_curious_call_leaves_an_action_near(session: Session, server_url: str)
 
 
 def train(session: Session, start: int, stop: int) -> dict[int, float]:
-    """Return the LR of each step, once no window is on its way that would move the horizon."""
+    """Return the rate of each step, once no window under way could move the horizon."""
     used = {step: session.lr(step) for step in range(start, stop)}
     deadline = time.monotonic() + PATIENCE
     while session._core.prefetcher.busy:

@@ -1,4 +1,4 @@
-"""The record of a session through the client: history, events that are followed, files."""
+"""The record of a session through the client: history, followed events, files."""
 
 import itertools
 import signal
@@ -36,7 +36,7 @@ def report(http: httpx.Client, name: str, step: int) -> None:
 
 
 def test_history_has_values_and_metrics(client: Client, unique_name: str) -> None:
-    """Sealed values stand beside what was measured, of the steps and metrics asked for."""
+    """They are of the requested steps and metrics."""
     trained(client, unique_name)
     history = client.history(unique_name, start=1, end=3, metrics=["loss"], readings=True)
     assert history["steps"] == [1, 2]
@@ -46,7 +46,7 @@ def test_history_has_values_and_metrics(client: Client, unique_name: str) -> Non
 
 
 def test_events_come_page_by_page(client: Client, unique_name: str) -> None:
-    """All events come in their order, from any of them on."""
+    """All events come in order, from any of them on."""
     trained(client, unique_name)
     events = list(client.events(unique_name))
     assert [each["seq"] for each in events] == list(range(len(events)))
@@ -55,7 +55,7 @@ def test_events_come_page_by_page(client: Client, unique_name: str) -> None:
 
 
 def test_followed_events_survive_the_server(tmp_path: Path) -> None:
-    """Who follows sees every event once and in order while the service is killed and comes back."""
+    """A reader gets every event once and in order while the service is killed and comes back."""
     with RunningService(tmp_path / "pacesetter.db") as service, Client(service.url) as client:
         trained(client, "followed")
         found: list[dict[str, Any]] = []
@@ -105,7 +105,7 @@ def test_a_gap_in_the_events_is_an_error() -> None:
 
 
 def test_what_does_not_exist_is_not_followed(client: Client) -> None:
-    """A session that is not there is an error at once."""
+    """A missing session is an error at once."""
     with pytest.raises(NotFoundError):
         next(client.events("nobody-has-this", follow=True))
     with pytest.raises(NotFoundError):
@@ -114,7 +114,7 @@ def test_what_does_not_exist_is_not_followed(client: Client) -> None:
 
 
 def test_a_record_goes_through_a_file(client: Client, unique_name: str, tmp_path: Path) -> None:
-    """What was exported is imported under another name, with the same values and events."""
+    """The export is imported under another name, with the same values and events."""
     file, copy = tmp_path / "record.jsonl", f"{unique_name}-copy"
     client.export(trained(client, unique_name), file)
     assert [each.name for each in tmp_path.iterdir()] == ["record.jsonl"]
@@ -129,7 +129,7 @@ def test_a_record_goes_through_a_file(client: Client, unique_name: str, tmp_path
 
 
 def test_a_realised_curve_is_a_schedule(client: Client, unique_name: str) -> None:
-    """It goes into a new session, which gives the same values without the controllers."""
+    """A new session made from it gives the same values without the controllers."""
     trained(client, unique_name)
     body = client.realised(unique_name, start=0, end=5)
     again = client.create_session(

@@ -1,4 +1,4 @@
-"""What stands between a scheduler and its session, in one process and in copies for another."""
+"""The relay between a scheduler and its session, in one process and in copies for another."""
 
 import pickle
 
@@ -30,7 +30,7 @@ def _copy_of_a_rank(client: Client, name: str) -> SessionRelay:
 
 
 def test_a_process_that_trains_alone_has_no_ranks(client: Client, unique_name: str):
-    """`relay_for` gives none, and the scheduler stands behind the relay of one process."""
+    """`relay_for` returns none, and the scheduler uses the relay of one process."""
     session = client.create_session(unique_name, base_lr=0.1)
     assert relay_for(session) is None
     scheduler = RemoteLR(torch.optim.SGD([torch.zeros(1)], lr=0.1), session)
@@ -49,7 +49,7 @@ def test_a_ranks_relay_alone_is_the_one_of_one_process(client: Client, unique_na
 
 
 def test_a_notice_reaches_the_other_ranks_whole(client: Client, unique_name: str):
-    """What the first rank passes on has the step to roll back to as well."""
+    """What the first rank passes on includes the step to roll back to."""
     session = client.create_session(unique_name, base_lr=0.1)
     notice = Notice(unique_name, 3, "roll_back", "the loss has blown up", good_step=1)
     window = Window(2, {"lr": [0.1, 0.1]}, (notice,))

@@ -46,7 +46,7 @@ def _held(optimizer: torch.optim.Optimizer) -> list[float]:
 
 
 def _step_for_long(scheduler: RemoteLR, then_write: float | None = None) -> None:
-    """Take many steps, with somebody else writing after each."""
+    """Take many steps, while another writer writes after each."""
     for _ in range(10_000):
         scheduler.step()
         if then_write is not None:
@@ -273,7 +273,7 @@ def test_a_metric_without_a_name_is_refused(client: Client, unique_name: str):
     assert scheduler.last_epoch == 0
 
 
-# -- who else writes --
+# -- other writers --
 
 
 def test_a_second_writer_is_found_out(client: Client, unique_name: str):
@@ -314,7 +314,7 @@ def test_a_second_writer_into_a_tensor_is_found_out(client: Client, unique_name:
 
 
 def test_a_failed_step_changes_nothing_and_may_be_repeated(fake_client: Client, fake: Any):
-    """Neither position nor optimizer move when the values are not to be had."""
+    """Neither position nor optimizer moves when the values are unavailable."""
     optimizer = _sgd()
     scheduler = RemoteLR(optimizer, fake_client.session("fake"))
     for failure, error in (
@@ -384,7 +384,7 @@ def test_the_schedulers_state_alone_restores_the_optimizers_rate(client: Client,
 
 
 def test_the_state_is_plain(client: Client, unique_name: str):
-    """Only strings and numbers, and only what a resume and torch's own users need."""
+    """It has only strings and numbers, and only what a resume and torch's users need."""
     scheduler = RemoteLR(_sgd(), client.create_session(unique_name, base_lr=0.1))
     state = scheduler.state_dict()
     assert state.pop("_last_lr") == [0.1]
@@ -418,7 +418,7 @@ def test_a_torch_schedulers_checkpoint_gives_its_step(client: Client, unique_nam
 
 
 def test_loading_optimizer_state_in_the_middle_is_noticed(client: Client, unique_name: str):
-    """The replaced list of param groups is the one written to, tensors and all."""
+    """The replaced list of param groups is the one written to, tensors included."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     optimizer = _sgd()
     scheduler = RemoteLR(optimizer, session)
@@ -462,7 +462,7 @@ def test_it_can_be_pickled(client: Client, unique_name: str):
     twin.session.close()
 
 
-# -- other people's habits --
+# -- habits from other libraries --
 
 
 def test_the_position_may_be_set_as_with_torch(client: Client, unique_name: str):

@@ -1,4 +1,4 @@
-"""A name that is used again: whose attempt that is, and what becomes of what was trained before."""
+"""A name that is used again: which attempt the training joins, and what happens to old steps."""
 
 import json
 import os
@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the environment say nothing of a job."""
+    """Remove what the environment says of a job."""
     for name in ("TORCHELASTIC_RUN_ID", "PACESETTER_RUN", "SLURM_JOB_ID", "RANK"):
         monkeypatch.delenv(name, raising=False)
 
@@ -72,19 +72,19 @@ def _spec() -> dict[str, Any]:
 
 @pytest.fixture(name="trained")
 def _trained(client: Client, unique_name: str, spec: dict[str, Any]) -> list[float]:
-    """Return the rates of six steps that a training was given before."""
+    """Return the rates of six steps of an earlier training."""
     return _loop(client.session(unique_name, **spec), 6)
 
 
-# -- a training that begins without a word --
+# -- a training that begins without a policy --
 
 
 def test_a_loop_run_again_is_refused_at_its_first_step(
     client: Client, unique_name: str, spec: dict[str, Any], trained: list[float]
 ):
-    """It never trains on what was decided for the one before, and is told both ways out."""
+    """It never trains on decisions made for the run before, and is told both ways out."""
     again = client.session(unique_name, **spec)
-    for _ in range(2):  # not once alone
+    for _ in range(2):  # not even once
         with pytest.raises(ResumeError) as caught:
             again.lr(0)
     said = str(caught.value)
@@ -96,7 +96,7 @@ def test_a_loop_run_again_is_refused_at_its_first_step(
 
 @pytest.mark.parametrize("ask", ["lr", "values", "window"])
 def test_however_it_asks(client: Client, unique_name: str, trained: list[float], ask: str):
-    """A session that is opened by its name alone is no other."""
+    """A session that is opened by its name alone is treated alike."""
     session = client.session(unique_name)
     with pytest.raises(ResumeError):
         getattr(session._core if ask == "window" else session, ask)(3)
@@ -105,7 +105,7 @@ def test_however_it_asks(client: Client, unique_name: str, trained: list[float],
 def test_a_scheduler_run_again_is_refused_at_its_first_step(
     client: Client, unique_name: str, spec: dict[str, Any]
 ):
-    """Not before, for a checkpoint may be loaded; and the optimizer's step was the last one."""
+    """Not before, as a checkpoint may be loaded; the optimizer's step was the last one."""
     _train(RemoteLR(_sgd(), client.session(unique_name, **spec)), 6, loss=1.0)
     again = RemoteLR(_sgd(), client.session(unique_name, **spec))
     for _ in range(2):
@@ -115,7 +115,7 @@ def test_a_scheduler_run_again_is_refused_at_its_first_step(
 
 
 def test_a_converted_scheduler_run_again_is_refused(client: Client, unique_name: str):
-    """`from_torch` takes the policy, and hands it on."""
+    """`from_torch` takes the policy, and passes it on."""
 
     def opened(**options: Any) -> RemoteLR:
         scheduler = StepLR(_sgd(), 3)
@@ -132,7 +132,7 @@ def test_a_converted_scheduler_run_again_is_refused(client: Client, unique_name:
 def test_to_begin_again_is_a_new_attempt(
     client: Client, unique_name: str, spec: dict[str, Any], trained: list[float]
 ):
-    """The controllers know nothing; what they had decided is the first attempt's."""
+    """The controllers start anew; their earlier decisions belong to the first attempt."""
     again = client.session(unique_name, resume="restart", **spec)
     assert _loop(again, 6) == trained
     assert again.attempt == 2
@@ -144,7 +144,7 @@ def test_to_begin_again_is_a_new_attempt(
 def test_what_operators_ordered_stays_when_it_begins_again(
     client: Client, server_url: str, unique_name: str
 ):
-    """As with every attempt; and the training begins again where it begins."""
+    """It stays as in every attempt; the new attempt begins at the first step asked for."""
     _loop(client.session(unique_name, base_lr=0.1, max_lookahead=1), 6)
     client._json("POST", f"/v1/sessions/{unique_name}/actions", body={"kind": "scale", "factor": 2})
     again = client.session(unique_name, resume="restart")
@@ -155,7 +155,7 @@ def test_what_operators_ordered_stays_when_it_begins_again(
 def test_to_continue_follows_what_is_sealed(
     client: Client, unique_name: str, trained: list[float], caplog: pytest.LogCaptureFixture
 ):
-    """The same values, in the same attempt, and nothing is said."""
+    """It gets the same values, in the same attempt, without a warning."""
     again = client.session(unique_name, resume="continue")
     assert _walk(again, range(6)) == trained
     assert again.attempt == 1
@@ -165,7 +165,7 @@ def test_to_continue_follows_what_is_sealed(
 
 
 def test_another_policy_is_refused(client: Client, unique_name: str):
-    """And nothing is created."""
+    """Nothing is created either."""
     with pytest.raises(ValueError, match="choose from error, restart, continue"):
         client.session(unique_name, base_lr=0.1, resume="rewind")
     assert unique_name not in {each.name for each in client.sessions()}
@@ -175,7 +175,7 @@ def test_another_policy_is_refused(client: Client, unique_name: str):
 
 
 def test_whoever_goes_back_is_not_asked(client: Client, unique_name: str, trained: list[float]):
-    """By `step=`, by `restart`, and by a checkpoint."""
+    """It may go back by `step=`, by `restart`, or by a checkpoint."""
     assert client.session(unique_name, step=2).lr(2) == trained[2]
     session = client.session(unique_name)
     session.restart(1)
@@ -189,14 +189,14 @@ def test_whoever_goes_back_is_not_asked(client: Client, unique_name: str, traine
 def test_steps_that_nobody_has_trained_are_trained(
     client: Client, unique_name: str, trained: list[float]
 ):
-    """Whoever goes on at the horizon goes on."""
+    """A trainer may go on at the horizon."""
     again = client.session(unique_name)
     assert again.lr(6) <= trained[5]
     assert again.attempt == 1
 
 
 def test_looking_is_not_training(client: Client, unique_name: str, trained: list[float]):
-    """Nor is what another process has opened judged again."""
+    """Reading is not judged, and neither is a session that another process has opened."""
     assert client.lr(unique_name, 3)["lr"] == trained[3]
     info = client.session(unique_name).info
     assert client.follow(info).lr(3) == trained[3]
@@ -205,7 +205,7 @@ def test_looking_is_not_training(client: Client, unique_name: str, trained: list
 def test_a_session_that_travels_is_judged_where_it_trains(
     client: Client, unique_name: str, trained: list[float]
 ):
-    """A worker that gets it from its driver is no way around."""
+    """Passing it from a driver to a worker does not bypass the check."""
     with _travelled(client.session(unique_name)) as worker, pytest.raises(ResumeError):
         worker.lr(0)
     with _travelled(client.session(unique_name, resume="restart")) as again:
@@ -221,7 +221,7 @@ def test_a_session_that_has_travelled_has_begun_its_training(client: Client, uni
 
 
 def _travelled(session: Session) -> closing[Session]:
-    """Return a session as another process has it, with connections of its own."""
+    """Return a session as another process gets it, with its own connections."""
     return closing(pickle.loads(pickle.dumps(session)))
 
 
@@ -251,7 +251,7 @@ def test_two_optimizers_of_one_training_share_its_attempt(pair: list[RemoteLR]):
 def test_two_optimizers_go_back_in_one_attempt(
     client: Client, unique_name: str, pair: list[RemoteLR]
 ):
-    """In a new process and in this one; to go back once more is one more attempt."""
+    """This holds in a new process and in this one; going back once more is one more attempt."""
     _in_turn(pair, 10)
     states = [each.state_dict() for each in pair]
     _in_turn(pair, 10)
@@ -267,7 +267,7 @@ def test_two_optimizers_go_back_in_one_attempt(
 
 
 def test_two_optimizers_on_one_session_go_back_in_one_attempt(client: Client, unique_name: str):
-    """The second one finds itself there."""
+    """The second optimizer finds the session in the attempt already."""
     session = client.session(unique_name, base_lr=0.1, schedule=RISING)
     pair = [RemoteLR(_sgd(), session) for _ in range(2)]
     _in_turn(pair, 10)
@@ -292,7 +292,7 @@ def test_two_optimizers_begin_again_in_one_attempt(
 
 
 def test_a_setup_that_is_run_twice_is_one_training(client: Client, unique_name: str):
-    """A cell that makes the scheduler, run again before the one that trains."""
+    """The cell that makes the scheduler may run again before the one that trains."""
     for _ in range(3):
         scheduler = RemoteLR(_sgd(), client.session(unique_name, base_lr=0.1))
     _train(scheduler, 5)
@@ -329,7 +329,7 @@ def test_ranks_of_one_life_go_on_beside_each_other(
 def test_a_rerun_in_one_life_of_a_launched_process_is_refused(
     client: Client, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """The launcher has not started it again: the script has."""
+    """The script has started it again, and not the launcher."""
     _env(monkeypatch, **TORCHRUN)
     _train(RemoteLR(_sgd(), client.session(unique_name, base_lr=0.1)), 5)
     with pytest.raises(ResumeError):
@@ -342,7 +342,7 @@ def test_a_rerun_in_one_life_of_a_launched_process_is_refused(
 def test_a_session_made_beforehand_is_known_by_later_lives(
     client: Client, server_url: str, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """Created by hand and opened by name under a launcher, it is that job's from then on."""
+    """Once opened by name under a launcher, it belongs to that job."""
     client._json("POST", "/v1/sessions", body={"name": unique_name, "base_lr": 0.1})
     _env(monkeypatch, **TORCHRUN)
     _train(RemoteLR(_sgd(), client.session(unique_name)), 5)
@@ -354,7 +354,7 @@ def test_a_session_made_beforehand_is_known_by_later_lives(
 
 
 def _scaled(patch: pytest.MonkeyPatch, trainings: dict[Any, Any], ranks: int) -> None:
-    """Be a process of a life that torchrun has started on two nodes, with what it remembers."""
+    """Act as a process of a life that torchrun has started on two nodes, with what it remembers."""
     patch.setattr(_attempts, "_trainings", trainings)
     _env(patch, TORCHELASTIC_RUN_ID="rdzv", TORCHELASTIC_RESTART_COUNT="0", RANK="0")
     _env(patch, WORLD_SIZE=str(ranks), GROUP_WORLD_SIZE="2")
@@ -364,7 +364,7 @@ def _scaled(patch: pytest.MonkeyPatch, trainings: dict[Any, Any], ranks: int) ->
 def test_a_job_that_goes_back_to_its_number_of_workers_lives_on(
     client: Client, unique_name: str, monkeypatch: pytest.MonkeyPatch, steps: int
 ):
-    """A first rank that opens for all takes a new key; what is left of older lives is fenced."""
+    """A first rank that opens for all draws a new key; what is left of older lives is fenced."""
     lives: list[tuple[int, dict[Any, Any], Session]] = []
     for ranks in (16, 24, 16, 16, 24, 16):
         memory: dict[Any, Any] = {}
@@ -374,12 +374,12 @@ def test_a_job_that_goes_back_to_its_number_of_workers_lives_on(
         for step in range(steps):
             session.lr(step)
         lives.append((ranks, memory, session))
-    assert session.attempt == 5  # the second 16 in a row is called as the first, and follows it
+    assert session.attempt == 5  # the second 16 in a row is named as the first, and follows it
     for ranks, memory, older in lives[:2]:
         _scaled(monkeypatch, memory, ranks)
         with pytest.raises(StaleAttemptError):
-            older.lr(500)  # which it was not given in time
-        if ranks == 24 and not steps:  # of a name of its own, and no training that has moved
+            older.lr(500)  # which it did not get in time
+        if ranks == 24 and not steps:  # with a name of its own, and no training that has moved
             with client.for_all_ranks(), pytest.raises(StaleAttemptError):
                 client.session(unique_name)
     assert session.lr(steps) == pytest.approx(steps / 1000)
@@ -388,7 +388,7 @@ def test_a_job_that_goes_back_to_its_number_of_workers_lives_on(
 def test_a_rank_alone_is_told_why_its_key_is_over(
     client: Client, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """It cannot know whether it is of the old life of that name, and takes no session away."""
+    """It cannot know whether it belongs to the old life of that name, and takes no session away."""
     for ranks in (16, 24):
         _scaled(monkeypatch, {}, ranks)
         client.session(unique_name, base_lr=0.1, schedule=RISING).lr(0)
@@ -398,7 +398,7 @@ def test_a_rank_alone_is_told_why_its_key_is_over(
 
 
 def _torchrun(ranks: int, folder: Path, url: str, name: str, *options: str) -> list[dict[str, Any]]:
-    """Run `rerun.py` with one restart to spare; give what each rank of its last life has seen."""
+    """Run `rerun.py` with one restart to spare; return what each rank of its last life has seen."""
     command = [*torchrun(forks=ranks == 1), f"--nproc-per-node={ranks}"]
     command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]  # named "none", any port
     command += ["--nnodes=1", "--max-restarts=1", "--monitor-interval=0.1"]
@@ -446,7 +446,7 @@ def test_a_job_that_its_launcher_starts_again_goes_on_and_a_rerun_does_not(
 def test_what_was_opened_by_a_file_is_judged_when_the_server_answers(
     service: RunningService, tmp_path: Path, resume: str
 ):
-    """Another training had begun meanwhile: then as with any session that was trained before."""
+    """If another training began meanwhile, it is treated as any session that was trained before."""
     path = tmp_path / "run.json"
     with Client(service.url) as client:
         client._json("POST", "/v1/sessions", body={"name": "run", "base_lr": 0.1})

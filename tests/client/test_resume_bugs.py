@@ -1,4 +1,4 @@
-"""Twelve ways in which learning rates go wrong when a job comes back, each with what keeps it out.
+"""Twelve ways in which learning rates go wrong after a restart, each with what prevents it.
 
 Real optimizers follow a real service. A job restarts as jobs do: new objects, a checkpoint that was
 written to memory and read back with `weights_only`, and an attempt opened at its step.
@@ -32,7 +32,7 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 
 def optimizer_of(*rates: float | torch.Tensor) -> torch.optim.Optimizer:
-    """Make an optimizer with a param group for each rate."""
+    """Return an optimizer with a param group for each rate."""
     groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr": rate} for rate in rates]
     return torch.optim.SGD(groups, lr=0.1, momentum=0.9)
 
@@ -51,7 +51,7 @@ class Job:
         self.start()
 
     def start(self, *rates: float | torch.Tensor) -> None:
-        """Begin as a new process: nothing of what was in memory is there."""
+        """Begin as a new process, without anything that was in memory."""
         self.optimizer = optimizer_of(*(rates or [0.1] * len(self.groups)))
         session = self.client.session(self.name)
         self.scheduler = RemoteLR(self.optimizer, session, metric="loss")
@@ -69,7 +69,7 @@ class Job:
         self.optimizer.step()
 
     def train(self, steps: int, losses: list[float] | None = None) -> list[float]:
-        """Take steps; gives the first group's rate at each."""
+        """Take steps, and return the first group's rate at each."""
         rates = []
         for _ in range(steps):
             rates.append(self.held[0])
@@ -106,12 +106,12 @@ class Job:
 
 @pytest.fixture(name="begin")
 def _begin(http: httpx.Client, client: Client, unique_name: str) -> Callable[..., Job]:
-    """Return a way to begin a job."""
+    """Return a function that begins a job."""
     return lambda **spec: Job(http, client, unique_name, **spec)
 
 
 def test_bug_1_a_scheduler_that_was_not_saved(begin: Callable[..., Job]) -> None:
-    """Of a checkpoint without a scheduler the step is enough: all else is with the service."""
+    """For a checkpoint without a scheduler the step is enough: the service has the rest."""
     job = begin(controllers=[PLATEAU])
     whole = job.train(len(LOSSES), LOSSES)
     job.come_back(17)
@@ -141,7 +141,7 @@ def test_bug_2_a_scheduler_that_was_saved_a_tick_early_or_late(
 def test_bug_3_a_scheduler_that_is_rebuilt_with_another_length(
     begin: Callable[..., Job], client: Client
 ) -> None:
-    """The curve is not rescaled in silence: another description of the session is a conflict."""
+    """The curve is not silently rescaled: another description of the session is a conflict."""
     job = begin(schedule=COSINE)
     whole = job.train(20)
     longer = {**COSINE, "total_steps": 400}
@@ -172,7 +172,7 @@ def test_bug_4_a_scheduler_that_is_not_the_optimizers(begin: Callable[..., Job],
 
 
 def test_bug_5_a_clock_in_another_unit(begin: Callable[..., Job]) -> None:
-    """Lengths in epochs come to steps by the session's own numbers; an epoch is no argument."""
+    """Lengths in epochs become steps by the session's own numbers; no call takes an epoch."""
     lengths = {"kind": "step", "step_size": {"epochs": 2}, "gamma": 0.5}
     job = begin(schedule=lengths, steps_per_epoch=5)
     assert job.train(30) == [0.1] * 10 + [0.05] * 10 + [0.025] * 10
@@ -249,7 +249,7 @@ def test_bug_8_a_plateau_that_forgets(begin: Callable[..., Job], step: int) -> N
 
 
 def test_bug_9_another_number_of_param_groups(begin: Callable[..., Job]) -> None:
-    """An optimizer whose groups are not the session's is refused, not driven in part."""
+    """An optimizer whose groups are not the session's is refused, not partly driven."""
     floors = {"body": 0.01, "head": 0.02}
     groups = {"body": {"base_lr": 0.1}, "head": {"base_lr": 0.4}}
     job = begin(groups=groups, controllers=[{**PLATEAU, "patience": 0, "min_lr": floors}])
@@ -264,7 +264,7 @@ def test_bug_9_another_number_of_param_groups(begin: Callable[..., Job]) -> None
 
 
 def test_bug_10_an_override_that_the_checkpoint_wins_over(begin: Callable[..., Job]) -> None:
-    """What an operator orders holds, whatever rate stands in the checkpoint that is loaded."""
+    """What an operator orders holds, whatever rate is in the checkpoint that is loaded."""
     job = begin(schedule=COSINE, max_lookahead=1)
     job.train(12)
     written = job.write()
@@ -308,7 +308,7 @@ def test_bug_11_one_rank_that_decides_alone(
 
 
 def test_bug_12_a_rate_that_is_a_tensor(begin: Callable[..., Job]) -> None:
-    """A tensor stays the same tensor through steps and restarts: compiled code keeps reading it."""
+    """It stays the same tensor through steps and restarts: compiled code keeps reading it."""
     job = begin(schedule=COSINE)
     whole = job.train(12)
     job.come_back(6)

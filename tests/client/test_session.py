@@ -1,10 +1,11 @@
 """Walking a session."""
 
+import contextlib
 import gc
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -35,9 +36,9 @@ def _until(condition: Callable[[], Any], seconds: float = PATIENCE) -> None:
 
 
 def _walking(session: Session) -> Window:
-    """Take windows until one has steps before its mark and after it, as steps of some length do."""
+    """Take windows until one has steps before its mark and after it, as in a steady training."""
     window, taken = session._core.window(0), 0
-    # A hiccup makes steps look so long that the next window can wait for the last one; and a server
+    # A hiccup makes steps look so long that the next window can wait until the last one. A server
     # that answers slowly makes them look so short that it is wanted from the first one on.
     while taken < 3 or not 0 < window.mark < len(window):
         assert taken < 100
@@ -51,7 +52,7 @@ def _threads(name: str) -> list[threading.Thread]:
 
 
 def test_a_session_shows_what_loops_call():
-    """What integrations drive is elsewhere: completion in an editor offers the trainer's part."""
+    """Completion in an editor offers the trainer's part; what integrations call is elsewhere."""
     state = {"info", "name", "attempt", "series", "groups", "horizon", "revision", "max_lookahead"}
     loop = {"lr", "values", "report", "applied", "resize", "restart", "flush", "deliver"}
     loop |= {"finish", "close"}
@@ -67,7 +68,7 @@ def test_every_step_has_the_servers_value(client: Client, unique_name: str):
 
 
 def test_steps_may_be_asked_for_in_any_order(client: Client, unique_name: str):
-    """Going back gives the same bits, and a jump ahead needs no steps between."""
+    """Going back gives the same bits, and a jump ahead needs no steps in between."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     first = [session.lr(step) for step in range(100)]
     assert session.lr(5000) >= 0
@@ -75,7 +76,7 @@ def test_steps_may_be_asked_for_in_any_order(client: Client, unique_name: str):
 
 
 def test_a_window_is_walked_without_requests(fake_client: Client, fake: Any):
-    """Once the pace is known a long window serves its steps from memory."""
+    """Once the pace is known, a long window serves its steps from memory."""
     session = fake_client.session("fake")
     window = _walking(session)
     count = len(fake.requests)
@@ -100,7 +101,7 @@ def test_the_next_window_is_fetched_before_it_is_needed(fake_client: Client, fak
 def test_a_failed_prefetch_is_silent_until_the_window_is_used_up(
     fake_client: Client, fake: Any, caplog: pytest.LogCaptureFixture
 ):
-    """Sealed steps go on without the server; then the trainer waits for the bound, and hears."""
+    """Sealed steps go on without the server; then the trainer waits up to the bound, and raises."""
     session = fake_client.session("fake")
     window = _walking(session)
     fake.fail = lambda _: httpx.Response(503)
@@ -114,7 +115,7 @@ def test_a_failed_prefetch_is_silent_until_the_window_is_used_up(
 
 
 def test_reports_and_the_wish_travel_together_in_a_session_that_reacts(fake: Any):
-    """With a lookahead nothing is fetched ahead, and the next step's sync has the reports."""
+    """With a lookahead nothing is prefetched, and the next step's sync has the reports."""
     fake.max_lookahead = 1
     with Client("http://fake", transport=httpx.MockTransport(fake)) as client:
         session = client.session("fake")
@@ -132,7 +133,7 @@ def test_reports_and_the_wish_travel_together_in_a_session_that_reacts(fake: Any
 
 
 def test_many_reports_arrive_before_the_step_they_decide(fake: Any):
-    """More reports than one call takes are all delivered first."""
+    """If there are more reports than one call takes, all are delivered first."""
     fake.max_lookahead = 1
     with Client("http://fake", transport=httpx.MockTransport(fake)) as client:
         session = client.session("fake")
@@ -146,7 +147,7 @@ def test_many_reports_arrive_before_the_step_they_decide(fake: Any):
 
 
 def test_reports_are_batched(fake_client: Client, fake: Any):
-    """Some thousand reports make as many calls as there are thousands, or some more."""
+    """Some thousand reports make about as many calls as there are thousands."""
     session = fake_client.session("fake")
     for step in range(5000):
         session.report(step, loss=0.5)
@@ -205,7 +206,7 @@ def test_a_refused_metric_costs_no_other(
 
 
 def test_a_plateau_sees_its_metric_beside_a_refused_one(client: Client, unique_name: str):
-    """A name that the server does not take keeps no controller from its measurement."""
+    """A metric that the server refuses keeps no controller from its measurement."""
     plateau = {"kind": "plateau", "metric": "eval_loss", "patience": 0, "factor": 0.5}
     session = client.create_session(
         unique_name, base_lr=0.1, controllers=[plateau], max_lookahead=1
@@ -218,7 +219,7 @@ def test_a_plateau_sees_its_metric_beside_a_refused_one(client: Client, unique_n
 
 
 def test_a_refusal_of_a_full_batch_is_read(client: Client, unique_name: str):
-    """The answer that points at each of thousands of values is longer than any window."""
+    """An answer that points at each of thousands of values is longer than any window."""
     session = client.create_session(unique_name, base_lr=0.1)
     session.lr(0)
     with session._core.sync.lock:
@@ -230,7 +231,7 @@ def test_a_refusal_of_a_full_batch_is_read(client: Client, unique_name: str):
 
 
 def test_a_report_of_a_step_to_come_does_not_hold_up_the_others(client: Client, unique_name: str):
-    """Nothing can have been measured there: that report is dropped, and the others are kept."""
+    """It cannot have been measured, so that report is dropped, and the others are kept."""
     session = client.create_session(unique_name, base_lr=0.1)
     session.lr(9)
     for step in (8, 10, 9, 11):
@@ -244,7 +245,7 @@ def test_a_report_of_a_step_to_come_does_not_hold_up_the_others(client: Client, 
 def test_a_refused_report_in_the_background_is_logged(
     client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
 ):
-    """Nobody waits for a background delivery, so its refusal goes to the log."""
+    """No caller waits for a background delivery, so its refusal goes to the log."""
     session = client.create_session(unique_name, base_lr=0.1)
     session.report(2, **{"no;name": 1.0})
     _until(lambda: len(session._core.sync.reports) == 0)
@@ -253,7 +254,7 @@ def test_a_refused_report_in_the_background_is_logged(
 
 
 def test_a_fenced_attempt_is_told_at_its_next_window(fake_client: Client, fake: Any):
-    """A zombie can use what was sealed for it; it gets no more, and its reports are given up."""
+    """A zombie can use what was sealed for it; it gets no more, and its reports are dropped."""
     session = fake_client.session("fake")
     assert session.lr(0) == 0.5
     problem = {"code": "stale_attempt", "detail": "Attempt 2 is open."}
@@ -300,7 +301,7 @@ def test_nonsense_fetched_ahead_reaches_nobody(fake_client: Client, fake: Any):
 
 
 def test_learning_rates_outside_the_users_bounds_are_refused(client: Client, unique_name: str):
-    """A fat-fingered base LR stops at the trainer."""
+    """A mistyped base rate stops at the trainer."""
     session = client.create_session(unique_name, base_lr=30.0, lr_bounds=(0.0, 1.0))
     with pytest.raises(InvalidAnswerError, match=r"outside \[0, 1\]"):
         session.lr(0)
@@ -308,13 +309,13 @@ def test_learning_rates_outside_the_users_bounds_are_refused(client: Client, uni
 
 @pytest.mark.parametrize("bounds", [(1.0, 0.1), (-1.0, 1.0), (math.nan, 1.0)])
 def test_bounds_that_are_none_are_refused(bounds: tuple[float, float], fake_client: Client):
-    """A mistake in the bounds shows when the session is opened."""
+    """Invalid bounds are refused when the session is opened."""
     with pytest.raises(ValueError, match="lr_bounds"):
         fake_client.session("fake", lr_bounds=bounds)
 
 
 def test_groups_have_values_of_their_own(client: Client, unique_name: str):
-    """`lr(step, group)` and `values(step)` give each series."""
+    """`lr(step, group)` and `values(step)` return each series."""
     groups = {"body": {"base_lr": 0.1}, "head": {"base_lr": 0.5}}
     session = client.create_session(unique_name, groups=groups)
     assert session.lr(3, "body") == 0.1
@@ -327,7 +328,7 @@ def test_groups_have_values_of_their_own(client: Client, unique_name: str):
 
 
 def test_a_session_without_groups_has_none(client: Client, unique_name: str):
-    """Naming a group there is a mistake, with or without a window at hand."""
+    """Naming a group there is an error, with or without a window at hand."""
     session = client.create_session(unique_name, base_lr=0.1)
     with pytest.raises(GroupError, match="has no groups"):
         session.lr(0, "head")
@@ -346,7 +347,7 @@ def test_a_negative_step_is_refused(step: int, fake_client: Client):
 
 
 def test_dropping_a_session_ends_its_thread(client: Client, unique_name: str):
-    """A sweep that opens thousands of sessions does not gather threads."""
+    """A sweep that opens thousands of sessions does not accumulate threads."""
     session: Session | None = client.create_session(unique_name, base_lr=0.1)
     assert session is not None
     session.report(1, loss=1.0)
@@ -357,7 +358,7 @@ def test_dropping_a_session_ends_its_thread(client: Client, unique_name: str):
 
 
 def test_closing_delivers_and_ends_the_thread(client: Client, unique_name: str):
-    """After the `with` block all is told and nothing runs; the session says that it is closed."""
+    """After the `with` block all is delivered and no thread runs; the session says it is closed."""
     with client.create_session(unique_name, base_lr=0.1) as session:
         session.lr(0)
         session.report(1, loss=1.0)
@@ -407,7 +408,7 @@ def test_closing_waits_for_a_server_that_comes_back(
 
 
 def test_a_delivery_is_tried_for_as_long_as_said(service: RunningService, caplog: Any):
-    """At the end of a training nobody is to be stopped by reports: what is left is logged."""
+    """At the end, reports must not stop a training: what is left is logged."""
     with Client(service.url) as client:
         session = client.create_session("run", base_lr=0.1)
         session.lr(0)
@@ -421,6 +422,17 @@ def test_a_delivery_is_tried_for_as_long_as_said(service: RunningService, caplog
         service.start()
         assert session.deliver(PATIENCE)
         assert client.history("run")["metrics"]["loss"] == [0.5]
+
+
+@pytest.mark.parametrize("seconds", [-0.5, -1.0, -math.inf])
+def test_a_delivery_is_tried_once_when_its_time_has_passed(
+    seconds: float, client: Client, unique_name: str
+):
+    """What a job has left before it is killed may be less than nothing: nothing is raised."""
+    session = client.create_session(unique_name, base_lr=0.1)
+    assert session.lr(0) == 0.1
+    session.report(0, loss=1.0)
+    assert session.deliver(seconds)
 
 
 def test_a_delivery_goes_on_after_a_refusal(client: Client, unique_name: str, caplog: Any):
@@ -475,7 +487,7 @@ def test_a_fault_in_the_background_ends_neither_thread_nor_training(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    """Whatever breaks there is logged once, and the trainer's steps go on."""
+    """Any exception there is logged once, and the trainer's steps go on."""
     session = fake_client.session("fake")
 
     class Broken:
@@ -505,19 +517,42 @@ def test_without_threads_windows_are_fetched_on_demand(
     session.flush()
 
 
+@contextlib.contextmanager
+def _hanging_in_the_background(session: Session) -> Iterator[None]:
+    """Have another thread be in an exchange that does not end."""
+    begun, over = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        with session._core.sync.lock:
+            begun.set()
+            over.wait()
+
+    thread = threading.Thread(target=hang)
+    thread.start()
+    begun.wait()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 def test_a_hanging_exchange_in_the_background_is_waited_for_within_the_bound(
     fake_client: Client,
 ):
     """The trainer does not queue behind its own thread for longer than `max_wait`."""
     session = fake_client.session("fake")
     began = time.monotonic()
-    with session._core.sync.lock, pytest.raises(ServerUnavailableError, match="overloaded"):
+    with (
+        _hanging_in_the_background(session),
+        pytest.raises(ServerUnavailableError, match="overloaded"),
+    ):
         session.lr(0)
     assert 0.4 < time.monotonic() - began < PATIENCE / 4
 
 
 def test_a_refused_metric_does_not_end_a_lockstep_training(client: Client, unique_name: str):
-    """What the server will not take is dropped and logged; the next value comes all the same."""
+    """What the server refuses is dropped and logged; the next value still comes."""
     plateau = {"kind": "plateau", "metric": "loss", "patience": 0}
     session = client.create_session(unique_name, base_lr=0.1, controllers=[plateau])
     assert session.lr(0) == 0.1

@@ -1,4 +1,4 @@
-"""The saved states of other schedulers: taken over as far as they go, or refused."""
+"""The saved states of other schedulers: taken over as far as possible, or refused."""
 
 import math
 from collections.abc import Callable
@@ -38,7 +38,7 @@ Make = Callable[[Optimizer], Any]
 
 
 def session_of(**described: Any) -> SessionInfo:
-    """Return what the server says of a session, by its own model."""
+    """Return the server's description of a session, parsed by its own model."""
     spec = SessionSpec.model_validate({"name": "other", "base_lr": 0.1, **described})
     return SessionInfo("other", jsonable(spec), "active", 1, spec.start_step, 0, ("lr",), None, 100)
 
@@ -81,13 +81,13 @@ def stepped(make: Make, steps: int = 9) -> tuple[Optimizer, Any]:
 
 
 def test_every_scheduler_of_torch_is_tried() -> None:
-    """One that is added shows up here."""
+    """A scheduler that torch adds shows up here."""
     assert set(STEPPED) == {*LAWS} - {"MultiplicativeLR"}
 
 
 @pytest.mark.parametrize("kind", STEPPED)
 def test_the_step_of_a_law_that_the_session_has_is_taken_over(kind: str) -> None:
-    """A state whose law depends on the step alone comes to its step, nested ones too."""
+    """A state whose law depends on the step alone moves to its step, nested ones too."""
     optimizer, scheduler = stepped(STEPPED[kind])
     session = session_of(schedule={"kind": "expression", "value": "base * 0.9 ** t"})
     if kind not in {"LambdaLR", "SWALR"}:
@@ -202,7 +202,7 @@ REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("make", "schedule", "says"), REFUSED.values(), ids=REFUSED)
 def test_a_state_of_another_law_is_refused(make: Make, schedule: dict[str, Any], says: str) -> None:
-    """Where it can be seen; the error says how to convert it, and how to take the step alone."""
+    """Where it is detectable, the error says how to convert it, and how to take the step alone."""
     _, scheduler = stepped(make)
     with pytest.raises(StateMismatchError, match=says) as refused:
         taken_over(scheduler.state_dict(), session_of(schedule=schedule))
@@ -212,7 +212,7 @@ def test_a_state_of_another_law_is_refused(make: Make, schedule: dict[str, Any],
 
 
 def test_the_laws_of_groups_are_compared_too() -> None:
-    """A session whose groups have schedules of their own takes no state of another law."""
+    """A session whose groups have separate schedules takes no state of another law."""
     _, scheduler = stepped(STEPPED["StepLR"])
     own = {"base_lr": 0.1, "schedule": {"kind": "exponential", "gamma": 0.9}}
     fits = {"base_lr": 0.1, "schedule": {"kind": "step", "step_size": 7, "gamma": 0.5}}
@@ -224,7 +224,7 @@ def test_the_laws_of_groups_are_compared_too() -> None:
 
 
 def test_other_base_rates_are_refused() -> None:
-    """Torch would go on from the state's own, which the session does not have."""
+    """Torch would go on from the state's own base rates, which the session does not have."""
     _, scheduler = stepped(STEPPED["LambdaLR"])
     law = {"kind": "expression", "value": "base * 0.9 ** t"}
     with pytest.raises(StateMismatchError, match=r"base learning rates \[0.1\].* has \[0.3\]"):
@@ -233,7 +233,7 @@ def test_other_base_rates_are_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["LambdaLR", "StepLR", "OneCycleLR", "ChainedScheduler"])
 def test_a_state_that_lacks_something_is_refused(kind: str) -> None:
-    """It was cut, or is of another version: an error of ours, and no error of Python's."""
+    """A truncated state, or one of another version, raises the client's error, not Python's."""
     _, scheduler = stepped(STEPPED[kind])
     state = scheduler.state_dict()
     (state["_schedulers"][0] if "_schedulers" in state else state).pop("last_epoch")
@@ -242,7 +242,7 @@ def test_a_state_that_lacks_something_is_refused(kind: str) -> None:
 
 
 def test_a_plateaus_state_without_its_rates_is_refused() -> None:
-    """They are what a reduced level is known by."""
+    """A reduced level is recognised by its rates."""
     _, scheduler = plateaued(1.0)
     state = scheduler.state_dict()
     del state["_last_lr"]
@@ -251,7 +251,7 @@ def test_a_plateaus_state_without_its_rates_is_refused() -> None:
 
 
 def test_rates_that_were_scaled_by_hand_are_refused() -> None:
-    """The state knows the rate that its optimizer had, and that its law says another."""
+    """The state has the rate of its optimizer, and its law says another."""
     optimizer, scheduler = stepped(STEPPED["ExponentialLR"])
     session = converted(scheduler, optimizer)
     optimizer.param_groups[0]["lr"] *= 0.5
@@ -261,7 +261,7 @@ def test_rates_that_were_scaled_by_hand_are_refused() -> None:
 
 
 def test_parts_that_are_elsewhere_are_refused() -> None:
-    """A SequentialLR whose parts were stepped by themselves is at no step of the whole."""
+    """A SequentialLR whose parts were stepped separately is at no step of the whole."""
     _, scheduler = stepped(STEPPED["SequentialLR"])
     state = scheduler.state_dict()
     state["_schedulers"][1]["last_epoch"] = 1
@@ -282,7 +282,7 @@ class Mine(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float]:  # type: ignore[override]
-        """Return the rate that there is."""
+        """Return the present rates."""
         return [group["lr"] for group in self.optimizer.param_groups]
 
 
@@ -297,13 +297,13 @@ class Mine(LRScheduler):
     ],
 )
 def test_a_state_of_nothing_that_is_known_is_refused(state: dict[str, Any]) -> None:
-    """The keys are named, so that it is seen what was loaded in its place."""
+    """The error says that it is the state of no known scheduler."""
     with pytest.raises(StateMismatchError, match="no scheduler that is known here"):
         taken_over(state, session_of())
 
 
 def test_what_is_a_step_and_nothing_else_is_let_through() -> None:
-    """So are the states of sessions, which this does not judge."""
+    """So are the states of sessions, which are not checked here."""
     for state in ({"last_epoch": 5}, {"last_epoch": 5, "attempt": 2}, {"session": "x", "a": 1}):
         assert taken_over(state, session_of()) == state
 
@@ -321,7 +321,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 def test_a_state_that_is_none_is_refused_and_changes_nothing(
     state: Any, says: str, client: Client, unique_name: str
 ) -> None:
-    """An argument that cannot be a state is an error of ours, before anything has moved."""
+    """The client's error comes before anything has moved."""
     ours = sgd()
     scheduler = RemoteLR(ours, client.create_session(unique_name, base_lr=0.1))
     for _ in range(3):
@@ -336,7 +336,7 @@ def test_a_state_that_is_none_is_refused_and_changes_nothing(
 
 
 def plateaued(*values: float) -> tuple[Optimizer, ReduceLROnPlateau]:
-    """Show torch's plateau some metrics."""
+    """Step torch's plateau with some metrics."""
     optimizer = sgd(0.1, 0.1)
     scheduler = ReduceLROnPlateau(optimizer, factor=0.5, patience=1, cooldown=3)
     for value in values:
@@ -367,7 +367,7 @@ def test_what_a_plateau_has_seen_is_never_dropped(values: tuple[float, ...]) -> 
 
 
 def test_a_session_that_was_created_to_go_on_takes_the_state() -> None:
-    """It has all of it already, so there is no step to go to but its first."""
+    """It has the state already, so only its first step is left to go to."""
     optimizer, scheduler = plateaued(1.0, 2.0, 2.0, 2.0)
     described = convert(scheduler, optimizer.param_groups, "eval_loss")
     found = taken_over(scheduler.state_dict(), session_of(**described))
@@ -378,7 +378,7 @@ def test_a_session_that_was_created_to_go_on_takes_the_state() -> None:
 
 
 def test_a_plateau_that_has_seen_nothing_is_at_the_first_step() -> None:
-    """Nothing is lost of such a state."""
+    """Nothing is lost with such a state."""
     _, scheduler = plateaued()
     assert taken_over(scheduler.state_dict(), session_of(start_step=7)) == {"last_epoch": 7}
 

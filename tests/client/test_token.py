@@ -1,4 +1,4 @@
-"""The access token: who gets it, and where it never shows."""
+"""The access token: which server gets it, and where it never shows."""
 
 import copy
 import io
@@ -34,20 +34,20 @@ SECRET = "ps_1_" + "s3cr3t-" * 5
 
 @pytest.fixture(autouse=True)
 def _no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have each test begin without a token in the environment."""
+    """Remove the token from the environment of each test."""
     monkeypatch.delenv("PACESETTER_TOKEN", raising=False)
     monkeypatch.delenv("PACESETTER_TOKEN_FILE", raising=False)
 
 
 def _header(make: Callable[[str], Client]) -> str | None:
-    """Return the header that reaches a server from a client made with its address."""
+    """Return the header that a server gets from a client made with its address."""
     with answering(lambda _: answer(200)) as (server, seen), make(server.url) as client:
         client.version()
     return seen[0].headers.get("authorization")
 
 
 def test_the_token_is_the_argument_else_the_environments(monkeypatch: pytest.MonkeyPatch):
-    """It travels as a bearer token; where there is none, or an empty one, no header does."""
+    """It is sent as a bearer token; without one, or with an empty one, there is no header."""
     assert _header(Client) is None
     assert _header(lambda url: Client(url, token=SECRET)) == f"Bearer {SECRET}"
     monkeypatch.setenv("PACESETTER_TOKEN", "")
@@ -61,7 +61,7 @@ def test_the_token_is_the_argument_else_the_environments(monkeypatch: pytest.Mon
     "bad", ["", "s3cr3t two", "s3cr3t\n", "s3cr3t\r\nx: y", "s3crét", "s3cr\0t"]
 )
 def test_what_is_no_token_is_refused_and_not_shown(bad: str, monkeypatch: pytest.MonkeyPatch):
-    """A mistake in copying shows when the client is made; the message says where it was given."""
+    """A copying mistake shows when the client is made; the message says where it was given."""
     with pytest.raises(ValueError, match=r"^token is no access token") as caught:
         Client("http://server", token=bad)
     assert "s3cr" not in str(caught.value)
@@ -76,7 +76,7 @@ def test_what_is_no_token_is_refused_and_not_shown(bad: str, monkeypatch: pytest
     "url", ["http://me:s3cr3t@server:7070", "http://s3cr3t@server", "http://me:s3cr3t@server:port"]
 )
 def test_a_password_in_the_url_is_refused_and_not_shown(url: str, monkeypatch: pytest.MonkeyPatch):
-    """Addresses are logged, so there is no place for a secret in them."""
+    """Addresses are logged, so they must not contain a secret."""
     monkeypatch.setenv("PACESETTER_URL", url)
     for made_with in (url, None):
         with pytest.raises(ValueError, match="write http://host:port") as caught:
@@ -94,7 +94,7 @@ CALLS: list[Callable[[Client], Any]] = [
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_gets_neither_the_token_nor_a_request(status: int):
-    """Whoever answers with another address learns nothing more, and nor does that address."""
+    """Neither the redirecting server nor the target learns any more."""
     with answering(lambda _: answer(200)) as (elsewhere, followed):
         redirect = answer(status, location=f"{elsewhere.url}/v1/sessions")
         with (
@@ -119,7 +119,7 @@ def test_a_redirect_gets_neither_the_token_nor_a_request(status: int):
 def test_a_refusal_is_told_at_once(
     status: int, code: str, kind: type[APIError], advice: str, caplog: pytest.LogCaptureFixture
 ):
-    """Who may not is not asked to wait: there is one request, and an error of its own class."""
+    """There is one request, and an error with its own class."""
     problem = f'{{"code": "{code}", "detail": "Say who you are."}}'.encode()
     with (
         answering(lambda _: answer(status, problem)) as (server, seen),
@@ -143,7 +143,7 @@ def test_who_has_no_token_is_told_where_it_goes():
 
 
 def test_a_revoked_token_ends_a_training_at_its_next_window(caplog: pytest.LogCaptureFixture):
-    """What is sealed is used; then the error comes where somebody reads it, and not a wait."""
+    """Sealed values are used; then the error is raised where it is read, instead of a wait."""
     problem = b'{"code": "unauthenticated", "detail": "No."}'
     description = (
         b'{"name": "run", "spec": {}, "status": "active", "attempt": 1, "horizon": 0, '
@@ -169,7 +169,7 @@ def _shown(error: BaseException) -> str:
 
 
 def test_the_token_shows_in_no_log_and_no_error(caplog: pytest.LogCaptureFixture):
-    """Everything is logged that can be, and a page of the server's repeats what it was sent."""
+    """The most verbose logging is on, and a page of the server's repeats what it was sent."""
     caplog.set_level(logging.DEBUG)
     shown = ""
 
@@ -194,7 +194,7 @@ def test_the_token_shows_in_no_log_and_no_error(caplog: pytest.LogCaptureFixture
 
 
 def test_the_token_is_in_no_pickle_and_no_checkpoint(client: Client, unique_name: str):
-    """Not in that of a client, of a session, of a scheduler, nor in a state_dict."""
+    """This covers pickles of a client, a session and a scheduler, and a state_dict."""
     with Client(client.url, token=SECRET) as known:
         session = known.create_session(unique_name, base_lr=0.1)
         scheduler = RemoteLR(torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1), session)
@@ -208,7 +208,7 @@ def test_the_token_is_in_no_pickle_and_no_checkpoint(client: Client, unique_name
 
 
 def test_a_copy_takes_the_environments_token(monkeypatch: pytest.MonkeyPatch):
-    """In another process it is that one's; within this one a deep copy is the client itself."""
+    """In another process it uses that environment's; within this one a deep copy is the client."""
     with Client("http://server", token=SECRET) as client:
         assert copy.deepcopy({"client": client})["client"] is client
 
@@ -223,7 +223,7 @@ def test_a_copy_takes_the_environments_token(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_errors_survive_the_way_between_processes():
-    """A worker's error arrives with all that it says; else its parent would wait for ever."""
+    """A worker's error arrives complete; otherwise its parent would wait for ever."""
     errors = [{"pointer": "/name", "detail": "is taken"}]
     error = AuthenticationError("No.", status=401, code="c", errors=errors, retry_after=2.0)
     copied = pickle.loads(pickle.dumps(error))
@@ -243,7 +243,7 @@ def _command(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 
 
 def test_the_command_takes_the_token_from_the_environment_alone():
-    """Options are seen by everybody on the machine: there is none for it, and the help says so."""
+    """All users of a machine can see options, so none takes a token, and the help says so."""
     with answering(lambda _: answer(401)) as (server, seen):
         failed = _command(
             "explain", "any", "--step", "0", PACESETTER_URL=server.url, PACESETTER_TOKEN=SECRET
@@ -262,7 +262,7 @@ def test_the_command_takes_the_token_from_the_environment_alone():
 def test_the_token_may_stand_in_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    """Without the newline that editors write; an argument wins over it."""
+    """A newline at its end is dropped; an argument takes precedence over it."""
     file = tmp_path / "token"
     file.write_bytes(f"of-the-file{end}".encode())
     monkeypatch.setenv("PACESETTER_TOKEN_FILE", str(file))
@@ -277,7 +277,7 @@ def test_the_token_may_stand_in_a_file(
 def test_a_file_without_a_token_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, said: str
 ) -> None:
-    """When the client is made, by the file's name, and nothing of what stands in it."""
+    """It is refused when the client is made, by the file's name, without its content."""
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)
@@ -295,7 +295,7 @@ def test_a_file_without_a_token_is_refused(
 def test_a_token_that_was_replaced_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the server refuses the one before: once, for calls and for streams; then it is told."""
+    """If the server refuses the old one, it is read again once, for calls and for streams."""
     file = tmp_path / "token"
     file.write_text("first\n")
     monkeypatch.setenv("PACESETTER_TOKEN_FILE", str(file))
@@ -328,7 +328,7 @@ ADMIN = "an-admins-token-of-the-tests"
 
 
 def test_a_training_with_a_token_of_its_own(tmp_path: Path):
-    """The real service lets it train, denies what is an operator's, and forgets it once revoked."""
+    """The service lets it train, denies an operator's calls, and forgets it once revoked."""
     with (
         RunningService(tmp_path / "pacesetter.db", admin_token=ADMIN) as service,
         open_http(service.url) as http,

@@ -30,7 +30,7 @@ def _transport(handler: Handler, timeout: float = 5.0) -> Transport:
 
 
 def _failing_first(times: int, failure: Handler) -> tuple[Handler, list[httpx.Request]]:
-    """A handler that fails some times and then answers, and the requests it has seen."""
+    """Return a handler that fails some times and then answers, and the requests it has seen."""
     seen: list[httpx.Request] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
@@ -71,7 +71,7 @@ def test_a_fault_that_may_pass_is_tried_again(failure: Handler):
 
 
 def _awaiting_first(then: Handler, times: int = 1) -> Handler:
-    """A server that awaits a measurement, and then does something else."""
+    """Return a server that awaits a measurement, and then does something else."""
     awaiting = httpx.Response(503, json={"code": "awaiting_measurement", "detail": "Ask again."})
     seen: list[httpx.Request] = []
 
@@ -83,7 +83,7 @@ def _awaiting_first(then: Handler, times: int = 1) -> Handler:
 
 
 def test_what_was_awaited_is_told_though_the_last_try_ran_out_of_time():
-    """The time that is left for it says nothing about the server."""
+    """The little time left for the last try says nothing about the server."""
     transport = _transport(_awaiting_first(_raising(httpx.ReadTimeout)))
     with pytest.raises(ServerUnavailableError, match="Ask again") as caught:
         transport.json("GET", "/x", wait=0.3)
@@ -92,7 +92,7 @@ def test_what_was_awaited_is_told_though_the_last_try_ran_out_of_time():
 
 @pytest.mark.parametrize("timeout", [0.05, 5.0])
 def test_a_server_that_goes_away_while_it_awaits_is_away(timeout: float):
-    """Whoever refuses connections, or leaves a whole try without an answer, is not there."""
+    """A server that refuses connections, or leaves a whole try unanswered, is away."""
     error = httpx.ReadTimeout if timeout < 0.1 else httpx.ConnectError
     transport = _transport(_awaiting_first(_raising(error)), timeout)
     with pytest.raises(ServerUnavailableError, match="was away") as caught:
@@ -101,7 +101,7 @@ def test_a_server_that_goes_away_while_it_awaits_is_away(timeout: float):
 
 
 def test_a_call_says_for_how_long_it_may_be_held():
-    """For half of what the try may take: so its answer is in time."""
+    """It may be held for half of the try's time limit, so that its answer is in time."""
     handler, seen = _failing_first(1, _status(503))
     _transport(handler, timeout=7.0).json("GET", "/x", wait=3.0)
     waits = [float(request.headers["prefer"].removeprefix("wait=")) for request in seen]
@@ -150,7 +150,7 @@ def test_the_servers_wish_to_wait_is_honoured():
 
 
 def test_an_outage_is_logged_when_it_begins_and_when_it_ends(caplog: pytest.LogCaptureFixture):
-    """Two lines, however many tries there were."""
+    """There are two lines, however many tries there were."""
     caplog.set_level(logging.INFO, logger="pacesetter")
     handler, _ = _failing_first(4, _raising(httpx.ConnectError))
     _transport(handler).json("GET", "/x", wait=10)
@@ -162,7 +162,7 @@ def test_an_outage_is_logged_when_it_begins_and_when_it_ends(caplog: pytest.LogC
 def test_httpx_writes_nothing_to_the_trainings_log(
     server_url: str, caplog: pytest.LogCaptureFixture
 ):
-    """A request is no news: with INFO on for everything, none is logged."""
+    """With INFO on for everything, no request is logged."""
     caplog.set_level(logging.INFO)
     transport = Transport(server_url, timeout=PATIENCE)
     transport.json("GET", "/version")
@@ -195,7 +195,7 @@ def test_a_huge_answer_is_cut_off():
 
 
 def test_a_compressed_bomb_is_not_inflated():
-    """An encoding that nobody asked for is refused, and the bytes stay as they came."""
+    """An encoding that was not requested is refused, and the bytes are not decoded."""
     answer = httpx.Response(200, content=iter([bytes(1000)]), headers={"content-encoding": "gzip"})
     with pytest.raises(InvalidAnswerError, match="'gzip', which was not asked for"):
         _transport(lambda _: answer).json("GET", "/x")
@@ -210,14 +210,14 @@ def test_a_trickling_answer_runs_out_of_time():
             yield b" "
 
     began = time.monotonic()
-    with pytest.raises(TransportError, match=r"too slowly|in 0\.2 s"):  # whoever is first
+    with pytest.raises(TransportError, match=r"too slowly|in 0\.2 s"):  # whichever is first
         _transport(lambda _: httpx.Response(200, content=trickle()), timeout=0.2).send("GET", "/x")
     assert time.monotonic() - began < PATIENCE / 4
 
 
 @pytest.mark.parametrize("content", [b"<html>", b"[]", b"3", b"[" * 100_000])
 def test_an_answer_that_is_no_json_object_is_refused(content: bytes):
-    """Another server on the same port is told from ours."""
+    """Another server on the same port is detected."""
     with pytest.raises(InvalidAnswerError, match="is a Pacesetter server"):
         _transport(lambda _: httpx.Response(200, content=content)).json("GET", "/x")
 
@@ -244,13 +244,13 @@ def test_a_bad_certificate_is_an_error_at_once():
 
 @pytest.mark.parametrize("url", ["server:7070", "ftp://server", "http://", "7070"])
 def test_a_url_that_is_none_is_refused_at_once(url: str):
-    """A typing mistake shows when the client is made, with the form that is wanted."""
+    """A mistake shows when the client is made, with the expected form."""
     with pytest.raises(ValueError, match="http://host:port"):
         Transport(url, timeout=1)
 
 
 def test_bodies_are_strict_json():
-    """NaN is no JSON; it is refused here before the server would."""
+    """JSON has no NaN; it is refused here before the server would."""
     with pytest.raises(ValueError, match="JSON"):
         _transport(_status(200)).json("POST", "/x", body={"a": float("nan")})
 
@@ -263,7 +263,7 @@ def test_empty_query_parameters_are_left_out():
 
 
 def test_a_connection_is_kept(server_url: str):
-    """Request after request goes through one connection."""
+    """Successive requests go through one connection."""
     transport = Transport(server_url, timeout=PATIENCE)
     for _ in range(5):
         transport.json("GET", "/version")
@@ -277,7 +277,7 @@ def test_a_connection_is_kept(server_url: str):
 
 
 def test_only_what_is_encrypted_is_checked_by_the_machines_authorities():
-    """Reading them takes longer than all else at an opening; without any, no one is trusted."""
+    """Reading them takes longer than all else at an opening; without any, no server is trusted."""
     for scheme, trusts in (("http", False), ("https", True)):
         transport = Transport(f"{scheme}://127.0.0.1:1", timeout=PATIENCE)
         assert isinstance(transport._pool, httpx.HTTPTransport)

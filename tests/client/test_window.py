@@ -30,7 +30,7 @@ def _answer(block: bytes = BLOCK, **changes: Any) -> bytes:
 
 
 def test_a_window_has_the_values_by_series():
-    """Every series' column holds Python floats, and the header's facts come along."""
+    """Every series' column holds Python floats, and the header's facts are included."""
     answer = decode(_answer(), EXPECTED)
     assert (answer.horizon, answer.revision, answer.max_lookahead) == (8, 2, None)
     window = answer.window
@@ -97,13 +97,13 @@ def _with(value: float, at: int = 1) -> bytes:
     ],
 )
 def test_what_breaks_the_contract_is_refused(content: bytes):
-    """No fault of the server's reaches an optimizer: the answer is refused whole."""
+    """No fault of the server reaches an optimizer: the answer is refused as a whole."""
     with pytest.raises(InvalidAnswerError):
         decode(content, EXPECTED)
 
 
 def test_learning_rates_outside_the_users_bounds_are_refused():
-    """An absurd value is stopped at the trainer, whatever the server believes."""
+    """An absurd value is stopped at the trainer, whatever the server says."""
     narrow = Expected(1, ("lr", "momentum"), 5, 3, lr_bounds=(0.15, 1.0))
     with pytest.raises(InvalidAnswerError, match=r"lr from 0\.1 to 0\.3, outside \[0\.15, 1\]"):
         decode(_answer(), narrow)

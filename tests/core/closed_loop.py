@@ -1,4 +1,4 @@
-"""What tests of the closed loop share: a controller that keeps a record, and sessions under it."""
+"""Fixtures of the tests of the closed loop: a recording controller, and sessions under it."""
 
 import random
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ class Record(ControllerState):
 
 
 class Recorder(Controller):
-    """Keeps all that it is shown, and multiplies the level by `factor` each time; of no kind."""
+    """Records all that it is shown, and multiplies the level by `factor` each time; has no kind."""
 
     State: ClassVar[type[ControllerState]] = Record
     formula: ClassVar[str] = "level * factor"
@@ -48,7 +48,7 @@ class Recorder(Controller):
         return Record()
 
     def observe(self, state: ControllerState, seen: Sample) -> Observation:
-        """Take a value down, and order what the test wants ordered."""
+        """Record a value, and return the decision that the test wants."""
         assert isinstance(state, Record)
         after = Record(shown=(*state.shown, (seen.metric, seen.step, seen.value)))
         levels = {group: level * self.factor for group, level in seen.levels.items()}
@@ -59,13 +59,13 @@ class Recorder(Controller):
 
 
 class Guard(Recorder):
-    """A recorder that is shown what is no number under the policy `guard`."""
+    """A recorder that sees non-finite values under the policy `guard`."""
 
     guards: ClassVar[bool] = True
 
 
 def session(*controllers: Any, **spec: Any) -> Session:
-    """Create a session; one recorder of `loss` and a base rate of 1 if nothing else is said."""
+    """Create a session; by default with one recorder of `loss` and a base rate of 1."""
     base = {} if "groups" in spec else {"base_lr": 1.0}
     rules = controllers or (Recorder(metric="loss"),)
     return create(
@@ -74,14 +74,14 @@ def session(*controllers: Any, **spec: Any) -> Session:
 
 
 class Loop:
-    """A session on its way, with all that has happened to it."""
+    """A session in progress, with all its events so far."""
 
     def __init__(self, start: Session) -> None:
         self.session = start
         self.events: list[Event] = []
 
     def give(self, command: Command) -> tuple[Event, ...]:
-        """Return a command, and take what follows from it."""
+        """Submit a command, and apply what follows from it."""
         events = decide(self.session, command).events
         self.session = evolve_all(self.session, events)
         self.events += events
@@ -93,13 +93,13 @@ class Loop:
         return self
 
     def report(self, step: int, by_rank: dict[int, float], metric: str = "loss") -> Self:
-        """Report a step for some ranks, in the order given."""
+        """Report a step for some ranks, in the given order."""
         for rank, value in by_rank.items():
             self.give(Report((Reading(rank, step, metric, value),)))
         return self
 
     def train(self, values: Iterable[float], metric: str = "loss") -> Self:
-        """Walk through steps one by one as a lone trainer does, reporting a value at each."""
+        """Train step by step as a lone trainer does, reporting a value at each."""
         for value in values:
             step = self.session.horizon
             self.seal(step).report(step, {0: value}, metric)

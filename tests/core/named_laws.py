@@ -1,6 +1,6 @@
 """The laws of named schedules, written as their sources write them, step by step.
 
-The base is 0.1, whoever says otherwise.
+The base is 0.1 unless a law says otherwise.
 """
 
 import math
@@ -16,7 +16,7 @@ def wave(u: float) -> float:
 
 
 def cosine_exponent(t: int) -> float:
-    """Optax cosine_decay_schedule: the exponent is on the wave, before the floor."""
+    """Optax cosine_decay_schedule: the exponent applies to the wave, before the floor."""
     return 0.1 * ((1 - 0.01) * (0.5 * (1 + math.cos(math.pi * min(t, 100) / 100))) ** 2.0 + 0.01)
 
 

@@ -1,4 +1,4 @@
-"""What orders do to the curve: each by itself, on top of cuts, combined, cancelled and refused."""
+"""What orders do to the curve: alone, on top of cuts, combined, cancelled and refused."""
 
 import math
 from itertools import pairwise
@@ -33,12 +33,12 @@ GROUPS = {"body": {"base_lr": 0.1}, "head": {"base_lr": 0.4}}
 
 
 def plain(start: int, end: int, series: str = "lr", **spec: Any) -> list[float]:
-    """Return the values of steps of a session in which nothing happens."""
+    """Return the values of the steps of a session without orders."""
     return run(**spec).lr(start, end, series)
 
 
 def cut(session: Run, times: int) -> None:
-    """Have the plateau controller halve the level, by a loss that does not improve."""
+    """Let the plateau controller halve the level, by a loss that does not improve."""
     for _ in range(times + 1):
         step = session.session.horizon
         session.seal(step + 1)
@@ -50,7 +50,7 @@ def cut(session: Run, times: int) -> None:
 
 @pytest.mark.parametrize("at", [None, 30], ids=["now", "later"])
 def test_set_is_one_rate_from_its_step_on(at: int | None) -> None:
-    """Before the step the plan goes on, from it on the rate is the one that was ordered."""
+    """Before the step the plan holds, from it on the ordered rate."""
     session = run(schedule=COSINE)
     session.seal(20)
     session.order(at, kind="set", lr=0.03)
@@ -93,7 +93,7 @@ def test_hold_keeps_a_value_and_release_resumes_behind_it() -> None:
 
 
 def test_hold_and_release_at_one_step_change_nothing() -> None:
-    """What is released at once was never held."""
+    """A hold that is released immediately has no effect."""
     session = run(schedule=COSINE)
     session.order(10, kind="hold")
     session.order(10, kind="release")
@@ -111,7 +111,7 @@ def test_hold_stops_every_channel() -> None:
 
 
 def test_a_release_frees_what_is_still_held() -> None:
-    """After `set` the rate is not held any more, but momentum is; `release` lets it go on."""
+    """After `set` the rate is no longer held, but momentum is; `release` lets it go on."""
     session = run(schedule=MOMENTUM)
     session.order(5, kind="hold")
     session.order(7, kind="set", lr=0.02)
@@ -134,7 +134,7 @@ def test_some_groups_may_be_held_alone_and_released_with_all() -> None:
 
 
 def test_a_held_value_is_scaled_and_set() -> None:
-    """Orders for the height do what they say while the clock stands still."""
+    """Orders for the height take effect while the clock stands still."""
     session = run(schedule=COSINE)
     session.order(10, kind="hold")
     session.order(12, kind="scale", factor=0.5)
@@ -167,7 +167,7 @@ def test_cooldown_is_to_zero_in_the_shape_of_wsd() -> None:
 
 
 def test_cooldown_takes_a_part_as_its_floor() -> None:
-    """`to_fraction` is a part of the value at its first step."""
+    """`to_fraction` is a fraction of the value at its first step."""
     session = run(schedule=COSINE)
     session.order(40, kind="cooldown", steps=5, to_fraction=0.1, ease="linear")
     [present] = plain(40, 41, schedule=COSINE)
@@ -175,7 +175,7 @@ def test_cooldown_takes_a_part_as_its_floor() -> None:
 
 
 def test_rewarm_multiplies_by_a_rising_factor() -> None:
-    """In a straight line from the factor to 1, over the steps, on top of the schedule."""
+    """It rises linearly from the factor to 1, over the steps, on top of the schedule."""
     session = run(schedule=COSINE)
     session.order(10, kind="rewarm", steps=5, factor=0.2)
     values = plain(0, 30, schedule=COSINE)
@@ -240,7 +240,7 @@ ENDS: dict[str, tuple[Any, float | None]] = {
 
 @pytest.mark.parametrize(("law", "end"), ENDS.values(), ids=ENDS)
 def test_laws_say_where_they_end(law: Any, end: float | None) -> None:
-    """A law with an end gives it on its own clock, through whatever stands around it."""
+    """A law with an end gives it on its own clock, through whatever is wrapped around it."""
     assert end_of(Schedule.parse(law)) == end
 
 
@@ -303,7 +303,7 @@ def test_revert_goes_back_to_the_plan() -> None:
 
 
 def test_revert_keeps_cuts_to_the_bit() -> None:
-    """What controllers have cut stays cut, whatever operators did to the rate meanwhile."""
+    """Cuts by controllers stay, whatever operators did to the rate meanwhile."""
     session = run(controllers=[{**HALVING, "factor": 1 / 3}], base_lr=0.7)
     cut(session, 3)
     session.seal(5)
@@ -347,7 +347,7 @@ def named(body: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("body", HEIGHTS + CLOCKS, ids=named)
 def test_an_order_for_a_group_leaves_the_others_alone(body: dict[str, Any]) -> None:
-    """Of two groups only the one that is named changes, as it would alone."""
+    """Of two groups only the named one changes, as it would alone."""
     session = run(schedule=COSINE, groups=GROUPS)
     session.order(10, **body, groups=["head"])
     body_lr = plain(0, 60, "body.lr", schedule=COSINE, groups=GROUPS)
@@ -359,7 +359,7 @@ def test_an_order_for_a_group_leaves_the_others_alone(body: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("body", HEIGHTS, ids=named)
 def test_orders_for_the_rate_leave_momentum_alone(body: dict[str, Any]) -> None:
-    """Momentum follows its schedule, whatever height the rate is ordered to."""
+    """Momentum follows its schedule, whatever level is ordered for the rate."""
     session = run(schedule=MOMENTUM)
     session.order(10, **body)
     assert session.lr(0, 60, "momentum") == plain(0, 60, "momentum", schedule=MOMENTUM)
@@ -380,7 +380,7 @@ def test_cuts_come_on_top_of_orders(body: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("body", HEIGHTS, ids=named)
 def test_orders_come_on_top_of_cuts(body: dict[str, Any]) -> None:
-    """An order for a rate that was cut sees the rate as it is."""
+    """An order on a rate that was cut starts from the cut rate."""
     session = run(controllers=[HALVING])
     cut(session, 2)
     session.seal(4)
@@ -459,7 +459,7 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 def live(session: Run, events: list[tuple[str, Any, Any]]) -> None:
-    """Let things happen to a session; what is refused leaves it as it was."""
+    """Apply a sequence of commands to a session; what is refused leaves it as it was."""
     for what, value, ahead in events:
         horizon = session.session.horizon
         try:
@@ -563,7 +563,7 @@ BEYOND: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("body", BEYOND.values(), ids=BEYOND)
 def test_what_oversteps_the_limits_is_refused(body: dict[str, Any]) -> None:
-    """At its step or where it ends, and the refusal says what to do."""
+    """It is checked at its step and where it ends, and the refusal says what to do."""
     session = run(**BOUNDED, groups=GROUPS)
     session.seal(5)
     with pytest.raises(ActionRefusedError, match="the action `limit`"):
@@ -571,7 +571,7 @@ def test_what_oversteps_the_limits_is_refused(body: dict[str, Any]) -> None:
 
 
 def test_limits_are_those_of_the_orders_step() -> None:
-    """A `limit` that waits holds for what is ordered behind it, and for that alone."""
+    """A pending `limit` holds for orders after it, and only for those."""
     session = run(**BOUNDED)
     session.order(20, kind="limit", max_lr=5.0)
     session.order(21, kind="set", lr=3.0)
@@ -580,7 +580,7 @@ def test_limits_are_those_of_the_orders_step() -> None:
 
 
 def test_an_order_may_not_push_a_waiting_one_over_the_limits() -> None:
-    """Orders that wait keep to the limits whatever is ordered before them, limits included."""
+    """Pending orders stay within the limits whatever is ordered before them, limits included."""
     session = run(limits={"max_lr": 0.5})
     session.order(20, kind="scale", factor=4.0)
     for body in ({"kind": "scale", "factor": 2.0}, {"kind": "limit", "max_lr": 0.3}):
@@ -594,7 +594,7 @@ def test_an_order_may_not_push_a_waiting_one_over_the_limits() -> None:
 
 
 def test_a_shape_that_leaves_the_rates_on_its_way_is_refused() -> None:
-    """From or to 0 there is no geometric way, and that is said before a training stands on it."""
+    """There is no geometric way from or to 0, which is said before a training depends on it."""
     with pytest.raises(ActionRefusedError, match="no learning rate"):
         run().order(kind="cooldown", steps=10, ease="geometric")
 
@@ -657,13 +657,13 @@ def test_a_channel_too_few_is_refused() -> None:
     ids=named,
 )
 def test_an_order_that_contradicts_itself_is_no_order(body: dict[str, Any]) -> None:
-    """It does not come to be, so no session ever has it waiting."""
+    """Such an order is never created, so no session ever has it pending."""
     with pytest.raises(ValidationError):
         Action.parse(body)
 
 
 def test_what_is_held_is_not_held_again_nor_warmed_nor_retimed() -> None:
-    """While the clock stands still, `release` comes first; all for one step are in their order."""
+    """While the clock stands still, `release` comes first; orders of one step keep their order."""
     session = run(schedule=COSINE)
     session.order(10, kind="hold")
     with pytest.raises(ActionRefusedError, match="held already"):
@@ -680,7 +680,7 @@ def test_what_is_held_is_not_held_again_nor_warmed_nor_retimed() -> None:
     "body", [{"kind": "rewarm", "steps": 5}, {"kind": "retime", "total_steps": 80}]
 )
 def test_an_order_whose_release_is_cancelled_does_no_harm(body: dict[str, Any]) -> None:
-    """What cannot be done any more when its step comes changes nothing."""
+    """An order that has become impossible when its step comes changes nothing."""
     session = run(schedule=COSINE)
     session.order(10, kind="hold")
     release = session.order(12, kind="release")
@@ -699,7 +699,7 @@ def test_what_is_sealed_can_not_be_ordered() -> None:
 
 
 def test_an_ended_session_takes_no_orders() -> None:
-    """Neither one that is archived nor one that a controller has finished."""
+    """This holds for an archived session and for one that a controller has finished."""
     archived = run()
     archived.give(Archive())
     with pytest.raises(SessionArchivedError):
@@ -729,7 +729,7 @@ def test_a_key_makes_a_repeated_order_the_same_one() -> None:
 
 
 def test_a_key_is_one_orders_only() -> None:
-    """Another order under a used key is refused; a cancelled order gives its key back."""
+    """Another order under a used key is refused; a cancelled order frees its key."""
     session = run()
     half = Action.parse({"kind": "scale", "factor": 0.5})
     session.give(Act(half, 3, "ann", "once"))
@@ -742,7 +742,7 @@ def test_a_key_is_one_orders_only() -> None:
 
 
 def test_a_switch_while_it_is_held_waits_at_its_start() -> None:
-    """The new law stands at its own step 0 until the release, and never goes backwards."""
+    """The new law stays at its own step 0 until the release, and never goes backwards."""
     stage = {"when": {"kind": "by_hand"}, "schedule": {"kind": "exponential", "gamma": 0.5}}
     session = run(controllers=[{"kind": "switch", "metric": "loss", "stages": [stage]}])
     session.seal(5)
@@ -755,7 +755,7 @@ def test_a_switch_while_it_is_held_waits_at_its_start() -> None:
 
 
 def test_the_rest_of_a_law_is_not_put_off_for_ever() -> None:
-    """Each time wraps the law once more; a plan that nothing could read any more is refused."""
+    """Each postponement wraps the law once more; a plan nested too deeply is refused."""
     session = run(schedule=COSINE, total_steps=100)
     for times in range(8):
         total = 200 + 100 * times
@@ -769,7 +769,7 @@ def test_the_rest_of_a_law_is_not_put_off_for_ever() -> None:
     ("factor", "told"), [(0.51, False), (0.5, True), (2.0, True), (1.9, False)]
 )
 def test_a_large_change_is_told_beforehand(factor: float, told: bool) -> None:
-    """By a factor of 2 or more, the trainer is told to save a checkpoint first."""
+    """For a factor of 2 or more, the trainer is told to save a checkpoint first."""
     session = run()
     session.seal(4)
     session.order(9, kind="scale", factor=factor, reason="a try")
@@ -778,7 +778,7 @@ def test_a_large_change_is_told_beforehand(factor: float, told: bool) -> None:
 
 
 def test_who_ordered_it_and_why_stays_with_it() -> None:
-    """From the order to the segment that follows from it."""
+    """The order and the resulting segment both have them."""
     session = run()
     session.order(3, kind="scale", factor=0.5, reason="too hot")
     [ordered] = [event for event in session.events if isinstance(event, Ordered)]
@@ -807,7 +807,7 @@ def test_a_spike_while_it_is_held_does_not_stop_the_training() -> None:
 
 
 def test_a_held_value_stays_when_the_pace_changes() -> None:
-    """However fast the clock is to go on after the release."""
+    """However fast the clock is to run after the release."""
     line = run(schedule=COSINE).session.timelines["lr"]
     held = line.go_on(10, "held", frozen=10)
     assert held.go_on(20, "faster", pace=2.0).value(25) == line.value(10)

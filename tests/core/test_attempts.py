@@ -1,4 +1,4 @@
-"""Going back to a step: by restarts, by forks, and by both after each other, to the bit."""
+"""Going back to a step: by restarts, by forks, and by one after the other, to the bit."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -46,7 +46,7 @@ from pacesetter_service.runtime.work import Change, Create, Find, Fork, Open
 STEPS = 48
 
 LOSSES = [1.0, 0.9, 0.9, 0.95, math.nan, 0.8, 0.8, 5.0, 0.8, 0.81, 0.7, math.inf]
-"""What each session is trained on, over and over: plateaus, jumps, and what is no number."""
+"""The losses of each session, repeated: plateaus, jumps, and NaN."""
 
 PLATEAU = {"kind": "plateau", "metric": "loss", "patience": 1, "factor": 0.5, "cooldown": 1}
 GUARD = {"kind": "spike_guard", "metric": "loss", "window": 8, "min_window": 3, "cooldown": 2}
@@ -85,7 +85,7 @@ CONTROLLED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(name="service")
 def _service(tmp_path: Path) -> Iterator[Service]:
-    """Return a service of the test's own."""
+    """Return a service for one test."""
     service = Service(tmp_path)
     yield service
     service.close()
@@ -108,11 +108,11 @@ class Job:
         return self.service.do(Find(self.name)).entry.stored.session
 
     def give(self, *commands: Any) -> Session:
-        """Return commands."""
+        """Submit commands."""
         return self.service.do(Change(self.name, commands)).entry.stored.session
 
     def order(self, at: int | None = None, **body: Any) -> int:
-        """Return an order; gives its number."""
+        """Order an action, and return its number."""
         return self.give(Act(Action.parse(body), at, "ann")).orders.given
 
     def report(self, *steps: int) -> None:
@@ -120,7 +120,7 @@ class Job:
         self.give(Report(tuple(Reading(0, s, "loss", LOSSES[s % len(LOSSES)]) for s in steps)))
 
     def train(self, until: int, window: int = 1, late: int = 0) -> None:
-        """Train from the horizon on, in windows, reporting each step so many steps late."""
+        """Train from the horizon on, in windows, reporting each step `late` steps late."""
         for start in range(self.session.horizon, until, window):
             end = min(start + window, until)
             while (at := self.session.horizon) < end:  # a window ends with the plan
@@ -142,7 +142,7 @@ class Job:
         return Job(self.service, name, new=False)
 
     def values(self, start: int = 0) -> list[float]:
-        """Return the sealed rates along the running attempt's path."""
+        """Return the sealed rates along the lineage of the running attempt."""
         stored = self.service.do(Find(self.name)).entry.stored
         block = self.service.store.sealed_between(stored.lineage, 1, start, stored.session.horizon)
         values: list[float] = block[0].tolist()
@@ -159,7 +159,7 @@ class Job:
 
 @pytest.mark.parametrize("kind", CONTROLLED)
 def test_a_restart_at_any_step_repeats_the_run(service: Service, kind: str) -> None:
-    """Restarted anywhere, in any order of steps, the job that sees the same gets the same bits."""
+    """Restarted anywhere, in any order of steps, a job that sees the same gets the same bits."""
     job = Job(service, **CONTROLLED[kind])
     job.train(STEPS)
     values, end = job.values(), job.session
@@ -174,7 +174,7 @@ def test_a_restart_at_any_step_repeats_the_run(service: Service, kind: str) -> N
 
 @pytest.mark.parametrize("kind", CONTROLLED)
 def test_a_fork_at_every_step_repeats_the_run(service: Service, kind: str) -> None:
-    """A branch of any step, and a branch of that branch, go on as the source did."""
+    """A fork at any step, and a fork of that fork, go on as the source did."""
     job = Job(service, **CONTROLLED[kind])
     job.train(STEPS)
     values = job.values()
@@ -191,7 +191,7 @@ def test_a_fork_at_every_step_repeats_the_run(service: Service, kind: str) -> No
 @pytest.mark.parametrize("kind", CONTROLLED)
 @pytest.mark.parametrize("late", [0, 3, 20])
 def test_windows_and_late_readings_are_restored(service: Service, kind: str, late: int) -> None:
-    """With windows of 16 and readings that come late, each step's state is what it was then."""
+    """With windows of 16 and late readings, each step's state is what it was then."""
     job = Job(service, **CONTROLLED[kind], max_lookahead=16)
     before: dict[int, Session] = {}
     for start in range(0, 64, 16):
@@ -231,7 +231,7 @@ def test_what_was_reported_too_late_decides_at_the_first_step(service: Service) 
 
 
 def test_the_first_of_two_readings_counts_after_a_restart_too(service: Service) -> None:
-    """What a rank says again in another attempt does not replace what waits for other ranks."""
+    """A rank's second value, in another attempt, does not replace one that is still pending."""
     job = Job(service, controllers=[PLATEAU], ranks=2)
     job.give(Seal(0, 1))
     job.give(Report((Reading(0, 0, "loss", 1.0),)))
@@ -242,7 +242,7 @@ def test_the_first_of_two_readings_counts_after_a_restart_too(service: Service) 
 
 
 def test_a_reading_of_an_attempt_that_never_sealed_is_not_lost(service: Service) -> None:
-    """It waits on, though its attempt has no step of its own."""
+    """It stays pending, though its attempt has sealed no step."""
     job = Job(service, controllers=[PLATEAU], ranks=2)
     job.give(Seal(0, 1))
     job.back(1, "first")
@@ -268,7 +268,7 @@ def test_limits_and_orders_of_the_past_are_restored(service: Service) -> None:
 
 
 def test_a_switch_by_hand_is_restored(service: Service) -> None:
-    """The order moves the controller again, at its step, whichever side of it the job goes to."""
+    """The order moves the controller again, at its step, for a restart before or after it."""
     job = Job(service, **CONTROLLED["switched"])
     job.order(6, kind="switch")
     job.train(STEPS)
@@ -285,7 +285,7 @@ def test_a_switch_by_hand_is_restored(service: Service) -> None:
 
 @pytest.mark.parametrize("drop", [False, True])
 def test_orders_for_later_steps_are_kept_unless_dropped(service: Service, drop: bool) -> None:
-    """Whether they were carried out or still waited; those of earlier steps hold in any case."""
+    """Orders for later steps may be done or pending; those of earlier steps hold in any case."""
     job = Job(service)
     numbers = {at: job.order(at, kind="scale", factor=0.5) for at in (5, 10, 15, 40)}
     job.train(30)
@@ -298,7 +298,7 @@ def test_orders_for_later_steps_are_kept_unless_dropped(service: Service, drop: 
 
 
 def test_what_was_cancelled_or_dropped_stays_so(service: Service) -> None:
-    """Later attempts do not bring back what no earlier one had any more."""
+    """Later attempts do not restore what an earlier one had no longer."""
     job = Job(service)
     job.give(Cancel(job.order(20, kind="scale", factor=0.5)))
     job.order(12, kind="scale", factor=0.5)
@@ -324,7 +324,7 @@ def test_a_dropped_order_may_be_given_again_under_its_key(service: Service) -> N
 
 
 def test_a_forks_orders_have_numbers_of_their_own(service: Service) -> None:
-    """Before its own beginning a fork has its source's orders; none is taken for another."""
+    """Before its own beginning a fork has its source's orders; none is confused with another."""
     job = Job(service)
     job.order(5, kind="scale", factor=0.5)
     job.train(20)
@@ -340,7 +340,7 @@ def test_a_forks_orders_have_numbers_of_their_own(service: Service) -> None:
 
 
 def test_an_old_attempt_can_read_and_nothing_else(service: Service) -> None:
-    """Sealing and reporting are refused; its values are there as it had them."""
+    """Sealing and reporting are refused; its values can be read as it had them."""
     job = Job(service, **CONTROLLED["plateau"])
     job.train(20)
     first = job.values()
@@ -358,7 +358,7 @@ def test_an_old_attempt_can_read_and_nothing_else(service: Service) -> None:
 
 
 def test_all_ranks_join_by_one_key(service: Service) -> None:
-    """The key that opened an attempt gives it again, at its own step, until it is over."""
+    """The key that opened an attempt returns it, at its own step, until it is over."""
     job = Job(service)
     job.train(20)
     first = job.back(10, "night")
@@ -388,7 +388,7 @@ def test_only_steps_that_were_handed_out_can_be_gone_back_to(service: Service) -
 
 
 def test_what_was_finished_then_is_finished_again(service: Service) -> None:
-    """A restart at the end of a finished session does not run on; one before its end does."""
+    """A restart at the end of a finished session does not go on; one before its end does."""
     stop = {"kind": "spike_guard", "metric": "loss", "max_trips": 0, "then": "stop"}
     job = Job(service, controllers=[stop])
     job.train(5)
@@ -416,7 +416,7 @@ RULES: dict[str, Callable[[float], float]] = {
 def test_another_batch_size_scales_the_rate_by_the_sessions_rule(
     service: Service, rule: str
 ) -> None:
-    """From the attempt's first step on, by the ratio to the batch size of that step's rates."""
+    """It holds from the attempt's first step on, by the ratio to that step's batch size."""
     job = Job(service, batch_scaling=rule, batch_size=64)
     job.train(30)
 
@@ -440,7 +440,7 @@ def test_another_batch_size_scales_the_rate_by_the_sessions_rule(
 
 
 def test_two_changes_of_the_batch_size_multiply(service: Service) -> None:
-    """Each scales what the one before it has made of the rate."""
+    """Each scales the result of the one before."""
     job = Job(service, batch_scaling="linear", batch_size=64)
     job.train(10)
     job.back(10, "more", batch_size=128)
@@ -456,7 +456,7 @@ def test_two_changes_of_the_batch_size_multiply(service: Service) -> None:
 def test_orders_that_wait_again_keep_nobody_from_giving_others(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An attempt that goes back before very many orders takes as many new ones as any other."""
+    """An attempt that restores very many orders accepts as many new ones as any other."""
     most = 16  # that many or any other number, but each order is a commit
     monkeypatch.setattr(orders, "MAX_ORDERS", most)
     job = Job(service)
@@ -500,7 +500,7 @@ def test_a_change_while_training_is_found_again_and_left_behind(service: Service
 
 
 def test_several_changes_before_a_step_are_one(service: Service) -> None:
-    """From the first size to the last, to the bit; what is over leaves no order behind."""
+    """The scale is from the first size to the last, to the bit; superseded ones leave no order."""
     job = Job(service, batch_scaling="sqrt", batch_size=24)
     job.train(4)
     for size in (32, 24, 32, 96):
@@ -530,7 +530,7 @@ def test_what_an_operator_orders_between_two_changes_keeps_its_meaning(service: 
 
 
 def test_an_order_of_the_batch_rule_is_not_cancelled(service: Service) -> None:
-    """It would be given again at the next restart; it says what to order instead."""
+    """The next restart would order it again, so the refusal says what to order instead."""
     job = Job(service, batch_scaling="linear", batch_size=64)
     job.give(Resize(128))
     with pytest.raises(ActionRefusedError, match="Order a `scale` that undoes it"):
@@ -550,7 +550,7 @@ def test_changes_of_the_batch_size_leave_operators_their_keys(service: Service) 
 
 
 def test_a_finished_session_is_opened_at_its_end_with_any_batch_size(service: Service) -> None:
-    """Nothing of it is trained any more, so nothing is scaled and nothing refused."""
+    """No step of it is trained any more, so nothing is scaled and nothing refused."""
     guard = {**GUARD, "max_trips": 0, "then": "stop"}
     job = Job(service, batch_scaling="linear", batch_size=64, controllers=[guard])
     job.give(Seal(0, 1), Report((Reading(0, 0, "loss", math.nan),)))
@@ -562,7 +562,7 @@ def test_a_finished_session_is_opened_at_its_end_with_any_batch_size(service: Se
 
 
 def test_an_attempt_is_joined_with_the_size_that_it_was_opened_with(service: Service) -> None:
-    """Whatever it trains with since: a repeated call is the same call."""
+    """A repeated call counts as the same, whatever the batch size is by now."""
     job = Job(service, batch_scaling="linear", batch_size=64)
     job.train(4)
     job.back(3, "k", batch_size=128)
@@ -573,7 +573,7 @@ def test_an_attempt_is_joined_with_the_size_that_it_was_opened_with(service: Ser
 
 
 def test_a_number_is_never_given_to_two_orders(service: Service) -> None:
-    """Nor when one was given and carried out within one commit, and the service restarted."""
+    """This holds if one was given and carried out within one commit, and the service restarted."""
     job = Job(service)
     job.give(Act(Action.parse({"kind": "scale", "factor": 0.5}), None, "ann"), Seal(0, 4))
     service.restart()
@@ -593,7 +593,7 @@ def test_a_forks_attempts_do_not_know_what_its_parent_was_told_later(service: Se
 
 
 def test_a_batch_size_may_be_refused_and_then_nothing_has_happened(service: Service) -> None:
-    """By the rule `refuse`, or because the limits do not allow the rate that follows from it."""
+    """The rule `refuse` may forbid it, or the limits may not allow the resulting rate."""
     strict = Job(service, "strict", batch_scaling="refuse", batch_size=64)
     narrow = Job(service, "narrow", batch_scaling="linear", batch_size=64, limits={"max_lr": 0.3})
     for job, hint in ((strict, "Train with the old one"), (narrow, "outside the limits")):
@@ -607,7 +607,7 @@ def test_a_batch_size_may_be_refused_and_then_nothing_has_happened(service: Serv
 
 
 def test_an_unknown_batch_size_scales_nothing(service: Service) -> None:
-    """Who has never said one cannot have changed it."""
+    """Without a first size there is no change."""
     job = Job(service, batch_scaling="linear")
     job.train(10)
     job.back(5, "once", batch_size=128)
@@ -619,7 +619,7 @@ def test_an_unknown_batch_size_scales_nothing(service: Service) -> None:
 
 
 def test_a_restart_replays_a_bounded_number_of_measurements(service: Service) -> None:
-    """However long the run and wherever the service restarted in it; and the state is the same."""
+    """This holds for any length of run and any restart of the service; the state is the same."""
     job = Job(service, **CONTROLLED["plateau"], max_lookahead=100)
     states: dict[int, Session] = {}
     for start in range(0, 4000, 100):
@@ -635,7 +635,7 @@ def test_a_restart_replays_a_bounded_number_of_measurements(service: Service) ->
 
 
 def test_a_restart_replays_no_more_than_costs_little(service: Service) -> None:
-    """Of many groups under many controllers, and of orders that change them, few facts lie behind.
+    """With many groups, controllers and group orders, few facts follow the last snapshot.
 
     And there are not many more snapshots than that takes.
     """
@@ -655,7 +655,7 @@ def test_a_restart_replays_no_more_than_costs_little(service: Service) -> None:
 
 
 def test_a_snapshot_is_written_once_in_so_many_measurements(service: Service) -> None:
-    """A session without controllers has none but its first, and a long one few."""
+    """A session without controllers has only its first, and a long one few."""
     plain, watched = Job(service, "plain"), Job(service, "watched", **CONTROLLED["plateau"])
     plain.train(2500, window=500)
     watched.give(Seal(0, 1))
@@ -665,14 +665,14 @@ def test_a_snapshot_is_written_once_in_so_many_measurements(service: Service) ->
 
 
 def snapshots(service: Service, name: str) -> int:
-    """Count the snapshots of a session."""
+    """Return the number of snapshots of a session."""
     query = "SELECT count(*) FROM snapshots JOIN sessions ON sessions.id = session_id WHERE name=?"
     with service.store._reader.connect() as connection:
         return int(connection.exec_driver_sql(query, (name,)).scalar() or 0)
 
 
 def test_lives_share_the_steps_between_them() -> None:
-    """Each step belongs to one attempt, and a branch hides what began at it or behind it."""
+    """Each step belongs to one attempt, and a branch replaces those that began at it or later."""
     lineage = branch(branch((AttemptRef(1, 1, 0),), AttemptRef(1, 2, 10)), AttemptRef(2, 1, 15))
     assert [(s.ref.attempt, s.start, s.end) for s in spans(lineage, 5, 20)] == [
         (1, 5, 10),
@@ -684,7 +684,7 @@ def test_lives_share_the_steps_between_them() -> None:
 
 
 def test_restoring_carries_out_facts_in_their_order() -> None:
-    """From a snapshot and facts alone, without a store."""
+    """It works from a snapshot and facts alone, without a store."""
     state = create(SessionSpec.model_validate({"name": "pure", "base_lr": 0.1}))
     halve, hold = (
         Order(number, at, Action.parse(body), "ann")
@@ -701,7 +701,7 @@ def test_restoring_carries_out_facts_in_their_order() -> None:
 
 
 def test_a_fork_keeps_its_events_over_a_restart(service: Service) -> None:
-    """What an operator orders of a new branch after a restart stands in its log."""
+    """An operator's order in a new fork after a restart is in its log."""
     job = Job(service)
     job.train(5)
     child = job.fork("child", 3)

@@ -1,4 +1,4 @@
-"""The building blocks, each over a few steps whose values can be worked out by hand."""
+"""The building blocks, each over a few steps whose values are worked out by hand."""
 
 import inspect
 import math
@@ -80,21 +80,21 @@ WORKED_OUT: dict[str, tuple[dict[str, Any], list[float]]] = {
 
 @pytest.mark.parametrize("kind", WORKED_OUT)
 def test_a_block_gives_what_can_be_worked_out(kind: str) -> None:
-    """From a base of 8 the first values are those that the law's formula gives by hand."""
+    """From a base of 8 the first values are those that the formula gives by hand."""
     parameters, expected = WORKED_OUT[kind]
     values = Schedule.parse({**parameters, "kind": kind}).values(np.arange(6.0), 8.0)
     assert values[: len(expected)].tolist() == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
 def test_a_splice_does_not_say_the_joint_twice() -> None:
-    """Where the second law starts where the first ended, it goes on from its next value."""
+    """If the second law starts where the first ended, it goes on from its next value."""
     first = {"kind": "ramp", "start": 2.0, "end": "base", "steps": 3}
     spliced = Schedule.parse({"kind": "splice", "first": first, "steps": 4, "second": HALF})
     assert spliced.values(np.arange(6.0), 8.0).tolist() == [2, 4, 6, 8, 4, 0]
 
 
 def test_the_rectification_rises_to_the_base() -> None:
-    """RAdam's factor starts small, never falls, and comes to one."""
+    """RAdam's factor starts small, never falls, and converges to one."""
     factors = Schedule.parse({"kind": "rectification"}).values(np.arange(20_000.0), 1.0)
     assert factors[0] == pytest.approx(0.0173, abs=1e-4)
     assert (np.diff(factors) >= -1e-12).all()
@@ -110,13 +110,13 @@ BEYOND = {
 
 @pytest.mark.parametrize("policy", BEYOND)
 def test_a_ramp_does_beyond_its_end_what_it_was_told(policy: str) -> None:
-    """Holding is the rule; rising again, or going on below zero, only happens on request."""
+    """Holding is the default; rising again, or going on below zero, needs a request."""
     ramp = {"kind": "ramp", "start": 4.0, "end": 0.0, "steps": 2, "out_of_range": policy}
     assert Schedule.parse(ramp).values(np.arange(7.0), 8.0).tolist() == BEYOND[policy]
 
 
 def test_a_ramp_can_refuse_to_go_on() -> None:
-    """With `error` there is no value past the end, and nothing that could be sealed."""
+    """With `error` there is no value past the end, so nothing is sealed there."""
     ramp = {"kind": "ramp", "start": 4.0, "end": 0.0, "steps": 2, "out_of_range": "error"}
     values = Schedule.parse(ramp).values(np.arange(5.0), 8.0)
     assert values[:3].tolist() == [4, 2, 0]
@@ -140,7 +140,7 @@ def test_knots_do_outside_their_range_what_they_were_told(policy: str) -> None:
 
 
 def test_knots_can_refuse_to_go_on() -> None:
-    """With `error` there is nothing before the first knot and after the last one."""
+    """With `error` there is no value before the first knot and after the last one."""
     points = [{"at": 2, "level": 1.0}, {"at": 4, "level": 5.0}]
     knots = Schedule.parse({"kind": "knots", "points": points, "out_of_range": "error"})
     assert_array_equal(knots.values(np.arange(7.0), 8.0), [np.nan, np.nan, 1, 3, 5, np.nan, np.nan])
@@ -155,14 +155,14 @@ LEVELS = {
 
 @pytest.mark.parametrize("policy", LEVELS)
 def test_a_table_does_outside_its_range_what_it_was_told(policy: str) -> None:
-    """A table holds, goes back without saying its last value twice, or refuses."""
+    """A table holds, goes back without repeating its last value, or refuses."""
     table = Schedule.parse({"kind": "table", "levels": [5.0, 1.0, 4.0], "out_of_range": policy})
     assert_array_equal(table.values(np.arange(-2.0, 6.0), 8.0), LEVELS[policy])
     assert table.range_policy() == policy
 
 
 def test_a_range_of_one_step_has_no_way_back() -> None:
-    """Where there is nowhere to go, bouncing is holding."""
+    """With nowhere to go, bouncing is holding."""
     for law in (
         {"kind": "table", "levels": [5.0]},
         {"kind": "knots", "points": [{"at": 3, "level": 5.0}]},
@@ -172,7 +172,7 @@ def test_a_range_of_one_step_has_no_way_back() -> None:
 
 
 def test_where_a_policy_gives_nothing_sealing_is_refused() -> None:
-    """Steps in the range can be trained with; the first one past it is refused, and named."""
+    """Steps in the range can be trained with; the first one past it is refused by number."""
     law = {"kind": "within", "schedule": {"kind": "exponential", "gamma": 0.5}, "steps": 2}
     values = Schedule.parse({**law, "out_of_range": "error"}).values(np.arange(5.0), 8.0)
     assert count_usable(0, {"lr": values[:3]}) == 3
@@ -181,7 +181,7 @@ def test_where_a_policy_gives_nothing_sealing_is_refused() -> None:
 
 
 def test_every_channel_has_the_range() -> None:
-    """What `within` does to the clock, it does to the momentum too."""
+    """The effect of `within` on the clock applies to the momentum too."""
     cycle = {"kind": "one_cycle", "total_steps": 20, "cycle_momentum": True}
     bounced = {"kind": "within", "schedule": cycle, "steps": 19, "out_of_range": "bounce"}
     momentum = Schedule.parse(bounced).channels()["momentum"].values(np.arange(39.0), 8.0)
@@ -238,12 +238,12 @@ STATED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("spec", "policy"), STATED.values(), ids=STATED)
 def test_every_law_states_what_there_is_past_its_end(spec: dict[str, Any], policy: str) -> None:
-    """A law says its own policy, and a combinator what its children's come to."""
+    """A law declares its own policy, and a combinator derives it from its children's."""
     assert Schedule.parse(spec).range_policy() == policy
 
 
 def test_a_part_can_go_on_from_where_the_last_one_ended() -> None:
-    """With `value: continue` each part's base is the value that the part before came to."""
+    """With `value: continue` each part's base is the last value of the part before."""
     halving = {"kind": "exponential", "gamma": 0.5}
     parts = [{"schedule": halving, "steps": 2}, {"schedule": halving}]
     sequence = Schedule.parse({"kind": "sequence", "parts": parts, "value": "continue"})
@@ -251,7 +251,7 @@ def test_a_part_can_go_on_from_where_the_last_one_ended() -> None:
 
 
 def test_restarts_fall_where_whole_numbers_say() -> None:
-    """At every restart of tripling periods the cycle is the new one; a float logarithm is not."""
+    """Every restart of tripling periods is on the new cycle; a float logarithm would miss some."""
     repeat = Schedule.parse(
         {
             "kind": "repeat",
@@ -272,7 +272,7 @@ def kinds_below(root: type[Checked]) -> Iterator[type[Checked]]:
 
 
 def test_a_kind_tells_the_faults_of_its_parents_too() -> None:
-    """Whoever says what is wrong with its values goes on to say what its parents find wrong."""
+    """An override of `_faults` calls that of its parents too."""
     for kind in set(kinds_below(Checked)):
         told = [each for each in kind.__mro__ if "_faults" in vars(each) and each is not Checked]
         if told[1:] and told[0] is kind:

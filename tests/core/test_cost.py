@@ -1,4 +1,4 @@
-"""What laws cost is counted before anything is evaluated, and bounded by a budget."""
+"""The cost of laws is computed before anything is evaluated, and bounded by a budget."""
 
 import json
 from contextlib import suppress
@@ -45,7 +45,7 @@ LENGTHS = {
 }
 
 SUM_OF_EXPS = "base * (" + " + ".join(f"exp(-t / {100 + each})" for each in range(16)) + ")"
-"""An expression with as many costly operations as one may have."""
+"""An expression with the most costly operations that are allowed."""
 
 
 def session_of(schedule: object, **more: Any) -> Session:
@@ -61,7 +61,7 @@ def example(kind: str) -> dict[str, Any]:
 
 
 def costly(groups: int, each: int) -> dict[str, Any]:
-    """Return groups that follow sums of so many costly expressions."""
+    """Return groups that follow sums of that many costly expressions."""
     return {
         f"g{group}": {
             "base_lr": 0.1,
@@ -90,7 +90,7 @@ def test_each_kind_costs_at_least_a_hold_and_is_within_the_budget(kind: str) -> 
 
 
 def holes(value: object, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the places of the schedules that stand in an example."""
+    """Return the places of schedules within an example."""
     pairs: list[tuple[Any, object]] = []
     if isinstance(value, dict):
         pairs = list(value.items())
@@ -111,10 +111,10 @@ NESTING = [(kind, place) for kind in catalogue.schedules() for place in holes(ex
 def test_what_stands_in_itself_many_times_is_counted_without_being_evaluated(
     kind: str, place: tuple[Any, ...]
 ) -> None:
-    """A kind 24 deep in itself is priced, and looked into if its price allows that.
+    """A kind nested 24 deep in itself is priced, and inspected if its price allows that.
 
-    Several evaluate what stands in them twice, so that the deepest is evaluated 2 ** 24 times: a
-    count that followed it would not come to an end here.
+    Several kinds evaluate their child twice, so that the deepest one is evaluated 2 ** 24 times: a
+    count that followed the evaluation would never end here.
     """
     inner = example(kind)
     for _ in range(24):
@@ -135,7 +135,7 @@ def test_what_stands_in_itself_many_times_is_counted_without_being_evaluated(
 
 @pytest.mark.parametrize("kind", ["splice", "warmup"])
 def test_what_a_combinator_evaluates_twice_counts_twice(kind: str) -> None:
-    """Each level of these doubles the cost of what stands at the bottom."""
+    """Each level of these doubles the cost of the innermost law."""
     bottom = {"kind": "expression", "value": SUM_OF_EXPS}
     inner = {**example(kind), ("second" if kind == "splice" else "schedule"): bottom}
     outer = {**example(kind), ("second" if kind == "splice" else "schedule"): inner}
@@ -146,7 +146,7 @@ def test_what_a_combinator_evaluates_twice_counts_twice(kind: str) -> None:
 
 
 def test_an_expression_costs_by_its_size() -> None:
-    """Operations are counted, and those that are computed number by number count more."""
+    """Operations are counted; those that are computed number by number count more."""
     plain, longer, exp = (
         session_of({"kind": "expression", "value": value}).timelines.cost
         for value in ("base", "base * 2 + t * 0", "base * exp(-t)")
@@ -156,7 +156,7 @@ def test_an_expression_costs_by_its_size() -> None:
 
 
 def test_many_costly_groups_are_refused_with_the_cost_the_budget_and_the_remedy() -> None:
-    """32 groups of 64 costly expressions: no window of them is evaluated."""
+    """No window of 32 groups of 64 costly expressions is evaluated."""
     spec = session_of("constant", groups=costly(32, 64)).spec
     with pytest.raises(TooCostlyError) as refused:
         refuse_costly(spec)
@@ -168,7 +168,7 @@ def test_many_costly_groups_are_refused_with_the_cost_the_budget_and_the_remedy(
 
 
 def test_a_law_that_a_controller_goes_over_to_counts_too() -> None:
-    """A `switch` whose next stage is beyond the budget is refused when the session is created."""
+    """A `switch` whose next stage is beyond the budget is refused at creation."""
     dear: dict[str, Any] = {"kind": "expression", "value": SUM_OF_EXPS}
     for _ in range(20):
         dear = {"kind": "splice", "first": dear, "steps": 5, "second": "constant"}
@@ -184,7 +184,7 @@ def test_a_law_that_a_controller_goes_over_to_counts_too() -> None:
 
 
 def test_costly_sessions_seal_in_smaller_parts_and_the_same_bits() -> None:
-    """One call seals what the budget allows; the calls together give what one block would."""
+    """One call seals what the budget allows; together the calls give what one block would."""
     session = session_of("constant", groups=costly(8, 16))
     most = session.max_window
     assert SMALL_WINDOW <= most < 2000
@@ -212,7 +212,7 @@ def test_an_order_that_makes_a_session_too_costly_is_refused() -> None:
 
 
 def test_a_costly_law_that_takes_over_shortens_the_window_that_reaches_it() -> None:
-    """What was ordered for a later step counts as soon as a window may reach it."""
+    """A law ordered for a later step counts as soon as a window may reach it."""
     session = session_of("constant")
     dear: dict[str, Any] = {"kind": "expression", "value": SUM_OF_EXPS}
     for _ in range(5):
@@ -242,7 +242,7 @@ def test_what_is_affordable_is_the_most_that_the_budget_allows(
 def test_slices_cover_a_block_and_none_is_much_beyond_its_budget(
     call: float, step: float, count: int
 ) -> None:
-    """A slice costs no more than a slice may, or twice what calling costs at all."""
+    """A slice costs no more than its budget, or twice the cost of a call itself."""
     cost = Cost(call, step)
     size, total = cost.in_slices(count, SLICE)
     assert size >= 1
@@ -260,7 +260,7 @@ def test_reading_beyond_the_budget_is_refused_with_how_much_there_may_be() -> No
 
 
 def test_evaluating_in_slices_asks_between_them_and_gives_the_same_bits() -> None:
-    """Whoever went away is noticed between two slices, whatever is left to do."""
+    """A caller that has left is noticed between two slices, whatever work is left."""
     lines = session_of("constant", groups=costly(8, 16)).timelines
     size, _ = lines.cost.in_slices(1, SLICE)
     count, asked = 2 * size + 1, []
@@ -272,7 +272,7 @@ def test_evaluating_in_slices_asks_between_them_and_gives_the_same_bits() -> Non
 def test_very_many_measurements_are_consumed_part_by_part_as_all_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One sealing decides for so many; what follows is what would have followed at once."""
+    """One sealing consumes a bounded number; the result equals that of one pass."""
     plateau = {"kind": "plateau", "metric": "loss", "factor": 0.9, "patience": 0}
     session = session_of("constant", controllers=[plateau], max_lookahead=100)
     session = evolve_all(session, decide(session, Seal(0, 100, pace=1e-3)).events)
@@ -313,7 +313,7 @@ def test_orders_that_wait_are_bounded_by_what_they_may_change(
 
 
 def test_names_of_metrics_are_capped_and_those_that_are_watched_are_free() -> None:
-    """A full session takes what it knows and what a controller waits for, and no other name."""
+    """A full session accepts known names and those that a controller waits for, and no other."""
     session = session_of(
         "constant", controllers=[{"kind": "plateau", "metric": "val"}], max_lookahead=10
     )

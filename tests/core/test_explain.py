@@ -1,4 +1,4 @@
-"""Why a value is what it is, read back from the events that made it so."""
+"""Why a value is what it is, reconstructed from the events that caused it."""
 
 import math
 from typing import Any
@@ -49,16 +49,16 @@ class History:
         self.log: list[Recorded] = []
         self.sealed: list[dict[str, float]] = []
         self.whole: dict[str, Timeline] = dict(self.session.timelines)
-        """The timelines as they would be if no segment were ever let go."""
+        """The timelines as they would be if no segment were ever dropped."""
 
     def do(self, command: Command) -> "History":
-        """Return a command."""
+        """Submit a command."""
         for event in decide(self.session, command).events:
             self._fold(event)
         return self
 
     def train(self, *losses: float) -> "History":
-        """Ask for a step and report a loss, for each of them."""
+        """Ask for a step and report a loss, for each of the steps."""
         for loss in losses:
             step = self.session.horizon
             self.do(Seal(step, 1)).do(Report((Reading(0, step, "val_loss", loss),)))
@@ -88,7 +88,7 @@ class History:
         ]
 
     def explain(self, step: int, **values: float) -> Explanation:
-        """Explain a step; `values` are those of one that is not sealed."""
+        """Explain a step; `values` are those of a step that is not sealed."""
         known = self.sealed[step] if step < len(self.sealed) else values
         nearby = self.until(step, Missed, BoundaryPassed)
         return explain(self.session, step, known, self.until(step, Decided, Acted), nearby)
@@ -140,7 +140,7 @@ def test_the_past_is_told_after_the_timelines_have_let_go_of_it() -> None:
 def test_the_cause_is_always_the_change_that_governs(
     steps: list[float | str], lookahead: int
 ) -> None:
-    """In any history each sealed step names the event that began the segment governing it."""
+    """In any history each sealed step names the event that began its segment."""
     history = History(max_lookahead=lookahead, schedule=COSINE)
     for each in steps:
         if isinstance(each, str):
@@ -164,7 +164,7 @@ def test_the_cause_is_always_the_change_that_governs(
 
 
 def test_an_operator_is_named_with_the_reason_given() -> None:
-    """An action is told as an order, with its reason, and named again behind a later cut."""
+    """An action is described as an order, with its reason, and named again after a later cut."""
     history = (
         History()
         .train(1.0)
@@ -176,7 +176,7 @@ def test_an_operator_is_named_with_the_reason_given() -> None:
 
 
 def test_orders_are_told_however_many_cuts_came_after() -> None:
-    """What an operator ordered still holds, so it is named behind any number of decisions."""
+    """An operator's order that still holds is named after any number of decisions."""
     history = History().train(1.0).do(Act(Scale(factor=0.5, reason="unstable"), actor="alice"))
     history.train(*[1.0] * 30)
     assert "step 1, by alice: scaled by 0.5: unstable" in history.why(29).text
@@ -198,7 +198,7 @@ def test_a_change_of_one_group_is_no_cause_for_another() -> None:
 
 
 def test_series_with_one_reason_share_a_paragraph() -> None:
-    """Two groups under one law are told together, each with its own value."""
+    """Two groups under one law are described together, each with its own value."""
     groups = {name: {"base_lr": 0.1} for name in ("body", "head")}
     history = History(base_lr=None, groups=groups).train(1.0)
     assert (
@@ -207,7 +207,7 @@ def test_series_with_one_reason_share_a_paragraph() -> None:
 
 
 def test_a_forecast_tells_the_decision_that_is_on_its_way() -> None:
-    """Above the horizon the cut that the next sealing will make is named as not recorded yet."""
+    """Past the horizon, the cut that the next sealing will make is named as not recorded yet."""
     history = History().train(0.5, 0.6, 0.7)
     said = history.explain(3, lr=0.05)
     assert not said.sealed
@@ -219,7 +219,7 @@ def test_a_forecast_tells_the_decision_that_is_on_its_way() -> None:
 
 
 def test_a_boundary_that_waits_or_was_passed_is_mentioned() -> None:
-    """Who waits for a metric, and what was sealed without it, stands among the notes."""
+    """The notes say which metric is awaited, and which steps were sealed without it."""
     history = History(reaction={"decide_every": 2}, ranks=2).do(Seal(0, 2))
     history.do(Report((Reading(0, 1, "val_loss", 1.0),)))
     waits = history.explain(2, lr=0.1).text()
@@ -231,7 +231,7 @@ def test_a_boundary_that_waits_or_was_passed_is_mentioned() -> None:
 
 
 def decided(**changes: Any) -> Decided:
-    """Make a decision of the first controller at step 4."""
+    """Return a decision of the first controller at step 4."""
     known: dict[str, Any] = {
         "controller": 0,
         "metric": "val_loss",
@@ -275,7 +275,7 @@ def test_a_law_that_took_over_is_named_until_the_next_one() -> None:
 def test_an_order_names_the_law_that_follows_from_it(
     action: dict[str, Any], law: str, said: str
 ) -> None:
-    """Whatever was ordered, the law is the one that governs from there on, and it says so."""
+    """The explanation after an order names the law that governs from then on."""
     history = History(schedule=COSINE, controllers=[]).do(Seal(0, 2))
     given = Action.parse({**action, "reason": "asked"})
     history.do(Act(given, at=4, actor="alice"))
@@ -292,7 +292,7 @@ def test_an_order_names_the_law_that_follows_from_it(
 
 
 def test_limits_change_no_value_and_are_no_cause() -> None:
-    """An order that only bounds others is not taken for the reason of a value."""
+    """An order that only bounds others is not the reason of a value."""
     history = History(controllers=[]).do(Act(Limit(max_lr=1.0))).do(Seal(0, 3))
     assert history.why(2).cause is None
 
@@ -312,7 +312,7 @@ def test_limits_change_no_value_and_are_no_cause() -> None:
     ],
 )
 def test_every_event_has_its_sentence(event: Logged, said: str) -> None:
-    """Whatever stands in the log can be read."""
+    """Every kind of event can be read as a sentence."""
     assert event.text(History().session.spec).startswith(said)
 
 
@@ -332,7 +332,7 @@ def test_every_event_has_its_sentence(event: Logged, said: str) -> None:
     ],
 )
 def test_every_effect_of_a_decision_is_said(changes: dict[str, Any], said: str) -> None:
-    """Whatever a decision can order has its words, and values that are no numbers theirs."""
+    """Every effect of a decision has its words, non-finite values included."""
     spec = History().session.spec
     assert said in decided(**changes).text(spec)
 

@@ -73,7 +73,7 @@ leaves = st.one_of(
 
 
 def grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    """Return larger expressions of smaller ones."""
+    """Return larger expressions made of smaller ones."""
     binary = st.sampled_from(
         ["+", "-", "*", "/", "//", "%", "**", "<", "<=", ">", ">=", "==", "!="]
     )
@@ -101,7 +101,7 @@ expressions = st.recursive(leaves, grown, max_leaves=12).filter(
 
 @given(expressions, st.integers(0, 200))
 def test_an_expression_is_what_python_makes_of_it(text: str, step: int) -> None:
-    """Where Python gives a real number for the same text, we give the same one to the bit."""
+    """Where Python gives a real number for the same text, ours is the same to the bit."""
     values = ours(text, [0.0, step])
     assert values.shape == (2,)
     try:
@@ -114,7 +114,7 @@ def test_an_expression_is_what_python_makes_of_it(text: str, step: int) -> None:
 
 @given(expressions, st.lists(st.integers(1, 30), min_size=1, max_size=5))
 def test_blocks_of_an_expression_are_parts_of_the_whole(text: str, lengths: list[int]) -> None:
-    """The value at a step does not depend on which others are asked for beside it."""
+    """The value at a step does not depend on which others are evaluated with it."""
     edges = np.cumsum([0, *lengths])
     blocks = [ours(text, np.arange(start, end)) for start, end in pairwise(edges)]
     assert_array_equal(np.concatenate(blocks), ours(text, np.arange(edges[-1])))
@@ -136,19 +136,19 @@ def test_blocks_of_an_expression_are_parts_of_the_whole(text: str, lengths: list
     ],
 )
 def test_a_lambda_of_torch_is_an_expression(python: Any, text: str) -> None:
-    """What people write as LambdaLR has the same bits as an expression, whole numbers or not."""
+    """What users write as LambdaLR has the same bits as an expression, whole numbers or not."""
     torchs = closed_form(lambda o: torch_lr.LambdaLR(o, python), range(150))
     assert_array_equal(ours(text, np.arange(150)), torchs)
 
 
 def test_a_long_row_of_truths_is_not_deep() -> None:
-    """What stands beside each other does not count as standing in each other."""
+    """Adjacent terms do not count as nested ones."""
     assert ours(" or ".join("t" * 150), [0, 2]).tolist() == [0.0, 2.0]
     assert ours("<".join(["t", *"1" * 99]), [0, 2]).tolist() == [0.0, 0.0]
 
 
 def test_whole_numbers_are_floats() -> None:
-    """Huge powers cost nothing and overflow to infinity, which sealing refuses."""
+    """Huge powers cost nothing and overflow to infinity, which is not sealed."""
     assert ours("9 ** 9 ** 9 ** 9", 0).tolist() == [math.inf]
     assert ours("(-10) ** 309 + 0 * t", 0).tolist() == [-math.inf]
     assert np.isnan(ours("(-8) ** (1 / 3)", 0)).all()
@@ -157,7 +157,7 @@ def test_whole_numbers_are_floats() -> None:
 
 
 def test_the_base_may_change_from_step_to_step() -> None:
-    """In a repeat with falling peaks the expression sees the base of each cycle."""
+    """In a repeat with falling peaks the expression uses the base of each cycle."""
     law = {"kind": "expression", "value": "base * (1 - t / 4)"}
     spec = {"kind": "repeat", "schedule": law, "period": 4, "peak_decay": 0.5}
     values = Schedule.parse(spec).values(np.arange(8.0), 1.0)
@@ -165,7 +165,7 @@ def test_the_base_may_change_from_step_to_step() -> None:
 
 
 def test_the_end_may_be_in_other_units() -> None:
-    """`T` is whatever `total_steps` comes to."""
+    """`T` is `total_steps`, converted to steps."""
     spec = {"kind": "expression", "value": "T - t", "total_steps": {"epochs": 3}}
     law = resolve(Schedule.parse(spec), Clock(steps_per_epoch=7))
     assert law.values(np.array([1.0]), 0.1).tolist() == [20.0]
@@ -234,7 +234,7 @@ def test_what_is_no_expression_is_refused(text: str, hint: str) -> None:
 
 @given(st.text(max_size=60) | st.text("t()+-*/.,<>=! 19eifnotlambd:^\n%", max_size=200))
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """Whatever is sent, there is either a schedule or an error at the field; nothing is raised."""
+    """Any text is a schedule or an error at the field; no exception escapes."""
     try:
         law = Schedule.parse({"kind": "expression", "value": text})
     except ValidationError:

@@ -1,7 +1,7 @@
-"""Presets against values that their libraries gave, written down by `tests/golden/generate`.
+"""Presets against values of their libraries, recorded by `tests/golden/generate`.
 
 The libraries are not installed here: each file has what one version of one of them made of some
-parameters. torch and transformers are, and are compared live.
+parameters. torch and transformers are installed, and are compared live.
 """
 
 import json
@@ -26,14 +26,14 @@ LIVE = {"torch", "hf"}
 RELATIVE = {"float64": 1e-12, "float32": 1e-6}
 
 OF_THE_PEAK = {"float64": 0.0, "float32": 2.0**-22}
-"""How far a value may be off for any size, as a part of the largest one.
+"""How far a value may be off for any size, as a fraction of the largest one.
 
 A law in float32 rounds what it subtracts near a zero to the spacing of its peak.
 """
 
 
 def named_cases() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return every case with the precision of its library, under a name that tells it apart."""
+    """Return every case with the precision of its library, under a descriptive name."""
     cases: dict[str, tuple[str, dict[str, Any]]] = {}
     for file in FILES.values():
         for case in file["cases"]:
@@ -53,7 +53,7 @@ PRESETS = [
 
 
 def law_of(case: dict[str, Any]) -> Schedule:
-    """Return the law of the channel that a case is about."""
+    """Return the law of the case's channel."""
     parsed = Schedule.parse({"kind": case["kind"], **case["spec"]})
     return resolve(parsed, Clock(**case.get("pace", {}))).channels()[case["channel"]]
 
@@ -98,7 +98,7 @@ def test_every_preset_has_golden_values(kind: str) -> None:
 
 @pytest.mark.parametrize("library", FILES)
 def test_golden_values_can_be_made_again(library: str) -> None:
-    """Each file has a generator, which pins the version that the file is of."""
+    """Each file has a generator, which pins the library's version."""
     generator = (GOLDEN / "generate" / f"{library}.py").read_text()
     assert FILES[library]["library"] == library
     pins = [line for line in generator.splitlines() if line.startswith("# requires")]

@@ -85,7 +85,7 @@ def ours(kind: str, parameters: Parameters, steps: Iterable[int], lr: float) -> 
 
 
 def same(kind: str, parameters: Parameters, steps: Iterable[int], lr: float) -> None:
-    """Compare, to the bit or within 1e-12, without any allowance beside 0."""
+    """Compare, to the bit or within 1e-12, with no tolerance for 0."""
     expected, values = theirs(kind, parameters, steps, lr), ours(kind, parameters, steps, lr)
     if kind.removeprefix("hf.") in TO_THE_BIT:
         assert_array_equal(values, expected)
@@ -94,7 +94,7 @@ def same(kind: str, parameters: Parameters, steps: Iterable[int], lr: float) -> 
 
 
 def test_every_scheduler_type_has_a_preset_or_an_advice() -> None:
-    """No name of transformers' SchedulerType is missing; those that are no data are elsewhere."""
+    """No name of transformers' SchedulerType is missing; those that are code have an advice."""
     assert {f"hf.{name.value}" for name in SchedulerType} == {*KINDS, *presets.REDIRECTS}
 
 
@@ -177,7 +177,7 @@ NEAR_THE_TURNS = sorted(
 def test_a_long_training_has_the_values_of_transformers_beside_its_zeros(
     kind: str, own: Parameters
 ) -> None:
-    """Where a value is the small rest of large ones it is still the same within 1e-12."""
+    """Where a value is the small difference of large ones it is still the same within 1e-12."""
     lengths = {"num_warmup_steps": 2000, "num_training_steps": LONG}
     same(kind, {**lengths, **own}, NEAR_THE_TURNS, 0.1)
 
@@ -189,7 +189,7 @@ def test_cosine_rises_again() -> None:
 
 
 def test_a_floor_is_right_for_each_group() -> None:
-    """With a base of its own a group still ends at `min_lr` and `lr_end`; transformers scales."""
+    """A group with another base still ends at `min_lr` and `lr_end`; transformers scales."""
     lengths = {"num_training_steps": 100}
     assert ours("hf.cosine_with_min_lr", lengths | {"min_lr": 0.01}, [100], 5.0) == 0.01
     assert ours("hf.polynomial", lengths | {"lr_end": 0.01}, [100, 200], 5.0).tolist() == [0.01] * 2

@@ -18,14 +18,14 @@ WORTH = {"epochs": (2.5, 75), "fraction": (0.07, 70), "samples": (640, 20), "tok
 
 @pytest.mark.parametrize("unit", WORTH)
 def test_a_unit_comes_to_whole_steps(unit: str) -> None:
-    """Each unit is turned into the nearest number of steps."""
+    """Each unit is converted to the nearest number of steps."""
     length, steps = WORTH[unit]
     assert CLOCK.steps(Duration(**{unit: length})) == steps
 
 
 @pytest.mark.parametrize("unit", WORTH)
 def test_a_unit_needs_its_number(unit: str) -> None:
-    """What the session does not say cannot be assumed; the error names it."""
+    """A number that the session lacks cannot be assumed; the error names it."""
     with pytest.raises(PydanticCustomError, match="give it beside the schedule"):
         Clock().steps(Duration(**{unit: 1}))
 
@@ -53,7 +53,7 @@ def test_lengths_are_found_wherever_they_stand() -> None:
 
 
 def test_a_spec_keeps_its_units() -> None:
-    """What is written down again is what was written."""
+    """A spec is written as it was read."""
     schedule = Schedule.parse(NESTED)
     assert Schedule.parse(jsonable(schedule)) == schedule
     assert jsonable(schedule)["parts"][0]["steps"] == {"epochs": 3.0}

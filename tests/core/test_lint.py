@@ -15,7 +15,7 @@ PLATEAU = {"kind": "plateau", "metric": "val_loss"}
 def findings(
     architecture: Any = None, planned_steps: int | None = None, **spec: Any
 ) -> dict[str, Finding]:
-    """Lint a spec of a thousand steps, unless it says otherwise."""
+    """Lint a spec, by default of a thousand steps."""
     body = {"name": "linted", "base_lr": 0.1, "total_steps": 1000, **spec}
     if "groups" in body:
         del body["base_lr"]
@@ -87,7 +87,7 @@ PITFALLS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("code", PITFALLS)
 def test_a_pitfall_is_found(code: str) -> None:
-    """Each pitfall is named with its place, what to do about it, and who says so."""
+    """Each pitfall is reported with its place, the remedy, and the source."""
     spec, pointer = PITFALLS[code]
     found = findings(**spec)
     assert code in found, sorted(found)
@@ -114,7 +114,7 @@ def test_every_rule_has_a_pitfall() -> None:
     ],
 )
 def test_a_controllers_floor_above_the_base_is_found(controller: dict[str, Any]) -> None:
-    """Whichever rule it is, and of a group where it names groups."""
+    """This holds for every rule, and for a group where it names groups."""
     groups = {"body": {"base_lr": 0.3}, "head": {"base_lr": 0.1}}
     found = findings(groups=groups, controllers=[controller])["floor_above_base"]
     assert found.pointer == "/controllers/0/min_lr"
@@ -141,12 +141,12 @@ SOUND: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("spec", SOUND.values(), ids=SOUND)
 def test_a_sound_spec_is_left_alone(spec: dict[str, Any]) -> None:
-    """What practitioners do every day brings no warning."""
+    """Common practice causes no warning."""
     assert findings(**spec) == {}
 
 
 def test_each_group_is_looked_at() -> None:
-    """A pitfall in one group's schedule is named with that group."""
+    """A pitfall in one group's schedule is reported with that group."""
     found = findings(
         groups={
             "body": {"base_lr": 0.1},

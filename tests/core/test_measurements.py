@@ -1,4 +1,4 @@
-"""From readings to measurements: who has to report, and what becomes of several values."""
+"""From readings to measurements: which ranks must report, and how their values are aggregated."""
 
 import math
 import random
@@ -44,7 +44,7 @@ def value_of(values: list[float], aggregate: str) -> float:
 
 @given(st.lists(finite, min_size=1, max_size=20))
 def test_each_aggregate_is_what_its_name_says(values: list[float]) -> None:
-    """Mean and sum add from left to right by rank; the others are picked, or lie between two."""
+    """Mean and sum add from left to right by rank; the others select or interpolate."""
     total = values[0]
     for value in values[1:]:
         total = total + value
@@ -60,7 +60,7 @@ def test_each_aggregate_is_what_its_name_says(values: list[float]) -> None:
 def test_the_order_of_arrival_never_changes_a_bit(
     values: list[float], aggregate: str, order: random.Random
 ) -> None:
-    """Whoever comes first, the ranks are taken in their own order."""
+    """Ranks are taken in their own order, not in that of arrival."""
     arrived = dict(shuffled(enumerate(values), order))
     in_order = measured(dict(enumerate(values)), aggregate=aggregate)
     assert repr(measured(arrived, aggregate=aggregate)) == repr(in_order)
@@ -75,7 +75,7 @@ def test_one_ranks_nan_is_news_to_all(values: list[float], at: int, aggregate: s
 
 
 def test_infinities_stay_what_they_are() -> None:
-    """One infinite loss is infinite in the mean, and two that cancel are no number."""
+    """One infinite loss makes the mean infinite, and two that cancel make NaN."""
     assert value_of([1.0, math.inf], "mean") == math.inf
     assert value_of([1.0, -math.inf], "min") == -math.inf
     assert value_of([1.0, -math.inf], "max") == 1.0
@@ -83,7 +83,7 @@ def test_infinities_stay_what_they_are() -> None:
 
 
 def test_rank_0_alone_is_enough_and_indispensable() -> None:
-    """With `rank0` nobody waits for the others, and nobody stands in for it."""
+    """With `rank0` no other rank is waited for, and none replaces it."""
     assert measured({0: 2.0}, ranks=8, aggregate="rank0") == Measurement(0, "loss", 2.0, 1)
     assert measured({0: 2.0, 3: 9.0}, ranks=8, aggregate="rank0").ranks == 1
     without = measured({1: 2.0, 2: 2.0}, ranks=8, aggregate="rank0", quorum=2)
@@ -99,14 +99,14 @@ def test_some_ranks_may_be_all_that_report() -> None:
 
 @pytest.mark.parametrize(("reported", "expected"), [(3, Measurement), (2, Miss)])
 def test_a_quorum_decides_between_measured_and_missed(reported: int, expected: type) -> None:
-    """When the wait is over three of four are enough for a quorum of three, and two are not."""
+    """When the wait is over, three of four are enough for a quorum of three, and two are not."""
     values = {rank: float(rank) for rank in range(reported)}
     assert type(measured(values, ranks=4, quorum=3)) is expected
     assert type(measured(values, ranks=4)) is Miss
 
 
 def test_before_the_deadline_a_quorum_is_not_asked() -> None:
-    """A quorum ends no wait: the others have their time."""
+    """A quorum does not shorten the wait: the other ranks have their time."""
     loop = Loop(session(ranks=3, metrics={"loss": {"quorum": 1, "deadline": 3}}, max_lookahead=9))
     loop.seal(0, 9).report(0, {0: 1.0, 1: 2.0}).report(2, {0: 1.0}).seal(9)
     assert loop.events[-1].start == 9  # type: ignore[union-attr] # sealed, and nothing else
@@ -128,7 +128,7 @@ def test_a_deadline_counts_steps_of_whoever_is_ahead() -> None:
 
 
 def test_a_complete_step_ends_the_wait_for_those_before_it() -> None:
-    """Measurements are consumed in order: what is complete is not held up by what is not."""
+    """Measurements are consumed in order: a complete step does not wait for incomplete ones."""
     loop = Loop(session(ranks=2, max_lookahead=9)).seal(0, 9)
     loop.report(0, {0: 1.0}).report(1, {0: 5.0, 1: 7.0}).report(2, {1: 1.0}).seal(9)
     assert loop.shown() == [("loss", 1, 6.0)]
@@ -137,7 +137,7 @@ def test_a_complete_step_ends_the_wait_for_those_before_it() -> None:
 
 
 def test_a_missed_step_stays_missed() -> None:
-    """A report that comes after its step was given up is recorded, and nothing else."""
+    """A report that comes after its step was missed is recorded, and has no other effect."""
     loop = Loop(session(ranks=2, max_lookahead=9)).seal(0, 9)
     loop.report(0, {0: 1.0}).report(1, {0: 1.0, 1: 1.0}).seal(9)
     [event] = loop.give(Report((Reading(1, 0, "loss", 1.0),)))
@@ -157,7 +157,7 @@ def test_a_second_opinion_of_a_rank_is_not_asked_for() -> None:
 
 
 def test_a_rank_that_never_reports_again_fills_no_memory() -> None:
-    """Without a deadline too, what waits is bounded, and given up from its old end."""
+    """Without a deadline too, pending readings are bounded, and the oldest are dropped."""
     assert measuring.MAX_WAITING < decide.MAX_PENDING
     steps = measuring.MAX_WAITING + 100
     loop = Loop(session(ranks=2, max_lookahead=65_536)).seal(0, 65_536)
@@ -174,7 +174,7 @@ def test_a_rank_that_never_reports_again_fills_no_memory() -> None:
 
 
 def test_thousands_of_ranks_may_be_a_window_ahead_of_the_slowest() -> None:
-    """Nothing of theirs is refused or given up: the last rank's reports complete every step."""
+    """None of their reports is refused or dropped: the last rank's complete every step."""
     ranks, steps = 4096, 25
     loop = Loop(session(ranks=ranks, max_lookahead=steps)).seal(0, steps)
     for step in range(steps):
@@ -188,7 +188,7 @@ def test_thousands_of_ranks_may_be_a_window_ahead_of_the_slowest() -> None:
 
 
 def test_the_newest_step_may_have_any_number_of_ranks() -> None:
-    """However many ranks report one step, it waits for the others of them."""
+    """However many ranks report one step, it waits for the others."""
     many = measuring.MAX_WAITING + 1
     readings = [Reading(rank, 7, "loss", 1.0) for rank in range(many)]
     assert close(Pending(readings), {"loss": MetricSpec(ranks=60_000)}) == []
@@ -208,7 +208,7 @@ def test_measurements_come_in_order_and_take_each_reading_once(
     aggregate: str,
     deadline: int | None,
 ) -> None:
-    """Closing goes from step to step; what it leaves is newer than all that it took."""
+    """Steps close in order; what is left is newer than all that was consumed."""
     spec = MetricSpec.model_validate(
         {"ranks": ranks, "aggregate": aggregate, "deadline": deadline, "quorum": 1}
     )
@@ -230,7 +230,7 @@ def test_measurements_come_in_order_and_take_each_reading_once(
 
 
 def test_what_was_measured_is_an_event() -> None:
-    """The log of measurements says the value and how many ranks it is made of."""
+    """The log of measurements has the value and how many ranks it is made of."""
     loop = Loop(session(ranks=3, metrics={"loss": {"quorum": 2, "deadline": 1}}))
     loop.seal(0).report(0, {2: 4.0, 0: 2.0}).seal(1).report(1, {0: 1.0}).seal(2)
     assert loop.of(Measured) == [Measured(0, "loss", 3.0, 2, at=2)]

@@ -1,4 +1,4 @@
-"""Merges: the average of checkpoints is what a decayed training comes to, to twelve digits."""
+"""Merges: the average of checkpoints equals the result of a decayed training, to twelve digits."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -87,7 +87,7 @@ def test_with_a_checkpoint_at_every_step_it_is_the_decayed_training_itself(
 
 
 def test_on_a_quadratic_it_is_no_longer_the_decayed_training() -> None:
-    """With lower rates the gradients would have been others: the theory knows those that were."""
+    """With lower rates the gradients would have been others: the theory uses those that were."""
     run, start = trained(1.0), 40
     found = merge(rates(STEPS - start), list(range(start, STEPS + 1)), EASES["linear"])
     law: Schedule = Ramp(start=LR, end=0.0, steps=STEPS - start, ease=EASES["linear"])
@@ -104,7 +104,7 @@ def test_on_a_quadratic_it_is_no_longer_the_decayed_training() -> None:
 
 @given(steps_of_checkpoints, st.sampled_from(SHAPES), st.floats(0, 0.99))
 def test_weights_are_an_average(steps: list[int], shape: Shape, floor: float) -> None:
-    """None is negative, together they are 1, and the shares fall from 1 to no less than 0."""
+    """None is negative, they add up to 1, and the shares fall from 1 to no less than 0."""
     found = merge(rates(steps[-1] - steps[0], rows=2), steps, EASES[shape], floor)
     weights = [each.weight for each in found.checkpoints]
     shares = [each.share for each in found.checkpoints]
@@ -118,7 +118,7 @@ def test_weights_are_an_average(steps: list[int], shape: Shape, floor: float) ->
 
 @pytest.mark.parametrize("every", [1, 5, 30])
 def test_a_linear_decay_weighs_all_alike_and_the_ends_by_half(every: int) -> None:
-    """The plain mean of papers, but for the two ends; the shares are the middles of a line."""
+    """It is the plain mean of papers, except for the two ends."""
     steps = list(range(0, 121, every))
     found = merge(rates(120), steps, EASES["linear"])
     weights = [each.weight for each in found.checkpoints]
@@ -129,7 +129,7 @@ def test_a_linear_decay_weighs_all_alike_and_the_ends_by_half(every: int) -> Non
 
 
 def test_what_was_trained_before_the_rate_was_constant_is_left_out() -> None:
-    """Of checkpoints from a warmup on, those count from which on no group's rate has changed."""
+    """Checkpoints count from the step on at which no group's rate changed any more."""
     ramp = np.array([[0.01, 0.02, 0.05, 0.05, 0.05, 0.05], [0.1, 0.1, 0.1, 0.2, 0.2, 0.2]])
     found = merge(ramp, [10, 12, 13, 16], EASES["linear"])
     assert [each.step for each in found.checkpoints] == [13, 16]
@@ -138,7 +138,7 @@ def test_what_was_trained_before_the_rate_was_constant_is_left_out() -> None:
 
 
 def test_what_lies_before_the_decay_is_left_out() -> None:
-    """With `over` the decay is no longer than that; of one checkpoint there is no merge."""
+    """With `over` the decay is no longer than that; one checkpoint gives no merge."""
     found = merge(rates(100), [0, 50, 70, 80, 100], EASES["linear"], over=30)
     assert [each.step for each in found.checkpoints] == [70, 80, 100]
     assert found.left_out[-1].reason == "it is more than 30 steps before the last one, 100"

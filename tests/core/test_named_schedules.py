@@ -489,7 +489,7 @@ DEGENERATE: dict[str, tuple[dict[str, Any] | str, dict[str, Any] | str]] = {
 def test_a_degenerate_case_is_the_simpler_schedule(
     spec: dict[str, Any], same: dict[str, Any]
 ) -> None:
-    """Where a parameter takes away what a schedule is named for, the simpler one is left."""
+    """A parameter that disables what a schedule is named for leaves the simpler schedule."""
     assert_array_equal(ours(spec, 80), ours(same, 80))
 
 
@@ -622,7 +622,7 @@ def test_an_envelope_of_ones_own() -> None:
 
 
 def test_the_power_scheduler_is_that_of_its_paper() -> None:
-    """With the paper's a, b and largest rate it is its formula, warmup, cap, power and end."""
+    """With the paper's a, b and largest rate it is its formula: warmup, cap, power and end."""
     spec = {
         "kind": "power_scheduler",
         "capped_steps": laws.CAPPED_STEPS,
@@ -637,7 +637,7 @@ def test_the_power_scheduler_is_that_of_its_paper() -> None:
 
 @given(st.floats(0.5, 60.0), st.integers(0, 80), st.floats(0.1, 1.0))
 def test_the_power_knows_no_length(capped: float, warmup: int, exponent: float) -> None:
-    """Until its end begins it is the endless one, never above the base, and never rising."""
+    """Until its end begins it is the endless law, never above the base, and never rising."""
     endless = {
         "kind": "power_scheduler",
         "capped_steps": capped,
@@ -675,7 +675,7 @@ def test_an_end_that_follows_a_warmup_at_once_starts_from_the_power(
 
 
 def test_lengths_may_be_in_other_units() -> None:
-    """Named schedules take epochs and fractions, which are turned into steps before they expand."""
+    """Epochs and fractions are converted to steps before named schedules expand."""
     clock = Clock(total_steps=1000, steps_per_epoch=50)
     spec = {
         "kind": "wsd",
@@ -690,7 +690,7 @@ def test_lengths_may_be_in_other_units() -> None:
 
 
 def test_lengths_in_other_units_may_stand_anywhere() -> None:
-    """What a schedule drives is compared with its neighbours once its lengths are steps."""
+    """Parts are checked against each other once their lengths are steps."""
     clock = Clock(steps_per_epoch=10)
     warm = {"kind": "warmup_cosine", "warmup_steps": {"epochs": 1}, "total_steps": {"epochs": 5}}
     cycle = {"kind": "one_cycle", "total_steps": {"epochs": 5}, "cycle_momentum": True}

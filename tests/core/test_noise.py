@@ -70,7 +70,7 @@ def test_the_noise_is_written_down() -> None:
 
 
 def test_normal_noise_is_normal_within_its_limit() -> None:
-    """Mean and deviation are those that were asked for, and nothing is beyond the limit."""
+    """Mean and deviation are as requested, and nothing is beyond the limit."""
     n = noisy(100_000, std=0.1, limit=0.5) - 1.0
     assert abs(n.mean()) < 0.001
     assert abs(n.std() - 0.1) < 0.001
@@ -81,7 +81,7 @@ def test_normal_noise_is_normal_within_its_limit() -> None:
 
 
 def test_a_narrow_limit_cuts_the_distribution() -> None:
-    """Timm's defaults leave the middle of a wide normal distribution, nearly even."""
+    """Timm's defaults leave the middle of a wide normal distribution, nearly uniform."""
     n = noisy(100_000) - 1.0
     assert np.abs(n).max() <= 0.67
     cut = NormalDist()
@@ -108,7 +108,7 @@ def test_seeds_and_steps_are_not_related() -> None:
 
 @given(st.integers(0, 2**53 - 200), st.integers(1, 99), st.sampled_from(["normal", "uniform"]))
 def test_blocks_have_the_noise_of_the_whole(start: int, cut: int, distribution: str) -> None:
-    """The noise of a step is its own, wherever a block starts, however deep in the training."""
+    """The noise of a step does not depend on where a block starts, however late in the training."""
     whole = noisy(100, start, distribution=distribution)
     parts = [
         noisy(cut, start, distribution=distribution),

@@ -30,7 +30,7 @@ def test_exponentials_have_the_bits_of_python(numbers: list[float]) -> None:
 
 
 def test_what_leaves_the_floats_is_infinite_or_nothing() -> None:
-    """Overflow gives infinity and what is no real number NaN, without a warning or an error."""
+    """Overflow gives infinity and no real number NaN, without a warning or an error."""
     assert numeric.power_of(10.0, np.array([400.0])).tolist() == [math.inf]
     assert numeric.exp(np.array([1e4, math.inf])).tolist() == [math.inf, math.inf]
     assert np.isnan(numeric.power(np.array([-2.0]), np.array([0.5]))).all()

@@ -1,7 +1,7 @@
 """The presets of optax and keras against these libraries, for any arguments that they take.
 
-Golden files hold what fixed arguments gave; here hypothesis looks for those that a preset bends. A
-preset may refuse what a library takes, and never makes another law of it.
+Golden files hold the values for fixed arguments; here hypothesis looks for arguments that a preset
+distorts. A preset may refuse what a library takes, and never makes another law of it.
 """
 
 import os
@@ -31,7 +31,7 @@ powers = st.sampled_from([0.5, 1.0, 2.0])
 scales = st.none() | st.dictionaries(
     st.integers(0, 40), st.sampled_from([0.0, 0.5, 1.0, 3.0]), min_size=2, max_size=2
 )
-"""Always two, for JAX compiles anew for each number of them."""
+"""Always two, since JAX compiles anew for each number of them."""
 
 cycle = {
     "init_value": rates,
@@ -142,7 +142,7 @@ KERAS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 
 
 def written(given_: dict[str, Any]) -> dict[str, Any]:
-    """Write arguments down as JSON has them."""
+    """Return arguments as JSON has them."""
     return {name: "inf" if value == np.inf else value for name, value in given_.items()}
 
 
@@ -162,7 +162,7 @@ def compare(
 
 
 def test_every_preset_of_both_is_tried() -> None:
-    """One that is added shows up here; `join_schedules` joins others, and has tests of its own."""
+    """A new schedule shows up here; `join_schedules` joins others, and has separate tests."""
     ours = {kind for kind in Schedule.kinds if kind.startswith(("optax.", "keras."))}
     tried = {f"optax.{name}" for name in OPTAX} | {f"keras.{name}" for name in KERAS}
     assert ours == tried | {"optax.join_schedules"}
@@ -190,7 +190,7 @@ def test_a_schedule_of_optax_is_reproduced_or_refused(
 def test_a_schedule_of_keras_is_reproduced_or_refused(
     name: str, data: st.DataObject, steps: list[int]
 ) -> None:
-    """Decays of nothing, boundaries that fall together and rates of 0 included."""
+    """Decays of nothing, boundaries that coincide and rates of 0 included."""
     given_ = data.draw(st.fixed_dictionaries(KERAS[name]))
     try:
         library = getattr(keras.optimizers.schedules, name)(**given_)

@@ -74,7 +74,7 @@ def test_a_long_training_sees_what_torch_gives(build: Build, spec: dict[str, Any
 
 
 def equal_to_the_bit(build: Build, spec: dict[str, Any], lr: float, steps: int = 150) -> None:
-    """Compare with torch's closed form, of which we promise the bits."""
+    """Compare with torch's closed form, whose bits are promised."""
     assert_array_equal(ours(spec, steps, lr), closed_form(build, range(steps), lr))
 
 

@@ -1,4 +1,4 @@
-"""Past its plan's end a session keeps its last rate, says so, and can be given more."""
+"""Past its plan's end a session keeps its last rate, says so, and can be extended."""
 
 from typing import Any
 
@@ -35,13 +35,13 @@ RISING: dict[str, dict[str, Any]] = {
 
 
 def law(schedule: Any, start: int, end: int) -> list[float]:
-    """Return the pure law's values."""
+    """Return the values of the pure law."""
     values = Schedule.parse(schedule).values(np.arange(start, end, dtype=np.float64), 0.1)
     return [float(each) for each in values]
 
 
 def over(session: Run) -> list[int]:
-    """Return the steps at which plans were over, as was said of steps behind them."""
+    """Return the ends of plans that notices have named."""
     found = [event for event in session.events if isinstance(event, Noticed)]
     told = [each for each in found if each.code == "plan_over"]
     assert all(each.at > int(each.about) for each in told)
@@ -50,7 +50,7 @@ def over(session: Run) -> list[int]:
 
 @pytest.mark.parametrize("name", RISING)
 def test_the_rate_does_not_rise_past_the_plan(name: str) -> None:
-    """The law would rise again; a session follows it to the end, and keeps what it came to."""
+    """The law would rise again; a session follows it to the end, and keeps its last value."""
     spec = RISING[name]
     session = run(**spec)
     values = session.lr(0, 260)
@@ -63,7 +63,7 @@ def test_the_rate_does_not_rise_past_the_plan(name: str) -> None:
 
 @pytest.mark.parametrize("window", [1, 7, 300])
 def test_the_end_does_not_hang_on_the_windows(window: int) -> None:
-    """However it is handed out, each step has one value, and the notice comes once."""
+    """For any windows, each step has one value, and the notice comes once."""
     session = run(**RISING["hf.cosine, pinned"])
     for end in range(window, 301, window):
         session.seal(end)
@@ -82,7 +82,7 @@ def test_the_law_is_followed_where_the_spec_says_so(name: str) -> None:
 
 
 def test_a_law_without_an_end_is_followed_for_ever() -> None:
-    """T_max is half a period, `out_of_range` a statement: who pins no length follows the law."""
+    """T_max is half a period, and `out_of_range` a declaration: neither is a length."""
     for schedule in (TORCH, RESTARTS, {"kind": "exponential", "gamma": 0.99}):
         session = run(schedule=schedule)
         assert session.lr(0, 300) == law(schedule, 0, 300)
@@ -90,7 +90,7 @@ def test_a_law_without_an_end_is_followed_for_ever() -> None:
 
 
 def test_a_forecast_says_what_is_sealed() -> None:
-    """Beyond the end too, before it is reached."""
+    """This holds past the end too, before it is reached."""
     session = run(**RISING["hf.cosine"])
     session.seal(10)
     told = forecast(session.session, 10, 200)["lr"].tolist()
@@ -110,7 +110,7 @@ def test_groups_end_by_their_own_plans() -> None:
 @pytest.mark.parametrize("policy", ["rescale", "keep_then_tail"])
 @pytest.mark.parametrize("name", ["hf.cosine", "torch's cosine, pinned"])
 def test_a_retime_moves_the_end(name: str, policy: str) -> None:
-    """The law comes to its end at the new step, and is kept there; that is told once."""
+    """The law ends at the new step, and is held there; the notice comes once."""
     session = run(**RISING[name])
     session.order(40, kind="retime", total_steps=200, policy=policy)
     values = session.lr(0, 320)
@@ -122,7 +122,7 @@ def test_a_retime_moves_the_end(name: str, policy: str) -> None:
 
 
 def test_a_retime_of_a_plan_that_was_cut_off_reaches_the_laws_own_end() -> None:
-    """A law longer than the session is fitted into the new length, all of it."""
+    """A law longer than the session is fitted into the new length as a whole."""
     session = run(schedule={"kind": "cosine", "total_steps": 1000}, total_steps=100)
     session.order(50, kind="retime", total_steps=200)
     assert session.lr(200, 220) == [0.0] * 20
@@ -130,7 +130,7 @@ def test_a_retime_of_a_plan_that_was_cut_off_reaches_the_laws_own_end() -> None:
 
 
 def test_past_the_end_a_replace_is_followed() -> None:
-    """What is ordered there is a plan of its own; `retime` says that nothing is left."""
+    """What is ordered there is a new plan; `retime` says that nothing is left."""
     session = run(**RISING["hf.cosine, pinned"])
     session.seal(110)
     with pytest.raises(ActionRefusedError, match="Use `replace`"):
@@ -144,7 +144,7 @@ def test_past_the_end_a_replace_is_followed() -> None:
 
 
 def test_a_replace_within_the_plan_ends_with_it() -> None:
-    """A law without an end of its own is cut off where the session's plan is over."""
+    """A law without an end is cut off where the session's plan is over."""
     session = run(**RISING["hf.cosine, pinned"])
     session.order(50, kind="replace", schedule=RESTARTS)
     values = session.lr(0, 200)
@@ -164,7 +164,7 @@ def test_a_cooldown_past_the_end_takes_its_time() -> None:
 
 
 def test_a_hold_puts_the_end_off() -> None:
-    """A clock that is stopped does not come to the end; after `release` it does."""
+    """A clock that is stopped does not reach the end; after `release` it does."""
     session = run(**RISING["hf.cosine"])
     session.order(50, kind="hold")
     session.order(150, kind="release")

@@ -1,4 +1,4 @@
-"""Readings that wait: a value that behaves as a plain dictionary of them would."""
+"""Pending readings: an immutable value that behaves as a plain dictionary of them would."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +20,7 @@ consumed = st.dictionaries(st.sampled_from(["loss", "acc", "other"]), st.integer
 def test_it_is_the_dictionary_in_which_the_first_reading_of_a_key_counts(
     batches: list[list[Reading]], consumed: dict[str, int]
 ) -> None:
-    """Through additions and removals, in every way of looking at it; no old value changes."""
+    """This holds through additions and removals, for every way to read it; no old value changes."""
     pending, plain = Pending(), dict[tuple[int, str, int], Reading]()
     for batch in batches:
         before, said = pending, dict(plain)
@@ -40,7 +40,7 @@ def test_it_is_the_dictionary_in_which_the_first_reading_of_a_key_counts(
 
 
 def test_what_is_not_there_is_not_there() -> None:
-    """A key of a step that nobody reported on is missing, as is one of another rank."""
+    """A key of a step without reports is missing, as is one of another rank."""
     pending = Pending([Reading(1, 5, "loss", 0.5)])
     assert (5, "loss", 1) in pending
     assert (5, "loss", 0) not in pending

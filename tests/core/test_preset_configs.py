@@ -1,4 +1,4 @@
-"""Configs of composer, mmengine, fastai and ignite move over as they are written there."""
+"""Configs of composer, mmengine, fastai and ignite are used as they are written there."""
 
 from typing import Any
 
@@ -371,7 +371,7 @@ def test_fine_tuning_from_the_base_follows_it() -> None:
 
 
 def test_a_list_is_judged_once_its_lengths_are_steps() -> None:
-    """Windows in epochs and in steps are compared when the session says what an epoch comes to."""
+    """Windows in epochs and in steps are compared once the session defines an epoch."""
     spec = {
         "kind": "mmengine.param_scheduler",
         "schedulers": [
@@ -386,7 +386,7 @@ def test_a_list_is_judged_once_its_lengths_are_steps() -> None:
 
 
 def test_cut_cycles_that_cannot_grow_are_equal() -> None:
-    """A growth that is cut off each time leaves equal cycles, without an end to them."""
+    """A growth that is cut off each time leaves equal cycles, without end."""
     spec = {
         "kind": "composer.CosineAnnealingWarmRestartsScheduler",
         "t_0": "10ba",

@@ -1,4 +1,4 @@
-"""Megatron, DeepSpeed, torchtitan and fairseq: what of them is not repeated, and what is refused.
+"""Megatron, DeepSpeed, torchtitan and fairseq: what presets change of them, and what they refuse.
 
 That the rest is theirs is tested with golden values.
 """
@@ -39,7 +39,7 @@ def values(
 def test_lengths_in_samples_are_those_in_steps(
     increment: int, warmup: int, decay: int, style: str
 ) -> None:
-    """Megatron's lengths in samples, with an increment, say what they say in steps without."""
+    """Megatron's lengths in samples, with an increment, mean the same as those in steps."""
     lengths = {
         "lr_warmup_steps": warmup,
         "lr_decay_steps": warmup + decay,
@@ -123,7 +123,7 @@ def test_fairseqs_epochs_are_the_sessions() -> None:
 
 
 def test_the_length_of_the_training_is_the_sessions() -> None:
-    """Where a library takes the training's own length, so does its preset."""
+    """Where a library uses the training's own length, so does its preset."""
     for spec in (
         {"kind": "torchtitan.lr_scheduler", "warmup_steps": 5},
         {"kind": "fairseq.polynomial_decay"},

@@ -34,19 +34,19 @@ CASES = {
 }
 
 REFUSED = {
-    # It takes the place of the first NaN for the steepest one.
+    # It replaces the steepest point by the first NaN.
     ("not a number at the end", "torch_lr_finder"),
     # It runs off the left end of the curve and gives the first rate.
     ("short", "slide"),
 }
-"""What the libraries answer although they cannot tell."""
+"""Answers of the libraries for curves that support none."""
 
 SINGLE = 1e-6
-"""How exact rates are that fastai computes in float32."""
+"""The precision of rates that fastai computes in float32."""
 
 
 def floats(values: list[str]) -> list[float]:
-    """Read float64 as they are written down."""
+    """Parse float64 as they are written down."""
     return [float.fromhex(value) for value in values]
 
 
@@ -66,7 +66,7 @@ def u_curve(lr: list[float], best: float = 1e-3, blown_up: float = 0.3) -> list[
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_rule_says_what_its_library_says(name: str) -> None:
-    """The rate is that of the library, unless it is among what is refused on purpose."""
+    """The rate is that of the library, except where we refuse on purpose."""
     case, rule = CASES[name]
     curve = Curve.of(floats(case["lr"]), floats(case["loss"]))
     ours, theirs = suggest(curve, case["planned"])[rule], case["rules"][rule]
@@ -81,7 +81,7 @@ def test_a_rule_says_what_its_library_says(name: str) -> None:
 
 @pytest.mark.parametrize("library", FILES)
 def test_golden_values_can_be_made_again(library: str) -> None:
-    """Each file has a generator, which pins the version that the file is of."""
+    """Each file has a generator, which pins the library's version."""
     generator = (GOLDEN / f"generate/range_test_{library}.py").read_text()
     pins = [line for line in generator.splitlines() if line.startswith("# requires")]
     assert any(FILES[library]["version"] in line for line in pins)
@@ -168,7 +168,7 @@ def test_a_first_loss_that_is_no_number_proposes_nothing() -> None:
 
 
 def test_the_proposal_is_the_median_of_those_that_agree() -> None:
-    """It is one of their rates when their number is odd, and names those left out."""
+    """For an odd number it is one of their rates; those left out are named."""
     curve = Curve.of(sweep(), u_curve(sweep()))
     said = {
         name: Suggestion(lr, 0, "")
@@ -217,7 +217,7 @@ def test_a_curve_needs_a_loss_for_each_rate() -> None:
 
 
 def test_smoothing_keeps_what_is_no_number_and_goes_on() -> None:
-    """A NaN stands where it was, and the average is what it would be without it."""
+    """A NaN stays where it was, and the average is what it would be without it."""
     beside = smoothed([1.0, 2.0, 4.0], Ema(beta=0.9))
     with_nan = smoothed([1.0, math.nan, 2.0, 4.0], Ema(beta=0.9))
     assert math.isnan(with_nan.pop(1))
@@ -237,7 +237,7 @@ steps = st.integers(0, 60)
 def test_any_losses_give_rates_of_the_sweep_or_a_reason(
     data: st.DataObject, count: int, planned: int | None
 ) -> None:
-    """Whatever is measured, a rate lies within the sweep, and what is missing is explained."""
+    """Whatever is measured, a rate lies within the sweep, and a missing rate is explained."""
     lr = sweep(count) if count > 1 else [0.1] * count
     values = st.one_of(metrics, st.floats())
     losses = data.draw(st.lists(values, min_size=count, max_size=count))

@@ -1,4 +1,4 @@
-"""What controllers see, when they may decide, and from which step it holds."""
+"""What controllers see, when they may decide, and from which step a decision holds."""
 
 import math
 import random
@@ -44,7 +44,7 @@ def words(shown: list[tuple[str, int, float]]) -> list[str]:
 
 @pytest.mark.parametrize("policy", NAN_POLICIES)
 def test_a_policy_says_who_sees_what_is_no_number(policy: str) -> None:
-    """`bad` shows it to all, `ignore` to nobody, `guard` to guards alone."""
+    """`bad` shows it to all, `ignore` to none, `guard` to guards only."""
     rules = [Recorder(metric="loss"), Guard(metric="loss")]
     loop = Loop(session(*rules, metrics={"loss": {"nan": policy}}))
     loop.train([1.0, math.nan, math.inf, 2.0])
@@ -75,7 +75,7 @@ def test_a_view_is_another_look_at_the_same_measurements() -> None:
 
 
 def test_nothing_is_shown_between_two_means() -> None:
-    """With `every` a controller is asked once for so many measurements."""
+    """With `every` a controller is called once in that many measurements."""
     loop = Loop(session(metrics={"loss": {"smoothing": {"kind": "every", "count": 3}}}))
     loop.train([1.0, 2.0, 3.0, 10.0, 20.0, 30.0, 7.0])
     assert loop.shown() == [("loss", 2, 2.0), ("loss", 5, 20.0)]
@@ -97,7 +97,7 @@ def test_controllers_sleep_outside_their_steps() -> None:
 
 
 def test_each_controller_sees_what_those_before_it_did() -> None:
-    """They are asked in the order of the spec, whichever view of the metric they look at."""
+    """They are called in the order of the spec, whichever view of the metric they watch."""
     loop = Loop(
         session(
             Recorder(metric="view", factor=0.5),
@@ -145,7 +145,7 @@ def test_no_controller_oversteps_the_limits(
 
 
 def test_a_verdict_of_which_the_limits_leave_nothing_is_no_decision() -> None:
-    """At the bound a controller goes on observing, and the log is not filled with nothing."""
+    """At the bound a controller goes on observing, and the log is not filled with no-ops."""
     loop = Loop(session(Recorder(metric="loss", factor=0.5), limits={"min_lr": 0.5}))
     loop.train([1.0] * 5)
     assert len(loop.decided) == 1
@@ -162,7 +162,7 @@ def test_limits_are_of_what_the_optimizer_gets() -> None:
 
 
 def test_what_ends_a_session_is_its_last_decision() -> None:
-    """Measurements behind the one that ended it are recorded, and shown to nobody."""
+    """Measurements after the one that ended it are recorded, and shown to no controller."""
     rules = [
         Recorder(metric="loss", finish=True, advice="finished"),
         Recorder(metric="loss", factor=0.5),
@@ -212,7 +212,7 @@ def test_between_boundaries_nothing_is_decided() -> None:
 
 
 def test_a_wish_that_begins_below_the_boundary_ends_at_it() -> None:
-    """What is sealed is given without waiting."""
+    """Sealed steps are returned without waiting."""
     loop = Loop(session(reaction=REACTS)).seal(0, 5)
     assert waits_for(loop.session, Seal(3, 10)) == ()
     assert loop.give(Seal(3, 10)) == ()
@@ -231,7 +231,7 @@ def test_a_passed_boundary_is_recorded_and_later_reports_count_for_the_next() ->
 
 
 def test_a_boundary_is_passed_with_a_quorum_if_there_is_one() -> None:
-    """Three of four ranks decide when the fourth does not come; two do not, and that is said."""
+    """Three of four ranks decide when the fourth does not come; two do not, and the log says so."""
     loop = Loop(
         session(
             Recorder(metric="loss", factor=0.5),
@@ -267,7 +267,7 @@ def test_boundaries_count_from_the_first_step() -> None:
 
 
 def test_nobody_waits_for_a_controller_that_sleeps() -> None:
-    """Boundaries are awaited only if some controller saw a step since the one before."""
+    """Boundaries are awaited only if a controller saw a step since the one before."""
     loop = Loop(session(Recorder(metric="loss", from_step=7, until_step=16), reaction=REACTS))
     awaits = []
     for boundary in range(5, 35, 5):
@@ -279,7 +279,7 @@ def test_nobody_waits_for_a_controller_that_sleeps() -> None:
 
 @pytest.mark.parametrize("asleep", [{"from_step": 10**6}, {"until_step": 1}])
 def test_sleep_lets_nothing_pile_up(asleep: dict[str, int]) -> None:
-    """However windows lie, what is reported during a sleep is consumed at the boundaries."""
+    """Whatever the windows, reports during a sleep are consumed at the boundaries."""
     loop = Loop(session(Recorder(metric="loss", **asleep), reaction=REACTS, max_lookahead=64))
     loop.seal(0, 3).report(0, {0: 1.0})
     for _ in range(40):
@@ -294,7 +294,7 @@ def test_sleep_lets_nothing_pile_up(asleep: dict[str, int]) -> None:
 
 
 def test_only_readings_decide_how_long_a_boundary_waits() -> None:
-    """A metric that nobody watches is not waited for."""
+    """A metric that no controller watches is not waited for."""
     loop = Loop(session(Recorder(metric="view"), metrics={"view": {"of": "loss"}}, reaction=REACTS))
     loop.seal(0, 5).report(4, {0: 1.0}, "accuracy")
     assert waits_for(loop.session, Seal(5, 1)) == ("loss",)
@@ -343,7 +343,7 @@ sleepers = st.lists(
 
 
 def live(start: Loop, orders: list[Command]) -> Loop:
-    """Return commands one after the other; refused ones change nothing."""
+    """Apply commands one after the other; refused ones change nothing."""
     for order in orders:
         try:
             start.give(order)
@@ -356,7 +356,7 @@ def live(start: Loop, orders: list[Command]) -> Loop:
 def test_no_step_is_sealed_before_its_boundary_was_decided_or_passed(
     spec: dict[str, Any], rules: list[Recorder], orders: list[Command]
 ) -> None:
-    """Nothing crosses a boundary unless each awake metric closed at the step before, or it passed.
+    """A boundary needs each awake metric closed at the step before, or a pass.
 
     And whatever was decided holds from exactly the boundary.
     """
@@ -389,7 +389,7 @@ def test_no_step_is_sealed_before_its_boundary_was_decided_or_passed(
 def test_racing_ranks_get_the_same_values_in_any_order(
     spec: dict[str, Any], rules: list[Recorder], seed: int
 ) -> None:
-    """Each rank reports its steps in turn and asks for the next: how they interleave is the same.
+    """Each rank reports its steps in turn and asks for the next; any interleaving gives the same.
 
     Every rank may be ahead of the others up to the boundary, where all wait for all.
     """
@@ -428,7 +428,7 @@ def test_racing_ranks_get_the_same_values_in_any_order(
 
 
 def test_an_order_of_an_operator_needs_no_boundary() -> None:
-    """What a person orders holds from the horizon, wherever that is."""
+    """An operator's order holds from the horizon, wherever that is."""
     loop = Loop(session(reaction=REACTS)).seal(0, 3)
     loop.give(Act(Scale(factor=0.5)))
     loop.seal(3, 9)
@@ -446,13 +446,13 @@ def waiting_at(step: int) -> Loop:
 
 
 def seconds_waited(loop: Loop, now: float) -> float | None:
-    """Return for how long the horizon has been waited for once a trainer has asked at a moment."""
+    """Return how long the horizon has been waited for, once a trainer asks at a moment."""
     loop.give(Await(now))
     return None if loop.session.waited is None else loop.session.waited.seconds
 
 
 def test_time_in_which_no_trainer_asks_is_not_waited() -> None:
-    """A trainer that comes back an hour later finds the wait where it was left, or nearly."""
+    """A trainer that comes back an hour later resumes the wait nearly where it was left."""
     loop = waiting_at(EVERY)
     assert loop.session.waited is None
     assert seconds_waited(loop, 1000.0) == 0.0
@@ -462,7 +462,7 @@ def test_time_in_which_no_trainer_asks_is_not_waited() -> None:
 
 
 def test_a_thousand_ranks_that_wait_are_recorded_once() -> None:
-    """Who asks just after another one records nothing, and its own wait counts nevertheless."""
+    """A rank that asks just after another records nothing, yet its wait counts."""
     loop = waiting_at(EVERY)
     assert [len(loop.give(Await(1000.0 + rank / 4000))) for rank in range(1000)] == [1] + [0] * 999
     assert loop.session.waited is not None
@@ -470,7 +470,7 @@ def test_a_thousand_ranks_that_wait_are_recorded_once() -> None:
 
 
 def test_each_step_is_waited_for_from_the_start() -> None:
-    """The next boundary, and the same step in another attempt, have not been waited for."""
+    """The next boundary, and the same step in another attempt, start at zero."""
     loop = waiting_at(EVERY)
     seconds_waited(loop, 1000.0)
     assert seconds_waited(loop, 1002.0) == 2.0

@@ -49,7 +49,7 @@ def test_the_guide_is_followed() -> None:
 
 
 def test_few_data_let_the_validation_decide() -> None:
-    """Small data sets get a plateau controller on the metric that was named."""
+    """Small data sets get a plateau controller on the named metric."""
     situation = Situation(architecture="mlp", samples=1797, total_steps=1000, metric="val_acc_loss")
     [controller] = recommend(situation).spec["controllers"]
     assert (controller["kind"], controller["metric"]) == ("plateau", "val_acc_loss")
@@ -70,7 +70,7 @@ def test_a_range_test_overrules_the_rule_of_thumb() -> None:
 
 
 def test_the_step_law_gives_the_rate_of_a_pretraining() -> None:
-    """Of parameters and tokens, within what it was fitted on; outside, the answer says so."""
+    """It follows from parameters and tokens; outside the fitted range, the answer says so."""
     body = {"architecture": "transformer", "regime": "pretraining", "total_steps": 90_000}
     sized = Situation(**body, parameters=10**9, tokens=10**11)
     answer = recommend(sized)
@@ -106,7 +106,7 @@ def test_the_step_law_is_that_of_its_authors_tool(parameters: int, tokens: int) 
 def test_a_rate_is_proposed_as_it_is_told(
     architecture: Any, regime: Any, optimizer: Any, found: float | None
 ) -> None:
-    """What the reason says is what the spec has, to the last digit."""
+    """The rate in the reason is that of the spec, to the last digit."""
     answer = recommend(
         Situation(
             architecture=architecture,

@@ -18,7 +18,7 @@ from pacesetter_service.core.schedules import Schedule
 from strategies import rates, schedules
 
 described = functools.cache(catalogue.describe_schedule)
-"""What the catalogue says of a kind; its parameters are a schema, which takes a while to make."""
+"""The catalogue's entry of a kind; its parameters are a schema, which takes a while to make."""
 
 
 def steps(start: int, count: int) -> Any:
@@ -45,7 +45,7 @@ def test_blocks_give_the_bits_of_the_whole(
 def test_a_single_step_gives_the_bits_of_the_block(
     spec: dict[str, Any], base: float, step: int
 ) -> None:
-    """The value at a step does not depend on which steps are asked for beside it."""
+    """The value at a step does not depend on which steps are evaluated with it."""
     schedule = Schedule.parse(spec)
     block = schedule.values(steps(0, 501), base)
     assert schedule.values(steps(step, 1), base)[0] == block[step]
@@ -80,7 +80,7 @@ def test_every_kind_is_described(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", catalogue.schedules())
 def test_a_deep_window_is_evaluated_as_a_near_one(kind: str) -> None:
-    """The last steps that there can be are evaluated like the first."""
+    """The last possible steps are evaluated like the first."""
     schedule = Schedule.parse(described(kind)["example"])
     values = schedule.values(steps(MAX_STEP - 100, 100), 0.1)
     assert np.isfinite(values).all()
@@ -98,7 +98,7 @@ def test_blocks_of_any_kind_are_parts_of_the_whole(kind: str, start: int) -> Non
 
 
 FAR = (10**7, 10**7 + 1, 10**8, MAX_STEP)
-"""Steps long after the end of whatever has one here."""
+"""Steps long after the end of any example."""
 
 
 @pytest.mark.parametrize("kind", catalogue.schedules())
@@ -137,7 +137,7 @@ RISING = {
     "within": "the way back and forth again",
     "wsd_s": "from the base again",
 }
-"""The kinds whose examples still rise somewhere late in a long training, and how they say so."""
+"""The kinds whose examples still rise late in a long training, and how their texts say so."""
 
 
 @pytest.mark.parametrize("kind", catalogue.schedules())
@@ -189,7 +189,7 @@ def test_within_changes_nothing_in_its_range(
 
 @given(st.sampled_from(LAWS_WITHIN), st.integers(1, 200), st.integers(-5, 5))
 def test_within_bounces_at_both_ends(law: dict[str, Any], length: int, turn: int) -> None:
-    """The way back is the way there, mirrored, to the bit, and so again after every two lengths."""
+    """The way back is the way there, mirrored, to the bit, and again after every two lengths."""
     spec = {"kind": "within", "schedule": law, "steps": length, "out_of_range": "bounce"}
     there = Schedule.parse(law).values(steps(0, length + 1), 0.1)
     start = 2 * length * turn
@@ -205,7 +205,7 @@ places = st.lists(st.integers(0, 300), min_size=2, max_size=6, unique=True).map(
 def test_knots_keep_their_policy(
     at: list[int], data: st.DataObject, ease: str, base: float
 ) -> None:
-    """Inside, all policies give the same bits; outside, each gives what it is defined as."""
+    """Inside, all policies give the same bits; outside, each follows its definition."""
     levels = st.one_of(st.just("base"), st.floats(0, 1))
     points = [{"at": place, "level": data.draw(levels)} for place in at]
     first, last = at[0], at[-1]
@@ -306,7 +306,7 @@ def warmed(mode: str) -> Any:
 
 
 def test_warmup_modes_are_the_documented_ones() -> None:
-    """Each mode multiplies what its table says, and hands over to the clock that it says."""
+    """Each mode multiplies as its table says, and hands over to the documented clock."""
     assert_array_equal(warmed("prefix"), [0, 0.25, 0.5, 0.75, 1, 0.5])
     assert_array_equal(warmed("overlay"), [0, 0.25, 0.5, 0.75, 1 / 16, 1 / 32])
     assert_array_equal(warmed("multiply"), [0, 0.125, 0.125, 0.09375, 1 / 16, 1 / 32])
@@ -522,7 +522,7 @@ def test_other_warmups_of_no_steps_are_none_too() -> None:
 def test_a_stage_of_no_steps_is_left_out(
     lengths: list[int], at: int, clock: str, value: str, boundary: str
 ) -> None:
-    """Wherever it stands in a sequence, and whatever the sequence does with clocks and values."""
+    """This holds at any place of a sequence, and for any of its clocks and values."""
     parts = [
         {"schedule": {"kind": "ramp", "end": float(number), "steps": 5}, "steps": length + 1}
         for number, length in enumerate(lengths)
@@ -539,7 +539,7 @@ def test_a_stage_of_no_steps_is_left_out(
 
 @given(st.integers(1, 99), st.floats(0, 1), rates)
 def test_a_floor_may_be_a_part_of_the_base(steps: int, ratio: float, base: float) -> None:
-    """The same law for groups of different bases: each comes to its own part, to the bit."""
+    """One law for groups of different bases ends each at its own fraction, to the bit."""
     law = Schedule.parse({"kind": "cosine", "total_steps": steps, "min_ratio": ratio})
     t = np.arange(120.0)
     absolute = Schedule.parse({"kind": "cosine", "total_steps": steps, "min_lr": ratio * base})

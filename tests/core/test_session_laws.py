@@ -1,4 +1,4 @@
-"""Laws of a session: what no sequence of commands, in no order, can break."""
+"""Laws of a session that no sequence of commands, in any order, can break."""
 
 import random
 from typing import Any
@@ -31,7 +31,7 @@ from strategies import metrics, schedules
 
 
 def session(**spec: Any) -> Session:
-    """Create a session; a base rate of 0.1 if nothing else is said."""
+    """Create a session, by default with a base rate of 0.1."""
     base = {} if "groups" in spec else {"base_lr": 0.1}
     return create(SessionSpec.model_validate({"name": "law", **base, **spec}))
 
@@ -48,7 +48,7 @@ commands = st.one_of(
 
 
 def run(state: Session, orders: list[Command]) -> tuple[Session, list[Event], dict[int, float]]:
-    """Return commands one after the other; refused ones change nothing."""
+    """Apply commands one after the other; refused ones change nothing."""
     happened: list[Event] = []
     sealed: dict[int, float] = {}
     for order in orders:
@@ -70,7 +70,7 @@ def run(state: Session, orders: list[Command]) -> tuple[Session, list[Event], di
 def test_sealed_steps_are_contiguous_and_sealed_once(
     schedule: dict[str, Any], orders: list[Command]
 ) -> None:
-    """Whatever is commanded, the sealed steps are exactly those below the horizon, each once."""
+    """Whatever the commands, the sealed steps are exactly those below the horizon, each once."""
     state, _, sealed = run(session(schedule=schedule, controllers=[PLATEAU]), orders)
     assert sorted(sealed) == list(range(state.horizon))
 
@@ -164,21 +164,21 @@ def test_a_measurement_waits_for_all_ranks() -> None:
 
 
 def test_controllers_bring_a_lookahead_of_one() -> None:
-    """A session with a controller seals one step at a time unless told otherwise."""
+    """A session with a controller seals one step at a time by default."""
     assert session(controllers=[PLATEAU]).spec.lookahead == 1
     assert session(controllers=[PLATEAU], max_lookahead=64).spec.lookahead == 64
     assert session().spec.lookahead is None
 
 
 def test_asking_again_changes_nothing() -> None:
-    """A window below the horizon leads to no event at all."""
+    """A window below the horizon causes no event."""
     state = session()
     state = evolve_all(state, decide(state, Seal(0, 50)).events)
     assert decide(state, Seal(3, 40)).events == ()
 
 
 def test_an_action_holds_from_the_horizon() -> None:
-    """Scaling leaves what is sealed alone and multiplies all that comes after, floors included."""
+    """Scaling leaves sealed values alone and multiplies all later ones, floors included."""
     schedule = {"kind": "cosine", "total_steps": 100, "min_lr": 0.01}
     plain = session(schedule=schedule)
     scaled = evolve_all(plain, decide(plain, Seal(0, 10)).events)
@@ -233,7 +233,7 @@ REFUSALS = {
 def test_what_makes_no_sense_is_refused(
     order: Command, error: type[PacesetterError], hint: str
 ) -> None:
-    """The refusal is of its own type and says what to do."""
+    """The refusal has its own type and says what to do."""
     state = session(start_step=5, controllers=[PLATEAU])
     state = evolve_all(state, decide(state, Seal(5, 1)).events)
     with pytest.raises(error, match=hint):
@@ -277,7 +277,7 @@ def test_evolve_takes_values_as_they_were_sealed() -> None:
 
 
 def test_a_window_that_begins_sealed_is_given_as_far_as_it_goes() -> None:
-    """What lies above the horizon and cannot be sealed does not hide what lies below it."""
+    """Steps past the horizon that cannot be sealed do not hide those below it."""
     growing = session(schedule={"kind": "exponential", "gamma": 10.0})
     growing = evolve_all(growing, decide(growing, Seal(0, 1000, pace=1e-3)).events)
     assert decide(growing, Seal(300, 20)).events == ()

@@ -1,4 +1,4 @@
-"""Smoothing against its definitions, and against what is no number."""
+"""Smoothing against its definitions, and with non-finite values."""
 
 import math
 import statistics
@@ -95,7 +95,7 @@ def test_every_shows_one_value_for_so_many(values: list[float], count: int) -> N
 def test_what_is_no_number_passes_and_spoils_nothing(
     values: list[float], spec: dict[str, Any]
 ) -> None:
-    """NaN and infinities are seen as they are; the others are smoothed as if those never were."""
+    """NaN and infinities pass unchanged; the others are smoothed as if those were not there."""
     seen = smoothed(spec, values)
     calm = smoothed(spec, [value for value in values if math.isfinite(value)])
     for value, shown in zip(values, seen, strict=True):
@@ -107,7 +107,7 @@ def test_what_is_no_number_passes_and_spoils_nothing(
 
 @given(st.lists(metrics, max_size=30), kinds)
 def test_the_memory_survives_as_json(values: list[float], spec: dict[str, Any]) -> None:
-    """Writing the state down between any two values changes no bit of what follows."""
+    """Storing the state between any two values changes no later bit."""
     smoother = Smoother.parse(spec)
     state = kept = SmootherState()
     for value in values:

@@ -1,8 +1,9 @@
 """Presets of timm, optax and keras: what they refuse, and where they are better than the libraries.
 
-That they give the libraries' values is `test_golden_parity`.
+That they give the libraries' values is tested in `test_golden_parity`.
 """
 
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -199,7 +200,7 @@ CYCLES_OF_TIMM = ["timm.CosineLRScheduler", "timm.PolyLRScheduler", "timm.TanhLR
 def test_timm_cycles_restart_where_they_should(
     kind: str, period: int, growth: int, cycle: int
 ) -> None:
-    """Every cycle starts with its own height, also where timm's logarithm is off by one."""
+    """Every cycle starts at its own height, also where timm's logarithm is off by one."""
     spec = {"kind": kind, "t_initial": period, "cycle_mul": float(growth), "cycle_limit": 9}
     restart = period * (growth**cycle - 1) // (growth - 1)
     assert values(spec, [restart]) == values(spec, [0])
@@ -218,9 +219,32 @@ def test_keras_cycles_restart_where_they_should(period: int, growth: int, cycle:
 
 
 def test_growing_heights_overflow_like_all_growth() -> None:
-    """Cycles that are ever higher come to infinity, which is not sealed, and to no exception."""
+    """Ever higher cycles reach infinity, which is not sealed, and raise no exception."""
     spec = {"kind": "repeat", "schedule": "constant", "period": 1, "peak_decay": 2.0}
     assert values(spec, [10, MAX_STEP - 1]) == [0.1 * 1024, np.inf]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"kind": "multistep", "milestones": [3, 5], "gamma": 1e200},
+        {"kind": "torch.MultiStepLR", "milestones": [5, 3], "gamma": 1e200},
+        {"kind": "composer.MultiStepScheduler", "milestones": ["3ba", "5ba"], "gamma": 1e200},
+        {"kind": "mmengine.MultiStepLR", "milestones": [3, 5], "gamma": 1e200, "by_epoch": False},
+        {"kind": "timm.MultiStepLRScheduler", "decay_t": [4, 6], "decay_rate": 1e200},
+    ],
+    ids=itemgetter("kind"),
+)
+def test_growing_milestones_overflow_like_all_growth(spec: dict[str, Any]) -> None:
+    """A factor above 1 at each of them comes to infinity as well, where it was asked for too."""
+    assert values(spec, [2, 3, 5]) == [0.1, 0.1 * 1e200, np.inf]
+
+
+@pytest.mark.parametrize("kind", ["timm.CosineLRScheduler", "timm.PolyLRScheduler"])
+def test_a_way_that_is_bent_beyond_the_floats_is_no_way(kind: str) -> None:
+    """Where the length to the power is no number any more, neither is what lies on the way."""
+    law = {"kind": kind, "t_initial": 100, "k_decay": 1e300}
+    assert not np.isfinite(values(law, [2, 50])).any()
 
 
 LENGTHS: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -277,7 +301,7 @@ LENGTHS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("written", "steps"), LENGTHS, ids=lambda spec: spec["kind"])
 def test_lengths_may_be_in_epochs(written: dict[str, Any], steps: dict[str, Any]) -> None:
-    """A preset takes lengths in other units, which no library of its does."""
+    """A preset takes lengths in other units, which no library does."""
     resolved = resolve(Schedule.parse(written), Clock(steps_per_epoch=10))
     t = np.arange(120, dtype=np.float64)
     assert_array_equal(resolved.values(t, 0.1), Schedule.parse(steps).values(t, 0.1))
@@ -297,6 +321,6 @@ def test_timm_by_epochs_is_a_stair() -> None:
 
 
 def test_keras_without_boundaries_is_a_constant() -> None:
-    """One rate and no boundary, on which keras raises, is that rate for ever."""
+    """With one rate and no boundary, where keras raises, that rate holds for ever."""
     spec = {"kind": "keras.PiecewiseConstantDecay", "boundaries": [], "values": [0.2]}
     assert values(spec, [0, MAX_STEP]) == [0.2, 0.2]

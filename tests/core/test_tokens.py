@@ -1,4 +1,4 @@
-"""Facts about the names that tokens and lists are for."""
+"""The patterns of names, for tokens and for lists."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ from pacesetter_service.core.tokens import expression_of
 
 
 def test_both_ways_to_write_a_pattern_match_what_a_shell_does() -> None:
-    """All short patterns and names of two letters have one answer, however they are written."""
+    """All short patterns match two-letter names as a shell does, however they are written."""
     names = ["".join(each) for size in range(1, 5) for each in product("ab", repeat=size)]
     for pattern in ("".join(each) for size in range(1, 5) for each in product("ab*?", repeat=size)):
         for atomic in (True, False):
@@ -21,7 +21,7 @@ def test_both_ways_to_write_a_pattern_match_what_a_shell_does() -> None:
 
 
 def test_many_stars_cost_no_more_than_few() -> None:
-    """A pattern of sixty stars is matched against a long name at once, and not in years."""
+    """A pattern of sixty stars is matched against a long name immediately, and not in years."""
     asked = (
         "from pacesetter_service.core.tokens import NameScope;"
         " print(NameScope(('*a' * 60 + '*b',)).holds('a' * 128))"

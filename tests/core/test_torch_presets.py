@@ -26,7 +26,7 @@ Child = tuple[str, Parameters]
 KINDS = [kind for kind in Schedule.kinds if kind.startswith("torch.")]
 
 NOT_DATA = {"optimizer", "last_epoch", "scale_fn", "scale_mode"}
-"""What torch's classes take and our presets do not: other objects, and functions."""
+"""Parameters of torch's classes that presets lack: other objects, and functions."""
 
 CLOSED = {
     "StepLR": st.fixed_dictionaries({"step_size": st.integers(1, 60), "gamma": factors}),
@@ -77,12 +77,12 @@ def ours(name: str, parameters: Parameters, steps: int, lr: float) -> Floats:
 
 
 def specs(schedulers: list[Child]) -> list[Parameters]:
-    """Write schedulers down as the specs of our presets."""
+    """Return schedulers as the specs of our presets."""
     return [{"kind": f"torch.{name}", **parameters} for name, parameters in schedulers]
 
 
 def test_every_scheduler_of_torch_has_a_preset_or_an_advice() -> None:
-    """No class that torch exports is missing; those that are no data are named elsewhere."""
+    """No class that torch exports is missing; those that are code have an advice."""
     classes = {*lr_scheduler.__all__, "SWALR"} - {"LRScheduler"}
     assert {f"torch.{name}" for name in classes} == {*KINDS, *presets.REDIRECTS}
 
@@ -191,7 +191,7 @@ def test_one_cycle_has_the_bits_of_torch(parameters: Parameters, epochs: bool) -
 def test_one_cycle_has_the_bits_of_torch_at_its_edges(
     total: int, pct_start: float, three_phase: bool, divisors: tuple[float, float]
 ) -> None:
-    """So it is with phases of no length, phases that are cut off, and divisors that leave 0."""
+    """These are phases of no length, phases that are cut off, and divisors that leave 0."""
     parameters = {
         "max_lr": 0.3,
         "total_steps": total,
@@ -228,7 +228,7 @@ def test_swa_anneals_as_torch_does(parameters: Parameters, lr: float) -> None:
 
 @given(SWA, st.integers(0, 40))
 def test_swa_takes_over_in_a_sequence(parameters: Parameters, swa_start: int) -> None:
-    """The loop that torch documents is a sequence in which SWALR goes on from what was before."""
+    """In the loop that torch documents, SWALR goes on from what the sequence came to."""
     trained = optimizer(0.1)
     before = lr_scheduler.ExponentialLR(trained, 0.95)
     swa = SWALR(trained, **parameters | {"anneal_epochs": 1 + parameters["anneal_epochs"]})
@@ -412,7 +412,7 @@ def test_what_makes_no_sense_is_refused(preset: Child, hint: str) -> None:
 
 @pytest.mark.parametrize("milestone", [200, {"epochs": 2}])
 def test_lengths_may_be_in_other_units(milestone: int | Parameters) -> None:
-    """What cannot be judged before lengths are steps is left until then."""
+    """What depends on lengths in steps is checked once they are steps."""
     cycle = {"kind": "torch.OneCycleLR", "max_lr": 0.1, "cycle_momentum": False}
     epochs, steps = (
         {

@@ -1,4 +1,4 @@
-"""What a session notices by itself: metrics that nobody measures, and ranks that are silent."""
+"""What a session notices by itself: metrics that no rank measures, and silent ranks."""
 
 from typing import Any
 
@@ -28,12 +28,12 @@ def noticed(session: Run) -> list[Noticed]:
 
 
 def codes(session: Run) -> list[tuple[str, str, int]]:
-    """Return the codes, what they are about, and their steps."""
+    """Return the codes, their subjects, and their steps."""
     return [(each.code, each.about, each.at) for each in noticed(session)]
 
 
 def test_a_misspelt_metric_is_told_once_with_the_name_that_was_meant() -> None:
-    """It comes after `silent_after` steps, names what was reported, and never again."""
+    """The notice comes after `silent_after` steps, names what was reported, and is not repeated."""
     session = run(controllers=[PLATEAU], silent_after=10)
     train(session, 40, val_los=1.0)
     [told] = noticed(session)
@@ -45,7 +45,7 @@ def test_a_misspelt_metric_is_told_once_with_the_name_that_was_meant() -> None:
 
 
 def test_a_metric_that_is_measured_is_not_told() -> None:
-    """Neither is one that is measured now and then, within three of its longest gaps."""
+    """So is one that is measured now and then, within three of its longest gaps."""
     session = run(controllers=[PLATEAU], silent_after=10)
     train(session, 30, val_loss=1.0)
     assert noticed(session) == []
@@ -55,7 +55,7 @@ def test_a_metric_that_is_measured_is_not_told() -> None:
 
 
 def test_a_metric_that_stops_is_told() -> None:
-    """Three of its longest gaps, and `silent_after` at least, after the last measurement."""
+    """The notice comes three of its longest gaps, at least `silent_after`, after the last one."""
     session = run(controllers=[PLATEAU], silent_after=5)
     train(session, 8, val_loss=1.0)
     train(session, 60)
@@ -75,13 +75,13 @@ def test_a_metric_that_stops_is_told() -> None:
     ],
 )
 def test_how_long_a_silence_must_last_follows_the_spec(spec: dict[str, Any], steps: int) -> None:
-    """A tenth of the plan, else 100 steps; at least two epochs and two boundaries; or as said."""
+    """A tenth of the plan, else 100 steps; at least two epochs and two boundaries; or as given."""
     body = {"name": "run", "base_lr": 0.1, "controllers": [PLATEAU], **spec}
     assert SessionSpec.model_validate(body).patience_for_metrics == steps
 
 
 def test_steps_that_are_only_handed_out_do_not_count() -> None:
-    """A window ahead is no silence: nobody can have measured what was not trained yet."""
+    """A window ahead is no silence: it was not trained yet, so it cannot have been measured."""
     session = run(controllers=[PLATEAU], silent_after=10, max_lookahead=50)
     session.seal(50)
     assert noticed(session) == []
@@ -108,7 +108,7 @@ def test_the_metric_behind_a_view_is_what_is_told() -> None:
 
 
 def test_a_rank_that_never_reports_is_named() -> None:
-    """Where all are waited for, it is why the metric is not measured."""
+    """Where all ranks are required, it is why the metric is not measured."""
     session = run(controllers=[PLATEAU], ranks=4, silent_after=10)
     train(session, 30, val_loss={0: 1.0, 1: 1.0, 3: 1.0})
     [told] = noticed(session)
@@ -117,7 +117,7 @@ def test_a_rank_that_never_reports_is_named() -> None:
 
 
 def test_a_silent_rank_is_named_where_a_quorum_is_enough() -> None:
-    """The metric is measured without it; one that comes back in time is not told."""
+    """The metric is measured without it; a rank that comes back in time causes no notice."""
     metrics = {"val_loss": {"quorum": 2, "deadline": 1}}
     session = run(controllers=[PLATEAU], ranks=3, metrics=metrics, silent_after=10)
     train(session, 8, val_loss={0: 1.0, 2: 1.0})
@@ -132,7 +132,7 @@ def test_a_silent_rank_is_named_where_a_quorum_is_enough() -> None:
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("kind", ["plateau", "torch.ReduceLROnPlateau", "hf.GreedyLR"])
 def test_a_negative_metric_under_a_relative_threshold_is_told(kind: str, mode: str) -> None:
-    """By its value, whatever it is called; a rule that knows the sign is left alone."""
+    """Its value decides, not its name; a rule that knows the sign causes no notice."""
     rule = {"kind": kind, "metric": "score", "mode": mode, "threshold_mode": "rel"}
     session = run(controllers=[rule])
     train(session, 5, score=-1.0)
@@ -147,7 +147,7 @@ def test_a_negative_metric_under_a_relative_threshold_is_told(kind: str, mode: s
 
 
 def test_another_attempt_is_told_again_at_the_same_step_of_its_own() -> None:
-    """What is noticed depends on the attempt alone, so that a replay of it says the same."""
+    """Notices depend on the attempt alone, so that its replay gives the same ones."""
     session = run(controllers=[PLATEAU], silent_after=10)
     fresh = session.session
     train(session, 25, val_los=1.0)

@@ -21,7 +21,7 @@ def optimizer(lr: float = 0.1, momentum: float = 0.9) -> SGD:
 def closed_form(build: Build, steps: Iterable[int], lr: float = 0.1) -> Floats:
     """Evaluate torch's closed form at each step: `_get_closed_form_lr`, or an absolute `get_lr`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # get_lr warns whoever calls it
+        warnings.simplefilter("ignore")  # get_lr warns every direct caller
         scheduler = build(optimizer(lr))
         values = []
         for step in steps:
@@ -32,7 +32,7 @@ def closed_form(build: Build, steps: Iterable[int], lr: float = 0.1) -> Floats:
 
 
 def run(build: Build, steps: int, lr: float = 0.1) -> tuple[Floats, Floats]:
-    """Step torch's scheduler as a training does; gives learning rates and momenta."""
+    """Step torch's scheduler as a training does; return learning rates and momenta."""
     trained = optimizer(lr)
     scheduler = build(trained)
     rates, momenta = [], []

@@ -1,4 +1,4 @@
-"""A real browser, and what it must never say."""
+"""A real browser, and messages that its pages must not log."""
 
 import os
 import shutil
@@ -16,13 +16,13 @@ CHROMIUM = shutil.which("chromium")
 
 @pytest.fixture(autouse=True, scope="module")
 def _patient() -> None:
-    """Have pages waited for as patiently as all else is."""
+    """Wait for pages as patiently as for all else."""
     expect.set_options(timeout=1000 * PATIENCE)
 
 
 @pytest.fixture(name="http", scope="module")
 def _http(server_url: str) -> Iterator[httpx.Client]:
-    """Return a connection to the shared service, as a page of it has one."""
+    """Return a connection to the shared service, with the headers of a page's request."""
     with open_http(server_url) as http:
         http.headers["origin"] = server_url
         yield http
@@ -42,7 +42,7 @@ def _browser() -> Iterator[Browser]:
 
 @pytest.fixture(name="watched")
 def _watched() -> Iterator[Watched]:
-    """Return what is heard of pages; at the end nothing unexpected may have been."""
+    """Collect what pages log and raise; anything unexpected fails at the end."""
     watched = Watched()
     yield watched
     assert watched.unexpected() == []
@@ -50,7 +50,7 @@ def _watched() -> Iterator[Watched]:
 
 @pytest.fixture(name="context")
 def _context(browser: Browser, watched: Watched) -> Iterator[BrowserContext]:
-    """Return a browser without cookies, whose pages are listened to."""
+    """Return a browser without cookies, whose pages are monitored."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, reduced_motion="reduce")
     context.set_default_timeout(1000 * PATIENCE)
     context.on("console", watched.hear)

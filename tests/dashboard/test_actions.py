@@ -1,7 +1,8 @@
-"""Every action is given through the browser, to a training that runs, and reaches its very step.
+"""Every action is ordered through the browser, for a running training, and holds from its step.
 
-What a trainer uses is held against formulas that are written down here, not against the service.
-On PostgreSQL there are three replicas, and each click goes to another one than the page before.
+The rates that a trainer used are compared with formulas that are written down here, not with the
+service. On PostgreSQL there are three replicas, and each click goes to another one than the page
+before.
 """
 
 import itertools
@@ -36,7 +37,7 @@ Law = Callable[[float], float]
 
 
 def cosine(step: float, total: int = TOTAL) -> float:
-    """Return half a cosine from the base to zero, as every textbook has it."""
+    """Return half a cosine from the base to zero, as in every textbook."""
     return BASE * (1 + math.cos(math.pi * step / total)) / 2
 
 
@@ -67,24 +68,24 @@ class Dashboard:
         self.turns = itertools.cycle(self.urls)
 
     def open(self, path: str) -> None:
-        """Show a page, as the next replica shows it."""
+        """Load a page from the next replica."""
         self.page.goto(f"{next(self.turns)}/{path}")
 
     def elsewhere(self) -> Page:
-        """Show the same page as the next replica shows it, which hears what is clicked there."""
+        """Load the same page from the next replica, which must learn of what is clicked there."""
         if len(self.urls) > 1:
             shown = urlsplit(self.page.url)
             self.open(f"{shown.path[1:]}?{shown.query}")
         return self.page
 
     def begin(self, name: str, link: str) -> None:
-        """Go from the page of a session to the form that a link of it leads to."""
+        """Follow a link from the page of a session to its form."""
         self.open(f"sessions/{name}")
         self.page.get_by_role("link", name=link, exact=True).click()
         self.elsewhere()
 
     def order(self, button: str, reason: str, fields: dict[str, str]) -> int:
-        """Fill in the form of an order, look at what it would do, and give it.
+        """Fill in the form of an order, preview its effect, and give it.
 
         Returns:
             The step from which it holds, as the page says it.
@@ -102,7 +103,7 @@ class Dashboard:
 
 
 def choose(shown: Locator, text: str) -> None:
-    """Write into a field, or choose of its options."""
+    """Write into a field, or choose one of its options."""
     if shown.evaluate("each => each.matches('select')"):
         shown.select_option(text)
     else:
@@ -134,7 +135,7 @@ def assert_followed(training: Training, before: Law, step: int, after: Law) -> N
 
 @dataclass(frozen=True)
 class Given:
-    """An order as it is given in the browser, and the law that follows from it."""
+    """An order as it is given in the browser, and the resulting law."""
 
     link: str
     button: str
@@ -210,7 +211,7 @@ def test_an_order_reaches_the_trainer_at_the_step_that_the_page_said(
 def test_an_order_for_a_named_step_holds_from_there(
     dashboard: Dashboard, training: Training
 ) -> None:
-    """It waits until then, and the page says for which step; then it waits no more."""
+    """It is pending until then, and the page names its step; afterwards it is no longer listed."""
     with training.standing_still():
         at = training.newest + 50
         dashboard.begin(training.name, "Halve…")
@@ -225,7 +226,7 @@ def test_an_order_for_a_named_step_holds_from_there(
 def test_an_order_that_was_cancelled_reaches_nobody(
     dashboard: Dashboard, training: Training
 ) -> None:
-    """The trainer goes through the step that it was for, and never hears of it."""
+    """The trainer passes the step that it was for, and never hears of it."""
     with training.standing_still():
         at = training.newest + 50
         dashboard.begin(training.name, "Set…")
@@ -254,7 +255,7 @@ def test_a_hold_is_released(dashboard: Dashboard, training: Training) -> None:
 def test_an_order_is_undone_from_the_page_that_tells_of_it(
     dashboard: Dashboard, training: Training
 ) -> None:
-    """The way back stands beside what was done; the plan holds again, as far as it is by then."""
+    """A revert is offered beside each change; the plan holds again, as far as it is by then."""
     dashboard.begin(training.name, "Halve…")
     done = dashboard.order("Halve or multiply as shown", "too hot", {})
     training.reach(done + 3)
@@ -270,7 +271,7 @@ def test_an_order_is_undone_from_the_page_that_tells_of_it(
 def test_a_limit_refuses_what_oversteps_it(
     dashboard: Dashboard, training: Training, watched: Watched
 ) -> None:
-    """The plan is not held to it, the next order is: the page says so, and nobody hears of it."""
+    """The plan is not held to it, but the next order is: the page says so and orders nothing."""
     watched.expected = ["422"]
     dashboard.begin(training.name, "Limit…")
     step = dashboard.order("Limit as shown", "careful", {"Greatest learning rate": "0.02"})
@@ -314,7 +315,7 @@ def test_an_order_is_for_the_groups_that_were_chosen(
 
 
 def manage(dashboard: Dashboard, name: str) -> Page:
-    """Go from the page of a session to the one on which it is managed."""
+    """Follow the link from the page of a session to its management page."""
     dashboard.begin(name, "Labels, fork, end, archive…")
     return dashboard.page
 
@@ -322,7 +323,7 @@ def manage(dashboard: Dashboard, name: str) -> Page:
 def test_a_fork_is_trained_by_its_own_plan(
     dashboard: Dashboard, training: Training, unique_name: str
 ) -> None:
-    """A trainer that goes on from its step sees that plan; the first one sees nothing of it."""
+    """A trainer that goes on from its step gets that plan; the first one is not affected."""
     training.reach(20)
     other = {"schedule": {"kind": "cosine", "total_steps": 5000}, "total_steps": 5000}
     page, fork = manage(dashboard, training.name), f"{unique_name}-longer"
@@ -343,7 +344,7 @@ def test_a_fork_is_trained_by_its_own_plan(
 def test_steps_that_were_looked_at_are_taken_back_so_that_an_order_holds_soon(
     dashboard: Dashboard, unique_name: str
 ) -> None:
-    """The form of the order says so, and leads there; the trainer goes on in the next attempt."""
+    """The form of the order leads there; the trainer goes on in the next attempt."""
     plan = {**PLAN, "max_lookahead": 40}
     with Training(dashboard.urls[-1], unique_name, 0.01, **plan) as training:
         training.reach(3)
@@ -370,7 +371,7 @@ def test_steps_that_were_looked_at_are_taken_back_so_that_an_order_holds_soon(
 def test_a_training_that_was_said_to_be_over_goes_on_if_it_is_not(
     dashboard: Dashboard, training: Training
 ) -> None:
-    """An operator ends the session; the trainer that is still there makes it active again."""
+    """An operator ends the session; the trainer that still trains makes it active again."""
     page = manage(dashboard, training.name)
     page.get_by_label("failed").check()
     page.locator("#finish-reason").fill("the machine is gone")
@@ -386,7 +387,7 @@ def test_a_training_that_was_said_to_be_over_goes_on_if_it_is_not(
 def test_what_is_over_is_said_archived_and_purged(
     dashboard: Dashboard, urls: list[str], unique_name: str
 ) -> None:
-    """Each by the page of the one before; in the end there is no such session."""
+    """Each form follows on the page of the one before; in the end there is no such session."""
     with Training(urls[-1], unique_name, 0.01, **PLAN) as training:
         training.reach(12)
     page = manage(dashboard, unique_name)
@@ -436,8 +437,8 @@ class TorchTraining(Training):
                 optimizer.step()
                 moved = before - float(model.bias.detach())
                 with self._moved:
-                    self.used[step] = float(optimizer.param_groups[0]["lr"])
-                    self.values[step] = {"moved": moved}
+                    self._used[step] = float(optimizer.param_groups[0]["lr"])
+                    self._values[step] = {"moved": moved}
                     self._moved.notify_all()
                 scheduler.step(float(loss.detach()))
             step += 1
@@ -446,7 +447,7 @@ class TorchTraining(Training):
 def test_weights_move_by_the_rate_from_the_step_that_the_page_said(
     dashboard: Dashboard, unique_name: str
 ) -> None:
-    """The optimizer has it then, and weights move half as far as by the plan."""
+    """The optimizer then has the rate, and weights move half as far as by the plan."""
     with TorchTraining(dashboard.urls[-1], unique_name, 0.02, **PLAN) as training:
         training.reach(3)
         dashboard.begin(unique_name, "Halve…")

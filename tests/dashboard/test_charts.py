@@ -1,6 +1,7 @@
-"""What charts show: the time of steps, attempts that are over, several sessions; zoomed live."""
+"""What charts show: the time of steps, earlier attempts and several sessions, zoomed live."""
 
 import re
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from time import time
@@ -59,7 +60,7 @@ def chart_of(http: httpx.Client, name: str, **query: str) -> dict[str, Any]:
 
 
 def test_the_record_knows_when_steps_were_handed_out(http: httpx.Client, unique_name: str) -> None:
-    """Moments lie between the first call and now, ascend with the steps, and go on by the pace."""
+    """Times lie between the first call and now, ascend with the steps, and go on at the pace."""
     began = time()
     create(http, unique_name, schedule=STEPS, total_steps=60)
     train(http, unique_name, 0, 40)
@@ -74,7 +75,7 @@ def test_the_record_knows_when_steps_were_handed_out(http: httpx.Client, unique_
 def test_a_session_without_moments_has_no_axis_of_time(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """Nothing is made up before anything was handed out."""
+    """No time is invented before any step was handed out."""
     create(http, unique_name, schedule=STEPS)
     assert chart_of(http, unique_name)["moments"] == {"steps": [], "seconds": []}
     assert "axis=time" not in http.get(f"/sessions/{unique_name}").text
@@ -83,7 +84,7 @@ def test_a_session_without_moments_has_no_axis_of_time(
 def test_a_chart_is_drawn_over_the_time_without_a_script(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """The link is there, the places are times in UTC, and the page says that they are."""
+    """The link is there, ticks are times in UTC, and the page says so."""
     create(http, unique_name, schedule=STEPS, total_steps=60)
     train(http, unique_name, 0, 40)
     assert "?axis=time" in http.get(f"/sessions/{unique_name}").text
@@ -98,7 +99,7 @@ def test_a_chart_is_drawn_over_the_time_without_a_script(
 def test_the_axis_is_chosen_and_stands_in_the_address(
     server_url: str, page: Page, http: httpx.Client, unique_name: str
 ) -> None:
-    """A step is told with its local time and UTC; the page that is opened again shows the same."""
+    """A step is shown with its local time and UTC; the page that is opened again shows the same."""
     create(http, unique_name, schedule=STEPS, total_steps=60)
     train(http, unique_name, 0, 40)
     page.goto(f"{server_url}/sessions/{unique_name}")
@@ -116,7 +117,7 @@ def test_the_axis_is_chosen_and_stands_in_the_address(
 def test_an_attempt_that_is_over_lies_grey_beside_the_running_one(
     server_url: str, page: Page, http: httpx.Client, unique_name: str
 ) -> None:
-    """Its steps that were trained anew, with what was measured; a link leaves it out."""
+    """Its steps that were trained again are drawn, with their metrics; a link hides it."""
     create(http, unique_name, schedule=STEPS, total_steps=60)
     train(http, unique_name, 0, 40)
     path = f"/v1/sessions/{unique_name}"
@@ -143,7 +144,7 @@ def test_an_attempt_that_is_over_lies_grey_beside_the_running_one(
 
 
 def test_the_newest_attempts_that_are_over_are_shown(http: httpx.Client, unique_name: str) -> None:
-    """Five of them, in their order; one none of whose steps was trained anew takes no place."""
+    """Five are shown, in order; an attempt none of whose steps was trained again does not count."""
     create(http, unique_name, schedule=STEPS, total_steps=60)
     train(http, unique_name, 0, 40)
     for number in range(2, 10):
@@ -171,7 +172,7 @@ def attempts_of(*some: tuple[int, str]) -> list[Attempt]:
 def test_what_was_trained_anew_is_told_of_those_that_are_over(
     some: list[tuple[int, str]], number: int
 ) -> None:
-    """Also beside attempts that were opened since the running one was read: those do not count."""
+    """Attempts that were opened after the running one was read do not count."""
     known = attempts_of(*some)
     found = [(each.attempt, first) for each, first in trained_anew(known, Running(number))]
     until = known[:number]
@@ -186,7 +187,7 @@ def test_what_was_trained_anew_is_told_of_those_that_are_over(
 def test_no_moments_are_made_up_for_what_was_imported(
     server_url: str, page: Page, http: httpx.Client, unique_name: str
 ) -> None:
-    """A record says nothing of moments; what is trained from then on has some, and is drawn."""
+    """A record has no times; steps trained after the import have some, and are drawn."""
     create(http, unique_name, schedule=STEPS, total_steps=60)
     train(http, unique_name, 0, 20)
     path, copy = f"/v1/sessions/{unique_name}", f"{unique_name}-2"
@@ -207,7 +208,7 @@ def test_no_moments_are_made_up_for_what_was_imported(
 
 
 def test_an_attempt_that_is_over_has_no_forecast(http: httpx.Client, unique_name: str) -> None:
-    """What it would have come to is the running one's, and no part of its record."""
+    """Its forecast is the running attempt's, and no part of its record."""
     create(http, unique_name, schedule=STEPS, total_steps=60)
     train(http, unique_name, 0, 40)
     path = f"/v1/sessions/{unique_name}"
@@ -227,9 +228,9 @@ def test_a_forecast_ends_soon_behind_the_last_change(http: httpx.Client, unique_
 def test_steps_that_were_handed_out_far_behind_the_plan_are_not_drawn(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """No trainer will come to them; who asks for them by their numbers sees them all the same."""
+    """No trainer will reach them; a visitor who asks for them by number still sees them."""
     create(http, unique_name, schedule={"kind": "cosine", "total_steps": 20})
-    for start in (0, 21):  # no window reaches across the end of a plan
+    for start in (0, 21):  # no window extends past the end of a plan
         body = {"attempt": 1, "want": {"start": start, "count": 60}, "progress": {"step": 0}}
         http.post(f"/v1/sessions/{unique_name}/sync", json=body).raise_for_status()
     horizon = http.get(f"/v1/sessions/{unique_name}").json()["horizon"]
@@ -241,7 +242,7 @@ def test_steps_that_were_handed_out_far_behind_the_plan_are_not_drawn(
 
 @given(flat=st.integers(0, 40), change=st.integers(1, 40), room=st.integers(1, 30))
 def test_only_the_flat_end_of_a_curve_is_cut(flat: int, change: int, room: int) -> None:
-    """Every value that differs from the last one stays; behind them are `room` steps at most."""
+    """Every value that differs from the last one stays; after them there are `room` at most."""
     values = np.array([*range(change), *([change] * (flat + 1))], dtype=float)[None, :]
     curve = Curve(["lr"], list(range(values.shape[1])), values)
     cut = without_tail(curve, room)
@@ -259,7 +260,7 @@ def test_only_the_flat_end_of_a_curve_is_cut(flat: int, change: int, room: int) 
 def test_moments_ascend_wherever_they_are_asked(
     steps: list[int], paces: list[float], pace: float
 ) -> None:
-    """Before, between and behind what is known, and what is known stays as it is."""
+    """They ascend before, between and after known times, and known times stay as they are."""
     seconds = np.cumsum(paces[: len(steps)]).tolist()
     known = Moments([float(each) for each in steps], seconds)
     more = known.reaching(steps[0] - 50, steps[-1] + 50, pace)
@@ -272,7 +273,7 @@ def test_moments_ascend_wherever_they_are_asked(
 
 @given(pace=st.floats(1e-3, 1e9), last=st.integers(1, 2**53))
 def test_moments_stay_within_a_calendar(pace: float, last: int) -> None:
-    """However slow a trainer says it is, each can be written; the nearer ones are as it says."""
+    """However slow a trainer claims to be, each time can be written; the nearer ones are exact."""
     now = 1.8e9
     more = Moments([0.0, 1.0], [now, now]).reaching(-last, last, pace)
     for each in more.seconds:
@@ -283,7 +284,7 @@ def test_moments_stay_within_a_calendar(pace: float, last: int) -> None:
 def test_a_trainer_that_is_as_slow_as_can_be_is_drawn(
     server_url: str, page: Page, http: httpx.Client, unique_name: str
 ) -> None:
-    """Its plan ends after the last year that can be written: there, and the page is as others."""
+    """Its plan ends after the last year that can be written, yet the page works as any other."""
     create(http, unique_name, schedule={"kind": "constant"}, total_steps=10**6)
     for step in (0, 10):
         body = {
@@ -304,7 +305,7 @@ def test_a_trainer_that_is_as_slow_as_can_be_is_drawn(
 
 @given(first=st.floats(1e9, 2e9), length=st.floats(5, 3e8), about=st.integers(2, 20))
 def test_times_under_a_chart_lie_in_it_and_are_few(first: float, length: float, about: int) -> None:
-    """About as many as there is room for, of which no two are the same."""
+    """There are about as many as there is room for, and no two are the same."""
     axis = Axis("time")
     found = axis.ticks(first, first + length, about)
     assert all(first <= each <= first + length for each in found)
@@ -313,7 +314,7 @@ def test_times_under_a_chart_lie_in_it_and_are_few(first: float, length: float, 
 
 
 def test_a_table_says_what_a_chart_shows() -> None:
-    """In each row what holds at its step; a curve that begins later or ends has nothing there."""
+    """Each row has the values at its step; a curve that begins later or has ended has none."""
     lines = [
         Line("a", [0, 10, 20], [1.0, 2.0, None]),
         Line("a", [20, 40], [3.0, 4.0]),
@@ -339,7 +340,7 @@ def test_a_table_says_what_a_chart_shows() -> None:
 def test_a_mark_tells_why_when_it_is_pointed_at_or_reached_by_key(
     server_url: str, page: Page, http: httpx.Client, unique_name: str
 ) -> None:
-    """What happened, and below it the explanation of its step."""
+    """It shows what happened, and below it the explanation of its step."""
     create(http, unique_name, schedule=STEPS, total_steps=60)
     body = {"kind": "scale", "factor": 0.5, "reason": "too hot", "at": 20}
     http.post(f"/v1/sessions/{unique_name}/actions", json=body).raise_for_status()
@@ -357,7 +358,7 @@ def test_a_mark_tells_why_when_it_is_pointed_at_or_reached_by_key(
 
 
 def forked(http: httpx.Client, name: str) -> tuple[str, str]:
-    """Train a session, and fork it twice, each with a cooldown of its own."""
+    """Train a session, and fork it twice, each with another cooldown."""
     create(http, name, schedule={"kind": "constant"}, total_steps=100)
     train(http, name, 0, 60)
     forks = (f"{name}-a", f"{name}-b")
@@ -372,7 +373,7 @@ def forked(http: httpx.Client, name: str) -> tuple[str, str]:
 def test_compared_sessions_are_zoomed(
     server_url: str, page: Page, http: httpx.Client, unique_name: str
 ) -> None:
-    """A drag has the steps between its ends read anew, finer; a button shows all again."""
+    """After a drag the steps between its ends are read again, finer; a button shows all again."""
     one, _ = forked(http, unique_name)
     page.goto(f"{server_url}/compare?name={unique_name}+{one}")
     expect(page.locator(".plot .uplot")).to_have_count(2)
@@ -396,7 +397,7 @@ def test_compared_sessions_are_zoomed(
 def test_a_comparison_goes_on_as_its_sessions_do(
     server_url: str, page: Page, http: httpx.Client, unique_name: str
 ) -> None:
-    """What is trained meanwhile is drawn, and stands in the table, without a reload."""
+    """New steps are drawn, and appear in the table, without a reload."""
     one, _ = forked(http, unique_name)
     page.goto(f"{server_url}/compare?name={unique_name}+{one}")
     expect(page.locator(".plot .uplot")).to_have_count(2)
@@ -415,7 +416,7 @@ def test_a_comparison_goes_on_as_its_sessions_do(
 
 
 def test_a_tree_of_forks_has_names_within_a_scope_alone(tmp_path: Path) -> None:
-    """A fork that the visitor may not speak of is not told of."""
+    """A fork outside the visitor's scope is not listed."""
     with RunningService(tmp_path / "pacesetter.db", admin_token=ADMIN) as service:
         with open_http(service.url) as http:
             http.headers["authorization"] = f"Bearer {ADMIN}"
@@ -436,7 +437,7 @@ def test_a_tree_of_forks_has_names_within_a_scope_alone(tmp_path: Path) -> None:
 def test_compared_sessions_are_zoomed_by_parts_of_their_plans(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """Each is cut at its own steps: a half of a hundred is not a half of fifty."""
+    """Each is cut at its own steps: half of a hundred is not half of fifty."""
     for name, total in ((unique_name, 100), (f"{unique_name}-2", 50)):
         create(http, name, schedule={"kind": "cosine", "total_steps": total}, total_steps=total)
     names = [unique_name, f"{unique_name}-2"]
@@ -452,7 +453,7 @@ def test_compared_sessions_are_zoomed_by_parts_of_their_plans(
 def test_the_tree_of_forks_has_all_of_them_with_their_cooldowns(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """Those that are not compared yet are named too, with a link that adds them."""
+    """Forks that are not compared yet are listed too, with a link that adds them."""
     one, other = forked(http, unique_name)
     page = http.get("/compare", params={"name": f"{unique_name} {one}"}).text
     tree = page.partition('id="tree"')[2].partition("</section>")[0]
@@ -468,7 +469,7 @@ def test_the_tree_of_forks_has_all_of_them_with_their_cooldowns(
 def test_a_fork_that_was_purged_is_no_part_of_the_tree(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """What is not there cannot be compared."""
+    """A session that is gone cannot be compared."""
     one, other = forked(http, unique_name)
     for call in ("", "/purge"):
         method = "POST" if call else "DELETE"
@@ -476,3 +477,22 @@ def test_a_fork_that_was_purged_is_no_part_of_the_tree(
     page = http.get("/compare", params={"name": f"{unique_name} {one}"}).text
     tree = page.partition('id="tree"')[2].partition("</section>")[0]
     assert other not in tree
+
+
+@pytest.mark.parametrize("scale", ["", "log"])
+def test_the_largest_of_all_numbers_is_no_reason_to_show_no_page(
+    http: httpx.Client, unique_name: str, scale: str
+) -> None:
+    """Some trainings report it in place of a loss that they do not know yet: it leaves a gap."""
+    create(http, unique_name, schedule=STEPS)
+    train(http, unique_name, 0, 30)
+    losses = [sys.float_info.max, -sys.float_info.max]
+    reports = [{"step": 20 + n, "metrics": {"loss": each}} for n, each in enumerate(losses)]
+    body = {"attempt": 1, "reports": reports}
+    http.post(f"/v1/sessions/{unique_name}/sync", json=body).raise_for_status()
+    page = http.get(f"/sessions/{unique_name}", params={"scale": scale})
+    assert page.status_code == 200
+    assert page.text.count('class="curve') >= 2
+    assert http.get(f"/sessions/{unique_name}/spark.svg").status_code == 200
+    drawn = http.get(f"/sessions/{unique_name}/chart.json").json()
+    assert all(each is None or abs(each) < 10 for each in drawn["metrics"]["loss"])

@@ -1,4 +1,4 @@
-"""Sessions side by side, the map of ranks, range tests, and what admins do."""
+"""Sessions side by side, the map of ranks, range tests, and the pages of admins."""
 
 import json
 import math
@@ -20,14 +20,14 @@ def create(http: httpx.Client, name: str, **spec: object) -> None:
 
 
 def sync(http: httpx.Client, name: str, step: int, count: int = 10, **more: object) -> None:
-    """Call as a trainer does that stands at a step."""
+    """Sync as a trainer at a step."""
     body = {"want": {"start": step, "count": count}, "progress": {"step": step}, "attempt": 1}
     answer = http.post(f"/v1/sessions/{name}/sync", json={**body, **more})
     assert answer.status_code == 200, answer.text
 
 
 def test_sessions_are_compared(http: httpx.Client, unique_name: str) -> None:
-    """Their curves by step or by part, what differs in their specs, and the tree of forks."""
+    """The page has curves by step or by fraction, differences of specs, and the tree of forks."""
     one, other = f"{unique_name}-1", f"{unique_name}-2"
     create(http, one, schedule={"kind": "cosine", "total_steps": 50}, total_steps=50)
     sync(http, one, 0, 20)
@@ -67,7 +67,7 @@ def test_a_comparison_that_is_read_again_is_where_they_stand(
 
 
 def test_a_map_shows_each_rank(http: httpx.Client, unique_name: str) -> None:
-    """Those that are fine, slow, deviating and missing, and what a deviating one trains with."""
+    """It tells ranks that are fine, slow, deviating or missing, and a deviating one's rate."""
     create(http, unique_name, ranks=1_000)
     for rank in range(3):
         sync(http, unique_name, 0, 64, rank=rank)
@@ -83,7 +83,7 @@ def test_a_map_shows_each_rank(http: httpx.Client, unique_name: str) -> None:
 
 
 def test_a_range_test_is_read(http: httpx.Client, unique_name: str) -> None:
-    """Its curve as a picture, what each rule says, and the way to a session with that."""
+    """The page has its curve as a picture, each rule's answer, and a link to a session with it."""
     law = {"kind": "range_test", "start_lr": 1e-6, "end_lr": 1.0, "steps": 100}
     create(http, unique_name, schedule=law, base_lr=0.1)
     sync(http, unique_name, 0, 64)
@@ -113,7 +113,7 @@ def _guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]
 
 
 def test_a_token_is_made_shown_once_and_revoked(guarded: httpx.Client) -> None:
-    """Its secret stands in the one answer; with it its holder logs in, until it is revoked."""
+    """Its secret is in the one answer; with it its holder logs in, until it is revoked."""
     asked = {"name": "vera", "role": "operator", "scope": "team-a-* x", "expires_in_days": "7"}
     made = guarded.post("/admin/tokens", data=asked, headers={"accept-encoding": "gzip"})
     assert "content-encoding" not in made.headers
@@ -150,7 +150,7 @@ def test_a_token_is_made_shown_once_and_revoked(guarded: httpx.Client) -> None:
 def test_a_wrong_token_is_not_made(
     guarded: httpx.Client, change: dict[str, str], told: str
 ) -> None:
-    """What the API would refuse is refused here, in its words."""
+    """What the API would refuse is refused here, with its message."""
     asked = {"name": "who", "role": "viewer", **change}
     answer = guarded.post("/admin/tokens", data=asked)
     assert answer.status_code == 422
@@ -158,7 +158,7 @@ def test_a_wrong_token_is_not_made(
 
 
 def test_roles_see_what_they_may_do(guarded: httpx.Client) -> None:
-    """A viewer finds no button that is not for it, and is refused where it goes all the same."""
+    """A viewer gets no button that is not for it, and is refused if it sends the form anyway."""
     bearer = {"authorization": f"Bearer {ADMIN}"}
     guarded.post("/v1/sessions", json={"name": "seen", "base_lr": 0.1}, headers=bearer)
     made = guarded.post("/admin/tokens", data={"name": "vic", "role": "viewer"}).text
@@ -181,7 +181,7 @@ def test_roles_see_what_they_may_do(guarded: httpx.Client) -> None:
 
 
 def test_who_has_a_scope_makes_sessions_within_it(guarded: httpx.Client) -> None:
-    """Of no other name, and of no template that the token is not for."""
+    """A session under another name, or from a template out of scope, is refused."""
     bearer = {"authorization": f"Bearer {ADMIN}"}
     body = {"name": "theirs", "spec": {"base_lr": 0.1}}
     guarded.post("/v1/templates", json=body, headers=bearer).raise_for_status()
@@ -211,7 +211,7 @@ def test_who_has_a_scope_makes_sessions_within_it(guarded: httpx.Client) -> None
 
 
 def test_old_sessions_are_put_away(guarded: httpx.Client) -> None:
-    """Shown first, then archived; others stay."""
+    """They are listed first, then archived; other sessions stay."""
     bearer = {"authorization": f"Bearer {ADMIN}"}
     for name in ("done", "runs"):
         guarded.post("/v1/sessions", json={"name": name, "base_lr": 0.1}, headers=bearer)

@@ -1,4 +1,4 @@
-"""Sessions that are made on the dashboard."""
+"""Creating sessions on the dashboard."""
 
 import json
 import re
@@ -11,14 +11,14 @@ from pacesetter_service.catalogue import kinds
 
 
 def area(page: str) -> str:
-    """Return what stands in the text area of a page."""
+    """Return the text of the text area of a page."""
     found = re.search(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)
     assert found is not None
     return unescape(found[1])
 
 
 def fields(page: str) -> dict[str, str]:
-    """Return what stands in the fields of the form of a schedule."""
+    """Return the values of the form of a schedule."""
     form = page.partition('<form class="stack"')[2].partition("</form>")[0]
     said = dict(re.findall(r'<input[^>]* name="([^"]+)"[^>]* value="([^"]*)"', form))
     said |= dict(
@@ -31,7 +31,7 @@ def fields(page: str) -> dict[str, str]:
 
 
 def test_every_kind_of_schedule_has_a_picture_and_a_form(http: httpx.Client) -> None:
-    """The gallery leads to each; what its form holds at first is its example."""
+    """The gallery leads to each; its form is filled with its example at first."""
     gallery = http.get("/create").text
     for kind in kinds.schedules():
         assert f'href="./create/kinds/{kind}"' in gallery
@@ -46,7 +46,7 @@ def test_every_kind_of_schedule_has_a_picture_and_a_form(http: httpx.Client) -> 
 def test_a_form_sent_as_it_is_makes_the_example(
     http: httpx.Client, unique_name: str, kind: str
 ) -> None:
-    """What was shown at first is what is created, to the value."""
+    """The form's initial values are what is created, to the value."""
     address = f"/create/kinds/{kind}"
     said = {**fields(http.get(address).text), "name": unique_name}
     shown = http.post(address, data={**said, "do": "preview"})
@@ -78,7 +78,7 @@ def test_a_form_sent_as_it_is_makes_the_example(
 def test_a_wrong_field_is_told(
     http: httpx.Client, unique_name: str, change: dict[str, str], told: str
 ) -> None:
-    """Nothing is created; the form comes back as it was sent."""
+    """Nothing is created, and the page says what is wrong."""
     said = {"name": unique_name, "base_lr": "0.1", "p.total_steps": "10", **change}
     answer = http.post("/create/kinds/cosine", data={**said, "do": "create"})
     assert answer.status_code == 422
@@ -90,7 +90,7 @@ def test_a_wrong_field_is_told(
 def test_a_spec_does_not_say_what_it_was_forked_from(
     http: httpx.Client, unique_name: str, do: str
 ) -> None:
-    """Only a fork is one: the record would tell a past that is none."""
+    """Only a fork has an origin: the record would otherwise claim a false past."""
     origin = {"session": "another", "step": 5}
     spec = {"name": unique_name, "base_lr": 0.1, "forked_from": origin}
     answer = http.post("/create/json", data={"spec": json.dumps(spec), "do": do})
@@ -99,14 +99,14 @@ def test_a_spec_does_not_say_what_it_was_forked_from(
 
 
 def test_pitfalls_are_told_before_a_session_is_made(http: httpx.Client) -> None:
-    """With what to do, and who says so."""
+    """They come with the remedy and the source."""
     said = {"name": "", "base_lr": "5", "total_steps": "1000", "p.total_steps": "10"}
     answer = http.post("/create/kinds/cosine", data={**said, "do": "preview"})
     assert 'class="message warn"' in answer.text
 
 
 def test_advice_leads_to_a_session(http: httpx.Client, unique_name: str) -> None:
-    """The proposed spec is taken over into a form, and is created as it is."""
+    """The proposed spec is put into a form, and is created as it is."""
     said = {"architecture": "transformer", "regime": "fine-tune", "total_steps": "5000"}
     page = http.get("/create/advise", params=said).text
     assert "transformers diverge without a warmup" in page
@@ -120,7 +120,7 @@ def test_advice_leads_to_a_session(http: httpx.Client, unique_name: str) -> None
 
 
 def test_a_template_is_shown_compared_and_used(http: httpx.Client, unique_name: str) -> None:
-    """Its versions, what differs between two, and a session of it."""
+    """The page has its versions, what differs between two, and a session of it."""
     name = unique_name[:60]
     for base in (0.1, 0.2):
         body = {

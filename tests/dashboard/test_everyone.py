@@ -1,4 +1,4 @@
-"""Every page is for everyone: dark or light, on a phone or a wall, by keyboard alone."""
+"""Every page is accessible: dark or light, on a phone or a wall, by keyboard alone."""
 
 import re
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ PAGES = {
     "/sessions/{name}/manage": ["sessions/lived/manage", "sessions/over/manage"],
     "/sessions/{name}/control/{kind}": [f"sessions/lived/control/{kind}" for kind in ORDERS],
 }
-"""Every page, by the address in the table of routes."""
+"""Every page, by its address in the table of routes."""
 
 NO_PAGES = {"/static/{digest}/{name:path}", "/login", "/create/pictures/{kind}", "/timeline/feed",
             "/sessions/{name}/range-test.svg", "/sessions/{name}/chart.json",
@@ -62,19 +62,20 @@ NO_PAGES = {"/static/{digest}/{name:path}", "/login", "/create/pictures/{kind}",
             "/sessions/{name}/record.csv", "/sessions/{name}/spark.svg",
             "/sessions/{name}/lr.svg", "/sessions/{name}/spec.yaml", "/compare/chart.json",
             "/admin/backups/{file}",
-            "/sessions/{name}/plan/candidates/{number:int}"}  # fmt: skip
-"""What scripts and browsers load; the login, which is looked at on the way in; and an order of a
-plan, which test_plan.py makes and looks at."""
+            "/sessions/{name}/plan/candidates/{number:number}"}  # fmt: skip
+"""These are files that scripts and browsers load, the login, which is checked on the way in, and an
+order of a plan, which test_plan.py makes and checks.
+"""
 
 
 def sync(http: Any, name: str, step: int, count: int, attempt: int = 1, **more: object) -> None:
-    """Call as a trainer that stands at a step."""
+    """Sync as a trainer at a step."""
     body = {"want": {"start": step, "count": count}, "progress": {"step": step}, "attempt": attempt}
     http.post(f"/v1/sessions/{name}/sync", json={**body, **more}).raise_for_status()
 
 
 def live(http: Any) -> None:
-    """Have sessions with all that pages show: orders, attempts, alarms, forks, ends."""
+    """Create sessions with all that pages show: orders, attempts, alarms, forks, ends."""
 
     def tell(path: str, **body: object) -> None:
         answer = http.post(f"/v1/{path}", json=body)
@@ -134,7 +135,7 @@ def _visitor(url: str, page: Page) -> Page:
 
 
 def test_every_page_is_looked_at() -> None:
-    """A page that is added to the table of routes is added to these tests."""
+    """A page that is added to the table of routes must be added to these tests."""
     routes = _routes(None, None, None)  # type: ignore[arg-type] - it is only asked for addresses
     shown = {route.path for route, _ in routes if "GET" in (route.methods or ())}
     assert shown - NO_PAGES == set(PAGES)
@@ -144,7 +145,7 @@ EVERY = [path for paths in PAGES.values() for path in paths]
 
 
 def show(page: Page, url: str, path: str) -> None:
-    """Show a page, and wait until its script has drawn what it draws."""
+    """Show a page, and wait until its script has finished drawing."""
     answer = page.goto(f"{url}/{path}")
     assert answer is not None
     assert answer.ok, path
@@ -226,7 +227,7 @@ STOP = """() => {
 
 
 def test_the_tab_key_leads_to_everything_in_its_order(url: str, visitor: Page) -> None:
-    """Each link, field and button is reached, one after the other, and is seen to be."""
+    """Each link, field and button is reached, one after the other, with a visible focus."""
     for path in EVERY:
         show(visitor, url, path)
         visitor.evaluate(
@@ -243,12 +244,12 @@ def test_the_tab_key_leads_to_everything_in_its_order(url: str, visitor: Page) -
 
 @dataclass(frozen=True)
 class Keyboard:
-    """A visitor who has nothing but a keyboard."""
+    """A visitor who uses only a keyboard."""
 
     page: Page
 
     def go_to(self, what: str) -> None:
-        """Press Tab until the focus is on what is called so."""
+        """Press Tab until the focus is on the element of that name."""
         for _ in range(150):
             self.page.keyboard.press("Tab")
             name = self.page.evaluate(
@@ -274,7 +275,7 @@ class Keyboard:
 def test_a_training_is_steered_by_keyboard_alone(
     server_url: str, page: Page, unique_name: str
 ) -> None:
-    """From the overview to the session, to the form, and the order is given, seen and cancelled."""
+    """From the overview to the session, to the form, the order is given, seen and cancelled."""
     keyboard = Keyboard(page)
     with Training(server_url, unique_name) as training:
         page.goto(f"{server_url}/?q={unique_name}")

@@ -1,4 +1,4 @@
-"""A fork on the dashboard: shown before it is made, as its fields change."""
+"""A fork on the dashboard: previewed before it is made, as its fields change."""
 
 import re
 from html import unescape
@@ -24,7 +24,7 @@ def _parent(http: httpx.Client, unique_name: str) -> str:
 def test_a_fork_is_shown_as_its_fields_change_and_made_as_shown(
     server_url: str, page: Page, http: httpx.Client, parent: str
 ) -> None:
-    """In a browser: the curve of the fork and the factor that stays; then the fork has them."""
+    """In a browser, the fork's curve and remaining factor are previewed; then the fork has them."""
     fork = f"{parent}-longer"
     page.goto(f"{server_url}/sessions/{parent}/manage")
     shown = page.locator("#rehearsal")
@@ -60,7 +60,7 @@ def test_a_fork_is_shown_as_its_fields_change_and_made_as_shown(
 def test_what_would_be_refused_is_told_before(
     http: httpx.Client, parent: str, change: dict[str, str], told: str
 ) -> None:
-    """In place of a picture, and without a script too."""
+    """The refusal takes the place of the picture, without a script too."""
     said = {"new_name": "", "step": "20", "description": "", "do": "preview", **change}
     page = http.post(f"/sessions/{parent}/manage/fork", data=said).text
     effect = unescape(page.partition('id="rehearsal"')[2].partition("</section>")[0])
@@ -69,7 +69,7 @@ def test_what_would_be_refused_is_told_before(
 
 
 def test_a_name_that_is_taken_is_told_before(http: httpx.Client, parent: str) -> None:
-    """So is that of a session with another past."""
+    """So is the name of a session with another past."""
     said = {"new_name": parent, "step": "20", "description": "", "do": "preview"}
     page = http.post(f"/sessions/{parent}/manage/fork", data=said).text
     effect = page.partition('id="rehearsal"')[2].partition("</section>")[0]

@@ -1,4 +1,4 @@
-"""Who sees which page, and what a browser is told to keep to."""
+"""Which visitor sees which page, and which rules a browser gets."""
 
 import gzip
 import json
@@ -56,7 +56,7 @@ def log_in(http: httpx.Client, secret: str, to: str = "") -> httpx.Response:
 
 
 def test_a_visitor_logs_in_sees_and_logs_out(guarded: str, page: Page) -> None:
-    """The page that was asked for comes after the login; the secret stands in no address."""
+    """The page that was asked for comes after the login; the secret is in no address."""
     with open_http(guarded) as http:
         body = {"name": "night", "base_lr": 0.1}
         http.post("/v1/sessions", json=body, headers={"authorization": f"Bearer {ADMIN}"})
@@ -77,7 +77,7 @@ def test_a_visitor_logs_in_sees_and_logs_out(guarded: str, page: Page) -> None:
 
 
 def test_a_wrong_token_is_told_and_begins_nothing(http: httpx.Client) -> None:
-    """No cookie is set, and the answer does not say what was sent."""
+    """No cookie is set, and the answer does not repeat the token."""
     answer = log_in(http, "ps_000000000000_wrong")
     assert answer.status_code == 401
     assert "not known" in answer.text
@@ -86,14 +86,14 @@ def test_a_wrong_token_is_told_and_begins_nothing(http: httpx.Client) -> None:
 
 
 def test_a_login_leads_to_pages_of_ours_alone(http: httpx.Client) -> None:
-    """An address of another host, however it is written, is left out."""
+    """An address of another host, however it is written, is ignored."""
     for to in ("//evil.example", "https://evil.example/", "/\\evil.example", "\\\\evil.example"):
         assert log_in(http, ADMIN, to).headers["location"] == "./"
     assert log_in(http, ADMIN, "sessions/a?step=3").headers["location"] == "./sessions/a?step=3"
 
 
 def test_a_change_comes_from_a_page_of_ours(http: httpx.Client) -> None:
-    """Without an Origin, or with a foreign one, no form is taken."""
+    """Without an Origin, or with a foreign one, no form is accepted."""
     data = {"token": ADMIN}
     assert http.post("/login", data=data).status_code == 403
     for origin in ("http://evil.example", "null"):
@@ -112,7 +112,7 @@ def test_a_revoked_token_ends_its_logins(guarded: str, http: httpx.Client) -> No
 
 
 def test_pages_are_counted_apart_from_calls(http: httpx.Client) -> None:
-    """The metrics have a route for all of them, and callers invent none."""
+    """They share one route in the metrics, and callers cannot add others."""
     log_in(http, ADMIN)
     http.get("/sessions/none-such")
     text = http.get("/metrics", headers={"authorization": f"Bearer {ADMIN}"}).text
@@ -122,7 +122,7 @@ def test_pages_are_counted_apart_from_calls(http: httpx.Client) -> None:
 
 
 def test_a_login_is_a_use_of_its_token(guarded: str, http: httpx.Client) -> None:
-    """Admins see when a token was used last, for pages too."""
+    """Admins see when a token was last used, for pages too."""
     number, secret = token(guarded, "viewer")
     log_in(http, secret)
     headers = {"authorization": f"Bearer {ADMIN}"}
@@ -131,7 +131,7 @@ def test_a_login_is_a_use_of_its_token(guarded: str, http: httpx.Client) -> None
 
 
 def test_a_token_for_some_names_sees_these(guarded: str, http: httpx.Client) -> None:
-    """Pages about other names are refused, whether or not there is such a session."""
+    """Pages about other names are refused, whether or not such a session exists."""
     _, secret = token(guarded, "viewer", scope=["team-a-*"])
     log_in(http, secret)
     assert http.get("/sessions/team-b-1").status_code == 403
@@ -140,7 +140,7 @@ def test_a_token_for_some_names_sees_these(guarded: str, http: httpx.Client) -> 
 
 
 def test_a_template_of_others_is_neither_shown_nor_used(guarded: str, http: httpx.Client) -> None:
-    """The page that takes JSON asks for the template's name too, as the API does."""
+    """The page that takes JSON checks the template's name too, as the API does."""
     admin = {"authorization": f"Bearer {ADMIN}"}
     body = {"name": "team-b-secret", "description": "theirs", "spec": {"base_lr": 0.0625}}
     http.post("/v1/templates", json=body, headers=admin).raise_for_status()
@@ -157,7 +157,7 @@ def test_a_template_of_others_is_neither_shown_nor_used(guarded: str, http: http
 
 
 def test_a_session_cannot_be_given_an_origin(guarded: str, http: httpx.Client) -> None:
-    """What only the service says of a session is no field of a form, as it is none of the API."""
+    """What only the service says of a session is no field of a form, nor one of the API."""
     admin = {"authorization": f"Bearer {ADMIN}"}
     body = {"name": "real", "description": "ours", "spec": {"base_lr": 0.1}}
     http.post("/v1/templates", json=body, headers=admin).raise_for_status()
@@ -181,7 +181,7 @@ def ring(secret: str = SECRET, expires: datetime | None = None) -> Keyring:
 
 
 def test_a_login_holds_on_every_process_with_the_same_token() -> None:
-    """Nothing is kept of it; another token of the service's own ends it."""
+    """The service stores nothing of it; another admin's token ends it."""
     keys = ring()
     statement = visits.begin(keys, keys.tokens()[0])
     found = visits.holder(ring(), statement)
@@ -191,7 +191,7 @@ def test_a_login_holds_on_every_process_with_the_same_token() -> None:
 
 
 def test_a_login_ends_with_its_time_or_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twelve hours later it is worth nothing, and as soon as its token has expired."""
+    """It ends after twelve hours, or as soon as its token has expired."""
     keys = ring()
     statement = visits.begin(keys, keys.tokens()[0])
     assert visits.holder(ring(expires=datetime.now(UTC) - timedelta(1)), statement) is None
@@ -201,7 +201,7 @@ def test_a_login_ends_with_its_time_or_its_token(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_login_cannot_be_made_up() -> None:
-    """Of another token, for longer, or with any character changed it is none."""
+    """A login of another token, for longer, or with any character changed is refused."""
     keys = ring()
     statement = visits.begin(keys, keys.tokens()[0])
     number, until, nonce, seal = statement.split(".")
@@ -217,7 +217,7 @@ def test_a_login_cannot_be_made_up() -> None:
 
 @pytest.mark.parametrize("path", ["/login", "/nowhere-of-sessions", "/sessions/none", "/"])
 def test_every_page_says_what_it_may_load(http: httpx.Client, path: str) -> None:
-    """Its own files alone, in no frame, kept in no cache; and no rule or script stands in it."""
+    """It may load its own files, in no frame, cached nowhere, without inline rule or script."""
     log_in(http, ADMIN)
     answer = http.get(path)
     if path.startswith("/nowhere"):
@@ -236,7 +236,7 @@ FIRST_LOAD = 60 * 1024
 
 
 def test_a_first_visit_loads_little(guarded: str, http: httpx.Client) -> None:
-    """A page with all that it loads comes to 60 KB at most, compressed as browsers ask for it."""
+    """A page with all that it loads is at most 60 KB, compressed as browsers request it."""
     log_in(http, ADMIN)
     http.post(
         "/v1/sessions",
@@ -252,7 +252,7 @@ def test_a_first_visit_loads_little(guarded: str, http: httpx.Client) -> None:
 
 
 def test_files_are_kept_by_browsers_under_their_digests(http: httpx.Client) -> None:
-    """For ever under the right one; under another one what there is now, asked for each time."""
+    """The right digest is cached for ever; another one gives the current file, never cached."""
     login = http.get("/login").text
     path = re.search(r'href="(\./static/\w+/pacesetter\.css)"', login)
     assert path is not None
@@ -269,7 +269,7 @@ def test_files_are_kept_by_browsers_under_their_digests(http: httpx.Client) -> N
 
 
 def test_the_head_of_a_feed_has_an_end(http: httpx.Client) -> None:
-    """Who looks at the head alone is not kept."""
+    """A HEAD request is not held open."""
     log_in(http, ADMIN)
     body = {"name": "headed", "base_lr": 0.1}
     http.post("/v1/sessions", json=body, headers={"authorization": f"Bearer {ADMIN}"})
@@ -279,7 +279,7 @@ def test_the_head_of_a_feed_has_an_end(http: httpx.Client) -> None:
 
 
 def test_only_its_own_addresses_are_the_dashboards() -> None:
-    """What the API and its probes answer at stays theirs."""
+    """The addresses of the API and its probes stay theirs."""
     for path in ("/v1/sessions", "/livez", "/docs", "/metrics", "/openapi.json", "/loginx", ""):
         assert not Dashboard.serves(path)
     for path in ("/", "/login", "/sessions/a", "/static/x/y"):
@@ -294,7 +294,7 @@ def test_without_tokens_there_is_no_login(tmp_path: Path) -> None:
 
 
 def pages() -> list[tuple[str, str, str]]:
-    """Return each page: what it takes, its method, and an address of it that finds nothing."""
+    """Return each page: its role, its method, and an address of it that finds nothing."""
     found = _routes(None, None, None)  # type: ignore[arg-type] - it is only asked for addresses
     return [
         (needed, method, re.sub(r"{[^}]+}", "0", route.path))
@@ -308,7 +308,7 @@ def pages() -> list[tuple[str, str, str]]:
 def test_a_page_takes_the_role_that_the_table_names(
     guarded: str, secrets: dict[str, str], needed: str, method: str, path: str
 ) -> None:
-    """Without a login it leads to one; with a lesser role it is refused, with the named one not."""
+    """Without a login it leads to one; a lower role is refused, and the required one is not."""
     for role in ("nobody", *ROLES):
         with open_http(guarded) as http:
             http.headers["origin"] = guarded
@@ -333,7 +333,7 @@ def _secrets(guarded: str) -> dict[str, str]:
 
 
 def test_a_feed_ends_with_its_login(guarded: str, http: httpx.Client) -> None:
-    """Who was thrown out hears nothing more."""
+    """The reader of a login that was ended gets no more events."""
     headers = {"authorization": f"Bearer {ADMIN}"}
     http.post("/v1/sessions", json={"name": "heard", "base_lr": 0.1}, headers=headers)
     number, secret = token(guarded, "viewer")
@@ -347,7 +347,7 @@ def test_a_feed_ends_with_its_login(guarded: str, http: httpx.Client) -> None:
 
 
 def test_a_token_with_bounds_orders_nothing_here(guarded: str, http: httpx.Client) -> None:
-    """Pages know no bounds, so its holder looks on as a viewer does."""
+    """Pages do not check bounds, so its holder reads as a viewer does."""
     body = {"name": "bounded", "base_lr": 0.1}
     admin = {"authorization": f"Bearer {ADMIN}"}
     http.post("/v1/sessions", json=body, headers=admin).raise_for_status()
@@ -362,7 +362,7 @@ def test_a_token_with_bounds_orders_nothing_here(guarded: str, http: httpx.Clien
 
 
 def test_a_number_of_thousands_of_digits_is_refused(http: httpx.Client) -> None:
-    """Python reads no such number, and the page says what is wrong with it."""
+    """Python parses no such number, and the page says what is wrong with it."""
     log_in(http, ADMIN)
     for path in ("/timeline/feed", "/sessions/none/feed"):
         assert http.get(path, params={"after": "9" * 5000}).status_code == 400, path
@@ -370,3 +370,25 @@ def test_a_number_of_thousands_of_digits_is_refused(http: httpx.Client) -> None:
     admin = {"authorization": f"Bearer {ADMIN}"}
     http.post("/v1/sessions", json=body, headers=admin).raise_for_status()
     assert http.get("/sessions/digits", params={"ordered": "9" * 5000}).status_code == 200
+
+
+@pytest.mark.parametrize("digits", [20, 5000])
+def test_an_address_with_a_number_that_nothing_has_is_no_page(
+    guarded: str, http: httpx.Client, digits: int
+) -> None:
+    """No number in an address is too long to be looked for: who is known is told that it is none.
+
+    Who is not known is led to the login, as from everywhere.
+    """
+    number, origin = "9" * digits, {"origin": guarded}
+    paths = (
+        f"/templates/none/{number}/deprecate",
+        f"/sessions/none/orders/{number}/cancel",
+        f"/sessions/none/plan/candidates/{number}",
+    )
+    for path in paths:
+        stranger = http.post(path, data={"reason": "none"}, headers=origin)
+        assert stranger.headers["location"].endswith("login"), path
+    log_in(http, ADMIN)
+    for path in paths:
+        assert http.post(path, data={"reason": "none"}, headers=origin).status_code == 404, path

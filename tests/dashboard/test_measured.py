@@ -1,4 +1,4 @@
-"""The benchmark of the dashboard runs: on next to nothing, its figures unread."""
+"""The benchmark of the dashboard runs, with next to no load and its figures ignored."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from benchmarks import dashboard
 
 
 def test_the_dashboard_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    """It says what pages weigh and take, and what they hold while a training goes on."""
+    """It reports the size and time of pages, and the memory held while a training goes on."""
     if shutil.which("chromium") is None:
         missing = "no browser: install the package chromium"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)

@@ -1,4 +1,4 @@
-"""The dashboard of several processes on one PostgreSQL database: each is as good as another."""
+"""The dashboard of several processes on one PostgreSQL database: any of them will do."""
 
 import re
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def _urls() -> Iterator[list[str]]:
 def test_a_login_an_order_and_its_news_go_through_three_processes(
     urls: list[str], context: BrowserContext
 ) -> None:
-    """Logged in at one, ordered at the next; a page of the third shows it without a reload."""
+    """Login and order go to two of them; a page of the third shows the order without a reload."""
     expect.set_options(timeout=1000 * PATIENCE)
     one, two, three = urls
     with open_http(one) as http:
@@ -40,7 +40,7 @@ def test_a_login_an_order_and_its_news_go_through_three_processes(
     entering.get_by_label("Your token").fill(ADMIN)
     entering.get_by_role("button", name="Log in").click()
     expect(entering.locator("h1")).to_have_text("shared")
-    watching.goto(f"{three}/sessions/shared")  # cookies know no ports
+    watching.goto(f"{three}/sessions/shared")  # cookies ignore ports
     expect(watching.locator("#link")).to_have_text("live")
     ordering.goto(f"{two}/sessions/shared/control/scale")
     ordering.get_by_label("Why").fill("for all")

@@ -1,4 +1,4 @@
-"""The first page: who is in trouble stands above all others, however many there are."""
+"""The first page: sessions in trouble come first, however many others there are."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ ROWS = 50
 
 @pytest.fixture(name="running", params=["sqlite", "postgres"])
 def _running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningService]:
-    """Start a service of the test's own on either database."""
+    """Start a service for one test on either database."""
     if request.param == "sqlite":
         with RunningService(tmp_path / "pacesetter.db") as service:
             yield service
@@ -32,21 +32,21 @@ def create(http: httpx.Client, name: str, **spec: object) -> None:
 
 
 def sync(http: httpx.Client, name: str, step: int, **more: object) -> None:
-    """Call as a trainer does that stands at a step."""
+    """Sync as a trainer at a step."""
     body = {"want": {"start": step, "count": 8}, "progress": {"step": step}, "attempt": 1}
     http.post(f"/v1/sessions/{name}/sync", json={**body, **more}).raise_for_status()
 
 
 def in_trouble(http: httpx.Client) -> list[str]:
-    """Return the sessions that stand above all others, in their order."""
+    """Return the sessions that are listed first, in order."""
     card = http.get("/").text.partition('id="trouble"')[2].partition("</section>")[0]
     return re.findall(r'<a href="\./sessions/([^"]+)">', card)
 
 
 def test_old_sessions_in_trouble_stand_above_newer_ones(running: RunningService) -> None:
-    """One whose rank deviates and one that failed, each behind more sessions than a page has.
+    """One has a deviating rank and one failed, each older than more sessions than a page has.
 
-    What the record knows of it is enough: a service that was just started says the same.
+    The record is enough: a service that was just started shows the same.
     """
     with open_http(running.url) as http:
         for name in ("deviates", "failed", "agrees", "archived"):
@@ -69,13 +69,13 @@ def test_old_sessions_in_trouble_stand_above_newer_ones(running: RunningService)
     with open_http(running.url) as http:
         assert in_trouble(http) == ["deviates", "failed"]
         sync(http, "deviates", 6, applied={"step": 5, "values": {"lr": 0.1}})
-        deadline = monotonic() + PATIENCE  # what processes tell each other of ranks takes a second
+        deadline = monotonic() + PATIENCE  # processes tell each other of ranks within a second
         while in_trouble(http) != ["failed"]:
             assert monotonic() < deadline
 
 
 def test_no_session_stands_twice_on_the_page(running: RunningService) -> None:
-    """Of more in trouble than stand above, the others are in their place, and a link has all."""
+    """If more are in trouble than come first, the others keep their place, and a link lists all."""
     with open_http(running.url) as http:
         for number in range(14):
             create(http, f"bad-{number}")
@@ -102,7 +102,7 @@ def test_no_session_stands_twice_on_the_page(running: RunningService) -> None:
 def test_what_an_address_asks_for_is_shown_or_refused(
     server_url: str, address: str, told: str
 ) -> None:
-    """Never is all of it shown in place of what there is not."""
+    """An unknown filter never falls back to showing everything."""
     with open_http(server_url) as http:
         answer = http.get(address)
     assert answer.status_code == (400 if told else 200)

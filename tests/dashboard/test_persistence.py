@@ -1,4 +1,4 @@
-"""What the dashboard does where other writers come first, as they may on a loaded machine."""
+"""How the dashboard retries where other writers come first, as on a loaded machine."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from pacesetter_service.dashboard import persistence
 
 
 def failing(times: int, error: Exception) -> tuple[Callable[[], Awaitable[str]], list[int]]:
-    """Return a change that fails so many times, and a list of its tries."""
+    """Return a change that fails that many times, and the list of its tries."""
     tries: list[int] = []
 
     async def change() -> str:
@@ -30,7 +30,7 @@ def test_a_change_is_repeated_until_it_is_kept() -> None:
 
 
 def test_what_is_refused_is_not_repeated() -> None:
-    """Only what nobody has kept is; and that not for ever."""
+    """Only a conflict is, and that not for ever."""
     change, tries = failing(1, SessionNotFoundError("vit"))
     with pytest.raises(SessionNotFoundError):
         asyncio.run(persistence.persistently(change))

@@ -17,7 +17,7 @@ from pacesetter_service.runtime import plans
 
 @pytest.fixture(name="run")
 def _run(http: httpx.Client, unique_name: str) -> tuple[str, list[float]]:
-    """Return a training at a constant rate, and its rates."""
+    """Create a training at a constant rate, and return it with its rates."""
     http.post("/v1/sessions", json={"name": unique_name, **SPEC}).raise_for_status()
     return unique_name, train(http, unique_name, SEEN, [])
 
@@ -35,13 +35,13 @@ def _probed(http: httpx.Client, run: tuple[str, list[float]]) -> tuple[str, list
 
 
 def asked(http: httpx.Client, name: str, **body: Any) -> Any:
-    """Return the plan that programs are told."""
+    """Return the plan as the API gives it."""
     answer = http.post(f"/v1/sessions/{name}/plan", json={"metric": "loss", **body})
     return answer.raise_for_status().json()
 
 
 def waiting(http: httpx.Client, name: str) -> list[dict[str, Any]]:
-    """Return the orders of a session that wait."""
+    """Return the pending orders of a session."""
     found: list[dict[str, Any]] = http.get(f"/v1/sessions/{name}/actions").json()["orders"]
     return found
 
@@ -94,7 +94,7 @@ def test_a_plan_is_refused_probed_made_ordered_and_undone(
 def test_a_plan_stays_while_the_training_goes_on(
     server_url: str, page: Page, http: httpx.Client, probed: tuple[str, list[float]]
 ) -> None:
-    """What is measured meanwhile is drawn; the candidates are those that were read, until asked."""
+    """New measurements are drawn; the candidates stay as they were read until asked for."""
     name, rates = probed
     page.goto(f"{server_url}/sessions/{name}/plan")
     expect(page.locator("#link")).to_have_text("live")
@@ -113,7 +113,7 @@ def test_a_plan_stays_while_the_training_goes_on(
 def test_a_page_that_is_read_again_makes_no_room_for_plans(
     http: httpx.Client, run: tuple[str, list[float]]
 ) -> None:
-    """However often its live part is read while the training is measured, its plan is ordered."""
+    """However often its live part is reloaded while the training is measured, its plan is kept."""
     name, _ = run
     page = f"/sessions/{name}/plan"
     whole = http.get(page, params={"metric": "loss"}).text
@@ -133,7 +133,7 @@ def test_a_page_that_is_read_again_makes_no_room_for_plans(
 def test_a_candidate_is_drawn_by_its_box(
     server_url: str, page: Page, probed: tuple[str, list[float]]
 ) -> None:
-    """Without a reload; its line of the legend comes and goes with it."""
+    """There is no reload; its line of the legend appears and disappears with it."""
     page.goto(f"{server_url}/sessions/{probed[0]}/plan")
     expect(page.locator(".plot .uplot")).to_have_count(2)
     curves = "() => document.querySelector('[data-outlook]').plots.charts[0].series.length"
@@ -181,7 +181,7 @@ def test_all_of_it_is_there_without_a_script(
 
 
 def test_candidates_are_named(http: httpx.Client, probed: tuple[str, list[float]]) -> None:
-    """Lengths of cooldowns and orders; the plan is the one that programs get for the same."""
+    """Lengths of cooldowns and orders name them; the API gives the same plan for the same."""
     name, _ = probed
     orders = '[{"kind": "scale", "factor": 0.5}, {"kind": "scale", "factor": 3}]'
     form = {"metric": "loss", "look": "own", "lengths": "240, 480", "floor": "0.1"}
@@ -198,7 +198,7 @@ def test_candidates_are_named(http: httpx.Client, probed: tuple[str, list[float]
 def test_a_candidate_of_two_orders_is_shown_and_given_whole(
     http: httpx.Client, run: tuple[str, list[float]]
 ) -> None:
-    """One that a program has named: the curve after both, and both wait, from their own steps."""
+    """An API caller has named it: the curve is that of both, and both wait for their steps."""
     name, rates = run
     orders = [
         {"at": SEEN + 100, "action": {"kind": "scale", "factor": 0.5}},
@@ -233,7 +233,7 @@ def test_a_candidate_of_two_orders_is_shown_and_given_whole(
 def test_what_cannot_be_said_is_told(
     http: httpx.Client, probed: tuple[str, list[float]], form: dict[str, str], told: str
 ) -> None:
-    """Nothing is ordered from such a page, and the reason stands above."""
+    """Nothing is ordered from such a page, and the reason comes first."""
     answer = http.get(f"/sessions/{probed[0]}/plan", params={"metric": "loss", **form})
     assert answer.status_code == 200
     assert "Nothing can be said" in answer.text
@@ -263,10 +263,22 @@ def test_what_cannot_be_said_is_told(
 def test_a_wrong_field_is_told_and_kept(
     http: httpx.Client, run: tuple[str, list[float]], form: dict[str, str], told: str
 ) -> None:
-    """The form comes back as it was sent, with what is wrong."""
+    """The page says what is wrong."""
     answer = http.get(f"/sessions/{run[0]}/plan", params={"metric": "loss", **form})
     assert answer.status_code == 422, answer.text
     assert told in answer.text
+
+
+def test_the_page_hears_of_what_is_new_alone(
+    http: httpx.Client, run: tuple[str, list[float]]
+) -> None:
+    """It starts after the newest event, since each event would reload the page."""
+    name, _ = run
+    for factor in (0.5, 2.0):
+        http.post(f"/v1/sessions/{name}/actions", json={"kind": "scale", "factor": factor})
+    newest = http.get(f"/v1/sessions/{name}/events").json()["events"][-1]["seq"]
+    assert newest > 1
+    assert f'data-after="{newest}"' in http.get(f"/sessions/{name}/plan").text
 
 
 def test_a_probe_is_made_once(http: httpx.Client, run: tuple[str, list[float]]) -> None:
@@ -286,7 +298,7 @@ def test_a_probe_is_made_once(http: httpx.Client, run: tuple[str, list[float]]) 
 def test_a_probe_that_is_asked_for_at_once_has_one_order(
     http: httpx.Client, run: tuple[str, list[float]]
 ) -> None:
-    """However many presses come side by side; one that was cancelled is given again when asked."""
+    """Any number of concurrent presses make one; after it was cancelled, a press makes another."""
     name, _ = run
     form = {"metric": "loss", "step": str(SEEN), "reason": "why not"}
     page, fork = f"/sessions/{name}/plan/probe", f"{name}-probe-{SEEN}"
@@ -313,7 +325,7 @@ def test_a_probe_keeps_to_the_limits(http: httpx.Client, unique_name: str) -> No
 def test_a_plan_that_is_gone_orders_nothing(
     http: httpx.Client, run: tuple[str, list[float]]
 ) -> None:
-    """The page says so, and leads to the plan as it is now; a candidate that is none likewise."""
+    """The page says so, and leads to the current plan; so does an unknown candidate."""
     name, _ = run
     page, told = f"/sessions/{name}/plan/candidates", {"metric": "loss", "reason": "x"}
     for number, plan_id, status in ((0, "0" * 16, 409), (99, asked(http, name)["id"], 422)):
@@ -327,7 +339,7 @@ def test_a_plan_that_is_gone_orders_nothing(
 def test_a_training_that_is_over_is_not_planned(
     http: httpx.Client, run: tuple[str, list[float]]
 ) -> None:
-    """Nor is one of which nothing was measured; both say what is the matter."""
+    """So is one without measurements; both pages say why."""
     name, _ = run
     http.post(f"/v1/sessions/{name}/finish", json={"outcome": "completed"}).raise_for_status()
     assert "/plan" not in http.get(f"/sessions/{name}").text.partition("Learning rate and")[2]
@@ -340,7 +352,7 @@ ATTACK = '"><img src=x onerror="alert(1)"></textarea></pre><script>alert(1)</scr
 
 
 def test_what_an_address_says_is_text(http: httpx.Client, run: tuple[str, list[float]]) -> None:
-    """No field of it becomes a part of the page, on which it is shown again."""
+    """A page shows fields of its address again, and no field becomes markup."""
     page, names = f"/sessions/{run[0]}/plan", [*FIELDS, "probed", "show", "view", "plan", "reason"]
     for name in names:
         text = http.get(page, params={"metric": "loss", "look": "own", name: ATTACK}).text
@@ -351,7 +363,7 @@ def test_what_an_address_says_is_text(http: httpx.Client, run: tuple[str, list[f
 def test_a_metric_of_any_name_is_reported_by_the_lines(
     http: httpx.Client, unique_name: str
 ) -> None:
-    """What trains a probe is Python for a name that is no word of it, too."""
+    """The lines that train a probe are valid Python for any name."""
     http.post("/v1/sessions", json={"name": unique_name, **SPEC}).raise_for_status()
     train(http, unique_name, SEEN, [])
     reports = [{"step": step, "metrics": {"val/loss": 9 / step}} for step in range(21, SEEN, 5)]

@@ -12,7 +12,7 @@ from serving import RunningService, open_http
 
 @pytest.fixture(name="http", scope="module")
 def _http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Return a connection to a service of these tests' own."""
+    """Return a connection to a service for these tests alone."""
     with (
         RunningService(tmp_path_factory.mktemp("problems") / "p.db") as service,
         open_http(service.url) as http,
@@ -22,7 +22,7 @@ def _http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 
 
 def sync(http: httpx.Client, name: str, step: int, count: int = 10, **more: object) -> None:
-    """Call as a trainer does that stands at a step."""
+    """Sync as a trainer at a step."""
     body = {"want": {"start": step, "count": count}, "progress": {"step": step}, "attempt": 1}
     answer = http.post(f"/v1/sessions/{name}/sync", json={**body, **more})
     assert answer.status_code == 200, answer.text
@@ -34,7 +34,7 @@ def create(http: httpx.Client, name: str, **spec: object) -> None:
 
 
 def card(http: httpx.Client, name: str) -> str:
-    """Return what the page of problems says of a session; empty if nothing."""
+    """Return a session's entry on the page of problems, or an empty text."""
     page = http.get("/problems").text
     found = re.search(rf'<section class="card">(?:(?!</section>).)*sessions/{name}".*?</section>',
                       page, re.DOTALL)  # fmt: skip
@@ -47,7 +47,7 @@ def reports(metric: str, *values: float | str, first: int = 0) -> list[dict[str,
 
 
 def test_a_healthy_session_is_no_problem(http: httpx.Client) -> None:
-    """Neither a new one nor one that runs as it is to stands on the page."""
+    """Neither a new session nor one that runs as it should is listed."""
     create(http, "fine", schedule={"kind": "cosine", "total_steps": 100})
     sync(http, "fine", 0)
     sync(http, "fine", 10, reports=reports("loss", *(3 - 0.1 * step for step in range(10))))
@@ -55,7 +55,7 @@ def test_a_healthy_session_is_no_problem(http: httpx.Client) -> None:
 
 
 def test_a_metric_that_is_no_number_is_one(http: httpx.Client) -> None:
-    """NaN is named with its step."""
+    """NaN is reported with its step."""
     create(http, "nan")
     sync(http, "nan", 0)
     sync(http, "nan", 10, reports=reports("loss", 1.0, 2.0, "nan"))
@@ -64,7 +64,7 @@ def test_a_metric_that_is_no_number_is_one(http: httpx.Client) -> None:
 
 
 def test_a_watched_metric_that_never_comes_is_one(http: httpx.Client) -> None:
-    """Until it comes."""
+    """It is one until it comes."""
     rule = {"kind": "plateau", "metric": "val_loss", "patience": 2}
     create(http, "unseen", controllers=[rule], silent_after=5)
     sync(http, "unseen", 0, 1)
@@ -77,7 +77,7 @@ def test_a_watched_metric_that_never_comes_is_one(http: httpx.Client) -> None:
 
 
 def test_a_rank_with_other_values_is_one(http: httpx.Client) -> None:
-    """Whose rank it is, is on the page of the ranks."""
+    """The page of the ranks names the rank."""
     create(http, "deviates")
     sync(http, "deviates", 0)
     sync(http, "deviates", 10, applied={"step": 3, "values": {"lr": 0.5}})
@@ -85,14 +85,14 @@ def test_a_rank_with_other_values_is_one(http: httpx.Client) -> None:
 
 
 def test_ranks_that_are_missing_are_one(http: httpx.Client) -> None:
-    """Four are expected, one is there."""
+    """Of four expected ranks one is there."""
     create(http, "alone", ranks=4)
     sync(http, "alone", 0)
     assert "4 ranks are expected, and 1 were heard" in card(http, "alone")
 
 
 def test_a_rate_of_nothing_and_a_plan_that_is_over_are_ones(http: httpx.Client) -> None:
-    """Both are known of the step that is trained."""
+    """Both concern the step in training."""
     create(http, "over", schedule={"kind": "polynomial", "total_steps": 20}, total_steps=20)
     sync(http, "over", 0, 40)
     sync(http, "over", 21, 20)
@@ -107,7 +107,7 @@ def test_a_rate_of_nothing_and_a_plan_that_is_over_are_ones(http: httpx.Client) 
 
 
 def test_an_order_for_far_away_is_one(http: httpx.Client) -> None:
-    """By the pace of the trainer, or by its steps."""
+    """It is far by the pace of the trainer, or by its steps."""
     create(http, "far")
     sync(http, "far", 0, progress={"step": 0, "seconds_per_step": 1.0})
     for at, reason in ((3_000, "soon"), (90_000, "typo")):
@@ -119,7 +119,7 @@ def test_an_order_for_far_away_is_one(http: httpx.Client) -> None:
 
 
 def test_a_failed_training_is_one(http: httpx.Client) -> None:
-    """With what its trainer said."""
+    """The reason that its trainer gave is shown."""
     create(http, "failed")
     sync(http, "failed", 0)
     http.post("/v1/sessions/failed/finish", json={"outcome": "failed", "reason": "out of memory"})
@@ -147,12 +147,12 @@ def test_a_loss_that_goes_up_is_one(http: httpx.Client) -> None:
     ],
 )
 def test_noise_and_flat_losses_are_none(values: list[float]) -> None:
-    """A loss that falls, stands or trembles is no divergence, and neither are two values."""
+    """A loss that falls, stays or trembles is no divergence, and neither are two values."""
     assert not list(diverging("loss", values))
 
 
 def test_what_happened_is_told_by_kind_and_by_who_it_was(http: httpx.Client) -> None:
-    """The newest first; filters stand in the address."""
+    """The newest comes first; filters are in the address."""
     create(http, "story")
     for number, actor in enumerate(("kim", "lee", "kim")):
         body = {"kind": "scale", "factor": 0.5, "at": 100 + number, "reason": f"reason-{number}"}
@@ -171,7 +171,7 @@ def test_what_happened_is_told_by_kind_and_by_who_it_was(http: httpx.Client) -> 
 
 
 def test_what_happened_to_all_sessions_is_told(http: httpx.Client) -> None:
-    """By session, kind, label and who it was; further back by pages."""
+    """It is filtered by session, kind, label and actor; older events are on further pages."""
     for name in ("chronicle-1", "chronicle-2"):
         create(http, name, labels={"team": name})
     body = {"kind": "scale", "factor": 0.5, "at": 100, "reason": "<i>why</i>"}

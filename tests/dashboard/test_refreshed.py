@@ -1,4 +1,4 @@
-"""A page that is read again and again stays usable meanwhile: what stays on it is left alone."""
+"""A page that is reloaded again and again stays usable: what stays on it is left alone."""
 
 import httpx
 from playwright.sync_api import Page, expect
@@ -10,7 +10,7 @@ NEXT = """before => document.querySelector("#facts dd").textContent.trim() !== b
 
 
 def read_again(page: Page, times: int = 3) -> None:
-    """Wait until the page has been read again a few times."""
+    """Wait until the page has been reloaded a few times."""
     for _ in range(times):
         before = page.locator("#facts dd").first.text_content()
         assert before is not None
@@ -18,7 +18,7 @@ def read_again(page: Page, times: int = 3) -> None:
 
 
 def test_what_has_the_focus_keeps_it(server_url: str, page: Page, unique_name: str) -> None:
-    """Who goes by keyboard is where they were, and Enter does what it says there."""
+    """A keyboard user stays where they were, and Enter does what the link says."""
     with Training(server_url, unique_name):
         page.goto(f"{server_url}/sessions/{unique_name}")
         link = page.get_by_role("link", name="Cool down…")
@@ -30,7 +30,7 @@ def test_what_has_the_focus_keeps_it(server_url: str, page: Page, unique_name: s
 
 
 def test_a_press_that_takes_long_is_one(server_url: str, page: Page, unique_name: str) -> None:
-    """A link that is pressed while the page is read again is followed when it is let go."""
+    """A link that is pressed during a reload is followed when it is released."""
     with Training(server_url, unique_name):
         page.goto(f"{server_url}/sessions/{unique_name}")
         page.get_by_role("link", name="Set…").hover()
@@ -43,7 +43,7 @@ def test_a_press_that_takes_long_is_one(server_url: str, page: Page, unique_name
 def test_a_button_that_is_for_something_else_now_is_another_one(
     server_url: str, page: Page, unique_name: str
 ) -> None:
-    """Who presses the button of an order that is gone meanwhile cancels none in its place."""
+    """A press on the button of an order that is gone meanwhile cancels no other order."""
     expect.set_options(timeout=1000 * PATIENCE)
     with open_http(server_url) as http:
         http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.1}).raise_for_status()
@@ -57,19 +57,19 @@ def test_a_button_that_is_for_something_else_now_is_another_one(
         http.delete(f"/v1/sessions/{unique_name}/actions/1").raise_for_status()
         expect(page.get_by_role("button", name="Cancel order 1")).to_have_count(0)
         page.mouse.up()
-        page.wait_for_timeout(300)  # a click that is made nothing of leaves nothing to wait for
+        page.wait_for_timeout(300)  # an ignored click leaves nothing to wait for
         [left] = http.get(f"/v1/sessions/{unique_name}/actions").json()["orders"]
         assert left["id"] == 2
 
 
 def marks_of(http: httpx.Client, name: str) -> list[str]:
-    """Return what the marks of a session's charts say."""
+    """Return the texts of the marks in a session's charts."""
     drawn = http.get(f"/sessions/{name}/chart.json").json()
     return [each["text"] for each in drawn["marks"]]
 
 
 def test_the_newest_of_many_events_are_marked(server_url: str, unique_name: str) -> None:
-    """What happened last is in the picture, however much happened before; so is it in the list."""
+    """The newest events are in the picture, however many came before; so it is in the list."""
     with open_http(server_url) as http:
         http.post("/v1/sessions", json={"name": unique_name, "base_lr": 0.1}).raise_for_status()
         for number in range(230):

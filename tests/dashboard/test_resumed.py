@@ -1,4 +1,4 @@
-"""A page that is live stays so when the service dies: it hears of every event, and of each once."""
+"""A live page survives the death of the service: it gets every event, and each once."""
 
 import re
 from collections.abc import Iterator
@@ -21,16 +21,16 @@ window.EventSource = class extends EventSource {
   }
 };
 """
-"""What notes all that a page is told of events, before the page's own script does anything."""
+"""Records all events that a page gets, before the page's own script runs."""
 
 AWAY = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "ERR_CONNECTION_RESET",
         "ERR_EMPTY_RESPONSE"]  # fmt: skip
-"""What browsers write while the service is away."""
+"""What browsers log while the service is away."""
 
 
 @pytest.fixture(name="http")
 def _http(service: RunningService) -> Iterator[httpx.Client]:
-    """Return a connection to a service of the test's own, with two sessions."""
+    """Return a connection to a service of one test, with two sessions."""
     with open_http(service.url) as http:
         for name in ("night", "day"):
             http.post("/v1/sessions", json={"name": name, "base_lr": 0.1}).raise_for_status()
@@ -38,7 +38,7 @@ def _http(service: RunningService) -> Iterator[httpx.Client]:
 
 
 def happen(http: httpx.Client, *names: str) -> list[str]:
-    """Have orders given, and return their reasons."""
+    """Order actions, and return their reasons."""
     reasons = []
     for name in names:
         reasons.append(f"reason-{next(_numbers)}!")
@@ -66,7 +66,7 @@ def test_no_event_is_missed_or_told_twice_across_kills(
     path: str,
     names: tuple[str, ...],
 ) -> None:
-    """What happened before, between and after two kills stands on the page once, in its order."""
+    """Events before, between and after two kills are on the page once, in order."""
     expect.set_options(timeout=1000 * PATIENCE)
     watched.expected = AWAY
     page.add_init_script(LISTEN)
@@ -100,7 +100,7 @@ def test_no_event_is_missed_or_told_twice_across_kills(
 def test_what_a_page_heard_last_is_what_it_asks_to_go_on_behind(
     service: RunningService, http: httpx.Client, page: Page, watched: Watched
 ) -> None:
-    """A feed that is refused for a while is asked for again, behind the newest event heard."""
+    """A feed that is refused for a while is requested again, after the newest event received."""
     expect.set_options(timeout=1000 * PATIENCE)
     watched.expected = ["503", *AWAY]
     page.add_init_script(LISTEN)

@@ -16,7 +16,7 @@ from watched import Watched
 
 @pytest.fixture(name="training")
 def _training(server_url: str, unique_name: str) -> Iterator[Training]:
-    """Return a training of the test's own."""
+    """Return a training for one test."""
     with Training(server_url, unique_name) as training:
         yield training
 
@@ -27,7 +27,7 @@ def create(http: httpx.Client, name: str, **spec: object) -> None:
 
 
 def test_a_running_session_is_followed(server_url: str, page: Page, training: Training) -> None:
-    """Its step moves on without a reload, and its curves are drawn by the script."""
+    """Its step advances without a reload, and its curves are drawn by the script."""
     page.goto(f"{server_url}/sessions/{training.name}")
     expect(page.locator("#link")).to_have_text("live")
     step = page.locator("#facts dd").first
@@ -79,7 +79,7 @@ def test_a_chart_is_zoomed_and_explained(
 def test_an_order_is_shown_before_it_is_given_and_reaches_the_trainer(
     server_url: str, page: Page, training: Training
 ) -> None:
-    """From the page of the session in two clicks and a reason; the trainer gets half from there."""
+    """Two clicks and a reason from the page of the session halve the trainer's rate from there."""
     page.goto(f"{server_url}/sessions/{training.name}")
     page.get_by_role("link", name="Halve…").click()
     expect(page.locator("#rehearsal")).to_contain_text("From step")
@@ -101,7 +101,7 @@ def test_an_order_is_shown_before_it_is_given_and_reaches_the_trainer(
 def test_an_order_that_waits_is_cancelled(
     server_url: str, page: Page, training: Training, http: httpx.Client
 ) -> None:
-    """It stands on the page with its step, and is gone when its button was pressed."""
+    """The page lists it with its step, and not after its button was pressed."""
     page.goto(f"{server_url}/sessions/{training.name}/control/hold?at=9000")
     page.get_by_label("Why").fill("later")
     page.get_by_role("button", name="Hold as shown").click()
@@ -127,7 +127,7 @@ ORDERS = {
 
 
 def test_every_order_can_be_given_without_a_script(http: httpx.Client, unique_name: str) -> None:
-    """Each form is shown, rehearsed and sent as a browser without scripts does it."""
+    """Each form is shown, previewed and sent as a browser without scripts does it."""
     create(http, unique_name, schedule={"kind": "cosine", "total_steps": 200}, total_steps=200)
     page = f"/sessions/{unique_name}"
     for number, (kind, fields) in enumerate(ORDERS.items(), 1):
@@ -160,7 +160,7 @@ def test_every_order_can_be_given_without_a_script(http: httpx.Client, unique_na
 def test_a_wrong_field_is_told_and_kept(
     http: httpx.Client, unique_name: str, kind: str, fields: dict[str, str], told: str
 ) -> None:
-    """The form comes back as it was sent, with what is wrong; nothing is ordered."""
+    """The form comes back as it was sent, with the error; nothing is ordered."""
     create(http, unique_name)
     said = {**fields, "reason": "a <b>test</b>", "do": "order"}
     answer = http.post(f"/sessions/{unique_name}/control/{kind}", data=said)
@@ -171,7 +171,7 @@ def test_a_wrong_field_is_told_and_kept(
 
 
 def test_an_order_without_a_reason_is_not_taken(http: httpx.Client, unique_name: str) -> None:
-    """Who reads the record later is to know why."""
+    """Later readers of the record must know why."""
     create(http, unique_name)
     said = {"factor": "0.5", "reason": "  ", "do": "order"}
     answer = http.post(f"/sessions/{unique_name}/control/scale", data=said)
@@ -180,7 +180,7 @@ def test_an_order_without_a_reason_is_not_taken(http: httpx.Client, unique_name:
 
 
 def test_labels_that_others_set_meanwhile_stay(http: httpx.Client, unique_name: str) -> None:
-    """A form removes and changes the labels that it has shown; a mistake in it shows no others."""
+    """A form changes only the labels that it has shown; after a mistake it shows no others."""
     create(http, unique_name, labels={"gone": "1", "kept": "1", "changed": "1"})
     page = f"/sessions/{unique_name}/manage"
     field = r'name="labels_shown" value="([^"]*)"'
@@ -201,7 +201,7 @@ def test_labels_that_others_set_meanwhile_stay(http: httpx.Client, unique_name: 
 
 
 def test_a_session_is_managed(http: httpx.Client, unique_name: str) -> None:
-    """Relabelled, taken back, forked, ended, archived and purged, each by its form."""
+    """It is relabelled, taken back, forked, ended, archived and purged, each by its form."""
     create(http, unique_name, total_steps=100, labels={"a": "1", "b": "2"})
     http.post(f"/v1/sessions/{unique_name}/sync", json={"want": {"start": 0, "count": 50}})
     page, fork = f"/sessions/{unique_name}/manage", f"{unique_name}-fork"
@@ -239,7 +239,7 @@ def test_a_session_is_managed(http: httpx.Client, unique_name: str) -> None:
 def test_a_page_goes_on_when_the_service_comes_back(
     service: RunningService, page: Page, watched: Watched
 ) -> None:
-    """The feed is resumed behind the last event: what happened meanwhile is shown, and once."""
+    """The feed resumes after the last event: what happened meanwhile is shown, once."""
     watched.expected = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED", "ERR_CONNECTION_RESET"]
     with open_http(service.url) as http:
         create(http, "night")
@@ -262,7 +262,7 @@ def test_a_page_goes_on_when_the_service_comes_back(
 def test_the_timeline_of_all_is_live(
     server_url: str, page: Page, http: httpx.Client, unique_name: str
 ) -> None:
-    """What happens now stands there without a reload."""
+    """New events appear without a reload."""
     create(http, unique_name)
     page.goto(f"{server_url}/timeline?session={unique_name}")
     expect(page.locator("#link")).to_have_text("live")
@@ -325,7 +325,7 @@ def test_no_text_of_others_becomes_a_part_of_a_page(
 
 
 def test_the_overview_finds_sessions(http: httpx.Client, unique_name: str) -> None:
-    """By a part of the name or a pattern, by label and by state; the address says what is shown."""
+    """They are found by a substring or pattern of the name, by label and state, in the address."""
     for number in range(3):
         create(http, f"{unique_name}-{number}", labels={"n": str(number)})
 
@@ -344,7 +344,7 @@ def test_the_overview_finds_sessions(http: httpx.Client, unique_name: str) -> No
 
 
 def test_what_is_shown_can_be_taken_along(http: httpx.Client, unique_name: str) -> None:
-    """The record as a table, the curve as a picture, the spec as JSON that makes the same again."""
+    """It offers the record as a table, the curve as a picture, and a spec that creates the same."""
     create(http, unique_name, schedule={"kind": "cosine", "total_steps": 9})
     http.post(f"/v1/sessions/{unique_name}/sync", json={"want": {"start": 0, "count": 9}})
     page = http.get(f"/sessions/{unique_name}").text
@@ -365,7 +365,7 @@ def test_what_is_shown_can_be_taken_along(http: httpx.Client, unique_name: str) 
 def test_a_visitor_of_an_open_service_says_who_orders(
     http: httpx.Client, server_url: str, unique_name: str
 ) -> None:
-    """Its orders bear that name; what could not stand in the record is refused."""
+    """Their orders carry that name; a name that is unfit for the record is refused."""
     create(http, unique_name)
     with open_http(server_url) as kim:
         kim.headers["origin"] = server_url
@@ -380,7 +380,7 @@ def test_a_visitor_of_an_open_service_says_who_orders(
 
 
 def test_a_session_of_many_groups_is_drawn_in_part(http: httpx.Client, unique_name: str) -> None:
-    """Of a thousand series those that were chosen are sent; others can be asked for."""
+    """Of a thousand series the chosen ones are sent; others can be requested."""
     groups = {f"g{number}": {"base_lr": 0.1 + number} for number in range(1024)}
     http.post("/v1/sessions", json={"name": unique_name, "groups": groups}).raise_for_status()
     http.post(f"/v1/sessions/{unique_name}/sync", json={"want": {"start": 0, "count": 60}})
@@ -396,7 +396,7 @@ def test_a_session_of_many_groups_is_drawn_in_part(http: httpx.Client, unique_na
 
 
 def test_an_attempt_that_is_over_is_shown(http: httpx.Client, unique_name: str) -> None:
-    """With its own curve, and the way back to the running one; there is no attempt to come."""
+    """It has its own curve, and a link to the running one; there is no attempt after that."""
     create(http, unique_name, schedule={"kind": "cosine", "total_steps": 50})
     path = f"/v1/sessions/{unique_name}"
     http.post(f"{path}/sync", json={"want": {"start": 0, "count": 30}})

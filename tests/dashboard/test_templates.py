@@ -1,4 +1,4 @@
-"""Templates on the dashboard: tried, published, published anew, and deprecated."""
+"""Templates on the dashboard: previewed, published, published anew, and deprecated."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def send(http: httpx.Client, name: str, do: str, **change: object) -> httpx.Resp
 def test_a_template_is_tried_published_changed_and_deprecated(
     server_url: str, page: Page, http: httpx.Client, name: str
 ) -> None:
-    """In a browser: the curve and what would differ come as the fields change."""
+    """In a browser, the curve and the differences appear as the fields change."""
     page.goto(f"{server_url}/templates")
     page.get_by_role("link", name="Publish a template…").click()
     page.get_by_label("Name", exact=True).fill(name)
@@ -70,7 +70,7 @@ def test_a_template_is_tried_published_changed_and_deprecated(
 
 
 def test_a_preview_publishes_nothing(http: httpx.Client, name: str) -> None:
-    """Without a script too it shows what a session of the template comes to."""
+    """It shows a session of the template, without a script too."""
     shown = send(http, name, "preview")
     assert (shown.status_code, "<svg" in shown.text) == (200, True), shown.text
     assert http.get(f"/v1/templates/{name}").status_code == 404
@@ -90,7 +90,7 @@ def test_a_preview_publishes_nothing(http: httpx.Client, name: str) -> None:
 def test_a_wrong_template_is_told_and_kept(
     http: httpx.Client, name: str, change: dict[str, str], told: str
 ) -> None:
-    """Nothing is published; the form comes back as it was sent, with what is wrong."""
+    """Nothing is published; the form comes back as it was sent, with the error."""
     said = {"name": name, **change}
     answer = send(http, said.pop("name"), "publish", **said)
     assert answer.status_code == 422
@@ -101,7 +101,7 @@ def test_a_wrong_template_is_told_and_kept(
 
 
 def test_a_deprecation_needs_a_reason_and_a_version(http: httpx.Client, name: str) -> None:
-    """Who finds the version later is to know what to use."""
+    """Users of the version must learn what to use instead."""
     send(http, name, "publish")
     for reason in ("", "  ", "two\nlines"):
         answer = http.post(f"/templates/{name}/1/deprecate", data={"reason": reason})
@@ -115,7 +115,7 @@ ATTACK = '"><img src=x onerror="document.title=1"><script>document.title=1</scri
 
 
 def test_no_text_of_a_template_becomes_a_part_of_a_page(http: httpx.Client, name: str) -> None:
-    """What it is for, what its parameters mean, its spec, and why it is deprecated."""
+    """These are its purpose, the meaning of its parameters, its spec, and why it is deprecated."""
     parameters = {"steps": {"description": ATTACK, "default": 50}}
     spec = {**SPEC, "labels": {"note": ATTACK}}
     said = {"description": ATTACK, "parameters": json.dumps(parameters), "spec": json.dumps(spec)}
@@ -134,7 +134,7 @@ def test_no_text_of_a_template_becomes_a_part_of_a_page(http: httpx.Client, name
 def test_roles_and_scopes_hold_for_templates(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """A viewer finds no button; an operator publishes and deprecates within its scope."""
+    """A viewer gets no button; an operator publishes and deprecates within its scope."""
     database = tmp_path_factory.mktemp("guarded") / "pacesetter.db"
     with RunningService(database, admin_token=ADMIN) as service, open_http(service.url) as http:
         http.headers["origin"] = service.url

@@ -1,4 +1,4 @@
-"""What trainers and operators write is text on every page, whatever it says; it runs nowhere."""
+"""What trainers and operators write is plain text on every page, and never runs."""
 
 import json
 from collections.abc import Iterator
@@ -81,7 +81,7 @@ REFUSED = {
     ),
     "a scope": ("POST", "tokens", {"name": "x", "role": "viewer", "scope": [attack()]}),
 }
-"""Every other field: names, which take letters and a few signs."""
+"""Every other field: names, which are limited to letters and a few signs."""
 
 ASKED = attack()
 
@@ -117,12 +117,12 @@ REFLECTING = [
     "create/advise?architecture={}&total_steps={}",
     "templates/t?before={}&after={}",
 ]
-"""Addresses that a stranger could have a visitor open: what stands in them is text, too."""
+"""Links that an attacker could have a visitor follow: their parameters are text, too."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """A service into whose every field an attack was written, and the secret of a token."""
+    """A service with an attack in every field, and the secret of a token."""
 
     url: str
     secret: str
@@ -174,7 +174,7 @@ def _write(http: httpx.Client) -> None:
 
 
 def told(http: httpx.Client, path: str, body: object) -> dict[str, object]:
-    """Tell the service something that it takes."""
+    """Send something that the service must accept."""
     answer = http.post(f"/v1/{path}", json=body)
     assert answer.is_success, f"{path}: {answer.text}"
     found: dict[str, object] = answer.json()
@@ -183,7 +183,7 @@ def told(http: httpx.Client, path: str, body: object) -> dict[str, object]:
 
 @pytest.fixture(name="visitor")
 def _visitor(written: Written, page: Page) -> Page:
-    """Return a page that has logged in by the token, and tells of any script that runs."""
+    """Return a page that is logged in by the token, and reports any script that runs."""
     page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
     page.goto(f"{written.url}/login")
     page.get_by_label("Your token").fill(written.secret)
@@ -203,7 +203,7 @@ TEXTS = """() => {
 
 
 def test_every_text_stands_on_its_pages_as_text(written: Written, visitor: Page) -> None:
-    """It is there to the letter, and has become no element; nothing ran, nothing was refused."""
+    """It is there to the letter, and is no element; no script ran, and no request was blocked."""
     for path in PAGES:
         answer = visitor.goto(f"{written.url}/{path}")
         assert answer is not None
@@ -219,12 +219,12 @@ def test_every_text_stands_on_its_pages_as_text(written: Written, visitor: Page)
 
 
 def elements_of_attacks(page: Page) -> int:
-    """Return how many elements are made of what was written into fields."""
+    """Return how many elements come from what was written into fields."""
     return page.locator("[onerror], img[src^='x'], main script, main svg script").count()
 
 
 def test_marks_and_explanations_are_text(written: Written, visitor: Page) -> None:
-    """What the script writes into a page is text, too."""
+    """The script writes text into a page, and no markup."""
     visitor.goto(f"{written.url}/sessions/a")
     seen = ""
     expect(visitor.locator(".marks button").first).to_be_visible()
@@ -241,7 +241,7 @@ def test_marks_and_explanations_are_text(written: Written, visitor: Page) -> Non
 def test_what_stands_in_an_address_is_text(
     written: Written, visitor: Page, watched: Watched
 ) -> None:
-    """Whoever has a visitor follow a link to these pages runs nothing there."""
+    """Nothing runs when a visitor follows an attacker's link to these pages."""
     watched.expected = ["status of 4"]
     for place in REFLECTING:
         asked = str(httpx.QueryParams({"it": ASKED})).removeprefix("it=")
@@ -251,7 +251,7 @@ def test_what_stands_in_an_address_is_text(
 
 @pytest.mark.parametrize("field", REFUSED)
 def test_a_name_takes_no_markup(written: Written, field: str) -> None:
-    """Names stand in addresses, patterns and files: they are of letters and a few signs."""
+    """Names are used in addresses, patterns and files: they have letters and a few signs only."""
     method, path, body = REFUSED[field]
     with open_http(written.url) as http:
         http.headers["authorization"] = f"Bearer {written.secret}"

@@ -1,4 +1,4 @@
-"""What we ship of others is what they have published."""
+"""Third-party files are shipped exactly as they were published."""
 
 import json
 import runpy
@@ -11,7 +11,7 @@ ADD = Path(__file__).parents[2] / "docs/add_vendored.py"
 
 
 def test_each_vendored_file_is_the_published_one() -> None:
-    """Its digest, its licence and where it is from are named, and no other file lies beside it."""
+    """Its digest, its licence and its source are listed, and there is no other file beside it."""
     named = json.loads((FOLDER / "vendored.json").read_text())
     assert set(named) == {path.name for path in FOLDER.iterdir() if path.is_dir()}
     for library, said in named.items():
@@ -24,7 +24,7 @@ def test_each_vendored_file_is_the_published_one() -> None:
 
 
 def test_the_bill_of_materials_names_what_is_vendored() -> None:
-    """Beside what was in it: each library with its address, its licence and its files' digests."""
+    """It adds each library with its address and its files."""
     named = json.loads((FOLDER / "vendored.json").read_text())
     before = {"bomFormat": "CycloneDX", "components": [{"name": "numpy"}]}
     bill = runpy.run_path(str(ADD))["added"](before, named)

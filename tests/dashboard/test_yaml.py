@@ -1,4 +1,4 @@
-"""A spec as YAML: every reader takes it for the same, and the command makes the same session."""
+"""A spec as YAML: every parser reads the same, and the command makes the same session."""
 
 import re
 import tempfile
@@ -40,13 +40,13 @@ def same(one: JsonValue, other: JsonValue) -> bool:
 
 @given(VALUES)
 def test_yaml_is_read_as_what_it_was_written_from(value: JsonValue) -> None:
-    """By a reader of YAML 1.1, which takes the most for something else than it looks like."""
+    """A parser of YAML 1.1 misreads the most values, so it is the one that is tested."""
     assert same(yaml.safe_load(as_yaml(value)), value)
 
 
 @given(st.dictionaries(TEXTS, VALUES, min_size=1, max_size=4))
 def test_the_command_reads_it_as_what_it_was_written_from(value: dict[str, JsonValue]) -> None:
-    """Its own reader knows exponents as YAML 1.2 has them."""
+    """Its own parser reads exponents as YAML 1.2 has them."""
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8", newline="") as file:
         file.write(as_yaml(value))
         file.flush()
@@ -54,7 +54,7 @@ def test_the_command_reads_it_as_what_it_was_written_from(value: dict[str, JsonV
 
 
 def test_numbers_keep_their_bits() -> None:
-    """With a point before the exponent, without which 1.1 takes them for words."""
+    """They have a point before the exponent, without which YAML 1.1 reads them as words."""
     assert as_yaml({"lr": 1e-05, "big": 1e22, "tenth": 0.1}) == (
         "lr: 1.0e-05\nbig: 1.0e+22\ntenth: 0.1\n"
     )

@@ -27,7 +27,7 @@ def documents(text: str) -> list[Manifest]:
 
 @functools.cache
 def rendered(overlay: str) -> tuple[Manifest, ...]:
-    """Return what Kustomize makes of an overlay; a test is left out where it is not installed."""
+    """Return what Kustomize makes of an overlay; skip the test where it is not installed."""
     for program, command in (("kustomize", "build"), ("kubectl", "kustomize")):
         if shutil.which(program):
             folder = KUBERNETES / "overlays" / overlay
@@ -45,7 +45,7 @@ def pod_of(manifest: Manifest) -> Manifest | None:
 
 
 def mappings(value: object) -> Iterator[Mapping[str, Any]]:
-    """Return every mapping in a document, however deep."""
+    """Return every mapping in a document, at any depth."""
     if isinstance(value, Mapping):
         yield value
         for each in value.values():
@@ -61,7 +61,7 @@ OF_SERVICE = {"INSECURE", "TLS_CERT"}
 
 
 def unknown_settings(text: str) -> set[str]:
-    """Return the variables of ours in a text that nothing reads."""
+    """Return the variables in a text that are named as ours and that the service does not read."""
     settings = {name.upper() for name in Settings.model_fields}
     by_file = {f"{name}_FILE" for name in settings}
     known = settings | by_file | OF_CLIENTS | OF_SCRIPTS | OF_SERVICE

@@ -1,4 +1,4 @@
-"""The Compose file and what it mounts agree with each other and with the service."""
+"""The Compose file and the files that it mounts agree with each other and with the service."""
 
 import configparser
 import re
@@ -21,7 +21,7 @@ HAPROXY = (DEPLOY / "compose/haproxy.cfg").read_text()
 
 
 def test_each_service_belongs_to_a_profile() -> None:
-    """One service is brought up by default; the others are the profile `scale`."""
+    """One service starts by default; the others belong to the profile `scale`."""
     assert {each["profiles"][0] for each in SERVICES.values()} == {"default", "scale"}
     assert [name for name, each in SERVICES.items() if each["profiles"] == ["default"]] == [
         "pacesetter"
@@ -30,7 +30,7 @@ def test_each_service_belongs_to_a_profile() -> None:
 
 
 def test_what_is_mounted_is_in_the_repository() -> None:
-    """A path that does not exist would become an empty folder of root's."""
+    """For a path that does not exist, Docker would create an empty folder of root's."""
     sources = [
         volume.partition(":")[0]
         for each in SERVICES.values()
@@ -42,7 +42,7 @@ def test_what_is_mounted_is_in_the_repository() -> None:
 
 
 def test_secrets_are_files_and_stay_out_of_the_repository(tmp_path: Path) -> None:
-    """The script draws each secret that is declared, once, and Git and the image pass them by."""
+    """The script draws each declared secret, once, and Git and the image ignore them."""
     script = DEPLOY / "compose/secrets.sh"
     folder = tmp_path / "secrets"
     subprocess.run([script, folder], check=True, capture_output=True)
@@ -63,7 +63,7 @@ def test_secrets_are_files_and_stay_out_of_the_repository(tmp_path: Path) -> Non
 
 
 def test_no_image_moves_by_itself() -> None:
-    """Each image that is fetched is pinned by a tag with a version."""
+    """Each image that is pulled is pinned by a tag with a version."""
     fetched = [each["image"] for each in SERVICES.values() if "build" not in each]
     fetched = [image for image in fetched if image != "pacesetter"]
     assert len(fetched) == 4
@@ -71,7 +71,7 @@ def test_no_image_moves_by_itself() -> None:
 
 
 def test_containers_are_confined() -> None:
-    """All but PostgreSQL run on a root that they cannot write to, without capabilities."""
+    """All but PostgreSQL have a read-only root and no capabilities."""
     for name, each in SERVICES.items():
         assert "no-new-privileges:true" in each["security_opt"], name
         if name != "postgres":
@@ -88,7 +88,7 @@ def test_ports_are_published_for_this_machine_alone() -> None:
 
 @pytest.mark.parametrize("backend", ["replicas", "alive"])
 def test_the_balancer_knows_every_replica(backend: str) -> None:
-    """So does Prometheus; a replica that one of them lacks would not be missed."""
+    """So does Prometheus; a replica that one of them lacks would not be noticed."""
     (section,) = re.findall(rf"^backend {backend}\n((?:[ \t].*\n|\n)+)", HAPROXY, re.MULTILINE)
     servers = re.findall(r"server (\S+) (\S+):7070", section)
     assert servers == [(name, name) for name in REPLICAS]
@@ -99,7 +99,7 @@ def test_the_balancer_knows_every_replica(backend: str) -> None:
 
 
 def test_the_balancer_cuts_no_quiet_feed() -> None:
-    """It bears a silence that is far longer than a feed's, and collects nothing on the way."""
+    """It allows a silence far longer than a feed's, and buffers nothing on the way."""
     heartbeat = Settings.model_fields["feed_heartbeat"].default
     for side in ("client", "server"):
         (minutes,) = re.findall(rf"timeout {side} (\d+)m", HAPROXY)
@@ -108,14 +108,14 @@ def test_the_balancer_cuts_no_quiet_feed() -> None:
 
 
 def test_the_balancer_repeats_what_changes_nothing_twice() -> None:
-    """An order without an Idempotency-Key is not among it."""
+    """An order without an Idempotency-Key is not repeated."""
     rules = re.findall(r"acl repeatable (.*)", HAPROXY)
     assert rules == ["method GET HEAD", "path_end /sync", "req.hdr(idempotency-key) -m found"]
     assert "http-request disable-l7-retry unless repeatable" in HAPROXY
 
 
 def test_pgbouncer_has_a_connection_for_each_that_replicas_open() -> None:
-    """In transaction mode; no replica waits for another one's connections."""
+    """It runs in transaction mode; no replica waits for another one's connections."""
     config = configparser.ConfigParser()
     config.read(DEPLOY / "compose/pgbouncer/pgbouncer.ini")
     own = config["pgbouncer"]
@@ -124,12 +124,12 @@ def test_pgbouncer_has_a_connection_for_each_that_replicas_open() -> None:
 
 
 def test_settings_are_those_of_the_service() -> None:
-    """No variable in the Compose file is one that nothing reads."""
+    """The service reads every variable in the Compose file."""
     assert not unknown_settings(TEXT)
 
 
 def test_grafana_finds_its_data_and_dashboards() -> None:
-    """The provisioning names the Prometheus that there is and the folder that is mounted."""
+    """The provisioning names the existing Prometheus and the mounted folder."""
     provisioning = DEPLOY / "grafana/provisioning"
     sources = yaml.safe_load((provisioning / "datasources/prometheus.yaml").read_text())
     assert sources["datasources"][0]["url"] == "http://prometheus:9090"

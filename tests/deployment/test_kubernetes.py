@@ -1,4 +1,4 @@
-"""The manifests say what Kubernetes understands, and what they refer to exists."""
+"""The manifests are valid for Kubernetes, and what they refer to exists."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from pacesetter_service.api.access import ACCESS
 from pacesetter_service.settings import Settings
 
 VERSION = "1.31"
-"""Of the API whose schemas the manifests must keep to; all that follow take them too."""
+"""The API version whose schemas the manifests must match; later ones accept them too."""
 
 OVERLAYS = ("postgres", "sqlite")
 FILES = sorted(KUBERNETES.rglob("*.yaml"))
@@ -29,7 +29,7 @@ def _named(path: Path) -> str:
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=_named)
 def test_a_manifest_keeps_to_the_schema(path: Path) -> None:
-    """Each field is one that the API server knows, of the right type, and none is missing."""
+    """Each field is known to the API server and has the right type, and none is missing."""
     for manifest in documents(path.read_text()):
         kubernetes_validate.validate(manifest, VERSION, strict=True)
 
@@ -85,7 +85,7 @@ def _container(pod: Manifest) -> Any:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_all_that_a_pod_refers_to_is_there(overlay: str) -> None:
-    """Its account, its settings, its volumes; the Secret alone is the operator's to make."""
+    """These are its account, settings and volumes; the Secret alone is left to the operator."""
     names = {(each["kind"], each["metadata"]["name"]) for each in rendered(overlay)}
     namespaces = {each["metadata"].get("namespace", "pacesetter") for each in rendered(overlay)}
     assert namespaces == {"pacesetter"}
@@ -104,7 +104,7 @@ def test_all_that_a_pod_refers_to_is_there(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_selectors_find_the_pods_of_the_service(overlay: str) -> None:
-    """The Service, the workload and the budget mean the same pods, and no job's."""
+    """The Service, the workload and the budget select the same pods, and no job's."""
     labels = pod_of(_workload(overlay))["metadata"]["labels"]  # type: ignore[index]
     service = _only(overlay, "Service")["spec"]
     selectors = [service["selector"], _workload(overlay)["spec"]["selector"]["matchLabels"]]
@@ -132,7 +132,7 @@ def test_the_network_policy_lets_dns_through() -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_pods_are_confined(overlay: str) -> None:
-    """Each is nobody special, on a root that it cannot write to, without capabilities or API."""
+    """Each runs unprivileged, on a read-only root, without capabilities or API access."""
     for pod in _pods(overlay):
         spec, container = pod["spec"], _container(pod)
         own = spec["securityContext"]
@@ -151,7 +151,7 @@ def test_pods_are_confined(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_probes_ask_what_takes_no_token(overlay: str) -> None:
-    """Liveness looks at the process alone, readiness at the database too."""
+    """Liveness checks the process alone, readiness the database too."""
     container = _container(pod_of(_workload(overlay)))  # type: ignore[arg-type]
     paths = {
         name: container[f"{name}Probe"]["httpGet"]["path"]
@@ -163,7 +163,7 @@ def test_probes_ask_what_takes_no_token(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_pod_is_not_killed_while_it_drains(overlay: str) -> None:
-    """The grace period covers the pause, the open requests, and the seconds that remain."""
+    """The grace period covers the pause, the open requests, and the remaining seconds."""
     spec = pod_of(_workload(overlay))["spec"]  # type: ignore[index]
     pause = _container({"spec": spec})["lifecycle"]["preStop"]["exec"]["command"][-1]
     (seconds,) = re.findall(r"sleep\((\d+)\)", pause)
@@ -172,7 +172,7 @@ def test_a_pod_is_not_killed_while_it_drains(overlay: str) -> None:
 
 
 def test_the_secret_is_described_as_it_is_read() -> None:
-    """The page that says how the Secret is made names each key that the settings point to."""
+    """The page on making the Secret names each key that the settings refer to."""
     data = _only("postgres", "ConfigMap")["data"]
     files = [value for name, value in data.items() if name.endswith("_FILE")]
     keys = {Path(value).name for value in files}
@@ -199,7 +199,7 @@ def test_sqlite_has_one_process_and_a_volume() -> None:
 
 
 def test_postgres_has_replicas_and_migrates_by_a_job() -> None:
-    """Three replicas, of which none goes before another is ready, and a job that ends."""
+    """Three replicas are rolled so that none stops before a new one is ready; a job migrates."""
     spec = _workload("postgres")["spec"]
     assert spec["replicas"] == 3
     assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}

@@ -1,4 +1,4 @@
-"""Alerts and the dashboard ask for what the service says, and the page says what to do."""
+"""Alerts and the dashboard query existing metrics, and the page says what to do."""
 
 import json
 import re
@@ -22,7 +22,7 @@ BOARD: dict[str, Any] = json.loads((DEPLOY / "grafana/dashboards/pacesetter.json
 PANELS: list[dict[str, Any]] = [each for each in BOARD["panels"] if each["type"] != "row"]
 
 OF_PROMETHEUS = {"up": {"job", "instance"}}
-"""What Prometheus adds itself, and to each series."""
+"""Labels that Prometheus adds itself, by metric, and to each series."""
 
 WORDS = frozenset(
     re.findall(
@@ -35,7 +35,7 @@ WORDS = frozenset(
 
 @dataclass(frozen=True)
 class Asked:
-    """What an expression asks of one metric, or groups by: names of labels, and their values."""
+    """What an expression selects of one metric, or groups by: names of labels, and their values."""
 
     metric: str
     matchers: tuple[tuple[str, str, str], ...]
@@ -53,7 +53,7 @@ MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 
 
 def asked(expression: str) -> Iterator[Asked]:
-    """Take an expression of PromQL apart, as far as names go; refuse what is none."""
+    """Extract the metrics and labels of a PromQL expression; refuse what is not PromQL."""
     place, depth, metric = 0, 0, ""
     found: list[Asked] = []
     while place < len(expression):
@@ -78,7 +78,7 @@ def asked(expression: str) -> Iterator[Asked]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Return all expressions with where they stand."""
+    """Return all expressions with where they are."""
     for alert in ALERTS:
         yield alert["alert"], alert["expr"]
     for panel in PANELS:
@@ -88,7 +88,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 @pytest.fixture(name="exported", scope="module")
 def _exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """Return the labels of each series of a real service that was called, by its name."""
+    """Return the labels of each series, by its name, of a real service that was called."""
     database = tmp_path_factory.mktemp("monitored") / "pacesetter.db"
     with RunningService(database) as service, open_http(service.url) as http:
         http.get("/livez")
@@ -105,7 +105,7 @@ def _exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
 def test_every_metric_and_label_is_exported(
     where: str, expression: str, exported: dict[str, set[str]]
 ) -> None:
-    """A name that the service does not say would make an alert that never fires."""
+    """An alert on a name that the service does not export would never fire."""
     parts = list(asked(expression))
     metrics = [part.metric for part in parts if part.metric]
     assert metrics
@@ -128,14 +128,14 @@ ROUTES = ("/v1/sessions/{name}/sync", "/v1/sessions/{name}/export", "/v1/import"
 
 @pytest.mark.parametrize("broken", ["sum(rate(x[5m])", "x{a=b}", 'x{a="1" b="2"}', "x @ 3", "x)"])
 def test_a_broken_expression_is_noticed(broken: str) -> None:
-    """What is taken apart here is what Prometheus takes."""
+    """An expression that is not PromQL is refused, and not skipped."""
     with pytest.raises(AssertionError):
         list(asked(broken))
 
 
 @pytest.mark.parametrize("alert", ALERTS, ids=lambda alert: alert["alert"])
 def test_every_alert_says_what_to_do(alert: dict[str, Any]) -> None:
-    """It has a severity, a summary, what to do at once, and a section of the page for the rest."""
+    """It has a severity, a summary, the first thing to do, and a section of the page."""
     assert set(alert) == {"alert", "expr", "for", "labels", "annotations"}
     assert re.fullmatch(r"\d+[sm]", alert["for"])
     assert alert["labels"] in ({"severity": "warning"}, {"severity": "critical"})
@@ -158,7 +158,7 @@ def test_alerts_and_their_page_agree() -> None:
 
 
 def test_the_dashboard_is_whole() -> None:
-    """Panels have numbers of their own and do not cover each other; each asks the chosen source."""
+    """Panels have distinct ids and do not overlap; each queries the chosen source."""
     ids = [each["id"] for each in BOARD["panels"]]
     assert len(set(ids)) == len(ids)
     source = {"type": "prometheus", "uid": "${datasource}"}
@@ -181,9 +181,9 @@ def test_the_dashboard_is_whole() -> None:
 
 
 def test_every_metric_of_ours_is_looked_at(exported: dict[str, set[str]]) -> None:
-    """What no alert and no panel asks for would be measured for no one."""
+    """A metric that no alert and no panel queries would be measured in vain."""
     named = {part.metric for _, expression in expressions() for part in asked(expression)}
-    named |= {"pacesetter_build_info"}  # which the dashboard's list of replicas asks for
+    named |= {"pacesetter_build_info"}  # which the dashboard's list of replicas queries
     ours = {name for name in exported if name.startswith("pacesetter_")}
     suffixes = ("_bucket", "_count", "_sum")
     assert not {

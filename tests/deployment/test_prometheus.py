@@ -1,4 +1,4 @@
-"""Prometheus itself reads the rules, and a service, as the files in deploy/ tell it to."""
+"""Prometheus itself loads the rules, and scrapes a service, as the files in deploy/ say."""
 
 import os
 import shutil
@@ -35,14 +35,14 @@ def promtool(*arguments: str | Path) -> None:
 
 
 def test_each_alert_fires_when_it_should_and_not_before(tmp_path: Path) -> None:
-    """`promtool test rules` plays each case of alerts.yaml, and finds the alerts that it names."""
+    """`promtool test rules` plays each case of alerts.yaml, and finds the expected alerts."""
     rules = {"rule_files": [str(FOLDER / "rules.yaml")]}
     (tmp_path / "cases.yaml").write_text(yaml.safe_dump(rules | CASES))
     promtool("test", "rules", tmp_path / "cases.yaml")
 
 
 def test_each_alert_has_a_case_in_which_it_fires() -> None:
-    """An alert that no case expects to fire might never do so."""
+    """An alert that no case expects might never fire."""
     expected = yaml.safe_dump([case["promql_expr_test"] for case in CASES["tests"]])
     assert [each["alert"] for each in ALERTS if f'"{each["alert"]}"' not in expected] == []
 
@@ -87,7 +87,7 @@ class Prometheus:
         self._process.wait(PATIENCE)
 
     def ask(self, path: str, **query: str) -> Any:
-        """Return what its API answers, once it listens."""
+        """Return the answer of its API, once it listens."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -119,7 +119,7 @@ def _prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus
 def test_prometheus_understands_every_expression(
     where: str, expression: str, prometheus: Prometheus
 ) -> None:
-    """Each alert's and each panel's is evaluated over a service that it scrapes with a token."""
+    """The expressions of alerts and panels are evaluated over a service scraped with a token."""
     filled = expression.replace("$__rate_interval", "1m").replace("$instance", ".*")
     assert prometheus.ask("query", query=filled)["resultType"] in ("vector", "scalar"), where
 

@@ -1,4 +1,4 @@
-"""The systemd unit and the SLURM scripts are well-formed, and say what the service understands."""
+"""The systemd unit and the SLURM scripts are well-formed, and name existing options."""
 
 import re
 import shutil
@@ -18,11 +18,11 @@ SCRIPTS = sorted((DEPLOY / "slurm").glob("*.sbatch"))
 
 
 def test_the_unit_is_one_that_systemd_understands(tmp_path: Path) -> None:
-    """`systemd-analyze verify` has nothing to say about it, with the drop-in for PostgreSQL too."""
+    """`systemd-analyze verify` reports nothing, with the drop-in for PostgreSQL too."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     unit = tmp_path / UNIT.name
-    # The program is looked for, and it is not installed where tests run.
+    # The program is looked up, and it is not installed where tests run.
     unit.write_text(UNIT.read_text().replace("/opt/pacesetter/bin/pacesetter", sys.executable))
     folder = tmp_path / f"{UNIT.name}.d"
     folder.mkdir()
@@ -40,7 +40,7 @@ def test_the_unit_lets_requests_finish() -> None:
 
 
 def test_the_unit_is_confined() -> None:
-    """The user is the service's own, and may write to its state alone."""
+    """It runs as the service's own user, which may write to its state alone."""
     lines = UNIT.read_text().splitlines()
     for line in (
         "DynamicUser=yes",
@@ -56,7 +56,7 @@ def test_the_unit_is_confined() -> None:
 
 @pytest.mark.parametrize("path", [UNIT, DROP_IN, *SCRIPTS], ids=lambda path: path.name)
 def test_settings_are_known(path: Path) -> None:
-    """No variable of ours is one that nothing reads."""
+    """The service reads every variable that is named as ours."""
     assert not unknown_settings(path.read_text())
 
 

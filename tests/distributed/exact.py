@@ -1,10 +1,10 @@
-"""A training whose weights tell each rate that it was ever trained with, however it is cut up.
+"""A training whose weights reveal each rate that was ever used, however it is sharded.
 
 Inputs are small whole numbers and the loss is linear, so gradients are whole numbers over a power
 of two: exact, in whichever order the ranks' are added, if the number of ranks is a power of two
 itself. So the weights are the same to the bit, whether each rank has all of them, a shard, or a
-part of a DTensor. Nothing draws them together again: a rate that was another one once, on one
-shard, shows in the end.
+part of a DTensor. Nothing pulls them together again: a rate that was wrong once, on one shard,
+shows in the end.
 """
 
 from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ class Training:
             setattr(self._model, name, torch.nn.Parameter(part))
 
     def backward(self) -> Tensor:
-        """Leave the gradients of the next inputs, the mean over all ranks; returns the loss."""
+        """Compute the gradients of the next inputs, the mean over all ranks; return the loss."""
         self.optimizer.zero_grad()
         inputs = next(self._inputs)
         if self._way == "dtensor":
@@ -75,7 +75,7 @@ class Training:
             yield parameter.grad
 
     def weights(self) -> list[str]:
-        """Return all weights to the bit, those of other ranks too; all ranks must ask."""
+        """Return all weights to the bit, those of other ranks too; all ranks must call it."""
         return [
             _bits(each.full_tensor() if isinstance(each, DTensor) else each)
             for each in self._model.parameters()

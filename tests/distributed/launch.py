@@ -1,4 +1,4 @@
-"""Runs a function on several ranks at once: processes of their own, joined by gloo."""
+"""Runs a function on several ranks: separate processes, joined by gloo."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ from serving import PATIENCE
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one rank: what it gave, or what it raised."""
+    """The outcome of one rank: what it returned, or what it raised."""
 
     value: Any = None
     error: str = ""
@@ -81,7 +81,7 @@ def torchrun(*, forks: bool) -> list[str]:
 
 
 def joined() -> int:
-    """Join the other workers of this life of a torchrun; gives the rank."""
+    """Join the other workers of this life of a torchrun; return the rank."""
     from torch import distributed
 
     # torchelastic's store outlives its workers, and gloo would find the addresses of dead ones.
@@ -112,7 +112,7 @@ def left_at_once() -> None:
 
 
 def values(outcomes: list[Outcome]) -> list[Any]:
-    """Return what the ranks gave; none may have failed."""
+    """Return the results of the ranks, none of which may have failed."""
     for rank, outcome in enumerate(outcomes):
         assert not outcome.error, f"rank {rank}: {outcome.trace}"
     return [outcome.value for outcome in outcomes]
@@ -161,6 +161,6 @@ def _rank(
         outcome = Outcome(None, type(error).__name__, str(error), traceback.format_exc())
     end.send(outcome)
     end.close()
-    distributed.barrier()  # nobody takes away the connections that others still use
+    distributed.barrier()  # no rank takes away the connections that others still use
     distributed.destroy_process_group()
     os._exit(0)

@@ -19,7 +19,7 @@ from pacesetter.torch import RemoteLR
 
 
 def main() -> None:
-    """Train for 20 steps; in the first life the last rank dies at the step that is given."""
+    """Train for 20 steps; in the first life the last rank dies at the given step."""
     parser = argparse.ArgumentParser()
     for name in ("url", "name", "folder"):
         parser.add_argument(name)

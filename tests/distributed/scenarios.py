@@ -20,11 +20,11 @@ from pacesetter.torch import RemoteLR
 from serving import PATIENCE
 
 NOWHERE = "http://127.0.0.1:9"
-"""Where no server is: a rank that is told this address cannot have asked one."""
+"""An address without a server: a rank that gets it cannot have called one."""
 
 
 def sgd(*rates: float) -> torch.optim.SGD:
-    """Make an optimizer with a param group for each rate."""
+    """Return an optimizer with a param group for each rate."""
     groups = [{"params": [torch.nn.Parameter(torch.ones(3))], "lr": rate} for rate in rates]
     return torch.optim.SGD(groups, lr=0.1)
 
@@ -35,7 +35,7 @@ def held(optimizer: torch.optim.Optimizer) -> list[str]:
 
 
 def connect(rank: int, url: str, **options: Any) -> Client:
-    """Open a client; only the first rank is told where the server is."""
+    """Open a client; only the first rank gets the server's address."""
     where = url if rank == 0 else NOWHERE
     return Client(where, **{"retry_for": 20.0, "max_wait": 20.0} | options)
 
@@ -52,7 +52,7 @@ def walk(scheduler: RemoteLR, steps: int, pause: float = 0.0) -> list[list[str]]
 
 
 def outcome_of(work: Any) -> tuple[str, str]:
-    """Return the class and the text of what something raises."""
+    """Return the class and the text of the error that a call raises."""
     try:
         work()
     except PacesetterError as error:
@@ -61,7 +61,7 @@ def outcome_of(work: Any) -> tuple[str, str]:
 
 
 def follow(rank: int, url: str, name: str, steps: int, pauses: Sequence[float]) -> Any:
-    """Train in lockstep, each rank at a pace of its own."""
+    """Train in lockstep, each rank at another pace."""
     with connect(rank, url) as client:
         scheduler = RemoteLR(sgd(0.1), open_session(client, name))
         return walk(scheduler, steps, pauses[rank])
@@ -78,13 +78,13 @@ def begin_at(rank: int, url: str, name: str, step: int) -> Any:
 
 
 def fail_to_open(rank: int, url: str, name: str) -> Any:
-    """Open a session that is not there."""
+    """Open a session that does not exist."""
     with connect(rank, url) as client:
         return outcome_of(lambda: open_session(client, name))
 
 
 def write_elsewhere(rank: int, url: str, name: str) -> Any:
-    """Have the optimizer of rank 1 written by somebody else."""
+    """Let other code write to the optimizer of rank 1."""
     with connect(rank, url) as client:
         scheduler = RemoteLR(sgd(0.1), open_session(client, name))
 
@@ -98,7 +98,7 @@ def write_elsewhere(rank: int, url: str, name: str) -> Any:
 
 
 def write_unnoticed(rank: int, url: str, name: str) -> Any:
-    """The same, without looking at the own optimizer."""
+    """Do the same, without a check of the rank's own optimizer."""
     with connect(rank, url) as client:
         scheduler = RemoteLR(sgd(0.1), open_session(client, name), verify=False)
 
@@ -112,7 +112,7 @@ def write_unnoticed(rank: int, url: str, name: str) -> Any:
 
 
 def part(rank: int, url: str, name: str) -> Any:
-    """Have rank 1 load another step than the others."""
+    """Let rank 1 load another step than the others."""
     with connect(rank, url) as client:
         scheduler = RemoteLR(sgd(0.1), open_session(client, name))
         walk(scheduler, 20)
@@ -124,8 +124,23 @@ def part(rank: int, url: str, name: str) -> Any:
         return failed, scheduler.session.attempt, scheduler.last_epoch
 
 
+def load_anothers(rank: int, url: str, name: str) -> Any:
+    """Have rank 1 load a checkpoint of another session; then all load the right one."""
+    with connect(rank, url) as client:
+        scheduler = RemoteLR(sgd(0.1), open_session(client, name), reports="mean")
+        walk(scheduler, 20)
+        state = {**scheduler.state_dict(), "last_epoch": 10}
+        scheduler.report(20, loss=1.0)
+        other = {**state, "session": "another"} if rank == 1 else state
+        failed = outcome_of(lambda: scheduler.load_state_dict(other))
+        position = scheduler.last_epoch
+        scheduler.load_state_dict(state)
+        walk(scheduler, 3)
+        return failed, position, scheduler.last_epoch
+
+
 def misfit(rank: int, url: str, name: str) -> Any:
-    """Have an optimizer on rank 1 that does not fit the session."""
+    """Build an optimizer on rank 1 that does not fit the session."""
     with connect(rank, url) as client:
         rates = (0.1, 0.5) if rank == 1 else (0.1,)
         session = open_session(client, name)
@@ -180,7 +195,7 @@ def mean_of_losses(rank: int, url: str, name: str, losses: list[list[float]]) ->
 
 
 def own_reports(rank: int, url: str, name: str, losses: list[list[float]]) -> Any:
-    """Report each rank's loss by itself, as a session of several ranks expects."""
+    """Report each rank's loss separately, as a session of several ranks expects."""
     with Client(url, max_wait=20.0) as client:
         session = open_session(client, name)
         refusal = outcome_of(lambda: RemoteLR(sgd(0.1), session))
@@ -195,8 +210,16 @@ def own_reports(rank: int, url: str, name: str, losses: list[list[float]]) -> An
         return refusal, seen
 
 
+def flush_in_vain(rank: int, url: str, name: str) -> Any:
+    """Report on each rank, where all but the first are cut off from the server."""
+    with connect(rank, url, max_wait=1.0) as client:
+        scheduler = RemoteLR(sgd(0.1), open_session(client, name), reports="each")
+        scheduler.report(0, loss=1.0)
+        return outcome_of(scheduler.flush)
+
+
 def ask_each(rank: int, url: str, name: str) -> Any:
-    """Have every rank ask the server itself, and restart together."""
+    """Let every rank call the server itself, and restart together."""
     with Client(url, max_wait=20.0) as client:
         scheduler = RemoteLR(sgd(0.1), client.session(name, rank=rank), mode="each")
         first = walk(scheduler, 100, 0.0005 * rank)
@@ -205,7 +228,7 @@ def ask_each(rank: int, url: str, name: str) -> Any:
 
 
 def resume(rank: int, url: str, name: str) -> Any:
-    """Train, go back, train again; then find the own job fenced."""
+    """Train, go back, train again; then find that the job is fenced."""
     with connect(rank, url) as client:
         scheduler = RemoteLR(sgd(0.1), open_session(client, name))
         first = walk(scheduler, 60)
@@ -220,7 +243,7 @@ def resume(rank: int, url: str, name: str) -> Any:
 
 
 def grow(rank: int, url: str, name: str) -> Any:
-    """Train with other batch sizes: said on the way, with a restart, and one that is refused."""
+    """Train with other batch sizes: reported on the way, with a restart, and a refused one."""
     with connect(rank, url) as client:
         session = open_session(client, name)
         scheduler = RemoteLR(sgd(0.1), session, batch_size=64)
@@ -243,7 +266,7 @@ def grow_silently(rank: int, url: str, name: str) -> Any:
 
 
 def outlive(rank: int, url: str, name: str, policy: Any, there: Any, back: Any) -> Any:
-    """Train through the death of the server; queues carry word to the test and back."""
+    """Train through the death of the server; queues carry messages to the test and back."""
     with connect(rank, url, on_outage=policy, max_wait=1.0) as client:
         scheduler = RemoteLR(sgd(0.1), open_session(client, name))
         walk(scheduler, 20)
@@ -270,13 +293,13 @@ def outlive(rank: int, url: str, name: str, policy: Any, there: Any, back: Any) 
 
 
 def hold_each(rank: int, url: str, name: str) -> None:
-    """Want each rank to ask, and each to hold when it gets no answer."""
+    """Ask for a policy by which each rank calls, and holds if it gets no answer."""
     with Client(url, on_outage="hold") as client:
         RemoteLR(sgd(0.1), client.session(name, base_lr=0.1), mode="each")
 
 
 def wait_too_long(rank: int, url: str, name: str, kind: str) -> Any:
-    """Want to wait for the server for longer than the group has patience; only rank 1 does."""
+    """Ask to wait for the server longer than the group has patience; only rank 1 does."""
     group = distributed.new_group([0, 1], timeout=timedelta(seconds=70.0))
     with connect(rank, url, max_wait=300.0 if rank == 1 else 20.0) as client:
         session = client.session(name) if rank == 0 else _followed(client, url, name)
@@ -329,7 +352,7 @@ def train_in_halves(rank: int, url: str, names: Sequence[str]) -> Any:
 
 
 def race(rank: int, url: str, name: str) -> Any:
-    """Have every rank of a DDP model ask the server itself, at a pace of its own."""
+    """Let every rank of a DDP model call the server itself, each at another pace."""
     torch.manual_seed(rank)  # DDP makes the ranks' weights equal by itself
     model = DistributedDataParallel(torch.nn.Linear(4, 1))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -416,7 +439,7 @@ def brave(
     pause: float,
     way: str,
 ) -> Any:
-    """Train a model in lockstep; gives the rates, the weights to the bit, and the longest step.
+    """Train a model in lockstep; return the rates, the weights to the bit, and the longest step.
 
     The first rank writes a byte into the file `trained` after each step.
     """

@@ -1,11 +1,11 @@
-"""Distributed trainings in bad weather: whatever happens to the server, ranks stay alike.
+"""Distributed trainings under faults: whatever happens to the server, ranks stay alike.
 
 `python tests/distributed/storm.py --ranks 8 --steps 2000` has torchrun train a model on several
 ranks while an operator acts at random and the server is killed, restarted, stopped, slowed down and
 cut off. At every step all ranks must have applied the bits that the server sealed; at the end all
 have the weights, to the bit, that these rates lead to; no step waited longer than it may, and no
 process died. `--fsdp` shards the model by FSDP2, and `--dtensor` makes its parameters DTensors by
-tensor parallelism. `--seeds 20` has twenty storms, one after the other.
+tensor parallelism. `--seeds 20` runs twenty storms, one after the other.
 
 `--elastic` has torchelastic run the training, and kills workers instead: each life of the job must
 be an attempt of its own, with the right rates.
@@ -45,7 +45,7 @@ SLACK = 30.0
 """Seconds that the machine may stall besides."""
 
 AT_EASE = 10
-"""The most steps that are trained at least between two events."""
+"""The number of steps that are trained at least between two events, at most."""
 
 COSINE = {"kind": "cosine", "total_steps": 3000}
 
@@ -58,7 +58,7 @@ class Weather:
         steps: that every rank trained.
         kills: of the server, or of workers.
         stops: of the server.
-        slow: times in which its answers came slowly.
+        slow: phases in which its answers were slow.
         cuts: of the line to it.
         actions: of the operator.
         revisions: of the session.
@@ -76,10 +76,10 @@ class Weather:
 
 
 class Fate:
-    """Does to a service what happens to services, until it is told to stop.
+    """Injects the faults and orders that services meet, until it is told to stop.
 
-    Between two events the training gets on by some steps: on a machine that is slow, too, it trains
-    for most of the time, and is not kept from it.
+    Between two events the training advances by some steps, so that on a slow machine, too, it
+    trains for most of the time.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Fate:
                 deck.pop()()
 
     def _await_steps(self, more: int) -> bool:
-        """Wait until so many more steps are trained; False if all is over before."""
+        """Wait until that many more steps are trained; return False if all is over before."""
         wanted = self._trained() + more
         while self._trained() < wanted:
             if self._over.wait(0.02):
@@ -175,15 +175,15 @@ def storm(
     way: str = "plain",
     forks: bool = False,
 ) -> Weather:
-    """Train on several ranks in bad weather, and see that they stay alike.
+    """Train on several ranks under faults, and check that they stay alike.
 
     Args:
         ranks: how many.
         steps: how many each trains.
         seed: of what happens.
-        calm: seconds between two events, about.
+        calm: seconds between two events, roughly.
         pause: seconds that a step takes besides.
-        lookahead: most steps sealed ahead; few mean that every outage is felt.
+        lookahead: most steps sealed ahead; with few, every outage is felt.
         way: how the model is spread over the ranks, one of `exact.WAYS`.
         forks: whether ranks are forked, which is quicker, instead of started as programs.
     """
@@ -215,7 +215,7 @@ def storm(
 
 
 def _started(ranks: int, folder: Path, options: tuple[Any, ...]) -> list[Any]:
-    """Have torchrun start the ranks; returns what each has seen."""
+    """Let torchrun start the ranks; return what each has seen."""
     given = map(str, (folder, *options))
     with _torchrun(folder, ranks, 0, "brave.py", *given, forks=False) as agent:
         _await_end(agent, folder)
@@ -242,7 +242,7 @@ def _rank_file(folder: Path, rank: int) -> Path:
 def _torchrun(
     folder: Path, ranks: int, restarts: int, script: str, *options: str, forks: bool
 ) -> "Iterator[subprocess.Popen[bytes]]":
-    """Run a script of this folder on several ranks; its log is `log` in the folder given."""
+    """Run a script of this folder on several ranks; its log is `log` in the given folder."""
     command = [*torchrun(forks=forks), "--standalone", "--nnodes=1"]
     command += [f"--nproc-per-node={ranks}", f"--max-restarts={restarts}"]
     command += ["--monitor-interval=0.1", str(TESTS / "distributed" / script), *options]
@@ -267,7 +267,7 @@ def _await_end(agent: "subprocess.Popen[bytes]", folder: Path) -> None:
 
 
 def elastic(*, ranks: int, steps: int, kills: int, seed: int = 0, forks: bool = False) -> Weather:
-    """Have torchelastic train, kill workers, and see that each life is an attempt of its own.
+    """Have torchelastic train, kill workers, and check that each life is a separate attempt.
 
     Args:
         ranks: how many workers.
@@ -310,7 +310,7 @@ def _kill_workers(
     kills: int,
     dice: random.Random,
 ) -> None:
-    """Kill one of each life but the last, and wait for the end of that."""
+    """Kill a worker in each life but the last, and wait for the end of that."""
     for life in range(kills):
         _await_progress(agent, folder, life + 2, dice.randint(5, steps // (kills + 1)))
         victim = (folder / f"pid-{dice.randrange(ranks)}").read_text()
@@ -350,7 +350,7 @@ def _lines(folder: Path) -> Iterator[tuple[int, int, int, str]]:
 
 
 def main() -> None:
-    """Let it storm for as long as is wanted."""
+    """Run as many storms as the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ranks", type=int, default=8, help="a power of two")
     parser.add_argument("--steps", type=int, default=2000)

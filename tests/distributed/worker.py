@@ -1,4 +1,4 @@
-"""One worker of a torchelastic job: trains from the last checkpoint, and writes its rates down."""
+"""One worker of a torchelastic job: it trains from the last checkpoint, and records its rates."""
 
 import contextlib
 import json

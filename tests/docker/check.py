@@ -1,4 +1,4 @@
-"""Build the image, train against it, kill it, stop it, and see that it keeps what it promised.
+"""Build the image, train against it, kill it, stop it, and check that it keeps its promises.
 
     python tests/docker/check.py [options for `docker build`]
 
@@ -27,9 +27,9 @@ SESSION = "trained-in-a-container"
 STEPS = 600
 KILL_AT = 150
 MOST_MEGABYTES = 200
-"""What the image may bring beside its base."""
+"""Megabytes that the image may add to its base."""
 STOP_SECONDS = 8
-"""How fast a drained stop must be: within `docker stop`'s ten seconds, after which it kills."""
+"""The limit of a drained stop: within `docker stop`'s ten seconds, after which it kills."""
 
 Values = dict[int, float]
 
@@ -60,7 +60,7 @@ def build(options: list[str]) -> None:
 
 
 def check_image() -> None:
-    """See what is in the image, and what is not."""
+    """Check what is in the image, and what is not."""
     size = int(docker("image", "inspect", "--format", "{{.Size}}", IMAGE)) // 10**6
     ours = int(_in_image("du", "-sm", "/opt/pacesetter").split()[0])
     assert ours < MOST_MEGABYTES, f"the service and what it needs take {ours} MB"
@@ -76,7 +76,7 @@ def check_image() -> None:
 
 
 def check_confinement(container: Container) -> None:
-    """See that the service is nobody special and can write nowhere but where it should."""
+    """Check that the service is unprivileged and can write only where it should."""
     code = """
 import os, pathlib, sys
 def writable(place):
@@ -96,7 +96,7 @@ print(os.getuid(), owner, *(place for place in sys.argv[1:] if writable(place)))
 
 
 def train_through_a_kill(container: Container, data: str) -> tuple[Values, Values]:
-    """Train while the container is killed and another takes its volume over.
+    """Train while the container is killed and another takes over its volume.
 
     Returns:
         The learning rate that each step used, and the reports that the service acknowledged.
@@ -115,7 +115,7 @@ def train_through_a_kill(container: Container, data: str) -> tuple[Values, Value
 
 
 class Witness(httpx.HTTPTransport):
-    """The network as the client has it, with a note of each report that was acknowledged."""
+    """The network as the client sees it, with a note of each report that was acknowledged."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Witness(httpx.HTTPTransport):
         self.failures = 0
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Pass a request on, and note how it went."""
+        """Pass a request on, and note its outcome."""
         try:
             response = super().handle_request(request)
             response.read()
@@ -228,7 +228,7 @@ def stop_with_a_request_in_flight(container: Container) -> Values:
 
 
 def _wait_until_refused(container: Container) -> None:
-    """Wait until the service takes no new connection: then the signal has arrived."""
+    """Wait until the service refuses a new connection: then the signal has arrived."""
     deadline = time.monotonic() + STOP_SECONDS
     with httpx.Client(trust_env=False, timeout=1) as client:
         while time.monotonic() < deadline:
@@ -263,7 +263,7 @@ def check_compose() -> None:
 
 @contextmanager
 def volume() -> Iterator[str]:
-    """Return an empty volume; it and the container on it go at the end."""
+    """Return an empty volume; it and its container are removed at the end."""
     docker("volume", "create", NAME)
     try:
         yield NAME

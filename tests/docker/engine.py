@@ -18,16 +18,16 @@ HEALTHY_SECONDS = 60
 
 
 def docker(*arguments: str) -> str:
-    """Run a docker command; gives what it printed.
+    """Run a docker command, and return what it printed.
 
     Raises:
-        subprocess.CalledProcessError: It failed; its complaint is on standard error.
+        subprocess.CalledProcessError: It failed; its message is on standard error.
     """
     return _run(["docker", *arguments])
 
 
 def missing() -> str | None:
-    """Say what keeps the check from running, or None."""
+    """Return what keeps the check from running, or None."""
     if shutil.which("docker") is None:
         return "there is no `docker` command"
     asked = subprocess.run(
@@ -44,7 +44,7 @@ def missing() -> str | None:
 
 
 def lacking(images: Iterable[str]) -> list[str]:
-    """Return those images that are neither here nor can be fetched."""
+    """Return those images that are neither here nor can be pulled."""
 
     def works(*command: str) -> bool:
         done = subprocess.run(["docker", *command], capture_output=True, check=False)
@@ -58,7 +58,7 @@ def lacking(images: Iterable[str]) -> list[str]:
 
 
 def free_port() -> int:
-    """Find a port of this machine that nobody listens on."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -74,7 +74,7 @@ class Container:
 
     @classmethod
     def run(cls, name: str, port: int, volume: str) -> Self:
-        """Start one as tightly as Compose would, and wait until it is healthy."""
+        """Run a container as confined as Compose would, and wait until it is healthy."""
         docker(
             *("run", "--detach", "--name", name, "--publish", f"127.0.0.1:{port}:7070"),
             *("--env", "PACESETTER_INSECURE=1"),
@@ -98,21 +98,21 @@ class Container:
             time.sleep(0.2)
 
     def inspect(self) -> dict[str, Any]:
-        """Return what the engine knows about it."""
+        """Return the engine's description of it."""
         found: list[dict[str, Any]] = json.loads(docker("container", "inspect", self.name))
         return found[0]
 
     def python(self, code: str, *arguments: str) -> str:
-        """Run a piece of Python beside the service, as the same user; gives what it printed."""
+        """Run Python code beside the service, as the same user; return what it printed."""
         return docker("exec", self.name, "python", "-c", code, *arguments)
 
     def remove(self) -> None:
-        """End it without warning and take it away; its volume stays."""
+        """Kill and remove the container; its volume stays."""
         docker("rm", "--force", self.name)
 
 
 class Project:
-    """A Compose project on docker-compose.yml, with volumes of its own."""
+    """A Compose project on docker-compose.yml, with separate volumes."""
 
     def __init__(self, name: str, port: int, *, profile: str = "") -> None:
         profiles = ("--profile", profile) if profile else ()
@@ -138,11 +138,11 @@ class Project:
         return Container(self._compose("ps", "--all", "--quiet", service), self._port)
 
     def show_logs(self) -> None:
-        """Write what each container has said last to standard error."""
+        """Write the last log lines of each container to standard error."""
         sys.stderr.write(self._compose("logs", "--tail", "30"))
 
     def down(self, *options: str) -> None:
-        """Stop it and take it away."""
+        """Stop it and remove it."""
         self._compose("down", *options)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Bring the profile `scale` up, kill its parts under trainings, and see what the trainers see.
+"""Bring the profile `scale` up, kill its parts under trainings, and check what trainers get.
 
     python tests/docker/scale.py
 
@@ -31,12 +31,12 @@ SERVICES = ("balancer", *REPLICAS, "metrics-token")
 IMAGES = ("haproxy:3.2-bookworm", "postgres:17-bookworm", "debian:bookworm-slim")
 SESSIONS = 3
 AWAY = 3.0
-"""Seconds for which what was killed stays away."""
+"""Seconds for which a killed part stays away."""
 MOVED = 60
-"""How many steps every training must get on between two faults."""
+"""The steps by which every training must advance between two faults."""
 PATIENCE = 120.0
 BLOCK = 500
-"""Steps of a record that are read at once; a longer part of it would be thinned out."""
+"""Steps of a record that are read in one call; a longer part of it would be thinned out."""
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def _token() -> str:
 
 
 def check_doors(project: Project, url: str) -> None:
-    """See that tokens are asked for, that Prometheus has its own, and what is published."""
+    """Check that tokens are required, that Prometheus has one, and which ports are published."""
     with Client(url, token="x" * 48) as stranger, contextlib.suppress(AuthenticationError):
         raise AssertionError(f"a stranger was told {list(stranger.sessions())}")
     for service in (*REPLICAS, "pgbouncer", "postgres"):
@@ -90,7 +90,7 @@ def check_doors(project: Project, url: str) -> None:
 
 
 class Training:
-    """A training behind the balancer, which notes what it used and how long its steps waited."""
+    """A training behind the balancer, which records what it used and how long its steps waited."""
 
     def __init__(self, url: str, name: str) -> None:
         self.rates: list[float] = []
@@ -128,7 +128,7 @@ class Training:
             self.error = error
 
     def get_on(self, steps: int) -> None:
-        """Wait until it has trained so many steps more.
+        """Wait until it has trained that many more steps.
 
         Raises:
             AssertionError: It ended, or did not.
@@ -140,12 +140,12 @@ class Training:
             time.sleep(0.05)
 
     def waited(self) -> float:
-        """Return the longest wait of a step since this was asked last, in seconds."""
+        """Return the longest wait of a step since the last call, in seconds."""
         longest, self.longest = self.longest, 0.0
         return longest
 
     def end(self) -> None:
-        """End it, and compare what the service has with what was used and told, to the bit."""
+        """End it, and compare what the service has with what was used and reported, to the bit."""
         self._ended.set()
         self._thread.join(PATIENCE)
         assert self.error is None, repr(self.error)
@@ -161,7 +161,7 @@ class Training:
 
 
 class Operator:
-    """An operator who orders something now and then, and follows what happens as it does."""
+    """An operator who orders something now and then, and follows the events."""
 
     def __init__(self, url: str, session: str) -> None:
         self._url = url
@@ -176,7 +176,7 @@ class Operator:
                 self._seen.append(event)
 
     def order(self) -> None:
-        """Order something, as often as it takes, and wait until the feed tells of it, once."""
+        """Order something, as often as it takes, and wait until the feed has it, once."""
         body = {"kind": "scale", "factor": 0.99}
         path = f"{self._url}/v1/sessions/{self._session}/actions"
         headers = {"Authorization": f"Bearer {_token()}", "Idempotency-Key": uuid.uuid4().hex}
@@ -199,7 +199,7 @@ class Operator:
         return [each["order"]["id"] for each in list(self._seen) if each["kind"] == "ordered"]
 
     def end(self) -> None:
-        """Compare what the feed told with the record, and restore that under another name."""
+        """Compare what the feed had with the record, and restore that under another name."""
         told = list(self._client.events(self._session))
         assert self._seen[: len(told)] == told, "the feed left something out, or told it twice"
         with tempfile.TemporaryDirectory() as folder:
@@ -215,7 +215,7 @@ class Operator:
 
 
 def check_faults(project: Project, url: str) -> None:
-    """Kill each part under the trainings in turn; none may notice more than a wait."""
+    """Kill each part under the trainings in turn; a training may see only a wait."""
     trainings = [Training(url, f"run-{number}") for number in range(SESSIONS)]
 
     trainings[0].get_on(1)
@@ -255,7 +255,7 @@ def _kill(project: Project, service: str) -> None:
 
 
 def _roll(project: Project) -> None:
-    """Do what an upgrade does: one after the other, each when the one before is back."""
+    """Restart as an upgrade does: one after the other, each when the one before is back."""
     for replica in REPLICAS:
         container = project.container(replica)
         docker("stop", container.name)

@@ -20,14 +20,14 @@ BATCHES = 20
 
 @contextmanager
 def fresh(**options: Any) -> Iterator[Accelerator]:
-    """Return an accelerator that knows nothing of those before it."""
+    """Return an accelerator that knows nothing of earlier ones."""
     with forgotten():
         yield Accelerator(cpu=True, **options)
 
 
 @contextmanager
 def forgotten() -> Iterator[None]:
-    """Have Accelerate forget in the end what it knows of this process."""
+    """Reset at the end what Accelerate knows of this process."""
     try:
         yield
     finally:
@@ -51,7 +51,7 @@ class Job:
         self.rates: list[float] = []
 
     def train(self, first: int = 0, last: int = BATCHES) -> list[float]:
-        """Train some batches; gives the rate of each update."""
+        """Train some batches, and return the rate of each update."""
         self.rates = []
         hook = self.optimizer.optimizer.register_step_pre_hook(self._note)
         try:
@@ -79,7 +79,7 @@ class Job:
 
 
 def train(rank: int, url: str, name: str, folder: str) -> Any:
-    """Train with accumulation, go back to the middle, and prepare what is not to be prepared."""
+    """Train with accumulation, go back to the middle, and prepare what must not be prepared."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     where = url if rank == 0 else "http://127.0.0.1:9"

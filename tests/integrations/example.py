@@ -1,4 +1,4 @@
-"""Runs the examples of the integrations, and writes down what their optimizers used.
+"""Runs the examples of the integrations, and records the rates that their optimizers used.
 
 As a program, `python example.py EXAMPLE FOLDER` writes a file for each process, by its rank.
 """
@@ -18,13 +18,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples/integrations"
 
 
 def run(name: str) -> dict[str, Any]:
-    """Run an example as a program, in this process; gives its globals."""
+    """Run an example as a program, in this process, and return its globals."""
     return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
 
 
 @contextmanager
 def recorded_updates() -> Iterator[list[str]]:
-    """Return the learning rate of each update of any torch optimizer, to the bit, as it happens."""
+    """Record the learning rate of each update of any torch optimizer, to the bit, as it happens."""
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     updates: list[str] = []

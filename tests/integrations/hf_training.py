@@ -18,7 +18,7 @@ PLATEAU = {"factor": 0.5, "patience": 1, "threshold": 0.1}
 
 
 class Net(nn.Module):
-    """Something to train, with parameters that decay and parameters that do not."""
+    """A model with parameters that decay and parameters that do not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,20 +26,20 @@ class Net(nn.Module):
         self.body, self.norm, self.head = nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 1)
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return what the Trainer wants of a model."""
+        """Return what the Trainer expects of a model."""
         found = self.head(self.norm(self.body(x)).tanh()).squeeze(-1)
         return {"loss": (found - labels).square().mean(), "logits": found}
 
 
 def examples(count: int) -> list[dict[str, torch.Tensor]]:
-    """Make rows of a data set."""
+    """Return rows of a data set."""
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(count, 4, generator=generator)
     return [{"x": row, "labels": row.sum()} for row in inputs]
 
 
 class Stream(IterableDataset[dict[str, torch.Tensor]]):
-    """Rows of a data set that nobody knows the length of."""
+    """Rows of a data set of unknown length."""
 
     def __init__(self, count: int) -> None:
         self.rows = examples(count)
@@ -67,13 +67,13 @@ def arguments(folder: Path, **more: Any) -> TrainingArguments:
 def trainer_of(
     args: TrainingArguments, *callbacks: TrainerCallback, kind: Any = PacesetterTrainer, **more: Any
 ) -> Any:
-    """Make a trainer of a small model."""
+    """Return a trainer of a small model."""
     given = {"train_dataset": examples(24), "eval_dataset": examples(8), **more}
     return kind(model=Net(), args=args, callbacks=list(callbacks), **given)
 
 
 def logged(trainer: Trainer, name: str = "learning_rate") -> list[float]:
-    """Return what the Trainer has logged of something, in order."""
+    """Return what the Trainer has logged under a name, in order."""
     return [line[name] for line in trainer.state.log_history if name in line]
 
 
@@ -95,13 +95,13 @@ class At(TrainerCallback):
         self.step, self.work = step, work
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Wait for the step."""
+        """Act at the chosen step."""
         if state.global_step == self.step:
             self.work()
 
 
 class Losses(TrainerCallback):
-    """Has evaluations find what a test says."""
+    """Replaces the results of evaluations by the test's own."""
 
     def __init__(self, *losses: float) -> None:
         self.losses = iter(losses)
@@ -119,20 +119,20 @@ class Losses(TrainerCallback):
 
 
 class Rates(TrainerCallback):
-    """Writes down what the optimizer holds at each update."""
+    """Records what the optimizer holds at each update."""
 
     def __init__(self, used: list[float]) -> None:
         self.used = used
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look at the optimizer."""
+        """Read the optimizer's rate."""
         self.used.append(kwargs["optimizer"].param_groups[0]["lr"])
 
 
 def train_on_a_rank(rank: int, url: str, name: str, folder: str) -> Any:
     """Train, once more from the middle, and try it without a checkpoint.
 
-    Gives the rates and the attempt of each training, and the last one's error.
+    Return the rates and the attempt of each training, and the last one's error.
     """
     os.environ |= {
         "RANK": str(rank),

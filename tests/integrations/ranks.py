@@ -11,7 +11,7 @@ STEPS = 20
 
 
 def listen(rank: int, url: str, name: str, reports: str) -> list[Any]:
-    """Train with a listener on every rank; gives what it heard."""
+    """Train with a listener on every rank, and return what it heard."""
     heard: list[Any] = []
     with Client(url, max_wait=20.0, retry_for=20.0) as client:
         session = open_session(client, name)

@@ -1,4 +1,4 @@
-"""Accelerate steps what it wraps once for each process; `AcceleratedRemoteLR` once an update."""
+"""Accelerate steps what it wraps once for each process, `AcceleratedRemoteLR` once an update."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +40,7 @@ def sealed(client: Client, name: str, count: int) -> list[float]:
 def test_each_update_is_one_step_in_two_processes(
     server_url: str, client: Client, name: str, tmp_path: Path
 ):
-    """Two batches are one update, and one step of both; what Accelerate saves goes on there."""
+    """Two batches make one update, and one step of both; Accelerate's saved state continues it."""
     one, other = values(on_ranks(2, train, server_url, name, str(tmp_path)))
     assert one == other
     first, second, again, alike, attempt, refused = one
@@ -53,7 +53,7 @@ def test_each_update_is_one_step_in_two_processes(
 
 @pytest.mark.parametrize("batches", [1, 3])
 def test_accumulated_batches_are_one_step(batches: int, client: Client, name: str):
-    """The end of the data makes an update of what there is."""
+    """At the end of the data, an incomplete group of batches makes an update."""
     with fresh(gradient_accumulation_steps=batches) as accelerator:
         job = Job(accelerator, client, name)
         updates = -(-BATCHES // batches)
@@ -82,7 +82,7 @@ LONGER = {"kind": "cosine", "total_steps": 2 * BATCHES}
 
 @pytest.fixture(name="saved")
 def _saved(client: Client, name: str, tmp_path: Path) -> Path:
-    """Train 12 updates, of which the state after 8 is saved; give the folder."""
+    """Train 12 updates, of which the state after 8 is saved; return the folder."""
     with fresh() as accelerator:
         job = Job(accelerator, client, name)
         accelerator.prepare(job.scheduler)
@@ -93,7 +93,7 @@ def _saved(client: Client, name: str, tmp_path: Path) -> Path:
 
 
 def test_a_rerun_is_refused_unless_it_loads_or_begins_again(client: Client, name: str, saved: Path):
-    """It does not go on among the old run's steps; what was saved, or a word, says where."""
+    """It does not go on among the old run's steps; a saved state, or `resume`, says where."""
     with fresh() as accelerator:
         job = Job(accelerator, client, name)
         accelerator.prepare(job.scheduler)
@@ -115,7 +115,7 @@ def test_a_rerun_is_refused_unless_it_loads_or_begins_again(client: Client, name
 
 
 def test_a_saved_state_is_continued_for_longer(client: Client, name: str, saved: Path):
-    """The fork begins at its step by the new curve, to the bit; its own states fit, too."""
+    """The fork begins at its step on the new curve, to the bit; its own states fit, too."""
     longer = f"{name}-longer"
     options = {"continues": name, "base_lr": 0.2, "schedule": LONGER}
     curve = client.preview(LONGER, base_lr=0.2, count=BATCHES)["series"]["lr"]
@@ -143,7 +143,7 @@ def test_a_saved_state_is_continued_for_longer(client: Client, name: str, saved:
 def test_the_optimizers_own_rate_is_that_of_what_continues(
     client: Client, name: str, saved: Path, caplog: pytest.LogCaptureFixture
 ):
-    """In one line; the old session's rate is not said to be trained with."""
+    """Only one line says so; no warning claims that the old session's rate is used."""
     with fresh() as accelerator:
         model = torch.nn.Linear(4, 1)
         model, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), lr=0.3))
@@ -158,7 +158,7 @@ def test_the_optimizers_own_rate_is_that_of_what_continues(
 
 
 def test_an_update_that_the_scaler_leaves_out_is_no_step(client: Client, name: str):
-    """Its rate is held for the update that comes after it, and no value is passed over."""
+    """Its rate is kept for the next update, and no value is skipped."""
     with fresh():
         parameter = torch.nn.Parameter(torch.ones(2))
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
@@ -176,13 +176,13 @@ def test_an_update_that_the_scaler_leaves_out_is_no_step(client: Client, name: s
 
 
 def test_what_is_loaded_last_leaves_the_sealed_rate(client: Client, name: str, tmp_path: Path):
-    """Whether Accelerate or the program loads the optimizer after the scheduler."""
+    """This holds whether Accelerate or the program loads the optimizer after the scheduler."""
     with fresh() as accelerator:
         job = Job(accelerator, client, name)
         accelerator.prepare(job.scheduler)
         job.train(last=12)
         states = job.optimizer.state_dict()
-        states["param_groups"][0]["lr"] = 7.0  # whatever else has written it
+        states["param_groups"][0]["lr"] = 7.0  # whatever other code has written to it
         accelerator.save_state(str(tmp_path))
         job.train(first=12)
         accelerator.load_state(str(tmp_path))
@@ -221,7 +221,7 @@ def test_a_group_may_be_added(declared: bool, client: Client, unique_name: str):
 
 
 def test_a_scheduler_that_is_built_again_goes_on(client: Client, name: str):
-    """At the step where the last one stood, in the same attempt, over one param group more."""
+    """It continues at the last one's step, in the same attempt, with one more param group."""
     with fresh():
         weights = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
         optimizer = AcceleratedOptimizer(torch.optim.SGD(weights[:1], lr=0.1))
@@ -241,7 +241,7 @@ def test_a_scheduler_that_is_built_again_goes_on(client: Client, name: str):
 
 
 def test_the_base_may_be_the_optimizers(client: Client, unique_name: str):
-    """A prepared optimizer says its own rate."""
+    """The rate is read from a prepared optimizer."""
     with fresh():
         optimizer = AcceleratedOptimizer(
             torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.3)
@@ -251,7 +251,7 @@ def test_the_base_may_be_the_optimizers(client: Client, unique_name: str):
 
 
 def test_a_plain_one_may_be_prepared_in_one_process(client: Client, name: str):
-    """Where there is one process, Accelerate's own wrapper steps once an update."""
+    """In one process, Accelerate's own wrapper steps once an update."""
     with fresh(gradient_accumulation_steps=2) as accelerator:
         job = Job(accelerator, client, name)
         job.scheduler = accelerator.prepare(RemoteLR(job.optimizer, job.session))
@@ -259,7 +259,7 @@ def test_a_plain_one_may_be_prepared_in_one_process(client: Client, name: str):
 
 
 def test_the_optimizer_must_be_prepared(client: Client, name: str):
-    """Whether an update was left out is known by what Accelerate makes of the optimizer."""
+    """What Accelerate makes of the optimizer tells whether an update was skipped."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1)
     with pytest.raises(TypeError, match=r"call accelerator\.prepare\(optimizer\)"):
         AcceleratedRemoteLR(optimizer, client.session(name))

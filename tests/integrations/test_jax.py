@@ -1,4 +1,4 @@
-"""The example of JAX and optax trains with what is sealed, and compiles once."""
+"""The example of JAX and optax trains with sealed rates, and compiles once."""
 
 import json
 import os
@@ -66,7 +66,7 @@ def _client(server_url: str) -> Any:
 
 @pytest.fixture(name="found", scope="module")
 def _found(client: Client) -> dict[str, Any]:
-    """Run the example in a process of its own, for JAX's threads; give what was seen of it."""
+    """Run the example in a separate process, because of JAX's threads, and return its results."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", OBSERVED],
         env={**os.environ, "PACESETTER_URL": client.url, "PYTHONPATH": str(HERE.parent)},
@@ -89,13 +89,13 @@ def test_each_update_is_passed_the_sealed_rate(found: dict[str, Any], client: Cl
 
 
 def test_the_step_is_compiled_once(found: dict[str, Any]):
-    """200 rates, one compilation."""
+    """200 rates cause one compilation."""
     assert len(set(found["passed"])) == 200
     assert found["compilations"] == 1
 
 
 def test_optax_uses_the_rate_that_is_passed(found: dict[str, Any]):
-    """The same rates give the same weights, to the bit; one rate of 200 changed gives others."""
+    """The same rates give the same weights, to the bit; one changed rate of 200 gives others."""
     assert found["dtype"] == "float32"
     assert found["weights"] == found["replayed"]
     assert found["weights"] != found["nudged"]
@@ -110,7 +110,7 @@ def test_the_loss_is_reported(found: dict[str, Any], client: Client):
 
 
 def test_the_loop_is_refused_again_and_goes_on_from_a_step(found: dict[str, Any], client: Client):
-    """A rerun gets no rate; a step of a checkpoint gets the session's, or another plan's."""
+    """A rerun gets no rate; from a checkpoint's step it gets the session's, or a new plan's."""
     assert found["passed"]
     session = client.session("jax")
     with pytest.raises(ResumeError, match="resume='restart'"):

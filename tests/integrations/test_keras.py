@@ -25,7 +25,7 @@ PLATEAU = {"kind": "keras.ReduceLROnPlateau", "monitor": "val_loss", "factor": 0
 
 @pytest.fixture(name="keras", scope="module")
 def _keras() -> Any:
-    """Return Keras on torch, imported when it is needed: the backend is chosen once a process."""
+    """Return Keras on torch, imported on demand: a process chooses its backend once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_BACKEND", "torch")
         import keras
@@ -64,7 +64,7 @@ def data(rows: int = 32, noise: float = 0.5) -> tuple[Any, Any]:
 
 
 def fit(model: Any, *callbacks: Any, epochs: int = EPOCHS, **options: Any) -> dict[str, list[Any]]:
-    """Train; gives what Keras' History has of each epoch."""
+    """Train, and return what Keras' History has of each epoch."""
     training = {"batch_size": 8, "shuffle": False, "verbose": 0, "validation_data": data(8)}
     history = model.fit(
         *data(), epochs=epochs, callbacks=list(callbacks), **{**training, **options}
@@ -80,7 +80,7 @@ def callback(*args: Any, **options: Any) -> Any:
 
 
 def note_batches(keras: Any, model: Any) -> tuple[Any, list[float]]:
-    """Return a callback that notes the rate of each batch, and its notes."""
+    """Return a callback that records the rate of each batch, and its records."""
     held: list[float] = []
 
     class Notes(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
@@ -91,7 +91,7 @@ def note_batches(keras: Any, model: Any) -> tuple[Any, list[float]]:
 
 
 def sealed(client: Client, name: str, count: int) -> list[float]:
-    """Return what was sealed, rounded as an optimizer of Keras holds it."""
+    """Return the sealed rates, rounded as an optimizer of Keras holds them."""
     rates = client.lr(name, 0, count=count)["series"]["lr"]
     return [float(np.float32(rate)) for rate in rates]
 
@@ -138,7 +138,7 @@ FUNCTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
 def test_it_takes_the_place_of_a_learning_rate_scheduler(
     function: Any, spec: dict[str, Any], keras: Any, make: Make, client: Client, unique_name: str
 ):
-    """Functions for `LearningRateScheduler` are kinds of schedules: same rates, same losses."""
+    """Functions for `LearningRateScheduler` have kinds of schedules: same rates, same losses."""
     model = make(keras.optimizers.SGD(0.1))
     expected = fit(model, keras.callbacks.LearningRateScheduler(function))
     session = client.create_session(unique_name, **{"base_lr": 0.1, **spec})
@@ -164,9 +164,9 @@ def test_it_takes_the_place_of_reduce_lr_on_plateau(
 def test_what_fit_logs_is_reported_for_its_epoch(
     keras: Any, make: Make, client: Client, unique_name: str
 ):
-    """All metrics by default, or those that are named; learning rates are none."""
+    """All metrics are reported by default, or the named ones; learning rates are not."""
     session = client.create_session(unique_name, base_lr=0.1)
-    # Which puts a learning rate in the log before the metrics are reported.
+    # It puts a learning rate in the log before the metrics are reported.
     patient = keras.callbacks.ReduceLROnPlateau("loss", patience=100)
     found = fit(make(metrics=["mae"]), patient, callback(session))
     for metric in ("loss", "mae", "val_loss", "val_mae"):
@@ -178,7 +178,7 @@ def test_what_fit_logs_is_reported_for_its_epoch(
 
 
 def test_the_end_of_the_session_ends_fit(make: Make, client: Client, unique_name: str):
-    """A controller that stops has no epoch trained beyond; neither is a rate of one."""
+    """After a controller has stopped, no further epoch is trained, and none has a rate."""
     ending = {"metric": "val_loss", "mode": "max", "threshold": 1e9, "patience": 0}
     rule = {"kind": "plateau", **ending, "factor": 0.5, "min_lr": 0.05, "at_floor": "stop"}
     session = client.create_session(unique_name, base_lr=0.1, controllers=[rule])
@@ -195,7 +195,7 @@ def applied(url: str, name: str) -> dict[str, Any]:
 def test_the_server_knows_float32_for_what_it_is(
     make: Make, client: Client, unique_name: str, server_url: str
 ):
-    """What the optimizer holds is told as it is, and is no deviation."""
+    """The optimizer's value is reported as it is, and is no deviation."""
     session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
     fit(make(), callback(session))
     session.flush()
@@ -207,7 +207,7 @@ def test_the_server_knows_float32_for_what_it_is(
 def test_another_writer_is_a_deviation(
     keras: Any, make: Make, client: Client, unique_name: str, server_url: str
 ):
-    """A second callback that sets the rate is found by the server, and said in a notice."""
+    """The server detects a second callback that sets the rate, and sends a notice."""
     session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
     notices: list[Any] = []
     session.on_notice(notices.append)
@@ -219,7 +219,7 @@ def test_another_writer_is_a_deviation(
 def test_another_writer_is_found_at_the_first_step(
     keras: Any, make: Make, client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
 ):
-    """Not only at the end of a window, which may be the end of the training: it is warned of."""
+    """The end of a window may be the end of the training, so a warning comes at the first step."""
     session = client.create_session(unique_name, base_lr=0.1)
     other = keras.callbacks.LearningRateScheduler(lambda epoch, lr: 0.5)
     fit(make(keras.optimizers.SGD(0.1)), callback(session), other, epochs=2)
@@ -237,7 +237,7 @@ def test_a_rate_that_is_overwritten_is_told(
     unique_name: str,
     caplog: pytest.LogCaptureFixture,
 ):
-    """Once, at the start, naming both; not where float32 has rounded it, nor in a later fit."""
+    """The line comes once, with both rates; float32 rounding and a later fit cause none."""
     session = client.create_session(unique_name, base_lr=0.1)
     model, following = make(keras.optimizers.SGD(own)), callback(session)
     for first in (0, 3):
@@ -281,7 +281,7 @@ def test_a_validation_cuts_at_the_next_batch(
 def test_accumulated_gradients_are_one_update(
     keras: Any, make: Make, client: Client, unique_name: str
 ):
-    """A step is as many batches as the optimizer gathers."""
+    """A step is as many batches as the optimizer accumulates."""
     cosine = {"kind": "cosine", "total_steps": 40}
     session = client.create_session(unique_name, base_lr=0.1, schedule=cosine)
     model = make(keras.optimizers.SGD(0.5, gradient_accumulation_steps=2))
@@ -382,7 +382,7 @@ def test_fit_goes_on_or_goes_back(make: Make, client: Client, unique_name: str):
 def test_a_fit_that_goes_back_within_a_window_asks_for_its_own(
     make: Make, client: Client, unique_name: str
 ):
-    """What the first life was given is not what the second one holds."""
+    """It does not reuse the values that the first life was given."""
     session = client.create_session(unique_name, base_lr=0.1)
     model, ours = make(), callback(session)
     fit(model, ours, epochs=12)
@@ -396,7 +396,7 @@ def test_a_fit_that_goes_back_within_a_window_asks_for_its_own(
 def test_a_fit_that_was_interrupted_goes_on(
     keras: Any, make: Make, client: Client, unique_name: str
 ):
-    """The next update is the optimizer's, whether its last batch came to an end or not."""
+    """The next update is the optimizer's, whether or not its last batch was completed."""
 
     class Interrupt(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -417,7 +417,7 @@ def test_a_fit_that_was_interrupted_goes_on(
 def test_a_rerun_is_refused_before_its_first_update(
     interval: str, make: Make, client: Client, unique_name: str
 ):
-    """A fresh `fit` under a name that was trained needs to be told what it is; `resume` says it."""
+    """A fresh `fit` under a name that was trained needs `resume` to say what it is."""
     spec: Any = {"base_lr": 0.1, "schedule": {"kind": "cosine", "total_steps": 40}}
     first = fit(make(), callback(client.session(unique_name, **spec), interval=interval), epochs=2)
     model = make()
@@ -434,7 +434,7 @@ def test_a_rerun_is_refused_before_its_first_update(
 def test_another_callback_of_the_session_goes_on_or_goes_back(
     make: Make, client: Client, unique_name: str
 ):
-    """Where the last one stood; a `fit` from the start is trained in an attempt of its own."""
+    """It goes on where the last one ended; a `fit` from the start is a new attempt."""
     session = client.create_session(unique_name, base_lr=0.1)
     model = make()
     fit(model, callback(session), epochs=2)
@@ -447,7 +447,7 @@ def test_another_callback_of_the_session_goes_on_or_goes_back(
 def test_a_job_that_its_launcher_starts_again_goes_on(
     make: Make, client: Client, unique_name: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """One that died before its first backup trains its steps again, in an attempt, unasked."""
+    """If it died before its first backup, it trains its steps again, in a new attempt."""
     monkeypatch.setenv("PACESETTER_RUN", unique_name)
     for life in (0, 1):
         monkeypatch.setenv("PACESETTER_RESTART", str(life))
@@ -467,7 +467,7 @@ def test_a_training_goes_on_for_longer_from_what_was_saved(
     unique_name: str,
     tmp_path: Path,
 ):
-    """By `continues`: from the epoch on that was restored its rates are the new description's."""
+    """With `continues`, rates are the new description's from the restored epoch on."""
     old, longer = ({"kind": "cosine", "total_steps": steps} for steps in (12, 40))
     session = client.session(unique_name, base_lr=0.1, schedule=old)
     backup = {"delete_checkpoint": False} if way == "BackupAndRestore" else {}
@@ -523,7 +523,7 @@ def test_a_new_optimizer_contradicts_a_later_epoch(
 ):
     """By batches `initial_epoch` with an optimizer that counted nothing needs the updates before.
 
-    Said to the callback, they are the steps before the first one, in the next `fit` as well.
+    Given to the callback, they are the steps before the first one, in the next `fit` as well.
     """
     cosine = {"kind": "cosine", "total_steps": 40}
     session = client.create_session(unique_name, base_lr=0.1, schedule=cosine)
@@ -545,7 +545,7 @@ def test_a_new_optimizer_contradicts_a_later_epoch(
 def test_counts_that_contradict_are_told(
     keras: Any, make: Make, client: Client, unique_name: str, caplog: pytest.LogCaptureFixture
 ):
-    """Where epoch and optimizer disagree, the optimizer's step is taken, and a warning says so."""
+    """Where epoch and optimizer disagree, the optimizer's step is used, and a warning says so."""
     session = client.create_session(unique_name, base_lr=0.1)
     model = make()
     fit(model, callback(session, interval="batch"), epochs=1)
@@ -561,7 +561,7 @@ def test_counts_that_contradict_are_told(
 def test_a_schedule_in_the_optimizer_is_refused(
     keras: Any, make: Make, client: Client, unique_name: str
 ):
-    """Two schedules would be one too many; the message says where it belongs."""
+    """It would conflict with the session's; the message says where it belongs."""
     ours = callback(client.create_session(unique_name, base_lr=0.1))
     for schedule in (keras.optimizers.schedules.CosineDecay(0.1, 10), lambda: 0.1):
         with pytest.raises(TypeError, match="the schedule to the session"):
@@ -571,7 +571,7 @@ def test_a_schedule_in_the_optimizer_is_refused(
 def test_what_has_no_single_rate_is_refused(
     keras: Any, make: Make, client: Client, unique_name: str
 ):
-    """Groups, momentum, several optimizers, several updates at once: each says what to do."""
+    """Groups, momentum, several optimizers, several updates in one batch: each says what to do."""
     session = client.create_session(unique_name, base_lr=0.1)
     with pytest.raises(ValueError, match="interval='step': choose from epoch, batch"):
         callback(session, interval="step")
@@ -593,7 +593,7 @@ def test_a_server_that_is_gone_at_the_end_fails_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ):
-    """The weights are trained; that the last reports wait is logged, long before `max_wait`."""
+    """The weights are trained; a log line says that reports wait, long before `max_wait`."""
     monkeypatch.setattr(Session, "deliver", partialmethod(Session.deliver, 0.1))
 
     class Unplug(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
@@ -657,7 +657,7 @@ def test_it_drives_jax_as_well(server_url: str, unique_name: str):
 
 
 def run(command: list[str], url: str, **environment: str) -> str:
-    """Run a program that must succeed; gives what it prints."""
+    """Run a program that must succeed, and return what it prints."""
     done = subprocess.run(
         command,
         env={**os.environ, "PACESETTER_URL": url, **environment},
@@ -673,7 +673,7 @@ def run(command: list[str], url: str, **environment: str) -> str:
 def test_the_example_runs(
     keras: Any, server_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """It is interrupted in its seventh epoch, and goes on there in an attempt of its own."""
+    """It is interrupted in its seventh epoch, and goes on there in a new attempt."""
     monkeypatch.setenv("PACESETTER_URL", server_url)
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
@@ -711,7 +711,7 @@ def test_a_fit_begins_where_its_session_was_sent(
 def test_a_session_that_is_taken_back_ends_a_fit(
     keras: Any, make: Make, client: Client, unique_name: str
 ):
-    """Its next epoch would be trained with nothing that was decided between."""
+    """Its next epoch would be trained without the decisions in between."""
 
     class Back(keras.callbacks.Callback):  # type: ignore[misc, name-defined]
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:

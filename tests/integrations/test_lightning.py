@@ -52,12 +52,12 @@ BATCHES = 8
 
 
 class Net(pl.LightningModule):
-    """A line through points; it notes the rate of each update.
+    """A line through points; it records the rate of each update.
 
     Args:
         schedule: makes the scheduler of its optimizer.
-        more: what Lightning is told of it besides.
-        val_losses: what each validation says, in place of what it measures.
+        more: other keys of Lightning's scheduler config.
+        val_losses: the results of validations, in place of the measured ones.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ def test_accumulated_gradients_take_one_step_an_update(client: Client, unique_na
 def test_a_frequency_holds_each_step_for_as_many_batches(
     client: Client, unique_name: str, fit: Fit
 ):
-    """With `frequency` 2 a step is two updates, and the second one's loss is its own."""
+    """With `frequency` 2 a step is two updates, and the second one's loss is reported for it."""
     session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
     net = Net(lambda optimizer: LightningLR(optimizer, session), interval="step", frequency=2)
     fit(net, PacesetterCallback())
@@ -290,7 +290,7 @@ def test_the_other_package_will_do(client: Client, unique_name: str, tmp_path: P
 def test_metrics_are_of_the_step_that_they_were_measured_at(
     client: Client, unique_name: str, fit: Fit
 ):
-    """Training losses are of their updates, validations of the update before, each as it was."""
+    """Training losses belong to their updates, validations to the update before, unchanged."""
     session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
     net = Net(lambda optimizer: LightningLR(optimizer, session), interval="step")
     trainer = fit(net, PacesetterCallback(), val_check_interval=4)
@@ -309,7 +309,7 @@ def test_metrics_are_of_the_step_that_they_were_measured_at(
 
 
 def test_what_is_validated_afterwards_is_not_reported(client: Client, unique_name: str, fit: Fit):
-    """`trainer.validate()` is nobody's step, though the last one was not validated."""
+    """`trainer.validate()` belongs to no step, though the last one was not validated."""
     session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
     net = Net(lambda optimizer: LightningLR(optimizer, session), interval="step")
     trainer = fit(net, PacesetterCallback(), check_val_every_n_epoch=2)
@@ -319,7 +319,7 @@ def test_what_is_validated_afterwards_is_not_reported(client: Client, unique_nam
 
 
 def test_epochs_report_their_means(client: Client, unique_name: str, fit: Fit):
-    """With `interval: epoch` there is one value of each metric an epoch: its last."""
+    """With `interval: epoch` each metric has one value an epoch: its last."""
     session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
     net = Net(lambda optimizer: LightningLR(optimizer, session))
     fit(net, PacesetterCallback(["train_loss", "val_loss"]), val_check_interval=4)
@@ -341,7 +341,7 @@ class Seldom(Net):
 
 
 def test_what_was_not_logged_anew_is_not_reported(client: Client, unique_name: str, fit: Fit):
-    """Lightning shows an old value for ever; only its own step gets it."""
+    """Lightning keeps showing an old value; only its own step gets it."""
     session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
     fit(
         Seldom(lambda optimizer: LightningLR(optimizer, session), interval="step"),
@@ -351,7 +351,7 @@ def test_what_was_not_logged_anew_is_not_reported(client: Client, unique_name: s
 
 
 def test_a_trainer_without_a_scheduler_of_ours_is_told(client: Client, unique_name: str, fit: Fit):
-    """What the callback cannot follow as it should, it refuses, and says what to return."""
+    """The callback refuses what it cannot follow properly, and says what to return."""
     session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
     plain = Net(lambda optimizer: RemoteLR(optimizer, session))
     with pytest.raises(ValueError, match="LightningLR from configure_optimizers"):
@@ -407,7 +407,7 @@ LOSSES = [1.0, 2.0, 0.5, 0.5, 0.25, 3.0, 0.125]
 
 
 def test_a_validation_cuts_at_the_next_epoch(client: Client, unique_name: str, fit: Fit):
-    """As with torch's ReduceLROnPlateau, though Lightning steps before it validates."""
+    """It is as with torch's ReduceLROnPlateau, though Lightning steps before it validates."""
     session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
     net = Net(lambda optimizer: LightningLR(optimizer, session), val_losses=LOSSES)
     fit(net, PacesetterCallback(), max_epochs=len(LOSSES))
@@ -426,7 +426,7 @@ def test_a_validation_cuts_at_the_next_batch(client: Client, unique_name: str, f
 def test_lightnings_own_plateau_way_works_with_remote_lr(
     client: Client, unique_name: str, fit: Fit
 ):
-    """`reduce_on_plateau` and `monitor` hand the metric to `RemoteLR.step`, without a callback."""
+    """`reduce_on_plateau` and `monitor` pass the metric to `RemoteLR.step`, without a callback."""
     session = client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
     way = {"reduce_on_plateau": True, "monitor": "val_loss"}
     net = Net(lambda optimizer: RemoteLR(optimizer, session), val_losses=LOSSES, **way)
@@ -471,7 +471,7 @@ def test_the_end_of_the_session_stops_the_trainer_within_an_epoch(
 
 
 def test_without_the_callback_the_end_is_an_error(client: Client, unique_name: str, fit: Fit):
-    """Nobody trains on by accident."""
+    """No trainer goes on by accident."""
     ending = {**ENDING, "metric": "train_loss", "mode": "max", "threshold": 1e9}
     session = client.create_session(unique_name, base_lr=0.1, controllers=[ending])
     way = {"reduce_on_plateau": True, "monitor": "train_loss", "interval": "step"}
@@ -480,7 +480,7 @@ def test_without_the_callback_the_end_is_an_error(client: Client, unique_name: s
 
 
 class Steered(Net):
-    """Is slowed down by an operator before its eleventh update; `order` gives the order."""
+    """Is slowed down by an operator before its eleventh update; `order` orders it."""
 
     order: Callable[[], None]
     ordered_at = 10
@@ -516,7 +516,7 @@ def test_a_large_change_is_saved_before(steered: Net, unique_name: str, fit: Fit
 
 
 def test_what_is_not_saved_is_warned_of(steered: Net, fit: Fit, caplog: pytest.LogCaptureFixture):
-    """A trainer that keeps no checkpoints keeps none; the notice is in the log all the same."""
+    """A trainer without checkpoints saves none, but the notice is in the log."""
     caplog.set_level(logging.INFO, "pacesetter")
     fit(steered, PacesetterCallback())
     assert "step 11: large_change: from step 11 the learning rate is scaled" in caplog.text
@@ -637,7 +637,7 @@ def test_what_the_session_knows_is_unfrozen_at_its_rate(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ):
-    """From the first update on; a resume of after it has both groups from its first update on."""
+    """It is driven from the first update on; a later resume drives both groups from the start."""
     groups = {"head": {"base_lr": 0.1}, "backbone": {"base_lr": 0.01}}
     client.create_session(unique_name, groups=groups, schedule=COSINE)
 
@@ -673,7 +673,7 @@ def trained(client: Client, name: str, **more: Any) -> Net:
 def test_a_rerun_is_refused_before_its_first_update(
     interval: str, client: Client, unique_name: str, fit: Fit
 ):
-    """A fresh loop under a name that was trained needs to be told what it is; `resume` says it."""
+    """A fresh loop under a name that was trained needs `resume` to say what it is."""
     client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
 
     def net(resume: str = "error") -> Net:
@@ -698,7 +698,7 @@ def test_a_rerun_is_refused_before_its_first_update(
 def test_a_job_that_its_launcher_starts_again_goes_on(
     client: Client, unique_name: str, fit: Fit, monkeypatch: pytest.MonkeyPatch
 ):
-    """One that died before its first checkpoint trains its steps again, in an attempt, unasked."""
+    """If it died before its first checkpoint, it trains its steps again, in a new attempt."""
     client.create_session(unique_name, base_lr=0.1, controllers=[PLATEAU])
     monkeypatch.setenv("PACESETTER_RUN", unique_name)
     rates = []
@@ -707,7 +707,7 @@ def test_a_job_that_its_launcher_starts_again_goes_on(
         net = trained(client, unique_name, interval="step", val_losses=LOSSES)
         trainer = fit(net, PacesetterCallback(), max_epochs=3)
         session = trainer.lr_scheduler_configs[0].scheduler.session
-        # What the first life takes for its own is an attempt, known by its key.
+        # What the first life takes over is an attempt, recognised by its key.
         assert session.attempt == 2 + life
         rates.append(net.rates)
     assert rates[0] == rates[1]
@@ -717,7 +717,7 @@ def test_a_job_that_its_launcher_starts_again_goes_on(
 def test_a_training_goes_on_for_longer_from_a_checkpoint(
     lazily: bool, client: Client, unique_name: str, fit: Fit, tmp_path: Path
 ):
-    """By `continues` and `ckpt_path`: from its step on the rates are the new description's."""
+    """With `continues` and `ckpt_path`, rates are the new description's from its step on."""
     longer, name = {"kind": "cosine", "total_steps": 90}, f"{unique_name}-longer"
 
     def net(session: str, **spec: Any) -> Net:
@@ -785,14 +785,14 @@ def test_a_search_for_a_rate_creates_nothing(
 
 
 def test_what_would_never_be_opened_is_told(client: Client, unique_name: str, fit: Fit):
-    """Without the callback there is nobody to open the session before the first update."""
+    """Without the callback nothing opens the session before the first update."""
     net = Net(lambda optimizer: LightningLR(optimizer, lambda: client.session(unique_name)))
     with pytest.raises(ValueError, match="name it in the trainer's callbacks"):
         fit(net)
 
 
 def test_a_session_begins_in_its_first_attempt(client: Client, unique_name: str, fit: Fit):
-    """Also where two optimizers share it: a scheduler beside another is no life before."""
+    """So it does where two optimizers share it: the other scheduler is no earlier life."""
     session = client.create_session(unique_name, base_lr=0.1, schedule=COSINE)
 
     class Pair(ByHand):
@@ -820,7 +820,7 @@ def test_a_session_begins_in_its_first_attempt(client: Client, unique_name: str,
 def test_a_second_fit_goes_on_where_the_first_ended(
     interval: str, controllers: list[Any], client: Client, unique_name: str, fit: Fit
 ):
-    """With more epochs, as the trainer itself does; an attempt is opened there."""
+    """With more epochs it continues as the trainer does; an attempt is opened there."""
     client.create_session(unique_name, base_lr=0.1, schedule=COSINE, controllers=controllers)
     net = trained(client, unique_name, interval=interval, val_losses=LOSSES)
     trainer = fit(net, PacesetterCallback(), max_epochs=2)
@@ -836,13 +836,13 @@ def test_a_second_fit_goes_on_where_the_first_ended(
 
 
 def test_a_second_fit_saves_its_own_step(steered: Net, unique_name: str, fit: Fit, tmp_path: Path):
-    """The callback that followed another scheduler of the session names the present one's step."""
+    """A callback that has followed another scheduler of the session uses the present one's step."""
     callback = PacesetterCallback(dirpath=tmp_path / "saved")
     for ordered_at in (10, 5):
         steered.ordered_at = ordered_at
         fit(steered, callback, max_epochs=2)
     saved = sorted((tmp_path / "saved").iterdir())
-    steps = (0, 11, 6)  # the second attempt is told of the first order as it begins
+    steps = (0, 11, 6)  # a notice of the first order is repeated to the second attempt
     assert [each.name for each in saved] == [
         f"pacesetter-{unique_name}-step={step}.ckpt" for step in steps
     ]
@@ -888,7 +888,7 @@ def test_a_copy_of_the_callback_follows_for_itself(
 
 
 def test_one_name_is_no_collection_of_names():
-    """It would be taken for its letters, and nothing be reported."""
+    """It would be taken for its letters, and nothing would be reported."""
     with pytest.raises(TypeError, match=r'pass a collection, metrics=\["val_loss"\]'):
         PacesetterCallback("val_loss")
 
@@ -932,7 +932,7 @@ def test_all_ranks_of_ddp_train_alike(
 def test_the_example_runs(
     server_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """It resumes in an attempt of its own, prints the same again, and has the same weights."""
+    """It resumes in a new attempt, prints the same again, and has the same weights."""
     monkeypatch.setenv("PACESETTER_URL", server_url)
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()
@@ -943,7 +943,7 @@ def test_the_example_runs(
 
 
 def test_a_training_begins_where_its_session_was_sent(fit: Fit, client: Client, unique_name: str):
-    """By `step=`, without a checkpoint of Lightning's; and a second training of it too."""
+    """It follows `step=`, without a checkpoint of Lightning's; so does a second training of it."""
     client.session(unique_name, base_lr=0.1, schedule=COSINE).lr(20)
     session = client.session(unique_name, step=4)
     for attempt in (2, 3):

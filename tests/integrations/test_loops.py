@@ -1,4 +1,4 @@
-"""The examples of loops of one's own train with what is sealed, to the bit."""
+"""The examples of hand-written loops train with sealed rates, to the bit."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def _client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def _told(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tell the examples where the service is."""
+    """Set the service's address in the environment of the examples."""
     monkeypatch.setenv("PACESETTER_URL", client.url)
 
 
@@ -43,14 +43,14 @@ def sealed(client: Client, name: str, count: int) -> list[str]:
 
 
 def losses(client: Client, name: str, count: int) -> list[Any]:
-    """Return what was measured at a session's first steps."""
+    """Return the losses of a session's first steps."""
     found: list[Any] = client.history(name, end=count)["metrics"]["loss"]
     assert len(found) == count
     return found
 
 
 def program(*arguments: object) -> str:
-    """Run a Python program of its own; gives what it prints."""
+    """Run a Python program in another process, and return what it prints."""
     done = subprocess.run(
         [sys.executable, *map(str, arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)},
@@ -126,7 +126,7 @@ def test_a_body_joins_its_head(client: Client, capsys: pytest.CaptureFixture[str
 
 
 def test_all_ranks_of_torchrun_apply_the_same_bits(client: Client, tmp_path: Path):
-    """Two processes of torchrun use what is sealed at each step; their mean loss is recorded."""
+    """Two processes of torchrun use the sealed rate of each step; their mean loss is recorded."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     program(*torchrun, HERE / "example.py", "ddp_torchrun", tmp_path)
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
@@ -144,7 +144,7 @@ def test_a_skipped_update_uses_up_no_step(client: Client):
 
 
 def test_accumulated_batches_share_a_step(client: Client):
-    """The schedule goes on once an update: 400 batches, 100 updates, 100 rates."""
+    """The schedule advances once an update: 400 batches, 100 updates, 100 rates."""
     with example.recorded_updates() as updates:
         found = example.run("gradient_accumulation")
     assert found["batch"] == 399
@@ -174,7 +174,7 @@ except torch._dynamo.exc.RecompileError:
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_compiled_step_is_compiled_once(backend: str, client: Client):
-    """Any recompilation is an error, yet every step had its own rate: eager weights are alike."""
+    """Any recompilation is an error, yet every step has its rate: the eager weights are equal."""
     import torch
 
     found = json.loads(program("-c", COMPILED, backend).splitlines()[-1])

@@ -19,10 +19,10 @@ def _client(server_url: str) -> Iterator[Client]:
 
 
 class Hungry(Net):
-    """Runs out of memory with more than four rows at once."""
+    """Runs out of memory with more than four rows in a batch."""
 
     def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Fail as CUDA does, which is how the Trainer knows it."""
+        """Fail as CUDA does, which is how the Trainer recognises it."""
         if len(x) > 4:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return super().forward(x, labels)
@@ -34,14 +34,14 @@ def planned(step: int, total: int = 8) -> float:
 
 
 def rates(trainer: PacesetterTrainer) -> list[float]:
-    """Return the rate of each update as the Trainer has logged it."""
+    """Return the rate of each update, as logged by the Trainer."""
     return [line["learning_rate"] for line in trainer.state.log_history if "learning_rate" in line]
 
 
 def test_more_epochs_than_planned_keep_the_last_rate(
     client: Client, unique_name: str, tmp_path: Path
 ) -> None:
-    """Eight updates are planned and fourteen made: the rest is trained at the end of the plan."""
+    """Eight updates are planned and fourteen made: later ones have the rate of the plan's end."""
     callback = PacesetterCallback(unique_name, client=client, total_steps=8)
     args = arguments(tmp_path, max_steps=14, lr_scheduler_type="cosine")
     trainer = PacesetterTrainer(
@@ -58,7 +58,7 @@ def test_more_epochs_than_planned_keep_the_last_rate(
 def test_a_batch_size_that_was_found_keeps_the_last_rate(
     client: Client, unique_name: str, tmp_path: Path
 ) -> None:
-    """`auto_find_batch_size` halves the batch and makes twice the updates that were planned."""
+    """`auto_find_batch_size` halves the batch and makes twice the planned updates."""
     callback = PacesetterCallback(unique_name, client=client, total_steps=8)
     args = arguments(
         tmp_path,

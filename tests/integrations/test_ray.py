@@ -1,4 +1,4 @@
-"""Ray: two workers train with what is sealed, and a Trainer's trials apart.
+"""Ray: two workers train with sealed rates, and a Trainer's trials are kept apart.
 
 The short form is Ray's local mode, which trains in the processes of a launcher. The long ones
 start a cluster: a dozen processes, which take half a minute of two cores.
@@ -101,7 +101,7 @@ ray.shutdown()
 
 @pytest.fixture(name="home")
 def _home() -> Iterator[Path]:
-    """Return a folder for all that Ray writes; its path is short, for the sake of Ray's sockets."""
+    """Return a folder for all that Ray writes; its path is short enough for Ray's sockets."""
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
@@ -109,7 +109,7 @@ def _home() -> Iterator[Path]:
 def test_the_workers_of_ray_apply_the_same_bits(
     server_url: str, unique_name: str, home: Path, tmp_path: Path
 ):
-    """Both workers use what is sealed at each step, and their mean loss is recorded."""
+    """Both workers use the sealed rate of each step, and their mean loss is recorded."""
     _train(JOB + IN_LOCAL_MODE, home, tmp_path, server_url, unique_name)
 
 
@@ -117,13 +117,13 @@ def test_the_workers_of_ray_apply_the_same_bits(
 def test_the_workers_of_a_cluster_apply_the_same_bits(
     server_url: str, unique_name: str, home: Path, tmp_path: Path
 ):
-    """So do those that a cluster starts, in threads of its own processes; Ray is gone then."""
+    """So do those that a cluster starts, in threads of its processes; later, Ray is gone."""
     _train(JOB + ON_A_CLUSTER, home, tmp_path, server_url, unique_name)
     assert _running_in(home) == []
 
 
 def _train(job: str, home: Path, folder: Path, server: str, name: str) -> None:
-    """Run the example's training on two workers; both must have used the bits that are sealed."""
+    """Run the example's training on two workers; both must have used the sealed bits."""
     _run(job, home, folder, server, name, str(STEPS))
     first, second = (json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1))
     with Client(server) as client:
@@ -139,7 +139,7 @@ def _train(job: str, home: Path, folder: Path, server: str, name: str) -> None:
 def test_each_trial_of_a_trainers_search_has_a_session(
     server_url: str, unique_name: str, home: Path, tmp_path: Path
 ):
-    """Ray's own search, which trains each trial in a process: the template has Ray's name of it."""
+    """Ray's own search trains each trial in a process: the template has Ray's name of it."""
     _run(SEARCH, home, tmp_path, server_url, unique_name)
     with Client(server_url) as client:
         found = [each for each in client.sessions() if each.name.startswith(unique_name)]
@@ -155,7 +155,7 @@ def _run(job: str, home: Path, folder: Path, *given: str) -> None:
         "HOME": str(home),
         "RAY_TMPDIR": str(home),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Each of these would be a process more, or a poll that is waited for.
+        # Each of these would be one more process, or a poll that is waited for.
         "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
         "RAY_TRAIN_METRICS_ENABLED": "0",

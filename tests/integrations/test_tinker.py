@@ -1,4 +1,4 @@
-"""The example of Tinker, with the real SDK: its service is a stand-in that speaks its protocol."""
+"""The example of Tinker, with the real SDK: the service is a stand-in that speaks its protocol."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ SPEC = {
     "total_steps": STEPS,
     "schedule": {"kind": "warmup_cosine", "warmup_steps": 5, "total_steps": STEPS},
 }
-"""What the example describes, so that it finds what the test has created."""
+"""The example's description, so that it finds what the test has created."""
 
 
 # One process runs it twice, because the SDK takes seconds to import. What the SDK does not close at
@@ -77,7 +77,7 @@ def _history(client: Client, attempt: int) -> dict[str, list[float]]:
 
 
 def test_each_update_is_passed_the_sealed_rate(trained: Tinker, client: Client):
-    """The SDK sends the bits that are sealed, of the attempt that failed and of the next one."""
+    """The SDK sends the sealed bits, of the attempt that failed and of the next one."""
     first, second = trained.rates.values()
     assert (len(first), len(second)) == (CRASHES_AT, STEPS - SAVED_AT)
     assert first == _history(client, 1)["lr"][:CRASHES_AT]
@@ -94,7 +94,7 @@ def test_an_order_arrives_at_its_step(trained: Tinker, client: Client):
 
 
 def test_it_goes_on_from_the_checkpoint_with_the_same_weights(trained: Tinker):
-    """As if nothing had failed, to the bit; with one rate of 40 changed they would be others."""
+    """They are as if nothing had failed, to the bit; with one changed rate of 40 they differ."""
     (first, second), rates = trained.batches.values(), [*trained.rates.values()]
     batches = [*first[:SAVED_AT], *second]
     wanted = [*rates[0][:SAVED_AT], *rates[1]]

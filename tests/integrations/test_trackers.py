@@ -31,14 +31,14 @@ def _client(server_url: str) -> Any:
 
 
 def listen(session: Session, **options: Any) -> list[tuple[int, dict[str, float]]]:
-    """Have what a listener hears put into a list."""
+    """Collect in a list what a listener hears."""
     heard: list[tuple[int, dict[str, float]]] = []
     session.on_report(lambda step, values: heard.append((step, values)), **options)
     return heard
 
 
 def sgd(*rates: float) -> torch.optim.SGD:
-    """Make an optimizer with a param group for each rate."""
+    """Return an optimizer with a param group for each rate."""
     groups = [{"params": [torch.nn.Parameter(torch.zeros(2))], "lr": rate} for rate in rates]
     return torch.optim.SGD(groups, lr=0.1)
 
@@ -47,7 +47,7 @@ def sgd(*rates: float) -> torch.optim.SGD:
 
 
 def test_a_listener_hears_metrics_beside_the_sealed_rate(client: Client, unique_name: str):
-    """Tensors come as floats, the rate is that of the report's step, and nobody else is told."""
+    """Tensors come as floats, with the rate of the report's step; earlier reports are not heard."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     session.report(0, loss=9.0)
     heard = listen(session)
@@ -62,7 +62,7 @@ def test_a_listener_hears_metrics_beside_the_sealed_rate(client: Client, unique_
 
 
 def test_the_step_of_a_scheduler_is_heard(client: Client, unique_name: str):
-    """`RemoteLR.step(metric)` tells with which rates of all groups the metric was measured."""
+    """`RemoteLR.step(metric)` passes on all groups' rates that the metric was measured with."""
     groups = {"body": {"base_lr": 0.1}, "head": {"base_lr": 0.5}}
     session = client.create_session(unique_name, schedule=COSINE, groups=groups)
     heard = listen(session)
@@ -93,7 +93,7 @@ def test_a_report_after_the_step_knows_its_rate(client: Client, unique_name: str
 
 
 def test_a_rate_that_is_not_at_hand_is_left_out(client: Client, unique_name: str):
-    """Nothing is fetched for a listener: who reports without asking for rates hears the metric."""
+    """Nothing is fetched for a listener: without a known rate it gets the metric alone."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     heard = listen(session)
     session.report(0, loss=0.5)
@@ -101,7 +101,7 @@ def test_a_rate_that_is_not_at_hand_is_left_out(client: Client, unique_name: str
 
 
 def test_a_listener_may_hear_of_some_steps_only(client: Client, unique_name: str):
-    """Each metric counts by itself, so that a rare one is not lost; going back is heard."""
+    """Each metric counts separately, so that a rare one is not lost; going back is heard."""
     session = client.create_session(unique_name, schedule=COSINE, base_lr=0.1)
     heard = listen(session, every=10)
     for step in range(30):
@@ -120,7 +120,7 @@ def test_a_listener_may_hear_of_some_steps_only(client: Client, unique_name: str
 
 
 def test_a_metric_that_is_not_told_is_not_read():
-    """What waits on an accelerator is waited for once in so many steps."""
+    """A tensor on an accelerator is read only at the steps that are passed on."""
 
     class Scalar:
         def __float__(self) -> float:
@@ -136,14 +136,14 @@ def test_a_metric_that_is_not_told_is_not_read():
 
 
 def test_an_interval_of_no_steps_is_refused(client: Client, unique_name: str):
-    """The message says what to give."""
+    """The message says what to write."""
     session = client.create_session(unique_name, base_lr=0.1)
     with pytest.raises(ValueError, match="every=0: give a number of steps"):
         session.on_report(print, every=0)
 
 
 def test_a_listeners_error_costs_no_report(client: Client, unique_name: str):
-    """What a tracker raises comes out of the report, which is delivered all the same."""
+    """A tracker's exception propagates from the report, which is delivered nevertheless."""
     session = client.create_session(unique_name, base_lr=0.1)
 
     @session.on_report
@@ -158,7 +158,7 @@ def test_a_listeners_error_costs_no_report(client: Client, unique_name: str):
 
 
 def test_not_a_number_is_heard_as_it_is(client: Client, unique_name: str):
-    """Losses that diverge are what a curve is looked at for."""
+    """A diverging loss is what a curve is drawn for."""
     session = client.create_session(unique_name, base_lr=0.1)
     heard = listen(session)
     session.report(0, loss=math.inf)
@@ -172,7 +172,7 @@ def test_not_a_number_is_heard_as_it_is(client: Client, unique_name: str):
 def test_the_ranks_that_report_are_heard(
     reports: str, server_url: str, client: Client, unique_name: str
 ):
-    """The first rank's listener hears its own losses, or the means; or each hears its own."""
+    """The first rank's listener gets its own losses, or the means; or each rank's gets its own."""
     count = 2 if reports == "each" else 1
     client.create_session(unique_name, schedule=COSINE, base_lr=0.1, ranks=count)
     first, second = values(on_ranks(2, ranks.listen, server_url, unique_name, reports))
@@ -212,7 +212,7 @@ def test_tensorboard_shows_the_rate_beside_the_loss(
 
 
 def _kept(tracker: str, server_url: str, name: str, folder: Path) -> list[list[Any]]:
-    """Train in a process of its own; gives what the tracker has kept. No process is left."""
+    """Train in a separate process, which must leave none; return what the tracker has kept."""
     quiet = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "DO_NOT_TRACK": "true"}
     quiet |= {"HOME": str(folder), "TMPDIR": str(folder)}  # where they keep settings and caches
     done = subprocess.run(
@@ -238,7 +238,7 @@ LIVED = [*range(tracked.STEPS), *range(tracked.STEPS // 2, tracked.STEPS)]
 def test_wandb_shows_the_rate_beside_the_loss(
     server_url: str, client: Client, unique_name: str, tmp_path: Path
 ):
-    """W&B's own step has each step once; over a step of one's own both lives are there."""
+    """W&B's own step has each step once; over a custom step both lives are there."""
     rows = _kept("wandb", server_url, unique_name, tmp_path)
     rates = client.lr(unique_name, 0, count=tracked.STEPS)["series"]["lr"]
     over_own = [(row["step"], row["step/loss"], row["step/lr"]) for _, row in rows if "step" in row]

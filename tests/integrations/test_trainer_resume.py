@@ -32,7 +32,7 @@ PLATEAU_RULE = {"kind": "plateau", "metric": "eval_loss", **PLATEAU}
 
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the environment say nothing of a job."""
+    """Remove what the environment says of a job."""
     for name in ("TORCHELASTIC_RUN_ID", "PACESETTER_RUN", "SLURM_JOB_ID", "RANK"):
         monkeypatch.delenv(name, raising=False)
 
@@ -62,7 +62,7 @@ def called(client: Client, begin: str) -> set[str]:
 
 @pytest.fixture(name="cut")
 def _cut(client: Client, unique_name: str, tmp_path: Path) -> Callable[..., Any]:
-    """Train with evaluations that cut the rate; give what makes such a Trainer again."""
+    """Train with evaluations that cut the rate; return what makes such a Trainer again."""
     args = arguments(
         tmp_path, lr_scheduler_type="constant", eval_strategy="steps", eval_steps=2, max_steps=8
     )
@@ -85,7 +85,7 @@ def _cut(client: Client, unique_name: str, tmp_path: Path) -> Callable[..., Any]
 def test_a_rerun_is_refused_before_its_first_update(
     is_open: bool, cut: Callable[..., Any], client: Client, unique_name: str, tmp_path: Path
 ):
-    """It does not train on the old run's cuts, however often it tries; the error has ways out."""
+    """It does not train on the old run's cuts, however often it tries; the error has remedies."""
     used: list[float] = []
     if is_open:
         callback = PacesetterCallback(client.session(unique_name))
@@ -125,7 +125,7 @@ def test_a_rerun_may_say_what_it_means(
 def test_a_job_that_its_launcher_starts_again_begins_again(
     client: Client, unique_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """It died before its first checkpoint; the same job started by hand is refused."""
+    """The first life died before a checkpoint; the same job started by hand is refused."""
 
     def crash() -> None:
         raise KeyboardInterrupt
@@ -150,7 +150,7 @@ def test_a_job_that_its_launcher_starts_again_begins_again(
 def test_a_second_training_of_a_trainer_is_the_same_run(
     is_open: bool, server_url: str, client: Client, unique_name: str, tmp_path: Path
 ):
-    """It begins again in an attempt of its own, and nothing needs to be said."""
+    """It begins again in a new attempt, and needs no policy."""
     session = client.session(unique_name, base_lr=0.01) if is_open else unique_name
     trainer = trainer_of(arguments(tmp_path), PacesetterCallback(session, client=client))
     for attempt in (1, 2, 3):
@@ -161,7 +161,7 @@ def test_a_second_training_of_a_trainer_is_the_same_run(
 
 
 def test_how_to_open_says_nothing_of_an_open_session(client: Client, unique_name: str):
-    """And a word that means nothing is refused before anything is loaded."""
+    """An unknown policy is refused before anything is loaded."""
     session = client.session(unique_name, base_lr=0.1)
     with pytest.raises(TypeError, match="resume, continues would say nothing"):
         PacesetterCallback(session, resume="restart", continues="old")
@@ -174,14 +174,14 @@ def test_how_to_open_says_nothing_of_an_open_session(client: Client, unique_name
 
 @pytest.fixture(name="old")
 def _old(client: Client, unique_name: str, tmp_path: Path) -> str:
-    """Train 10 updates with checkpoints after 5 and 10; give the session's name."""
+    """Train 10 updates with checkpoints after 5 and 10; return the session's name."""
     args = arguments(tmp_path / "old", max_steps=10, save_strategy="steps", save_steps=5)
     trainer_of(args, PacesetterCallback(unique_name, client=client)).train()
     return unique_name
 
 
 def longer(folder: Path, callback: PacesetterCallback, used: list[float]) -> Any:
-    """Make a Trainer of more epochs at another rate and by another law, that saves."""
+    """Return a Trainer of more epochs at another rate and by another law, that saves."""
     args = arguments(
         folder,
         max_steps=-1,
@@ -238,7 +238,7 @@ def test_the_parents_checkpoint_must_be_of_the_step_where_it_branched_off(
 
 
 def test_the_trainers_step_is_enough_to_continue(old: str, client: Client, tmp_path: Path):
-    """A checkpoint that lacks the scheduler has the number of updates."""
+    """A checkpoint without a scheduler still has the number of updates."""
     checkpoint = tmp_path / "old/checkpoint-5"
     for name in ("scheduler.pt", "optimizer.pt"):
         (checkpoint / name).unlink()
@@ -251,7 +251,7 @@ def test_the_trainers_step_is_enough_to_continue(old: str, client: Client, tmp_p
 def test_what_is_to_continue_wants_a_checkpoint(
     old: str, client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    """Nothing is created without one, nothing trained, and no rate is said to be overwritten."""
+    """Without one, nothing is created or trained, and no rate is said to be overwritten."""
     used: list[float] = []
     callback = PacesetterCallback(f"{old}-longer", client=client, continues=old)
     trainer = longer(tmp_path / "new", callback, used)
@@ -285,7 +285,7 @@ def test_a_run_of_the_plain_trainer_can_be_taken_over(
 ):
     """A checkpoint with torch's scheduler goes on at its step in a new session of the same law.
 
-    Arguments of another law would use half of its state: that is refused, with the way out.
+    Arguments of another law would use half of its state: that is refused, with the remedy.
     """
     args = arguments(tmp_path / "old", save_strategy="steps", save_steps=5)
     plain = trainer_of(args, kind=Trainer)
@@ -307,7 +307,7 @@ def test_a_run_of_the_plain_trainer_can_be_taken_over(
 
 
 class Trial(dict[str, Any]):
-    """What Optuna calls a trial, as far as transformers looks at it."""
+    """What Optuna calls a trial, as far as transformers uses it."""
 
     number: int
 
@@ -318,11 +318,11 @@ class Trial(dict[str, Any]):
 
 
 class Search(OptunaBackend):
-    """Runs trials as transformers has Optuna do; Optuna itself need not be there."""
+    """Runs trials as transformers lets Optuna do; Optuna itself need not be installed."""
 
     @staticmethod
     def is_available() -> bool:
-        """Be there."""
+        """Return that it is installed."""
         return True
 
     def run(self, trainer: Any, n_trials: int, direction: str, **kwargs: Any) -> list[float]:
@@ -374,7 +374,7 @@ def test_each_trial_of_a_search_has_a_session(
     unique_name: str,
     search: Callable[..., Any],
 ):
-    """Its name is made of the trial, and its rates are what the trial tries."""
+    """Its name is made from the trial, and its rates are what the trial tries."""
     naming: Any = f"{unique_name}-{ending}"
     if callable(ending):
         naming = lambda trial: f"{unique_name}-{ending(trial)}"  # noqa: E731 - as a user writes it
@@ -410,7 +410,7 @@ def test_trials_do_not_share_a_session(
 def test_a_trainer_that_does_not_train_creates_nothing(
     client: Client, unique_name: str, tmp_path: Path
 ):
-    """Neither to build it nor to evaluate opens a session."""
+    """Neither building nor evaluating it opens a session."""
     trainer = trainer_of(arguments(tmp_path), PacesetterCallback(unique_name, client=client))
     trainer.evaluate()
     assert called(client, unique_name) == set()
@@ -419,7 +419,7 @@ def test_a_trainer_that_does_not_train_creates_nothing(
 def test_a_function_may_name_trainings_that_are_no_trials(
     client: Client, unique_name: str, tmp_path: Path
 ):
-    """It is given None; so a loop over rates on one Trainer has a session for each."""
+    """It gets None; so a loop over rates on one Trainer has a session for each."""
     args = arguments(tmp_path, max_steps=3)
     callback = PacesetterCallback(
         lambda trial: f"{unique_name}-{trial}-{args.learning_rate}", client=client
@@ -449,7 +449,7 @@ def test_a_name_that_cannot_be_made_is_refused(naming: str, trial: Any, match: s
 
 
 def test_names_are_made_of_what_the_search_says():
-    """Of attributes, of keys, of its own name for the trial, or as they are."""
+    """They come from a trial's keys, from the search's own name, or are used as they are."""
     assert name_of("a-{trial[lr]}-{run}", {"lr": 1}, "run-7") == "a-1-run-7"
     assert name_of("a", None, None) == "a"
     with pytest.raises(TypeError, match="let it return the name"):
@@ -463,7 +463,7 @@ def test_names_are_made_of_what_the_search_says():
 def test_a_training_begins_where_its_session_was_sent(
     is_fork: bool, client: Client, unique_name: str, tmp_path: Path
 ):
-    """By `step=`, without a checkpoint of the Trainer's; and a second training of it too."""
+    """It follows `step=`, without a checkpoint of the Trainer's; so does its second training."""
     falling = {"kind": "exponential", "gamma": 0.9}
     client.session(unique_name, base_lr=0.01, schedule=falling).lr(20)
     more: Any = {"continues": unique_name, "base_lr": 0.02} if is_fork else {}

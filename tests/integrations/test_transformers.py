@@ -64,7 +64,7 @@ def _client(server_url: str) -> Iterator[Client]:
 def test_the_trainer_trains_as_before(
     kind: str, more: dict[str, Any], client: Client, unique_name: str, tmp_path: Path
 ):
-    """A session made of the arguments has the Trainer's own rates, and gives the same weights."""
+    """A session made from the arguments has the Trainer's own rates, and gives the same weights."""
     args = arguments(tmp_path, lr_scheduler_type=kind, **more)
     plain = trainer_of(args, kind=Trainer)
     plain.train()
@@ -112,7 +112,7 @@ def test_an_optimizer_of_ones_own_may_have_groups(client: Client, unique_name: s
 def test_biases_and_norms_stay_without_weight_decay(
     client: Client, unique_name: str, tmp_path: Path
 ):
-    """The Trainer gives them 0; a session that drives weight decay drives the others."""
+    """The Trainer sets 0 there; a session that drives weight decay drives the others."""
     decay = {"kind": "ramp", "start": 0.01, "end": 0.1, "steps": 12}
     laws = {"lr": "constant", "weight_decay": decay}
     trainer = trainer_of(
@@ -191,7 +191,7 @@ def test_a_transformer_follows_an_open_session(client: Client, unique_name: str,
 
 
 def test_gradient_accumulation_counts_updates(client: Client, unique_name: str, tmp_path: Path):
-    """Batches that are accumulated make one step, also at the end of an epoch that lacks some."""
+    """Accumulated batches make one step, also at the end of an epoch that lacks some."""
     args = arguments(tmp_path, gradient_accumulation_steps=4, max_steps=-1, num_train_epochs=3)
     trainer = trainer_of(args, PacesetterCallback(unique_name, client=client))
     trainer.train()
@@ -203,8 +203,8 @@ def test_gradient_accumulation_counts_updates(client: Client, unique_name: str, 
 def test_an_update_that_the_scaler_leaves_out_is_no_step(
     client: Client, unique_name: str, tmp_path: Path
 ):
-    """Its rate is held for the update that comes after it."""
-    # The fused optimizer, the Trainer's default, leaves updates out without telling.
+    """Its rate is kept for the next update, and no value is skipped."""
+    # The fused optimizer, the Trainer's default, skips updates without telling.
     args = arguments(tmp_path, optim="adamw_torch")
     trainer = trainer_of(args, PacesetterCallback(unique_name, client=client))
     # Too large for float32: the first gradients overflow.
@@ -255,7 +255,7 @@ def test_evaluations_cut_when_the_trainers_own_plateau_does(
 def test_evaluations_of_a_stream_cut_when_the_trainers_own_plateau_does(
     accumulated: int, batches: int, client: Client, unique_name: str, tmp_path: Path
 ):
-    """Where nobody knows how long an epoch is, the one after its evaluation has the new rate."""
+    """In an epoch of unknown length, the step after its evaluation has the new rate."""
     args = arguments(
         tmp_path,
         lr_scheduler_type="reduce_lr_on_plateau",
@@ -300,7 +300,7 @@ def test_decisions_at_fixed_steps_wait_for_nobody(client: Client, unique_name: s
 def test_what_was_measured_is_reported_at_its_step(
     client: Client, unique_name: str, tmp_path: Path
 ):
-    """Losses and evaluations are there at the step whose rate they were measured with."""
+    """Losses and evaluations are recorded at the step whose rate they were measured with."""
     args = arguments(tmp_path, eval_strategy="steps", eval_steps=4, eval_on_start=True)
     trainer = trainer_of(args, PacesetterCallback(unique_name, client=client))
     trainer.train()
@@ -313,7 +313,7 @@ def test_what_was_measured_is_reported_at_its_step(
 
 
 class Saying(PacesetterTrainer):
-    """Logs numbers of its own beside the Trainer's."""
+    """Logs other numbers beside the Trainer's."""
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """Log them for every batch."""
@@ -350,7 +350,7 @@ def test_all_numbers_but_the_trainers_own_times_are_reported(
 def test_an_evaluation_after_an_interrupt_is_of_no_step(
     client: Client, unique_name: str, tmp_path: Path
 ):
-    """The step at which the training was cut off was never finished, so nothing is said of it."""
+    """The step at which the training was interrupted was never finished, so nothing is reported."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -453,7 +453,7 @@ def test_a_checkpoint_without_a_scheduler_is_enough(
 def test_a_plateau_of_the_plain_trainer_is_taken_over_as_its_error_says(
     client: Client, unique_name: str, tmp_path: Path
 ):
-    """What torch's plateau has seen is not dropped: the error has the keywords that carry it on."""
+    """What torch's plateau has seen is not dropped: the error has the keywords that keep it."""
     args = arguments(
         tmp_path,
         lr_scheduler_type="reduce_lr_on_plateau",
@@ -550,7 +550,7 @@ def test_a_batch_size_that_changes_the_length_is_refused(
 
 @pytest.fixture(name="order")
 def _order(server_url: str, unique_name: str) -> Iterator[Callable[[], object]]:
-    """Return an operator who makes the rate ten times as large, from the next step on."""
+    """Return a function that orders a tenfold rate, from the next step on."""
     with open_http(server_url) as http:
 
         def scale() -> None:
@@ -563,7 +563,7 @@ def _order(server_url: str, unique_name: str) -> Iterator[Callable[[], object]]:
 def test_a_checkpoint_is_saved_before_a_large_change(
     order: Callable[[], object], client: Client, unique_name: str, tmp_path: Path
 ):
-    """Whoever multiplies the rate by ten can go back to the weights from before."""
+    """An operator who multiplies the rate by ten can go back to the weights from before."""
     callback = PacesetterCallback(
         unique_name, client=client, schedule={"kind": "constant"}, max_lookahead=1
     )
@@ -584,7 +584,7 @@ def test_a_notice_may_end_the_training(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ):
-    """The Trainer stops upon the codes that it was told, and says what it heard in any case."""
+    """The Trainer stops at the chosen codes, and logs every notice."""
     plateau = {"kind": "plateau", "metric": "eval_loss", **PLATEAU, "notify": True}
     callback = PacesetterCallback(
         unique_name, client=client, controllers=[plateau], stop_on=stop_on
@@ -604,7 +604,7 @@ def test_a_session_that_is_over_ends_the_training(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ):
-    """The Trainer ends as after its last step, and trains nothing at a rate that nobody gave."""
+    """The Trainer ends as after its last step, and makes no update without a sealed rate."""
     plateau = {"kind": "plateau", "metric": "eval_loss", **PLATEAU}
     ending = {**plateau, "min_lr": 0.01, "at_floor": "stop"}
     args = arguments(tmp_path, eval_strategy=strategy, eval_steps=2, per_device_train_batch_size=12)
@@ -627,7 +627,7 @@ def test_a_session_that_is_over_ends_the_training(
 def test_two_processes_hold_the_same_rates(
     server_url: str, client: Client, unique_name: str, tmp_path: Path
 ):
-    """Only the first asks the server; evaluations decide for both, and a restart is one attempt."""
+    """Only the first calls the server; evaluations decide for both; a restart is one attempt."""
     given = (server_url, unique_name, str(tmp_path))
     first, second = values(on_ranks(2, train_on_a_rank, *given))
     assert first == second
@@ -642,7 +642,7 @@ def test_two_processes_hold_the_same_rates(
 
 
 def test_misuse_is_told(client: Client, unique_name: str, tmp_path: Path):
-    """Each way to put it together wrongly has an error that says what to do."""
+    """Each wrong combination has an error that says what to do."""
     args = arguments(tmp_path)
     callback = PacesetterCallback(unique_name, client=client)
     with pytest.raises(TypeError, match="make it a PacesetterTrainer"):
@@ -670,7 +670,7 @@ def test_misuse_is_told(client: Client, unique_name: str, tmp_path: Path):
 
 
 def test_a_trainer_that_loses_its_callback_stops(client: Client, unique_name: str, tmp_path: Path):
-    """Without the callback the rate would stand still unseen."""
+    """Without the callback the rate would stand still unnoticed."""
     callback = PacesetterCallback(unique_name, client=client)
     trainer = trainer_of(arguments(tmp_path), callback)
     trainer.add_callback(At(3, lambda: trainer.remove_callback(PacesetterCallback)))

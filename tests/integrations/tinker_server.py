@@ -1,8 +1,8 @@
 """A stand-in for the service of Tinker's SDK: its protocol, and a model of a few numbers.
 
-The SDK is the real one, and so are its messages, in protobuf where it sends them so. What stands
-behind is a table of logits, one row for each token, trained by AdamW as Tinker says of its own: a
-learning rate that is off by a bit leaves other weights.
+The SDK is the real one, and so are its messages, in protobuf where the SDK uses it. Behind it is a
+table of logits, one row for each token, trained by AdamW as Tinker documents its own: a learning
+rate that is off by a bit leads to other weights.
 """
 
 import json
@@ -23,7 +23,7 @@ PROTOBUF = "application/x-protobuf"
 
 @dataclass
 class Model:
-    """A table of logits, and what AdamW knows of it."""
+    """A table of logits, and the state of AdamW."""
 
     logits: np.ndarray
     first: np.ndarray
@@ -33,7 +33,7 @@ class Model:
 
     @classmethod
     def new(cls) -> "Model":
-        """Return a model that has learnt nothing."""
+        """Return an untrained model."""
         return cls(*(np.zeros((TOKENS, TOKENS)) for _ in range(3)))
 
     def copy(self) -> "Model":
@@ -41,7 +41,7 @@ class Model:
         return Model(self.logits.copy(), self.first.copy(), self.second.copy(), self.updates)
 
     def learn(self, data: Any) -> float:
-        """Take the gradient of a batch; returns the sum of the losses of its tokens."""
+        """Add the gradient of a batch; return the sum of the losses of its tokens."""
         gradient, total = np.zeros_like(self.logits), 0.0
         for datum in data:
             [chunk] = datum.model_input
@@ -56,7 +56,7 @@ class Model:
         return total
 
     def update(self, asked: dict[str, float]) -> None:
-        """Take a step of AdamW."""
+        """Make a step of AdamW."""
         assert self.gradient is not None
         self.updates += 1
         low, high = asked["beta1"], asked["beta2"]
@@ -70,7 +70,7 @@ class Model:
 
 @dataclass
 class Tinker:
-    """The service: its models, what it has kept of them, and what was asked of it.
+    """The service: its models, their checkpoints, and the calls that it got.
 
     Attributes:
         url: Where it is.
@@ -91,7 +91,7 @@ class Tinker:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, path: str, body: bytes) -> tuple[int, str, bytes]:
-        """Answer a call: its status, its media type and its body."""
+        """Return the answer to a call: its status, its media type and its body."""
         with self._lock:
             call = path.removeprefix("/api/v1/")
             if call == "retrieve_future":

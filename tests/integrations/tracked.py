@@ -1,6 +1,6 @@
-"""Trains while a tracker listens, and prints what the tracker has kept.
+"""Trains with a tracker as listener, and prints what the tracker has kept.
 
-`python tracked.py TRACKER SESSION FOLDER`, in a process of its own: trackers leave threads behind.
+`python tracked.py TRACKER SESSION FOLDER`, in a separate process: trackers leave threads behind.
 """
 
 import json
@@ -27,7 +27,7 @@ def train(session: Session) -> None:
 
 
 def wandb(session: Session, folder: Path) -> list[list[Any]]:
-    """Keep it in the file of a run that is offline, and read that."""
+    """Keep it in the file of an offline run, and read that."""
     import wandb
 
     run = wandb.init(mode="offline", dir=folder, project="tests")
@@ -64,7 +64,7 @@ def _rows(content: bytes) -> Iterator[list[Any]]:
 
 
 def mlflow(session: Session, folder: Path) -> list[list[Any]]:
-    """Keep it in a database, and ask that."""
+    """Keep it in a database, and query that."""
     import mlflow
 
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")

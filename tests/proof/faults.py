@@ -1,9 +1,9 @@
 """The campaign: one fault after another, many times each, under load; then the history is judged.
 
-`python tests/proof/faults.py --times 100` is `make faults`. What is done is written to a state file
-fault by fault, so that a campaign that is ended goes on where it was. Each fault has a service of
-its own, trainers, an operator and a reader that write down every call, and the judge, who knows
-nothing of the service's code.
+`python tests/proof/faults.py --times 100` is `make faults`. Each fault that is done is written to a
+state file, so that an interrupted campaign resumes there. Each fault has a separate service,
+trainers, an operator and a reader that write down every call, and the judge, which knows nothing of
+the service's code.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import json
 import random
 import signal
 import sqlite3
+import sys
 import tempfile
 import threading
 import time
@@ -23,13 +24,17 @@ from pathlib import Path
 import httpx
 import psycopg
 
-import postgres
-from little_servers import LittleServer
-from proof.judge import judge
-from proof.load import Load
-from proof.shim import Shim
-from proof.wire import Wire
-from serving import PATIENCE, RunningService
+TESTS = Path(__file__).parents[1]
+if str(TESTS) not in sys.path:
+    sys.path.insert(0, str(TESTS))
+
+import postgres  # noqa: E402 - found by the lines above
+from little_servers import LittleServer  # noqa: E402
+from proof.judge import judge  # noqa: E402
+from proof.load import Load  # noqa: E402
+from proof.shim import Shim  # noqa: E402
+from proof.wire import Wire  # noqa: E402
+from serving import PATIENCE, RunningService  # noqa: E402
 
 HOUR = 3600
 REPLICAS = 3
@@ -39,7 +44,7 @@ TIMEOUT = 2.0
 
 @dataclass
 class World:
-    """What a fault may be done to."""
+    """The services and the load that a fault affects."""
 
     folder: Path
     dice: random.Random
@@ -58,7 +63,7 @@ class World:
         return self.dice.choice(self.services)
 
     def await_answers(self, more: int) -> None:
-        """Wait until the load goes on."""
+        """Wait until more calls of the load are answered."""
         assert self.load is not None
         self.load.await_answers(more, PATIENCE)
 
@@ -68,7 +73,7 @@ Fault = Callable[[World], None]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a fault that was done so often."""
+    """The result of a fault that was repeated so often."""
 
     fault: str
     times: int
@@ -87,7 +92,7 @@ class Verdict:
 
 
 def kill(world: World) -> None:
-    """SIGKILL, at a random moment."""
+    """Send SIGKILL, at a random moment."""
     time.sleep(world.dice.random() * 0.05)
     service = world.some
     service.kill()
@@ -96,7 +101,7 @@ def kill(world: World) -> None:
 
 
 def pause(world: World) -> None:
-    """SIGSTOP, and on after a while: what it remembers is stale then, where there are others."""
+    """Send SIGSTOP, and SIGCONT later: its memory is stale then, if there are other services."""
     service = world.some
     service.process.send_signal(signal.SIGSTOP)
     time.sleep(0.05 + world.dice.random() * 0.2)
@@ -142,7 +147,7 @@ def troubled_at(point: str, what: str) -> Fault:
 
 
 def disk(**orders: int) -> Fault:
-    """Return a fault of the disk, which is over after a few writes, or when it is taken back."""
+    """Return a fault of the disk, which ends after a few writes, or when it is taken back."""
 
     def fail(world: World) -> None:
         assert world.shim is not None
@@ -157,7 +162,7 @@ def disk(**orders: int) -> Fault:
 
 
 def busy(world: World) -> None:
-    """Another program has the database locked: SQLITE_BUSY, once the service has waited for it."""
+    """Lock the database by another program: SQLITE_BUSY, once the service has waited for it."""
     with closing(sqlite3.connect(world.folder / "pacesetter.db", isolation_level=None)) as other:
         other.execute("PRAGMA busy_timeout=10000")
         other.execute("BEGIN IMMEDIATE")
@@ -171,7 +176,7 @@ def busy(world: World) -> None:
 
 
 def wire(way: str) -> Fault:
-    """Return what happens to one request on its way."""
+    """Return a fault of one request on its way."""
 
     def fail(world: World) -> None:
         assert world.wire is not None
@@ -183,7 +188,7 @@ def wire(way: str) -> Fault:
     return fail
 
 
-# Faults of PostgreSQL and what stands before it
+# Faults of PostgreSQL and of the pooler before it
 
 
 def restart_database(world: World) -> None:
@@ -195,7 +200,7 @@ def restart_database(world: World) -> None:
 
 
 def end_sessions(world: World) -> None:
-    """The database ends every connection, in the midst of transactions."""
+    """Terminate every connection of the database, in the midst of transactions."""
     assert world.server is not None
     with psycopg.connect(f"{world.server.conninfo} dbname=postgres", autocommit=True) as admin:
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'lr'")
@@ -277,7 +282,7 @@ def _until(is_so: Callable[[], bool]) -> None:
 
 
 def _start(service: RunningService) -> None:
-    """Start a service as a supervisor does, which tries again while the database is away."""
+    """Start a service as a supervisor does, which retries while the database is away."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -290,7 +295,7 @@ def _start(service: RunningService) -> None:
 
 
 class Follower:
-    """Follows the events of a session, and begins again after the last one when it is dropped."""
+    """Follows the events of a session, and resumes after the last one when it is dropped."""
 
     def __init__(self, url: str, session: str) -> None:
         self._url = f"{url}/v1/sessions/{session}/events/stream"
@@ -315,7 +320,7 @@ class Follower:
                 self.stop.wait(0.05)
 
     def missed(self) -> list[str]:
-        """End, and return what is wrong with what was heard."""
+        """End, and return what was wrong with the events."""
         self.stop.set()
         self._thread.join(PATIENCE)
         wanted = list(range(self.ids[0], self.ids[0] + len(self.ids))) if self.ids else []
@@ -324,7 +329,7 @@ class Follower:
 
 @contextmanager
 def _world(fault: str, folder: Path) -> Iterator[World]:
-    """Set up what a fault is done to; the load goes on in it meanwhile."""
+    """Set up the services for a fault; the load goes on in them meanwhile."""
     dice = random.Random(fault)
     with ExitStack() as ends:
         world = World(folder, dice, [])
@@ -365,7 +370,7 @@ def _stop(service: RunningService) -> None:
 
 
 def endure(fault: str, times: int, seconds: float, progress: Callable[[int], None]) -> Verdict:
-    """Do a fault so often under load, or for so long, and judge what everybody was answered."""
+    """Repeat a fault under load, by number or by time, and judge all the answers."""
     broken: list[str] = []
     with tempfile.TemporaryDirectory() as folder, _world(fault, Path(folder)) as world:
         assert world.load is not None

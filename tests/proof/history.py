@@ -1,4 +1,4 @@
-"""What trainers, operators and readers asked and were answered, written down call by call."""
+"""The calls of trainers, operators and readers with their answers, recorded call by call."""
 
 import json
 import random
@@ -11,23 +11,23 @@ import httpx
 
 
 class History:
-    """Calls and answers, as they came; times are in seconds, by the machine's monotonic clock."""
+    """Calls and answers, in order; times are in seconds, by the machine's monotonic clock."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
 
     def keep(self, path: Path) -> None:
-        """Write it down, a call a line."""
+        """Write it to a file, a call a line."""
         path.write_text("".join(json.dumps(each) + "\n" for each in list(self.calls)))
 
     @property
     def answered(self) -> int:
-        """How many calls were answered as they should be."""
+        """How many calls had a good answer."""
         return sum(each["status"] in (200, 201) for each in list(self.calls))
 
 
 class Caller:
-    """Somebody who calls, at whichever of several addresses, and writes down what comes."""
+    """A caller that calls any of several addresses, and records the answers."""
 
     def __init__(self, history: History, who: str, urls: list[str], timeout: float) -> None:
         self._history, self._who, self._urls = history, who, urls
@@ -75,7 +75,7 @@ class Caller:
         return noted
 
     def insist(self, *call: Any, stop: threading.Event, **more: Any) -> dict[str, Any]:
-        """Call until it is answered, in whatever way, or told to stop."""
+        """Call until there is any answer, or the caller is told to stop."""
         while True:
             noted = self.call(*call, **more)
             if noted["status"] not in (None, 503, 507) or stop.is_set():

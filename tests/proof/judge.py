@@ -1,9 +1,9 @@
 """Whether a history kept the promises; it knows the promises, and nothing of the service's code.
 
-The last thing in a history is each session's record. Orders have ids, steps are sealed in their
-order, and each value names its order: so the record shows the one order in which everything
-happened, and a history is linearizable if each answer agrees with that order, and nobody was
-answered from before what had been answered when the call began.
+The last entry of a history is each session's record. Orders have ids, steps are sealed in order,
+and each value names its order: so the record shows the one order in which everything happened. A
+history is linearizable if each answer agrees with that order, and no answer is older than one that
+had been given when its call began.
 """
 
 from collections import defaultdict
@@ -37,7 +37,7 @@ REFUSALS = {
     "attempts": {404},
     "record": {404},
 }
-"""What may be answered in place of 200, besides that it is to be tried again."""
+"""Statuses that are allowed in place of 200, besides those that ask for a retry."""
 
 COME_AGAIN = {503, 507}
 
@@ -68,7 +68,7 @@ def judge(calls: list[Call]) -> list[Violation]:
 
 
 def _record(calls: list[Call]) -> Record:
-    """Return the record that was read in the end; an empty one if there is none."""
+    """Return the final record; an empty one if there is none."""
     texts = [each["got"] for each in calls if (each["kind"], each["status"]) == ("record", 200)]
     return parsed(texts[-1]) if texts else Record()
 
@@ -114,7 +114,7 @@ class _Judge:
             self._note(fork_broken(fork, self._record, call))
 
     def _bounded(self) -> None:
-        """P5: every call ends in its time, with an answer that says what to do."""
+        """P5: every call ends in time, with an answer that says what to do."""
         for call in self._calls:
             allowed = {200, 201, None, *COME_AGAIN, *REFUSALS.get(call["kind"], set())}
             if call["status"] not in allowed:
@@ -131,7 +131,7 @@ class _Judge:
         return later and any(c["kind"] == "open" and c["begin"] < call["end"] for c in self._calls)
 
     def _given(self) -> Iterator[tuple[Call, AttemptStep, float]]:
-        """Yield each value that was given, with the attempt that it belongs to."""
+        """Yield each value that was handed out, with the attempt that it belongs to."""
         for call in self._good:
             got = call["got"]
             if call["kind"] not in ("sync", "values", "ahead") or "series" not in (got or {}):
@@ -148,10 +148,10 @@ class _Judge:
         return kept is not None and bits(kept) == bits(value)
 
     def _owners(self, call: Call, step: int) -> list[int]:
-        """Return the attempts that a value may be of.
+        """Return the attempts that a value may belong to.
 
-        What a trainer is given it holds, and no take-back changes it. Who only reads is given what
-        holds at that moment: so where a call and a take-back meet, it may be of before or after.
+        A trainer holds what it was given, and no take-back changes it. A reader gets what holds at
+        that moment: so where a call and a take-back meet, the value may be of before or after.
         """
         attempt = call["sent"].get("attempt", call["got"].get("attempt", 1))
         running = self._record.carried(attempt)
@@ -165,14 +165,14 @@ class _Judge:
         return [self._record.owner(each, step) for each in range(first, last + 1)]
 
     def _taken(self, attempt: int, when: str) -> float:
-        """Return when a take-back began or ended that opened an attempt; at any time if unknown."""
+        """Return when an attempt's take-back began or ended; at any time if unknown."""
         calls = [c for c in self._calls if c["kind"] == "take back"]
         mine = [c[when] for c in calls if c["status"] == 200 and c["got"]["attempt"] == attempt]
         unknown = float("inf") if when == "end" else float("-inf")
         return mine[0] if mine else unknown
 
     def _values(self) -> None:
-        """P1, P2, P3 and P6, of each value that was given."""
+        """P1, P2, P3 and P6, of each value that was handed out."""
         first: dict[AttemptStep, float] = {}
         for _call, where, value in self._given():
             if bits(first.setdefault(where, value)) != bits(value):
@@ -196,7 +196,7 @@ class _Judge:
                 )
 
     def _reports(self) -> None:
-        """P3: what was acknowledged is there; P4: once, and as it was said first."""
+        """P3: what was acknowledged is there; P4: once, with the value that was reported first."""
         said = self._said()
         for key, times in said.items():
             kept = self._record.readings.get(key, [])
@@ -234,7 +234,7 @@ class _Judge:
         return said
 
     def _orders(self) -> None:
-        """P2: an order names the step from which it holds, which nobody was given; P4: once."""
+        """P2: an order names the step from which it holds, which no trainer had; P4: once."""
         by_key: dict[str, list[Order]] = defaultdict(list)
         for order in self._record.orders:
             by_key[order.key].append(order)
@@ -280,7 +280,7 @@ class _Judge:
             for call in self._calls:
                 if call["kind"] in ("sync", "ahead") and call["begin"] < opened["end"]:
                     want = call["sent"].get("want", {"start": 0, "count": 0})
-                    # Who only looks may have sealed steps of any attempt.
+                    # A reader may have sealed steps of any attempt.
                     for old in [call["sent"].get("attempt", each) for each in range(1, number)]:
                         running = self._record.carried(old)[-1]
                         wanted[running] = max(wanted[running], want["start"] + want["count"])
@@ -296,7 +296,7 @@ class _Judge:
                     self._broken("P7", f"attempt {old} has sealed after {number} was opened")
 
     def _looks(self) -> None:
-        """P2, of who only looks: nobody is shown what is older than what somebody was told."""
+        """P2, of readers: no answer is older than one that any caller had before."""
         told = [c for c in self._good if c["kind"] in ("act", "open", "look", "take back")]
         looks = self._of("look")
         for name in ("revision", "attempt"):
@@ -306,7 +306,7 @@ class _Judge:
                     self._broken("P2", f"a {name} of {look['got'][name]} after {max(before)}")
 
     def _explanations(self) -> None:
-        """P8: an explanation names the order that a value comes from, and who gave it."""
+        """P8: an explanation names the order that a value comes from, and its author."""
         for call in self._of("explain"):
             got, step = call["got"], call["sent"]["step"]
             if not got["sealed"]:

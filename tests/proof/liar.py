@@ -1,4 +1,4 @@
-"""A proxy that lies: it passes calls on, and breaks one promise of the service behind it."""
+"""A lying proxy: it passes calls on, and breaks one promise of the service behind it."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ Said = tuple[int, bytes]
 
 
 class Liar:
-    """Passes calls on to a service; once the load is under way it tells its lie, once or more.
+    """Passes calls on to a service; once the load is under way it lies, once or more.
 
     Attributes:
         told: How often it has lied.
@@ -80,7 +80,7 @@ class Liar:
         return self._changed(said, earlier) if said[0] == 201 else None
 
     def _break_p3(self, asked: Asked) -> Said | None:
-        """Reports are acknowledged, and go nowhere."""
+        """Reports are acknowledged, and dropped."""
         body = json.loads(asked.body or b"{}")
         fresh = any(each["metrics"]["loss"] >= 0 for each in body.get("reports", ()))
         if not self._is(asked, "/sync") or not fresh:
@@ -96,7 +96,7 @@ class Liar:
         return self._truth(asked)
 
     def _break_p5(self, asked: Asked) -> Said | None:
-        """A call is answered by what says nothing."""
+        """A call gets an answer without any advice."""
         return (500, b"{}") if self._is(asked, "/sync") else None
 
     def _break_p6(self, asked: Asked) -> Said | None:
@@ -107,7 +107,7 @@ class Liar:
         return self._truth(asked, json.dumps({**body, "step": body["step"] - 1}).encode())
 
     def _break_p7(self, asked: Asked) -> Said | None:
-        """Whoever speaks for an old attempt is let in as the new one."""
+        """A caller with an old attempt is accepted as the new one."""
         newest = self._newest.get(asked.target.split("/")[3], 1)
         body = json.loads(asked.body or b"{}")
         if "/sync" not in asked.target or body["attempt"] >= newest:
@@ -116,7 +116,7 @@ class Liar:
         return self._truth(asked, json.dumps({"attempt": newest, "reports": [report]}).encode())
 
     def _break_p8(self, asked: Asked) -> Said | None:
-        """An explanation names somebody else."""
+        """An explanation names another author."""
         if not self._is(asked, "/explain"):
             return None
 
@@ -129,7 +129,7 @@ class Liar:
     # Where a controller steers --------------------------------------------------------------------
 
     def _break_hearing(self, asked: Asked) -> Said | None:
-        """What rank 1 reports is acknowledged, and passed on only some windows later."""
+        """Reports of rank 1 are acknowledged, and passed on only some windows later."""
         body = json.loads(asked.body or b"{}")
         if "/sync" in asked.target and body.get("rank") == 1 and body.get("reports"):
             self._kept.append(asked)
@@ -140,7 +140,7 @@ class Liar:
         return None
 
     def _break_reading(self, asked: Asked) -> Said | None:
-        """A loss that is reported is another one on its way."""
+        """A reported loss is changed on its way."""
         body = json.loads(asked.body or b"{}")
         if not self._is(asked, "/sync") or not body.get("reports") or body.get("rank") != 1:
             return None
@@ -148,7 +148,7 @@ class Liar:
         return self._truth(asked, json.dumps(body).encode())
 
     def _break_holding(self, asked: Asked) -> Said | None:
-        """What trainers are given is said to be only looked at, so that it can be taken back."""
+        """A trainer's call is passed on as a reader's, so that its steps can be taken back."""
         body = json.loads(asked.body or b"{}")
         if "/sync" not in asked.target or "progress" not in body:
             return None
@@ -157,7 +157,7 @@ class Liar:
         return said if said[0] == 200 else None
 
     def _break_forking(self, asked: Asked) -> Said | None:
-        """A fork begins a step earlier than it was asked to."""
+        """A fork begins a step earlier than requested."""
         if "/fork" not in asked.target:  # of each fork: some are never read
             return None
         body = json.loads(asked.body)
@@ -165,7 +165,7 @@ class Liar:
         return said if said[0] == 201 else None
 
     def _break_inheriting(self, asked: Asked) -> Said | None:
-        """A fork begins at another rate than the one that its parent had come to."""
+        """A fork begins at another rate than its parent's at that step."""
         if "/fork" not in asked.target:  # of each fork: some are never read
             return None
         body = {**json.loads(asked.body), "description": {"base_lr": 0.75}}

@@ -1,4 +1,4 @@
-"""Everybody who calls at once, for as long as a block of code lasts."""
+"""All kinds of callers that call concurrently, for as long as a block of code lasts."""
 
 import threading
 import time
@@ -48,7 +48,7 @@ class Load:
         return self
 
     def _begun(self) -> list[str]:
-        """Name the sessions that trainers create."""
+        """Return the names of the sessions that trainers create."""
         return [*self.sessions, *(each.name for each in self.steered)]
 
     def _start(self, who: str, work: Callable[[Caller], None]) -> None:
@@ -66,7 +66,7 @@ class Load:
         thread.start()
 
     def await_answers(self, more: int, patience: float = 120.0) -> None:
-        """Wait until so many more calls were answered."""
+        """Wait until that many more calls were answered."""
         wanted, deadline = self.history.answered + more, time.monotonic() + patience
         while self.history.answered < wanted:
             assert time.monotonic() < deadline, "nothing goes on"
@@ -79,7 +79,7 @@ class Load:
             thread.join(120.0)
 
     def audit(self, url: str) -> History:
-        """Write down what the service has in the end, each session's whole record."""
+        """Record what the service has in the end, each session's whole record."""
         assert not self._failures, self._failures
         caller = Caller(self.history, "auditor", [url], 60.0)
         for session in [*self._begun(), *(fork for one in self.steered for fork in one.forks)]:

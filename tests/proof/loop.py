@@ -1,8 +1,8 @@
 """What must hold where a controller decides, and where sessions are forked and steps taken back.
 
-The controller's rule is written here anew, from what its documentation says. It is fed with what
-the record says was measured, along the path of each attempt: every decision must be there once, and
-the values must be those that come of the decisions.
+The controller's rule is written here anew, from its documentation. It gets the measurements of the
+record, along the lineage of each attempt: every decision must be there once, and the values must
+follow from the decisions.
 """
 
 import math
@@ -18,11 +18,11 @@ from proof.steering import FACTOR, PATIENCE, RANKS, THRESHOLD
 Call = dict[str, Any]
 
 Broken = Iterator[tuple[str, str]]
-"""Promises that were broken, each with how."""
+"""Promises that were broken, each with the evidence."""
 
 
 def decisions_broken(record: Record, calls: list[Call]) -> Broken:
-    """P1, P2, P4 and P6, of what controllers saw, decided and made of the values."""
+    """P1, P2, P4 and P6, of what controllers saw, what they decided, and the resulting values."""
     yield from _measurements_broken(record)
     attempts = [number for number in record.starts if number >= 1]
     due = {number: _due(record, number) for number in attempts}
@@ -38,14 +38,15 @@ def decisions_broken(record: Record, calls: list[Call]) -> Broken:
         if each not in wanted:
             yield "P2", f"{each} does not follow from what was measured"
     yield from _values_broken(record, due)
+    yield from _beginnings_broken(record, due)
     yield from _late_decisions_broken(record, calls)
     yield from _unheard_broken(record, calls)
 
 
 def _seen_by(record: Record, attempt: int) -> list[Closed]:
-    """Return what controllers have seen until an attempt is over, in its order.
+    """Return what controllers saw until an attempt was over, in order.
 
-    What was measured in an earlier attempt when its horizon was where it was left counts too.
+    It includes what was measured in an earlier attempt when that was left at its horizon.
     """
     path = record.path(attempt)
     ends = [*(start for _, start in path[1:]), math.inf]
@@ -57,7 +58,7 @@ def _seen_by(record: Record, attempt: int) -> list[Closed]:
 
 
 def _due(record: Record, attempt: int) -> list[Decision]:
-    """Return the decisions that follow from what was seen on the path of an attempt."""
+    """Return the decisions that follow from what was seen along the lineage of an attempt."""
     best, bad, level, found = math.inf, 0, BASE, list[Decision]()
     for seen in _seen_by(record, attempt):
         if seen.value is None:
@@ -74,7 +75,7 @@ def _due(record: Record, attempt: int) -> list[Decision]:
 
 
 def _measurements_broken(record: Record) -> Broken:
-    """P4: each step is seen once on a path, in its order, and as its readings say."""
+    """P4: each step is seen once in a lineage, in order, and agrees with its readings."""
     for attempt in (number for number in record.starts if number >= 1):
         steps = [each.step for each in _seen_by(record, attempt)]
         if steps != sorted(set(steps)):
@@ -82,7 +83,8 @@ def _measurements_broken(record: Record) -> Broken:
     for seen in record.closed:
         if seen.step >= seen.at:
             yield "P2", f"{seen} was seen before its step was sealed"
-        owner = seen.attempt if seen.attempt < 1 else record.owner(seen.attempt, seen.step)
+        # An attempt may have begun with what was measured before it, where another began as well.
+        owner = record.owner(seen.attempt, seen.step)
         there = [
             value
             for rank in range(RANKS)
@@ -108,8 +110,27 @@ def _values_broken(record: Record, due: dict[int, list[Decision]]) -> Broken:
             yield "P2" if own or first else "P6", f"{attempt, step} is {value!r}, not {level!r}"
 
 
+def _beginnings_broken(record: Record, due: dict[int, list[Decision]]) -> Broken:
+    """P6: an attempt's first decision starts from the rate at which its parent was left.
+
+    An attempt may decide before its first value, so that its values do not show this.
+    """
+    for number, found in due.items():
+        own = [each for each in found if each.attempt == number]
+        if not own or (number == 1 and record.forked is None):
+            continue
+        first = own[0]
+        there = [
+            each.before
+            for each in record.decisions
+            if (each.attempt, each.at, each.step) == (number, first.at, first.step)
+        ]
+        if there and first.before not in there:
+            yield "P6", f"attempt {number} begins at {there[0]!r}, not at {first.before!r}"
+
+
 def _late_decisions_broken(record: Record, calls: list[Call]) -> Broken:
-    """P2: a decision holds from a step that nobody had when what it was made of was reported."""
+    """P2: no trainer had a step of a decision before the readings behind it were reported."""
     reported = _first_said(calls)
     given = [(call, call["got"]) for call in _answered(calls, "sync", "ahead") if _has_values(call)]
     for each in record.decisions:
@@ -133,8 +154,9 @@ def _late_decisions_broken(record: Record, calls: list[Call]) -> Broken:
 def _unheard_broken(record: Record, calls: list[Call]) -> Broken:
     """P3: what all ranks had reported when a step was sealed was seen before that step.
 
-    A call can have sealed a step only after it began: so a step that no call before had asked for
-    was sealed after everything that had been acknowledged when the first one that did began.
+    A call can have sealed a step only after the call began. So a step that no earlier call had
+    asked for was sealed after everything that had been acknowledged when the first call for it
+    began.
     """
     acknowledged: dict[tuple[int, int], dict[int, float]] = defaultdict(dict)
     for call in _answered(calls, "sync"):
@@ -197,7 +219,7 @@ def take_backs_broken(record: Record, calls: list[Call]) -> Broken:
 
 
 def fork_broken(record: Record, parent: Record, call: Call) -> Broken:
-    """P1, P3 and P6: a fork begins where it was asked to, and is its parent below that."""
+    """P1, P3 and P6: a fork begins where requested, and equals its parent below that."""
     if record.forked is None:
         yield "P3", f"the fork {call['sent']['name']} was made, and is not in the record"
         return
@@ -230,12 +252,12 @@ def cause_broken(record: Record, call: Call) -> Broken:
 
 
 def bits(value: float) -> bytes:
-    """Return a number's bits."""
+    """Return the bits of a number."""
     return struct.pack("<d", value)
 
 
 def _first_said(calls: list[Call]) -> dict[tuple[int, int, int], float]:
-    """Return when the first call began that said each reading, by attempt, rank and step."""
+    """Return when the first call with each reading began, by attempt, rank and step."""
     found: dict[tuple[int, int, int], float] = {}
     for call in calls:
         if call["kind"] != "sync":

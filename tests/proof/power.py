@@ -1,24 +1,30 @@
-"""Power cuts: what a disk may have at any moment, by the log of all writes and flushes.
+"""Power cuts: what a disk may contain at any moment, by the log of all writes and flushes.
 
 A service runs under load on a disk whose writes are logged. For each cut a moment is drawn; what
-was flushed until then is on the disk; of what was written since, each write is there, is not, or is
-torn at a sector, as dice fall. The database is then opened, and must be sound and have all that was
-acknowledged before that moment. The directory is taken to be flushed, and a flush to do what it
-says: a disk that lies about it loses data, which `ignore_flushes` shows.
+was flushed until then is on the disk; of what was written since, each write is there, missing, or
+torn at a sector, at random. The database is then opened, and must be sound and have all that was
+acknowledged before that moment. The directory is assumed to be flushed, and a flush to be honest: a
+disk that lies about it loses data, which `ignore_flushes` shows.
 """
 
 import argparse
 import random
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pacesetter_service.store.blocks import Block, unpack_all
-from proof.history import History
-from proof.load import Load
-from proof.shim import Shim
+
+TESTS = Path(__file__).parents[1]
+if str(TESTS) not in sys.path:
+    sys.path.insert(0, str(TESTS))
+
+from proof.history import History  # noqa: E402 - found by the lines above
+from proof.load import Load  # noqa: E402
+from proof.shim import Shim  # noqa: E402
 
 SECTOR = 512
 
@@ -61,7 +67,7 @@ class Losses:
 
 
 def read_log(path: Path) -> Iterator[Write]:
-    """Read what was written, in its order."""
+    """Read all writes, in order."""
     with path.open("rb") as file:
         while line := file.readline():
             what, kind, offset, length, at = line.decode().split()
@@ -89,7 +95,7 @@ class Disk:
             self._since[write.file] = []
 
     def cut(self, folder: Path, dice: random.Random) -> Path:
-        """Write the files as they may be after a cut; returns the database's path."""
+        """Write the files as they may be after a cut; return the database's path."""
         for kind, name in (("d", "cut.db"), ("w", "cut.db-wal")):
             image = bytearray(self._safe[kind])
             for each in self._since[kind]:
@@ -103,7 +109,7 @@ class Disk:
 
 
 def _torn(write: Write, dice: random.Random) -> Write:
-    """Return what is there of a write whose last sectors are not."""
+    """Return what is there of a write whose last sectors are missing."""
     sectors = dice.randrange(len(write.data) // SECTOR + 1)
     return replace(write, data=write.data[: sectors * SECTOR] if write.what == "w" else b"")
 
@@ -158,14 +164,14 @@ Told = tuple[set[tuple[str, int, float]], set[tuple[str, int, int, float]]]
 
 
 def _told_before(history: History, moment: float) -> Told:
-    """Return the reports that were acknowledged, and the values that were given, by then."""
+    """Return the reports acknowledged, and the values handed out, by then."""
     reports, values = set(), set()
     for call in history.calls:
         if call["kind"] != "sync" or call["status"] != 200 or call["end"] > moment:
             continue
         session, attempt, got = call["session"], call["sent"]["attempt"], call["got"]
         for report in call["sent"]["reports"]:
-            if report["metrics"]["loss"] >= 0:  # else it repeats another, and does not count
+            if report["metrics"]["loss"] >= 0:  # otherwise it repeats another, and does not count
                 reports.add((session, report["step"], report["metrics"]["loss"]))
         for step, value in enumerate(got["series"]["lr"], got["start"]):
             values.add((session, attempt, step, value))
@@ -173,7 +179,7 @@ def _told_before(history: History, moment: float) -> Told:
 
 
 def _found(database: Path) -> Told | None:
-    """Return what a database has; None if it is damaged."""
+    """Return what a database contains; None if it is damaged."""
     connection = sqlite3.connect(database)
     try:
         if connection.execute("PRAGMA integrity_check").fetchone() != ("ok",):

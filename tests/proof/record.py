@@ -1,4 +1,4 @@
-"""What the export of a session says of it, read without the service's code."""
+"""A session by its export, parsed without the service's code."""
 
 import json
 import struct
@@ -38,7 +38,7 @@ class Closed(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """A change of the level that a controller has made of a measurement."""
+    """A change of the level that a controller decided on a measurement."""
 
     attempt: int
     at: int
@@ -72,7 +72,7 @@ class Record:
     is_steered: bool = False
 
     def path(self, attempt: int) -> Path:
-        """Return what an attempt has gone on from, and itself."""
+        """Return the lineage of an attempt, with itself."""
         path = self.past
         for number in range(2, attempt + 1):
             start = self.starts.get(number, 0)
@@ -80,7 +80,7 @@ class Record:
         return path
 
     def owner(self, attempt: int, step: int) -> int:
-        """Return the attempt in which one has trained a step: itself, or one that it follows."""
+        """Return the attempt that trained a step in an attempt's lineage."""
         path = self.path(attempt)
         return next((each for each, start in reversed(path) if start <= step), path[0][0])
 
@@ -92,13 +92,13 @@ class Record:
         return found
 
     def order_at(self, attempt: int, step: int) -> Order | None:
-        """Return the order that a step of an attempt must have its value from; None for none."""
+        """Return the order that sets the value of an attempt's step; None for none."""
         known = [each for each in self.orders if each.attempt <= attempt and each.at <= step]
         return max(known, key=lambda each: (each.at, each.number), default=None)
 
 
 def parsed(text: str) -> Record:
-    """Read what an export has of a session."""
+    """Parse the export of a session."""
     record = Record()
     for line in map(json.loads, text.splitlines()):
         match line["line"]:

@@ -1,7 +1,6 @@
 """A trainer, an operator and a reader of sessions at constant rates.
 
-The load is such that each value tells where it comes from: every order sets a rate that no other
-order sets.
+Each value identifies its origin, since every order sets a rate that no other order sets.
 """
 
 import random
@@ -17,12 +16,12 @@ WINDOW = 4
 
 
 def rate_of(number: int) -> float:
-    """Return the rate that an order sets: no other order sets it."""
+    """Return the rate that an order sets, and no other one."""
     return 0.5 + number * 2.0**-20
 
 
 def train(caller: Caller, session: str, stop: threading.Event) -> None:
-    """Train step by step; report, repeat reports, go back now and then, and haunt the new attempt.
+    """Train step by step: report, repeat reports, go back now and then, and act as a zombie.
 
     Repeated reports have another value, which must not count.
     """
@@ -71,7 +70,7 @@ def _reading(session: str, step: int) -> dict[str, Any]:
 
 
 def operate(caller: Caller, sessions: list[str], stop: threading.Event) -> None:
-    """Order one rate after another; what is not answered is repeated under its key."""
+    """Order one rate after another; an order without an answer is repeated under its key."""
     number = 0
     while not stop.is_set():
         number += 1
@@ -87,7 +86,7 @@ def operate(caller: Caller, sessions: list[str], stop: threading.Event) -> None:
 
 
 def read(caller: Caller, sessions: list[str], stop: threading.Event) -> None:
-    """Look at sessions, at what attempts were given, and at explanations."""
+    """Read sessions, the values of attempts, and explanations."""
     while not stop.is_set():
         session = caller.dice.choice(sessions)
         noted = caller.call("look", session, "GET", f"/{session}")

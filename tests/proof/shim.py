@@ -1,4 +1,4 @@
-"""A disk and a clock that fail when they are told to: what `shim.c` does, as seen from a test."""
+"""A disk and a clock that fail on request: a test's interface to `shim.c`."""
 
 import functools
 import mmap
@@ -20,7 +20,7 @@ FIELDS = ("clock", "slow", "bad_flush", "full", "bad_write", "fired")
 
 @functools.cache
 def built() -> Path:
-    """Compile it, once in a process; a test is left out where there is no compiler, but on CI."""
+    """Compile it, once in a process; skip the test where there is no compiler, except on CI."""
     compiler = shutil.which("gcc")
     if compiler is None or os.uname().sysname != "Linux":
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no gcc on Linux: install it")
@@ -31,7 +31,7 @@ def built() -> Path:
 
 
 class Shim:
-    """Orders for the disk and the clock of one service, which sees them at once."""
+    """Orders for the disk and the clock of one service, which takes effect immediately."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "shim"
@@ -41,16 +41,16 @@ class Shim:
             self._memory = mmap.mmap(file.fileno(), 0)
 
     def start(self, environment: dict[str, str]) -> Process:
-        """Start a service whose disk and clock these are."""
+        """Start a service with this disk and clock."""
         mine = {"LD_PRELOAD": str(built()), "SHIM_CONTROL": str(self._path)}
         return spawned({**environment, **mine})
 
     def start_logged(self, environment: dict[str, str]) -> Process:
-        """Start one whose writes are logged besides."""
+        """Start a service whose writes are logged as well."""
         return self.start({**environment, "SHIM_LOG": str(self.log)})
 
     def order(self, **orders: int) -> None:
-        """Have something fail, from now on."""
+        """Let something fail, from now on."""
         for name, number in orders.items():
             struct.pack_into("<q", self._memory, 8 * FIELDS.index(name), number)
 
@@ -64,5 +64,5 @@ class Shim:
         return RunningService(database, self.start_logged if logged else self.start)
 
     def close(self) -> None:
-        """Let go of the orders."""
+        """Release the memory of the orders."""
         self._memory.close()

@@ -1,7 +1,7 @@
-"""A training that a controller steers, and an operator who forks it, rolls it back and takes back.
+"""A training that a controller steers, and an operator who forks, rolls back and takes back.
 
 Two ranks report a metric that stops improving again and again. Each decision makes the rate another
-one, so that each value tells which decisions it has come from.
+one, so that each value shows which decisions it comes from.
 """
 
 import random
@@ -28,7 +28,7 @@ PLATEAU: dict[str, Any] = {
 }
 
 FORKS = 2
-"""How many forks there are of a session, at most."""
+"""The most forks of a session."""
 
 
 @dataclass
@@ -84,7 +84,7 @@ def steer(caller: Caller, session: Steered, stop: threading.Event) -> None:
 
 
 def second(caller: Caller, session: Steered, stop: threading.Event) -> None:
-    """Report as rank 1, which is late at times, and then says the later steps first at times."""
+    """Report as rank 1, sometimes late, and sometimes the later steps first."""
     waiting: list[tuple[int, list[int]]] = []
     while not stop.is_set():
         try:
@@ -130,7 +130,7 @@ def _branch(caller: Caller, session: Steered, step: int, stop: threading.Event) 
     fork = f"{session.name}-fork-{len(session.forks) + 1}"
     asked = {"name": fork, "step": step}
     made = caller.insist("fork", session.name, "POST", f"/{session.name}/fork", asked, stop=stop)
-    if made["status"] not in (200, 201):  # the session was rolled back behind the step meanwhile
+    if made["status"] not in (200, 201):  # the session was rolled back to before the step meanwhile
         return
     session.forks.append(fork)
     reports: list[dict[str, Any]] = []
@@ -174,6 +174,6 @@ def _wish(attempt: int, step: int, reports: list[dict[str, Any]]) -> dict[str, A
 
 
 def _reading(name: str, attempt: int, rank: int, step: int) -> dict[str, Any]:
-    """Return a loss that falls slowly, with so much noise that it often does not."""
+    """Return a loss that falls slowly, with so much noise that it often rises."""
     noise = random.Random(f"{name}-{attempt}-{rank}-{step}").random()
     return {"step": step, "metrics": {"loss": (0.5 + noise) / (1.0 + 0.01 * step)}}

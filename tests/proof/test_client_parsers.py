@@ -1,4 +1,4 @@
-"""Whatever comes to what the client reads: it is taken, or refused by an error that says so."""
+"""Any input to the client's parsers is accepted, or refused by an error that says so."""
 
 import json
 import math
@@ -35,7 +35,7 @@ headers = st.fixed_dictionaries(
 )
 @example(header={**HEADER, "attempt": 10**4000}, block=bytes(16), notices=None)
 def test_windows(header: Any, block: bytes, notices: Any) -> None:
-    """An answer is taken whole, with rates that a trainer can use, or refused whole."""
+    """An answer is accepted whole, with rates that a trainer can use, or refused whole."""
     if isinstance(header, dict) and notices is not None:
         header = {**header, "notices": notices}
     try:
@@ -51,7 +51,7 @@ def test_windows(header: Any, block: bytes, notices: Any) -> None:
 @example(content=b"[" * 100_000)
 @example(content=b"1" * 5_000)
 def test_bytes_that_are_no_window(content: bytes) -> None:
-    """So it is with whatever else comes."""
+    """So are any other bytes."""
     with pytest.raises((InvalidAnswerError, HistoryLostError)):
         decode(content, EXPECTED)
 
@@ -74,7 +74,7 @@ written = st.text(YAML, max_size=80) | st.text(max_size=80) | trees.map(json.dum
 @example(text="a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nd: [*c, *c]")
 @pytest.mark.parametrize("name", ["spec.yaml", "spec.json"])
 def test_specs(name: str, text: str, tmp_path: Path) -> None:
-    """A file has an object of what JSON can say, or the command ends with the place."""
+    """A file has an object of JSON values, or the command ends with an error."""
     file = tmp_path / name
     file.write_text(text, encoding="utf-8", errors="replace")
     try:
@@ -85,7 +85,7 @@ def test_specs(name: str, text: str, tmp_path: Path) -> None:
 
 
 def test_a_spec_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    """A picture in the place of a spec is named, and no trace is shown."""
+    """A picture in place of a spec is named, without a traceback."""
     file = tmp_path / "spec.yaml"
     file.write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(CommandError, match="UTF-8"):
@@ -110,7 +110,7 @@ def test_lengths(text: str) -> None:
 
 @given(given_=st.lists(st.text(max_size=8) | st.just("team=a=b"), max_size=3))
 def test_labels(given_: list[str]) -> None:
-    """A label has a name, and all behind the first sign is its value."""
+    """Each label that is read was given as its name and value, or all are refused."""
     try:
         found = arguments.labels(given_)
     except ValueError:
@@ -143,7 +143,7 @@ proposals = trees | st.builds(
 
 @given(proposal=proposals)
 def test_proposals(proposal: Any) -> None:
-    """What a model proposes is an order of finite numbers, or is refused before it is sent."""
+    """A model's proposal is an order of finite numbers, or is refused before it is sent."""
     try:
         order = ORDERS.validate_python(proposal)
     except ValidationError:
@@ -154,7 +154,7 @@ def test_proposals(proposal: Any) -> None:
 
 @given(text=st.text(max_size=400))
 def test_texts_for_models(text: str) -> None:
-    """What others wrote comes on one line, bounded, of characters that are seen; twice the same."""
+    """Foreign texts become one bounded line of visible characters; doing so twice is no change."""
     found = untrusted(text)
     shown = found.untrusted_text
     assert len(shown) <= 300

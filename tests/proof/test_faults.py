@@ -15,12 +15,12 @@ SHORT = (
     "a request overtaken",
     "an event stream dropped",
 )
-"""What the short form tries: a fault of each sort that is done quickly."""
+"""What the short form tries: a quick fault of each sort."""
 
 
 @pytest.mark.parametrize("fault", SHORT)
 def test_a_fault_under_load_breaks_no_promise(fault: str) -> None:
-    """Nothing is lost, nothing changes, nobody is let in, and the load goes on."""
+    """Nothing is lost or changed, no stale trainer is let in, and the load goes on."""
     verdict = endure(fault, 1, 60.0, lambda _: None)
     assert verdict.times == 1
     assert not verdict.violations
@@ -36,7 +36,7 @@ def test_each_fault_five_times_breaks_no_promise(fault: str) -> None:
 
 
 def test_a_cut_of_the_power_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    """Whatever was not flushed is dropped or torn, and the database is sound; a liar's disk is not.
+    """Unflushed writes are dropped or torn, and the database is sound; a lying disk's is not.
 
     Where flushes are ignored, the same check finds what is missing.
     """
@@ -48,7 +48,7 @@ def test_a_cut_of_the_power_loses_nothing_that_was_acknowledged(tmp_path: Path) 
 
 
 def test_a_service_fails_on_purpose_only_where_that_is_meant(tmp_path: Path) -> None:
-    """Failpoints take a second setting, and one that names no point is refused with those there."""
+    """Failpoints need a second setting, and an unknown point is refused with the known ones."""
     database = tmp_path / "pacesetter.db"
     with pytest.raises(RuntimeError, match="PACESETTER_ALLOW_FAILPOINTS=1"):
         RunningService(database, failpoints="commit.before=kill@1").start()

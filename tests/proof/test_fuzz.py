@@ -1,4 +1,4 @@
-"""No call that the API's document allows, or forbids, is answered otherwise than it says."""
+"""Every call, valid or not by the API's document, is answered as it says."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def test_each_call_is_answered_as_its_description_says(token: str, tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("token", [TOKEN, ""], ids=["token", "open"])
 def test_each_boundary_and_sequence_is_answered_as_described(token: str, tmp_path: Path) -> None:
-    """All phases: examples, each boundary of each field, drawn ones, and calls upon calls."""
+    """All phases: examples, each boundary of each field, random ones, and sequences of calls."""
     done = fuzz(tmp_path, examples=20, phases=PHASES, token=token)
     assert done.returncode == 0, done.stdout + done.stderr
     assert _cases(done.stdout) > 1000

@@ -1,4 +1,4 @@
-"""The judge of histories finds nothing where nothing is, and each promise that is broken."""
+"""The judge finds nothing in honest histories, and each promise that is broken in others."""
 
 import copy
 import json
@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from little_servers import answering
+from proof.history import Caller, History
 from proof.judge import judge
 from proof.liar import Liar
 from proof.load import Load
+from proof.record import parsed
+from proof.roles import BASE
+from proof.steering import PLATEAU, RANKS
 from serving import PATIENCE, RunningService
 
 PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8")
@@ -29,7 +33,7 @@ def _calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str, 
 
 
 def test_an_honest_history_keeps_every_promise(calls: list[dict[str, Any]]) -> None:
-    """Trainers, zombies of them, an operator and a reader at once: nothing is found."""
+    """Trainers, their zombies, an operator and a reader call concurrently: nothing is found."""
     assert judge(calls) == []
     kinds = {each["kind"] for each in calls if each["status"] in (200, 201)}
     assert kinds >= {"sync", "act", "open", "look", "values", "explain", "record"}
@@ -37,7 +41,7 @@ def test_an_honest_history_keeps_every_promise(calls: list[dict[str, Any]]) -> N
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_a_promise_that_is_broken_is_found(promise: str, tmp_path: Path) -> None:
-    """Behind a proxy that lies, the judge names the promise that it has broken."""
+    """Behind a lying proxy, the judge names the promise that it has broken."""
     with RunningService(tmp_path / "pacesetter.db") as service:
         liar = Liar(service.url, promise)
         with answering(liar) as (server, _), Load([server.url], sessions=1, steered=0) as load:
@@ -54,7 +58,7 @@ def _first(calls: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 
 def test_a_late_reader_that_is_shown_an_old_revision_is_found(calls: list[dict[str, Any]]) -> None:
-    """What was true before a call began, and no longer when it did, is no answer to it."""
+    """An answer that was outdated before its call began is no valid answer."""
     forged = copy.deepcopy(calls)
     looks = [each for each in forged if each["kind"] == "look" and each["status"] == 200]
     looks[-1]["got"]["revision"] = 0
@@ -62,14 +66,14 @@ def test_a_late_reader_that_is_shown_an_old_revision_is_found(calls: list[dict[s
 
 
 def test_a_call_that_takes_too_long_is_found(calls: list[dict[str, Any]]) -> None:
-    """A call that hangs breaks its promise, whatever it is answered in the end."""
+    """A call that hangs breaks its promise, whatever its final answer is."""
     forged = copy.deepcopy(calls)
     _first(forged, "sync")["end"] += 1000.0
     assert "P5" in {each.promise for each in judge(forged)}
 
 
 def test_a_reading_that_stands_twice_in_a_record_is_found(calls: list[dict[str, Any]]) -> None:
-    """Of each reading there is one, however often it was reported."""
+    """Each reading is there once, however often it was reported."""
     forged = copy.deepcopy(calls)
     record = _first(forged, "record")
     [line, *_] = [each for each in record["got"].splitlines() if '"line":"readings"' in each]
@@ -98,7 +102,7 @@ def _steered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[str
 def test_an_honest_history_of_a_controller_keeps_every_promise(
     steered: list[dict[str, Any]],
 ) -> None:
-    """Two ranks, and an operator who looks ahead, takes back, rolls back and forks."""
+    """Two ranks report, and an operator looks ahead, takes back, rolls back and forks."""
     assert judge(steered) == []
     kinds = {(each["kind"], each["status"]) for each in steered}
     assert kinds >= {("ahead", 200), ("take back", 200), ("fork", 201), ("open", 201)}
@@ -116,7 +120,7 @@ def test_an_honest_history_of_a_controller_keeps_every_promise(
     ],
 )
 def test_a_lie_about_a_steered_training_is_found(lie: str, promise: str, tmp_path: Path) -> None:
-    """Behind a proxy that lies, the judge names the promise that it has broken."""
+    """Behind a lying proxy, the judge names the promise that it has broken."""
     with RunningService(tmp_path / "pacesetter.db") as service:
         liar = Liar(service.url, lie)
         with answering(liar) as (server, _), Load([server.url], sessions=0) as load:
@@ -130,8 +134,39 @@ def test_a_lie_about_a_steered_training_is_found(lie: str, promise: str, tmp_pat
     assert promise in found
 
 
+def test_a_fork_of_what_was_begun_twice_keeps_every_promise(tmp_path: Path) -> None:
+    """A measurement may belong to two attempts that begin at its step, and to their forks."""
+    with RunningService(tmp_path / "pacesetter.db") as service:
+        history = History()
+        caller = Caller(history, "trainer", [service.url], PATIENCE)
+        spec = {"name": "run", "base_lr": BASE, "ranks": RANKS, "controllers": [PLATEAU]}
+        caller.call("create", "run", "POST", "", spec)
+
+        def train(attempt: int, step: int, *said: int) -> None:
+            reports = [{"step": each, "metrics": {"loss": 1.0}} for each in said]
+            wish = {"start": step, "count": 1}
+            for rank in (1, 0):
+                body = {"attempt": attempt, "rank": rank, "reports": reports}
+                body |= {} if rank else {"want": wish, "progress": {"step": step}}
+                assert caller.call("sync", "run", "POST", "/run/sync", body)["status"] == 200
+
+        train(1, 0)
+        train(1, 1)
+        for attempt in (2, 3):
+            asked = {"step": 2, "key": f"restart-{attempt}"}
+            caller.call("open", "run", "POST", "/run/attempts", asked)
+            train(attempt, 2, *((0, 1) if attempt == 2 else ()))
+        caller.call("fork", "run", "POST", "/run/fork", {"name": "fork", "step": 3})
+        for session in ("run", "fork"):
+            caller.call("record", session, "GET", f"/{session}/export")
+        caller.close()
+    closed = parsed(history.calls[-1]["got"]).closed
+    assert {(each.step, each.at) for each in closed} == {(0, 2), (1, 2)}
+    assert judge(history.calls) == []
+
+
 def _audited(load: Load, url: str) -> list[dict[str, Any]]:
-    """Return what has happened until now, with the record as it is now."""
+    """Return the history until now, with the record as it is now."""
     before = len(load.history.calls)
     calls = list(load.history.calls)[:before]
     load.audit(url)
@@ -152,7 +187,7 @@ def _forged(
     change: Callable[[list[Line]], list[Line]],
     session: str = "steered-0",
 ) -> set[str]:
-    """Return which promises are broken by another record of a session."""
+    """Return the promises that are broken by an altered record of a session."""
     forged = copy.deepcopy(calls)
     record = next(c for c in forged if (c["kind"], c["session"]) == ("record", session))
     lines = change([json.loads(line) for line in record["got"].splitlines()])
@@ -165,7 +200,7 @@ def _is_decision(line: Line) -> bool:
 
 
 def test_a_decision_that_stands_twice_is_found(steered: list[dict[str, Any]]) -> None:
-    """Of each decision there is one."""
+    """Each decision is there once."""
 
     def twice(lines: list[Line]) -> list[Line]:
         return [*lines, next(each for each in lines if _is_decision(each))]
@@ -174,7 +209,7 @@ def test_a_decision_that_stands_twice_is_found(steered: list[dict[str, Any]]) ->
 
 
 def test_a_decision_that_is_nowhere_is_found(steered: list[dict[str, Any]]) -> None:
-    """What follows from the measurements is in the record."""
+    """A decision that follows from the measurements must be in the record."""
 
     def without(lines: list[Line]) -> list[Line]:
         gone = next(each for each in lines if _is_decision(each))
@@ -184,7 +219,7 @@ def test_a_decision_that_is_nowhere_is_found(steered: list[dict[str, Any]]) -> N
 
 
 def test_a_decision_about_another_step_is_found(steered: list[dict[str, Any]]) -> None:
-    """A decision that is said to hold from before its horizon does not follow."""
+    """A decision that holds from before its horizon does not follow from the measurements."""
 
     def earlier(lines: list[Line]) -> list[Line]:
         line = next(each for each in lines if _is_decision(each))
@@ -196,7 +231,7 @@ def test_a_decision_about_another_step_is_found(steered: list[dict[str, Any]]) -
 
 
 def test_a_decision_behind_the_horizon_is_found(steered: list[dict[str, Any]]) -> None:
-    """Nobody had a step of it before what it was made of was reported."""
+    """No trainer may have a step of it before the readings behind it were reported."""
     forged = copy.deepcopy(steered)
     decision = json.loads(next(e for e in _lines(steered, "event") if _is_decision(e))["payload"])
     for call in forged:
@@ -217,7 +252,7 @@ def test_a_step_that_controllers_see_twice_is_found(steered: list[dict[str, Any]
 
 
 def test_an_attempt_that_begins_afresh_is_found(steered: list[dict[str, Any]]) -> None:
-    """An attempt finds the level that its controller had come to."""
+    """An attempt starts from the level that its controller had reached."""
     base = "000000000000f03f"
 
     def afresh(lines: list[Line]) -> list[Line]:
@@ -229,8 +264,23 @@ def test_an_attempt_that_begins_afresh_is_found(steered: list[dict[str, Any]]) -
     assert _forged(steered, afresh) & {"P2", "P6"}
 
 
+def test_a_first_decision_that_begins_at_another_rate_is_found(
+    steered: list[dict[str, Any]],
+) -> None:
+    """A controller's first decision in a fork starts from the level of its parent."""
+
+    def halved(lines: list[Line]) -> list[Line]:
+        line = next(each for each in lines if _is_decision(each) and each["attempt"] >= 1)
+        said = json.loads(line["payload"])
+        levels = {name: [value / 2 for value in both] for name, both in said["levels"].items()}
+        line["payload"] = json.dumps({**said, "levels": levels})
+        return lines
+
+    assert "P6" in _forged(steered, halved, "steered-0-fork-1")
+
+
 def test_a_fork_with_another_past_is_found(steered: list[dict[str, Any]]) -> None:
-    """Below its start a fork is its parent, to the bit."""
+    """Below its start a fork equals its parent, to the bit."""
 
     def nudged(lines: list[Line]) -> list[Line]:
         first = next(each for each in lines if each["line"] == "sealed" and each["attempt"] < 1)
@@ -251,14 +301,14 @@ def test_a_fork_with_another_past_is_found(steered: list[dict[str, Any]]) -> Non
 def test_a_take_back_that_was_not_so_is_found(
     kind: str, change: dict[str, int], promise: str, steered: list[dict[str, Any]]
 ) -> None:
-    """What an operator was told is what became of it."""
+    """The answer to an operator must agree with the outcome."""
     forged = copy.deepcopy(steered)
     _first(forged, kind)["got"].update(change)
     assert promise in {each.promise for each in judge(forged)}
 
 
 def test_a_trainer_that_is_fenced_by_nobody_is_found(steered: list[dict[str, Any]]) -> None:
-    """A take-back fences no trainer, so that only another attempt is a reason to refuse one."""
+    """A take-back fences no trainer, so only another attempt is a reason to refuse one."""
     forged = copy.deepcopy(steered)
     _first(forged, "sync")["status"] = 409
     assert {each.promise for each in judge(forged)} == {"P5"}

@@ -1,4 +1,4 @@
-"""Whatever is sent to what reads text or JSON: it is taken or refused, and never answered 5xx.
+"""Any text or JSON that is sent to the service is accepted or refused, and never answered 5xx.
 
 Records that are imported are altered in `tests/api/test_transfer.py`.
 """
@@ -44,7 +44,7 @@ def _http(server_url: str) -> Iterator[httpx.Client]:
 
 @pytest.fixture(name="guarded", scope="module")
 def _guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Return a connection to a service that asks for tokens."""
+    """Return a connection to a service that requires tokens."""
     database = tmp_path_factory.mktemp("guarded") / "pacesetter.db"
     with RunningService(database, admin_token=ADMIN) as service, open_http(service.url) as http:
         yield http
@@ -59,7 +59,7 @@ def _is_told(answer: httpx.Response) -> bool:
 
 
 def _sent(http: httpx.Client, path: str, body: Any) -> httpx.Response:
-    """Send JSON as Python writes it, with NaN and half characters."""
+    """Send JSON as Python writes it, with NaN and lone surrogates."""
     headers = {"Content-Type": "application/json"}
     return http.post(path, content=json.dumps(body), headers=headers)
 
@@ -67,13 +67,13 @@ def _sent(http: httpx.Client, path: str, body: Any) -> httpx.Response:
 @given(token=texts)
 @pytest.mark.parametrize("path", ["/v1/sessions", "/v1/sessions/parsed/events", "/v1/templates"])
 def test_page_tokens(path: str, token: str, http: httpx.Client) -> None:
-    """A token that no page ended with leads nowhere."""
+    """A token that no page ended with is refused."""
     assert _is_told(http.get(path, params={"page_token": token}))
 
 
 @given(last=header_texts | st.integers(-10, 2**70).map(str))
 def test_ids_of_events(last: str, http: httpx.Client) -> None:
-    """A stream begins after any id that an event may have, and is refused after another."""
+    """A stream begins after any id that an event may have, and any other id is refused."""
     path = "/v1/sessions/parsed/events/stream"
     with http.stream("GET", path, headers={"Last-Event-ID": last}) as answer:
         assert answer.is_success or answer.status_code in (400, 422)
@@ -82,7 +82,7 @@ def test_ids_of_events(last: str, http: httpx.Client) -> None:
 @given(last=header_texts | st.integers(-10, 2**70).map(str))
 @pytest.mark.parametrize("place", ["header", "parameter"])
 def test_ids_of_all_events(place: str, last: str, http: httpx.Client) -> None:
-    """So it is with the feed of all sessions, however the id is said."""
+    """So it is with the feed of all sessions, wherever the id is given."""
     headers = {"Last-Event-ID": last} if place == "header" else {}
     params = {"after": last} if place == "parameter" else {}
     with http.stream("GET", "/v1/events/stream", headers=headers, params=params) as answer:
@@ -91,14 +91,14 @@ def test_ids_of_all_events(place: str, last: str, http: httpx.Client) -> None:
 
 @given(secret=header_texts, scheme=st.sampled_from(["Bearer ", "bearer ", "Basic ", ""]))
 def test_tokens(secret: str, scheme: str, guarded: httpx.Client) -> None:
-    """Nobody is let in with a secret that was not given out."""
+    """A secret that was not issued gives no access."""
     answer = guarded.get("/v1/sessions", headers={"Authorization": (scheme + secret).strip()})
     assert (answer.status_code, _is_told(answer)) == (401, True)
 
 
 @given(pattern=st.text("ab*?.[]()|^$\\\\/ é\\n", max_size=12) | texts)
 def test_patterns_of_names(pattern: str, guarded: httpx.Client) -> None:
-    """A token is for the names that its pattern matches as a shell's does, or is not made."""
+    """A token covers the names that its pattern matches as a shell's does, or is not made."""
     bearer = {"Authorization": f"Bearer {ADMIN}"}
     body = {"name": "patterned", "role": "viewer", "names": [pattern]}
     made = guarded.post("/v1/tokens", json=body, headers=bearer)
@@ -117,7 +117,7 @@ def test_patterns_of_names(pattern: str, guarded: httpx.Client) -> None:
     wanted=texts | st.just("team:vision"),
 )
 def test_labels(names: dict[str, Any], wanted: str, http: httpx.Client) -> None:
-    """Labels are taken or refused, and so is what sessions are looked for by."""
+    """Labels are accepted or refused, and so are the filters by label."""
     body = {"name": "labelled", "base_lr": 0.1, "labels": names}
     made = _sent(http, "/v1/sessions", body)
     assert _is_told(made)
@@ -133,7 +133,7 @@ def test_labels(names: dict[str, Any], wanted: str, http: httpx.Client) -> None:
 @example(text="9**9**9**9**9")
 @example(text="t" + "+t" * 1_900)
 def test_expressions(text: str, http: httpx.Client) -> None:
-    """An expression has a value at each step, or it is told what is wrong with it."""
+    """An expression has a value at each step, or the error says what is wrong with it."""
     schedule = {"kind": "expression", "value": text, "total_steps": 100}
     body = {"base_lr": 0.1, "schedule": schedule, "count": 10}
     assert _is_told(_sent(http, "/v1/schedules/preview", body))
@@ -161,13 +161,13 @@ def test_columns(steps: list[int], beside: int, stride: int, value: float) -> No
     ["/v1/schedules/preview", "/v1/sessions/parsed/sync", "/v1/sessions/parsed/actions"],
 )
 def test_trees(path: str, body: Any, http: httpx.Client) -> None:
-    """A tree of JSON is a schedule, a call or an action, or it is told what is wrong with it."""
+    """A tree of JSON is a schedule, a call or an action, or the error says what is wrong."""
     assert _is_told(_sent(http, path, body))
 
 
 @given(tree=trees)
 def test_schedules(tree: Any, http: httpx.Client) -> None:
-    """So it is with what stands in the place of a schedule."""
+    """So it is with any value in place of a schedule."""
     body = {"base_lr": 0.1, "schedule": tree, "count": 10}
     assert _is_told(_sent(http, "/v1/schedules/preview", body))
 
@@ -184,6 +184,6 @@ def test_schedules(tree: Any, http: httpx.Client) -> None:
 def test_numbers_that_no_database_or_calendar_has(
     method: str, path: str, body: Any, http: httpx.Client
 ) -> None:
-    """They are refused with the place, as what is wrong in any other way."""
+    """They are refused with the place, as any other error is."""
     answer = http.request(method, path, json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "validation_failed"), answer.text

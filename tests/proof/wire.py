@@ -1,4 +1,4 @@
-"""A proxy whose wire fails: requests are cut, held up, doubled or overtaken, answers get lost."""
+"""A proxy with a failing wire: requests are cut, delayed, doubled or overtaken, answers lost."""
 
 import http.client
 import socket
@@ -9,11 +9,11 @@ from little_servers import Asked, hang_up, read_request
 from serving import PATIENCE
 
 WAYS = ("cut_request", "cut_answer", "half_open", "duplicate", "reorder", "delay")
-"""What can happen to a request; see the methods of `Wire`."""
+"""The faults of a request; see the methods of `Wire`."""
 
 
 class Wire:
-    """Passes requests on to a service, and does to the next one what it is told.
+    """Passes requests on to a service, and applies the chosen fault to the next one.
 
     Attributes:
         way: What happens to the next request of a trainer or an operator; one of `WAYS` or nothing.
@@ -43,7 +43,7 @@ class Wire:
             each.join(PATIENCE)
 
     def _taken(self, asked: Asked) -> str:
-        """Return what is to happen to a request, which then happens to no other."""
+        """Return the fault of a request, which is then used up."""
         with self._lock:
             if asked.method != "POST" or not self.way:
                 return ""
@@ -53,12 +53,12 @@ class Wire:
 
     def _pass_on(self, asked: Asked, connection: socket.socket) -> bool:
         way = self._taken(asked)
-        if way == "cut_request":  # the service gets half of the body, and then nobody is there
+        if way == "cut_request":  # the service gets half of the body, and then the caller is gone
             with socket.create_connection(("127.0.0.1", self._port)) as far:
                 far.sendall(_head(asked) + asked.body[: len(asked.body) // 2])
             hang_up(connection)
             return False
-        if way == "half_open":  # it arrives, and the answer never does: no word, no reset
+        if way == "half_open":  # it arrives, and the answer never does: neither a byte nor a reset
             self._said(asked)
             while connection.recv(65536):
                 pass

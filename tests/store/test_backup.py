@@ -1,4 +1,4 @@
-"""Copies of a database that is served, and what begins from one: by the command, on real stores."""
+"""Backing up a database that is being served, and restoring it: by the command, on real stores."""
 
 import contextlib
 import shutil
@@ -21,7 +21,7 @@ from serving import RunningService, open_http
 
 @pytest.fixture(name="address", params=["sqlite", "postgresql"])
 def _address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Return the URL of a database of the test's own."""
+    """Return the URL of a database that this test alone uses."""
     with contextlib.ExitStack() as ends:
         if request.param == "postgresql":
             yield ends.enter_context(postgres.database())
@@ -41,7 +41,7 @@ def _create(url: str, name: str) -> dict[str, Any]:
 
 
 def test_a_served_database_is_copied_and_restored(address: str, tmp_path: Path) -> None:
-    """What came after the copy is lost, trainers learn of it, and no number is used again."""
+    """What came after the backup is lost, trainers are told, and no number is used again."""
     copy = tmp_path / "copy"
     with RunningService(address) as service:
         epoch = _create(service.url, "kept")["epoch"]
@@ -74,7 +74,7 @@ def test_a_served_database_is_copied_and_restored(address: str, tmp_path: Path) 
 
 
 def _migrated_to(revision: str, address: str) -> None:
-    """Make the tables that an older service would make, with a template in them."""
+    """Create the tables that an older service would create, with a template in them."""
     config = Config()
     config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
     opened = create_engine(address)
@@ -95,7 +95,7 @@ def _templates(address: str) -> list[str]:
 
 
 def test_a_copy_of_an_older_schema_takes_the_place_of_a_newer_one(tmp_path: Path) -> None:
-    """Tables that it does not know are in nobody's way; a torn one changes nothing."""
+    """Tables that the old schema lacks do not hinder a restore, and a torn copy changes nothing."""
     older, copy, torn = postgres.bare(), tmp_path / "copy", tmp_path / "torn"
     _migrated_to("0008", older)
     assert _run("backup", copy, older) == 0
@@ -109,14 +109,14 @@ def test_a_copy_of_an_older_schema_takes_the_place_of_a_newer_one(tmp_path: Path
 
 
 def test_what_was_replaced_is_kept_beside(tmp_path: Path) -> None:
-    """A database that is put aside can be opened again under its other name."""
+    """A database that was set aside can be opened again under its new name."""
     path, copy = tmp_path / "own.db", tmp_path / "copy.db"
     address = f"sqlite:///{path}"
     with RunningService(path) as service:
         _create(service.url, "first")
         assert _run("backup", copy, address) == 0
         _create(service.url, "second")
-        service.kill()  # so that its log is not folded
+        service.kill()  # so that its log is not checkpointed
     assert _run("restore", copy, address, "--replace") == 0
     aside = tmp_path / "own.db-before-restore"
     with contextlib.closing(sqlite3.connect(aside)) as connection:
@@ -127,7 +127,7 @@ def test_what_was_replaced_is_kept_beside(tmp_path: Path) -> None:
 def test_each_restore_keeps_what_was_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing that was put aside is overwritten; the command says under which name it is kept."""
+    """Nothing that was set aside is overwritten; the command says under which name it is kept."""
     path, copy = tmp_path / "own.db", tmp_path / "copy.db"
     address = f"sqlite:///{path}"
     assert cli.main(["migrate", "--database-url", address]) == 0
@@ -147,7 +147,7 @@ def test_each_restore_keeps_what_was_there(
 def test_what_is_no_copy_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
-    """Nothing is changed, and the message says which file is meant."""
+    """Nothing is changed, and the message names the file."""
     path, copy = tmp_path / "own.db", tmp_path / "copy.db"
     address = f"sqlite:///{path}"
     assert cli.main(["migrate", "--database-url", address]) == 0
@@ -166,7 +166,7 @@ def test_what_is_no_copy_is_refused(
 def test_a_copy_never_takes_the_databases_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its own name, a folder that is not there, and no database are refused."""
+    """A backup onto the database itself, into a missing folder or of no database is refused."""
     path = tmp_path / "own.db"
     address = f"sqlite:///{path}"
     assert _run("backup", tmp_path / "copy.db", address) == 1
@@ -179,7 +179,7 @@ def test_a_copy_never_takes_the_databases_place(
 def test_postgresql_needs_its_programs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without them the command says what to install."""
+    """Without them, the command says what to install."""
     monkeypatch.setattr(shutil, "which", lambda _program: None)
     assert _run("backup", tmp_path / "copy", "postgresql+psycopg://nobody@/none") == 1
     assert "pg_dump is not installed" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Blocks of columns: every value to the bit, each once, in little more than its 8 bytes."""
+"""Blocks of columns: they keep every value to the bit, once, in little more than its 8 bytes."""
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, create_engine, select
 from sqlalchemy import insert as insert_into
+from sqlalchemy.event import listen
 
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.model import MAX_STEP
@@ -49,14 +50,14 @@ def rows_of(some: Sequence[Point]) -> list[Reading]:
 
 
 def insert_with(connection: Connection) -> Insert:
-    """Return a way to write rows."""
+    """Return a function that inserts rows."""
     return lambda table, rows: connection.execute(
         insert_into(table), [dict(zip(table.c.keys(), row, strict=True)) for row in rows]
     )
 
 
 def bits(value: float) -> bytes:
-    """Return what tells floats apart, each NaN like the others."""
+    """Return the bits of a float, the same for every NaN."""
     return b"nan" if isnan(value) else struct.pack("<d", value)
 
 
@@ -68,7 +69,7 @@ def placed(columns: Columns) -> dict[tuple[int, int], bytes]:
 
 @given(st.lists(points, min_size=1, max_size=60))
 def test_a_block_gives_back_what_was_put_in(some: list[Point]) -> None:
-    """Whatever the steps, ranks and values are, regular or not: all come back, to the bit."""
+    """All values come back to the bit, whatever their steps and ranks, regular or not."""
     columns = Columns.joined([Columns.of(lists(some))])
     block = pack(columns)
     assert placed(unpack(block, 1)) == placed(columns)
@@ -88,7 +89,7 @@ def test_a_block_gives_back_what_was_put_in(some: list[Point]) -> None:
 def test_regular_columns_are_packed_as_others_are(
     some: list[Point], stride: int, among: int, count: int
 ) -> None:
-    """The short way for regular columns writes the same bytes, or leaves it to the long one."""
+    """The fast path for regular columns writes the same bytes, or leaves it to the general one."""
     step, rank, value = some[0]
     regular = [(step + stride * each, rank + among * each, value) for each in range(count)]
     for given_points in (some, regular):
@@ -101,7 +102,7 @@ def test_regular_columns_are_packed_as_others_are(
 
 @given(st.lists(st.lists(points, min_size=1, max_size=20), max_size=8), st.integers(1, 7))
 def test_blocks_are_read_in_order_piece_by_piece(parts: list[list[Point]], size: int) -> None:
-    """Pieces are of one size however the blocks lie, and together they are all values in order."""
+    """Pieces have one size however the blocks overlap, and together hold all values in order."""
     seen: set[tuple[int, int]] = set()
     packed = []
     for part in parts:
@@ -128,7 +129,7 @@ def _connection(tmp_path: Path) -> Iterator[Connection]:
 def test_the_first_value_of_a_step_and_rank_stays(
     batches: list[list[Point]], restarts: set[int], shared: bool
 ) -> None:
-    """A log is a dictionary that keeps what it has, across restarts and joined blocks."""
+    """A log is a dictionary that never overwrites, across restarts and joined blocks."""
     engine = create_engine("sqlite://")
     schema.metadata.create_all(engine, [schema.metrics, schema.reading_blocks])
     model: dict[tuple[int, int], bytes] = {}
@@ -153,7 +154,7 @@ def test_the_first_value_of_a_step_and_rank_stays(
 
 
 def test_what_is_to_be_new_and_is_there_is_refused(connection: Connection) -> None:
-    """So a measurement is written once, whatever its writer remembers."""
+    """So a measurement is written once, whatever its writer has cached."""
     insert = insert_with(connection)
     writers = [BlockLog(READINGS, shared=True), BlockLog(READINGS, shared=False)]
     writers[0].append(connection, {SERIES: rows_of([(5, 0, 1.0)])}, insert, strictly=True)
@@ -163,7 +164,7 @@ def test_what_is_to_be_new_and_is_there_is_refused(connection: Connection) -> No
 
 
 def test_blocks_that_end_with_one_step_are_joined(connection: Connection) -> None:
-    """Ranks that lag behind, blocks that are full, and values of one step in several blocks."""
+    """This holds for ranks that lag, for full blocks, and for one step in several blocks."""
     log, insert = BlockLog(READINGS, shared=False), insert_with(connection)
     parts = [
         [(step, 0, 1.0) for step in range(4096)],
@@ -182,7 +183,7 @@ def test_blocks_that_end_with_one_step_are_joined(connection: Connection) -> Non
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_blocks_are_joined_whatever_is_forgotten(connection: Connection, shared: bool) -> None:
-    """Small blocks become few again after restarts and after transactions that failed."""
+    """Small blocks are merged again after restarts and after failed transactions."""
     log, insert = BlockLog(READINGS, shared=shared), insert_with(connection)
     for step in range(1_000):
         if step % 100 == 0 and not shared:
@@ -197,8 +198,31 @@ def test_blocks_are_joined_whatever_is_forgotten(connection: Connection, shared:
     assert len(rows) < 2 * MANY if shared else len(rows) < 8 * MANY
 
 
+def test_many_series_are_joined_by_as_few_statements_as_one(connection: Connection) -> None:
+    """Each statement is a round trip to the server, for which every caller in the batch waits."""
+    asked: list[str] = []
+    log, insert = BlockLog(READINGS, shared=True), insert_with(connection)
+    listen(connection, "before_cursor_execute", lambda *given: asked.append(given[2]))
+
+    def statements(series: Sequence[Series]) -> int:
+        """Append to all until blocks are joined; return the most statements of one append."""
+        counts = []
+        for step in range(MANY):
+            asked.clear()
+            given = {each: [Reading(0, step, "loss", float(step))] for each in series}
+            log.append(connection, given, insert)
+            counts.append(len(asked))
+        rows = connection.execute(select(schema.reading_blocks.c.size)).scalars().all()
+        assert rows.count(MANY) >= len(series)
+        return max(counts)
+
+    one = statements([(7, 1, 1)])
+    assert one > 1
+    assert statements([(8, metric, 1) for metric in range(1, 13)]) == one
+
+
 def test_a_late_value_is_compared_with_its_own_step_alone(connection: Connection) -> None:
-    """However long the series is: after a restart, too, and beside a value that is new."""
+    """Only its blocks are read, however long the series: after a restart, and beside new values."""
     insert = insert_with(connection)
     every = [(step, 0, 1.0) for step in range(50_000)]
     BlockLog(READINGS, shared=False).append(connection, {SERIES: rows_of(every)}, insert)
@@ -225,7 +249,7 @@ def test_a_late_value_is_compared_with_its_own_step_alone(connection: Connection
 def test_a_value_takes_at_most_twelve_bytes(
     connection: Connection, tmp_path: Path, ranks: int, at_once: int
 ) -> None:
-    """With all that it needs: reported one by one, many at once, or by many ranks."""
+    """That includes all overhead: reported one by one, many together, or by many ranks."""
     path = tmp_path / "blocks.db"
     connection.exec_driver_sql("VACUUM")
     empty = path.stat().st_size

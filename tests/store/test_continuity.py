@@ -1,4 +1,4 @@
-"""Whether the database is the one that was served before: what the start finds out."""
+"""Whether the database is the one that was served before, as the service finds out at its start."""
 
 import shutil
 import sqlite3
@@ -27,7 +27,7 @@ counts = st.none() | st.builds(Count, st.sampled_from(["one", "two"]), st.intege
 def test_an_epoch_goes_on_only_where_nothing_can_be_missing(
     stored: Count | None, marked: Count | None
 ) -> None:
-    """The mark must be of this database, and may not know of more commits than there are."""
+    """The mark must be of this database, and must not count more commits than the database has."""
     found = judged(stored, marked, "fresh")
     vouched = (
         stored is not None
@@ -41,7 +41,7 @@ def test_an_epoch_goes_on_only_where_nothing_can_be_missing(
 
 @given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5))
 def test_a_mark_keeps_what_was_written_last(tmp_path_factory, commits: list[int]) -> None:
-    """However many digits its number had before."""
+    """However many digits the previous number had."""
     mark = Mark(tmp_path_factory.mktemp("mark") / "a.db")
     assert mark.read() is None
     for number in commits:
@@ -51,7 +51,7 @@ def test_a_mark_keeps_what_was_written_last(tmp_path_factory, commits: list[int]
 
 
 def test_a_damaged_mark_is_no_mark(tmp_path: Path) -> None:
-    """Whichever byte of it was changed, and wherever it was cut off, nothing is made of it."""
+    """A mark with any byte changed, or cut off anywhere, is not read as a mark."""
     mark = Mark(tmp_path / "a.db")
     mark.write(Count("0123456789abcdef", 41))
     path = tmp_path / "a.db-mark"
@@ -83,14 +83,14 @@ def image(source: Path, target: Path) -> Path:
 
 
 def found_in(folder: Path) -> Continuity:
-    """Start, and stop again."""
+    """Open the store, close it, and return what it found."""
     store = opened(folder)
     store.close()
     return store.continuity
 
 
 def names_in(folder: Path) -> list[str]:
-    """Name the sessions that there are."""
+    """Return the names of the sessions."""
     store = opened(folder)
     try:
         found = store.page(Listing(), 99)
@@ -100,7 +100,7 @@ def names_in(folder: Path) -> list[str]:
 
 
 def test_a_database_that_is_all_there_keeps_its_epoch(tmp_path: Path) -> None:
-    """After a stop, and after an end without one; an epoch begins with the database."""
+    """It does so after a clean stop and after a crash; a new database begins with an epoch."""
     folder = tmp_path / "kept"
     folder.mkdir()
     store = opened(folder)
@@ -114,7 +114,7 @@ def test_a_database_that_is_all_there_keeps_its_epoch(tmp_path: Path) -> None:
 
 
 def test_two_databases_have_two_epochs(tmp_path: Path) -> None:
-    """An epoch is drawn, and not derived from anything that two may share."""
+    """An epoch is drawn at random, not derived from anything that two databases may share."""
     epochs = set()
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -123,7 +123,7 @@ def test_two_databases_have_two_epochs(tmp_path: Path) -> None:
 
 
 def test_an_older_copy_in_its_place_is_told(tmp_path: Path) -> None:
-    """It is known how many commits are missing; the new epoch is then kept like any."""
+    """The start reports how many commits are missing, and keeps the new epoch from then on."""
     store = opened(tmp_path)
     commit(store, "a")
     store.close()
@@ -141,7 +141,7 @@ def test_an_older_copy_in_its_place_is_told(tmp_path: Path) -> None:
 
 
 def test_the_newest_copy_in_its_place_is_no_other(tmp_path: Path) -> None:
-    """A copy that has every commit has lost nothing."""
+    """A copy that has every commit has lost nothing, and its epoch goes on."""
     store = opened(tmp_path)
     commit(store, "a")
     store.close()
@@ -169,7 +169,7 @@ def _damage_start(log: Path) -> None:
 
 @pytest.mark.parametrize("harm", [_cut, _damage, _damage_start, Path.unlink])
 def test_a_log_that_lost_commits_is_told(tmp_path: Path, harm: Callable[[Path], None]) -> None:
-    """SQLite takes what it can read of a damaged log and says nothing of the rest."""
+    """SQLite reads what it can of a damaged log and does not report the rest."""
     folder = tmp_path / "served"
     folder.mkdir()
     opened(folder).close()
@@ -189,7 +189,7 @@ def test_a_log_that_lost_commits_is_told(tmp_path: Path, harm: Callable[[Path], 
 def test_a_database_without_its_mark_begins_an_epoch(
     tmp_path: Path, harm: Callable[[Path], None]
 ) -> None:
-    """Nothing says that it is the newest; so nobody is told that it is."""
+    """Without a mark nothing shows that the database is the newest, so its old epoch ends."""
     before = found_in(tmp_path)
     harm(tmp_path / "a.db-mark")
     found = found_in(tmp_path)
@@ -198,7 +198,7 @@ def test_a_database_without_its_mark_begins_an_epoch(
 
 @pytest.mark.parametrize("new", [True, False])
 def test_another_database_in_its_place_begins_an_epoch(tmp_path: Path, new: bool) -> None:
-    """Be it empty, because the old one was deleted, or one with a history of its own."""
+    """It may be empty, because the old one was deleted, or one with its own history."""
     before = found_in(tmp_path)
     (tmp_path / "a.db").unlink()
     if not new:
@@ -213,7 +213,7 @@ def test_another_database_in_its_place_begins_an_epoch(tmp_path: Path, new: bool
 
 
 def test_an_older_copy_of_all_files_is_not_seen_here(tmp_path: Path) -> None:
-    """They agree with each other: only who was given more can tell (the client does)."""
+    """The files agree with each other: only a client that was given more can tell."""
     folder = tmp_path / "served"
     folder.mkdir()
     store = opened(folder)
@@ -227,7 +227,7 @@ def test_an_older_copy_of_all_files_is_not_seen_here(tmp_path: Path) -> None:
 
 
 def crashed_behind_a_backup(folder: Path, crashed: Path, *, commits: int) -> SqliteStore:
-    """Back a database up at one commit, go on beyond some checkpoints, and crash."""
+    """Back a database up at one commit, go on past some checkpoints, and crash."""
     folder.mkdir()
     store = opened(folder)
     commit(store, "old")
@@ -242,7 +242,7 @@ def crashed_behind_a_backup(folder: Path, crashed: Path, *, commits: int) -> Sql
 
 @pytest.mark.parametrize("commits", [150, 400])
 def test_an_older_copy_under_a_newer_log_is_told(tmp_path: Path, commits: int) -> None:
-    """The log was made for another file: it is set aside, and the copy is what it was."""
+    """The log belongs to another file: it is set aside, and the copy stays as it was."""
     crashed = tmp_path / "crashed"
     before = crashed_behind_a_backup(tmp_path / "served", crashed, commits=commits)
     log = (crashed / "a.db-wal").read_bytes()
@@ -255,7 +255,7 @@ def test_an_older_copy_under_a_newer_log_is_told(tmp_path: Path, commits: int) -
 
 
 def test_an_older_copy_under_a_log_that_has_all_since_loses_nothing(tmp_path: Path) -> None:
-    """Until the first checkpoint the file is the copy."""
+    """Until the first checkpoint, the file equals the copy."""
     crashed = tmp_path / "crashed"
     before = crashed_behind_a_backup(tmp_path / "served", crashed, commits=5)
     shutil.copy(crashed / "backup", crashed / "a.db")
@@ -266,7 +266,7 @@ def test_an_older_copy_under_a_log_that_has_all_since_loses_nothing(tmp_path: Pa
 def test_a_backup_that_was_made_while_it_ran_is_older_than_the_next_checkpoint(
     tmp_path: Path,
 ) -> None:
-    """It need not have been made at a stop: what counts is what was folded into the file since."""
+    """A copy of a running database is recognised too: what counts is the checkpoints since."""
     folder, crashed = tmp_path / "served", tmp_path / "crashed"
     folder.mkdir()
     store = opened(folder)
@@ -283,9 +283,9 @@ def test_a_backup_that_was_made_while_it_ran_is_older_than_the_next_checkpoint(
 
 @pytest.mark.parametrize("writes", [2, 0])
 def test_a_file_that_is_overwritten_in_place_is_told(tmp_path: Path, writes: int) -> None:
-    """Nothing is acknowledged any more, though it is the same file by its name and number.
+    """Nothing is acknowledged from then on, though the file's name and inode are the same.
 
-    The next start knows of it too, whether a write was tried or not.
+    The next start detects it too, whether or not a write was attempted.
     """
     store = opened(tmp_path)
     commit(store, "a")
@@ -306,7 +306,7 @@ def test_a_file_that_is_overwritten_in_place_is_told(tmp_path: Path, writes: int
 
 
 def test_no_alarm_is_raised_while_nobody_interferes(tmp_path: Path) -> None:
-    """Over commits of any size, readers that hold checkpoints up, stops, crashes, touched files."""
+    """Commits of any size, readers that delay checkpoints, stops, crashes and touches pass."""
     random = Random(20)
     folder = tmp_path / "0"
     folder.mkdir()
@@ -334,7 +334,7 @@ def test_no_alarm_is_raised_while_nobody_interferes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("when", range(6))
 def test_a_checkpoint_that_was_interrupted_raises_no_alarm(tmp_path: Path, when: int) -> None:
-    """A file in which only some pages of the checkpoint stand, with its log, is all there."""
+    """A file with only some pages of a checkpoint is complete as long as its log is there."""
     folder = tmp_path / "served"
     folder.mkdir()
     store = opened(folder)

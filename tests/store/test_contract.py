@@ -1,4 +1,4 @@
-"""What every store keeps, with two writers on one database at once.
+"""What every store guarantees, with two writers on one database.
 
 Each writer has its own store, memory and thread, as two processes would have. Another database is
 one more parameter of the fixture `open_store`.
@@ -65,7 +65,7 @@ OpenStore = Callable[[], Store]
 
 @pytest.fixture(name="open_store", params=["sqlite", "postgresql", "pgbouncer"])
 def _open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
-    """Return what opens one more store on the same database."""
+    """Return a function that opens one more store on the same database."""
     opened: list[Store] = []
     with contextlib.ExitStack() as ends:
         if request.param != "sqlite":
@@ -115,19 +115,19 @@ def spec(name: str = "run", **more: Any) -> SessionSpec:
 
 
 def stored(store: Store, name: str = "run") -> Stored:
-    """Describe a new session as a writer would."""
+    """Return a new session as a writer would store it."""
     session, number = create(spec(name)), store.new_id()
     return Stored(number, session, 0, NOW, (AttemptRef(number, 1, 0),))
 
 
 def changed(before: Stored, **fields: Any) -> Stored:
-    """Describe a session after a change."""
+    """Return a session as a writer would store it after a change."""
     session = replace(before.session, **fields)
     return replace(before, session=session, version=before.version + 1)
 
 
 def test_a_store_counts_its_sessions_and_knows_its_size(store: Store) -> None:
-    """Of each status the number, of so many sessions at most; the disk is known beside a file."""
+    """Sessions are counted by status, up to a limit; the disk is known only for a file."""
     kept = [stored(store, name) for name in ("one", "two", "three")]
     write(store, *(Changes(each) for each in kept))
     write(store, Changes(changed(kept[0], status="archived"), before=kept[0]))
@@ -147,7 +147,7 @@ def test_a_store_counts_its_sessions_and_knows_its_size(store: Store) -> None:
 
 
 def test_a_session_that_was_written_is_read_by_every_store(open_store: OpenStore) -> None:
-    """What one store has committed another one loads, in its version."""
+    """A session that one store commits is loaded by another one, with its version."""
     one, two = open_store(), open_store()
     before = stored(one)
     write(one, Changes(before))
@@ -161,7 +161,7 @@ def test_a_session_that_was_written_is_read_by_every_store(open_store: OpenStore
 def test_who_has_read_an_older_version_is_refused_and_nothing_is_kept(
     open_store: OpenStore,
 ) -> None:
-    """The conflict names the session; what its transaction wrote beside it is not kept either."""
+    """The conflict names the session; nothing else of its transaction is kept either."""
     one, two = open_store(), open_store()
     mine, neighbour = stored(one), stored(one, "neighbour")
     write(one, Changes(mine), Changes(neighbour))
@@ -188,7 +188,7 @@ def test_a_name_is_created_once(open_store: OpenStore) -> None:
 
 @pytest.mark.parametrize("what", ["event", "sealed", "attempt", "measurement"])
 def test_what_is_there_already_is_a_conflict(store: Store, what: str) -> None:
-    """No event, block, attempt or measurement is ever dropped in silence for one that is there."""
+    """No event, block, attempt or measurement is ever silently dropped for one that is there."""
     before = stored(store)
     write(store, Changes(before))
     order = Act(Scale(factor=0.5), actor="ada")
@@ -225,7 +225,7 @@ def _extras(what: str) -> dict[str, Any]:
 
 
 def test_a_reading_that_is_there_already_counts_once(open_store: OpenStore) -> None:
-    """To append it again changes nothing; NaN is kept as what it is."""
+    """Appending it again changes nothing, and NaN is kept as NaN."""
     one, two = open_store(), open_store()
     before = stored(one)
     write(one, Changes(before))
@@ -237,7 +237,7 @@ def test_a_reading_that_is_there_already_counts_once(open_store: OpenStore) -> N
 
 
 def test_no_two_sessions_have_one_id(open_store: OpenStore) -> None:
-    """Whichever store takes it, and also after a store was closed without having used its ids."""
+    """This holds whichever store adds it, and after a store was closed with ids left unused."""
     one, two = open_store(), open_store()
     taken = [store.new_id() for _ in range(100) for store in (one, two)]
     taken.append(open_store().new_id())
@@ -245,7 +245,7 @@ def test_no_two_sessions_have_one_id(open_store: OpenStore) -> None:
 
 
 def test_stale_versions_are_named(open_store: OpenStore) -> None:
-    """A store says which sessions are not what a caller has read, also those that came since."""
+    """A store names the sessions that differ from what a caller has read, and new ones."""
     one, two = open_store(), open_store()
     before = stored(one)
     assert list(two.stale({"run": 0})) == []
@@ -258,7 +258,7 @@ def test_stale_versions_are_named(open_store: OpenStore) -> None:
 
 
 async def train(writer: Writer, steps: range, *, rank: int = 0, loss: float = 1.0) -> Outcome:
-    """Seal and report steps as a rank does that asks, trains and reports in turn."""
+    """Seal and report steps as a single rank does: ask, train, report."""
     for step in steps:
         await writer.submit(Change("run", (Seal(step, 1),)))
         outcome = await writer.submit(
@@ -269,7 +269,7 @@ async def train(writer: Writer, steps: range, *, rank: int = 0, loss: float = 1.
 
 @pytest.mark.anyio
 async def test_orders_of_two_operators_are_two_orders(writers: tuple[Writer, Writer]) -> None:
-    """Two operators who order at two writers at once get two numbers, and both are carried out."""
+    """Two operators who order simultaneously at two writers get two numbers; both orders apply."""
     one, two = writers
     await one.submit(Create(spec()))
     acts = [Act(Scale(factor=0.5), at=4, actor=f"operator {each}") for each in range(12)]
@@ -289,7 +289,7 @@ async def test_orders_of_two_operators_are_two_orders(writers: tuple[Writer, Wri
 async def test_changes_with_bounds_are_counted_over_all_writers(
     writers: tuple[Writer, Writer],
 ) -> None:
-    """Of orders that race at two writers no more are taken than the bounds of their author say."""
+    """Orders that race at two writers never exceed the bounds of their author."""
     one, _ = writers
     await one.submit(Create(spec()))
     bounds = Bounds(changes=Changed(count=3, per_steps=100))
@@ -306,7 +306,7 @@ async def test_changes_with_bounds_are_counted_over_all_writers(
 
 
 def test_every_store_reads_the_bounds_of_a_token(open_store: OpenStore) -> None:
-    """As they were written, and none where there are none."""
+    """Bounds come back as they were written, and a token without bounds has none."""
     one, two = open_store(), open_store()
     bounds = Bounds(factor_range=(0.5, 2.0), changes=Changed(count=3, per_steps=100))
     bound = Token("a", "agent", "operator", "d", NOW, None, bounds=bounds)
@@ -319,7 +319,7 @@ def test_every_store_reads_the_bounds_of_a_token(open_store: OpenStore) -> None:
 
 @pytest.mark.anyio
 async def test_a_stale_memory_is_refreshed(writers: tuple[Writer, Writer]) -> None:
-    """A writer that holds an old state decides on the newest all the same, and goes on so."""
+    """A writer that holds an old state still decides on the newest, and goes on from there."""
     one, two = writers
     await one.submit(Create(spec()))
     await two.submit(Find("run"))
@@ -334,7 +334,7 @@ async def test_a_stale_memory_is_refreshed(writers: tuple[Writer, Writer]) -> No
 async def test_sessions_that_two_writers_create_have_ids_of_their_own(
     writers: tuple[Writer, Writer],
 ) -> None:
-    """However their creations interleave; one name is one session."""
+    """This holds however their creations interleave, and equal names are one session."""
     names = [f"s{each}" for each in range(40)]
     outcomes = await asyncio.gather(
         *(writer.submit(Create(spec(name))) for name in names for writer in writers)
@@ -350,7 +350,7 @@ async def test_sessions_that_two_writers_create_have_ids_of_their_own(
 async def test_readings_that_are_split_over_writers_close_a_measurement(
     writers: tuple[Writer, Writer],
 ) -> None:
-    """Rank 0 reports to one and rank 1 to the other: the measurement is made of both."""
+    """Rank 0 reports to one writer and rank 1 to the other: the measurement has both values."""
     one, two = writers
     await one.submit(Create(spec(ranks=2)))
     for step in range(3):
@@ -367,7 +367,7 @@ async def test_readings_that_are_split_over_writers_close_a_measurement(
 async def test_of_two_restarts_that_race_each_is_an_attempt(
     writers: tuple[Writer, Writer],
 ) -> None:
-    """Two keys are two attempts, whichever came first; the first one is fenced by the second."""
+    """Two keys make two attempts in either order; the second fences the first."""
     one, two = writers
     await one.submit(Create(spec()))
     await train(one, range(6))
@@ -402,7 +402,7 @@ async def test_a_healthy_trainer_is_not_fenced_by_a_writer_that_is_behind(
 async def test_a_service_that_is_behind_answers_by_the_newest_state(
     writers: tuple[Writer, Writer],
 ) -> None:
-    """A sync of attempt 2 at the service that last saw attempt 1 gets its window, as it is now."""
+    """A sync of attempt 2, at a service that last saw attempt 1, gets the current window."""
     one, two = (Service.over(writer._store, writer) for writer in writers)
     try:
         await writers[0].submit(Create(spec()))
@@ -423,7 +423,7 @@ async def test_a_service_that_is_behind_answers_by_the_newest_state(
 async def test_what_was_sealed_is_read_while_the_writer_is_busy(
     writers: tuple[Writer, Writer],
 ) -> None:
-    """A trainer gets its window, and anyone the session as it is, without the writer's thread."""
+    """A trainer gets its window, and a reader the session, without the writer's thread."""
     one, two = (Service.over(writer._store, writer) for writer in writers)
     busy = threading.Event()
     try:
@@ -437,7 +437,7 @@ async def test_what_was_sealed_is_read_while_the_writer_is_busy(
             answer = await sync(two, _call(attempt=1, start=start))
             assert answer.block is not None
             assert (answer.start, answer.block.tolist()) == (start, [[0.1]])
-        assert writers[1].remembered("run") is seen  # none of this has asked the writer
+        assert writers[1].remembered("run") is seen  # none of this went through the writer
         blocking_one = asyncio.ensure_future(writers[0].call(busy.wait))
         found = await asyncio.gather(*(writers[0].find("run") for _ in range(9)))
         assert {each.stored.session.horizon for each in found} == {5}
@@ -457,7 +457,7 @@ async def test_what_was_sealed_is_read_while_the_writer_is_busy(
 async def test_templates_that_two_services_publish_have_versions_of_their_own(
     writers: tuple[Writer, Writer],
 ) -> None:
-    """Each is told the version under which its own template stands."""
+    """Each caller is told the version under which its own template is stored."""
     services = [Service.over(writer._store, writer) for writer in writers]
 
     async def publish(number: int) -> tuple[int, int]:
@@ -479,7 +479,7 @@ async def test_templates_that_two_services_publish_have_versions_of_their_own(
 async def test_a_wait_goes_on_wherever_the_next_call_lands(
     writers: tuple[Writer, Writer],
 ) -> None:
-    """How long a step was waited for at one service counts at the other one, up to the time-out."""
+    """Time spent waiting for a step at one service counts at the other, up to the time-out."""
     one, two = (Service.over(writer._store, writer) for writer in writers)
     try:
         await writers[0].submit(Create(spec(reaction={"decide_every": 2, "timeout": 60.0})))
@@ -502,7 +502,7 @@ async def test_a_wait_goes_on_wherever_the_next_call_lands(
 
 
 def _call(attempt: int, start: int, patience: float = 0.0) -> SyncCall:
-    """Ask for one step as a trainer does."""
+    """Return a trainer's request for one step."""
     wish = Seal(start, 1, attempt)
     return SyncCall(
         session="run",
@@ -526,7 +526,7 @@ def _call(attempt: int, start: int, patience: float = 0.0) -> SyncCall:
 async def test_two_writers_under_load_lose_and_double_nothing(
     writers: tuple[Writer, Writer],
 ) -> None:
-    """Trainers, operators, restarts and forks at both: every answer is in the record, once."""
+    """Trainers, operators, restarts and forks use both; every answer is in the record once."""
     await writers[0].submit(Create(spec(controllers=[])))
     answered: list[int] = []
 
@@ -561,7 +561,7 @@ async def test_two_writers_under_load_lose_and_double_nothing(
 async def test_a_job_that_conflicts_takes_no_neighbour_down(
     writers: tuple[Writer, Writer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that loses every time is told so; those that came with it are done."""
+    """A job that loses every time is refused with a conflict; the others in its batch succeed."""
     one, _ = writers
     for name in ("run", "neighbour"):
         await one.submit(Create(spec(name)))
@@ -581,7 +581,8 @@ async def test_a_job_that_conflicts_takes_no_neighbour_down(
     assert isinstance(mine, ConflictError)
     assert isinstance(mine, PacesetterError)
     counted = one.tally
-    # Every try of both together, and then of the one alone, lost; the last of each was the end.
+    # Every try of both jobs, and then of the one alone, was lost; each series ended with its last
+    # try.
     assert (counted.retries, counted.conflicts) == (2 * (TRIES - 1), 2 * TRIES)
 
 
@@ -613,7 +614,7 @@ class _Losing:
 async def test_what_one_service_purges_is_gone_at_the_other(
     writers: tuple[Writer, Writer],
 ) -> None:
-    """Its name is free with another attempt, a fork keeps it, and every row of it is removed."""
+    """Its name is free for a new attempt, no fork of it is made, and all its rows are removed."""
     one, two = (Service.over(writer._store, writer) for writer in writers)
     try:
         await writers[0].submit(Create(spec()))
@@ -649,7 +650,7 @@ async def test_what_one_service_purges_is_gone_at_the_other(
 async def test_who_remembers_a_purged_session_takes_no_other_for_it(
     writers: tuple[Writer, Writer],
 ) -> None:
-    """A session that has its name, and was written as often, is seen to be another one."""
+    """A new session under the same name and version is recognised as another one."""
     one, two = writers
 
     def hide() -> None:
@@ -677,7 +678,7 @@ async def _purged(service: Service, name: str) -> None:
 
 
 def test_lists_are_filtered_and_sorted_by_every_store(store: Store) -> None:
-    """A page has what all filters leave of it, behind the key of the page before."""
+    """A page holds what passes all filters, starting after the key of the previous page."""
     for number in range(6):
         labels = {"odd": str(number % 2), "all": "yes"}
         fresh = stored(store, f"run-{number}")
@@ -705,7 +706,7 @@ def test_lists_are_filtered_and_sorted_by_every_store(store: Store) -> None:
 
 
 def test_the_newest_of_each_metric_is_found(store: Store) -> None:
-    """What ranks reported last and what was measured last, of the attempts that count."""
+    """Lists show what ranks reported last and what was measured last, over the current lineage."""
     before = changed(stored(store), horizon=20)
     readings = [(1, Reading(rank, step, "loss", step / 10)) for step in range(9) for rank in (0, 1)]
     seen = [(1, Measured(step, "loss", float(step), 2, 20)) for step in range(4)]
@@ -726,7 +727,7 @@ def test_the_newest_of_each_metric_is_found(store: Store) -> None:
 
 
 def test_positions_of_events_are_those_of_the_commits(open_store: OpenStore) -> None:
-    """Each event has the next one, whichever store commits it; none is there twice."""
+    """Each event has the next position, whichever store commits it; none is used twice."""
     one, two = open_store(), open_store()
     for number, store in enumerate((one, two, one)):
         write(store, Changes(stored(store, f"run-{number}")))

@@ -1,4 +1,4 @@
-"""The log of events: what was written is read back to the bit, in order, and found by its step."""
+"""The log of events: it is read back to the bit, in order, and searchable by step."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -56,7 +56,7 @@ def _store(tmp_path: Path) -> Iterator[SqliteStore]:
 
 
 def decided(at: int, **changes: Any) -> Decided:
-    """Make a decision of the first controller."""
+    """Return a decision of the first controller."""
     state = PlateauState(best=math.inf)
     return Decided(0, "loss", at - 1, 1 / 3, at, "a reason", state, state, **changes)
 
@@ -120,7 +120,7 @@ def test_every_event_comes_back_as_it_was(store: SqliteStore) -> None:
 
 
 def test_the_newest_events_are_read_from_the_end(store: SqliteStore) -> None:
-    """The newest first, those of some kinds alone, and page by page down to the first one."""
+    """They are read newest first, by kind, and page by page down to the first."""
     stored = written(store, EVENTS)
     numbers, before = [], stored.events + 1
     while page := store.events_before(stored, before, limit=2):
@@ -133,7 +133,7 @@ def test_the_newest_events_are_read_from_the_end(store: SqliteStore) -> None:
 
 
 def test_a_decision_on_nan_comes_back(store: SqliteStore) -> None:
-    """A NaN that a controller saw, or keeps, is a NaN again."""
+    """A NaN that a controller saw, or keeps in its state, is read back as NaN."""
     state = PlateauState(best=math.nan)
     stored = written(store, [Decided(0, "loss", 1, math.nan, 2, "", state, state)])
     [found] = store.events_after(stored, 0, limit=1)
@@ -143,7 +143,7 @@ def test_a_decision_on_nan_comes_back(store: SqliteStore) -> None:
 
 
 def test_events_are_found_from_a_step_backwards(store: SqliteStore) -> None:
-    """What holds at a step or before it comes newest first, by kind and by what it did."""
+    """Events at a step or before it are read newest first, by kind and by effect."""
     stored = written(store, EVENTS)
 
     def numbers(step: int, *kinds: str, **more: Any) -> list[int | None]:
@@ -157,7 +157,7 @@ def test_events_are_found_from_a_step_backwards(store: SqliteStore) -> None:
 
 
 def test_what_came_later_is_not_part_of_a_session_that_was_read_before(store: SqliteStore) -> None:
-    """A session as it was has the log as it was, whatever has been written since."""
+    """A session that was read keeps the log as it was, whatever is written later."""
     stored = written(store, EVENTS)
     before = replace(stored, events=2)
     found = store.events_until(before, 9, kinds=("decided", "acted"))
@@ -165,7 +165,7 @@ def test_what_came_later_is_not_part_of_a_session_that_was_read_before(store: Sq
 
 
 def test_an_order_is_found_behind_any_number_of_decisions(store: SqliteStore) -> None:
-    """The search for causes ends, and still comes by every order and every change of the law."""
+    """The search for causes is bounded, yet finds every order and every change of the law."""
     law = Transition(schedule=Schedule.parse({"kind": "cosine", "total_steps": 10}))
     first = [Acted(Order(1, 1, Scale(factor=0.5), "an operator")), decided(2, transition=law)]
     many = [decided(3 + step, levels=HALVED) for step in range(MOST + 100)]

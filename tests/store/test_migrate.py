@@ -1,5 +1,6 @@
-"""Who brings a database to the newest schema, and which ones are refused."""
+"""Which service or command migrates a database, and which databases are refused."""
 
+import json
 import os
 import sqlite3
 from contextlib import closing
@@ -33,7 +34,7 @@ def _ask(path: Path, question: str) -> object:
 
 
 def test_a_service_that_may_not_migrate_says_who_does(old: Path) -> None:
-    """The database stays as it was, until the command has run; then it is served."""
+    """The database stays as it was until the command has run; then it is served."""
     schema = _ask(old, "SELECT version_num FROM alembic_version")
     with pytest.raises(UnusableDatabaseError, match="pacesetter migrate"):
         SqliteStore(f"sqlite:///{old}", migrates=False)
@@ -45,7 +46,7 @@ def test_a_service_that_may_not_migrate_says_who_does(old: Path) -> None:
 def test_a_file_of_an_older_service_can_shrink_once_it_is_migrated(
     old: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command writes it anew, once, with all that it had."""
+    """The command rewrites the file once, with all its content."""
     count = "SELECT count(*) FROM events"
     before = _ask(old, count)
     for said in ("can shrink", "newest"):
@@ -55,7 +56,7 @@ def test_a_file_of_an_older_service_can_shrink_once_it_is_migrated(
 
 
 def test_no_age_is_made_up_for_a_training_that_may_be_running(old: Path) -> None:
-    """What is active counts as changed now; what is over, when its last event was written."""
+    """An active session counts as changed now, a finished one when its last event was written."""
     with closing(sqlite3.connect(old)) as connection:
         connection.execute("UPDATE sessions SET status = 'finished' WHERE name = 'plateau'")
         connection.commit()
@@ -67,8 +68,27 @@ def test_no_age_is_made_up_for_a_training_that_may_be_running(old: Path) -> None
     assert str(_ask(old, "SELECT min(changed_at) FROM sessions WHERE status = 'active'")) >= began
 
 
+def test_sessions_are_found_by_the_template_that_they_were_made_of(old: Path) -> None:
+    """Existing sessions are found too, also where a fork replaced the description of its source."""
+    origin = {"origin": {"template": "vit@3", "values": {}}}
+    anew = {"origin": None, "earlier": {"until": 1, "spec": {**origin, "earlier": None}}}
+    with closing(sqlite3.connect(old)) as connection:
+        names = [row[0] for row in connection.execute("SELECT name FROM sessions ORDER BY name")]
+        for name, added in zip(names, (origin, anew), strict=False):
+            query = "SELECT spec FROM sessions WHERE name = ?"
+            spec = json.loads(connection.execute(query, (name,)).fetchone()[0]) | added
+            text = json.dumps(spec, separators=(",", ":"))
+            connection.execute("UPDATE sessions SET spec = ? WHERE name = ?", (text, name))
+        connection.commit()
+    SqliteStore(f"sqlite:///{old}").close()
+    with closing(sqlite3.connect(old)) as connection:
+        there = dict(connection.execute("SELECT name, template FROM sessions"))
+    assert [there[name] for name in names[:2]] == ["vit@3", "vit@3"]
+    assert set(there.values()) == {"vit@3", None}
+
+
 def test_a_newer_schema_is_refused(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The message names both schemas, and what to run."""
+    """The message names both schemas, and the command to run."""
     with closing(sqlite3.connect(old)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999_later'")
         connection.commit()
@@ -90,7 +110,7 @@ MOUNTS = """\
     [((254, 0), "ext4"), ((0, 45), "nfs4"), ((0, 46), "fuse.sshfs"), ((0, 47), None)],
 )
 def test_a_file_system_is_known_by_its_device(device: tuple[int, int], kind: str | None) -> None:
-    """Whatever the place is called at which it is mounted."""
+    """The path under which it is mounted does not matter."""
     assert kind_of(os.makedev(*device), MOUNTS) == kind
     assert (kind in OVER_A_NETWORK) == (kind in {"nfs4", "fuse.sshfs"})
 
@@ -98,7 +118,7 @@ def test_a_file_system_is_known_by_its_device(device: tuple[int, int], kind: str
 def test_a_database_on_a_network_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message says which file system it is, and where to put the file instead."""
+    """The message names the file system, and says where to put the file instead."""
     assert over_a_network(tmp_path / "a" / "b.db") is None
     monkeypatch.setattr(served, "over_a_network", lambda _path: "nfs4")
     with pytest.raises(UnusableDatabaseError, match=r"nfs4.*local disk.*PostgreSQL"):
@@ -113,7 +133,7 @@ def test_a_command_reads_the_settings_of_its_database_alone(
     capsys: pytest.CaptureFixture[str],
     command: list[str],
 ) -> None:
-    """What is wrong there is told by its variable and without its value; the rest is not read."""
+    """An error there names the variable and not its value; other settings are not read."""
     monkeypatch.chdir(tmp_path)
     for name in ("DATABASE_URL", "DATABASE_URL_FILE"):
         monkeypatch.delenv(f"PACESETTER_{name}", raising=False)
@@ -135,7 +155,7 @@ def test_a_command_reads_the_settings_of_its_database_alone(
 
 
 def test_a_port_that_is_no_number_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    """The message says what a URL looks like, and shows no password."""
+    """The message shows the form of a URL, and no password."""
     url = "postgresql+psycopg://me:hidden@db:none/p"
     assert cli.main(["migrate", "--database-url", url]) == 1
     told = capsys.readouterr().err

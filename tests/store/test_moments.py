@@ -1,4 +1,4 @@
-"""When steps were handed out, and what of it an axis of time is made of; on either database."""
+"""When steps were handed out, from which an axis of time is made; on either database."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -55,12 +55,12 @@ def _store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
 
 
 def seconds(number: int) -> float:
-    """Return when a window was handed out."""
+    """Return when a window was handed out, in seconds."""
     return datetime.fromisoformat(TIMES[number]).timestamp()
 
 
 def test_the_windows_of_some_steps_are_found_with_their_moments(store: Store) -> None:
-    """Each once, in their order, to the millisecond; other attempts have others."""
+    """Each is found once, in order, to the millisecond; windows of other attempts are not."""
     found = store.handed_out(REF, [35, 0, 19, 10])
     assert found == [HandedOut(10 * each, seconds(each)) for each in (0, 1, 3)]
     assert store.handed_out(AttemptRef(1, 2, 0), [0]) == []
@@ -68,7 +68,7 @@ def test_the_windows_of_some_steps_are_found_with_their_moments(store: Store) ->
 
 
 def test_a_moment_that_was_not_written_down_is_left_out(store: Store) -> None:
-    """As it is of what was sealed before, or imported."""
+    """Steps that were sealed by an older service, or imported, have no moment."""
     with store.transaction() as connection:
         unknown = update(sealed).where(sealed.c.start == 10).values(handed_out=None)
         connection.execute(unknown)

@@ -1,4 +1,4 @@
-"""Changes of other services, heard at once by PostgreSQL's LISTEN and NOTIFY."""
+"""Changes by other services, heard at once through PostgreSQL's LISTEN and NOTIFY."""
 
 import asyncio
 import socket
@@ -34,7 +34,7 @@ def _url() -> Iterator[str]:
 
 
 def test_what_is_told_through_pgbouncer_is_heard_past_it() -> None:
-    """Names come as they were sent, too many of them as any; the test of the connection is none."""
+    """Names arrive as sent, or as `ANY` if there are too many; the connection test is not heard."""
     with postgres.database(by=postgres.bouncer()) as pooled:
         name = pooled.partition("@/")[2].partition("?")[0]
         direct = postgres.url_of(name, postgres.server())
@@ -52,7 +52,7 @@ def test_what_is_told_through_pgbouncer_is_heard_past_it() -> None:
 def test_a_connection_through_pgbouncer_is_found_to_hear_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It takes LISTEN without a word, so it is tested with a notification."""
+    """PgBouncer accepts LISTEN without an error, so a notification tests the connection."""
     monkeypatch.setattr(notifications, "TEST_SECONDS", 0.2)
     with postgres.database(by=postgres.bouncer()) as pooled:
         store = PostgresStore(pooled)
@@ -66,7 +66,7 @@ def test_a_connection_through_pgbouncer_is_found_to_hear_nothing(
 def test_a_listener_ends_though_its_database_says_nothing(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that does not come about holds up the end of a service for some seconds."""
+    """A connection that hangs delays the end of a service by some seconds at most."""
     monkeypatch.setitem(NETWORK, "connect_timeout", 2)
     store, begun = PostgresStore(url), threading.Event()
 
@@ -80,7 +80,7 @@ def test_a_listener_ends_though_its_database_says_nothing(
             listener = listening.Listener(store, nowhere, lambda _names: None)
             listener.start()
             assert begun.wait(PATIENCE)
-            listener.stop()  # while it waits for an answer that does not come
+            listener.stop()  # while it waits for an answer that never comes
     finally:
         store.close()
 
@@ -89,7 +89,7 @@ def test_a_listener_ends_though_its_database_says_nothing(
 async def test_a_service_that_listens_hears_of_a_change_without_looking(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With an hour between two looks, a caller at one service is told what another has written."""
+    """With an hour between two polls, a caller at one service learns what another has written."""
     monkeypatch.setattr(polling, "EVERY", 3600.0)
     stores = [PostgresStore(url, listen_url=url) for _ in range(2)]
     writers = [Writer(store) for store in stores]
@@ -115,7 +115,7 @@ async def test_a_service_that_listens_hears_of_a_change_without_looking(
 async def test_a_service_that_hears_nothing_says_so_and_goes_on_looking(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pooler before the connection that is to listen costs a quarter of a second, and no more."""
+    """A pooler in front of the listening connection costs a quarter of a second, and no more."""
     monkeypatch.setattr(notifications, "TEST_SECONDS", 0.1)
     said: list[str] = []
     monkeypatch.setattr(listening.log, "warning", lambda event, **_: said.append(event))
@@ -144,7 +144,7 @@ async def test_a_service_that_hears_nothing_says_so_and_goes_on_looking(
 
 
 def test_a_listen_url_is_for_postgresql(tmp_path: Path) -> None:
-    """With SQLite, and of another database, it is refused at the start."""
+    """With SQLite, or for another database, it is refused at the start."""
     with pytest.raises(UnusableDatabaseError, match="listen-url"):
         open_store(f"sqlite:///{tmp_path}/alone.db", listen_url="postgresql+psycopg:///lr")
     with pytest.raises(UnusableDatabaseError, match="listen-url"):
@@ -152,7 +152,7 @@ def test_a_listen_url_is_for_postgresql(tmp_path: Path) -> None:
 
 
 def test_a_listening_connection_that_is_lost_says_so() -> None:
-    """The listener makes another one then."""
+    """The listener then opens another one."""
     with postgres.database() as url:
         store = PostgresStore(url)
         try:

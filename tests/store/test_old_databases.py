@@ -1,4 +1,4 @@
-"""A database that an older service has made is migrated, and goes on to the bit.
+"""A database made by an older service is migrated, and goes on to the bit.
 
 `tests/golden/databases/` has one as SQL, with what that service answered about it.
 """
@@ -19,7 +19,7 @@ DATABASES = Path(__file__).parents[1] / "golden" / "databases"
 
 @pytest.fixture(name="old", params=["f9daf41"])
 def _old(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[httpx.Client, Any]]:
-    """Serve a database of an older service; give a client, and what was answered then."""
+    """Serve a database of an older service; return a client, and that service's answers."""
     path = tmp_path / "old.db"
     made = sqlite3.connect(path)
     made.executescript((DATABASES / f"{request.param}.sql").read_text())
@@ -46,7 +46,7 @@ def test_what_was_sealed_and_decided_is_as_it_was(old: tuple[httpx.Client, Any])
 
 
 def test_what_is_to_come_is_what_it_was(old: tuple[httpx.Client, Any]) -> None:
-    """Laws whose fields have other names by now give the same curve; orders that wait are in it."""
+    """Laws whose fields were renamed give the same curve, with the pending orders in it."""
     http, answers = old
     for name, values in answers["forecast"].items():
         start = http.get(f"/v1/sessions/{name}").raise_for_status().json()["spec"]["start_step"]
@@ -56,7 +56,7 @@ def test_what_is_to_come_is_what_it_was(old: tuple[httpx.Client, Any]) -> None:
 
 
 def test_it_goes_on_restarts_and_forks(old: tuple[httpx.Client, Any]) -> None:
-    """Its trainers seal and report, go back before the migration, and branch off from there."""
+    """Its trainers seal and report, go back to before the migration, and fork there."""
     http, answers = old
     path = "/v1/sessions/plateau"
     sealed = answers["lr"]["plateau"]

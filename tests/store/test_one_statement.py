@@ -1,4 +1,4 @@
-"""What one request can multiply is written in as many statements as if it were one."""
+"""One request takes the same number of statements, however many items it has."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from pacesetter_service.store import codec
 
 
 def _statements(service: Service) -> list[str]:
-    """Collect what is sent to the database from now on."""
+    """Collect the statements that are executed from now on."""
     seen: list[str] = []
 
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
@@ -28,7 +28,7 @@ def _statements(service: Service) -> list[str]:
 
 
 def _counts(folder: Path, many: int) -> int:
-    """Create a session with so many labels, and report as many new metrics; count statements."""
+    """Create a session with labels, report `many` new metrics, and count the statements."""
     folder.mkdir()
     service = Service(folder)
     try:
@@ -45,12 +45,12 @@ def _counts(folder: Path, many: int) -> int:
 
 
 def test_many_names_labels_and_ranks_take_no_more_statements_than_one(tmp_path: Path) -> None:
-    """A thousand new names of metrics, from a hundred ranks, are one insert and one look-up."""
+    """A thousand new metric names, from a hundred ranks, take one insert and one look-up."""
     assert _counts(tmp_path / "many", MAX_METRICS) == _counts(tmp_path / "one", 1)
 
 
 def test_names_are_known_again_after_a_restart(tmp_path: Path) -> None:
-    """The names that count against a session's cap are read with it, and only its own."""
+    """The names that count against a session's cap are loaded with it, and no other session's."""
     service = Service(tmp_path)
     try:
         for name in ("a", "b"):
@@ -66,7 +66,7 @@ def test_names_are_known_again_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_a_law_that_many_groups_share_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand groups that follow one large table do not have it written a thousand times."""
+    """A large table that a thousand groups follow is stored once."""
     groups = {f"g{each}": {"base_lr": 0.1} for each in range(1000)}
     table = {"kind": "table", "levels": [0.1, 0.2, 0.3]}
     spec = SessionSpec.model_validate({"name": "x", "groups": groups, "schedule": table})

@@ -21,7 +21,8 @@ from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.shared_ranks import tell_others
 from pacesetter_service.runtime.work import Change, Create, Find, Fork, Outcome
 from pacesetter_service.runtime.writer import Writer
-from pacesetter_service.store import purging, record
+from pacesetter_service.store import block_table, moments, newest, purging, record, schema
+from pacesetter_service.store.lists import as_parameter
 from pacesetter_service.store.postgres import PostgresStore
 from serving import PATIENCE
 
@@ -57,7 +58,7 @@ LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_time
 
 @pytest.mark.parametrize("through", ["directly", "pgbouncer"])
 def test_a_transaction_has_its_limits_and_leaves_none_behind(through: str) -> None:
-    """Nothing waits for ever, and a commit is on the disk even where the server is told otherwise.
+    """Nothing waits for ever, and a commit is flushed even where the server is configured not to.
 
     The next user of the connection, behind PgBouncer another program, has its own settings.
     """
@@ -88,14 +89,14 @@ def test_a_transaction_has_its_limits_and_leaves_none_behind(through: str) -> No
 
 @pytest.mark.anyio
 async def test_a_deadlock_costs_another_try(store: PostgresStore, url: str) -> None:
-    """A transaction that the server ends to solve a deadlock is decided and written again."""
+    """A transaction that the server aborts to break a deadlock is decided and written again."""
     writer = Writer(store)
     writer.start()
     try:
         for name in ("one", "two"):
             await writer.submit(Create(SessionSpec.model_validate({"name": name, "base_lr": 0.1})))
         with connected(url) as other:
-            other.execute("SET deadlock_timeout = '1h'")  # so that the service's is the one to go
+            other.execute("SET deadlock_timeout = '1h'")  # so that the service's is aborted
             other.execute("SELECT 1 FROM sessions WHERE name = 'two' FOR UPDATE")
             blocked = threading.Event()
 
@@ -120,7 +121,7 @@ async def test_a_deadlock_costs_another_try(store: PostgresStore, url: str) -> N
 
 @pytest.mark.anyio
 async def test_a_purge_and_a_fork_at_once_come_in_turn(store: PostgresStore, url: str) -> None:
-    """A fork waits for a purge that has looked for forks already, and finds its source purged."""
+    """A fork waits for a purge that has already looked for forks, and finds its source purged."""
     spec = {"name": "source", "base_lr": 0.1}
     another = PostgresStore(url)
     purging_it, forking = Writer(store), Writer(another)
@@ -167,7 +168,7 @@ def _wait_until_blocked(url: str, or_done: Callable[[], bool] = bool) -> None:
 async def test_an_order_of_a_lock_that_is_held_too_long_is_tried_again(
     store: PostgresStore, url: str
 ) -> None:
-    """Who holds the row of the ids for longer than a lock is waited for costs a try, no session."""
+    """If another client holds the row of ids past the lock timeout, a session is created later."""
     writer = Writer(store)
     writer.start()
     try:
@@ -184,7 +185,7 @@ async def test_an_order_of_a_lock_that_is_held_too_long_is_tried_again(
 
 @pytest.mark.anyio
 async def test_writers_whose_batches_overlap_in_any_order_do_not_deadlock(url: str) -> None:
-    """New sessions, new metrics and old sessions, in opposite orders at two writers."""
+    """New sessions, new metrics and old sessions are written in opposite orders by two writers."""
     before = _deadlocks(url)
     stores = [PostgresStore(url) for _ in range(2)]
     writers = [Writer(store) for store in stores]
@@ -212,7 +213,7 @@ async def test_writers_whose_batches_overlap_in_any_order_do_not_deadlock(url: s
 
 
 def _deadlocks(url: str) -> int:
-    """Count the deadlocks that the server has solved; connections that are closed are in it."""
+    """Return how many deadlocks the server has broken, those of closed connections included."""
     query = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     with connected(url) as connection:
         [number] = connection.execute(query).fetchone() or (0,)
@@ -220,7 +221,7 @@ def _deadlocks(url: str) -> int:
 
 
 def test_a_database_is_created_and_then_continued(url: str) -> None:
-    """The first store makes it, and every other one finds it, in one epoch."""
+    """The first store creates it; every other store finds it, in the same epoch."""
     PostgresStore(url).close()
     with connected(url) as connection:
         connection.execute("DELETE FROM continuity")
@@ -234,7 +235,7 @@ def test_a_database_is_created_and_then_continued(url: str) -> None:
 
 
 def test_a_copy_of_a_database_begins_an_epoch(store: PostgresStore, url: str) -> None:
-    """What pg_restore has put back has the same rows in other tables; running services see it."""
+    """pg_restore puts the same rows into other tables; running services detect that."""
     before = store.epoch
     assert store.look_at_continuity() is None
     with connected(url) as connection:
@@ -258,9 +259,9 @@ def test_a_copy_of_a_database_begins_an_epoch(store: PostgresStore, url: str) ->
 async def test_a_database_that_goes_back_while_it_is_served_is_noticed(
     store: PostgresStore, url: str
 ) -> None:
-    """A session that is older than what was committed here: nothing is sealed in place of that.
+    """If a session is older than what was committed here, nothing is sealed in its place.
 
-    So it is after a fail-over to a standby that had not received all.
+    This happens after a fail-over to a standby that had not received all commits.
     """
     writer = Writer(store)
     writer.start()
@@ -283,7 +284,7 @@ async def test_a_database_that_goes_back_while_it_is_served_is_noticed(
 async def test_a_session_that_is_lost_is_noticed_though_one_of_its_name_was_purged(
     store: PostgresStore,
 ) -> None:
-    """A purge tells only of the attempts that there were until then."""
+    """A purge accounts only for the attempts that existed until then."""
     writer = Writer(store)
     writer.start()
     try:
@@ -304,7 +305,7 @@ async def test_a_session_that_is_lost_is_noticed_though_one_of_its_name_was_purg
 
 @pytest.mark.anyio
 async def test_ranks_of_a_session_that_was_purged_do_not_come_back(store: PostgresStore) -> None:
-    """Another replica has heard of them and tells so afterwards, beside those of other sessions."""
+    """A replica that heard of them writes them after the purge, with those of other sessions."""
     writer, tracker = Writer(store), RankTracker(shares=True)
     writer.start()
     try:
@@ -331,7 +332,7 @@ async def test_ranks_of_a_session_that_was_purged_do_not_come_back(store: Postgr
 async def test_a_training_that_calls_at_another_replica_is_not_silent(
     store: PostgresStore, url: str
 ) -> None:
-    """Nothing of it was written for long: it is shown as active, and archived by no setting."""
+    """Though nothing was written for long, it is shown as active, and no setting archives it."""
     writer, elsewhere = Writer(store), RankTracker(shares=True)
     writer.start()
     service = Service.over(store, writer)
@@ -364,3 +365,36 @@ def _hidden(store: PostgresStore, writer: Writer) -> None:
 def _lost(store: PostgresStore, session_id: int) -> None:
     with store.transaction() as connection:
         record.drop(connection, session_id)
+
+
+def test_what_belongs_to_a_list_is_found_by_an_index(store: PostgresStore) -> None:
+    """So are few long series: PostgreSQL cannot estimate a list's length, and may scan them all."""
+    with store._writer.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO reading_blocks SELECT s, 1, 1, 10 * b, 0, 10 * b - 10, 10, '\\x00'"
+                " FROM generate_series(1, 20) AS s, generate_series(1, 2000) AS b"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO sealed SELECT s, 1, b, 1, '\\x00', 0"
+                " FROM generate_series(1, 20) AS s, generate_series(1, 2000) AS b"
+            )
+        )
+        connection.execute(text("ANALYZE reading_blocks, sealed"))
+        of_blocks = block_table._statements(schema.reading_blocks, connection.dialect)
+        queries = [
+            of_blocks.sizes,
+            of_blocks.newest,
+            of_blocks.ends,
+            of_blocks.overlapping,
+            newest._windows(connection.dialect),
+            moments._written(connection.dialect),
+        ]
+        given = {"wanted": as_parameter([(1, 1, 1, 19_900, 19_990)]), "most": 256}
+        for query in queries:
+            asked = {name: value for name, value in given.items() if f":{name}" in query.text}
+            plan = connection.execute(text(f"EXPLAIN {query.text}"), asked).scalars().all()
+            assert any("Index" in line for line in plan), plan
+            assert not any("Seq Scan" in line for line in plan), plan

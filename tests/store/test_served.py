@@ -1,4 +1,4 @@
-"""The file that is served: who may read it, and who may serve it."""
+"""The file that is served: which users can read it, and which process may serve it."""
 
 import os
 import subprocess
@@ -15,13 +15,13 @@ from pacesetter_service.store.sqlite import SqliteStore
 
 @pytest.fixture(name="path")
 def _path(tmp_path: Path) -> Path:
-    """Name the database's file."""
+    """Return the path of the database's file."""
     return tmp_path / "a.db"
 
 
 @pytest.fixture(name="store")
 def _store(path: Path) -> Iterator[SqliteStore]:
-    """Open a store, in a process that lets others read what it makes."""
+    """Open a store in a process whose umask lets other users read new files."""
     before = os.umask(0)
     try:
         store = SqliteStore(f"sqlite:///{path}")
@@ -48,7 +48,7 @@ def served(path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_nobody_else_can_read_the_database(store: SqliteStore, path: Path) -> None:
-    """Neither the file nor what stands beside it, whatever the process would let others do."""
+    """Neither the file nor those beside it are readable by others, whatever the umask."""
     modes = {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
     assert modes == dict.fromkeys(("a.db", "a.db-wal", "a.db-shm", "a.db-mark"), 0o600)
 
@@ -56,7 +56,7 @@ def test_nobody_else_can_read_the_database(store: SqliteStore, path: Path) -> No
 def test_a_database_that_others_can_read_is_said_to_be(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever opened it to them may have meant it: it is told, and not changed."""
+    """The service warns and leaves the mode as it is: the operator may have meant it."""
     path.touch(mode=0o644)
     SqliteStore(f"sqlite:///{path}").close()
     assert "chmod 600" in caplog.text
@@ -65,7 +65,7 @@ def test_a_database_that_others_can_read_is_said_to_be(
 
 @pytest.mark.parametrize("link", [os.link, os.symlink, None], ids=["hard", "symbolic", "itself"])
 def test_a_file_is_served_once_by_whatever_name(store: SqliteStore, path: Path, link) -> None:
-    """The lock is on the file: another name for it, or files removed beside it, get nobody in."""
+    """The lock is on the file: another name for it, or removed lock files, let no second one in."""
     other = path
     if link is not None:
         other = path.with_name("b.db")
@@ -90,7 +90,7 @@ except sqlite3.OperationalError as error:
 
 
 def test_being_asked_for_twice_takes_no_lock_from_sqlite(store: SqliteStore, path: Path) -> None:
-    """To close a file loses all record locks on it: then others could take away its log."""
+    """Closing a file drops all its record locks; then another process could remove its log."""
     for _ in range(2):
         with pytest.raises(UnusableDatabaseError):
             SqliteStore(f"sqlite:///{path}")
@@ -101,7 +101,7 @@ def test_being_asked_for_twice_takes_no_lock_from_sqlite(store: SqliteStore, pat
 
 
 def test_a_file_is_free_again_when_it_was_let_go(path: Path) -> None:
-    """Also when its start failed, and though a child has inherited it."""
+    """This holds after a failed start, and although a child process inherited the file."""
     path.write_bytes(b"this is no database" * 100)
     for _ in range(2):
         with pytest.raises(Exception, match="not a database"):
@@ -110,7 +110,7 @@ def test_a_file_is_free_again_when_it_was_let_go(path: Path) -> None:
     store = SqliteStore(f"sqlite:///{path}")
     reading, writing = os.pipe()
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        child = os.fork()  # of which JAX warns, where another test has imported it
+        child = os.fork()  # JAX warns of it, where another test has imported it
     if child == 0:  # pragma: no cover - it holds what it inherited until it is let go
         os.close(writing)
         os.read(reading, 1)

@@ -1,4 +1,4 @@
-"""The store: what it promises to the writer."""
+"""The store: what it guarantees to the writer."""
 
 import math
 import sqlite3
@@ -38,7 +38,7 @@ from written import NOW, write
 
 @pytest.fixture(name="path")
 def _path(tmp_path: Path) -> Path:
-    """Name the database's file."""
+    """Return the path of the database's file."""
     return tmp_path / "pacesetter.db"
 
 
@@ -72,7 +72,7 @@ def session(name: str = "kept", **spec: Any) -> Session:
 
 
 def lived(start: Session) -> tuple[Session, list[Any]]:
-    """Go through sealing, NaN and infinite metrics, cuts and an action."""
+    """Take a session through sealing, NaN and infinite metrics, cuts and an action."""
     state, happened = start, []
     for step, loss in enumerate([0.5, math.nan, math.inf, -math.inf, 0.4]):
         for command in (
@@ -87,7 +87,7 @@ def lived(start: Session) -> tuple[Session, list[Any]]:
 
 
 def changes_of(stored: Stored, before: Stored | None, happened: list[Any]) -> Changes:
-    """Say what the writer would have written."""
+    """Return the changes that the writer would have written."""
     changes = Changes(stored, before=before)
     for event in happened:
         match event:
@@ -103,7 +103,7 @@ def changes_of(stored: Stored, before: Stored | None, happened: list[Any]) -> Ch
 
 
 def test_a_session_comes_back_to_the_bit(store: SqliteStore) -> None:
-    """Whatever has happened to a session, loading it gives the state that was written."""
+    """Whatever happened to a session, loading it gives the state that was written."""
     first = session()
     created = Stored(1, first, 0, NOW, lineage(1))
     write(store, Changes(created))
@@ -118,7 +118,7 @@ def test_a_session_comes_back_to_the_bit(store: SqliteStore) -> None:
 
 
 def test_the_order_of_groups_is_kept(store: SqliteStore) -> None:
-    """Groups come back in the order in which their creator named them."""
+    """Groups come back in the order in which the session's creator named them."""
     write(store, Changes(Stored(1, session(), 0, NOW, lineage(1))))
     loaded = store.load("kept")
     assert loaded is not None
@@ -126,7 +126,7 @@ def test_the_order_of_groups_is_kept(store: SqliteStore) -> None:
 
 
 def test_readings_count_once(store: SqliteStore) -> None:
-    """A reading whose key is there already changes nothing; NaN and infinities are kept."""
+    """A reading whose key exists already changes nothing; NaN and infinities are kept."""
     state = session()
     stored = Stored(1, state, 0, NOW, lineage(1))
     changes = Changes(stored)
@@ -141,7 +141,7 @@ def test_readings_count_once(store: SqliteStore) -> None:
 
 
 def test_sealed_values_are_read_across_blocks(store: SqliteStore) -> None:
-    """Any range of what was sealed comes back, whatever the blocks that it was sealed in."""
+    """Any range of sealed values comes back, whatever the blocks that they were sealed in."""
     state = session(controllers=[])
     stored = Stored(1, state, 0, NOW, lineage(1))
     changes = Changes(stored)
@@ -158,7 +158,7 @@ def test_sealed_values_are_read_across_blocks(store: SqliteStore) -> None:
 
 
 def test_a_write_is_whole_or_not_at_all(store: SqliteStore, path: Path) -> None:
-    """When one row of a batch cannot be written, none is."""
+    """If one row of a batch cannot be written, none is."""
     good, bad = session("good"), session("bad")
     broken = Changes(Stored(2, bad, 0, NOW, lineage(2)))
     broken.readings = [(1, Reading(0, 2**70, "loss", 1.0))]
@@ -170,7 +170,7 @@ def test_a_write_is_whole_or_not_at_all(store: SqliteStore, path: Path) -> None:
 
 
 def test_metric_names_survive_a_failed_write(store: SqliteStore) -> None:
-    """A metric whose first write failed is numbered anew, not under a number that is not there."""
+    """A metric whose first write failed gets a new number, not one that is not stored."""
     state = session()
     stored = Stored(1, state, 0, NOW, lineage(1))
     failing = Changes(stored)
@@ -184,20 +184,20 @@ def test_metric_names_survive_a_failed_write(store: SqliteStore) -> None:
 
 
 def test_a_second_process_is_kept_out(path: Path, store: SqliteStore) -> None:
-    """While one store has the file, opening another says who is in the way."""
+    """While one store holds the file, opening another names the process that holds it."""
     with pytest.raises(UnusableDatabaseError, match="another process serves"):
         SqliteStore(f"sqlite:///{path}")
 
 
 def test_only_a_sqlite_file_is_served() -> None:
-    """A database in memory would lose what was promised, and is refused with advice."""
+    """A database in memory would lose what was acknowledged, and is refused with advice."""
     for url in ("sqlite://", "sqlite:///:memory:", "mysql://localhost/x", "nonsense", "nonsense"):
         with pytest.raises(UnusableDatabaseError, match="must name a SQLite file"):
             SqliteStore(url)
 
 
 def test_the_migrations_give_the_schema(store: SqliteStore, path: Path) -> None:
-    """A migrated database has exactly the tables that the code works with."""
+    """A migrated database has exactly the tables that the code uses."""
     reader = create_engine(f"sqlite:///{path}")
     with reader.connect() as connection:
         context = MigrationContext.configure(connection)
@@ -221,13 +221,13 @@ def test_commits_are_on_the_disk(store: SqliteStore, path: Path) -> None:
 
 
 def test_readers_can_not_write(store: SqliteStore) -> None:
-    """The connections that serve reads refuse to change anything."""
+    """The connections that serve reads cannot change anything."""
     with store._reader.connect() as connection, pytest.raises(Exception, match="readonly"):
         connection.exec_driver_sql("DELETE FROM sessions")
 
 
 def test_a_newer_database_is_refused(path: Path) -> None:
-    """A file that a later version has migrated is not touched."""
+    """A file that a later version has migrated is not changed."""
     SqliteStore(f"sqlite:///{path}").close()
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")

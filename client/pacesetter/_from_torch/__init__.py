@@ -1,7 +1,7 @@
 """torch's schedulers as data, and what their saved states say.
 
-torch is not imported: a scheduler is known by the name of its class, which must be torch's own, for
-a subclass may follow another law.
+torch is not imported: a scheduler is recognised by the name of its class. The class must be torch's
+own, as a subclass may follow another law.
 """
 
 from pacesetter._from_torch._candidates import candidates

@@ -1,8 +1,8 @@
-"""What a session may have been described by, where its optimizer was loaded before its scheduler.
+"""The descriptions that a session may have, where its optimizer was loaded before its scheduler.
 
-A job that resumes may load its optimizer, build a scheduler of torch's anew, and convert that. Then
-the optimizer holds a rate that has decayed, and its scheduler is at step 0. torch would start from
-the held rate, until the scheduler's state is loaded; the session of that training began at the
+A job that resumes may load its optimizer, build a new torch scheduler, and convert that. Then the
+optimizer holds a rate that has decayed, while its scheduler is at step 0. torch would start from
+the held rate until the scheduler's state is loaded. But the session of that training began at the
 `initial_lr`, which torch keeps in each param group.
 """
 
@@ -22,17 +22,17 @@ from pacesetter._groups import ParamGroup
 def candidates(
     scheduler: Any, param_groups: Sequence[ParamGroup], metric: str, *, driven: bool
 ) -> list[Conversion]:
-    """Return what the session of a scheduler may be described by, the likeliest first: one or two.
+    """Return the descriptions that a scheduler's session may have, likeliest first: one or two.
 
     Args:
-        scheduler: Torch's.
+        scheduler: A torch scheduler.
         param_groups: The param groups of its optimizer.
         metric: What a plateau watches.
-        driven: Another scheduler of this process has driven the optimizer, so that what it holds is
+        driven: Whether another scheduler of this process has driven the optimizer, so that it holds
             what the training has come to.
 
     Raises:
-        UnsupportedSchedulerError: There is none.
+        UnsupportedSchedulerError: There is no such description.
     """
     begun = _begun(scheduler, param_groups, metric)
     loaded = begun is not None and not driven and _was_loaded(scheduler, param_groups)
@@ -48,7 +48,7 @@ def candidates(
 
 
 def _begun(scheduler: Any, param_groups: Sequence[ParamGroup], metric: str) -> Conversion | None:
-    """Return what a new scheduler says of an optimizer that has made no update; None of others."""
+    """Return the description by a new scheduler, with the rates before any update; else None."""
     if any("initial_lr" not in group for group in param_groups) or _has_moved(scheduler):
         return None
     groups = [
@@ -76,7 +76,7 @@ def _has_moved(scheduler: Any) -> bool:
 
 
 def _first(scheduler: Any, group: ParamGroup, at: int) -> Any:
-    """Return the rate before any update; SequentialLR has set its first one when it was built."""
+    """Return the rate before any update; SequentialLR set its first one when it was built."""
     name = type(scheduler).__name__
     return scheduler._last_lr[at] if name == "SequentialLR" else group["initial_lr"]
 

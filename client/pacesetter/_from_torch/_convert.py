@@ -25,14 +25,14 @@ class Conversion:
 
     Attributes:
         description: The keywords of `Client.session`.
-        said: To be logged where a session is opened by it.
+        said: Texts to log where a session is opened by it.
     """
 
     description: dict[str, Any]
     said: tuple[str, ...] = ()
 
     def log(self) -> None:
-        """Log what is to be said of it."""
+        """Log these texts."""
         for each in self.said:
             logger.warning("%s", each)
 
@@ -112,7 +112,7 @@ def of_plateau(scheduler: Any, param_groups: Sequence[ParamGroup], metric: str) 
     rates = [number(group["lr"], "lr") for group in param_groups]
     laws = [Law(rate, {"kind": "constant"}, rate) for rate in rates]
     controller = _plateau.controller(scheduler, names, metric)
-    by_name = isinstance(controller["min_lr"], dict)  # floors of groups can only be said so
+    by_name = isinstance(controller["min_lr"], dict)  # floors of groups can only be stated by name
     described = of_laws(laws, param_groups, by_name=by_name)
     described["controllers"] = [controller]
     reached = _joined.position(scheduler)

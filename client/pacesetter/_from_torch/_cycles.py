@@ -16,7 +16,7 @@ from pacesetter._groups import ParamGroup
 
 
 def cyclic(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
-    """CyclicLR."""
+    """Return the law of CyclicLR."""
     low, high = base_of(scheduler, at), number(scheduler.max_lrs[at], "max_lr")
     up, down = _halves(scheduler)
     schedule: dict[str, Any] = {
@@ -38,7 +38,7 @@ def cyclic(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
 
 
 def one_cycle(scheduler: Any, group: ParamGroup, at: int, now: int) -> Law:
-    """OneCycleLR."""
+    """Return the law of OneCycleLR."""
     check_known(scheduler, at)
     peak = number(group["max_lr"], "max_lr")
     initial, final = number(group["initial_lr"], "initial_lr"), number(group["min_lr"], "min_lr")
@@ -54,7 +54,7 @@ def one_cycle(scheduler: Any, group: ParamGroup, at: int, now: int) -> Law:
 
 
 def said_by_state(scheduler: Any) -> dict[str, Any]:
-    """Return what the state of a OneCycleLR says of its law; its rates are the optimizer's."""
+    """Return what a OneCycleLR's state says of its law; the optimizer holds its rates."""
     return {
         "total_steps": scheduler.total_steps,
         "pct_start": _pct_start(scheduler._schedule_phases, scheduler.total_steps),
@@ -99,7 +99,7 @@ def _height(scheduler: Any, step: int) -> float:
 
 
 def _annealed(scheduler: Any, group: ParamGroup, what: str, step: int) -> float:
-    """Return what OneCycleLR says of the rate or the momentum at a step; past its end, its last."""
+    """Return OneCycleLR's rate or momentum at a step; past its end, the last one."""
     step, start, phases = min(step, scheduler.total_steps - 1), 0.0, scheduler._schedule_phases
     for phase in phases[:-1]:
         if step <= phase["end_step"]:

@@ -25,7 +25,7 @@ NOT_IN_SEQUENCE = {
 }
 
 ABSOLUTE = {"cyclic", "one_cycle"}
-"""Kinds that state their learning rates themselves."""
+"""Kinds that state absolute learning rates."""
 
 
 def members(scheduler: Any) -> list[Any]:
@@ -51,7 +51,7 @@ def position(scheduler: Any) -> int:
 
 
 def chained(law_of: LawOf, scheduler: Any, group: ParamGroup, at: int, now: int) -> Law:
-    """ChainedScheduler: the product of its parts, where all of them multiply."""
+    """Return the law of ChainedScheduler: the product of its parts, where all of them multiply."""
     parts = members(scheduler)
     if len(parts) == 1:
         return law_of(parts[0], group, at, now)
@@ -77,7 +77,7 @@ def chained(law_of: LawOf, scheduler: Any, group: ParamGroup, at: int, now: int)
 
 @dataclass(frozen=True)
 class _Stage:
-    """A scheduler and the steps that it is asked for; the last one has no end."""
+    """A scheduler and the steps that it is used for; the last one has no end."""
 
     scheduler: Any
     start: int
@@ -91,7 +91,7 @@ class _Stage:
 
 
 def sequential(law_of: LawOf, scheduler: Any, group: ParamGroup, at: int, now: int) -> Law:
-    """SequentialLR: each part from its own step 0, and from its own base."""
+    """Return the law of SequentialLR: each part from its own step 0, and from its own base."""
     stages = _stages(law_of, scheduler, group, at, now)
     if len(stages) == 1:
         return stages[0].law
@@ -143,8 +143,8 @@ def _stages(law_of: LawOf, scheduler: Any, group: ParamGroup, at: int, now: int)
 def _under_way(stage: _Stage, group: ParamGroup, at: int, reached: int) -> list[_Stage]:
     """Return a part from the held rate on, in two where a cosine turns from that to its own base.
 
-    Down to its minimum torch's cosine multiplies what the optimizer holds, as a cycle that was
-    built after it may have left it; from there it rises to the base that it was built with itself.
+    Down to its minimum, torch's cosine multiplies what the optimizer holds, which a cycle that was
+    built later may have changed. From there it rises to the base that it was itself built with.
     """
     name, law = type(stage.scheduler).__name__, stage.law
     called, low = f"{name} in SequentialLR", law.schedule.get("T_max", -1)
@@ -160,7 +160,7 @@ def _under_way(stage: _Stage, group: ParamGroup, at: int, reached: int) -> list[
 
 
 def _of_base(law: Law, base: float) -> dict[str, Any]:
-    """Return a schedule that is what the law is, over another base."""
+    """Return a schedule that equals the law, over another base."""
     if law.schedule["kind"] in ABSOLUTE or law.base == base:
         return law.schedule
     by = factor(law.base, base) if law.base else 0.0
@@ -170,7 +170,7 @@ def _of_base(law: Law, base: float) -> dict[str, Any]:
 def _with_momentum(
     stages: list[_Stage], schedules: list[dict[str, Any]], group: ParamGroup, at: int, now: int
 ) -> list[dict[str, Any]]:
-    """Add the momentum that torch leaves as it is while another part than a cycle is under way."""
+    """Add the momentum that torch leaves as it is while a part other than a cycle is under way."""
     held = float(group["betas"][0] if "betas" in group else group["momentum"])
     driven = []
     for stage, schedule in zip(stages, schedules, strict=True):

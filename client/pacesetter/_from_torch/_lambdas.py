@@ -1,6 +1,6 @@
 """LambdaLR, whose law is a Python function: those of Hugging Face's `get_*_schedule` are known.
 
-transformers is not imported: its functions are known by their names.
+transformers is not imported: its functions are recognised by their names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HOME = "transformers.optimization"
 
 
 def lambda_(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
-    """LambdaLR, which writes its value whatever the optimizer holds."""
+    """Return the law of LambdaLR, which writes its value whatever the optimizer holds."""
     base, function = base_of(scheduler, at), scheduler.lr_lambdas[at]
     schedule = _of_hugging_face(function, base)
     if schedule is None:
@@ -34,7 +34,7 @@ def lambda_(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
 
 
 def multiplicative(_scheduler: Any, _group: ParamGroup, _at: int, _now: int) -> Law:
-    """MultiplicativeLR, which is always refused."""
+    """Refuse MultiplicativeLR."""
     raise UnsupportedSchedulerError(
         "MultiplicativeLR cannot be taken over: its law is a Python function, which is no data. "
         "Create the session with the product of all factors up to the step t as an `expression`, "
@@ -49,7 +49,7 @@ def _called(function: Any) -> str:
 
 
 def _of_hugging_face(function: Any, base: float) -> dict[str, Any] | None:
-    """Return the `hf.*` schedule of a function that transformers has made; None of another."""
+    """Return the `hf.*` schedule of a function that transformers has made; None for any other."""
     inner = getattr(function, "func", function)
     if getattr(inner, "__module__", None) != HOME:
         return None
@@ -65,8 +65,8 @@ def _of_hugging_face(function: Any, base: float) -> dict[str, Any] | None:
         )
     schedule = {each: check(given[each], each) for each, check in _CHECKS.items() if each in given}
     if kind == "polynomial":
-        # transformers' end is one of the optimizer's default rate; a group of another has that
-        # part.
+        # transformers' end is stated for the optimizer's default rate; a group with another rate
+        # ends at the same fraction of its own.
         end, of = schedule["lr_end"], float(given["lr_init"])
         schedule["lr_end"] = end if base == of else end / of * base
     if schedule.get("warmup_lr_rate", 0.0) is None:
@@ -110,4 +110,4 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "warmup_lr_rate": _number_or_none,
     "warmup_type": _as_it_is,
 }
-"""How each argument of theirs is checked that a kind of ours has under the same name."""
+"""How each of their arguments is checked that a kind of ours has under the same name."""

@@ -11,10 +11,10 @@ from pacesetter._from_torch._numbers import typed
 from pacesetter._groups import is_tensor
 
 DRIFT = 1e-9
-"""How far torch may have drifted from its law by multiplying again and again, as a part of it."""
+"""How far torch may have drifted from its law by repeated multiplication, relative to it."""
 
 ROUNDED = 1e-2
-"""How far a rate in a tensor of few bits may be from its law."""
+"""How far a rate in a tensor of few bits may be from its law, relative to it."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Law:
 
     Attributes:
         base: The base.
-        schedule: As a session takes it.
+        schedule: The schedule in a session's form.
         value: What torch's formula says at the step that the scheduler has reached.
         floor: Torch multiplies what the optimizer holds above this rate; None if it writes its own
             value, whatever the optimizer holds.
-        said: To be logged where it is gone on by.
+        said: Texts to log where a training goes on by the law.
     """
 
     base: float
@@ -41,7 +41,7 @@ def carried(law: Law, held: Any, scheduler: str) -> Law:  # noqa: ANN401 - a num
     """Return the law that goes on from the rate in the optimizer, as torch would.
 
     Args:
-        law: By the scheduler's arguments.
+        law: The law by the scheduler's arguments.
         held: The learning rate of the param group.
         scheduler: What to call the scheduler.
 
@@ -59,7 +59,7 @@ def carried(law: Law, held: Any, scheduler: str) -> Law:  # noqa: ANN401 - a num
             "with the rates that it is to follow"
         )
     above = law.value - law.floor
-    if above == 0.0 or not 0.0 <= (rate - law.floor) / above < math.inf:  # NaN is not either
+    if above == 0.0 or not 0.0 <= (rate - law.floor) / above < math.inf:  # refuses NaN too
         raise UnsupportedSchedulerError(
             f"{says}, and no base learning rate leads from one to the other: build the scheduler "
             "anew, over an optimizer with the rates that it is to start from"
@@ -72,7 +72,7 @@ def carried(law: Law, held: Any, scheduler: str) -> Law:  # noqa: ANN401 - a num
 
 
 def agrees(law: Law, held: Any) -> bool:  # noqa: ANN401 - a number or a tensor
-    """Return whether the rate in the optimizer is what the law says, as far as torch is exact."""
+    """Return whether the rate in the optimizer is what the law says, within torch's precision."""
     coarse = is_tensor(held) and "float64" not in str(held.dtype)
     part = ROUNDED if coarse else DRIFT
     beside_zero = DRIFT * abs(law.base)

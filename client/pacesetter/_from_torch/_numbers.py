@@ -1,4 +1,4 @@
-"""Arguments of torch's schedulers, checked, and found again where torch keeps only quotients."""
+"""Arguments of torch's schedulers, checked, and recovered where torch keeps only quotients."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def typed(inexact: float, reproduces: Callable[[float], bool]) -> float:
 
 
 def divisor(numerator: float, quotient: float, what: str) -> float | str:
-    """Return by what a rate was divided; `"inf"` if nothing is left of it.
+    """Return the divisor of a rate; `"inf"` if nothing is left of it.
 
     Raises:
-        UnsupportedSchedulerError: By nothing that a session takes.
+        UnsupportedSchedulerError: It is not one that a session takes.
     """
     if quotient == 0.0:
         return "inf"
@@ -69,5 +69,5 @@ def divisor(numerator: float, quotient: float, what: str) -> float | str:
 
 
 def factor(wanted: float, of: float) -> float:
-    """Return by what a number is multiplied to become another."""
+    """Return the factor that makes one number of another."""
     return typed(wanted / of, lambda each: each * of == wanted)

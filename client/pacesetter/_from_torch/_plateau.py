@@ -16,9 +16,9 @@ def controller(scheduler: Any, names: Sequence[str], metric: str) -> dict[str, A
     """Return the controller that decides as torch's would from here on.
 
     Args:
-        scheduler: Torch's ReduceLROnPlateau, or what has its attributes.
+        scheduler: Torch's ReduceLROnPlateau, or an object with its attributes.
         names: The names of the param groups.
-        metric: What it is to watch.
+        metric: The metric that the controller watches.
 
     Raises:
         UnsupportedSchedulerError: It has arguments that no session takes.
@@ -42,7 +42,7 @@ def controller(scheduler: Any, names: Sequence[str], metric: str) -> dict[str, A
 
 
 def start(scheduler: Any) -> dict[str, Any]:
-    """Return what it has seen, as a controller takes it; nothing if that is nothing."""
+    """Return what it has seen, in a controller's form; empty if it has seen nothing."""
     best = float(scheduler.best)
     seen: dict[str, Any] = {}
     if best != (math.inf if scheduler.mode == "min" else -math.inf):
@@ -57,7 +57,7 @@ def start(scheduler: Any) -> dict[str, Any]:
 def _floors(scheduler: Any, count: int) -> list[float]:
     floors = scheduler.min_lrs
     if len(floors) != count:
-        # torch fills them up at its next cut, if they were one number.
+        # torch extends them at its next cut, if they were one number.
         if scheduler.default_min_lr is None:
             raise UnsupportedSchedulerError(
                 f"min_lr={floors!r} is for {len(floors)} param groups and the optimizer has "

@@ -1,7 +1,7 @@
-"""Schedulers that go from the base down, or up to it: each by what a training with it has.
+"""Schedulers that go down from the base, or up to it, as trainings experience them.
 
-Where torch's stepping and its closed form differ, on fractions of a step or on lengths of 0, it is
-the stepping that trainings have had.
+Where torch's stepping and its closed form differ, on fractions of a step or on lengths of 0, the
+stepping counts: it is what trainings have had.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def base_of(scheduler: Any, at: int) -> float:
     """Return the base learning rate of a param group.
 
     Raises:
-        UnsupportedSchedulerError: The scheduler does not know the group, or it is no rate.
+        UnsupportedSchedulerError: The scheduler does not know the group, or its base is no rate.
     """
     check_known(scheduler, at)
     return number(scheduler.base_lrs[at], "base_lr")
@@ -42,7 +42,7 @@ def check_known(scheduler: Any, at: int) -> None:
 
 
 def step(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
-    """StepLR."""
+    """Return the law of StepLR."""
     base, gamma = base_of(scheduler, at), number(scheduler.gamma, "gamma")
     size = whole(scheduler.step_size, "step_size", least=1)
     schedule = {"kind": "step", "step_size": size, "gamma": gamma}
@@ -50,7 +50,7 @@ def step(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
 
 
 def multistep(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
-    """MultiStepLR; stepping never comes to a milestone below 0 or between two steps."""
+    """Return the law of MultiStepLR; it never reaches a milestone below 0 or between two steps."""
     base, gamma = base_of(scheduler, at), number(scheduler.gamma, "gamma")
     milestones = sorted(
         int(each) for each in scheduler.milestones.elements() if each >= 0 and each == each // 1
@@ -61,7 +61,7 @@ def multistep(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
 
 
 def constant(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
-    """ConstantLR; what ends at step 0, or between two steps, never ends."""
+    """Return the law of ConstantLR; what ends at step 0, or between two steps, never ends."""
     base, part = base_of(scheduler, at), number(scheduler.factor, "factor")
     until = number(scheduler.total_iters, "total_iters", least=-math.inf)
     if until <= 0 or until != until // 1:
@@ -72,7 +72,7 @@ def constant(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
 
 
 def linear(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
-    """LinearLR; it stays at the last whole step within `total_iters`."""
+    """Return the law of LinearLR; it stays at the last whole step within `total_iters`."""
     base = base_of(scheduler, at)
     start = number(scheduler.start_factor, "start_factor")
     end = number(scheduler.end_factor, "end_factor")
@@ -95,13 +95,13 @@ def linear(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
 
 
 def exponential(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
-    """ExponentialLR."""
+    """Return the law of ExponentialLR."""
     base, gamma = base_of(scheduler, at), number(scheduler.gamma, "gamma")
     return Law(base, {"kind": "exponential", "gamma": gamma}, base * gamma**now, floor=0.0)
 
 
 def polynomial(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
-    """PolynomialLR; it stays at the last whole step within `total_iters`."""
+    """Return the law of PolynomialLR; it stays at the last whole step within `total_iters`."""
     base, power = base_of(scheduler, at), number(scheduler.power, "power")
     length = number(scheduler.total_iters, "total_iters", least=-math.inf)
     last = max(math.floor(length), 0)
@@ -119,13 +119,13 @@ def polynomial(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
 def cosine(
     scheduler: Any, _group: ParamGroup, at: int, now: int, *, lasts: int | None = None
 ) -> Law:
-    """CosineAnnealingLR, held at its minimum; one that is past it, or is to pass it, rises again.
+    """Return the law of CosineAnnealingLR: held at its minimum, unless it passes that and rises.
 
     Args:
-        scheduler: Torch's.
-        at: Which param group.
-        now: The step that it has reached.
-        lasts: How many steps it is asked for, where another scheduler follows it.
+        scheduler: The torch scheduler.
+        at: The index of the param group.
+        now: The step that the scheduler has reached.
+        lasts: How many steps it is used for, where another scheduler follows it.
     """
     base, low = base_of(scheduler, at), number(scheduler.eta_min, "eta_min")
     length = number(scheduler.T_max, "T_max")
@@ -148,7 +148,7 @@ def cosine(
 
 
 def warm_restarts(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
-    """CosineAnnealingWarmRestarts, which writes its value whatever the optimizer holds."""
+    """Return the law of CosineAnnealingWarmRestarts, which ignores what the optimizer holds."""
     base, low = base_of(scheduler, at), number(scheduler.eta_min, "eta_min")
     first, growth = whole(scheduler.T_0, "T_0", least=1), whole(scheduler.T_mult, "T_mult", least=1)
     passed, length = now, first
@@ -166,7 +166,7 @@ def warm_restarts(scheduler: Any, _group: ParamGroup, at: int, now: int) -> Law:
 
 
 def swa(scheduler: Any, group: ParamGroup, at: int, now: int) -> Law:
-    """SWALR, which goes on from what the optimizer holds."""
+    """Return the law of SWALR, which goes on from what the optimizer holds."""
     check_known(scheduler, at)
     if now > 0:
         raise UnsupportedSchedulerError(

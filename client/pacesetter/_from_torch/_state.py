@@ -1,8 +1,8 @@
-"""What of a scheduler's saved state a session can take over: a step, or nothing.
+"""What a session can take over from a scheduler's saved state: a step, or nothing.
 
-A session's law is its own. So of a state of torch's that belongs to the same law the step is all
-that matters, and a state that says more than that (what a plateau has seen, rates that a user has
-scaled, another law) is refused and never half used.
+A session has its own law. So all that matters in a torch state that belongs to the same law is the
+step. A state that says more than that (what a plateau has seen, rates that a user has scaled,
+another law) is refused, and never half used.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _MARKS: list[tuple[str, set[str]]] = [
     ("StepLR", {"step_size"}),
     ("ExponentialLR", {"gamma"}),
 ]
-"""By which keys the state of a class is known, the first that fits."""
+"""The keys by which the state of a class is recognised; the first match counts."""
 
 _SIMPLE = {
     "constant",
@@ -58,7 +58,7 @@ _SIMPLE = {
     "polynomial",
     "step",
 }
-"""Our kinds that are one of torch's classes each; what is no such kind may be any law."""
+"""Our kinds that are each one of torch's classes; any other kind may be any law."""
 
 _WARMED = {
     "inverse_sqrt",
@@ -71,7 +71,7 @@ _WARMED = {
     "wsd",
     "wsd_s",
 }
-"""Our kinds that none of torch's classes is alone; several in turn may be."""
+"""Our kinds that no single torch class equals; several in turn may."""
 
 _SEVERAL = {"ChainedScheduler", "SequentialLR"}
 _UNSAID = {"LambdaLR", "OneCycleLR", "SWALR"}
@@ -79,11 +79,11 @@ _UNSAID = {"LambdaLR", "OneCycleLR", "SWALR"}
 
 
 def taken_over(state: Mapping[str, Any], session: SessionInfo) -> Mapping[str, Any]:
-    """Return the state of a session, or of a step, that a scheduler's saved state comes to.
+    """Return the state of a session, or of a step, that a scheduler's saved state amounts to.
 
     Args:
         state: The state of a `RemoteLR`, which is returned as it is, or of another scheduler.
-        session: The one that is to go on.
+        session: The session that will go on.
 
     Raises:
         StateMismatchError: It says more than a step, or belongs to another law.
@@ -112,7 +112,7 @@ def taken_over(state: Mapping[str, Any], session: SessionInfo) -> Mapping[str, A
 
 @contextmanager
 def _refusing(name: str) -> Iterator[None]:
-    """Refuse a state of a class for what is wrong with it."""
+    """Turn what is wrong with a class's state into a refusal of it."""
     try:
         yield
     except (UnsupportedSchedulerError, TypeError, ValueError, KeyError, AttributeError) as error:
@@ -160,7 +160,7 @@ def _leaves(scheduler: Any) -> Iterator[Any]:
 
 
 def _refuse_other_parts(scheduler: Any, step: int) -> None:
-    """Refuse a SequentialLR whose part under way is elsewhere than the whole."""
+    """Refuse a SequentialLR whose part under way is at another step than the whole."""
     for member in members(scheduler):
         if type(member).__name__ != "SequentialLR":
             continue
@@ -198,7 +198,7 @@ _CONVERT = (
 
 
 def _refuse_other_law(name: str, scheduler: Any, step: int, session: SessionInfo) -> None:
-    """Refuse a state whose law is another one than the session's, where that can be seen."""
+    """Refuse a state whose law differs from the session's, where that can be seen."""
     for schedule in _schedules(session):
         kind = str(schedule.get("kind", "constant"))
         if name not in _SEVERAL and kind in {_kind_of(name, scheduler, step), f"torch.{name}"}:
@@ -275,7 +275,7 @@ def _other(found: str, step: int) -> UnsupportedSchedulerError:
 
 
 def _filled(schedule: Mapping[str, Any], argument: str) -> Any:
-    """Return what an argument is that was left out, and follows from others."""
+    """Return the value of an argument that was left out, and follows from others."""
     if argument == "step_size_down":
         return schedule["step_size_up"]
     if argument == "total_steps" and schedule.get("epochs"):
@@ -305,7 +305,7 @@ def _refuse_other_bases(name: str, scheduler: Any, step: int, session: SessionIn
 
 
 def _seen(name: str, state: Mapping[str, Any], session: SessionInfo) -> Mapping[str, Any]:
-    """Return the session's first step, if it was created to go on from what this has seen."""
+    """Return the session's first step, if it was created to go on from what this state has seen."""
     if name == "GreedyLR":
         raise StateMismatchError(
             "the state is one of transformers' GreedyLR, whose learning rates and counts no "

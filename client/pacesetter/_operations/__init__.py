@@ -1,4 +1,4 @@
-"""All that both clients can ask of a server, each operation described once."""
+"""All operations that both clients have on a server, each described once."""
 
 from pacesetter._operations._actions import Actions
 from pacesetter._operations._attempts import Attempts
@@ -26,7 +26,7 @@ class Operations(
     Templates,
     Tokens,
 ):
-    """What operators and tools ask of a server."""
+    """The operations that operators and tools ask a server for."""
 
 
 __all__ = ["Operations"]

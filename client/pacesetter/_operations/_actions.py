@@ -1,4 +1,4 @@
-"""What operators order of running sessions: one method for each kind of action."""
+"""Orders of operators to running sessions: one method for each kind of action."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pacesetter._plain import Number, Steps, given
 class Actions:
     """Orders: each holds from the step that its answer names, and never for an earlier one.
 
-    All of them take the same keywords besides their own:
+    In addition to their own keywords, all of them take the same ones:
 
     - `groups`: the names of the parameter groups that it is for; all of them if not given.
     - `reason`: why, in at most 1000 characters; for the record.
-    - `at`: the first step that it is to hold for; by default the first that was not handed out yet.
+    - `at`: the first step that it holds for; by default the first that was not handed out yet.
     - `dry_run`: only answer what it would do.
-    - `key`: makes the order the same one wherever it is repeated. By default each call makes one of
-      its own, so that a call that is tried again while the server is away orders once.
+    - `key`: makes the order the same one wherever it is repeated. By default each call makes its
+      own, so that a call that is retried while the server is away orders only once.
     - `if_revision`: the revision of the session that it is meant for, as a dry run names it. The
       order is refused where an order, a decision or a restart has changed the session since.
 
@@ -28,8 +28,9 @@ class Actions:
     number, the first step that it holds for, how many steps and seconds the foremost trainer has
     until then (None where it has not said), and the session's revision. A dry run returns
     `{"effective_step", "steps_away", "seconds_away", "start", "before", "after", "warnings",
-    "revision"}`, where `before` and `after` are curves, `{"steps": [...], "series": {"lr":
-    [...]}}`, and `revision` is that of the session which was looked at.
+    "revision"}`, where `before` and `after` are curves,
+    `{"steps": [...], "series": {"lr": [...]}}`, and `revision` is that of the session on which the
+    dry run is based.
 
     They raise `NotFoundError` where there is no such session; `ConflictError` where it is archived,
     the step was handed out already, or the revision is another one; and `InvalidRequestError` where
@@ -49,7 +50,7 @@ class Actions:
         key: str | None = None,
         if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
-        """Multiply the learning rate by a factor, in the middle of whatever its schedule does.
+        """Multiply the learning rate by a factor, whatever its schedule is doing.
 
         Args:
             name: The session.
@@ -58,8 +59,8 @@ class Actions:
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
-            key: Makes a repeated order the same one; by default one of its own for each call.
-            if_revision: The revision that it is meant for; refused where it is another by now.
+            key: Makes a repeated order the same one; by default each call has its own.
+            if_revision: The revision that it is meant for; refused where it has changed since.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
@@ -82,7 +83,7 @@ class Actions:
         key: str | None = None,
         if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
-        """Set one learning rate from here on, at once or over a number of steps.
+        """Set one learning rate from here on, immediately or over a number of steps.
 
         It replaces the schedule, scales and holds included; controllers go on from the new rate.
         `revert` goes back to the plan.
@@ -96,8 +97,8 @@ class Actions:
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
-            key: Makes a repeated order the same one; by default one of its own for each call.
-            if_revision: The revision that it is meant for; refused where it is another by now.
+            key: Makes a repeated order the same one; by default each call has its own.
+            if_revision: The revision that it is meant for; refused where it has changed since.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
@@ -127,8 +128,8 @@ class Actions:
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
-            key: Makes a repeated order the same one; by default one of its own for each call.
-            if_revision: The revision that it is meant for; refused where it is another by now.
+            key: Makes a repeated order the same one; by default each call has its own.
+            if_revision: The revision that it is meant for; refused where it has changed since.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
@@ -155,8 +156,8 @@ class Actions:
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
-            key: Makes a repeated order the same one; by default one of its own for each call.
-            if_revision: The revision that it is meant for; refused where it is another by now.
+            key: Makes a repeated order the same one; by default each call has its own.
+            if_revision: The revision that it is meant for; refused where it has changed since.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
@@ -184,17 +185,18 @@ class Actions:
 
         Args:
             name: The session.
-            steps: How long it takes, 1 or more, or a length such as `{"epochs": 2}`; or else
+            steps: How many steps it takes, 1 or more, or a length such as `{"epochs": 2}`; or else
             until: the step by which it is complete.
-            to: The floor as a learning rate, 0 or more; or
-            to_fraction: as a part of the present one, from 0 to 1; 0 if neither is given.
-            ease: The shape; by default one minus the square root of the way.
+            to: The floor as a learning rate, 0 or more; or else
+            to_fraction: the floor as a fraction of the present rate, from 0 to 1; 0 if neither is
+                given.
+            ease: The shape; by default one minus the square root of the progress.
             groups: Parameter groups; all if not given.
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
-            key: Makes a repeated order the same one; by default one of its own for each call.
-            if_revision: The revision that it is meant for; refused where it is another by now.
+            key: Makes a repeated order the same one; by default each call has its own.
+            if_revision: The revision that it is meant for; refused where it has changed since.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
@@ -218,18 +220,18 @@ class Actions:
         key: str | None = None,
         if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
-        """Warm up in the middle of the training: times a factor that rises to 1 in a straight line.
+        """Warm up in the middle of the training: multiply by a factor that rises linearly to 1.
 
         Args:
             name: The session.
-            steps: How long it rises, 1 or more, or a length such as `{"epochs": 1}`.
-            factor: What it begins with, from 0 to 1; 0 by default.
+            steps: How many steps it rises, 1 or more, or a length such as `{"epochs": 1}`.
+            factor: The factor at the beginning, from 0 to 1; 0 by default.
             groups: Parameter groups; all if not given.
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
-            key: Makes a repeated order the same one; by default one of its own for each call.
-            if_revision: The revision that it is meant for; refused where it is another by now.
+            key: Makes a repeated order the same one; by default each call has its own.
+            if_revision: The revision that it is meant for; refused where it has changed since.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
@@ -254,22 +256,22 @@ class Actions:
         key: str | None = None,
         if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
-        """Make the rest of the plan end at another step: train longer, or shorter.
+        """Make the rest of the plan end at another step, to train longer or shorter.
 
         Args:
             name: The session.
-            total_steps: The first step behind the plan from now on.
+            total_steps: The first step after the plan from now on.
             ends_at: The step at which the law would end if nothing were ordered, where neither the
-                law nor the session says it.
-            policy: `"rescale"`, the default, has what is left of the law go faster or slower;
+                law nor the session says so.
+            policy: `"rescale"`, the default, makes the rest of the law go faster or slower;
                 `"keep_then_tail"` keeps the present value for the steps that were gained, and the
                 rest of the law follows unchanged.
             groups: Parameter groups; all if not given.
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
-            key: Makes a repeated order the same one; by default one of its own for each call.
-            if_revision: The revision that it is meant for; refused where it is another by now.
+            key: Makes a repeated order the same one; by default each call has its own.
+            if_revision: The revision that it is meant for; refused where it has changed since.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
@@ -299,17 +301,17 @@ class Actions:
         Args:
             name: The session.
             schedule: The law as data, such as `{"kind": "cosine", "total_steps": 1000}`.
-            clock: `"local"`, the default, begins at the law's own step 0; `"global"` is as far as
-                if it had run from the session's start.
+            clock: `"local"`, the default, begins at the law's own step 0; `"global"` is where the
+                law would be had it run from the session's start.
             value: What the law scales: `"base"`, the default, is the group's own base rate,
-                `"level"` that at the level which controllers have made of it, and `"continue"` the
-                value of this step.
+                `"level"` is that rate at the level to which controllers have brought it, and
+                `"continue"` is the value of this step.
             groups: Parameter groups; all if not given.
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
-            key: Makes a repeated order the same one; by default one of its own for each call.
-            if_revision: The revision that it is meant for; refused where it is another by now.
+            key: Makes a repeated order the same one; by default each call has its own.
+            if_revision: The revision that it is meant for; refused where it has changed since.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
@@ -331,9 +333,9 @@ class Actions:
         key: str | None = None,
         if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
-        """Go back to the plan, as far as it would be by now.
+        """Go back to the plan, at the point that it would have reached by now.
 
-        Scales, holds, settings, retimings and the laws that a `switch` has gone over to end; what
+        Scales, holds, settings, retimings and the laws that a `switch` has moved to end; what
         controllers have cut stays cut.
 
         Args:
@@ -342,8 +344,8 @@ class Actions:
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
-            key: Makes a repeated order the same one; by default one of its own for each call.
-            if_revision: The revision that it is meant for; refused where it is another by now.
+            key: Makes a repeated order the same one; by default each call has its own.
+            if_revision: The revision that it is meant for; refused where it has changed since.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
@@ -367,11 +369,11 @@ class Actions:
     ) -> Call[dict[str, Any]]:
         """Bound controllers and operators anew from here on; what is not given is unbounded.
 
-        Values do not change: what would overstep the limits is refused or clipped from now on. An
-        order that gives no limit is refused unless it says `lift`.
+        Present values do not change: from now on, what would overstep the limits is refused or
+        clipped. An order that gives no limit is refused unless it says `lift`.
 
         Args:
-            name: The session, all of it: there are no limits for some groups.
+            name: The session; limits always hold for all of its groups.
             min_lr: The least learning rate, 0 or more.
             max_lr: The largest learning rate, more than 0.
             max_change: The largest factor of one change, more than 1.
@@ -379,8 +381,8 @@ class Actions:
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
-            key: Makes a repeated order the same one; by default one of its own for each call.
-            if_revision: The revision that it is meant for; refused where it is another by now.
+            key: Makes a repeated order the same one; by default each call has its own.
+            if_revision: The revision that it is meant for; refused where it has changed since.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
@@ -404,13 +406,13 @@ class Actions:
         """Move a `switch` controller to its next stage, whatever its predicate says.
 
         Args:
-            name: The session, all of whose groups go over together.
+            name: The session, all of whose groups switch together.
             controller: Its index among the session's controllers; 0 by default.
             reason: Why, for the record.
             at: The first step that it holds for; by default the first not handed out yet.
             dry_run: Only answer what it would do.
-            key: Makes a repeated order the same one; by default one of its own for each call.
-            if_revision: The revision that it is meant for; refused where it is another by now.
+            key: Makes a repeated order the same one; by default each call has its own.
+            if_revision: The revision that it is meant for; refused where it has changed since.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.

@@ -1,4 +1,4 @@
-"""Going on from a step, in a session or in a new one; and the ranks that do."""
+"""Going on from a step, in a session or in a new one; and the ranks of a training."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Attempts:
         description: Mapping[str, Any] | None = None,
         attempt_key: str | None = None,
     ) -> Call[SessionInfo]:
-        """Create a session that shares the past of another one, and goes on by itself.
+        """Create a session that shares the past of another one, and then goes on independently.
 
         Args:
             name: The session whose past is shared.
-            new_name: What the fork is called.
-            step: The first step of its own.
+            new_name: The name of the fork.
+            step: The fork's own first step.
             labels: Its labels; by default those of the session.
-            description: What is to differ from that step on, as for `create`.
-            attempt_key: What all ranks of its first attempt share.
+            description: What differs from that step on, as for `create`.
+            attempt_key: The key that all ranks of its first attempt share.
 
         Raises:
             ConflictError: The name is taken by another session.
@@ -67,7 +67,7 @@ class Attempts:
         Returns:
             `{"start", "before", "after", "kept", "warnings", "revision"}`: `before` is the curve of
             the session from the step on, `after` that of the fork, each `{"steps", "series"}`, and
-            `kept` has for each series the factor that stays of what was made of its rate.
+            `kept` has for each series the factor on its rate that stays in force.
 
         Raises:
             ConflictError: The name is taken by another session.
@@ -95,14 +95,14 @@ class Attempts:
     ) -> Call[SessionInfo]:
         """Send a session back to a step: a new attempt begins there, for its next trainers.
 
-        The trainers of earlier attempts can neither seal nor report any more. A training goes back
-        by itself when it loads a checkpoint; see `Session.restart`.
+        The trainers of earlier attempts can then neither seal nor report. A training goes back by
+        itself when it loads a checkpoint; see `Session.restart`.
 
         Args:
             name: The session.
             step: The first step that is trained again.
             key: What all ranks of the restart share; the same key gives the same attempt. By
-                default one of its own for each call.
+                default each call has its own.
             drop_actions: Forget the orders for that step and later ones; takes the role `operator`.
             batch_size: Samples in one step from then on.
 
@@ -121,7 +121,7 @@ class Attempts:
 
     @operation
     def attempts(self, name: str) -> Call[list[dict[str, Any]]]:
-        """Return the attempts of a session; the first one began with it.
+        """Return the attempts of a session; the first one began when it was created.
 
         Returns:
             `{"attempt", "start", "key", "actor", "created_at"}` of each, where `start` is its first
@@ -133,7 +133,7 @@ class Attempts:
     def take_back(
         self, name: str, *, reason: str = "", dry_run: bool = False
     ) -> Call[dict[str, Any]]:
-        """Open the sealed steps again that no trainer holds, so that orders may change them.
+        """Take back the sealed steps that no trainer holds, so that orders may change them.
 
         Args:
             name: The session.
@@ -145,7 +145,7 @@ class Attempts:
             `until` are open again.
 
         Raises:
-            ConflictError: Trainers hold all that is sealed; so too after a call that was repeated.
+            ConflictError: Trainers hold all that is sealed; also raised by a repeated call.
         """
         body = given(reason=reason or None, dry_run=True if dry_run else None)
         return Call("POST", path_of(name) + "/take-back", an_object, body=body)
@@ -159,17 +159,17 @@ class Attempts:
         max_behind: SupportsIndex | None = None,
         limit: int | None = None,
     ) -> Several[dict[str, Any]]:
-        """Return where the ranks of a training are, and who trains with other values than sealed.
+        """Return where the ranks of a training are, and which train with other values than sealed.
 
         Args:
             name: The session.
             stale_after: Seconds of silence that make a rank stale; 60 by default.
             max_behind: Steps behind the foremost that make a rank stale; any by default.
-            limit: How many ranks are shown one by one at most; all of them by default.
+            limit: How many ranks are listed individually at most; all of them by default.
 
         Returns:
             `{"attempt", "horizon", "revision", "since", "summary", "ranks"}`: the summary counts
-            those that were expected, seen, stale, deviating.
+            the ranks that are expected, seen, stale and deviating.
         """
         return _ranks(path_of(name) + "/ranks", stale_after, max_behind, limit)
 

@@ -1,4 +1,4 @@
-"""What the server knows of schedules, controllers and actions, and what it thinks of a plan."""
+"""What the server knows of schedules, controllers and actions, and its advice on a plan."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Catalogue:
             kind: Only this one, or those that fit, as in `"torch.*"`.
 
         Returns:
-            `{"schedules": [...]}`, or what is said of the one kind.
+            `{"schedules": [...]}`, or the entry of the one kind.
 
         Raises:
-            NotFoundError: There is no such kind; the message names those that are alike.
+            NotFoundError: There is no such kind; the message names similar ones.
         """
         return _kinds("schedules", kind)
 
@@ -37,10 +37,10 @@ class Catalogue:
             kind: Only this one, or those that fit, as in `"torch.*"`.
 
         Returns:
-            `{"controllers": [...]}`, or what is said of the one kind.
+            `{"controllers": [...]}`, or the entry of the one kind.
 
         Raises:
-            NotFoundError: There is no such kind; the message names those that are alike.
+            NotFoundError: There is no such kind; the message names similar ones.
         """
         return _kinds("controllers", kind)
 
@@ -52,10 +52,10 @@ class Catalogue:
             kind: Only this one, or those that fit, as in `"torch.*"`.
 
         Returns:
-            `{"actions": [...]}`, or what is said of the one kind.
+            `{"actions": [...]}`, or the entry of the one kind.
 
         Raises:
-            NotFoundError: There is no such kind; the message names those that are alike.
+            NotFoundError: There is no such kind; the message names similar ones.
         """
         return _kinds("actions", kind)
 
@@ -75,9 +75,9 @@ class Catalogue:
 
         Args:
             schedule: The law as data, such as `{"kind": "cosine", "total_steps": 1000}`.
-            base_lr: What it scales.
-            groups: In place of `base_lr`, for each group `{"base_lr": ..., "schedule": ...}`.
-            spec: Or all that a session would be created with, as a mapping.
+            base_lr: The rate that the schedule scales.
+            groups: In place of `base_lr`: for each group `{"base_lr": ..., "schedule": ...}`.
+            spec: Or everything that a session would be created with, as a mapping.
             start: The first step.
             count: How many steps.
             points: About how many of them are shown, extremes kept; 10 to 10,000, by default 1,000.
@@ -100,7 +100,7 @@ class Catalogue:
         count: SupportsIndex = 1000,
         points: SupportsIndex | None = None,
     ) -> Call[str]:
-        """Return the curve of `preview` as a picture, in SVG; takes the same."""
+        """Return the curve of `preview` as a picture, in SVG; the arguments are the same."""
         body = _previewed(schedule, base_lr, groups, spec, start, count, points)
         return Call("POST", "/v1/schedules/preview", drawn, body=body, accept=SVG)
 
@@ -116,9 +116,9 @@ class Catalogue:
 
         Args:
             spec: What a session would be created with, as a mapping.
-            planned_steps: How long the training is, where the spec has no `total_steps`: most
-                pitfalls cannot be seen otherwise.
-            architecture: Such as `"transformer"`, if it is known.
+            planned_steps: How long the training is, where the spec has no `total_steps`: without
+                it, most pitfalls cannot be found.
+            architecture: The model's kind, such as `"transformer"`, if it is known.
 
         Returns:
             `{"code", "severity", "pointer", "message", "advice", "source"}` of each.
@@ -149,16 +149,16 @@ class Catalogue:
         """Return a proposal for a situation, with the reasons for each choice.
 
         Args:
-            architecture: Such as `"transformer"` or `"cnn"`.
+            architecture: The model's kind, such as `"transformer"` or `"cnn"`.
             total_steps: How long the training is.
             regime: `"scratch"`, the default, `"transfer"`, `"fine-tune"`, or another that the
                 server names when it refuses one.
             optimizer: `"adamw"`, the default, `"adam"`, `"sgd"` or `"other"`.
             samples: How many samples the data has.
             batch_size: Samples in one step.
-            range_test_max_lr: The rate at which a range test's loss was steepest.
+            range_test_max_lr: The rate at which the loss of a range test was steepest.
             metric: What is measured; `val_loss` by default.
-            name: What the session is to be called; `recommended` by default.
+            name: The name for the session; `recommended` by default.
             parameters: Parameters of the model, without embeddings; with `tokens` they give the
                 rate of a transformer's pretraining.
             tokens: How many tokens it is trained on, over all steps.

@@ -15,6 +15,9 @@ ALL = "/v1/events"
 OLDEST = "0"
 """The cursor before the first event of all sessions."""
 
+PAGE = 200
+"""How many events are asked for at a time: a caller that wants ten must not wait for a thousand."""
+
 
 class Events:
     """The log of one session, or of all of them together."""
@@ -34,26 +37,27 @@ class Events:
         """Return what has happened, in order: to a session, or without a name to all of them.
 
         Each event has its number in its session's log as `seq`, and `kind`, `at`, `attempt`,
-        `created_at` and `text`; those of all sessions have `session` and their `cursor` besides.
+        `created_at` and `text`; those of all sessions also have `session` and their `cursor`.
 
         Args:
             name: The session; None for all.
-            after: The `seq`, or of all sessions the `cursor`, of the last event that is left out;
-                nothing is if it is not given. `"now"`, to follow all sessions, leaves out what has
-                happened before the connection stands.
-            follow: Go on with what happens next, without an end. The connection is taken up again
-                behind the last event when it is lost: none is missed, none comes twice.
+            after: The `seq`, or for all sessions the `cursor`, of the last event that is left out;
+                by default none is. `"now"`, to follow all sessions, leaves out what has happened
+                before the connection was made.
+            follow: Go on with what happens next, without an end. A lost connection is resumed after
+                the last event: none is missed, none comes twice.
             kinds: Only events of these kinds, such as `["ordered", "acted"]`.
-            session: Of all sessions those whose name fits: `*` stands for any characters.
-            actor: Of all sessions, only what this one has ordered or done.
-            labels: Of all sessions those with all of these labels.
+            session: For all sessions: only those whose name matches; `*` stands for any characters.
+            actor: For all sessions: only what this actor has ordered or done.
+            labels: For all sessions: only those with all of these labels.
 
         Raises:
             NotFoundError: There is no session of that name.
             InvalidRequestError: There is no such kind.
             ServerUnavailableError: The server was away for `retry_for` seconds.
-            ValueError: Something is said that holds for all sessions only.
-            TypeError: `after` is no number, where a session was named.
+            ValueError: An argument was given that is for all sessions only, or `after` is "now"
+                and `follow` is not set.
+            TypeError: `after` is not a number, where a session was named.
         """
         wanted = [kinds] if isinstance(kinds, str) else list(kinds)
         if name is None:
@@ -65,7 +69,7 @@ class Events:
                 "session=, actor= and labels= choose among all sessions: leave name out"
             )
         path, last = path_of(name) + "/events", -1 if after is None else _number(after)
-        if follow and wanted:  # by their kinds they are told apart here: the server is asked first
+        if follow and wanted:  # kinds are filtered here, so the server is asked first
             known = Call("GET", path, an_object, params={"kind": wanted, "limit": 1})
             return Feed(path + "/stream", last, next_number, frozenset(wanted), before=known)
         if follow:
@@ -80,7 +84,7 @@ def _number(after: int | str) -> int:
 
 
 def _log(path: str, after: int, kinds: list[str]) -> Listed[dict[str, Any]]:
-    params: dict[str, Any] = {"after": after, "limit": 1000, "kind": kinds or None}
+    params: dict[str, Any] = {"after": after, "limit": PAGE, "kind": kinds or None}
     token: str | None = None
     while True:
         asked = {**params, "page_token": token}
@@ -112,7 +116,7 @@ def _of_all(
 def _log_of_all(params: Mapping[str, Any], cursor: str) -> Listed[dict[str, Any]]:
     more = True
     while more:
-        asked = {**params, "after": cursor, "limit": 1000}
+        asked = {**params, "after": cursor, "limit": PAGE}
         page = yield Call("GET", ALL, an_object, params=asked)
         events, more, behind = page.get("events"), page.get("more"), page.get("cursor")
         if not isinstance(events, list) or (more and behind == cursor):
@@ -122,7 +126,7 @@ def _log_of_all(params: Mapping[str, Any], cursor: str) -> Listed[dict[str, Any]
 
 
 def _later(event: Any, after: str | None) -> str:  # noqa: ANN401 - whatever the server answered
-    """Return the place of an event, which must lie behind the one before.
+    """Return the place of an event, which must lie after the one before.
 
     Raises:
         InvalidAnswerError: It does not.

@@ -12,7 +12,7 @@ from pacesetter._plain import given, plain
 
 
 class Orders:
-    """Orders, whichever action they are."""
+    """Orders of whichever action."""
 
     @operation
     def order(
@@ -25,15 +25,16 @@ class Orders:
         key: str | None = None,
         if_revision: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
-        """Order an action of any kind, written as the server takes it.
+        """Order an action of any kind, in the form that the server takes.
 
         Args:
             name: The session.
-            body: Such as `{"kind": "scale", "factor": 0.5, "reason": "the loss rises"}`.
+            body: The action, such as
+                `{"kind": "scale", "factor": 0.5, "reason": "the loss rises"}`.
             at: The first step that it holds for, where `body` does not say it.
             dry_run: Only answer what it would do.
-            key: Makes a repeated order the same one; by default one of its own for each call.
-            if_revision: The revision that it is meant for; refused where it is another by now.
+            key: Makes a repeated order the same one; by default each call has its own.
+            if_revision: The revision that it is meant for; refused where it has changed since.
 
         Returns:
             Where it holds from, or what it would do; see `Actions`.
@@ -62,8 +63,7 @@ class Orders:
             order_id: Its number, as `orders` and the answer to the order have it.
 
         Raises:
-            NotFoundError: No order of that number waits; after a cancellation that was repeated,
-                too.
+            NotFoundError: No order of that number waits; also raised by a repeated cancellation.
         """
         path = f"{path_of(name)}/actions/{plain(order_id)}"
         return Call("DELETE", path, nothing)
@@ -81,7 +81,7 @@ def ordered(
     *,
     dry_run: bool,
 ) -> Call[dict[str, Any]]:
-    """Return the call that gives an order."""
+    """Return the call that sends an order."""
     besides = given(
         groups=groups,
         reason=reason or None,

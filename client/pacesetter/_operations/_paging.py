@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def session_of(name: str) -> Callable[[Any], SessionInfo]:
-    """Return what reads the description of a session, which must be the one of that name."""
+    """Return a function that reads the description of a session, which must have that name."""
     return lambda answer: SessionInfo.parse(answer, name)
 
 
@@ -21,10 +21,10 @@ def pages(path: str, items: str, params: Mapping[str, Any], read: Callable[[Any]
     """Go through a list, page by page.
 
     Args:
-        path: Where it is.
-        items: What the answer calls them.
-        params: The query besides the page's token.
-        read: Makes of an item what the caller gets.
+        path: The path of the list.
+        items: The name of the list in the answer.
+        params: The query, without the page's token.
+        read: Turns an item into what the caller gets.
     """
     token: str | None = None
     while True:
@@ -43,10 +43,10 @@ def _read(item: object, read: Callable[[Any], T], items: str) -> T:
 
 
 def page_after(page: Mapping[str, Any], items: str, token: str | None) -> str | None:
-    """Return the token of the next page; None behind the last.
+    """Return the token of the next page; None after the last.
 
     Raises:
-        InvalidAnswerError: It is no page, or the same one again.
+        InvalidAnswerError: It is not a page, or is the same one again.
     """
     following = page.get("next_page_token")
     if not isinstance(page.get(items), list) or (token and following == token):

@@ -1,4 +1,4 @@
-"""Plans: what the loss will be under other schedules, and ordering one of them."""
+"""Plans: predicting the loss under other schedules, and ordering one of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pacesetter._plan import Plan
 
 
 class Plans:
-    """What is asked before an order of what is left of a pretraining."""
+    """Questions before an order for the rest of a pretraining."""
 
     @operation
     def plan(
@@ -31,24 +31,24 @@ class Plans:
         stage: str | None = None,
         epochs: Number | None = None,
     ) -> Call[Plan]:
-        """Predict a pretraining's loss under other schedules of what is left; nothing is changed.
+        """Predict a pretraining's loss under other schedules for the rest; nothing is changed.
 
         Args:
             name: The session.
             metric: Its loss, by the name under which it is reported.
             goal: `lowest_loss` at `total_steps` (the default), `fewest_steps` to `loss`, or
-                `budget`: the lowest loss that `steps` more come to.
+                `budget`: the lowest loss after `steps` more.
             total_steps: Where the training ends, for `fewest_steps` at the latest; by default where
-                the session's plan does.
-            loss: The loss to come to, for `fewest_steps`.
+                the session's plan ends.
+            loss: The loss to reach, for `fewest_steps`.
             steps: How many steps more, for `budget`.
             candidates: `{"orders": [{"action", "at"}], "label", "total_steps"}` of each way to go
-                on; by default they are looked for.
+                on; by default the server searches for them.
             group: The parameter group whose rate is meant; by default the first.
-            metric_kind: `other` says that the metric is no loss, which declines the plan.
-            stage: `finetuning` declines the plan; by default what the label `stage` says.
-            epochs: How often the training goes over its data; by default what `steps_per_epoch`
-                says.
+            metric_kind: `other` says that the metric is not a loss, so that the plan is declined.
+            stage: `finetuning` declines the plan; by default the label `stage` decides.
+            epochs: How often the training goes over its data; by default derived from
+                `steps_per_epoch`.
 
         Raises:
             InvalidRequestError: No such metric was reported, or no end is known.
@@ -86,16 +86,16 @@ class Plans:
 
         Args:
             name: The session.
-            plan: What `plan` has returned.
+            plan: The plan that `plan` returned.
             candidate: Its index in `plan.candidates`; 0 is the best.
-            reason: Why, for the record, which says what was expected besides.
-            key: Makes a repeated order the same one; by default one of its own for each call.
+            reason: Why, for the record, which also states what was expected.
+            key: Makes a repeated order the same one; by default each call has its own.
 
         Returns:
             `{"plan", "candidate", "effective_steps", "reason", "revision"}`.
 
         Raises:
-            ConflictError: The training has gone on, and the plan is not remembered.
+            ConflictError: The training has gone on, and the server no longer has the plan.
             InvalidRequestError: There is no such candidate, or it cannot be ordered.
         """
         body = {

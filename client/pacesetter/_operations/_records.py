@@ -1,4 +1,4 @@
-"""What is read of a session: its values, its record, and why they are what they are."""
+"""Reading a session: its values, its record, and why they are what they are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pacesetter._operation import (
 from pacesetter._plain import given
 
 ROWS = 20_000
-"""Steps of a record that are asked for at once; of one with many columns it is fewer."""
+"""Steps of a record in one request; fewer where it has many columns."""
 
 MOST_POINTS = 100_000
 """The most that a server shows of a record in one answer, over all its columns."""
@@ -44,7 +44,7 @@ class Records:
         readings: bool = False,
         attempt: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
-        """Return what was trained with beside what was measured: values and metrics by step.
+        """Return what was trained with, beside what was measured: values and metrics by step.
 
         Args:
             name: The session.
@@ -57,7 +57,8 @@ class Records:
 
         Returns:
             `{"steps": [...], "series": {"lr": [...]}, "metrics": {"loss": [...]}, ...}`; in
-            metrics None is where nothing was measured, and "nan", "inf" and "-inf" are strings.
+            metrics, None stands where nothing was measured, and "nan", "inf" and "-inf" are
+            strings.
         """
         return _history(name, start, end, points, metrics, attempt, readings=readings)
 
@@ -74,17 +75,18 @@ class Records:
 
         Args:
             names: The sessions, 2 to 10 of them.
-            by: `"step"` lays the curves over each other by step, `"fraction"` by part of each plan.
+            by: `"step"` overlays the curves by step, `"fraction"` by the fraction of each plan.
             points: About how many steps of each are shown, extremes kept; 10 to 10,000, by default
                 500.
             metrics: Names; all that were reported by default.
 
         Returns:
-            `{"by", "sessions", "differences"}`: of each session `name`, `steps`, `places`, `series`
-            and `metrics`, and of each difference its `pointer` and the `values` by session.
+            `{"by", "sessions", "differences"}`: for each session its `name`, `steps`, `places`,
+            `series` and `metrics`, and for each difference its `pointer` and the `values` by
+            session.
 
         Raises:
-            NotFoundError: There is no session of one of the names.
+            NotFoundError: One of the names is not that of a session.
             InvalidRequestError: They are too few or too many.
         """
         return Call("GET", "/v1/compare", an_object, params=_compared(names, by, points, metrics))
@@ -98,7 +100,7 @@ class Records:
         points: SupportsIndex | None = None,
         metrics: Sequence[str] | None = None,
     ) -> Call[str]:
-        """Return what `compare` returns as a picture, in SVG; takes the same."""
+        """Return what `compare` returns as a picture, in SVG; the arguments are the same."""
         params = _compared(names, by, points, metrics)
         return Call("GET", "/v1/compare", drawn, params=params, accept=SVG)
 
@@ -133,8 +135,8 @@ class Records:
 
         Args:
             name: The session.
-            file: Its path, where it is once all of it was written, and not before; or something
-                open that takes bytes, such as `sys.stdout.buffer`.
+            file: Its path, where the file appears only once it is complete; or an open binary file,
+                such as `sys.stdout.buffer`.
         """
         return Download(path_of(name) + "/export", file)
 
@@ -145,12 +147,12 @@ class Records:
         """Restore a session from what `export` wrote: values, state and events to the bit.
 
         Args:
-            file: What `export` wrote: a path, or something open that gives bytes.
-            name: What the session is to be called, if not as it was.
+            file: What `export` wrote: a path, or an open binary file.
+            name: The session's new name, if it is not to keep its own.
 
         Raises:
             ConflictError: The name is taken.
-            InvalidRequestError: It is no whole record; the message says at which line.
+            InvalidRequestError: It is not a complete record; the message names the line.
         """
 
         def read(answer: Any) -> SessionInfo:  # noqa: ANN401 - the JSON of an answer
@@ -171,7 +173,7 @@ class Records:
 
         Its schedules are tables of the values from `start` to before `end`, at most 100,000 of
         them. Send it to `POST /v1/sessions`, or give its `schedule` or `groups` to `create`; it
-        replays on its own, and without a server a list of values does.
+        replays by itself; without a server, a list of values does so too.
 
         Args:
             name: The session.
@@ -226,7 +228,7 @@ def drawn(answer: str) -> str:
     """Return an answer that is a picture.
 
     Raises:
-        InvalidAnswerError: It is none: the server is older than this client.
+        InvalidAnswerError: It is not a picture: the server is older than this client.
     """
     if "<svg" not in answer[:1_000]:
         raise misfit("the server answered no picture")
@@ -243,13 +245,13 @@ def _columns(
     *,
     readings: bool,
 ) -> Several[Columns]:
-    """Ask for the record piece by piece, each of which is shown whole, and put them together."""
+    """Ask for the record piece by piece, none of them thinned, and join them."""
     if points is not None:
         whole = yield from asked(
             _history(name, start, end, points, metrics, attempt, readings=readings)
         )
         return joined(name, [whole])
-    # What there is, then its steps some at a time, of that attempt even if another one begins.
+    # First its extent, then some steps at a time, of that attempt even if another one begins.
     extent = yield from asked(_history(name, start, end, 10, (), attempt, readings=False))
     first, last, attempt = int(extent["start"]), int(extent["end"]), int(extent["attempt"])
     pieces: list[Mapping[str, Any]] = []
@@ -269,6 +271,6 @@ def _columns(
                 first = until
             elif until <= first + 1:
                 raise misfit(f"the server left step {first} of {name} out")
-            else:  # some were left out, as there are so many columns
+            else:  # some were left out, as there are too many columns
                 rows = (until - first) // 2
     return joined(name, pieces)

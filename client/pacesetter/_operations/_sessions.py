@@ -1,4 +1,4 @@
-"""What operators do with sessions as a whole: list, create, fork, go back, put away."""
+"""What operators do with sessions as a whole: list, create, finish, label, archive and remove."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Sessions:
-    """Sessions: which there are, and what becomes of them."""
+    """Sessions: which exist, and what becomes of them."""
 
     @listing
     def sessions(
@@ -44,21 +44,21 @@ class Sessions:
         since: str | datetime | Number | None = None,
         sort: str | None = None,
     ) -> Listed[SessionInfo]:
-        """Return what the server says about all sessions, page by page; `status` tells how they do.
+        """Return what the server says about all sessions, page by page; `status` says how they do.
 
         Args:
-            status: Only those `active`, `finished` or `archived`.
-            label: Only those with it, written `key:value`.
-            name: Only those whose name fits: `*` stands for any characters, `?` for one.
+            status: Only those that are `active`, `finished` or `archived`.
+            label: Only those with this label, written `key:value`.
+            name: Only those whose name matches: `*` stands for any characters, `?` for one.
             labels: Only those with all of these labels.
             states: Only those in one of these states: `running`, `silent`, `finished`, `failed` or
                 `archived`.
-            since: Only those written to or heard of since then: a moment, or seconds ago.
-            sort: `"name"`, `"changed_at"` or `"created_at"`; with `-` before it from the last to
-                the first. By name if not given.
+            since: Only those written to or heard from since then: a moment, or seconds ago.
+            sort: `"name"`, `"changed_at"` or `"created_at"`; with `-` before it, in descending
+                order. By name if not given.
 
         Raises:
-            InvalidRequestError: There is no such state or order, or the pattern is none.
+            InvalidRequestError: There is no such state or order, or the pattern is not valid.
         """
         params = _filters(name, labels, states, since, sort)
         params |= given(status=status)
@@ -79,22 +79,23 @@ class Sessions:
         """Return where trainings stand, a row for each, page by page.
 
         Args:
-            name: Only sessions whose name fits: `*` stands for any characters, `?` for one.
+            name: Only sessions whose name matches: `*` stands for any characters, `?` for one.
             labels: Only those with all of these labels.
             states: Only those in one of these states: `running`, `silent`, `finished`, `failed` or
                 `archived`; all but the archived if not given.
-            since: Only those written to or heard of since then: a moment, or seconds ago.
-            sort: `"name"`, `"changed_at"` or `"created_at"`; with `-` before it from the last to
-                the first. By name if not given.
+            since: Only those written to or heard from since then: a moment, or seconds ago.
+            sort: `"name"`, `"changed_at"` or `"created_at"`; with `-` before it, in descending
+                order. By name if not given.
 
         Returns:
             `{"name", "state", "labels", "attempt", "revision", "step", "total_steps", "horizon",
             "lr", "metrics", "last_heard", "created_at", "changed_at", "ranks", "orders",
-            "seconds_left"}` of each: `step` is the newest that was trained, `lr` the values at it
-            by series, `orders` how many wait, `seconds_left` None where the pace is not known.
+            "seconds_left"}` of each: `step` is the newest that was trained, `lr` has the values at
+            it by series, `orders` says how many wait, and `seconds_left` is None where the pace is
+            not known.
 
         Raises:
-            InvalidRequestError: There is no such state or order, or the pattern is none.
+            InvalidRequestError: There is no such state or order, or the pattern is not valid.
         """
         params = {"view": "status", **_filters(name, labels, states, since, sort)}
         return pages("/v1/sessions", "sessions", params, StatusRow)
@@ -110,10 +111,10 @@ class Sessions:
 
     @operation
     def get(self, name: str) -> Call[SessionInfo]:
-        """Return what the server says about a session; `Client.session` opens one to train by it.
+        """Return what the server says about a session; `Client.session` opens one to train with it.
 
         Raises:
-            NotFoundError: There is none of that name.
+            NotFoundError: There is no session of that name.
         """
         return Call("GET", path_of(name), session_of(name))
 
@@ -125,13 +126,14 @@ class Sessions:
         attempt_key: str | None = None,
         **description: Unpack[Description],
     ) -> Call[SessionInfo]:
-        """Create a session without training by it; the same again changes nothing.
+        """Create a session without training with it; repeating the call changes nothing.
 
         Args:
             name: 1 to 128 of `A-Za-z0-9._-`, unique on the server.
             attempt_key: What all ranks of its first attempt share, if that is known already.
-            **description: What it is, such as `base_lr=0.1, schedule={"kind": "constant"}`; every
-                keyword is told by `pacesetter.Description`.
+            **description: What the session is, such as
+                `base_lr=0.1, schedule={"kind": "constant"}`; `pacesetter.Description` lists every
+                keyword.
 
         Returns:
             The session; its `warnings` are the known pitfalls of the description.
@@ -139,14 +141,14 @@ class Sessions:
         Raises:
             ConflictError: The name is taken by a session of another description.
             InvalidRequestError: The description is refused; `.errors` says where.
-            TypeError: A session cannot be described by some of the keywords.
+            TypeError: Some of the keywords do not describe a session.
         """
         body = session_body(name, description) | given(attempt_key=attempt_key)
         return Call("POST", "/v1/sessions", session_of(name), body=body)
 
     @operation
     def archive(self, name: str) -> Call[None]:
-        """End a session: it can be read for ever, but neither sealed further nor reported to."""
+        """Archive a session: it can be read for ever, but no longer sealed or reported to."""
         return Call("DELETE", path_of(name), nothing)
 
     @operation
@@ -160,7 +162,7 @@ class Sessions:
         attempt: SupportsIndex | None = None,
         when_over: bool = False,
     ) -> Call[SessionInfo]:
-        """Say that the training of a session is over, as `Session.finish` does of one's own.
+        """Say that the training of a session is over, as `Session.finish` does for its own.
 
         Args:
             name: The session.
@@ -181,7 +183,7 @@ class Sessions:
 
     @operation
     def relabel(self, name: str, labels: Mapping[str, str | None]) -> Call[SessionInfo]:
-        """Set labels of a session, or take away those that are None; others stay."""
+        """Set labels of a session, and remove those that are None; others stay."""
         body = {"labels": plain(labels, "labels")}
         return Call("PATCH", path_of(name), session_of(name), body=body)
 
@@ -195,7 +197,8 @@ class Sessions:
 
         Raises:
             ConflictError: It is not archived, or forks share its steps.
-            NotFoundError: There is none; after a purge that was repeated, `session_purged`.
+            NotFoundError: There is no such session; the code of a repeated purge is
+                `session_purged`.
         """
         body = {"dry_run": dry_run}
         return Call("POST", path_of(name) + "/purge", nothing, body=body)
@@ -210,15 +213,15 @@ class Sessions:
         purge: bool = False,
         dry_run: bool = False,
     ) -> Listed[dict[str, Any]]:
-        """Put old sessions away, one step each, and return what was done; takes the role `admin`.
+        """Archive or purge old sessions, and return what was done; takes the role `admin`.
 
-        Nothing is done before the first of them is asked for.
+        Each session goes one step further. Nothing is done before the first result is asked for.
 
         Args:
-            older_than: Seconds for which nothing of a session was written.
-            states: Those in these states.
-            labels: Those with all of these labels.
-            purge: Remove for good those that are archived already; what is not is archived.
+            older_than: Seconds for which nothing was written to a session.
+            states: Only those in these states.
+            labels: Only those with all of these labels.
+            purge: Remove for good those that are archived already; the others are archived.
             dry_run: Only say what would be done.
 
         Returns:

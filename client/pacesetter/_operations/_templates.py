@@ -50,13 +50,14 @@ class Templates:
     def publish_template(self, body: Mapping[str, Any]) -> Call[dict[str, Any]]:
         """Publish a template; it gets the next version, and never changes again.
 
-        The same as the newest version is that version.
+        A body that equals the newest version is that version.
 
         Args:
-            body: `{"name", "description", "spec", "parameters", ...}`, as docs/schedules.md has it.
+            body: `{"name", "description", "spec", "parameters", ...}`, as described in
+                docs/schedules.md.
 
         Raises:
-            InvalidRequestError: It is refused; `.errors` says where.
+            InvalidRequestError: The template is refused; `.errors` says where.
         """
         return Call("POST", _PATH, an_object, body=plain(body))
 
@@ -64,7 +65,7 @@ class Templates:
     def diff_templates(
         self, name: str, before: SupportsIndex, after: SupportsIndex
     ) -> Call[list[dict[str, Any]]]:
-        """Return in what two versions of a template differ.
+        """Return how two versions of a template differ.
 
         Args:
             name: The template's name.
@@ -72,7 +73,7 @@ class Templates:
             after: and another one.
 
         Returns:
-            `{"pointer", "before", "after"}` of each place; None is what is not there.
+            `{"pointer", "before", "after"}` of each place; None stands for what is absent.
         """
         params = given(before=before, after=after)
         return Call("GET", _path(name) + "/diff", listed_as("differences"), params=params)
@@ -81,7 +82,7 @@ class Templates:
     def deprecate_template(
         self, name: str, version: SupportsIndex, reason: str
     ) -> Call[dict[str, Any]]:
-        """Say why a version should not be used any more; sessions that are made from it warn of it.
+        """Say why a version should no longer be used; sessions made from it then warn of it.
 
         Args:
             name: The template's name.

@@ -38,27 +38,27 @@ class Tokens:
     ) -> Call[dict[str, Any]]:
         """Make a token; its secret is in this answer, as `token`, and nowhere else.
 
-        It is good until it is revoked, or for as long as one of the three keywords says.
+        It is valid until it is revoked, or for as long as one of the three keywords says.
 
         Args:
-            name: Of the holder, who is the author of what is ordered with it.
+            name: The name of the holder, who is the author of what is ordered with the token.
             role: `"viewer"`, `"trainer"`, `"operator"` or `"admin"`; each includes those before it.
-            expires_in: Seconds for which it is good;
+            expires_in: Seconds for which it is valid;
             expires_in_days: or days;
-            expires_at: or the moment from which on it is worth nothing, with its offset.
-            scope: Names of the sessions and templates that the holder may speak of, such as
+            expires_at: or the moment from which it is no longer valid, with its offset.
+            scope: Names of the sessions and templates that the holder may access, such as
                 `["team-a-*"]`; every name by default.
-            bounds: What may be ordered with it at most, such as `{"factor_range": [0.5, 2.0],
-                "changes": {"count": 3, "per_steps": 1000}, "actions": ["scale"]}`; whatever the
-                role may, by default.
+            bounds: The most that may be ordered with it, such as `{"factor_range": [0.5, 2.0],
+                "changes": {"count": 3, "per_steps": 1000}, "actions": ["scale"]}`; by default,
+                whatever the role allows.
 
         Returns:
             `{"id", "name", "role", "token", ...}`.
 
         Raises:
-            InvalidRequestError: It is refused; `.errors` says where.
-            TransportError: The connection broke off. The call is not made again by itself, since
-                each makes a token: `tokens()` shows whether one was made, to be revoked.
+            InvalidRequestError: The request is refused; `.errors` says where.
+            TransportError: The connection was lost. The call is not retried by itself, since each
+                call makes a token: `tokens()` shows whether one was made that must be revoked.
         """
         body = given(
             name=name,
@@ -73,12 +73,12 @@ class Tokens:
 
     @operation
     def revoke_token(self, token_id: str) -> Call[None]:
-        """Revoke a token: from now on it is worth nothing, and feeds that it has opened end.
+        """Revoke a token: from now on it is not valid, and feeds that it has opened end.
 
         Args:
-            token_id: Its id, which stands in its secret too.
+            token_id: Its id, which is part of its secret too.
 
         Raises:
-            NotFoundError: There is no such token; after a call that was repeated, too.
+            NotFoundError: There is no such token; also raised by a repeated call.
         """
         return Call("DELETE", "/v1/tokens/" + quote(token_id, safe=""), nothing)

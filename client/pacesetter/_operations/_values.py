@@ -15,7 +15,7 @@ from pacesetter._range_test import RangeTest
 
 
 class Values:
-    """What sessions say for steps, and why."""
+    """What values sessions give for steps, and why."""
 
     @operation
     def lr(
@@ -26,7 +26,7 @@ class Values:
         count: SupportsIndex | None = None,
         attempt: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
-        """Return what a session says for a step, or for `count` steps, without sealing anything.
+        """Return a session's values for a step, or for `count` steps, without sealing anything.
 
         Args:
             name: The session.
@@ -49,7 +49,7 @@ class Values:
         count: SupportsIndex | None = 1000,
         points: SupportsIndex | None = None,
     ) -> Call[dict[str, Any]]:
-        """Return the curve as it would be if nothing more happened, thinned to `points`.
+        """Return the curve as it will be if nothing more happens, thinned to `points`.
 
         Args:
             name: The session.
@@ -69,24 +69,24 @@ class Values:
 
         Args:
             name: The session.
-            step: The step; by default the newest that was trained, or before any was the first.
+            step: The step; by default the newest that was trained, or the first if none was.
 
         Returns:
             `{"step", "sealed", "attempt", "horizon", "series", "notes", "text"}`, where `text` says
-            all of it. Of a step that is not sealed the forecast is explained.
+            all of it. For a step that is not sealed, the forecast is explained.
         """
         return _explain(name, step)
 
     @operation
     def family(self, name: str) -> Call[dict[str, Any]]:
-        """Return how a training's losses stand beside the finished sessions of its template.
+        """Return how a training's losses compare with the finished sessions of its template.
 
         Args:
             name: A session that was made from a template.
 
         Returns:
             `{"session", "template", "losses"}`, where each of the losses has its `curve` with the
-            band of the family, and its `departures`, or says in `reason` and `message` why it is
+            band of the family, and its `departures`, or its `reason` and `message` say why it is
             not judged.
         """
         return Call("GET", path_of(name) + "/family", an_object)
@@ -121,15 +121,15 @@ class Values:
 
         Args:
             name: A session with a constant phase.
-            checkpoints: Their steps: each is of the weights before the update of its step.
+            checkpoints: Their steps: each checkpoint has the weights before the update of its step.
             shape: `linear`, `cosine`, `1-sqrt` (the default), `square` or `exponential`.
-            floor: What the decay comes down to, as a part of the rate; by default 0.
-            over: Over how many steps before the last checkpoint the decay is; by default all over
-                which the rate was constant.
+            floor: What the decay ends at, as a fraction of the rate; by default 0.
+            over: The number of steps before the last checkpoint that the decay spans; by default
+                all over which the rate was constant.
 
         Raises:
-            InvalidRequestError: Fewer than two of them were trained at one constant rate, or there
-                is no such checkpoint yet.
+            InvalidRequestError: Fewer than two of them were trained at one constant rate, or one of
+                the checkpoints cannot exist yet.
         """
         params = given(checkpoint=list(checkpoints), shape=shape, floor=floor, over=over)
         return Call("GET", path_of(name) + "/merge", _merge, params=params)
@@ -150,15 +150,17 @@ class Values:
 
         Args:
             name: The session.
-            what: `"history"` is what was trained with and measured, `"forecast"` what is to come.
+            what: `"history"` is what was trained with and measured, `"forecast"` what will follow.
             start: The first step; by default that of the record, or of the forecast.
             end: The first step that is left out.
             points: About how many steps are drawn, extremes kept; 1,000 by default.
-            metrics: What is drawn of a history besides the rate; all that were reported by default.
-            attempt: An earlier attempt, of a history; by default the newest.
+            metrics: The metrics of a history to draw beside the rate; all that were reported by
+                default.
+            attempt: For a history, an earlier attempt; by default the newest.
 
         Raises:
-            ValueError: There is no such picture, or a forecast's end without its start.
+            ValueError: There is no such picture, or for a forecast `end` was given without
+                `start`, or `metrics` or `attempt` was given.
         """
         if what == "history":
             params = record_query(start, end, points, metrics, attempt, readings=False)
@@ -185,7 +187,7 @@ def _explain(name: str, step: SupportsIndex | None) -> Several[dict[str, Any]]:
 
 
 def newest_trained(name: str) -> Several[int]:
-    """Ask for the newest step that was trained; before any was, it is the first."""
+    """Ask for the newest step that was trained; it is the first if none was."""
     row = yield from asked(Call("GET", path_of(name) + "/status", an_object))
     if row["step"] is not None:
         return int(row["step"])

@@ -1,1 +1,1 @@
-"""What needs torch besides `pacesetter.torch`, which is the door to it."""
+"""The modules that need torch, behind `pacesetter.torch`."""

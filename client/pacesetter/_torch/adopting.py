@@ -1,4 +1,4 @@
-"""The session of a torch scheduler: opened by the description that it has, of those it may have."""
+"""The session of a torch scheduler: opened by whichever of its possible descriptions it has."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pacesetter.distributed import open_session
 def open_converted(
     client: Client, name: str, candidates: Sequence[Conversion], spec: Mapping[str, Any]
 ) -> Session:
-    """Return the session of a name, created by the first description, or there by another one.
+    """Return the session of a name, created by the first description, or existing by another.
 
     Args:
         client: The connection.
         name: The session's name.
-        candidates: What it may be described by, the likeliest first.
-        spec: More of its description.
+        candidates: The descriptions that it may have, likeliest first.
+        spec: Further parts of its description.
 
     Raises:
-        ConflictError: The name is taken by a session of another description than all of these.
+        ConflictError: The name is taken by a session of none of these descriptions.
     """
     likeliest, *others = candidates
     try:
@@ -46,7 +46,7 @@ def open_converted(
 def _opened(client: Client, name: str, found: Conversion, spec: Mapping[str, Any]) -> Session:
     described = dict(found.description)
     if "continues" in spec:
-        described.pop("start_step", None)  # which it has from the session that it continues
+        described.pop("start_step", None)  # it has that from the session that it continues
     session = open_session(client, name, **{**described, **spec})
     found.log()
     return session

@@ -1,4 +1,4 @@
-"""What a `RemoteLR` is made of, checked before anything is asked of it."""
+"""Arguments of a `RemoteLR`, checked before they are used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def checked_optimizer(optimizer: object) -> Optimizer:
     """Return an optimizer.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is not an optimizer.
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"{type(optimizer).__name__} is not an Optimizer: pass the optimizer")
@@ -19,10 +19,10 @@ def checked_optimizer(optimizer: object) -> Optimizer:
 
 
 def optimizer_of(scheduler: object, session: object) -> Optimizer:
-    """Return the optimizer of a scheduler that is to become a session of some name.
+    """Return the optimizer of a scheduler that will become a session of some name.
 
     Raises:
-        TypeError: It is no scheduler, or that is no name.
+        TypeError: It is not a scheduler, or the session is not a name.
     """
     if isinstance(scheduler, Optimizer):
         raise TypeError(

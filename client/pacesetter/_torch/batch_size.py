@@ -1,4 +1,4 @@
-"""How many samples are in one step of a training, as its session is told."""
+"""The number of samples in one step of a training, as its session is told."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pacesetter._torch.relay import SessionRelay
 
 
 class BatchSize:
-    """The batch size of a training, and whether the server has to be told of it.
+    """The batch size of a training, and whether the server must be told of it.
 
     Args:
-        relay: The relay to the session that is told.
+        relay: The relay to the session to tell.
         size: Samples in one step, over all ranks together; None where no job has said.
 
     Attributes:
-        size: As above, or as it was said last.
-        told: Whether nothing is left to be said of it, as far as this rank knows.
+        size: As above, or as it was last stated.
+        told: Whether the server has been told, as far as this rank knows.
     """
 
     def __init__(self, relay: SessionRelay, size: int | None) -> None:
@@ -31,11 +31,11 @@ class BatchSize:
         self.size, self.told = size, True
 
     def tell(self, due: Callable[[], bool]) -> bool:
-        """Tell the server of the size if it was not told yet and that is due; all ranks call it.
+        """Tell the server of the size if it was not told yet and it is due; all ranks call it.
 
         Returns:
-            Whether it is said now, on all ranks alike: the first one decides, which alone knows
-            whether the server has answered yet, and what a restart has said.
+            Whether the server was told now, on all ranks alike. The first rank decides: it alone
+            knows whether the server has answered yet, and what a restart has told it.
         """
         size, session = self.size, self._relay.session
         assert size is not None  # noqa: S101 - else it was told

@@ -1,4 +1,4 @@
-"""Which states a scheduler of a session takes, and from which step they go on."""
+"""Which states a session's scheduler accepts, and from which step a training goes on with them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pacesetter._info import SessionInfo
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a training goes on that loads a scheduler's state.
+    """Where a training that loads a scheduler's state goes on.
 
     Attributes:
         step: The step that is trained next.
         count: Torch's count of the steps up to it, which Accelerate has run ahead of it.
-        attempt: The attempt that the state says it is of.
+        attempt: The attempt that the state belongs to, by its own word.
     """
 
     step: int
@@ -27,15 +27,15 @@ class Checkpoint:
 
 
 def checkpoint_of(state: Mapping[str, Any], info: SessionInfo) -> Checkpoint:
-    """Return what the state of a session's scheduler, or of a torch scheduler of its law, says.
+    """Return what a state says, of a session's scheduler or of a torch scheduler of its law.
 
     Args:
-        state: The state that is to be loaded.
+        state: The state to load.
         info: The session that it is loaded into.
 
     Raises:
-        StateMismatchError: It is of another training, has no step, or says more than a session
-            can take over.
+        StateMismatchError: The state is of another training, has no step, or says more than a
+            session can take over.
     """
     state = taken_over(state, info)
     step = _step_of(state, info)
@@ -49,11 +49,11 @@ def checkpoint_of(state: Mapping[str, Any], info: SessionInfo) -> Checkpoint:
 
 
 def _step_of(state: Mapping[str, Any], info: SessionInfo) -> int:
-    """Return the step from which a training goes on that loads a state into a session.
+    """Return the step from which a training that loads a state into a session goes on.
 
     Raises:
-        StateMismatchError: It has no step, or it is of another session, and this one has not
-            branched off that one at its step.
+        StateMismatchError: The state has no step, or it is of another session from which this one
+            has not branched off at its step.
     """
     step = state.get("last_epoch")
     if type(step) is not int or step < 0:

@@ -11,24 +11,28 @@ from pacesetter.torch import RemoteLR
 class DeferredLR(RemoteLR):
     """A `RemoteLR` whose `step()` only says that a step was trained; `advance()` follows it.
 
-    In between what was measured at that step can be reported, so that a controller that sees it
+    In between, what was measured at that step can be reported, so that a controller that sees it
     decides before the very next step.
     """
 
-    _due = False
+    _stepped: int | None = None  # the last step that was said to be trained
     _goes_on = False  # its framework says where it stands
 
     def step(self, metrics: Scalar | None = None) -> None:
         """Note that a step was trained, and report the metric for it, if one is given."""
         if metrics is not None:
             self._report(metrics)
-        self._due = True
+        self._stepped = self.last_epoch
+
+    @property
+    def _due(self) -> bool:
+        """Whether the step where it stands was trained, and not yet advanced from."""
+        return self._stepped == self.last_epoch
 
     def advance(self) -> None:
-        """Write the next step's values, if a step was trained; raises what `RemoteLR.step` does."""
+        """Write the next step's values, if a step was trained; raise what `RemoteLR.step` does."""
         if self._due:
             super().step()
-            self._due = False
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position of the step that is trained next, as plain types."""
@@ -43,4 +47,4 @@ class DeferredLR(RemoteLR):
 
     def _forget(self, step: int) -> None:
         super()._forget(step)
-        self._due = False  # it was another position's
+        self._stepped = None  # it belonged to another position

@@ -1,4 +1,4 @@
-"""What an optimizer tells of itself by torch's public hooks, so that it need not be patched."""
+"""What an optimizer reports through torch's public hooks, so that it need not be patched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def bare(optimizer: Optimizer) -> Optimizer:
-    """Return the optimizer inside of a wrapper such as Accelerate's, which has no own hooks."""
+    """Return the optimizer inside a wrapper such as Accelerate's, which has no hooks of its own."""
     inner = getattr(optimizer, "optimizer", None)
     while not hasattr(optimizer, "_optimizer_step_pre_hooks") and isinstance(inner, Optimizer):
         optimizer, inner = inner, getattr(inner, "optimizer", None)
@@ -27,7 +27,7 @@ def bare(optimizer: Optimizer) -> Optimizer:
 _ON_LOAD, _BEFORE_STEP, _AFTER_STEP = "load_state_dict_post", "step_pre", "step_post"
 
 _told: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Hooks]] = weakref.WeakKeyDictionary()
-"""Whom each optimizer tells; the scheduler that was built last drives it."""
+"""The hooks that each optimizer calls; the scheduler that was built last drives it."""
 
 
 def is_driven(optimizer: Optimizer) -> bool:
@@ -36,14 +36,15 @@ def is_driven(optimizer: Optimizer) -> bool:
 
 
 class Hooks:
-    """Has a scheduler told when its optimizer is loaded, and of an update at two occasions.
+    """Tells a scheduler when its optimizer is loaded, and of updates on two occasions.
 
-    That is: of the first one, to know whether there was any before the first `scheduler.step()`;
-    and before each, as long as the session has groups that the optimizer does not have yet, so that
-    one that is added has its rate at its very first update. The optimizer keeps no scheduler alive.
+    The first occasion is the first update, to know whether there was any before the first
+    `scheduler.step()`. The second is before each update, as long as the session has groups that the
+    optimizer does not have yet, so that an added one has its rate at its very first update. The
+    optimizer keeps no scheduler alive.
 
     Attributes:
-        stepped: Whether the optimizer has made an update, None once that is of no interest.
+        stepped: Whether the optimizer has made an update; None once that no longer matters.
     """
 
     stepped: bool | None
@@ -72,7 +73,7 @@ class Hooks:
         self._on_drop.atexit = False
 
     def _hear(self, optimizer: Optimizer, occasion: str, hook: Callable[..., None]) -> None:
-        # One that left out torch's own constructor has no hooks.
+        # An optimizer that skipped torch's constructor has no hooks.
         with contextlib.suppress(AttributeError):
             self._handles[occasion] = getattr(optimizer, f"register_{occasion}_hook")(hook)
 
@@ -81,7 +82,7 @@ class Hooks:
             handle.remove()
 
     def displace(self) -> None:
-        """Take the place of an older scheduler of this optimizer, which then hears nothing more."""
+        """Take the place of an older scheduler of this optimizer, which is then told no more."""
         optimizer = self._optimizer()
         assert optimizer is not None  # noqa: S101 - its scheduler holds it
         before = _told.get(optimizer)
@@ -90,13 +91,16 @@ class Hooks:
         _told[optimizer] = weakref.ref(self)
 
     def was_stepped(self) -> bool:
-        """Return whether the optimizer has made an update before this was first asked."""
+        """Return False if the optimizer has made no update yet, and True if it may have made one.
+
+        It is known at the first call only, and only where the optimizer could be watched.
+        """
         stepped, self.stepped = self.stepped, None
         self._hear_no_more(_AFTER_STEP)
         return stepped is not False
 
     def await_no_more(self) -> None:
-        """Look at no more updates: the optimizer has all groups."""
+        """Watch no more updates: the optimizer has all groups."""
         self._hear_no_more(_BEFORE_STEP)
 
     def remove(self) -> None:

@@ -1,7 +1,7 @@
 """`lr_find`: a learning rate range test of a model that leaves no trace in it.
 
-The model is trained in place, so everything that training touches is kept aside and put back, to
-the bit, whatever happens: see `untouched.py`.
+The model is trained in place, so everything that training touches is saved and restored, to the
+bit, whatever happens: see `untouched.py`.
 """
 
 from __future__ import annotations
@@ -63,33 +63,33 @@ def lr_find(
     server hands out the rates and ends it when the loss has blown up. It is archived afterwards,
     if the client's token allows that, and can be read: `Client.range_test(found.session)`.
 
-    Put back to the bit, also when something raises: parameters, buffers and gradients of the model
-    and of a `loss_fn` that is a module; the modes (train or eval) of their modules; the optimizer's
-    state and param groups; the global random generators of Python, NumPy and torch (CPU, CUDA,
-    MPS), and those of a `DataLoader`. Not put back is what your own code keeps elsewhere.
+    These are restored to the bit, also when something raises: parameters, buffers and gradients of
+    the model and of a `loss_fn` that is a module; the modes (train or eval) of their modules; the
+    optimizer's state and param groups; the global random generators of Python, NumPy and torch
+    (CPU, CUDA, MPS), and those of a `DataLoader`. What your own code keeps elsewhere is not
+    restored.
 
     All param groups sweep the same rates. The model is put into train mode. For one process only.
 
     Args:
-        model: What to train, on the device where its parameters are.
-        optimizer: Trains it; `optimizer.step()` is called without a closure.
-        loss_fn: `loss_fn(model(x), y)` gives a tensor of one element to call `backward` on.
-        loader: Gives batches `(x, y)`, tensors or nested lists, tuples and dicts of tensors; begun
-            again when it is exhausted.
+        model: The model to train, on the device where its parameters are.
+        optimizer: The model's optimizer; `optimizer.step()` is called without a closure.
+        loss_fn: `loss_fn(model(x), y)` returns a tensor of one element to call `backward` on.
+        loader: Yields batches `(x, y)`, tensors or nested lists, tuples and dicts of tensors;
+            restarted when it is exhausted.
         client: A `Client`, a server's address, or nothing for `Client()`.
-        name: The session's name; by default one drawn at random.
+        name: The session's name; by default a random one.
         start_lr: The first learning rate.
         end_lr: The last one.
         steps: How many batches, at least 2; 100 or more give a readable curve.
         mode: `exponential`, or `linear` as in DeepSpeed and in Smith's paper.
-        diverge: The sweep ends when the smoothed loss exceeds so many times its lowest value; None
-            goes on to the end unless the loss is not finite.
+        diverge: The sweep ends when the smoothed loss exceeds its lowest value by this factor; with
+            None it goes on to the end unless the loss is not finite.
         metric: The name that the loss has on the server.
 
     Raises:
-        TypeError: `loader` is an iterator, which could not be begun again, or its batches are no
-            pairs.
-        ValueError: `loader` is empty, or the session `name` has swept already.
+        TypeError: `loader` is an iterator, which cannot be restarted, or its batches are not pairs.
+        ValueError: `loader` is empty, or the session `name` has already swept.
         InvalidRequestError: The server refuses the sweep, for instance `start_lr` above `end_lr`.
         ConflictError: `name` is taken.
         ServerUnavailableError: The server stays away.
@@ -125,7 +125,7 @@ def lr_find(
 
 @contextmanager
 def _archived(client: Client, session: Session) -> Iterator[None]:
-    """Archive a session when all is done or has failed; a failure is told, whatever else fails."""
+    """Archive a session at the end, or upon a failure, which is reported whatever else fails."""
     try:
         yield
     except TransportError:
@@ -143,7 +143,7 @@ def _archived(client: Client, session: Session) -> Iterator[None]:
 def _losses(
     model: nn.Module, optimizer: Optimizer, loss_fn: Loss, session: Session, batches: Iterator[Any]
 ) -> Iterator[float]:
-    """Train one step after the other until the server says that it is enough; give the losses."""
+    """Train one step after the other until the server ends the sweep; yield the losses."""
     device = _device_of(model)
     model.train()
     for step, batch in enumerate(batches):
@@ -166,11 +166,11 @@ def _losses(
 
 
 def _batches(loader: Iterable[Any]) -> Iterator[Any]:
-    """Return batches for ever.
+    """Yield batches for ever.
 
     Raises:
         TypeError: The loader is an iterator.
-        ValueError: It gives nothing.
+        ValueError: It yields nothing.
     """
     if isinstance(loader, Iterator):
         raise TypeError(

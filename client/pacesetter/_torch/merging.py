@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 SUM = 1e-9
-"""By how much the sum of the weights may be off 1."""
+"""How far the sum of the weights may be from 1."""
 
 
 def merge(states: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> OrderedDict[str, Any]:
@@ -24,19 +24,20 @@ def merge(states: Sequence[Mapping[str, Any]], weights: Sequence[float]) -> Orde
     ```
 
     Sums are made in float64 (complex128) on the CPU, one tensor after the other, and are rounded
-    once, to the dtype that the tensor had; the states themselves stay as they are. What is no
-    floating-point number, such as a count of batches, comes from the last state. After a merge the
-    running statistics of BatchNorm are those of no model: let them be measured anew
-    (`torch.optim.swa_utils.update_bn`). Optimizers have no average: theirs are not to be merged.
+    once, to the dtype that the tensor had; the states themselves stay as they are. What is not a
+    floating-point number, such as a count of batches, comes from the last state. After a merge, the
+    running statistics of BatchNorm belong to no model: measure them anew
+    (`torch.optim.swa_utils.update_bn`). The state dicts of optimizers have no meaningful average:
+    do not merge them.
 
     Args:
         states: The model's state dict at each checkpoint. Files that are mapped (`mmap=True`) are
             read one tensor at a time.
-        weights: What each of them counts, in the same order; together 1.
+        weights: The weight of each, in the same order; their sum is 1.
 
     Raises:
-        ValueError: There are not as many weights as states, they do not come to 1, or the states
-            are not of one model.
+        ValueError: There are not as many weights as states, they do not sum to 1, or the states are
+            not of one model.
     """
     _refuse_unlike(states, weights)
     last = states[-1]

@@ -19,12 +19,12 @@ from pacesetter._torch.untouched import same_randomness, untouched
 
 
 class Probe:
-    """The fork of a probe: going through it gives its steps, with their rates in the optimizer.
+    """The fork of a probe: iterating over it yields its steps, with their rates in the optimizer.
 
     Attributes:
         session: The fork.
         start: Its first step.
-        steps: How many there are.
+        steps: The number of its steps.
     """
 
     def __init__(self, session: Session, optimizer: Optimizer, start: int, steps: int) -> None:
@@ -35,7 +35,7 @@ class Probe:
         self._names = group_names(optimizer.param_groups) if session.groups else None
 
     def __iter__(self) -> Iterator[int]:
-        """Yield each step, its rates written to the optimizer: train it with one update."""
+        """Yield each step, with its rates written to the optimizer: train it with one update."""
         for step in range(self.start, self.start + self.steps):
             for index, group in enumerate(self._optimizer.param_groups):
                 name = None if self._names is None else self._names[index]
@@ -69,7 +69,7 @@ def probe(
     loss_fn: object = None,
     loader: object = None,
 ) -> Iterator[Probe]:
-    """Fork a session at a step, cool the fork down, train it here, and undo all that in the model.
+    """Fork a session at a step, train the fork with a cooldown, and undo that in the model.
 
     ```python
     with probe(model, optimizer, "run", step=scheduler.last_epoch, steps=500) as fork:
@@ -79,25 +79,25 @@ def probe(
                 fork.report(step, val_loss=evaluate(model))
     ```
 
-    The next `Client.plan` of the session picks the fork up by itself. If there is such a fork
-    already, made on the dashboard, it is the one that is trained. Put back to the bit, also
-    when something raises: what `lr_find` puts back. Not put back is what your own code keeps
-    elsewhere, such as where an iterator of yours stands. For one process only. It takes a token of
-    an operator, because the fork is ordered to cool down. If the block raises, it is archived.
+    The next `Client.plan` of the session picks up the fork by itself. If there is already such a
+    fork, made on the dashboard, that one is trained. What `lr_find` restores is restored to the bit
+    here too, also when something raises. What your own code keeps elsewhere is not, such as the
+    position of an iterator. For one process only. The client needs an operator's token, because it
+    orders the fork to cool down. If the block raises, the fork is archived.
 
     Args:
-        model: What is trained.
-        optimizer: Trains it; its rates are those of `step`.
+        model: The model to train.
+        optimizer: The model's optimizer; its rates are those of `step`.
         session: The name of the training's own session, which has sealed the steps before `step`.
         step: The step that would be trained next.
-        steps: How long the decay is, to nothing or the `min_lr` that the session was created with,
-            and in a straight line: 3 to 10 % of the training. A `limit` ordered since is not looked
-            at: where it raised `min_lr`, make a fork of that `name` and cool it down to there
-            first, and it is the one that is trained.
+        steps: How many steps the decay takes, in a straight line to 0 or to the `min_lr` that the
+            session was created with: 3 to 10 % of the training. A `limit` ordered since is not
+            considered: where it raised `min_lr`, first make a fork of that `name` and cool it down
+            to there, and that one is trained.
         client: A `Client`, a server's address, or nothing for `Client()`.
-        name: The fork's name; by default the session's with `-probe-` and the step behind it.
-        loss_fn: If it is a module, it is put back too.
-        loader: A `DataLoader` whose random generators are put back.
+        name: The fork's name; by default the session's, followed by `-probe-` and the step.
+        loss_fn: If it is a module, it is restored too.
+        loader: A `DataLoader` whose random generators are restored.
 
     Raises:
         ValueError: `steps` is below 1.
@@ -114,7 +114,7 @@ def probe(
         fork = name or f"{session}-probe-{step}"
         made = client.fork(session, fork, step=step)
         try:
-            if not client.orders(fork):  # one that was made on the dashboard cools down already
+            if not client.orders(fork):  # a fork made on the dashboard already cools down
                 least = (made.spec.get("limits") or {}).get("min_lr") or None
                 client.cooldown(
                     fork, steps=steps, at=step, to=least, ease="linear", reason="a probe"

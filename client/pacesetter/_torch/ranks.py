@@ -1,7 +1,7 @@
 """What a process group does for this client: agree on numbers, pass on bytes, fail together.
 
-If one rank raised alone, the others would sit in their next collective until a watchdog kills them.
-So whatever can fail is done between two collectives, and its failure is everybody's.
+If one rank raised alone, the others would hang in their next collective until a watchdog kills
+them. So whatever can fail is done between two collectives, and its failure is raised on all ranks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import distributed
 from pacesetter._errors import APIError, PacesetterError, RankFailedError
 
 ABSENT = 2**63 - 1
-"""What a rank says that has no number to compare."""
+"""What a rank that has no number to compare says."""
 
 
 class Ranks:
@@ -24,8 +24,8 @@ class Ranks:
 
     Attributes:
         group: The process group; None is the default one.
-        rank: This process's place in it.
-        size: How many there are.
+        rank: This process's rank in it.
+        size: The number of ranks.
     """
 
     def __init__(self, group: distributed.ProcessGroup | None = None) -> None:
@@ -42,10 +42,11 @@ class Ranks:
     def extremes(self, numbers: Sequence[int]) -> list[tuple[int, int]]:
         """Return the least and the greatest of each number over all ranks, without `ABSENT`.
 
-        One collective of fixed size, however many ranks there are. All ranks give as many numbers.
+        This is one collective of fixed size, however many ranks there are. All ranks pass equally
+        many numbers.
 
         Returns:
-            A pair for each; `(ABSENT, ~ABSENT)` where no rank has the number.
+            A pair for each number; `(ABSENT, ~ABSENT)` where no rank has it.
         """
         both = [*numbers, *(ABSENT if each == ABSENT else ~each for each in numbers)]
         tensor = torch.tensor(both, dtype=torch.int64, device=self._device)
@@ -55,13 +56,13 @@ class Ranks:
         return [(low, ~other) for low, other in zip(least[:half], least[half:], strict=True)]
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """Return the mean of each value over all ranks, which all give as many."""
+        """Return the mean of each value over all ranks, which all pass equally many."""
         tensor = torch.tensor(values, dtype=torch.float64, device=self._device)
         distributed.all_reduce(tensor, group=self.group)
         return [float(each) for each in (tensor / self.size).tolist()]
 
     def raise_of(self, rank: int, error: Exception | None) -> None:
-        """Raise the error of a rank on all ranks; without a rank (`ABSENT`) none."""
+        """Raise the error of a rank on all ranks; without a rank (`ABSENT`), raise nothing."""
 
         def fail() -> bytes:
             assert error is not None  # noqa: S101 - it is the one of that rank
@@ -71,11 +72,11 @@ class Ranks:
             self._from(rank, fail)
 
     def from_first(self, work: Callable[[], bytes]) -> bytes:
-        """Do something on the first rank and give all what it gave, or raise what it raised."""
+        """Do something on the first rank; on all, return what it returned, or raise its error."""
         return self._from(0, work)
 
     def _from(self, rank: int, work: Callable[[], bytes]) -> bytes:
-        """Do something on one rank and give all what it gave, or raise what it raised."""
+        """Do something on one rank; on all ranks, return what it returned, or raise its error."""
         content, error = b"", None
         if self.rank == rank:
             try:
@@ -91,7 +92,7 @@ class Ranks:
         return content
 
     def _share(self, content: bytes, rank: int, *, failed: bool) -> tuple[bytes, bool]:
-        """Return what one rank says to all; what the others say is ignored."""
+        """Return what one rank sends to all; what the others pass is ignored."""
         source = rank if self.group is None else distributed.get_global_rank(self.group, rank)
         head = torch.tensor([len(content), failed], dtype=torch.int64, device=self._device)
         distributed.broadcast(head, source, group=self.group)
@@ -109,7 +110,7 @@ def are_many(group: distributed.ProcessGroup | None) -> bool:
     """Return whether this process trains together with others.
 
     Raises:
-        ValueError: It is not in that group.
+        ValueError: The process is not in that group.
     """
     if not is_grouped():
         return False
@@ -125,9 +126,9 @@ def is_grouped() -> bool:
 
 
 def timeout_of(group: distributed.ProcessGroup | None) -> float | None:
-    """Return a group's timeout in seconds; None where torch does not tell.
+    """Return a group's timeout in seconds; None where torch does not say.
 
-    torch has no public way to ask, so a backend or a version may not have what is read here.
+    torch has no public way to ask, so a backend or a version may lack what is read here.
     """
     try:
         backend = _whole(group)._get_backend(torch.device(_kind(group)))  # noqa: SLF001 - see above
@@ -137,7 +138,7 @@ def timeout_of(group: distributed.ProcessGroup | None) -> float | None:
 
 
 def device_kind(backends: str) -> str:
-    """Return the kind of device whose tensors a group takes: the CPU's if it can.
+    """Return the kind of device whose tensors a group takes: the CPU if possible.
 
     Args:
         backends: What `get_backend_config` says, for instance `cpu:gloo,cuda:nccl`.
@@ -151,11 +152,11 @@ def _kind(group: distributed.ProcessGroup | None) -> str:
 
 
 def _device(group: distributed.ProcessGroup | None) -> torch.device:
-    """Return where a group's collectives take their tensors."""
+    """Return the device from which a group's collectives take their tensors."""
     kind = _kind(group)
     if kind == "cpu":
         return torch.device(kind)
-    # A group that init_process_group was given a device_id for takes no other device's tensors.
+    # A group whose init_process_group got a device_id takes no other device's tensors.
     bound = getattr(_whole(group), "bound_device_id", None)
     return bound or torch.device(kind, torch.get_device_module(kind).current_device())
 
@@ -178,7 +179,7 @@ def dumped(error: Exception, rank: int) -> bytes:
 
 
 def restored(content: bytes) -> Exception:
-    """Return the error that another rank has dumped: of the same class if that is one of ours."""
+    """Return the error that another rank has dumped, of the same class if that is one of ours."""
     said = json.loads(content)
     kind = _kinds(PacesetterError).get(said["kind"])
     if kind is None:

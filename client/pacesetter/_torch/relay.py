@@ -1,8 +1,9 @@
-"""What stands between a scheduler and its session: one process alone, or the ranks of a group."""
+"""The relay between a scheduler and its session, for one process alone or the ranks of a group."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from pacesetter._core import WayBack
 from pacesetter._errors import GroupError
@@ -12,10 +13,10 @@ from pacesetter._window import Window
 
 
 class SessionRelay:
-    """A session as the schedulers of a training share it: here of a process that trains alone.
+    """A session as the schedulers of a training share it: here in a process that trains alone.
 
-    Whatever it is asked, its session does. `pacesetter.distributed` has that of ranks, all of which
-    call alike.
+    It hands everything on to its session. `pacesetter.distributed` has the relay for ranks, all of
+    which make the same calls.
 
     Attributes:
         session: The session of this process.
@@ -35,7 +36,7 @@ class SessionRelay:
         """Return whether this process may raise what it alone has found to be wrong.
 
         Args:
-            edge: The step is one at which all ranks meet.
+            edge: Whether the step is one at which all ranks meet.
         """
         return True
 
@@ -53,11 +54,11 @@ class SessionRelay:
 
         Args:
             step: The step wanted.
-            at: The step that the training is at now, -1 for none.
-            held: What the optimizer holds at it, by series; those that this process drives.
-            fault: What is wrong in this process, which is raised.
-            meets: The ranks meet in any case, as all of them say at this step.
-            trains: The step is trained now, see `SessionCore.window`.
+            at: The step that the training is at now; -1 for none.
+            held: What the optimizer holds at it, by series, for those that this process drives.
+            fault: What is wrong in this process, to be raised.
+            meets: Whether the ranks meet in any case; all of them say so at this step.
+            trains: Whether the step is trained now, see `SessionCore.window`.
         """
         if fault is not None:
             raise fault
@@ -78,11 +79,11 @@ class SessionRelay:
         self.session.flush()
 
     def deliver(self, seconds: float) -> bool:
-        """Return whether what was reported could be delivered within so many seconds."""
+        """Return whether what was reported could be delivered within this many seconds."""
         return self.session.deliver(seconds)
 
     def decide(self, work: Callable[[], object]) -> bool:
-        """Have the process that leads do something; return whether it has given true."""
+        """Run a function in the leading process, and return whether its result was true."""
         return bool(work())
 
     def resize(self, batch_size: int) -> None:
@@ -93,8 +94,12 @@ class SessionRelay:
         """Settle what becomes of steps that were trained before, see `SessionCore.begin`."""
         core_of(self.session).begin(step, batch_size=batch_size)
 
+    def refuse(self, fault: Exception) -> NoReturn:
+        """Raise why this process does not go back to a step, on all ranks that meet for it."""
+        raise fault
+
     def restart(self, way: WayBack, needed: Callable[[], bool]) -> None:
-        """Take the session back to a step where the process that leads says that it is needed."""
+        """Take the session back to a step where the leading process says that it is needed."""
         if needed():
             core_of(self.session).go_back(way)
 

@@ -12,15 +12,15 @@ from pacesetter._torch.relay import SessionRelay
 
 
 class Restarts:
-    """Takes a session back for a scheduler, and knows who else has; all ranks make one.
+    """Takes a session back for a scheduler, and knows what others have done; all ranks make one.
 
     Args:
         relay: The relay to the session.
         key: What all ranks of a restart share, see `RemoteLR`.
-        stood: The step at which an earlier scheduler of this process stood, None without one.
+        stood: The step at which an earlier scheduler of this process stood; None without one.
 
     Attributes:
-        lived: Whether the step where the scheduler begins may have been handed out before.
+        lived: Whether the step at which the scheduler begins may have been handed out before.
         led_to: The step that another scheduler has taken the session back to, until this one is
             there.
     """
@@ -43,8 +43,8 @@ class Restarts:
         """Return whether going to a step means to train it again, in a new attempt.
 
         Args:
-            step: Where the training goes on.
-            attempt: The one that the checkpoint is of.
+            step: The step at which the training goes on.
+            attempt: The attempt that the checkpoint is of.
             reached: The step that the scheduler would have trained next.
         """
         session = self._relay.session
@@ -52,7 +52,7 @@ class Restarts:
             return True
         info = session.info
         if info.is_fork and step == info.first_step == reached and not self.lived:
-            return False  # it begins there, and no job has trained it
+            return False  # the scheduler begins there, and no job has trained it
         if core_of(session).met and step > session.horizon:
             return False  # no job has trained up to it
         if step == self.led_to:
@@ -68,7 +68,7 @@ class Restarts:
         self.led_to = None
 
     def _next_key(self) -> str | None:
-        """Return the key of the next restart: every further one of a process has its number."""
+        """Return the key of the next restart: every further one of a process has a number."""
         if self._key is None or not self._count:
             return self._key
         return f"{self._key}/{self._count}"
@@ -84,7 +84,7 @@ class Restarts:
         return True
 
     def arrive(self, step: int) -> None:
-        """Forget where the session was taken back to, once the scheduler is there."""
+        """Forget the step that the session was taken back to, once the scheduler is there."""
         if self._relay.follows or self.led_to == step:
             self.led_to = None
 

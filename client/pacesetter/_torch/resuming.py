@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from pacesetter._core import WayBack
+from pacesetter._errors import StateMismatchError
 from pacesetter._session import core_of
 from pacesetter._torch.batch_size import BatchSize
 from pacesetter._torch.checkpoints import checkpoint_of
@@ -35,20 +36,24 @@ class Resuming(Walking):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go to a checkpoint's step and write that step's values to the optimizer.
 
-        To go back to steps that were handed out before is a restart of the job, see `restart`: it
+        Going back to steps that were handed out before is a restart of the job, see `restart`: it
         opens an attempt, unless this scheduler is at that very step. The state of a torch scheduler
-        whose law the session has is accepted too: its step is taken over. One that says more than
-        a step, as ReduceLROnPlateau's does, is refused: convert the scheduler, see `from_torch`. A
-        fork takes its parent's state of the step where it branched off; one that `continues` its
-        parent branches off where the state is.
+        whose law the session has is accepted too: its step is taken over. One that says more than a
+        step, as ReduceLROnPlateau's does, is refused: convert the scheduler, see `from_torch`. A
+        fork accepts its parent's state of the step where it branched off; one that `continues` its
+        parent branches off at the state's step.
 
         Raises:
-            StateMismatchError: It belongs to another session, to a step that the session does not
-                share with that one, has no step, or says more.
+            StateMismatchError: The state belongs to another session, to a step that the session
+                does not share with that one, has no step, or says more than a step; on all ranks
+                alike.
             StaleAttemptError: A later restart of the job has taken over.
             PacesetterError: The attempt could not be opened; on all ranks alike.
         """
-        found = checkpoint_of(state_dict, self.session.info)
+        try:
+            found = checkpoint_of(state_dict, self.session.info)
+        except StateMismatchError as error:
+            self._relay.refuse(error)
         known = found.attempt if isinstance(found.attempt, int) else None
         way = WayBack(found.step, known=known)
         self._go_back(way, lambda: self._is_due(found.step, found.attempt))
@@ -57,8 +62,8 @@ class Resuming(Walking):
     def restart(self, step: int, *, key: str | None = None) -> None:
         """Train again from a step on, in a new attempt; all ranks call it.
 
-        `load_state_dict` does this; call it where there is no checkpoint to load, for instance when
-        a job that died before its first one begins again.
+        `load_state_dict` calls this; call it yourself where there is no checkpoint to load, for
+        instance when a job that died before its first one begins again.
 
         Args:
             step: The first step that is trained again.
@@ -80,13 +85,13 @@ class Resuming(Walking):
         return self.last_epoch
 
     def _go_back(self, way: WayBack, needed: Callable[[], bool]) -> None:
-        """Have the session go back to a step where that is needed, and stand there."""
+        """Take the session back to a step if that is needed, and move there."""
         self._restarts.go_back(replace(way, batch_size=self._batch.size, by=self), needed)
         self._note_restart()
         self._stand_at(way.step)
 
     def went_back(self, step: int) -> None:
-        """Follow the session to a step that others have taken it back to: for the session.
+        """Follow the session to a step that others have taken it back to; the session calls it.
 
         Ranks do not follow one of them: the next step at which they meet is refused.
         """
@@ -96,7 +101,7 @@ class Resuming(Walking):
             self._stand_at(step)
 
     def _stand_at(self, step: int) -> None:
-        """Stand at a step of the session as it is now, and write its values."""
+        """Move to a step of the session as it is now, and write its values."""
         self._writing.follow(self.session.info)
         self._forget(step)
         self._seek(step, self._unfit())
@@ -108,7 +113,7 @@ class Resuming(Walking):
             self._batch.told = True
 
     def _begin(self) -> None:
-        """Settle, at the first step, what this job is to a session that was trained before."""
+        """Settle, at the first step, how this job relates to a session that was trained before."""
         if self._restarts.lived:
             self._relay.begin(self.last_epoch, batch_size=self._batch.size)
             self._note_restart()
@@ -116,7 +121,7 @@ class Resuming(Walking):
 
     @property
     def position(self) -> int:
-        """The step that is trained now, or next: for the session."""
+        """The step that is trained now, or next; the session reads it."""
         led_to = self._restarts.led_to
         return self._reached if led_to is None else led_to
 
@@ -131,5 +136,5 @@ class Resuming(Walking):
         core_of(self.session).walkers.join(self)
 
     def __del__(self) -> None:
-        if "_hooks" in self.__dict__:  # else it was never built
+        if "_hooks" in self.__dict__:  # otherwise it was never built
             core_of(self.session).walkers.leave(self, self.position)

@@ -1,4 +1,4 @@
-"""What a training tells the server, by its scheduler: measurements and batch sizes."""
+"""What a training tells the server through its scheduler: measurements and batch sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pacesetter._torch.relay import SessionRelay
 
 
 class Telling:
-    """The part of a `RemoteLR` that tells; under torch.distributed all ranks call alike.
+    """The part of a `RemoteLR` that tells the server; under torch.distributed, all ranks call it.
 
     Attributes:
         session: The session that is told.
@@ -22,13 +22,13 @@ class Telling:
     _batch: BatchSize
 
     def resize(self, batch_size: int) -> None:
-        """Tell the server that another number of samples is in one step from now on; all ranks do.
+        """Tell the server the number of samples in one step from now on; all ranks call it.
 
         Args:
             batch_size: The samples of all ranks together, gradient accumulation included.
 
         Raises:
-            ConflictError: The session refuses it, or its limits the rate that follows.
+            ConflictError: The session refuses the size, or its limits refuse the rate that follows.
             ServerUnavailableError: The server was away for `max_wait` seconds; on all ranks alike.
         """
         self._batch.change(batch_size)
@@ -36,7 +36,7 @@ class Telling:
     def report(self, step: int, /, **metrics: Scalar) -> None:
         """Tell the server what was measured at a step, as `step(value)` does; all ranks call it.
 
-        Which ranks' values count is `reports`' affair.
+        The scheduler's `reports` decides which ranks' values count.
 
         Args:
             step: The step that it was measured at.
@@ -45,7 +45,7 @@ class Telling:
         self._relay.report_all(step, metrics)
 
     def flush(self) -> None:
-        """Deliver all that was reported now; all ranks call it, after their last step for instance.
+        """Deliver now all that was reported; all ranks call it, for instance after their last step.
 
         Raises:
             ServerUnavailableError: The server was away for `max_wait` seconds; on all ranks alike.
@@ -53,12 +53,12 @@ class Telling:
         self._relay.flush()
 
     def deliver(self, seconds: float = CLOSE_SECONDS) -> bool:
-        """Deliver what was reported, trying for so long at most; all ranks call it.
+        """Deliver what was reported, trying for at most `seconds`; all ranks call it.
 
-        For the end of a training, see `Session.deliver`.
+        This is for the end of a training, see `Session.deliver`.
 
         Args:
-            seconds: How long to try; 0 tries once.
+            seconds: How long to try; 0 tries once, as a time does that has passed.
 
         Returns:
             Whether all was delivered.
@@ -66,7 +66,7 @@ class Telling:
         return self._relay.deliver(seconds)
 
     def end(self) -> None:
-        """Have the server told that the training has ended by itself; see `SessionCore.end`."""
+        """Tell the server that the training has ended by itself; see `SessionCore.end`."""
         if self._relay.leads:
             core_of(self.session).end()
 

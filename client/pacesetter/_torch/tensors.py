@@ -1,7 +1,7 @@
 """Learning rates that are tensors, which are written in place: each param group needs its own.
 
-`SGD(groups, lr=torch.tensor(0.1))` gives all groups the same tensor. Where one law drives them all
-that is well; where they have different laws, or another optimizer holds the tensor too, what is
+`SGD(groups, lr=torch.tensor(0.1))` gives all groups the same tensor. That is fine where one law
+drives them all. Where they have different laws, or another optimizer holds the tensor too, what is
 written to one is written to all.
 """
 
@@ -28,18 +28,18 @@ _driven: weakref.WeakSet[Optimizer] = weakref.WeakSet()
 
 
 def refuse_shared(groups: Sequence[ParamGroup], names: Names, slots: Sequence[str]) -> None:
-    """See that param groups of different laws do not share a tensor.
+    """Check that param groups of different laws do not share a tensor.
 
-    It is not replaced here: an optimizer that was captured in a CUDA graph would go on with the old
-    one.
+    A shared tensor is not replaced here: an optimizer that was captured in a CUDA graph would go on
+    with the old one.
 
     Args:
         groups: The optimizer's param groups.
         names: The session group of each.
-        slots: Where it holds what is written: `lr`, and `betas`.
+        slots: The keys of a param group that are written to: `lr`, and `betas`.
 
     Raises:
-        GroupError: Some do.
+        GroupError: Some share one.
     """
     for first, second, slot in _shared(groups, names, slots):
         raise GroupError(
@@ -49,7 +49,7 @@ def refuse_shared(groups: Sequence[ParamGroup], names: Names, slots: Sequence[st
 
 
 def shared_with_others(optimizer: Optimizer) -> GroupError | None:
-    """Return why a rate's tensor that another driven optimizer holds will not do; list this one."""
+    """Return an error if another driven optimizer holds a rate's tensor; list this optimizer."""
     own = {place: at for at, place in _places(optimizer.param_groups, "lr")}
     for other in [each for each in _driven if each is not optimizer]:
         for _, place in _places(other.param_groups, "lr"):
@@ -64,9 +64,9 @@ def shared_with_others(optimizer: Optimizer) -> GroupError | None:
 
 
 def unshared(groups: Sequence[ParamGroup], names: Names, slots: Sequence[str]) -> list[str]:
-    """Replace the tensors that param groups of different laws share; return what to say of it.
+    """Replace the tensors that param groups of different laws share; return messages about that.
 
-    For groups that were just added or loaded, which nothing has captured yet.
+    This is for groups that were just added or loaded, which nothing has captured yet.
     """
     said = []
     for first, second, slot in _shared(groups, names, slots):
@@ -83,7 +83,7 @@ def unshared(groups: Sequence[ParamGroup], names: Names, slots: Sequence[str]) -
 def _shared(
     groups: Sequence[ParamGroup], names: Names, slots: Sequence[str]
 ) -> Iterator[tuple[int, int, str]]:
-    """Return param groups with an earlier one whose tensor they share, but not its name."""
+    """Yield param groups with an earlier one whose tensor they share, but not its name."""
     for slot in slots:
         seen: dict[_Place, int] = {}
         for at, place in _places(groups, slot):
@@ -93,7 +93,7 @@ def _shared(
 
 
 def _places(groups: Sequence[ParamGroup], slot: str) -> Iterator[tuple[int, _Place]]:
-    """Return where each tensor lies; that is known without waiting for its device."""
+    """Yield where each tensor is in memory; that is known without waiting for its device."""
     for at, group in enumerate(groups):
         held = group.get(slot)
         written = held[0] if isinstance(held, tuple | list) else held

@@ -1,4 +1,4 @@
-"""What torch, its users and Accelerate read of a scheduler, by torch's names."""
+"""What torch, its users and Accelerate read from a scheduler, under torch's names."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pacesetter._torch.ranks import are_many
 
 
 class TorchNames(LRScheduler):
-    """A scheduler whose position and rates are asked for by torch's names.
+    """A scheduler whose position and rates are read under torch's names.
 
     `LRScheduler.__init__` is left out on purpose: it patches `optimizer.step`.
     """
 
+    base_lrs: list[float]  # type: ignore[assignment] # torch's may hold tensors
     _extra_steps: int = 0
-    _last_lr: list[float]  # type: ignore[assignment] # torch's may hold tensors
+    _last_lr: list[float]  # type: ignore[assignment] # as above
 
     @property
     def _step_count(self) -> int:
@@ -44,7 +45,7 @@ class TorchNames(LRScheduler):
 
     @property
     def _is_accelerate_prepared(self) -> bool:
-        # What Accelerate asks of a scheduler before it wraps it.
+        # Accelerate asks this of a scheduler before it wraps it.
         if are_many(None):
             raise UnsupportedSchedulerError(
                 "accelerator.prepare(RemoteLR(...)) would step it once for each process: take "

@@ -1,4 +1,4 @@
-"""The scheduler that Hugging Face's Trainer steps; it knows nothing of transformers."""
+"""The scheduler that Hugging Face's Trainer steps; it does not depend on transformers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WITH_THE_TRAINER = (
 
 
 class TrainerLR(DeferredLR):
-    """A `RemoteLR` as the Trainer needs it: `step()` is asked for before a step is evaluated.
+    """A `RemoteLR` as the Trainer needs it: `step()` is called before a step is evaluated.
 
     So `step()` only says that an update was made; `PacesetterCallback` has it `advance()` once what
     was measured is reported. A controller that sees an evaluation then decides before the very next
@@ -31,7 +31,8 @@ class TrainerLR(DeferredLR):
         """Note that an update was made.
 
         Raises:
-            PacesetterError: The one before was never followed: the callback is missing.
+            PacesetterError: The update before was never followed by `advance()`: the callback is
+                missing.
         """
         if self._due:
             raise PacesetterError(
@@ -49,15 +50,15 @@ class TrainerLR(DeferredLR):
         self._has_loaded = True
 
     def begin(self, trained: int, *, again: bool) -> None:
-        """Settle where the training begins, before its first update: for `PacesetterCallback`.
+        """Settle where the training begins, before its first update; `PacesetterCallback` calls it.
 
         Args:
             trained: How many updates the Trainer's checkpoint has seen.
-            again: The Trainer has trained the session before, and begins it once more.
+            again: Whether the Trainer has trained the session before, and begins it once more.
 
         Raises:
-            ResumeError: The session was trained before, or is to continue another, and no
-                checkpoint was loaded.
+            ResumeError: The session was trained before, or must continue another, and no checkpoint
+                was loaded.
         """
         if not self._has_loaded:
             try:
@@ -69,7 +70,7 @@ class TrainerLR(DeferredLR):
 
     def _begin_at(self, start: int, trained: int, *, again: bool) -> None:
         core = core_of(self.session)
-        if trained:  # by a checkpoint that has no scheduler
+        if trained:  # according to a checkpoint that has no scheduler
             self.load_state_dict({"last_epoch": self.session.info.start_step + trained})
         elif not core.is_to_branch and core.lacks_checkpoint:
             raise ResumeError(

@@ -1,4 +1,4 @@
-"""Keeping aside what a training touches, and putting it back to the bit."""
+"""Saving what a training touches, and restoring it to the bit."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from torch.optim import Optimizer
 
 @contextmanager
 def untouched(model: nn.Module, loss_fn: object, optimizer: Optimizer) -> Iterator[None]:
-    """Undo, on the way out, what was done to a model and its optimizer.
+    """Undo, on exit, what was done to a model and its optimizer.
 
     Args:
-        model: Its parameters, buffers, gradients and modes.
-        loss_fn: The same, if it is a module.
-        optimizer: Its state, its param groups and all other attributes; within, it works on copies.
+        model: The model, whose parameters, buffers, gradients and modes are restored.
+        loss_fn: Restored likewise, if it is a module.
+        optimizer: The optimizer, whose state, param groups and all other attributes are restored;
+            inside the block, it works on copies.
 
     Raises:
         TypeError: The model has parameters without a shape yet.
@@ -43,7 +44,7 @@ def untouched(model: nn.Module, loss_fn: object, optimizer: Optimizer) -> Iterat
 
 @contextmanager
 def same_randomness(loader: object) -> Iterator[None]:
-    """Put back, on the way out, the global random generators and those of a `DataLoader`."""
+    """Restore, on exit, the global random generators and those of a `DataLoader`."""
     with ExitStack() as stack:
         _keep_generators(stack)
         _keep_generators_of(loader, stack)
@@ -51,7 +52,7 @@ def same_randomness(loader: object) -> Iterator[None]:
 
 
 def _keep_tensors(module: nn.Module, stack: ExitStack) -> None:
-    """Keep every parameter and buffer, also those that no state dict has."""
+    """Save every parameter and buffer, also those that no state dict has."""
     slots = [slot for each in module.modules() for slot in _slots(each)]
     _keep_values((each for slot in slots for each in slot.values() if each is not None), stack)
     for slot in slots:
@@ -59,12 +60,12 @@ def _keep_tensors(module: nn.Module, stack: ExitStack) -> None:
 
 
 def _slots(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return where a module has its own tensors; a forward pass may put others in their place."""
+    """Return where a module has its own tensors; a forward pass may replace them."""
     return module._parameters, module._buffers  # noqa: SLF001 - to put back the tensors themselves
 
 
 def _keep_values(tensors: Iterator[Tensor], stack: ExitStack) -> None:
-    """Keep values and gradients; the gradients are taken off, so that nothing is added to them."""
+    """Save values and gradients; the gradients are detached, so that nothing is added to them."""
     for tensor in {id(each): each for each in tensors}.values():
         gradient = tensor.grad if tensor.is_leaf else None
         stack.callback(_put_back, tensor, tensor.detach().clone(), gradient)
@@ -80,7 +81,7 @@ def _put_back(tensor: Tensor, value: Tensor, gradient: Tensor | None) -> None:
 
 
 def _keep_attributes(optimizer: Optimizer, stack: ExitStack) -> None:
-    """Have the optimizer work on copies of its state and param groups."""
+    """Make the optimizer work on copies of its state and param groups."""
     stack.callback(_refill, optimizer.__dict__, dict(optimizer.__dict__))
     optimizer.state = defaultdict(
         dict, {parameter: copy.deepcopy(state) for parameter, state in optimizer.state.items()}
@@ -92,7 +93,7 @@ def _keep_attributes(optimizer: Optimizer, stack: ExitStack) -> None:
 
 
 def _keep_generators(stack: ExitStack) -> None:
-    """Keep the random generators of Python, of NumPy if it is there, and of torch."""
+    """Save the random generators of Python, of NumPy if it is loaded, and of torch."""
     stack.callback(random.setstate, random.getstate())
     if (numpy := sys.modules.get("numpy")) is not None:
         stack.callback(numpy.random.set_state, numpy.random.get_state())
@@ -104,7 +105,7 @@ def _keep_generators(stack: ExitStack) -> None:
 
 
 def _keep_generators_of(loader: object, stack: ExitStack) -> None:
-    """Keep the generators that a DataLoader and its samplers shuffle with."""
+    """Save the generators that a DataLoader and its samplers shuffle with."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     samplers = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
     for holder in (loader, batch_sampler, *samplers):

@@ -22,8 +22,8 @@ logger = logging.getLogger("pacesetter")
 class Walking(TorchNames):
     """The part of a `RemoteLR` that walks from window to window, and writes their values.
 
-    The position is `_start + _index`; at `_mark` the window wants to be asked for again. What
-    `RemoteLR.step` reads of `_writing` is kept here too, since each look-up counts there.
+    The position is `_start + _index`; at `_mark` the window must be asked for again. What
+    `RemoteLR.step` reads of `_writing` is kept here too, since every look-up there costs time.
     """
 
     optimizer: Optimizer
@@ -32,7 +32,7 @@ class Walking(TorchNames):
     _writing: Writing
     _hooks: Hooks
     _verify: bool
-    _begun: bool  # whether it is settled what this job is to the session
+    _begun: bool  # whether it is settled how this job relates to the session
 
     _start: int
     _index: int
@@ -42,8 +42,8 @@ class Walking(TorchNames):
     _rows: list[tuple[float, ...]] | None
     _held: list[ParamGroup] | None
     _count: int
-    _look: int  # the next step to look at the optimizer
-    _since: int  # where this scheduler began, or was put
+    _look: int  # the next step at which to check the optimizer
+    _since: int  # where this scheduler began, or was moved to
 
     # -- the position ----------------------------------------------------------------------------
 
@@ -54,11 +54,11 @@ class Walking(TorchNames):
 
     @last_epoch.setter
     def last_epoch(self, step: int) -> None:
-        # As with torch: the position moves at once, the optimizer follows at the next step().
+        # As with torch: the position moves now, the optimizer follows at the next step().
         self._forget(step)
 
     def _forget(self, step: int) -> None:
-        """Stand at a step without knowing its values: the next step looks them up."""
+        """Move to a step without knowing its values: the next step looks them up."""
         self._start, self._index, self._mark = step, 0, 0
         self._since, self._look, self._count = step, step + 1, 0
         self._window = self._shared = self._rows = self._held = None
@@ -69,13 +69,10 @@ class Walking(TorchNames):
         window = self._ask(step, fault)
         if step >= self._look:
             self._look = self._since + 2 * (step - self._since)
-        groups = self.optimizer.param_groups
-        self._enter(window, groups)
-        self._index = step - window.start
-        self._writing.write(groups, self._index)
+        self._write(window, step)
 
     def _ask(self, step: int, fault: PacesetterError | None) -> Window:
-        """Return the window of a step; what is wrong here is raised on all ranks."""
+        """Return the window of a step; an error of this rank is raised on all ranks."""
         groups = self.optimizer.param_groups
         return self._relay.window(
             step,
@@ -86,17 +83,26 @@ class Walking(TorchNames):
             trains=self._begun,
         )
 
-    def _enter(self, window: Window, groups: list[ParamGroup]) -> None:
-        """Find out how to write the optimizer, once for a whole window."""
-        writing = self._writing
+    def _write(self, window: Window, step: int) -> None:
+        """Move to a step of a window, and write its values."""
+        try:
+            self._enter(window, step)
+        except BaseException:  # Ctrl-C may come at any point: what was begun is done
+            self._enter(window, step)
+            raise
+
+    def _enter(self, window: Window, step: int) -> None:
+        """Find out how to write the optimizer, once for a whole window, and write it."""
+        groups, writing = self.optimizer.param_groups, self._writing
         writing.enter(window, groups)
         self._shared, self._rows = writing.shared, writing.rows
         self._held, self._count = writing.groups, writing.count
-        self._window, self._start = window, window.start
+        self._window, self._start, self._index = window, window.start, step - window.start
         self._mark = min(window.mark, self._look - window.start)
+        writing.write(groups, self._index)
 
     def _look_soon(self) -> None:
-        """Have the next step begin, if none has."""
+        """Make the next step settle the beginning, if none has."""
         if not self._begun:
             self._mark = 0
 
@@ -104,11 +110,11 @@ class Walking(TorchNames):
 
     @property
     def has_more_groups(self) -> bool:
-        """Whether param groups were added that were not seen yet: for the optimizer's hooks."""
+        """Whether param groups were added that were not seen yet; the optimizer's hooks ask."""
         return len(self.optimizer.param_groups) > len(self._writing.names)
 
     def write_again(self) -> None:
-        """Write the present step's values: for the optimizer's hooks, when it was loaded, say.
+        """Write the present step's values; the optimizer's hooks call it, as after a load.
 
         Nothing is asked of the server or of other ranks.
 
@@ -121,13 +127,11 @@ class Walking(TorchNames):
         self._take_in()
         if (fault := self._unfit()) is not None:
             raise fault
-        groups = self.optimizer.param_groups
-        self._enter(window, groups)
-        self._writing.write(groups, self._index)
+        self._write(window, self.last_epoch)
         self._look_soon()
 
     def _take_in(self) -> None:
-        """See what was added to the optimizer, or loaded into it."""
+        """Take in what was added to the optimizer, or loaded into it."""
         groups = self.optimizer.param_groups
         said = []
         if more := self.has_more_groups:
@@ -152,7 +156,7 @@ class Walking(TorchNames):
         return self._writing.unfit(self.optimizer.param_groups)
 
     def _mismatch(self) -> PacesetterError | None:
-        """Return what something else has written to the optimizer, where that is to be verified."""
+        """Return what something else has written to the optimizer, if that must be verified."""
         if not self._verify:
             return None
         return self._writing.mismatch(self.optimizer.param_groups, self._index)
@@ -168,7 +172,7 @@ class Walking(TorchNames):
         return self._rates(self._window)
 
     def _rates(self, window: Window | None) -> list[float]:
-        """Return a window's rates of the step; without one, those that the optimizer holds."""
+        """Return a window's rates at the step; without a window, those that the optimizer holds."""
         groups = self.optimizer.param_groups
         if window is None:
             return [float(group["lr"]) for group in groups]

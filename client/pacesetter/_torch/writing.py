@@ -1,4 +1,4 @@
-"""How a window's values are written to an optimizer's param groups, and what they hold since."""
+"""How a window's values are written to an optimizer's param groups, and what these hold then."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST_NAMED = 4
 
 
 def check_fit(groups: Sequence[ParamGroup], description: Mapping[str, Any]) -> None:
-    """See that a session that is to be created would fit an optimizer.
+    """Check that a session to be created would fit an optimizer.
 
     What a template or a parent says of groups is not known here.
 
@@ -40,7 +40,7 @@ def check_fit(groups: Sequence[ParamGroup], description: Mapping[str, Any]) -> N
         description: The description of the session.
 
     Raises:
-        GroupError: It would not.
+        GroupError: It would not fit.
     """
     described = description.get("groups")
     if described or not {"template", "continues"} & set(description):
@@ -53,11 +53,12 @@ class Writing:
     Attributes:
         names: The session group of each param group; empty names for a session without groups, None
             for a param group that keeps its own rate.
-        groups: The list that was written to, None before the first window.
+        groups: The list that was written to; None before the first window.
         count: How many param groups it had.
         shared: One column for all param groups, where they share one.
-        rows: Else a row for each step with a learning rate for each group, where nothing but plain
-            learning rates is written, and to the first groups. Without either `write` does it.
+        rows: Otherwise a row per step with a learning rate for each group, where only plain
+            learning rates are written, and to the first groups. Without either, `write` does the
+            work.
     """
 
     names: Names = ()
@@ -76,12 +77,12 @@ class Writing:
         self.forget()
 
     def follow(self, info: SessionInfo) -> None:
-        """Write a session of the same series from now on, such as one that continues the first."""
+        """Write another session of the same series from now on, such as a continuation."""
         self._info = info
         self._session, self._series, self._own_laws = info.groups, info.series, info.own_laws
 
     def match(self, groups: Sequence[ParamGroup]) -> GroupError | None:
-        """Find the session group of each param group; return why that cannot be."""
+        """Find the session group of each param group; return why that is impossible."""
         try:
             names = match(groups, self._session, self._wished)
             self._left = left_alone(groups, names, self._series, self._own_laws)
@@ -92,7 +93,7 @@ class Writing:
         return None
 
     def join(self, groups: Sequence[ParamGroup]) -> list[str]:
-        """Take in param groups that were added; return what is to be said of them."""
+        """Take in param groups that were added; return messages about them."""
         since = len(self.names)
         self.names = join(groups, self.names, self._session, self._wished)
         self._left = left_alone(groups, self.names, self._series, self._own_laws, known=self._left)
@@ -106,7 +107,7 @@ class Writing:
 
     @property
     def first_words(self) -> list[str]:
-        """What is to be said at the start of how the optimizer is driven."""
+        """The messages at the start about how the optimizer is driven."""
         said = []
         if left := said_of(self._left):
             said.append(f"the param groups that have none keep {left} at 0")
@@ -134,7 +135,7 @@ class Writing:
             group.setdefault("initial_lr", rate if base is None else base)
 
     def overwritten(self, made_with: Sequence[float], rates: Sequence[float]) -> str:
-        """Return what to say where the optimizer was made with other rates than the session has."""
+        """Return a message if the optimizer was made with other rates than the session has."""
         every = [
             f"{own!r} (param group {at}: {base!r} in the session)"
             for at, (own, base, rate) in enumerate(
@@ -154,12 +155,12 @@ class Writing:
         )
 
     def _bases(self) -> list[float | None]:
-        """Return the session's base for each param group, None for one that it does not drive."""
+        """Return the session's base for each param group; None for one that it does not drive."""
         base = self._info.base_lr
         return [None if name is None else base(name or None) for name in self.names]
 
     def unshare(self, groups: Sequence[ParamGroup]) -> list[str]:
-        """Return param groups that were added or loaded a rate of their own; return what to say."""
+        """Unshare the tensors of added or loaded param groups; return messages about that."""
         return unshared(groups, self.names, self._slots)
 
     def forget(self) -> None:
@@ -205,7 +206,7 @@ class Writing:
         ]
 
     def unfit(self, groups: Sequence[ParamGroup]) -> GroupError | None:
-        """Return why the param groups cannot be written, if they have changed so."""
+        """Return why the param groups can no longer be written, if they have changed."""
         if len(groups) != len(self.names):
             return GroupError(
                 f"the optimizer has {len(groups)} param groups now, it had {len(self.names)}: put "
@@ -243,14 +244,14 @@ class Writing:
         return read_back(groups, self.names, self._written(window, index))
 
     def _written(self, window: Window, index: int) -> list[float]:
-        """Return what was written, for as many param groups as there were then."""
+        """Return what was written to the param groups that there were then."""
         return [
             0.0 if name is None else window.columns[series_of(name)][index]
             for name in self.names[: self.count]
         ]
 
     def _wrote(self, groups: Sequence[ParamGroup]) -> bool:
-        """Return whether nothing was loaded into the optimizer since: that is its own affair."""
+        """Return whether nothing was loaded into the optimizer since; a load has its own rates."""
         return groups is self.groups
 
     def _undriven(self, added: str) -> str:

@@ -1,4 +1,4 @@
-"""The command `pacesetter`: a deployment checked and served, and every session over HTTP."""
+"""The command `pacesetter`: checks and serves a deployment, and reaches every session over HTTP."""
 
 from __future__ import annotations
 

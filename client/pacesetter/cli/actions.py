@@ -1,4 +1,4 @@
-"""Orders to a running training, one command for each kind; what waits, and what is cancelled."""
+"""Orders to a running training, one command per kind; listing what waits, and cancelling it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pacesetter.cli.text import count, number, span
 STEER = "Steer"
 
 Fields: TypeAlias = Mapping[str, Any]
-"""What an action says of its own; None is left out."""
+"""An action's own fields; None is left out."""
 
 Factor = Annotated[float, typer.Argument(help="0.5 halves it.", show_default=False)]
 Rate = Annotated[float, typer.Argument(help="The learning rate.", show_default=False)]
@@ -63,13 +63,13 @@ def add_to(app: typer.Typer) -> None:
 def _ordering(
     kind: str, fields_of: Callable[..., Fields], options: Options = OF_ORDERS
 ) -> Callable[..., None]:
-    """Return the command that orders an action, which takes what all orders take, too.
+    """Return the command that orders an action; it also takes the options of all orders.
 
     Args:
         kind: The kind of action.
-        fields_of: Returns the action's own fields: of a context, a session and options of its own.
+        fields_of: Returns the action's own fields from a context, a session and its own options.
             None is left out.
-        options: What it takes besides.
+        options: The further options that the command takes.
     """
 
     def command(
@@ -103,7 +103,7 @@ def _ordering(
 
 
 def _ordered(context: Context, name: str, answer: Mapping[str, Any]) -> None:
-    """Say from which step an order holds, and how it is taken back."""
+    """Say from which step an order holds, and how to take it back."""
     context.screen.line(
         styled(f"order {answer['id']}", "bold green"),
         f" holds from step {count(answer['effective_step'])} on{_away(answer)}",
@@ -137,7 +137,7 @@ def _rehearsed(context: Context, answer: Mapping[str, Any]) -> None:
 
 
 def before_and_after(screen: Screen, answer: Mapping[str, Any]) -> None:
-    """Draw the curves of a dry run, and say what to beware of."""
+    """Draw the curves of a dry run, and print its warnings."""
     before, after = answer["before"], answer["after"]
     for series, values in after["series"].items():
         was = before["series"].get(series, [])
@@ -152,7 +152,8 @@ def before_and_after(screen: Screen, answer: Mapping[str, Any]) -> None:
         )
         screen.line(styled(series, "bold"), f"  {_change(was, values)}")
         screen.show(screen.charted(panel.curves, height=10))
-    screen.line(styled("┅┅ ", "yellow"), "before  ", styled("━━ ", "cyan"), "after")
+    line, dots = screen.marks
+    screen.line(styled(f"{dots} ", "yellow"), "before  ", styled(f"{line} ", "cyan"), "after")
     for warning in answer["warnings"]:
         screen.line(styled("beware: ", "bold yellow"), warning)
 
@@ -298,7 +299,7 @@ def _longer(context: Context, name: str, by: str) -> Any:  # noqa: ANN401 - a le
         if by.endswith("%"):
             return round(total * (1 + float(by[:-1]) / 100))
         return total + int(by.replace("_", "").replace(",", ""))
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a percentage that is infinite
         raise ValueError(f"{by!r} is no length: write +20%, +1000 or 12000") from None
 
 

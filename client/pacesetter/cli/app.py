@@ -50,7 +50,7 @@ def made() -> typer.Typer:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command, and return the exit status."""
     try:
         made()(args=list(arguments), prog_name="pacesetter")
     except SystemExit as end:
@@ -70,7 +70,7 @@ def _root(
 
 
 def _handed_on(app: typer.Typer, name: str, does: str) -> None:
-    """List a command that knows its own options, and hand them on to it."""
+    """Register a command that parses its own options, and hand them on to it."""
 
     def hand_on(context: typer.Context) -> None:
         raise typer.Exit(plain.run(name, context.args))

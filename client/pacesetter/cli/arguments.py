@@ -1,4 +1,4 @@
-"""What people write on the command line, read: lengths of time, lengths in steps, labels, specs."""
+"""Parsing the command line: lengths of time, lengths in steps, labels, specs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def seconds(text: str) -> float:
     """Read a length of time, such as 90d.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a length of time.
     """
     with suppress(KeyError, ValueError):
         found = float(text[:-1]) * _SECONDS[text[-1:]]
@@ -107,7 +107,7 @@ def values(given: Iterable[str]) -> dict[str, Any]:
 
 
 def value_of(text: str) -> Any:  # noqa: ANN401 - whatever JSON can say
-    """Read a value: JSON where it is some, else the text itself."""
+    """Read a value: as JSON if it is valid JSON, else as the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -136,7 +136,7 @@ def document(file: str) -> dict[str, Any]:
         raise CommandError(
             REFUSED,
             f"{shown} describes nothing: it holds {_kind(found)}",
-            "write one JSON or YAML object, such as {base_lr: 0.1, schedule: {kind: cosine, …}}",
+            'write one JSON or YAML object, such as {"base_lr": 0.1, "schedule": "constant"}',
         )
     return found
 
@@ -200,7 +200,7 @@ def schedule(words: list[str], file: str | None) -> Any:  # noqa: ANN401 - a kin
 
 
 def reference(text: str) -> tuple[str, int | None]:
-    """Read a template's name and, behind an @, its version.
+    """Read a template's name and, after an @, its version.
 
     Raises:
         ValueError: The version is no number.

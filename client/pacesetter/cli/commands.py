@@ -1,18 +1,15 @@
-"""How a function becomes a command: with `--url` and `--json`, and exit statuses for errors."""
+"""How a function becomes a command, with `--url` and `--json`, and exit statuses for errors."""
 
 from __future__ import annotations
 
 import inspect
-import os
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from pacesetter.cli.context import Context
-from pacesetter.cli.exits import INTERRUPTED, OK, ending_of
+from pacesetter.cli.exits import INTERRUPTED, ending_of, unread
 
 ABOUT_TOKENS = (
     "Where the server asks for an access token, set PACESETTER_TOKEN. It is no option, because "
@@ -54,7 +51,7 @@ def _guarded(function: Command) -> Callable[..., None]:
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            raise typer.Exit(_unread()) from None
+            raise typer.Exit(unread()) from None
         except Exception as error:
             ending = ending_of(error)
             if ending is None:
@@ -70,15 +67,15 @@ def _guarded(function: Command) -> Callable[..., None]:
 def composed(
     command: Command, function: Callable[..., Any], options: Options, *, context: bool = True
 ) -> Command:
-    """Have a command show what a function takes, and options besides.
+    """Make a command take what a function takes, and further options.
 
     Args:
-        command: What takes all of them.
-        function: Takes a context, and options of its own.
-        options: What the command takes besides.
-        context: Whether the command takes a context, too.
+        command: The command, which takes all of them.
+        function: The function, which takes a context and its own options.
+        options: The further options that the command takes.
+        context: Whether the command also takes a context.
     """
-    # Not `get_type_hints`: that of Python 3.10 hides what is annotated behind a default of None.
+    # Not `get_type_hints`: with a default of None, that of Python 3.10 hides the annotation.
     first, *own = inspect.signature(function, eval_str=True).parameters.values()
     keyword = inspect.Parameter.KEYWORD_ONLY
     shown = [each.replace(kind=keyword) for each in own]
@@ -91,13 +88,3 @@ def composed(
     parameters = [first, *shown] if context else shown
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
-
-
-def _unread() -> int:
-    """End without a word where the reader of the output has had enough, as `head` has."""
-    # What is flushed at the end of the process would fail again, and say so.
-    with suppress(OSError):
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
-        os.close(nothing)
-    return OK

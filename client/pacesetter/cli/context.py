@@ -1,4 +1,4 @@
-"""What a command is given: the server, the screen, and how the person wants to be answered."""
+"""What a command is given: the server, the screen, and the form of its answers."""
 
 from __future__ import annotations
 
@@ -34,9 +34,18 @@ class Context:
         """The terminal."""
         return Screen()
 
+    def patiently(self) -> Server:
+        """Return a client that waits long for the server; the caller closes it.
+
+        While the server is away, the call is retried for as long, and the person is told.
+        """
+        from pacesetter.cli import server  # noqa: PLC0415 - not every command asks one
+
+        return server.Server(self.url, retry_for=server.TIMEOUT)
+
     @cached_property
     def server(self) -> Server:
-        """The server, as a client of it; connected when it is first asked."""
+        """A client of the server; it connects with the first call."""
         from pacesetter.cli.server import Server  # noqa: PLC0415 - not every command asks one
 
         return Server(self.url)
@@ -60,10 +69,10 @@ class Context:
         return self.as_json
 
     def reason(self, given: str | None, *, needed: bool = True) -> str:
-        """Return why something is done; ask for it where a person can be asked.
+        """Return the reason for a command; ask a person for it where possible.
 
         Raises:
-            CommandError: It is needed, and was not given.
+            CommandError: A reason is needed, and was not given.
         """
         if given or not needed:
             return given or ""
@@ -72,10 +81,10 @@ class Context:
         raise CommandError(USAGE, "an order by a person needs a reason", REASON_WANTED)
 
     def confirm(self, question: str, *, yes: bool) -> None:
-        """Have a person agree to what cannot be taken back.
+        """Ask a person to confirm what cannot be undone.
 
         Raises:
-            CommandError: The person does not, or cannot be asked.
+            CommandError: The person does not confirm, or cannot be asked.
         """
         if yes:
             return
@@ -86,21 +95,21 @@ class Context:
 
 
 def actor() -> str | None:
-    """Return who gives orders from here; None where an access token says it.
+    """Return who gives orders from here; None where an access token says so.
 
-    That is `PACESETTER_ACTOR`, or the name of who is logged in.
+    That is `PACESETTER_ACTOR`, or the name of the logged-in user.
     """
     if os.environ.get("PACESETTER_TOKEN") or os.environ.get("PACESETTER_TOKEN_FILE"):
-        return None  # its holder is the author, and another name would be refused
+        return None  # the token's holder is the author, and another name would be refused
     try:
         name = os.environ.get("PACESETTER_ACTOR") or getpass.getuser()
-    except (OSError, KeyError, ImportError):  # who runs this has no name: in a container, say
+    except (OSError, KeyError, ImportError):  # the user has no name, for instance in a container
         return None
     return "".join(each for each in name if " " <= each <= "~")[:128].strip() or None
 
 
 def plain(answer: Any) -> Any:  # noqa: ANN401 - whatever a client answers
-    """Return an answer as JSON has it, a `SessionInfo` say."""
+    """Return an answer, such as a `SessionInfo`, as JSON values."""
     if hasattr(answer, "__dataclass_fields__"):
         return {name: plain(getattr(answer, name)) for name in answer.__dataclass_fields__}
     return list(answer) if isinstance(answer, tuple) else answer

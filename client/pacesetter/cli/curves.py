@@ -11,6 +11,7 @@ import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from pacesetter._info import SessionInfo
 from pacesetter.cli import pictures
 from pacesetter.cli.arguments import document, schedule
 from pacesetter.cli.commands import commands
@@ -23,10 +24,10 @@ from pacesetter.cli.text import count, number
 LOOK, MAKE = "Look", "Make"
 
 POINTS = 2000
-"""How many steps of a curve are asked for: more than any terminal is wide."""
+"""How many steps of a curve are requested: more than any terminal is wide."""
 
 BEYOND = 1000
-"""Steps that are drawn behind the horizon where a plan has no end."""
+"""Steps that are drawn after the horizon where a plan has no end."""
 
 COLOURS = ("cyan", "yellow", "magenta", "green", "blue", "red")
 
@@ -87,14 +88,14 @@ def plot(
         if metric
         else {"steps": [], "metrics": {}}
     )
-    if context.answers({"forecast": curve, "history": history}):
-        return
     panels = [split(each, curve, row.get("step")) for each in wanted]
     panels += [pictures.Panel(each, (measured(history, each),)) for each in history["metrics"]]
-    if not save(context, panels, svg, png, title=name, log=log):
-        for panel in panels:
-            context.screen.show(panelled(context.screen, panel, height=height, log=log))
-        context.screen.line(legend_of_forecast(context.screen))
+    saved = save(context, panels, svg, png, title=name, log=log)
+    if context.answers({"forecast": curve, "history": history}) or saved:
+        return
+    for panel in panels:
+        context.screen.show(panelled(context.screen, panel, height=height, log=log))
+    context.screen.line(legend_of_forecast(context.screen))
 
 
 def save(
@@ -106,7 +107,7 @@ def save(
     title: str,
     log: bool,
 ) -> bool:
-    """Write pictures where they are asked for; return whether any was.
+    """Write pictures where they are requested; return whether any was, and tell a person.
 
     Raises:
         CommandError: A PNG cannot be drawn here.
@@ -114,7 +115,8 @@ def save(
     for file, write in ((svg, pictures.write_svg), (png, pictures.write_png)):
         if file is not None:
             write(Path(file), panels, title=title, log=log)
-            context.screen.line(f"wrote {file}")
+            if not context.as_json:
+                context.screen.line(f"wrote {file}")
     return bool(svg or png)
 
 
@@ -122,8 +124,8 @@ def forecast_of(
     context: Context, name: str, row: Answer, start: int | None = None, end: int | None = None
 ) -> dict[str, Any]:
     """Return the curve of a session, from its first step to the end of its plan."""
-    first = start or 0
-    last = end or end_of(row) or row["horizon"] + BEYOND
+    first = context.server.get(name).start_step if start is None else start
+    last = (end_of(row) or row["horizon"] + BEYOND) if end is None else end
     if last <= first:
         raise ValueError(f"--end {last} is not behind --start {first}")
     answer: dict[str, Any] = context.server.forecast(
@@ -135,8 +137,8 @@ def forecast_of(
 def end_of(row: Answer) -> int | None:
     """Return the end of a session's plan, or of what is sealed if it trains on; None without one.
 
-    A fast training is handed out steps far behind the end of its plan: they say nothing, and would
-    leave the plan a corner of the picture.
+    A fast training is handed out steps far past the end of its plan. They show nothing, and would
+    squeeze the plan into a corner of the picture.
     """
     total, step = row.get("total_steps"), row.get("step")
     if not total:
@@ -145,7 +147,7 @@ def end_of(row: Answer) -> int | None:
 
 
 def split(name: str, curve: Answer, now: int | None) -> pictures.Panel:
-    """Return a series whose sealed part is final, and whose dotted rest may change yet."""
+    """Return a series whose sealed part is final, and whose dotted rest may still change."""
     steps, values = curve["steps"], curve["series"][name]
     cut = next((i for i, step in enumerate(steps) if step >= curve["sealed_until"]), len(steps))
     parts = []
@@ -184,20 +186,17 @@ def panelled(
 
 def legend_of_forecast(screen: Screen) -> Text:
     """Return what the two kinds of lines mean."""
-    mark = "*" if screen.ascii_only else "━"
-    dots = "* *" if screen.ascii_only else "┅┅"
-    return joined(
-        [styled(f"{mark}{mark} ", "green"), "final  ", styled(f"{dots} ", "cyan"), "forecast"]
-    )
+    line, dots = screen.marks
+    return joined([styled(f"{line} ", "green"), "final  ", styled(f"{dots} ", "cyan"), "forecast"])
 
 
 MOST_SERIES = 3
 """Rates that are drawn beside other things; `plot` draws all."""
 
 
-def pictured(context: Context, name: str, row: Answer, *, height: int) -> RenderableType:
-    """Return a small picture of a session's rates, which share the lines that there are."""
-    curve = forecast_of(context, name, row)
+def pictured(context: Context, info: SessionInfo, row: Answer, *, height: int) -> RenderableType:
+    """Return a small picture of a session's rates, which share the available lines."""
+    curve = forecast_of(context, info.name, row, info.start_step)
     rates = [each for each in curve["series"] if each == "lr" or each.endswith(".lr")]
     shown = rates[:MOST_SERIES]
     lines = height if len(shown) == 1 else max(4, height // len(shown))
@@ -208,7 +207,7 @@ def pictured(context: Context, name: str, row: Answer, *, height: int) -> Render
     more = len(rates) - len(shown)
     said = [legend_of_forecast(context.screen)]
     if more:
-        said.append(styled(f"  and {more} more: pacesetter plot {name}", "dim"))
+        said.append(styled(f"  and {more} more: pacesetter plot {info.name}", "dim"))
     return Group(*panels, joined(said))
 
 
@@ -235,10 +234,10 @@ def diff(
         for each in compared["differences"]
         if each["pointer"].split("/")[1] not in _OWN
     ]
-    last = end or max(end_of(row) or row["horizon"] for row in rows)
+    if end is None:
+        end = max(end_of(row) or row["horizon"] for row in rows) or BEYOND
     curves = [
-        forecast_of(context, each, row, start, last or BEYOND)
-        for each, row in zip((a, b), rows, strict=True)
+        forecast_of(context, each, row, start, end) for each, row in zip((a, b), rows, strict=True)
     ]
     answer = {
         "differences": [{"pointer": p, "before": x, "after": y} for p, x, y in found],
@@ -248,8 +247,6 @@ def diff(
             for each in compared["sessions"]
         },
     }
-    if context.answers(answer):
-        return
     panels = [
         _beside(name, *(Curve(each["steps"], each["series"][name]) for each in curves))
         for name in curves[0]["series"]
@@ -261,7 +258,8 @@ def diff(
         for name in first["metrics"]
         if name in second["metrics"]
     ]
-    if save(context, panels, svg, png, title=f"{a} and {b}", log=log):
+    saved = save(context, panels, svg, png, title=f"{a} and {b}", log=log)
+    if context.answers(answer) or saved:
         return
     screen = context.screen
     if found:
@@ -273,20 +271,21 @@ def diff(
         screen.line("described alike")
     for panel in panels:
         screen.show(panelled(screen, panel, height=height, log=log))
-    screen.line(styled("━━ ", COLOURS[0]), a, "  ", styled("┅┅ ", COLOURS[1]), b)
+    line, dots = screen.marks
+    screen.line(styled(f"{line} ", COLOURS[0]), a, "  ", styled(f"{dots} ", COLOURS[1]), b)
 
 
 def _beside(title: str, first: Curve, second: Curve) -> pictures.Panel:
-    """Return two curves as one panel, told apart by colours and by gaps."""
+    """Return two curves as one panel, distinguished by colours and by gaps."""
     other = replace(second, style=COLOURS[1], dotted=True)
     return pictures.Panel(title, (replace(first, style=COLOURS[0]), other))
 
 
 MOST_ITEMS = 8
-"""Items of a list that are shown, as of a table's levels; `--json` has all."""
+"""The most items of a list that are shown, such as a table's levels; `--json` has all."""
 
 _OWN = {"name", "labels", "earlier"}
-"""What two sessions always may have different."""
+"""Fields in which any two sessions may differ."""
 
 
 def shown(value: object) -> str:
@@ -324,21 +323,21 @@ def preview(
 ) -> None:
     """Draw a schedule, or a whole description, before it is used."""
     given = _previewed(words or [], file, base_lr)
-    total = steps or _length(given) or BEYOND
+    total = (_length(given) or BEYOND) if steps is None else steps
     answer = context.server.preview(spec=given, count=total, points=max(min(POINTS, total), 10))
-    if context.answers(answer):
-        return
     panels = [
         pictures.Panel(name, (Curve(answer["steps"], values, COLOURS[i % len(COLOURS)]),))
         for i, (name, values) in enumerate(answer["series"].items())
     ]
-    if not save(context, panels, svg, png, title="preview", log=log):
-        for panel in panels:
-            context.screen.show(panelled(context.screen, panel, height=height, log=log))
+    saved = save(context, panels, svg, png, title="preview", log=log)
+    if context.answers(answer) or saved:
+        return
+    for panel in panels:
+        context.screen.show(panelled(context.screen, panel, height=height, log=log))
 
 
 def _previewed(words: list[str], file: str | None, base_lr: float | None) -> dict[str, Any]:
-    """Return what is drawn, as a session would be described; its base rate is 1 if none is said."""
+    """Return what to draw, as a session's description; its base rate is 1 if none is given."""
     found = document(file) if file is not None and not words else {}
     if "kind" in found or not found:
         found = {"schedule": found or schedule(words, file)}
@@ -348,7 +347,7 @@ def _previewed(words: list[str], file: str | None, base_lr: float | None) -> dic
 
 
 def _length(given: Mapping[str, Any]) -> int | None:
-    """Return how long a description says that it is, or its schedule."""
+    """Return the length that a description, or its schedule, states."""
     law = given.get("schedule")
     for holder in (given, law if isinstance(law, Mapping) else {}):
         total = holder.get("total_steps")

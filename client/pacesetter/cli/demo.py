@@ -1,4 +1,4 @@
-"""`demo`: a server and three small trainings of its own, to try every command on."""
+"""`demo`: a server with three small trainings, to try every command on."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Plan:
     """A small training.
 
     Attributes:
-        name: Of the session.
-        spec: What the session is described by.
-        every: At which steps the loss is reported.
+        name: The name of the session.
+        spec: The description of the session.
+        every: Steps between two reports of the loss.
     """
 
     name: str
@@ -145,7 +145,7 @@ def demo(
 
 @contextlib.contextmanager
 def _served() -> Iterator[str]:
-    """Run a server on a free port, with a database that is removed in the end.
+    """Run a server on a free port, with a database that is removed at the end.
 
     Raises:
         CommandError: The server's part is not installed.
@@ -162,7 +162,7 @@ def _served() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _trained(url: str) -> Iterator[None]:
-    """Train each plan in a thread of its own, until the end."""
+    """Train each plan in its own thread, until the end."""
     over = threading.Event()
     threads = [
         threading.Thread(target=_train, args=(url, plan, over), name=plan.name, daemon=True)
@@ -179,7 +179,7 @@ def _trained(url: str) -> Iterator[None]:
 
 
 def _train(url: str, plan: Plan, over: threading.Event) -> None:
-    """Minimise a noisy bowl by the session's rates: a training, as far as rates can tell."""
+    """Minimise a noisy bowl with the session's rates: a training, as far as rates are concerned."""
     drawn = random.Random(plan.name)  # noqa: S311 - noise, no secret
     weights = [drawn.gauss(0, 3) for _ in range(WEIGHTS)]
     with contextlib.suppress(PacesetterError), Client(url, actor="trainer") as client:

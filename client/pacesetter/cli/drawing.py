@@ -11,25 +11,25 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 _BRAILLE = 0x2800
 AXIS = 9
-"""Characters to the left of a curve: the numbers of its axis."""
+"""Characters to the left of a curve, for the numbers of its axis."""
 
 _NOW = "▲ now"
 _TALL = 4
 _WIDE = 2
 _EVERY = 3
-"""Of a dotted curve every third column of dots is drawn."""
+"""The stride of a dotted curve: every third column of dots is drawn."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What is drawn: values over steps.
+    """A curve to draw: values over steps.
 
     Attributes:
-        steps: In rising order.
-        values: One for each step; None, NaN and infinities leave a gap.
+        steps: The steps, in rising order.
+        values: One per step; None, NaN and infinities leave a gap.
         style: The colour that it is drawn in.
-        dotted: Whether it is told apart by gaps, as where there are no colours.
-        stairs: Whether a value holds until the next step, as a rate does; else a straight line
+        dotted: Whether it is distinguished by gaps, as where there are no colours.
+        stairs: Whether a value holds until the next step, as a rate does; otherwise a straight line
             leads there.
     """
 
@@ -57,15 +57,15 @@ def chart(
     ascii_only: bool = False,
     now: int | None = None,
 ) -> list[list[Piece]]:
-    """Draw curves over common axes; those that come later lie over those before.
+    """Draw curves over common axes; later ones lie over earlier ones.
 
     Args:
-        curves: What is drawn.
-        width: Characters in a line, the axis among them.
+        curves: The curves to draw.
+        width: Characters in a line, including the axis.
         height: Lines of the curves; the axis of steps is one more.
         log: Whether the axis of values is logarithmic; values that are not positive leave a gap.
         ascii_only: Whether the terminal has no Braille.
-        now: A step that is marked below the axis, where a training stands.
+        now: A step to mark below the axis, where a training stands.
 
     Returns:
         The lines, each in pieces of one style.
@@ -101,7 +101,7 @@ def _row(cells: list[int], styles: list[str], *, ascii_only: bool) -> list[Piece
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where steps and values stand: between these steps and these values, in dots."""
+    """The ranges of steps and values, and their size in dots."""
 
     first: int
     last: int
@@ -127,7 +127,7 @@ class _Frame:
         return math.log10(value) if self.log else value
 
     def labels(self) -> dict[int, str]:
-        """Return what stands beside some lines: the values at the middle of them."""
+        """Return the labels beside some lines: the values at their middle."""
         about = 2 if self.height < 6 else min(5, 1 + self.height // 3)
         rows = sorted({round(i * (self.height - 1) / (about - 1)) for i in range(about)})
         return {row: self._label(row) for row in rows}
@@ -142,7 +142,7 @@ class _Frame:
         return next((each for each in texts if len(each) <= AXIS - 2), f"{value:.1g}")
 
     def places(self) -> str:
-        """Return the axis of steps: the first, the last, and what fits between."""
+        """Return the axis of steps: the first, the last, and what fits in between."""
         texts = [f"{self.first:,}", f"{self.last:,}"]
         middle = f"{(self.first + self.last) // 2:,}"
         line = texts[0].ljust(self.width - len(texts[1])) + texts[1]
@@ -187,7 +187,7 @@ def _painted(curves: Sequence[Curve], frame: _Frame) -> tuple[list[list[int]], l
 
 
 def _dots(curve: Curve, frame: _Frame) -> list[tuple[int, int]]:
-    """Return the dots of a curve, each column of which has one at least."""
+    """Return the dots of a curve, at least one in each column."""
     found: list[tuple[int, int]] = []
     last: tuple[int, int] | None = None
     for step, value in zip(curve.steps, curve.values, strict=True):
@@ -207,7 +207,7 @@ def _dots(curve: Curve, frame: _Frame) -> list[tuple[int, int]]:
 
 
 def _line(start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return the dots from one to another, both among them."""
+    """Return the dots from one to another, both included."""
     (x0, y0), (x1, y1) = start, end
     count = max(abs(x1 - x0), abs(y1 - y0), 1)
     return [

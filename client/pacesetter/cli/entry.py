@@ -1,4 +1,4 @@
-"""Where the command begins: what needs nothing more is run at once, all else by typer."""
+"""The entry point of the command: what needs no extras is run directly, all else by typer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pacesetter.cli import plain
 from pacesetter.cli.exits import USAGE
 
 NEEDED = frozenset({"typer", "rich", "shellingham", "click"})
-"""What `pacesetter[cli]` brings; its absence is told, and that of anything else is a bug."""
+"""What `pacesetter[cli]` installs; its absence is reported, and that of anything else is a bug."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status.
+    """Run the command, and return the exit status.
 
     Args:
-        argv: What stands behind `pacesetter`; that of the process by default.
+        argv: The words after `pacesetter`; by default those of the process.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     first, rest = (arguments[0], arguments[1:]) if arguments else ("", [])

@@ -1,10 +1,12 @@
-"""Exit statuses, in one table, and what is said of an error: one line what, one line what to do."""
+"""Exit statuses, in one table, and error messages: a line what is wrong, a line what to do."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +43,7 @@ MEANINGS: Mapping[int, str] = {
     STRANGE: "what answers is no Pacesetter, or one of another version",
     INTERRUPTED: "interrupted from the keyboard: how following ends",
 }
-"""What each exit status says. Scripts rely on it: none ever changes its meaning."""
+"""What each exit status means. Scripts rely on it: no meaning ever changes."""
 
 
 class Ending(NamedTuple):
@@ -50,8 +52,8 @@ class Ending(NamedTuple):
     Attributes:
         status: The exit status.
         what: What is wrong, in a line.
-        advice: What to do about it, in a line; empty if `what` says it.
-        code: The stable name of the problem, as the server says it; empty if it said none.
+        advice: What to do about it, in a line; empty if `what` says so.
+        code: The stable name of the problem, as the server gave it; empty if it gave none.
     """
 
     status: int
@@ -99,7 +101,7 @@ ADVICE: Mapping[str, str] = {
 
 
 def ending_of(error: Exception) -> Ending | None:
-    """Return how a command ends that has met an error; None if the error is a bug."""
+    """Return how a command that has met an error ends; None if the error is a bug."""
     ending: Ending | None = None
     match error:
         case CommandError():
@@ -121,8 +123,28 @@ def ending_of(error: Exception) -> Ending | None:
     return ending
 
 
+def unread() -> int:
+    """End silently where the reader of the output has closed it, as `head` does."""
+    leave_unwritten()
+    return OK
+
+
+def leave_unwritten() -> None:
+    """Discard what cannot be written: Python would try again, and fail, as the process ends.
+
+    Python would then end with its own exit status.
+    """
+    with suppress(OSError):
+        sys.stdout.flush()
+        return
+    with suppress(OSError):
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
+
+
 def _missing(path: Path) -> Ending:
-    """Return how a command ends that has found no file, or no folder to write it into."""
+    """Return how a command ends that found no file, or no folder to write it into."""
     if path.parent.is_dir():
         return Ending(REFUSED, f"there is no file {str(path)!r}", "see its name")
     what = f"there is no folder {str(path.parent)!r}"
@@ -131,7 +153,7 @@ def _missing(path: Path) -> Ending:
 
 def _refusal(error: APIError) -> Ending:
     what = error.detail
-    if error.code in ADVICE:  # what the server advises there is for callers over HTTP
+    if error.code in ADVICE:  # the server's advice is for callers over HTTP
         return Ending(_status(error), _first_sentence(what), ADVICE[error.code], error.code)
     fields = [
         f"{each.get('pointer') or each.get('parameter') or '/'}: {each.get('detail')}"
@@ -158,7 +180,7 @@ def _status(error: APIError) -> int:
 
 
 MOST_FIELDS = 4
-"""Refused fields that are told; `--json` has the server's own sentence of all."""
+"""Refused fields that are named; `--json` has the server's own sentence on all."""
 
 _GENERAL: Mapping[int, str] = {
     NOT_ALLOWED: "see PACESETTER_TOKEN",
@@ -174,7 +196,7 @@ def _general(error: APIError) -> str:
 
 
 _HOW = re.compile(r"\. |: sessions\(\)")
-"""Where the server, or the client, begins to advise callers from elsewhere."""
+"""Where the advice of the server, or the client, to other callers begins."""
 
 
 def _first_sentence(text: str) -> str:
@@ -182,7 +204,7 @@ def _first_sentence(text: str) -> str:
 
 
 def _unreachable(error: TransportError) -> Ending:
-    """Return how a command ends that got no answer: by what went wrong last."""
+    """Return how a command that got no answer ends: by what went wrong last."""
     what = str(error.__cause__ if isinstance(error.__cause__, PacesetterError) else error)
     advice = "start it with `pacesetter serve`, or say where it is: --url, PACESETTER_URL"
     return Ending(AWAY, what.partition(": start the server")[0], advice)

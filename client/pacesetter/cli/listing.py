@@ -1,4 +1,4 @@
-"""`ls` and `show`: which trainings there are, how far they are, and at which rate."""
+"""`ls` and `show`: which trainings exist, how far they are, and at which rate."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def ls(
 
 
 def _watched(context: Context, look: Callable[[], tuple[list[Row], bool]], interval: float) -> None:
-    """Show the list again and again; a program, or a file, gets it once for each look."""
+    """Show the list again and again; a program, or a file, gets a copy for each look."""
 
     def shown() -> RenderableType:
         rows, more = look()
@@ -141,7 +141,7 @@ _LAST = ("heard", "ranks", "")
 class _Listed:
     """A table of sessions, without the columns that a narrow terminal has no room for.
 
-    Names stay whole as long as one of the others can go: they are what is typed next.
+    Names stay whole as long as another column can be dropped: a person types them next.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -161,7 +161,7 @@ class _Listed:
         yield made
 
     def _least_wanted(self) -> list[int]:
-        """Return the places of the columns that can go, in that order; metrics may be called so."""
+        """Return the places of columns to drop, in that order; metrics may have the same names."""
         after = len(_FIRST) + len(self._metrics)
         heard, ranks, remarks = range(after, after + len(_LAST))
         metrics = reversed(range(len(_FIRST), after))
@@ -203,7 +203,7 @@ def _cells(row: Row, metrics: Sequence[str]) -> list[Cell]:
 
 
 def _rates(rates: Mapping[str, Any], *, short: bool) -> Text:
-    """Return the learning rates: of several groups the range, where there is little room."""
+    """Return the learning rates: for several groups the range, where there is little room."""
     learning = {name: v for name, v in rates.items() if name == "lr" or name.endswith(".lr")}
     known = [v for v in learning.values() if isinstance(v, int | float)]
     if not known:
@@ -222,10 +222,10 @@ def _ranks(row: Row) -> str:
 
 
 def _remarks(row: Row) -> Text:
-    """Return what is worth a look: ranks that deviate or are silent, orders that wait."""
+    """Return what deserves attention: ranks that deviate or are silent, orders that wait."""
     ranks = row.get("ranks") or {}
     found: list[object] = []
-    goes_on = row["state"] in {"running", "silent"}  # else it is no wonder that ranks are silent
+    goes_on = row["state"] in {"running", "silent"}  # otherwise silent ranks are no surprise
     for key, style in (("deviating", "bold red"), ("stale", "yellow")):
         if ranks.get(key) and goes_on:
             found.append(styled(f"{ranks[key]} {key} ", style))
@@ -245,7 +245,7 @@ def show(context: Context, *, name: Name) -> None:
     screen.line(styled(name, "bold"), "  ", state(row["state"]))
     screen.show(facts(_described(row, info.spec)))
     screen.line()
-    screen.show(pictured(context, name, row, height=8))
+    screen.show(pictured(context, info, row, height=8))
     for order in orders:
         screen.line(
             styled("waits ", "magenta"),

@@ -75,10 +75,10 @@ OF_ORDERS: Options = (
     ("key", Key, None),
     ("if_revision", IfRevision, None),
 )
-"""What every order takes that is for some parameter groups."""
+"""The options of every order for some parameter groups."""
 
 OF_ALL_GROUPS: Options = tuple(each for each in OF_ORDERS if each[0] != "group")
-"""What every order takes that is for the whole session."""
+"""The options of every order for the whole session."""
 
 File = Annotated[
     str | None,

@@ -109,7 +109,7 @@ def _scaled(value: float | None, *, log: bool) -> float | None:
 
 
 def _runs(line: Sequence[tuple[int, float] | None]) -> list[list[tuple[int, float]]]:
-    """Return the stretches of a curve between its gaps."""
+    """Return the runs of a curve between its gaps."""
     runs: list[list[tuple[int, float]]] = [[]]
     for point in line:
         if point is not None:
@@ -149,4 +149,4 @@ def write_png(file: Path, panels: Sequence[Panel], *, title: str, log: bool) -> 
 
 
 def _plain(text: str) -> str:
-    return safe(text).replace("$", r"\$")  # else matplotlib reads formulas between two of them
+    return safe(text).replace("$", r"\$")  # otherwise matplotlib reads formulas between two of them

@@ -1,18 +1,18 @@
-"""Commands that need neither typer nor rich: what runs and repairs a server, and checks one."""
+"""Commands that need neither typer nor rich: those that run, repair and check a server."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from pacesetter import _doctor, mcp
 from pacesetter._client import DEFAULT_URL
 from pacesetter._service import ServiceMissingError, load_service
-from pacesetter.cli.exits import INTERRUPTED, OK, REFUSED, USAGE
+from pacesetter.cli.exits import INTERRUPTED, OK, REFUSED, USAGE, leave_unwritten, unread
 
 ABOUT_TOKENS = (
     "Where the server asks for an access token, set PACESETTER_TOKEN. It is no option, because "
@@ -31,7 +31,7 @@ PLAIN: Mapping[str, str] = {
 """The commands, and what each does."""
 
 BESIDE_SERVING = ("migrate", "backup", "restore")
-"""What works on a database itself, where the server runs."""
+"""Commands that work on a database itself, where the server runs."""
 
 
 class _Advised(NamedTuple):
@@ -47,20 +47,15 @@ _BESIDE = _Advised("pacesetter_service.commands", "run this where the server run
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-    """Run one of the commands; returns the exit status.
+    """Run one of the commands, and return the exit status.
 
-    What is behind `serve`, `migrate`, `backup` and `restore` is handed to the service, which knows
-    its own options.
+    The arguments of `serve`, `migrate`, `backup` and `restore` are handed to the service, which
+    parses its own options.
     """
-    if command == "version":
-        return _print_version(arguments)
+    if command in PRINTING:
+        return _printed(PRINTING[command], arguments)
     if command == "mcp":
         return mcp.main(arguments)
-    if command == "doctor":
-        try:
-            return _diagnose(_doctor_parser().parse_args(arguments))
-        except KeyboardInterrupt:
-            return INTERRUPTED
     beside = command in BESIDE_SERVING
     try:
         service = load_service(*(_BESIDE if beside else _SERVE))
@@ -84,11 +79,26 @@ def overview() -> str:
     return f"usage: pacesetter COMMAND\n\n{lines}\n\n{ABOUT_TOKENS}\n"
 
 
+def _printed(command: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """Run a command that prints; it ends as all others do where the reader closes the output."""
+    try:
+        return command(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        return unread()
+    except OSError as error:  # for instance, a full disk
+        leave_unwritten()
+        sys.stderr.write(f"pacesetter: {error}\n  -> see whether it can be written\n")
+        return REFUSED
+
+
 def _print_version(arguments: Sequence[str]) -> int:
     if arguments:
         sys.stderr.write("usage: pacesetter version\n")
         return USAGE
     sys.stdout.write(own_version() + "\n")
+    sys.stdout.flush()
     return OK
 
 
@@ -111,9 +121,9 @@ def _doctor_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _diagnose(asked: argparse.Namespace) -> int:
-    """Print a line for each check; returns 1 if one has failed."""
-    found = []
+def _diagnose(arguments: Sequence[str]) -> int:
+    """Print a line for each check, and return 1 if one has failed."""
+    asked, found = _doctor_parser().parse_args(arguments), []
     for check in _checks(asked):
         found.append(check)
         if not asked.json:
@@ -121,11 +131,19 @@ def _diagnose(asked: argparse.Namespace) -> int:
             sys.stdout.flush()
     if asked.json:
         sys.stdout.write(_doctor.as_json(found) + "\n")
+        sys.stdout.flush()
     return REFUSED if any(each.result == "FAIL" for each in found) else OK
 
 
+PRINTING: Mapping[str, Callable[[Sequence[str]], int]] = {
+    "doctor": _diagnose,
+    "version": _print_version,
+}
+"""The commands whose answer is what they print."""
+
+
 def _checks(asked: argparse.Namespace) -> Iterator[_doctor.Check]:
-    """Look at the server, unless only a database is named; then at the database, if one is."""
+    """Check the server, unless only a database is named; then the database, if one is named."""
     if asked.database_url is None or asked.url is not None:
         url = asked.url or os.environ.get("PACESETTER_URL") or DEFAULT_URL
         yield from _doctor.checks(url, own_version(), write=asked.write)

@@ -1,9 +1,9 @@
-"""`plan`: what the loss will be under other schedules, drawn; and an order of one."""
+"""`plan`: drawing the loss as expected under other schedules, and ordering one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -19,19 +19,22 @@ from pacesetter.cli.options import Name, Reason
 from pacesetter.cli.screen import Screen, joined, styled, table
 from pacesetter.cli.text import count
 
+if TYPE_CHECKING:
+    from pacesetter.cli.server import Server
+
 STEER = "Steer"
 
 DRAWN = 3
-"""How many of the best candidates are drawn, beside what happens by itself."""
+"""How many of the best candidates are drawn, beside what happens without an order."""
 
 CLOSE = 2
-"""Of the past one part in so many of what is to come is drawn."""
+"""The drawn past is this many times shorter than what is to come."""
 
 LEAST = 4
 """The fewest lines of a picture."""
 
 SO_FAR, WITHOUT_RATES = "white", "red"
-"""The colours of what was measured, and of what a law expects that knows no learning rate."""
+"""The colours of what was measured, and of what a law without learning rates expects."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -77,23 +80,30 @@ def plan(
 
     Numbers in the list are those that --apply takes.
     """
-    found: Plan = context.server.plan(
-        name,
-        metric,
-        goal="fewest_steps" if loss is not None else "budget" if budget is not None else None,
-        total_steps=None if total is None else length(total),
-        loss=loss,
-        steps=None if budget is None else length(budget),
-        epochs=epochs,
-    )
-    if apply is not None:
-        _ordered(context, found, apply, of, reason)
-    elif not context.answers(plain(found.answer)):
+    with context.patiently() as server:
+        found: Plan = server.plan(
+            name,
+            metric,
+            goal="fewest_steps" if loss is not None else "budget" if budget is not None else None,
+            total_steps=None if total is None else length(total),
+            loss=loss,
+            steps=None if budget is None else length(budget),
+            epochs=epochs,
+        )
+        if apply is not None:
+            _ordered(context, server, found, apply, of, reason)
+            return
+    if not context.answers(plain(found.answer)):
         _drawn(context, found, height)
 
 
 def _ordered(
-    context: Context, found: Plan, number: int, wanted: str | None, reason: str | None
+    context: Context,
+    server: Server,
+    found: Plan,
+    number: int,
+    wanted: str | None,
+    reason: str | None,
 ) -> None:
     if wanted is not None and wanted != found.id:
         raise CommandError(
@@ -109,9 +119,7 @@ def _ordered(
             if found.candidates
             else "look at it without --apply: it says why there are none",
         )
-    answer = context.server.apply_plan(
-        found.session, found, number - 1, reason=context.reason(reason)
-    )
+    answer = server.apply_plan(found.session, found, number - 1, reason=context.reason(reason))
     if context.answers(answer):
         return
     steps = ", ".join(count(each) for each in answer["effective_steps"])
@@ -148,13 +156,13 @@ def _drawn(context: Context, found: Plan, height: int) -> None:
 
 
 def _shown(found: Plan) -> list[tuple[int, Candidate]]:
-    """Return the candidates that are drawn: the best, and what happens by itself."""
+    """Return the candidates to draw: the best, and what happens without an order."""
     curves = [each for each in enumerate(found.candidates) if each[1].curve is not None]
     return [each for each in curves if each[0] < DRAWN or not each[1].orders]
 
 
 def _so_far(found: Plan, name: str) -> Curve:
-    """Return what was measured of late: what is to come has the most of the picture."""
+    """Return what was measured lately: what is to come takes most of the picture."""
     measured = found.answer.get("measured") or {"steps": []}
     last = max([found.total_steps, *(each.total_steps for each in found.candidates)])
     first = found.horizon - (last - found.horizon) // CLOSE
@@ -167,7 +175,7 @@ def _so_far(found: Plan, name: str) -> Curve:
 
 
 def _beside(drawn: Sequence[tuple[int, Candidate]]) -> list[Curve]:
-    """Return the band of the best, and what a law expects that knows no learning rate."""
+    """Return the band of the best, and what a law without learning rates expects."""
     curve = drawn[0][1].curve
     if curve is None:
         return []
@@ -179,7 +187,7 @@ def _beside(drawn: Sequence[tuple[int, Candidate]]) -> list[Curve]:
 
 
 def _curves(drawn: Sequence[tuple[int, Candidate]], name: str) -> list[Curve]:
-    """Return a curve of each candidate, the best last: it lies above the others."""
+    """Return a curve for each candidate, the best last: it lies over the others."""
     return [
         Curve(each.curve["steps"], each.curve[name], _colour(index, each), dotted=not each.orders)
         for index, each in reversed(drawn)
@@ -193,11 +201,11 @@ def _colour(index: int, candidate: Candidate) -> str:
 
 def _legend(screen: Screen, drawn: Sequence[tuple[int, Candidate]]) -> Text:
     """Return what the lines mean, by the numbers of the list."""
-    mark, dots = ("*", "* *") if screen.ascii_only else ("━", "┅┅")
-    parts: list[object] = [styled(f"{mark}{mark} ", SO_FAR), "so far  "]
+    line, dots = screen.marks
+    parts: list[object] = [styled(f"{line} ", SO_FAR), "so far  "]
     for index, each in drawn:
-        line = dots if not each.orders else 2 * mark
-        parts += [styled(f"{line} ", _colour(index, each)), f"{index + 1}  "]
+        mark = line if each.orders else dots
+        parts += [styled(f"{mark} ", _colour(index, each)), f"{index + 1}  "]
     said = [f"band of {drawn[0][0] + 1}, 9 of 10  ", "a law without rates"]
     parts += [styled(f"{dots} ", "dim"), said[0], styled(f"{dots} ", WITHOUT_RATES), said[1]]
     return joined(parts)

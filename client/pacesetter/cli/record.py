@@ -27,7 +27,7 @@ from pacesetter.cli.text import clock, count, number, span
 LOOK, MOVE = "Look", "Move"
 
 CHANGES = ("decided", "acted", "batch_resized", "taken_back", "attempt_opened")
-"""Kinds of events by which the rates of steps to come have changed."""
+"""Kinds of events that change the rates of steps to come."""
 
 Event = Mapping[str, Any]
 
@@ -101,7 +101,7 @@ def _last_change(context: Context, name: str) -> Event:
 
 
 def _waiting(orders: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what waits for its step and has changed nothing yet, a line for each order."""
+    """Return the orders that wait for their step and have changed nothing yet, a line each."""
     return [
         f"order {each['id']} by {each['actor']} waits for step {count(each['at'])}: {each['text']}"
         for each in orders
@@ -110,7 +110,7 @@ def _waiting(orders: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _jump(context: Context, name: str, at: int) -> str:
     """Return what became of the rate at a step."""
-    if at < 1:
+    if at <= context.server.get(name).start_step:  # there is no step before it
         return f"step {count(at)}"
     with contextlib.suppress(KeyError, IndexError, TypeError):
         around = context.server.lr(name, at - 1, count=2)["series"]
@@ -204,7 +204,7 @@ def event_line(event: Event, *, named: bool = False) -> list[object]:
 
 
 def event_row(event: Event, *, named: bool = False) -> Table:
-    """Return an event as a row, for people: its time is that of the clock here."""
+    """Return an event as a row, for people, in local time."""
     whose: list[object] = [styled(f"{event.get('session', '')}  ", "bold")] if named else []
     said = joined([*whose, " ".join(str(event.get("text", "")).split())])
     row = Table.grid(padding=(0, 2, 0, 0))
@@ -275,7 +275,7 @@ def _rank(rank: Mapping[str, Any]) -> list[object]:
 
 
 PIECE = 50_000
-"""Steps of a record that are asked for at once."""
+"""Steps of a record in one request."""
 
 
 def history(
@@ -331,7 +331,8 @@ def _csv_of(
         return
     with Path(out).open("w", encoding="utf-8", newline="") as file:
         file.writelines(lines)
-    context.screen.line(f"wrote {out}")
+    if not context.answers({"file": out}):
+        context.screen.line(f"wrote {out}")
 
 
 def _csv_lines(
@@ -372,7 +373,7 @@ def _exact(value: object) -> object:
 
 
 def _named(column: str) -> str:
-    """Return a column's name so that no spreadsheet takes it for a formula."""
+    """Return a column's name in a form that no spreadsheet takes for a formula."""
     return f"'{column}" if column.startswith(("+", "-", "@", "=")) else column
 
 
@@ -418,7 +419,7 @@ def import_(
 def _restored(context: Context, file: str, name: str | None) -> Any:  # noqa: ANN401 - a session
     if file != "-":
         return context.server.import_session(file, name=name)
-    # Its length is told first, so all of it is had before any is sent.
+    # Its length is sent first, so all of it must be read before any is sent.
     with tempfile.TemporaryFile() as whole:
         for piece in iter(lambda: sys.stdin.buffer.read(65_536), b""):
             whole.write(piece)

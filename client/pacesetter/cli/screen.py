@@ -1,7 +1,8 @@
-"""The terminal: tables, charts and lines in colour where it has some, and JSON for programs."""
+"""The terminal: tables, charts and lines, in colour where it has any, and JSON for programs."""
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -12,28 +13,31 @@ from rich.table import Table
 from rich.text import Text
 
 from pacesetter.cli.drawing import Curve, Piece, chart, sparkline
-from pacesetter.cli.exits import Ending
+from pacesetter.cli.exits import Ending, leave_unwritten
 from pacesetter.cli.text import safe
 
 WIDE = 10_000
-"""Columns where the output is no terminal: a program reads lines, which nothing may break."""
+"""Columns where the output is not a terminal: a program reads lines, which must not be wrapped."""
 
 NARROW = 80
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # whose reader has had enough: that is no failure
+        raise BrokenPipeError  # its reader has closed it: that is not a failure
 
 
 class Screen:
-    """What a command prints to.
+    """The output of a command.
 
-    Everything passes `safe` on its way, and rich's markup is off: text that came from the server
-    can neither colour nor command a terminal.
+    Everything passes through `safe`, and rich's markup is off: text that came from the server can
+    neither colour nor command a terminal. Characters that its encoding lacks are shown as `?`: they
+    must not make a command fail that has done its work.
     """
 
     def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
         self.is_terminal = sys.stdout.isatty()
         self.console = _Console(
             markup=False,
@@ -63,13 +67,18 @@ class Screen:
 
     @property
     def colours(self) -> bool:
-        """Whether curves can be told apart by their colour."""
+        """Whether curves can be distinguished by their colour."""
         return self.console.color_system is not None and not self.console.no_color
 
     @property
     def ascii_only(self) -> bool:
-        """Whether the terminal has no more than ASCII."""
+        """Whether the terminal shows only ASCII."""
         return not (self.console.encoding or "").lower().startswith("utf")
+
+    @property
+    def marks(self) -> tuple[str, str]:
+        """The marks for a line in a legend, and for a dotted one."""
+        return ("**", "* *") if self.ascii_only else ("━━", "┅┅")
 
     def json(self, answer: object) -> None:
         """Print one document for a program, in ASCII alone: a terminal would only show it."""
@@ -91,7 +100,7 @@ class Screen:
         sys.stdout.flush()
 
     def line(self, *parts: object, style: str = "") -> None:
-        """Print a line; a part may be a text in a style of its own."""
+        """Print a line; a part may be a text with its own style."""
         self.console.print(joined(parts, style))
         self.console.file.flush()
 
@@ -114,6 +123,7 @@ class Screen:
 
     def failed(self, ending: Ending, *, as_json: bool) -> None:
         """Say on stderr why a command has failed: what, and what to do."""
+        leave_unwritten()
         if as_json:
             said = {
                 "exit": ending.status,
@@ -130,7 +140,7 @@ class Screen:
     def charted(
         self, curves: Sequence[Curve], *, height: int, log: bool = False, now: int | None = None
     ) -> Text:
-        """Return a picture of curves, as wide as the terminal; `now` is a step that is marked."""
+        """Return a picture of curves, as wide as the terminal; `now` is a step to mark."""
         plain = self.ascii_only
         drawn = chart(curves, width=self.width, height=height, log=log, ascii_only=plain, now=now)
         return _text(drawn)
@@ -176,11 +186,11 @@ def table(
     """Return a table.
 
     Args:
-        columns: Their names.
-        rows: The cells of each.
+        columns: The names of the columns.
+        rows: The cells of each row.
         right: Columns of numbers.
-        fold: Columns whose texts are broken rather than cut: what is copied from there.
-        short: Columns whose names are cut, where they are the caller's: metrics, say.
+        fold: Columns whose texts are wrapped rather than cut, because people copy them.
+        short: Columns whose names are cut where callers choose them, such as metrics.
     """
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name in columns:
@@ -197,7 +207,7 @@ def table(
 
 
 def facts(pairs: Iterable[tuple[str, Cell]]) -> Table:
-    """Return pairs of a name and what holds of it, one below the other."""
+    """Return pairs of a name and its value, one below the other."""
     made = Table.grid(padding=(0, 2, 0, 0))
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")

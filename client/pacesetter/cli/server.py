@@ -1,4 +1,4 @@
-"""The server, as this command asks it: for who runs it, and for no longer than a person waits."""
+"""The server, as this command calls it: in the user's name, and no longer than a person waits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ TIMEOUT = 30.0
 """Seconds that one exchange may take."""
 
 RETRY_FOR = 3.0
-"""Seconds for which a call is tried again: a person is waiting, and can try again too."""
+"""Seconds for which a call is retried: a person is waiting, and can try again too."""
 
 PATIENCE = 300.0
-"""Seconds that a server which is being followed may be away."""
+"""Seconds that a server may be away while a command follows it."""
 
 
 class Server(Client):
@@ -25,7 +25,7 @@ class Server(Client):
     Args:
         url: The server's address; without one `PACESETTER_URL`, else `http://127.0.0.1:7070`.
         timeout: Seconds that one exchange may take.
-        retry_for: Seconds for which a call is tried again while the server is away.
+        retry_for: Seconds for which a call is retried while the server is away.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Server(Client):
             retry_for = RETRY_FOR
         super().__init__(url, timeout=timeout, retry_for=retry_for, actor=actor())
         self._mute = logging.NullHandler()
-        if retry_for <= RETRY_FOR:  # its warnings would only say what the error says soon
+        if retry_for <= RETRY_FOR:  # the warnings would only say what the error will soon say
             LOGGER.addHandler(self._mute)
 
     def close(self) -> None:

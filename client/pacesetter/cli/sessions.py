@@ -1,4 +1,4 @@
-"""Sessions as a whole: created, forked, sent back, labelled, ended and put away."""
+"""Sessions as a whole: creating, forking, sending back, labelling, ending and archiving them."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def create(
 def created(
     context: Context, spec: Mapping[str, Any], name: str | None, label: Mapping[str, str]
 ) -> SessionInfo:
-    """Create a session from what a file says, and what stands beside it.
+    """Create a session from a file and the options given with it.
 
     Raises:
-        CommandError: It has no name, or says what no session has.
+        CommandError: The session has no name, or has fields that no session has.
     """
     given = dict(spec)
     called = name or given.pop("name", None)
@@ -133,7 +133,7 @@ def fork(
 
 
 def _shown(context: Context, name: str, forks: Sequence[str], answer: Mapping[str, Any]) -> None:
-    """Say and draw what forks would do: all of them the same."""
+    """Say and draw what forks would do: the same for all of them."""
     if context.answers({"forks": list(forks), **answer}):
         return
     screen = context.screen

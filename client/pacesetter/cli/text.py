@@ -1,4 +1,4 @@
-"""Text for terminals: nothing that a server or a trainer says may command one."""
+"""Text for terminals: nothing that a server or a trainer writes may command one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ INSTEAD = "\N{REPLACEMENT CHARACTER}"
 def safe(text: object, *, lines: bool = False) -> str:
     """Return a text whose every character can be seen.
 
-    Names, labels, reasons and metrics come from any caller of the server. A control character
-    among them could move the cursor, rewrite what stands above, or change the window's title, and
-    marks of writing direction could show another order of the letters.
+    Names, labels, reasons and metrics come from any caller of the server. A control character among
+    them could move the cursor, rewrite what is above, or change the window's title. Marks of
+    writing direction could show the letters in another order.
 
     Args:
-        text: What is to be shown.
+        text: The text to show.
         lines: Whether it may have several lines.
     """
     kept = "\n" if lines else ""
@@ -27,7 +27,7 @@ def safe(text: object, *, lines: bool = False) -> str:
 
 
 def number(value: object) -> str:
-    """Return a rate or a measurement in four digits; what is none is shown as it is."""
+    """Return a number in four digits; anything else is shown as it is."""
     if value is None:
         return "-"
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -38,7 +38,7 @@ def number(value: object) -> str:
 
 
 def count(value: object) -> str:
-    """Return a number of steps, its thousands apart; a dash where it is not known."""
+    """Return a number of steps with thousands separators; a dash where it is not known."""
     return f"{value:,}" if isinstance(value, int) else "-"
 
 
@@ -68,7 +68,7 @@ def span(seconds: object) -> str:
 
 
 def moment_of(text: object) -> datetime | None:
-    """Return the moment that the server has told; None if it told none."""
+    """Return the moment that the server stated; None if it stated none."""
     if not isinstance(text, str):
         return None
     try:
@@ -97,7 +97,7 @@ def since(text: object) -> str:
 
 
 def clock(text: object, now: datetime | None = None) -> str:
-    """Return a moment by the clock on the wall here; its day too, if that is not today."""
+    """Return a moment in local time; with its day, if that is not today."""
     then = moment_of(text)
     if then is None:
         return safe(text)
@@ -116,5 +116,5 @@ def size(count: int) -> str:
 
 
 def plural(number_of: int, what: str) -> str:
-    """Return how many there are of something: 1 session, 2 sessions."""
+    """Return a number with its noun: 1 session, 2 sessions."""
     return f"{number_of:,} {what}" if number_of == 1 else f"{number_of:,} {what}s"

@@ -1,4 +1,4 @@
-"""`watch`, and whatever else is looked at again and again until the person has seen enough."""
+"""`watch`, and what else is refreshed until the person has seen enough."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def repeated(screen: Screen, look: Callable[[], RenderableType], interval: float) -> None:
-    """Show what a function returns, in the same place, until Ctrl-C.
+    """Show what a function returns, again and again in the same place, until Ctrl-C.
 
-    While the server is away the last look stays, with a word about it.
+    While the server is away, the last look stays, with a note about that.
 
     Args:
-        screen: Where it is shown.
-        look: Returns what is to be seen.
+        screen: The screen to show it on.
+        look: Returns what to show.
         interval: Seconds between two looks.
     """
     shown, lost = look(), ""
@@ -97,16 +97,17 @@ def _in_a_line(row: Mapping[str, Any]) -> list[object]:
 
 
 class _Seen:
-    """What was seen of a training so far: only new events are asked for."""
+    """What was seen of a training so far, so that only new events are asked for."""
 
     def __init__(self, context: Context, name: str) -> None:
         self._context = context
         self._name = name
+        self._info = context.server.get(name)
         self._after = -1
         self._events: deque[Mapping[str, Any]] = deque(maxlen=EVENTS)
 
     def look(self) -> RenderableType:
-        """Return how the training stands now, as high as the terminal."""
+        """Return where the training stands now, in the height of the terminal."""
         context, name = self._context, self._name
         row = context.server.status_of(name)
         for event in context.server.events(name, after=self._after):
@@ -115,7 +116,7 @@ class _Seen:
         height = max(6, min(12, context.screen.height - 14))
         return Group(
             _headline(row),
-            pictured(context, name, row, height=height),
+            pictured(context, self._info, row, height=height),
             *self._metrics(row),
             joined([]),
             *map(event_row, self._events),

@@ -1,8 +1,8 @@
-"""An MCP server: by it a program that a language model drives reads sessions, and orders a little.
+"""An MCP server: a program that a language model drives reads sessions, and orders a little.
 
 `pacesetter mcp` runs it over the standard streams, for whatever program starts it. It is a thin
-layer over the service's API, and no boundary: what the program may do at most is said by the bounds
-of its token, which the service holds it to. docs/mcp.md says how to set it up.
+layer over the service's API, and not a security boundary: the bounds of the program's token, which
+the service enforces, limit what it may do. docs/mcp.md says how to set it up.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ DEFAULT_URL = "http://127.0.0.1:7070"
 MISSING = "the MCP server is not installed ({name} is missing): pip install 'pacesetter[mcp]'"
 
 EXPIRES = 600.0
-"""Seconds for which a proposal can be applied, unless it is said otherwise."""
+"""Seconds for which a proposal can be applied, by default."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve over the standard streams until they are closed; returns the exit status."""
+    """Serve over the standard streams until they are closed, and return the exit status."""
     asked = _parser().parse_args(argv)
     if not 0 < asked.expires <= 86_400:
         print("--expires takes seconds, up to 86400", file=sys.stderr)  # noqa: T201 - to the user
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     url = asked.url or os.environ.get("PACESETTER_URL") or DEFAULT_URL
     try:
         server = tools.built(url, read_only=asked.read_only, expires=asked.expires)
-    except ValueError as error:  # the address, or the token
+    except ValueError as error:  # an unusable address or token
         print(error, file=sys.stderr)  # noqa: T201 - likewise
         return 2
     server.run("stdio")

@@ -1,4 +1,4 @@
-"""What the tools answer: numbers as they are, texts marked as data, and of all lists a few."""
+"""What the tools answer: numbers as they are, texts marked as data, and a few entries per list."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from pacesetter.mcp._texts import LONGEST_WORD, Untrusted, items, some, untrusted
 
 Number = float | str | None
-"""A value; not a number and infinities are spelt, and None is nothing."""
+"""A value; NaN and infinities are spelt out, and None means that there is none."""
 
 
 class Metric(BaseModel):
@@ -182,7 +182,7 @@ def rehearsed(
 ) -> Proposal:
     """Read a dry run, under the number by which it can be applied."""
     before, after = found["before"], found["after"]
-    # Either curve ends before the first step that cannot be trained with.
+    # Either curve ends before the first step that cannot be trained.
     shared = min(len(before["steps"]), len(after["steps"]))
     kept = _thinned(shared, points)
     names, more = some(before["series"])

@@ -1,4 +1,4 @@
-"""What the tools ask of the service, and what they say of its refusals."""
+"""What the tools ask the service, and what they say about its refusals."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ TIMEOUT = 20.0
 """Seconds that one exchange may take."""
 
 ACTOR = "mcp"
-"""Who orders, where the service asks for no token; else its holder does."""
+"""The actor of orders, where the service asks for no token; otherwise the token's holder is."""
 
 LONGEST_REFUSAL = 600
-"""Characters of what the service says of a refusal."""
+"""The most characters of a refusal by the service."""
 
 T = TypeVar("T")
 
 
 class Asking:
-    """The service, as the tools ask it.
+    """The service, as the tools call it.
 
     Args:
         url: Its address.
@@ -51,10 +51,10 @@ class Asking:
         return self._get(f"{path_of(name)}/{what}", **params)
 
     def order(self, name: str, body: Mapping[str, Any], key: str = "") -> dict[str, Any]:
-        """Send an order, or rehearse it; with a key it is given once, however often it is sent.
+        """Send an order, or rehearse it; with a key it takes effect once, however often it is sent.
 
         Raises:
-            TransportError: It is not known whether it arrived.
+            TransportError: It is not known whether the order arrived.
             APIError: It was refused.
         """
         content = json.dumps(body, allow_nan=False).encode()
@@ -83,10 +83,10 @@ class Asking:
 
 
 def read(make: Callable[[], T]) -> T:
-    """Return what is made of an answer.
+    """Return what is read from an answer.
 
     Raises:
-        InvalidAnswerError: The answer is none that this version reads.
+        InvalidAnswerError: This version cannot read the answer.
     """
     try:
         return make()
@@ -95,7 +95,7 @@ def read(make: Callable[[], T]) -> T:
 
 
 def said(error: PacesetterError) -> str:
-    """Say why a call failed. What the service says may quote what others wrote, so it is data."""
+    """Say why a call failed. The service's words may quote what others wrote, so they are data."""
     text = json.dumps(cleaned(str(error))[:LONGEST_REFUSAL], ensure_ascii=False)
     if not isinstance(error, APIError):
         return f"The service could not be asked. What is known of it: {text}"

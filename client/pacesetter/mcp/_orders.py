@@ -1,6 +1,6 @@
 """The orders that can be proposed: those that change the height of a rate or stop its clock.
 
-What a token may order at most is the service's to say; what is not here cannot be proposed at all.
+The service limits what a token may order; an order that is not here cannot be proposed at all.
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ Order = Annotated[
     Scale | Set | Hold | Release | Cooldown | Rewarm | Retime | Revert,
     Field(discriminator="kind"),
 ]
-"""An order, told apart by its `kind`."""
+"""An order, discriminated by its `kind`."""
 
 
 def body_of(order: BaseModel, reason: str, at: int | None) -> dict[str, Any]:
-    """Return an order as the service takes it."""
+    """Return an order in the form that the service takes."""
     said = order.model_dump(exclude_none=True)
     return {**said, "reason": reason, **({} if at is None else {"at": at})}

@@ -1,4 +1,4 @@
-"""Proposals: dry runs by their numbers, each of which can be applied once and not for long."""
+"""Proposals: dry runs by their numbers, each of which can be applied once, for a limited time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 MOST = 64
-"""How many are known; the oldest make room."""
+"""How many proposals are kept; the oldest make room."""
 
 
 class ProposalError(ValueError):
@@ -25,9 +25,9 @@ class Proposed:
     Attributes:
         id: Its number, by which it is applied.
         name: The session.
-        body: The order, for the revision that it was rehearsed at.
-        until: Until when it can be applied, by the clock that never goes back.
-        expires_at: The same for people.
+        body: The order, bound to the revision that it was rehearsed at.
+        until: When it expires, by the monotonic clock.
+        expires_at: The same moment, for people.
         applied: What became of it, once it was applied or refused; empty before.
     """
 
@@ -40,10 +40,10 @@ class Proposed:
 
 
 class Proposals:
-    """Those of this process: a new one knows none of them.
+    """The proposals of this process: a new process knows none of them.
 
     Args:
-        expires: For how many seconds one can be applied.
+        expires: Seconds for which a proposal can be applied.
     """
 
     def __init__(self, expires: float) -> None:
@@ -71,7 +71,7 @@ class Proposals:
         """Return a proposal to be applied now, and mark it as taken.
 
         Raises:
-            ProposalError: There is none of that number, or its time or turn is over.
+            ProposalError: There is no proposal of that number, or it has expired or was taken.
         """
         with self._lock:
             found = self._known.get(number)
@@ -88,6 +88,6 @@ class Proposals:
             return found
 
     def settle(self, proposed: Proposed, became: str) -> None:
-        """Record what became of a proposal; empty if it is not known, so that it may be tried."""
+        """Record what became of a proposal; empty if unknown, so that it may be tried again."""
         with self._lock:
             proposed.applied = became

@@ -1,9 +1,9 @@
 """Texts that trainers and people wrote, on their way to a language model.
 
-Such a text may say anything, "ignore what you were told" included. It is handed on as a marked
+Such a text may say anything, "ignore what you were told" included. It is passed on as a marked
 field of data, short and on one line: no character of it can end the field, move a cursor, or be
-there without being seen. What a model makes of its words is still up to the model, which is why
-the bounds of the token are the service's to keep.
+present unseen. What a model makes of the words is still up to the model, which is why the service
+enforces the bounds of the token.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Untrusted(BaseModel):
 
 
 def untrusted(text: object, longest: int = LONGEST) -> Untrusted:
-    """Return a text as data: one line, bounded, without what is not seen."""
+    """Return a text as data: one line, bounded, without invisible characters."""
     whole = cleaned(str(text))
     return Untrusted(untrusted_text=whole[:longest], cut=len(whole) > longest)
 
@@ -44,25 +44,25 @@ def untrusted(text: object, longest: int = LONGEST) -> Untrusted:
 def cleaned(text: str) -> str:
     """Return a text without control, format, private and unassigned characters, on one line.
 
-    Among these are those that change the direction of writing, that have no width, and the tags
-    that spell words which no reader sees.
+    Among these are the characters that change the direction of writing, those without width, and
+    the tags that spell words which no reader sees.
     """
     shown = "".join(" " if _is_unseen(each) else each for each in text)
     return " ".join(shown.split())
 
 
 def _is_unseen(character: str) -> bool:
-    # Selectors of variants are marks that draw nothing, and can spell bytes.
+    # Variation selectors are marks that draw nothing, and can spell bytes.
     selects = "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
     return selects or unicodedata.category(character) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def some(found: Iterable[T], most: int = MOST) -> tuple[list[T], int]:
-    """Return the first of some things, and how many more there are."""
+    """Return the first of several things, and how many more there are."""
     every = list(found)
     return every[:most], max(len(every) - most, 0)
 
 
 def items(found: object) -> list[tuple[str, Any]]:
-    """Return the members of what is to be an object in JSON."""
+    """Return the members of what should be a JSON object."""
     return list(found.items()) if isinstance(found, Mapping) else []

@@ -1,4 +1,4 @@
-"""The tools of the MCP server, with what each says of itself to the program that calls it."""
+"""The tools of the MCP server, with the description of each for the program that calls it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ABOUT = (
 )
 
 POINTS = 60
-"""Steps of a curve, unless more or fewer are asked for."""
+"""Steps of a curve, by default."""
 
 REHEARSED = 21
 """Steps of the curves of a proposal."""
@@ -61,8 +61,8 @@ def built(url: str, *, read_only: bool = False, expires: float) -> MCPServer:
 
     Args:
         url: The service's address.
-        read_only: Whether nothing can be ordered by it.
-        expires: For how many seconds a proposal can be applied.
+        read_only: Whether the server offers no orders.
+        expires: Seconds for which a proposal can be applied.
 
     Raises:
         ValueError: The address, or the token of the environment, cannot be used.
@@ -209,7 +209,7 @@ def _add_ordering(server: MCPServer, asking: Asking, proposals: Proposals) -> No
             found = proposals.take(proposal)
         except ProposalError as error:
             raise ToolError(str(error)) from error
-        became = ""  # not known, for all that may go wrong
+        became = ""  # not known, whatever may go wrong
         try:
             with _told(unsettled="Call `apply` again with the same number: it is given once."):
                 try:
@@ -225,7 +225,7 @@ def _add_ordering(server: MCPServer, asking: Asking, proposals: Proposals) -> No
 
 
 def _answer(make: Callable[[], BaseModel]) -> CallToolResult:
-    """Return an answer as data, and as a text without a blank: what is read is paid for."""
+    """Return an answer as data, and as a text without blanks: the reader pays by length."""
     found = read(make)
     text = TextContent(type="text", text=found.model_dump_json())
     return CallToolResult(content=[text], structured_content=found.model_dump(mode="json"))
@@ -240,10 +240,10 @@ def _newest(asking: Asking, name: str) -> int:
 
 @contextmanager
 def _told(unsettled: str = "") -> Iterator[None]:
-    """Tell the caller of a tool why the service could not answer, or did not want to.
+    """Tell the caller of a tool why the service could not answer, or refused.
 
     Args:
-        unsettled: What to do where it is not known whether the service has done it.
+        unsettled: What to do where it is not known whether the service has carried it out.
     """
     try:
         yield

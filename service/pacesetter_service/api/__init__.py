@@ -1,1 +1,1 @@
-"""The HTTP surface: it parses, calls one use case, and says the answer in JSON."""
+"""The HTTP interface: it parses a call, calls one use case, and answers in JSON."""

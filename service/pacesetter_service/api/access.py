@@ -1,4 +1,4 @@
-"""Who may call what, and about which names: the tables of it. Routes not listed are denied."""
+"""Tables of which role may make which call, and about which names. Other routes are denied."""
 
 import re
 from collections import defaultdict
@@ -9,10 +9,10 @@ from typing import Literal
 from pacesetter_service.core.tokens import Role
 
 MOST_KNOWN = 1_024
-"""The most addresses whose route is remembered: the hot call asks for the same few again."""
+"""The most addresses whose route is remembered: the hot call uses the same few again."""
 
 Access = Role | Literal["public"]
-"""The least role that a call takes; `public` takes no token."""
+"""The least role that a call requires; `public` requires no token."""
 
 _CALLS: Mapping[Access, tuple[str, ...]] = {
     # Probes have no tokens, and a browser sends none when it opens a page.
@@ -24,7 +24,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "GET /docs",
         "GET /docs/{asset}",
     ),
-    # Whatever changes nothing.
+    # Calls that change nothing.
     "viewer": (
         "GET /v1/sessions",
         "GET /v1/sessions/{name}",
@@ -61,7 +61,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "POST /v1/schedules/lint",
         "POST /v1/schedules/recommend",
     ),
-    # What a job does for itself, unattended.
+    # Calls that a job makes for itself, unattended.
     "trainer": (
         "POST /v1/sessions",
         "POST /v1/sessions/{name}/sync",
@@ -69,7 +69,7 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
         "POST /v1/sessions/{name}/fork",
         "POST /v1/sessions/{name}/finish",
     ),
-    # What an operator decides about jobs.
+    # Calls in which an operator decides about jobs.
     "operator": (
         "PATCH /v1/sessions/{name}",
         "DELETE /v1/sessions/{name}",
@@ -92,24 +92,24 @@ _CALLS: Mapping[Access, tuple[str, ...]] = {
 
 ASKING_SCOPE = frozenset(
     {
-        # The name stands in the body, or in a line of it.
+        # The name is in the body, or in a line of it.
         "POST /v1/sessions",
         "POST /v1/import",
         "POST /v1/templates",
-        # The names stand in the query.
+        # The names are in the query.
         "GET /v1/compare",
-        # What lists shows only what the caller may speak of.
+        # Lists show only what the caller may see.
         "GET /v1/sessions",
         "GET /v1/templates",
         "GET /v1/events",
         "GET /v1/events/stream",
     }
 )
-"""Calls whose address names nothing, and whose endpoint asks for the scope of its caller."""
+"""Calls whose address names nothing, and whose endpoint checks the scope of its caller."""
 
 NAMELESS = frozenset(
     {
-        "GET /metrics",  # sums over all sessions, of which it names none
+        "GET /metrics",  # sums over all sessions, without names
         "GET /v1/schedules",
         "GET /v1/schedules/{kind}",
         "GET /v1/controllers",
@@ -121,37 +121,37 @@ NAMELESS = frozenset(
         "POST /v1/schedules/recommend",
     }
 )
-"""Calls that are about no session and no template, so that every scope holds them.
+"""Calls that are about no session and no template, so that they are inside every scope.
 
 A call that is neither public nor here nor above, and names nothing in its address, is outside of
-every scope: it takes a token without one.
+every scope: it requires a token without one.
 """
 
 BOUNDED: Mapping[str, str] = {
-    # What is ordered is judged where all orders are.
+    # Bounds of orders are checked where all orders are.
     "POST /v1/sessions/{name}/actions": "",
     "DELETE /v1/sessions/{name}/actions/{number}": "",
     "POST /v1/sessions/{name}/fork": "fork",
     "POST /v1/sessions/{name}/attempts": "restart",
     "POST /v1/sessions/{name}/take-back": "take_back",
 }
-"""Calls that take more than a viewer's role, and may be made with a token that has bounds.
+"""Calls that require more than a viewer's role, and may be made with a token that has bounds.
 
-With each stands what the bounds have to allow for it; empty if that is judged later. A call that is
-not here, and changes something, takes a token without bounds.
+Each has the word that the bounds must allow for it; it is empty if the bounds are checked later. A
+call that is not here, and changes something, requires a token without bounds.
 """
 
 _NAMING = re.compile(r"/v1/(?:sessions|templates)/([^/]+)(?:/.*)?", re.DOTALL)
 
 
 ACCESS: Mapping[str, Access] = {call: access for access, calls in _CALLS.items() for call in calls}
-"""What each call takes, by method and path as the routes have them."""
+"""The access that each call requires, by method and path as the routes have them."""
 
 
 @lru_cache(MOST_KNOWN)
 def access_to(method: str, path: str) -> Access | None:
-    """Return what a call takes; None if no role may make it."""
-    # Looking at the head only is looking.
+    """Return the access that a call requires; None if no role may make it."""
+    # HEAD requires what GET does.
     pattern, accesses = _TABLE.get("GET" if method == "HEAD" else method, _NOTHING)
     match = pattern.fullmatch(path)
     return None if match is None else accesses[(match.lastindex or 0) - 1]
@@ -159,20 +159,20 @@ def access_to(method: str, path: str) -> Access | None:
 
 @lru_cache(MOST_KNOWN)
 def route_of(method: str, path: str) -> str | None:
-    """Return the path of a call as its route has it; None if there is no such call."""
+    """Return the path of a call's route; None if there is no such call."""
     method = "GET" if method == "HEAD" else method
     match = _TABLE.get(method, _NOTHING)[0].fullmatch(path)
     return None if match is None else _ROUTES[method][(match.lastindex or 0) - 1]
 
 
 def name_in(path: str) -> str | None:
-    """Return the name of the session or template that an address is about; None if of none."""
+    """Return the name of the session or template that an address is about; None if about none."""
     match = _NAMING.fullmatch(path)
     return None if match is None else match[1]
 
 
 def word_of(method: str, path: str) -> str | None:
-    """Return what bounds have to allow for a call: empty for nothing, None if none allow it."""
+    """Return the word that bounds must allow for a call; empty for none, None if none allow it."""
     route = f"{'GET' if method == 'HEAD' else method} {route_of(method, path)}"
     return "" if ACCESS.get(route) in ("public", "viewer") else BOUNDED.get(route)
 
@@ -183,7 +183,7 @@ def takes_any_scope(method: str, path: str) -> bool:
 
 
 def methods_at(path: str) -> list[str]:
-    """Return the methods that an address takes; none if there is nothing at it."""
+    """Return the methods that an address accepts; none if there is nothing at it."""
     found = [method for method, (pattern, _) in _TABLE.items() if pattern.fullmatch(path)]
     if "GET" in found:
         found.insert(found.index("GET") + 1, "HEAD")
@@ -194,7 +194,7 @@ _Column = tuple[re.Pattern[str], list[Access]]
 
 
 def _columns() -> dict[str, _Column]:
-    """Make one pattern a method, each of whose groups is a path: the hot call has no time."""
+    """Make one pattern for each method, with a group for each path: the hot call must be fast."""
     accesses: defaultdict[str, list[Access]] = defaultdict(list)
     for call, access in ACCESS.items():
         accesses[call.partition(" ")[0]].append(access)
@@ -225,4 +225,4 @@ _NOTHING: _Column = (_NONE, [])
 _SCOPED = _patterns(ASKING_SCOPE | NAMELESS)
 
 METHODS = frozenset(_TABLE) | {"HEAD"}
-"""Those that any address takes."""
+"""The methods that any address accepts."""

@@ -31,7 +31,7 @@ Key = Annotated[
 
 
 class OrderFields(BaseModel):
-    """What an order says besides its action."""
+    """The fields of an order besides its action."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -45,7 +45,7 @@ class OrderFields(BaseModel):
 
 
 class OrderView(BaseModel):
-    """An order as it was taken: by whom, why, and in words."""
+    """An order as it was given: by whom, why, and in words."""
 
     id: int = Field(description="the order's number in its session, from 1")
     at: int = Field(description="the first step that it holds for")
@@ -58,7 +58,7 @@ class OrderView(BaseModel):
 
 
 class OrderList(BaseModel):
-    """Orders that wait to be carried out."""
+    """Pending orders."""
 
     orders: list[OrderView] = Field(description="the orders, by step")
     next_page_token: str | None = Field(default=None, description=paging.WHOLE)
@@ -67,7 +67,7 @@ class OrderList(BaseModel):
 class DryRun(BaseModel):
     """What an action would do: curves from its step on, before and after, and what to beware of.
 
-    A curve ends before the first step whose value no trainer could use, if it comes to one.
+    A curve ends before the first step whose value no trainer could use, if there is one.
     """
 
     effective_step: int = Field(description="the first step that the order would hold for")
@@ -88,7 +88,7 @@ class DryRun(BaseModel):
 
 
 class Asked(NamedTuple):
-    """An action, and what is said besides."""
+    """An action, and the other fields of its order."""
 
     action: Action
     fields: OrderFields
@@ -101,7 +101,7 @@ def asked_for(body: JsonValue) -> Asked:
     """Read an order.
 
     Raises:
-        pydantic.ValidationError: It is none.
+        pydantic.ValidationError: It is not an order.
     """
     said = _OBJECT.validate_python(body)
     fields = OrderFields.model_validate(said)
@@ -140,7 +140,7 @@ async def take_action(
 
 @router.get("")
 async def list_orders(name: SessionName, service: Service) -> OrderList:
-    """List the orders that wait to be carried out, by step."""
+    """List the pending orders, by step."""
     return OrderList(orders=[_view(order) for order in await sessions.list_orders(service, name)])
 
 
@@ -152,7 +152,7 @@ async def cancel_order(
     bounds: OrderBounds,
     actor: Actor = "anonymous",
 ) -> None:
-    """Cancel an order whose step was not handed out yet; with bounds, one of the caller's own."""
+    """Cancel an order whose step was not handed out yet; with bounds, only one's own orders."""
     await operator.cancel_order(service, name, number, actor, own=bounds is not None)
 
 

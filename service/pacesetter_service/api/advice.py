@@ -1,6 +1,6 @@
-"""What a caller over HTTP can do about an error or a finding: the part that knows addresses.
+"""What a caller over HTTP can do about an error or a finding, with the addresses to use.
 
-The core says what is wrong and what would be right, in words that hold for every caller.
+The core says what is wrong and what would be right, in words that apply to every caller.
 """
 
 from collections.abc import Mapping
@@ -47,22 +47,22 @@ ADVICE: Mapping[type[errors.PacesetterError], str] = {
     errors.OverloadedError: "Retry-After says how long to wait.",
     errors.BusyError: "Retry-After says how long to wait.",
 }
-"""By the type of the error; in braces stand attributes of it."""
+"""Advice by the type of the error; its attributes are in braces."""
 
 
 def advice_of(error: errors.PacesetterError) -> str:
-    """Return what to do about an error over HTTP; empty if the error says it all."""
+    """Return what to do about an error over HTTP; empty if the error says everything."""
     return ADVICE.get(type(error), "").format(**vars(error))
 
 
 ON_FINDINGS: Mapping[str, str] = {
     "template_deprecated": "GET /v1/templates/{template}",
 }
-"""By the code of the finding; in braces stands what a session was made from."""
+"""Advice by the code of the finding; the template's reference is in braces."""
 
 
 def advice_on(finding: Finding, spec: SessionSpec) -> str:
-    """Return what an answer advises on what was found in a spec, with the call that helps."""
+    """Return the advice on a finding about a spec, with the call that helps."""
     call = ON_FINDINGS.get(finding.code)
     if call is None or spec.origin is None:
         return finding.advice

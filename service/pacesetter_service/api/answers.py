@@ -1,7 +1,7 @@
-"""The answers that endpoints write as bytes, as models: for the description alone.
+"""Models of the answers that endpoints write as bytes; they serve only the description.
 
-A window is asked for by every trainer all the time, and a curve may be long: they are encoded
-without a model in between. `tests/api/test_openapi.py` holds what is really answered against these.
+Every trainer asks for windows all the time, and a curve may be long. So these are encoded without
+a model in between. `tests/api/test_openapi.py` compares the real answers with these models.
 """
 
 from typing import Annotated, Literal
@@ -25,20 +25,20 @@ class NoticeView(BaseModel):
 
 
 class SessionPosition(BaseModel):
-    """Where a session is; what `sync` answers where no values were asked for."""
+    """Where a session is; the answer of `sync` if no values were asked for."""
 
     attempt: int = Field(description="the running attempt, to be named in the next call")
     horizon: int = Field(description="the first step that is not sealed")
     revision: int = Field(description="how often the session's future has been changed")
     notices: list[NoticeView] = Field(description="what the trainer should know of these steps")
     max_lookahead: int | None = Field(
-        description="how many steps may be sealed ahead of the one asked for; null is no limit"
+        description="how many steps may be sealed from the one asked for on; null is no limit"
     )
     epoch: str = Field(description="the database's history, to be sent with the next call")
 
 
 class SealedWindow(SessionPosition):
-    """The final values of a window of steps; what `sync` answers to `want`."""
+    """The final values of a window of steps; the answer of `sync` to `want`."""
 
     start: int = Field(description="the window's first step")
     series: dict[str, list[float]] = Field(
@@ -47,7 +47,7 @@ class SealedWindow(SessionPosition):
 
 
 class SealedStep(SessionPosition):
-    """The final values of one step, each beside its series' name; what `sync` answers to `step`."""
+    """The final values of one step, each by its series' name; the answer of `sync` to `step`."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float] = Field(init=False)
@@ -56,7 +56,7 @@ class SealedStep(SessionPosition):
 
 
 class StepValues(BaseModel):
-    """The values of one step, each beside its series' name, sealed or forecast."""
+    """The values of one step, each by its series' name, sealed or forecast."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, float] = Field(init=False)
@@ -76,7 +76,7 @@ class RangeValues(BaseModel):
 
 
 class SampledCurve(BaseModel):
-    """A curve, thinned out where it is long."""
+    """A curve, thinned out if it is long."""
 
     steps: list[int] = Field(description="the steps that are shown")
     series: dict[str, list[float]] = Field(
@@ -85,7 +85,7 @@ class SampledCurve(BaseModel):
 
 
 class ForecastCurve(SampledCurve):
-    """The curve of a session: what is sealed, then what would be."""
+    """The curve of a session: its sealed values, then those that would be sealed."""
 
     sealed_until: int = Field(description="the first step whose values are a forecast")
 
@@ -107,7 +107,7 @@ class Mistake(BaseModel):
 
 
 class Problem(BaseModel):
-    """Why a call was refused, as RFC 9457 has it."""
+    """Why a call was refused, as in RFC 9457."""
 
     type: str = Field(description="a URN that ends in the code")
     title: str = Field(description="the code in words")
@@ -141,4 +141,4 @@ MODELS: tuple[type[BaseModel], ...] = (
     ForecastCurve,
     Problem,
 )
-"""Those that no endpoint has for its response model."""
+"""The models that are no endpoint's response model."""

@@ -1,4 +1,4 @@
-"""The ASGI application: the browsers, the guard, the gate, the routes, and errors as problems."""
+"""The ASGI application: rules for browsers, guard, gate, routes, and errors as problems."""
 
 import re
 from collections.abc import Callable
@@ -86,17 +86,17 @@ DESCRIBED = (
     plan.PlanRequest,
     plan.ApplyRequest,
 )
-"""The bodies that the framework does not read itself."""
+"""Models of the bodies that the framework does not read itself."""
 
 
 _DESCRIBING = Lock()
-"""Held while a document is made: callers on other threads wait for all of it."""
+"""Held while the document is made: callers on other threads wait for the whole document."""
 
 
 class Beside(Protocol):
-    """An application that answers at some addresses beside the API's, to the rules for browsers.
+    """An application that answers at addresses beside the API's, behind the rules for browsers.
 
-    It lets in whom it will: the API's guard is not before it.
+    It decides itself whom it lets in: it is not behind the API's guard.
     """
 
     def serves(self, path: str) -> bool:
@@ -107,11 +107,11 @@ class Beside(Protocol):
 
 
 Opened = Callable[[Service, feed.Pulse, feed.Readers], Beside]
-"""What makes such an application, of a service and of what feeds share."""
+"""Makes such an application from a service and the state that all feeds share."""
 
 
 class Split:
-    """ASGI middleware that hands requests to whom their address belongs."""
+    """ASGI middleware that hands each request to the application that serves its address."""
 
     def __init__(self, app: ASGIApp, beside: Beside) -> None:
         self._app = app
@@ -124,29 +124,29 @@ class Split:
 
 
 class App(FastAPI):
-    """FastAPI, with the hot endpoint in front of it and described beside the typed ones."""
+    """FastAPI, with the hot endpoint in front of it, and with a description of that endpoint."""
 
     door: ASGIApp
-    """What every request comes to first."""
+    """The middleware that every request passes first."""
     hot: ASGIApp
     parameters: Parameters
 
     def release(self) -> None:
-        """Release the calls that are held: the server is to stop."""
+        """Release the held calls: the server stops."""
         service: Service = self.state.service
         service.release()
 
     def close(self) -> None:
-        """End the threads that work for requests; to be called when none is served any more."""
+        """End the threads that work for requests; call it once no request is served."""
         service: Service = self.state.service
         service.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take a request in by the one door that there is."""
+        """Pass a request to the door."""
         await self.door(scope, receive, send)
 
     async def inside(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take the hot call past the framework, whose layers cost as much as all of its answer."""
+        """Route the hot call past the framework, whose layers cost as much as the whole answer."""
         if scope["type"] == "http":
             if scope["query_string"] and (refusal := self.parameters.refusal(scope)) is not None:
                 await refusal(scope, receive, send)
@@ -176,7 +176,7 @@ class App(FastAPI):
 
 
 def none_beside(_path: str) -> bool:
-    """Return that an address is the API's: there is nothing beside it."""
+    """Return False: there is nothing beside the API."""
     return False
 
 
@@ -192,9 +192,9 @@ def create_app(
     hosts: Hosts | None = None,
     beside: Opened | None = None,
 ) -> App:
-    """Build the application around a service; without `hosts` it is asked by loopback names.
+    """Build the application around a service; without `hosts` it accepts only loopback names.
 
-    What `beside` makes answers at addresses of its own.
+    The application that `beside` makes answers at its own addresses.
     """
     app = App(
         title="Pacesetter",
@@ -203,8 +203,8 @@ def create_app(
         openapi_url=None,  # pages.py serves it
         docs_url=None,
         redoc_url=None,
-        generate_unique_id_function=attrgetter("name"),  # what clients call their functions
-        redirect_slashes=False,  # a redirect would name whatever host it was asked by
+        generate_unique_id_function=attrgetter("name"),  # the names of generated clients' functions
+        redirect_slashes=False,  # a redirect would name whichever host the request named
     )
     keys = service.keys
     guarded_app: ASGIApp = app.inside
@@ -228,7 +228,7 @@ def create_app(
     app.state.metrics = metrics.registry(service, traffic, app.state.readers)
     sync = SyncEndpoint(service)
     app.hot = Gate(sync, max_body_size)
-    # In the table too, for the answers to what is not a POST.
+    # In the table too, for answers to other methods than POST.
     app.router.routes.insert(0, Route("/v1/sessions/{name}/sync", sync, methods=["POST"]))
     routers: list[APIRouter] = [
         sessions.router,

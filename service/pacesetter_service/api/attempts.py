@@ -77,8 +77,7 @@ class ForkRequest(Model):
 class ForkDryRun(BaseModel):
     """What a fork would do: curves from its first own step on, and what to beware of.
 
-    The fork's curve ends before the first step whose value no trainer could use, if it comes to
-    one.
+    The fork's curve ends before the first step whose value no trainer could use, if there is one.
     """
 
     start: int = Field(description="the first step of the fork, and of both curves")
@@ -110,9 +109,9 @@ async def open_attempt(
 ) -> SessionView:
     """Open an attempt at the step of a checkpoint, or join it with the key that opened it (200).
 
-    Schedules, controllers and smoothing are as they were when that step was handed out. Orders of
-    operators for it and later steps stay; decisions of controllers beyond it do not. Earlier
-    attempts can still be read, and can no longer seal or report. To drop orders takes the role
+    Schedules, controllers and smoothing are as they were when that step was handed out. Operators'
+    orders for it and later steps stay; controllers' decisions beyond it do not. Earlier attempts
+    can still be read, but can no longer seal or report. Dropping orders requires the role
     `operator`.
     """
     if body.drop_actions:
@@ -131,7 +130,7 @@ async def list_attempts(name: SessionName, service: Service) -> AttemptList:
 
 
 class TakeBackRequest(Model):
-    """What an operator says about steps that are taken back."""
+    """Why an operator takes steps back."""
 
     reason: Reason = Field(default="", description="why, for the record")
     dry_run: Flag = Field(default=False, description="only show what it would do")
@@ -144,12 +143,12 @@ async def take_back(
     service: Service,
     actor: Actor = "anonymous",
 ) -> TakeBackAnswer:
-    """Open the sealed steps again that no trainer holds, so that actions may change them.
+    """Reopen the sealed steps that no trainer holds, so that actions can change them.
 
-    A call that looks far ahead seals steps that no trainer has come to. Those that a trainer was
+    A call that looks far ahead seals steps that no trainer has reached. Steps that a trainer was
     given (it named its `attempt` or its `progress`) or has reported on stay as they are. The others
-    are decided anew, as after a restart, in a new attempt; the running trainers go on in it without
-    noticing, and orders that were carried out there wait again.
+    are decided again, as after a restart, in a new attempt; the running trainers go on in it
+    without noticing, and orders that were carried out there are pending again.
     """
     if body.dry_run:
         return await operator.rehearse_take_back(service, name)
@@ -174,16 +173,16 @@ async def fork_session(
 ) -> SessionView | Response:
     """Create a session that shares the past of this one up to a step, and goes on by itself.
 
-    Several cooldowns from one stable phase are several forks. The same body again answers 200. With
-    `dry_run` nothing is made, and the answer (200) is the curve before and after.
+    Several cooldowns from one stable phase are several forks. Repeating the same body answers 200.
+    With `dry_run` nothing is created, and the answer (200) is the curve before and after.
 
-    With a `description` the fork goes on in another way: for longer, at another rate, under other
-    controllers. It names what is to differ, and holds from the fork's step on, by the session's own
-    count of steps. Series and start stay as they are. What was made of the rate stays as a factor:
-    operators' scales, a rewarmup that is not over, and what controllers have cut, if they are
-    described as before (then they go on from their states; otherwise they begin anew). Rates that
-    were set, holds, retimings and laws that took over end with the law that they were ordered for;
-    a series that is described as before goes on as it was.
+    With a `description` the fork goes on in another way: for longer, at another rate, or under
+    other controllers. The description names what differs, and holds from the fork's step on, by the
+    session's own count of steps. Series and start stay as they are. Changes of the rate stay as a
+    factor: operators' scales, an unfinished rewarmup, and cuts of controllers that are described as
+    before (these go on from their states; other controllers begin anew). Rates that were set,
+    holds, retimings and laws that took over end with the law that they were ordered for. A series
+    that is described as before goes on as it was.
     """
     refuse_name(names, body.name, "name")
     plan = ForkPlan(

@@ -1,4 +1,4 @@
-"""Who calls: every request passes here before anything looks at it, and is denied by default."""
+"""Authentication: every request passes here before anything reads it, and is denied by default."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -23,29 +23,29 @@ from pacesetter_service.core.tokens import EVERYTHING, NameScope, Role, Token, i
 from pacesetter_service.runtime.keyring import Keyring
 
 ROLE = "pacesetter.role"
-"""Where a request that was let in has its caller's role."""
+"""The key of the caller's role in an authenticated request's scope."""
 
 SCOPE = "pacesetter.scope"
-"""Where it has the names that its caller may speak of."""
+"""The key of the names that the caller may use."""
 
 BOUNDS = "pacesetter.bounds"
-"""Where it has what its caller may order at most, if that has bounds."""
+"""The key of the bounds on the caller's orders, if there are any."""
 
 STORED_AFTER = 1.0
-"""Seconds after which the use of a token is stored, with all that were noted meanwhile."""
+"""Seconds after which the use of a token is stored, with all uses noted meanwhile."""
 
 HOLDER = "pacesetter.holder"
-"""Where it has the id of its caller's token; empty for the service's own."""
+"""The key of the id of the caller's token, which is empty for the service's own."""
 
 CUT_OFF = b": this token is not valid any more\n\n"
-"""The last that a feed says to who has lost the right to it; a comment."""
+"""The last line of a feed to a reader whose token has become invalid; a comment."""
 
 
 class Guard:
-    """ASGI middleware that lets those pass whose token has the role that their call takes.
+    """ASGI middleware that passes on calls whose token has the required role.
 
-    What it passes on carries no secret any more, and names its author in the header
-    Pacesetter-Actor: code behind the guard may believe that header.
+    A request that is passed on carries no secret any more, and names its author in the header
+    Pacesetter-Actor: code behind the guard may trust that header.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Guard:
         """Guard an application.
 
         Args:
-            app: What is guarded.
-            keys: The tokens that are valid.
-            store_uses: Stores what the keys have noted of their uses.
+            app: The guarded application.
+            keys: The valid tokens.
+            store_uses: Stores the uses that the keyring has noted.
         """
         self._app = app
         self._keys = keys
@@ -69,7 +69,7 @@ class Guard:
             await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        else:  # nothing here speaks anything else
+        else:  # no other protocol is spoken here
             await send({"type": "websocket.close"})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,7 +106,7 @@ class Guard:
         return caller
 
     async def _store_soon(self) -> None:
-        """Store together what is noted within a moment: no caller waits for it."""
+        """Store the uses of a short period together; no caller waits for this."""
         try:
             await asyncio.sleep(STORED_AFTER)
             await self._store_uses()
@@ -114,7 +114,7 @@ class Guard:
             self._storing = None
 
     def _cut_off(self, send: Send, secret: bytes) -> Send:
-        """End a feed, which has no end of its own, once its reader's token is worth nothing."""
+        """End a feed, which has no end of its own, once its reader's token is invalid."""
         feed = over = False
 
         async def watched(message: Message) -> None:
@@ -127,7 +127,7 @@ class Guard:
             elif feed and not over and self._keys.holder(secret) is None:
                 over = True
                 await send({**message, "body": CUT_OFF, "more_body": False})
-            # The feed goes when it sees that its reader has gone; what it still says is unheard.
+            # The feed ends once it sees that its reader has gone; until then, nothing is sent.
             if not over:
                 await send(message)
 
@@ -135,10 +135,10 @@ class Guard:
 
 
 def _secret(scope: Scope) -> bytes:
-    """Return what a request says that it is let in for.
+    """Return the secret in a request.
 
     Raises:
-        UnauthenticatedError: It says nothing, or two things.
+        UnauthenticatedError: There is none, or there are two.
     """
     found = [value for name, value in scope["headers"] if name == b"authorization"]
     scheme, _, secret = found[0].partition(b" ") if len(found) == 1 else (b"", b"", b"")
@@ -148,10 +148,10 @@ def _secret(scope: Scope) -> bytes:
 
 
 def _signed(scope: Scope, caller: Token) -> Scope:
-    """Return a request without its secret, and in its caller's name.
+    """Return a request without its secret, and with its caller as the author.
 
     Raises:
-        ActorRefusedError: It is in the name of another caller.
+        ActorRefusedError: It names another caller as the author.
     """
     name, headers = caller.name.encode(), []
     for header in scope["headers"]:
@@ -172,7 +172,7 @@ def _signed(scope: Scope, caller: Token) -> Scope:
 
 
 def _refuse_outside(names: NameScope, method: str, path: str) -> None:
-    """Refuse a call about a name that its caller may not speak of, before anything looks for it.
+    """Refuse a call about a name outside of its caller's scope, before anything looks it up.
 
     Raises:
         OutOfScopeError: It is about such a name, or no table says what it is about.
@@ -188,7 +188,7 @@ def _refuse_unbounded(bounds: Bounds, method: str, path: str) -> None:
     """Refuse a call that changes something and that the bounds of its caller do not allow.
 
     Raises:
-        NotAllowedError: They do not.
+        NotAllowedError: They do not allow it.
     """
     word = word_of(method, path)
     if word is None:
@@ -198,19 +198,19 @@ def _refuse_unbounded(bounds: Bounds, method: str, path: str) -> None:
 
 
 def bounds_of(scope: Scope) -> Bounds | None:
-    """Return what the caller of a request may order at most; None for whatever its role may."""
+    """Return the bounds on the caller's orders; None for whatever its role allows."""
     found: Bounds | None = scope.get(BOUNDS)
     return found
 
 
 def scope_of(scope: Scope) -> NameScope:
-    """Return the names that the caller of a request may speak of."""
-    found: NameScope = scope.get(SCOPE, EVERYTHING)  # there is none where authentication is off
+    """Return the names that the caller of a request may use."""
+    found: NameScope = scope.get(SCOPE, EVERYTHING)  # there is none if authentication is off
     return found
 
 
 def refuse_name(names: NameScope, name: str, *field: str) -> None:
-    """Refuse a name that a caller may not speak of, and that stands in some field.
+    """Refuse a name in some field if it is outside of the caller's scope.
 
     Raises:
         OutOfScopeError: It is outside the caller's scope.
@@ -220,11 +220,11 @@ def refuse_name(names: NameScope, name: str, *field: str) -> None:
 
 
 def refuse_below(needed: Role, scope: Scope) -> None:
-    """Refuse what takes more than its call does, because of what its body asks for.
+    """Refuse a body that requires a higher role than its call does.
 
     Raises:
-        ForbiddenError: The caller's role is not enough.
+        ForbiddenError: The caller's role is not sufficient.
     """
-    role = scope.get(ROLE)  # there is none where authentication is off
+    role = scope.get(ROLE)  # there is none if authentication is off
     if role is not None and not includes(role, needed):
         raise ForbiddenError(role, needed)

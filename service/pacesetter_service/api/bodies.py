@@ -1,6 +1,6 @@
-"""Reading bodies: what is small at once, what is large on another thread, and all of it bounded.
+"""Reading bodies: small ones directly, large ones on another thread, all with bounds.
 
-The framework would read a body on the event loop, where all calls wait: a megabyte of mistakes took
+The framework would read a body on the event loop, while all calls wait: a megabyte of mistakes took
 it minutes.
 """
 
@@ -21,14 +21,14 @@ from pacesetter_service.runtime.arguments import MAX_ERRORS
 from pacesetter_service.runtime.service import Service
 
 SMALL = 16_384
-"""Up to so many bytes a body is read where it arrives: to hand it over would cost more."""
+"""The most bytes of a body that is read where it arrives: handing it over would cost more."""
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
 
 
 def read_by(read: Callable[[JsonValue], T]) -> Any:  # noqa: ANN401 - what FastAPI takes
-    """Declare a parameter that is what a function makes of the body."""
+    """Declare a parameter that a function makes from the body."""
 
     async def body(request: Request) -> T:
         raw = await request.body()
@@ -49,8 +49,8 @@ def parsed(raw: bytes, read: Callable[[JsonValue], T]) -> T:
     """Read a body.
 
     Raises:
-        InvalidBodyError: What it says is not valid.
-        RequestValidationError: It is no JSON.
+        InvalidBodyError: Its content is not valid.
+        RequestValidationError: It is not JSON.
         HTTPException: It cannot be read at all.
     """
     try:
@@ -61,6 +61,7 @@ def parsed(raw: bytes, read: Callable[[JsonValue], T]) -> T:
 
 
 _NO_BODY = "Send a JSON object as the body; an empty one is {}"
+_NO_TEXT = "Half of a surrogate pair is no text: send whole characters, as UTF-8 or both halves"
 
 
 def _json(raw: bytes) -> JsonValue:
@@ -68,9 +69,14 @@ def _json(raw: bytes) -> JsonValue:
         raise RequestValidationError([{"type": "no_body", "loc": ("body",), "msg": _NO_BODY}])
     try:
         found: JsonValue = json.loads(raw)
+        if b"\\" in raw or not raw.isascii():  # only these can hold half of a surrogate pair
+            json.dumps(found, ensure_ascii=False).encode()
     except JSONDecodeError as error:
         where = f"{error.msg} at line {error.lineno} column {error.colno}"
         mistake = {"type": "json_invalid", "loc": ("body",), "msg": "", "ctx": {"error": where}}
+        raise RequestValidationError([mistake]) from None
+    except UnicodeEncodeError:
+        mistake = {"type": "not_unicode", "loc": ("body",), "msg": _NO_TEXT}
         raise RequestValidationError([mistake]) from None
     except (ValueError, RecursionError) as error:
         raise HTTPException(400) from error

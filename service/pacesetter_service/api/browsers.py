@@ -1,9 +1,10 @@
-"""What a web page may do here through the browser of who visits it: nothing, unless it is ours.
+"""What a web page may do here through its visitor's browser: nothing, unless it is our page.
 
-A browser reaches services that its user can reach and the page's author cannot. A name that the
-author owns may be resolved to this machine (DNS rebinding), and then the page is of one origin with
-us: only the Host header still says whose name it was. A page of another origin may send requests,
-too, though not read the answers: those say so in Origin. And a page may show ours in a frame.
+A browser reaches services that its user can reach and the page's author cannot. The author may let
+a name resolve to this machine (DNS rebinding). Then the page has the same origin as the service,
+and only the Host header shows whose name it was. A page of another origin can send requests too,
+although it cannot read the answers; such requests say so in Origin. And a page may show ours in a
+frame.
 """
 
 import ipaddress
@@ -17,18 +18,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pacesetter_service.api import problems
 
 ANY = "*"
-"""In place of names: whatever name is taken."""
+"""Instead of names: any name is accepted."""
 
 SETTING = "PACESETTER_ALLOWED_HOSTS"
 
 MOST_KNOWN = 256
-"""Host headers that are remembered once they were found right."""
+"""The most accepted Host headers that are remembered."""
 
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
-"""What every answer says to browsers, but the hot one, which none asks for."""
+"""Headers for browsers in every answer except the hot call's, which no browser makes."""
 
 _OF_PAGES = [
     (
@@ -37,7 +38,7 @@ _OF_PAGES = [
     ),
     (b"x-frame-options", b"DENY"),
 ]
-"""What every page says besides, unless it says something else itself."""
+"""Further headers of every page, unless it sets them itself."""
 
 _NETWORK_LOCATION = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._-]+?)\.?)(?::([0-9]{1,5}))?")
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
@@ -49,15 +50,15 @@ class _Location(NamedTuple):
 
 
 class Hosts:
-    """The names by which a service may be asked."""
+    """The names by which a service may be called."""
 
     def __init__(self, allowed: Iterable[str] = (), *, bound: str = "127.0.0.1") -> None:
-        """Keep the names of a service.
+        """Set the names of a service.
 
         Args:
             allowed: Names or addresses besides its own, without ports; `*` allows any.
-            bound: What the service listens on. If that is every address of the machine, every
-                address is taken, and the machine's own name: none is the domain of another.
+            bound: The address that the service listens on. If it is every address of the machine,
+                every address is accepted, and the machine's own name: none is another's domain.
         """
         names = {each.strip().strip("[]").rstrip(".").lower() for each in allowed}
         self._allowed = frozenset(names - {""})
@@ -70,7 +71,7 @@ class Hosts:
             self._names |= {machine, machine.partition(".")[0]}
 
     def take(self, host: str) -> bool:
-        """Return whether the service may be asked by what a Host header says."""
+        """Return whether the service may be called by the name in a Host header."""
         if self._any:
             return True
         location = _location_in(host)
@@ -81,7 +82,7 @@ class Hosts:
         return ours or location.host in self._names
 
     def take_origin(self, origin: str, host: str) -> bool:
-        """Return whether a page may ask: one that came from here, or from a host of the list."""
+        """Return whether a page may call: one that came from here, or from an allowed host."""
         if self._any:
             return True
         scheme, _, rest = origin.lower().partition("://")
@@ -90,7 +91,7 @@ class Hosts:
             return False
         if page.host in self._allowed:
             return True
-        # By a proxy that speaks TLS for us a page of ours has come with another scheme than ours.
+        # Behind a proxy that terminates TLS, our own page has another scheme than we have.
         ports = (page.port or _DEFAULT_PORTS[scheme], here.port or _DEFAULT_PORTS["http"])
         return page.host == here.host and (page.port == here.port or ports[0] == ports[1])
 
@@ -108,7 +109,7 @@ def _address_in(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | No
 
 
 class Browsers:
-    """ASGI middleware that refuses what only foreign pages send, and tells browsers our rules."""
+    """ASGI middleware that refuses requests of foreign pages, and sends browsers our rules."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
         self._app = app
@@ -123,7 +124,7 @@ class Browsers:
         if not (scope["method"] == "POST" and scope["path"].endswith("/sync")):
             send = _told(send)
         headers = dict(scope["headers"])
-        # Most calls name, once, a host that was named before, and come from no page.
+        # Most calls name one host, which was named before, and come from no page.
         if (
             headers.get(b"host") not in self._known
             or b"origin" in headers
@@ -141,7 +142,7 @@ class Browsers:
         if len(hosts) > 1 or (not hosts and scope["http_version"] != "1.0"):
             detail = "Send exactly one Host header with a request of HTTP/1.1."
             return problems.problem(400, "host_missing", detail)
-        # HTTP/1.0 has none, and no browser speaks it.
+        # HTTP/1.0 has no Host header, and no browser speaks it.
         for host in hosts:
             if not self._hosts.take(host):
                 return _host_refused(host)
@@ -170,7 +171,7 @@ def _origin_refused(origin: str) -> ASGIApp:
 
 
 def _told(send: Send) -> Send:
-    """Add to an answer what browsers are to know of it."""
+    """Add the headers for browsers to an answer."""
 
     async def told(message: Message) -> None:
         if message["type"] == "http.response.start":

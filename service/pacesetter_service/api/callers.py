@@ -1,8 +1,7 @@
-"""Callers who go away: what they asked for is given up."""
+"""Callers who go away: work for them is abandoned."""
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
@@ -10,17 +9,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive
 
+from pacesetter_service.runtime.tasks import ended
+
 GONE = 499
-"""What is written down of a call whose caller did not wait for the answer."""
+"""The recorded status of a call whose caller did not wait for the answer."""
 
 T = TypeVar("T")
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Return what a use case returns, and give it up once its caller has gone.
+    """Return what a use case returns, or abandon it once its caller has gone.
 
     Args:
-        request: The call; its body, if it has one, was read.
+        request: The call; its body, if it has one, must have been read.
         work: The use case.
 
     Raises:
@@ -30,7 +31,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     answer = asyncio.ensure_future(work)
     tasks: list[asyncio.Future[Any]] = [answer]
     try:
-        await asyncio.sleep(0)  # what waits for nothing is done by then
+        await asyncio.sleep(0)  # work that waits for nothing is done by then
         if not answer.done():
             tasks.append(asyncio.ensure_future(gone(request.receive)))
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -38,10 +39,8 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             return answer.result()
         raise HTTPException(GONE)
     finally:
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError, Exception):
-                await task
+        await ended(*tasks)
+        del answer, tasks  # the exception holds this frame
 
 
 async def answer(
@@ -52,6 +51,6 @@ async def answer(
 
 
 async def gone(receive: Receive) -> None:
-    """Return when the caller has gone."""
+    """Wait until the caller has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass

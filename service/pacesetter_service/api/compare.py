@@ -31,7 +31,7 @@ class ComparedView(BaseModel):
 
 
 class SpecDifference(BaseModel):
-    """A place in which the specs differ: what stands there in each; null is what is not there."""
+    """A place where the specs differ: the value there in each; null if there is none."""
 
     pointer: str = Field(description="where in the specs, as a JSON pointer (RFC 6901)")
     values: dict[str, JsonValue] = Field(description="what stands there, by session")
@@ -73,9 +73,9 @@ async def compare_sessions(
     form: PictureQuery = None,
     accept: Accept = "",
 ) -> Response:
-    """Compare 2 to 10 sessions: their curves, and the places in which their specs differ.
+    """Compare 2 to 10 sessions: their curves, and the places where their specs differ.
 
-    Curves are as in `GET /v1/sessions/{name}/history`, about `points` steps of each. With
+    Curves are as in `GET /v1/sessions/{name}/history`, with about `points` steps each. With
     `format=svg`, or `Accept: image/svg+xml`, the answer is a picture.
     """
     for name in session:

@@ -1,4 +1,4 @@
-"""What endpoints need from the app, named once as annotated types."""
+"""What endpoints need from the app, defined once as annotated types."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ async def _names(request: Request) -> NameScope:
 
 
 Names = Annotated[NameScope, Depends(_names)]
-"""Those that the caller may speak of."""
+"""The names that the caller may use."""
 
 
 async def _bounds(request: Request) -> Bounds | None:
@@ -32,7 +32,7 @@ async def _bounds(request: Request) -> Bounds | None:
 
 
 OrderBounds = Annotated[Bounds | None, Depends(_bounds)]
-"""What the caller may order at most; None for whatever its role may."""
+"""The bounds on the caller's orders; None for whatever its role allows."""
 
 Actor = Annotated[
     str,
@@ -56,6 +56,6 @@ Label = Annotated[
         "Write a label as `name:value`, with a colon, such as team:vision",
     ),
 ]
-"""A label that sessions are looked for by."""
+"""A label by which sessions are filtered."""
 
 SessionName = Annotated[str, Path(description="The session's name.")]

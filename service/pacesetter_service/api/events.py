@@ -2,12 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.api import paging
 from pacesetter_service.api.answers import Moment
+from pacesetter_service.api.callers import answer
 from pacesetter_service.api.context import Service, SessionName
 from pacesetter_service.core.model import MAX_STEP, did_you_mean, spelt
 from pacesetter_service.runtime.queries import events
@@ -30,7 +31,7 @@ router = APIRouter(prefix="/v1/sessions/{name}/events", tags=["events"])
 
 
 class EventView(BaseModel):
-    """An event: its place in the log, what it was in words, and its own fields beside these."""
+    """An event: its place in the log, what happened in words, and its own fields beside these."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -43,37 +44,41 @@ class EventView(BaseModel):
 
 
 class EventPage(BaseModel):
-    """A page of events, in their order."""
+    """A page of events, in order."""
 
     events: list[EventView] = Field(description="the events, the oldest first")
     next_page_token: str | None = Field(description=paging.NEXT)
 
 
-@router.get("")
+@router.get("", response_model=EventPage)
 async def list_events(
     name: SessionName,
+    request: Request,
     service: Service,
     after: Annotated[int, Query(ge=-1, le=MAX_STEP)] = -1,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     page_token: Annotated[str, Query(max_length=64)] = "",
     kind: Annotated[list[Kind] | None, Query(max_length=16)] = None,
-) -> EventPage:
-    """List what has happened to a session, a page at a time, the oldest first.
+) -> Response:
+    """List what has happened to a session, a page at a time, oldest first.
 
-    Event 0 is its creation. `after` leaves out the events up to that number: give the last one
-    that you know to read what is new. `kind` may be repeated. `at` is the step from which an event
+    Event 0 is its creation. `after` leaves out the events up to that number: give the last one that
+    you know to read only new ones. `kind` may be repeated. `at` is the step from which an event
     holds; NaN and infinities are the strings "nan", "inf" and "-inf".
     """
     last = paging.number_in(page_token, MAX_STEP)
     first = after if last is None else max(after, last)
-    page = await events.list_events(service, name, first, limit, kind)
+    return await answer(request, events.list_events(service, name, first, limit, kind, _page))
+
+
+def _page(page: events.EventPage) -> bytes:
     views = [view(each) for each in page.events]
     token = paging.token_of(views[-1].seq) if page.more else None
-    return EventPage(events=views, next_page_token=token)
+    return EventPage(events=views, next_page_token=token).model_dump_json().encode()
 
 
 def view(logged: LoggedEvent) -> EventView:
-    """Show an event; those of its fields that have their default are left out."""
+    """Return the view of an event, without fields that have their default."""
     head = logged._asdict()
     event = head.pop("event")
     own = {} if event is None else spelt(event.fields())

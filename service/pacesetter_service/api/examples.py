@@ -1,4 +1,4 @@
-"""Examples of bodies, for those who read the description of the API and those who try it out."""
+"""Examples of bodies, for readers of the API's description and for trying it out."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -52,7 +52,7 @@ EXAMPLES: Mapping[str, dict[str, Any]] = {
         "series": {"lr": [0.0202, 0.0204, 0.0206]},
     },
 }
-"""By the name of the model."""
+"""Examples by the name of the model."""
 
 OF_FIELDS: Mapping[str, Any] = {
     "beta": 0.9,
@@ -70,4 +70,4 @@ OF_FIELDS: Mapping[str, Any] = {
     "warmup_ease": "linear",
     "window": 5,
 }
-"""Examples of fields of kinds, by their names, for those that no example of their kind shows."""
+"""Examples of fields of kinds, by name, for fields that no example of their kind shows."""

@@ -1,4 +1,4 @@
-"""Why a value is what it is, in JSON or as a text."""
+"""Why a value is what it is, as JSON or as text."""
 
 from typing import Annotated
 
@@ -35,7 +35,7 @@ class WhyView(BaseModel):
 
 
 class ExplanationView(BaseModel):
-    """Why the values at a step are what they are; `text` is all of it for people."""
+    """Why the values at a step are what they are; `text` is the whole explanation for people."""
 
     step: int = Field(description="the step that is explained")
     sealed: bool = Field(description="whether its values are final")
@@ -60,9 +60,9 @@ async def explain_step(
     step: Annotated[int, Query(ge=0, le=MAX_STEP)],
     accept: Annotated[str, Header()] = "",
 ) -> ExplanationView | Response:
-    """Say why the values at a step are what they are: which law, since when, changed by whom.
+    """Explain why the values at a step are what they are: which law, since when, changed by whom.
 
-    With `Accept: text/plain` the answer is the text alone. Of a step that is not sealed the
+    With `Accept: text/plain` the answer is only the text. For a step that is not sealed, the
     forecast is explained.
     """
     if TEXT in accept:

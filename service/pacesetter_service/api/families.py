@@ -1,7 +1,7 @@
-"""Families told apart by `kind`, as unions of an OpenAPI document: schedules, actions and others.
+"""Families of models with a `kind`, as unions in an OpenAPI document: schedules, actions, others.
 
-A model of the core that takes any member of a family names the family only: the members are written
-down here once, each as a model of its own, and every place refers to their union.
+A model of the core that takes any member of a family names only the family. The members are
+described here once, each as a separate model, and every place refers to their union.
 """
 
 import inspect
@@ -22,7 +22,7 @@ from pacesetter_service.core.smoothing import Smoother
 FAMILIES: dict[str, type[Tagged]] = {
     root.__name__: root for root in (Schedule, Ease, Controller, Predicate, Smoother, Action)
 }
-"""By the name of the union."""
+"""The families by the name of their union."""
 
 EXAMPLES: dict[str, dict[str, Any]] = {
     "Schedule": {"kind": "warmup_cosine", "warmup_steps": 500, "total_steps": 10_000},
@@ -32,19 +32,19 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "Smoother": {"kind": "ema", "beta": 0.9},
     "Action": {"kind": "scale", "factor": 0.5, "reason": "the loss stands still"},
 }
-"""A typical member of each, for those who read or try out the description."""
+"""A typical member of each, for reading and trying out the description."""
 
 REFERENCE = "#/components/schemas/{model}"
 
 
 def names_of(union: str) -> list[str]:
-    """Return the names of the models that a union is of."""
+    """Return the names of the models in a union."""
     root = FAMILIES[union]
     return [_name(kind, root) for kind in sorted(root.kinds)]
 
 
 def models(root: type[Tagged]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Return the union of a family, each of its members, and what these refer to, with names."""
+    """Return the union of a family, its members, and the models that these refer to, by name."""
     names = {kind: _name(kind, root) for kind in sorted(root.kinds)}
     mapping = {kind: REFERENCE.format(model=name) for kind, name in names.items()}
     yield (
@@ -76,7 +76,7 @@ def _member(kind: str, name: str, member: type[Tagged]) -> Iterator[tuple[str, d
     yield from schema.pop("$defs", {}).items()
     schema["title"] = name
     schema["properties"]["kind"].pop("default", None)
-    # A kind is left out nowhere: a discriminator has to be there.
+    # A kind is always required: a discriminator must be present.
     schema["required"] = ["kind", *schema.get("required", [])]
     example = getattr(member, "example", None)
     if example is not None:
@@ -90,9 +90,9 @@ def _member(kind: str, name: str, member: type[Tagged]) -> Iterator[tuple[str, d
 
 
 def plain(node: Any) -> Any:  # noqa: ANN401 - whatever stands in a document
-    """Return a part of a document as generators of clients read it best.
+    """Return a part of a document as client generators read it best.
 
-    Every family is referred to, and what has any names is told by what it has under each of them.
+    Every family becomes a reference, and an object with arbitrary names is described by its values.
     """
     if isinstance(node, list):
         return [plain(each) for each in node]
@@ -110,7 +110,7 @@ def plain(node: Any) -> Any:  # noqa: ANN401 - whatever stands in a document
 
 
 def _union_meant(node: dict[str, Any]) -> str | None:
-    """Return the union that is meant by a field which takes any member of a family."""
+    """Return the union for a field that takes any member of a family."""
     properties = node.get("properties")
     if not isinstance(properties, dict) or list(properties) != ["kind"]:
         return None

@@ -1,4 +1,4 @@
-"""How a training stands in the family of its template: the finished sessions of that version."""
+"""How a training compares with its template's family: the finished sessions of that version."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/sessions/{name}/family", tags=["events"])
 
 
 class FamilyCurveView(BaseModel):
-    """The loss by hundredths of the training, and where its family would have it."""
+    """The loss by hundredths of the training, and the loss that its family suggests."""
 
     steps: list[int] = Field(description="the last step of each hundredth that was measured")
     losses: list[float] = Field(description="the mean of what was measured in it")
@@ -25,7 +25,7 @@ class FamilyCurveView(BaseModel):
 
 
 class DepartureView(BaseModel):
-    """One time that a training left its family."""
+    """One departure of a training from its family."""
 
     since: int = Field(description="about the first step at which it was too far")
     found: int = Field(description="the step up to which it was measured when that could be seen")
@@ -60,7 +60,7 @@ class KinView(BaseModel):
 
 
 class FamilyView(BaseModel):
-    """How a training stands in its family."""
+    """How a training compares with its family."""
 
     session: str = Field(description="the session's name")
     template: str | None = Field(description="the version of the template; null without one")
@@ -73,8 +73,8 @@ async def read_family(
 ) -> FamilyView:
     """Compare a training's losses with those of the finished sessions of its template's version.
 
-    What leaves the family is told as an event and a notice (`left_family`) as soon as it is seen;
-    this shows what is compared, and why nothing is where that is so.
+    A departure from the family is reported as an event and a notice (`left_family`) as soon as it
+    is seen. This call shows what is compared, or why nothing is.
     """
     return await unless_gone(request, read(service, name, _view, names))
 

@@ -1,8 +1,8 @@
-"""The events of a session as they happen: server-sent events that can be taken up again."""
+"""The events of a session as they happen: server-sent events that can be resumed."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Annotated, NamedTuple
 
 import structlog
@@ -17,15 +17,19 @@ from pacesetter_service.api.events import EventView, view
 from pacesetter_service.core.errors import TooManyReadersError
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.runtime.arguments import ArgumentError
-from pacesetter_service.runtime.queries.events import follow, refuse_unheard_of
+from pacesetter_service.runtime.queries.events import LoggedEvent, follow, refuse_unheard_of
 from pacesetter_service.runtime.service import Service as UseCases
+from pacesetter_service.runtime.tasks import ended
 
 router = APIRouter(prefix="/v1/sessions/{name}/events", tags=["events"])
 
 SSE = "text/event-stream"
 
 RETRY_MILLISECONDS = 1000
-"""How long browsers are to wait before they come back."""
+"""Milliseconds that browsers should wait before they reconnect."""
+
+HEARTBEAT = b": heartbeat\n\n"
+"""A comment that is sent while nothing happens."""
 
 log = structlog.get_logger("pacesetter.feed")
 
@@ -34,8 +38,8 @@ class Pulse(NamedTuple):
     """The patience of feeds, in seconds.
 
     Attributes:
-        heartbeat: After so long without an event a comment is sent.
-        patience: For so long a feed waits for a reader that takes nothing.
+        heartbeat: The time without an event after which a comment is sent.
+        patience: The time that a feed waits for a reader that reads nothing.
     """
 
     heartbeat: float
@@ -43,7 +47,7 @@ class Pulse(NamedTuple):
 
 
 class Readers:
-    """How many feeds are read at once, and how many may be."""
+    """How many feeds are open, and how many may be."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -53,16 +57,20 @@ class Readers:
 async def frames(
     service: UseCases, name: str, after: int, heartbeat: float
 ) -> AsyncGenerator[bytes, None]:
-    """Return the events of a session as server-sent events; at the end it says that it ends."""
+    """Return the events of a session as server-sent events; the last frame announces the end."""
     yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
-    async with aclosing(follow(service, name, after, heartbeat)) as pages:
+    async with aclosing(follow(service, name, after, heartbeat, _frames)) as pages:
         async for page in pages:
-            yield b"".join(frame(view(each)) for each in page) or b": heartbeat\n\n"
+            yield page
     yield b": the server stops, come back with the last id\n\n"
 
 
-def frame(event: EventView) -> bytes:
-    """Write an event as server-sent events want it; its number is its id."""
+def _frames(page: Sequence[LoggedEvent]) -> bytes:
+    """Return events as server-sent events; their numbers are their ids."""
+    return b"".join(_frame(view(each)) for each in page) or HEARTBEAT
+
+
+def _frame(event: EventView) -> bytes:
     return f"id: {event.seq}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n".encode()
 
 
@@ -80,10 +88,10 @@ async def stream_events(
 ) -> Response:
     """Follow the events of a session as they happen, as server-sent events.
 
-    Each is as in `GET …/events`, in their order, and its number is its `id`. A reader that comes
-    back with the last one in the `Last-Event-ID` header (as browsers do by themselves) or in
-    `after` goes on behind it: nothing is left out and nothing comes twice. While nothing happens
-    there is a comment now and then. A reader that takes nothing for too long is cut off.
+    Each is as in `GET …/events`, in order, and its number is its `id`. A reader that comes back
+    with the last one in the `Last-Event-ID` header (as browsers do automatically) or in `after`
+    goes on after it: nothing is left out and nothing comes twice. While nothing happens, there is
+    a comment now and then. A reader that reads nothing for too long is cut off.
     """
     pulse: Pulse = request.app.state.pulse
     argument, position = "after", after
@@ -102,7 +110,7 @@ def _number(text: str) -> int:
 
 
 class EventStream(Response):
-    """An answer without an end, given up when its reader goes or takes nothing any more."""
+    """An endless answer, which ends when its reader goes away or reads nothing any more."""
 
     media_type = SSE
 
@@ -110,14 +118,14 @@ class EventStream(Response):
         self, frames: AsyncGenerator[bytes, None], patience: float, readers: Readers
     ) -> None:
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
-        # A body without an end has no length.
+        # An endless body has no length.
         self.raw_headers = [each for each in self.raw_headers if each[0] != b"content-length"]
         self._frames = frames
         self._patience = patience
         self._readers = readers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send frames until one of the two ends, if there are not too many readers."""
+        """Send frames until the feed or the reader ends, unless there are too many readers."""
         if self._readers.open >= self._readers.most:
             await self._frames.aclose()
             await problems.of_error(TooManyReadersError(self._readers.most))(scope, receive, send)
@@ -132,14 +140,14 @@ class EventStream(Response):
         sending = asyncio.create_task(self._send(scope, send))
         leaving = asyncio.create_task(gone(receive))
         try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            leaving.cancel()
-            sending.cancel()
-            with suppress(asyncio.CancelledError):
-                await leaving
-            with suppress(asyncio.CancelledError):
-                await sending
+            await ended(leaving, sending)
+        try:
+            if sending in done:
+                sending.result()  # raises its failure
+        finally:
+            del sending, leaving, done  # the failure holds this frame
 
     async def _send(self, scope: Scope, send: Send) -> None:
         head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
@@ -150,7 +158,7 @@ class EventStream(Response):
                     async with asyncio.timeout(self._patience):
                         await send({"type": "http.response.body", "body": each, "more_body": True})
                 except TimeoutError:
-                    # Without its end the answer is broken off, which the reader can tell.
+                    # The answer breaks off without its end, which the reader can detect.
                     log.warning("reader_cut_off", path=scope["path"], seconds=self._patience)
                     return
         await send({"type": "http.response.body", "body": b"", "more_body": False})

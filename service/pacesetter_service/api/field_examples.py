@@ -1,6 +1,7 @@
-"""Examples of the fields of bodies and answers, for those that no example of their model shows.
+"""Examples of fields of bodies and answers, for fields that no example of their model shows.
 
-All of them are of one training: `vit-base`, a warmup and a cosine of 10,000 steps, on four ranks.
+All examples are from one training: `vit-base`, a warmup and a cosine of 10,000 steps, on four
+ranks.
 """
 
 from collections.abc import Mapping
@@ -172,7 +173,7 @@ OF_FIELDS: Mapping[str, Any] = {
     "warnings": ["from step 4096 the learning rate is scaled by 0.1: save a checkpoint before it"],
     "watches": ["val_loss"],
     "weight": 0.25,
-    # Where a model means another thing by the same name.
+    # Fields that mean something else in a certain model.
     "ActionAnswer.id": 1,
     "ActionKind.description": "multiply the learning rate by a factor",
     "ActionKind.example": {"kind": "scale", "factor": 0.5},
@@ -265,13 +266,13 @@ OF_FIELDS: Mapping[str, Any] = {
     "WhyView.law": "warmup_cosine, 500 steps of warmup, then a cosine to step 10000",
     "WhyView.since": 0,
 }
-"""By `Model.field`, or by the field alone."""
+"""Examples by `Model.field`, or by the field alone."""
 
 
 def complete(schemas: Mapping[str, dict[str, Any]]) -> None:
-    """Add an example to every field of models that does not show what stands there.
+    """Add an example to every field of the models that does not show itself what it holds.
 
-    Kinds of schedules, controllers and orders have examples of their own.
+    Kinds of schedules, controllers and orders have their own examples.
     """
     for model, schema in schemas.items():
         fields = schema.get("properties", {})
@@ -284,7 +285,7 @@ def complete(schemas: Mapping[str, dict[str, Any]]) -> None:
 
 
 def shows_itself(field: Mapping[str, Any]) -> bool:
-    """Return whether a field needs no example: it has one, is of some words, or is a model."""
+    """Return whether a field needs no example: it has one, is one of some words, or is a model."""
     if {"examples", "enum", "const"} & set(field) or field.get("type") in {"boolean", "null"}:
         return True
     if "$ref" in field:

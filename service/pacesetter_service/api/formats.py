@@ -1,4 +1,4 @@
-"""In which form an answer is wanted: by `format`, or else by the header `Accept`."""
+"""The format of an answer: by the parameter `format`, otherwise by the header `Accept`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -25,12 +25,12 @@ Accept = Annotated[str, Header()]
 
 
 def wanted(said: Format | None, accept: str, *others: Format) -> Format:
-    """Return the form that an answer is wanted in.
+    """Return the format that a caller wants.
 
     Args:
-        said: What the parameter `format` says.
-        accept: What the header says.
-        others: Which forms there are besides JSON.
+        said: The parameter `format`; None if it is not given.
+        accept: The header `Accept`.
+        others: The formats that there are besides JSON.
     """
     if said is not None:
         return said

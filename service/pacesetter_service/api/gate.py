@@ -1,8 +1,8 @@
-"""What every request passes first: bodies are JSON and of a bounded size.
+"""The gate before all endpoints: bodies must be JSON, and of a bounded size.
 
-One address takes lines of JSON, and more of them. Asking for a media type of that kind is also what
-keeps a web page that a user visits from posting to a service on their own machine: browsers let
-pages send other types across origins without asking.
+One address takes lines of JSON, and larger bodies. Requiring such a media type also keeps a web
+page that a user visits from posting to a service on the user's machine: browsers let pages send
+other types across origins without a preflight request.
 """
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,7 +17,7 @@ LINES = "application/x-ndjson"
 
 
 class Gate:
-    """ASGI middleware that refuses bodies it would not be wise to read."""
+    """ASGI middleware that refuses bodies of another type, and those that are too large."""
 
     def __init__(self, app: ASGIApp, max_body_size: int, max_import_size: int = 0) -> None:
         self._app = app
@@ -37,18 +37,18 @@ class Gate:
             await problems.of_http_error(_too_large(limit, lines=lines))(scope, receive, send)
             return
         media_type = headers.get(b"content-type", b"")
-        # Nearly every call says just this, and pays for no reading of it.
+        # Nearly every call says exactly this, and needs no parsing.
         if lines or media_type != b"application/json":
             media_type = _media_type(media_type)
         if lines and media_type != LINES.encode():
             await problems.of_other_media_type(LINES)(scope, receive, send)
             return
         if not lines and media_type != b"application/json":
-            # What an address does not take at all it takes in no media type either.
+            # An address that does not exist accepts no media type: 404 comes first.
             taken = route_of(scope["method"], scope["path"]) is not None
             await (problems.of_http(415) if taken else self._app)(scope, receive, send)
             return
-        if b"transfer-encoding" in headers:  # its length is not known beforehand
+        if b"transfer-encoding" in headers:  # its length is unknown in advance
             receive = _limited(receive, _too_large(limit, lines=lines), limit)
         await self._app(scope, receive, send)
 

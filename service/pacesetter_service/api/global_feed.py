@@ -1,6 +1,6 @@
 """The events of all sessions: in pages, or as they happen."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Annotated
 
@@ -8,31 +8,32 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
+from pacesetter_service.api.callers import answer
 from pacesetter_service.api.context import Label, Names, Service
 from pacesetter_service.api.events import EventView, Kind, view
-from pacesetter_service.api.feed import RETRY_MILLISECONDS, SSE, EventStream, Pulse
+from pacesetter_service.api.feed import HEARTBEAT, RETRY_MILLISECONDS, SSE, EventStream, Pulse
 from pacesetter_service.api.listing import label_of
 from pacesetter_service.core.tokens import NamePattern
 from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.queries import feed
-from pacesetter_service.runtime.queries.feed import FedEvent, Wanted
+from pacesetter_service.runtime.queries.feed import FedEvent, FeedEvents, Wanted
 from pacesetter_service.runtime.service import Service as UseCases
 
 router = APIRouter(prefix="/v1/events", tags=["events"])
 
 MOST = 2**62
-"""No position is beyond this."""
+"""The largest position that is accepted."""
 
 
 class FedEventView(EventView):
-    """An event as its session's log has it, with its session and its place among all events."""
+    """An event as in its session's log, with its session and its position among all events."""
 
     cursor: str = Field(description="`after` this the events go on that came later")
     session: str = Field(description="the name of its session")
 
 
 class FeedPage(BaseModel):
-    """Some events of all sessions, in the order in which they were committed."""
+    """Some events of all sessions, in the order of their commits."""
 
     events: list[FedEventView] = Field(description="the events, the earliest first")
     cursor: str = Field(description="what to send as `after` for what comes behind these")
@@ -67,24 +68,29 @@ Cursor = Annotated[
 ]
 
 
-@router.get("")
+@router.get("", response_model=FeedPage)
 async def list_all_events(
+    request: Request,
     service: Service,
     wanted: Asked,
     after: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-) -> FeedPage:
-    """List what has happened to all sessions, in the order in which it was committed.
+) -> Response:
+    """List the events of all sessions that the caller's token is for, in the order of commits.
 
-    They are those of sessions that the caller's token is for. Without `after` it begins with the
-    oldest event. Send the answer's `cursor` as the next `after`, now or at any later time: nothing
-    is left out and nothing comes twice. What an imported session brought along has happened
-    elsewhere, and is not among them; neither are events of sessions that were purged.
+    Without `after` the list begins with the oldest event. Send the answer's `cursor` as the next
+    `after`, now or at any later time: nothing is left out and nothing comes twice. Events that an
+    imported session brought along happened elsewhere, and are not listed; neither are events of
+    purged sessions.
     """
     behind = 0 if after is None else _number(after, "after")
-    page = await feed.list_all(service, wanted, behind, limit)
+    return await answer(request, feed.list_all(service, wanted, behind, limit, _page))
+
+
+def _page(page: FeedEvents) -> bytes:
     events = [_view(each) for each in page.events]
-    return FeedPage(events=events, cursor=str(page.behind), more=page.more)
+    found = FeedPage(events=events, cursor=str(page.behind), more=page.more)
+    return found.model_dump_json().encode()
 
 
 @router.get(
@@ -101,10 +107,10 @@ async def stream_all_events(
 ) -> Response:
     """Follow the events of all sessions as they happen, as server-sent events.
 
-    Each is as in `GET /v1/events`, and its cursor is its `id`. Without `after` it begins with what
-    happens from now on. A reader that comes back with the last id in the `Last-Event-ID` header (as
-    browsers do by themselves) goes on behind it, at any server that shares the database: nothing is
-    left out and nothing comes twice. While nothing happens there is a comment now and then.
+    Each is as in `GET /v1/events`, and its cursor is its `id`. Without `after` the stream begins
+    with the next event. A reader that comes back with the last id in the `Last-Event-ID` header (as
+    browsers do automatically) goes on after it, at any server that shares the database: nothing is
+    left out and nothing comes twice. While nothing happens, there is a comment now and then.
     """
     pulse: Pulse = request.app.state.pulse
     argument, text = ("Last-Event-ID", last_event_id) if last_event_id else ("after", after)
@@ -117,12 +123,16 @@ async def stream_all_events(
 async def frames(
     service: UseCases, wanted: Wanted, behind: int, heartbeat: float
 ) -> AsyncGenerator[bytes, None]:
-    """Return the events of all sessions as server-sent events; at the end it says that it ends."""
+    """Return the events of all sessions as server-sent events; the last frame announces the end."""
     yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
-    async with aclosing(feed.follow_all(service, wanted, behind, heartbeat)) as pages:
+    async with aclosing(feed.follow_all(service, wanted, behind, heartbeat, _frames)) as pages:
         async for page in pages:
-            yield b"".join(map(_frame, page)) or b": heartbeat\n\n"
+            yield page
     yield b": the server stops, come back with the last id\n\n"
+
+
+def _frames(page: Sequence[FedEvent]) -> bytes:
+    return b"".join(map(_frame, page)) or HEARTBEAT
 
 
 def _frame(fed: FedEvent) -> bytes:

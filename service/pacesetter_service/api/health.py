@@ -1,4 +1,4 @@
-"""Whether the service is alive, is ready, and what it is."""
+"""Whether the service is alive and ready, and which versions it runs."""
 
 import platform
 import sqlite3
@@ -21,14 +21,14 @@ async def is_alive() -> dict[str, str]:
 
 @router.get("/readyz")
 async def is_ready(service: Service) -> dict[str, str]:
-    """Answer 200 when the database answers and the writer gets on with its work, 503 otherwise."""
+    """Answer 200 if the database answers and the writer makes progress, 503 otherwise."""
     await check_ready(service)
     return {"status": "ready"}
 
 
 @router.get("/version")
 async def read_version() -> dict[str, Any]:
-    """Return the versions of what is running."""
+    """Return the versions of the running software."""
     return {
         "version": __version__,
         "api": "v1",

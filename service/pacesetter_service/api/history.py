@@ -1,4 +1,4 @@
-"""The realised curve of a session: values beside metrics, in JSON, as a table or as a picture."""
+"""The realised curve of a session: values beside metrics, as JSON, as a table or as a picture."""
 
 from collections.abc import Iterator, Sequence
 from typing import Annotated
@@ -16,7 +16,7 @@ from pacesetter_service.runtime.queries.history import History, HistoryQuestion
 router = APIRouter(prefix="/v1/sessions/{name}", tags=["record"])
 
 POINTS = 1000
-"""About so many steps are shown, where nothing is said; a table has all."""
+"""About how many steps are shown by default; a table has all."""
 
 StepQuery = Annotated[int | None, Query(ge=0, le=MAX_STEP)]
 
@@ -51,20 +51,20 @@ async def read_history(
     form: FormatQuery = None,
     accept: Accept = "",
 ) -> Response:
-    """Read what was trained with beside what was measured, from `start` to before `end`.
+    """Read the values that were trained with beside the metrics, from `start` to before `end`.
 
     Values are the sealed ones, to the bit. A metric's value at a step is what controllers saw of
-    it, before any smoothing, and where none did, what the ranks that reported it come to. Of a long
-    record about `points` steps are shown, among them the extremes of every curve and of every
+    it, before any smoothing; if none did, it is the aggregate of the ranks that reported it. A long
+    record is shown at about `points` steps, among them the extremes of every curve and of every
     metric, NaN included. NaN and infinities of metrics are the strings "nan", "inf" and "-inf".
-    Steps from `trained_until` on are sealed, and were not trained as far as is known.
+    Steps from `trained_until` on are sealed, but were not trained as far as is known.
 
     With `format=csv`, or `Accept: text/csv`, the answer is a table of every step, or of about
     `points` of them, with a column for each curve, `loss[3]` for rank 3's, and 1 or 0 under
-    `trained`. The name of a metric that begins with `+ - @ =` has an apostrophe before it there.
+    `trained`. There, the name of a metric that begins with `+ - @ =` has an apostrophe before it.
 
     With `format=svg`, or `Accept: image/svg+xml`, it is a picture: the learning rates above the
-    metrics, with decisions, orders and attempts where they took hold.
+    metrics, with decisions, orders and attempts where they took effect.
     """
     chosen = None if metrics is None else [each for each in metrics.split(",") if each]
     kind = wanted(form, accept, "csv", "svg")
@@ -90,7 +90,7 @@ def _json(found: History) -> bytes:
 
 
 def _csv(found: Iterator[History]) -> bytes:
-    """Write a table: a line for each step, nothing where nothing was measured."""
+    """Write a table: a line for each step, with empty cells where nothing was measured."""
     table = bytearray()
     for part in found:
         trained = [int(step < part.trained_until) for step in part.steps]
@@ -107,7 +107,7 @@ def _csv(found: Iterator[History]) -> bytes:
 
 
 def _apart(column: str) -> str:
-    """Return the name of a curve's column, which is not one of the first two."""
+    """Return the name of a curve's column, which differs from those of the first two."""
     return f"{column} (curve)" if column in {"step", "trained"} else column
 
 

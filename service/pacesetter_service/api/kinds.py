@@ -1,4 +1,4 @@
-"""The catalogues: every kind of schedule, controller and action, whole, by name or by page."""
+"""The catalogues: all kinds of schedules, controllers and actions, one by one or in pages."""
 
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -15,7 +15,7 @@ from pacesetter_service.core.schedules.out_of_range import OutOfRange
 router = APIRouter(prefix="/v1")
 
 MOST = 500
-"""The most kinds in one answer, and how many there are if none is said: all of them."""
+"""The most kinds in one answer, and the default: enough for all of them."""
 
 Kind = Annotated[str, Path(description="the kind's name, such as `cosine`")]
 KindQuery = Annotated[
@@ -33,7 +33,7 @@ TokenQuery = Annotated[
 
 
 class _Described(BaseModel):
-    """What every kind says of itself."""
+    """The description that every kind has."""
 
     kind: str = Field(description="its name, as it is written in a spec or an order")
     description: str = Field(description="what it does, for people")
@@ -92,7 +92,7 @@ class ActionPage(BaseModel):
     next_page_token: str | None = Field(description=paging.NEXT)
 
 
-# Not `async`: to describe every kind for the first time takes longer than other calls may wait.
+# Not `async`: describing every kind for the first time takes longer than other calls may wait.
 @router.get("/schedules", response_model=SchedulePage, tags=["schedules"])
 def list_schedules(
     kind: KindQuery = None, limit: LimitQuery = MOST, page_token: TokenQuery = ""

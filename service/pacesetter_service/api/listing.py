@@ -1,4 +1,4 @@
-"""Which sessions a list is of: the filters, the order and the pages that all lists share."""
+"""Which sessions a list has: the filters, the order and the pages that all lists share."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
@@ -13,10 +13,10 @@ from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.queries.listing import EVERY_STATE, SORTS, Place, Question, Sort
 
 StateName = Literal["running", "active", "silent", "finished", "failed", "archived"]
-"""What a state is called; `running` is `active`, as a status says it."""
+"""The names of states; `running` is another name for `active`."""
 
 LONGEST_AGO = 3_155_760_000.0
-"""Seconds, a hundred years: what is longer ago is no time that anything was written at."""
+"""A hundred years in seconds: nothing was written longer ago."""
 
 
 async def _asked(
@@ -47,7 +47,7 @@ async def _asked(
         Sort, Query(description="with `-` from the last to the first; equal ones by name")
     ] = "name",
 ) -> Question:
-    """Read which sessions a list is of."""
+    """Read which sessions a list has."""
     return Question(
         limit=limit,
         names=names,
@@ -66,9 +66,9 @@ Asked = Annotated[Question, Depends(_asked)]
 
 
 def token_of(sort: Sort, behind: Place | None) -> str | None:
-    """Return the token of the page that goes on behind a place; None if there is none.
+    """Return the token of the page after a place; None if there is none.
 
-    It has the key of the session that its page ended with. So the next one goes on from there,
+    It contains the key of the last session on the page. So the next page goes on from there,
     whatever was created, changed or archived meanwhile.
     """
     if behind is None:
@@ -92,7 +92,7 @@ def _place(token: str, sort: Sort) -> Place | None:
 
 
 def label_of(text: str) -> tuple[str, str]:
-    """Return the name and the value of a label that is written `name:value`."""
+    """Return the name and the value of a label in the form `name:value`."""
     name, _, value = text.partition(":")
     return name, value
 
@@ -102,7 +102,7 @@ def _state(name: StateName) -> State:
 
 
 def _moment(text: str) -> datetime:
-    """Read a time, or how many seconds ago it was.
+    """Read a time, given as such or as the number of seconds before now.
 
     Raises:
         ArgumentError: It is neither.

@@ -1,4 +1,4 @@
-"""Which checkpoints to merge in place of a decay, and with which weights."""
+"""Which checkpoints to merge instead of a decay, and with which weights."""
 
 from typing import Annotated
 
@@ -37,13 +37,13 @@ async def read_merge(
         Query(ge=1, le=MAX_STEP, description="the steps of the decay; all that are constant"),
     ] = None,
 ) -> MergeAnswer:
-    """Say which checkpoints of a constant rate to average, with which weights, in place of a decay.
+    """Return which checkpoints of a constant rate to average instead of a decay, and the weights.
 
-    Nothing has to be trained for it, and the training goes on as it is. The merge is what the
-    updates between the checkpoints come to, each times its `share`: as if the rate had decayed in
-    that `shape` over the same steps, as long as the gradients had been the same. Checkpoints from
+    Nothing has to be trained for this, and the training goes on as it is. The merge is the sum of
+    the updates between the checkpoints, each times its `share`: as if the rate had decayed in that
+    `shape` over the same steps, provided that the gradients had been the same. Checkpoints from
     before the rate was constant, or from more than `over` steps before the last, are left out.
 
-    `stands_for` is the order in whose place the merge is: with it the decay can be trained instead.
+    `stands_for` is the order that the merge replaces: with it the decay can be trained instead.
     """
     return await read(service, name, checkpoint, shape, floor, over)

@@ -1,4 +1,4 @@
-"""What every address takes besides its own methods: HEAD where it takes GET, and OPTIONS."""
+"""Methods that every address accepts besides its own: OPTIONS, and HEAD if it accepts GET."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ from pacesetter_service.api.access import methods_at
 
 
 def elsewhere(scope: Scope) -> Response:
-    """Answer to a method that an address does not take: 405 with those that it does, or 404.
+    """Answer a method that an address does not accept: 405 with those that it does, or 404.
 
-    To OPTIONS, which every address takes, it answers with these as well.
+    OPTIONS, which every address accepts, is answered with these methods as well.
     """
     methods = methods_at(scope["path"])
     if scope["method"] == "OPTIONS" and methods:
@@ -21,18 +21,18 @@ def elsewhere(scope: Scope) -> Response:
 
 
 def allowed(methods: Sequence[str]) -> str:
-    """Write methods as the header `Allow` has them."""
+    """Return methods in the form of the header `Allow`."""
     return ", ".join(methods)
 
 
 async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a HEAD as its GET is answered, without the body; a body without an end is not begun.
+    """Answer a HEAD as its GET, without the body; an endless body is not begun.
 
     Args:
         app: Answers the GET.
         scope: The call.
-        receive: What its caller still says.
-        send: What it is answered.
+        receive: Receives further messages of its caller.
+        send: Sends the answer.
     """
     over = False
 
@@ -41,7 +41,7 @@ async def answer_head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) 
         if over:
             return
         if message["type"] != "http.response.start":
-            over = True  # from here on `receive` says that the caller has gone
+            over = True  # from here on `receive` reports that the caller has gone
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await send(message)
 

@@ -1,6 +1,6 @@
-"""What a monitoring system asks for, in Prometheus' text format.
+"""Metrics for a monitoring system, in Prometheus' text format.
 
-docs/observability.md has the table of all of them.
+docs/observability.md has a table of all of them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -35,16 +35,16 @@ from pacesetter_service.runtime.service import Service as UseCases
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 STATUSES: tuple[str, ...] = get_args(Status)
-"""All statuses of sessions, so that each has its line from the beginning."""
+"""All statuses of sessions, so that each has its line from the start."""
 
 router = APIRouter(tags=["health"])
 
 
 class Measured(Collector):
-    """What the service knows of its calls, its ranks and itself at the moment of asking.
+    """What the service knows about its calls, its ranks and itself when it is asked.
 
-    No session has a line of its own: there may be as many as there are trainings. Labels are routes
-    as the code has them, classes of HTTP statuses, kinds of events and statuses of sessions.
+    No session has a line of its own: there may be as many sessions as there are trainings. Labels
+    are routes as in the code, classes of HTTP statuses, kinds of events and statuses of sessions.
     """
 
     def __init__(self, service: UseCases, traffic: Traffic, readers: Readers) -> None:
@@ -53,7 +53,7 @@ class Measured(Collector):
         self._readers = readers
 
     def collect(self) -> Iterator[Metric]:
-        """Return the metrics; it may wait for the database, for a second at most."""
+        """Return the metrics; this may wait for the database, for a second at most."""
         found = figures(self._service)
         yield _build()
         yield from _of_calls(self._traffic)
@@ -64,7 +64,7 @@ class Measured(Collector):
         yield from _of_the_database(found)
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing, so that to register this asks for no figures."""
+        """Return nothing, so that registering this collector collects no figures."""
         return ()
 
 
@@ -194,7 +194,7 @@ def _add(family: HistogramMetricFamily, values: Histogram, *labels: str) -> None
 
 
 def registry(service: UseCases, traffic: Traffic, readers: Readers) -> CollectorRegistry:
-    """Return what is measured: this service's own registry, so that two in a process are two."""
+    """Return the service's own registry, so that two services in a process are separate."""
     found = CollectorRegistry()
     found.register(Measured(service, traffic, readers))
     ProcessCollector(registry=found)
@@ -207,7 +207,7 @@ async def read_metrics(request: Request) -> Response:
     """Return the figures in Prometheus' text format.
 
     Alert on `pacesetter_deviating_ranks > 0`: a rank trains with another learning rate than the
-    others, and nothing in its loss may ever show it. The log of the service names the session.
+    others, and its loss may never show it. The log of the service names the session.
     """
     text = await run_in_threadpool(generate_latest, request.app.state.metrics)
     return Response(text, media_type=TEXT)

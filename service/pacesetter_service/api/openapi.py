@@ -1,8 +1,8 @@
 """The OpenAPI document: what the framework finds out, and what it cannot know.
 
 The hot endpoint and the bodies that the framework does not read itself are added, with the unions
-of schedules, controllers and actions. Each call says which role it takes and which problems it may
-be answered with. Clients are generated from this: names of calls and of models stay as they are.
+of schedules, controllers and actions. Each call says which role it requires, and which problems it
+may answer with. Clients are generated from this, so names of calls and models must not change.
 """
 
 import json
@@ -32,7 +32,7 @@ TAGS: Mapping[str, str] = {
     "tokens": "Who may call, in which role, about which names.",
     "health": "Whether the service is alive and ready, what runs, and its figures.",
 }
-"""What calls are about, in the order in which one reads about them."""
+"""The topics of calls, in reading order."""
 
 
 def body_of(*models: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def body_of(*models: str) -> dict[str, Any]:
 
 
 def answer_of(*models: str, **others: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """Describe an answer 200 that is one of several models, or of another media type."""
+    """Describe an answer 200 that is one of several models, or has another media type."""
     content = body_of(*models)["requestBody"]["content"] | others
     return {200: {"description": "Successful Response", "content": content}}
 
@@ -54,8 +54,8 @@ def completed(
     """Add what the framework does not know to its OpenAPI document.
 
     Args:
-        document: The framework's.
-        models: The bodies that it does not read itself.
+        document: The framework's document.
+        models: The bodies that the framework does not read itself.
         optional: Whether authentication is off.
     """
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
@@ -108,11 +108,11 @@ _PARAMETERS: Mapping[str, str] = {
     "status": "sessions with this status; all if not given",
     "step": "the step",
 }
-"""What parameters mean that do not say so where they are declared."""
+"""Descriptions of parameters that have none where they are declared."""
 
 
 def _add_what_stands_beside(schemas: dict[str, Any]) -> None:
-    """Add models of bodies that say something besides the model that they are read as."""
+    """Add models of bodies with fields besides those of the model that they are read as."""
     key = schemas.pop("FirstAttempt")["properties"]
     for name, model, fields in (
         ("NewSession", "SessionSpec", frozenset(NOT_YOURS)),
@@ -137,7 +137,7 @@ def _show(schema: dict[str, Any], example: Mapping[str, Any]) -> None:
 
 
 def _say_default(field: dict[str, Any]) -> None:
-    """Say a default in words that is no plain value: generators of clients take no others."""
+    """Describe a default that is not a plain value in words: client generators reject it."""
     default = field.get("default")
     if isinstance(default, dict | list):
         del field["default"]
@@ -147,7 +147,7 @@ def _say_default(field: dict[str, Any]) -> None:
 
 
 def _guard(operation: dict[str, Any], access: str, *, optional: bool) -> None:
-    """Say of a call which role its token must have."""
+    """Add to a call the role that its token must have."""
     if access == "public":
         operation["security"] = []
         return
@@ -198,7 +198,7 @@ _CONTRADICTED = frozenset(
         "DELETE /v1/tokens/{token_id}",
     }
 )
-"""Calls that what there is may contradict: another spec, a later attempt, no authentication."""
+"""Calls that may conflict with the state: another spec, a later attempt, no authentication."""
 
 _OF_THEMSELVES = frozenset(
     f"GET {path}"
@@ -217,14 +217,14 @@ _OF_THEMSELVES = frozenset(
 """Calls that are answered without the database."""
 
 _NAMING_OTHERS = frozenset({"POST /v1/sessions", "GET /v1/compare"})
-"""Calls whose body or query names what may not be there: a template, sessions."""
+"""Calls whose body or query names something that may not exist: a template, sessions."""
 
 _LOOKING = ("preview", "lint", "recommend", "/plan")
-"""What is sent in a body and changes nothing, by the end of its path."""
+"""Calls with a body that change nothing, by the end of their path."""
 
 
 def _add_problems(operation: dict[str, Any], method: str, path: str) -> None:
-    """Say of a call which problems it may be answered with."""
+    """Add to a call the problems that it may answer with."""
     call = f"{method.upper()} {path}"
     writes = method != "get" and not path.endswith(_LOOKING)
     takes_body = "requestBody" in operation

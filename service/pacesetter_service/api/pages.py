@@ -1,7 +1,7 @@
-"""What describes the API: its OpenAPI document, and a page that shows it to people.
+"""The description of the API: its OpenAPI document, and a page that shows it to people.
 
-All of the page comes from here, so that it works where there is no internet. Its scripts are those
-of Swagger UI; `assets/swagger-ui.json` says in which version, and what each file is.
+The whole page comes from here, so that it works without internet access. Its scripts are those of
+Swagger UI; `assets/swagger-ui.json` has the version and the files.
 """
 
 from hashlib import sha256
@@ -21,7 +21,7 @@ SERVED = {
     "swagger-ui-bundle.js": ("swagger-ui/swagger-ui-bundle.js", "text/javascript"),
     "swagger-ui.css": ("swagger-ui/swagger-ui.css", "text/css"),
 }
-"""By its name beside the page: where a file is, and its media type."""
+"""By the name of a file beside the page: where the file is, and its media type."""
 
 _RULES = {
     "default-src": "'none'",
@@ -36,10 +36,10 @@ _RULES = {
 _POLICY = "; ".join(f"{name} {value}" for name, value in _RULES.items())
 
 
-# Neither is `async`: the document takes a second to make, and files are read.
+# These are not `async`: making the document takes a second, and files are read.
 @router.get("/openapi.json")
 def read_description(request: Request) -> Response:
-    """Return the OpenAPI document, made at the first call."""
+    """Return the OpenAPI document, which is made at the first call."""
     state = request.app.state
     if not hasattr(state, "description"):
         state.description = to_json(request.app.openapi())
@@ -48,14 +48,14 @@ def read_description(request: Request) -> Response:
 
 @router.get("/docs")
 def show_docs() -> HTMLResponse:
-    """Show every call, to be tried out; the page is kept to its own scripts and out of others."""
+    """Show every call, for trying it out; the page runs only its own scripts, in no frame."""
     page = (ASSETS / "docs.html").read_text()
     return HTMLResponse(page, headers={"content-security-policy": _POLICY})
 
 
 @router.get("/docs/{asset}")
 def read_asset(asset: str, request: Request) -> Response:
-    """Return a file of that page; a browser that has it already is told so."""
+    """Return a file of that page, or 304 if the browser has it already."""
     if asset not in SERVED:
         raise HTTPException(404)
     path, media_type = SERVED[asset]

@@ -1,4 +1,4 @@
-"""Query parameters: those that a call does not know, or that come twice, are refused."""
+"""Query parameters: unknown ones, and ones given twice, are refused."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -20,11 +20,11 @@ Known = Mapping[str, bool]
 """The parameters of a call, and whether each may be repeated."""
 
 MOST_NAMED = 40
-"""The most characters of a parameter's name that are repeated to who sent it."""
+"""The most characters of a parameter's name that an answer repeats."""
 
 
 class Parameters:
-    """What every call of an application may be asked with."""
+    """The query parameters of every call of an application."""
 
     def __init__(self, routers: Iterable[APIRouter]) -> None:
         self._known: dict[tuple[str, str], Known] = {
@@ -40,7 +40,7 @@ class Parameters:
     def refusal(self, scope: Scope) -> Response | None:
         """Return the answer to a call with parameters that it does not take; None if it has none.
 
-        A misspelt filter would filter nothing, and of a value that comes twice one would be lost.
+        A misspelt filter would filter nothing, and one of two values would be ignored.
         """
         if not scope["query_string"]:
             return None

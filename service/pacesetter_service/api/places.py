@@ -1,4 +1,4 @@
-"""Where a field stands in a call: in its body, in its query, in its path or in a header."""
+"""Where a field is in a call: in its body, its query, its path or a header."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -11,13 +11,13 @@ Place = Mapping[str, str]
 """`{"pointer": …}` into the body, or the name of a `{"parameter": …}`."""
 
 HEADERS: Mapping[str, str] = {"key": "Idempotency-Key", "actor": "Pacesetter-Actor"}
-"""By the name that use cases know a field by, the header that it may come in."""
+"""By the use cases' name of a field, the header in which it may come."""
 
 WITH_BODY = frozenset({"POST", "PATCH", "PUT"})
 
 
 def place_in(request: Request, field: tuple[str | int, ...]) -> Place:
-    """Return where a field stands in a request."""
+    """Return where a field is in a request."""
     name, route = str(field[0]), request.scope.get("route")
     known = {each.lower() for each in _parameters(route)} if isinstance(route, APIRoute) else set()
     header = HEADERS.get(name, name)
@@ -32,7 +32,7 @@ def pointer_to(path: Iterable[object]) -> str:
 
 
 def query_of(dependant: Dependant) -> Iterator[tuple[str, FieldInfo]]:
-    """Return the query parameters of a call, and of all that it depends on."""
+    """Return the query parameters of a call, and of its dependencies."""
     for field in dependant.query_params:
         yield field.alias, field.field_info
     for each in dependant.dependencies:
@@ -40,9 +40,9 @@ def query_of(dependant: Dependant) -> Iterator[tuple[str, FieldInfo]]:
 
 
 def _parameters(route: APIRoute) -> Iterator[str]:
-    """Return what a call takes in its query and in headers.
+    """Return the names of a call's parameters in its query and in headers.
 
-    What stands in its path is not among these: of that a body may have another by the same name.
+    Parameters in its path are left out: the body may have another field of the same name.
     """
     yield from (name for name, _ in query_of(route.dependant))
     yield from _headers_of(route.dependant)

@@ -1,4 +1,4 @@
-"""Plans: what the loss will be under other schedules of what is left, and ordering one of them."""
+"""Plans: the loss under other schedules for the rest of a training, and ordering one of them."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal
@@ -29,14 +29,14 @@ MOST_CANDIDATES = 16
 
 
 class PlannedOrder(Model):
-    """An order of a candidate: an action, and the step from which on it is to hold."""
+    """An order of a candidate: an action, and the step from which it should hold."""
 
     action: AnyAction = Field(description="as POST …/actions takes it")
     at: Step = Field(description="the first step that it holds for")
 
 
 class CandidateRequest(Model):
-    """One way to go on, to be compared with others."""
+    """One way to go on, for comparison with others."""
 
     orders: Annotated[tuple[PlannedOrder, ...], Field(min_length=1, max_length=4)] = Field(
         description="what carries it out, in the order in which it is given"
@@ -48,7 +48,7 @@ class CandidateRequest(Model):
 
 
 class PlanRequest(Checked):
-    """What is to be planned."""
+    """What to plan for."""
 
     metric: MetricName = Field(description="the loss that is to be low at the end")
     goal: Goal = Field(
@@ -100,7 +100,7 @@ class PlanRequest(Checked):
             yield PydanticCustomError("candidates_and_goal", message)
 
     def question(self) -> PlanQuestion:
-        """Return what the use case is asked."""
+        """Return the question for the use case."""
         candidates = self.candidates
         return PlanQuestion(
             self.metric,
@@ -117,19 +117,19 @@ class PlanRequest(Checked):
 
 
 class ApplyRequest(Model):
-    """A candidate that is to be ordered, of a plan that was looked at."""
+    """A candidate to order, from a plan that was made before."""
 
     plan: Annotated[str, Field(max_length=64)] = Field(description="the `id` of the plan")
     request: PlanRequest = Field(description="what was planned for, as it was sent")
     candidate: Annotated[int, Field(ge=0, lt=256)] = Field(description="its index in the answer")
-    # The record's reason says the plan as well, and what was expected of it.
+    # The recorded reason also contains the plan, and what was expected of it.
     reason: Annotated[Line, Field(max_length=700)] = Field(
         default="", description="why, for the record"
     )
 
 
 class PlanFinding(BaseModel):
-    """Why less is said than was asked for."""
+    """Why a plan says less than was asked for."""
 
     code: str = Field(description="for programs; stays as it is")
     message: str = Field(description="what is the matter, and what helps")
@@ -157,7 +157,7 @@ class PlanLeftOut(BaseModel):
 
 
 class PlanBand(BaseModel):
-    """A loss that is expected, and a band that holds 9 of 10."""
+    """An expected loss, and a band that holds 9 of 10."""
 
     loss: float = Field(description="the mean of the metric that is expected")
     low: float = Field(description="where the band of 9 in 10 begins")
@@ -165,7 +165,7 @@ class PlanBand(BaseModel):
 
 
 class PlanCurve(BaseModel):
-    """What is expected step by step."""
+    """The expected curve, step by step."""
 
     steps: list[int] = Field(description="the steps; the last is the first behind the end")
     lr: list[float] = Field(description="the learning rate of each, as it would be sealed")
@@ -179,7 +179,7 @@ class PlanCurve(BaseModel):
 
 
 class PlanMeasured(BaseModel):
-    """Some of what was measured so far, for a picture."""
+    """A sample of the measurements so far, for a picture."""
 
     steps: list[int] = Field(description="the steps, about a hundred")
     lr: list[float] = Field(description="the learning rate of each")
@@ -223,7 +223,7 @@ class PlanLaw(BaseModel):
 
 
 class PlanProbe(BaseModel):
-    """A short decay of a fork, which would say how much a decay gains."""
+    """A short decay in a fork, which would measure how much a decay gains."""
 
     step: int = Field(description="where the fork begins")
     steps: int = Field(description="how many steps it is trained")
@@ -232,7 +232,7 @@ class PlanProbe(BaseModel):
 
 
 class PlanView(BaseModel):
-    """What the loss will be under several ways to go on, and how far that is to be believed."""
+    """What the loss will be under several ways to go on, and how reliable that is."""
 
     id: str = Field(description="names the plan where a candidate of it is applied")
     session: str = Field(description="the session's name")
@@ -261,12 +261,12 @@ async def plan(
     service: Service,
     names: Names,
 ) -> Response:
-    """Predict the loss of a pretraining under other schedules of what is left; changes nothing.
+    """Predict the loss of a pretraining under other schedules for its rest; nothing is changed.
 
     The law is fitted to the session's own rates and measurements, to those of forks of its lineage,
-    and to those of sessions of the same template at the same peak rate. Without a decay among them
+    and to those of sessions of the same template at the same peak rate. Without a decay among them,
     candidates are only ranked, and the answer offers a probe. Bands hold 9 of 10. Several epochs,
-    fine-tuning and metrics that are no loss are declined, with the reason in `findings`.
+    fine-tuning and metrics that are not a loss are declined, with the reason in `findings`.
     """
     reading = plans.read_plan(service, name, body.question(), _json, names)
     return await answer(request, reading, "application/json")
@@ -284,7 +284,7 @@ async def apply_plan(
 ) -> AppliedAnswer:
     """Order a candidate of a plan, as `POST …/actions` would: all of its orders, or none.
 
-    `plan` is the answer's `id`, and `request` what was asked for. If the training has gone on since
+    `plan` is the answer's `id`, and `request` is the question. If the training has gone on since
     and the plan is not remembered, nothing is ordered (409 `plan_stale`).
     """
     applied = planning.apply_plan(
@@ -312,7 +312,7 @@ def _json(found: Answer) -> bytes:
 
 
 def view(found: Answer) -> PlanView:
-    """Return what is told of a plan."""
+    """Return the view of a plan."""
     made = found.plan
     return PlanView(
         id=made.id,

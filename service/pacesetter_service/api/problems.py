@@ -1,4 +1,4 @@
-"""Errors on the wire: RFC 9457 problem+json, and the one table that knows their HTTP statuses."""
+"""Errors on the wire: RFC 9457 problem+json, and the only table of their HTTP statuses."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -94,10 +94,10 @@ HTTP_CODES: Mapping[int, tuple[str, str]] = {
 RETRY_AFTER_SECONDS = 1
 
 BLAMED = frozenset({400, 401, 403, 405, 413, 415, 421, 422})
-"""Statuses of requests that no client of ours sends unless something is wrong; they are logged."""
+"""Statuses of requests that our clients send only if something is wrong; they are logged."""
 
 LONGEST_LOGGED = 300
-"""Characters of a detail that are logged."""
+"""The most characters of a detail that are logged."""
 
 log = structlog.get_logger("pacesetter.api")
 
@@ -119,7 +119,7 @@ def document(
 ) -> Response:
     """Make a problem+json answer; `code` is stable and meant for programs, `detail` for people.
 
-    What is no caller's fault has the id of its call, by which the log is searched.
+    If the caller is not to blame, it contains the id of the call, by which to search the log.
     """
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and (request_id := current_id()) is not None:
         more = {**more, "request_id": request_id}
@@ -139,11 +139,11 @@ def document(
 
 
 def of_error(error: errors.PacesetterError, place: Place | None = None) -> Response:
-    """Answer with what the core refused.
+    """Answer with a refusal of the core.
 
     Args:
-        error: Why.
-        place: Where the field stands that it is about, if it is about one.
+        error: The refusal.
+        place: Where the field is that it is about, if it is about one.
     """
     status, code = STATUSES[type(error)]
     advice = advice_of(error)
@@ -155,12 +155,12 @@ def of_error(error: errors.PacesetterError, place: Place | None = None) -> Respo
 
 
 def of_refusal(error: errors.PacesetterError, request: Request) -> Response:
-    """Answer with what the core refused of a request."""
+    """Answer a request with a refusal of the core."""
     return of_error(error, place_in(request, error.field) if error.field else None)
 
 
 def of_http(status: int, headers: Mapping[str, str] | None = None) -> Response:
-    """Answer with what HTTP itself refuses."""
+    """Answer with a refusal of HTTP itself."""
     known = HTTP_CODES.get(status)
     code, detail = known or ("http_error", HTTPStatus(status).description)
     if status == HTTPStatus.BAD_REQUEST:
@@ -170,7 +170,7 @@ def of_http(status: int, headers: Mapping[str, str] | None = None) -> Response:
 
 
 def of_nowhere(methods: Sequence[str]) -> Response:
-    """Answer to a call of nothing, at an address that takes some methods or none."""
+    """Answer a call that does not exist, at an address that accepts other methods or none."""
     if not methods:
         return of_http(404)
     allowed = ", ".join(methods)
@@ -179,7 +179,7 @@ def of_nowhere(methods: Sequence[str]) -> Response:
 
 
 class TooLargeError(HTTPException):
-    """A body has more bytes than are taken there."""
+    """A body has more bytes than its address accepts."""
 
     def __init__(self, limit: int, setting: str) -> None:
         super().__init__(
@@ -190,20 +190,20 @@ class TooLargeError(HTTPException):
 
 
 def of_http_error(error: HTTPException) -> Response:
-    """Answer with what HTTP itself refuses, where something more is known about it."""
+    """Answer with a refusal of HTTP itself about which more is known."""
     if isinstance(error, TooLargeError):
         return problem(413, "body_too_large", error.detail)
     return of_http(error.status_code, error.headers)
 
 
 def of_other_media_type(wanted: str) -> Response:
-    """Answer to a body of another media type than the one that is taken there."""
+    """Answer a body whose media type its address does not accept."""
     detail = f"Send the body with the header `content-type: {wanted}`."
     return problem(415, "unsupported_media_type", detail)
 
 
 class InvalidBodyError(Exception):
-    """A body is not valid: its first mistakes, and how many there are."""
+    """A body is not valid: its first mistakes, and the number of all."""
 
     def __init__(self, error: ValidationError) -> None:
         super().__init__("the body is not valid")
@@ -212,16 +212,16 @@ class InvalidBodyError(Exception):
 
 
 def first_of(error: ValidationError) -> list[ErrorDetails]:
-    """Return the mistakes that are told."""
+    """Return the mistakes that are reported."""
     return error.errors(include_url=False)[:MAX_ERRORS]
 
 
 def of_validation(found: Sequence[Mapping[str, Any]], count: int | None = None) -> Response:
-    """Answer with what is wrong with a request: the first mistakes, each with a pointer to it.
+    """Answer with the first mistakes of a request, each with a pointer to it.
 
     Args:
         found: The mistakes, or the first of them.
-        count: How many there are, if these are not all.
+        count: The number of all mistakes, if these are not all.
     """
     count = len(found) if count is None else count
     each = list(_describe(found[:MAX_ERRORS]))
@@ -234,14 +234,14 @@ def of_validation(found: Sequence[Mapping[str, Any]], count: int | None = None) 
 
 
 def of_argument(error: ArgumentError, request: Request) -> Response:
-    """Answer with what is wrong with a field that only a use case could judge."""
+    """Answer with a mistake in a field that only a use case could judge."""
     part = "query" if "parameter" in place_in(request, (error.argument,)) else "body"
     found = {"type": "value_error", "loc": (part, error.argument), "msg": error.message}
     return of_validation([found])
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of an app a problem."""
+    """Turn every error of an app into a problem."""
     for kind, answer in _ANSWERS.items():
         app.add_exception_handler(kind, _by(answer))
 
@@ -253,7 +253,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_request: Request, _error: ClientDisconnect) -> Response:
-        return document(400, *HTTP_CODES[400])  # which no client reads
+        return document(400, *HTTP_CODES[400])  # no client reads this
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> Response:
@@ -279,7 +279,7 @@ def _by(
 
 
 def of_unforeseen(error: Exception, path: str) -> Response:
-    """Answer for a fault of ours; what it is stands in the log alone."""
+    """Answer for a fault of the service; only the log says what it is."""
     unforeseen_errors.tell(type(error).__name__, path=path, exc_info=error)
     return problem(
         500,
@@ -290,7 +290,7 @@ def of_unforeseen(error: Exception, path: str) -> Response:
 
 
 def _one_line(detail: str) -> str:
-    """Return what may stand in a log of a text that has a caller's words in it."""
+    """Return a text with a caller's words in a form that is safe in a log."""
     return "".join(each if each.isprintable() else " " for each in detail[:LONGEST_LOGGED])
 
 
@@ -303,7 +303,7 @@ def _describe(found: Sequence[Mapping[str, Any]]) -> Iterable[dict[str, str]]:
     for error in found:
         place, *path = place_of(error) or ("body",)
         if path and place in ("query", "path", "header"):
-            named = [part for part in path if isinstance(part, str)]  # and not which of its values
+            named = [part for part in path if isinstance(part, str)]  # no index of its values
             yield {"parameter": ".".join(named), "detail": said(error)}
             continue
         if place != "body":

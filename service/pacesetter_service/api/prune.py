@@ -1,4 +1,4 @@
-"""Prune: sessions that are old are archived, and purged where that is asked for."""
+"""Prune: old sessions are archived, and purged on request."""
 
 from typing import Annotated, Literal
 
@@ -18,11 +18,11 @@ from pacesetter_service.runtime.retention import Policy
 router = APIRouter(prefix="/v1/prune", tags=["sessions"])
 
 LONGEST = 10**10
-"""Three hundred years in seconds: calendars end somewhere, too."""
+"""Three hundred years in seconds: calendars are limited too."""
 
 
 class PruneRequest(Model):
-    """Which sessions are to be put away, and how far."""
+    """Which sessions to put away, and how far."""
 
     older_than: NonNegative = Field(
         le=LONGEST,
@@ -71,11 +71,11 @@ async def prune(
     request: Request,
     actor: Actor = "anonymous",
 ) -> PrunePage:
-    """Put old sessions away, one step each: what is not archived is archived.
+    """Put old sessions away, one step each: sessions that are not archived yet are archived.
 
-    With `purge` what is archived already is removed for good, forks before what they were forked
-    from. So nothing is removed in the call that archives it. A session that goes on meanwhile is
-    left alone, and so is one whose steps other sessions share.
+    With `purge`, sessions that are archived already are removed for good, forks before the sessions
+    that they were forked from. So no session is removed in the call that archives it. A session
+    that goes on meanwhile is left alone, and so is one whose steps other sessions share.
     """
     policy = Policy(body.older_than, body.states, body.labels, body.purge)
     pruning = retention.prune(

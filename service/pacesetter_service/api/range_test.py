@@ -31,9 +31,9 @@ async def read_range_test(
 ) -> Response:
     """Read a range test: loss over learning rate, and the rates that eight known rules read off it.
 
-    Any session whose rate rises will do; meant is one of the schedule `range_test` with the
-    controller `range_test`, which ends it when the loss blows up. Without `metric` it is the one
-    that this controller watches. `group` names the parameter group, where their rates differ.
+    Any session whose rate rises will do; the call is meant for the schedule `range_test` with the
+    controller `range_test`, which ends the session when the loss blows up. The default of `metric`
+    is the one that this controller watches. `group` names the parameter group, if rates differ.
 
     `proposal.lr` is a rate for the peak of a schedule: the `base_lr` of a `one_cycle`, say.
     `POST /v1/schedules/recommend` takes `suggestions.steepest.lr` as its `range_test_max_lr`, and

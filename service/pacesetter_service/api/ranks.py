@@ -1,4 +1,4 @@
-"""The ranks of a session: where each of them is, and whether it trains with what was sealed."""
+"""The ranks of a session: where each of them is, and whether it trains with sealed values."""
 
 from typing import Annotated
 
@@ -20,11 +20,11 @@ PAGE = 1_000
 """The most ranks in one answer."""
 
 SHOWN = 100
-"""How many ranks of a list are named."""
+"""The most ranks of a list that are named."""
 
 
 class AppliedValueView(BaseModel):
-    """One value that an optimizer used, and what was sealed; NaN and infinities are strings."""
+    """One value that an optimizer used, and the sealed one; NaN and infinities are strings."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -37,7 +37,7 @@ class AppliedValueView(BaseModel):
 
 
 class AppliedView(BaseModel):
-    """What a rank's optimizer used, as the rank said last."""
+    """The values that a rank's optimizer used, as the rank last said."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -48,7 +48,7 @@ class AppliedView(BaseModel):
 
 
 class RankView(BaseModel):
-    """One rank, as its calls have shown it."""
+    """One rank, as known from its calls."""
 
     rank: int = Field(description="its number, from 0")
     attempt: int = Field(description="the attempt that it speaks for")
@@ -78,7 +78,7 @@ class RanksView(BaseModel):
 
 
 class SummaryView(BaseModel):
-    """The ranks in a few words; only ranks of the running attempt are counted as seen."""
+    """A summary of the ranks; only ranks of the running attempt count as seen."""
 
     expected: int = Field(description="the session's `ranks`: those from which it awaits reports")
     seen: int = Field(description="how many ranks have called in the running attempt")
@@ -97,7 +97,7 @@ class SummaryView(BaseModel):
 
 
 class RanksPage(BaseModel):
-    """What is known of a session's ranks; of calls before `since` nothing is known."""
+    """What is known of a session's ranks; calls before `since` are unknown."""
 
     attempt: int = Field(description="the running attempt")
     horizon: int = Field(description="the first step that is not sealed")
@@ -121,9 +121,9 @@ async def read_ranks(
     limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
     page_token: Annotated[str, Query(max_length=64)] = "",
 ) -> RanksPage:
-    """Show where the ranks of a session are, and who trains with other values than were sealed.
+    """Show where a session's ranks are, and which train with values other than the sealed ones.
 
-    A rank is known by its `sync` calls. On SQLite this is kept in memory alone: after a restart of
+    A rank is known by its `sync` calls. On SQLite this is kept only in memory: after a restart of
     the service it is empty until the ranks call again, and `since` says from when on calls are
     known. Services that share a PostgreSQL database tell each other of their ranks every second.
     Ranks above 65,535 are not followed. `step` is as exact as what a rank says: one that sends

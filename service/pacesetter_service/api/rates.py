@@ -1,6 +1,6 @@
-"""How often a caller may ask: a token bucket for each address, and for each token.
+"""Rate limits: a token bucket for each address, and for each token.
 
-The buckets are in memory, so each process counts for itself.
+The buckets are in memory, so each process counts separately.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,10 +14,10 @@ from pacesetter_service.api import problems
 from pacesetter_service.complaints import bad_requests
 
 MOST_CALLERS = 10_000
-"""The most buckets that are kept before those that are full again are dropped."""
+"""The most buckets that are kept; then full ones are dropped."""
 
 PROBES = frozenset({"/livez", "/readyz"})
-"""What is always answered: who supervises the service asks it as often as it likes."""
+"""Addresses without a limit: a supervisor may call them as often as it likes."""
 
 
 class Rates(NamedTuple):
@@ -26,7 +26,7 @@ class Rates(NamedTuple):
     Attributes:
         per_token: With one token.
         per_address: From one address.
-        burst: For how many seconds a caller that was silent may save them up.
+        burst: For how many seconds a silent caller may save calls up.
     """
 
     per_token: float = 0.0
@@ -38,21 +38,21 @@ UNLIMITED = Rates()
 
 
 class Buckets:
-    """A bucket for each caller: it fills at a constant rate, and each call takes one out of it."""
+    """A bucket for each caller: it fills at a constant rate, and each call takes one unit out."""
 
     def __init__(self, rate: float, size: float) -> None:
-        """Make the buckets, all of them full.
+        """Set up; every bucket starts full.
 
         Args:
-            rate: How many calls come into each in a second.
-            size: How many it holds; one at least.
+            rate: How many calls each gains in a second.
+            size: How many calls it holds, at least one.
         """
         self._rate = rate
         self._size = max(size, 1.0)
         self._callers: dict[str, tuple[float, float]] = {}
 
     def take(self, caller: str, now: float) -> float:
-        """Take one call of a caller; return in how many seconds there is one, 0 if there was."""
+        """Take a call from a caller's bucket; return seconds until there is one, 0 if there was."""
         left, then = self._callers.get(caller, (self._size, now))
         left = min(self._size, left + (now - then) * self._rate)
         wait = 0.0 if left >= 1 else (1 - left) / self._rate
@@ -62,7 +62,7 @@ class Buckets:
         return wait
 
     def _drop_full(self, now: float) -> None:
-        """Forget who was silent for long enough; of so many the oldest, if there are none."""
+        """Drop callers whose buckets are full again; if there are none, drop the oldest."""
         filled = now - self._size / self._rate
         kept = {each: state for each, state in self._callers.items() if state[1] > filled}
         if len(kept) >= MOST_CALLERS:
@@ -79,10 +79,10 @@ class RateLimit:
         """Limit an application.
 
         Args:
-            app: What is limited.
-            buckets: Those of its callers.
-            caller_of: Tells who makes a request.
-            who: What they are told apart by: `token` or `address`.
+            app: The limited application.
+            buckets: The buckets of its callers.
+            caller_of: Returns the caller of a request.
+            who: What identifies callers: `token` or `address`.
         """
         self._app = app
         self._buckets = buckets
@@ -111,6 +111,6 @@ class RateLimit:
 
 
 def address_of(scope: Scope) -> str:
-    """Return the address that a request came from; empty if there is none."""
+    """Return the address that a request came from; empty if it is unknown."""
     client = scope.get("client")
     return "" if client is None else str(client[0])

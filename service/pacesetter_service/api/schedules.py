@@ -1,4 +1,4 @@
-"""What a spec would come to before there is a session: its curves, pitfalls, a proposal."""
+"""What a spec would lead to, before there is a session: its curves, pitfalls, a proposal."""
 
 from collections.abc import Callable, Iterable
 from typing import Annotated, TypeVar
@@ -32,7 +32,7 @@ _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
 
 def _of_callers(kind: type[S]) -> Callable[[JsonValue], S]:
-    """Return what reads a spec as callers may write it."""
+    """Return a function that reads a spec as callers may write it."""
 
     def read(body: JsonValue) -> S:
         refuse_not_yours(_OBJECT.validate_python(body))
@@ -42,7 +42,7 @@ def _of_callers(kind: type[S]) -> Callable[[JsonValue], S]:
 
 
 class PreviewRequest(SessionSpec):
-    """What a session would be created with, and the steps to draw."""
+    """The spec that a session would be created with, and the steps to draw."""
 
     name: str = Field(default="preview", description="how the session would be called")
     start: Step = Field(default=0, description="the first step to draw")
@@ -68,8 +68,8 @@ async def preview_schedule(
 ) -> Response:
     """Return the curves of a spec, as they would be without any metric; nothing is kept.
 
-    With `Accept: image/svg+xml` the answer is a picture. What costs more than one answer may is
-    refused with its cost, and with how many steps there may be.
+    With `Accept: image/svg+xml` the answer is a picture. Curves that cost more than one answer may
+    are refused with their cost, and with the number of steps that would be possible.
     """
     show = _picture if SVG in accept else _json
     reading = previews.preview(service, asked, asked.start, asked.count, asked.points, show)
@@ -77,7 +77,7 @@ async def preview_schedule(
 
 
 class LintRequest(SessionSpec):
-    """What a session would be created with, and what is known about the training."""
+    """The spec that a session would be created with, and what is known about the training."""
 
     name: str = Field(default="lint", description="how the session would be called")
     planned_steps: Count | None = Field(
@@ -91,7 +91,7 @@ class LintRequest(SessionSpec):
 
 
 class FindingView(BaseModel):
-    """One known pitfall: what, where, what to do, and who says so."""
+    """One known pitfall: what, where, what to do, and the source."""
 
     code: str = Field(description="which pitfall it is, for programs")
     severity: Severity = Field(description="how grave it is")
@@ -102,7 +102,7 @@ class FindingView(BaseModel):
 
 
 class LintAnswer(BaseModel):
-    """Everything that was found, the gravest first."""
+    """All findings, most severe first."""
 
     findings: list[FindingView] = Field(description="what was found, the gravest first")
 
@@ -128,7 +128,7 @@ async def recommend_schedule(
 
 
 def views(found: Iterable[Finding], spec: SessionSpec) -> list[FindingView]:
-    """Show what was found in a spec."""
+    """Return the views of findings in a spec."""
     return [FindingView(**{**each._asdict(), "advice": advice_on(each, spec)}) for each in found]
 
 

@@ -42,7 +42,7 @@ router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
 
 class EndingView(BaseModel):
-    """How a training has ended, as its trainer says."""
+    """How a training has ended, according to its trainer."""
 
     outcome: Outcome = Field(description="how it ended, as its trainer says")
     step: int = Field(description="the first step that was not trained")
@@ -67,7 +67,7 @@ class FinishRequest(Model):
 
 
 class LabelsRequest(Model):
-    """What is to be changed of a session, as a JSON merge patch (RFC 7386)."""
+    """The changes of a session, as a JSON merge patch (RFC 7386)."""
 
     labels: dict[LabelName, LabelValue | None] = Field(
         max_length=2 * MAX_LABELS, description="labels to add or replace; null takes one away"
@@ -75,7 +75,7 @@ class LabelsRequest(Model):
 
 
 class PurgeRequest(Model):
-    """What an admin says about a session that is to be removed for good."""
+    """How to remove a session for good."""
 
     dry_run: Flag = Field(default=False, description="only refuse what would be refused")
 
@@ -84,7 +84,7 @@ class SessionView(BaseModel):
     """A session as it is now."""
 
     name: str = Field(description="the session's name")
-    # Its validators ran when it was read, and would run again.
+    # Its validators ran when it was read, and must not run again.
     spec: SkipValidation[SessionSpec] = Field(description="how its creator described it")
     status: Literal["active", "finished", "archived"] = Field(
         description="whether it takes commands: `active`, `finished` or `archived`"
@@ -100,7 +100,7 @@ class SessionView(BaseModel):
     revision: int = Field(description="how often its future has been changed")
     series: list[str] = Field(description="the names of its series, such as `lr` or `head.lr`")
     max_lookahead: int | None = Field(
-        description="how many steps may be sealed ahead of the one asked for; null is no limit"
+        description="how many steps may be sealed from the one asked for on; null is no limit"
     )
     max_window: int = Field(description="the most steps that one call can seal or read")
     created_at: Moment = Field(description="when it was created")
@@ -115,13 +115,13 @@ class SessionView(BaseModel):
 
 
 class CreatedSession(SessionView):
-    """A session that was asked for, with the known pitfalls of its spec."""
+    """A session that was created or found, with the known pitfalls of its spec."""
 
     warnings: list[FindingView] = Field(description="known pitfalls of the spec, the gravest first")
 
 
 class FirstAttempt(BaseModel):
-    """Whose the first attempt of a new session is; stands beside its spec."""
+    """The key of a new session's first attempt, beside the fields of its spec."""
 
     attempt_key: AttemptKey | None = Field(
         default=None,
@@ -140,7 +140,7 @@ _OBJECT: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
 
 
 def asked_for(body: JsonValue) -> tuple[SessionSpec | TemplateUse, str]:
-    """Read a spec, or which template it is to be made from, and the key of the first attempt.
+    """Read a spec, or the template to make it from, and the key of the first attempt.
 
     Raises:
         pydantic.ValidationError: The body is neither.
@@ -165,11 +165,11 @@ async def create_session(
     response: Response,
     names: Names,
 ) -> CreatedSession:
-    """Create a session; the same body again answers 200 with the same session.
+    """Create a session; repeating the same body answers 200 with the same session.
 
     The body is a spec, or names a template: `{"name": …, "template": "a@3", "with": {…}}`. The
-    answer's `warnings` name known pitfalls of the spec, as `/v1/schedules/lint` does. Beside them
-    may stand an `attempt_key`, which says whose the first attempt is, as with a restart: it is no
+    answer's `warnings` name known pitfalls of the spec, as `/v1/schedules/lint` does. The body may
+    also have an `attempt_key`, which says whose the first attempt is, as with a restart: it is not
     part of the spec, and is shown with the session.
     """
     asked, key = body
@@ -195,12 +195,13 @@ async def list_sessions(
 ) -> Response:
     """List sessions, a page at a time: those that the caller's token is for.
 
-    Filters combine: `name` is a pattern, each `label` must hold, one `state` must, and `since`
-    leaves out what was neither written nor heard of since then. Archived sessions are left out of
-    the status view unless `state=archived` asks for them. A page may hold fewer than `limit`
-    sessions: the last one is that without a `next_page_token`.
-    Pages stay right while sessions are created, archived and removed. A session that changes while
-    it is sorted by `changed_at` has another place from then on, perhaps on a page that was read.
+    Filters combine: `name` is a pattern, every `label` must match, one `state` must, and `since`
+    leaves out sessions that were neither written nor heard of since then. Archived sessions are
+    left out of the status view unless `state=archived` asks for them. A page may hold fewer than
+    `limit` sessions: the last page is the one without a `next_page_token`.
+    Pages stay correct while sessions are created, archived and removed. A session that changes
+    while sessions are sorted by `changed_at` moves to another place, perhaps on a page that was
+    read.
     """
     if rows == "status":
         return await answer(request, _statuses(service, asked))
@@ -227,7 +228,7 @@ async def relabel_session(
     service: Service,
     actor: Actor = "anonymous",
 ) -> SessionView:
-    """Change the labels of a session, archived or not; those that are not named stay.
+    """Change the labels of a session, archived or not; labels that are not named stay.
 
     They are the only part of a session's description that can be changed.
     """
@@ -241,10 +242,10 @@ async def finish_session(
     service: Service,
     actor: Actor = "anonymous",
 ) -> SessionView:
-    """Say that a training is over; saying it again changes nothing.
+    """Report that a training is over; repeating the call changes nothing.
 
-    The session is `finished`: it takes reports, and seals no further step. A trainer that goes on
-    at the step or behind it, or that opens an attempt, makes it active again.
+    The session is then `finished`: it accepts reports, but seals no further step. A trainer that
+    goes on at that step or a later one, or that opens an attempt, makes it active again.
     """
     return view(await trainer.finish(service, name, Finish(**dict(body), actor=actor)))
 
@@ -256,11 +257,11 @@ async def purge_session(
     service: Service,
     actor: Actor = "anonymous",
 ) -> None:
-    """Remove an archived session for good, with all that was recorded of it.
+    """Remove an archived session for good, with everything that was recorded of it.
 
-    It is gone at once, and its name is free; its rows are removed in the background. A session
-    whose steps a fork shares is refused. What `DELETE` does, archiving, can be repeated without
-    harm, so this is another call.
+    It is gone immediately, and its name is free; its rows are removed in the background. A session
+    whose steps a fork shares is refused. `DELETE` only archives, which can be repeated without
+    harm, so purging is a separate call.
     """
     if body.dry_run:
         await operator.rehearse_purge(service, name)
@@ -275,7 +276,7 @@ async def archive_session(name: SessionName, service: Service) -> None:
 
 
 def view(info: SessionInfo) -> SessionView:
-    """Show a session."""
+    """Return the view of a session."""
     session, ended = info.session, info.session.control.ended
     return SessionView(
         name=session.spec.name,

@@ -1,4 +1,4 @@
-"""Where trainings stand, each session in one row."""
+"""Where trainings stand, one row for each session."""
 
 from typing import Literal
 
@@ -27,7 +27,7 @@ class MetricView(BaseModel):
 
 
 class RankCounts(BaseModel):
-    """How many ranks a training has, and how they do; those of the running attempt are counted."""
+    """How many ranks the running attempt of a training has, and how they are doing."""
 
     expected: int = Field(description="the session's `ranks`")
     seen: int = Field(description="how many were heard of; none right after the service began")
@@ -68,7 +68,7 @@ class StatusView(BaseModel):
 
 
 class StatusPage(BaseModel):
-    """A page of sessions, each in a row."""
+    """A page of sessions, one row each."""
 
     sessions: list[StatusView] = Field(description="the sessions, as they were sorted")
     next_page_token: str | None = Field(
@@ -83,13 +83,13 @@ async def read_status(name: SessionName, service: Service) -> StatusView:
 
 
 def page(found: Page[Status], sort: Sort) -> bytes:
-    """Show a page of sessions, each in a row."""
+    """Return a page of sessions, one row each."""
     rows = [view(each) for each in found.found]
     return to_json(StatusPage(sessions=rows, next_page_token=token_of(sort, found.behind)))
 
 
 def view(found: Status) -> StatusView:
-    """Show where a training stands."""
+    """Return the view of where a training stands."""
     stored, session = found.stored, found.stored.session
     return StatusView(
         name=session.spec.name,

@@ -1,7 +1,7 @@
 """The one hot call: reports in, window out, in one round trip.
 
-A plain ASGI endpoint with its own parsing: this is asked for at every window of every trainer, and
-through the framework's typed routes it would cost several times as much.
+It is a plain ASGI endpoint with its own parsing: every trainer calls it for every window, and the
+framework's typed routes would cost several times as much.
 """
 
 import re
@@ -17,7 +17,6 @@ from pydantic import (
     with_config,
 )
 from pydantic_core import PydanticCustomError, to_json
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -32,6 +31,7 @@ from pacesetter_service.core.measuring import MetricName
 from pacesetter_service.core.model import MAX_HINTED, Count, OneOf, Real, Step, did_you_mean
 from pacesetter_service.core.notices import Notice
 from pacesetter_service.runtime import trainer
+from pacesetter_service.runtime.pool import aside
 from pacesetter_service.runtime.ranks import NEVER
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.trainer import AppliedValues, SyncAnswer, SyncCall
@@ -43,7 +43,7 @@ MAX_APPLIED = 4_096
 """The most applied values in one call."""
 
 HOLD_SECONDS = 5.0
-"""The longest that a call is held while its step awaits a measurement; then it is to ask again."""
+"""The longest that a call is held while its step awaits a measurement; then it must ask again."""
 
 _JSON, _WINDOW = b"application/json", wire.WINDOW_MEDIA_TYPE.encode()
 _PREFERRED_WAIT = re.compile(rb"(?:^|[,;\s])wait\s*=\s*\"?([0-9]{1,9}(?:\.[0-9]{1,9})?)", re.I)
@@ -52,7 +52,7 @@ MetricValue = Annotated[
     Real | Literal["nan", "inf", "-inf"],
     OneOf('Write a finite number, or one of the strings "nan", "inf" and "-inf"'),
 ]
-"""A metric; what is no JSON number is spelt out, because a NaN loss is news and not an error."""
+"""A metric; values that are not JSON numbers are spelt out: a NaN loss is news, not an error."""
 
 
 class _Wire(BaseModel):
@@ -63,7 +63,7 @@ class _Wire(BaseModel):
 class ReportIn(TypedDict):
     """The metrics that one rank measured at one step; a plain dict, as there are many in a call.
 
-    A session has at most 1,024 names of metrics besides those that its controllers watch.
+    A session has at most 1,024 metric names besides those that its controllers watch.
     """
 
     step: Annotated[Step, Field(description="the step that was measured at")]
@@ -81,13 +81,13 @@ class Want(_Wire):
 
 
 class AppliedIn(_Wire):
-    """What a rank's optimizer really used at a step, read back from the optimizer.
+    """The values that a rank's optimizer really used at a step, read back from the optimizer.
 
-    The values are compared with those that were sealed for the step in this attempt: they agree
-    to the bit (`exact`), or as the nearest float32 (`float32`), which is what a tensor holds, or
-    not (`differs`). Of a rank that deviates `GET /v1/sessions/{name}/ranks` says so; an event and a
-    notice, both `rate_deviated`, say so once for each series, until the rank has applied what was
-    sealed again.
+    They are compared with the values that were sealed for the step in this attempt: they agree to
+    the bit (`exact`), or as the nearest float32 (`float32`), which is what a tensor holds, or not
+    (`differs`). `GET /v1/sessions/{name}/ranks` shows a rank that deviates. An event and a notice,
+    both `rate_deviated`, report it once for each series, until the rank has applied sealed values
+    again.
     """
 
     step: Step = Field(description="a step that was handed out")
@@ -96,12 +96,12 @@ class AppliedIn(_Wire):
     )
 
     def used(self) -> AppliedValues:
-        """Return what was used; what is no JSON number is spelt out until here."""
+        """Return the used values; values that are not JSON numbers are spelt out until here."""
         return AppliedValues(self.step, {name: float(value) for name, value in self.values.items()})
 
 
 class Progress(_Wire):
-    """Where the trainer stands, and how long a step takes it."""
+    """Where the trainer is, and how long a step takes it."""
 
     step: Step = Field(description="the step that is trained now; all before it were")
     seconds_per_step: Annotated[Real, Field(gt=0, le=10**9)] | None = Field(
@@ -112,24 +112,25 @@ class Progress(_Wire):
 class SyncRequest(_Wire):
     """Reports, and a wish for a window or for one step; every field is optional.
 
-    `rank` says who calls, `attempt` in which attempt, and `applied` what the rank's
+    `rank` says which rank calls, `attempt` in which attempt, and `applied` what the rank's
     optimizer really used. `batch_size` says how many samples, over all ranks together, are in one
-    step from the horizon on; what a change of it does is the session's `batch_scaling`. Let one
-    rank say it: who says it last is believed.
+    step from the horizon on; the session's `batch_scaling` says what a change of it does. Let only
+    one rank send it: the last one counts.
 
     **A trainer names its `attempt`**, from its first answer on: then it is fenced when the job is
-    restarted, and no operator takes back the steps that it was given. It says its `progress` as
+    restarted, and no operator takes back the steps that it was given. It sends its `progress` as
     well, so that its windows may be long: one call seals at most 64 steps, or as many as twenty
-    seconds hold, beyond the step where the trainer stands. A longer wish is answered by a shorter
-    window.
-    To look at values without sealing any, use `GET /v1/sessions/{name}/lr`: a `sync` that says
-    nothing of a trainer seals 64 steps at most beyond what trainers hold.
+    seconds hold, beyond the step that the trainer has reached. A longer wish is answered by a
+    shorter window.
+    To look at values without sealing any, use `GET /v1/sessions/{name}/lr`: a `sync` that does not
+    say that a trainer calls seals at most 64 steps beyond those that trainers hold.
 
-    `epoch` is what the last answer said of the database, and `held` the step after the last that
-    this caller was given in this attempt: a database that was replaced by an older one refuses the
-    call, 409 `another_epoch` or `horizon_receded`, instead of contradicting what it has forgotten.
+    `epoch` is the epoch of the database in the last answer, and `held` the step after the last one
+    that this caller was given in this attempt. A database that was replaced by an older one refuses
+    the call with 409 `another_epoch` or `horizon_receded`, instead of contradicting what it has
+    forgotten.
 
-    Where a step awaits a measurement the call is held for 5 seconds, or for fewer with the header
+    If a step awaits a measurement, the call is held for 5 seconds, or for fewer with the header
     `Prefer: wait=2`, and then answered 503 `awaiting_measurement`.
     """
 
@@ -168,7 +169,7 @@ class SyncRequest(_Wire):
         return self
 
     def call(self, session: str, patience: float) -> SyncCall:
-        """Return the call of a session that may be held for so many seconds."""
+        """Return the call of a session that may be held for `patience` seconds."""
         reports, said, trains = self.reports, self.progress, self.is_trainers
         return SyncCall(
             session,
@@ -210,7 +211,7 @@ class SyncRequest(_Wire):
 
     @property
     def is_trainers(self) -> bool:
-        """Whether a trainer calls, which says who it is or what it has done; others only look."""
+        """Whether a trainer calls, which says who it is or what it did; other callers only look."""
         return not _OF_TRAINERS.isdisjoint(self.model_fields_set)
 
 
@@ -232,12 +233,12 @@ class SyncEndpoint:
             if len(body) <= bodies.SMALL:
                 request = SyncRequest.model_validate_json(body or b"{}")
             else:  # on another thread, so that no other call waits for it
-                request = await run_in_threadpool(SyncRequest.model_validate_json, body)
+                request = await aside(SyncRequest.model_validate_json, body)
             call = request.call(scope["path_params"]["name"], _hold_seconds(scope))
             answer = await trainer.sync(self._service, call)
             binary = request.want is not None and _accepts_binary(scope)
             content = self._content(answer, request, binary=binary)
-        except ClientDisconnect:  # half a body is no body, whatever it looks like
+        except ClientDisconnect:  # half a body is not a body, whatever it looks like
             return
         except ValidationError as error:
             response = problems.of_validation(_mistakes(error), error.error_count())
@@ -253,7 +254,7 @@ class SyncEndpoint:
         await response(scope, receive, send)
 
     def _content(self, answer: SyncAnswer, request: SyncRequest, *, binary: bool) -> bytes:
-        """Return the answer's bytes: those that were made before, where they would be the same."""
+        """Return the answer as bytes; reuse those made before if they would be the same."""
         if answer.notices:
             return _encoded(answer, request, binary=binary)
         count = 0 if answer.block is None else answer.block.shape[1]
@@ -267,9 +268,9 @@ class SyncEndpoint:
 
 
 def _mistakes(error: ValidationError) -> list[Mapping[str, Any]]:
-    """Return the first mistakes of a call; a field that there is not is told which ones there are.
+    """Return the first mistakes of a call; for an unknown field, name the known ones.
 
-    To look for such fields beforehand, as other models do, would cost every call.
+    Checking for such fields beforehand, as other models do, would make every call slower.
     """
     return [
         {**each, "type": "unknown_field", "msg": _no_such_field(each["loc"])}
@@ -280,10 +281,10 @@ def _mistakes(error: ValidationError) -> list[Mapping[str, Any]]:
 
 
 def _place(error: PacesetterError, request: SyncRequest | None) -> Place | None:
-    """Return where in a call the field stands that was refused."""
+    """Return where in a call the refused field is."""
     if not error.field or request is None:
         return None
-    if error.field == ("start",):  # of the steps that are wished for
+    if error.field == ("start",):  # the first of the wanted steps
         return {"pointer": "/step" if request.want is None else "/want/start"}
     return {"pointer": pointer_to(error.field)}
 
@@ -315,14 +316,14 @@ async def _body(receive: Receive) -> bytes:
 
 
 async def _send(send: Send, content: bytes, media_type: bytes) -> None:
-    """Answer 200. A `Response` of the framework would say the same, at a tenth of the call."""
+    """Answer 200. The framework's `Response` would do the same for a tenth of the call's time."""
     headers = [(b"content-length", b"%d" % len(content)), (b"content-type", media_type)]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": content})
 
 
 def _encoded(answer: SyncAnswer, request: SyncRequest, *, binary: bool) -> bytes:
-    """Return the answer in JSON, or as a binary window where that is wished for."""
+    """Return the answer as JSON, or as a binary window if the caller wants that."""
     session, block = answer.session, answer.block
     head: dict[str, Any] = {
         "attempt": answer.attempt,
@@ -346,7 +347,7 @@ def _encoded(answer: SyncAnswer, request: SyncRequest, *, binary: bool) -> bytes
 
 
 def _notice(notice: Notice) -> dict[str, Any]:
-    """Return a notice in JSON; only one that says which step was good has a `good_step`."""
+    """Return a notice as JSON; only one that knows which step was good has a `good_step`."""
     shown = {"step": notice.step, "code": notice.code, "message": notice.message}
     return shown if notice.good_step is None else {**shown, "good_step": notice.good_step}
 

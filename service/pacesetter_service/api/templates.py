@@ -49,7 +49,7 @@ class TemplateList(BaseModel):
 
 
 class DifferenceView(BaseModel):
-    """One place in which two versions differ; null is what is not there."""
+    """One place where two versions differ; null if there is no value."""
 
     pointer: str = Field(description="a JSON pointer to the place in the template")
     before: JsonValue = Field(description="what stands there in the earlier version")
@@ -63,7 +63,7 @@ class DiffAnswer(BaseModel):
 
 
 class Deprecation(Model):
-    """Why a template should not be used any more."""
+    """Why a template should no longer be used."""
 
     reason: DeprecationReason = Field(
         description="why the version should not be used any more, and what to use"
@@ -76,7 +76,7 @@ async def publish_template(
 ) -> TemplateView:
     """Publish a template; it gets the next version, and never changes again.
 
-    The same body as the newest version again answers that version.
+    If the body equals the newest version, the answer is that version.
     """
     refuse_name(names, template.name, "name")
     return view(await templates.publish_template(service, template))
@@ -102,7 +102,7 @@ async def diff_versions(
     before: Annotated[int, Query(ge=1, le=MAX_STEP)],
     after: Annotated[int, Query(ge=1, le=MAX_STEP)],
 ) -> Response:
-    """Return the places in which two versions of a template differ."""
+    """Return the places where two versions of a template differ."""
     comparing = queries.compare_versions(service, name, before, after, _differences)
     return await answer(request, comparing)
 
@@ -123,13 +123,13 @@ async def deprecate_template(
     request: Request,
     service: Service,
 ) -> TemplateView:
-    """Say why a version should not be used any more; sessions made from it warn of it."""
+    """Record why a version should no longer be used; sessions made from it carry a warning."""
     saying = templates.deprecate_template(service, name, version, deprecation.reason)
     return view(await unless_gone(request, saying))
 
 
 def view(published: Published) -> TemplateView:
-    """Show a template."""
+    """Return the view of a template."""
     return TemplateView(
         reference=str(published.reference),
         name=published.template.name,

@@ -1,4 +1,4 @@
-"""Tokens: made for a caller in a role, listed and revoked."""
+"""Tokens: created for a caller in a role, listed and revoked."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 TokenId = Annotated[str, Path(description="The token's id, which its secret names too.")]
 
 MOST_SECONDS = 36_500 * 86_400
-"""The longest that a token is good for, unless it is good for ever."""
+"""The longest life of a token that expires, in seconds."""
 
 HolderName = Annotated[
     str,
@@ -39,11 +39,11 @@ HolderName = Annotated[
         " either end",
     ),
 ]
-"""What a header can say, and the record can keep."""
+"""A text that a header can carry, and the record can keep."""
 
 
 class TokenRequest(Model):
-    """Whom to let in."""
+    """The token to create."""
 
     name: HolderName = Field(description="of the holder: the author of what is ordered with it")
     role: Role = Field(description="what the holder may do; each role includes those before it")
@@ -101,7 +101,7 @@ class TokenRequest(Model):
         return self.expires_in_days, self.expires_in, self.expires_at
 
     def until(self) -> datetime | None:
-        """Return from when on the token is to be worth nothing; None for never."""
+        """Return when the token should expire; None for never."""
         if self.expires_in_days is not None:
             return datetime.now(UTC) + timedelta(days=self.expires_in_days)
         if self.expires_in is not None:
@@ -156,7 +156,7 @@ class IssuedToken(TokenView):
 
 
 class TokenList(BaseModel):
-    """Every token but the service's own, the oldest first; expired ones stay until revoked."""
+    """Every token but the service's own, oldest first; expired ones stay until revoked."""
 
     tokens: list[TokenView] = Field(description="the tokens, the oldest first")
     next_page_token: str | None = Field(default=None, description=paging.WHOLE)
@@ -169,9 +169,9 @@ async def create_token(
     response: Response,
     actor: Actor = "anonymous",
 ) -> IssuedToken:
-    """Make a token. Its secret is in this answer and nowhere else: it cannot be shown again.
+    """Create a token. Its secret is only in this answer: it cannot be shown again.
 
-    Several may have one name, as when one is to take another's place.
+    Several tokens may have one name, for instance while one replaces another.
     """
     token, secret = await tokens.create_token(
         service,
@@ -194,10 +194,10 @@ async def list_tokens(service: Service) -> TokenList:
 
 @router.delete("/{token_id}", status_code=204)
 async def revoke_token(token_id: TokenId, service: Service, actor: Actor = "anonymous") -> None:
-    """Revoke a token: from now on it is worth nothing, and feeds that it has opened end."""
+    """Revoke a token: it is invalid from now on, and feeds that it has opened end."""
     await tokens.revoke_token(service, token_id, actor)
 
 
 def _view(token: Token) -> TokenView:
-    """Show a token."""
+    """Return the view of a token."""
     return TokenView.model_validate({**token._asdict(), "scope": list(token.scope.patterns)})

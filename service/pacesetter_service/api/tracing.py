@@ -1,4 +1,4 @@
-"""A span of each call, sent to a collector by OpenTelemetry, where that is wished."""
+"""A span for each call, sent to a collector by OpenTelemetry, if that is wanted."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from pacesetter_service.api.access import name_in, route_of
 from pacesetter_service.api.traffic import OTHER
 
 FLUSH_SECONDS = 2.0
-"""How long the end waits for spans that were not sent yet."""
+"""Seconds that the end waits for spans that were not sent yet."""
 
 MISSING = (
     "tracing needs OpenTelemetry: pip install 'pacesetter[service,otel]', or drop --tracing and"
@@ -21,16 +21,16 @@ MISSING = (
 
 
 class TracingMissingError(Exception):
-    """Tracing is asked for, and OpenTelemetry is not installed."""
+    """Tracing is on, but OpenTelemetry is not installed."""
 
 
 @contextmanager
 def traced(app: ASGIApp) -> Iterator[ASGIApp]:
     """Return an app whose calls have spans; those not sent yet are sent when the block ends.
 
-    A span continues the trace that its caller names by W3C's `traceparent`. Where spans go, and how
-    many of them, say OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT` and
-    `OTEL_TRACES_SAMPLER`.
+    A span continues the trace that its caller names in W3C's `traceparent`. OpenTelemetry's own
+    variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT` and `OTEL_TRACES_SAMPLER`, say where spans go,
+    and how many.
 
     Raises:
         TracingMissingError: OpenTelemetry is not installed.
@@ -56,17 +56,17 @@ def traced(app: ASGIApp) -> Iterator[ASGIApp]:
             default_span_details=span_of,
             exclude_spans=["receive", "send"],
             tracer_provider=provider,
-            meter_provider=NoOpMeterProvider(),  # what is counted is in /metrics
+            meter_provider=NoOpMeterProvider(),  # metrics are in /metrics
         )
     finally:
-        # A collector that is away would hold up the end for half a minute.
+        # A collector that is away would delay the end for half a minute.
         flushing = Thread(target=provider.shutdown, daemon=True)
         flushing.start()
         flushing.join(FLUSH_SECONDS)
 
 
 def _named(scope: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """Return a span's name, of which there is a bounded number, and what is told of its call."""
+    """Return a span's name, of which there is a bounded number, and its attributes."""
     route = route_of(scope["method"], scope["path"])
     if route is None:
         return OTHER, {}

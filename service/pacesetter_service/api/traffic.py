@@ -1,7 +1,7 @@
-"""How many calls there are, how long they take and how they end; and what each is called in logs.
+"""How many calls there are, how long they take and how they end; and the id of each call in logs.
 
-The hot call passes here too, so nothing takes a lock or makes a label: one thread counts, into
-plain numbers, and `metrics.py` gives them their names.
+The hot call passes here too, so nothing takes a lock or makes a label: one thread counts with plain
+numbers, and `metrics.py` gives them their names.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,16 +16,16 @@ from pacesetter_service.runtime.histogram import Histogram
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 PAGES = "dashboard"
-"""The route of all that is served beside the API."""
+"""The route of everything that is served beside the API."""
 
 OTHER = "other"
-"""The route of what has none, and the method of what no route takes: callers invent any number."""
+"""The route and the method of calls without a route: callers can invent any number of them."""
 
 UNANSWERED = "none"
-"""The status of a call whose caller went before there was an answer."""
+"""The status of a call whose caller left before there was an answer."""
 
 COME_AGAIN = 503
-"""What is no fault: a step awaits its measurement, the queue is full, the database is away."""
+"""Not a fault: a step awaits its measurement, the queue is full, or the database is away."""
 
 STATUSES = (UNANSWERED, "1xx", "2xx", "3xx", "4xx", "5xx", str(COME_AGAIN))
 
@@ -40,8 +40,8 @@ class Calls:
     """The calls of one route.
 
     Attributes:
-        seconds: How long each took, until its answer began.
-        statuses: How many were answered by each class of status, as in `STATUSES`.
+        seconds: How long each took until its answer began.
+        statuses: How many were answered with each class of status, as in `STATUSES`.
     """
 
     __slots__ = ("seconds", "statuses")
@@ -59,11 +59,11 @@ class Calls:
 class Traffic:
     """ASGI middleware that measures every call, and names it by a request id.
 
-    A call takes until its answer begins: a held one as long as it is held, and an event stream is
-    not counted as one that is slow.
+    The duration of a call ends when its answer begins: a held call takes as long as it is held, and
+    an event stream does not count as slow.
 
     Attributes:
-        open: How many calls are being answered now, but for the hot ones.
+        open: How many calls are being answered now, except for the hot ones.
     """
 
     def __init__(self, app: ASGIApp, beside: Callable[[str], bool] = lambda _path: False) -> None:
@@ -71,7 +71,7 @@ class Traffic:
 
         Args:
             app: The application.
-            beside: Whether an address is none of the API's, but of what is served beside it.
+            beside: Returns whether an address is served beside the API.
         """
         self._app = app
         self._beside = beside
@@ -81,7 +81,7 @@ class Traffic:
 
     @property
     def calls(self) -> Mapping[tuple[str, str], Calls]:
-        """The calls by method and route; from any thread."""
+        """The calls by method and route; readable from any thread."""
         return dict(self._calls)
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -96,16 +96,16 @@ class Traffic:
         return self._any(route, scope, receive, send)
 
     def _hot(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Pass a hot call on, without a coroutine of its own: each costs as much as the rest."""
+        """Pass a hot call on without another coroutine, which would cost as much as the rest."""
         answered, began, call = False, perf_counter(), Call(scope["headers"])
-        CURRENT.set(call)  # the server answers each call in a context of its own
+        CURRENT.set(call)  # the server answers each call in a separate context
 
         def noted(message: Message) -> Awaitable[None]:
             nonlocal answered
-            if not answered:  # what comes first is the head
+            if not answered:  # the first message is the head
                 answered = True
                 self._synced.note(message["status"], perf_counter() - began)
-                # A caller that named nothing and was given a window has no question to a log.
+                # A caller that sent no id and got a window will not search the log.
                 if message["status"] != OK or call.given is not None:
                     _name(message, call)
             return send(message)

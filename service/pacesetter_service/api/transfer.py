@@ -16,6 +16,7 @@ from pacesetter_service.api.context import AttemptQuery, Names, Service, Session
 from pacesetter_service.api.gate import LINES
 from pacesetter_service.api.openapi import answer_of
 from pacesetter_service.api.sessions import SessionView, view
+from pacesetter_service.catalogue.templates import parse_reference
 from pacesetter_service.core.errors import ImportRefusedError
 from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.spec import Name
@@ -25,7 +26,7 @@ from pacesetter_service.runtime.exports import BUFFERED
 router = APIRouter(prefix="/v1", tags=["record"])
 
 CHUNK = 64 * 1024
-"""How many bytes are sent at once."""
+"""How many bytes are sent at a time."""
 
 StepQuery = Annotated[int | None, Query(ge=0, le=MAX_STEP)]
 
@@ -47,13 +48,13 @@ async def export_session(
     """Return the whole record of a session, for `POST /v1/import`, or its realised curve.
 
     The record is lines of JSON: the session with its state, then its attempts, snapshots, events,
-    sealed values, measurements and readings, then how many lines there were and their SHA-256. It
-    is of one moment, and what a fork shares with other sessions is in it.
+    sealed values, measurements and readings, then the number of lines and their SHA-256. It shows
+    one moment, and includes the steps that a fork shares with other sessions.
 
     With `as=table` the answer is the body of a new session for `POST /v1/sessions` in which each
-    series is a `table` of the values that were sealed from `start` to before `end`, to the bit; of
-    all steps, if these are not given. A table has at most 100,000 levels, and for more than about
-    40,000 the server that takes them needs a larger `max-body-size`.
+    series is a `table` of the values that were sealed from `start` to before `end`, to the bit, or
+    of all steps if these are not given. A table has at most 100,000 levels; for more than about
+    40,000, the server that takes it needs a larger `max-body-size`.
     """
     if what == "record":
         return _file(name, *await unless_gone(request, exports.export_record(service, name)))
@@ -91,12 +92,14 @@ async def import_session(
         None
     ),
 ) -> SessionView:
-    """Restore a session from what `GET /v1/sessions/{name}/export` answered.
+    """Restore a session from an answer of `GET /v1/sessions/{name}/export`.
 
-    Its values, state, events and readings are the same to the bit, and so is whatever it decides
-    from then on. All of it is kept, or nothing: a record that is not whole, was changed, is of
-    another version, or holds what no service would have written is refused with the line at which
-    that shows; and one with a law that no session could be created with, with what it costs.
+    Its values, state, events and readings are the same to the bit, and so are its decisions from
+    then on. The record is imported completely or not at all. A record that is not whole, was
+    changed, has another version, or contains what no service would have written is refused with the
+    line that shows it. A record with a law that no session could be created with is refused with
+    the cost of the law. The template that it was made from must be one that the caller's token is
+    for.
     """
     if name is not None:
         refuse_name(names, name, "name")
@@ -105,7 +108,10 @@ async def import_session(
             await _spool(request.stream(), file)
         record = await unless_gone(request, exports.examine_record(service, file, name))
         refuse_name(names, record.session.spec.name)
-        info = await exports.import_record(service, file, record)  # to its end, once it is begun
+        if (template := record.session.spec.template) is not None:
+            # It counts in the template's family from then on, and in plans that rest on it.
+            refuse_name(names, parse_reference(template).name)
+        info = await exports.import_record(service, file, record)  # finished once it is begun
     response.headers["location"] = f"/v1/sessions/{info.session.spec.name}"
     return view(info)
 

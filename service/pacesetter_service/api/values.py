@@ -32,8 +32,8 @@ async def read_values(
 ) -> Response:
     """Read the values of a step, or of `count` steps from it on; each sealed or forecast.
 
-    A forecast is what would be sealed if it were asked for now. Of an `attempt` that is over there
-    is what it had sealed, and nothing else: where steps were taken back, what its trainers got.
+    A forecast is what would be sealed if it were asked for now. An `attempt` that is over has only
+    the values that it sealed; where steps were taken back, these are the ones its trainers got.
     """
     show = _step if count is None else _range
     reading = values.read_values(service, name, step, count or 1, attempt, show)
@@ -55,11 +55,11 @@ async def read_forecast(
     form: PictureQuery = None,
     accept: Accept = "",
 ) -> Response:
-    """Read the curve from `start` on: what is sealed, then what would be.
+    """Read the curve from `start` on: sealed values, then those that would be sealed.
 
-    Without `start` it begins at the horizon; without `count` it spans what is left of the session's
-    total_steps, or 1,000 steps. It is thinned out to about `points` points, extremes kept. With
-    `format=svg`, or `Accept: image/svg+xml`, the answer is a picture.
+    Without `start` it begins at the horizon; without `count` it spans the rest of the session's
+    total_steps, or 1,000 steps. It is thinned out to about `points` points, with extremes kept.
+    With `format=svg`, or `Accept: image/svg+xml`, the answer is a picture.
     """
     if wanted(form, accept, "svg") == "svg":
         drawing = portraits.draw_forecast(service, name, start, count, points)
@@ -69,14 +69,14 @@ async def read_forecast(
 
 
 def _step(found: Values) -> bytes:
-    """Return the values of one step in JSON."""
+    """Return the values of one step as JSON."""
     step = found.start
     row = dict(zip(found.names, found.block[:, 0].tolist(), strict=True))
     return to_json({"step": step, **row, "sealed": step < found.sealed_until})
 
 
 def _range(found: Values) -> bytes:
-    """Return the values of several steps in JSON."""
+    """Return the values of several steps as JSON."""
     series = wire.by_series(found.names, found.block)
     return to_json({"start": found.start, "series": series, "sealed_until": found.sealed_until})
 

@@ -1,11 +1,11 @@
-"""The catalogue: the schedules and controllers of other libraries, one file a library.
+"""The catalogue: the schedules and controllers of other libraries, one file for each library.
 
-They go by the library's own names, parameters and defaults, so that a config moves over unread.
-What a library does in its own way, its file does too and says so. What is a mistake there is not
-repeated, and the file says that as well. Importing this package makes all of them known as kinds.
+They have the library's own names, parameters and defaults, so that a config can be copied as it is.
+A library's peculiarities are kept, and its file says so. Its mistakes are not repeated, and the
+file says that as well. Importing this package registers all of them as kinds.
 
-Beside them stands what advises on a choice: the templates of a team (`templates`), known pitfalls
-(`lint`) and a schedule to start from (`recommend`).
+Other modules help with a choice: the templates of a team (`templates`), known pitfalls (`lint`) and
+a schedule to start from (`recommend`).
 """
 
 from pacesetter_service.catalogue import (

@@ -1,16 +1,18 @@
 """Presets of composer and llm-foundry, by their own names, parameters and defaults.
 
-Times are composer's time strings (`"10ep"`, `"1000ba"`, `"1e6sp"`, `"1e9tok"`, `"0.5dur"`), our own
-lengths (`{"epochs": 10}`), or whole numbers, which are steps. Each of them becomes a whole number
-of steps, the nearest one. Composer cuts a fraction of a step off a `dur`, keeps samples and tokens
-as they are, and has no schedule in `iter` or `sec` that could be known beforehand.
+Times are composer's time strings (`"10ep"`, `"1000ba"`, `"1e6sp"`, `"1e9tok"`, `"0.5dur"`), the
+service's own lengths (`{"epochs": 10}`), or whole numbers, which are steps. Each of them becomes a
+whole number of steps, the nearest one. Composer cuts a fraction of a step off a `dur`, keeps
+samples and tokens as they are, and has no schedule in `iter` or `sec` that could be known in
+advance.
 
 As in composer, a schedule gives the factor that the base is multiplied by. The scale schedule ratio
-is the trainer's, not the schedule's: put the schedule into `stretch`. One with a warmup is refused
-there, because composer leaves the warmup as long as it is, or with `scale_warmup` spans its
-slope and not its end: multiply the other lengths by the ratio. Without a ratio `scale_warmup` means
-nothing, there as here. What composer refuses although it is clear,
-a `t_warmup` in another unit than `t_max` or a `t_max` before the end of the training, is taken.
+belongs to the trainer, not to the schedule: put the schedule into `stretch`. A schedule with a
+warmup is refused there, because composer leaves the warmup as long as it is, or with `scale_warmup`
+stretches its slope but not its end: multiply the other lengths by the ratio. Without a ratio
+`scale_warmup` means nothing, as in composer. Some specs that composer refuses are clear, and are
+accepted here: a `t_warmup` in another unit than `t_max`, and a `t_max` before the end of the
+training.
 """
 
 import re
@@ -79,7 +81,7 @@ WHOLE = Duration(fraction=1.0)
 
 
 def _way(start: float, end: float, steps: int, ease: Ease | None = None) -> Schedule:
-    """Return the way between two factors in composer's arithmetic, by the part that is gone."""
+    """Return the way between two factors in composer's arithmetic, by the fraction passed."""
     ramp = Ramp(start=start, end=end, steps=1, ease=ease or Linear(), out_of_range="extrapolate")
     return Span(schedule=Freeze(schedule=ramp, at=1), ratio=steps)
 
@@ -249,7 +251,7 @@ class Warmed(Named):
     def decay(
         self, start: float, end: float, t_max: int | Duration, ease: Ease | None = None
     ) -> Schedule:
-        """Return the way from the end of the warmup to `t_max`; endless if that is not later."""
+        """Return the way from the end of the warmup to `t_max`; endless if `t_max` is not later."""
         left = whole(t_max) - whole(self.t_warmup)
         return _way(start, end, left, ease) if left > 0 else Hold(value=start)
 

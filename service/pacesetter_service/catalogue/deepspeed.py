@@ -1,10 +1,10 @@
 """Presets of DeepSpeed, by its own names, parameters and defaults.
 
-DeepSpeed's engine steps its scheduler after each optimizer step and before that only lets it set a
-first value. So whatever a scheduler says of `last_batch_iteration` is the learning rate of the step
-after that one, and most warmups have two steps at their start.
+DeepSpeed's engine steps its scheduler after each optimizer step, and before the first one only lets
+it set an initial value. So a scheduler's value for `last_batch_iteration` is the learning rate of
+the step after that one, and most warmups have two steps at their start.
 
-A scheduler with a value for each parameter group, a list, is written as one schedule for each.
+Write a scheduler with a list of values for the parameter groups as one schedule for each group.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -29,7 +29,7 @@ from pacesetter_service.core.schedules.primitives import Hold, InverseTime, Ramp
 from pacesetter_service.core.schedules.tables import MAX_PIECES
 
 StairCount = Annotated[int, Strict(), Field(ge=0, le=MAX_PIECES)]
-"""How many stairs half a cycle has; 0 is a slope."""
+"""How many stairs half a cycle has; 0 means a slope."""
 
 BELOW_ONE = 1.0 - 2.0**-24
 """The largest beta of Adam that is below 1 in float32 too: at 1 its bias correction is zero."""
@@ -139,7 +139,8 @@ class OneCycle(Named):
         if not second:
             return rise
         slope = TriangleWave(start=low, peak=high, up=first, down=second)
-        # Counted from its end: the second half falls at its first step, not at its first stair.
+        # Stairs are counted from the end of this half, so it falls at its first step, not at its
+        # first stair.
         down = Ramp(start=high, end=low, steps=second, ease=Reversed(ease=_stairs(back)))
         fall = Shift(schedule=down, by=-first)
         parts = (
@@ -176,8 +177,8 @@ def _stairs(count: int) -> Ease:
 class Warming(Named):
     """What DeepSpeed's warmups share.
 
-    As in DeepSpeed the shape is logarithmic unless told, the first two steps are both at the start,
-    and a warmup of one step is one of two.
+    As in DeepSpeed the shape is logarithmic by default, the first two steps are both at the start,
+    and a warmup of one step becomes one of two.
     """
 
     warmup_num_steps: StepCount = 1000
@@ -244,7 +245,7 @@ class WarmupDecayLR(Warming):
         left = whole(self.total_num_steps) - self._length
         after: Schedule = Hold(value=low)
         if left > 0:
-            # Counted from its end, as in DeepSpeed.
+            # Progress is counted from the end of the line, as in DeepSpeed.
             after = Ramp(start=high, end=low, steps=left, ease=Reversed(ease=Linear()))
         return self._then(self._rise(low, high), after)
 

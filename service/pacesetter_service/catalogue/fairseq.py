@@ -1,10 +1,12 @@
 """Presets of fairseq, by its own names, parameters and defaults.
 
 fairseq's `lr` belongs to its optimization, and is the base of the group here; only `fixed` has it
-again, as a list. Its updates are our steps, its epochs are a number of them.
+as a parameter too, as a list. fairseq's updates are steps here, and its epochs are a number of
+steps.
 
-Left out are a list of `lr` for `polynomial_decay`, of which fairseq never uses the first, and its
-`force_anneal`, with which every epoch decays anew from where the one before has come to.
+Two things are left out: a list of `lr` for `polynomial_decay`, of which fairseq never uses the
+first entry, and its `force_anneal`, with which every epoch decays anew from where the last one came
+to.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -61,7 +63,7 @@ REDIRECTS: dict[str, str] = {
         " schedule of its own"
     ),
 }
-"""Schedulers of fairseq that are no schedules here, and what to do instead."""
+"""Schedulers of fairseq that are not schedules here, with what to do instead."""
 
 MAX_EPOCHS = 1_000
 """The most epochs for which `fixed` lists a learning rate."""
@@ -81,7 +83,7 @@ class Warming(Named):
     warmup_init_lr: Real = -1.0
 
     def warmed(self, law: Schedule, unset: float) -> Schedule:
-        """Put the warmup in front of a law; a negative `warmup_init_lr` is not given."""
+        """Put the warmup in front of a law; a negative `warmup_init_lr` counts as not given."""
         warmup = whole(self.warmup_updates)
         if warmup == 0:
             return law
@@ -200,7 +202,7 @@ class Fixed(Named):
         if self.force_anneal is None:
             return listed
         shrunk = Exponential(gamma=self.lr_shrink, per=epoch, staircase=True)
-        # A first epoch of annealing has shrunk once already.
+        # The first epoch of annealing has already been shrunk once.
         annealed = Product(
             schedule=Hold(value=self.lr[-1]), factors=(Shift(schedule=shrunk, by=epoch),)
         )
@@ -402,7 +404,7 @@ class Triangular(Named):
     def expand(self) -> Schedule:  # noqa: D102
         half = steps_of(self.lr_period_updates) // 2
         shrinking = Repeat(schedule=Hold(), period=2 * half, peak_decay=self.lr_shrink)
-        # Two triangles, one the other's complement: each end shrinks in its own way.
+        # Two complementary triangles, because each end shrinks in its own way.
         high = TriangleWave(start=0.0, peak=1.0, up=half, down=half)
         low = TriangleWave(start=1.0, peak=0.0, up=half, down=half)
         top = Product(schedule=Hold(value=self.max_lr), factors=(high, shrinking))

@@ -1,9 +1,10 @@
 """Presets of fastai, by its own names, parameters and defaults.
 
-The position in a training, which fastai's schedules are functions of, is a part of `total_steps`
-here; the session's, unless a schedule has one of its own. What fastai counts in epochs (`n_epoch`,
-`cycle_len`, `epochs`) needs the session's `steps_per_epoch`; or give the same in steps, under the
-name beside it, which counts if both are there. A learning rate may be `"base"`: fastai's `None`.
+fastai's schedules are functions of the position in a training. Here the position is a fraction of
+`total_steps`: the session's, unless a schedule has one of its own. Lengths that fastai counts in
+epochs (`n_epoch`, `cycle_len`, `epochs`) need the session's `steps_per_epoch`. Or give the same
+length in steps, under the name beside it, which takes precedence. A learning rate may be `"base"`,
+which is fastai's `None`.
 
 fastai computes in float32 where a piece of a schedule ends, and may enter the next one a step late:
 `fit_sgdr(3, 1)` trains the first step of its last cycle at 8e-15. Here no rounding moves a start.
@@ -65,7 +66,7 @@ class Annealer(Named):
 
 
 def _way(start: Level, end: Level, steps: float, ease: Ease) -> Schedule:
-    """Return the way between two values in fastai's arithmetic, which is of the position."""
+    """Return the way between two values in fastai's arithmetic, which uses the position."""
     return Span(schedule=Ramp(start=start, end=end, steps=1, ease=ease), ratio=steps)
 
 
@@ -176,7 +177,7 @@ class CombineScheds(Annealer):
     @model_validator(mode="before")
     @classmethod
     def _one_length_for_all(cls, data: Any) -> Any:  # noqa: ANN401 - whatever a caller sent
-        """Return those that are combined the length of the whole, so that they are complete."""
+        """Add the length of the whole to combined schedules, so that they are complete."""
         if not isinstance(data, dict) or not isinstance(data.get("scheds"), list | tuple):
             return data
         length = {"total_steps": data.get("total_steps", THE_SESSION)}
@@ -209,7 +210,7 @@ class CombineScheds(Annealer):
         return self
 
     def over(self, steps: float) -> Schedule:  # noqa: D102
-        # Rounded, because a sum of shares may be a rounding past the step that is meant.
+        # Rounded, because a sum of shares may lie a rounding error past the intended step.
         edges = [0.0, *(round(steps * share, 6) for share in accumulate(self.pcts))]
         parts = [
             Part(schedule=law.over(end - start), until=end)

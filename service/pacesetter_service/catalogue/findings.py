@@ -1,4 +1,4 @@
-"""What lint looks at, and what it gives: a spec with its curves, and findings."""
+"""The input and output of lint: a spec with its curves, and findings."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from pacesetter_service.core.spec import SessionSpec
 Severity = Literal["error", "warning", "info"]
 
 Architecture = Literal["transformer", "cnn", "rnn", "mlp", "other"]
-"""What is trained, as far as rules of thumb tell architectures apart."""
+"""The architectures that rules of thumb tell apart."""
 
 SAMPLES = 4000
-"""How many steps of a long curve are looked at."""
+"""At how many steps a long curve is sampled."""
 
 LOOKED_INTO = 5e8
-"""How much the curves that are looked at may cost together."""
+"""The most that the sampled curves may cost together."""
 
 MAX_GROUPS = 32
-"""How many groups' curves are looked at."""
+"""The most groups whose curves are sampled."""
 
 
 class Finding(NamedTuple):
@@ -32,9 +32,9 @@ class Finding(NamedTuple):
 
     Attributes:
         code: Stable, for programs.
-        severity: `error` where it can hardly be meant, `warning` where it often ends badly.
+        severity: `error` if it can hardly be intended, `warning` if it often ends badly.
         pointer: JSON pointer to the place in the spec.
-        message: What is the case.
+        message: What the problem is.
         advice: What to do.
         source: Who says so.
     """
@@ -59,30 +59,30 @@ class Curve:
 
     @cached_property
     def steps(self) -> Values:
-        """The steps that are looked at."""
+        """The sampled steps."""
         count = min(self.total, SAMPLES)
         places = np.linspace(self.start, self.start + self.total - 1, count)
         return np.unique(np.round(places))
 
     @cached_property
     def values(self) -> Values:
-        """The law's values there."""
+        """The law's values at these steps."""
         return self.schedule.values(self.steps, self.base)
 
     @property
     def peak(self) -> float:
-        """The highest of them."""
+        """The highest of these values."""
         return float(np.max(self.values))
 
     @property
     def peak_part(self) -> float:
-        """At which part of the run the peak is first reached, 0 to 1."""
+        """At which fraction of the run, 0 to 1, the peak is first reached."""
         return float(np.argmax(self.values >= 0.99 * self.peak)) / len(self.values)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is looked at: a spec, how long it is meant to run, and what it trains."""
+    """What is checked: a spec, how long it is meant to run, and what it trains."""
 
     spec: SessionSpec
     planned_steps: int | None = None
@@ -90,18 +90,18 @@ class Subject:
 
     @property
     def total(self) -> int | None:
-        """How many steps the training is meant to take, if it was said."""
+        """How many steps the training is meant to take, if the spec or the caller says so."""
         return self.planned_steps or self.spec.total_steps
 
     @cached_property
     def curves(self) -> list[Curve]:
-        """The curves of all `lr` series; none if it is not known how long they are."""
+        """The curves of all `lr` series; empty if their length is not known."""
         if self.total is None:
             return []
         start, of, cost = self.spec.start_step, Prices(), 0.0
         curves: list[Curve] = []
         for law in self.laws:
-            # The first ones say what there is to say, where all of them would take too long.
+            # The first ones say enough, where all of them would take too long.
             cost += of(law[1]).of(SAMPLES)
             if curves and cost > LOOKED_INTO:
                 break

@@ -1,7 +1,7 @@
 """What the parameters of schedules and controllers mean, by their names.
 
-One name means one thing wherever libraries agree on it. Where they do not, the kind or the library
-stands before the name, and the nearest entry counts: `timm.WSDLRScheduler.decay_ratio`, then
+A name has one meaning wherever libraries agree on it. Where they do not, the kind or the library
+precedes the name, and the most specific entry counts: `timm.WSDLRScheduler.decay_ratio`, then
 `timm.decay_ratio`, then `decay_ratio`. Lengths are steps, or objects in other units.
 """
 
@@ -478,7 +478,7 @@ _GLOSSARIES = {"schedule": SCHEDULES, "controller": CONTROLLERS}
 
 
 def meaning(family: str, kind: str, name: str) -> str | None:
-    """Return what a parameter of a kind means; None if it is not written down here."""
+    """Return what a parameter of a kind means; None if the glossary does not say."""
     glossary = _GLOSSARIES.get(family, {})
     library = kind.rpartition(".")[0]
     places = [f"{kind}.{name}", f"{library}.{name}", name]

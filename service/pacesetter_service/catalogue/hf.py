@@ -1,9 +1,9 @@
 """Presets of transformers: every `lr_scheduler_type`, with the parameters of `get_scheduler`.
 
-All but the polynomial one are factors of the base. The numbers of steps are the Trainer's: no
-warmup unless told. A warmup given as a ratio is rounded up by the Trainer, and to the nearest step
-here. Where transformers compares `min_lr` or `lr_end` with the learning rate, it takes the
-optimizer's default for all groups; here each group has its own floor right.
+All but the polynomial one are factors of the base. The numbers of steps are the Trainer's: there is
+no warmup unless one is given. The Trainer rounds a warmup that is given as a ratio up; here it
+becomes the nearest step. Where transformers compares `min_lr` or `lr_end` with the learning rate,
+it uses the optimizer's default for all groups; here each group has its own floor.
 """
 
 from functools import cached_property
@@ -54,7 +54,7 @@ REDIRECTS: dict[str, str] = {
         " schedule"
     ),
 }
-"""Scheduler types that are no schedules here, and what to do instead."""
+"""Scheduler types that are not schedules here, with what to do instead."""
 
 DECAY_OF_INVERSE_SQRT = 10_000
 """The timescale of an inverse square root with neither a timescale nor a warmup."""
@@ -411,7 +411,7 @@ class WarmupStableDecay(OfTrainer):
 
 
 def _curve(start: Level, end: Level, steps: int, ease: eases.Ease) -> Schedule:
-    """Return a ramp whose progress is divided first, as transformers does, and that has no end."""
+    """Return a ramp without an end whose progress is divided first, as transformers does it."""
     way = Ramp(start=start, end=end, steps=1.0, ease=ease, out_of_range="extrapolate")
     return Span(schedule=way, ratio=float(steps))
 
@@ -431,7 +431,7 @@ def _after_rise(warmup: int | Duration, law: Schedule, factors: Schedule | None 
 
 
 MIN_LR, MAX_LR = 1e-3, 1.0
-"""The library's own bounds; for groups that an object of bounds does not name, too."""
+"""The library's own bounds; also for groups that an object of bounds does not name."""
 
 Bound = Annotated[
     NonNegative | dict[str, NonNegative],
@@ -445,12 +445,12 @@ class GreedyLRState(ControllerState):
     Attributes:
         best: The best value so far; infinite before the first.
         good: `num_good_epochs`, the new bests in a row.
-        bad: `num_bad_epochs`, the others in a row.
+        bad: `num_bad_epochs`, the other values in a row.
         cooldown: `cooldown_counter`.
         warmup: `warmup_counter`.
         resets_in: `reset_start`, as it is counted down.
         window: The newest values, if they are smoothed.
-        total: Their running sum; it is not their sum to the bit.
+        total: Their running sum, which may differ from their exact sum in the last bits.
     """
 
     best: float
@@ -531,7 +531,7 @@ class GreedyLR(Controller):
 
     @cached_property
     def improvement(self) -> Improvement:
-        """What is better to this rule; an infinite value may be."""
+        """What counts as an improvement to this rule; an infinite value may be one."""
         return Improvement(self.mode, self.threshold, self.threshold_mode, finite_only=False)
 
     def init(self) -> GreedyLRState:  # noqa: D102
@@ -598,7 +598,7 @@ class GreedyLR(Controller):
     def _at_floor(
         self, state: GreedyLRState, seen: Sample, cut: dict[str, float], reason: str
     ) -> Observation:
-        """Count down to the reset; say so the first time, when there may be nothing to cut."""
+        """Count down to the reset; report it the first time, even if there is nothing to cut."""
         left = state.resets_in - 1
         if left <= 0:
             back = changed(seen.levels, seen.bases)

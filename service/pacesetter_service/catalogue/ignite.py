@@ -1,11 +1,12 @@
 """Presets of ignite, by its own names, parameters and defaults.
 
-Lengths are in events of the engine that a scheduler is attached to, which are optimizer steps here;
-who attaches it to epochs writes epochs. Values are learning rates themselves and not parts of the
-base, as in ignite; `"base"` stands for the base where there is but one level to say.
+Lengths are in events of the engine that a scheduler is attached to, which are optimizer steps here.
+For a scheduler that is attached to epochs, write lengths in epochs. Values are learning rates
+themselves and not fractions of the base, as in ignite; `"base"` stands for the base where a
+schedule has only one level.
 
 `LRScheduler` around a torch scheduler is that scheduler, and `ParamGroupScheduler` is a schedule
-for each group. The StateParam schedulers are laws known here by other names: PiecewiseLinear as
+for each group. The StateParam schedulers are laws that have other names here: PiecewiseLinear as
 below, Exp, Step and MultiStep as in torch. ReduceLROnPlateauScheduler is the controller `plateau`.
 """
 
@@ -28,10 +29,10 @@ from pacesetter_service.core.schedules.warmup import Splice
 
 
 class Cyclical(Named):
-    """What ignite's cycles share: from `start_value` to `end_value`, and what changes each time.
+    """What ignite's cycles share: from `start_value` to `end_value`, and what each cycle changes.
 
-    With a `cycle_mult` each cycle is that times as long as the one before, cut to whole steps. One
-    below 1 ends in a division by zero in ignite and is refused here.
+    With a `cycle_mult` each cycle is that many times as long as the one before, truncated to whole
+    steps. A `cycle_mult` below 1 ends in a division by zero in ignite and is refused here.
     """
 
     start_value: NonNegative
@@ -66,7 +67,7 @@ class Cyclical(Named):
         start, end = self.start_value, self.end_value
         if self.start_value_mult == self.end_value_mult == 1.0:
             return self._repeated(self._cycle(start, end, start), 1.0)
-        # The two ends shrink in their own ways: what each of them contributes is added up.
+        # The two ends shrink in their own ways, so their contributions are added up.
         of_start = self._cycle(start, 0.0, start * self.start_value_mult)
         of_end = self._cycle(0.0, end, 0.0)
         parts = (

@@ -1,7 +1,8 @@
 """Presets of keras, by its own names, parameters and defaults.
 
-Their values are absolute, as in keras: the base is not used. keras computes in float32 and these in
-float64, so the two agree within a millionth. The `name` of a keras config is left out.
+Their values are absolute, as in keras: the base is not used. keras computes in float32 and these
+presets in float64, so the two agree to within a millionth. The `name` of a keras config is left
+out.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -34,7 +35,7 @@ REDIRECTS: dict[str, str] = {
         " `expression`, or its values as a `table`"
     ),
 }
-"""Callbacks that are no schedules here, and what to do instead."""
+"""Callbacks that are not schedules here, with what to do instead."""
 
 
 class ExponentialDecay(Named):
@@ -291,7 +292,7 @@ HIGHER_IS_BETTER = {
     "specificity_at_sensitivity",
     "top_k_categorical_accuracy",
 }
-"""Names of keras's own metrics that it maximizes."""
+"""The names of keras's own metrics that it maximizes."""
 
 LOWER_IS_BETTER = {
     "binary_crossentropy",
@@ -310,7 +311,7 @@ LOWER_IS_BETTER = {
     "sparse_categorical_crossentropy",
     "squared_hinge",
 }
-"""Names of those that it minimizes."""
+"""The names of keras's own metrics that it minimizes."""
 
 
 class ReduceLROnPlateau(Monitored):

@@ -29,13 +29,13 @@ def actions() -> list[str]:
 
 
 def parameters_of(member: type[Tagged], reference: str = "#/$defs/{model}") -> dict[str, Any]:
-    """Return the JSON schema of a kind's parameters: each says what it means.
+    """Return the JSON schema of a kind's parameters; each parameter says what it means.
 
-    What a field says of itself comes before what the glossary says of its name.
+    A field's own description takes precedence over the glossary's entry for its name.
 
     Args:
         member: The kind.
-        reference: How it refers to other models.
+        reference: The form of references to other models.
     """
     kind = member.model_fields["kind"].default
     schema = member.model_json_schema(ref_template=reference)

@@ -1,8 +1,8 @@
-"""Lint: what is allowed in a spec but known to end badly.
+"""Lint: what a spec may contain although it is known to end badly.
 
-A rule looks at the spec and at its curve over the planned steps, and gives findings. It never
-refuses: a finding says what, where, what to do, and who has said so. The rules of controllers stand
-in a module of their own.
+A rule examines the spec and its curve over the planned steps, and yields findings. It never
+refuses anything: a finding says what, where, what to do, and who says so. The rules about
+controllers are in a module of their own.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from pacesetter_service.core.schedules.primitives import TriangleWave
 
 
 def lint(subject: Subject, check: Check = lambda: None) -> list[Finding]:
-    """Return every finding, the gravest first."""
+    """Return every finding, the most serious first."""
     order = {"error": 0, "warning": 1, "info": 2}
     found: list[Finding] = []
     for each in RULES:
@@ -50,7 +50,7 @@ def warmup_missing(subject: Subject) -> Iterator[Finding]:
 
 @rule
 def warmup_too_long(subject: Subject) -> Iterator[Finding]:
-    """The peak comes late in the run, after nothing but rising."""
+    """The peak comes late in the run, after nothing but a rise."""
     for curve in subject.curves:
         rising = curve.values[: max(int(curve.peak_part * len(curve.values)), 1)]
         steadily = len(rising) > 1 and bool((np.diff(rising) >= 0).all())
@@ -121,7 +121,7 @@ def ends_too_early(subject: Subject) -> Iterator[Finding]:
 
 @rule
 def does_not_end(subject: Subject) -> Iterator[Finding]:
-    """A decay is cut off by the end of the run, far from where it was going."""
+    """A decay is cut off by the end of the run, far from its target."""
     for curve in subject.curves:
         if len(curve.values) < 20 or curve.peak == 0:
             continue
@@ -159,7 +159,7 @@ def floor_above_base(subject: Subject) -> Iterator[Finding]:
 
 @rule
 def floor_in_pretraining(subject: Subject) -> Iterator[Finding]:
-    """A transformer's decay ends on a floor of some tenth of the peak."""
+    """A transformer's decay ends on a floor of about a tenth of the peak."""
     if subject.architecture != "transformer":
         return
     for curve in subject.curves:
@@ -241,12 +241,12 @@ def _is_mid_cycle(curve: Curve) -> bool:
 
 
 def _nodes(model: Model, path: str) -> Iterator[tuple[str, Model]]:
-    """Return a schedule and everything that stands in it, each once, with their places."""
+    """Return a schedule and everything in it, each once, with their places."""
     return _unseen(model, path, {})
 
 
 def _unseen(model: Model, path: str, seen: dict[int, Model]) -> Iterator[tuple[str, Model]]:
-    """Return what was not seen yet: named kinds within each other double what they stand for."""
+    """Return the models not seen yet: nested named kinds would repeat what they expand to."""
     if id(model) in seen:
         return
     seen[id(model)] = model

@@ -1,4 +1,4 @@
-"""Lint of controllers: those that can never act, or that act the wrong way."""
+"""Lint of controllers: those that can never act, or that act in the wrong direction."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -14,7 +14,7 @@ from pacesetter_service.core.spec import Law, SessionSpec
 
 @rule
 def floor_of_a_controller_above_base(subject: Subject) -> Iterator[Finding]:
-    """A controller's absolute floor lies above the learning rate that it is to lower."""
+    """A controller's absolute floor lies above the learning rate that it is meant to lower."""
     for pointer, controller, law in _controlled(subject.spec):
         floor = _bound(controller, "min_lr", law.group)
         if floor is not None and floor > law.base > 0:
@@ -31,7 +31,7 @@ def floor_of_a_controller_above_base(subject: Subject) -> Iterator[Finding]:
 
 @rule
 def ceiling_of_a_controller_below_base(subject: Subject) -> Iterator[Finding]:
-    """A controller's absolute ceiling lies below the learning rate that it is to raise."""
+    """A controller's absolute ceiling lies below the learning rate that it is meant to raise."""
     for pointer, controller, law in _controlled(subject.spec):
         ceiling = _bound(controller, "max_lr", law.group)
         if ceiling is not None and ceiling < law.base:
@@ -47,7 +47,7 @@ def ceiling_of_a_controller_below_base(subject: Subject) -> Iterator[Finding]:
 
 
 def _controlled(spec: SessionSpec) -> Iterator[tuple[str, Controller, Law]]:
-    """Return each controller with each group's law, with its place."""
+    """Return each controller with each group's law, and the controller's place."""
     laws = list(islice(spec.laws(), MAX_GROUPS))
     for index, controller in enumerate(spec.controllers):
         for law in laws:
@@ -55,7 +55,7 @@ def _controlled(spec: SessionSpec) -> Iterator[tuple[str, Controller, Law]]:
 
 
 def _bound(controller: Controller, field: str, group: str) -> float | None:
-    """Return an absolute bound of a controller, that of a group where it names groups."""
+    """Return an absolute bound of a controller; that of a group if the bound names groups."""
     bound = getattr(controller, field, None)
     if isinstance(bound, dict):
         bound = bound.get(group)
@@ -86,7 +86,7 @@ def patience_longer_than_run(subject: Subject) -> Iterator[Finding]:
 
 @rule
 def search_without_a_trial(subject: Subject) -> Iterator[Finding]:
-    """A search of the rate has no time for two windows and a trial."""
+    """A search for the rate has no time for two windows and a trial."""
     for index, controller in enumerate(subject.spec.controllers):
         if not isinstance(controller, AdaLrs):
             continue
@@ -131,7 +131,7 @@ def relative_threshold_of_a_signed_metric(subject: Subject) -> Iterator[Finding]
 
 
 def _plateaus(spec: SessionSpec, field: str) -> Iterator[tuple[str, Plateau]]:
-    """Return every plateau rule, presets as what they stand for, and where one parameter is."""
+    """Return every plateau rule, with presets expanded, and the place of one parameter."""
     for index, controller in enumerate(spec.controllers):
         if isinstance(controller, Plateau):
             yield f"/controllers/{index}/{field}", controller

@@ -1,7 +1,7 @@
 """Presets of Megatron, by its own names, parameters and defaults.
 
-Megatron's command line is turned into these parameters by its `get_optimizer_param_scheduler`: what
-it was given in iterations (`--lr-decay-iters`) it multiplies by the global batch size.
+Megatron's `get_optimizer_param_scheduler` turns its command line into these parameters, and
+multiplies what is given in iterations (`--lr-decay-iters`) by the global batch size.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -38,7 +38,7 @@ LengthOrNone = Annotated[
     OneOf('Write a number of steps, 0 for none, or a length such as {"fraction": 0.01}'),
 ]
 
-# Poly of power 1 is the straight line, exact beside its end.
+# Poly of power 1 is the straight line, exact near its end.
 DECAYS: dict[str, Ease] = {"linear": Poly(), "cosine": Cosine()}
 COOLDOWNS: dict[str, Ease] = DECAYS | {
     "exponential": Decay(ratio=0.5),
@@ -168,13 +168,13 @@ class OptimizerParamScheduler(Named):
         return _then(rise, warmup, decay)
 
     def _decay(self) -> Schedule:
-        """Return what comes after the warmup, on the clock of the whole."""
+        """Return the law after the warmup, on the clock of the whole schedule."""
         warmup, until = steps_of(self.lr_warmup_steps), steps_of(self.lr_decay_steps)
         match self.lr_decay_style:
             case "constant":
                 return Hold(value=self.max_lr)
             case "inverse-square-root":
-                # From step 1 on: Megatron counts a first step without warmup as the second.
+                # From step 1 on: without a warmup, Megatron counts the first step as the second.
                 root = Delay(schedule=PowerLaw(timescale=max(warmup, 1.0)), by=1)
                 fall = Product(schedule=Hold(value=self.max_lr), factors=(root,))
                 return _then(Clamp(schedule=fall, min=self.min_lr), until, Hold(value=self.min_lr))
@@ -185,8 +185,8 @@ class OptimizerParamScheduler(Named):
                 return self._fall(warmup, until - warmup, DECAYS[style])
 
     def _fall(self, start: float, length: float, ease: Ease) -> Schedule:
-        # The part that has passed comes first, as in Megatron, and only then the ease: the other
-        # order differs beside zeros.
+        # The fraction passed is computed first, as in Megatron, and the ease is applied to it: the
+        # other order differs near zeros.
         way = Ramp(start=self.max_lr, end=self.min_lr, steps=1, ease=ease)
         return Shift(schedule=Span(schedule=way, ratio=length), by=-start)
 
@@ -202,6 +202,6 @@ class OptimizerParamScheduler(Named):
 
 
 def _then(first: Schedule, until: float, after: Schedule) -> Schedule:
-    """Put one law after another on one clock; the boundary is the first one's."""
+    """Put one law after another on one clock; the boundary step belongs to the first one."""
     parts = (Part(schedule=first, until=until), Part(schedule=after))
     return Sequence(parts=parts, clock="global", boundary="previous")

@@ -1,12 +1,12 @@
 """Presets of mmengine, by its own names, parameters and defaults.
 
-As in mmengine, lengths are in epochs unless `by_epoch` is false, which needs the session's
+As in mmengine, lengths are in epochs unless `by_epoch` is false. Epochs need the session's
 `steps_per_epoch`, and the rate then changes once an epoch; with `convert_to_iter_based` it changes
 at each step. Either way the lengths may be written in other units, `{"fraction": 0.5}`. `every` is
 how many steps one count of a schedule takes; it follows from these and need not be given.
 
-A schedule is active from `begin` until before `end` and its last value is held from there on, so
-that what ends "at `end`" does so at the last count before it. mmengine multiplies the rate that it
+A schedule is active from `begin` until before `end`, and its last value is held from there on. So a
+decay that ends "at `end`" does so at the last count before it. mmengine multiplies the rate that it
 finds; these are its closed forms. Its *Momentum schedulers are the same laws, for `channels`, and
 ReduceOnPlateauLR is the controller `plateau`.
 """
@@ -371,7 +371,7 @@ class ParamScheduler(Named):
         return [each for each in self.schedulers if isinstance(each, Windowed)]
 
     def _groups(self) -> list[list[Windowed]]:
-        """Return the schedules in the order of time, those together that are active together."""
+        """Return the schedules in the order of time; those active together form a group."""
         groups: list[list[Windowed]] = []
         for each in sorted(self._members, key=lambda each: each.window[0]):
             if groups and each.window[0] < max(other.window[1] for other in groups[-1]):
@@ -381,7 +381,7 @@ class ParamScheduler(Named):
         return groups
 
     def _leave_the_base(self, groups: list[list[Windowed]]) -> bool:
-        """Return whether the rate that these end with is the base itself."""
+        """Return whether these schedules end with the base itself as the rate."""
         if not all(each.is_factor() for group in groups for each in group):
             return False
         last = max((each.window[1] for group in groups for each in group), default=0)
@@ -393,7 +393,7 @@ class ParamScheduler(Named):
 
 
 def _joined(groups: list[list[Windowed]]) -> Schedule:
-    """Put groups one after the other, each from the rate that the one before it has left."""
+    """Put groups one after the other, each from the rate that the group before it has left."""
     begins = [group[0].window[0] for group in groups]
     laws = [_together(group, begin) for group, begin in zip(groups, begins, strict=True)]
     if begins[0] > 0:
@@ -409,7 +409,7 @@ def _together(group: list[Windowed], begin: int) -> Schedule:
 
 
 def _of_type(schedule: object) -> object:
-    """Return the kind of a schedule that has the `type` of mmengine's registry instead."""
+    """Replace the `type` of mmengine's registry in a schedule by the schedule's kind."""
     if not isinstance(schedule, dict) or "kind" in schedule or "type" not in schedule:
         return schedule
     rest = {name: value for name, value in schedule.items() if name != "type"}

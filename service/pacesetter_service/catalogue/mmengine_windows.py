@@ -1,4 +1,4 @@
-"""What mmengine's schedules share: the window that each is active in, and what it counts."""
+"""What mmengine's schedules share: the window in which each is active, and its unit of counting."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from pacesetter_service.core.schedules.clocks import Freeze, Part, Sequence, Spa
 from pacesetter_service.core.schedules.primitives import Hold
 
 NO_END = 1_000_000_000
-"""What mmengine counts up to if a schedule has no `end`."""
+"""The number that mmengine counts up to if a schedule has no `end`."""
 
 
 def _in_epochs(length: object) -> object:
@@ -27,7 +27,7 @@ def _in_epochs(length: object) -> object:
 
 
 class Windowed(Named):
-    """What mmengine's schedules share: the window that they are active in, and what they count."""
+    """What mmengine's schedules share: the window in which they are active, and their counting."""
 
     lengths: ClassVar[tuple[str, ...]] = ()
     """The names of lengths besides `begin` and `end`."""
@@ -41,7 +41,7 @@ class Windowed(Named):
     @model_validator(mode="before")
     @classmethod
     def _count_epochs(cls, data: Any) -> Any:  # noqa: ANN401 - whatever a caller sent
-        """Say what bare numbers mean; done once, because a resolved schedule has `every`."""
+        """Convert bare numbers to lengths in epochs; only once: a resolved schedule has `every`."""
         if not isinstance(data, dict) or "every" in data or data.get("by_epoch", True) is not True:
             return data
         names = [name for name in ("begin", "end", *cls.lengths) if name in data]
@@ -82,14 +82,14 @@ class Windowed(Named):
 
     @abstractmethod
     def law(self) -> Schedule:
-        """Return the law by the counts since `begin`, from the rate that is found there."""
+        """Return the law by the counts since `begin`, from the rate that it finds there."""
 
     def is_factor(self) -> bool:
-        """Return whether the law only multiplies what it finds, whatever else is active."""
+        """Return whether the law only multiplies the rate, whatever other schedules are active."""
         return True
 
     def looks_back(self) -> bool:
-        """Return whether the law aims at a part of the base, not of the rate that it finds."""
+        """Return whether the law aims at a fraction of the base, not of the rate that it finds."""
         return False
 
     def counts(self, length: Any) -> int:  # noqa: ANN401 - a length, whole by now
@@ -98,7 +98,7 @@ class Windowed(Named):
 
     @property
     def window(self) -> tuple[int, int]:
-        """The steps that the schedule is active from and until."""
+        """The steps from which and until which the schedule is active."""
         end = NO_END * whole(self.every) if self.end is None else whole(self.end)
         return whole(self.begin), end
 

@@ -1,4 +1,4 @@
-"""What the presets of keras and fastai share: their word for the metric."""
+"""What the presets of keras and fastai share: their name for the metric."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from pacesetter_service.core.controllers.base import NamedController
 
 
 class Monitored(NamedController):
-    """A rule whose library calls its metric `monitor`, which may be written too."""
+    """A rule whose library calls its metric `monitor`; that name is accepted, too."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,8 +1,8 @@
 """Presets of optax, by its own names, parameters and defaults.
 
-Their values are absolute, as in optax: the base is not used. optax computes in float32 and these in
-float64, so the two agree within a millionth. A schedule that optax scales updates by with a
-negative value is written with the positive one.
+Their values are absolute, as in optax: the base is not used. optax computes in float32 and these
+presets in float64, so the two agree to within a millionth. If optax scales updates by a negative
+schedule, write the schedule with positive values here.
 """
 
 from dataclasses import replace
@@ -63,12 +63,12 @@ REDIRECTS: dict[str, str] = {
         "inject_hyperparams gives each hyperparameter a schedule: name their laws in `channels`"
     ),
 }
-"""Functions that are no schedules here, and what to do instead."""
+"""Functions that are not schedules here, with what to do instead."""
 
 Boundary = Annotated[int, Field(ge=0, le=MAX_STEP)]
 
 Scales = Annotated[dict[Boundary, NonNegative], Field(max_length=MAX_PIECES)]
-"""Factors by the steps from which they hold; JSON writes its keys as texts: `{"100": 0.1}`."""
+"""Factors by the steps from which they hold; JSON writes its keys as strings: `{"100": 0.1}`."""
 
 
 class ConstantSchedule(Named):
@@ -86,7 +86,7 @@ class ConstantSchedule(Named):
 
 
 class Transition(Named):
-    """What goes from one value to another over some steps, and begins after some."""
+    """A way from one value to another over some steps, which may begin after some others."""
 
     init_value: NonNegative
     end_value: NonNegative
@@ -273,9 +273,9 @@ class PiecewiseInterpolateSchedule(Named):
 
 
 class OneCycle(Named):
-    """What optax's one-cycles share; phases that come to no steps at all are refused.
+    """What optax's one-cycles share; phases without any steps are refused.
 
-    So is an infinite `div_factor`, of which optax makes NaN.
+    So is an infinite `div_factor`, which gives NaN in optax.
     """
 
     transition_steps: StepCount
@@ -285,7 +285,7 @@ class OneCycle(Named):
     final_div_factor: Divisor = 1e4
 
     def peak_at(self) -> int:
-        """Return the step where the rate is highest, cut to a whole one."""
+        """Return the step where the rate is highest, truncated to a whole one."""
         return int(self.pct_start * whole(self.transition_steps))
 
     def ends(self) -> list[int]:
@@ -408,7 +408,7 @@ class WarmedCosine(Model):
         warmup = whole(self.warmup_steps)
         decay = Ramp(
             start=self.peak_value,
-            # optax takes the end as a part of the peak, which nothing is of 0.
+            # optax takes the end as a fraction of the peak, which is undefined for a peak of 0.
             end=self.end_value if self.peak_value > 0 else 0.0,
             steps=whole(self.decay_steps) - warmup,
             ease=Cosine(exponent=self.exponent),
@@ -581,21 +581,21 @@ class JoinSchedules(Named):
 def accumulated(
     initial: float, scales: dict[int, float] | None
 ) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Return the boundaries in their order, and the values before, between and after them."""
+    """Return the boundaries in order, and the values before, between and after them."""
     boundaries = tuple(sorted(scales or ()))
     factors = (scales[boundary] for boundary in boundaries) if scales else ()
     return boundaries, tuple(accumulate(factors, mul, initial=initial))
 
 
 def through(points: dict[int, float], shape: Literal["linear", "cosine"]) -> Schedule:
-    """Go through values at steps; of two at one step the later one holds."""
+    """Return a schedule through values at steps; of two at one step the later one holds."""
     ease: Ease = Cosine() if shape == "cosine" else Linear()
     knots = tuple(Knot(at=step, level=value) for step, value in points.items())
     return Knots(points=knots, ease=ease)
 
 
 def risen(initial: float, peak: float, warmup_steps: int, decay: Schedule) -> Schedule:
-    """Put a straight line in front of a decay, if it is to take any steps."""
+    """Put a straight line in front of a decay, unless it would take no steps."""
     if warmup_steps == 0:
         return decay
     rise = Ramp(start=initial, end=peak, steps=warmup_steps)
@@ -603,10 +603,10 @@ def risen(initial: float, peak: float, warmup_steps: int, decay: Schedule) -> Sc
 
 
 class ReduceOnPlateauState(ControllerState):
-    """The plateau's state, and the values since it was last shown one.
+    """The plateau's state, and the values since it last saw one.
 
     Attributes:
-        plateau: What the rule remembers.
+        plateau: The rule's memory.
         count: How many values there have been.
         average: Their running average; 0 if there have been none.
     """

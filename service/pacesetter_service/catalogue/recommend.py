@@ -1,7 +1,7 @@
 """Recommend: from what is trained to a schedule to start from, with reasons.
 
-The choosing guide of the practitioners, made precise. Each choice is a line of the answer's
-`reasons`, with its source; none of it is a promise.
+It makes the usual rules of practitioners precise. Each choice is a line of the answer's `reasons`,
+with its source; none of it is a promise.
 """
 
 from typing import Any, Literal
@@ -17,10 +17,10 @@ Regime = Literal["scratch", "pretraining", "transfer", "fine-tune"]
 Optimizer = Literal["sgd", "adam", "adamw", "other"]
 
 SMALL_DATA = 10_000
-"""Below so many samples schedules should be conservative."""
+"""With fewer samples than this, schedules should be conservative."""
 
 LARGE_BATCH = 1024
-"""Above such a batch size a warmup is needed whatever the architecture."""
+"""Above this batch size, a warmup is needed for any architecture."""
 
 
 class Situation(Model):
@@ -91,7 +91,7 @@ BASE_LRS: dict[Optimizer, float] = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "ot
 
 
 def _short(rate: float) -> float:
-    """Return a rate as it is told, in three digits: no rule of thumb knows more of them."""
+    """Round a rate to the three digits that are shown: no rule of thumb knows more."""
     return float(f"{rate:.3g}")
 
 
@@ -123,14 +123,14 @@ def _base_lr(situation: Situation) -> tuple[float, ReasonedChoice]:
 
 
 TRIED_PARAMETERS, TRIED_TOKENS = (2.1e8, 1.1e9), (4e9, 1e11)
-"""From and up to which sizes the Step Law was fitted: those of the dense models in its data.
+"""The ranges of sizes for which the Step Law was fitted: those of the dense models in its data.
 
 Source: dense_lr_bs_loss.csv in github.com/step-law/steplaw, 1,911 trainings.
 """
 
 
 def _step_law(situation: Situation) -> tuple[float, ReasonedChoice] | None:
-    """Return the rate of the Step Law; None where it says nothing."""
+    """Return the rate by the Step Law; None if the law says nothing about the situation."""
     parameters, tokens = situation.parameters, situation.tokens
     if parameters is None or tokens is None:
         return None

@@ -1,4 +1,4 @@
-"""Names of plateau rules that people look for here, and what to use instead."""
+"""Names of plateau rules that people look for here, with what to use instead."""
 
 OF_CONTROLLERS: dict[str, str] = {
     "ReduceLROnPlateau": (

@@ -1,7 +1,7 @@
-"""Templates: specs with holes in them, published under a name and a version, and never changed.
+"""Templates: specs with holes, published under a name and a version, and never changed.
 
-A hole is `{"$": "total_steps"}`; it takes the whole place of a value. Filling is a substitution of
-JSON for JSON, after which the spec is validated like any other.
+A hole is `{"$": "total_steps"}`; it takes the place of a whole value. Filling substitutes JSON for
+JSON; after that the spec is validated like any other.
 """
 
 import json
@@ -19,7 +19,7 @@ from pacesetter_service.core.spec import Name, SessionSpec, refuse_unreadable
 HOLE = "$"
 
 MAX_FILLED = 1_048_576
-"""The most characters that the values of all holes come to: one value may fill many holes."""
+"""The most characters that the filled holes may have in all: one value may fill many holes."""
 
 TemplateName = Annotated[
     str,
@@ -39,13 +39,13 @@ ParameterName = Annotated[
 ]
 
 DeprecationReason = Annotated[Line, Field(min_length=1, max_length=500)]
-"""Why a version should not be used any more."""
+"""Why a version should no longer be used."""
 
 _REFERENCE = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})@([1-9][0-9]{0,8})$")
 
 
 class TemplateReference(NamedTuple):
-    """A template in one version; written `name@version`."""
+    """One version of a template; written `name@version`."""
 
     name: str
     version: int
@@ -76,7 +76,7 @@ class Parameter(Model):
 
     @property
     def trial(self) -> JsonValue:
-        """A value that must work."""
+        """A value that must be valid, to try the template with."""
         return self.example if self.default is None else self.default
 
 
@@ -159,7 +159,7 @@ class TemplateUse(Model):
 
     @property
     def reference(self) -> TemplateReference:
-        """Which template in which version."""
+        """The template and the version."""
         return parse_reference(self.template)
 
     def spec(self, template: Template) -> SessionSpec:
@@ -178,7 +178,7 @@ class TemplateUse(Model):
 
 
 class Published(NamedTuple):
-    """A template with the version that it was given, and why it should not be used any more."""
+    """A template, the version that it was given, and why it should no longer be used."""
 
     template: Template
     version: int
@@ -187,7 +187,7 @@ class Published(NamedTuple):
 
     @property
     def reference(self) -> TemplateReference:
-        """How sessions name it."""
+        """The reference under which sessions name it."""
         return TemplateReference(self.template.name, self.version)
 
 
@@ -226,7 +226,7 @@ def fill(template: Template, given: Mapping[str, JsonValue]) -> dict[str, Any]:
 
 
 class Difference(NamedTuple):
-    """One place in which two JSON documents differ; None is what is not there."""
+    """One place in which two JSON documents differ; None stands for a missing value."""
 
     pointer: str
     before: JsonValue
@@ -236,7 +236,7 @@ class Difference(NamedTuple):
 def diff(before: JsonValue, after: JsonValue, pointer: str = "") -> Iterator[Difference]:
     """Return the places in which two JSON documents differ, as deep as they can be named.
 
-    Laws and rules of another `kind` differ as a whole: their fields mean other things.
+    Laws and rules of different `kind` differ as a whole: their fields mean different things.
     """
     if isinstance(before, dict) and isinstance(after, dict) and _of_one_kind(before, after):
         for key in sorted(before.keys() | after.keys()):

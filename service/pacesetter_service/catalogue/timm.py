@@ -1,8 +1,9 @@
 """Presets of timm, by its own names, parameters and defaults.
 
-Lengths are in optimizer steps, as timm has them with `t_in_epochs=False`. Who steps timm once an
-epoch writes its lengths in epochs, `{"epochs": 90}`, and puts the schedule into a `stair` of
-`{"epochs": 1}`; the milestones of MultiStepLRScheduler are then one epoch lower than timm's.
+Lengths are in optimizer steps, as in timm with `t_in_epochs=False`. For a timm schedule that is
+stepped once an epoch, write its lengths in epochs, `{"epochs": 90}`, and put the schedule into a
+`stair` of `{"epochs": 1}`; the milestones of MultiStepLRScheduler are then one epoch lower than
+timm's.
 
 timm's `noise_*` parameters draw from torch's own generator, which cannot be reproduced here: put
 the schedule into `noise`.
@@ -58,7 +59,7 @@ REDIRECTS: dict[str, str] = {
         " any schedule"
     ),
 }
-"""Schedulers that are no schedules here, and what to do instead."""
+"""Schedulers that are not schedules here, with what to do instead."""
 
 
 class Warmed(Named):
@@ -233,8 +234,7 @@ class MultiStepLRScheduler(Warmed):
         return ascending(decay_t)
 
     def expand(self) -> Schedule:  # noqa: D102
-        factors = tuple(self.decay_rate**passed for passed in range(len(self.decay_t) + 1))
-        law = Relative(schedule=PiecewiseConstant(boundaries=self.decay_t, levels=factors))
+        law = Relative(schedule=PiecewiseConstant.of_powers(self.decay_rate, self.decay_t))
         return self.warmed(Shift(schedule=law, by=1.0))
 
 
@@ -303,7 +303,7 @@ class WSDLRScheduler(Named):
             return Hold()
         timescale = self.stable_timescale or whole(self.warmup_t)
         exponent = 0.5 if self.stable_fn == "rsqrt" else self.stable_power
-        # Its time over the timescale is timm's 1 + t / timescale.
+        # The time of the power law over the timescale is timm's 1 + t / timescale.
         return Span(
             schedule=PowerLaw(exponent=exponent, shift=1.0), ratio=float(steps_of(timescale))
         )
@@ -317,7 +317,7 @@ class WSDLRScheduler(Named):
             "exp": Decay(ratio=self.decay_ratio),
         }
         decay_t = whole(self.decay_t)
-        # Over one unit of a stretched clock, because timm divides before all else.
+        # Over one unit of a stretched clock, because timm divides before everything else.
         down = Ramp(start=1.0, end=0.0, steps=1, ease=shapes[self.decay_fn])
         decay = Delay(
             schedule=Span(schedule=down, ratio=float(decay_t)),

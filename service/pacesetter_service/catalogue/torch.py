@@ -1,9 +1,9 @@
 """Presets of torch, by its own names, parameters and defaults.
 
-The bits are those of torch's closed forms. What torch computes by multiplying the rate of the step
-before drifts from them in the last places, and depends on who else has changed that rate.
-`last_epoch` is no parameter here: a session has a `start_step`. Nor is a list with a value for each
-group: a session's groups have their own bases and schedules.
+The bits are those of torch's closed forms. Where torch multiplies the rate of the previous step,
+its values drift from them in the last places, and depend on any other code that has changed that
+rate. `last_epoch` is no parameter here: a session has a `start_step`. Nor is a list with a value
+for each group: a session's groups have their own bases and schedules.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -68,7 +68,7 @@ REDIRECTS: dict[str, str] = {
         " any schedule"
     ),
 }
-"""Schedulers of torch that are no schedules here, and what to do instead."""
+"""Schedulers of torch that are not schedules here, with what to do instead."""
 
 
 class StepLR(Named):
@@ -232,7 +232,7 @@ class CosineAnnealingWarmRestarts(Named):
         first = whole(self.T_0)
         if self.T_mult == 1:
             return Repeat(schedule=self._cycle(first), period=first)
-        # `repeat` would slow the clock of the first cycle down, which rounds; torch divides once.
+        # `repeat` would slow down the clock of the first cycle, which rounds; torch divides once.
         # Cycles grow so fast that a few dozen of them fill all time; the last one outlasts it.
         cycles, start, length = [], 0, first
         while start + length <= MAX_STEP:
@@ -485,7 +485,7 @@ _MULTIPLYING = (
 
 
 def _fields(preset: Named) -> dict[str, Any]:
-    """Return the parameters that a preset shares with the named kind behind it."""
+    """Return the parameters that a preset shares with the named kind that it expands to."""
     own = {"kind", "epochs", "steps_per_epoch"}
     return {name: getattr(preset, name) for name in type(preset).model_fields if name not in own}
 

@@ -10,7 +10,7 @@ from pacesetter_service.core.schedules.combinators import Relative
 from pacesetter_service.core.schedules.eases import Cosine, Ease, Poly, Power
 from pacesetter_service.core.schedules.primitives import Hold, Ramp
 
-# Poly of power 1 is the straight line, exact beside its end.
+# Poly of power 1 is the straight line, exact near its end.
 DECAYS: dict[str, Ease] = {"linear": Poly(), "sqrt": Power(power=0.5), "cosine": Cosine()}
 
 
@@ -61,5 +61,5 @@ class LRScheduler(Named):
 
 
 def _from_one(law: Schedule) -> Schedule:
-    """Number the steps from 1."""
+    """Return the law with its steps numbered from 1."""
     return Shift(schedule=law, by=1)

@@ -1,7 +1,8 @@
-"""Whether an optimizer really used what was sealed.
+"""Whether an optimizer really used the sealed values.
 
-Optimizers hold rates as Python floats or, in tensors, as float32. So a value agrees to the bit
-(`exact`), or as the float32 nearest to what was sealed (`float32`), or not at all (`differs`).
+Optimizers hold rates as Python floats or, in tensors, as float32. So an applied value agrees with
+the sealed one to the bit (`exact`), or is the float32 nearest to it (`float32`), or neither
+(`differs`).
 """
 
 from collections.abc import Mapping
@@ -14,11 +15,11 @@ import numpy as np
 Precision = Literal["exact", "float32", "differs"]
 
 KEPT = 8
-"""How many values of one rank are told apart, those that differ first; all are compared."""
+"""How many values of one rank are kept, those that differ first; all of them are compared."""
 
 
 class Compared(NamedTuple):
-    """What was applied of one series, and what was sealed."""
+    """The applied value of one series, and the sealed one."""
 
     series: str
     applied: float
@@ -28,13 +29,13 @@ class Compared(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What a rank applied at a step beside what was sealed for it.
+    """What a rank applied at a step, compared with what was sealed for it.
 
     Attributes:
         step: The step of the values.
-        precision: How well they agree: as well as the one that agrees least.
+        precision: How well they agree: the worst precision among them.
         differing: How many differ.
-        values: Each of them, those that agree least first.
+        values: Each of them, the worst agreement first.
     """
 
     step: int
@@ -44,7 +45,7 @@ class Comparison:
 
 
 def precision(applied: float, sealed: float) -> Precision:
-    """Tell how well an applied value, which may be NaN or infinite, agrees with the sealed one."""
+    """Return how well an applied value, perhaps NaN or infinite, agrees with the sealed one."""
     if applied == sealed:
         return "exact"
     return "float32" if isfinite(applied) and applied == _float32(sealed) else "differs"
@@ -65,5 +66,5 @@ _AGREEMENT: Mapping[Precision, int] = {"differs": 0, "float32": 1, "exact": 2}
 
 
 def _float32(value: float) -> float:
-    with np.errstate(all="ignore"):  # beyond the range of float32 it is infinite, or 0
+    with np.errstate(all="ignore"):  # beyond the range of float32 a value becomes infinite, or 0
         return float(np.float32(value))

@@ -1,9 +1,9 @@
-"""Attempts: going back to a step, exactly, by replaying what was recorded.
+"""Attempts: going back to a step, exactly, by replaying the record.
 
 A job that restarts from a checkpoint opens a new attempt; a fork opens a new session. Both share
-the past up to their first step by reference: nothing of it is copied. What controllers saw and
-what operators ordered before the step is replayed from a snapshot on; the decisions come out as
-they did, because they depend on nothing else.
+the past up to their first step by reference, and copy nothing. What controllers saw and what
+operators ordered before that step is replayed from a snapshot. The decisions come out the same,
+because they depend on nothing else.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -40,7 +40,7 @@ from pacesetter_service.core.watching import Watch
 
 @dataclass(frozen=True, slots=True)
 class AttemptRef:
-    """One attempt of one session, by the session's id in the database, and its first step."""
+    """One attempt of a session: the session's id in the database, and the attempt's first step."""
 
     session_id: int
     attempt: int
@@ -60,7 +60,7 @@ Lineage = tuple[AttemptRef, ...]
 
 
 def spans(lineage: Lineage, start: int = 0, end: int = MAX_STEP) -> Iterator[Span]:
-    """Cut the steps `start` to `end` into those of each attempt."""
+    """Split the steps `start` to `end` by the attempt that they belong to."""
     ends = [*(ref.start for ref in lineage[1:]), MAX_STEP]
     for ref, until in zip(lineage, ends, strict=True):
         first, last = max(ref.start, start), min(until, end)
@@ -69,28 +69,28 @@ def spans(lineage: Lineage, start: int = 0, end: int = MAX_STEP) -> Iterator[Spa
 
 
 def of_session(lineage: Lineage, session_id: int) -> Lineage:
-    """Return the attempts of a lineage that are of one session."""
+    """Return the attempts of a lineage that belong to one session."""
     return tuple(ref for ref in lineage if ref.session_id == session_id)
 
 
 def since_session(lineage: Lineage, session_id: int) -> Lineage:
-    """Return the attempts of a lineage from the first one of a session on, forks of it included."""
+    """Return a lineage from a session's first attempt on, including those of its forks."""
     first = next(at for at, ref in enumerate(lineage) if ref.session_id == session_id)
     return lineage[first:]
 
 
 def attempt_of(lineage: Lineage, step: int) -> AttemptRef:
-    """Return the attempt that a step was trained in; the first one for the steps before it."""
+    """Return the attempt in which a step was trained; for steps before the first one, that one."""
     return next((ref for ref in reversed(lineage) if ref.start <= step), lineage[0])
 
 
 def branch(lineage: Lineage, ref: AttemptRef) -> Lineage:
-    """Return the lineage of an attempt that begins in the middle of others."""
+    """Return the lineage of an attempt that branches off from another lineage."""
     return (*(each for each in lineage if each.start < ref.start), ref)
 
 
 ReplayedEvent = Measured | Missed | Acted | BatchResized
-"""What decided about the steps from its `at` on, when that was the horizon."""
+"""An event that shaped the steps from its `at` on, when `at` was the horizon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +99,12 @@ class RestorePoint:
 
     Attributes:
         snapshot: A state at or before the step.
-        replayed: What happened from there on to the step itself, in order.
-        readings: Readings of earlier steps, of which some may not have been consumed.
+        replayed: What happened from the snapshot to the step itself, in order.
+        readings: Readings of earlier steps, some of which may not have been consumed.
         later: Orders that were carried out at or after the step.
-        repeated: What was measured and decided at the step, if the attempt in which it was begins
-            there too. An attempt that takes its place has that in its state, and is to record it:
-            the other one is no part of the path any more.
+        repeated: What was measured and decided at the step, if the attempt that did so begins at
+            the step too. An attempt that replaces that one has all of this in its state and must
+            record it, because the replaced attempt is no longer part of the path.
     """
 
     snapshot: Session
@@ -115,10 +115,10 @@ class RestorePoint:
 
 
 def restore(past: RestorePoint, step: int) -> Session:
-    """Return the state in which a session was when the step was about to be sealed.
+    """Return the state of a session just before the step was sealed.
 
-    Readings of earlier steps that came too late for that are not lost: they wait, and are consumed
-    with the first sealing.
+    Readings of earlier steps that came too late for that sealing are not lost: they wait, and the
+    first sealing consumes them.
     """
     session = past.snapshot
     for at, events in groupby(past.replayed, key=lambda event: event.at):
@@ -143,13 +143,13 @@ def restore(past: RestorePoint, step: int) -> Session:
             wait=None,
             ended=None,
         ),
-        # What its trainer had ended goes on; what a controller has ended stays so.
+        # An end that its trainer declared is lifted; one that a controller decided stays.
         status="active" if session.control.ended is not None else session.status,
     )
 
 
 def _numbers(past: RestorePoint) -> Iterator[int]:
-    """Return the numbers of all orders that were carried out, which no other may have."""
+    """Return the numbers of all orders that were carried out: no other order may have them."""
     yield from (event.order.id for event in past.replayed if isinstance(event, Acted))
     yield from (each.id for each in past.later)
 
@@ -167,7 +167,7 @@ def _consequences(session: Session, event: ReplayedEvent) -> Draft:
 
 
 def unconsumed(session: Session, readings: Iterable[Reading], step: int) -> Pending:
-    """Return the readings of steps before `step` that wait; the first of each key counts."""
+    """Return the readings of steps before `step` that still wait; the first of each key counts."""
     return Pending(
         reading
         for reading in readings
@@ -203,12 +203,12 @@ def refuse_opening(session: Session, step: int, key: str, *, known: bool) -> Non
     Args:
         session: The session, in its running attempt.
         step: Where the new attempt would begin.
-        key: What its ranks share.
+        key: The key that its ranks share.
         known: Whether an earlier attempt was opened with that key.
 
     Raises:
         SessionArchivedError: The session takes no more commands.
-        StaleAttemptError: A later attempt has taken over from that one.
+        SupersededAttemptError: A later attempt has taken over from that one.
         StepOutOfRangeError: The step was never handed out.
     """
     refuse_if_archived(session)
@@ -218,10 +218,11 @@ def refuse_opening(session: Session, step: int, key: str, *, known: bool) -> Non
 
 
 def refuse_beyond_horizon(session: Session, step: int) -> None:
-    """Refuse a step that no trainer can have trained up to.
+    """Refuse to go back to a step that no trainer can have reached.
 
     Raises:
-        StepOutOfRangeError: It lies before the session's first step or above the horizon.
+        StepOutOfRangeError: It lies above the horizon, or before the first step that the session's
+            own description holds from.
     """
     first = session.spec.described_from
     if session.spec.start_step <= step < first:
@@ -240,13 +241,13 @@ def refuse_beyond_horizon(session: Session, step: int) -> None:
 def taken_back(current: Session, restored: Session, keep: Sequence[Order]) -> Session:
     """Return the first state of an attempt that takes back sealed steps which no trainer holds.
 
-    Its trainers are those of the attempt before: they hold nothing that changes, and what they were
-    told they are not told again.
+    Its trainers are those of the attempt before. They hold no value that changes, and are not told
+    again what they were told already.
 
     Args:
         current: The session as it is.
         restored: The session as it was at the first step that is taken back.
-        keep: Orders of operators for that step or later ones.
+        keep: Operators' orders for that step or later ones.
     """
     first = restored.horizon
     told = [notice for notice in current.control.notices if notice.step < first]
@@ -278,18 +279,18 @@ def resumed(
     batch: int | None,
     known: Collection[str] = (),
 ) -> Session:
-    """Return the first state of a new attempt: the restored one, with what goes on as it is.
+    """Return the first state of a new attempt: the restored one, with what outlives an attempt.
 
-    What followed from the batch sizes of later attempts is not kept: what follows from the one
-    that is trained with now is ordered anew, from the attempt's first step on.
+    Orders that the batch sizes of later attempts led to are not kept. The order that the present
+    batch size leads to is given anew, from the attempt's first step on.
 
     Args:
         current: The session as it is, in the attempt that ends.
         restored: The session as it was at the new attempt's first step.
-        keep: Orders of operators for that step or later ones.
-        key: What all ranks of the restart share.
+        keep: Operators' orders for that step or later ones.
+        key: The key that all ranks of the restart share.
         batch: Samples in one step, if the trainer says so.
-        known: The messages of which its trainers were told already.
+        known: The messages that its trainers were told already.
 
     Raises:
         BatchRefusedError: The batch size has changed, and the session does not allow that.
@@ -305,24 +306,24 @@ def resumed(
         reported=current.reported,
         revision=current.revision + 1,
     )
-    # The process that was told of a large change before it is gone, unless it goes on in this one.
+    # The process that was warned of a large change has ended, unless it goes on in this attempt.
     news = [notice for notice in foretold(opened) if notice.message not in known]
     opened = replace(opened, control=opened.control.told(*news))
     return rescaled(opened, restored.control.batch_size, size).after
 
 
 def _reopened(book: OrderBook, orders: tuple[Order, ...], first: int) -> OrderBook:
-    """Return the book of an attempt that begins at step `first`, in which some orders wait."""
+    """Return the order book of an attempt that begins at step `first` with some orders waiting."""
     numbers = {each.id for each in orders}
     return OrderBook(
         waiting=orders,
         given=book.given,
         given_before=book.given,
-        # An order that is forgotten may be given again under its key.
+        # An order that is dropped may be given again under its key.
         keys={
             name: (number, at, said)
             for name, (number, at, said) in book.keys.items()
             if at < first or number in numbers
         },
-        counted=book.counted,  # who has made a change has made it, whatever comes of it
+        counted=book.counted,  # a bounded actor's change counts, even if its order is dropped
     )

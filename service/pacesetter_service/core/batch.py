@@ -1,8 +1,8 @@
-"""The batch size, and what a session's own rule makes of a change of it.
+"""The batch size, and how the session's own rule responds when it changes.
 
-A rate goes with the number of samples in a step. When that number changes, because a job goes on
-with more machines for instance, the rule orders a scale; the order's key says from which size to
-which, so that an attempt that goes back before it knows what the rates there were made for.
+A learning rate is tied to the number of samples in a step. When that number changes, for instance
+because a job goes on with more machines, the rule orders a scale. The order's key holds the old and
+the new size, so that an attempt that goes back before the order knows which size its rates are for.
 """
 
 from collections.abc import Iterable
@@ -17,13 +17,13 @@ from pacesetter_service.core.orders import order
 from pacesetter_service.core.session import Session
 
 ACTOR = "batch_scaling"
-"""Who gives the orders that a changed batch size leads to."""
+"""The actor of the orders that a changed batch size leads to."""
 
 
 def resized(session: Session, after: int) -> Draft:
     """Return what follows from training with another batch size from the horizon on.
 
-    Several changes before the next step is sealed are one, from the first size to the last.
+    Several changes before the next step is sealed count as one, from the first size to the last.
 
     Raises:
         BatchRefusedError: The rule refuses changes, or the rate that follows is refused.
@@ -42,12 +42,12 @@ def resized(session: Session, after: int) -> Draft:
 
 
 def rescaled(session: Session, before: int | None, after: int | None) -> Draft:
-    """Return the order for the horizon that a changed batch size leads to, by the session's rule.
+    """Return the order at the horizon that the session's rule gives for a changed batch size.
 
     Args:
         session: The session.
         before: The batch size that the rates at the horizon are made for, if a trainer has said.
-        after: The one that is trained with from the horizon on.
+        after: The batch size of the training from the horizon on.
 
     Raises:
         BatchRefusedError: The rule refuses changes, or the rate that follows is refused.
@@ -56,7 +56,7 @@ def rescaled(session: Session, before: int | None, after: int | None) -> Draft:
     if rule == "none" or before is None or after is None or before == after:
         return Draft(session)
     if session.status == "finished":
-        return Draft(session)  # no step of it is trained any more
+        return Draft(session)  # no further step of it is trained
     change = f"batch size {before} -> {after}"
     if rule == "refuse":
         raise BatchRefusedError(
@@ -75,7 +75,7 @@ def rescaled(session: Session, before: int | None, after: int | None) -> Draft:
 def batch_at(session: Session, orders: Iterable[Order], step: int) -> int | None:
     """Return the batch size that the rates restored at a step were made for.
 
-    Where it changed at that very step, the change has not moved the rates yet.
+    Where the size changed at that very step, the change has not affected the rates yet.
     """
     changes = (each.batch_before for each in orders if each.at == step)
     return next((before for before in changes if before is not None), session.control.batch_size)

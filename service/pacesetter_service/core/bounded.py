@@ -1,8 +1,8 @@
-"""Judges orders of who has bounds: by the size of the change, and by how many there are.
+"""Judges the orders of actors with bounds: by the size of a change, and by the number of changes.
 
-The bounds are those of who orders; a session's own limits hold beside them, for everybody. Which
-changes count stands in the session's state, which is folded from its log: so the count is the same
-on every replica, and after a restart.
+The bounds belong to the token of the actor; the session's own limits hold besides, for every
+actor. The changes that count are kept in the session's state, which is folded from its log. So the
+count is the same on every replica, and after a restart.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,20 +18,20 @@ from pacesetter_service.core.timeline import Timeline
 from pacesetter_service.core.watching import plan_end
 
 LOOKED_AT = 1000
-"""How many steps from its own on an order is looked at, each of them."""
+"""How many steps, from its own on, an order is checked at, one by one."""
 
 SPOTS = 32
-"""How many of the later steps, up to the plan's end, are looked at as well."""
+"""How many of the later steps, up to the plan's end, are checked as well."""
 
 LOOKED_VALUES = 8192
-"""How many values, over all series, are looked at: the writer waits."""
+"""How many values, over all series, are checked; there is a cap, because the writer waits."""
 
 CLOSE = 1e-9
-"""By how much, relatively, a ratio may miss a factor that it was meant to be."""
+"""By how much, relatively, a ratio may miss the factor that it was meant to be."""
 
 
 class _Change(NamedTuple):
-    """A value that an order would make another one."""
+    """A value that an order would change, before and after."""
 
     series: str
     step: int
@@ -73,7 +73,7 @@ def _fits(known: tuple[int, ...], step: int, at: int, bounds: Bounds) -> bool:
 
 
 def _is_free(known: tuple[int, ...], at: int, count: int, window: int) -> bool:
-    """Return whether no so many steps hold more changes, if there were another one at `at`."""
+    """Return whether a change at `at` leaves no more than `count` changes in any `window` steps."""
     near = sorted((*(each for each in known if abs(each - at) < window), at))
     return not any(
         first <= at <= last and last - first < window
@@ -82,20 +82,20 @@ def _is_free(known: tuple[int, ...], at: int, count: int, window: int) -> bool:
 
 
 def _is_full(known: tuple[int, ...], horizon: int, window: int) -> bool:
-    """Return whether to remember another change would be to forget one that still counts."""
+    """Return whether remembering another change would drop one that still counts."""
     return len(known) >= CHANGES_COUNTED and min(known) > horizon - window
 
 
 def refuse_large(
     bounds: Bounds, session: Session, given: Order, after: Mapping[str, Timeline]
 ) -> None:
-    """Refuse an order that would change a value by more than a factor.
+    """Refuse an order that would change a value by a factor beyond the bounds.
 
     Args:
         bounds: The bounds.
-        session: The session, as it would be at the order's step without it.
+        session: The session as it would be at the order's step without the order.
         given: The order.
-        after: The timelines with it.
+        after: The timelines with the order.
 
     Raises:
         BeyondBoundsError: It would.
@@ -131,7 +131,7 @@ def _changes(session: Session, given: Order, after: Mapping[str, Timeline]) -> I
 
 
 def _spots(session: Session, given: Order, end: int) -> list[int]:
-    """Return steps from `end` on at which an order is looked at: where it settles, and the rest."""
+    """Return the later steps to check, from `end` on: some up to the plan's end, and the last."""
     ends = session.spec.total_steps, plan_end(session), given.action.settles(given.at) + 1
     last = max(each or 0 for each in ends) - 1
     if last < end:

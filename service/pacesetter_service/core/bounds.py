@@ -11,13 +11,13 @@ from pacesetter_service.core.errors import NotAllowedError
 from pacesetter_service.core.model import Checked, Count, Model, Real, did_you_mean
 
 CHANGES_COUNTED = 256
-"""How many changes of one author a session remembers; no token may make more in its window."""
+"""How many changes of one actor a session remembers; no token may make more in its window."""
 
 OTHER_CALLS = ("fork", "restart", "take_back")
-"""What else than actions may be allowed: a new session, a new attempt, steps opened again."""
+"""The calls besides actions that bounds may allow: a new session, a new attempt, a take-back."""
 
 BY_DEFAULT = ("cooldown", "hold", "release", "rewarm", "scale", "set")
-"""The kinds of actions that bounds allow which do not say."""
+"""The kinds of actions that bounds allow unless they name others."""
 
 
 def _known(what: str) -> str:

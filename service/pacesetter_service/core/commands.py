@@ -19,13 +19,13 @@ class Reading(NamedTuple):
 
     @property
     def key(self) -> tuple[int, str, int]:
-        """What identifies the reading within its attempt: whatever repeats it changes nothing."""
+        """What identifies the reading within its attempt; a repetition of it changes nothing."""
         return self.step, self.metric, self.rank
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Take these readings; `attempt` is whose they are, None for the running one."""
+    """Take these readings; `attempt` is the attempt that made them, None for the running one."""
 
     readings: tuple[Reading, ...]
     attempt: int | None = None
@@ -37,11 +37,11 @@ class Seal:
 
     Attributes:
         start: The first step of the window.
-        count: How many steps it is to hold.
-        attempt: Which attempt asks; None if the caller has not said.
-        at: The step at which the trainer stands, if the caller has said.
+        count: How many steps the caller wants in it.
+        attempt: The attempt that asks; None if the caller has not said.
+        at: The step that the trainer has reached, if the caller has said.
         pace: Seconds that a step takes, if the caller has said.
-        trains: Whether a trainer asks, which then holds the window; others only look.
+        trains: Whether a trainer asks, which then holds the window; other callers only read.
     """
 
     start: int
@@ -54,7 +54,7 @@ class Seal:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Know that a trainer holds, or has trained, the steps below `until`."""
+    """Note that a trainer holds, or has trained, the steps below `until`."""
 
     until: int
     attempt: int | None = None
@@ -62,11 +62,11 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Await:
-    """Know that a trainer waits at a moment for the measurements that the horizon awaits.
+    """Note that a trainer waits, at this moment, for the measurements that the horizon awaits.
 
     Attributes:
         now: The moment, in seconds since 1970.
-        attempt: The attempt that the trainer is of; None if it has not said.
+        attempt: The attempt of the trainer; None if it has not said.
     """
 
     now: float
@@ -89,9 +89,9 @@ class Act:
         action: What is ordered.
         at: The first step that it holds for; None for the horizon.
         actor: Who orders it.
-        key: What makes a repeated order the same one; empty if nothing does.
-        bounds: What its author may order at most; None for who has none.
-        if_revision: The revision that it is meant for; None for any.
+        key: Identifies a repetition of the order; empty if it has no key.
+        bounds: What the actor may order at most; None if the actor has no bounds.
+        if_revision: The revision that the order is meant for; None for any.
     """
 
     action: Action
@@ -104,7 +104,7 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """Know that so many samples, over all ranks, are in one step from the horizon on."""
+    """Note that one step has this many samples, over all ranks, from the horizon on."""
 
     batch_size: int
     attempt: int | None = None
@@ -112,7 +112,7 @@ class Resize:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Forget an order that was not carried out yet; only one of the actor's `own`, if so."""
+    """Cancel an order that was not carried out yet; with `own`, only an order of the same actor."""
 
     order: int
     actor: str = "anonymous"
@@ -121,10 +121,10 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class RecordDeviation:
-    """Record that a rank trained a step with other values than were sealed, or does so no longer.
+    """Record that a rank trained a step with other values than were sealed, or no longer does so.
 
-    `values` holds what was applied, which may be NaN or infinite, and what was sealed, by series;
-    `attempt` is the one in which both were, None for the running one.
+    `values` holds, for each series, the applied value, which may be NaN or infinite, and the sealed
+    one. `attempt` is the attempt that both belong to, None for the running one.
     """
 
     rank: int
@@ -139,9 +139,9 @@ class RecordDeparture:
 
     Attributes:
         metric: The metric.
-        since: The first step at which it was too far.
-        message: What is known of it, and what to do.
-        attempt: The attempt that was looked at; None for the running one.
+        since: The first step at which it was too far off.
+        message: What is known about it, and what to do.
+        attempt: The attempt that was judged; None for the running one.
     """
 
     metric: str
@@ -152,13 +152,13 @@ class RecordDeparture:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Know that a training is over: it has ended by itself, or has failed.
+    """Note that a training is over: it has ended by itself, or has failed.
 
     Attributes:
         outcome: Whether it was completed.
         reason: Why it ended, in a line for people.
         step: The first step that was not trained; None for the first that no trainer holds.
-        when_over: Only if its plan is over at that step; otherwise nothing is changed.
+        when_over: Applies only if the plan is over at that step; otherwise nothing changes.
         actor: Who says so.
         attempt: The attempt that was trained; None for the running one.
     """
@@ -173,7 +173,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Relabel:
-    """Set these labels of the session; None takes one away, and others stay."""
+    """Set these labels of the session; None removes a label, and all others stay."""
 
     labels: Mapping[str, str | None]
     actor: str = "anonymous"
@@ -181,10 +181,11 @@ class Relabel:
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """Close the session for further commands.
+    """Close the session to further commands.
 
     Attributes:
-        seen: The attempt and the horizon that were looked at: who has gone on since stays open.
+        seen: The attempt and the horizon that the caller saw; a session that has moved on since
+            stays open.
     """
 
     seen: tuple[int, int] | None = None

@@ -1,7 +1,7 @@
-"""The budget of what one caller may have evaluated, and what is refused because it is beyond it.
+"""The budget for what one caller may have evaluated, and the refusal of whatever exceeds it.
 
-A cost is counted, see `schedules/cost.py`: nodes times what their kinds cost, times steps, over all
-series. So it can be known, and stated, before anything is evaluated.
+A cost is counted, see `schedules/cost.py`: nodes times the cost of their kinds, times steps, over
+all series. So it is known, and can be stated, before anything is evaluated.
 """
 
 from collections import Counter
@@ -30,32 +30,32 @@ SMALL_WINDOW = 16
 """How many steps of any session must be within the budget of one sealing."""
 
 READING = 2e9
-"""The most that one answer may cost: some two seconds of one core."""
+"""The most that one answer may cost: about two seconds of one core."""
 
 SLICE = 5e7
-"""What is evaluated at once, where the caller may go away meanwhile."""
+"""How much is evaluated in one go where the caller may hang up meanwhile."""
 
 LIGHT = 1e7
-"""What costs no more need not wait behind what costs much."""
+"""Work up to this cost need not wait behind costly work."""
 
 REPLAY = 1e5
-"""What replaying may cost that lies between two snapshots: a tenth of a second or two.
+"""The most that replaying from one snapshot to the next may cost: a tenth of a second or two.
 
-The unit is that one controller looks at one series, which is about a microsecond.
+The unit is one controller that sees one series, which takes about a microsecond.
 """
 
 REPLAYED = 1000
 """The most measurements and orders between two snapshots, however little they cost."""
 
 PER_CHANGE = 10
-"""What it costs that a decision or an order changes a series, in the same unit."""
+"""The cost of a decision or an order that changes one series, in the same unit."""
 
 Check = Callable[[], None]
 """Called between two slices; raises if the caller that waits for the answer has gone."""
 
 
 def refuse_costly_session(session: Session) -> None:
-    """Refuse a state of which even a small window takes too long, however it came to be one.
+    """Refuse a state of which even a small window takes too long, however it came about.
 
     Raises:
         TooCostlyError: It does, now, or with what a controller or an order may make of it.
@@ -82,7 +82,7 @@ def refuse_costly(spec: SessionSpec) -> None:
 
 
 def refuse_costly_turns(turns: Iterable[Action | Transition], spec: SessionSpec) -> None:
-    """Refuse what may go over to a law that is too costly for the session's series.
+    """Refuse turns that may go over to a law that is too costly for the session's series.
 
     Raises:
         TooCostlyError: One of them may.
@@ -100,7 +100,7 @@ def refuse_costly_turns(turns: Iterable[Action | Transition], spec: SessionSpec)
 
 
 def refuse_costly_laws(lines: Timelines, horizon: int) -> None:
-    """Refuse what the series come to from a step on, if a small window of it takes too long.
+    """Refuse the laws in force from a step on, if a small window of them takes too long.
 
     Raises:
         TooCostlyError: It does.
@@ -133,7 +133,7 @@ def _refuse_beyond_budget(laws: dict[str, Cost]) -> None:
 
 
 def replay_cost(spec: SessionSpec, events: Iterable[Event]) -> float:
-    """Return about what replaying takes of what happened; 0 if nothing of it is replayed."""
+    """Return about what replaying these events costs; 0 if none of them is replayed."""
     series, least = len(spec.series()), REPLAY / REPLAYED
     total = 0.0
     for event in events:
@@ -163,14 +163,14 @@ def refuse_costly_reading(cost: Cost, count: int) -> None:
 
 
 def readable(cost: Cost) -> int:
-    """Return how many steps one answer may have: 0 if it can have none."""
+    """Return how many steps one answer may have; 0 if not even one is within the budget."""
     size, _ = cost.in_slices(1, SLICE)
     whole = int(READING / cost.of(size)) * size
     return whole or (1 if cost.of(1) <= READING else 0)
 
 
 def evaluated(lines: Timelines, start: int, count: int, check: Check) -> dict[str, Values]:
-    """Evaluate steps of all series, slice by slice: the bits are those of one block."""
+    """Evaluate steps of all series, slice by slice; the bits equal those of a single block."""
     size, _ = lines.cost.in_slices(count, SLICE)
     slices = [
         list(_each(lines.values(), at, min(size, start + count - at), check))

@@ -1,6 +1,6 @@
-"""What a command leads to: events, or a refusal. Nothing happens here; it is only decided.
+"""What a command leads to: events, or a refusal. This module only decides; nothing happens yet.
 
-What operators order is judged in `orders.py`, and what controllers decide comes from `react.py`.
+`orders.py` judges the orders of operators, and `react.py` collects the decisions of controllers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,19 +71,19 @@ MAX_PENDING = 100_000
 
 
 MAX_METRICS = 1024
-"""The most names of metrics of one session, besides those that its controllers watch."""
+"""The most metric names that one session may have, besides those that its controllers watch."""
 
 PER_DECISION = 20_000.0
-"""What it costs that a controller or an order changes one series."""
+"""The cost of a controller or an order that changes one series."""
 
 PER_ORDER = 10
-"""How often about an order has the value of a step evaluated before it is taken."""
+"""About how many times an order evaluates the value of a step before it is accepted."""
 
 CONSUMED_SERIES = 8_192
-"""How many series, over all measurements that it consumes, one sealing may change."""
+"""How many series one sealing may change, summed over the measurements that it consumes."""
 
 FEW_CONSUMED = 16
-"""How many measurements a sealing consumes however many series there are."""
+"""How many measurements a sealing may consume, however many series there are."""
 
 
 def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911, PLR0912 - one a command
@@ -91,7 +91,8 @@ def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911, PLR09
 
     Raises:
         SessionArchivedError: The session takes no more commands.
-        SessionFinishedError: A controller has ended the session; no further step is sealed.
+        SessionFinishedError: A controller, a trainer or an operator has ended the session; no
+            further step is sealed.
         StaleAttemptError: The command speaks for another attempt.
         StepOutOfRangeError: A step cannot be sealed, reported on or have been trained.
         ScheduleNotFiniteError: The law leaves the range of learning rates.
@@ -105,7 +106,7 @@ def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911, PLR09
         OrderNotFoundError: No order of that number waits.
         BatchRefusedError: The session does not allow that batch size.
     """
-    if not isinstance(command, Seal | Act):  # these ask by themselves: some of them change nothing
+    if not isinstance(command, Seal | Act):  # these two check it themselves, as some change nothing
         refuse_unless_taken(session, command)
     match command:
         case Report():
@@ -137,13 +138,14 @@ def decide(session: Session, command: Command) -> Draft:  # noqa: PLR0911, PLR09
 
 
 def is_sealed(session: Session, command: Seal, end: int) -> bool:
-    """Return whether all that can be had of a window is sealed, so that asking changes nothing.
+    """Return whether the whole window that can be sealed is sealed, so that asking changes nothing.
 
-    To be held by its trainer is a change, which is to be on the disk before the window is there.
+    It is a change if a trainer takes hold of the window. That change must be on disk before the
+    trainer gets the window.
 
     Args:
         session: The session.
-        command: The wish for the window.
+        command: The request for the window.
         end: Where the window ends, by `seal_end`.
     """
     return end <= session.horizon and not (end > session.held and takes_hold(session, command))
@@ -177,7 +179,7 @@ def seal_end(session: Session, command: Seal) -> int:
 
 
 def cost_of(session: Session, commands: Sequence[Command]) -> float:
-    """Return about what deciding some commands costs: those that cost much wait by themselves."""
+    """Return about what deciding some commands costs; costly ones wait in a queue of their own."""
     cost, series = session.timelines.cost, len(session.timelines)
     total = 0.0
     for command in commands:
@@ -195,28 +197,28 @@ def cost_of(session: Session, commands: Sequence[Command]) -> float:
 
 
 def consumed_at_once(session: Session) -> int:
-    """Return how many measurements one sealing consumes: each may change every series."""
+    """Return how many measurements one sealing may consume: each can change every series."""
     return max(CONSUMED_SERIES // len(session.timelines), FEW_CONSUMED)
 
 
 def _told_of_the_end(session: Session, start: int, end: int) -> int:
-    """Return where a window ends, so that one that goes beyond the plan begins behind its end.
+    """Return the end of a window; one that goes beyond the plan is cut just past the plan's end.
 
-    The notice of it is then told to the trainers that get there, and to no others.
+    So only the trainers that ask for more are told that the plan is over.
     """
     over = plan_end(session)
     return end if over is None or start > over or session.horizon > over else min(end, over + 1)
 
 
 def waits_for(session: Session, command: Seal) -> tuple[str, ...]:
-    """Name the metrics whose measurements a wish must wait for."""
+    """Name the metrics whose measurements a request for a window must wait for."""
     if not seals(session) or command.start < session.horizon:
         return ()
     return awaited(session)
 
 
 def refuse_untrained(session: Session, step: int) -> None:
-    """Refuse a step of which no rank can have applied the values.
+    """Refuse a step whose values no rank can have applied.
 
     Raises:
         StepOutOfRangeError: It was not handed out.
@@ -231,7 +233,7 @@ def refuse_untrained(session: Session, step: int) -> None:
 
 
 def count_usable(start: int, values: Mapping[str, Values], at_least: int | None = None) -> int:
-    """Return how many of the values come before the first that no trainer can use.
+    """Return how many of the values precede the first one that no trainer can use.
 
     Args:
         start: The step of the first value.
@@ -244,11 +246,11 @@ def count_usable(start: int, values: Mapping[str, Values], at_least: int | None 
     usable = len(next(iter(values.values())))
     needed = usable if at_least is None else at_least
     for name, row in values.items():
-        bad = ~np.isfinite(row)
+        good = np.isfinite(row)
         if name == "lr" or name.endswith(".lr"):
-            bad |= row < 0
-        if bad.any():
-            at = int(np.argmax(bad))
+            good &= row >= 0
+        if not good.all():
+            at = int(np.argmin(good))
             if at < needed:
                 raise ScheduleNotFiniteError(name, start + at, float(row[at]))
             usable = min(usable, at)
@@ -256,10 +258,10 @@ def count_usable(start: int, values: Mapping[str, Values], at_least: int | None 
 
 
 def deviations(session: Session, command: RecordDeviation) -> tuple[RateAgreed | RateDeviated, ...]:
-    """Return what applied values add to what is recorded of their rank.
+    """Return what applied values add to the recorded deviations of their rank.
 
-    Of a rank `KEPT` series are recorded at a time, each once until it agrees again: more of them
-    would say nothing more.
+    At most `KEPT` series of a rank are recorded as deviating, each once until it agrees again: more
+    of them would say nothing new.
     """
     rank, recorded = command.rank, session.control.watch.deviating.get(command.rank, ())
     values = command.values
@@ -284,7 +286,7 @@ def _report(session: Session, command: Report) -> Draft:
     metrics = session.watched
     watched = {
         reading.key: reading
-        for reading in reversed(command.readings)  # the first of two with one key is the one kept
+        for reading in reversed(command.readings)  # of two readings with one key the first is kept
         if reading.metric in metrics
         and reading.step > session.control.consumed.get(reading.metric, -1)
         and reading.key not in session.pending
@@ -296,7 +298,7 @@ def _report(session: Session, command: Report) -> Draft:
     if not command.readings:
         return draft
     draft.record(Reported(command.readings, tuple(watched.values())))
-    if session.held == session.horizon:  # as long as none but trainers ask
+    if session.held == session.horizon:  # true as long as only trainers ask
         return draft
     return _held(draft, max(reading.step for reading in command.readings) + 1)
 
@@ -307,14 +309,14 @@ def _held(draft: Draft, until: int) -> Draft:
 
 
 def _refuse_too_many_names(session: Session, fresh: set[str]) -> None:
-    """Refuse more names than a session may have; those that a controller waits for are free."""
+    """Refuse more names than a session may have; those that a controller waits for do not count."""
     others = fresh - session.watched
     if others and len((session.reported | others) - session.watched) > MAX_METRICS:
         raise TooManyMetricsError(sorted(others), MAX_METRICS)
 
 
 def _max_pending(session: Session) -> int:
-    """Return how many readings may wait: twice those for which a sealing leaves any waiting."""
+    """Return how many readings may wait: twice as many as a sealing can leave waiting."""
     each_rank = 2 * STEPS_WAITING * len(session.spec.measured)
     return max(MAX_PENDING, each_rank * session.spec.ranks)
 
@@ -349,9 +351,9 @@ def _seal(session: Session, command: Seal) -> Draft:
 
 
 def _is_only_read(session: Session, command: Seal) -> bool:
-    """Return whether a window that begins below the horizon ends there: what lies above is refused.
+    """Return whether a window that begins below the horizon ends there: sealing more is refused.
 
-    There is something to give then, whatever lies above it.
+    Such a window has something to return, whatever lies above it.
     """
     stale = not session.attempt.includes(command.attempt)
     return command.start < session.horizon and (stale or not seals(session))
@@ -364,27 +366,27 @@ def _sealed(session: Session, command: Seal, end: int) -> Draft:
     consumed = sum(isinstance(event, Measured | Missed) for event in reactions.events)
     left = consumed >= most and react(reactions.after, most=1).events
     if not seals(reactions.after) or left:
-        return reactions  # to be kept, whatever the answer is; what is left is for the next call
+        return reactions  # kept, whatever the answer is; the next call consumes the rest
     start = session.horizon
     applied = carried_out(reactions.after, end)
-    # What was decided or ordered meanwhile may be costlier than what it was.
+    # Decisions and orders of this call may have made the laws costlier than before.
     count = min(end - start, applied.after.timelines.affordable)
     values = {name: line.values(start, count) for name, line in applied.after.timelines.items()}
-    # The step that was asked for must be sealed; what lies behind a bad value need not.
+    # The requested step must be usable; the steps past a bad value need not be.
     usable = count_usable(start, values, at_least=max(command.start - start + 1, 0))
     if usable == 0:
         return Draft(session)
-    if usable < end - start:  # orders behind that go on waiting
+    if usable < end - start:  # orders past that step go on waiting
         applied = carried_out(reactions.after, start + usable)
     draft = reactions.follow(applied).record(*noticed(applied.after, start + usable))
     if takes_hold(session, command):
         _held(draft, start + usable)
-    # The sealing is the last event: behind it a snapshot may be taken.
+    # The sealing is the last event: a snapshot may be taken after it.
     return draft.record(Sealed(start, usable, {name: row[:usable] for name, row in values.items()}))
 
 
 def _await(session: Session, now: float) -> Draft:
-    """Record that a trainer waits, unless that was done just before by another one."""
+    """Record that a trainer waits, unless another trainer's wait was recorded just before."""
     draft, waited = Draft(session), session.waited
     if not awaited(session):
         return draft
@@ -411,7 +413,7 @@ def _cancel(session: Session, command: Cancel) -> Draft:
 
 
 def _finish(session: Session, command: Finish) -> Draft:
-    """Record that the training is over; what a controller has ended stays as that says."""
+    """Record that the training is over; an end that a controller decided stays as it is."""
     step = session.held if command.step is None else command.step
     first = session.spec.start_step
     if not first <= step <= session.horizon:
@@ -454,9 +456,9 @@ def _archived(session: Session, command: Archive) -> Draft:
 
 
 def _goes_on(session: Session, command: Seal) -> bool:
-    """Return whether a trainer goes on with what was said to be over.
+    """Return whether a trainer goes on with a training that was declared over.
 
-    Others of its ranks, which have not come to the end, still fetch ahead: they do not.
+    Other ranks of it, which have not come to the end yet, may still fetch ahead: they do not count.
     """
     ended, stands = session.control.ended, command.start if command.at is None else command.at
     return (

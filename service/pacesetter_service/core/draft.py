@@ -8,8 +8,8 @@ from pacesetter_service.core.session import Session
 class Draft:
     """Events in the making, and the session after them; each event is folded once.
 
-    A draft belongs to the function that makes it. What comes of a refusal or of a failed commit is
-    undone by dropping it.
+    A draft belongs to the function that makes it. After a refusal or a failed commit, dropping the
+    draft undoes everything.
     """
 
     __slots__ = ("_events", "after")
@@ -20,18 +20,18 @@ class Draft:
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """What happens, in its order."""
+        """The events, in their order."""
         return tuple(self._events)
 
     def record(self, *events: Event) -> "Draft":
-        """Add events to the end, fold them, and return the draft."""
+        """Append events, fold them, and return the draft."""
         for event in events:
             self.after = evolve(self.after, event)
             self._events.append(event)
         return self
 
     def follow(self, *drafts: "Draft") -> "Draft":
-        """Add drafts that were begun where this one ended, and return this one."""
+        """Append drafts that began where this one ended, and return this one."""
         for draft in drafts:
             self._events += draft._events  # noqa: SLF001 - it is one of its own
             self.after = draft.after

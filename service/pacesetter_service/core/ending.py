@@ -1,4 +1,4 @@
-"""How a training has ended, where its trainer has said so."""
+"""How a training has ended, if its trainer has said so."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,11 +8,11 @@ Outcome = Literal["completed", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What a trainer has said when its training was over.
+    """What a trainer said when its training was over.
 
     Attributes:
         outcome: Whether the training was completed.
-        step: The first step that was not trained. Who trains it all the same goes on.
+        step: The first step that was not trained. A trainer that trains it resumes the training.
         reason: Why it ended, in a line for people; may be empty.
     """
 

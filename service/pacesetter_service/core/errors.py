@@ -1,4 +1,4 @@
-"""What the core refuses, as one tree; the core has never heard of HTTP.
+"""What the core refuses, as a tree of exceptions; the core knows nothing of HTTP.
 
 PacesetterError
 ├── SessionNotFoundError       no session of that name
@@ -6,8 +6,8 @@ PacesetterError
 ├── SessionExistsError         the name is taken by another spec
 ├── SessionArchivedError       the session takes no more commands
 ├── SessionFinishedError       a controller or its trainer has ended the session
-├── SessionNotArchivedError    only what is archived can be purged
-├── SessionHasForksError       other sessions share the steps of one that is to be purged
+├── SessionNotArchivedError    only an archived session can be purged
+├── SessionHasForksError       other sessions share the steps of the one to be purged
 ├── AwaitingMeasurementError   a step waits for metrics that ranks have not reported
 ├── ActionRefusedError         the order makes no sense, or oversteps the limits
 ├── OrderNotFoundError         no order of that number waits
@@ -18,11 +18,11 @@ PacesetterError
 ├── SupersededAttemptError     a later attempt has taken over from that one
 ├── StaleAttemptError          the caller speaks for another attempt of the job
 ├── StepOutOfRangeError        the step cannot be sealed, read or reported on
-│   ├── TooFarAheadError       the step lies too far beyond what trainers have come to
+│   ├── TooFarAheadError       the step lies too far beyond the trainers
 │   └── NoTableError           the steps are too many for a table, or none
 ├── ScheduleNotFiniteError     the law leaves the range of learning rates
 ├── TooManyReportsError        metrics pile up that no sealing has consumed
-├── TooManyMetricsError        a session is told more names of metrics than it may have
+├── TooManyMetricsError        a session would have more metric names than it may
 ├── TooCostlyError             evaluating the schedules is beyond the budget
 ├── UnknownKindError           no schedule or controller kind of that name
 ├── TemplateNotFoundError      no template of that name and version
@@ -38,18 +38,19 @@ PacesetterError
 ├── TokenNotFoundError         no token of that id
 ├── AuthenticationOffError     tokens mean nothing to a service without authentication
 ├── ConflictError              another writer has changed the session meanwhile
-├── OverloadedError            the service has more work queued than it can take
+├── OverloadedError            the service has more work queued than it allows
 ├── AnotherEpochError          the database has lost what the caller was given, or is another one
-├── HorizonRecededError        the caller was given steps that are not sealed any more
-├── BusyError                  as many costly answers are being made as there may be at once
-├── TooManyReadersError        as many callers follow events as there may be at once
+├── HorizonRecededError        the caller was given steps that are no longer sealed
+├── BusyError                  as many costly answers are in progress as are allowed
+├── TooManyReadersError        as many callers follow events as are allowed
 ├── StalledError               the writer has not finished anything for too long
 └── StorageUnavailableError    the database did not take or give the data
     ├── StorageFullError       there is no room for it
     └── StorageReplacedError   its file is gone, or is another one
 
-Each message says what happened and ends in what to do next. Where one field of what was asked is
-wrong, the error names it, as a command calls it: who knows how it was asked knows where it stands.
+Each message says what happened and ends with what to do next. Where one field of the request is
+wrong, the error names it by the command's name for it; the caller of the core knows where that
+field was in the request.
 """
 
 from collections.abc import Iterator, Sequence
@@ -60,27 +61,27 @@ from pacesetter_service.core.mistakes import ended
 from pacesetter_service.core.model import MAX_HINTED, did_you_mean
 
 Field: TypeAlias = tuple[str | int, ...]
-"""The place of a field: its name, and what follows below it."""
+"""The place of a field: its name, and the path below it."""
 
 
 class PacesetterError(Exception):
-    """Root of all that the service refuses. Raise one of its children.
+    """Root of everything that the service refuses. Raise one of its children.
 
     Attributes:
-        field: The one field that is wrong; empty if it is none, or several together.
+        field: The one field that is wrong; empty if no field is, or several together are.
     """
 
     field: Field = ()
 
     def about(self, *field: str | int) -> Self:
-        """Say which field is wrong, and return the error."""
+        """Name the field that is wrong, and return the error."""
         self.field = field
         return self
 
 
 @contextmanager
 def concerning(*field: str | int) -> Iterator[None]:
-    """Have what is refused meanwhile say which field is wrong, where it does not say so itself."""
+    """Name a field in each refusal raised meanwhile that does not name one itself."""
     try:
         yield
     except PacesetterError as error:
@@ -108,7 +109,7 @@ class SessionPurgedError(SessionNotFoundError):
 
 
 class SessionNotArchivedError(PacesetterError):
-    """The session is to be purged and is not archived."""
+    """The session was to be purged, and is not archived."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -118,7 +119,7 @@ class SessionNotArchivedError(PacesetterError):
 
 
 class SessionHasForksError(PacesetterError):
-    """The session is to be purged, and others share its steps."""
+    """The session was to be purged, and other sessions share its steps."""
 
     def __init__(self, name: str, forks: Sequence[str]) -> None:
         listed = ", ".join(map(repr, forks))
@@ -164,7 +165,7 @@ class SessionFinishedError(PacesetterError):
 
 
 class AwaitingMeasurementError(PacesetterError):
-    """A step is not sealed yet, because a decision needs metrics that are not here."""
+    """A step is not sealed yet, because a decision needs metrics that have not been reported."""
 
     def __init__(self, step: int, missing: tuple[str, ...], ranks: int) -> None:
         super().__init__(
@@ -189,7 +190,7 @@ class OrderNotFoundError(PacesetterError):
 
 
 class PlanStaleError(PacesetterError):
-    """A plan rests on a record that has grown since, or is not remembered any more."""
+    """A plan rests on a record that has grown since, or is no longer remembered."""
 
     field = ("plan",)
 
@@ -213,7 +214,7 @@ class NothingToTakeBackError(PacesetterError):
 
 
 class AttemptRefusedError(PacesetterError):
-    """An attempt cannot be opened like this."""
+    """An attempt cannot be opened this way."""
 
 
 class BatchRefusedError(PacesetterError):
@@ -258,7 +259,7 @@ class StepOutOfRangeError(PacesetterError):
 
 
 class TooFarAheadError(StepOutOfRangeError):
-    """A step lies too far beyond what trainers have come to: sealing it would keep changes away."""
+    """A step lies too far beyond the trainers: sealing it would rule out changes before it."""
 
     field = ("start",)
 
@@ -274,7 +275,7 @@ class TooFarAheadError(StepOutOfRangeError):
 
 
 class NoTableError(StepOutOfRangeError):
-    """The realised curve is to be a table of too many steps, or of none."""
+    """The realised curve was requested as a table of too many steps, or of none."""
 
     def __init__(self, start: int, end: int, most: int) -> None:
         super().__init__(
@@ -286,7 +287,7 @@ class NoTableError(StepOutOfRangeError):
 
 
 class ScheduleNotFiniteError(PacesetterError):
-    """The law gives something that is no learning rate: NaN, infinite or negative."""
+    """The law gives a value that is no learning rate: NaN, infinite or negative."""
 
     def __init__(self, series: str, step: int, value: float) -> None:
         super().__init__(
@@ -299,7 +300,7 @@ class ScheduleNotFiniteError(PacesetterError):
 
 
 class TooManyReportsError(PacesetterError):
-    """Metrics that a controller watches pile up, because no new step is asked for."""
+    """Metrics that a controller watches pile up, because no caller asks for a new step."""
 
     field = ("reports",)
 
@@ -311,7 +312,7 @@ class TooManyReportsError(PacesetterError):
 
 
 class TooManyMetricsError(PacesetterError):
-    """A session is told of more names of metrics than it may have."""
+    """A report would give the session more metric names than it may have."""
 
     field = ("reports",)
 
@@ -347,7 +348,7 @@ class TemplateNotFoundError(PacesetterError):
 
 
 class ImportRefusedError(PacesetterError):
-    """What is to be imported is no whole record of a session; nothing of it was kept."""
+    """The file to import is not the complete record of a session; nothing of it was kept."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         place = "" if line is None else f" at line {line}"
@@ -370,7 +371,7 @@ class NameTakenError(PacesetterError):
 
 
 class UnauthenticatedError(PacesetterError):
-    """The caller has no valid token; it is not told which of the possible reasons applies."""
+    """The caller has no valid token; the error does not say which of the reasons applies."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -390,7 +391,7 @@ class ForbiddenError(PacesetterError):
 
 
 class OutOfScopeError(PacesetterError):
-    """The caller's token is not for that name, whether or not there is something of that name."""
+    """The caller's token is not for that name, whether or not anything of that name exists."""
 
     def __init__(self, name: str | None, patterns: Sequence[str]) -> None:
         what = "This call" if name is None else f"The name {name[:MAX_HINTED]!r}"
@@ -405,7 +406,7 @@ class NotAllowedError(PacesetterError):
     """The caller's token has bounds, and they do not allow such an action or call."""
 
     def __init__(self, what: str | None, allowed: Sequence[str]) -> None:
-        """Say so.
+        """Write the message.
 
         Args:
             what: What is asked for, as bounds name it; None for what no bounds allow.
@@ -423,7 +424,7 @@ class BeyondBoundsError(PacesetterError):
 
 
 class RevisionChangedError(PacesetterError):
-    """The session's future was changed since the caller has looked at it."""
+    """The session's future was changed since the caller read it."""
 
     field = ("if_revision",)
 
@@ -448,7 +449,7 @@ class ActorRefusedError(PacesetterError):
 
 
 class TokenNotFoundError(PacesetterError):
-    """No token of that id: it was revoked, or there never was one."""
+    """No token of that id: it was revoked, or never existed."""
 
     def __init__(self, token_id: str) -> None:
         super().__init__(
@@ -458,7 +459,7 @@ class TokenNotFoundError(PacesetterError):
 
 
 class AuthenticationOffError(PacesetterError):
-    """Authentication is off, so that no token can be made."""
+    """Authentication is off, so that no token can be created."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -485,7 +486,7 @@ class ConflictError(PacesetterError):
 
 
 class OverloadedError(PacesetterError):
-    """More commands are queued than the service lets wait."""
+    """More commands are queued than the service allows."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -495,7 +496,7 @@ class OverloadedError(PacesetterError):
 
 
 class BusyError(PacesetterError):
-    """As many costly answers are being made as there may be at once."""
+    """As many costly answers are in progress as the service allows."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -505,7 +506,7 @@ class BusyError(PacesetterError):
 
 
 class TooManyReadersError(PacesetterError):
-    """As many callers follow events as there may be at once."""
+    """As many callers follow events as the service allows."""
 
     def __init__(self, most: int) -> None:
         super().__init__(
@@ -515,7 +516,7 @@ class TooManyReadersError(PacesetterError):
 
 
 class StalledError(PacesetterError):
-    """The writer has had work for long, and has finished none of it."""
+    """The writer has had work for a long time, and has finished none of it."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(
@@ -526,14 +527,14 @@ class StalledError(PacesetterError):
 
 
 class StorageUnavailableError(PacesetterError):
-    """The database did not take or give the data."""
+    """The database did not store or return the data."""
 
     def __init__(self, reason: str, *, kept: Literal["nothing", "perhaps"] = "nothing") -> None:
-        """Say so.
+        """Write the message.
 
         Args:
             reason: Why, as the database says.
-            kept: `perhaps` if it may have committed what the call was about all the same.
+            kept: `perhaps` if the database may have committed what the call was about.
         """
         found = {
             "nothing": "nothing of this call was kept. Retry;",
@@ -547,7 +548,7 @@ class StorageUnavailableError(PacesetterError):
 
 
 class StorageFullError(StorageUnavailableError):
-    """There is no room for more; what is there can be read."""
+    """The disk has no room for more; what is stored can be read."""
 
     def __init__(self, where: str) -> None:
         PacesetterError.__init__(
@@ -559,7 +560,7 @@ class StorageFullError(StorageUnavailableError):
 
 
 class StorageReplacedError(StorageUnavailableError):
-    """The file is not what or where it was; nothing is written any more."""
+    """The database's file is gone, or is another one; the service no longer writes."""
 
     def __init__(self, path: str, found: Literal["gone", "another", "overwritten"]) -> None:
         what = {

@@ -1,4 +1,4 @@
-"""How events move a session: a total fold, without a refusal and without a side effect."""
+"""How events change a session: a total fold, without refusals and without side effects."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -49,7 +49,7 @@ def evolve(session: Session, event: Event) -> Session:  # noqa: PLR0911, PLR0912
     """Return the session after one event."""
     match event:
         case Missed():
-            return session  # the very same, so that nothing of it is written again
+            return session  # the same object, so that nothing is written again
         case Reported():
             return _with_report(session, event)
         case Measured():
@@ -108,7 +108,7 @@ def evolve_all(session: Session, events: Iterable[Event]) -> Session:
 
 
 def _with_report(session: Session, event: Reported) -> Session:
-    """Let what is watched wait, and know the names; the very same session if nothing is new."""
+    """Keep watched readings pending and note new names; the same object if nothing is new."""
     watched, watch, reported = session.watched, session.control.watch, session.reported
     if watched:
         watch = watch.heard({each.metric for each in event.readings} - watched)
@@ -129,7 +129,7 @@ def _told(session: Session, *notices: Notice) -> Session:
 
 
 def _with_closing(session: Session, event: MeasurementsClosed) -> Session:
-    """Let go of the readings that were consumed, and know which ranks were missing."""
+    """Drop the readings that were consumed, and note which ranks were missing."""
     control = session.control
     consumed = {**control.consumed, **event.steps}
     watch = control.watch.without(event.steps, event.missing)
@@ -141,7 +141,7 @@ def _with_closing(session: Session, event: MeasurementsClosed) -> Session:
 
 
 def _with_measurement(session: Session, event: Measured) -> Session:
-    """Let the smoothers of a metric and of its views take its value."""
+    """Feed a measurement to the smoothers of its metric and of the metric's views."""
     smoothers = dict(session.control.smoothers)
     for view in session.spec.views(event.metric):
         smoother = session.spec.metric(view).smoothing
@@ -190,11 +190,11 @@ def _taken_over(segment: Segment, transition: Transition, channel: str, at: int)
     if transition.value == "base":
         level = base
     elif transition.value == "continue":
-        # Of a law that took over at this very step nothing was seen yet: it goes on from its start.
+        # A law that took over at this very step has no step yet: its first value is taken.
         last = max(at - 1, segment.start)
         base = level = float(replace(segment, scale=1.0).values(last, 1)[0])
     law = transition.schedule.channels()[channel]
-    # What is held stays held: the new law's clock stands still at its own start.
+    # A held series stays held: the new law's clock stands still at its own start.
     frozen = None if segment.frozen is None else at
     taken = {"schedule": law, "clock": 0.0, "base": base, "level": level, "rewarm": None}
     return {**taken, "frozen": frozen}
@@ -203,7 +203,7 @@ def _taken_over(segment: Segment, transition: Transition, channel: str, at: int)
 def _with_deviation(session: Session, event: RateDeviated) -> Session:
     notice = Notice(session.horizon, event.kind, event.text(session.spec))
     deviations = [each for each in session.control.notices if each.code == notice.code]
-    # A thousand ranks that deviate at once must not push out what else there is to know.
+    # A thousand ranks that deviate together must not push out all other notices.
     too_many = deviations[: -DEVIATIONS_KEPT + 1]
     others = tuple(each for each in session.control.notices if each not in too_many)
     watch = session.control.watch.deviated(event.rank, event.series)

@@ -1,4 +1,4 @@
-"""What would be sealed if it were asked for now, and curves for the eye."""
+"""What would be sealed if a trainer asked now, and curves for display."""
 
 import itertools
 
@@ -16,7 +16,7 @@ def forecast(
 ) -> dict[str, Values]:
     """Evaluate steps at or after the horizon as they would be sealed now.
 
-    Measurements and orders that wait are taken into account; those that may still come cannot be.
+    Waiting measurements and orders are taken into account; those still to come cannot be.
 
     Raises:
         TooCostlyError: It would take too long.
@@ -29,8 +29,8 @@ def forecast(
 def decimate(curves: dict[str, Values], points: int) -> NDArray[np.int64]:
     """Choose about `points` positions that keep every extreme of every curve.
 
-    The curves, all of one length, are cut into equal spans; of each stretch its first position
-    and the positions of each curve's lowest and highest value are kept, and the very last one.
+    The curves, all of one length, are cut into equal spans. Of each span, its first position and
+    the positions of each curve's lowest and highest value are kept. So is the very last position.
 
     Returns:
         int64 positions, ascending, without repetition.

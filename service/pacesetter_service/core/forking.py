@@ -1,8 +1,8 @@
-"""Forks: sessions that go on from the past of another one, by its law or by one of their own.
+"""Forks: sessions that go on from the past of another one, with its law or with a new one.
 
-What a fork describes anew holds from its first own step on, by the session's own count of steps.
-What had been made of the rate stays as a factor; values and clocks that were ordered do not, for
-the law that they were ordered for has gone.
+What a fork describes anew holds from its own first step on, by the session's own step count.
+Changes of the rate's level stay as a factor. Ordered values and clocks do not: the law that they
+were ordered for is gone.
 """
 
 from dataclasses import replace
@@ -14,16 +14,16 @@ from pacesetter_service.core.spec import NOT_YOURS, Series, SessionSpec
 from pacesetter_service.core.timeline import Segment, Timelines
 
 NOT_OF_THE_LAW = {"name", "labels", *NOT_YOURS}
-"""The fields of a spec that a fork has of its own in any case."""
+"""The fields of a spec that are always the fork's own."""
 
 
 def forked(restored: Session, spec: SessionSpec, key: str = "") -> Session:
     """Return the first state of a session that goes on from the past of another one.
 
     Args:
-        restored: The other session, as it was at the fork's first own step.
-        spec: The fork's.
-        key: What all ranks of its first attempt share, if they share anything.
+        restored: The other session, as it was at the fork's own first step.
+        spec: The fork's spec.
+        key: The key that all ranks of its first attempt share, if they share one.
     """
     branch = replace(
         restored,
@@ -37,7 +37,7 @@ def forked(restored: Session, spec: SessionSpec, key: str = "") -> Session:
 
 
 def differing(before: SessionSpec, spec: SessionSpec) -> tuple[str, ...]:
-    """Name the fields that a fork has described in another way than its parent."""
+    """Name the fields that a fork describes differently from its parent."""
     return tuple(
         name
         for name in SessionSpec.model_fields
@@ -46,7 +46,7 @@ def differing(before: SessionSpec, spec: SessionSpec) -> tuple[str, ...]:
 
 
 def factors(session: Session) -> dict[str, float]:
-    """Return what had been made of each series' base before its law was described anew."""
+    """Return the factor on each series' base from before its law was described anew."""
     segments = {name: line.segments[-1] for name, line in session.timelines.items()}
     return {
         name: segment.effective_level / segment.base
@@ -72,7 +72,7 @@ def _described_anew(branch: Session, before: SessionSpec) -> Session:
 
 
 def _control(branch: Session, before: SessionSpec, batch: int | None) -> Control:
-    """Return what is kept of what controllers knew: of what is described as it was, all."""
+    """Return what is kept of what controllers knew: where the description is the same, all."""
     spec, control = branch.spec, branch.control
     as_before = spec.controllers == before.controllers
     return replace(
@@ -109,7 +109,7 @@ def _segment(branch: Session, series: Series, *, as_before: bool) -> Segment:
     """Return the segment of a series' new law; factors of the one before stay."""
     last, at = branch.timelines[series.name].segments[-1], branch.horizon
     ratio = last.level / last.base if as_before and last.base else 1.0
-    # A clock that a controller drives is its doing, and goes on with it.
+    # If a controller drives the clock, the clock goes on with the controller.
     driven = as_before and any(isinstance(rule, Adascale) for rule in branch.spec.rules)
     return Segment(
         start=at,

@@ -1,7 +1,7 @@
-"""Lengths of time: in steps, or in a unit that the session's own numbers turn into steps.
+"""Lengths of time: in steps, or in a unit that the session's own numbers convert to steps.
 
-A spec keeps the lengths as they were written. `resolve` gives the same tree in steps, which is what
-is evaluated.
+A spec keeps the lengths as they were written. `resolve` returns the same tree in steps, and that
+one is evaluated.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -69,7 +69,7 @@ StepPoint = Annotated[Step | Duration, _or_duration("a whole number of steps")]
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """What a session knows about its own pace; None is not known."""
+    """What a session knows about its own pace; a field is None if unknown."""
 
     total_steps: int | None = None
     steps_per_epoch: int | None = None
@@ -77,7 +77,7 @@ class Clock:
     tokens_per_step: int | None = None
 
     def steps(self, length: Duration) -> int:
-        """Turn a length into steps, to the nearest whole one.
+        """Convert a length to steps, to the nearest whole one.
 
         Raises:
             PydanticCustomError: The session does not say what the unit comes to.
@@ -102,7 +102,7 @@ class Clock:
 
 
 def resolve(value: M, clock: Clock) -> M:
-    """Return a model with every length in it turned into steps; itself if there is none.
+    """Return a model with all its lengths converted to steps; the same object if it has none.
 
     Raises:
         PydanticCustomError: The session does not say what some unit comes to.
@@ -160,18 +160,18 @@ def known(length: int | float | Duration | None) -> TypeGuard[float]:  # noqa: P
 
 
 def steps_of(length: float | Duration) -> float:
-    """Return a length that must have been resolved."""
+    """Return a length that has been resolved, as a number of steps."""
     if isinstance(length, Duration):
         raise UnresolvedLengthError
     return length
 
 
 def whole(length: int | Duration) -> int:
-    """Return a whole number of steps that must have been resolved."""
+    """Return a resolved length as a whole number of steps."""
     if isinstance(length, Duration):
         raise UnresolvedLengthError
     return length
 
 
 class UnresolvedLengthError(ValueError):
-    """A law was evaluated before its lengths were turned into steps: a fault of ours."""
+    """A law was evaluated before its lengths were converted to steps: an error of the service."""

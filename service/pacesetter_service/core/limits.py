@@ -40,6 +40,6 @@ class Limits(Checked):
         """Return the level nearest to `new` that may follow the level `old`."""
         if self.max_change is not None:
             new = min(max(new, old / self.max_change), old * self.max_change)
-        # A level that is outside already is let back in, and never pushed.
+        # A level that is already outside may move back in, but is never forced to.
         least, most = min(self.min_lr, old), inf if self.max_lr is None else max(self.max_lr, old)
         return max(min(new, most), least)

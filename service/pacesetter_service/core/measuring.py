@@ -1,7 +1,7 @@
-"""From readings to measurements: what all ranks saw of a metric at one step becomes one value.
+"""From readings to measurements: all ranks' readings of a metric at one step become one value.
 
 A `MetricSpec` says who reports a metric and how its readings become one value. Readings wait in
-`Pending` until the next sealing; `close` makes measurements of those that are complete, or that
+`Pending` until the next sealing. `close` makes measurements of those that are complete, or that
 can wait no longer.
 """
 
@@ -99,8 +99,8 @@ ByRank = Mapping[int, Reading]
 class Pending(Mapping[Key, Reading]):
     """Readings by their keys; of two with one key the first counts.
 
-    They are kept by step and metric: of very many ranks' readings, one more costs what its own step
-    holds, and a little for each step that waits; to know whether a step is complete costs nothing.
+    Readings are kept by step and metric. So with very many ranks, adding one costs the size of its
+    own step, and a little for each step that waits. Checking whether a step is complete is free.
     """
 
     __slots__ = ("_size", "_steps")
@@ -124,11 +124,11 @@ class Pending(Mapping[Key, Reading]):
         return self._size
 
     def __repr__(self) -> str:
-        """Write it all, in an order that does not depend on how it came."""
+        """Write all readings, in an order that does not depend on how they arrived."""
         return f"Pending({sorted(self.readings(), key=lambda each: each.key)})"
 
     def readings(self) -> Iterator[Reading]:
-        """Return them all."""
+        """Return all readings."""
         return (reading for by_rank in self._steps.values() for reading in by_rank.values())
 
     def at(self, step: int, metric: str) -> ByRank:
@@ -143,7 +143,7 @@ class Pending(Mapping[Key, Reading]):
         return found
 
     def added(self, readings: Iterable[Reading]) -> "Pending":
-        """Return these and more; what is here already counts."""
+        """Return these readings and more; of two with one key, the reading that is here counts."""
         steps, touched, size = dict(self._steps), set[tuple[int, str]](), self._size
         for reading in readings:
             at = reading.step, reading.metric
@@ -155,7 +155,7 @@ class Pending(Mapping[Key, Reading]):
         return _of(steps, size)
 
     def later_than(self, steps: Mapping[str, int]) -> "Pending":
-        """Return those of later steps than these, by metric."""
+        """Return the readings above these steps, which are given by metric."""
         left = {at: by_rank for at, by_rank in self._steps.items() if at[0] > steps.get(at[1], -1)}
         return _of(left, sum(map(len, left.values())))
 
@@ -168,12 +168,12 @@ def _of(steps: dict[tuple[int, str], dict[int, Reading]], size: int) -> Pending:
 
 
 MAX_WAITING = 50_000
-"""How many readings, over all metrics, may wait for ranks; of more the older half does not."""
+"""How many readings, over all metrics, may wait for ranks; beyond it the older half may not."""
 
 STEPS_WAITING = 64
-"""For how many steps, of each metric, all ranks' readings may wait, however many ranks there are.
+"""For how many steps of each metric all ranks' readings may wait, however many ranks there are.
 
-Ranks that ask for windows of steps report as many before the slowest of them does.
+Ranks that fetch windows of steps report that many before the slowest of them does.
 """
 
 
@@ -187,7 +187,7 @@ class Measurement(NamedTuple):
 
 
 class Miss(NamedTuple):
-    """A step whose measurement could wait no longer while too few ranks had reported it."""
+    """A step whose measurement could wait no longer, although too few ranks had reported it."""
 
     step: int
     metric: str
@@ -203,7 +203,7 @@ def close(
     Args:
         pending: Readings that no measurement has taken yet.
         specs: How each of their metrics is measured, `ranks` filled in.
-        until: Steps up to here can wait no longer, whatever was reported.
+        until: Steps up to here can wait no longer, however many ranks have reported.
     """
     by_metric = pending.by_metric()
     share = MAX_WAITING // max(len(by_metric), 1)
@@ -219,7 +219,7 @@ def close(
 
 
 def is_complete_at(step: int, metric: str, spec: MetricSpec, pending: Pending) -> bool:
-    """Return whether a step's measurement would close with what is pending.
+    """Return whether a step's measurement would close with the pending readings.
 
     Args:
         step: The step.
@@ -231,7 +231,7 @@ def is_complete_at(step: int, metric: str, spec: MetricSpec, pending: Pending) -
 
 
 def _last_overdue(steps: Mapping[int, ByRank], spec: MetricSpec, limit: int) -> int:
-    """Return the last step that can wait no longer; complete ones cannot either."""
+    """Return the last step that can wait no longer; a complete step counts as one."""
     complete = max(
         (step for step, by_rank in steps.items() if _is_complete(by_rank, spec)), default=-1
     )
@@ -243,7 +243,7 @@ def _last_overdue(steps: Mapping[int, ByRank], spec: MetricSpec, limit: int) -> 
 def _last_crowded_out(steps: Mapping[int, ByRank], after: int, limit: int) -> int:
     """Return the last step of the older half, if more readings than `limit` wait after a step.
 
-    Else one rank that never reports again would fill the memory; the newest step always waits.
+    Otherwise one rank that never reports again would fill the memory. The newest step always waits.
     """
     waiting = sorted(step for step in steps if step > after)
     if sum(len(steps[step]) for step in waiting) <= limit or len(waiting) == 1:
@@ -268,7 +268,7 @@ def _close(step: int, metric: str, by_rank: ByRank, spec: MetricSpec) -> Measure
 
 
 def _propagating(aggregate: Callable[[tuple[float, ...]], float]) -> Callable[..., float]:
-    """Make NaN of anything with a NaN in it: what one rank saw is news to all."""
+    """Make an aggregate return NaN if any value is NaN: every rank must hear of it."""
 
     def aggregated(values: tuple[float, ...]) -> float:
         return nan if any(map(isnan, values)) else aggregate(values)

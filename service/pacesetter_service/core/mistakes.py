@@ -1,8 +1,8 @@
-"""What is wrong with a value, in the words of those who wrote it: what they are to write instead.
+"""What is wrong with a value, told to users in their own terms: what they should write instead.
 
-pydantic finds most mistakes, and says so in words of its own: patterns, tuples, instances. The
-table has a sentence for each type of mistake that a request can make; what a model says of itself
-is taken as it is.
+pydantic finds most mistakes, and words them for programmers: patterns, tuples, instances. The table
+below has a sentence for each type of mistake that a request can make. A message that a model wrote
+itself is kept as it is.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 _LONGEST_NAMED = 64
-"""Characters of a value that a message repeats."""
+"""How many characters of a value a message repeats."""
 
 Context = Mapping[str, Any]
 
@@ -61,11 +61,11 @@ _SENTENCES: Mapping[str, str | Callable[[Context, object], str]] = {
     "invalid_key": "Write a text for the name of this",
     "recursion_loop": "This stands in itself; write it out",
 }
-"""By pydantic's type of the mistake: a sentence, or what makes one of its context and the value."""
+"""For each of pydantic's error types a sentence, or a function of the context and the value."""
 
 
 def said(error: Mapping[str, Any]) -> str:
-    """Return what a mistake is, without a full stop.
+    """Return what is wrong, without a full stop.
 
     Args:
         error: One of `ValidationError.errors()`, with its context and the value.
@@ -78,31 +78,31 @@ def said(error: Mapping[str, Any]) -> str:
 
 
 def place_of(error: Mapping[str, Any]) -> tuple[str | int, ...]:
-    """Return where a mistake is; a key that is wrong is where its value is."""
+    """Return where a mistake is; a wrong key is reported where its value is."""
     place: tuple[str | int, ...] = tuple(error["loc"])
     return place[:-1] if is_of_a_name(error) else place
 
 
 def is_of_a_name(error: Mapping[str, Any]) -> bool:
-    """Return whether what is wrong is the last name of its place, and not the value there."""
+    """Return whether the last name of the place is wrong, and not the value there."""
     return bool(error["loc"]) and error["loc"][-1] == "[key]"
 
 
 def refusal(place: tuple[str | int, ...], code: str, message: str) -> ValidationError:
-    """Make the error of one value that only its user can judge, at its place."""
+    """Return the error, at its place, of a value that only its user can judge."""
     error = PydanticCustomError(code, "{message}", {"message": message})
     detail = InitErrorDetails(type=error, loc=place, input=None)
     return ValidationError.from_exception_data("request", [detail])
 
 
 def placed(error: PydanticCustomError, *place: str | int) -> ValidationError:
-    """Make an error of what a model finds in a part of itself, at the place of that part."""
+    """Return the error that a model found in a part of itself, at the place of that part."""
     detail = InitErrorDetails(type=error, loc=place, input=None)
     return ValidationError.from_exception_data("request", [detail])
 
 
 def misplaced(error: ValidationError, *place: str) -> ValidationError:
-    """Make the same error of values that stand deeper in a request."""
+    """Return the same error, for values that lie deeper in a request."""
     details = [
         InitErrorDetails(
             type=PydanticCustomError("invalid", "{message}", {"message": said(each)}),
@@ -115,14 +115,14 @@ def misplaced(error: ValidationError, *place: str) -> ValidationError:
 
 
 def first_mistake(error: ValidationError) -> str:
-    """Say what is wrong first, and where."""
+    """Describe the first mistake, and where it is."""
     first = error.errors(include_url=False)[0]
     place = ".".join(map(str, place_of(first)))
     return f"{place}: {said(first)}" if place else said(first)
 
 
 def ended(text: str) -> str:
-    """Return a sentence with one full stop at its end, or whatever else ends it already."""
+    """Return a sentence with a full stop at its end, unless it has an end already."""
     text = text.rstrip()
     return text if text.endswith((".", "!", "?", "…")) else f"{text}."
 
@@ -162,7 +162,7 @@ def _number(bound: float) -> str:
 
 
 def _meant(expected: str, got: object) -> str:
-    """Return ` Did you mean 'x'?` for the nearest of what is expected, or nothing."""
+    """Return ` Did you mean 'x'?` for the nearest of the expected values, or nothing."""
     if not isinstance(got, str) or len(got) > _LONGEST_NAMED:
         return ""
     near = difflib.get_close_matches(got.lower(), re.findall(r"'([^']+)'", expected), n=1)

@@ -1,6 +1,6 @@
 """What every model of the core shares: frozen, strict, and helpful about misspelt names.
 
-A *family* is a set of models told apart by their `kind` (schedules, eases, controllers). A new
+A *family* is a set of models that differ by their `kind` (schedules, eases, controllers). A new
 member is one new class: naming its family's root as a parent registers it.
 """
 
@@ -41,7 +41,7 @@ Flag = Annotated[bool, Strict()]
 
 
 def spelt(value: Any) -> Any:  # noqa: ANN401 - whatever stands in JSON
-    """Return JSON types with NaN and infinities spelt out, which JSON does not know."""
+    """Return JSON types with NaN and infinities, which JSON lacks, spelt out."""
     if isinstance(value, float):
         return value if isfinite(value) else str(value)
     if isinstance(value, dict):
@@ -50,11 +50,11 @@ def spelt(value: Any) -> Any:  # noqa: ANN401 - whatever stands in JSON
 
 
 Spelt = Annotated[float, PlainSerializer(spelt, float | Literal["nan", "inf", "-inf"])]
-"""A number that may be NaN or infinite; in JSON it is spelt out then."""
+"""A number that may be NaN or infinite; JSON then spells it out."""
 
 
 class OneOf:
-    """Annotation for a union: one error at the field itself, not one for each of its members."""
+    """Annotation for a union: one error at the field itself, instead of one for each member."""
 
     def __init__(self, expected: str) -> None:
         self._expected = expected
@@ -71,7 +71,7 @@ class OneOf:
 
 
 class Written:
-    """Annotation for a text of some characters: a mistake is answered with the rule in words."""
+    """Annotation for a text with a pattern: the error states the rule in words."""
 
     def __init__(self, pattern: str, rule: str) -> None:
         self._pattern = pattern
@@ -95,16 +95,16 @@ Level = Annotated[
 
 
 MAX_HINTED = 128
-"""The longest name that is looked for among those that are known."""
+"""The longest name for which a similar known name is searched."""
 
 _hints_left: ContextVar[Iterator[int] | None] = ContextVar("hints_left", default=None)
 
 
 @contextmanager
 def few_hints(most: int) -> Iterator[None]:
-    """Have only the first few mistakes looked into for what was meant.
+    """Limit the search for what was meant to the first few mistakes.
 
-    A body may have many thousands of them, and only the first are told.
+    A body may contain many thousands of mistakes, and only the first are reported.
     """
     token = _hints_left.set(iter(range(most)))
     try:
@@ -125,7 +125,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 @lru_cache(maxsize=1024)
 def _nearest(name: str, known: tuple[str, ...]) -> str | None:
     near = difflib.get_close_matches(name, known, n=1)
-    if not near and len(name) > 1:  # `lr` is meant to be `base_lr`, if nothing else has it in it
+    if not near and len(name) > 1:  # `lr` means `base_lr`, if no other name contains it
         parts = [each for each in known if name in each.split("_")]
         near = parts if len(parts) == 1 else []
     return near[0] if near else None
@@ -134,11 +134,11 @@ def _nearest(name: str, known: tuple[str, ...]) -> str | None:
 _UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
-"""Control characters, line ends, and marks that turn the direction of what stands around them."""
+"""Control characters, line ends, and marks that reverse the direction of the text around them."""
 
 
 def printable(text: str) -> str:
-    """Refuse a text of people that would not look in a log or a terminal like what it says.
+    """Refuse text by a user that a log or a terminal would not show as it is written.
 
     Raises:
         PydanticCustomError: It has a character that controls how text is shown.
@@ -160,7 +160,7 @@ def _printable_lines(text: str) -> str:
 
 
 Line = Annotated[str, AfterValidator(printable)]
-"""One line of text, without what controls how it is shown."""
+"""One line of text, without characters that control how it is shown."""
 
 Lines = Annotated[str, AfterValidator(_printable_lines)]
 """The same, of several lines."""
@@ -174,7 +174,7 @@ class Model(BaseModel):
         extra="forbid",
         ser_json_inf_nan="strings",
         validate_default=True,
-        # There are some hundred models, of which a process uses a few: each is built when it is.
+        # There are about a hundred models, of which a process uses few: each is built on first use.
         defer_build=True,
     )
 
@@ -207,10 +207,10 @@ class Model(BaseModel):
 
 
 class Checked(Model):
-    """A model that looks at its values together, once each of them is right by itself."""
+    """A model that checks its values together, once each of them is valid by itself."""
 
     def _faults(self) -> Iterable[PydanticCustomError | ValidationError]:
-        """Return what is wrong with them together; the first fault is told."""
+        """Return the faults in how the fields combine; only the first fault is reported."""
         return ()
 
     @model_validator(mode="after")
@@ -226,7 +226,7 @@ class Tagged(Checked):
     family: ClassVar[str]
     kinds: ClassVar[dict[str, type[Any]]]
     redirects: ClassVar[dict[str, str]]
-    """Names that people look for here and that are no members, and what to do instead."""
+    """Names that people look for here and that are no members, with what to use instead."""
     usual: ClassVar[tuple[str, ...]] = ()
     """The kinds that a message names first."""
 
@@ -293,7 +293,7 @@ class Tagged(Checked):
 
     @classmethod
     def _some(cls) -> list[str]:
-        """Name some kinds: those that are usual first, and no other library's."""
+        """Name some kinds: the usual ones first, and none of another library."""
         others = sorted(kind for kind in cls.kinds if kind not in cls.usual and "." not in kind)
         return [*cls.usual, *others][:_FEW]
 
@@ -306,7 +306,7 @@ class AnyOf:
     """Annotation for a field that takes any member of a family: `Annotated[Root, AnyOf(Root)]`.
 
     A union of all members would have to be rebuilt whenever a member is added, and would answer a
-    misspelt kind with a hundred errors; looking the kind up costs nothing and answers with one.
+    misspelt kind with a hundred errors. Looking the kind up costs nothing and answers with one.
     """
 
     def __init__(self, root: type[Tagged]) -> None:
@@ -328,7 +328,7 @@ class AnyOf:
         return self.described()
 
     def described(self) -> dict[str, Any]:
-        """Return the JSON schema: by its title and its kinds, whose own schemas are elsewhere."""
+        """Return the JSON schema: a title and the kinds, whose own schemas are elsewhere."""
         return {
             "type": "object",
             "title": self._root.__name__,

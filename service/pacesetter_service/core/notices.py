@@ -14,8 +14,8 @@ class Notice:
         step: The first step that it is about.
         code: What it is, for programs.
         message: What it is, for people.
-        good_step: With `roll_back` the last step whose measurement was good: weights from before
-            its update are the ones to load. None if there is none, or it says something else.
+        good_step: For `roll_back`, the last step whose measurement was good: the trainer should
+            load weights from before that step's update. None if there is none, or for another code.
     """
 
     step: int

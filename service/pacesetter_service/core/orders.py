@@ -1,4 +1,4 @@
-"""Operators' orders: whether one is taken, what it would do, and what it does at its step."""
+"""Operators' orders: whether one is accepted, what it would do, and what it does at its step."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf, isfinite, nan
@@ -35,22 +35,22 @@ from pacesetter_service.core.status import refuse_unless_taken
 from pacesetter_service.core.timeline import SEALING
 
 MAX_ORDERS = 256
-"""The most orders given in one attempt that may wait; those that wait again are not counted."""
+"""The most orders of one attempt that may wait; those that wait again are not counted."""
 
 ORDERED_SERIES = 32_768
-"""How many series, over all orders that wait, orders may change: one sealing may carry all out."""
+"""How many series the waiting orders may change in all: one sealing may carry all of them out."""
 
 FEW_ORDERS = 16
-"""How many orders may wait however many series there are."""
+"""How many orders may wait, however many series there are."""
 
 LOOKED_AT = 1000
-"""How many steps of a gradual change are looked at before it is taken."""
+"""How many steps of a gradual change are checked before the order is accepted."""
 
 LATER_VALUES = 4096
-"""How many values of orders that wait are looked at before another one is taken."""
+"""How many values of waiting orders are checked before another order is accepted."""
 
 LARGE = 2.0
-"""A rate that an order multiplies or divides by this is worth a checkpoint before it."""
+"""An order that multiplies or divides a rate by this much is worth a checkpoint before it."""
 
 
 def order(session: Session, command: Act) -> Draft:
@@ -106,7 +106,7 @@ def order(session: Session, command: Act) -> Draft:
 
 
 def foretold(session: Session) -> tuple[Notice, ...]:
-    """Return what a trainer is told at the horizon of the orders that wait: of a large change."""
+    """Return the notices about waiting orders that a trainer gets at the horizon: large changes."""
     found = []
     for each in session.orders.waiting:
         after = _with(session, each)
@@ -129,12 +129,12 @@ def _if_large(before: Session, after: Session, given: Order, told_at: int) -> No
 
 
 def pitfalls(session: Session, given: Order, curves: Mapping[str, Values]) -> list[str]:
-    """Say what an operator should know about an order before giving it.
+    """Return what an operator should know about an order before giving it.
 
     Args:
         session: The session, with the order in it.
         given: The order.
-        curves: What each series would be from the order's step on; each of shape (n,).
+        curves: The values of each series from the order's step on; each of shape (n,).
     """
     return [
         *_off_the_range(session, given, curves),
@@ -181,7 +181,7 @@ def _too_late(session: Session, given: Order) -> Iterator[str]:
 
 
 def _come_to_nothing(session: Session, given: Order) -> Iterator[str]:
-    """Name the orders that wait behind this one and would find nothing to do."""
+    """Name the orders that wait behind this one and would then do nothing."""
     ready = planned(session, given.at + 1)
     for later, draft in apply_orders(ready, ready.orders.waiting):
         for event in draft.events:
@@ -193,7 +193,7 @@ def _come_to_nothing(session: Session, given: Order) -> Iterator[str]:
 
 
 def _refuse_another_order(session: Session, command: Act) -> None:
-    """Refuse a key that was given to another order: who sent it would take that for this one."""
+    """Refuse a key of another order: the caller would take that order for this one."""
     number, at, said = session.orders.keys[command.key]
     same = resolve(command.action, session.spec.clock).cause() == said
     if not same or command.at not in (None, at):
@@ -219,7 +219,7 @@ def _in_steps(session: Session, action: Action) -> Action:
 
 
 def refuse_misfits(spec: SessionSpec, action: Action) -> None:
-    """Refuse what no step of a session of this spec would change.
+    """Refuse an action that could change no step of a session with this spec.
 
     Raises:
         ActionRefusedError: It names a group, or drives a channel, that there is not.
@@ -242,7 +242,7 @@ def refuse_misfits(spec: SessionSpec, action: Action) -> None:
 
 
 def _refuse_nonsense(before: Session, given: Order) -> None:
-    """Refuse what makes no sense at its step."""
+    """Refuse an order that makes no sense at its step."""
     action = given.action
     if isinstance(action, Switch):
         _refuse_to_switch(before, action, given.at)
@@ -291,9 +291,9 @@ def _with(before: Session, given: Order) -> Session:
 
 
 def _refuse_beyond_limits(before: Session, after: Session, given: Order) -> None:
-    """Refuse what no series could be trained with, or what oversteps the limits at its step.
+    """Refuse values that no trainer can use, or that overstep the limits at the order's step.
 
-    What an order leads to gradually has to lie within them where it ends.
+    A gradual change must lie within the limits where it ends.
 
     Raises:
         ActionRefusedError: It does.
@@ -320,9 +320,9 @@ def _refuse_beyond_limits(before: Session, after: Session, given: Order) -> None
 
 
 def _refuse_to_spoil(before: Session, after: Session) -> None:
-    """Refuse what would make an order that waits for a later step overstep the limits.
+    """Refuse an order that would make another, waiting for a later step, overstep the limits.
 
-    Of very many orders for very many groups the next ones alone are looked at: the writer waits.
+    With very many orders for very many groups only the next ones are checked: the writer waits.
 
     Raises:
         ActionRefusedError: It does, where that order alone does not.
@@ -343,7 +343,7 @@ def _refuse_to_spoil(before: Session, after: Session) -> None:
 
 
 def _is_refused(before: Session, passed: list[Order], later: Order) -> bool:
-    """Return whether an order that waits would be refused as things stand."""
+    """Return whether a waiting order would be refused as things stand."""
     for each in passed:
         before = _with(before, each)
     return _refusal(before, _with(before, later), later) is not None
@@ -405,7 +405,7 @@ def _ratio(old: float, new: float) -> float:
 
 
 def apply_order(session: Session, order: Order) -> Draft:
-    """Return what follows from an order; never a refusal, for it was promised."""
+    """Return what follows from an order; it is never refused, because it was promised."""
     draft = Draft(session)
     if not isinstance(order.action, Switch):
         return draft.record(Acted(order, _idle(session, order)))
@@ -417,7 +417,7 @@ def apply_order(session: Session, order: Order) -> Draft:
         controller=index,
         metric=session.spec.rules[index].metric,
         step=max(order.at - 1, session.spec.start_step),
-        value=nan,  # nothing was measured for this
+        value=nan,  # no measurement led to this
         at=order.at,
         reason=verdict.reason,
         before=session.control.states[index],
@@ -448,7 +448,7 @@ def _idle(session: Session, order: Order) -> str | None:
 
 
 def next_stage(session: Session, action: Switch, at: int) -> Observation | None:
-    """Return what a controller makes of the order to go on; None if it is no `switch`."""
+    """Return a controller's answer to an order to go on; None if it is not a `switch`."""
     rules = session.spec.rules
     rule = rules[action.controller] if action.controller < len(rules) else None
     if not isinstance(rule, SwitchRule):
@@ -472,11 +472,11 @@ def carried_out(session: Session, end: int) -> Draft:
 
 
 def to_come(session: Session, end: int) -> Draft:
-    """Return all that is known now about the steps below `end`, as if it had happened."""
+    """Return everything known now about the steps below `end`, as if it had happened."""
     draft = react(session)
     return draft.follow(carried_out(draft.after, end))
 
 
 def planned(session: Session, end: int) -> Session:
-    """Return the session as if all that is known now about the steps below `end` had happened."""
+    """Return the session as if everything known now about the steps below `end` had happened."""
     return to_come(session, end).after

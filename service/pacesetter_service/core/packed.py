@@ -1,7 +1,7 @@
-"""Packed: a row of floats that is written as one short text.
+"""Packed: a row of floats, written as one short text.
 
 A state with a thousand losses is written again with every measurement. As 16 hexadecimal digits a
-value (float64, the lowest byte first) that takes less room than decimals, and far less time.
+value (float64, the lowest byte first), it takes less room than decimals, and far less time.
 """
 
 from typing import Annotated
@@ -33,4 +33,4 @@ def _unpacked(values: object) -> object:
 Packed = Annotated[
     tuple[float, ...], BeforeValidator(_unpacked), PlainSerializer(pack, return_type=str)
 ]
-"""Values in the order they came."""
+"""Values in the order in which they came."""

@@ -1,7 +1,7 @@
 """How far ahead of the trainers one call may seal, and which sealed steps a trainer holds.
 
-What is sealed cannot be changed any more, so a step that is sealed long before it is trained is out
-of an operator's reach. A call therefore seals only a bounded way beyond where its caller stands.
+A sealed value can no longer change. So a step that is sealed long before it is trained is out of
+an operator's reach. A call therefore seals only a bounded number of steps beyond its caller's own.
 """
 
 from math import ceil
@@ -11,10 +11,10 @@ from pacesetter_service.core.errors import NothingToTakeBackError, TooFarAheadEr
 from pacesetter_service.core.session import Session
 
 LOOK = 64
-"""How many steps a call may seal whose caller has not said how long a step takes."""
+"""How many steps a call may seal if the caller has not said how long a step takes."""
 
 AHEAD_SECONDS = 20.0
-"""How long the steps may last that one call seals beyond where the trainer stands."""
+"""How much training time, in seconds, one call may seal beyond the trainer's own step."""
 
 
 def ahead(pace: float | None) -> int:
@@ -25,15 +25,15 @@ def ahead(pace: float | None) -> int:
     """
     if pace is None:
         return LOOK
-    # The least pace only keeps the division finite: a call has a largest window anyway.
+    # The minimum pace only keeps the division finite: a call has a largest window anyway.
     return max(LOOK, ceil(AHEAD_SECONDS / max(pace, 1e-9)))
 
 
 def reachable(session: Session, command: Seal) -> int:
     """Return the first step that a call may not seal.
 
-    A trainer reaches as far as its pace allows beyond where it stands. A caller that only looks
-    reaches a little beyond what trainers hold, however often it asks.
+    A trainer reaches as far beyond its own step as its pace allows. A caller that only reads may go
+    a little beyond the steps that trainers hold, however often it asks.
 
     Raises:
         TooFarAheadError: The wish begins beyond that.
@@ -55,7 +55,7 @@ def _beyond(session: Session, start: int) -> TooFarAheadError:
 
 
 def takes_hold(session: Session, command: Seal) -> bool:
-    """Return whether what a call is given is held by a trainer from then on."""
+    """Return whether a trainer holds the steps that a call returns from then on."""
     running = session.status != "archived" and session.attempt.includes(command.attempt)
     return command.trains and running
 

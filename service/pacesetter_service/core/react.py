@@ -1,7 +1,7 @@
-"""What controllers make of what was measured: each verdict becomes a `Decided`.
+"""What controllers decide about measurements: each verdict becomes a `Decided`.
 
-They are asked at one moment only: when new steps are about to be sealed. Until then readings wait,
-so the order in which the network delivers them between two sealings cannot matter.
+Controllers are asked at one moment only, when new steps are about to be sealed. Until then readings
+wait, so the order in which the network delivers them between two sealings cannot matter.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ def react(session: Session, *, last_call: bool = False, most: int | None = None)
     Args:
         session: The session; nothing happens unless its controllers may decide at its horizon.
         last_call: Whether measurements that wait for ranks can wait no longer.
-        most: How many measurements they consume now, the earliest; all that there are if not given.
+        most: How many measurements, the earliest, they consume now; all of them if not given.
     """
     draft = Draft(session)
     if not _may_decide(session):
@@ -49,7 +49,7 @@ def react(session: Session, *, last_call: bool = False, most: int | None = None)
 
 
 def _missing(session: Session, closed: Sequence[Measurement | Miss]) -> dict[str, tuple[int, ...]]:
-    """Name ranks of which no step that closed has a reading, of metrics that all are to report."""
+    """Name ranks without a reading of any step that closed, for metrics that all ranks report."""
     found: dict[str, tuple[int, ...]] = {}
     for metric in {each.metric for each in closed}:
         steps = [each for each in closed if each.metric == metric]
@@ -65,7 +65,7 @@ def _missing(session: Session, closed: Sequence[Measurement | Miss]) -> dict[str
 def boundary_after(session: Session) -> int | None:
     """Return the first step above the horizon at which controllers decide; no sealing crosses it.
 
-    It does not while they all sleep either: what is reported meanwhile must be consumed.
+    This holds while all of them sleep, too, because what is reported meanwhile must be consumed.
     """
     every, first = session.spec.decide_every, session.spec.start_step
     if every is None or not session.spec.rules:
@@ -74,7 +74,7 @@ def boundary_after(session: Session) -> int | None:
 
 
 def awaited(session: Session) -> tuple[str, ...]:
-    """Name the metrics without whose measurements the step at the horizon is not to be sealed."""
+    """Name the metrics whose measurements the step at the horizon must wait for."""
     if not _is_boundary(session) or session.control.passed >= session.horizon:
         return ()
     last = session.horizon - 1
@@ -101,7 +101,7 @@ def _was_awake(rule: Controller, session: Session) -> bool:
 
 
 def passed(session: Session) -> Draft:
-    """Give up waiting at the horizon: decide with what there is, and go on."""
+    """Stop waiting at the horizon: decide with the measurements there are, and go on."""
     missing = awaited(session)
     if not missing:
         return Draft(session)
@@ -131,12 +131,12 @@ def consume(session: Session, closed: Measurement | Miss) -> Draft:
             lines, heights = now, _heights(draft.after)
         draft.record(*_asked(draft.after, question, heights))
         if draft.after.status == "finished":
-            break  # nothing is sealed any more, so there is nothing left to decide
+            break  # no further step is sealed, so there is nothing left to decide
     return draft
 
 
 def _views(session: Session, measurement: Measurement) -> dict[str, float]:
-    """Return what controllers see of a measurement: by itself and by its views, smoothed."""
+    """Return what controllers see of a measurement: its value and its views, smoothed."""
     seen: dict[str, float] = {}
     for view in session.spec.views(measurement.metric):
         smoother, value = session.spec.metric(view).smoothing, measurement.value
@@ -163,7 +163,7 @@ class _Question:
 
 
 def _questions(session: Session, step: int, seen: Mapping[str, float]) -> Iterator[_Question]:
-    """Show a measurement to its controllers, in the order of the spec."""
+    """Return a measurement as questions to its controllers, in the order of the spec."""
     if session.status == "finished":
         return
     for index, rule in enumerate(session.spec.rules):

@@ -30,10 +30,10 @@ class Attempt:
     Attributes:
         number: Its number in the session, from 1.
         start: Its first step.
-        key: What all ranks of it share; empty if its trainer has named none.
+        key: The key that all its ranks share; empty if its trainer has given none.
         batch: The batch size that it began with; None if the trainer has not said.
-        carried: Attempts whose trainers go on in this one, because it took back only steps that
-            they did not hold.
+        carried: Earlier attempts whose trainers go on in this one, because it took back only steps
+            that they did not hold.
     """
 
     number: int = 1
@@ -48,7 +48,7 @@ class Attempt:
         return self.carried[0] if self.carried else self.number
 
     def includes(self, number: int | None) -> bool:
-        """Return whether a call of that attempt is one of this; None is a call that names none."""
+        """Return whether that attempt counts as this one; None is a call that names none."""
         return number is None or number == self.number or number in self.carried
 
 
@@ -60,9 +60,9 @@ class OrderBook:
         waiting: Orders that were not carried out yet, by step and then by number.
         given: How many orders were given in the session.
         given_before: How many of them were given before the running attempt began.
-        keys: The newest keys of orders, with the order's number, its step and what it said.
-        counted: By author the first steps, in their order, of changes that were made with bounds:
-            the last ones, as many as any bounds count.
+        keys: The newest keys of orders, each with the order's number, its step and its text.
+        counted: For each actor with bounds, the first steps of its changes, ascending: the last
+            ones, as many as any bounds count.
     """
 
     waiting: tuple[Order, ...] = ()
@@ -72,14 +72,14 @@ class OrderBook:
     counted: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def with_change(self, order: Order) -> "OrderBook":
-        """Return the book in which an order counts among the changes of its author."""
+        """Return the book in which an order counts among the changes of its actor."""
         steps = sorted((*self.counted.get(order.actor, ()), order.at))[-CHANGES_COUNTED:]
         return replace(self, counted={**self.counted, order.actor: tuple(steps)})
 
     def with_order(self, order: Order) -> "OrderBook":
         """Return the book with another order in it."""
         keys = dict(self.keys)
-        if order.key and order.batch_before is None:  # no operator repeats one of those
+        if order.key and order.batch_before is None:  # no operator repeats one of the batch rule's
             keys[order.key] = (order.id, order.at, order.action.cause())
         return replace(
             self,
@@ -89,7 +89,7 @@ class OrderBook:
         )
 
     def carried_out(self, number: int) -> "OrderBook":
-        """Return the book without an order that waits; its key is known still."""
+        """Return the book without a waiting order; its key stays known."""
         return replace(self, waiting=tuple(each for each in self.waiting if each.id != number))
 
     def cancelled(self, number: int) -> "OrderBook":
@@ -100,7 +100,7 @@ class OrderBook:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What controllers know and have made of it, and what trainers were told.
+    """What controllers know and have decided, and what trainers were told.
 
     Attributes:
         states: The state of each controller, in the order of the spec.
@@ -108,10 +108,10 @@ class Control:
         smoothers: For each smoothed metric the memory of its smoother.
         notices: The newest hints to trainers.
         passed: The last boundary that was passed without its measurements.
-        limits: What controllers and operators cannot overstep.
+        limits: The limits that controllers and operators cannot overstep.
         batch_size: Samples in one step; None if no trainer or operator has said.
-        watch: What this attempt has heard of its metrics, and was told of them.
-        wait: How long the newest step that had to be waited for was waited for.
+        watch: What this attempt has heard of its metrics, and which notices it was given.
+        wait: How long trainers waited for the newest step that had to be waited for.
         ended: What the trainer said when its training was over; None if it goes on, or if a
             controller has ended it.
     """
@@ -128,18 +128,18 @@ class Control:
     ended: Ending | None = None
 
     def told(self, *notices: Notice) -> "Control":
-        """Return it with more notices; the oldest make room for them."""
+        """Return the state with more notices; the oldest make room for them."""
         return replace(self, notices=(*self.notices, *notices)[-KEPT:])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Session:
     """One named training whose hyperparameters are scheduled.
 
     Attributes:
         spec: What its creator asked for.
         timelines: For each series the laws that govern it.
-        control: What controllers know and have made of it.
+        control: What controllers know and have decided, and what trainers were told.
         pending: Readings of watched metrics that no sealing has consumed yet.
         horizon: The first step that has not been sealed.
         held: The first step that no trainer holds or has trained; at most the horizon.
@@ -147,7 +147,7 @@ class Session:
         attempt: The running attempt.
         orders: Operators' orders.
         reported: The names of all metrics that were reported to it, in any attempt.
-        status: What it still takes; see `core/status.py`.
+        status: Which commands it still takes; see `core/status.py`.
     """
 
     spec: SessionSpec
@@ -164,7 +164,7 @@ class Session:
 
     @property
     def max_window(self) -> int:
-        """The most steps that one call can seal: fewer of laws that are costly to evaluate."""
+        """The most steps that one call can seal: fewer if the laws are costly to evaluate."""
         lines = self.timelines
         return min(MAX_WINDOW, MAX_VALUES // len(lines), lines.affordable)
 
@@ -177,7 +177,7 @@ class Session:
     @property
     def watched(self) -> frozenset[str]:
         """The metrics whose readings some controller needs."""
-        return frozenset(self.spec.measured)
+        return self.spec.watched
 
 
 def create(spec: SessionSpec, key: str = "") -> Session:
@@ -185,7 +185,7 @@ def create(spec: SessionSpec, key: str = "") -> Session:
 
     Args:
         spec: What its creator asks for.
-        key: What all ranks of its first attempt share, if they share anything.
+        key: The key that all ranks of its first attempt share, if they share one.
     """
     return Session(
         spec=spec,

@@ -1,6 +1,6 @@
 """Smoothing: what controllers see of a metric instead of its last value.
 
-A value that is not finite passes through as it is and leaves the memory as it was: one NaN must
+A value that is not finite passes through unchanged and leaves the memory as it was: one NaN must
 not spoil the averages that follow it.
 """
 
@@ -24,7 +24,7 @@ class SmootherState(Model):
 
 
 class Smoothed(NamedTuple):
-    """The next state, and what controllers see now; None is nothing yet."""
+    """The next state, and what controllers see now; None if there is nothing to see yet."""
 
     state: SmootherState
     value: float | None
@@ -72,7 +72,7 @@ class Ema(Smoother):
 
 
 class _OfWindow(Smoother):
-    """A smoother that looks at the newest `window` values; at fewer while there are fewer."""
+    """A smoother of the newest `window` values; of fewer while there are fewer."""
 
     window: Window = Field(description="how many of the newest values are looked at")
 
@@ -83,7 +83,7 @@ class _OfWindow(Smoother):
     @staticmethod
     @abstractmethod
     def _of(values: tuple[float, ...]) -> float:
-        """Make one value of several."""
+        """Reduce several values to one."""
 
 
 class Mean(_OfWindow):

@@ -1,8 +1,8 @@
-"""Whether a state or an event that comes from elsewhere is one that this service can go on with.
+"""Whether the service can go on with a state or an event that it did not write itself.
 
-What the service has written itself is believed. An imported record is not: each field must be of
-its declared type, numbers must be ones that can be computed with, and what would be done with it
-next is tried.
+What the service has written itself is trusted. An imported record is not. Each field must have its
+declared type, numbers must be ones that can be computed with, and the first things that would be
+done with the record are tried.
 """
 
 import json
@@ -30,7 +30,7 @@ LONGEST_KEY = 256
 
 
 class _Declared(BaseModel):
-    """The parts of a state, looked into however deep they are."""
+    """The parts of a state, to be validated at any depth."""
 
     model_config = ConfigDict(strict=True, revalidate_instances="always", defer_build=True)
 
@@ -42,7 +42,7 @@ class _Declared(BaseModel):
 
 
 def refuse_odd_numbers(*texts: str) -> None:
-    """Refuse texts in JSON with a whole number that is no step, count or number of anything.
+    """Refuse texts in JSON with a whole number that cannot be a step, a count or an id.
 
     Raises:
         ValueError: There is one in them.
@@ -84,7 +84,7 @@ def refuse_unsound_state(session: Session) -> None:
 
 
 def refuse_unsound_event(event: Logged, spec: SessionSpec) -> None:
-    """Refuse an event of which nothing could be told, or that could not be replayed.
+    """Refuse an event that could not be described or replayed.
 
     Raises:
         ValueError: A field of it has a value that it cannot have.
@@ -103,7 +103,7 @@ def refuse_unsound_event(event: Logged, spec: SessionSpec) -> None:
 
 
 def _refuse_mistyped(session: Session) -> None:
-    """Refuse a state of which a field is not what its class declares, at any depth.
+    """Refuse a state with a field, at any depth, that is not what its class declares.
 
     Raises:
         ValueError: The field, and what is wrong with it.
@@ -167,8 +167,8 @@ def _refuse_no_batch(size: int | None) -> None:
 
 
 def _try_to_go_on(session: Session) -> None:
-    """Do what is done first with a state, and after its last order; nothing of it is kept."""
+    """Try the first step of a state, and the step of its last order; nothing of it is kept."""
     last = max((order.at for order in session.orders.waiting), default=session.horizon)
     for step in {session.horizon, min(last, MAX_STEP - 1)}:
-        with suppress(PacesetterError):  # it may have come to where no trainer can go on
+        with suppress(PacesetterError):  # the session may be where no trainer can go on
             forecast(session, step, 1)

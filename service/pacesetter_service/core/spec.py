@@ -30,7 +30,7 @@ from pacesetter_service.core.schedules.named.decays import Constant
 from pacesetter_service.core.timeline import End
 
 MAX_NESTING = 32
-"""How deep schedules may stand in each other, counted in JSON objects and arrays."""
+"""How deep schedules may be nested, counted in JSON objects and arrays."""
 
 MAX_NODES = 20_000
 """The most JSON objects and arrays in one spec."""
@@ -42,10 +42,10 @@ MAX_VALUES = 2**20
 """The most values, over all series, that one call can seal, read or draw."""
 
 SILENT_AFTER = 100
-"""Steps without a measurement that are told of, if the spec does not say how long the plan is."""
+"""The steps without a measurement that raise a notice, if the spec gives no plan length."""
 
 LEAST_SILENCE = 3
-"""Fewer steps than that are no silence, however short the plan is."""
+"""Fewer steps than this are no silence, however short the plan is."""
 
 RESERVED_CHANNELS = {"step", "attempt", "horizon", "revision", "notices", "start", "series"}
 
@@ -90,7 +90,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Law(NamedTuple):
-    """A group's schedule, its base, and whether it is the group's own or the session's."""
+    """A group's schedule, its base, and whether the schedule is its own or the session's."""
 
     group: str
     schedule: Schedule
@@ -99,7 +99,7 @@ class Law(NamedTuple):
 
 
 class Series(NamedTuple):
-    """One named output of a session, and the law that it starts with."""
+    """One named output of a session, with its initial law."""
 
     name: str
     group: str
@@ -140,7 +140,7 @@ class Reaction(Model):
 
 
 class _Silence(Model):
-    """A length that stands alone, so that it can be turned into steps."""
+    """A length on its own, so that it can be converted to steps."""
 
     steps: StepCount
 
@@ -170,11 +170,11 @@ NOT_YOURS: Mapping[str, str] = {
     "forked_from": "Fork the session",
     "earlier": "A fork has it: fork the session",
 }
-"""What the service writes into a spec and takes from no caller, and what one does instead."""
+"""The fields that only the service writes into a spec, with what a caller can do instead."""
 
 
 def refuse_not_yours(fields: Mapping[str, object]) -> None:
-    """Refuse what a caller says that only the service writes; null says nothing.
+    """Refuse fields from a caller that only the service writes; null counts as absent.
 
     Raises:
         pydantic.ValidationError: The caller says it.
@@ -196,9 +196,9 @@ class SessionSpec(Checked):
 
     `base_lr` is for sessions without `groups`; a group without a schedule follows the session's.
     `metrics` says how what `ranks` report becomes what `controllers` see; a metric not named there
-    is the mean over all ranks. `max_lookahead` is how many steps may be sealed ahead of the one
-    asked for; with controllers and neither it nor a `reaction` given it is 1, which is exact for a
-    trainer that steps and reports in turn. A metric that a controller watches and that was not
+    is the mean over all ranks. `max_lookahead` is how many steps may be sealed, from the one
+    asked for on; with controllers and neither it nor a `reaction` given it is 1, which is exact for
+    a trainer that steps and reports in turn. A metric that a controller watches and that was not
     measured for `silent_after` steps is told of; by default that is a tenth of the plan or, if
     the spec does not say how long that is, 100 steps, and at least two epochs and two boundaries.
     Behind the end of the plan (`total_steps`, or where the schedule says that it ends, if that is
@@ -265,7 +265,7 @@ class SessionSpec(Checked):
     )
     max_lookahead: Annotated[Count, Field(le=MAX_WINDOW)] | None = Field(
         default=None,
-        description="how many steps may be sealed ahead of the one that is asked for",
+        description="how many steps may be sealed, from the one that is asked for on",
     )
     total_steps: Count | None = Field(
         default=None,
@@ -394,10 +394,17 @@ class SessionSpec(Checked):
                     yield placed(fault, "controllers", index)
 
     def at(self, step: int) -> "SessionSpec":
-        """Return the description that holds at a step: an attempt that begins there goes by it."""
+        """Return the description in force at a step; an attempt that begins there follows it."""
         if self.earlier is None or step >= self.earlier.until:
             return self
         return self.earlier.spec.at(step)
+
+    @property
+    def template(self) -> str | None:
+        """The template and version that this spec, or the one it was forked from, was made of."""
+        if self.origin is not None:
+            return self.origin.template
+        return None if self.earlier is None else self.earlier.spec.template
 
     @property
     def described_from(self) -> int:
@@ -409,7 +416,7 @@ class SessionSpec(Checked):
 
     @property
     def clock(self) -> Clock:
-        """What lengths in other units come to."""
+        """What converts lengths in other units to steps."""
         return Clock(self.total_steps, self.steps_per_epoch, self.batch_size, self.tokens_per_step)
 
     @cached_property
@@ -419,7 +426,7 @@ class SessionSpec(Checked):
 
     @cached_property
     def measured(self) -> dict[str, MetricSpec]:
-        """Every metric that some controller needs readings of, with the ranks it expects."""
+        """Every metric whose readings some controller needs, with the ranks that it expects."""
         watched = {name for rule in self.controllers for name in rule.watches}
         names = {self.metric(name).of or name for name in watched}
         return {
@@ -428,8 +435,13 @@ class SessionSpec(Checked):
             for metric in [self.metric(name)]
         }
 
+    @cached_property
+    def watched(self) -> frozenset[str]:
+        """The names of these metrics, cached because every report is checked against them."""
+        return frozenset(self.measured)
+
     def metric(self, name: str) -> MetricSpec:
-        """Return what the session says about a metric."""
+        """Return the spec of a metric, or its defaults."""
         return self.metrics.get(name, MetricSpec())
 
     def views(self, name: str) -> list[str]:
@@ -438,13 +450,13 @@ class SessionSpec(Checked):
 
     @cached_property
     def decide_every(self) -> int | None:
-        """At every so many steps controllers decide, if that is bound to steps at all."""
+        """How many steps lie between decisions of controllers; None if steps do not bind them."""
         reaction = resolve(self.reaction, self.clock) if self.reaction else None
         return whole(reaction.decide_every) if reaction else None
 
     @cached_property
     def patience_for_metrics(self) -> int:
-        """After so many steps without a measurement of what controllers watch it is told."""
+        """After how many steps without a measurement of a watched metric a notice is raised."""
         if self.silent_after is not None:
             return whole(resolve(_Silence(steps=self.silent_after), self.clock).steps)
         lengths = [length_of(law.schedule) for law in self.laws()]
@@ -470,7 +482,7 @@ class SessionSpec(Checked):
         return self._series
 
     def place_of_law(self, series: str) -> tuple[str, ...]:
-        """Return where the law of a series stands in the spec."""
+        """Return the place in the spec of a series' law."""
         group = next(each.group for each in self.series() if each.name == series)
         own = group and self.groups is not None and self.groups[group].schedule is not None
         return ("groups", group, "schedule") if own else ("schedule",)
@@ -482,7 +494,7 @@ class SessionSpec(Checked):
         )
 
     def _end_of(self, law: Schedule) -> End | None:
-        """Return where the plan of a law is over, if behind it the last value is to be kept."""
+        """Return where the plan of a law is over, if the last value is to be kept from there on."""
         if self.after_end == "law" or is_constant(law):
             return None
         length, total = length_of(law), self.total_steps
@@ -492,7 +504,7 @@ class SessionSpec(Checked):
 
     @property
     def lookahead(self) -> int | None:
-        """How many steps past the one asked for may be sealed; None is no limit."""
+        """How many steps, from the requested one on, may be sealed; None if there is no limit."""
         if self.max_lookahead is None and self.controllers:
             return min(self.decide_every or 1, MAX_WINDOW)
         return self.max_lookahead
@@ -506,7 +518,7 @@ def _series_of(law: Law, end: End | None) -> Iterator[Series]:
 
 
 def refuse_unreadable(data: object) -> None:
-    """Refuse JSON that no spec needs and that would cost more than it is worth to look into.
+    """Refuse JSON that no spec needs and that would cost more to examine than it is worth.
 
     Raises:
         PydanticCustomError: It is deeper than `MAX_NESTING` schedules could be, has more than
@@ -533,7 +545,7 @@ def refuse_unreadable(data: object) -> None:
 
 
 def _parts(node: object) -> list[object]:
-    """Return the objects and arrays that stand in one; texts are looked at on the way."""
+    """Return the objects and arrays directly in one; texts are checked on the way."""
     children: Iterable[object] = ()
     if isinstance(node, dict):
         children = (*node.keys(), *node.values())

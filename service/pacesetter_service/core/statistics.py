@@ -1,7 +1,7 @@
 """Statistics of a row of values, for rules that ask whether a metric still moves.
 
-Sums are exact (`fsum`) and all else goes through the C library, so that a decision does not depend
-on how some CPU adds. Values are finite, however large; the results are never NaN.
+Sums are exact (`fsum`) and everything else goes through the C library, so that a decision does not
+depend on how a CPU adds. Values are finite, however large; the results are never NaN.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from math import copysign, erfc, exp, fsum, inf, isqrt, lgamma, log, log1p, sqrt
 from typing import Literal
 
 ErrorOfMean = Literal["batch_means", "overlapping", "iid"]
-"""How the error of a mean is estimated; only `iid` believes the values to be independent."""
+"""How the error of a mean is estimated; only `iid` assumes that the values are independent."""
 
 _TINY = 1e-300
 _PRECISION = 1e-16
@@ -26,12 +26,12 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """A straight line through values that are one apart, fitted by least squares.
+    """A straight line through values spaced one apart, fitted by least squares.
 
     Attributes:
         slope: How much the line rises from one value to the next.
-        t: The slope in units of its standard error; 0 if nothing moves, infinite if nothing else
-            than the line does.
+        t: The slope in units of its standard error; 0 if nothing moves, infinite if the values lie
+            exactly on a sloping line.
         count: How many values there are, at least 3.
         error: The standard error of the slope.
     """
@@ -54,7 +54,7 @@ class Trend:
 
 @dataclass(frozen=True, slots=True)
 class MeanEstimate:
-    """The mean of values that may depend on each other, and how well it is known.
+    """The mean of values that may depend on each other, and how precisely it is known.
 
     Attributes:
         mean: The mean.
@@ -99,13 +99,13 @@ def student_t_quantile(p: float, freedom: int) -> float:
 
 
 def mean(values: Sequence[float]) -> float:
-    """Average, without an overflow on the way."""
+    """Average without overflow in between."""
     unit = _unit(values)
     return fsum(value / unit for value in values) / len(values) * unit
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return mean and standard deviation of two values or more."""
+    """Return the mean and standard deviation of two or more values."""
     unit = _unit(values)
     scaled = [value / unit for value in values]
     centre = fsum(scaled) / len(scaled)
@@ -114,13 +114,13 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def trend(values: Sequence[float]) -> Trend:
-    """Fit a line through three values or more.
+    """Fit a line through three or more values.
 
     `t = slope / sqrt(rss / (n - 2) / sxx)` with `sxx = (n^3 - n) / 12`; the p-value from Student's
-    t is the one of `scipy.stats.linregress(range(n), values, alternative="less")`.
+    t is that of `scipy.stats.linregress(range(n), values, alternative="less")`.
     """
     count = len(values)
-    # Seen from the first value, a constant is exactly 0; halves cannot overflow.
+    # Relative to the first value, a constant is exactly 0; halves cannot overflow.
     risen = [0.5 * value - 0.5 * values[0] for value in values]
     unit = _unit(risen)
     y = [rise / unit for rise in risen]
@@ -134,7 +134,7 @@ def trend(values: Sequence[float]) -> Trend:
 
 
 def estimate_mean(values: Sequence[float], method: ErrorOfMean) -> MeanEstimate:
-    """Estimate the mean of four values or more, and its error.
+    """Estimate the mean of four or more values, and its error.
 
     With `n` values and batches of `b = floor(sqrt(n))`, the standard error is
 
@@ -146,8 +146,8 @@ def estimate_mean(values: Sequence[float], method: ErrorOfMean) -> MeanEstimate:
     iid          the sample standard deviation                        n - 1
     ===========  ===================================================  ==========
 
-    over the `k` batches side by side, or one at each value. Values that follow each other are
-    alike in a training, so `iid` takes the mean for better known than it is.
+    over the `k` batches side by side, or one at each value. Successive values of a training are
+    alike, so `iid` takes the mean for better known than it is.
     """
     unit = _unit(values)
     scaled = [value / unit for value in values]
@@ -186,7 +186,7 @@ _DEVIATIONS: Mapping[ErrorOfMean, Callable[[Sequence[float], float], tuple[float
 
 
 def _unit(values: Sequence[float]) -> float:
-    """Return what to divide values by so that no square of theirs overflows."""
+    """Return a divisor for values such that none of their squares overflows."""
     return max(map(abs, values)) or 1.0
 
 
@@ -214,7 +214,7 @@ def _student_t_tail(t: float, freedom: int) -> float:
 def _beta_fraction(a: float, b: float, x: float) -> float:
     """Evaluate the continued fraction of the incomplete beta function by Lentz's method.
 
-    Source: Abramowitz and Stegun, 26.5.8; it converges within some `sqrt(max(a, b))` terms.
+    Source: Abramowitz and Stegun, 26.5.8; it converges within about `sqrt(max(a, b))` terms.
     """
     c, d = 1.0, 1.0 / _away_from_zero(1.0 - (a + b) * x / (a + 1.0))
     fraction, change, m = d, inf, 0

@@ -1,9 +1,9 @@
-"""What a session still takes in each of its states, and from which attempt: one table.
+"""Which commands a session takes in each of its states, and from which attempt: one table.
 
 An active session takes everything. A finished one was ended by a controller or by its trainer: no
-further step is sealed, so nothing can change one, but what was trained is still reported. An
-archived one is only read. A trainer that goes on with what it has ended makes it active again, as
-every new attempt does; what a controller has ended stays so in its attempt.
+further step is sealed, so no future step can change, but trained steps are still reported. An
+archived one can only be read. A trainer that goes on after it declared the end makes the session
+active again, as every new attempt does. An end that a controller decided stays for its attempt.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ UNTIL_ARCHIVED: frozenset[Status] = frozenset({"active", "finished"})
 ALWAYS: frozenset[Status] = frozenset({"active", "finished", "archived"})
 
 TAKEN_WHILE: Mapping[type[Command], frozenset[Status]] = {
-    Seal: ACTIVE,  # what is sealed already can always be read
+    Seal: ACTIVE,  # what is already sealed can always be read
     Act: ACTIVE,
     Report: UNTIL_ARCHIVED,
     Hold: UNTIL_ARCHIVED,
@@ -55,13 +55,13 @@ TAKEN_WHILE: Mapping[type[Command], frozenset[Status]] = {
 
 
 State = Literal["active", "silent", "finished", "failed", "archived"]
-"""What becomes of a session, for people: its status, and what is derived from it."""
+"""The state of a session, for people: its status, and what is derived from it."""
 
 SILENT_SECONDS = 300.0
-"""For so long at least nothing is heard of a training before it is called silent."""
+"""The least number of seconds without news of a training after which it is called silent."""
 
 SILENT_STEPS = 20
-"""And for as long as it takes so many steps, by its own pace: evaluations take long, too."""
+"""It must also last for this many steps at the training's own pace: evaluations take long, too."""
 
 _HOW = {"completed": "was completed", "failed": "failed"}
 
@@ -71,7 +71,7 @@ def state_of(session: Session, quiet: float, pace: float | None) -> State:
 
     Args:
         session: The session.
-        quiet: For how many seconds nothing was heard of its training.
+        quiet: For how many seconds the service has heard nothing of its training.
         pace: Seconds that a step takes; None if no trainer has said.
     """
     if session.status == "archived":
@@ -103,7 +103,7 @@ def refuse_unless_taken(session: Session, command: Command) -> None:
 
 
 def refuse_if_archived(session: Session) -> None:
-    """Refuse another attempt of a session that is only read.
+    """Refuse to open an attempt of a session that can only be read.
 
     Raises:
         SessionArchivedError: The session is archived.

@@ -1,7 +1,7 @@
 """A timeline: which law governs which steps of one series from the horizon on.
 
-To change the future is to append a segment; none is ever edited. Segments whose steps are all
-sealed are let go: their values are kept as bits, and why they were so stands in the log of events.
+A change of the future appends a segment; existing segments are never edited. Segments whose steps
+are all sealed are dropped: their values are kept as bits, and the log of events keeps the reasons.
 """
 
 from bisect import bisect_right
@@ -16,7 +16,7 @@ from pacesetter_service.core.schedules import Schedule, Steps, Values
 from pacesetter_service.core.schedules.cost import Cost, Prices, Pricing, work
 
 CLOSE = 1e-9
-"""How near to a whole step a clock is that has come to it by sums."""
+"""How near to a whole step a clock must be to count as having reached it: sums round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,16 @@ class End:
     """Where a plan is over; from there on its last value is kept.
 
     Attributes:
-        clock: What the law's clock reads at the first step behind the plan.
-        own: Whether the law itself ends there, so that its value there is its last one; else the
-            plan cuts it off, and the last one is that of the step before.
+        clock: What the law's clock reads at the first step past the plan.
+        own: Whether the law itself ends there, so that its value there is its last one. Otherwise
+            the plan cuts the law off, and the last value is that of the step before.
     """
 
     clock: float
     own: bool
 
     def stop(self, speed: float) -> float:
-        """Return the reading at which a clock of that speed stands still."""
+        """Return the reading at which a clock of that speed stops."""
         return self.clock if self.own else self.clock - speed
 
 
@@ -59,17 +59,17 @@ class Segment:
         start: The first step that it governs.
         schedule: The law.
         clock: What the law's own clock reads at `start`.
-        base: What the spec gave the group, or what a transition made it.
-        level: What controllers have made of the base. The law's values are multiplied by
+        base: The base from the spec, or the one that a transition put in its place.
+        level: The base as controllers have changed it. The law's values are multiplied by
             `level / base`, so that a cut has its effect on any schedule; where the law is at its
             base the value is the level itself, to the bit.
         cause: Why it was appended.
-        scale: What operators have ordered: one factor more.
-        pace: How far controllers let the law's clock go in one step.
-        tempo: What operators have made of that by a `retime`: one factor more.
-        rewarm: A warmup of its own, in the middle of whatever the law does.
+        scale: A further factor, ordered by operators.
+        pace: How far controllers let the law's clock advance in one step.
+        tempo: A further factor of the clock's advance, which operators order by a `retime`.
+        rewarm: A warmup on top of the law, whatever the law does then.
         frozen: The step whose value is kept, if the clock is stopped.
-        end: Where the plan is over, if that is known and the law does not go on behind it.
+        end: Where the plan is over, if that is known and the law does not go on past it.
     """
 
     start: int
@@ -93,7 +93,7 @@ class Segment:
         clock = self.clock + passed * self.speed
         if self.end is not None:
             clock = np.minimum(clock, self.end.stop(self.speed))
-        # An overflow, or 0 times infinity: these are refused by their value.
+        # An overflow, or 0 times infinity: such values are refused later.
         with np.errstate(invalid="ignore", over="ignore"):
             values = self._law(clock) * self.scale
         return values if self.rewarm is None else values * self.rewarm.factors(start, count)
@@ -104,14 +104,14 @@ class Segment:
 
     @property
     def speed(self) -> float:
-        """How far the law's clock goes in one step."""
+        """How far the law's clock advances in one step."""
         return self.pace * self.tempo
 
     @property
     def over(self) -> int | None:
-        """The first step behind the plan, which may lie before the segment; None if there is none.
+        """The first step past the plan, which may lie before the segment; None if there is none.
 
-        While the clock is stopped the plan does not come to its end.
+        While the clock is stopped, the plan does not come to its end.
         """
         if self.end is None or self.frozen is not None:
             return None
@@ -121,7 +121,7 @@ class Segment:
     def cut_off(self, step: int) -> End | None:
         """Return the end of another law that takes over at a step, from 0, within the same plan.
 
-        None if the plan has no end, or is over: then the law goes on for as long as it likes.
+        None if the plan has no end, or is over: then the law has no end from the plan.
         """
         if self.end is None:
             return None
@@ -129,20 +129,20 @@ class Segment:
         return End(left, own=False) if left > 0 else None
 
     def plain(self, step: int) -> float:
-        """Return what the law itself says at a step, whatever was made of it."""
+        """Return the law's own value at a step, before levels, scales and rewarms."""
         return float(self.schedule.values(np.array([self.clock_at(step)]), self.base)[0])
 
     def _law(self, t: Steps) -> Values:
         values = self.schedule.values(t, self.base)
         if self.level == self.base:
             return values
-        # A base of 0 has no ratio to its level: where the law is not at it, the law stands.
+        # A base of 0 has no ratio to its level: where the law is not at its base, its value stands.
         ratio = self.level / self.base if self.base else 1.0
         return np.where(values == self.base, self.level, values * ratio)
 
     @property
     def effective_level(self) -> float:
-        """What the level comes to after the operators' scale: the unit of floors and thresholds."""
+        """The level times the operators' scale: the unit of floors and thresholds."""
         return self.level * self.scale
 
 
@@ -169,11 +169,11 @@ class Timeline:
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def go_on(self, start: int, cause: str, **changes: Any) -> "Timeline":  # noqa: ANN401
-        """Go on from `start` as the last segment would, but for some fields of `Segment`."""
+        """Go on from `start` as the last segment would, except for some fields of `Segment`."""
         current = self.segments[-1]
         clock = current.clock_at(start)
         if current.frozen is not None:
-            # However fast the clock is to go on, it stands where it was stopped.
+            # However fast the clock will run, it stands where it was stopped.
             speed = changes.get("pace", current.pace) * changes.get("tempo", current.tempo)
             clock = current.clock_at(current.frozen) + (start - current.frozen) * speed
         return self.append(
@@ -191,7 +191,7 @@ class Timeline:
         clock: float = 0.0,
         end: End | None = None,
     ) -> "Timeline":
-        """Go over to another law from `start` on, with nothing left of what was before."""
+        """Switch to another law from `start` on, with nothing left of earlier changes."""
         return self.append(
             Segment(start, schedule, clock, base, base if level is None else level, cause, end=end)
         )
@@ -203,7 +203,7 @@ class Timeline:
             return self
         rewarm = current.rewarm
         if rewarm is not None:
-            # One that was ordered meanwhile has stood at its beginning.
+            # A rewarm that was ordered during the pause has not begun to rise.
             pause = start - (current.frozen + 1)
             begun = rewarm.start <= current.frozen
             rewarm = replace(rewarm, start=rewarm.start + pause if begun else start)
@@ -211,7 +211,7 @@ class Timeline:
         return self.go_on(start, cause, frozen=None, clock=clock, rewarm=rewarm)
 
     def cost(self, of: Pricing) -> Cost:
-        """Return what evaluating a block costs, wherever it lies; `of` gives it of a schedule."""
+        """Return the cost of evaluating a block, wherever it lies; `of` gives a schedule's cost."""
         each = [of(segment.schedule) + SEGMENT for segment in self.segments]
         return Cost(sum(part.call for part in each), max(part.step for part in each))
 
@@ -220,16 +220,16 @@ class Timeline:
         return float(self.values(step, 1)[0])
 
     def append(self, segment: Segment) -> "Timeline":
-        """Add a segment that takes over from its start on.
+        """Append a segment that takes over from its start on.
 
-        One that starts where the last one starts leaves that one without a step to govern.
+        If it starts where the last one starts, the last one has no step left to govern.
         """
         if segment.start < self.segments[-1].start:
             raise ValueError("a segment cannot start before the one that it follows")
         return Timeline((*self.segments, segment))
 
     def since(self, step: int) -> "Timeline":
-        """Let go of the segments that govern nothing from `step` on."""
+        """Drop the segments that govern no step from `step` on."""
         return Timeline(self.segments[self._index(step) :])
 
     def _index(self, step: int) -> int:
@@ -237,11 +237,11 @@ class Timeline:
 
 
 class Timelines(dict[str, Timeline]):
-    """The timelines of a session, by series; never changed once they are its own."""
+    """The timelines of a session, by series; never changed once they are part of a session."""
 
     @cached_property
     def cost(self) -> Cost:
-        """What evaluating a block of all series costs: counted once, for it is asked often."""
+        """The cost of evaluating a block of all series, cached because it is asked for often."""
         of = Prices()
         return sum((line.cost(of) for line in self.values()), Cost())
 
@@ -252,10 +252,10 @@ class Timelines(dict[str, Timeline]):
 
 
 SEGMENT = work(6)
-"""What a segment makes of its law's values: its clock, its level and its scale."""
+"""The cost that a segment adds to its law's: its clock, its level and its scale."""
 
 SEALING = 2e8
-"""The most that the values of one sealing may cost: some fifth of a second of the writer."""
+"""The most that the values of one sealing may cost: about a fifth of a second of the writer."""
 
 
 def _start(segment: Segment) -> int:

@@ -10,13 +10,13 @@ from pacesetter_service.core.model import Written
 Role = Literal["viewer", "trainer", "operator", "admin"]
 
 ROLES: tuple[Role, ...] = get_args(Role)
-"""From the least to the most: each may do what those before it may."""
+"""From the least to the most powerful: each may do what the roles before it may."""
 
 ADMIN = "admin"
-"""What the holder of the service's own token is called in the record."""
+"""The name in the record for the holder of the service's own token."""
 
 RESERVED = (ADMIN, "anonymous", "batch_scaling")
-"""Names that say in the record who was not known by a token of their own."""
+"""Names that stand in the record for actors without a token of their own."""
 
 
 NamePattern = Annotated[
@@ -34,10 +34,10 @@ MAX_PATTERNS = 64
 
 
 class NameScope(NamedTuple):
-    """The names of sessions and templates that a caller may speak of.
+    """The names of sessions and templates that a caller may use.
 
     Attributes:
-        patterns: What a name matches one of; none of them for every name.
+        patterns: A name must match one of them; empty for every name.
     """
 
     patterns: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class NameScope(NamedTuple):
 
 
 EVERYTHING = NameScope()
-"""The scope of who may speak of every name."""
+"""The scope of a caller that may use every name."""
 
 
 @lru_cache(maxsize=1024)
@@ -57,9 +57,8 @@ def expression_of(patterns: tuple[str, ...], *, atomic: bool = True) -> str:
 
     Args:
         patterns: The patterns.
-        atomic: Whether what reads it goes back over what it has matched, as Python and so SQLite
-            do, where a few `*` would otherwise take hours. PostgreSQL does not, and knows no
-            groups that are never gone back into.
+        atomic: Whether the engine backtracks, as Python's and so SQLite's does, where a few `*`
+            would otherwise take hours. PostgreSQL's does not, and knows no atomic groups.
     """
     written = _atomic if atomic else _expression
     return "^(" + "|".join(map(written, patterns)) + ")$"
@@ -70,9 +69,9 @@ def _expression(pattern: str) -> str:
 
 
 def _atomic(pattern: str) -> str:
-    """Return an expression in which what stands between two `*` is found once, as early as can be.
+    """Return an expression that finds the text between two `*` once, as early as possible.
 
-    What could be found later could be found behind the earliest place too.
+    Any later match could also follow the earliest one.
     """
     first, *rest = map(_expression, pattern.split("*"))
     if not rest:
@@ -82,18 +81,18 @@ def _atomic(pattern: str) -> str:
 
 
 class Token(NamedTuple):
-    """What is known of a token; its secret is known to its holder alone.
+    """What the service knows of a token; only its holder knows the secret.
 
     Attributes:
-        id: Stands in the secret too, so that who finds one knows which to revoke.
-        name: Of its holder: the author of what is ordered with it.
+        id: Part of the secret too, so that a finder of the secret knows which token to revoke.
+        name: Its holder's name: the actor of what is ordered with it.
         role: What its holder may do.
         digest: The SHA-256 of the secret, in hexadecimal.
-        created_at: When it was made; ISO 8601, in UTC.
-        expires_at: From when on it is worth nothing; None for never.
-        scope: The names that its holder may speak of.
+        created_at: When it was created; ISO 8601, in UTC.
+        expires_at: From when on it is invalid; None for never.
+        scope: The names that its holder may use.
         last_used_at: When a call was last made with it, to about a minute; None if none was.
-        bounds: What its holder may order at most; None for whatever its role may.
+        bounds: What its holder may order at most; None if only its role limits it.
     """
 
     id: str

@@ -1,12 +1,12 @@
-"""How long a step has been waited for, in a value that every replica can go on with."""
+"""How long a step has been waited for, as a value that every replica can continue."""
 
 from dataclasses import dataclass
 
 LONGEST_GAP = 5.0
-"""The most seconds between two looks at a clock that count as waiting."""
+"""The most seconds between two polls of a trainer that count as waiting."""
 
 NOTED_EVERY = 0.5
-"""Seconds for which it is not recorded again that trainers wait."""
+"""For how many seconds the wait of a trainer is not recorded again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ class Wait:
         """Return the wait of a trainer that asks now.
 
         A trainer that died while it waited and comes back an hour later has not waited an hour: it
-        is to find the other ranks. So a long gap counts as a short one. The clocks of two replicas
-        may differ, so none counts as less than nothing.
+        must still find the other ranks. So a long gap counts as a short one. The clocks of two
+        replicas may differ, so a negative gap counts as nothing.
         """
         gap = min(max(now - self.looked, 0.0), LONGEST_GAP)
         return Wait(self.step, self.seconds + gap, now)
 
     def is_noted(self, now: float) -> bool:
-        """Return whether it was recorded so lately that a thousand ranks need not do it again."""
+        """Return whether it was recorded so recently that a thousand ranks need not repeat it."""
         return abs(now - self.looked) < NOTED_EVERY

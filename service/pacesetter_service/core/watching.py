@@ -1,12 +1,13 @@
 """What a session notices by itself: metrics and ranks that are silent, and a plan that is over.
 
-All of it is seen when steps are sealed, from what was reported until then, so that it comes at the
-same step however often the record is replayed; and each thing is said once in an attempt, those
-that carry it included.
+All of it is derived when steps are sealed, from what was reported until then. So each notice comes
+at the same step however often the record is replayed. Each is given once in an attempt, and not
+again in the attempts that carry it on.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -21,24 +22,24 @@ if TYPE_CHECKING:
     from pacesetter_service.core.session import Session
 
 NAMES_KEPT = 64
-"""How many names of metrics that no controller watches are remembered, for a misspelt one."""
+"""How many names of metrics that no controller watches are kept, to find misspelt ones."""
 
 ABSENT_KEPT = 16
 """How many ranks that do not report a metric are named."""
 
 DEVIATING_KEPT = 1_024
-"""How many ranks that train with other values the log tells of at a time."""
+"""How many ranks that train with other values the log reports at any one time."""
 
 LEFT_FAMILY = "left_family"
 """The code of a notice that a metric has left the family of the session's template."""
 
 GAPS = 3
-"""A metric has stopped once it is late by so many of the longest gaps that it has had."""
+"""A metric has stopped once it is overdue by this many of its longest gaps so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """When a metric was measured: the last step, and the longest way between two of them."""
+    """When a metric was measured: the last step, and the longest gap between two of them."""
 
     step: int
     gap: int
@@ -46,7 +47,7 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """Ranks that were missing in every measurement of a metric since a step."""
+    """Ranks that were missing from every measurement of a metric since a step."""
 
     since: int
     ranks: tuple[int, ...]
@@ -54,15 +55,15 @@ class Absence:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What one attempt has heard of its metrics, and what it has been told about them.
+    """What one attempt has heard of its metrics, and which notices it was given.
 
     Attributes:
         seen: For each watched metric that was measured, when.
-        absent: For each watched metric the ranks that it has lately been measured without.
+        absent: For each watched metric the ranks that its latest measurements lack.
         names: Metrics that were reported and that no controller watches.
-        told: What was noticed already: its code, what it is about, and the step it is told at.
-        deviating: For each rank the series of which it trained other values than were sealed, as
-            the log says, and that it has not applied as they were sealed since.
+        told: What was noticed already: its code, what it is about, and the step of the notice.
+        deviating: For each rank, the series that the log reports as trained with other values than
+            were sealed, and that the rank has not applied as sealed since.
     """
 
     seen: Mapping[str, Sighting] = field(default_factory=dict)
@@ -72,7 +73,7 @@ class Watch:
     deviating: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def heard(self, names: Iterable[str]) -> "Watch":
-        """Remember names; the very same if all are known, so that nothing is written again."""
+        """Remember names; the same object if all are known, so that nothing is written again."""
         new = sorted(set(names).difference(self.names))[: NAMES_KEPT - len(self.names)]
         return replace(self, names=(*self.names, *new)) if new else self
 
@@ -83,7 +84,7 @@ class Watch:
         return replace(self, seen={**self.seen, metric: sighting})
 
     def without(self, steps: Mapping[str, int], missing: Mapping[str, tuple[int, ...]]) -> "Watch":
-        """Remember which ranks were missing in the measurements that closed up to some steps."""
+        """Remember which ranks were missing from the measurements that closed up to some steps."""
         if not missing and not self.absent:
             return self
         absent = {metric: each for metric, each in self.absent.items() if metric not in steps}
@@ -95,33 +96,33 @@ class Watch:
         return replace(self, absent=absent)
 
     def has_told(self, code: str, about: str, at: int) -> "Watch":
-        """Remember what was noticed."""
+        """Remember a notice."""
         return replace(self, told=(*self.told, (code, about, at)))
 
     def knows(self, code: str, about: str, since: int) -> bool:
-        """Return whether something was noticed at a step or later."""
+        """Return whether there was such a notice at a step or later."""
         return any(each[:2] == (code, about) and each[2] >= since for each in self.told)
 
     def taken_back(self, first: int) -> "Watch":
-        """Forget what was to be told at a step or later ones: no trainer holds these.
+        """Forget notices for a step and later ones, which no trainer holds.
 
         So nothing was measured there either.
         """
         return replace(self, told=tuple(each for each in self.told if each[-1] < first))
 
     def room_for(self, rank: int) -> int:
-        """Return of how many more series of a rank a deviation may be recorded."""
+        """Return for how many more series of a rank a deviation may be recorded."""
         if rank not in self.deviating and len(self.deviating) >= DEVIATING_KEPT:
             return 0
         return KEPT - len(self.deviating.get(rank, ()))
 
     def deviated(self, rank: int, series: str) -> "Watch":
-        """Remember that the log tells of a rank's deviation in a series."""
+        """Remember that the log reports a rank's deviation in a series."""
         before = self.deviating.get(rank, ())
         return replace(self, deviating={**self.deviating, rank: (*before, series)})
 
     def agreed(self, rank: int, series: Iterable[str]) -> "Watch":
-        """Forget the deviations of a rank in some series: they have come to an end."""
+        """Forget the deviations of a rank in some series, which have come to an end."""
         others = {each: named for each, named in self.deviating.items() if each != rank}
         still = tuple(each for each in self.deviating.get(rank, ()) if each not in series)
         return replace(self, deviating={**others, rank: still} if still else others)
@@ -139,17 +140,17 @@ def absentees(reported: Iterable[int], expected: int) -> tuple[int, ...]:
 
 
 def noticed(session: "Session", end: int) -> Iterator[Noticed]:
-    """Return what is to be told with the steps from the horizon to `end`."""
+    """Return the notices that go with the steps from the horizon to `end`."""
     told = {(code, about) for code, about, _ in session.control.watch.told}
-    for found in (*_silences(session), *_negatives(session), *_ended(session, end)):
+    for found in chain(_silences(session), _negatives(session), _ended(session, end)):
         if (found.code, found.about) not in told:
             yield found
 
 
 def _silences(session: "Session") -> Iterator[Noticed]:
-    """Notice metrics that nothing was heard of for too long, and ranks that do not report them."""
+    """Notice metrics without news for too long, and ranks that do not report them."""
     spec = session.spec
-    trained = session.horizon - (spec.lookahead or 1)  # what lies behind may not be trained yet
+    trained = session.horizon - (spec.lookahead or 1)  # later steps may not be trained yet
     for metric, measure in spec.measured.items():
         asleep = [rule for rule in spec.rules if metric in _sources(session, rule.watches)]
         awake = [rule for rule in asleep if rule.is_awake(trained)]
@@ -217,7 +218,7 @@ def _rank_silent(session: "Session", metric: str, ranks: tuple[int, ...], since:
 
 
 def _sources(session: "Session", watched: Iterable[str]) -> set[str]:
-    """Name the metrics that ranks report behind what a controller watches."""
+    """Name the metrics that ranks report for what a controller watches."""
     return {session.spec.metric(name).of or name for name in watched}
 
 
@@ -242,21 +243,22 @@ def _negatives(session: "Session") -> Iterator[Noticed]:
 
 
 def plan_end(session: "Session") -> int | None:
-    """Return the first step behind every learning rate's plan; None if one has no end."""
-    ends = [
-        session.timelines[series.name].segments[-1].over
-        for series in session.spec.series()
-        if series.channel == "lr"
-    ]
-    known = [each for each in ends if each is not None]
-    return max(known) if known and len(known) == len(ends) else None
+    """Return the first step past every learning rate's plan; None if one has no end."""
+    last = None
+    for series in session.spec.series():
+        if series.channel == "lr":
+            over = session.timelines[series.name].segments[-1].over
+            if over is None:
+                return None
+            last = over if last is None else max(last, over)
+    return last
 
 
 def _ended(session: "Session", end: int) -> Iterator[Noticed]:
     """Notice that the plan was over before steps below `end` are trained.
 
-    A trainer that has made its last update still asks for the step behind the plan, and does not
-    train it. So it is told from the next one on.
+    A trainer that has made its last update still asks for the step past the plan, but does not
+    train it. So the notice comes with the step after that.
     """
     over = plan_end(session)
     if over is None or over + 1 >= end:

@@ -14,12 +14,12 @@ def kind_of(member: Controller | Model) -> str:
 
 
 def listed(names: tuple[str, ...] | list[str]) -> str:
-    """Join names; of many the first ones, and how many more there are."""
+    """Join names; a long list is cut after the first ones, with the number of the rest."""
     more = len(names) - SHOWN
     shown = ", ".join(names[:SHOWN])
     return f"{shown} and {more:,} more" if more > 0 else shown
 
 
 def number(value: float) -> str:
-    """Write a number for the eye: six digits."""
+    """Format a number for people, with six digits."""
     return f"{value:.6g}"

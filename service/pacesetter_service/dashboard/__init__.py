@@ -1,1 +1,1 @@
-"""The dashboard: pages for people, drawn by the server and kept live by one script of ours."""
+"""The dashboard: pages for people, rendered by the server and updated live by one script."""

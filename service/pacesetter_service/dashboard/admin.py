@@ -22,10 +22,10 @@ from pacesetter_service.runtime.retention import DAY, Policy, PutAway
 from pacesetter_service.runtime.service import Service
 
 LOOKED_AT = 500
-"""How many old sessions are looked at in one go."""
+"""How many old sessions are examined at a time."""
 
 OLD = "30"
-"""Days after which a session is old, if the admin does not say."""
+"""Days after which a session is old, by default."""
 
 
 class Admin:
@@ -39,7 +39,7 @@ class Admin:
         return await self._page(request, {})
 
     async def create_token(self, request: Request) -> Response:
-        """Make a token, and show its secret, once."""
+        """Create a token, and show its secret once."""
         form = await read_form(request)
         try:
             asked = TokenRequest.model_validate(_asked(form))
@@ -87,7 +87,7 @@ class Admin:
         return await self._page(request, form, pruned=page.sessions, dry=dry)
 
     async def back_up(self, request: Request) -> Response:
-        """Begin a copy of the database; the page shows how far it is."""
+        """Begin a copy of the database; the page shows its progress."""
         await read_form(request)
         backups, visitor = self._service.backups, visitor_of(request)
         try:
@@ -97,7 +97,7 @@ class Admin:
         return site.redirect(request, "admin")
 
     async def download(self, request: Request) -> Response:
-        """Answer with a copy of the database, to keep."""
+        """Answer with a copy of the database, for download."""
         found = await self._copy(request)
         headers = {"cache-control": "no-store"}
         media_type, name = "application/vnd.sqlite3", found.path.name
@@ -151,7 +151,7 @@ class Admin:
 
 
 def _asked(form: Mapping[str, str]) -> dict[str, JsonValue]:
-    """Return what a form asks for, as the API would be asked."""
+    """Return the request in a form, as the API takes it."""
     asked: dict[str, JsonValue] = dict(filled(form, "name", "role"))
     if patterns := form.get("scope", "").split():
         asked["scope"] = list(patterns)

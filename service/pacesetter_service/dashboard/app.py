@@ -1,10 +1,11 @@
-"""The dashboard as an application: its pages, what each of them takes, and how errors are shown."""
+"""The dashboard as an application: its pages, the roles they require, and how errors are shown."""
 
 from http import HTTPStatus
 
 import structlog
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -54,7 +55,16 @@ FIRST_PARTS = frozenset(
         "favicon.ico",
     }
 )
-"""What the addresses of the dashboard begin with; all others are the API's."""
+"""The prefixes of the dashboard's addresses; all others are the API's."""
+
+
+class _NumberConvertor(IntegerConvertor):
+    """A number in an address. A longer one leads to no page: no database can search for it."""
+
+    regex = "[0-9]{1,15}"
+
+
+register_url_convertor("number", _NumberConvertor())
 
 log = structlog.get_logger("pacesetter.dashboard")
 
@@ -62,15 +72,15 @@ faults = Complaints(lambda **details: log.error("unforeseen_error", **details))
 
 
 class Dashboard:
-    """An ASGI application, beside the API and behind the same rules for browsers."""
+    """An ASGI application beside the API, behind the same rules for browsers."""
 
     def __init__(self, service: Service, pulse: Pulse, readers: Readers) -> None:
-        """Put the pages together.
+        """Set up the pages.
 
         Args:
-            service: What the use cases work with.
+            service: The service.
             pulse: The patience of feeds.
-            readers: How many feeds are read, those of the API included.
+            readers: How many feeds are open, including those of the API.
         """
         routes = _routes(service, pulse, readers)
         pages = Starlette(routes=[route for route, _ in routes], exception_handlers=_HANDLERS)
@@ -127,7 +137,9 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
         (Route("/templates/{name}", templates.show), "viewer"),
         (
             Route(
-                "/templates/{name}/{version:int}/deprecate", templates.deprecate, methods=["POST"]
+                "/templates/{name}/{version:number}/deprecate",
+                templates.deprecate,
+                methods=["POST"],
             ),
             "operator",
         ),
@@ -142,14 +154,16 @@ def _routes(service: Service, pulse: Pulse, readers: Readers) -> list[tuple[Rout
         (Route("/sessions/{name}/control/{kind}", control.show), "operator"),
         (Route("/sessions/{name}/control/{kind}", control.order, methods=["POST"]), "operator"),
         (
-            Route("/sessions/{name}/orders/{number:int}/cancel", control.cancel, methods=["POST"]),
+            Route(
+                "/sessions/{name}/orders/{number:number}/cancel", control.cancel, methods=["POST"]
+            ),
             "operator",
         ),
         (Route("/sessions/{name}/plan", plan.show), "viewer"),
         (Route("/sessions/{name}/plan/probe", plan.probe, methods=["POST"]), "operator"),
         (
             Route(
-                "/sessions/{name}/plan/candidates/{number:int}",
+                "/sessions/{name}/plan/candidates/{number:number}",
                 plan.candidate,
                 methods=["GET", "POST"],
             ),

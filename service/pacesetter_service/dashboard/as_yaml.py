@@ -1,4 +1,4 @@
-"""JSON as YAML: what readers of YAML 1.1 and of 1.2 take for the same."""
+"""JSON as YAML that readers of YAML 1.1 and of 1.2 understand alike."""
 
 import re
 from collections.abc import Iterator
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 from pydantic import JsonValue
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
-"""What may stand without quotes, if it is no word that means something else."""
+"""Texts that need no quotes, unless they are words with another meaning."""
 
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
-"""Words that some reader takes for something else than themselves, in any case."""
+"""Words that some reader takes for something other than a text, in any case."""
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def as_yaml(value: JsonValue) -> str:
-    """Return a JSON value as a YAML document, a line for each member, with nothing but its data.
+    """Return a JSON value as a YAML document with only its data, a line for each member.
 
-    Numbers come back to the bit. It has no anchors, tags or folded lines.
+    Numbers come back to the bit. The document has no anchors, tags or folded lines.
     """
     return "\n".join(_lines(value)) + "\n"
 
@@ -34,7 +34,7 @@ def _lines(value: JsonValue) -> Iterator[str]:
 
 
 def _led(head: str, member: JsonValue, indent: str) -> Iterator[str]:
-    """Return the lines of a member behind its key or its dash."""
+    """Return the lines of a member after its key or its dash."""
     lines = list(_lines(member))
     if not (isinstance(member, dict | list) and member):
         yield f"{head} {lines[0]}"
@@ -59,7 +59,7 @@ def _scalar(value: JsonValue) -> str:
 
 
 def _number(value: float) -> str:
-    """Write a number so that 1.1 takes it for one, too: with a point before the exponent."""
+    """Write a number so that YAML 1.1 reads it as one too: with a point before the exponent."""
     digits, exponential, exponent = repr(value).partition("e")
     if exponential and "." not in digits:
         digits += ".0"
@@ -73,7 +73,7 @@ def _text(text: str) -> str:
 
 
 def _character(character: str) -> str:
-    """Write a character in a quoted text; what is not printed, by its number."""
+    """Write a character in a quoted text; a character that is not printable by its number."""
     if character.isprintable():
         return character
     number = ord(character)

@@ -1,4 +1,4 @@
-"""What pages load besides themselves: styles, scripts and the icon, each under its own digest."""
+"""The files that pages load: styles, scripts and the icon, each at an address with its digest."""
 
 import gzip
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ TYPES: Mapping[str, str] = {
     ".svg": "image/svg+xml",
     "": "text/plain; charset=utf-8",
 }
-"""Media types by the end of a file's name; what has none of these is not served."""
+"""Media types by the suffix of a file; other files are not served."""
 
 FOR_EVER = "public, max-age=31536000, immutable"
 
 DIGITS = 12
-"""How many digits of a digest stand in an address: enough to tell one version from the next."""
+"""How many digits of a digest are in an address: enough to distinguish versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class Asset:
 
     Attributes:
         name: Its path below the folder.
-        media_type: What it is.
+        media_type: Its media type.
         digest: The first digits of its SHA-256.
         plain: Its bytes.
-        zipped: The same, compressed.
+        zipped: Its bytes, compressed.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Asset:
 
     @property
     def path(self) -> str:
-        """Its address, without the slash in front."""
+        """Its address, without the leading slash."""
         return f"static/{self.digest}/{self.name}"
 
 
@@ -61,18 +61,18 @@ def _read() -> dict[str, Asset]:
 
 
 ASSETS: Mapping[str, Asset] = _read()
-"""All of them, by their names."""
+"""All files, by name."""
 
 
 async def show_asset(request: Request) -> Response:
-    """Answer with a file; under its own digest for ever, under another one as it is now."""
+    """Answer with a file: cacheable for ever under its own digest, but not under another one."""
     asset = ASSETS.get(request.path_params["name"])
     if asset is None:
         return Response("There is no such file.\n", 404, media_type="text/plain")
     current = request.path_params["digest"] == asset.digest
     headers = {
         "etag": f'"{asset.digest}"',
-        # Another version of the service, behind the same address, may have named this one.
+        # Another version of the service, at the same address, may have named this digest.
         "cache-control": FOR_EVER if current else "no-cache",
         "vary": "accept-encoding",
     }
@@ -85,6 +85,6 @@ async def show_asset(request: Request) -> Response:
 
 
 def takes_gzip(request: Request) -> bool:
-    """Return whether who asks can read a compressed answer."""
+    """Return whether the caller can read a compressed answer."""
     said = request.headers.get("accept-encoding", "")
     return any(each.strip() == "gzip" for each in said.split(","))

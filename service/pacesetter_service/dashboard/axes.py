@@ -1,4 +1,4 @@
-"""What stands under a chart: steps, epochs, or the time of day at which steps were trained."""
+"""The axis below a chart: steps, epochs, or the times at which steps were trained."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,15 +19,15 @@ MINUTE, HOUR, DAY = 60, 3600, 86_400
 SPACES = (1, 2, 5, 10, 15, 30, MINUTE, 2 * MINUTE, 5 * MINUTE, 10 * MINUTE, 15 * MINUTE,
           30 * MINUTE, HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY,
           14 * DAY, 28 * DAY, 91 * DAY, 364 * DAY)  # fmt: skip
-"""Seconds between two times that are written under a chart."""
+"""Possible seconds between two times below a chart."""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Where steps stand, and what is written there.
+    """The places of steps, and the labels there.
 
     Attributes:
-        unit: What is counted.
+        unit: The unit of the axis.
         per_epoch: Steps in an epoch.
         moments: When steps were trained.
     """
@@ -37,11 +37,11 @@ class Axis:
     moments: Moments = field(default_factory=Moments)
 
     def places(self, steps: Sequence[float], moments: Moments | None = None) -> list[float]:
-        """Return where steps stand: as they are, or when they were trained.
+        """Return the places of steps: the steps themselves, or when they were trained.
 
         Args:
             steps: The steps.
-            moments: When these steps were trained, if it was in another attempt.
+            moments: When these steps were trained, if they were trained in another attempt.
         """
         if self.unit != "time":
             return list(steps)
@@ -49,7 +49,7 @@ class Axis:
         return [clock.at(step) for step in steps]
 
     def ticks(self, first: float, last: float, about: int) -> list[float]:
-        """Return the places that something is written at."""
+        """Return the places of the labels."""
         if self.unit == "time":
             space = _space((last - first) / about)
             return [space * n for n in range(ceil(first / space), int(last / space) + 1)]
@@ -57,7 +57,7 @@ class Axis:
         return [size * each for each in ticks(first / size, last / size, about)]
 
     def text(self, place: float, first: float, last: float) -> str:
-        """Return what is written at a place of an axis that goes from `first` to `last`."""
+        """Return the label at a place of an axis from `first` to `last`."""
         if self.unit == "epoch":
             return f"{place / self.per_epoch:,.6g}"
         if self.unit == "step":
@@ -74,7 +74,7 @@ STEPS = Axis()
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
-    """Return round numbers between two."""
+    """Return round numbers between two numbers."""
     raw = (high - low) / about
     power = 10.0 ** floor(log10(max(raw, TINY)))
     step = next((m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999), raw)

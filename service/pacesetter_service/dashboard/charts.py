@@ -1,9 +1,8 @@
-"""What the charts of a session show: sealed values, the forecast, metrics, and what happened."""
+"""The charts of a session: sealed values, the forecast, metrics, and what happened."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from math import isfinite
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.watching import plan_end
 from pacesetter_service.dashboard.axes import Axis, Unit
-from pacesetter_service.dashboard.drawing import Line, Mark, chart
+from pacesetter_service.dashboard.drawing import Line, Mark, chart, has_place
 from pacesetter_service.dashboard.facts import Facts
 from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.queries.attempt_ranges import list_trained_anew
@@ -33,29 +32,29 @@ from pacesetter_service.runtime.queries.values import read_forecast
 from pacesetter_service.runtime.service import Service
 
 AHEAD = 1_000
-"""How many steps of a plan without an end are forecast, if less was trained."""
+"""How many steps of an endless plan are forecast at least."""
 
 MARKED = ("decided", "acted", "attempt_opened", "taken_back", "forked", "noticed", "rate_deviated",
           "boundary_passed", "missed", "finished", "batch_resized", "reopened")  # fmt: skip
 """The kinds of events that are marked in a chart."""
 
 MOST_VALUES = 2**19
-"""How many values all curves of a session have together: of many groups each has fewer points."""
+"""The most values of all curves of a session: with many groups, each has fewer points."""
 
 FEWEST = 20
-"""How many points a curve has at least."""
+"""The fewest points of a curve."""
 
 MOST_MARKS = 200
-"""How many of the newest events are marked in a chart."""
+"""The most events that are marked in a chart: the newest ones."""
 
 MOST_OVER = 5
-"""How many attempts that are over are shown: the newest ones."""
+"""The most ended attempts that are shown: the newest ones."""
 
 FLAT = 4
-"""One part in so many of what was trained is shown of a forecast that stays as it is for good."""
+"""A forecast that stays constant is shown for one part in this many of the trained steps."""
 
 BEYOND = 20
-"""One part in so many is shown behind the end of a plan that is over."""
+"""One part in this many is shown after the end of a plan that is over."""
 
 KINDS_OF_MARKS = {
     "decided": "decision",
@@ -68,17 +67,17 @@ KINDS_OF_MARKS = {
     "reopened": "attempt",
     "batch_resized": "order",
 }
-"""How marks look; what is not here is an alarm."""
+"""The looks of marks; events that are not here look like an alarm."""
 
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """An attempt that is over: the steps of it that a later one has trained anew.
+    """An ended attempt: those of its steps that a later one has trained again.
 
     Attributes:
         attempt: Its number.
-        past: What it was trained with, and what was measured.
-        moments: When.
+        past: The values that it was trained with, and its measurements.
+        moments: When its steps were trained.
     """
 
     attempt: int
@@ -86,27 +85,27 @@ class Over:
     moments: Moments
 
     def as_json(self, chosen: Sequence[str]) -> dict[str, object]:
-        """Return what a script draws the same from, of some series."""
+        """Return the data from which a script draws the same, for some series."""
         return {
             "attempt": self.attempt,
             "steps": self.past.steps,
             "series": {name: self.past.series[name] for name in chosen},
-            "metrics": {name: finite(each) for name, each in self.past.metrics.items()},
+            "metrics": {name: with_gaps(each) for name, each in self.past.metrics.items()},
             "moments": asdict(self.moments),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What was trained with and measured, and what would be.
+    """The past and the forecast of a session.
 
     Attributes:
         past: The sealed values, with metrics.
-        future: The values from its end on.
-        marks: What happened, and what waits.
+        future: The forecast values after them.
+        marks: Past events, and pending orders.
         per_epoch: Steps in an epoch, if the session says so.
-        moments: When steps were trained, and when those to come may be.
-        over: What attempts have trained that are over, where a later one did so anew.
+        moments: When steps were trained, and when future ones may be.
+        over: Ended attempts, where a later one has trained the steps again.
     """
 
     past: History
@@ -118,7 +117,7 @@ class Record:
 
     @property
     def units(self) -> list[Unit]:
-        """What can stand under its charts."""
+        """The units that the axis of its charts can have."""
         found: list[Unit] = ["step"]
         if self.per_epoch:
             found.append("epoch")
@@ -139,7 +138,7 @@ class Record:
         return steps, sealed, later
 
     def as_json(self, chosen: Sequence[str], trained: int | None) -> dict[str, object]:
-        """Return what a script draws the same from, of some series."""
+        """Return the data from which a script draws the same, for some series."""
         steps: list[int] = []
         series: dict[str, dict[str, list[float | None]]] = {}
         for name in chosen:
@@ -149,7 +148,7 @@ class Record:
             "steps": steps,
             "series": series,
             "metric_steps": self.past.steps,
-            "metrics": {name: finite(each) for name, each in self.past.metrics.items()},
+            "metrics": {name: with_gaps(each) for name, each in self.past.metrics.items()},
             "marks": [
                 {"step": each.step, "kind": each.kind, "text": each.text} for each in self.marks
             ],
@@ -161,7 +160,7 @@ class Record:
         }
 
     def picture(self, series: Sequence[str], trained: int | None, look: "Look") -> Markup:
-        """Draw some series: what is sealed, the forecast dashed, and what was trained anew grey."""
+        """Draw some series: sealed values, the forecast dashed, and ended attempts grey."""
         axis, lines = self._axis(look), []
         for each in self._beside(axis):
             at = axis.places(each.past.steps, each.moments)
@@ -194,14 +193,14 @@ class Record:
             Line(
                 metric,
                 axis.places(each.past.steps, each.moments),
-                finite(each.past.metrics[metric]),
+                with_gaps(each.past.metrics[metric]),
                 0,
                 "over",
             )
             for each in self._beside(axis)
             if metric in each.past.metrics
         ]
-        values = finite(self.past.metrics[metric])
+        values = with_gaps(self.past.metrics[metric])
         lines.append(Line(metric, axis.places(self.past.steps), values, colour))
         return chart(
             lines,
@@ -218,7 +217,7 @@ class Record:
         return Axis(unit, self.per_epoch or 1, self.moments)
 
     def _beside(self, axis: Axis) -> list[Over]:
-        """Return the attempts that are over, where it is known at which place each stands."""
+        """Return the ended attempts whose places on the axis are known."""
         return [each for each in self.over if axis.unit != "time" or each.moments.known]
 
     def _marked(self, axis: Axis) -> list[Mark]:
@@ -237,7 +236,7 @@ class Record:
 
 
 class Look(NamedTuple):
-    """How charts are drawn: over what, and on which scale."""
+    """How charts are drawn: over which unit, and on which scale."""
 
     unit: Unit = "step"
     logarithmic: bool = False
@@ -247,10 +246,10 @@ class Part(NamedTuple):
     """Which part of a record is shown.
 
     Attributes:
-        start: The first step; None for the first of all.
-        end: The first one that is not shown; None for where the plan ends.
+        start: The first step; None for the session's first.
+        end: The first step that is not shown; None for the end of the plan.
         attempt: An earlier attempt; None for the running one.
-        over: Whether attempts that are over are shown beside the running one.
+        over: Whether ended attempts are shown beside the running one.
     """
 
     start: int | None = None
@@ -262,18 +261,18 @@ class Part(NamedTuple):
 WHOLE = Part()
 
 
-def finite(values: Sequence[float | None]) -> list[float | None]:
-    """Return values as JSON can have them: NaN and infinities are left out."""
-    return [each if each is not None and isfinite(each) else None for each in values]
+def with_gaps(values: Sequence[float | None]) -> list[float | None]:
+    """Return values as a chart shows them: NaN, infinities and the largest floats become None."""
+    return [each if has_place(each) else None for each in values]
 
 
 async def read_record(service: Service, facts: Facts, points: int, part: Part = WHOLE) -> Record:
-    """Return what a session's charts show, about `points` steps of it.
+    """Return the record that a session's charts show, with about `points` steps.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
         ArgumentError: It has no such attempt.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     name = facts.name
     session = (await read_session(service, name)).session
@@ -291,7 +290,7 @@ async def read_record(service: Service, facts: Facts, points: int, part: Part = 
     )
     past = await read_history(service, name, question, lambda found: found)
     future = Curve(list(past.series), [], np.empty((len(past.series), 0)))
-    if running and past.end >= session.horizon:  # else what is shown ends with sealed steps
+    if running and past.end >= session.horizon:  # otherwise the chart ends with sealed steps
         last = max(spec.total_steps or 0, plan_end(session) or 0)
         endless = last <= past.end
         if endless:
@@ -320,15 +319,15 @@ async def read_record(service: Service, facts: Facts, points: int, part: Part = 
 
 
 async def _moments_of(service: Service, facts: Facts, attempt: int, past: History) -> Moments:
-    """Return when the steps of an attempt that is over were trained."""
+    """Return when the steps of an ended attempt were trained."""
     found = await read_moments(service, facts.status, attempt=attempt)
     return found.reaching(past.steps[0], past.steps[-1], facts.pace)
 
 
 def _end_of_plan(session: Session, trained: int | None) -> int | None:
-    """Return where a chart ends of a session that is sealed far beyond its plan; None otherwise.
+    """Return the end of the chart for a session that is sealed far beyond its plan, else None.
 
-    Callers that only look may have had any number of steps sealed, which no trainer will come to.
+    Callers that only look may have had any number of steps sealed that no trainer will reach.
     """
     plan = max(session.spec.total_steps or 0, plan_end(session) or 0)
     if not plan:
@@ -340,7 +339,7 @@ def _end_of_plan(session: Session, trained: int | None) -> int | None:
 
 
 def without_tail(curve: Curve, room: int) -> Curve:
-    """Return a curve that ends `room` steps after it has become flat for good."""
+    """Return a curve that ends `room` steps after it has become constant."""
     same = (curve.block == curve.block[:, -1:]).all(axis=0)
     flat = len(same) - int(np.argmin(same[::-1])) if not same.all() else 0
     last = curve.steps[flat] + room if curve.steps else 0
@@ -354,7 +353,7 @@ def without_tail(curve: Curve, room: int) -> Curve:
 async def _over(
     service: Service, session: Session, points: int, part: Part
 ) -> list[tuple[int, History]]:
-    """Return what attempts have trained that are over, where a later one did so anew."""
+    """Return the records of ended attempts, where a later one has trained the steps again."""
     among = (part.start or 0, MAX_STEP if part.end is None else part.end)
     found: list[tuple[int, History]] = []
     for attempt, first in await list_trained_anew(service, session, among, MOST_OVER):
@@ -370,7 +369,7 @@ async def _over(
 
 
 def _behind(session: Session, past: History) -> int:
-    """Return how many steps are forecast of a session that has no plan, or is at its end."""
+    """Return how many steps are forecast for a session without a plan, or at its plan's end."""
     if session.status != "active" or session.spec.total_steps or plan_end(session):
         return 1
     return max((past.end - past.start) // 4, AHEAD)
@@ -386,7 +385,7 @@ async def _marks(service: Service, name: str, waiting: Sequence[Order]) -> list[
 
 
 def mark_of(event: LoggedEvent) -> Mark | None:
-    """Return how an event is marked in a chart; None if it is about no step."""
+    """Return the mark of an event in a chart; None if the event is about no step."""
     if event.at is None:
         return None
     return Mark(event.at, KINDS_OF_MARKS.get(event.kind, "alarm"), event.text)

@@ -1,4 +1,4 @@
-"""Several sessions beside each other: their curves, what differs, and who was forked from whom."""
+"""Several sessions side by side: their curves, their differences, and the tree of forks."""
 
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
@@ -17,39 +17,40 @@ from pacesetter_service.core.model import MAX_STEP
 from pacesetter_service.core.session import Session
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.dashboard import site
-from pacesetter_service.dashboard.charts import Part, Record, finite, read_record
+from pacesetter_service.dashboard.charts import Part, Record, read_record, with_gaps
 from pacesetter_service.dashboard.drawing import Line, chart
 from pacesetter_service.dashboard.facts import Facts, read_facts
 from pacesetter_service.dashboard.twins import table_of
 from pacesetter_service.dashboard.visitors import Visitor, refuse_name, visitor_of
+from pacesetter_service.runtime.pool import aside
 from pacesetter_service.runtime.queries.compare import Difference, differences
 from pacesetter_service.runtime.queries.events import list_events
 from pacesetter_service.runtime.queries.sessions import list_kin
 from pacesetter_service.runtime.service import Service
 
 FEWEST, MOST = 2, 10
-"""How many sessions can be compared."""
+"""The fewest and the most sessions that can be compared."""
 
 POINTS = 300
-"""About how many points of each the server draws."""
+"""About how many points of each session the server draws."""
 
 LIVE = 600
-"""About how many a script draws."""
+"""About how many points a script draws."""
 
 MOST_KIN = 20
-"""How many sessions that share steps with one are looked for: those that were written last."""
+"""The most sessions that share steps with one and are shown: those that were written last."""
 
 MOST_ORDERS = 100
-"""Among how many orders of a session cooldowns are looked for: the first ones."""
+"""How many orders of a session are searched for cooldowns: the first ones."""
 
 PERCENT = 100.0
 
 METRICS = 6
-"""How many metrics are drawn."""
+"""The most metrics that are drawn."""
 
 
 class Compared(NamedTuple):
-    """A session, and what is drawn of it."""
+    """A session, and the data that is drawn for it."""
 
     facts: Facts
     record: Record
@@ -61,14 +62,14 @@ class Compared(NamedTuple):
         return next((each for each in names if each.endswith("lr")), names[0])
 
     def place(self, steps: Sequence[int], *, by_part: bool) -> list[float]:
-        """Return where steps stand: as they are, or as parts of the plan, in percent."""
+        """Return the places of steps: the steps themselves, or percentages of the plan."""
         if not by_part:
             return list(steps)
         start, end = _plan_of(self.facts)
         return [PERCENT * (step - start) / (end - start) for step in steps]
 
     def as_json(self, metrics: Sequence[str], *, by_part: bool) -> dict[str, object]:
-        """Return what a script draws of it."""
+        """Return the data that a script draws."""
         past = self.record.past
         steps, sealed, forecast = self.record.trace(self.lr)
         return {
@@ -78,7 +79,7 @@ class Compared(NamedTuple):
             "forecast": forecast,
             "measured": self.place(past.steps, by_part=by_part),
             "metrics": {
-                each: finite(past.metrics[each]) for each in metrics if each in past.metrics
+                each: with_gaps(past.metrics[each]) for each in metrics if each in past.metrics
             },
         }
 
@@ -88,11 +89,11 @@ class Branch(NamedTuple):
 
     Attributes:
         name: Its name.
-        depth: How deep it stands.
-        step: Where it was forked; None of what was not.
-        shown: Whether it is among those that are compared.
-        known: Whether it is there: one that was purged leaves its name.
-        cooldowns: Those that were ordered of it, in words.
+        depth: Its depth in the tree.
+        step: The step at which it was forked; None if it is not a fork.
+        shown: Whether it is among the compared sessions.
+        known: Whether it exists: a purged one leaves only its name.
+        cooldowns: The cooldowns that were ordered for it, in words.
     """
 
     name: str
@@ -104,13 +105,13 @@ class Branch(NamedTuple):
 
 
 class Compare:
-    """The page on which sessions are compared."""
+    """The page that compares sessions."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     async def show(self, request: Request) -> Response:
-        """Show sessions beside each other; without enough of them, ask which."""
+        """Show sessions side by side; if there are too few, ask for more."""
         names = _names_in(request)
         by_part = request.query_params.get("by") == "part"
         logarithmic = request.query_params.get("scale") == "log"
@@ -124,31 +125,40 @@ class Compare:
         view = View(by_part, logarithmic, _axis(some, by_part=by_part))
         standing = [each.facts for each in some]
         metrics = _metrics(standing)
-        return site.show(
-            request,
-            "compare.html",
-            names=names,
-            most=MOST,
-            some=some,
-            standing=standing,
-            by="part" if by_part else "step",
-            scale="log" if logarithmic else "",
-            picture=_rates(some, view) if some else "",
-            metrics=metrics,
-            drawn={name: _metric(some, name, view) for name in metrics},
-            twin=_twin(some, metrics, by_part=by_part),
-            differences=_differences([each.session.spec for each in standing]),
-            tree=await self._tree(standing, visitor_of(request)),
-        )
+        tree = await self._tree(standing, visitor_of(request))
+
+        def drawn() -> Response:
+            return site.show(
+                request,
+                "compare.html",
+                names=names,
+                most=MOST,
+                some=some,
+                standing=standing,
+                by="part" if by_part else "step",
+                scale="log" if logarithmic else "",
+                picture=_rates(some, view) if some else "",
+                metrics=metrics,
+                drawn={name: _metric(some, name, view) for name in metrics},
+                twin=_twin(some, metrics, by_part=by_part),
+                differences=_differences([each.session.spec for each in standing]),
+                tree=tree,
+            )
+
+        return await aside(drawn)
 
     async def chart(self, request: Request) -> Response:
-        """Answer with the numbers that a script draws, of a part of the axis if it asks for one."""
+        """Answer with the numbers that a script draws, for part of the axis if it asks for that."""
         names, by_part = _names_in(request), request.query_params.get("by") == "part"
         ends = _number_in(request, "start"), _number_in(request, "end")
         some = [await self._compared(name, LIVE, ends, by_part=by_part) for name in names]
         metrics = _metrics([each.facts for each in some])
-        drawn = [each.as_json(metrics, by_part=by_part) for each in some]
-        return site.show_json(request, {"sessions": drawn, "metrics": metrics})
+
+        def drawn() -> Response:
+            sessions = [each.as_json(metrics, by_part=by_part) for each in some]
+            return site.show_json(request, {"sessions": sessions, "metrics": metrics})
+
+        return await aside(drawn)
 
     async def _compared(
         self,
@@ -163,7 +173,7 @@ class Compare:
         return Compared(facts, await read_record(self._service, facts, points, Part(start, end)))
 
     async def _tree(self, some: Sequence[Facts], visitor: Visitor) -> list[Branch]:
-        """Return the sessions with what they were forked from, and the forks of all these."""
+        """Return the sessions, those that they were forked from, and the forks of all these."""
         known = {facts.name: facts.session for facts in some}
         shown = set(known)
         for facts in some:
@@ -179,9 +189,11 @@ class Compare:
         ]
 
     async def _cooldowns(self, session: Session) -> tuple[str, ...]:
-        """Return the cooldowns that were ordered of a session, in words."""
+        """Return the cooldowns that were ordered for a session, in words."""
         try:
-            page = await list_events(self._service, session.spec.name, 0, MOST_ORDERS, ["acted"])
+            page = await list_events(
+                self._service, session.spec.name, 0, MOST_ORDERS, ["acted"], lambda page: page
+            )
         except PacesetterError:  # it was purged meanwhile
             return ()
         done = [each.event.order for each in page.events if isinstance(each.event, Acted)]
@@ -193,10 +205,10 @@ class Compare:
 
 
 def _names_in(request: Request) -> list[str]:
-    """Return the names of the sessions that are to be compared.
+    """Return the names of the sessions to compare.
 
     Raises:
-        OutOfScopeError: The visitor may not speak of one.
+        OutOfScopeError: One is outside of the visitor's scope.
         HTTPException: There are too many.
     """
     said = [text for each in request.query_params.getlist("name") for text in each.split()]
@@ -218,7 +230,7 @@ def _number_in(request: Request, name: str) -> float | None:
 
 
 def _plan_of(facts: Facts) -> tuple[int, int]:
-    """Return the first step of a session, and the one behind its plan or what is sealed."""
+    """Return the first step of a session, and the one after its plan or its sealed steps."""
     session = facts.session
     start = session.spec.start_step
     plan = max(session.spec.total_steps or 0, facts.total or 0)
@@ -226,7 +238,7 @@ def _plan_of(facts: Facts) -> tuple[int, int]:
 
 
 def _step_at(facts: Facts, place: float, by_part: bool) -> int:  # noqa: FBT001 - of the address
-    """Return the step that stands at a place of the axis."""
+    """Return the step at a place of the axis."""
     if by_part:
         start, end = _plan_of(facts)
         place = start + (end - start) * place / PERCENT
@@ -238,7 +250,7 @@ def _metrics(some: Sequence[Facts]) -> list[str]:
 
 
 class View(NamedTuple):
-    """How curves are drawn: over parts of plans or steps, on which scale, between which places."""
+    """How curves are drawn: over fractions of plans or steps, the scale, and the range."""
 
     by_part: bool
     logarithmic: bool
@@ -267,7 +279,7 @@ def _twin(some: Sequence[Compared], metrics: Sequence[str], *, by_part: bool) ->
         past = each.record.past
         at = each.place(past.steps, by_part=by_part)
         lines += [
-            Line(f"{metric} of {name}", at, finite(past.metrics[metric]))
+            Line(f"{metric} of {name}", at, with_gaps(past.metrics[metric]))
             for metric in metrics
             if metric in past.metrics
         ]
@@ -302,7 +314,7 @@ def _metric(some: Sequence[Compared], name: str, view: View) -> Markup:
 
 
 def _differences(specs: Sequence[SessionSpec]) -> list[Difference]:
-    """Return where specs differ, and what each of them says there."""
+    """Return where specs differ, and the value of each there."""
     left_out = {"name", "earlier", "forked_from"}
     return differences(
         {spec.name: spec.model_dump(mode="json", exclude=left_out) for spec in specs}
@@ -310,11 +322,11 @@ def _differences(specs: Sequence[SessionSpec]) -> list[Difference]:
 
 
 def branches(some: Sequence[SessionSpec], shown: Collection[str]) -> list[Branch]:
-    """Return sessions and what they were forked from, parents before their forks.
+    """Return sessions and those that they were forked from, parents before their forks.
 
     Args:
         some: Their specs.
-        shown: The names of those that are compared.
+        shown: The names of the compared sessions.
     """
     parents: dict[str, tuple[str, int] | None] = {}
     for spec in some:

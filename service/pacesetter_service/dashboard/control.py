@@ -1,4 +1,4 @@
-"""Changing a session: each order is shown before it is given, with the curve that comes of it."""
+"""Changing a session: each order is shown before it is given, with the resulting curve."""
 
 import re
 import secrets
@@ -52,7 +52,7 @@ class Control:
         self._service = service
 
     async def show(self, request: Request) -> Response:
-        """Show the form of an order, with what it would do as it stands there."""
+        """Show the form of an order, with the effect that it would have as filled in."""
         form = _form_in(request)
         facts = await read_facts(self._service, request.path_params["name"])
         said = suggested(form, facts.session)
@@ -90,7 +90,7 @@ class Control:
         )
 
     async def cancel(self, request: Request) -> Response:
-        """Cancel an order that waits."""
+        """Cancel a pending order."""
         name, number = request.path_params["name"], request.path_params["number"]
         await read_fields(request)
         actor = visitor_of(request).name
@@ -146,11 +146,11 @@ def _form_in(request: Request) -> Form:
 
 
 def _act(request: Request, form: Form, said: Mapping[str, str], groups: list[str]) -> Act:
-    """Return the order that a form gives, in its visitor's name and once for each key.
+    """Return the order in a form, with the visitor as its author, given once for each key.
 
     Raises:
         FieldError: A field cannot be read.
-        pydantic.ValidationError: The fields are no such action together.
+        pydantic.ValidationError: The fields together do not make such an action.
     """
     at = said.get("at", "").strip().replace(",", "")
     if at and not (at.isascii() and at.isdigit() and len(at) < 20 and int(at) <= MAX_STEP):
@@ -160,7 +160,7 @@ def _act(request: Request, form: Form, said: Mapping[str, str], groups: list[str
 
 
 def key_in(said: Mapping[str, str]) -> str:
-    """Return the key of a form, by which it is known when it is sent twice; empty if it is none."""
+    """Return the key of a form, which shows that it is sent twice; empty if it is invalid."""
     key = said.get("key", "")
     return key if _KEY.fullmatch(key) else ""
 

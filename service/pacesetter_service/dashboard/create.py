@@ -1,4 +1,4 @@
-"""Making a session: a gallery of schedules, a form for each, advice."""
+"""Creating a session: a gallery of schedules, a form for each, and advice."""
 
 import json
 from collections.abc import Mapping
@@ -38,15 +38,15 @@ from pacesetter_service.runtime.queries.previews import find_pitfalls, preview
 from pacesetter_service.runtime.service import Service
 
 STEPS = 1_000
-"""How many steps are drawn of what does not say how long it is."""
+"""How many steps of a session without a length are drawn."""
 
 MOST_STEPS = 1_000_000
 
 POINTS = 400
-"""About how many points a curve is drawn with."""
+"""About how many points a drawn curve has."""
 
 SMALL = 80
-"""The same of a picture in the gallery."""
+"""About how many points a picture in the gallery has."""
 
 WIDTH = 640
 
@@ -59,7 +59,7 @@ _FIELDS: TypeAdapter[Fields] = TypeAdapter(dict[str, JsonValue])
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a spec comes to, or what is wrong with it."""
+    """The preview of a spec, or what is wrong with it."""
 
     spec: SessionSpec | None = None
     picture: str = ""
@@ -80,12 +80,12 @@ class Parameter:
 
     @property
     def long(self) -> bool:
-        """Whether it takes more than a line."""
+        """Whether its field has several lines."""
         return self.value.startswith(("{", "["))
 
 
 class Create:
-    """The pages on which sessions are made."""
+    """The pages that create sessions."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -112,7 +112,7 @@ class Create:
         )
 
     async def picture(self, request: Request) -> Response:
-        """Answer with the small picture of a kind: its example over its own length."""
+        """Answer with the small picture of a kind: its example over the example's length."""
         example = kinds.describe_schedule(request.path_params["kind"])["example"]
         base = 1.0 if "momentum" in str(example) else 0.1
         spec = SessionSpec.model_validate({"name": "x", "base_lr": base, "schedule": example})
@@ -137,7 +137,7 @@ class Create:
         return self._form(request, described, said, look)
 
     async def make(self, request: Request) -> Response:
-        """Show what the fields come to, or create the session."""
+        """Show a preview of the fields, or create the session."""
         described = kinds.describe_schedule(request.path_params["kind"])
         said = await read_form(request)
         creates = said.get("do") == "create"
@@ -173,7 +173,7 @@ class Create:
         return self._text(request, {"spec": request.query_params.get("spec", "")}, Look())
 
     async def make_of_text(self, request: Request) -> Response:
-        """Show what a spec comes to, or create the session."""
+        """Show a preview of a spec, or create the session."""
         said = await read_form(request)
         try:
             asked = _FIELDS.validate_python(json_in(said.get("spec", ""), "spec"))
@@ -187,7 +187,7 @@ class Create:
         return site.show(request, "create_text.html", status=status, spec=spec, look=look)
 
     async def advise(self, request: Request) -> Response:
-        """Ask what is to be trained, and propose a session for it."""
+        """Ask about the training, and propose a session for it."""
         said = dict(request.query_params)
         shown = {"optimizer": "adamw", **said}
         found: Recommendation | None = None
@@ -218,7 +218,7 @@ class Create:
     async def _done(
         self, request: Request, asked: Fields, *, creates: bool
     ) -> tuple[Look, Response | None]:
-        """Return what a spec comes to, and the answer if the session was created."""
+        """Return the preview of a spec, and the answer if the session was created."""
         if not creates:
             return await self.look(request, asked), None
         refuse_below("trainer", visitor_of(request))
@@ -231,7 +231,7 @@ class Create:
         return Look(), site.redirect(request, f"sessions/{spec.name}")
 
     async def look(self, request: Request, asked: Fields) -> Look:
-        """Return what a spec comes to, or what is wrong with it."""
+        """Return the preview of a spec, or what is wrong with it."""
         try:
             spec = await self._spec(request, asked)
             curve = await self._curve(spec, POINTS)
@@ -248,12 +248,12 @@ class Create:
         return Look(spec, picture, found, (), snippets_of(request, spec))
 
     async def _spec(self, request: Request, asked: Fields) -> SessionSpec:
-        """Return the spec that was asked for, by itself or by a template.
+        """Return the spec that was asked for, directly or by a template.
 
         Raises:
-            ValidationError: It is none.
+            ValidationError: It is not a spec.
             TemplateNotFoundError: There is no such template.
-            OutOfScopeError: The visitor may not speak of the template.
+            OutOfScopeError: The template is outside of the visitor's scope.
         """
         use = _read(request, {**asked, "name": asked.get("name") or "preview"})
         if isinstance(use, SessionSpec):
@@ -270,11 +270,11 @@ class Create:
 
 
 def _read(request: Request, asked: Fields) -> SessionSpec | TemplateUse:
-    """Return what is asked for, as the API would take it.
+    """Return what is asked for, as the API takes it.
 
     Raises:
-        ValidationError: It is no spec and names no template, or says what only the service may.
-        OutOfScopeError: The template is none that the visitor may speak of.
+        ValidationError: It is not a spec and names no template, or has fields of the service.
+        OutOfScopeError: The template is outside of the visitor's scope.
     """
     refuse_not_yours(asked)
     if "template" not in asked:
@@ -285,7 +285,7 @@ def _read(request: Request, asked: Fields) -> SessionSpec | TemplateUse:
 
 
 def _spec_in(kind: str, said: Mapping[str, str]) -> Fields:
-    """Return the spec that the fields of a form come to.
+    """Return the spec that the fields of a form make.
 
     Raises:
         FieldError: A field cannot be read.
@@ -306,7 +306,7 @@ def _spec_in(kind: str, said: Mapping[str, str]) -> Fields:
 
 
 def _value(text: str) -> JsonValue:
-    """Return what a field says: JSON, or, without quotes, a word."""
+    """Return the value in a field: JSON, or a word without quotes."""
     try:
         return _loaded(text)
     except ValueError:
@@ -316,10 +316,10 @@ def _value(text: str) -> JsonValue:
 
 
 def json_in(text: str, name: str) -> JsonValue:
-    """Return what a field says, which is JSON.
+    """Return the JSON value in a field.
 
     Raises:
-        FieldError: It is none.
+        FieldError: It is not JSON.
     """
     try:
         return _loaded(text)

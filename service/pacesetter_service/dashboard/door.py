@@ -1,4 +1,4 @@
-"""Who comes in: each page names the role that it takes, and what is named nowhere is denied."""
+"""Access to pages: each page names the role that it requires, and all others are denied."""
 
 import re
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ from pacesetter_service.runtime.keyring import Keyring
 COOKIE = "pacesetter_login"
 
 FEED = b"text/event-stream; charset=utf-8"
-"""The media type of what pages follow."""
+"""The media type of the feeds that pages follow."""
 
 CUT_OFF = b": this login is over\n\n"
-"""The last that a feed says to a reader whose login has ended; a comment."""
+"""The last line of a feed to a reader whose login has ended; a comment."""
 
 NO_FORM = (
     "A change is made by a form of these pages, and a browser says so in the header Origin."
@@ -32,7 +32,7 @@ NO_FORM = (
 )
 
 NAME = "pacesetter_name"
-"""The cookie with what a visitor of an open service is called in the record."""
+"""The cookie with the name of an open service's visitor in the record."""
 
 NAMED = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@-]{0,62}[A-Za-z0-9])?")
 
@@ -40,10 +40,10 @@ Needed = Role | Literal["public"]
 
 
 class Door:
-    """ASGI middleware that lets those pass whose login has the role that a page takes.
+    """ASGI middleware that passes on requests whose login has the role that the page requires.
 
-    A change comes from a page of ours: browsers say in Origin where a form was, and whether that is
-    here was looked at already (`api/browsers.py`). What says nothing there is no browser's form.
+    A change must come from one of our pages: browsers say in Origin where a form was, which was
+    checked already (`api/browsers.py`). A request without Origin is not a browser's form.
     """
 
     def __init__(
@@ -52,16 +52,16 @@ class Door:
         """Guard the pages.
 
         Args:
-            app: What shows them.
-            keys: The tokens that are valid; None while authentication is off.
-            routes: What each page takes.
+            app: The application that shows them.
+            keys: The valid tokens; None while authentication is off.
+            routes: The role that each page requires.
         """
         self._app = app
         self._keys = keys
         self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or lead to the login, or refuse."""
+        """Pass a request on, redirect to the login, or refuse."""
         request = Request(scope)
         visitor = self._visitor(request)
         scope = {**scope, VISITOR: visitor or UNKNOWN}
@@ -71,7 +71,7 @@ class Door:
         await (answer or self._app)(scope, receive, send)
 
     def _cut_off(self, request: Request, send: Send) -> Send:
-        """End a feed, which has no end of its own, once its reader's login is worth nothing."""
+        """End a feed, which has no end of its own, once its reader's login is invalid."""
         feed = over = False
 
         async def watched(message: Message) -> None:
@@ -94,7 +94,7 @@ class Door:
         return None if token is None else visitor_with(token)
 
     def _refusal(self, request: Request, visitor: Visitor | None) -> Response | None:
-        """Return what is answered in place of the page; None if it may be shown."""
+        """Return the answer instead of the page; None if the page may be shown."""
         needed = self._needed(request.scope)
         if request.method not in ("GET", "HEAD") and not request.headers.get("origin"):
             return site.refusal(request, HTTPStatus.FORBIDDEN, NO_FORM, known=visitor is not None)
@@ -116,7 +116,7 @@ class Door:
 
 
 def _denied(visitor: Visitor, needed: Role | None, name: str | None) -> str:
-    """Return why a visitor may not see a page about a name; empty if that is no secret."""
+    """Return why a visitor may not see a page about a name; empty if there is no reason."""
     if needed is not None and not includes(visitor.role, needed):
         return (
             f"Your token has the role {visitor.role}; this takes the role {needed}."

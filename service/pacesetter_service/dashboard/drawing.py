@@ -1,8 +1,8 @@
-"""Charts as SVG within a page: their looks come from the page's styles, and none stand in them."""
+"""Charts as SVG inside a page: all styling comes from the page's styles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, floor, isfinite, log10
+from math import ceil, floor, log10
 
 from markupsafe import Markup
 
@@ -14,17 +14,20 @@ LEFT, RIGHT, TOP, BOTTOM = 68, 12, 14, 30
 SPARK_WIDTH, SPARK_HEIGHT = 160, 32
 
 LEAST = 2
-"""Fewer points are no curve."""
+"""The fewest points that make a curve."""
+
+LARGEST = 1e300
+"""Values as far from 0 as this leave a gap: a scale with room above would exceed the floats."""
 
 SPARK_STYLE = (
     "path{fill:none;stroke-width:1.6;stroke-linejoin:round}.lr{stroke:#2f62d9}.loss{stroke:#c2410c}"
     "@media(prefers-color-scheme:dark){.lr{stroke:#7ba4ff}.loss{stroke:#ff9a6b}}"
 )
 CHARACTER = 8
-"""About how wide a character is."""
+"""About the width of a character."""
 
 COLOURS = 6
-"""How many colours there are; the seventh line has the first one again."""
+"""How many colours there are; then they repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,9 @@ class Line:
     Attributes:
         name: What it shows.
         steps: Where it is known, ascending.
-        values: What it is there; None, NaN and infinities leave a gap.
+        values: Its values there; None, NaN, infinities and values close to these leave a gap.
         colour: The number of its colour.
-        look: Further classes: `dashed`, say.
+        look: Further classes, such as `dashed`.
     """
 
     name: str
@@ -48,12 +51,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """What a curve lies in, with so much certainty.
+    """A band in which a curve lies with some certainty.
 
     Attributes:
         steps: Where it is known, ascending.
-        low: Where it begins at each.
-        high: Where it ends.
+        low: Its lower end at each step.
+        high: Its upper end at each step.
         colour: The number of its colour.
         look: Further classes.
     """
@@ -67,7 +70,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Something that happened at a step; `step` is where that stands in a chart."""
+    """Something that happened at a step; `step` is its place in a chart."""
 
     step: float
     kind: str
@@ -77,7 +80,7 @@ class Mark:
 def small_picture(
     steps: Sequence[int], rates: Sequence[float | None], losses: Sequence[float | None]
 ) -> str:
-    """Draw a learning rate and a loss over common steps, each over its own range; a file."""
+    """Draw a learning rate and a loss over common steps, each on its own scale, as a file."""
     curves = [
         f'<path class="{look}" d="{path}"/>'
         for look, path in (("loss", _small(steps, losses)), ("lr", _small(steps, rates)))
@@ -91,7 +94,7 @@ def small_picture(
 
 def _small(steps: Sequence[int], values: Sequence[float | None]) -> str:
     pairs = zip(steps, values, strict=False)
-    known = [(step, each) for step, each in pairs if each is not None and isfinite(each)]
+    known = [(step, each) for step, each in pairs if each is not None and abs(each) < LARGEST]
     if len(known) < LEAST:
         return ""
     low, high = _room(min(each for _, each in known), max(each for _, each in known))
@@ -121,16 +124,16 @@ def chart(
 
     Args:
         lines: The curves.
-        label: What is said of it to who cannot see it.
-        shade: Steps behind which there is a shade.
-        bands: What lies behind the curves.
+        label: The description for readers who cannot see it.
+        shade: The steps between which the background is shaded.
+        bands: Bands behind the curves.
         marks: What happened at some steps.
-        from_zero: Whether 0 is to be seen.
-        logarithmic: Whether values stand at their logarithms; those that have none are left out.
-        axis: The first step and the last one that it spans; those of the curves if it is None.
-        height: Of the picture, in its own units.
-        width: Likewise.
-        across: What is written under it; the steps of all curves and marks are its places.
+        from_zero: Whether the scale includes 0.
+        logarithmic: Whether the scale is logarithmic; values without a logarithm are left out.
+        axis: The first and the last step that it spans; None for those of the curves.
+        height: The height of the picture, in its own units.
+        width: The width of the picture, likewise.
+        across: The axis below it; the steps of all curves and marks are places on it.
     """
     edges = [Line("", each.steps, edge) for each in bands for edge in (each.low, each.high)]
     shown = [*lines, *edges]
@@ -169,7 +172,7 @@ class _Frame:
         return self.height - BOTTOM - (value - low) / (high - low) * (self.height - TOP - BOTTOM)
 
     def shows(self, value: float | None) -> bool:
-        return value is not None and isfinite(value) and (value > 0 or not self.logarithmic)
+        return has_place(value, logarithmic=self.logarithmic)
 
     def levels(self) -> list[float]:
         if not self.logarithmic:
@@ -191,7 +194,7 @@ def _frame(
         each
         for line in lines
         for each in line.values
-        if each is not None and isfinite(each) and (each > 0 or not logarithmic)
+        if each is not None and has_place(each, logarithmic=logarithmic)
     ]
     if not steps or not values:
         return None
@@ -205,8 +208,13 @@ def _frame(
     return _Frame(left, max(right, left + 1), low, high, *size, logarithmic)
 
 
+def has_place(value: float | None, *, logarithmic: bool = False) -> bool:
+    """Return whether a chart can show a value; others leave a gap."""
+    return value is not None and abs(value) < LARGEST and (value > 0 or not logarithmic)
+
+
 def _room(low: float, high: float) -> tuple[float, float]:
-    """Return bounds with something between them: a flat line needs some room, whatever its size."""
+    """Return bounds that differ: a flat line needs some room, whatever its value."""
     if high - low > 1e-9 * max(abs(low), abs(high), TINY):
         return low, high + 0.04 * (high - low)
     return (low - abs(low), high + abs(high)) if high else (-1.0, 1.0)
@@ -237,7 +245,7 @@ def _level(frame: _Frame, value: float) -> Markup:
 
 def _place(frame: _Frame, step: float, text: str) -> Markup:
     x, y = frame.x(step), frame.height - 8
-    if x + CHARACTER * len(text) / 2 > frame.width:  # there is no room on its right
+    if x + CHARACTER * len(text) / 2 > frame.width:  # there is no room to its right
         return Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(
             frame.width - 1, y, text
         )
@@ -264,11 +272,11 @@ def _band(frame: _Frame, band: Band) -> Markup:
 
 
 def _curve(frame: _Frame, line: Line) -> Markup:
-    """Draw a curve as a path that is lifted over gaps."""
+    """Draw a curve as a path that is interrupted at gaps."""
     parts, down = [], False
     for step, value in zip(line.steps, line.values, strict=True):
         if value is None or not frame.shows(value):
-            # Metrics may be measured at few of the steps: the pen goes on to the next one.
+            # Metrics may be measured at few steps: the line goes on to the next value.
             down = down and value is None
             continue
         parts.append(f"{'L' if down else 'M'}{frame.x(step):.1f} {frame.y(value):.1f}")

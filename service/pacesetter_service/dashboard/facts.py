@@ -1,4 +1,4 @@
-"""What is said of a session in a few words: where it is, what its ranks do, what is left."""
+"""A session in brief: where it is, what its ranks do, and what is left."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from pacesetter_service.runtime.rank_digests import Ranks
 from pacesetter_service.runtime.service import Service
 
 STATES: Mapping[str, str] = {"active": "running"}
-"""How states are called on pages, where it is another word."""
+"""The names of states on pages, if they differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """A session in a few words."""
+    """A session in brief."""
 
     status: Status
 
     @property
     def session(self) -> Session:
-        """The whole of it."""
+        """The whole session."""
         return self.status.stored.session
 
     @property
@@ -31,7 +31,7 @@ class Facts:
 
     @property
     def state(self) -> str:
-        """What has become of it; what has not begun is new."""
+        """What has become of it; a training that has not begun is new."""
         if self.status.state == "active" and self.status.last_heard is None:
             return "new"
         return STATES.get(self.status.state, self.status.state)
@@ -43,40 +43,40 @@ class Facts:
 
     @property
     def trained(self) -> int | None:
-        """The newest step that was trained; None before any was."""
+        """The newest step that was trained; None if none was."""
         return self.status.step
 
     @property
     def total(self) -> int | None:
-        """The first step behind its plan; None if that has no end."""
+        """The first step after its plan; None if the plan has no end."""
         return self.status.total_steps
 
     @property
     def pace(self) -> float | None:
-        """Seconds that a step takes, if a trainer has said."""
+        """Seconds that a step takes, if a trainer has said so."""
         return self.status.ranks.pace
 
     @property
     def heard(self) -> float | None:
-        """Seconds since it was last heard of."""
+        """Seconds since a rank last called."""
         return wording.seconds_since(self.status.last_heard)
 
     @property
     def ranks(self) -> Ranks:
-        """Its ranks, in a few numbers."""
+        """Its ranks as a few numbers."""
         return self.status.ranks
 
     @property
     def stale(self) -> int:
-        """How many ranks are silent while the training is to go on."""
+        """How many ranks are silent while the training should go on."""
         return self.ranks.stale if self.status.state in {"active", "silent"} else 0
 
     @property
     def deviating(self) -> int:
-        """How many ranks train with other values than were sealed, while the training goes on.
+        """How many ranks train with other values than the sealed ones, while the training runs.
 
-        As they said themselves; of those that were not heard since the service began, as the record
-        says.
+        This is by their own account. For ranks that have not called since the service started, it
+        is by the record.
         """
         if self.status.state not in {"active", "silent"}:
             return 0
@@ -89,12 +89,12 @@ class Facts:
 
     @property
     def left(self) -> float | None:
-        """The seconds that are left of its plan, by its pace."""
+        """The seconds that the rest of its plan takes, by its pace."""
         return self.status.seconds_left
 
     @property
     def part(self) -> float | None:
-        """How much of the plan is done, between 0 and 1."""
+        """The fraction of the plan that is done, between 0 and 1."""
         if self.total is None or self.trained is None:
             return None
         start = self.session.spec.start_step
@@ -102,7 +102,7 @@ class Facts:
 
     @property
     def loss(self) -> tuple[str, Value] | None:
-        """The metric that says most, with its newest value: a loss, or what is watched first."""
+        """The most telling metric, with its newest value: a loss, or the first watched one."""
         known = self.status.metrics
         for wanted in (*(each for each in known if "loss" in each.lower()), *self.session.watched):
             if wanted in known:
@@ -111,11 +111,11 @@ class Facts:
 
     @property
     def troubled(self) -> bool:
-        """Whether an operator is to look at it."""
+        """Whether an operator should look at it."""
         return self.state in {"silent", "failed"} or bool(self.deviating or self.stale)
 
     def until(self, step: int) -> float | None:
-        """Return in about how many seconds a step is trained; None if that is not known."""
+        """Return in about how many seconds a step will be trained; None if unknown."""
         if self.pace is None:
             return None
         done = self.session.spec.start_step if self.trained is None else self.trained + 1
@@ -123,7 +123,7 @@ class Facts:
 
 
 async def read_facts(service: Service, name: str) -> Facts:
-    """Return a session in a few words.
+    """Return a session in brief.
 
     Raises:
         SessionNotFoundError: There is no session of that name.

@@ -1,4 +1,4 @@
-"""Forms as browsers send them: read within bounds, and never guessed at."""
+"""Forms as browsers send them: read strictly, and within bounds."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 LONGEST = 1_048_576
-"""Bytes of the longest form."""
+"""The most bytes of a form."""
 
 MOST_FIELDS = 1_000
 
@@ -16,19 +16,19 @@ FORM = "application/x-www-form-urlencoded"
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form; of a field that stands in it twice, the last.
+    """Return the fields of a form; if a field comes twice, its last value.
 
     Raises:
-        HTTPException: It is too long, or no form.
+        HTTPException: It is too long, or not a form.
     """
     return dict(await read_fields(request))
 
 
 async def read_fields(request: Request) -> list[tuple[str, str]]:
-    """Return the fields of a form in their order.
+    """Return the fields of a form in order.
 
     Raises:
-        HTTPException: It is too long, or no form.
+        HTTPException: It is too long, or not a form.
     """
     body = bytearray()
     async for piece in request.stream():
@@ -51,7 +51,7 @@ async def read_fields(request: Request) -> list[tuple[str, str]]:
 
 
 def filled(form: Mapping[str, str], *names: str) -> dict[str, str]:
-    """Return the fields of some names that something was written into, without blanks around it."""
+    """Return those of the named fields that are filled in, without surrounding blanks."""
     said = {name: form.get(name, "").strip() for name in names}
     return {name: text for name, text in said.items() if text}
 
@@ -59,8 +59,8 @@ def filled(form: Mapping[str, str], *names: str) -> dict[str, str]:
 def status_of(form: Mapping[str, str], *, wrong: bool) -> HTTPStatus:
     """Return the status of the page that answers a form.
 
-    What is wrong with a form makes it an error, unless a script asks what is, while it is filled
-    in: browsers write errors into their consoles.
+    A mistake in a form is an error, unless a script checks the form while it is being filled in:
+    browsers write errors into their consoles.
     """
     refused = wrong and form.get("do") != "rehearse"
     return HTTPStatus.UNPROCESSABLE_ENTITY if refused else HTTPStatus.OK

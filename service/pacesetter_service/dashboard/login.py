@@ -1,4 +1,4 @@
-"""The login: a token is shown once, and the browser keeps a sealed statement that it was."""
+"""The login: a visitor shows a token once, and the browser keeps a signed statement of that."""
 
 from http import HTTPStatus
 from urllib.parse import urlsplit
@@ -58,9 +58,9 @@ class Login:
         return answer
 
     async def call(self, request: Request) -> Response:
-        """Remember what a visitor of an open service wants to be called in the record.
+        """Remember the name that a visitor of an open service wants to have in the record.
 
-        With tokens the token says it.
+        If there are tokens, the name is the token's.
         """
         name = (await read_form(request)).get("called", "").strip()
         answer = site.redirect(request, "")
@@ -82,7 +82,7 @@ class Login:
 def _keep(
     request: Request, answer: Response, text: str, seconds: int, *, cookie: str = COOKIE
 ) -> None:
-    # A proxy may speak TLS for us; the browser says what it speaks itself.
+    # A proxy may terminate TLS; the browser says which scheme it uses itself.
     encrypted = urlsplit(request.headers.get("origin", "")).scheme == "https"
     answer.set_cookie(
         cookie,
@@ -96,7 +96,7 @@ def _keep(
 
 
 def _inside(to: str) -> str:
-    """Return where to go after the login, if that is a page of ours; else the first page."""
+    """Return where to go after the login: the given page if it is ours, else the first page."""
     place = urlsplit(to)
     outside = place.scheme or place.netloc or to.startswith(("/", "\\")) or "\\" in to
     return "" if outside or ".." in place.path or not to.isprintable() else to

@@ -1,4 +1,4 @@
-"""What is done to a session as a whole: labels, fork, end, archive; and steps taken back."""
+"""Managing a session as a whole: labels, fork, end, archive, and taking steps back."""
 
 import json
 import secrets
@@ -33,10 +33,10 @@ from pacesetter_service.runtime.operator import TakeBackAnswer
 from pacesetter_service.runtime.service import Service
 
 POINTS = 300
-"""About how many points a curve is drawn with."""
+"""About how many points a drawn curve has."""
 
 WIDTH = 640
-"""Of the picture of a fork: it stands in half of the page."""
+"""The width of a fork's picture, which takes half of the page."""
 
 NEEDED: Mapping[str, Role] = {
     "labels": "operator",
@@ -46,7 +46,7 @@ NEEDED: Mapping[str, Role] = {
     "archive": "operator",
     "purge": "admin",
 }
-"""What each of these takes; the API has the same."""
+"""The role that each of these requires; the API requires the same."""
 
 _LABELS: TypeAdapter[dict[LabelName, LabelValue]] = TypeAdapter(dict[LabelName, LabelValue])
 _DESCRIPTION: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValue])
@@ -54,7 +54,7 @@ _DESCRIPTION: TypeAdapter[dict[str, JsonValue]] = TypeAdapter(dict[str, JsonValu
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a fork would do, with the series that is drawn; or why it would be refused."""
+    """What a fork would do, with the series to draw, or why it would be refused."""
 
     found: ForkRehearsal | None = None
     series: str = ""
@@ -63,7 +63,7 @@ class Effect:
 
 
 class Manage:
-    """The page on which a session is managed."""
+    """The page that manages a session."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -98,7 +98,7 @@ class Manage:
     async def _relabel(self, request: Request, form: Mapping[str, str]) -> Response:
         name = request.path_params["name"]
         shown, wanted = (labels_in(form.get(each, "")) for each in ("labels_shown", "labels"))
-        # Others may have set labels since: what was left as it was shown is not written.
+        # Others may have set labels since: labels that were left as shown are not written.
         changes: dict[str, str | None] = {each: None for each in shown if each not in wanted}
         changes |= {each: value for each, value in wanted.items() if shown.get(each) != value}
         if changes:
@@ -210,7 +210,7 @@ class Manage:
 
 
 def _free_name(name: str) -> str:
-    """Return a name to look by, before one was written down; most likely no session has it."""
+    """Return a name for a rehearsal before the visitor gives one; most likely no session has it."""
     return f"{name[:110]}-{secrets.token_hex(8)}"
 
 
@@ -219,7 +219,7 @@ def _plan_in(request: Request, form: Mapping[str, str]) -> ForkPlan:
 
     Raises:
         FieldError: A field cannot be read.
-        OutOfScopeError: The visitor may not speak of its name.
+        OutOfScopeError: Its name is outside of the visitor's scope.
     """
     new = form.get("new_name", "").strip()
     if new:
@@ -235,11 +235,11 @@ def _plan_in(request: Request, form: Mapping[str, str]) -> ForkPlan:
 
 
 def labels_in(text: str) -> dict[str, str]:
-    """Return the labels of a text that has one a line, `name: value`.
+    """Return the labels in a text with one per line, `name: value`.
 
     Raises:
-        FieldError: A line is none.
-        pydantic.ValidationError: A label cannot be had.
+        FieldError: A line is not a label.
+        pydantic.ValidationError: A label is not valid.
     """
     found: dict[str, str] = {}
     for line in filter(None, map(str.strip, text.splitlines())):

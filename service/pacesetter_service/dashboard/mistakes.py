@@ -1,4 +1,4 @@
-"""What is wrong with what was sent, a line each."""
+"""The mistakes in a form, a line each."""
 
 from pydantic import ValidationError
 

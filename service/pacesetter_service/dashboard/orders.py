@@ -1,4 +1,4 @@
-"""The forms of orders: which fields each action has, and what was written into them."""
+"""The forms of orders: the fields of each action, and how they are read."""
 
 import json
 import re
@@ -15,7 +15,7 @@ Kind = Literal["number", "count", "choice", "flag", "json"]
 
 
 class FieldError(Exception):
-    """What was written into a field cannot be read.
+    """A field cannot be read.
 
     Attributes:
         field: The name of the field.
@@ -31,13 +31,13 @@ class Field:
     """A field of a form.
 
     Attributes:
-        name: What the action calls it.
-        label: What people call it.
-        kind: How it is written.
-        default: What stands in it at first.
-        needed: Whether something has to.
+        name: Its name in the action.
+        label: Its name for people.
+        kind: The form of its value.
+        default: Its initial value.
+        needed: Whether it must be filled in.
         hint: What it means.
-        choices: What can be chosen, each with a word for it.
+        choices: The possible values, each with a word for it.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Field:
     choices: tuple[tuple[str, str], ...] = ()
 
     def read(self, text: str) -> JsonValue:
-        """Return what was written.
+        """Return the value that was entered.
 
         Raises:
             FieldError: It cannot be read.
@@ -79,7 +79,7 @@ class Form:
 
     Attributes:
         kind: The action.
-        title: What people call it.
+        title: Its name for people.
         does: What it does, in a sentence.
         fields: Its fields.
     """
@@ -91,11 +91,11 @@ class Form:
 
     @property
     def ready(self) -> bool:
-        """Whether its effect can be shown before anything was written."""
+        """Whether its effect can be shown before anything is filled in."""
         return all(each.default or not each.needed for each in self.fields)
 
     def defaults(self) -> dict[str, str]:
-        """Return what stands in its fields at first."""
+        """Return the initial values of its fields."""
         return {each.name: each.default for each in self.fields}
 
 
@@ -221,7 +221,7 @@ def forms_for(session: Session) -> list[Form]:
 
 
 def suggested(form: Form, session: Session) -> dict[str, str]:
-    """Return what stands in a form at first, for a session."""
+    """Return the initial values of a form, for a session."""
     said = form.defaults()
     total = session.spec.total_steps
     if form.kind == "retime" and total:
@@ -241,12 +241,12 @@ def action_of(form: Form, said: Mapping[str, str], groups: list[str]) -> Action:
 
     Args:
         form: The form.
-        said: What was written into its fields.
-        groups: The parameter groups that were chosen; none for all.
+        said: The entered values of its fields.
+        groups: The chosen parameter groups; empty for all.
 
     Raises:
-        FieldError: A field is empty that must not be, or cannot be read.
-        pydantic.ValidationError: The fields are no such action together.
+        FieldError: A required field is empty, or a field cannot be read.
+        pydantic.ValidationError: The fields together do not make such an action.
     """
     fields: dict[str, JsonValue] = {"kind": form.kind, "reason": said.get("reason", "").strip()}
     for field in form.fields:

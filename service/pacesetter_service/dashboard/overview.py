@@ -21,13 +21,13 @@ ROWS = 50
 """How many sessions a page has."""
 
 TROUBLED = 10
-"""How many sessions of each kind of trouble stand above all others."""
+"""How many sessions with each kind of trouble are shown above all others."""
 
 RECENT = timedelta(days=7)
-"""What failed longer ago is no trouble any more."""
+"""Sessions that failed longer ago are no longer in trouble."""
 
 LONGEST = 200
-"""The most characters of what is searched for."""
+"""The most characters of a search text."""
 
 STATES: Mapping[str, frozenset[State]] = {
     "": frozenset({"active", "silent", "finished", "failed"}),
@@ -38,13 +38,13 @@ STATES: Mapping[str, frozenset[State]] = {
     "archived": frozenset({"archived"}),
     "ailing": frozenset({"active", "silent"}),
 }
-"""Which sessions are shown, by what an address says."""
+"""Which sessions are shown, by the parameter in an address."""
 
 WORDS: Mapping[str, str] = {
     "": "all but archived",
     "ailing": "ranks in trouble",
 }
-"""What people read, where it is another word."""
+"""The words for people, if they differ."""
 
 ORDERS: Mapping[Sort, str] = {
     "-created_at": "newest first",
@@ -57,7 +57,7 @@ ORDERS: Mapping[Sort, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is looked for, as the address says it."""
+    """A search, as an address says it."""
 
     text: str
     state: str
@@ -67,11 +67,11 @@ class Search:
 
     @property
     def everything(self) -> bool:
-        """Whether nothing is left out, and this is the first page."""
+        """Whether no session is left out, and this is the first page."""
         return not (self.text or self.state or self.label or self.behind)
 
     def query(self) -> dict[str, str]:
-        """Return what stands in an address of the same."""
+        """Return the query of an address with the same search."""
         return {
             "q": self.text,
             "state": self.state,
@@ -128,10 +128,10 @@ class Overview:
         return await list_statuses(self._service, question, lambda page: page)
 
     async def _troubled(self, names: NameScope) -> tuple[list[Facts], list[str]]:
-        """Return the sessions in trouble, and of which states there are more of them.
+        """Return the sessions in trouble, and the states that have more of them.
 
-        First come those that run and have ranks that deviate or are silent: they can still be
-        saved. Then those that are silent altogether, and those that have failed of late.
+        First come running sessions with ranks that deviate or are silent: they can still be saved.
+        Then come sessions that are silent altogether, and those that failed lately.
         """
         begin = Question(TROUBLED, names, sort="-changed_at")
         since = datetime.now(UTC) - RECENT
@@ -152,7 +152,7 @@ class Overview:
 
 
 def _unknown_in(request: Request) -> str:
-    """Return what an address asks for that there is not, in words; empty if there is all of it."""
+    """Return in words what an address asks for that does not exist; empty if everything does."""
     known: Mapping[str, Sequence[str]] = {"state": list(STATES), "sort": SORTS}
     for name, some in known.items():
         said = request.query_params.get(name, "")
@@ -176,7 +176,7 @@ def _search_in(request: Request) -> Search:
 
 
 def _pattern(text: str) -> str | None:
-    """Return the pattern of names that are searched for: words without a star are found within."""
+    """Return the pattern for a search by name: words without a star match inside of names."""
     if not text:
         return None
     return text if set("*?") & set(text) else f"*{text}*"

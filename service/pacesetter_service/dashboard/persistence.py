@@ -1,4 +1,4 @@
-"""What is repeated for a visitor, as the client repeats it for a program."""
+"""Retries for a visitor, as the client does them for a program."""
 
 import asyncio
 import random
@@ -10,14 +10,14 @@ from pacesetter_service.core.errors import ConflictError
 T = TypeVar("T")
 
 PAUSES = (0.1, 0.2, 0.4, 0.8)
-"""The longest pauses, in seconds, before it is tried again."""
+"""The longest pauses before each retry, in seconds."""
 
 
 async def persistently(work: Callable[[], Awaitable[T]]) -> T:
-    """Return what a change gives, which is repeated where other writers came first.
+    """Return the result of a change; repeat the change if other writers came first.
 
-    On a loaded machine a trainer at another replica may come first each time that the writer tries.
-    Nothing is kept then, so the change can be repeated.
+    On a loaded machine, a trainer at another replica may come first each time that the writer
+    tries. Nothing is kept then, so the change can be repeated.
 
     Raises:
         ConflictError: Others came first every time.

@@ -1,4 +1,4 @@
-"""The page of a plan: what the loss will be under other schedules, and ordering one of them."""
+"""The page of a plan: the loss under other schedules, and ordering one of them."""
 
 import json
 import secrets
@@ -24,6 +24,7 @@ from pacesetter_service.dashboard.persistence import persistently
 from pacesetter_service.dashboard.plan_drawing import Foresight, span_of_ends, whisker
 from pacesetter_service.dashboard.plan_form import GOALS, asked_in, question_in, said_in
 from pacesetter_service.dashboard.rehearsals import draw_rehearsal
+from pacesetter_service.dashboard.timeline import latest_events
 from pacesetter_service.dashboard.visitors import refuse_name, visitor_of
 from pacesetter_service.insight.planner import Outlook
 from pacesetter_service.runtime import forks, operator, planning
@@ -40,13 +41,13 @@ POINTS = 500
 """About how many measured points are drawn."""
 
 DRAWN = 3
-"""How many of the best candidates are drawn at first, beside what is planned."""
+"""How many of the best candidates are drawn at first, beside the current plan."""
 
 ROWS = 24
 """About how many rows the table of a candidate's curve has."""
 
 PROBE_MEASURED = 12
-"""How often a probe is measured, in the lines that train it."""
+"""How often the lines that train a probe measure it."""
 
 TITLES: Mapping[str, str] = {
     "no_decay": "No decay was seen yet",
@@ -60,24 +61,24 @@ TITLES: Mapping[str, str] = {
     "not_reached": "That loss is not come to",
     "does_not_follow": "The measurements do not follow the law",
 }
-"""What is in the way, in few words."""
+"""Obstacles to a plan, in few words."""
 
 WHY = "Write down why: who reads the record later will want to know."
 
 MISTAKES = (PacesetterError, ArgumentError, ValidationError, FieldError)
-"""What is told on the page, beside the form."""
+"""Errors that the page shows beside the form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A candidate as a table tells it.
+    """A candidate as a row of a table.
 
     Attributes:
         index: Its index in the plan.
-        outlook: It, and what is expected of it.
-        gain: By how much lower it ends than as planned, if that is known.
-        reasons: What speaks for it and against it.
-        whisker: Its end within its band, drawn; empty if no loss is predicted.
+        outlook: The candidate, and what is expected of it.
+        gain: By how much lower it ends than without orders, if known.
+        reasons: What speaks for and against it.
+        whisker: The picture of its end within its band; empty if no loss is predicted.
     """
 
     index: int
@@ -88,7 +89,7 @@ class Row:
 
     @property
     def curve(self) -> list[tuple[float, ...]]:
-        """Some rows of its curve: the step, the rate, the loss, its band, and without rates."""
+        """Some rows of its curve: step, rate, loss, band, and the loss predicted without rates."""
         found = self.outlook.curve
         if found is None:
             return []
@@ -99,7 +100,7 @@ class Row:
 
 
 class PlanPages:
-    """The pages about what the loss will be."""
+    """The pages about plans."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -109,7 +110,7 @@ class PlanPages:
         return await self._page(request, request.query_params)
 
     async def probe(self, request: Request) -> Response:
-        """Fork the session and have the fork cool down: the probe that a plan offers."""
+        """Create the probe that a plan offers: fork the session, and order a cooldown for it."""
         form, name = await read_form(request), request.path_params["name"]
         if not form.get("reason", "").strip():
             return await self._page(request, form, (WHY,))
@@ -135,9 +136,9 @@ class PlanPages:
         info, _ = await forks.fork_session(self._service, name, branch)
         orders = info.session.orders
         fresh = not orders.waiting and info.session.horizon == offer.step
-        if fresh:  # else it cools down already
+        if fresh:  # otherwise it cools down already
             action = offer.action.model_copy(update={"reason": f"a probe: {reason}"[:1000]})
-            # Pressed twice, it is one order. After one that was cancelled it is another one.
+            # Pressing twice makes one order. After a cancelled order, it makes another one.
             key = f"probe-{offer.step}-{orders.given}"
             act = Act(action, offer.step, visitor.name, key)
             await operator.order(self._service, fork, act)
@@ -151,7 +152,7 @@ class PlanPages:
         said, mistake = said_in(form, facts), ""
         try:
             if posted and form.get("reason", "").strip():
-                # Before the plan is looked for: what was ordered already is answered as before.
+                # Before the plan is looked up: a repeated order gets the same answer as before.
                 return await self._ordered(request, facts, said, form)
             plan, outlook = await self._chosen(request, facts, said, form.get("plan", ""))
             mistake = WHY if posted else ""
@@ -220,7 +221,7 @@ class PlanPages:
     def _stale(
         self, request: Request, facts: Facts, said: Mapping[str, str], error: Exception
     ) -> Response:
-        """Say why a candidate cannot be ordered, and lead to the plan as it is now."""
+        """Say why a candidate cannot be ordered, and link to the plan as it is now."""
         stale = isinstance(error, PlanStaleError)
         return site.show(
             request,
@@ -240,10 +241,13 @@ class PlanPages:
     async def _page(
         self, request: Request, form: Mapping[str, str], mistakes: tuple[str, ...] = ()
     ) -> Response:
-        facts = await read_facts(self._service, request.path_params["name"])
+        name = request.path_params["name"]
+        # Read this first, so that the page hears of events meanwhile, and is read again.
+        newest = await latest_events(self._service, name, 1)
+        facts = await read_facts(self._service, name)
         said = said_in(form, facts)
         foresight, refused = None, tuple[str, ...]()
-        # A script reads only where the training is: the plan that is shown stays as it was told.
+        # A script reads only where the training is: the plan on the page stays as it is.
         if said["metric"] and "live" not in request.query_params:
             try:
                 found = await self._planned(request, facts, said)
@@ -266,6 +270,7 @@ class PlanPages:
             mistakes=(*mistakes, *refused),
             reason=form.get("reason", ""),
             probed=form.get("probed", ""),
+            after=(newest[0].seq or 0) if newest else 0,
             **_shown(facts, foresight),
         )
 
@@ -279,7 +284,7 @@ class PlanPages:
 
 
 def probe_name(name: str, step: int) -> str:
-    """Return what the fork of a probe is called, here and by `pacesetter.torch.probe`."""
+    """Return the name of a probe's fork, here and in `pacesetter.torch.probe`."""
     return f"{name}-probe-{step}"
 
 
@@ -335,7 +340,7 @@ def _row(plan: Plan, outlook: Outlook, span: tuple[float, float] = (0.0, 0.0)) -
 
 
 def _drawn(request: Request, plan: Plan) -> list[int]:
-    """Return the candidates that are drawn: those chosen, or the best and what is planned."""
+    """Return the candidates to draw: the chosen ones, or the best and the current plan."""
     can = [index for index, each in enumerate(plan.outlooks) if each.curve is not None]
     chosen = {each for each in request.query_params.getlist("show") if each.isascii()}
     if chosen:

@@ -1,4 +1,4 @@
-"""What a plan expects, drawn: losses with their bands above learning rates, over the same steps."""
+"""Pictures of a plan: losses with their bands above learning rates, over the same steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from pacesetter_service.runtime.queries.plan import Answer
 LOSS_HEIGHT, RATE_HEIGHT = 320, 170
 
 DIGITS = 7
-"""How many digits a script is told of a value that it draws."""
+"""How many digits of a value a script gets."""
 
 CLOSE = 2
-"""Close up, one part in so many of what is still to come is drawn of the past."""
+"""A close-up shows the past for one part in this many of the steps that are still to come."""
 
 WHISKER_WIDTH, WHISKER_HEIGHT = 160, 18
 
@@ -29,8 +29,8 @@ class Foresight:
         found: The plan.
         past: The sealed rates and the metric, over common steps.
         series: The learning rate that is planned.
-        shown: The indexes of the candidates that are drawn.
-        whole: Whether all of the past is drawn, and not only as much as is still to come.
+        shown: The indexes of the candidates to draw.
+        whole: Whether the whole past is drawn, instead of a close-up.
     """
 
     found: Answer
@@ -46,7 +46,7 @@ class Foresight:
 
     @property
     def axis(self) -> tuple[int, int]:
-        """The first step that is drawn, and the last one."""
+        """The first and the last step that are drawn."""
         first = self.found.session.spec.start_step if self.whole else self._close
         return first, self._last
 
@@ -57,17 +57,17 @@ class Foresight:
 
     @property
     def _close(self) -> int:
-        """The first step that is drawn close up."""
+        """The first step of a close-up."""
         horizon = self.found.plan.horizon
         close = horizon - (self._last - horizon) // CLOSE
         return max(self.found.session.spec.start_step, close)
 
     def curve(self, index: int) -> Curve | None:
-        """Return what is expected of a candidate; None if it is refused."""
+        """Return the expected curve of a candidate; None if the candidate is refused."""
         return self.found.plan.outlooks[index].curve
 
     def losses(self) -> Markup:
-        """Draw the metric so far, and with predictions each candidate's curve, band and line."""
+        """Draw the metric so far and, with predictions, each candidate's curve, band and line."""
         metric, marks = self.found.question.metric, self._horizon()
         lines, bands = [self._measured(self.past.metrics.get(metric, []))], list[Band]()
         if self.told:
@@ -90,7 +90,7 @@ class Foresight:
         )
 
     def rates(self) -> Markup:
-        """Draw the learning rate that was sealed, and that of each candidate."""
+        """Draw the sealed learning rate, and that of each candidate."""
         lines = [self._measured(self.past.series[self.series])]
         for index in self.shown:
             curve = self.curve(index)
@@ -107,15 +107,15 @@ class Foresight:
         )
 
     def label(self, index: int) -> str:
-        """Return what a candidate is called."""
+        """Return the name of a candidate."""
         return self.found.plan.outlooks[index].candidate.label
 
     def _look(self, index: int) -> str:
-        """Return how a candidate is drawn: what happens by itself goes on as the past did."""
+        """Return the look of a candidate: the one without orders continues the line of the past."""
         return "" if self.found.plan.outlooks[index].candidate.orders else "so-far dashed"
 
     def as_json(self) -> dict[str, object]:
-        """Return what a script draws the same from; it asks for what was measured by itself."""
+        """Return the data from which a script draws the same; it fetches measurements itself."""
         return {
             "close": self._close,
             "last": self._last,
@@ -149,7 +149,7 @@ class Foresight:
 
 
 def whisker(outlook: Outlook, low: float, high: float) -> Markup:
-    """Draw an end within its band, and what is expected without rates, between two losses."""
+    """Draw an end within its band, and the end predicted without rates, between two losses."""
     curve = outlook.curve
     if curve is None or high <= low:
         return Markup("")
@@ -181,7 +181,7 @@ def whisker(outlook: Outlook, low: float, high: float) -> Markup:
 
 
 def span_of_ends(outlooks: Sequence[Outlook]) -> tuple[float, float]:
-    """Return the losses between which the ends of all candidates lie, bands included."""
+    """Return the lowest and the highest loss of all candidates' ends, bands included."""
     curves = [each.curve for each in outlooks if each.curve is not None]
     ends = [
         float(values[-1])

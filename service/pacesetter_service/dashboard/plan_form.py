@@ -1,4 +1,4 @@
-"""What is asked of a plan: the fields of its form, and the question that they come to."""
+"""The form of a plan: its fields, and the question that they make."""
 
 import json
 import re
@@ -24,13 +24,13 @@ GOALS: Mapping[Goal, str] = {
     "fewest_steps": "fewest steps to a loss",
     "budget": "lowest loss within a budget",
 }
-"""What can be planned for, in words."""
+"""The goals of a plan, in words."""
 
 EASES: Mapping[str, AnyEase] = {"linear": Linear(), "1-sqrt": Power(power=0.5)}
-"""The shapes of a cooldown that the form has."""
+"""The shapes of a cooldown in the form."""
 
 MOST = 16
-"""How many candidates can be named."""
+"""The most candidates that can be named."""
 
 FIELDS: Mapping[str, str] = {
     "metric": "",
@@ -47,11 +47,11 @@ FIELDS: Mapping[str, str] = {
     "stage": "",
     "group": "",
 }
-"""The fields of the form, with what stands in them at first."""
+"""The fields of the form, with their initial values."""
 
 
 def said_in(query: Mapping[str, str], facts: Facts) -> dict[str, str]:
-    """Return what stands in the form's fields; a session's own loss, if none was chosen."""
+    """Return the values of the form's fields; the metric is the session's own loss by default."""
     said = {name: query.get(name, first).strip() for name, first in FIELDS.items()}
     if not said["metric"]:
         said["metric"] = likely_metric(facts) or ""
@@ -59,7 +59,7 @@ def said_in(query: Mapping[str, str], facts: Facts) -> dict[str, str]:
 
 
 def likely_metric(facts: Facts) -> str | None:
-    """Return the metric that people plan by: a loss on held out data, or the loss."""
+    """Return the metric that people plan by: a loss on held-out data, or the loss."""
     known = sorted(facts.session.reported)
     losses = [each for each in known if "loss" in each.lower()]
     held_out = [each for each in losses if re.search("val|eval|test|held", each.lower())]
@@ -67,7 +67,7 @@ def likely_metric(facts: Facts) -> str | None:
 
 
 def asked_in(said: Mapping[str, str]) -> dict[str, str]:
-    """Return the fields that differ from what stands in them at first, for an address."""
+    """Return the fields that differ from their initial values, for an address."""
     return {name: text for name, text in said.items() if text and text != FIELDS.get(name)}
 
 
@@ -76,7 +76,7 @@ def question_in(said: Mapping[str, str], session: Session) -> PlanQuestion:
 
     Raises:
         FieldError: A field cannot be read, or does not fit the goal.
-        pydantic.ValidationError: A candidate is no order.
+        pydantic.ValidationError: A candidate is not an order.
         ArgumentError: No end is known.
         StepOutOfRangeError: The end is sealed already.
     """

@@ -18,22 +18,22 @@ from pacesetter_service.runtime.queries.status import list_statuses
 from pacesetter_service.runtime.service import Service
 
 PAGE = 200
-"""How many sessions are looked at in one go."""
+"""How many sessions are examined at a time."""
 
 MOST = 500
-"""How many are looked at: those that were written last."""
+"""The most sessions that are examined: those that were written last."""
 
 RECENT = timedelta(days=7)
-"""What happened longer ago is no problem any more."""
+"""Events longer ago are no longer a problem."""
 
 LOOKED_INTO = 40
-"""Of how many the loss is looked into: those that run and were written last."""
+"""The most sessions whose loss is examined: running ones that were written last."""
 
 POINTS = 40
-"""About how many values of a loss are looked at."""
+"""About how many values of a loss are examined."""
 
 MOST_STEPS = 200_000
-"""How far back that goes."""
+"""How many steps back the loss is examined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Problems:
 
 
 async def divergence(service: Service, facts: Facts) -> list[Trouble]:
-    """Return whether the loss of a session goes up, as a trouble; none if it does not."""
+    """Return a trouble if the loss of a session goes up; empty if it does not."""
     if facts.loss is None or "loss" not in facts.loss[0].lower():
         return []
     name, session = facts.loss[0], facts.session
@@ -96,6 +96,6 @@ async def divergence(service: Service, facts: Facts) -> list[Trouble]:
     question = HistoryQuestion(start, None, POINTS, [name], by_rank=False, attempt=None)
     try:
         values = await read_history(service, facts.name, question, lambda past: past.metrics[name])
-    except PacesetterError:  # it began anew, or has gone, since it was looked at
+    except PacesetterError:  # it has begun again, or was purged, since it was read
         return []
     return list(diverging(name, [each for each in values if each is not None]))

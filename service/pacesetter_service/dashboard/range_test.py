@@ -1,4 +1,4 @@
-"""What a range test has found, and a session that begins with it."""
+"""The outcome of a range test, and a session that begins with it."""
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,7 +18,7 @@ class RangeTestPages:
         self._service = service
 
     async def show(self, request: Request) -> Response:
-        """Show what rules read off the curve."""
+        """Show the rates that rules read off the curve."""
         name = request.path_params["name"]
         facts = await read_facts(self._service, name)
         found = await self._found(request)
@@ -32,7 +32,7 @@ class RangeTestPages:
         )
 
     async def picture(self, request: Request) -> Response:
-        """Answer with the loss over the learning rate, and where each rule looks."""
+        """Answer with a picture of the loss over the learning rate, and of each rule's rate."""
         found = await self._found(request)
         drawn = pictures.draw_range_test(
             title=f"{found.metric} over {found.series}",
@@ -51,7 +51,7 @@ class RangeTestPages:
         return await read_range_test(self._service, name, metric, None, lambda found: found)
 
     async def _metric(self, name: str) -> str | None:
-        """Return the metric that says most; None where a controller says which it is."""
+        """Return the most telling metric; None if a controller names the metric."""
         facts = await read_facts(self._service, name)
         said = any(isinstance(each, RangeTest) for each in facts.session.spec.rules)
         return None if said or facts.loss is None else facts.loss[0]

@@ -1,4 +1,4 @@
-"""The ranks of a session as a map: who keeps up, who is silent, who trains with other values."""
+"""The ranks of a session as a map: which keep up, are silent, or train with other values."""
 
 from typing import Literal, NamedTuple
 
@@ -13,13 +13,13 @@ from pacesetter_service.runtime.ranks import NEVER, Patience
 from pacesetter_service.runtime.service import Service
 
 MAPPED = 4_096
-"""How many ranks are on the map: those with the smallest numbers."""
+"""The most ranks on the map: those with the smallest numbers."""
 
 LISTED = 100
-"""How many of those that are not as they should be are listed."""
+"""The most ranks with a problem that are listed."""
 
 BEHIND = 50
-"""Steps behind the foremost that make a rank a slow one."""
+"""How many steps behind the foremost rank make a rank slow."""
 
 Condition = Literal["fine", "slow", "silent", "deviating", "missing"]
 
@@ -32,11 +32,11 @@ class Rank(NamedTuple):
 
     Attributes:
         number: Its number.
-        condition: How it does.
-        step: The furthest step that it is known to have come to; None if it was not heard.
-        behind: How many steps it is behind the foremost.
-        heard: Seconds since it was heard.
-        said: The values that it trained with in place of the sealed ones, in words.
+        condition: Its condition.
+        step: The furthest step that it is known to have reached; None if it has not called.
+        behind: How many steps it is behind the foremost rank.
+        heard: Seconds since it last called.
+        said: The values that it trained with instead of the sealed ones, in words.
     """
 
     number: int
@@ -77,7 +77,7 @@ class RankPages:
 
 
 def _ranks_of(report: RanksReport) -> list[Rank]:
-    """Return every rank that is expected or was heard, by its number."""
+    """Return every rank that is expected or has called, by number."""
     session, snapshot = report.session, report.snapshot
     here = {
         number: heard

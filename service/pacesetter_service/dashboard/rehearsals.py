@@ -1,4 +1,4 @@
-"""What orders would do, drawn: the curve before and after, behind what leads there."""
+"""Pictures of what orders would do: the curve without and with them, after the steps before."""
 
 from markupsafe import Markup
 
@@ -11,17 +11,17 @@ from pacesetter_service.runtime.queries.values import read_forecast
 from pacesetter_service.runtime.service import Service
 
 BEFORE = 4
-"""One part in so many of the picture shows what came before."""
+"""One part in this many of the picture shows the steps before."""
 
 WIDTH = 640
-"""Of the picture: it stands in half of the page."""
+"""The width of the picture, which takes half of the page."""
 
 POINTS = 120
-"""About how many points of what came before are drawn."""
+"""About how many points of the steps before are drawn."""
 
 
 async def draw_rehearsal(service: Service, name: str, found: Rehearsal) -> Markup:
-    """Draw the curve before and after some orders, behind what leads there."""
+    """Draw the curve without and with some orders, after the steps before."""
     start = (await read_facts(service, name)).session.spec.start_step
     last = max([*found.after.steps, *found.before.steps], default=found.step)
     first = max(found.step - max((last - found.step) // (BEFORE - 1), 1), start)

@@ -1,4 +1,4 @@
-"""The page of a session: its curves, why they are as they are, and what can be done about it."""
+"""The page of a session: its curves, why they are as they are, and what an operator can do."""
 
 import json
 from http import HTTPStatus
@@ -16,6 +16,7 @@ from pacesetter_service.dashboard.problems import divergence
 from pacesetter_service.dashboard.snippets import snippets_of
 from pacesetter_service.dashboard.timeline import latest_events
 from pacesetter_service.dashboard.troubles import troubles_of
+from pacesetter_service.runtime.pool import aside
 from pacesetter_service.runtime.queries.explain import explain_step
 from pacesetter_service.runtime.queries.history import History, HistoryQuestion, read_history
 from pacesetter_service.runtime.queries.sessions import list_attempts
@@ -25,13 +26,13 @@ DRAWN = 500
 """About how many steps the server draws."""
 
 LIVE = 1_500
-"""About how many a script draws."""
+"""About how many steps a script draws."""
 
 TABLE = 40
 """About how many rows the table beside the charts has."""
 
 SAVED = 100_000
-"""About how many rows a table to keep has."""
+"""About how many rows a downloaded table has."""
 
 LATEST = 12
 """How many of the newest events the page shows."""
@@ -40,7 +41,7 @@ SPARKED = 60
 """About how many points a small picture has."""
 
 MOST_SPARKED = 200_000
-"""How many of the newest steps it looks back at."""
+"""How many of the newest steps a small picture shows."""
 
 DRAWN_METRICS = 6
 """How many metrics are drawn at first."""
@@ -64,7 +65,8 @@ class SessionPages:
             record = await read_record(self._service, facts, DRAWN, part)
             table = _table(record, series)
         step = _step_in(request, "step")
-        return site.show(
+        return await aside(
+            site.show,
             request,
             "session.html",
             name=name,
@@ -106,11 +108,15 @@ class SessionPages:
         )
         record = await read_record(self._service, facts, LIVE, part)
         series = _chosen(request.query_params.getlist("series"), facts)
-        drawn = record.as_json(series, facts.trained)
-        return site.show_json(request, {**drawn, "pace": facts.pace})
+
+        def drawn() -> Response:
+            said = {**record.as_json(series, facts.trained), "pace": facts.pace}
+            return site.show_json(request, said)
+
+        return await aside(drawn)
 
     async def explain(self, request: Request) -> Response:
-        """Say why the values at a step are what they are, as a part of a page."""
+        """Explain the values at a step, as a part of a page."""
         name, step = request.path_params["name"], _step_in(request, "step")
         if step is None:
             return site.refusal(request, HTTPStatus.BAD_REQUEST, "Say at which `step`.")
@@ -121,7 +127,7 @@ class SessionPages:
         return await explain_step(self._service, name, step, lambda found: found.explanation.text())
 
     async def spec(self, request: Request) -> Response:
-        """Answer with the session's description as JSON, to keep."""
+        """Answer with the session's description as JSON, for download."""
         facts = await read_facts(self._service, request.path_params["name"])
         spec = facts.session.spec
         text = json.dumps(spec.model_dump(mode="json", exclude_defaults=True), indent=2)
@@ -135,18 +141,19 @@ class SessionPages:
         return _kept(text, "application/yaml", f"{spec.name}.yaml")
 
     async def table(self, request: Request) -> Response:
-        """Answer with the session's record as a table, to keep."""
+        """Answer with the session's record as a table, for download."""
         name = request.path_params["name"]
         question = HistoryQuestion(None, None, SAVED, None, by_rank=False, attempt=None)
         text = await read_history(self._service, name, question, _csv)
         return _kept(text, "text/csv", f"{name}.csv")
 
     async def picture(self, request: Request) -> Response:
-        """Answer with the learning rate as a picture, to keep."""
+        """Answer with the learning rate as a picture, for download."""
         name = request.path_params["name"]
         facts = await read_facts(self._service, name)
         record = await read_record(self._service, facts, DRAWN)
-        drawn = record.picture(_chosen([], facts), facts.trained, Look())
+        series = _chosen([], facts)
+        drawn = await aside(record.picture, series, facts.trained, Look())
         text = str(drawn).replace(
             '<svg class="chart"', '<svg xmlns="http://www.w3.org/2000/svg" class="chart"', 1
         )
@@ -188,7 +195,7 @@ _STYLE = (
     ".c3{stroke:#7c3aed}.c4{stroke:#a16207}.c5{stroke:#0e7490}.dashed{stroke-dasharray:5 4}"
     ".over{opacity:.45}.ahead{fill:#2f62d9;opacity:.1}.mark line{stroke:#888;stroke-dasharray:2 3}"
 )
-"""The looks of a picture that stands alone."""
+"""The styles of a picture outside of a page."""
 
 
 def _is_held(facts: Facts) -> bool:
@@ -199,14 +206,14 @@ def _is_held(facts: Facts) -> bool:
 
 
 def _chosen(wanted: list[str], facts: Facts) -> list[str]:
-    """Return the series that are drawn: those asked for, or the learning rates."""
+    """Return the series to draw: those asked for, or the learning rates."""
     known = list(facts.session.timelines)
     chosen = [each for each in wanted if each in known]
     return chosen or [each for each in known if each.endswith("lr")][:6] or known[:1]
 
 
 def _table(record: Record, series: list[str]) -> tuple[list[str], list[list[object]]]:
-    """Return some rows of what the charts show of some series: its heads, and its cells."""
+    """Return a table of what the charts show for some series: its headings, and some rows."""
     past = record.past
     every = max(len(past.steps) // TABLE, 1)
     heads = ["step", *series, *past.metrics]
@@ -238,7 +245,7 @@ def _step_in(request: Request, name: str) -> int | None:
 
 
 KEPT = ("axis", "scale", "over", "attempt")
-"""What an address says of how the charts are drawn; links that change one keep the others."""
+"""The parameters of an address for the charts; links that change one keep the others."""
 
 
 def _look_in(request: Request) -> Look:

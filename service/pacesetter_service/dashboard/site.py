@@ -26,25 +26,25 @@ POLICY = (
 
 RULES: Mapping[str, str] = {
     "content-security-policy": POLICY,
-    # Forms of ours say in Origin where they come from; other pages learn no address of ours.
+    # Our forms say in Origin where they come from; other sites do not learn our addresses.
     "referrer-policy": "same-origin",
     "cache-control": "no-store",
     "cross-origin-opener-policy": "same-origin",
 }
 
 WORTH_ZIPPING = 1024
-"""Bytes from which on an answer is compressed."""
+"""The fewest bytes of an answer that is compressed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A page that every other one leads to.
+    """A page that every other page links to.
 
     Attributes:
-        path: Its address, without the slash in front.
-        title: What it is called.
-        needed: The role that it takes.
-        part: What the addresses of its own pages begin with.
+        path: Its address, without the leading slash.
+        title: Its title.
+        needed: The role that it requires.
+        part: The prefix of the addresses of its own pages.
     """
 
     path: str
@@ -84,7 +84,7 @@ pages.filters |= {
 
 
 def root_of(request: Request) -> str:
-    """Return the way from a page to `/`: a proxy may have put all of it elsewhere."""
+    """Return the relative path from a page to `/`: a proxy may serve all pages under a prefix."""
     return "../" * (request.url.path.count("/") - 1) or "./"
 
 
@@ -99,24 +99,24 @@ def show(
     """Show a page.
 
     Args:
-        request: What was asked for.
+        request: The request.
         page: The template's name.
-        status: Of the answer.
-        secret: Whether there is a secret in it: then nothing of it is compressed, because of what
-            a length tells about what was compressed together.
-        context: What the template needs.
+        status: The status of the answer.
+        secret: Whether it contains a secret: then it is not compressed, because the length reveals
+            something about texts that are compressed together.
+        context: The variables of the template.
     """
     html = pages.get_template(page).render({**_around(request), **context})
     return _answered(request, html.encode(), HTMLResponse.media_type or "", status, secret=secret)
 
 
 def show_json(request: Request, data: object) -> Response:
-    """Answer to a script of ours."""
+    """Answer one of our scripts."""
     return _answered(request, to_json(data, inf_nan_mode="null"), "application/json", 200)
 
 
 def redirect(request: Request, path: str, **query: object) -> Response:
-    """Lead to another page of ours, by a way that is relative to this one."""
+    """Redirect to another of our pages, by a path relative to this one."""
     asked = f"?{urlencode(query)}" if query else ""
     where = f"{root_of(request)}{quote(path)}{asked}"
     return Response(status_code=HTTPStatus.SEE_OTHER, headers={**RULES, "location": where})

@@ -1,4 +1,4 @@
-"""How the same session is made elsewhere: from a file, in Python, by curl, by a command."""
+"""How to create the same session elsewhere: from a file, in Python, by curl, by a command."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ from pacesetter_service.dashboard.as_yaml import as_yaml
 
 
 def snippets_of(request: Request, spec: SessionSpec) -> Mapping[str, str]:
-    """Return the text of each way to make a session with this spec, by what it is called."""
+    """Return the text of each way to create a session with this spec, by the name of the way."""
     said = spec.model_dump(mode="json", exclude_defaults=True)
     for field in ("origin", "forked_from", "earlier"):
         said.pop(field, None)

@@ -1,4 +1,4 @@
-"""Templates: what was published, what is to be, and which versions are not to be used any more."""
+"""Templates: published ones, drafts, and versions that should no longer be used."""
 
 import json
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ EXAMPLE: Mapping[str, str] = {
         indent=2,
     ),
 }
-"""What stands in the form of a template at first."""
+"""The initial values of a template's form."""
 
 
 class TemplatePages:
@@ -61,13 +61,13 @@ class TemplatePages:
         self._create = create
 
     async def list(self, request: Request) -> Response:
-        """Show the templates that were published."""
+        """Show the published templates."""
         names = visitor_of(request).scope
         found = await queries.list_templates(self._service, names, lambda each: each)
         return site.show(request, "templates.html", found=found)
 
     async def show(self, request: Request) -> Response:
-        """Show the versions of a template, and in what two of them differ."""
+        """Show the versions of a template, and where two of them differ."""
         return await self._page(request, ())
 
     async def _page(self, request: Request, mistakes: tuple[str, ...]) -> Response:
@@ -99,7 +99,7 @@ class TemplatePages:
         )
 
     async def draft(self, request: Request) -> Response:
-        """Show the form of a template, or of the next version of one that is there."""
+        """Show the form of a template, or of the next version of an existing one."""
         said = dict(EXAMPLE)
         if name := request.query_params.get("of", ""):
             refuse_name(name, visitor_of(request))
@@ -116,7 +116,7 @@ class TemplatePages:
         return await self._form(request, said, wrong=False)
 
     async def publish(self, request: Request) -> Response:
-        """Show what a template comes to, or publish it."""
+        """Show a preview of a template, or publish it."""
         said = {**EXAMPLE, **await read_form(request)}
         if said.get("do") != "publish":
             return await self._form(request, said, wrong=False)
@@ -129,7 +129,7 @@ class TemplatePages:
         return site.redirect(request, f"templates/{published.template.name}")
 
     async def deprecate(self, request: Request) -> Response:
-        """Record why a version is not to be used any more."""
+        """Record why a version should no longer be used."""
         form = await read_form(request)
         name, version = request.path_params["name"], request.path_params["version"]
         try:
@@ -140,7 +140,7 @@ class TemplatePages:
         return site.redirect(request, f"templates/{name}")
 
     async def _form(self, request: Request, said: Mapping[str, str], *, wrong: bool) -> Response:
-        """Show the form, with what comes of the template as its parameters are tried."""
+        """Show the form, with a preview of the template for the parameters that are tried."""
         look, differences, newest = Look(), list[Difference](), None
         try:
             template = _template_in(said)
@@ -177,8 +177,8 @@ def _template_in(said: Mapping[str, str]) -> Template:
     """Return the template that a form describes.
 
     Raises:
-        FieldError: A field is no JSON.
-        ValidationError: It is no template.
+        FieldError: A field is not JSON.
+        ValidationError: It is not a template.
     """
     parameters = said["parameters"].strip()
     return Template.model_validate(
@@ -192,7 +192,7 @@ def _template_in(said: Mapping[str, str]) -> Template:
 
 
 def _tried(template: Template) -> Fields:
-    """Return the spec of a session that a template is tried with."""
+    """Return the spec of a session with which a template is tried."""
     trial = {name: each.trial for name, each in template.parameters.items()}
     use = TemplateUse.model_validate(
         {"name": "preview", "template": f"{template.name}@1", "with": trial}

@@ -1,4 +1,4 @@
-"""What happened, in a session and in all of them, the newest first: by kind, by who it was."""
+"""What happened, in one session or in all, newest first: filtered by kind or by actor."""
 
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -9,15 +9,16 @@ from starlette.responses import Response
 from pacesetter_service.dashboard import site
 from pacesetter_service.dashboard.facts import read_facts
 from pacesetter_service.dashboard.visitors import visitor_of
+from pacesetter_service.runtime.pool import aside
 from pacesetter_service.runtime.queries.events import KINDS, LoggedEvent, list_newest
 from pacesetter_service.runtime.queries.feed import FedEvent, Wanted, begin_at, list_all
 from pacesetter_service.runtime.service import Service
 
 READ = 1_000
-"""How many events are read in one go."""
+"""How many events are read at a time."""
 
 SHOWN = 200
-"""The most that a page shows."""
+"""The most events that a page shows."""
 
 
 class Timeline:
@@ -37,7 +38,8 @@ class Timeline:
             self._service, name, SHOWN, [kind] if kind else None, actor.strip()
         )
         newest = await latest_events(self._service, name, 1)
-        return site.show(
+        return await aside(
+            site.show,
             request,
             "timeline.html",
             name=name,
@@ -60,7 +62,8 @@ class Timeline:
             self._service, wanted, int(until) if until.isdecimal() and len(until) < 17 else None
         )
         earlier = found[-1].position - 1 if len(found) >= SHOWN else 0
-        return site.show(
+        return await aside(
+            site.show,
             request,
             "timeline_of_all.html",
             found=found,
@@ -82,14 +85,14 @@ def _unknown_in(request: Request) -> str:
 
 
 ASKED = ("kind", "actor", "label", "session")
-"""By what the timeline of all sessions is filtered."""
+"""The filters of the timeline of all sessions."""
 
 LOOKS_BACK = (500, 5_000, 50_000)
-"""How many positions back is looked for events that are wanted: further, if few are found."""
+"""How many positions back wanted events are searched for: further if few are found."""
 
 
 def wanted_in(request: Request) -> Wanted:
-    """Return which events of all sessions an address asks for."""
+    """Return which events of all sessions an address selects."""
     said = {each: request.query_params.get(each, "").strip()[:200] for each in ASKED}
     name, colon, value = said["label"].partition(":")
     pattern = said["session"]
@@ -113,7 +116,7 @@ async def _newest(
         behind, more = max(last - back, 0), True
         begins, found = behind == 0, []
         while more and behind < last:
-            page = await list_all(service, wanted, behind, READ)
+            page = await list_all(service, wanted, behind, READ, lambda page: page)
             found = [*found, *(each for each in page.events if each.position <= last)][-SHOWN:]
             behind, more = page.behind, page.more
         if begins or len(found) >= SHOWN:
@@ -128,14 +131,14 @@ async def latest_events(
     kinds: Sequence[str] | None = None,
     actor: str = "",
 ) -> list[LoggedEvent]:
-    """Return the newest events of a session, the newest first.
+    """Return the newest events of a session, newest first.
 
     Args:
         service: The service.
         name: The session's name.
         count: The most events.
-        kinds: The kinds that are wanted; None for all.
-        actor: Whose events are wanted; empty for all.
+        kinds: The wanted kinds; None for all.
+        actor: The actor whose events are wanted; empty for all.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
@@ -146,7 +149,5 @@ async def latest_events(
 
 
 def actor_of(event: LoggedEvent) -> str:
-    """Return who brought an event about; empty if it was no operator and no trainer."""
-    order = getattr(event.event, "order", None)
-    actor = getattr(order, "actor", None) or getattr(event.event, "actor", "")
-    return str(actor)
+    """Return the actor who caused an event; empty if it was neither an operator nor a trainer."""
+    return "" if event.event is None else event.event.author

@@ -1,4 +1,4 @@
-"""What is wrong with a session, as far as its state tells, and what to do about each."""
+"""What is wrong with a session, as far as its state tells, and what to do about it."""
 
 from collections.abc import Iterator
 from math import isfinite
@@ -14,10 +14,10 @@ Gravity = Literal["bad", "warn"]
 HOUR = 3600.0
 
 FAR_SECONDS = HOUR
-"""An order that holds later than in so many seconds is far away,"""
+"""An order whose step is more than this many seconds away is far away,"""
 
 FAR_STEPS = 10_000
-"""or, where no trainer has said its pace, behind so many steps."""
+"""or, if no trainer has said its pace, more than this many steps."""
 
 ABOUT_METRICS = {"metric_never_seen", "metric_stopped", "rank_silent"}
 """Notices that are over once their metric is measured again."""
@@ -29,10 +29,10 @@ ADVICE = {
     "left_family": "See whether data, batch size and applied rates are as in the other sessions.",
     "relative_threshold": "Use plateau with another threshold_mode in the next session, or fork.",
 }
-"""By the code of what a session has noticed by itself."""
+"""Troubles by the code of a session's own notices."""
 
 DIVERGED = 2.0
-"""A loss that is so many times its spread above its best is going up."""
+"""A loss this many times its spread above its best is going up."""
 
 
 class Trouble(NamedTuple):
@@ -40,8 +40,8 @@ class Trouble(NamedTuple):
 
     Attributes:
         gravity: Whether it spoils the training, or only may.
-        title: What it is, in a few words.
-        text: What is known of it.
+        title: Its name, in a few words.
+        text: What is known about it.
         advice: What to do about it.
         order: The kind of the order that may help; empty if none does.
     """
@@ -54,7 +54,7 @@ class Trouble(NamedTuple):
 
 
 def troubles_of(facts: Facts) -> list[Trouble]:
-    """Return all that is wrong with a session, the gravest first."""
+    """Return everything that is wrong with a session, most severe first."""
     found = [*_of_state(facts), *_of_ranks(facts)]
     if facts.status.state in {"active", "silent"}:
         found += [
@@ -68,7 +68,7 @@ def troubles_of(facts: Facts) -> list[Trouble]:
 
 
 def diverging(name: str, values: list[float]) -> Iterator[Trouble]:
-    """Tell of a loss that has gone up again: its newest values, the last one last."""
+    """Return a trouble if a loss has gone up again; `values` are its newest ones, in order."""
     known = [each for each in values if isfinite(each)]
     if len(known) < 10:
         return

@@ -1,4 +1,4 @@
-"""The same as a chart, as a table: for who reads rather than looks."""
+"""The content of a chart as a table, for visitors who read it instead."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -14,13 +14,14 @@ ROWS = 25
 
 
 def table_of(lines: Sequence[Line], place: str = "step") -> Markup:
-    """Return curves as a table that is opened on demand: in each row what holds at a place.
+    """Return curves as a table that opens on demand, with the values at one place in each row.
 
-    Curves of one name are in one column, and of steps between two of a curve the earlier one holds.
+    Curves with the same name share a column. Between two steps of a curve, the value of the earlier
+    one holds.
 
     Args:
         lines: The curves.
-        place: What stands in the first column.
+        place: The heading of the first column.
     """
     columns: dict[str, dict[float, float]] = {}
     for line in lines:
@@ -54,14 +55,14 @@ def table_of(lines: Sequence[Line], place: str = "step") -> Markup:
 
 
 def _spread(steps: Sequence[float]) -> list[float]:
-    """Return some of the steps, evenly between the first and the last."""
+    """Return some of the steps, spaced evenly between the first and the last."""
     wanted = np.linspace(steps[0], steps[-1], ROWS)
     places = [max(bisect_right(steps, each) - 1, 0) for each in wanted]
     return [steps[place] for place in dict.fromkeys(places)]
 
 
 def _at(known: dict[float, float], step: float) -> float | None:
-    """Return the value that holds at a step; None before the first and behind the last one."""
+    """Return the value that holds at a step; None before the first and after the last step."""
     steps = list(known)
     place = bisect_right(steps, step)
     if place in (0, len(steps)) and step not in known:

@@ -1,4 +1,4 @@
-"""Who looks at a page: what the holder of a token may do, and a visitor of an open service."""
+"""Visitors of pages: what the holder of a token, or a visitor of an open service, may do."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ from pacesetter_service.core.errors import ForbiddenError, OutOfScopeError
 from pacesetter_service.core.tokens import EVERYTHING, NameScope, Role, Token, includes
 
 VISITOR = "pacesetter.visitor"
-"""Where a request that was let in has its visitor."""
+"""The key of the visitor in an admitted request's scope."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who looks at a page.
+    """A visitor of a page.
 
     Attributes:
-        name: The author of what is ordered.
-        role: What may be done.
-        scope: The names that may be spoken of.
+        name: The author of the visitor's orders.
+        role: What the visitor may do.
+        scope: The names that the visitor may use.
         known: Whether there was a login; without tokens there is none.
     """
 
@@ -28,41 +28,41 @@ class Visitor:
     known: bool = True
 
     def may(self, needed: Role) -> bool:
-        """Return whether a role is enough."""
+        """Return whether the visitor's role is sufficient."""
         return includes(self.role, needed)
 
 
 UNKNOWN = Visitor("anonymous", "admin", known=False)
-"""Who comes to a service without tokens."""
+"""The visitor of a service without tokens."""
 
 
 def visitor_with(token: Token) -> Visitor:
-    """Return the visitor who holds a token; with bounds as a viewer, since pages know none."""
+    """Return the visitor who holds a token; with bounds, only as a viewer: pages ignore bounds."""
     role: Role = token.role if token.bounds is None else "viewer"
     return Visitor(token.name, role, token.scope)
 
 
 def visitor_of(request: HTTPConnection) -> Visitor:
-    """Return who makes a request that was let in."""
+    """Return the visitor of an admitted request."""
     found: Visitor = request.scope[VISITOR]
     return found
 
 
 def refuse_below(needed: Role, visitor: Visitor) -> None:
-    """Refuse a visitor whose role is not enough.
+    """Refuse a visitor whose role is not sufficient.
 
     Raises:
-        ForbiddenError: It is not.
+        ForbiddenError: It is not sufficient.
     """
     if not visitor.may(needed):
         raise ForbiddenError(visitor.role, needed)
 
 
 def refuse_name(name: str, visitor: Visitor) -> None:
-    """Refuse a name that a visitor may not speak of.
+    """Refuse a name outside of a visitor's scope.
 
     Raises:
-        OutOfScopeError: It is such a name.
+        OutOfScopeError: It is outside.
     """
     if not visitor.scope.holds(name):
         raise OutOfScopeError(name, visitor.scope.patterns)

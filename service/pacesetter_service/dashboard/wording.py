@@ -1,4 +1,4 @@
-"""Numbers, durations and moments in a form that people read."""
+"""Numbers, durations and moments in a form for people."""
 
 import json
 from datetime import UTC, datetime
@@ -12,16 +12,16 @@ MINUTE, HOUR, DAY = 60, 3600, 86_400
 KIBI = 1024
 
 NOTHING = "\N{EN DASH}"
-"""Where there is no number."""
+"""The text where there is no number."""
 
 
 def count(value: float | None) -> str:
-    """Write a whole number with its thousands apart."""
+    """Write an integer with separated thousands."""
     return NOTHING if value is None else f"{value:,.0f}"
 
 
 def rate(value: float | str | None) -> str:
-    """Write a rate or a metric with four digits; NaN and infinities by their names."""
+    """Write a rate or a metric with four digits; NaN and infinities by name."""
     if value is None:
         return NOTHING
     if isinstance(value, str):
@@ -36,7 +36,7 @@ def rate(value: float | str | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a length of time with its two largest units."""
+    """Write a duration in its two largest units."""
     if seconds is None or not isfinite(seconds):
         return NOTHING
     whole = max(round(seconds), 0)
@@ -52,7 +52,7 @@ def duration(seconds: float | None) -> str:
 
 
 def days(many: float | None) -> str:
-    """Write after how many days something is done by itself."""
+    """Write after how many days something is done automatically."""
     if many is None:
         return "never"
     return f"after {many:,.4g} day{'' if many == 1 else 's'}"
@@ -66,7 +66,7 @@ def age(seconds: float | None) -> str:
 
 
 def moment(text: str | None) -> Markup:
-    """Write a moment, ISO 8601 in UTC, so that a script can say it in local time."""
+    """Write a moment, ISO 8601 in UTC, so that a script can show it in local time."""
     if not text:
         return Markup(NOTHING)  # noqa: S704 - a dash
     utc = datetime.fromisoformat(text).astimezone(UTC)
@@ -86,14 +86,14 @@ def size(many: float) -> str:
 
 
 def as_json(value: JsonValue) -> str:
-    """Write a value as JSON that people read: signs stand for themselves."""
+    """Write a value as JSON for people: characters are not escaped."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def coded(text: str) -> Markup:
-    """Write a text of ours whose names stand in backticks, with these as code."""
+    """Write one of our texts, with the names in backticks as code."""
     parts = text.split("`")
-    if len(parts) % 2 == 0:  # one of them has no other end
+    if len(parts) % 2 == 0:  # one of the backticks is not closed
         return escape(text)
     pieces = [
         Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
@@ -103,7 +103,7 @@ def coded(text: str) -> Markup:
 
 
 def seconds_since(text: str | None) -> float | None:
-    """Return how many seconds ago a moment was; None of none."""
+    """Return how many seconds ago a moment was; None if there is none."""
     if not text:
         return None
     return (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds()

@@ -1,20 +1,20 @@
 """Whether a training keeps to its family: the finished trainings of the same template.
 
-The losses of trainings that differ in seed, length or size alone fall on one curve when the step is
-taken as a part of the whole training, and the loss as its distance from a floor, up to a factor
-(Qiu et al., Scaling Collapse Reveals Universal Dynamics in Compute-Optimally Trained Neural
-Networks, arXiv 2507.02119). So with `L` the mean of what was measured in a hundredth of the
-training, its cell, a member's curve is
+The losses of trainings that differ only in seed, length or size fall on one curve, up to a factor,
+when the step is expressed as a fraction of the whole training, and the loss as its distance from a
+floor (Qiu et al., Scaling Collapse Reveals Universal Dynamics in Compute-Optimally Trained Neural
+Networks, arXiv 2507.02119). A cell is a hundredth of the training, and `L` is the mean of the
+losses measured in it. A member's curve is
 
     y = log(L - L0),    y_i(cell) = m(cell) + level_i + deviation_i(cell)
 
 with the family's floor `L0`, chosen so that its members lie closest. A training is judged by the
-same residual `y - m` in two ways: by its level, against the levels of the members; and by how far
-it has shifted from its own last cells, against how far the members shift. The second tells what
-has just happened, however well the run stood before.
+same residual `y - m` in two ways: by its level, compared with the levels of the members; and by its
+shift from its own last cells, compared with the shifts of the members. The shift shows what has
+just happened, however well the run stood before.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -25,67 +25,70 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 CELLS = 100
-"""Into so many parts of equal length a training is cut."""
+"""The number of cells, the parts of equal length into which a training is cut."""
 
 MIDDLES = np.arange(CELLS) + 0.5
 
 LEAST_MEMBERS = 5
-"""With fewer finished trainings nothing is said: a spread of four is hardly one."""
+"""With fewer finished trainings nothing is reported: four hardly give a spread."""
 
 FALSE_ALARMS = 0.02
-"""In which part of all trainings that keep to the family one is told all the same, about."""
+"""About which fraction of the trainings that keep to their family is reported anyway."""
 
 SHIFTS, LEVELS = 60, 15
 """How many independent looks at a training its shifts, and its levels, amount to: neighbours are
-alike, and levels more so."""
+alike, and their levels even more so."""
 
 WIDTHS = (1, 2, 3, 4)
-"""Over how many cells a shift is looked at."""
+"""The numbers of cells over which a shift is averaged."""
 
 BEFORE, LEAST_BEFORE = 10, 3
-"""Against how many cells before them, at most and at least."""
+"""A shift is measured from the mean of this many cells before those, at most and at least."""
 
 LEVEL_WIDTH = 3
-"""Over how many cells the level is looked at."""
+"""The number of cells over which the level is averaged."""
 
 NEAR, AROUND = 1, 8
-"""How far members are apart at a cell is seen at so many cells to either side, too."""
+"""The spread of members at a cell is estimated from this many cells on either side, too."""
 
 LEAST_SPREAD = 5e-4
-"""Members that lie closer than that are taken to be so far apart, as a fraction."""
+"""Members that lie closer than this, as a fraction, are taken to be this far apart."""
 
 TOO_FAR = 0.1
-"""If less than this part of the loss cannot be told from scatter, nothing is."""
+"""If a shift must exceed this fraction of the loss to be noticed, no departure is reported."""
 
 FLOORS = (0.0, 0.3, 0.5, 0.65, 0.75, 0.85, 0.9)
-"""Which parts of the lowest end are tried as the floor."""
+"""The fractions of the lowest final loss that are tried as the floor."""
 
 BACK = 3
-"""For so many cells a training is near its family again before it can leave it once more."""
+"""For this many cells a training must be near its family again before it can leave it once more."""
+
+SETTLED = 6
+"""After this many cells at another level, a training can leave that level too."""
 
 WHOLE = 0.97
-"""Up to this part of its plan a finished training was measured."""
+"""A finished training must have been measured up to this fraction of its plan."""
 
 DIFFERENCES = 4096
-"""Of so many of the newest differences the scatter is taken."""
+"""The scatter is estimated from this many of the newest differences."""
 
 SAME_PATH, FIRST_CELLS = 0.05, 5
-"""By which part of the peak learning rates may differ that take one path, and how many first cells
-are not looked at: a warmup of so many steps is another part of a longer training."""
+"""Trainings take the same path if their learning rates differ by at most this fraction of the peak;
+the first cells are ignored, because a warmup of some steps is another part of a longer training."""
 
 MEASURED = 0.5
-"""In this part of the cells, at least, a member was measured."""
+"""A member was measured in at least this fraction of the cells."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """What was measured of one training, by cells.
+    """The measurements of one training, by cells.
 
     Attributes:
         name: The session's name.
         means: The mean loss in each cell; NaN where none was measured; float64[CELLS].
-        counts: How many measurements that is of.
-        places: Where they are in the mean, in cells; NaN where there are none.
+        counts: The number of measurements in each mean.
+        places: Their mean position, in cells; NaN where there are none.
         scatter: The standard deviation of a single measurement, as a fraction of the loss.
     """
 
@@ -97,7 +100,7 @@ class Curve:
 
     @property
     def reached(self) -> int:
-        """How many cells are complete: a later one was measured, or it is the last."""
+        """How many cells are complete: a later cell was measured, or it is the last."""
         known = np.flatnonzero(self.counts)
         if not len(known):
             return 0
@@ -106,19 +109,19 @@ class Curve:
 
 
 class Gathering:
-    """What was measured of a training, by cells, as it comes."""
+    """Collects the measurements of a training by cells, as they come in."""
 
     def __init__(self) -> None:
         self._sums, self._counts, self._places = (np.zeros(CELLS) for _ in range(3))
         self._apart = np.zeros(0)
 
     def add(self, parts: Floats, losses: Floats, first: int = 0) -> None:
-        """Take all that was measured from a cell on, in place of what is known of it.
+        """Take all measurements from a cell on, in place of those known so far.
 
         Args:
-            parts: Where each loss was measured, as a part of the training from 0 to below 1,
+            parts: Where each loss was measured, as a fraction of the training from 0 to below 1,
                 ascending; those below the cell are left out.
-            losses: What was measured there; what is not above 0 and finite is left out.
+            losses: The losses measured there; those that are not above 0 and finite are left out.
             first: The cell.
         """
         known = np.isfinite(losses) & (losses > 0) & (parts >= first / CELLS) & (parts < 1)
@@ -133,14 +136,14 @@ class Gathering:
         """Return the curve so far."""
         with np.errstate(invalid="ignore"):
             means, places = self._sums / self._counts, self._places / self._counts
-        # Of neighbours' differences, which the fall of the loss is hardly in; by their median,
-        # which outliers are not in.
+        # From differences of neighbours, which the fall of the loss hardly affects; by their
+        # median, which outliers do not affect.
         middle = float(np.median(self._apart)) if len(self._apart) else 0.0
         return Curve(name, means, self._counts.copy(), places, middle / 0.6745 / 2**0.5)
 
 
 def curve_of(name: str, parts: Floats, losses: Floats) -> Curve:
-    """Return the curve of a training that was measured at some parts of it, ascending."""
+    """Return the curve of a training that was measured at some fractions of it, ascending."""
     gathering = Gathering()
     gathering.add(parts, losses)
     return gathering.curve(name)
@@ -156,11 +159,11 @@ def is_whole(curve: Curve) -> bool:
 
 
 def leaves_path(rates: Floats, others: Floats) -> int:
-    """Return the first cell in which a training has another learning rate than its family.
+    """Return the first cell in which a training's learning rate differs from its family's.
 
     Args:
-        rates: Its rate in the middle of each cell so far.
-        others: The family's, in the same unit or another one: what counts is the form.
+        rates: The training's rate in the middle of each cell so far.
+        others: The family's rates, in the same unit or another one: only the shape counts.
     """
     count = min(len(rates), len(others))
     if not count or rates[:count].max() <= 0 or others[:count].max() <= 0:
@@ -174,10 +177,10 @@ class Departure(NamedTuple):
     """One time that a training left its family.
 
     Attributes:
-        since: The first cell of those that were too far.
-        found: The cell at whose end that was seen.
-        apart: By how much its loss is above where the family would have it, as a fraction of the
-            loss; below 0 if it is under it.
+        since: The first of the cells that were too far off.
+        found: The cell at whose end the departure was seen.
+        apart: How far its loss is above what the family predicts, as a fraction of the loss; below
+            0 if the loss is below it.
         back: The cell from which on it was near again; None if it is not.
     """
 
@@ -189,13 +192,13 @@ class Departure(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judgement:
-    """What is known of a training by its family.
+    """How a training compares with its family.
 
     Attributes:
         cells: The complete cells that were measured; int64[n].
         losses: The loss in each.
-        expected: What the family would have it, from where it stood before.
-        reach: By how much of the loss it may be off in one cell, as a fraction.
+        expected: What the family predicts there, from where the training stood before.
+        reach: How far it may be off in one cell, as a fraction of the loss.
         departures: When it left, in their order.
     """
 
@@ -230,7 +233,7 @@ class Family:
 
     @cached_property
     def _residuals(self) -> Floats:
-        """Each member against the mean of the others."""
+        """The residual of each member from the mean of the others."""
         count, cells = len(self.members), np.arange(CELLS)
         found = np.empty((count, CELLS))
         for row, member in zip(found, self.members, strict=True):
@@ -242,15 +245,15 @@ class Family:
     def _apart(self, curve: Curve, cells: NDArray[np.int64]) -> Floats:
         """Return how far a curve is above the family's mean in some cells that it has."""
         losses = curve.means[cells]
-        # A loss below the family's floor is far below it.
+        # A loss below the family's floor counts as far below it.
         above = np.log(np.maximum(losses - self.floor, 1e-3 * losses))
-        # Early, where the loss falls steeply, it counts where in the cell it was measured.
+        # Early on, where the loss falls steeply, the measurements' position in a cell matters.
         found: Floats = above - np.interp(curve.places[cells], MIDDLES, self._mean)
         return found
 
     @property
     def least(self) -> float:
-        """Which lasting shift is seen, as a part of the loss, in the middle of a training."""
+        """The least lasting shift that is noticed in mid-training, as a fraction of the loss."""
         cells = np.arange(FIRST_CELLS, CELLS)
         looks = self._looks(cells, np.maximum(self._counts[cells], 1), self._scatter, 1)
         width = looks[len(WIDTHS) - 1]
@@ -261,9 +264,9 @@ class Family:
         """Judge a training.
 
         Args:
-            run: What was measured of it so far.
-            until: The first cell that is not looked at any more.
-            metrics: How many losses of it are judged: the more, the surer each has to be.
+            run: Its measurements so far.
+            until: The first cell that is no longer judged.
+            metrics: How many of its losses are judged: the more, the stricter each test must be.
         """
         cells = np.flatnonzero(run.counts)
         cells = cells[(cells >= FIRST_CELLS) & (cells < min(run.reached, until))]
@@ -285,7 +288,7 @@ class Family:
     def _looks(
         self, cells: NDArray[np.int64], counts: Floats, scatter: float, metrics: int
     ) -> list["_Look"]:
-        """Return what is looked at, at the cells that a training was measured in."""
+        """Return the tests to apply at the cells in which a training was measured."""
         from scipy.special import stdtrit  # noqa: PLC0415 - takes long, and few ask for this
 
         residuals, own = self._residuals[:, cells], np.maximum(self._counts[cells], 1)
@@ -297,7 +300,7 @@ class Family:
         for width in WIDTHS:
             shifts = _shifts(residuals, width, first)
             spread = _spread(shifts)
-            # What scatters more, or is measured less often, than members shifts more by that.
+            # A run that scatters more, or is measured less often, than members shifts more.
             mine, theirs = (_mean_of(each, width) * (1 / width + 1 / BEFORE) for each in noise)
             limit = max(float(-stdtrit(3 * free, chance / SHIFTS)), _largest(shifts, spread))
             wide = np.sqrt(spread**2 + np.maximum(mine - theirs, 0) + LEAST_SPREAD**2)
@@ -312,7 +315,7 @@ class Family:
 
 
 class _Look(NamedTuple):
-    """One way of looking: over how many cells, what is too far in spreads, and the spread."""
+    """One test: over how many cells, the limit in spreads, and the spread."""
 
     width: int
     limit: float
@@ -320,7 +323,7 @@ class _Look(NamedTuple):
     shift: bool
 
     def values(self, residual: Floats, first: int) -> Floats:
-        """Return what is looked at of a training whose last return to the family was at `first`."""
+        """Return the tested values of a training whose last return to the family was at `first`."""
         if self.shift:
             return _shifts(residual, self.width, np.full(len(residual), first))
         return _levels(residual, self.width)
@@ -328,34 +331,67 @@ class _Look(NamedTuple):
 
 def _departures(
     residual: Floats, looks: Sequence[_Look], share: Floats, cells: NDArray[np.int64]
-) -> Iterator[Departure]:
-    """Return when a training left its family, going through its cells in their order."""
-    first = 0
-    while True:
-        found = _next(residual, looks, first)
-        if found is None:
-            return
+) -> list[Departure]:
+    """Return when a training left its family, going through its cells in order.
+
+    A training that has left, and neither comes back nor settles, is reported once. A training that
+    has settled away from its family can leave again: whatever happens to it then is news.
+    """
+    told, away = list[Departure](), list[Departure]()
+    shifts = [look for look in looks if look.shift]
+    level, near = _is_level(residual, looks[0]), np.zeros(len(residual), bool)
+    found = _next(residual, looks, 0, near)
+    while found is not None:
         at, look, value = found
         since = max(at - look.width + 1, 0)
-        centre = float(residual[since : at + 1].mean()) - value
-        left = Departure(int(cells[since]), int(cells[at]), float(np.expm1(value) * share[at]))
-        near = np.abs(residual - centre) < look.limit * looks[0].spread / 2
-        ends = range(at + BACK, len(residual))
-        back = next((end for end in ends if near[end - BACK + 1 : end + 1].all()), None)
-        if back is None:
-            yield left
-            return
-        yield left._replace(back=int(cells[back]))
-        first = back - BACK + 1
+        if not away:
+            home = float(residual[since : at + 1].mean()) - value
+            near = np.abs(residual - home) < look.limit * looks[0].spread / 2
+        apart = float(np.expm1(value) * share[at])
+        away.append(Departure(int(cells[since]), int(cells[at]), apart))
+        back = _first_run(near, BACK, at + 1)
+        rest = _first_run(level, 1, at + SETTLED)
+        found = None if rest is None else _next(residual, shifts, rest - SETTLED + 1, near)
+        if back is not None and (found is None or back <= found[0]):
+            told += [each._replace(back=int(cells[back])) for each in away]
+            away = []
+            found = _next(residual, looks, back - BACK + 1, np.zeros_like(near))
+    return told + away
 
 
-def _next(residual: Floats, looks: Sequence[_Look], first: int) -> tuple[int, _Look, float] | None:
-    """Return the first position at which a training is too far, how that is seen, and how far."""
+def _first_run(true: NDArray[np.bool_], length: int, start: int) -> int | None:
+    """Return the end of the first run of `length` true positions from a start on."""
+    ends = range(start + length - 1, len(true))
+    return next((end for end in ends if true[end - length + 1 : end + 1].all()), None)
+
+
+def _is_level(residual: Floats, look: _Look) -> NDArray[np.bool_]:
+    """Return at which positions the last `SETTLED` cells are as near to their mean as members."""
+    found = np.zeros(len(residual), bool)
+    if len(residual) >= SETTLED:
+        windows = np.lib.stride_tricks.sliding_window_view(residual, SETTLED)
+        apart = np.abs(windows - windows.mean(axis=1, keepdims=True)).max(axis=1)
+        found[SETTLED - 1 :] = apart < look.limit * look.spread[SETTLED - 1 :] / 2
+    return found
+
+
+def _next(
+    residual: Floats, looks: Sequence[_Look], first: int, near: NDArray[np.bool_]
+) -> tuple[int, _Look, float] | None:
+    """Return the first position at which a training is too far off, by which test, and how far.
+
+    Args:
+        residual: How far it is above its family's mean in each cell.
+        looks: The tests.
+        first: The first position of those that it is compared with.
+        near: The positions that are no departure, because the training is near its family.
+    """
     best: tuple[int, _Look, float] | None = None
     for look in looks:
         values = look.values(residual, first)
         start = first + (look.width if first else 0)
-        far = np.flatnonzero(np.abs(values[start:]) > look.limit * look.spread[start:])
+        too_far = np.abs(values[start:]) > look.limit * look.spread[start:]
+        far = np.flatnonzero(too_far & ~near[start:])
         if len(far) and (best is None or start + far[0] < best[0]):
             at = int(start + far[0])
             best = at, look, float(values[at])
@@ -363,7 +399,7 @@ def _next(residual: Floats, looks: Sequence[_Look], first: int) -> tuple[int, _L
 
 
 def _shifts(curves: Floats, width: int, first: NDArray[np.int64]) -> Floats:
-    """Return the mean of the last cells less that of those before them, from `first` on."""
+    """Return the mean of the last cells less that of the cells before them, from `first` on."""
     count = curves.shape[-1]
     sums = np.concatenate((np.zeros((*curves.shape[:-1], 1)), np.cumsum(curves, -1)), -1)
     ends = np.arange(1, count + 1)
@@ -379,7 +415,7 @@ def _shifts(curves: Floats, width: int, first: NDArray[np.int64]) -> Floats:
 
 
 def _levels(curves: Floats, width: int) -> Floats:
-    """Return the mean of the last cells, up to each; of the first ones it is NaN."""
+    """Return the running mean of the last cells; NaN for the first ones."""
     found = np.full(curves.shape, np.nan)
     if curves.shape[-1] >= width:
         windows = np.lib.stride_tricks.sliding_window_view(curves, width, axis=-1)
@@ -388,9 +424,9 @@ def _levels(curves: Floats, width: int) -> Floats:
 
 
 def _spread(values: Floats) -> Floats:
-    """Return how far members are apart at each cell, by those around it, or its neighbours alone.
+    """Return the spread of members at each cell, from many cells around it or from its neighbours.
 
-    The more counts: early in a training members are farther apart from one cell to the next.
+    The larger one counts: early in a training, members differ more from one cell to the next.
     """
     known = ~np.isnan(values)
     sums, counts = (np.nan_to_num(values) ** 2).sum(axis=0), known.sum(axis=0).astype(np.float64)
@@ -404,7 +440,7 @@ def _spread(values: Floats) -> Floats:
 
 
 def _mean_of(values: Floats, width: int) -> Floats:
-    """Return the mean of the last values, up to each."""
+    """Return the running mean of the last values."""
     sums = np.concatenate(([0.0], np.cumsum(values)))
     ends = np.arange(1, len(values) + 1)
     begins = np.maximum(ends - width, 0)
@@ -413,20 +449,20 @@ def _mean_of(values: Floats, width: int) -> Floats:
 
 
 def _largest(values: Floats, spread: Floats) -> float:
-    """Return how many spreads the farthest member is away: none of them is to be told of."""
+    """Return how many spreads the farthest member is away: no member may be reported."""
     ratios = np.abs(values) / np.sqrt(spread**2 + LEAST_SPREAD**2)
     return float(np.nanmax(ratios, initial=0.0))
 
 
 def _filled(curve: Curve) -> Floats:
-    """Return a whole curve in the middle of each cell, without gaps."""
+    """Return a complete curve at the middle of each cell, without gaps."""
     known = curve.counts > 0
     found: Floats = np.interp(MIDDLES, curve.places[known], curve.means[known])
     return found
 
 
 def _apart(losses: Floats, floor: float) -> float:
-    """Return how far members are apart with a floor, each brought to the common level."""
+    """Return how far apart members are with a floor, each brought to the common level."""
     curves = np.log(losses - floor)
     apart = curves - curves.mean(axis=0)
     apart -= apart.mean(axis=1, keepdims=True)

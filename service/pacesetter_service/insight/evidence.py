@@ -1,8 +1,8 @@
 """What is known of how a training's loss follows its learning rate, and whether that is enough.
 
-A decay of the training itself, of a fork of its lineage, or of a session of the same template at
-the same peak rate says how much a decay gains. Nothing else does: a law that was fitted to decays
-at another rate, or to those of other trainings, is wrong by more than it is worth.
+How much a decay gains is known from a decay of the training itself, of a fork of its lineage, or of
+a session of the same template at the same peak rate. Nothing else shows it: a law that was fitted
+to decays at another rate, or to those of other trainings, is wrong by more than it is worth.
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from pacesetter_service.insight.loss_law import Floats, Path
 Relation = Literal["own", "fork", "donor"]
 
 Effect = Literal["nothing", "ranking"]
-"""What is left of a plan: nothing, or only which candidate is better."""
+"""What is left of a plan: nothing, or only the ranking of the candidates."""
 
 LEAST = 16
-"""The fewest measurements behind the warmup of which anything is said."""
+"""The fewest measurements after the warmup from which anything is predicted."""
 
 DECAYED = 0.7
 """A rate below this part of the peak counts as a decay."""
@@ -30,29 +30,30 @@ LEAST_DECAYED = 4
 """The fewest measurements at such rates."""
 
 SAME_RATE = 1e-6
-"""By how much, as a fraction, peak rates differ that are the same."""
+"""Peak rates that differ by less than this fraction count as the same."""
 
 ALIKE = 0.02
-"""By how much, as a fraction, the losses of a donor may differ at the same steps."""
+"""The fraction by which the losses of a donor may differ at the same steps."""
 
 FOLLOWS, RANKS = 0.0075, 0.02
-"""By how much, as a fraction, measurements may scatter around the law: so that a loss is predicted,
-and so that candidates are ranked at least.
+"""How far, as a fraction, measurements may scatter around the law for a loss to be predicted, and
+for candidates to be ranked at least.
 
-Pretrainings of others scatter by less than 0.003. Of trainings that did so by 0.01 the choice among
-candidates was good, and the losses were off by more than the bands (`benchmarks/planned.py`).
+Pretrainings by others scatter by less than 0.003. With trainings that scattered by 0.01, the choice
+among candidates was good, but the losses were off by more than the bands
+(`benchmarks/planned.py`).
 """
 
 AHEAD = 12.0
-"""How many times as far as was seen, in sums of the rate, an end may lie."""
+"""How many times as far as was measured, in sums of the rate, an end may lie."""
 
 
 class Finding(NamedTuple):
-    """Why less is said than was asked for.
+    """Why a plan says less than was asked for.
 
     Attributes:
-        code: For programs; stays as it is.
-        message: What is the matter, and what helps.
+        code: For programs; never changes.
+        message: What the problem is, and what helps.
         effect: What is left of the plan.
     """
 
@@ -63,15 +64,15 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What was trained and measured.
+    """One training: its rates, and its measurements.
 
     Attributes:
         session: The session's name.
-        relation: What it is to the training that is planned.
-        rates: The learning rate of each step that was sealed, from the first one on; float64[n].
-        steps: Counted from that first step, at which it was measured; ascending, int64[m].
-        losses: What was measured there; float64[m].
-        shared: Of a fork or a donor, how many first steps are those of the one that is planned.
+        relation: How it is related to the training that is planned.
+        rates: The learning rate of each sealed step, from the first one on; float64[n].
+        steps: The measured steps, counted from that first step; ascending, int64[m].
+        losses: The losses measured there; float64[m].
+        shared: For a fork or a donor, how many of its first steps belong to the planned training.
     """
 
     session: str
@@ -88,7 +89,7 @@ class Training:
 
     @property
     def own(self) -> NDArray[np.bool_]:
-        """Which of its finite measurements are its own, and no others'."""
+        """Which of its finite measurements are its own, and not another training's."""
         return (self.steps >= self.shared) & np.isfinite(self.losses)
 
     def seen(self) -> Seen:
@@ -117,8 +118,8 @@ class Evidence:
 
     Attributes:
         own: The training that is planned.
-        others: Forks and donors that speak for it.
-        left_out: Those that do not.
+        others: Forks and donors that are evidence for it.
+        left_out: Those that are not.
     """
 
     own: Training
@@ -127,12 +128,12 @@ class Evidence:
 
     @property
     def all(self) -> tuple[Training, ...]:
-        """All that speak."""
+        """All trainings that are evidence."""
         return (self.own, *self.others)
 
 
 def gathered(own: Training, others: Sequence[Training]) -> Evidence:
-    """Return what speaks for a training, and leave out what does not."""
+    """Return the evidence for a training, without the trainings that say nothing about it."""
     spoken, silent = list[Training](), list[LeftOut]()
     for each in others:
         reason = _apart(own, each)
@@ -161,10 +162,10 @@ def _apart(own: Training, other: Training) -> str | None:
 
 
 def _aligned(own: Training, other: Training) -> Training | str:
-    """Return a donor with its losses at the level of this training's, or say why it is unlike.
+    """Return a donor with its losses at the level of this training's, or say why it differs.
 
-    A donor says what a decay gains, and not where the loss stands. What differs by little where
-    both were at the constant rate, as two seeds do, would else be taken for a gain.
+    A donor shows what a decay gains, but not the level of the loss. A small difference at the
+    constant rate, as between two seeds, would otherwise be taken for a gain.
     """
     mine, theirs = own.seen(), other.seen()
     flat = [each.steps[~each.path.decays(each.steps)] for each in (mine, theirs)]
@@ -189,7 +190,7 @@ def _aligned(own: Training, other: Training) -> Training | str:
 
 
 def doubts(evidence: Evidence) -> list[Finding]:
-    """Say what is the matter with what was measured, before anything is fitted to it."""
+    """Return the problems of the measurements, before anything is fitted to them."""
     own = evidence.own
     if not len(own.rates) or own.peak == 0:
         return [Finding("too_few", "No learning rate above 0 was sealed yet.", "nothing")]
@@ -253,7 +254,7 @@ def _not_falling(losses: Floats) -> Finding | None:
 
 
 def doubts_of_fit(fitted: Fitted) -> list[Finding]:
-    """Say whether what was measured follows the law."""
+    """Return the problems of the fit: whether the measurements follow the law."""
     if fitted.error <= FOLLOWS:
         return []
     effect: Effect = "ranking" if fitted.error <= RANKS else "nothing"

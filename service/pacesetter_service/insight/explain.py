@@ -1,7 +1,7 @@
 """Why a value is what it is: its law, the change that holds at its step, who made it and why.
 
-The log of events is where the past is: timelines let go of segments whose steps are sealed. So the
-changes come from the log, the newest first, and only what lies ahead is read from the timelines.
+The past is in the log of events, because timelines drop segments whose steps are sealed. So the
+changes come from the log, the newest first, and only the future is read from the timelines.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,10 +22,10 @@ from pacesetter_service.core.timeline import Segment
 from pacesetter_service.core.wording import kind_of, listed, number
 
 CHANGES = 4
-"""How many changes of a series are told: the one that holds, and those before it."""
+"""How many changes of a series are listed: the one that holds, and those before it."""
 
 NEARBY = 10
-"""How many steps back something that went wrong still has to do with a step, at least."""
+"""How many steps back a mishap is still relevant to a step, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class Recorded:
         event: What happened.
         seq: Its number in the session, from 1; None for what would be decided now.
         attempt: The attempt that it belongs to.
-        created_at: When it was written, ISO 8601 in UTC; empty for what is not written yet.
-        own: Whether it stands in the session's own log, and not in that of one it was forked from.
+        created_at: When it was written, ISO 8601 in UTC; empty if it is not written yet.
+        own: Whether it is in the session's own log; a fork also has events of its parent's log.
     """
 
     event: Logged
@@ -53,9 +53,9 @@ class Why(NamedTuple):
     Attributes:
         value: The value.
         law: The kind of the schedule that governs the step.
-        level: What controllers have made of the base; None when only its record could tell, and
-            the newest change was not one of the level.
-        since: The step from which that holds.
+        level: The base as controllers have changed it; None if only the record could tell, and the
+            newest change did not concern the level.
+        since: The step from which this holds.
         cause: The event that brought it about; None if nothing has changed the series.
         text: All of it in words, without the value; one line or more.
     """
@@ -76,7 +76,7 @@ class Explanation:
         step: The step.
         sealed: Whether its values are final; they are forecasts if not.
         series: For each series its value and the reason.
-        notes: What else has to do with the step, a sentence each.
+        notes: What else is relevant to the step, a sentence each.
     """
 
     step: int
@@ -117,7 +117,7 @@ def explain(
         step: The step.
         values: The value of each series there.
         changes: The decisions and actions that hold at the step or an earlier one, newest first,
-            and at the end the fork by which the session was described as it is.
+            and at the end the fork that gave the session its present description.
         nearby: Steps before it that lack a measurement, and boundaries passed without one.
         whole: Whether `changes` goes back to the session's creation.
     """
@@ -142,7 +142,7 @@ def explain(
 
 
 def enough(spec: SessionSpec, changes: Iterable[Recorded], most: int) -> Iterator[Recorded]:
-    """Pass changes on, newest first, until nothing older would be told, or so many at the most."""
+    """Yield changes, newest first, until no older one would be listed, or `most` are yielded."""
     plan = create(spec)
     wanted = dict.fromkeys(plan.timelines, CHANGES)
     for recorded in islice(changes, most):
@@ -156,7 +156,7 @@ def enough(spec: SessionSpec, changes: Iterable[Recorded], most: int) -> Iterato
 
 
 def of_this_description(changes: Iterable[Recorded]) -> Iterator[Recorded]:
-    """Pass changes on, newest first, up to the fork by which the session was described as it is."""
+    """Yield changes, newest first, up to the fork that gave the session its description."""
     for recorded in changes:
         yield recorded
         if isinstance(recorded.event, Forked) and recorded.event.differs:
@@ -164,13 +164,13 @@ def of_this_description(changes: Iterable[Recorded]) -> Iterator[Recorded]:
 
 
 def near(spec: SessionSpec, step: int) -> int:
-    """Return the first step whose mishaps have to do with a step."""
+    """Return the first step whose mishaps are relevant to a step."""
     return step - max(NEARBY, spec.decide_every or 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """The value that is to be explained."""
+    """The value to be explained."""
 
     spec: SessionSpec
     series: Series
@@ -188,7 +188,7 @@ class _Change:
 
 
 def _of_series(plan: Session, changes: Sequence[Recorded]) -> dict[str, list[_Change]]:
-    """Return for each series the changes that were its own, in the order given."""
+    """Return for each series the changes that affected it, in the given order."""
     found: dict[str, list[_Change]] = {name: [] for name in plan.timelines}
     for recorded in changes:
         for name, law in _touched(plan, recorded.event):
@@ -219,20 +219,20 @@ def _touched(plan: Session, event: Logged) -> Iterator[tuple[str, str | None]]:
 
 
 def _law_after(plan: Session, event: Acted, series: Series) -> str | None:
-    """Name the law that an action put in the place of another one, if it did."""
+    """Name the law that an action substituted for another one, if it did."""
     match event.action:
         case Replace(schedule=schedule):
             return kind_of(schedule)
         case Revert():
             return _written(plan.spec, series)
-    # Of the others only they themselves know: let them act on a session without a past.
+    # Only the other actions themselves know: apply each to a session without a past.
     after = evolve(plan, event).timelines[series.name].segments[-1].schedule
     before = plan.timelines[series.name].segments[-1].schedule
     return None if after is before else kind_of(after)
 
 
 def _segment(session: Session, series: str, step: int) -> Segment | None:
-    """Return the segment that governs a step, if it has not been let go."""
+    """Return the segment that governs a step, if it has not been dropped."""
     line = session.timelines[series]
     return line.segment_at(step) if line.segments[0].start <= step else None
 
@@ -303,7 +303,7 @@ def _ordered(event: Logged) -> str:
 
 
 def _in_force(subject: _Subject, segment: Segment | None) -> Iterator[str]:
-    """Say what works on the series besides its law and the newest change."""
+    """Say what affects the series besides its law and the newest change."""
     if segment is None:
         return
     if segment.level != segment.base and subject.series.channel == "lr":
@@ -324,7 +324,7 @@ def _in_force(subject: _Subject, segment: Segment | None) -> Iterator[str]:
 
 
 def _earlier(subject: _Subject, changes: list[_Change]) -> Iterator[str]:
-    """Name the changes before the newest, and the operators' orders that lie further back."""
+    """Name the changes before the newest, and the operators' orders before those."""
     orders = [each for each in changes[CHANGES:] if isinstance(each.recorded.event, Acted)]
     told = []
     for change in [*changes[1:CHANGES], *orders[:CHANGES]]:

@@ -1,6 +1,6 @@
-"""What was measured, step by step, and which steps of a long record are shown.
+"""The measurements step by step, and which steps of a long record are shown.
 
-A record is thinned out piece by piece, so that one of any length costs the memory of one piece.
+A record is thinned out piece by piece, so that one of any length needs the memory of one piece.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,11 +17,11 @@ from pacesetter_service.core.schedules import Values
 from pacesetter_service.core.spec import SessionSpec
 
 PIECE = 2**20
-"""The most values in a piece, over all columns: it is all that is held in memory at once."""
+"""The most values in a piece, over all columns; only one piece is in memory at any time."""
 
 
 class Track(NamedTuple):
-    """What was measured of a metric: ascending steps, int64, and a value for each, float64."""
+    """The measurements of a metric: ascending steps, int64, and a value for each, float64."""
 
     steps: NDArray[np.int64]
     values: Values
@@ -45,12 +45,14 @@ def pieces(start: int, end: int, columns: int, points: int) -> Iterator[Piece]:
 
 
 def track(steps: Sequence[int], values: Sequence[float | None]) -> Track:
-    """Make a track of columns; None is NaN."""
+    """Build a track from columns; None becomes NaN."""
     return Track(np.array(steps, dtype=np.int64), np.array(values, dtype=np.float64))
 
 
 def merged(tracks: Sequence[Track]) -> Track:
-    """Put tracks together; of a step that several have, the first one's value counts."""
+    """Merge tracks; if several have a step, the value of the first one counts."""
+    if not tracks:
+        return track([], [])
     steps = np.concatenate([each.steps for each in tracks])
     values = np.concatenate([each.values for each in tracks])
     ascending, first = np.unique(steps, return_index=True)
@@ -58,7 +60,7 @@ def merged(tracks: Sequence[Track]) -> Track:
 
 
 def measured(spec: SessionSpec, metric: str, readings: Sequence[Reading]) -> Track:
-    """Return a metric's value at each step that some rank has reported, as the session has it.
+    """Return a metric's value at each step that some rank has reported, as the session defines it.
 
     Ranks that have not reported are left out. With the aggregate `rank0` it is that rank's value.
     """
@@ -82,14 +84,14 @@ def at_steps(metric: Track, steps: NDArray[np.int64]) -> list[float | None]:
 def shown(
     start: int, series: Sequence[Values], metrics: Sequence[Track], points: int
 ) -> NDArray[np.int64]:
-    """Choose the steps of a piece that are shown: about `points`, with every curve's extremes.
+    """Choose the steps of a piece to show: about `points`, with every curve's extremes.
 
-    NaN is an extreme: of each stretch that has one, one is kept.
+    NaN counts as an extreme: of each stretch that contains any, one is kept.
 
     Args:
         start: The step of the first value of each series.
         series: Values of all steps of the piece.
-        metrics: What was measured at some of these steps.
+        metrics: The measurements at some of these steps.
         points: How many steps are wanted.
 
     Returns:
@@ -103,7 +105,7 @@ def shown(
 def _extremes(metric: Track, points: int) -> NDArray[np.int64]:
     if not len(metric.steps):
         return metric.steps
-    # NaN is where the one is highest and where the other is lowest.
+    # NaN is the highest value of the one curve and the lowest of the other.
     high = np.where(np.isnan(metric.values), np.inf, metric.values)
     low = np.where(np.isnan(metric.values), -np.inf, metric.values)
     return metric.steps[decimate({"high": high, "low": low}, points)]

@@ -1,8 +1,8 @@
-"""The loss law of one training, found from what was measured, with how sure it is.
+"""The loss law of one training, fitted to its measurements, with its uncertainty.
 
-The parameters are kept within bounds, and drawn to where pretrainings have them as far as their own
-measurements do not say otherwise. One short decay of the training itself, or of a fork of it, is
-what says how much a decay gains; without one the law is not to be believed.
+The parameters are kept within bounds, and drawn towards those of known pretrainings as far as the
+training's own measurements do not say otherwise. How much a decay gains is known only from a short
+decay of the training itself, or of a fork of it; without one the law is not to be trusted.
 """
 
 from collections.abc import Sequence
@@ -15,33 +15,34 @@ from numpy.typing import NDArray
 from pacesetter_service.insight.loss_law import Floats, LossLaw, Path
 
 POINTS = 200
-"""The most values that are fitted of the part at a constant rate: means of what was measured."""
+"""The most values that are fitted at a constant rate: means of measurements."""
 
 DECAY_POINTS = 8
-"""The same of a part behind a drop of the rate."""
+"""The most values that are fitted after a drop of the rate."""
 
 DECAY_WEIGHT = 4.0
-"""How much more a value behind a drop counts: there are few of them, and all depends on them."""
+"""How much more a value after a drop counts: there are few of them, and all depends on them."""
 
 TOLERANCE = 0.003
-"""How far, as a fraction, single measurements are from the law that fits them well."""
+"""How far, as a fraction, single measurements are from a law that fits them well."""
 
 LATER = 0.042
-"""By which part a decay gains less than the law says of it, for each time that the sum of the rates
-has grown by e since the last decay that was seen: the law takes a late decay for too good."""
+"""By which fraction a decay gains less than the law says, for each time that the sum of the rates
+has grown by e since the last decay that was measured: the law overestimates a late decay."""
 
 MODEL_ERROR = 0.0029
 """How far, as a fraction, an end is from what the law says of it, however well the law fits.
 
-The law is not the training: fitted to within 0.05 % it still misses later ends by several times as
-much, and more measurements change nothing of that.
+The law is only a model: fitted to within 0.05 % it still misses later ends by several times as
+much, and more measurements do not change that.
 """
 
 LATER_ERROR = 0.036
 """By how much `LATER` differs from training to training.
 
-These three were chosen together: they make the errors most likely that were made on two trunks of a
-124M model and on one of a 25M model (`benchmarks/planner.py` says which), each trunk counted once.
+These three were chosen together: they maximise the likelihood of the errors that were made on two
+trunks of a 124M model and on one of a 25M model (`benchmarks/planner.py` says which), each trunk
+counted once.
 """
 
 LOG = np.array([0, 1, 0, 1, 1, 0, 0], np.bool_)
@@ -54,7 +55,7 @@ BOUNDS = (
 
 USUAL = LossLaw(2.5, 10.0, 0.45, 0.25, 0.02, 0.35, 0.6)
 SPREAD = np.array([3.0, 3.0, 0.3, 1.0, 1.0, 0.15, 0.3])
-"""Where the parameters of pretrainings lie, of those that are logarithms too, and how far apart.
+"""Where the parameters of pretrainings lie, and their spread, as logarithms for those in `LOG`.
 
 Chosen on decays of a 124M model to nothing, linear, at two peak rates (`benchmarks/planner.py` says
 which), and tried on others.
@@ -63,7 +64,7 @@ which), and tried on others.
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was measured on a path.
+    """The measurements on a path.
 
     Attributes:
         path: The learning rates, from the first step to at least the last one that was measured.
@@ -77,7 +78,7 @@ class Seen:
 
 
 class Estimate(NamedTuple):
-    """Losses that are expected, and the standard deviation of each; float64[n]."""
+    """Expected losses, and the standard deviation of each; float64[n]."""
 
     losses: Floats
     deviations: Floats
@@ -90,9 +91,9 @@ class Fitted:
     Attributes:
         law: The parameters that fit best.
         covariance: Of the parameters as they were fitted; float64[7, 7].
-        error: The root of the mean square by which the measurements differ from it, as a fraction.
-        decayed: The sum of the rates, as fractions of the peak, up to where a decay was seen last;
-            up to the last measurement if none was.
+        error: The root mean square by which the measurements differ from it, as a fraction.
+        decayed: The sum of the rates, as fractions of the peak, up to the last measured decay; up
+            to the last measurement if no decay was measured.
     """
 
     law: LossLaw
@@ -101,11 +102,11 @@ class Fitted:
     decayed: float
 
     def losses(self, path: Path, steps: NDArray[np.int64]) -> Floats:
-        """Return the losses of a path at steps behind its warmup."""
+        """Return the losses of a path at steps after its warmup."""
         return path.losses(self.law, steps) + LATER * self._later(path, steps)
 
     def expected(self, path: Path, steps: NDArray[np.int64]) -> Estimate:
-        """Return the same, with how sure that is."""
+        """Return the losses with their uncertainty."""
         best, law = _inner(self.law), path.losses(self.law, steps)
         slopes = np.empty((len(steps), len(best)))
         for at in range(len(best)):
@@ -115,13 +116,13 @@ class Fitted:
             slopes[:, at] = (path.losses(_outer(moved), steps) - law) / reach
         spread = np.maximum(np.einsum("ij,jk,ik->i", slopes, self.covariance, slopes), 0)
         later = self._later(path, steps)
-        # By as much as the law misses what was seen, it misses at least what was not.
+        # The law misses unseen steps by at least as much as the measured ones.
         misfit = max(self.error / TOLERANCE, 1.0)
         wrong = misfit**2 * ((MODEL_ERROR * law) ** 2 + (LATER_ERROR * later) ** 2)
         return Estimate(law + LATER * later, np.sqrt(spread + wrong))
 
     def _later(self, path: Path, steps: NDArray[np.int64]) -> Floats:
-        """Return what the law says decays gain, times how much later they are than those seen."""
+        """Return what decays gain by the law, times how much later they are than measured ones."""
         since = np.log(np.maximum(path.sums(steps) / self.decayed, 1.0))
         later: Floats = path.gains(self.law, steps) * since
         return later
@@ -131,7 +132,7 @@ def fit(seen: Sequence[Seen]) -> Fitted:
     """Find the law that trainings of one model at one peak rate follow.
 
     Args:
-        seen: What was measured of each: the training itself, and its forks or its like.
+        seen: The measurements of each: the training itself, and its forks or donors.
 
     Raises:
         ValueError: Nothing was measured behind a warmup.
@@ -161,12 +162,12 @@ def fit(seen: Sequence[Seen]) -> Fitted:
     error = float(np.sqrt(np.mean(np.concatenate(apart) ** 2)))
     known = [each for each in points if each.decayed] or points
     decayed = max(float(each.path.sums(each.steps).max(initial=1.0)) for each in known)
-    noise = (error / TOLERANCE) ** 2  # what scatters less than was assumed says so much more
+    noise = (error / TOLERANCE) ** 2  # measurements that scatter less than assumed say more
     return Fitted(law, noise * np.linalg.pinv(found.jac.T @ found.jac), error, decayed)
 
 
 class _Points(NamedTuple):
-    """What is fitted of a path."""
+    """The values of a path to be fitted."""
 
     path: Path
     steps: NDArray[np.int64]
@@ -176,7 +177,7 @@ class _Points(NamedTuple):
 
 
 def _points(seen: Seen) -> _Points:
-    """Gather measurements behind the warmup into few means, and weigh them."""
+    """Reduce measurements after the warmup to a few means, with weights."""
     known = (seen.steps > settled(seen.path)) & np.isfinite(seen.losses) & (seen.losses > 0)
     steps, losses = seen.steps[known], seen.losses[known]
     late = seen.path.decays(steps)
@@ -194,10 +195,10 @@ def _points(seen: Seen) -> _Points:
 
 
 def settled(path: Path) -> int:
-    """Return the step behind the warmup from which on the law holds.
+    """Return the step after the warmup from which on the law holds.
 
-    That is five times as long as the warmup, or a quarter of the path where the warmup is a large
-    part of it, and a quarter more than the warmup at least.
+    It is five times the warmup, or a quarter of the path if the warmup is a large part of it, and
+    at least a quarter more than the warmup.
     """
     return max(min(5 * path.warm, len(path) // 4), 5 * path.warm // 4)
 
@@ -205,7 +206,7 @@ def settled(path: Path) -> int:
 def _gathered(
     steps: NDArray[np.int64], losses: Floats, points: int
 ) -> tuple[NDArray[np.int64], Floats]:
-    """Return at most so many means of neighbours, each at its middle step; the last one is kept."""
+    """Return at most `points` means of neighbours, each at its middle step; all values are used."""
     if len(steps) <= points:
         return steps, losses
     edges = np.unique(np.linspace(0, len(steps), points + 1).astype(np.int64))
@@ -222,14 +223,14 @@ def _inner(law: LossLaw) -> Floats:
 
 
 def _outer(inner: Floats) -> LossLaw:
-    """Return fitted numbers as the parameters that they stand for."""
+    """Return the parameters that fitted numbers stand for."""
     values = inner.copy()
     values[LOG] = np.exp(values[LOG])
     return LossLaw(*values.tolist())
 
 
 class BlindLaw(NamedTuple):
-    """A power law of the steps, `floor + scale * (t / last)^-power`: it knows no learning rate."""
+    """A power law of the steps, `floor + scale * (t / last)^-power`, blind to the learning rate."""
 
     floor: float
     scale: float
@@ -243,7 +244,7 @@ class BlindLaw(NamedTuple):
 
 
 def blind(seen: Seen) -> BlindLaw:
-    """Return the power law of the steps that fits what was measured at the constant rate.
+    """Return the power law of the steps that fits the measurements at the constant rate.
 
     Raises:
         ValueError: Too little was measured there.

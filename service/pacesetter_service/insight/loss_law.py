@@ -3,11 +3,11 @@
     L(t) = L0 + A * S(t)^-alpha - B * sum_k (e_{k-1} - e_k) * G_k(t)
     G_k(t) = 1 - (1 + C * e_k^-gamma * S_k(t))^-beta
 
-where `e_k` is the learning rate of step k as a fraction of the peak, `S(t)` the sum of them before
-step t, and `S_k(t)` that from step k on. The first two terms are a power law in how far the weights
-have moved; the third is what each drop of the rate gains, the more the longer it lasts. Source:
-Luo et al., A Multi-Power Law for Loss Curve Prediction Across Learning Rate Schedules
-(arXiv 2503.12811). It describes one pass over the data, after the warmup.
+where `e_k` is the learning rate of step k as a fraction of the peak, `S(t)` the sum of the rates
+before step t, and `S_k(t)` that sum from step k on. The first two terms are a power law in how far
+the weights have moved. The third is what each drop of the rate gains: the longer it lasts, the
+more. Source: Luo et al., A Multi-Power Law for Loss Curve Prediction Across Learning Rate Schedules
+(arXiv 2503.12811). The law describes one pass over the data, after the warmup.
 """
 
 from typing import NamedTuple
@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCKS = 512
-"""Drops of the rate are gathered in so many blocks of steps: the law is smooth at that scale."""
+"""Drops of the rate are gathered in this many blocks of steps: the law is smooth at that scale."""
 
 LEAST_RATE = 1e-4
-"""The least fraction of the peak that a rate counts as: at 0 the law has no value."""
+"""The least fraction of the peak that a rate counts as: at 0 the law is undefined."""
 
 Floats = NDArray[np.float64]
 
@@ -29,10 +29,10 @@ class LossLaw(NamedTuple):
 
     Attributes:
         floor: `L0`, the loss that no training of this model gets below.
-        scale: `A`, how far above it the loss is after one step at the peak.
-        alpha: How fast that falls with the sum of the rates.
+        scale: `A`, how far above the floor the loss is after one step at the peak.
+        alpha: How fast that distance falls with the sum of the rates.
         gain: `B`, what a drop to nothing gains in the end.
-        speed: `C`, how soon it does.
+        speed: `C`, how soon the gain comes.
         beta: How the gain tails off.
         gamma: How much sooner a small rate gains than a large one.
     """
@@ -47,7 +47,7 @@ class LossLaw(NamedTuple):
 
 
 class Path:
-    """The learning rates of a training from its first step on, made ready for the law."""
+    """The learning rates of a training from its first step on, prepared for the law."""
 
     def __init__(self, rates: Floats) -> None:
         """Prepare a path.
@@ -79,20 +79,20 @@ class Path:
         return self._sums[steps]
 
     def losses(self, law: LossLaw, steps: NDArray[np.int64]) -> Floats:
-        """Return the loss at steps behind the warmup, up to the path's length."""
+        """Return the loss at steps after the warmup, up to the path's length."""
         moved = self._sums[steps]
         found: Floats = law.floor + law.scale * moved**-law.alpha
         return found - self.gains(law, steps) if len(self._drops) else found
 
     def gains(self, law: LossLaw, steps: NDArray[np.int64]) -> Floats:
-        """Return by how much the drops of the rate have lowered the loss at such steps."""
+        """Return how much the drops of the rate have lowered the loss at such steps."""
         since = np.maximum(self._sums[steps][:, None] - self._sums[self._at][None, :], 0.0)
         reach = 1.0 + law.speed * self._levels**-law.gamma * since
         found: Floats = law.gain * ((1.0 - reach**-law.beta) @ self._drops)
         return found
 
     def decays(self, steps: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which of the steps come behind a drop of the rate."""
+        """Return which of the steps come after a drop of the rate."""
         if not len(self._drops):
             return np.zeros(len(steps), np.bool_)
         found: NDArray[np.bool_] = steps > self._at[0]

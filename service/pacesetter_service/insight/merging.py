@@ -1,10 +1,10 @@
-"""Merging: which checkpoints of a constant rate to average, and how, in place of a decay.
+"""Merging: averaging checkpoints of a constant rate in place of a decay.
 
 A checkpoint of step s is the weights before the update of that step. Where checkpoints of the steps
-s_0 < ... < s_k are averaged with weights c_0 + ... + c_k = 1, what was updated between s_{i-1} and
-s_i counts with the share w_i = c_i + ... + c_k. So the average is the first checkpoint and all
-updates since, each times the share of its stretch: as if the rate had been lower by that factor,
-for the gradients that were. Read the other way round, a decay of the shares gives the weights:
+s_0 < ... < s_k are averaged with weights c_0 + ... + c_k = 1, the updates between s_{i-1} and s_i
+count with the share w_i = c_i + ... + c_k. So the average is the first checkpoint plus all updates
+since, each times the share of its stretch. It is as if the rate had been lower by that factor, with
+the same gradients. Conversely, a decay of the shares gives the weights:
 
     c_0 = 1 - w_1,  c_i = w_i - w_{i+1},  c_k = w_k
 
@@ -30,7 +30,7 @@ EASES: dict[Shape, AnyEase] = {
     "square": Poly(power=2.0),
     "exponential": Decay(ratio=float(np.exp(-1.0))),
 }
-"""What each of them is as an ease, as a `cooldown` takes it."""
+"""The ease of each shape, as a `cooldown` takes it."""
 
 SHAPES: tuple[Shape, ...] = get_args(Shape)
 
@@ -41,8 +41,9 @@ class Checkpoint:
 
     Attributes:
         step: Its weights are those before the update of this step.
-        weight: What they count in the merge; all weights together are 1.
-        share: With what part the updates since the checkpoint before it count; 1 for the first.
+        weight: Its weight in the merge; all weights together are 1.
+        share: The fraction at which the updates since the checkpoint before it count; 1 for the
+            first.
     """
 
     step: int
@@ -60,7 +61,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Which checkpoints to merge, with which weights; none if there are too few."""
+    """Which checkpoints to merge, with which weights; empty if there are too few."""
 
     checkpoints: tuple[Checkpoint, ...]
     left_out: tuple[LeftOut, ...]
@@ -84,8 +85,8 @@ def merge(
             row for each parameter group.
         checkpoints: Their steps, ascending.
         ease: The shape of the decay, which never rises.
-        floor: What it comes down to, as a part of the rate from 0 to 1.
-        over: Over how many steps before the last checkpoint at most; all that are constant if None.
+        floor: Where the decay ends, as a fraction of the rate from 0 to 1.
+        over: The most steps before the last checkpoint; all that are constant if None.
     """
     first, last = checkpoints[0], checkpoints[-1]
     since = first + _constant_from(rates)
@@ -105,7 +106,7 @@ def merge(
 
 
 def _constant_from(rates: npt.NDArray[np.float64]) -> int:
-    """Return the index from which on every group keeps the rate that it ends with."""
+    """Return the index from which on every group keeps its last rate."""
     differs = (rates != rates[:, -1:]).any(axis=0)
     return int(differs.nonzero()[0][-1]) + 1 if differs.any() else 0
 
@@ -117,7 +118,7 @@ def _why(step: int, since: int, last: int, over: int | None) -> str:
 
 
 def _shares(steps: Sequence[int], ease: AnyEase, floor: float) -> list[float]:
-    """Return 1 for the first checkpoint, and for each other one the share of what led to it."""
+    """Return 1 for the first checkpoint, and for each other the share of the stretch before it."""
     duration = steps[-1] - steps[0]
     elapsed = np.arange(duration, dtype=np.float64)
     factors = np.broadcast_to(ease.between(1.0, floor, elapsed, float(duration)), elapsed.shape)

@@ -1,4 +1,4 @@
-"""Curves as SVG: one file, no script, readable in the light and in the dark."""
+"""Curves as SVG: one file, no script, readable in light and dark mode."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def draw(
 
 
 def _panel(steps: Sequence[int], values: list[float], name: str, colour: str, top: int) -> str:
-    # A learning rate is read against zero; a momentum says most by how far it swings.
+    # A learning rate is read against zero; for a momentum the swing matters most.
     low, high = min(0.0 if name.endswith("lr") else values[0], *values), max(values)
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-290):
         high = low + max(abs(low), 1e-290)  # a flat line needs some room, whatever its size
@@ -57,7 +57,7 @@ def _panel(steps: Sequence[int], values: list[float], name: str, colour: str, to
 
 
 def level(y: float, value: float) -> str:
-    """Draw a line across at a height, with the value that stands for it."""
+    """Draw a line across at a height, labelled with its value."""
     return (
         f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
@@ -109,12 +109,12 @@ def draw_range_test(
     is a dashed line. Losses that blow up leave the picture at its top.
 
     Args:
-        title: What stands above it.
+        title: The title above it.
         lr: The rate of each step; those that are not above 0 are left out.
         loss: The loss of each step; any float.
-        smoothed: What the suggestions were read from.
-        suggestions: A rate for each rule, or None where it cannot tell.
-        proposal: The rate that is proposed, if one is.
+        smoothed: The losses that the suggestions were read from.
+        suggestions: A rate for each rule, or None if the rule cannot tell.
+        proposal: The proposed rate, if there is one.
     """
     told = {name: rate for name, rate in suggestions.items() if rate is not None and _is_rate(rate)}
     frame = _sweep_frame([rate for rate in lr if _is_rate(rate)], loss, smoothed)
@@ -139,7 +139,7 @@ def _drawable(loss: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """Where rates and losses stand in the picture: between these rates and these losses."""
+    """The range of rates and losses, which maps them to places in the picture."""
 
     first: float
     last: float
@@ -168,7 +168,7 @@ def _sweep_frame(
         return None
     falling = finite[: finite.index(min(finite)) + 1]
     low = min(loss for loss in (*losses, *finite) if _drawable(loss))
-    # As much room above the highest loss on the way down as below it: what is above has blown up.
+    # As much room above the highest loss of the descent as below it: losses above have blown up.
     room = max(max(falling) - low, 0.05 * abs(low), 1e-290)
     high = min(max(finite), max(falling) + room)
     margin = 0.05 * max(high - low, room)
@@ -207,20 +207,20 @@ def _sweep(
 
 
 def _free(x: float, y: float, placed: Sequence[tuple[float, float]]) -> float:
-    """Return the height nearest above the curve at which no dot lies over another."""
+    """Return the height nearest above the curve at which no dot overlaps another."""
     while any(hypot(x - other, y - height) < 2 * DOT for other, height in placed):
         y -= 1
     return y
 
 
 def _powers(frame: _Frame) -> range:
-    """Return the powers of ten to write below the axis: at most some ten of them."""
+    """Return the powers of ten to write below the axis: about ten of them at most."""
     low, high = ceil(log10(frame.first) - 1e-9), floor(log10(frame.last) + 1e-9)
     return range(low, high + 1, max(ceil((high - low) / 10), 1))
 
 
 def _line(frame: _Frame, lr: Sequence[float], losses: Sequence[float], look: str) -> str:
-    """Draw what is finite of a curve; a loss outside the frame goes along its edge."""
+    """Draw the finite part of a curve; a loss outside the frame goes along its edge."""
     points = " ".join(
         f"{frame.x(rate):.1f},{frame.y(loss):.1f}"
         for rate, loss in zip(lr, losses, strict=True)

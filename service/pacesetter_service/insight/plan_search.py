@@ -1,4 +1,4 @@
-"""Which candidates a plan looks at where none are named: cooldowns, and plans of another length."""
+"""The candidates of a plan if the caller names none: cooldowns, and plans of another length."""
 
 from collections.abc import Callable, Iterator
 
@@ -10,10 +10,10 @@ from pacesetter_service.insight.planner import Candidate, Outlook, Planned, Plan
 from pacesetter_service.insight.remainder import best_remainder
 
 SPANS = (1.0, 0.6, 0.35, 0.2, 0.1)
-"""Over which part of the steps that are left a cooldown goes."""
+"""The fractions of the remaining steps that a cooldown may take."""
 
 FLOORS = (0.0, 0.1)
-"""Down to which part of the present rate."""
+"""The fractions of the present rate that a cooldown may end at."""
 
 EASES: tuple[tuple[str, AnyEase], ...] = (
     ("linear", Linear()),
@@ -21,17 +21,17 @@ EASES: tuple[tuple[str, AnyEase], ...] = (
 )
 
 REFINED = 3
-"""How often the length of the best cooldown is looked at more closely."""
+"""How many lengths near that of the best cooldown are tried as well."""
 
 HALVINGS = 12
-"""How often the steps in question are halved where the fewest are looked for."""
+"""How often the range of steps is halved in the search for the fewest."""
 
 SHOWN = 8
-"""How many candidates are told of that were looked for."""
+"""How many of the searched candidates are returned."""
 
 
 def as_planned(total: int) -> Candidate:
-    """Return what happens if nothing is ordered."""
+    """Return the candidate that orders nothing."""
     return Candidate("as planned", (), total)
 
 
@@ -52,7 +52,7 @@ def cooldown(
 
 
 def lowest(planner: Planner, total: int) -> list[Outlook]:
-    """Return what is expected of the best ways to come to an end, the best first."""
+    """Return the expectations of the best ways to finish, the best first."""
     planned = planner.outlook(as_planned(total))
     found = [planned, *map(planner.outlook, _retimed(planner, total))]
     tried = {
@@ -65,7 +65,7 @@ def lowest(planner: Planner, total: int) -> list[Outlook]:
     remainder = best_remainder(planner, total)
     if remainder is not None:
         found.append(planner.outlook(remainder))
-    # Of cooldowns that differ in length alone the best two are enough.
+    # Of cooldowns that differ only in length, the best two are enough.
     families: dict[tuple[str, float], list[Outlook]] = {}
     for (_, shape, floor), outlook in tried.items():
         families.setdefault((shape, floor), []).append(outlook)
@@ -79,7 +79,7 @@ Tried = dict[tuple[float, str, float], Outlook]
 
 
 def _refined(planner: Planner, total: int, tried: Tried) -> Tried:
-    """Look closer at the length of the best cooldown."""
+    """Refine the length of the best cooldown."""
     best = min(tried, key=lambda key: tried[key].end)
     _, shape, floor = best
     ease = dict(EASES)[shape]
@@ -97,7 +97,7 @@ def _refined(planner: Planner, total: int, tried: Tried) -> Tried:
 
 
 def _retimed(planner: Planner, total: int) -> Iterator[Candidate]:
-    """Return the ways to have the present plan end with the training, if it ends elsewhere."""
+    """Return ways to make the present plan end with the training, if it ends elsewhere."""
     end, horizon = plan_end(planner.session), planner.session.horizon
     if end is None or end == total or end <= horizon:
         return
@@ -111,7 +111,7 @@ def _retimed(planner: Planner, total: int) -> Iterator[Candidate]:
 
 
 def fewest(planner: Planner, loss: float, most: int) -> list[Outlook]:
-    """Return the cooldowns that come to a loss soonest, the soonest first; none if none does."""
+    """Return the cooldowns that reach a loss soonest, the soonest first; none if none does."""
     found = []
     for shape, ease in EASES:
         for span in SPANS:
@@ -130,7 +130,7 @@ def fewest(planner: Planner, loss: float, most: int) -> list[Outlook]:
 def _soonest(
     planner: Planner, at: Callable[[int], Candidate], loss: float, most: int
 ) -> int | None:
-    """Return the earliest end, to within a part of 4,000, at which a loss is come to."""
+    """Return the earliest end, to within 1 part in 4,000, at which a loss is reached."""
     low, high = planner.session.horizon + 1, most
     if planner.end_of(at(high)) > loss:
         return None

@@ -1,7 +1,7 @@
-"""What the loss of a training will be under other schedules of what is left of it.
+"""What the loss of a training will be under different schedules for its remaining steps.
 
 A candidate is a list of ordinary orders. They are given to the session as an operator would give
-them, so that what is predicted is what they would lead to, limits and waiting orders included.
+them. So the prediction is of what they would lead to, limits and waiting orders included.
 """
 
 from collections.abc import Sequence
@@ -37,13 +37,13 @@ from pacesetter_service.insight.loss_fit import BlindLaw, Fitted, blind, fit
 from pacesetter_service.insight.loss_law import Floats, Path
 
 NINETY = 1.645
-"""How many deviations a band of 90 % reaches to either side."""
+"""How many standard deviations a band of 90 % extends to either side."""
 
 POINTS = 120
 """About how many points are predicted of each curve."""
 
 REFUSALS = (ActionRefusedError, ScheduleNotFiniteError, StepOutOfRangeError, TooCostlyError)
-"""What makes a candidate impossible, and is said of it."""
+"""The errors that make a candidate impossible; their message becomes its refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class Candidate:
     """One way to go on.
 
     Attributes:
-        label: In some words.
-        orders: What carries it out; none for what happens if nothing is ordered.
-        total: The first step that is not trained any more.
+        label: A short description.
+        orders: What carries it out; empty for the candidate that orders nothing.
+        total: The first step that is no longer trained.
     """
 
     label: str
@@ -73,7 +73,7 @@ class Candidate:
 class Curve:
     """What is expected: at each step the loss, and a band that holds 9 of 10; float64[n].
 
-    `blind` is what a law expects that knows no learning rate; None if there is none.
+    `blind` is the expectation of a law that ignores the learning rate; None if there is none.
     """
 
     steps: NDArray[np.int64]
@@ -89,7 +89,7 @@ class Outlook:
     """A candidate, and what is expected of it.
 
     Attributes:
-        candidate: It.
+        candidate: The candidate.
         curve: From the first step that can still change to the end; None if it is refused.
         refused: Why it cannot be ordered, or is not predicted; None if it is.
     """
@@ -108,7 +108,7 @@ class Planner:
     """The law of one training, and a session to try orders on.
 
     Attributes:
-        findings: Why less is said than was asked for; empty if nothing is in the way.
+        findings: Why the plan says less than was asked for; empty if nothing stands in the way.
         fitted: The law; None if none could be fitted.
     """
 
@@ -124,10 +124,10 @@ class Planner:
 
         Args:
             session: As it is now.
-            series: Which of its learning rates the evidence is of.
+            series: Which of its learning rates the evidence concerns.
             evidence: What was trained and measured up to its horizon.
             check: Called now and then; raises if the caller has gone.
-            said: What is in the way by what is known besides.
+            said: Findings that the caller already has.
         """
         self._session = session
         self._series = series
@@ -141,7 +141,7 @@ class Planner:
 
     @property
     def effect(self) -> Effect | None:
-        """What is left of the plan: None is all of it, else `ranking` or `nothing`."""
+        """What is left of the plan: None for all of it, else `ranking` or `nothing`."""
         effects = {each.effect for each in self.findings}
         if "nothing" in effects:
             return "nothing"
@@ -164,7 +164,7 @@ class Planner:
         return planned(self._session, horizon + 1).timelines[self._series].value(horizon)
 
     def refuse_far(self, total: int) -> None:
-        """Find out whether an end lies too far ahead to be predicted, and say so."""
+        """Add a finding if an end lies too far ahead to be predicted."""
         own = self.evidence.own
         steps = own.steps[own.own]
         if not len(steps) or total - self.first <= AHEAD * int(steps[-1]):
@@ -191,7 +191,7 @@ class Planner:
             return Outlook(candidate, None, reason or "there is no law")
         horizon = self._session.horizon - self.first
         told = decimate({"lr": rates[horizon:]}, POINTS) + horizon
-        # The loss behind a step knows that step's rate.
+        # The loss after a step depends on that step's rate.
         steps = np.unique(np.append(told[told > 0], len(rates)))
         found = self.fitted.expected(Path(rates), steps)
         reach = NINETY * found.deviations
@@ -235,7 +235,7 @@ class Planner:
         return np.concatenate((self.evidence.own.rates, ahead[self._series]))
 
     def _unpredictable(self, candidate: Candidate, rates: Floats) -> str | None:
-        """Say what keeps a path from being ordered by a plan, or from being predicted."""
+        """Say why a path cannot be ordered by a plan, or cannot be predicted."""
         ahead = rates[self._session.horizon - self.first :]
         peak = self.evidence.own.peak
         if ahead.max() > peak * (1 + SAME_RATE):
@@ -266,5 +266,5 @@ def explained(candidate: Candidate, reason: str) -> tuple[Act, ...]:
 
 
 def renamed(outlook: Outlook, label: str) -> Outlook:
-    """Return an outlook whose candidate is called otherwise."""
+    """Return an outlook with another label for its candidate."""
     return replace(outlook, candidate=replace(outlook.candidate, label=label))

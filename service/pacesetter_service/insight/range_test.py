@@ -1,8 +1,8 @@
 """The learning rate range test: from a sweep's losses to learning rates worth training with.
 
-The rate rises at each step, the loss falls, flattens and blows up. Where to read the rate off that
-curve is a matter of taste: on one and the same curve the known rules are up to a factor of 1000
-apart. So each is given by its name, with what it saw, or with why it cannot tell.
+The rate rises at each step; the loss falls, flattens and blows up. Where to read the rate off that
+curve is a matter of taste: on the same curve the known rules differ by up to a factor of 1000. So
+each suggestion has the name of its rule, and says what the rule saw, or why it cannot tell.
 
 ===============  ===================================================================  ==========
 name             rule, on the smoothed losses of n planned steps                      of
@@ -18,7 +18,7 @@ lightning        argmin d loss / d lr (not ln), without 10 at the start, 1 at en
 ===============  ===================================================================  ==========
 
 The four of fastai leave out n // 10 steps at the start and 5 at the end (fastai 2.8.12,
-`Learner.lr_find`). Where a library would take a NaN for a number, the curve ends before it.
+`Learner.lr_find`). Where a library would treat a NaN as a number, the curve ends before it.
 """
 
 from bisect import bisect_left
@@ -37,16 +37,16 @@ DEFAULT_SMOOTHING = Ema(beta=0.98)
 """How fastai and Lightning smooth losses."""
 
 SKIPPED = 10
-"""The part of the planned steps, one in so many, that tells nothing: smoothing has not set in."""
+"""One in this many of the planned steps, at the start, says nothing: smoothing has not set in."""
 
 LEAST_FALL = 0.01
-"""By which part of itself the loss must fall before anything is proposed."""
+"""The fraction of itself by which the loss must fall before anything is proposed."""
 
 AGREEMENT = 5.0
 """Rules agree when the highest of their rates is at most this many times the lowest."""
 
 QUORUM = 3
-"""So many rules must agree before anything is proposed."""
+"""How many rules must agree before anything is proposed."""
 
 HUGE = 1e100
 """A loss of this size is as good as infinite; below it no slope overflows."""
@@ -63,7 +63,7 @@ class Curve(NamedTuple):
 
     @classmethod
     def of(cls, lr: Sequence[float], loss: Sequence[float]) -> Self:
-        """Make a curve of two equally long sequences.
+        """Build a curve from two equally long sequences.
 
         Raises:
             ValueError: One is longer than the other.
@@ -105,9 +105,9 @@ class Proposal:
     """One rate to train with, at the peak of a schedule.
 
     Attributes:
-        lr: The rate, or None if the curve does not tell one.
+        lr: The rate, or None if the curve does not show one.
         agreeing: The rules whose suggestions agree.
-        reason: How it came about, or why there is none.
+        reason: How it was chosen, or why there is none.
     """
 
     lr: float | None
@@ -116,11 +116,11 @@ class Proposal:
 
 
 class CannotTellError(Exception):
-    """A rule does not see on this curve what it looks for; the message says why."""
+    """A rule does not find what it looks for on this curve; the message says why."""
 
 
 def smoothed(losses: Sequence[float], smoother: Smoother = DEFAULT_SMOOTHING) -> list[float]:
-    """Smooth losses in their order; what is not finite stays, and spoils nothing after it."""
+    """Smooth losses in their order; a value that is not finite stays, and spoils no later one."""
     state, values = SmootherState(), []
     for loss in losses:
         state, value = smoother.smooth(state, loss)
@@ -133,8 +133,8 @@ def suggest(curve: Curve, planned: int | None = None) -> dict[str, Suggestion]:
 
     Args:
         curve: The smoothed losses of a sweep.
-        planned: How many steps the sweep was to have, had it not ended early; as many as there are
-            points if not given.
+        planned: How many steps the sweep would have had without an early end; the number of points
+            if not given.
     """
     steps = curve.lr.size if planned is None else planned
     fault = _fault(curve)
@@ -147,10 +147,11 @@ def suggest(curve: Curve, planned: int | None = None) -> dict[str, Suggestion]:
 def propose(curve: Curve, suggestions: Mapping[str, Suggestion]) -> Proposal:
     """Choose one rate: the median, in the logarithm, of the suggestions that agree.
 
-    Those are the most rules whose rates lie within a factor of `AGREEMENT` of each other, the lower
-    ones of two such sets; there must be `QUORUM` of them. Five of the rules look for the steepest
-    fall in one way or another, so where they agree it is mostly about that. A loss that falls by
-    less than `LEAST_FALL` of itself proposes nothing, because then every rule reads noise.
+    Those are the largest set of rules whose rates lie within a factor of `AGREEMENT` of each
+    other, and of two such sets the lower one; there must be `QUORUM` of them. Five of the rules
+    look for the steepest fall in one way or another, so they mostly agree on that. If the loss
+    falls by less than `LEAST_FALL` of itself, nothing is proposed, because then every rule reads
+    noise.
     """
     fault = _fault(curve) or _flat(curve)
     if fault is not None:
@@ -171,7 +172,7 @@ def propose(curve: Curve, suggestions: Mapping[str, Suggestion]) -> Proposal:
 
 
 def _agreeing(told: Mapping[str, float]) -> dict[str, float]:
-    """Return the largest set of rates within a factor of `AGREEMENT`, as it stands in `told`."""
+    """Return the largest set of rates within a factor of `AGREEMENT`, in the order of `told`."""
     sets = [
         {name: lr for name, lr in told.items() if lowest <= lr <= AGREEMENT * lowest}
         for lowest in sorted(told.values())
@@ -227,7 +228,7 @@ def _usable(losses: Values) -> npt.NDArray[np.bool_]:
 
 
 Rule = Callable[[Curve, int], Suggestion]
-"""Reads a rate off a curve of so many planned steps, or raises `CannotTellError`."""
+"""Reads a rate off a curve, given the number of planned steps, or raises `CannotTellError`."""
 
 
 def _asked(rule: Rule, curve: Curve, planned: int) -> Suggestion:
@@ -241,7 +242,7 @@ def _steepest(curve: Curve, planned: int) -> Suggestion:
     usable = curve.part(0, curve.loss.size)
     first = planned // SKIPPED
     _need(usable.loss.size - first, 3)
-    # Of a stair that holds each rate for some steps, its last point tells what the rate does.
+    # On a staircase that holds each rate for some steps, the last point shows the effect of a rate.
     last_of_level = np.flatnonzero(np.append(np.diff(usable.lr) > 0, True))
     points = last_of_level[(last_of_level >= first) & (last_of_level <= usable.bottom)]
     if points.size < 3:
@@ -344,7 +345,7 @@ def _at(part: Curve, index: int, reason: str, begin: int = 0) -> Suggestion:
 
 
 def _trimmed(curve: Curve, planned: int) -> tuple[int, Curve]:
-    """Return what fastai looks at, and where it begins."""
+    """Return the part of a curve that fastai uses, and where it begins."""
     begin = planned // SKIPPED
     return begin, curve.part(begin, -5)
 
@@ -363,7 +364,7 @@ def _need_a_rise(lr: Values) -> None:
 
 
 def _longest_fall(losses: Values) -> tuple[int, int]:
-    """Return where the longest strictly falling subsequence ends first, and how many points it has.
+    """Return where the longest strictly falling subsequence ends first, and its number of points.
 
     `tails[k]` is the highest loss at which a subsequence of k + 1 points can end so far, negated so
     that the list is sorted: n log n instead of n squared.

@@ -1,7 +1,7 @@
-"""The best schedule of what is left of a training, by the law: a falling line of few knots.
+"""The best schedule for the rest of a training, by the law: a falling line with few knots.
 
-It is looked for among lines that fall from the present rate, and starts from the straight one to
-the floor, so that by the law's own word it is never worse than that one.
+The search covers lines that fall from the present rate, and starts from the straight one to the
+floor. So by the law's own prediction the result is never worse than that line.
 """
 
 from dataclasses import replace
@@ -18,24 +18,24 @@ from pacesetter_service.insight.loss_law import Floats, Path
 from pacesetter_service.insight.planner import Candidate, Planned, Planner
 
 KNOTS = np.array([0.0, 0.15, 0.3, 0.45, 0.6, 0.7, 0.8, 0.9, 1.0])
-"""Where the line may bend, in parts of the steps that are left: more often towards the end."""
+"""Where the line may bend, as fractions of the remaining steps: more often towards the end."""
 
 COARSE = 2048
-"""In so many pieces a training is looked at meanwhile."""
+"""The most pieces into which the search cuts a training."""
 
 MOVES = 40
 """The most steps of the search."""
 
 
 def best_remainder(planner: Planner, total: int) -> Candidate | None:
-    """Return the schedule of what is left that ends lowest; None if there is no room for one."""
+    """Return the schedule of the remaining steps that ends lowest; None if there is no room."""
     session = planner.session
     horizon, past = session.horizon, planner.evidence.own.rates
     left = total - horizon
     present = planner.present
     if planner.fitted is None or left < 10 * len(KNOTS) or present <= 0:
         return None
-    # A hair above the limit, which a product may be rounded below.
+    # A hair above the limit, because a product may round to below it.
     floor = min(session.control.limits.min_lr / present * (1 + 1e-9), 1.0)
     levels = floor + (1 - floor) * _shape(planner.fitted, past, left, present, floor)
     steps = np.rint(KNOTS * left).astype(np.int64)
@@ -54,7 +54,7 @@ def _shape(fitted: Fitted, past: Floats, left: int, present: float, floor: float
     """Return the line from 1 to 0 or above at each knot."""
     from scipy.optimize import minimize  # noqa: PLC0415 - takes long, and few ask for this
 
-    # The law on pieces of so many steps is the same law with other parameters.
+    # The law on pieces of `size` steps is the same law with other parameters.
     size = ceil((len(past) + left) / COARSE)
     law = fitted.law._replace(
         scale=fitted.law.scale * size**-fitted.law.alpha, speed=fitted.law.speed * size

@@ -1,7 +1,7 @@
-"""A training in one picture: its learning rates above what was measured, and what was decided.
+"""A training in one picture: its learning rates above its measurements, and the decisions.
 
-Every panel has the same steps, so that a mark goes through all of them. It is one file without a
-script, readable in the light and in the dark.
+All panels show the same steps, so that a mark goes through all of them. It is one file without a
+script, readable in light and dark mode.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,18 +27,18 @@ ABOVE, BELOW = 22, 12
 FOOT = 26
 LINE = 17
 CHARACTERS = 106
-"""So many characters of a mark's text stand in a line."""
+"""How many characters of a mark's text fit in a line."""
 
 TOLD = 12
-"""So many marks are told in words: the newest ones."""
+"""How many marks, the newest ones, are described in words."""
 
 OUTLIER = 4.0
-"""A value that lies so many times the height of the others beyond them leaves the picture."""
+"""A value farther out than this many times the height of the others leaves the picture."""
 
 LONGEST_NAME = 32
 
 LINE_COLOURS = (*COLOURS, "#d44f9c", "#8a8f2c", "#6b7f99", "#a06a42", "#1f8a70", "#e08fb0")
-"""So many lines are told apart by their colour alone."""
+"""The colours of lines; of more lines than these, some share a colour."""
 
 MarkKind = Literal["decision", "order", "attempt"]
 
@@ -58,7 +58,7 @@ RUN_STYLE = (
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Values at some places, ascending; None where there is none, which the line passes over."""
+    """Values at some places, ascending; None where there is no value, and the line bridges it."""
 
     name: str
     places: Sequence[float]
@@ -85,7 +85,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Up to where what is drawn was trained, and up to where it is sealed; the rest may change."""
+    """Up to where the picture shows trained and sealed steps; those beyond may still change."""
 
     trained: float = inf
     sealed: float = inf
@@ -103,11 +103,11 @@ def draw_run(
     """Draw panels below each other.
 
     Args:
-        title: What stands above them.
-        panels: What is drawn; of lines with the same place in two panels the colour is the same.
-        marks: What happened; the newest ones are told below.
-        bounds: What of it is final; None if all of it is.
-        fraction: Whether places are parts of a training, not steps.
+        title: The title above them.
+        panels: What is drawn; lines at the same index in two panels have the same colour.
+        marks: What happened; the newest ones are described below.
+        bounds: Which part of it is final; None if all of it is.
+        fraction: Whether places are fractions of a training, not steps.
         check: Is called before each panel.
     """
     there = [place for panel in panels for line in panel.lines for place in line.places]
@@ -148,10 +148,10 @@ class _Frame:
 
 
 def _legend(frame: _Frame, panels: Sequence[Panel], marks: Sequence[Mark], top: int) -> str:
-    """Write what the looks of lines and marks mean, of those that there are: in a row, or in two.
+    """Write what the styles of lines and marks in the picture mean, in one row or two.
 
     Args:
-        frame: Where things stand.
+        frame: Where things are.
         panels: What is drawn.
         marks: What happened.
         top: The height of the first row.
@@ -174,7 +174,7 @@ def _legend(frame: _Frame, panels: Sequence[Panel], marks: Sequence[Mark], top: 
 
 
 def _names(panels: Sequence[Panel]) -> list[str]:
-    """Return the names of lines that share a panel; none where each has its own."""
+    """Return the names of lines that share a panel; none if each has its own."""
     longest = max((panel.lines for panel in panels), key=len, default=())
     return [_short(line.name) for line in longest] if len(longest) > 1 else []
 
@@ -221,7 +221,7 @@ def _panel(frame: _Frame, panel: Panel, top: int, height: int) -> str:
 
 
 def _range(panel: Panel) -> tuple[float, float]:
-    """Return the values between which a panel is drawn: without those that lie far beyond all."""
+    """Return the range of values that a panel shows, without far outliers."""
     every = sorted(
         value
         for line in panel.lines
@@ -247,7 +247,7 @@ def _range(panel: Panel) -> tuple[float, float]:
 
 
 def _line(frame: _Frame, line: Line, y: Callable[[float], float], colour: str) -> Iterator[str]:
-    """Draw a line in the looks of its parts; where a value is not finite it has a gap."""
+    """Draw a line in the style of each part; a value that is not finite leaves a gap."""
     points = [
         (place, value)
         for place, value in zip(line.places, line.values, strict=True)
@@ -303,7 +303,7 @@ def _step(x: float, y: int, place: float, fraction: bool) -> str:  # noqa: FBT00
 def _marks(
     frame: _Frame, marks: Sequence[Mark], told: Sequence[Mark], top: int, bottom: int
 ) -> Iterator[str]:
-    """Draw a line through all panels for each mark; those that are told have their number."""
+    """Draw a line through all panels for each mark; marks that are described have a number."""
     numbers = {id(mark): number for number, mark in enumerate(told, 1)}
     ends = [-inf, -inf]  # of the labels in each of two rows
     for mark in marks:
@@ -313,7 +313,7 @@ def _marks(
         row = next((row for row, end in enumerate(ends) if x - half >= end), None)
         y = top - 4 - 10 * (row or 0)
         text, look = "", " dense"
-        if row is not None:  # there is room to say which it is
+        if row is not None:  # there is room for the label
             ends[row], look = x + half + 1, ""
             text = (
                 f'<text class="small {mark.kind}" x="{x:.1f}" y="{y}" text-anchor="middle">'

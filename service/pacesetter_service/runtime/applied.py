@@ -1,8 +1,8 @@
-"""What optimizers really used, as trainers say: compared with what was sealed.
+"""Compares the values that optimizers really used, as trainers report them, with the sealed ones.
 
-A deviation is recorded once for each attempt, rank and series, until the rank has applied what was
-sealed again. What is recorded stands in the session itself, so that neither a restart nor a second
-process records it again.
+A deviation is recorded once for each attempt, rank and series, until the rank has applied sealed
+values again. The record is part of the session itself, so neither a restart nor a second process
+records it again.
 """
 
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ log = structlog.get_logger("pacesetter.ranks")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came out when the values of a call were compared.
+    """The result of comparing the applied values of a call with the sealed ones.
 
     Attributes:
         comparison: How each of them agrees with what was sealed.
-        command: Has recorded what is new; None if nothing is.
-        new: The deviations that are to be recorded now.
-        notices: What the rank is told of these.
+        command: Records what is new; None if nothing is.
+        new: The deviations that must be recorded now.
+        notices: The notices that the rank gets about them.
     """
 
     comparison: Comparison
@@ -60,7 +60,9 @@ def compared(
     if not events:
         return Finding(comparison)
     new = tuple(event for event in events if isinstance(event, RateDeviated))
-    told = evolve_all(session, new).control.notices[-len(new) :] if new else ()
+    before = session.control.notices
+    # Compared, not counted from the end: many deviations make only a few notices.
+    told = tuple(each for each in evolve_all(session, new).control.notices if each not in before)
     return Finding(comparison, command, new, told)
 
 
@@ -82,13 +84,13 @@ def log_deviations(session: str, attempt: int, new: tuple[RateDeviated, ...]) ->
 def refuse_incomparable(
     session: Session, rank: int, attempt: int | None, step: int, series: Mapping[str, object]
 ) -> None:
-    """Refuse what cannot be compared: of another attempt, not handed out, or unknown.
+    """Refuse values that cannot be compared: of another attempt, not handed out, or unknown.
 
     Raises:
-        SessionArchivedError: The session takes nothing more.
+        SessionArchivedError: The session accepts nothing more.
         StaleAttemptError: The values are those of another attempt.
         StepOutOfRangeError: The step was not handed out.
-        ValidationError: There is no such series, or the rank is not one that is followed.
+        ValidationError: There is no such series, or the rank is too high to be tracked.
     """
     refuse_unless_taken(session, RecordDeviation(rank, step, {}, attempt))
     refuse_untrained(session, step)

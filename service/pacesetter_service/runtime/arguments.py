@@ -1,11 +1,11 @@
-"""What is wrong with an argument that only the use case itself can judge."""
+"""Errors in arguments that only the use case itself can judge."""
 
 MAX_ERRORS = 10
-"""How many mistakes of one request are told; of more there are only so many more."""
+"""The most mistakes of one request that are reported."""
 
 
 class ArgumentError(Exception):
-    """An argument of a query makes no sense for this session.
+    """An argument of a query that makes no sense for this session.
 
     Attributes:
         argument: Its name.

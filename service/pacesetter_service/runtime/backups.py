@@ -1,4 +1,4 @@
-"""Copies of the database that an admin asks for while it is served: one at a time, beside it."""
+"""Backups that an admin asks for while the database is served: one at a time, beside the file."""
 
 import re
 import threading
@@ -14,22 +14,22 @@ from pacesetter_service.store.store import Store
 __all__ = ["BackupError", "Backups", "Copy", "Copying"]
 
 ROOM = 1.2
-"""How many times as much room as the database takes has to be free on its disk."""
+"""How many times the size of the database must be free on its disk."""
 
 COPIES = r"{}-[0-9]{{8}}T[0-9]{{6}}Z\.backup"
-"""How copies are called, after the name of their database: by when they were begun, in UTC."""
+"""The name of a copy: that of its database, and the time when it was begun, in UTC."""
 
 log = structlog.get_logger("pacesetter.backups")
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A copy that is whole.
+    """A finished copy.
 
     Attributes:
         path: Where it is.
-        size: Its bytes.
-        made_at: When it became whole; ISO 8601, UTC.
+        size: Its size in bytes.
+        made_at: When it was finished; ISO 8601, UTC.
     """
 
     path: Path
@@ -42,11 +42,11 @@ class Copying:
     """A copy that is being made, or that failed.
 
     Attributes:
-        name: The name that it is to have.
+        name: The name that it will have.
         began_at: When it was begun; ISO 8601, UTC.
-        written: How many bytes of it are there.
-        expected: About how many it will have.
-        failed: Why it could not be made; empty if it goes on.
+        written: How many of its bytes are written.
+        expected: About how many bytes it will have.
+        failed: Why it could not be made; empty while it goes on.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Copying:
 
 
 class Backups:
-    """The copies beside a database that is a file; callable from any thread."""
+    """The copies beside a database file; callable from any thread."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -67,14 +67,14 @@ class Backups:
 
     @property
     def source(self) -> Path | None:
-        """The file that is copied; None of a database that a service cannot copy."""
+        """The file that is copied; None if the service cannot copy its database."""
         return self._store.file
 
     def begin(self, actor: str) -> None:
-        """Begin to copy the database; if that is going on already, nothing more is done.
+        """Begin to copy the database; do nothing if a copy is already being made.
 
         Raises:
-            BackupError: The database is no file of this service's, or there is no room.
+            BackupError: The database is not a file of this service, or there is no room.
         """
         source = self.source
         if source is None:
@@ -84,7 +84,7 @@ class Backups:
                 return
             self._refuse_without_room(source)
             for left in _unfinished(source, COPIES.format(re.escape(source.name))):
-                left.unlink(missing_ok=True)  # of a process that ended
+                left.unlink(missing_ok=True)  # left by a process that ended
             now = datetime.now(UTC)
             name = f"{source.name}-{now:%Y%m%dT%H%M%SZ}.backup"
             self._newest = Copying(name, now.isoformat(timespec="seconds"))
@@ -94,7 +94,7 @@ class Backups:
             self._thread.start()
 
     def copying(self) -> Copying | None:
-        """Return the copy that is being made, or how the last one failed; None of neither."""
+        """Return the copy that is being made, or how the last one failed; None if neither."""
         with self._lock:
             newest, running = self._newest, self._running()
         source = self.source
@@ -105,7 +105,7 @@ class Backups:
         return Copying(newest.name, newest.began_at, written, extent.size, newest.failed)
 
     def copies(self) -> list[Copy]:
-        """Return the copies that are there, the newest first."""
+        """Return the finished copies, newest first."""
         source = self.source
         if source is None:
             return []
@@ -115,11 +115,11 @@ class Backups:
         return [each for each in found if each is not None]
 
     def find(self, name: str) -> Copy | None:
-        """Return a copy by its name; None if there is none of that name."""
+        """Return a copy by its name; None if there is none."""
         return next((each for each in self.copies() if each.path.name == name), None)
 
     def remove(self, name: str, actor: str) -> None:
-        """Remove a copy; if there is none of that name, nothing is done."""
+        """Remove a copy; do nothing if there is none of that name."""
         found = self.find(name)
         if found is not None:
             found.path.unlink(missing_ok=True)
@@ -151,13 +151,13 @@ class Backups:
 
 
 def _unfinished(source: Path, name: str) -> list[Path]:
-    """Return the files of copies that are being made, or were, by what their names match."""
+    """Return the files of unfinished copies, found by their names."""
     names = re.compile(rf"\.{name}\..+")
     return [each for each in source.parent.iterdir() if names.fullmatch(each.name)]
 
 
 def _described(path: Path) -> Copy | None:
-    """Return a copy as it is there; None if it was removed meanwhile."""
+    """Return a copy by its file; None if it was removed meanwhile."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -169,5 +169,5 @@ def _described(path: Path) -> Copy | None:
 def _size_of(path: Path) -> int:
     try:
         return path.stat().st_size
-    except FileNotFoundError:  # it has its name by now
+    except FileNotFoundError:  # it has its final name by now
         return 0

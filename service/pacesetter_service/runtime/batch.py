@@ -1,11 +1,9 @@
-"""A batch: what several jobs lead to together, before it is committed."""
+"""A batch: the combined effect of several jobs, before it is committed."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-
-import numpy as np
 
 from pacesetter_service.core.attempts import (
     AttemptRef,
@@ -64,7 +62,7 @@ from pacesetter_service.store.port import Changes, Store, Stored, first_version
 
 
 class Batch:
-    """States on the way: what a batch's jobs have decided so far, visible to it alone."""
+    """The uncommitted states of a batch: what its jobs have decided so far."""
 
     def __init__(self, read: Callable[[str], Entry | None], store: Store) -> None:
         self.now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -91,13 +89,13 @@ class Batch:
                 return self._take_back(self._entry(work.name), work)
 
     def changes(self) -> list[Changes]:
-        """Return what is to be written."""
+        """Return the changes to be written."""
         return list(self._changes.values())
 
     def unchanged(self) -> dict[str, int]:
-        """Return the versions of the sessions that were only looked at; 0 for none of that name.
+        """Return the versions of the sessions that were only read; 0 for a name without a session.
 
-        What was answered or refused for them holds as long as they are what they were.
+        The answers and refusals that rest on them hold as long as these versions are current.
         """
         seen = dict.fromkeys(self._missing, 0)
         seen |= {name: entry.stored.version for name, entry in self._entries.items()}
@@ -121,21 +119,21 @@ class Batch:
         return self._found(spec) or self._begin(create(spec, key), ())
 
     def _found(self, spec: SessionSpec) -> Outcome | None:
-        """Return the session of a spec if there is one; its name may be taken by another one."""
+        """Return the session of a spec if it exists; refuse if another one has taken its name."""
         with suppress(SessionNotFoundError):
             entry = self._entry(spec.name)
             known = entry.stored.session.spec
-            # Labels may have been changed since, and make no other training of it.
+            # Labels may have been changed since, and do not make it another training.
             if known.model_copy(update={"labels": spec.labels}) != spec:
                 raise SessionExistsError(spec.name)
             return Outcome(entry)
         return None
 
     def _begin(self, session: Session, past: Lineage) -> Outcome:
-        """Begin a session, after the attempts that its past was trained in.
+        """Begin a session, whose earlier steps were trained in the attempts of `past`.
 
         Raises:
-            TooCostlyError: Sealing it would keep all others waiting.
+            TooCostlyError: Sealing it would make all other callers wait.
         """
         refuse_costly_session(session)
         session = self._numbered(session)
@@ -149,7 +147,7 @@ class Batch:
         return Outcome(entry, created=True)
 
     def _numbered(self, session: Session) -> Session:
-        """Return a session whose new attempt has a number that none of its name has had."""
+        """Return a session with a number for its attempt that was never used under its name."""
         attempt, least = session.attempt, self._store.first_attempt(session.spec.name)
         if attempt.number >= least:
             return session
@@ -197,13 +195,13 @@ class Batch:
     def _go_on_in(
         self, entry: Entry, opened: Session, event: AttemptOpened | TakenBack, *again: Event
     ) -> Outcome:
-        """Go over to an attempt that trains the steps from the event's on anew."""
+        """Switch to an attempt that trains the steps from the event's step on again."""
         stored, name = entry.stored, opened.spec.name
         ref = AttemptRef(stored.id, opened.attempt.number, event.at)
         following = replace(stored, session=opened, lineage=branch(stored.lineage, ref))
         fresh = Entry(following, SealedTail.empty(event.at, len(opened.timelines)))
         self._changes[name] = Changes(following, before=stored, opened=event)
-        self._record(fresh, following, [event, *again])
+        self._record(fresh, following, opened, [event, *again])
         return Outcome(self._entries[name], created=True, horizon_before=stored.session.horizon)
 
     def _fork(self, source: Entry, work: Fork) -> Outcome:
@@ -221,54 +219,59 @@ class Batch:
         event = Forked(
             session.spec.name, session.attempt.number, work.step, work.actor, differs, kept
         )
-        # A fork that is described anew begins with a law of its own, which nothing has changed yet.
+        # A fork with its own description begins with its own law, which nothing has changed yet.
         again = () if differs else past.repeated
-        self._record(entry, entry.stored, [event, *again])
+        self._record(entry, entry.stored, entry.stored.session, [event, *again])
         return Outcome(self._entries[work.spec.name], created=True)
 
     def _change(self, entry: Entry, commands: Sequence[Command]) -> Entry:
         draft = Draft(entry.stored.session)
         for command in commands:
             draft.follow(decide(draft.after, command))
-        stored = entry.stored
-        if draft.after is not stored.session:  # of readings that nothing waits for it is the same
-            stored = replace(stored, session=draft.after)
-        return self._record(entry, stored, draft.events)
+        return self._record(entry, entry.stored, draft.after, draft.events)
 
-    def _record(self, before: Entry, after: Stored, events: Sequence[Event]) -> Entry:
+    def _record(
+        self, before: Entry, stored: Stored, after: Session, events: Sequence[Event]
+    ) -> Entry:
+        """Add events, and the session after them, to what will be written."""
         if not events:
             return before
-        name, attempt = after.session.spec.name, after.session.attempt.number
+        name, attempt = after.spec.name, after.attempt.number
         changes = self._changes.setdefault(name, Changes(before.stored, before=before.stored))
-        tail = before.tail
+        tail, logged = before.tail, len(changes.log)
         for event in events:
             match event:
                 case Reported(readings=readings):
-                    changes.readings += _filed(after, readings)
+                    changes.readings += _filed(stored, readings)
                 case Measured():
                     changes.measured.append((attempt, event))
-                case Sealed(values=values):
+                case Sealed():
                     changes.sealed.append(event)
-                    block = np.stack([values[name] for name in after.session.timelines])
-                    tail = tail.extended(block)
+                    tail = tail.extended(event.block(after.timelines))
                 case Observed() | MeasurementsClosed() | Held() | RateAgreed() | Awaited():
-                    pass  # what they change stands in the state
+                    pass  # what they change is in the state
                 case _:
                     changes.log.append(event)
-                    after = replace(after, events=after.events + 1)
+        count = stored.events + len(changes.log) - logged
         replay = _due_snapshot(changes, before, events)
-        changes.stored = after
-        if changes.before is not None and changes.is_of_state:
-            version = changes.before.version + 1
-            changes.stored = after = replace(after, version=version, changed_at=self.now)
-        self._entries[name] = Entry(after, tail, replay)
+        changes.stored = self._moved(changes.before, stored, after, count)
+        self._entries[name] = Entry(changes.stored, tail, replay)
         return self._entries[name]
+
+    def _moved(self, before: Stored | None, stored: Stored, after: Session, events: int) -> Stored:
+        """Return a session as its row will be; a reading that nothing waits for leaves it as is."""
+        if before is None:
+            return replace(stored, session=after, events=events)
+        if after is before.session and events == before.events:
+            return stored
+        version = before.version + 1
+        return replace(stored, session=after, events=events, version=version, changed_at=self.now)
 
 
 def _filed(stored: Stored, readings: Sequence[Reading]) -> list[tuple[int, Reading]]:
     """Return readings, each with the attempt in which its step was trained.
 
-    That need not be the newest: trainers that it carries report on steps from before it, too.
+    That need not be the newest attempt: trainers that it carries also report on steps before it.
     """
     own = of_session(stored.lineage, stored.id)
     if len(own) == 1:
@@ -277,15 +280,15 @@ def _filed(stored: Stored, readings: Sequence[Reading]) -> list[tuple[int, Readi
 
 
 def _due_snapshot(changes: Changes, before: Entry, events: Sequence[Event]) -> float:
-    """Write a snapshot if it is time; return what replaying what comes after it costs.
+    """Mark a snapshot for writing if one is due; return the cost of replaying what follows it.
 
-    It is of the state behind a sealing: facts of the same horizon must not stand in it, for they
-    are replayed from there on.
+    A snapshot is the state right after a sealing. It must not contain facts of the same horizon,
+    because those are replayed on top of it.
     """
     cost = replay_cost(before.stored.session.spec, events)
     if not cost:
         return before.replay
-    # One that an earlier job of the batch was due is written with the state behind this one.
+    # A snapshot that an earlier job of the batch made due is written with the state after this job.
     replay = REPLAY if changes.snapshot else before.replay + cost
     changes.snapshot = isinstance(events[-1], Sealed) and replay >= REPLAY
     return 0.0 if changes.snapshot else replay

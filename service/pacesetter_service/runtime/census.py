@@ -1,7 +1,7 @@
-"""How many sessions there are, and how large their database is: looked at now and then.
+"""How many sessions there are, and how large their database is: measured now and then.
 
-A look may read a whole table, so a thread of its own takes it, seldom enough that looking takes a
-twentieth of the time at most. Who asks in between is told what was found last.
+A look may read a whole table. So a separate thread takes it, rarely enough that looks take at most
+a twentieth of the time. Callers in between get the last result.
 """
 
 import threading
@@ -15,27 +15,27 @@ from pacesetter_service.core.errors import StorageUnavailableError
 from pacesetter_service.store.store import Extent, Store
 
 MOST_COUNTED = 100_000
-"""Sessions beyond so many are not counted."""
+"""Sessions beyond this number are not counted."""
 
 EVERY = 10.0
 """Seconds from one look to the next, at least."""
 
 SHARE = 20
-"""A look that takes a second is followed by so many seconds without one, at least."""
+"""After a look that takes a second, at least this many seconds pass without one."""
 
 PATIENCE = 1.0
-"""Seconds that a caller waits for a look that is due; then it is told what was found before."""
+"""Seconds that a caller waits for a look that is due; then it gets the previous result."""
 
 log = structlog.get_logger("pacesetter.census")
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one look has found.
+    """The result of one look.
 
     Attributes:
         sessions: How many sessions there are, by their status; `MOST_COUNTED` in all at most.
-        extent: How large the database is, and how much room it has; None if that is not known.
+        extent: How large the database is, and how much room it has; None if unknown.
     """
 
     sessions: Mapping[str, int] = field(default_factory=dict)
@@ -43,12 +43,12 @@ class Found:
 
 
 class Census:
-    """The newest look at a database; callable from any thread."""
+    """The result of the newest look at a database; callable from any thread."""
 
     def __init__(
         self, look: Callable[[], Found], *, every: float = EVERY, patience: float = PATIENCE
     ) -> None:
-        """Set up, without looking.
+        """Set up without looking.
 
         Args:
             look: Looks at the database.
@@ -64,7 +64,7 @@ class Census:
         self._done = threading.Event()
 
     def newest(self) -> Found:
-        """Return what was found last, after a look if one is due and does not take long."""
+        """Return the last result, after a new look if one is due and does not take long."""
         with self._lock:
             if monotonic() >= self._due:
                 self._due = float("inf")  # until this look has ended
@@ -79,8 +79,8 @@ class Census:
         try:
             self._found = self._look()
         except StorageUnavailableError:
-            pass  # whether the database answers is told elsewhere
-        except Exception:  # figures are no reason to stop
+            pass  # whether the database answers is reported elsewhere
+        except Exception:  # failing to count is no reason to stop
             log.exception("census_failed")
         finally:
             ended = monotonic()

@@ -28,21 +28,21 @@ from pacesetter_service.store.record import Record
 from pacesetter_service.store.store import Store
 
 BUFFERED = 1024 * 1024
-"""How many bytes of a record are held in memory before they go to a temporary file."""
+"""How many bytes of a record are kept in memory before they go to a temporary file."""
 
 BATCH = 8
-"""How many lines of a record are written in one transaction, so that no trainer waits for long."""
+"""Lines of a record that are written in one transaction: few, so that no trainer waits long."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 async def export_record(service: Service, name: str) -> tuple[IO[bytes], int]:
-    """Return a file that holds the whole record of a session, and its size; the caller closes it.
+    """Return a file with the whole record of a session, and its size; the caller closes it.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     await service.writer.find(name)
     return await service.reads.run(lambda check: _exported(service.store, name, check))
@@ -56,22 +56,22 @@ async def export_table(
     attempt: int | None,
     show: Callable[[dict[str, Any]], T],
 ) -> T:
-    """Return what is shown of a spec whose schedule is the realised curve of a session.
+    """Return what `show` makes of a spec whose schedule is the realised curve of a session.
 
     Args:
         service: The service.
         name: The session's name.
-        start: The first step of the curve; None for the first of the session.
-        end: The first step that is not in it any more; None for all that are sealed.
+        start: The first step of the curve; None for the session's first.
+        end: The first step after the curve; None for all sealed steps.
         attempt: An earlier attempt; None for the running one.
-        show: Makes the answer of the spec, where it is made.
+        show: Makes the answer from the spec, on the same thread.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
         ArgumentError: It has no such attempt.
         StepOutOfRangeError: The attempt has not sealed these steps.
         NoTableError: They are too many for a table, or none.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     entry = await service.writer.find(name)
     ref = await range_of(service, entry, attempt)
@@ -84,23 +84,23 @@ async def export_table(
 
 
 async def examine_record(service: Service, file: IO[bytes], name: str | None) -> Record:
-    """Return a record that holds together, of a session that may be given another name.
+    """Check a record for consistency and return it; its session may be given another name.
 
     Raises:
-        ImportRefusedError: The file is no whole record.
-        BusyError: Too much is being checked already.
+        ImportRefusedError: The file is not a whole record.
+        BusyError: Too many large requests are being checked already.
     """
     return await service.checks.run(lambda check: record.examine(file, name, check))
 
 
 async def import_record(service: Service, file: IO[bytes], examined: Record) -> SessionInfo:
-    """Write an examined record, all of it or nothing, and return the session that it makes.
+    """Write an examined record, completely or not at all, and return its session.
 
-    It is written in many small transactions between those of all trainers.
+    It is written in many small transactions between those of the trainers.
 
     Raises:
         NameTakenError: There is a session of that name.
-        ImportRefusedError: The file is no whole record.
+        ImportRefusedError: The file is not a whole record.
     """
     store, call = service.store, service.writer.call
     number = await call(store.new_id)
@@ -112,7 +112,7 @@ async def import_record(service: Service, file: IO[bytes], examined: Record) -> 
             await call(partial(written, record.add, number, batch))
         await call(partial(written, record.finish, number, examined.session))
     except BaseException:
-        # If even this fails, it is done when the service starts again, or by the janitor.
+        # If even this fails, the next start of the service or the janitor does it.
         with suppress(PacesetterError):
             await call(partial(_dropped, store, number))
         raise
@@ -121,10 +121,10 @@ async def import_record(service: Service, file: IO[bytes], examined: Record) -> 
 
 @contextmanager
 def room_for_files() -> Iterator[None]:
-    """Say in our own words that a temporary file found no room.
+    """Turn a temporary file's lack of room into the service's own error.
 
     Raises:
-        StorageFullError: It found none.
+        StorageFullError: There was no room.
     """
     try:
         yield
@@ -135,7 +135,7 @@ def room_for_files() -> Iterator[None]:
 
 
 def _exported(store: Store, name: str, check: Check) -> tuple[IO[bytes], int]:
-    """Write a record into a file of its own: a slow caller is not to hold the database's log."""
+    """Write a record to a file: a slow caller must not keep the database's log from shrinking."""
     file = tempfile.SpooledTemporaryFile(BUFFERED)  # noqa: SIM115 - closed once it is sent
     try:
         with room_for_files(), store.snapshot() as connection:
@@ -177,7 +177,7 @@ def _replay(
 
 def _table(levels: list[float], start: int) -> dict[str, Any]:
     table = {"kind": "table", "levels": levels}
-    # A session's clock reads the step, wherever it starts; a table begins where it reads 0.
+    # A session's clock shows the step, wherever it starts; a table begins where it shows 0.
     return {"kind": "delay", "by": start, "schedule": table} if start else table
 
 
@@ -192,12 +192,12 @@ def _written(
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> None:
-    """Write in a transaction of its own."""
+    """Write in a separate transaction."""
     with store.transaction() as connection:
         write(connection, *args, **kwargs)
 
 
 def _dropped(store: Store, number: int) -> None:
-    """Remove what was written of an import, also from a disk that it has filled."""
+    """Remove what was written of an import, even if it has filled the disk."""
     with store.transaction(frees=True) as connection:
         record.drop(connection, number)

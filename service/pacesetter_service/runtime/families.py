@@ -1,7 +1,7 @@
 """Whether a training keeps to its family: the finished sessions of its template's version.
 
-What was read of a session is remembered by cells, so that a look at a running one reads what has
-come since the look before, and a finished one is read once.
+Values that were read are remembered as cells, hundredths of a training. So a look at a running
+session reads only what has come since the last look, and a finished session is read once.
 """
 
 import threading
@@ -38,19 +38,19 @@ from pacesetter_service.store.port import Stored
 from pacesetter_service.store.store import Store
 
 MOST_LOOKED_AT, MOST_MEMBERS = 64, 24
-"""How many of the newest sessions of a template are looked at, and how many are members."""
+"""The most sessions of a template that are considered, newest first, and the most members."""
 
 MOST_LOSSES = 4
-"""How many losses of a training are judged."""
+"""The most losses of a training that are judged."""
 
 LOSSES = ("loss", "nll", "perplexity", "ppl", "bpb")
-"""A metric is a loss if one of these is in its name."""
+"""A metric is a loss if its name contains one of these."""
 
 REMEMBERED = 1_024
-"""Of how many running and of how many finished sessions the cells are remembered."""
+"""For how many running, and for how many finished, sessions the cells are remembered."""
 
 AGAIN = 3
-"""So many cells are read again at each look: ranks report late."""
+"""Cells that are read again at each look: ranks report late."""
 
 Reason = Literal["no_template", "no_end", "no_loss", "few_members", "another_path", "too_noisy"]
 
@@ -60,17 +60,17 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kin:
-    """What is known of one training by its family.
+    """How one training compares with its family.
 
     Attributes:
         template: The version of the template; None if it has none.
         metric: The loss that it is judged by.
         reason: Why it is not judged, for programs; None if it is.
-        message: The same for people, and what helps.
+        message: The same for people, and how to change that.
         members: The sessions of the family.
-        least: Which lasting shift can be told from scatter, as a part of the loss.
-        judgement: What came out; None if it is not judged.
-        until: The first step whose rate is another than the family's; None if none is.
+        least: The least lasting shift that can be told from scatter, as a fraction of the loss.
+        judgement: The result; None if it is not judged.
+        until: The first step whose rate differs from the family's; None if there is none.
     """
 
     template: str | None
@@ -85,7 +85,7 @@ class Kin:
 
 @dataclass(slots=True)
 class _Read:
-    """What was read of a session: of which attempt and plan, each metric up to which cell."""
+    """What was read of a session; by metric, the next cell to read and the values so far."""
 
     lineage: Lineage
     end: int
@@ -102,10 +102,10 @@ class _Member:
 
 
 class Families:
-    """What was read of sessions that have a template; may be asked from any thread."""
+    """What was read of the sessions with a template; callable from any thread."""
 
     def __init__(self, store: Store) -> None:
-        """Remember nothing yet."""
+        """Start with nothing remembered."""
         self._store = store
         self._running: _Newest[int, _Read] = _Newest(REMEMBERED)
         self._finished: _Newest[tuple[int, int], _Member] = _Newest(REMEMBERED)
@@ -118,7 +118,7 @@ class Families:
         Args:
             stored: The session.
             check: Raises when no caller waits any more.
-            names: The sessions that the caller may speak of; others are no members.
+            names: The sessions that the caller may see; others are not members.
 
         Raises:
             StorageUnavailableError: The database did not answer.
@@ -181,10 +181,10 @@ class Families:
     def _members(
         self, stored: Stored, template: str, check: Check, names: NameScope
     ) -> Iterator[tuple[str, _Member]]:
-        """Return the finished sessions of a template, the newest first.
+        """Return the finished sessions of a template, newest first.
 
-        Of those that share steps, as forks do, with each other or with this one, only one counts:
-        they would be alike without any family.
+        Of sessions that share steps, as forks do, only the first counts, and none that shares steps
+        with this one: they would be alike without any family.
         """
         found, taken = 0, _trained_in(stored)
         for each in self._store.of_template(template, MOST_LOOKED_AT):
@@ -196,7 +196,8 @@ class Families:
             member = self._finished.get((each.id, each.version))
             if member is None:
                 member = self._read_whole(each, check)
-                self._finished.put((each.id, each.version), member)
+                if _is_settled(each.session, member):
+                    self._finished.put((each.id, each.version), member)
             if member.losses:
                 yield name, member
                 taken |= _trained_in(each)
@@ -209,20 +210,23 @@ class Families:
         for metric in filter(is_loss, self._store.metrics_of(stored.lineage)):
             if len(losses) == MOST_LOSSES:
                 break
-            gathered = self._read(stored, metric, 0, Gathering(), check)
-            curve = gathered.curve(stored.session.spec.name)
+            if stored.session.status == "active":  # it is read again at the next look
+                curve = self._so_far(stored, metric, check)
+            else:
+                gathered = self._read(stored, metric, 0, Gathering(), check)
+                curve = gathered.curve(stored.session.spec.name)
             if is_whole(curve):
                 losses[metric] = curve
         return _Member(self._rates(stored), losses)
 
     def _so_far(self, stored: Stored, metric: str, check: Check) -> Curve:
-        """Read what has come of a running session since the look before."""
+        """Read what a running session has measured since the last look."""
         known, end = self._running.get(stored.id), _end(stored.session)
-        # Cells of another plan are of another length.
+        # If the end of the plan changes, so does the length of the cells.
         if known is None or (known.lineage, known.end) != (stored.lineage, end):
             known = _Read(stored.lineage, end)
             self._running.put(stored.id, known)
-        with known.lock:  # a caller may ask while the lookout looks
+        with known.lock:  # a caller may ask while the lookout reads
             first, gathering = known.metrics.get(metric, (0, Gathering()))
             self._read(stored, metric, first, gathering, check)
             curve = gathering.curve(stored.session.spec.name)
@@ -243,7 +247,7 @@ class Families:
         return gathering
 
     def _rates(self, stored: Stored) -> Floats:
-        """Return the first learning rate in the middle of each cell that is sealed."""
+        """Return the values of the first `lr` series in the middle of each sealed cell."""
         session = stored.session
         names = list(session.timelines)
         row = names.index(next(each.name for each in session.spec.series() if each.channel == "lr"))
@@ -258,18 +262,18 @@ class Families:
 
 
 def is_loss(metric: str) -> bool:
-    """Return whether a metric is one that falls in a family alike, by its name."""
+    """Return whether a metric is a loss, judging by its name."""
     return any(each in metric.lower() for each in LOSSES)
 
 
 def end_of(session: Session) -> int | None:
-    """Return the first step that is not trained any more, by the plan; None if it says none."""
+    """Return the first step after the end of the plan; None if the plan has no end."""
     found = session.spec.total_steps or plan_end(session)
     return None if found is None or found <= session.spec.start_step else found
 
 
 def step_of(session: Session, cell: float) -> int:
-    """Return the first step at or behind a cell's edge."""
+    """Return the first step at or after a cell's edge."""
     first = session.spec.start_step
     return first + -int(-(_end(session) - first) * cell // CELLS)
 
@@ -280,7 +284,7 @@ def _end(session: Session) -> int:
 
 
 def told_already(session: Session, metric: str, departure: Departure) -> bool:
-    """Return whether the running attempt was told of a departure, or need not be any more."""
+    """Return whether the running attempt was told of a departure, or no longer needs to be."""
     over = departure.back is not None and (
         step_of(session, departure.found + 1) <= session.attempt.start
     )
@@ -289,7 +293,7 @@ def told_already(session: Session, metric: str, departure: Departure) -> bool:
 
 
 def _trained_in(stored: Stored) -> set[int]:
-    """Return the sessions that the steps of one were trained in."""
+    """Return the ids of the sessions that the steps of one were trained in."""
     return {stored.id, *(ref.session_id for ref in stored.lineage)}
 
 
@@ -305,8 +309,19 @@ def _is_over(session: Session) -> bool:
     return session.horizon >= step_of(session, WHOLE * CELLS)
 
 
+def _is_settled(session: Session, member: _Member) -> bool:
+    """Return whether the losses that were read of a session are final.
+
+    Its version does not tell, because reports of ranks do not change it. The losses of an active
+    session are final once its last hundredth was measured.
+    """
+    curves = member.losses.values()
+    whole = bool(curves) and all(each.reached == CELLS for each in curves)
+    return whole or session.status != "active"
+
+
 def _of_one_path(members: dict[str, _Member]) -> dict[str, _Member]:
-    """Return the members whose learning rates take the path that most of them take."""
+    """Return the members whose learning rates follow the median path."""
     whole = {
         name: each
         for name, each in members.items()
@@ -338,7 +353,7 @@ def _unjudged(
 
 
 class _Newest(Generic[Key, Value]):
-    """The values that were asked for last."""
+    """The values that were used most recently."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -1,4 +1,4 @@
-"""Forks: a session that shares the past of another one up to a step, and goes on by itself."""
+"""Forks: a fork shares the past of another session up to a step, and goes on by itself."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 from pydantic import JsonValue, ValidationError
+from pydantic_core import PydanticCustomError
 
 from pacesetter_service.catalogue.findings import Subject
 from pacesetter_service.core.attempts import refuse_beyond_horizon, restore
@@ -17,7 +18,7 @@ from pacesetter_service.core.forecast import forecast
 from pacesetter_service.core.forking import NOT_OF_THE_LAW, factors, forked
 from pacesetter_service.core.mistakes import misplaced, refusal
 from pacesetter_service.core.model import MAX_STEP
-from pacesetter_service.core.spec import SessionSpec
+from pacesetter_service.core.spec import SessionSpec, refuse_unreadable
 from pacesetter_service.runtime.operator import POINTS, REHEARSED
 from pacesetter_service.runtime.queries.curves import MAX_CURVE, Curve, thinned
 from pacesetter_service.runtime.queries.previews import pitfalls_of
@@ -30,14 +31,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ForkPlan:
-    """What is to become of a fork.
+    """What a fork should be.
 
     Attributes:
         name: The name of the new session.
-        step: The first step of its own; those before it are shared.
+        step: Its first own step; those before it are shared.
         labels: Its labels; None for those of its parent.
-        description: The fields of its parent's spec that are to differ from that step on.
-        attempt_key: What all ranks of its first attempt share; empty if they share nothing.
+        description: The fields of its parent's spec that differ from that step on.
+        attempt_key: The key that all ranks of its first attempt share; empty if they share none.
         actor: Who forks.
     """
 
@@ -54,12 +55,12 @@ class ForkRehearsal:
     """What a fork would do.
 
     Attributes:
-        step: The first step of its own.
-        before: The curve of its parent from that step on: what is sealed, then the forecast.
-        after: That of the fork; it ends before the first step that cannot be trained with.
-        kept: By series the factor that stays of what was made of its rate; none of those at 1.
+        step: Its first own step.
+        before: The curve of its parent from that step on: sealed values, then the forecast.
+        after: The fork's curve; it ends before the first step whose value cannot be trained with.
+        kept: By series, the factor on its rate that the fork keeps; factors of 1 are left out.
         warnings: What to beware of.
-        revision: That of the parent that was looked at.
+        revision: The revision of the parent that this rests on.
     """
 
     step: int
@@ -73,21 +74,21 @@ class ForkRehearsal:
 async def rehearse_fork(
     service: Service, name: str, plan: ForkPlan, show: Callable[[ForkRehearsal], T]
 ) -> T:
-    """Return what is shown of what a fork would do; nothing is made.
+    """Return what `show` makes of a rehearsed fork; no fork is created.
 
     Args:
         service: The service.
         name: The session whose past is shared.
         plan: The fork.
-        show: Makes the answer of the curves, where they are evaluated.
+        show: Makes the answer from the curves, on the thread that evaluates them.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
         SessionExistsError: The fork's name is taken by a session with another spec.
         StepOutOfRangeError: The step lies beyond the horizon.
-        ValidationError: The description makes no spec, or one of other series.
-        TooCostlyError: To evaluate what it describes is beyond the budget.
-        BusyError: Too many costly answers are being made already.
+        ValidationError: The description does not make a valid spec, or makes one with other series.
+        TooCostlyError: Evaluating what it describes is beyond the budget.
+        BusyError: Too many costly answers are being prepared already.
     """
     entry = await service.writer.find(name)
     spec = entry.stored.session.spec
@@ -100,15 +101,15 @@ async def rehearse_fork(
 
 
 async def fork_session(service: Service, name: str, plan: ForkPlan) -> tuple[SessionInfo, bool]:
-    """Return a fork of a session, and whether this call created it; the same call finds it again.
+    """Fork a session; return it, and whether this call created it. The same call finds it again.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
         SessionExistsError: The fork's name is taken by a session with another spec.
         StepOutOfRangeError: The step lies beyond the horizon.
-        ValidationError: The description makes no spec, or one of other series.
-        TooCostlyError: To evaluate what it describes is beyond the budget.
-        BusyError: Too much is being checked already.
+        ValidationError: The description does not make a valid spec, or makes one with other series.
+        TooCostlyError: Evaluating what it describes is beyond the budget.
+        BusyError: Too many large requests are being checked already.
     """
     spec = (await service.writer.find(name)).stored.session.spec
     own = await service.checks.run(lambda _check: _described(spec, plan))
@@ -130,7 +131,7 @@ def _about_its_description() -> Iterator[None]:
 def _rehearsed(
     service: Service, entry: Entry, own: SessionSpec, plan: ForkPlan, check: Check
 ) -> ForkRehearsal:
-    """Return the curve of the parent and that of the fork, from its first own step on."""
+    """Return the curves of the parent and of the fork, from the fork's first own step on."""
     stored, parent = entry.stored, entry.stored.session
     step = plan.step
     refuse_beyond_horizon(parent, step)
@@ -141,7 +142,7 @@ def _rehearsed(
     total = max(own.total_steps or 0, parent.spec.total_steps or 0)
     total = total if total > step else step + REHEARSED
     count = min(total - step, MAX_CURVE // len(parent.timelines), MAX_STEP - step)
-    # As many as two forecasts may have: of what is costly it shows less.
+    # As many steps as two forecasts may have: a costly session shows fewer.
     costs = (parent.timelines.cost, branch.timelines.cost)
     count = max(min(count, *(readable(each) // 2 for each in costs)), 1)
     names = list(branch.timelines)
@@ -163,7 +164,7 @@ def _described(spec: SessionSpec, plan: ForkPlan) -> SessionSpec:
     """Return the spec of a fork.
 
     Raises:
-        ValidationError: The description makes none, or one of other series.
+        ValidationError: The description does not make a valid spec, or makes one with other series.
     """
     given = dict(plan.description)
     for field in sorted((NOT_OF_THE_LAW | {"start_step"}) & set(given)):
@@ -179,10 +180,12 @@ def _described(spec: SessionSpec, plan: ForkPlan) -> SessionSpec:
         },
     }
     whole = {**spec.model_dump(mode="json"), **own}
+    if given:
+        whole |= {"origin": None, **given}
+        whole["earlier"] = {"until": plan.step, "spec": spec.model_dump(mode="json")}
+    _refuse_too_many(whole)
     if not given:
         return SessionSpec.model_validate(whole)
-    whole |= {"origin": None, **given}
-    whole["earlier"] = {"until": plan.step, "spec": spec.model_dump(mode="json")}
     try:
         described = SessionSpec.model_validate(whole)
     except ValidationError as error:
@@ -195,3 +198,20 @@ def _described(spec: SessionSpec, plan: ForkPlan) -> SessionSpec:
         )
         raise refusal(("description",), "other_series", message)
     return described
+
+
+def _refuse_too_many(whole: Mapping[str, JsonValue]) -> None:
+    """Refuse a chain of forks that is too long for a spec to hold.
+
+    Raises:
+        ValidationError: It is too long.
+    """
+    try:
+        refuse_unreadable({name: whole[name] for name in ("forked_from", "earlier")})
+    except PydanticCustomError as error:
+        message = (
+            "The session is a fork of a fork of a fork, and so on, and the spec of another one has"
+            " no room for what all of them were. Fork one that it comes from, or create a session"
+            " whose `start_step` is the step that the training goes on from"
+        )
+        raise refusal((), "too_many_forks", message) from error

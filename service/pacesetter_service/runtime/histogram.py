@@ -1,4 +1,4 @@
-"""How many values fell into which range, without a lock: for what is counted at every call."""
+"""How many values fell into which range, without a lock: for counts that every call makes."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -6,18 +6,18 @@ from itertools import accumulate
 
 
 class Histogram:
-    """Values counted by ranges; one thread counts, and any other may look.
+    """Values counted by range; one thread counts, and any other may read.
 
-    A look may see a value in one of the figures and not yet in another.
+    A reader may see a value in one of the figures and not yet in another.
     """
 
     __slots__ = ("_bounds", "_counts", "sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        """Begin without any.
+        """Start without any values.
 
         Args:
-            bounds: The ends of the ranges, in their order; each belongs to the range that it ends.
+            bounds: The ends of the ranges, in order; each end belongs to its range.
         """
         self._bounds = tuple(bounds)
         self._counts = [0] * (len(self._bounds) + 1)
@@ -29,6 +29,6 @@ class Histogram:
         self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return how many values were at most as large as each bound; the last one is `+Inf`."""
+        """Return how many values were at most each bound; the last bound is `+Inf`."""
         ends = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
         return list(zip(ends, accumulate(map(float, self._counts)), strict=True))

@@ -1,10 +1,9 @@
-"""What the service does for itself, in slices, beside what its callers wait for.
+"""Background work of the service, done in slices between the work that callers wait for.
 
-The rows of sessions that were purged are removed, and those of imports that were cut off; the space
-that they leave is given back, and what is older than the settings keep is put away. All of it goes
-through the writer's queue, a slice at a time, so that no training waits for longer than a slice
-takes. Several processes may do the same on one database: what another one has removed already is
-not there.
+It removes the rows of purged sessions and of interrupted imports, gives the space that they leave
+back, and puts away sessions that are older than the settings keep. All of it goes through the
+writer's queue, a slice at a time, so that no training waits for longer than a slice takes. Several
+processes may do this on one database: a process skips what another one has removed already.
 """
 
 import asyncio
@@ -21,29 +20,29 @@ from pacesetter_service.store import purging
 from pacesetter_service.store.store import Store
 
 Chore = Callable[[Callable[[], bool]], Awaitable[None]]
-"""What is done every so many seconds; it is given what says whether it is to end early."""
+"""Work that is done periodically; it is given a function that says whether to end early."""
 
 log = structlog.get_logger("pacesetter.janitor")
 
 PAGES = 256
-"""How many pages are given back at once: about a megabyte."""
+"""How many pages are given back in one slice: about a megabyte."""
 
 PAUSE = 0.001
-"""Seconds between two slices, for those who wait for the database itself."""
+"""Seconds between two slices, in which others can use the database."""
 
 AGAIN = 30.0
-"""Seconds after which what has failed is tried again."""
+"""Seconds after which failed work is tried again."""
 
 
 CUT_OFF = 86_400.0
-"""Seconds after which no process can be at an import any more: it was cut off."""
+"""Seconds after which no process can still be working on an import: it was interrupted."""
 
 LOOK = 3_600.0
-"""Seconds after which a shared database is looked at again: others end without a word."""
+"""Seconds between looks at a shared database: other processes may end without notice."""
 
 
 class Janitor:
-    """A thread that is started by the first work for it."""
+    """A thread that starts when there is work for it."""
 
     def __init__(self, store: Store, writer: Writer) -> None:
         self._store = store
@@ -57,7 +56,7 @@ class Janitor:
         self._due = 0.0
 
     def keep(self, chore: Chore, every: float) -> None:
-        """Do a chore every so many seconds; the first time after so many, however often woken."""
+        """Do a chore every `every` seconds, first after `every` seconds, however often woken."""
         self._every, self._due = every, monotonic() + every
         self._chore = chore
         self.wake()
@@ -71,7 +70,7 @@ class Janitor:
                 self._thread.start()
 
     def stop(self) -> None:
-        """End after the slice that is being done; the writer must still be there."""
+        """End after the current slice; the writer must still be running."""
         self._ended = True
         self._called.set()
         with self._starting:
@@ -104,13 +103,13 @@ class Janitor:
         while not self._ended and await self._writer.call(lambda: self._store.reclaim(PAGES)):
             await asyncio.sleep(PAUSE)
         if self._chore is not None and monotonic() >= self._due:
-            # Last: if it fails, what was hidden goes all the same.
+            # Last: if it fails, the hidden rows are still removed.
             await self._chore(lambda: self._ended)
             self._due = monotonic() + self._every
 
     def _hidden(self) -> list[int]:
         with self._store.at_once() as connection:
-            if self._store.shared:  # else the start has removed them
+            if self._store.shared:  # otherwise the start has removed them
                 purging.hide_cut_off_imports(connection, wall_clock(CUT_OFF))
             return purging.hidden(connection)
 

@@ -1,4 +1,4 @@
-"""The ring of tokens that are valid, in memory: who calls, without a look at the database."""
+"""The valid tokens in memory: they identify a caller without reading the database."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ log = structlog.get_logger("pacesetter.tokens")
 
 
 def digest_of(secret: bytes) -> str:
-    """Return what is kept of a secret.
+    """Return the digest of a secret, which is all that is stored of it.
 
-    A plain SHA-256: the slow hashes are for passwords, which can be guessed. A secret here has 256
-    random bits, so that it cannot be found from its digest however fast hashing is.
+    It is a plain SHA-256. Slow hashes are for passwords, which can be guessed. A secret here has
+    256 random bits, so it cannot be found from its digest, however fast hashing is.
     """
     return sha256(secret).hexdigest()
 
 
 SEALING = b"pacesetter: seals of logins"
-"""What tells the key of seals from whatever else may once follow from a token."""
+"""Separates the key of seals from any other key that may one day be derived from a token."""
 
 NOTED_EVERY = 60.0
-"""Seconds for which one note of a token's use stands: there are no more notes than that."""
+"""Seconds between two notes of a token's use: further uses in between are not noted."""
 
 
 def written(moment: datetime) -> str:
@@ -46,7 +46,7 @@ class _Key:
 
     Attributes:
         token: The token.
-        until: From when on it is worth nothing, in seconds since the epoch.
+        until: When it expires, in seconds since the Unix epoch.
         noted_until: Until when a use of it is not noted again, likewise.
     """
 
@@ -56,16 +56,16 @@ class _Key:
 
 
 class Keyring:
-    """Who holds which token: all of them in memory, so that a call costs no look at the database.
+    """Who holds which token: all are in memory, so that a call does not read the database.
 
-    One thread changes it, any may read it: each change is one step for who reads.
+    One thread changes it, and any may read it: readers see each change as atomic.
 
     Attributes:
-        sealing: The key of seals that every process with the same token of its own can check.
+        sealing: The key of seals; every process with the same own token has the same key.
     """
 
     def __init__(self, admin_secret: str, tokens: Iterable[Token] = ()) -> None:
-        """Keep the service's own token, and those that were made with it.
+        """Hold the service's own token, and the others.
 
         Args:
             admin_secret: The service's own token.
@@ -77,9 +77,9 @@ class Keyring:
         self._uses: dict[str, str] = {}
 
     def holder(self, secret: bytes) -> Token | None:
-        """Return whose secret this is, and note its use; None if unknown, revoked or expired."""
+        """Return the token of a secret, and note its use; None if unknown, revoked or expired."""
         digest = digest_of(secret)
-        # How long this takes says something of digests, and nothing of a secret that has them.
+        # How long this takes reveals something about digests, but nothing about their secrets.
         key = self._keys.get(digest)
         if key is not None:
             now = time()
@@ -91,9 +91,9 @@ class Keyring:
         return self._admin if compare_digest(digest, self._admin.digest) else None
 
     def holder_of(self, token_id: str) -> Token | None:
-        """Return the token of an id, empty for the service's own, and note its use.
+        """Return the token with this id, empty for the service's own, and note its use.
 
-        None if there is none, or if it was revoked or has expired.
+        Returns None if there is none, or if it was revoked or has expired.
         """
         if not token_id:
             return self._admin
@@ -113,20 +113,20 @@ class Keyring:
 
     @property
     def has_uses(self) -> bool:
-        """Whether uses were noted that no one has taken yet."""
+        """Whether uses were noted that have not been taken yet."""
         return bool(self._uses)
 
     def take_uses(self) -> dict[str, str]:
-        """Return when tokens were used last, by their ids, as far as it was not taken before."""
+        """Take the uses noted since the last time: when tokens were used last, by id."""
         taken, self._uses = self._uses, {}
         return taken
 
     def put_back(self, uses: dict[str, str]) -> None:
-        """Keep what was taken and could not be stored, for the next who takes."""
+        """Put back uses that were taken and could not be stored."""
         self._uses = {**uses, **self._uses}
 
     def tokens(self) -> list[Token]:
-        """Return every token but the service's own, the oldest first."""
+        """Return every token but the service's own, oldest first."""
         return [key.token for key in self._keys.values()]
 
     def add(self, token: Token) -> None:
@@ -149,7 +149,7 @@ def _key(token: Token) -> _Key:
 
 
 def _renewed(token: Token, keys: Mapping[str, _Key]) -> _Key:
-    """Return the key of a token that was read again; what memory alone knows of its use stays."""
+    """Return the key of a token that was read again; uses that only memory knows are kept."""
     key, before = _key(token), keys.get(token.digest)
     if before is not None:
         key.noted_until = before.noted_until
@@ -159,17 +159,17 @@ def _renewed(token: Token, keys: Mapping[str, _Key]) -> _Key:
 
 
 def read_tokens(store: Store) -> list[Token]:
-    """Read the tokens that a database knows, but for those that have been revoked."""
+    """Read the tokens of a database, except for those that were revoked."""
     with store.snapshot() as connection:
         return stored_tokens.read(connection)
 
 
 def read_keyring(store: Store, admin_token: SecretStr | None) -> Keyring | None:
-    """Return the tokens that a database knows; None while authentication is off."""
+    """Return the keyring of a database; None while authentication is off."""
     known = read_tokens(store)
     if admin_token is not None:
         return Keyring(admin_token.get_secret_value(), known)
-    if known:  # this service was guarded, once
+    if known:  # this service once required tokens
         advice = "authentication is off until PACESETTER_ADMIN_TOKEN is set"
         log.warning("tokens_not_asked_for", tokens=len(known), advice=advice)
     return None

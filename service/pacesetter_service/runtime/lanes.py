@@ -1,7 +1,7 @@
-"""Who is next at the writer: what costs little at once, what costs much one by one, in turns.
+"""The order of costly jobs at the writer: one by one, and sessions take turns.
 
-A session whose steps are costly to evaluate waits behind others like it alone, and no other
-session waits behind it for longer than one of its jobs takes.
+A session whose steps are costly to evaluate waits only behind others like it, and no other session
+waits behind it for longer than one of its jobs takes.
 """
 
 from collections import OrderedDict, deque
@@ -12,7 +12,7 @@ J = TypeVar("J")
 
 
 class Lanes(Generic[J]):
-    """Jobs that cost much, by what they are about; used by one thread alone."""
+    """Costly jobs, by the session that they are about; used by a single thread."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[str, deque[J]] = OrderedDict()
@@ -32,9 +32,9 @@ class Lanes(Generic[J]):
         self._count += 1
 
     def take(self, is_light: Callable[[J], bool]) -> list[J]:
-        """Take the next job, of the name whose turn it is, and with it those that became light.
+        """Take the next job of the name whose turn it is, and those of that name that became light.
 
-        Many ranks ask for the same steps: once these are sealed, giving them costs nothing.
+        Many ranks ask for the same steps: once these are sealed, handing them out costs nothing.
         """
         if not self._waiting:
             return []
@@ -44,6 +44,6 @@ class Lanes(Generic[J]):
         for job in jobs:
             (taken if is_light(job) else left).append(job)
         if left:
-            self._waiting[name] = left  # at the end: now it is the others' turn
+            self._waiting[name] = left  # at the end: now the others have their turns
         self._count -= len(taken)
         return taken

@@ -1,6 +1,6 @@
-"""Changes of other processes, heard at once where PostgreSQL's notifications reach this one.
+"""Changes of other processes, heard immediately where PostgreSQL's notifications arrive.
 
-The poller goes on looking all the same: this only makes it look sooner.
+The poller still goes on looking: notifications only make it look sooner.
 """
 
 import threading
@@ -15,10 +15,10 @@ from pacesetter_service.store.postgres import PostgresStore
 log = structlog.get_logger("pacesetter.listening")
 
 TURN = 1.0
-"""Seconds after which a listener that hears nothing sees whether it is to end."""
+"""Seconds after which a listener that hears nothing checks whether it should end."""
 
 AGAIN_AFTER = 15.0
-"""Seconds after which a connection that was lost, or that heard nothing, is made again."""
+"""Seconds after which a connection that was lost, or that heard nothing, is replaced."""
 
 ADVICE = (
     "changes of other services are seen by looking, four times a second; listen-url must lead to"
@@ -27,7 +27,7 @@ ADVICE = (
 
 
 class Listener:
-    """A thread that listens, and tells which sessions have changed."""
+    """A thread that listens, and reports which sessions have changed."""
 
     def __init__(
         self, store: PostgresStore, url: str, tell: Callable[[Collection[str]], None]
@@ -35,8 +35,8 @@ class Listener:
         """Set up, without starting.
 
         Args:
-            store: The database, by the way that notifications are sent.
-            url: The database itself, where they are heard.
+            store: The database, as notifications are sent to it.
+            url: The database itself, where they are received.
             tell: Is given the names of sessions; must be quick, and must not raise.
         """
         self._store = store
@@ -46,11 +46,11 @@ class Listener:
         self._thread = threading.Thread(target=self._run, name="listener", daemon=True)
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start listening."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._ended.set()
         self._thread.join()
 
@@ -61,7 +61,7 @@ class Listener:
             except (DeafConnectionError, StorageUnavailableError) as error:
                 log.warning("not_listening", reason=str(error), advice=ADVICE)
                 self._ended.wait(AGAIN_AFTER)
-            except Exception:  # the next connection is another one
+            except Exception:  # the next connection may work
                 log.exception("listening_failed")
                 self._ended.wait(AGAIN_AFTER)
 

@@ -1,8 +1,8 @@
-"""Trainings that leave the family of their template are told of: looked for beside the trainings.
+"""Detects trainings that leave the family of their template, in the background.
 
-A thread of its own looks at a session whenever another hundredth of it was measured. What it finds
-goes through the writer, as an event and a notice of the session; so no trainer waits for a look.
-Where several processes share a database, each looks at what it has committed.
+A separate thread looks at a session whenever another hundredth of it was measured. Its findings go
+through the writer, as an event and a notice of the session, so no trainer waits for a look. Where
+several processes share a database, each looks at what it has committed.
 """
 
 import asyncio
@@ -23,26 +23,26 @@ from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store.port import Changes, Stored
 
 SHARE = 4
-"""A look that takes a second is followed by so many seconds without one."""
+"""After a look that takes a second, this many seconds pass without one."""
 
 MOST_FOLLOWED = 10_000
-"""Of so many sessions it is known how far they were looked at, and so many may wait for a look."""
+"""The most sessions whose last look is remembered, and the most that may wait for a look."""
 
 LAST_SECONDS = 5.0
-"""How long the end of the service waits for a look that is being taken."""
+"""Seconds that the service, when it stops, waits for a look in progress."""
 
 log = structlog.get_logger("pacesetter.lookout")
 
 
 class _EndedError(Exception):
-    """The service stops in the middle of a look."""
+    """The service stops during a look."""
 
 
 class Lookout:
-    """A thread that is started by the first session there is to look at."""
+    """A thread that starts when there is a session to look at."""
 
     def __init__(self, families: Families, writer: Writer) -> None:
-        """Set up, without looking."""
+        """Set up without looking."""
         self._families = families
         self._writer = writer
         self._lock = threading.Lock()
@@ -53,13 +53,13 @@ class Lookout:
         self._thread: threading.Thread | None = None
 
     def listen(self, batch: Sequence[Changes]) -> None:
-        """Take what was committed; called by the writer, never waits, never raises."""
+        """Note committed changes; the writer calls this, and it never waits or raises."""
         try:
             for changes in batch:
                 place = _measured_until(changes)
                 if place is not None and self._is_news(changes.stored, place):
                     self._call(changes.stored)
-        except Exception:  # what is committed is committed, whether it is looked at or not
+        except Exception:  # the changes are committed, whether they are looked at or not
             log.exception("lookout_failed")
 
     def _call(self, stored: Stored) -> None:
@@ -69,12 +69,12 @@ class Lookout:
                 self._waiting.popitem(last=False)
             if self._thread is None and not self._ended.is_set():
                 thread = threading.Thread(target=self._run, name="lookout", daemon=True)
-                thread.start()  # which the system may refuse; then the next call tries again
+                thread.start()  # the system may refuse this; then the next call tries again
                 self._thread = thread
         self._called.set()
 
     def stop(self) -> None:
-        """End within some seconds, in the middle of a look; the writer must still be there."""
+        """End within some seconds, even during a look; the writer must still be running."""
         self._ended.set()
         self._called.set()
         with self._lock:
@@ -83,9 +83,9 @@ class Lookout:
             thread.join(LAST_SECONDS)
 
     def _is_news(self, stored: Stored, place: tuple[int, int]) -> bool:
-        """Return whether a session was measured beyond the cell that it was looked at in.
+        """Return whether a session was measured beyond the cell of its last look.
 
-        In another attempt, or once the plan is of another length, every cell is news.
+        In another attempt, or once the end of the plan has changed, every cell is news.
         """
         total, cell = place
         now = (stored.session.attempt.number, total, cell)
@@ -153,7 +153,7 @@ async def _submitted(writer: Writer, change: Change) -> None:
 
 
 def _measured_until(changes: Changes) -> tuple[int, int] | None:
-    """Return the end of a session with a template, and the last cell that a change measured."""
+    """Return the end of a session with a template, and the last cell that changes measured."""
     session = changes.stored.session
     if session.spec.origin is None or not changes.readings:
         return None
@@ -165,7 +165,7 @@ def _measured_until(changes: Changes) -> tuple[int, int] | None:
 
 
 def told_of(session: Session, kin: Kin, departure: Departure) -> str:
-    """Return what is said of a departure, and what to do."""
+    """Return the text about a departure, and what to do."""
     count, since = len(kin.members), step_of(session, departure.since)
     side = "above" if departure.apart > 0 else "below"
     advice = (

@@ -1,4 +1,4 @@
-"""What an operator does: sessions are created, changed, forked, taken back and archived."""
+"""What an operator does: create, change, archive and purge sessions, and take steps back."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ from pacesetter_service.store import purging
 from pacesetter_service.store.port import Stored
 
 REHEARSED = 1000
-"""How many steps a dry run shows, if the session does not say how long it is."""
+"""How many steps a dry run shows at least, as far as its budget allows."""
 
 POINTS = 500
 """About how many points of each curve a dry run shows."""
@@ -50,7 +50,7 @@ class CreatedSession:
 
     Attributes:
         info: The session.
-        created: Whether the call created it; the same call again finds it.
+        created: Whether this call created it; repeating the call finds it.
         findings: The known pitfalls of its spec.
     """
 
@@ -60,11 +60,11 @@ class CreatedSession:
 
 
 class Distance(NamedTuple):
-    """How far a step lies ahead of the foremost trainer, as far as trainers have said.
+    """How far a step lies ahead of the foremost trainer, as far as trainers have reported.
 
     Attributes:
-        steps_away: How many steps that trainer makes before it.
-        seconds_away: About how many seconds these take.
+        steps_away: How many steps that trainer makes before reaching it.
+        seconds_away: About how many seconds these steps take.
     """
 
     steps_away: int | None
@@ -72,7 +72,7 @@ class Distance(NamedTuple):
 
 
 class ActionAnswer(BaseModel):
-    """From which step on an action holds, its number, and the revision that it made."""
+    """The step from which an action holds, its number, and the revision that it made."""
 
     id: int = Field(
         description="the order's number in its session, from 1; what it is cancelled by"
@@ -98,9 +98,9 @@ class Rehearsal:
         step: The first step that they would hold for.
         distance: How far that step lies ahead.
         before: The curve from that step on without the orders.
-        after: The curve with them; either ends before the first step that cannot be trained with.
+        after: The curve with them; both end before the first step that cannot be trained with.
         warnings: What to beware of.
-        revision: That of the session that was looked at.
+        revision: The revision of the session that this rests on.
     """
 
     step: int
@@ -112,7 +112,7 @@ class Rehearsal:
 
 
 class TakeBackAnswer(BaseModel):
-    """Which steps are open again: those from `horizon` to before `until`."""
+    """The steps that are open again: from `horizon` up to, but not including, `until`."""
 
     horizon: int = Field(description="the first step that is open again")
     until: int = Field(description="the first step that was not sealed before")
@@ -129,14 +129,14 @@ async def create_session(
 
     Args:
         service: The service.
-        asked: Its spec, or the template that it is to be made from.
-        key: What all ranks of its first attempt share; empty if they share nothing.
+        asked: Its spec, or the template to make it from.
+        key: The key that all ranks of its first attempt share; empty if they share none.
 
     Raises:
         SessionExistsError: The name is taken by a session with another spec.
         TemplateNotFoundError: There is no such template.
-        TooCostlyError: To evaluate its schedules is beyond the budget.
-        BusyError: Too much is being checked already.
+        TooCostlyError: Evaluating its schedules is beyond the budget.
+        BusyError: Too many large requests are being checked already.
     """
     spec, findings = asked, list[Finding]()
     if isinstance(spec, TemplateUse):
@@ -148,7 +148,7 @@ async def create_session(
     try:
         findings += await service.checks.run(lambda check: pitfalls_of(subject, check))
     except TooCostlyError as error:
-        if spec is not asked:  # what costs too much stands in the template
+        if spec is not asked:  # what costs too much is in the template
             error.about("template")
         raise
     outcome = await service.writer.submit(Create(spec, key))
@@ -158,7 +158,7 @@ async def create_session(
 async def relabel_session(
     service: Service, name: str, labels: Mapping[str, str | None], actor: str
 ) -> SessionInfo:
-    """Set labels of a session, take away those that are None, and return it.
+    """Set labels of a session, remove those that are None, and return the session.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
@@ -178,7 +178,7 @@ async def archive_session(service: Service, name: str) -> None:
 
 
 async def rehearse_purge(service: Service, name: str) -> None:
-    """Refuse what `purge_session` would refuse; nothing is changed.
+    """Refuse what `purge_session` would refuse, without changing anything.
 
     Raises:
         PacesetterError: The session would not be purged.
@@ -192,9 +192,9 @@ async def rehearse_purge(service: Service, name: str) -> None:
 
 
 async def purge_session(service: Service, name: str, actor: str) -> None:
-    """Remove an archived session for good; its rows go in the background.
+    """Remove an archived session for good; its rows are deleted in the background.
 
-    Callable on any event loop, as `retention` does.
+    It may be called on any event loop: `retention` does so.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
@@ -215,7 +215,7 @@ async def purge_session(service: Service, name: str, actor: str) -> None:
 
 
 async def order(service: Service, name: str, act: Act) -> ActionAnswer:
-    """Record an order, which changes the session from its step on, and return it.
+    """Record an order, which changes the session from its step on, and return the answer.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
@@ -238,18 +238,18 @@ async def order(service: Service, name: str, act: Act) -> ActionAnswer:
 async def rehearse(
     service: Service, name: str, acts: Sequence[Act], show: Callable[[Rehearsal], T]
 ) -> T:
-    """Return what is shown of what orders would do; nothing is changed.
+    """Return what `show` makes of rehearsed orders; nothing is changed.
 
     Args:
         service: The service.
         name: The session's name.
-        acts: The orders, one at least, in which they are given one after the other.
-        show: Makes the answer of the curves, where they are evaluated.
+        acts: The orders, at least one, as they would be given one after the other.
+        show: Makes the answer from the curves, on the thread that evaluates them.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
         PacesetterError: The order would be refused.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     stored = (await service.writer.find(name)).stored
     return await service.reads.run(lambda check: show(_rehearsed(service, stored, acts, check)))
@@ -258,19 +258,19 @@ async def rehearse(
 async def cancel_order(
     service: Service, name: str, number: int, actor: str, *, own: bool = False
 ) -> None:
-    """Cancel an order whose step was not handed out yet; only one of the actor's `own`, if so.
+    """Cancel an order whose step was not handed out yet; with `own`, only if the actor gave it.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
-        OrderNotFoundError: No order of that number waits.
+        OrderNotFoundError: There is no pending order of that number.
         ActionRefusedError: The order follows from a batch size, and would be given again.
-        BeyondBoundsError: It is another one's.
+        BeyondBoundsError: Another actor gave it.
     """
     await service.writer.submit(Change(name, (Cancel(number, actor, own),)))
 
 
 async def take_back(service: Service, name: str, actor: str, reason: str) -> TakeBackAnswer:
-    """Open the sealed steps again that no trainer holds, so that actions may change them.
+    """Reopen the sealed steps that no trainer holds, so that actions can change them.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
@@ -288,7 +288,7 @@ async def take_back(service: Service, name: str, actor: str, reason: str) -> Tak
 
 
 async def rehearse_take_back(service: Service, name: str) -> TakeBackAnswer:
-    """Return which steps `take_back` would open; nothing is changed.
+    """Return which steps `take_back` would reopen; nothing is changed.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
@@ -307,7 +307,7 @@ async def rehearse_take_back(service: Service, name: str) -> TakeBackAnswer:
 
 
 async def _filled_in(service: Service, use: TemplateUse, published: Published) -> SessionSpec:
-    """Return the spec that a template comes to."""
+    """Return the spec that a template makes."""
 
     def filled(_check: Check) -> SessionSpec:
         with few_hints(MAX_ERRORS):
@@ -337,18 +337,18 @@ def _distance(service: Service, stored: Stored, step: int) -> Distance:
 
 
 def _rehearsed(service: Service, stored: Stored, acts: Sequence[Act], check: Check) -> Rehearsal:
-    """Return the curve before and after some orders, without giving them."""
+    """Return the curves before and after some orders, without giving them."""
     before = after = stored.session
     given = list[tuple[Order, Session]]()
     for act in acts:
-        draft = decide(after, replace(act, key=""))  # an order given before is shown again
+        draft = decide(after, replace(act, key=""))  # so that repeated orders are shown again
         after = draft.after
         given += [(each.order, after) for each in draft.events if isinstance(each, Ordered)]
     start = min(order.at for order, _ in given)
     end = max(order.action.settles(order.at) for order, _ in given)
     wanted = max(before.spec.total_steps or 0, start + REHEARSED, end + 1) - start
     count = min(wanted, MAX_CURVE // len(before.timelines), MAX_STEP - start)
-    # As many as two forecasts may have: of what is costly it shows less.
+    # As many steps as two forecasts may have: a costly session shows fewer.
     count = max(min(count, readable(planned(after, start + count).timelines.cost) // 2), 1)
     curves = forecast(after, start, count, check)
     told = [

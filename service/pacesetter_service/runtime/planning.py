@@ -1,4 +1,4 @@
-"""A candidate of a plan is ordered, as any order is given."""
+"""Ordering a candidate of a plan, in the same way as any order."""
 
 from dataclasses import replace
 from itertools import count, takewhile
@@ -17,7 +17,7 @@ from pacesetter_service.runtime.work import Change
 
 
 class AppliedAnswer(BaseModel):
-    """What was ordered, and the revision that it made."""
+    """The orders that were given, and the revision that they made."""
 
     plan: str = Field(description="the plan")
     candidate: int = Field(description="the index of the candidate in it")
@@ -45,16 +45,16 @@ async def apply_plan(
         service: The service.
         name: The session's name.
         question: What was planned for.
-        plan_id: The plan whose answer was looked at.
+        plan_id: The plan that the operator saw.
         candidate: The index of the candidate in it.
         reason: Why, in the operator's words.
         actor: Who orders it.
-        key: Makes the same call again harmless; empty if nothing does.
-        names: The sessions that the caller may speak of.
+        key: Makes repeating the call harmless; empty for none.
+        names: The sessions that the caller may see.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
-        PlanStaleError: The plan is not known any more.
+        PlanStaleError: The plan is no longer known.
         ArgumentError: The plan has no such candidate.
         ActionRefusedError: It cannot be ordered, or has no orders.
         PacesetterError: The order was refused for another reason.
@@ -71,7 +71,7 @@ async def apply_plan(
     try:
         changed = await service.writer.submit(Change(name, tuple(acts)))
     except PacesetterError as error:
-        if error.field not in {(), ("key",)}:  # a field of an order of the candidate's
+        if error.field not in {(), ("key",)}:  # the field is one of the candidate's orders
             error.about("candidate")
         raise
     session = changed.entry.stored.session
@@ -94,7 +94,7 @@ async def rehearse_candidate(service: Service, name: str, outlook: Outlook) -> R
     Raises:
         SessionNotFoundError: There is no session of that name.
         PacesetterError: The orders would be refused.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     return await rehearse(service, name, explained(outlook.candidate, ""), lambda found: found)
 
@@ -107,11 +107,11 @@ async def find_candidate(
     candidate: int,
     names: NameScope = EVERYTHING,
 ) -> tuple[Plan, Outlook]:
-    """Return a plan that was looked at, and a candidate of it that can be ordered.
+    """Return a plan that the operator saw, and its candidate, which can be ordered.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
-        PlanStaleError: The plan is not known any more.
+        PlanStaleError: The plan is no longer known.
         ArgumentError: The plan has no such candidate.
         ActionRefusedError: It cannot be ordered, or has no orders.
         PacesetterError: The plan cannot be made again.
@@ -136,7 +136,7 @@ async def find_candidate(
 async def _planned_again(
     service: Service, name: str, question: PlanQuestion, names: NameScope
 ) -> Plan:
-    """Return the plan that a request comes to by now; what is wrong with that is in `request`."""
+    """Return the plan that a request makes now; mistakes in the request are about `request`."""
     try:
         return await read_plan(service, name, question, _plan_of, names)
     except ArgumentError as error:
@@ -150,10 +150,10 @@ async def _planned_again(
 async def _given_before(
     service: Service, name: str, key: str, plan_id: str, candidate: int, reason: str
 ) -> AppliedAnswer | None:
-    """Return what the same call was answered before; None if its key is new, or of another order.
+    """Return the earlier answer to the same call; None if its key is new, or of another order.
 
-    The plan may be forgotten by now, as by a process that has not made it, and cannot be made again
-    once something was ordered.
+    The plan may be forgotten by now, or was never known to this process, and it cannot be made
+    again once something was ordered.
     """
     session = (await service.writer.find(name)).stored.session
     keys = session.orders.keys
@@ -177,7 +177,7 @@ def _plan_of(answer: Answer) -> Plan:
 
 
 def _named(candidate: int) -> str:
-    """Return the end of a reason, by which another candidate of the plan is told apart.
+    """Return the end of a reason, which distinguishes the candidates of a plan.
 
     People count from 1, as the rank of a candidate and `pacesetter plan --apply` do.
     """
@@ -185,7 +185,7 @@ def _named(candidate: int) -> str:
 
 
 def reason_of(plan: Plan, outlook: Outlook, reason: str) -> str:
-    """Say for the record why a candidate was chosen, and what was expected of it."""
+    """Return the reason to record: why a candidate was chosen, and what was expected of it."""
     curve, total = outlook.curve, outlook.candidate.total
     if plan.effect is None and curve is not None:
         low, end, high = (float(each[-1]) for each in (curve.low, curve.losses, curve.high))

@@ -1,4 +1,4 @@
-"""The newest plans, in memory: who asks again for the same is answered without another fit."""
+"""The newest plans, in memory: a repeated question is answered without another fit."""
 
 import threading
 from collections import OrderedDict
@@ -20,10 +20,10 @@ from pacesetter_service.insight.loss_law import Floats
 from pacesetter_service.insight.planner import Outlook
 
 MOST = 64
-"""How many are kept."""
+"""How many plans are kept."""
 
 POINTS = 120
-"""About how many measurements a plan shows of what was before."""
+"""About how many past measurements a plan shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class Source:
 
     Attributes:
         session: Its name.
-        relation: What it is to the one that is planned.
-        measured: How many measurements of its own it has.
-        decayed: How many of them at a rate far below the peak.
+        relation: How it is related to the planned one.
+        measured: How many measurements it has itself.
+        decayed: How many of them are at a rate far below the peak.
         last: The last step that it was measured at; None if it was not.
     """
 
@@ -46,7 +46,7 @@ class Source:
 
 
 def sources_of(evidence: Evidence, first: int) -> tuple[Source, ...]:
-    """Return what a plan rests on, where steps are counted from `first`."""
+    """Return what a plan rests on, with steps counted from `first`."""
     return tuple(
         Source(
             each.session,
@@ -61,7 +61,7 @@ def sources_of(evidence: Evidence, first: int) -> tuple[Source, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """Some of what was measured of a training so far: steps, their rates, and the losses there."""
+    """A sample of a training's measurements so far: steps, their rates and their losses."""
 
     steps: NDArray[np.int64]
     rates: Floats
@@ -69,10 +69,9 @@ class Measured:
 
 
 def measured_of(own: Training, first: int) -> Measured:
-    """Return about `POINTS` of a training's measurements, where steps are counted from `first`."""
-    seen = own.seen()
-    known = seen.steps < len(own.rates)
-    steps, losses = seen.steps[known], seen.losses[known]
+    """Return about `POINTS` of a training's measurements, with steps counted from `first`."""
+    known = own.own & (own.steps < len(own.rates))
+    steps, losses = own.steps[known], own.losses[known]
     chosen = np.unique(np.linspace(0, max(len(steps) - 1, 0), POINTS).round().astype(np.int64))
     chosen = chosen[: len(steps)]
     return Measured(steps[chosen] + first, own.rates[steps[chosen]], losses[chosen])
@@ -80,20 +79,20 @@ def measured_of(own: Training, first: int) -> Measured:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was planned.
+    """A plan.
 
     Attributes:
-        id: A short text that changes with what was asked and with the record behind it.
+        id: A short text that changes with the question and with the record behind it.
         session: The name of the session.
-        metric: The loss that it is by.
+        metric: The loss that it predicts.
         horizon: The first step that could still change.
-        effect: What is left of it: None is all, else `ranking` or `nothing`.
-        findings: Why less is said than was asked for.
+        effect: How much of the answer remains: None for all, otherwise `ranking` or `nothing`.
+        findings: Why it says less than was asked for.
         measured: The training's own losses so far.
-        sources: What it rests on.
+        sources: The trainings that it rests on.
         left_out: Sessions that say nothing about this one.
-        fitted: The law; None if there is none.
-        outlooks: What was looked at, the best first.
+        fitted: The fitted law; None if there is none.
+        outlooks: The candidates that were considered, best first.
     """
 
     id: str
@@ -110,7 +109,7 @@ class Plan:
 
 
 class Plans:
-    """Plans by their ids; may be used from any thread."""
+    """Plans by their ids; callable from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -125,7 +124,7 @@ class Plans:
             return found
 
     def keep(self, plan: Plan) -> None:
-        """Remember a plan; the one that was not asked for longest makes room."""
+        """Remember a plan; the least recently used one makes room."""
         with self._lock:
             self._plans[plan.id] = plan
             self._plans.move_to_end(plan.id)

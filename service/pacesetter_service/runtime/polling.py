@@ -1,7 +1,7 @@
-"""What other processes have changed, for the callers that wait in this one, and what these tell.
+"""Polls for changes of other processes, for the callers that wait here, and tells others of ours.
 
-One query a look serves all who wait. A look is a hint, as every signal is: who is told asks the
-database.
+One query per look serves all waiting callers. Its result is a hint, as every signal is: a caller
+that is told asks the database.
 """
 
 import threading
@@ -24,25 +24,25 @@ from pacesetter_service.store.store import Store
 log = structlog.get_logger("pacesetter.polling")
 
 EVERY = 0.25
-"""Seconds between two looks at the sessions that callers wait for, unless it is told to look."""
+"""Seconds between two looks at the sessions that callers wait for, without a notification."""
 
 AT_MOST_EVERY = 0.01
-"""Seconds between two looks, and between two notifications, however much is told."""
+"""The least seconds between two looks, and between two notifications that are sent."""
 
 RANKS_EVERY = 1.0
-"""Seconds after which what a rank has told this process is known to all."""
+"""Seconds after which all processes know what a rank has told this one."""
 
 TOKENS_EVERY = 2.0
-"""Seconds after which a token that another process has made or revoked is known here.
+"""Seconds after which a token that another process has created or revoked is known here.
 
-So often it is seen, too, whether the database is still the one that it was.
+The poller also checks at this interval whether the database is still the same one.
 """
 
 ADVICE = "the database has lost something: restart trainings that go on from their checkpoints"
 
 
 class Poller:
-    """A thread that looks at a database which other processes write to as well."""
+    """A thread that polls a database which other processes write to as well."""
 
     def __init__(
         self,
@@ -51,13 +51,13 @@ class Poller:
         signals: Sequence[Signals],
         tracker: RankTracker | None = None,
     ) -> None:
-        """Set up, without starting.
+        """Set up without starting.
 
         Args:
             store: The database.
-            keys: The tokens to keep up to date, if any are asked for.
+            keys: The tokens to keep up to date; None while authentication is off.
             signals: The callers to tell of changes.
-            tracker: The ranks that call here, to tell other processes of.
+            tracker: The ranks that call here, of which other processes are told.
         """
         self._store = store
         self._keys = keys
@@ -73,11 +73,11 @@ class Poller:
         self._thread = threading.Thread(target=self._run, name="poller", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start polling."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more, and tell what was not told yet."""
+        """Stop polling, and tell other processes about ranks that they have not heard of yet."""
         self._ended = True
         self._woken.set()
         self._thread.join()
@@ -85,12 +85,12 @@ class Poller:
             self._tell_of_ranks()
 
     def committed(self, changes: Sequence[Changes]) -> None:
-        """Have processes that listen told what has changed here; from any thread."""
+        """Tell listening processes what has changed here; callable from any thread."""
         self._committed.append(changes)
         self._woken.set()
 
     def told(self, names: Collection[str]) -> None:
-        """Look at once, if callers wait for one of these sessions; from any thread."""
+        """Look immediately if callers wait for one of these sessions; callable from any thread."""
         awaited = {name for each in self._signals for name in each.awaited()}
         if notifications.ANY in names or ANY in awaited or not awaited.isdisjoint(names):
             self._woken.set()
@@ -109,7 +109,7 @@ class Poller:
                     self._tell_of_ranks()
             except StorageUnavailableError:
                 pass  # the next call is told
-            except Exception:  # callers wait for the next look, whatever has become of this one
+            except Exception:  # callers depend on the next look, whatever became of this one
                 log.exception("polling_failed")
             sleep(AT_MOST_EVERY)
 
@@ -121,9 +121,9 @@ class Poller:
             self._store.notify(names)
 
     def _look_at_sessions(self) -> None:
-        """Tell those who wait for a session that has another version than at the last look.
+        """Tell callers that wait for a session whose version differs from that of the last look.
 
-        One that was not looked at before may have changed since its caller began to wait.
+        A session that was not looked at before may have changed since its caller began to wait.
         """
         names = {name for each in self._signals for name in each.awaited()}
         if ANY in names:
@@ -136,7 +136,7 @@ class Poller:
             each.tell_from_thread(changed)
 
     def _look_at_the_feed(self) -> None:
-        """Tell those who wait for any session if there was an event since the last look."""
+        """Tell callers that wait for any session if there was an event since the last look."""
         newest = self._store.newest_position()
         if newest != self._position:
             self._position = newest

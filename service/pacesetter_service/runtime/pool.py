@@ -1,8 +1,8 @@
-"""A bounded pool of threads for what takes long and serves one caller alone.
+"""A bounded pool of threads for long work that serves a single caller.
 
-It stands apart from the event loop's own threads, so that those who ask for little never wait
-behind those who ask for much. Work that no caller waits for any more is given up: at once while it
-is queued, and at its next `check` while it runs. Its threads keep no process from ending.
+It is separate from the event loop's own threads, so that cheap calls never wait behind costly ones.
+Work that no caller waits for any more is abandoned: immediately while it is queued, and at its next
+`check` while it runs. Its threads do not keep the process from ending.
 """
 
 import asyncio
@@ -25,60 +25,118 @@ T = TypeVar("T")
 
 
 AT_ONCE = 8
-"""How many functions wait for the disk at once.
+"""How many functions may wait for the disk simultaneously.
 
-A store has four connections to read with. Without a bound a crowd of callers would have forty
-threads, which could do nothing but wait for these, and each of which keeps some memory of its own.
+A store has four connections for reading. Without a bound, many callers would start forty threads,
+which could only wait for these connections, and each of which takes memory.
 """
 
-_limiter: RunVar[CapacityLimiter] = RunVar("in_thread")  # each event loop has its own
+COMPUTING = 4
+"""How many computing functions have a thread each: Python runs one of them at a time anyway."""
+
+# Each event loop has its own.
+_waiting: RunVar[CapacityLimiter] = RunVar("in_thread")
+_computing: RunVar[CapacityLimiter] = RunVar("aside")
 
 
 async def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run a function that waits for a disk and costs little on a thread of the event loop."""
-    return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=_bound())
+    """Run a function that reads from a disk, and answers from what it reads, on another thread."""
+    return await _on_a_thread(partial(function, *args, **kwargs), _bound(_waiting, AT_ONCE))
 
 
-def _bound() -> CapacityLimiter:
-    found = _limiter.get(None)
+async def aside(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a function that only computes on another thread, so that no other call waits for it.
+
+    It does not wait for functions that wait for a disk, nor do they wait for it.
+    """
+    return await _on_a_thread(partial(function, *args, **kwargs), _bound(_computing, COMPUTING))
+
+
+async def _on_a_thread(function: Callable[[], T], limiter: CapacityLimiter) -> T:
+    """Run a function on a thread of the event loop.
+
+    It keeps its place among those that may run until it has ended, even if its caller goes away:
+    otherwise callers that come and go would start any number of threads. A function whose caller
+    goes before it begins is not run.
+    """
+    left = threading.Event()
+
+    def work() -> Outcome[T]:
+        return (None, AbandonedError()) if left.is_set() else _outcome_of(function)
+
+    running = asyncio.ensure_future(to_thread.run_sync(work, limiter=limiter))
+    try:
+        return _given(await asyncio.shield(running))
+    except asyncio.CancelledError:
+        left.set()
+        raise
+    finally:
+        del running  # what it raised holds this frame
+
+
+Outcome = tuple[T, None] | tuple[None, BaseException]
+"""What a function returned, or what it raised."""
+
+
+def _outcome_of(function: Callable[[], T]) -> Outcome[T]:
+    """Return the result of a function, or the exception that it raised.
+
+    An exception raised through a future would hold the frame that awaits the future, that frame the
+    future, and the future the exception: a reference cycle, which would keep the whole request in
+    memory until the garbage collector runs.
+    """
+    try:
+        return function(), None
+    except Exception as failure:
+        return None, failure
+
+
+def _given(outcome: Outcome[T]) -> T:
+    """Return what a function returned, or raise what it raised."""
+    if outcome[1] is None:
+        return outcome[0]
+    try:
+        raise outcome[1]
+    finally:
+        del outcome  # the exception holds this frame
+
+
+def _bound(kept: RunVar[CapacityLimiter], most: int) -> CapacityLimiter:
+    found = kept.get(None)
     if found is None:
-        found = CapacityLimiter(AT_ONCE)
-        _limiter.set(found)
+        found = CapacityLimiter(most)
+        kept.set(found)
     return found
 
 
 def checked(items: Iterable[T], check: Check) -> Iterator[T]:
-    """Pass things on, with a check before each whether the caller waits for them still."""
+    """Return items one by one; before each, check that the caller still waits for them."""
     for item in items:
         check()
         yield item
 
 
 class AbandonedError(Exception):
-    """The caller that the work was for has gone."""
+    """The caller that the work was for has gone away."""
 
 
 @dataclass(slots=True, eq=False)
 class _Task:
     function: Callable[[Check], object]
     loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Any]"
+    future: "asyncio.Future[Outcome[Any]]"
     abandoned: threading.Event = field(default_factory=threading.Event)
-
-    def check(self) -> None:
-        if self.abandoned.is_set():
-            raise AbandonedError
 
 
 class Pool:
-    """So many threads, and a queue of so many that may wait for one."""
+    """A bounded number of threads, and a bounded queue of tasks that wait for one."""
 
     def __init__(self, name: str, *, workers: int, waiting: int) -> None:
         """Set up; the threads start when they are first needed.
 
         Args:
-            name: What its threads are called.
-            workers: How many there are.
+            name: The prefix of its threads' names.
+            workers: How many threads there are.
             waiting: The most tasks that may wait for one of them.
         """
         self._name = name
@@ -91,7 +149,7 @@ class Pool:
         self._closing = False
 
     def close(self) -> None:
-        """End the threads once no work waits for them, and wait until they have ended."""
+        """Let the threads finish all queued work, and wait until they have ended."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -104,7 +162,7 @@ class Pool:
 
         Args:
             function: Is given a `check` to call now and then, which raises once the caller of `run`
-                was cancelled.
+                is cancelled.
 
         Raises:
             BusyError: Too many tasks wait already.
@@ -113,10 +171,12 @@ class Pool:
         task = _Task(function, loop, loop.create_future())
         self._put(task)
         try:
-            result: T = await task.future
+            result: T = _given(await task.future)
         except asyncio.CancelledError:
             self._abandon(task)
             raise
+        finally:
+            del task  # the exception holds this frame
         return result
 
     def _put(self, task: _Task) -> None:
@@ -147,27 +207,27 @@ class Pool:
                 task = self._tasks.popleft()
                 self._running += 1
             try:
-                result, failure = _result_of(task)
+                outcome = _result_of(task.function, task.abandoned)
             finally:
                 with self._changed:
                     self._running -= 1
             with suppress(RuntimeError):  # the loop is closed: no caller waits any more
-                task.loop.call_soon_threadsafe(_resolve, task.future, result, failure)
-            del task, result, failure  # nothing of it is held while this waits for the next
+                task.loop.call_soon_threadsafe(_resolve, task.future, outcome)
+            del task, outcome  # holds no reference while this waits for the next
 
 
-def _result_of(task: _Task) -> tuple[object, BaseException | None]:
+def _result_of(function: Callable[[Check], object], abandoned: threading.Event) -> Outcome[object]:
+    def check() -> None:
+        if abandoned.is_set():
+            raise AbandonedError
+
     try:
-        task.check()
-        return task.function(task.check), None
+        check()
+        return function(check), None
     except BaseException as failure:
         return None, failure
 
 
-def _resolve(future: "asyncio.Future[Any]", result: object, failure: BaseException | None) -> None:
-    if future.done():
-        return
-    if failure is not None:
-        future.set_exception(failure)
-    else:
-        future.set_result(result)
+def _resolve(future: "asyncio.Future[Outcome[Any]]", outcome: Outcome[object]) -> None:
+    if not future.done():
+        future.set_result(outcome)

@@ -1,4 +1,4 @@
-"""The ranks of many sessions, each session's in a few numbers, wherever they have called."""
+"""The ranks of many sessions as a few numbers for each, whichever process they have called."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ class Ranks:
     """The ranks of a session's running attempt.
 
     Attributes:
-        seen: How many were heard of.
-        stale: How many of them were not, for `STALE_AFTER` seconds.
-        deviating: How many train with other values than were sealed.
-        trained: The newest step that any of them has trained, as it says; `NEVER` for none.
-        quiet: For how many seconds no rank of the session was heard, in any attempt; None if none
-            ever was, as far as is known.
-        pace: The seconds that a step takes the slowest of them, if one has said so.
+        seen: How many have called.
+        stale: How many of them have not called for `STALE_AFTER` seconds.
+        deviating: How many train with values other than the sealed ones.
+        trained: The newest step that any of them has trained, by its own account; `NEVER` for none.
+        quiet: For how many seconds no rank of the session has called, in any attempt; None if none
+            is known to have called.
+        pace: The seconds that a step takes the slowest of them, if any has said.
     """
 
     seen: int = 0
@@ -40,8 +40,8 @@ def digests(
 ) -> dict[str, Ranks]:
     """Return the ranks of some sessions, by name; not for the event loop.
 
-    Where processes share a database, what others have heard is about a second old, and is left out
-    if the database does not tell.
+    Where processes share a database, what others have heard is about a second old. It is left out
+    if the database does not answer.
     """
     here = {session.spec.name: _heard_here(tracker, session) for session in some}
     if table is None:
@@ -72,7 +72,7 @@ def _heard_here(tracker: RankTracker, session: Session) -> Ranks:
 
 
 def _together(session: Session, here: Ranks, told: RankDigest | None) -> Ranks:
-    """Return what was heard here and what all others have told; theirs is of one attempt."""
+    """Combine what was heard here with what all others have told, which is about one attempt."""
     if told is None:
         return here
     quiet = told.quiet if here.quiet is None else min(here.quiet, told.quiet)

@@ -1,8 +1,8 @@
-"""The rank tracker: what every rank of every session was last heard to do, in memory.
+"""The rank tracker: the last known activity of every rank of every session, in memory.
 
 Nothing of it is kept on disk: after a restart of the service it is empty until the ranks call
-again, and of very many ranks the sessions that were silent for longest are forgotten. What follows
-from it and must not be lost, that a rank trained with other values, stands in the log. Where
+again. If there are too many ranks, the sessions that were silent for longest are forgotten. The one
+conclusion that must not be lost, that a rank trained with other values, is in the log. Where
 several processes share a database, `shared_ranks.py` brings together what each of them has heard.
 """
 
@@ -16,34 +16,34 @@ from pacesetter_service.core.applied import KEPT, Comparison
 from pacesetter_service.core.session import Session
 
 MAX_RANKS = 65_536
-"""How many ranks of a session are followed: those with smaller numbers."""
+"""How many ranks of a session are followed: those with numbers below this."""
 
 MAX_FOLLOWED = 2 * MAX_RANKS
 """How many ranks of all sessions are followed."""
 
 NEVER = -1
-"""Stands for the step of what a rank has not done yet."""
+"""Stands for the step of something that a rank has not done yet."""
 
 
 @dataclass(slots=True)
 class RankState:
-    """What the calls of one rank have told.
+    """What one rank has told in its calls.
 
     Attributes:
-        attempt: The attempt that it speaks for; of those that carry another the first.
+        attempt: The attempt that it called for; after a take-back, the first of the chain.
         at: When it called last, by the monotonic clock in seconds.
-        revision: How often the future had been changed, by the answer that it got.
-        step: The furthest step that it has asked for, reported or applied since it began there.
+        revision: The session's revision in the answer that it got.
+        step: The furthest step that it has asked for, reported or applied since it last went back.
         stood: The step that it said it was training; `NEVER` if it has not said.
-        since: When it said at which step it stood, by the same clock.
-        pace: The seconds that a step took it, if it has said.
-        asked: The first step of the window that it asked for last; `NEVER` if it did not.
-        asked_at: When it asked for it, by the same clock.
+        since: When it said so, by the same clock.
+        pace: The seconds that a step takes it, if it has said.
+        asked: The first step of the last window that it asked for; `NEVER` if it did not.
+        asked_at: When it asked for that window, by the same clock.
         reported: The last step that it reported on; `NEVER` if it did not.
-        reported_at: When it did.
-        applied: What it said last that its optimizer used.
-        applied_at: When it said so.
-        deviating: The series of which it trained other values, as the session says, and that have
+        reported_at: When it reported, by the same clock.
+        applied: The values that its optimizer last used, by its own account.
+        applied_at: When it said so, by the same clock.
+        deviating: The series that it trained with other values, as the session says, and that have
             not agreed since.
     """
 
@@ -63,7 +63,7 @@ class RankState:
     deviating: tuple[str, ...] = ()
 
     def copy(self) -> "RankState":
-        """Return what is known now, by hand: `copy.copy` takes six times as long."""
+        """Return a copy, made by hand: `copy.copy` takes six times as long."""
         return RankState(
             self.attempt,
             self.at,
@@ -82,7 +82,7 @@ class RankState:
         )
 
     def later(self, seconds: float) -> "RankState":
-        """Return the same by a clock that is so many seconds ahead."""
+        """Return the same state by a clock that is some seconds ahead."""
         moved = self.copy()
         moved.at += seconds
         moved.since += seconds
@@ -93,10 +93,10 @@ class RankState:
 
     @property
     def trained(self) -> int:
-        """The newest step that it has trained, as it says; `NEVER` for none.
+        """The newest step that it has trained, by its own account; `NEVER` for none.
 
-        Who reports on a step has trained it; who trains a step has trained the one before. Who only
-        asks for windows is taken to train the first step of the newest one.
+        A rank that reports on a step has trained it; one that trains a step has trained the step
+        before. One that only asks for windows counts as training the first step of its newest one.
         """
         stood = self.asked if self.stood == NEVER else self.stood
         applied = NEVER if self.applied is None else self.applied.step
@@ -104,7 +104,7 @@ class RankState:
 
     @property
     def deviates(self) -> bool:
-        """Whether it trains with other values than were sealed, as far as it has said."""
+        """Whether it trains with values other than the sealed ones, as far as it has said."""
         return bool(self.deviating) or (
             self.applied is not None and self.applied.precision == "differs"
         )
@@ -112,7 +112,7 @@ class RankState:
 
 @dataclass(slots=True)
 class SessionRanks:
-    """The ranks of one session; what was said before `since` is not known."""
+    """The ranks of one session; what they said before `since` is unknown."""
 
     since: str
     ranks: dict[int, RankState] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class RankSnapshot:
     """The ranks of one session as they were at one moment.
 
     Attributes:
-        since: What was said before that is not known.
+        since: From when on they are known; what they said before is unknown.
         now: The moment, by the monotonic clock in seconds.
         ranks: What each rank has told.
     """
@@ -142,9 +142,9 @@ class Position:
 
     @classmethod
     def of(cls, heard: RankState, now: float) -> "Position":
-        """Return where a rank is by now: it has gone on since it was heard, at its pace.
+        """Estimate where a rank is by now: it has gone on at its pace since it was heard.
 
-        It cannot have gone beyond the window that it asked for last without asking for the next.
+        It cannot have gone beyond the last window that it asked for without asking for the next.
         """
         gone = 0 if not heard.pace else int((now - heard.since) / heard.pace)
         return cls(min(heard.stood + gone, max(heard.stood, heard.asked)), heard.pace)
@@ -156,7 +156,7 @@ class Position:
 
 
 class RankTracker:
-    """All ranks of all sessions; but for `snapshot` it belongs to the thread of the event loop."""
+    """All ranks of all sessions; for the event loop's thread, unless a method says otherwise."""
 
     def __init__(
         self,
@@ -170,9 +170,9 @@ class RankTracker:
 
         Args:
             max_sessions: The most sessions that are followed.
-            max_followed: The most ranks of all sessions; `MAX_RANKS` at least.
-            recent: Seconds of silence after which a rank is not counted any more.
-            shares: Whether other processes are to be told of what is heard here.
+            max_followed: The most ranks of all sessions together; at least `MAX_RANKS`.
+            recent: Seconds of silence after which a rank is no longer counted.
+            shares: Whether other processes are told of what is heard here.
         """
         self.recent = recent
         self._untold: set[tuple[str, int]] | None = set() if shares else None
@@ -195,19 +195,19 @@ class RankTracker:
         stood: int = NEVER,
         pace: float | None = None,
     ) -> None:
-        """Take note of a call.
+        """Record a call.
 
         Args:
-            name: The session.
-            rank: Who called.
-            attempt: The attempt that it spoke for; of those that carry another the first.
-            revision: What the answer said.
+            name: The name of the session.
+            rank: The rank that called.
+            attempt: The attempt that it called for; after a take-back, the first of the chain.
+            revision: The session's revision in the answer.
             asked: The first step that it asked for; `NEVER` if it asked for none.
             reported: The last step that it reported on; `NEVER` if it reported on none.
-            applied: What its optimizer used, where the call said so.
+            applied: The values that its optimizer used, if the call said so.
             deviating: The series whose deviation is recorded in the session.
             stood: The step that the trainer said it was training; `NEVER` if it did not say.
-            pace: The seconds that it said a step takes, if it said so.
+            pace: The seconds that a step takes, if it said so.
         """
         if rank >= MAX_RANKS:
             return
@@ -218,7 +218,7 @@ class RankTracker:
         heard = crew.ranks.get(rank)
         if heard is None or heard.attempt != attempt:
             if heard is not None and attempt < heard.attempt:
-                return  # a process that was fenced, and still reads
+                return  # a fenced process that still reads
             heard = self._joined(crew, rank, attempt)
         heard.at = monotonic()
         heard.revision = revision
@@ -226,7 +226,7 @@ class RankTracker:
         if stood != NEVER:
             heard.stood, heard.since, heard.pace = stood, heard.at, pace
         if asked != NEVER:
-            if asked < heard.asked:  # it went back, to begin there again
+            if asked < heard.asked:  # it went back, to start again there
                 heard.step = NEVER
             heard.asked, heard.asked_at = asked, heard.at
             heard.step = max(heard.step, asked)
@@ -240,7 +240,7 @@ class RankTracker:
             self._untold.add((name, rank))
 
     def take_untold(self) -> dict[tuple[str, int], RankState]:
-        """Return the ranks that have called since they were last taken; from any one thread."""
+        """Take the ranks that have called since the last time; always from the same thread."""
         found = dict[tuple[str, int], RankState]()
         untold = self._untold or set()
         for _ in range(len(untold)):
@@ -251,7 +251,7 @@ class RankTracker:
         return found
 
     def put_back(self, places: Iterable[tuple[str, int]]) -> None:
-        """Have ranks taken again that others could not be told of; from the same thread."""
+        """Put back ranks that others could not be told of; from the same thread."""
         if self._untold is not None:
             self._untold.update(places)
 
@@ -260,25 +260,25 @@ class RankTracker:
         crew = self._crews.get(name)
         if crew is None:
             return RankSnapshot(self._complete_since, monotonic(), {})
-        # The list is made in one go: no call comes in between.
+        # The list is made atomically: no call comes in between.
         ranks = {rank: heard.copy() for rank, heard in list(crew.ranks.items())}
         return RankSnapshot(crew.since, monotonic(), ranks)
 
     def position(self, session: Session) -> "Position | None":
         """Return where the trainers of a session are by now; None if none has said where it was.
 
-        The foremost counts: what is to change has to lie before it.
+        The foremost trainer counts: a change must lie ahead of it.
         """
         crew = self._crews.get(session.spec.name)
         return foremost(session, list(crew.ranks.values()) if crew else (), monotonic())
 
     def heard(self, name: str) -> list[RankState]:
-        """Return the ranks of a session, to be read at once; callable from any thread."""
+        """Return the ranks of a session, to be read immediately; callable from any thread."""
         crew = self._crews.get(name)
         return [] if crew is None else list(crew.ranks.values())
 
     def heard_within(self, seconds: float) -> list[str]:
-        """Return the sessions of which a rank has called in so many last seconds; likewise."""
+        """Return the sessions with a rank that called in the last seconds; from any thread."""
         since = monotonic() - seconds
         return [
             name
@@ -287,9 +287,9 @@ class RankTracker:
         ]
 
     def in_trouble(self, seconds: float) -> list[str]:
-        """Return the sessions with a rank that deviates, or has been silent for so long; likewise.
+        """Return the sessions with a rank that deviates or is silent for too long; from any thread.
 
-        Those ranks count that are of the newest attempt and were heard of lately.
+        Only ranks of the newest attempt that were heard of lately count.
         """
         now, found = monotonic(), []
         for name, crew in list(self._crews.items()):
@@ -306,9 +306,9 @@ class RankTracker:
         self._followed -= 0 if crew is None else len(crew.ranks)
 
     def last_word(self, name: str) -> tuple[float, float | None] | None:
-        """Return for how many seconds no rank of a session was heard, and the pace of a step.
+        """Return for how many seconds no rank of a session has called, and the pace of a step.
 
-        The pace is the slowest that a rank has said, if one has. None if no rank was heard of.
+        The pace is the slowest that any rank has said, if one has. None if no rank was heard of.
         Callable from any thread.
         """
         crew = self._crews.get(name)
@@ -321,7 +321,7 @@ class RankTracker:
     def counts(self) -> tuple[int, int]:
         """Count the ranks of all sessions, and those of them that deviate; from any thread.
 
-        Those count that were heard of lately; of a session those of its newest attempt can deviate.
+        Only ranks heard of lately count, and as deviating only those of a session's newest attempt.
         """
         ranks = deviating = 0
         lately = monotonic() - self.recent
@@ -333,10 +333,10 @@ class RankTracker:
         return ranks, deviating
 
     def silent(self, seconds: float) -> int:
-        """Count the ranks that were not heard of for so long, while others were; from any thread.
+        """Count the ranks that were silent for longer, while others called; from any thread.
 
-        Of a session those of its newest attempt: the others were fenced, and may be silent. Where
-        no rank is heard, the training is over, or stands.
+        Only ranks of a session's newest attempt count: the others were fenced, and may be silent.
+        If no rank of a session calls, the training is over or stands still.
         """
         now, found = monotonic(), 0
         for crew in list(self._crews.values()):
@@ -348,9 +348,9 @@ class RankTracker:
         return found
 
     def heard_lately(self, seconds: float) -> list[tuple[str, int]]:
-        """Return the sessions that a rank called about in so many seconds; from any thread.
+        """Return the sessions with a rank that called in the last seconds; from any thread.
 
-        Each comes with the foremost step that a rank of its newest attempt is at by now.
+        Each comes with the foremost step that a rank of its newest attempt has reached by now.
         """
         now, found = monotonic(), []
         for name, crew in list(self._crews.items()):
@@ -395,9 +395,9 @@ def foremost(session: Session, ranks: Iterable[RankState], now: float) -> Positi
 
 
 def merged(one: RankState, other: RankState) -> RankState:
-    """Return what two processes have heard of one rank together; their clocks agree.
+    """Merge what two processes have heard of one rank; their clocks agree.
 
-    In whichever order they are taken, and however often: the result is the same.
+    Merging is commutative and idempotent.
     """
     if one.attempt != other.attempt:
         return max(one, other, key=lambda each: each.attempt).copy()
@@ -406,7 +406,7 @@ def merged(one: RankState, other: RankState) -> RankState:
     before, asked = sorted((one, other), key=lambda each: each.asked_at)
     reported = max(one, other, key=lambda each: each.reported_at)
     applied = max(one, other, key=lambda each: each.applied_at)
-    went_back = asked.asked < before.asked  # to begin there again
+    went_back = asked.asked < before.asked  # to start again there
     return RankState(
         one.attempt,
         latest.at,
@@ -437,19 +437,19 @@ def _shortened(applied: Comparison) -> Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A session's ranks in a few words; lists of ranks are in their order.
+    """A summary of a session's ranks; lists of ranks are in ascending order.
 
     Attributes:
         seen: How many ranks of the running attempt have called.
-        current: How many of these know of every change of the future.
+        current: How many of these know the current revision.
         newest_step: The newest step that any of them has trained, if one has.
         furthest: The furthest step that any of them has asked for, reported or applied, if one has.
         slowest: The rank that is furthest behind.
         missing: Ranks that the session expects and that have not called in the running attempt.
-        unreported: Those, and ranks that it expects and that have called and reported nothing.
-        stale: Ranks that were not heard of for too long, or are too far behind.
-        deviating: Ranks that train with other values than were sealed.
-        earlier: Ranks that were last heard in an earlier attempt.
+        unreported: Expected ranks that have not reported: the missing ones, and silent callers.
+        stale: Ranks that have not called for too long, or are too far behind.
+        deviating: Ranks that train with values other than the sealed ones.
+        earlier: Ranks that last called in an earlier attempt.
     """
 
     seen: int
@@ -466,7 +466,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """When a rank is stale: after so many seconds, or, if given, more than so many steps behind."""
+    """When a rank is stale: after `seconds` of silence or, if given, over `steps` steps behind."""
 
     seconds: float
     steps: int | None = None

@@ -1,7 +1,8 @@
-"""What is old is put away: archived first, and removed for good when it was archived long enough.
+"""Old sessions are put away: archived first, and removed for good after some time in the archive.
 
-Nothing happens to a session that has gone on since it was looked at. Several processes may do this
-on one database: each step is one small transaction, and what another one has done is done.
+Nothing happens to a session that has gone on since it was examined. Several processes may do this
+on one database: each step is one small transaction, and steps that another process has done are
+skipped.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,14 +33,14 @@ log = structlog.get_logger("pacesetter.retention")
 DAY = 86_400.0
 
 EVERY = 3_600.0
-"""Seconds between two looks at what has become old by itself.
+"""Seconds between two searches for sessions that the settings put away.
 
-The first look is as long after the start: trainings that an outage has kept from calling are to
-call before they are taken for silent.
+The first search comes this long after the start: trainings that an outage has kept from calling get
+the time to call before they count as silent.
 """
 
 OVER: tuple[State, ...] = ("finished", "failed", "silent")
-"""The states that settings archive by themselves: a training that has not begun may still do so."""
+"""The states that the settings archive: a training that has not begun yet may still begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Policy:
     """Which sessions are put away.
 
     Attributes:
-        seconds: For how long nothing of them was written.
-        states: In which states they are.
+        seconds: For how long nothing was written to them.
+        states: The states that they are in.
         labels: Labels that they all have.
         purges: Whether archived ones are removed for good; otherwise they stay as they are.
     """
@@ -58,6 +59,22 @@ class Policy:
     labels: Mapping[str, str]
     purges: bool
 
+    @property
+    def statuses(self) -> set[str]:
+        """The statuses of the sessions that it applies to: others take no place on a page."""
+        found = {_STATUS_IN[state] for state in self.states}
+        return found if self.purges else found - {"archived"}
+
+
+_STATUS_IN: Mapping[State, str] = {
+    "active": "active",
+    "silent": "active",
+    "finished": "finished",
+    "failed": "finished",
+    "archived": "archived",
+}
+"""The status that the database has for a session in each state."""
+
 
 @dataclass(frozen=True, slots=True)
 class PutAway:
@@ -66,8 +83,8 @@ class PutAway:
     Attributes:
         name: Its name.
         state: Its state before.
-        changed_at: When something of it was written last; ISO 8601, UTC.
-        step: What was done: it was archived or purged, or it was `kept`.
+        changed_at: When it was last written to; ISO 8601, UTC.
+        step: What was, or would be, done: `archive`, `purge` or `keep`.
         size: About how many bytes its rows take.
         reason: Why it is kept; empty otherwise.
     """
@@ -82,7 +99,7 @@ class PutAway:
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """Some sessions that were put away, and where to go on; None if these were all."""
+    """A page of sessions that were put away, and where the next begins; None if it is the last."""
 
     sessions: list[PutAway]
     next_below: int | None
@@ -98,30 +115,36 @@ async def prune(
     limit: int,
     ended: Callable[[], bool] = lambda: False,
 ) -> Pruned:
-    """Put sessions away, a page at a time, forks before what they were forked from.
+    """Put a page of sessions away, forks before the sessions that they were forked from.
 
     Args:
         service: The service.
-        policy: Which.
-        actor: Who does so.
-        dry_run: Only say what would be done.
-        below: Where the page before has ended.
-        limit: How many sessions are looked at.
-        ended: Whether those that are left of the page are to stay as they are.
+        policy: Which sessions.
+        actor: Who puts them away.
+        dry_run: Only report what would be done.
+        below: Where the previous page ended.
+        limit: How many sessions are examined.
+        ended: Returns whether to leave the rest of the page as it is.
 
     Raises:
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     before = wall_clock(policy.seconds)
 
     def looked(check: Check) -> tuple[list[tuple[Stored, State, int]], int | None]:
-        page = service.store.aged(before=before, labels_too=policy.labels, below=below, limit=limit)
+        page = service.store.aged(
+            before=before,
+            statuses=policy.statuses,
+            labels_too=policy.labels,
+            below=below,
+            limit=limit,
+        )
         some = list(checked(page, check))
         states = [each.state for each in infos_of(service, some)]
         found = [
             (stored, state, service.store.size_of(stored.id))
             for stored, state in checked(zip(some, states, strict=True), check)
-            if state in policy.states and (policy.purges or state != "archived")
+            if state in policy.states
         ]
         return found, some[-1].id if len(some) == limit else None
 
@@ -140,18 +163,16 @@ async def keep_settings(
     purge_after: float | None,
     ended: Callable[[], bool],
 ) -> None:
-    """Put away what has become old, by what the settings say in days.
+    """Put away sessions that are older than the settings keep, in days.
 
     Args:
         service: The service.
-        archive_after: After so many days what is over is archived; None for never.
-        purge_after: After so many days what is archived is purged; None for never.
-        ended: Whether the service is to stop; it is asked before each session.
+        archive_after: Days after which a session that is over is archived; None for never.
+        purge_after: Days after which an archived session is purged; None for never.
+        ended: Returns whether the service stops; it is called before each session.
     """
     policies = []
-    if (
-        purge_after is not None
-    ):  # first: it makes room on a full disk, where no other write is taken
+    if purge_after is not None:  # first: it makes room on a full disk, which accepts no other write
         policies.append(Policy(purge_after * DAY, ("archived",), {}, purges=True))
     if archive_after is not None:
         policies.append(Policy(archive_after * DAY, OVER, {}, purges=False))

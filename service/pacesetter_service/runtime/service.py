@@ -1,4 +1,4 @@
-"""The parts of a running service, put together once; use cases are functions that take them."""
+"""The parts of a running service, assembled once; use cases are functions that take them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -30,20 +30,20 @@ from pacesetter_service.store.store import Store
 
 READERS = 2
 READS_WAITING = 16
-"""How many costly reads are made at once, and how many may wait; further ones are refused."""
+"""How many costly reads run simultaneously, and how many more may wait before any is refused."""
 
 CHECKERS = 2
 CHECKS_WAITING = 64
-"""The same for large requests that are checked."""
+"""The same for checks of large requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keeping:
-    """After how many days sessions are put away by themselves; None for never.
+    """After how many days sessions are put away automatically; None for never.
 
     Attributes:
-        archive_after: What is over is archived.
-        purge_after: What is archived is removed for good.
+        archive_after: Days after which a session that is over is archived.
+        purge_after: Days after which an archived session is removed for good.
     """
 
     archive_after: float | None = None
@@ -52,26 +52,26 @@ class Keeping:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What use cases work with; nothing outside this folder looks into it.
+    """The parts that use cases work with; nothing outside this folder accesses them.
 
     Attributes:
         store: The database, to read from.
-        writer: Decides and commits whatever changes a session.
+        writer: Decides and commits everything that changes a session.
         held: The calls that wait for a measurement.
-        logged: Tells those who follow a session that its log has grown.
-        tracker: What each rank was last heard to do, in this process.
-        reads: Threads for costly answers that only show something.
+        logged: Tells the followers of a session that its log has grown.
+        tracker: The last known activity of each rank, in this process.
+        reads: Threads for costly answers that only read.
         checks: Threads for costly work that a trainer may wait for.
-        keys: The tokens that are valid; None while authentication is off.
+        keys: The valid tokens; None while authentication is off.
         census: How many sessions there are, and how large the database is.
-        janitor: Does in the background what no caller waits for.
-        poller: Looks for what other processes have changed; None if there are none.
-        listener: Has it look at once, where changes are notified; None where they are not.
+        janitor: Does background work that no caller waits for.
+        poller: Looks for changes of other processes; None if there are none.
+        listener: Makes the poller look immediately on a notification; None if there are none.
         plans: The newest plans of what is left of trainings.
-        keeping: What the settings say of old sessions.
+        keeping: What the settings say about old sessions.
         backups: Copies of the database that admins have asked for.
-        families: What is known of sessions by the others of their template.
-        lookout: Tells of sessions that leave their family.
+        families: Compares sessions with the others of their template.
+        lookout: Detects sessions that leave their family.
     """
 
     store: Store
@@ -106,9 +106,9 @@ class Service:
         Args:
             store: The database.
             writer: The writer of that database.
-            admin_token: The service's own token; authentication is off without one.
-            max_held: How many calls may wait for a measurement at once.
-            keeping: What the settings say of old sessions.
+            admin_token: The service's own token; without one, authentication is off.
+            max_held: How many calls may wait for a measurement simultaneously.
+            keeping: What the settings say about old sessions.
         """
         logged, held = Signals(), HeldCalls(writer, max_held)
         writer.on_logged(logged.tell_from_thread)
@@ -127,7 +127,7 @@ class Service:
         lookout = Lookout(families, writer)
         writer.on_committed(lookout.listen)
         janitor = Janitor(store, writer)
-        if store.shared or store.has_hidden():  # what the end of a process has cut off
+        if store.shared or store.has_hidden():  # left by a process that was cut off
             janitor.wake()
         return cls(
             store,
@@ -150,12 +150,12 @@ class Service:
         )
 
     def release(self) -> None:
-        """Release all held calls and all followers of events: the service is to stop."""
+        """Release all held calls and all followers of events: the service stops."""
         self.held.release()
         self.logged.release()
 
     def finish(self) -> None:
-        """Tell other processes what only this one has heard: no call is served any more."""
+        """Tell other processes what only this one has heard; call it once no caller is served."""
         self.janitor.stop()
         self.lookout.stop()
         if self.listener is not None:
@@ -164,7 +164,7 @@ class Service:
             self.poller.stop()
 
     def close(self) -> None:
-        """End the threads that work for callers; to be called when none is served any more."""
+        """End the threads that work for callers; call it once no caller is served."""
         self.finish()
         self.reads.close()
         self.checks.close()
@@ -177,9 +177,9 @@ class SessionInfo:
     Attributes:
         session: Its whole state.
         created_at: When it was created; ISO 8601, in UTC.
-        epoch: The epoch of the database that it stands in.
-        changed_at: When its row was written last, as a sealing does; in the same form.
-        state: What has become of it, as far as can be said.
+        epoch: The epoch of its database.
+        changed_at: When its row was last written, for instance by a sealing; in the same form.
+        state: What has become of it, as far as is known.
     """
 
     session: Session
@@ -190,21 +190,21 @@ class SessionInfo:
 
 
 def _tell_of_creations(logged: Signals, changes: Sequence[Changes]) -> None:
-    """Tell who follows all sessions of new ones, of which no log has grown yet."""
+    """Tell the followers of all sessions about new ones, whose logs have not grown yet."""
     if any(each.before is None for each in changes):
         logged.tell_from_thread((ANY,))
 
 
 def info_of(service: Service, stored: Stored) -> SessionInfo:
-    """Return what is told of a stored session, by what this process has heard of it."""
+    """Return the info of a stored session, by what this process has heard of it."""
     return _told(service, stored, service.tracker.last_word(stored.session.spec.name))
 
 
 def infos_of(service: Service, some: Iterable[Stored]) -> list[SessionInfo]:
-    """Return what is told of stored sessions, by what all processes have heard of them.
+    """Return the infos of stored sessions, by what all processes have heard of them.
 
-    Where processes share a database this is not for the event loop: those that are silent here may
-    have called elsewhere.
+    Where processes share a database, this is not for the event loop, because it asks the database:
+    sessions that are silent here may have called elsewhere.
 
     Raises:
         StorageUnavailableError: The database did not answer.
@@ -221,7 +221,7 @@ def infos_of(service: Service, some: Iterable[Stored]) -> list[SessionInfo]:
 def _told(
     service: Service, stored: Stored, heard: tuple[float, float | None] | None
 ) -> SessionInfo:
-    """Return the same by what ranks were heard to do last: how long ago, and the pace of a step."""
+    """Return the info by the last call of a rank: how many seconds ago, and the pace of a step."""
     epoch, state = service.store.epoch, state_by(stored, heard)
     return SessionInfo(stored.session, stored.created_at, epoch, stored.changed_at, state)
 
@@ -231,7 +231,7 @@ def state_by(stored: Stored, heard: tuple[float, float | None] | None) -> State:
 
     Args:
         stored: The session.
-        heard: For how many seconds no rank was heard of, and the pace of a step; None if none was.
+        heard: For how many seconds no rank has called, and the pace of a step; None if none has.
     """
     quiet, pace = _quiet(stored), None
     if heard is not None:
@@ -240,7 +240,7 @@ def state_by(stored: Stored, heard: tuple[float, float | None] | None) -> State:
 
 
 def _quiet(stored: Stored) -> float:
-    """Return for how many seconds nothing was written of a session, by the clock."""
+    """Return for how many seconds a session was not written, by the wall clock."""
     if not stored.changed_at:
         return 0.0
     changed = datetime.fromisoformat(stored.changed_at)

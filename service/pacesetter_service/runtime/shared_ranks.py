@@ -1,4 +1,4 @@
-"""The ranks of all processes: what each has heard, brought together in the database."""
+"""The ranks of all processes: what each process has heard, merged in the database."""
 
 import json
 from collections.abc import Collection
@@ -24,7 +24,7 @@ def tell_others(tracker: RankTracker, table: RankTable) -> None:
     """Write what was heard here since the last time.
 
     Raises:
-        StorageUnavailableError: The database did not take it; it is written the next time.
+        StorageUnavailableError: The database did not accept it; it is written the next time.
     """
     heard = tracker.take_untold()
     if not heard:
@@ -42,7 +42,7 @@ def tell_others(tracker: RankTracker, table: RankTable) -> None:
 
 
 def snapshot(tracker: RankTracker, table: RankTable | None, stored: Stored) -> RankSnapshot:
-    """Return what is known of a session's ranks, wherever they called; not for the event loop.
+    """Return what all processes know of a session's ranks; not for the event loop.
 
     Raises:
         StorageUnavailableError: The database did not answer.
@@ -57,7 +57,7 @@ def snapshot(tracker: RankTracker, table: RankTable | None, stored: Stored) -> R
     for rank, heard in here.ranks.items():
         ranks[rank] = merged(heard, ranks[rank]) if rank in ranks else heard
     for rank, heard in ranks.items():
-        if heard.attempt == session.attempt.began_as:  # the session itself knows it best
+        if heard.attempt == session.attempt.began_as:  # the session itself has the newest value
             heard.deviating = session.control.watch.deviating.get(rank, ())
     return RankSnapshot(stored.created_at, now, ranks)
 
@@ -65,8 +65,8 @@ def snapshot(tracker: RankTracker, table: RankTable | None, stored: Stored) -> R
 def last_words(table: RankTable, names: Collection[str]) -> dict[str, tuple[float, float | None]]:
     """Return for how many seconds no process has heard of each session, and the pace of a step.
 
-    It is that of the rank that called last, if it has said one. Sessions of which no rank was heard
-    are left out. Not for the event loop.
+    The pace is that of the rank that called last, if it has said one. Sessions whose ranks were
+    never heard are left out. Not for the event loop.
 
     Raises:
         StorageUnavailableError: The database did not answer.
@@ -78,13 +78,13 @@ def last_words(table: RankTable, names: Collection[str]) -> dict[str, tuple[floa
 def position(tracker: RankTracker, table: RankTable | None, stored: Stored) -> Position | None:
     """Return where a session's foremost trainer is by now; None if none has said where it was.
 
-    Where processes share a database this is not for the event loop.
+    Where processes share a database, this is not for the event loop.
     """
     if table is None:
         return tracker.position(stored.session)
     try:
         known = snapshot(tracker, table, stored)
-    except StorageUnavailableError:  # an order that was taken is not to fail for that
+    except StorageUnavailableError:  # an order that was accepted must not fail because of this
         return tracker.position(stored.session)
     return foremost(stored.session, known.ranks.values(), known.now)
 

@@ -1,7 +1,7 @@
-"""Signals: who waits for a session to change is told once it has.
+"""Signals: they wake callers that wait for a session to change.
 
-A signal is a hint: a caller that is told looks at the session again, and one that is told in vain
-goes on waiting. Calls that are held for a measurement and feeds of events wait in the same way.
+A signal is a hint: a caller that is woken looks at the session again, and goes on waiting if it was
+woken in vain. Calls that are held for a measurement and feeds of events wait in the same way.
 """
 
 import asyncio
@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 ANY = "*"
-"""Stands for every session, which none is called: who waits for it is told of any change."""
+"""Stands for every session, and is no session's name: its waiters are told of any change."""
 
 
 class Signals:
-    """The callers that wait for news of sessions, by name; all of them in one event loop."""
+    """The callers that wait for news of sessions, by name; all run in one event loop."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)
@@ -23,7 +23,7 @@ class Signals:
         self.released = False
 
     def awaited(self) -> tuple[str, ...]:
-        """Name the sessions that callers wait for; from any thread."""
+        """Return the names of the sessions that callers wait for; callable from any thread."""
         return tuple(self._waiting)
 
     def is_awaited(self, name: str) -> bool:
@@ -31,13 +31,15 @@ class Signals:
         return name in self._waiting
 
     async def news(self, name: str, seconds: float) -> None:
-        """Return when the session has changed, when the time is over, or on `release`."""
+        """Wait until the session has changed, the time is over, or `release` is called."""
         self._loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = self._loop.create_future()
         self._waiting[name].add(future)
         try:
             with suppress(TimeoutError):
-                await asyncio.wait_for(future, seconds)
+                # Before Python 3.12, `wait_for` loses a cancellation that comes with the news.
+                async with asyncio.timeout(seconds):
+                    await future
         finally:
             self._waiting[name].discard(future)
             if not self._waiting[name]:
@@ -51,7 +53,7 @@ class Signals:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Frame the time in which the running loop wants to be told from other threads."""
+        """Accept signals from other threads for the running loop inside the `with` block."""
         self._loop = asyncio.get_running_loop()
         self._listeners += 1
         try:
@@ -60,13 +62,13 @@ class Signals:
             self._listeners -= 1
 
     def tell_from_thread(self, names: Sequence[str]) -> None:
-        """Do as `tell` for some sessions, from another thread than the event loop's."""
+        """Do what `tell` does for some sessions, from a thread other than the event loop's."""
         if names and self._loop is not None and (self._listeners or self._waiting):
             with suppress(RuntimeError):  # the loop is closed: no caller waits any more
                 self._loop.call_soon_threadsafe(self._tell_all, names)
 
     def release(self) -> None:
-        """Release all callers, whatever they wait for, and let none wait any more."""
+        """Release all callers, whatever they wait for; `released` tells them not to wait again."""
         self.released = True
         self._tell_all(list(self._waiting))
 

@@ -1,7 +1,7 @@
 """The sealed values that memory holds for a session: the newest ones, in one block.
 
 A `SealedTail` never changes. Appending writes behind the columns that it shows, into spare room of
-the same buffer, so those who hold the old tail see what they saw, without a copy for each window.
+the same buffer. So holders of the old tail see the same values as before, and no window is copied.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEPT = 8_192
-"""How many steps of a session memory is sure to hold; twice as many are the most."""
+"""How many of a session's newest steps memory always keeps; it keeps at most twice as many."""
 
 Block = NDArray[np.float64]
 
@@ -25,7 +25,7 @@ class SealedTail:
 
     @classmethod
     def empty(cls, at: int, series: int) -> "SealedTail":
-        """Return a tail that will begin at a step."""
+        """Return an empty tail that begins at a step."""
         return cls(at, at, np.empty((series, 64)))
 
     def holds(self, start: int, end: int) -> bool:
@@ -33,11 +33,11 @@ class SealedTail:
         return self.start <= start and end <= self.end
 
     def window(self, start: int, end: int) -> Block:
-        """Return the steps `start` to `end`, which it must hold; shape (series, end - start)."""
+        """Return the steps `start` to `end`, which must be in it; shape (series, end - start)."""
         return self.buffer[:, start - self.start : end - self.start]
 
     def extended(self, values: Block) -> "SealedTail":
-        """Return the tail with more columns behind it; when it grows too long, old ones go."""
+        """Return the tail with columns appended; if it grows too long, old ones are dropped."""
         tail = self if self.end - self.start + values.shape[1] <= 2 * KEPT else self._shortened()
         length, added = tail.end - tail.start, values.shape[1]
         buffer = tail.buffer

@@ -1,4 +1,4 @@
-"""What the writer has done since it began, counted on its thread; any thread may look."""
+"""What the writer has done since it started; counted on its thread, readable from any."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -12,17 +12,17 @@ BATCH_JOBS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Tally:
-    """Commits, and what kept them from succeeding.
+    """Commits, and why some failed.
 
     Attributes:
-        commit_seconds: How long the transactions that succeeded took.
+        commit_seconds: How long successful transactions took.
         batch_jobs: How many jobs were decided together.
         conflicts: How often another writer came first.
-        retries: How often a batch was decided anew for that.
-        failures: How many transactions the database did not take.
+        retries: How often a batch was decided again because of that.
+        failures: How many transactions the database did not accept.
         refused: How many jobs found the queue full.
-        alarms: What became of alarms that are told by a webhook.
-        events: How many events were logged, by their kind.
+        alarms: What became of the alarms for the webhook.
+        events: How many events were logged, by kind.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Tally:
         self.events: Counter[str] = Counter(dict.fromkeys(Logged.kinds, 0))
 
     def log(self, batch: Iterable[Changes]) -> None:
-        """Count the events of changes that were committed."""
+        """Count the events of committed changes."""
         for changes in batch:
             for event in changes.log:
                 self.events[event.kind] += 1

@@ -9,16 +9,16 @@ from pacesetter_service.store.store import Store
 
 
 async def publish_template(service: Service, template: Template) -> Published:
-    """Publish a template under its next version; the newest one again is that version.
+    """Publish a template under its next version; if the newest version equals it, return that.
 
     Raises:
-        StorageUnavailableError: The database did not take it.
+        StorageUnavailableError: The database did not accept it.
     """
     return await service.writer.call(lambda: _published(service.store, template))
 
 
 async def deprecate_template(service: Service, name: str, version: int, reason: str) -> Published:
-    """Record why a version should not be used any more; sessions made from it warn of it.
+    """Record why a version should no longer be used; sessions made from it carry a warning.
 
     Raises:
         TemplateNotFoundError: There is no such version.
@@ -37,5 +37,5 @@ def _published(store: Store, template: Template) -> Published:
         version = 1 if newest is None else newest.version + 1
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         published = Published(template, version, now)
-        if store.add_template(published):  # else another writer has taken the number meanwhile
+        if store.add_template(published):  # otherwise another writer has taken the number meanwhile
             return published

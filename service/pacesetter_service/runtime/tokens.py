@@ -1,4 +1,4 @@
-"""Making and revoking tokens."""
+"""Creating and revoking tokens."""
 
 import secrets
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ log = structlog.get_logger("pacesetter.tokens")
 
 
 def refuse_if_off(service: Service) -> Keyring:
-    """Return the tokens that are valid.
+    """Return the valid tokens, or refuse if authentication is off.
 
     Raises:
         AuthenticationOffError: Authentication is off.
@@ -41,16 +41,16 @@ async def create_token(
     *,
     bounds: Bounds | None = None,
 ) -> tuple[Token, str]:
-    """Return a new token, and its secret, which is kept nowhere.
+    """Create a token; return it, and its secret, which is stored nowhere.
 
     Args:
         service: The service.
         name: The name of its holder.
         role: What its holder may do.
-        until: From when on it is worth nothing; None for never, unless it is revoked.
-        scope: The names that its holder may speak of.
-        actor: Who makes it.
-        bounds: What its holder may order at most; None for whatever the role may.
+        until: When it expires; None for never, unless it is revoked.
+        scope: The session names that its holder may use.
+        actor: Who creates it.
+        bounds: Limits on its holder's orders; None for whatever the role allows.
 
     Raises:
         AuthenticationOffError: Authentication is off.
@@ -64,7 +64,7 @@ async def create_token(
 
 
 def list_tokens(service: Service) -> list[Token]:
-    """Return every token but the service's own, the oldest first.
+    """Return every token but the service's own, oldest first.
 
     Raises:
         AuthenticationOffError: Authentication is off.
@@ -73,7 +73,7 @@ def list_tokens(service: Service) -> list[Token]:
 
 
 async def revoke_token(service: Service, token_id: str, actor: str) -> None:
-    """Revoke a token: from now on it is worth nothing.
+    """Revoke a token: it is invalid from now on.
 
     Raises:
         AuthenticationOffError: Authentication is off.
@@ -85,7 +85,7 @@ async def revoke_token(service: Service, token_id: str, actor: str) -> None:
 
 
 async def store_uses(service: Service, keys: Keyring) -> None:
-    """Write when tokens were used last; what cannot be written now is left for the next time."""
+    """Write when tokens were last used; what cannot be written now is kept for the next time."""
     uses = keys.take_uses()
 
     def write() -> None:
@@ -106,7 +106,7 @@ def _made(name: str, role: Role, until: datetime | None, scope: NameScope) -> tu
     return Token(token_id, name, role, digest, now, expires, scope), secret
 
 
-# On the writer's thread, where nothing comes between a commit and what follows from it ----------
+# On the writer's thread, where nothing comes between a commit and the change of the keyring -----
 
 
 def _add(store: Store, keys: Keyring, token: Token) -> None:

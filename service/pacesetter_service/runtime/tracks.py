@@ -1,4 +1,4 @@
-"""What was measured of a metric, read from the record some steps at a time."""
+"""The values of a metric, read from the record some steps at a time."""
 
 from collections.abc import Iterator
 
@@ -22,10 +22,10 @@ def metric_between(
     end: int,
     check: Check,
 ) -> Track:
-    """Return a metric's values by step: what controllers saw, or else what ranks reported."""
+    """Return a metric's values by step: what controllers saw, otherwise what ranks reported."""
     check()
     seen = store.measurements_between(lineage, metric, start, end)
-    if spec.ranks == 1:  # whatever the aggregate, one value is itself
+    if spec.ranks == 1:  # whatever the aggregate, it leaves a single value as it is
         return merged([seen, store.reported_between(lineage, metric, start, end)])
     readings = readings_of(store, spec, lineage, metric, start, end, check)
     return merged([seen, *(measured(spec, metric, each) for each in readings)])

@@ -1,4 +1,4 @@
-"""What a trainer does: it reports and asks for its window, and opens an attempt."""
+"""What a trainer does: it reports, asks for its window, and opens an attempt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,16 +27,17 @@ from pacesetter_service.runtime.work import Entry, Open
 
 @dataclass(frozen=True, slots=True)
 class AppliedValues:
-    """What a rank's optimizer really used at a step, by series."""
+    """The values that a rank's optimizer really used at a step, by series."""
 
     step: int
     values: Mapping[str, float]
 
 
 class SyncCall(NamedTuple):
-    """What a trainer says and asks for in one call; so may a caller that only looks.
+    """What a trainer, or a caller that only looks, says and asks for in one call.
 
-    A tuple, as the answer is: of the hot call a frozen dataclass of this size is a tenth.
+    It is a tuple, as the answer is: a frozen dataclass of this size would take a tenth of the hot
+    call's time.
 
     Attributes:
         session: The name of the session.
@@ -46,12 +47,12 @@ class SyncCall(NamedTuple):
         readings: The metric values that it reports.
         newest: The last step that it reports on; `NEVER` if it reports nothing.
         batch_size: Samples in one step from the horizon on, if it says so.
-        applied: What its optimizer really used, if it says so.
+        applied: The values that its optimizer really used, if it says so.
         wish: The steps whose values it asks for, if it asks for any.
         stands: The step that it trains now; `NEVER` if it does not say.
         pace: Seconds that a step takes it, if it says so.
-        epoch: What the last answer said of the database, if it says so.
-        given: The step after the last that it was given in this attempt.
+        epoch: The epoch of the database in the last answer, if it says so.
+        given: The step after the last one that it was given in this attempt.
         patience: For how many seconds the call may be held until its step can be sealed.
     """
 
@@ -76,10 +77,10 @@ class SyncAnswer(NamedTuple):
 
     Attributes:
         session: The session after the call.
-        attempt: The attempt, under the number that the caller knows: a trainer goes on under its
-            own after steps were taken back.
+        attempt: The attempt, under the number that the caller knows: a trainer keeps its own number
+            after steps were taken back.
         epoch: The epoch of the database.
-        notices: What the trainer is told with the window.
+        notices: The notices that the trainer gets with the window.
         start: The first step of the window.
         block: Its values, a row for each series; None if the call asked for none.
     """
@@ -102,15 +103,15 @@ async def open_attempt(
     drop_actions: bool,
     batch_size: int | None,
 ) -> tuple[SessionInfo, bool]:
-    """Return the session in an attempt, and whether this call opened it; its key joins it again.
+    """Open an attempt, or join it by its key; return the session, and whether this call opened it.
 
     Args:
         service: The service.
         name: The session's name.
-        step: The first step that is to be trained again.
-        key: What all ranks of the restart share.
+        step: The first step that is trained again.
+        key: The key that all ranks of the restart share.
         actor: Who opens the attempt.
-        drop_actions: Whether operators' orders for that step and later ones are forgotten.
+        drop_actions: Whether operators' orders for that step and later ones are dropped.
         batch_size: Samples in one step from now on, if the trainer says so.
 
     Raises:
@@ -126,7 +127,7 @@ async def open_attempt(
 
 
 async def finish(service: Service, name: str, command: Finish) -> SessionInfo:
-    """Record that a training is over, and return its session; to say it again changes nothing.
+    """Record that a training is over, and return its session; repeating the call changes nothing.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
@@ -144,8 +145,8 @@ async def sync(service: Service, call: SyncCall) -> SyncAnswer:
     Raises:
         SessionNotFoundError: There is no session of that name.
         StaleAttemptError: The attempt was superseded.
-        AnotherEpochError: The database may have lost what the caller was given.
-        HorizonRecededError: It has lost that.
+        AnotherEpochError: The database may have lost steps that the caller was given.
+        HorizonRecededError: It has lost such steps.
         AwaitingMeasurementError: The step needs a measurement that did not come in time.
         PacesetterError: Something that the call says or asks for was refused.
     """
@@ -168,10 +169,10 @@ async def sync(service: Service, call: SyncCall) -> SyncAnswer:
         return SyncAnswer(session, call.attempt or session.attempt.number, epoch, notices)
     if wish.start >= entry.stored.session.horizon:
         entry = await service.held.until_sealed(entry, wish, call.patience)
-        _refuse_stale(entry, call)  # others went on meanwhile, perhaps in another attempt
+        _refuse_stale(entry, call)  # others have gone on meanwhile, perhaps in another attempt
         _track(service, entry, call, None)  # again: time and revisions went by
     session = entry.stored.session
-    if entry is not found:  # of what was at hand the end is known
+    if entry is not found:  # the end is known for the session as it was found
         end = min(seal_end(session, wish), session.horizon)
     notices = _told(session, finding, wish.start, end)
     if entry.tail.holds(wish.start, end):
@@ -183,7 +184,7 @@ async def sync(service: Service, call: SyncCall) -> SyncAnswer:
 
 
 async def _found(service: Service, call: SyncCall) -> Entry:
-    """Return a session as it is, or as it was last seen here where that is enough for a call."""
+    """Return a session as it is, or as last seen here if that is enough for the call."""
     entry = service.writer.remembered(call.session)
     if entry is not None and _is_enough(entry.stored.session, call):
         return entry
@@ -191,11 +192,11 @@ async def _found(service: Service, call: SyncCall) -> Entry:
 
 
 def _is_enough(seen: Session, call: SyncCall) -> bool:
-    """Return whether an answer may begin with a state that other processes may have changed since.
+    """Return whether a state that other processes may have changed since is enough for a call.
 
-    What a trainer's own attempt has sealed and given out never changes, and what a call changes is
-    decided by the writer, on the newest state. All else that is said here of a session is not to be
-    older than the call.
+    Values that a trainer's own attempt has sealed and handed out never change, and the writer
+    decides changes on the newest state. Everything else that is answered about a session must not
+    be older than the call.
     """
     wish, known = call.wish, call.trains and call.attempt is not None
     if not known or call.applied is not None or call.batch_size is not None:
@@ -209,11 +210,11 @@ def _is_enough(seen: Session, call: SyncCall) -> bool:
 
 
 def _refuse_lost(entry: Entry, call: SyncCall, epoch: str) -> None:
-    """Refuse who was given what is not here, before anything is sealed in its place.
+    """Refuse a caller that was given steps that are missing here, before others are sealed instead.
 
     Raises:
-        AnotherEpochError: It may not be here.
-        HorizonRecededError: It is not here.
+        AnotherEpochError: They may be missing.
+        HorizonRecededError: They are missing.
     """
     session = entry.stored.session
     if call.epoch is not None and call.epoch != epoch:
@@ -224,7 +225,7 @@ def _refuse_lost(entry: Entry, call: SyncCall, epoch: str) -> None:
 
 
 def _refuse_stale(entry: Entry, call: SyncCall) -> None:
-    """Refuse a call for an attempt that was superseded, whose sealed steps may differ by now.
+    """Refuse a call for a superseded attempt, whose sealed steps may differ by now.
 
     Raises:
         StaleAttemptError: The attempt is not the running one.
@@ -235,7 +236,7 @@ def _refuse_stale(entry: Entry, call: SyncCall) -> None:
 
 
 async def _compared(service: Service, entry: Entry, call: SyncCall, used: AppliedValues) -> Finding:
-    """Compare what the caller's optimizer used with what was sealed."""
+    """Compare the values that the caller's optimizer used with the sealed ones."""
     session = entry.stored.session
     refuse_incomparable(session, call.rank, call.attempt, used.step, used.values)
     block = await sealed_window(service.store, entry, used.step, used.step + 1)
@@ -244,13 +245,13 @@ async def _compared(service: Service, entry: Entry, call: SyncCall, used: Applie
 
 
 def _changes(session: Session, call: SyncCall, finding: Finding | None, end: int) -> bool:
-    """Return whether a call changes its session; what is sealed already needs no writer.
+    """Return whether a call changes its session; steps that are sealed already need no writer.
 
     Args:
         session: The session.
         call: The call.
-        finding: What its caller's optimizer used, compared with what was sealed.
-        end: Where the window ends that it asks for. To be held by its trainer is a change, too.
+        finding: The values that its caller's optimizer used, compared with the sealed ones.
+        end: Where the window that it asks for ends. Becoming held by a trainer is a change, too.
     """
     wish, used = call.wish, call.applied
     return (
@@ -265,7 +266,7 @@ def _changes(session: Session, call: SyncCall, finding: Finding | None, end: int
 async def _recorded(
     service: Service, entry: Entry, call: SyncCall, finding: Finding | None
 ) -> Entry:
-    """Have the writer record what is new in a call; returns the session after it."""
+    """Record what is new in a call, through the writer, and return the session after it."""
     session, used = entry.stored.session, call.applied
     commands: list[Command] = [Report(call.readings, call.attempt)] if call.readings else []
     if call.batch_size is not None and call.batch_size != session.control.batch_size:
@@ -283,7 +284,7 @@ async def _recorded(
 
 
 def _track(service: Service, entry: Entry, call: SyncCall, finding: Finding | None) -> None:
-    """Record a call of a rank, unless it speaks for an attempt that never was."""
+    """Record a call of a rank in the tracker, unless its attempt never existed."""
     if not call.trains:
         return
     session, attempt = entry.stored.session, entry.stored.session.attempt.began_as
@@ -307,9 +308,9 @@ def _track(service: Service, entry: Entry, call: SyncCall, finding: Finding | No
 
 
 def _told(session: Session, finding: Finding | None, start: int, end: int) -> list[Notice]:
-    """Return the notices of the steps from `start` to `end`, and of what the call has found.
+    """Return the notices of the steps from `start` to `end`, and those of the call's finding.
 
-    What a call has found about its own rank is told in its answer, whatever steps that holds.
+    The finding is about the caller's own rank, so its answer has these, whatever steps it holds.
     """
     notices = [notice for notice in session.control.notices if start <= notice.step < end]
     if finding is None or not finding.notices:

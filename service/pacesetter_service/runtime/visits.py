@@ -1,9 +1,9 @@
-"""Logins of browsers: a sealed statement that a token was shown, which any process can check.
+"""Logins of browsers: a signed statement that a token was shown, which any process can check.
 
-A browser keeps the statement, and not the token. It names the token by its id and says until when
-it holds; its seal is made with a key that follows from the service's own token. So every process
-that was started with that token reads it, nothing is kept of a login, a token that is revoked ends
-its logins at once, and another token of the service's own ends all of them.
+A browser keeps the statement instead of the token. The statement holds the id of the token, the
+time when it expires, and a seal, which is made with a key derived from the service's own token. So
+every process that was started with that token can check it, and no login is stored. Revoking a
+token ends its logins immediately, and changing the service's own token ends all logins.
 """
 
 import hmac
@@ -16,22 +16,22 @@ from pacesetter_service.core.tokens import Token
 from pacesetter_service.runtime.keyring import Keyring
 
 HOURS = 12
-"""For how long a login holds."""
+"""How many hours a login is valid."""
 
 LONGEST = 200
-"""The most characters of a statement."""
+"""The longest statement that is read, in characters."""
 
 _STATEMENT = re.compile(r"([0-9a-f]*)\.([0-9]{1,12})\.([A-Za-z0-9_-]{16})\.([0-9a-f]{64})")
 
 
 def begin(keys: Keyring, token: Token) -> str:
-    """Return the statement of a login with a token, in characters that a cookie may have."""
+    """Return the statement of a login with a token, in characters that a cookie allows."""
     said = f"{token.id}.{int(time()) + HOURS * 3600}.{secrets.token_urlsafe(12)}"
     return f"{said}.{_seal(keys, said)}"
 
 
 def holder(keys: Keyring, statement: str) -> Token | None:
-    """Return whose login a statement is; None if it is none, over, or of a token that is."""
+    """Return the token of a login; None if the statement is invalid, or it or its token expired."""
     found = _STATEMENT.fullmatch(statement) if len(statement) <= LONGEST else None
     if found is None:
         return None

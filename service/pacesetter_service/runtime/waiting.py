@@ -1,6 +1,6 @@
-"""Held calls: a step that needs a decision is waited for until its measurement has come.
+"""Held calls: they wait for the measurement that decides their step.
 
-That a step is *held* is another thing: a trainer has its value (`Session.held`).
+A *held step* is another thing: a step whose value a trainer has (`Session.held`).
 """
 
 from contextlib import suppress
@@ -17,21 +17,21 @@ from pacesetter_service.runtime.work import Change, Entry
 from pacesetter_service.runtime.writer import Writer
 
 MOST_PASSED = 1_000
-"""The most boundaries that are passed in one commit."""
+"""The most decision boundaries that are passed in one commit."""
 
 MOST_HELD = 8_192
-"""How many calls are held at once, unless a setting says so."""
+"""How many calls may be held simultaneously, unless a setting says otherwise."""
 
 
 class HeldCalls:
-    """The calls that wait until their step can be sealed, and what makes them go on."""
+    """The calls that wait until their step can be sealed, and what wakes them."""
 
     def __init__(self, writer: Writer, most: int = MOST_HELD) -> None:
-        """Hold none yet.
+        """Start without held calls.
 
         Args:
-            writer: Who seals what they wait for.
-            most: How many there may be at once; further ones are to ask again.
+            writer: The writer, which seals the steps that they wait for.
+            most: How many calls may be held simultaneously; further ones must ask again.
         """
         self._writer = writer
         self._most = most
@@ -40,7 +40,7 @@ class HeldCalls:
 
     @property
     def signals(self) -> Signals:
-        """What wakes the held calls."""
+        """The signals that wake the held calls."""
         return self._signals
 
     @property
@@ -49,22 +49,22 @@ class HeldCalls:
         return self._held
 
     def release(self) -> None:
-        """Release all held calls, and hold none any more: the server is to stop."""
+        """Release all held calls, and hold none from now on: the server stops."""
         self._signals.release()
 
     async def change(self, name: str, *commands: Command) -> Entry:
-        """Apply commands to a session by the writer, and wake the held calls that can go on.
+        """Apply commands to a session, through the writer, and wake the held calls that can go on.
 
         Raises:
             PacesetterError: A command was refused, and none of them was applied.
         """
         before = self._writer.remembered(name)
         entry = (await self._writer.submit(Change(name, commands))).entry
-        if not self._signals.is_awaited(name):  # who begins to wait now looks at it as it is
+        if not self._signals.is_awaited(name):  # a call that begins to wait now sees the new state
             return entry
         session = entry.stored.session
         sealed = before is None or session.horizon != before.stored.session.horizon
-        # Of a thousand ranks' reports the last one alone is worth waking a thousand calls.
+        # Of a thousand ranks' reports, only the last one is worth waking a thousand calls.
         if sealed or (entry is not before and not waits_for(session, Seal(session.horizon, 1))):
             self._signals.tell(name)
         return entry
@@ -73,13 +73,13 @@ class HeldCalls:
         """Return a session once the step that a call wishes for is sealed.
 
         Args:
-            entry: The session, in which it is not.
+            entry: The session, in which the step is not sealed.
             wish: The steps that the call asks for.
             seconds: For how long the call may be held.
 
         Raises:
             SessionFinishedError: The step will never be sealed.
-            AwaitingMeasurementError: It needs a measurement, and was awaited for long enough now.
+            AwaitingMeasurementError: It needs a measurement, and the call has waited long enough.
         """
         name = entry.stored.session.spec.name
         give_up, passing = monotonic() + seconds, False
@@ -91,16 +91,16 @@ class HeldCalls:
                 entry = await self.change(name, wish)
                 continue
             entry, left = await self._left(name, entry, wish)
-            if waits_for(entry.stored.session, wish) != missing:  # there was news meanwhile
+            if waits_for(entry.stored.session, wish) != missing:  # there was news in the meantime
                 continue
             if left <= 0 or passing:
-                # Of a jump across several boundaries only the first is awaited: no rank can have
-                # measured what lies between.
+                # In a jump across several boundaries only the first is waited for: no rank can have
+                # measured the steps between.
                 passing = True
                 entry = await self._pass(name, session, wish)
                 continue
             newest = await self._writer.find(name)
-            if newest is not entry:  # there was news already, which is not told again
+            if newest is not entry:  # this news is not signalled again
                 entry = newest
                 continue
             if monotonic() >= give_up or self._signals.released or self._held >= self._most:
@@ -111,16 +111,15 @@ class HeldCalls:
             finally:
                 self._held -= 1
         if not is_sealed(session, wish, seal_end(session, wish)):
-            # Another call has sealed it meanwhile; now this one's trainer holds it too.
+            # Another call has sealed it meanwhile; now the trainer of this call holds it too.
             entry = await self.change(name, wish)
         return entry
 
     async def _left(self, name: str, entry: Entry, wish: Seal) -> tuple[Entry, float]:
-        """Return for how many seconds more a step waits for its measurement; and the session.
+        """Return the session, and for how many more seconds a step waits for its measurement.
 
-        How long it has been waited for stands in the session's state, so that it holds on every
-        replica and after a restart. A caller that only looks does not make it wait for a shorter
-        time, nor go on without.
+        The time waited so far is part of the session's state, so it holds on every replica and
+        after a restart. A caller that only looks neither shortens the wait nor ends it.
         """
         session, now = entry.stored.session, time()
         reaction = session.spec.reaction
@@ -134,8 +133,8 @@ class HeldCalls:
     async def _pass(self, name: str, session: Session, wish: Seal) -> Entry:
         """Go on without the measurement that the horizon waits for, in few commits.
 
-        Sealing may be refused, where what there is ends the session; then the first boundary is
-        passed alone, so that its decision is kept.
+        Sealing may be refused because a decision on the way finishes the session. Then only the
+        first boundary is passed, so that its decision is kept.
         """
         first = Pass(session.horizon, session.attempt.number)
         every = session.spec.decide_every

@@ -1,20 +1,20 @@
-"""Whether a thread gets on with its work: seen from outside, without asking the thread."""
+"""Whether a thread makes progress: seen from outside, without asking the thread."""
 
 from time import monotonic
 
 
 class Progress:
-    """How long one thread has worked without finishing anything; any thread may look."""
+    """How long one thread has worked without finishing anything; readable from any thread."""
 
     def __init__(self) -> None:
         self._since: float | None = None
 
     def made(self) -> None:
-        """Note, on the thread itself, that it begins to work or has finished something."""
+        """Note, on the thread itself, that it starts to work or has finished something."""
         self._since = monotonic()
 
     def rests(self) -> None:
-        """Note, on the thread itself, that there is nothing to do."""
+        """Note, on the thread itself, that it has nothing to do."""
         self._since = None
 
     @property

@@ -22,14 +22,14 @@ def sealed_block(store: Store, entry: Entry, start: int, end: int) -> Block:
 
 
 async def sealed_window(store: Store, entry: Entry, start: int, end: int) -> Block:
-    """Return the sealed values of the steps `start` to `end`; reads on a thread if it must."""
+    """Return the sealed values of the steps `start` to `end`; read on a thread if necessary."""
     if entry.tail.holds(start, end):
         return entry.tail.window(start, end)
     return await in_thread(sealed_block, store, entry, start, end)
 
 
 def refuse_too_many(series: int, count: int) -> None:
-    """Refuse what would take gigabytes.
+    """Refuse an answer that would take gigabytes.
 
     Raises:
         StepOutOfRangeError: So many steps of so many series are too many for one answer.

@@ -1,4 +1,4 @@
-"""What is given to the writer, and what comes back: work, and the session after it."""
+"""What the writer is given, and what it returns: work, and the session after it."""
 
 from dataclasses import dataclass
 
@@ -16,12 +16,12 @@ class Entry:
     stored: Stored
     tail: SealedTail
     replay: float = REPLAY
-    """What replaying takes of what came after the newest snapshot, for all that is known of it."""
+    """The cost of replaying what came after the newest snapshot; `REPLAY` if it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """Create the session that a spec describes, with the key of its first attempt, or find it."""
+    """Create the session of a spec, with the key of its first attempt, or find it."""
 
     spec: SessionSpec
     key: str = ""
@@ -29,7 +29,7 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Apply commands to a session, all of them or none."""
+    """Apply commands to a session, all or none."""
 
     name: str
     commands: tuple[Command, ...]
@@ -49,9 +49,9 @@ class Open:
     Attributes:
         name: The session's name.
         step: The first step of the attempt: that of the checkpoint.
-        key: What all ranks of the restart share: the same key gives the same attempt.
+        key: The key that all ranks of the restart share: the same key gives the same attempt.
         actor: Who opens it.
-        drop_actions: Whether operators' orders for the step and later ones are forgotten.
+        drop_actions: Whether operators' orders for the step and later ones are dropped.
         batch_size: Samples in one step from now on, if the trainer says so.
     """
 
@@ -76,7 +76,7 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class TakeBack:
-    """Open the sealed steps again that no trainer holds, for changes."""
+    """Reopen the sealed steps that no trainer holds, for changes."""
 
     name: str
     actor: str = "anonymous"
@@ -84,7 +84,7 @@ class TakeBack:
 
 
 Alone = Open | Fork | TakeBack
-"""Work that reads the record of what was committed, so that nothing may be on its way."""
+"""Work that reads the committed record, so no other job of its batch may be uncommitted."""
 
 Work = Create | Change | Find | Open | Fork | TakeBack
 
@@ -96,7 +96,7 @@ class Outcome:
     Attributes:
         entry: The session.
         created: Whether the work created it, or its attempt.
-        horizon_before: Its horizon before, where that matters to the caller.
+        horizon_before: Its horizon before the work, if that matters to the caller.
     """
 
     entry: Entry

@@ -1,16 +1,17 @@
 """The writer: one thread decides everything, in batches, and answers once a batch is on the disk.
 
-Whatever is queued when the writer is free becomes one batch: each job is decided on the state that
-the jobs before it leave, all changes are written in one transaction, and only after its commit do
-the new states become visible and the callers get their answers. So one disk flush serves everyone
-who waits, nothing is seen that could be lost, and a failed commit is undone by forgetting.
+Everything that is queued when the writer is free becomes one batch. Each job is decided on the
+state that the jobs before it leave, and all changes are written in one transaction. Only after its
+commit do the new states become visible and the callers get their answers. So one disk flush serves
+all waiting callers, no caller sees anything that could be lost, and forgetting the new states is
+enough to undo a failed commit.
 
-No job may keep the others waiting for long. What one sealing may cost is bounded, a batch is
-committed once it has taken long enough, and jobs that cost much are done by themselves: one between
-two batches of the others, a session at a time.
+No job may keep the others waiting for long. The cost of one sealing is bounded, and a batch is
+committed once it has taken long enough. Costly jobs are done alone: one between two batches of the
+others, with sessions taking turns.
 
-What is sealed never changes, so windows below the horizon are answered from memory, by the caller.
-Where other processes write too, all else that is read compares the version first.
+Sealed values never change, so callers answer windows below the horizon from memory. Where other
+processes write too, every other read compares the version first.
 """
 
 import asyncio
@@ -61,20 +62,20 @@ from pacesetter_service.store.port import Changes, Store, Stored
 MAX_BATCH = 256
 """The most jobs in one transaction: enough to amortise its flush, few enough to answer soon.
 
-Each holds the state that it leaves until all are answered, with what waits in it.
+Each job holds the state that it leaves, with the readings that wait in it, until all are answered.
 """
 
 BATCH_SECONDS = 0.1
-"""After so long a batch takes no further job: those that are decided are not to wait for it."""
+"""Seconds after which a batch takes no further job: the decided ones must not wait for it."""
 
 SHARE = 4
-"""Jobs of one session that cost much may be at most one in so many of all that may wait."""
+"""The costly jobs of one session may take at most one in this many places in the queue."""
 
 TRIES = 5
-"""How often a batch is decided, where other writers come first."""
+"""How often a batch is decided if other writers come first."""
 
 PAUSE = 0.005
-"""The longest pause before the second try, in seconds; each further one may be twice as long."""
+"""The longest pause before the second try, in seconds; it doubles for each further try."""
 
 LOST = (
     "an older copy of the database was put in its place, or a standby has taken over that had not"
@@ -85,12 +86,12 @@ log = structlog.get_logger("pacesetter.writer")
 
 
 commit_failures = Complaints(lambda **details: log.error("commit_failed", **details))
-"""While a disk is full, every call of every trainer fails."""
+"""Complaints about failed commits: while a disk is full, every call of every trainer fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Run a function on the writer's thread, between two batches: for what is rare."""
+    """Run a function on the writer's thread, between two batches: for rare work."""
 
     function: Callable[[], object]
 
@@ -117,13 +118,13 @@ class Writer:
         max_cached: int = 10_000,
         stall_after: float = 10.0,
     ) -> None:
-        """Set up, without starting.
+        """Set up without starting.
 
         Args:
             store: Where everything is written; its writing half is the writer's from now on.
             max_queued: The most jobs that may wait before further ones are refused.
-            max_cached: The most sessions that memory holds; the longest unused are dropped.
-            stall_after: For how many seconds the writer may work without finishing anything, before
+            max_cached: The most sessions in memory; the least recently used are dropped.
+            stall_after: For how many seconds the writer may work without finishing anything before
                 `check` refuses.
         """
         self._store = store
@@ -132,7 +133,7 @@ class Writer:
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._costly: Lanes[_Job] = Lanes()
         self._cache: OrderedDict[str, Entry] = OrderedDict()
-        self._forgotten: dict[str, Stored] = {}  # what is read again next, as it was
+        self._forgotten: dict[str, Stored] = {}  # sessions to be read again, as they were
         self._stall_after = stall_after
         self._progress = Progress()
         self.tally = Tally()
@@ -146,12 +147,12 @@ class Writer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish what is queued and still waited for, then stop the writer."""
+        """Finish the queued jobs that callers still wait for, then stop the writer."""
         self._queue.put(None)
         self._thread.join()
 
     def check(self) -> None:
-        """Refuse if the writer is not there to take work, or does not get on with it.
+        """Refuse if the writer does not accept work, or makes no progress.
 
         Raises:
             StorageUnavailableError: It has ended.
@@ -171,7 +172,7 @@ class Writer:
 
     @property
     def cached(self) -> int:
-        """How many sessions memory holds."""
+        """How many sessions are in memory."""
         return len(self._cache)
 
     @property
@@ -180,44 +181,44 @@ class Writer:
         return self._progress.seconds_without
 
     def horizon(self, name: str) -> int | None:
-        """Return the horizon of a session as memory holds it; None if it does not."""
+        """Return the horizon of a session as it is in memory; None if it is not there."""
         entry = self._cache.get(name)
         return None if entry is None else entry.stored.session.horizon
 
     def on_logged(self, listener: Callable[[Sequence[str]], None]) -> None:
         """Call a function on the writer's thread with the sessions whose logs have grown.
 
-        It is told after the commit, must be quick, and must not raise.
+        It is called after the commit, must be quick, and must not raise.
         """
         self._listeners.append(listener)
 
     def on_committed(self, listener: Callable[[Sequence[Changes]], None]) -> None:
-        """Call a function on the writer's thread with the changes that were committed.
+        """Call a function on the writer's thread with committed changes.
 
         It must be quick, and must not raise.
         """
         self._recorders.append(listener)
 
     def peek(self, name: str) -> Entry | None:
-        """Return a session if memory holds it as it is; never waits.
+        """Return a session if memory holds its newest state; never waits.
 
-        Where other processes may have changed it meanwhile, memory is not to be believed.
+        Returns None where other processes may have changed it: memory cannot be trusted then.
         """
         return None if self._store.shared else self.remembered(name)
 
     def remembered(self, name: str) -> Entry | None:
-        """Return a session as it was when this process saw it last, if it did; never waits.
+        """Return a session as this process saw it last, if it did; never waits.
 
         Where other processes write too, it may have gone on since.
         """
         try:
             self._cache.move_to_end(name)
             return self._cache[name]
-        except KeyError:  # also when the writer drops it at this moment
+        except KeyError:  # the writer may also drop it at this moment
             return None
 
     async def find(self, name: str) -> Entry:
-        """Return a session as it is; what memory holds of it is enough if its version is current.
+        """Return a session as it is; memory is enough if its version is current.
 
         Raises:
             SessionNotFoundError: There is none of that name.
@@ -230,7 +231,7 @@ class Writer:
         return (await self.submit(Find(name))).entry
 
     async def submit(self, work: Work) -> Outcome:
-        """Queue work; the answer comes after its commit.
+        """Queue work, and return its outcome after the commit.
 
         Raises:
             PacesetterError: The work was refused, and nothing of it was kept.
@@ -239,9 +240,9 @@ class Writer:
         return outcome
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Call a function on the writer's thread, when nothing else is written.
+        """Call a function on the writer's thread, while nothing else is written.
 
-        It is called again where its transaction, which must be the only one, was in another's way.
+        It is called again if its transaction, of which it may have only one, met a conflict.
 
         Raises:
             PacesetterError: What the function raised.
@@ -256,41 +257,48 @@ class Writer:
         loop = asyncio.get_running_loop()
         job = _Job(work, loop, loop.create_future())
         self._queue.put(job)
-        return await job.future
+        try:
+            return await job.future
+        finally:
+            del job  # otherwise a refusal would hold this frame, and this frame the refusal
 
     def forget(self, name: str) -> None:
-        """Drop a session that was purged from memory; only from what `call` runs."""
+        """Drop a purged session from memory; only a function that `call` runs may do so."""
         self._cache.pop(name, None)
-        self._forgotten.pop(name, None)  # it is not missed
+        self._forgotten.pop(name, None)  # its absence is no loss
 
     # The writer's thread ---------------------------------------------------------------------
 
     def _run(self) -> None:
         ended = False
         while not ended or self._costly:
-            if not self._costly:
-                self._progress.rests()
-            jobs, ending = self._arrived(wait=not self._costly)
-            self._progress.made()
-            ended = ended or ending
-            self._process_light([job for job in jobs if not self._put_aside(job)])
-            for job in self._costly.take(self._is_light):
-                self._process_light([job])
+            ended = self._take_turn() or ended
+
+    def _take_turn(self) -> bool:
+        """Do what is queued, and return whether the writer ends; keep no reference to the jobs."""
+        if not self._costly:
+            self._progress.rests()
+        jobs, ending = self._arrived(wait=not self._costly)
+        self._progress.made()
+        self._process_light([job for job in jobs if not self._put_aside(job)])
+        for job in self._costly.take(self._is_light):
+            self._process_light([job])
+        return ending
 
     def _arrived(self, *, wait: bool) -> tuple[list[_Job], bool]:
-        """Return what is queued, and whether it was the last; wait for something if need be."""
+        """Return the queued jobs, and whether the writer ends; with `wait`, wait for the first."""
         jobs: list[_Job] = []
         with suppress(queue.Empty):
             while len(jobs) < MAX_BATCH:
                 job = self._queue.get() if wait and not jobs else self._queue.get_nowait()
                 if job is None:
                     return jobs, True
-                if not job.future.cancelled():  # else its caller has gone
+                if not job.future.cancelled():  # otherwise its caller has gone
                     jobs.append(job)
         return jobs, False
 
     def _put_aside(self, job: _Job) -> bool:
-        """Queue a job that may cost much for its turn; return whether it is such a job."""
+        """Put a job that may be costly into the lanes; return whether it is such a job."""
         if isinstance(job.work, Call | Create | Find) or self._is_light(job):
             return False
         name = job.work.source if isinstance(job.work, Fork) else job.work.name
@@ -302,7 +310,7 @@ class Writer:
         return True
 
     def _is_light(self, job: _Job) -> bool:
-        """Return whether a job costs little, as far as memory can say."""
+        """Return whether a job is cheap, as far as memory can tell."""
         match job.work:
             case Change(name, commands):
                 entry = self._cache.get(name)
@@ -316,7 +324,7 @@ class Writer:
                 return True
 
     def _process_light(self, jobs: list[_Job]) -> None:
-        """Do jobs together, and answer them as soon as they are on the disk."""
+        """Do jobs together, and answer them once they are on the disk."""
         together = [job for job in jobs if not isinstance(job.work, Call | Alone)]
         for job in jobs:
             if isinstance(job.work, Call):
@@ -337,14 +345,15 @@ class Writer:
         self._progress.made()
 
     def _process(self, jobs: Sequence[_Job]) -> int:
-        """Do jobs in one transaction, and return how many, from the first on, it was time for."""
+        """Do jobs in one transaction, and return how many of the first ones there was time for."""
         try:
             return self._settled(jobs)
         except StorageUnavailableError as error:
             self.tally.failures += 1
             commit_failures.tell(type(error).__name__, jobs=len(jobs), exc_info=error)
+            told = _told(error)
             for job in jobs:
-                job.result = error
+                job.result = told
         except Exception as failure:
             if not isinstance(failure, ConflictError):
                 log.exception("batch_failed", jobs=len(jobs))
@@ -352,15 +361,17 @@ class Writer:
         return len(jobs)
 
     def _commit_one_by_one(self, jobs: Sequence[_Job]) -> None:
-        """Keep a job that fails in an unforeseen way from taking those beside it down."""
+        """Commit jobs one by one, so that an unforeseen failure of one does not fail the others."""
         for job in jobs:
             try:
                 self._settled([job])
+            except PacesetterError as error:
+                job.result = _told(error)
             except Exception as failure:
                 job.result = failure
 
     def _settled(self, jobs: Sequence[_Job]) -> int:
-        """Commit jobs; decide them again where another writer came first, a few times.
+        """Commit jobs; if another writer came first, decide them again, a few times.
 
         Raises:
             ConflictError: Another writer came first every time.
@@ -387,7 +398,7 @@ class Writer:
             except ConflictError:
                 raise
             except PacesetterError as refusal:
-                job.result = refusal
+                job.result = _told(refusal)
             done += 1
             if monotonic() - begun > BATCH_SECONDS:
                 break
@@ -424,11 +435,11 @@ class Writer:
         return entry
 
     def _loaded(self, name: str) -> Stored | None:
-        """Read a session from the database, which has all that was committed, or has lost it.
+        """Read a session from the database, and begin a new epoch if it has lost commits.
 
         Raises:
-            StorageUnavailableError: It has lost something: who was given that is to hear of the new
-                epoch before anything is sealed in its place.
+            StorageUnavailableError: It has lost something: callers that were given it must hear of
+                the new epoch before anything is sealed in its place.
         """
         stored, known = self._store.load(name), self._forgotten.pop(name, None)
         if known is not None and self._is_lost(known, stored):
@@ -437,14 +448,14 @@ class Writer:
         return stored
 
     def _is_lost(self, known: Stored, found: Stored | None) -> bool:
-        """Return whether a database has less of a session than it had, though it was not purged."""
+        """Return whether the database has lost part of a session that was not purged."""
         if found is not None and found.id == known.id:
             return found.version < known.version
         session = known.session
         return self._store.purged_attempt(session.spec.name) < session.attempt.number
 
     def _forget(self, names: Iterable[str]) -> None:
-        """Drop what memory holds of sessions: they are read again when they are asked for."""
+        """Drop sessions from memory: they are read again when they are asked for."""
         for name in names:
             entry = self._cache.pop(name, None)
             if entry is not None:
@@ -459,13 +470,13 @@ class Writer:
 
 
 def _persistently(work: Callable[[], T], forget: Callable[[Iterable[str]], None]) -> T:
-    """Return what work returns, which is tried again where another writer came first.
+    """Return what work returns; try it again if another writer came first.
 
-    The pauses in between are random: two that were in each other's way once are not so again.
+    The pauses in between are random, so that two writers that conflicted do not conflict again.
 
     Args:
-        work: Keeps nothing where it raises a `ConflictError`.
-        forget: Is told of which sessions nothing that was read before is to be used again.
+        work: Must leave no trace if it raises a `ConflictError`.
+        forget: Is given the sessions whose states in memory must not be used again.
 
     Raises:
         ConflictError: Another writer came first every time.
@@ -479,21 +490,31 @@ def _persistently(work: Callable[[], T], forget: Callable[[Iterable[str]], None]
     return work()
 
 
+def _told(error: PacesetterError) -> PacesetterError:
+    """Return an error as callers get it, without the frames that it came through.
+
+    These frames hold the whole batch, and so the error itself: a reference cycle that would stay
+    until the garbage collector runs.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
 def _called(call: Call) -> object:
     try:
         return _persistently(call.function, lambda _names: None)
     except PacesetterError as refusal:
-        return refusal
+        return _told(refusal)
     except Exception as failure:
         log.exception("call_failed")
         return failure
 
 
 def _answer(jobs: Sequence[_Job]) -> None:
-    """Hand the results over, with one wake-up for each event loop."""
+    """Hand over the results, with one wake-up for each event loop."""
     for loop in {job.loop for job in jobs}:
         mine = [job for job in jobs if job.loop is loop]
-        with suppress(RuntimeError):  # the loop is closed: the callers have gone
+        with suppress(RuntimeError):  # the loop is closed: its callers have gone
             loop.call_soon_threadsafe(_resolve, mine)
 
 

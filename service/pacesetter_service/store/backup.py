@@ -1,8 +1,8 @@
-"""Copies of a database that others may be writing to, and a start from one of them.
+"""Backing up a database that others may be writing to, and restoring it.
 
-What came after a copy is lost to an operator who goes back to it. So a database that is restored
-begins a new epoch, by which trainers learn of it, and gives out none of the numbers that sessions
-and attempts may have had meanwhile.
+An operator who restores a copy loses what was written after it. So a restored database begins a
+new epoch, by which trainers learn of the loss, and skips the numbers that sessions and attempts may
+have been given after the copy.
 """
 
 import itertools
@@ -28,18 +28,18 @@ from pacesetter_service.store.served import MODE, ServedFile, UnusableDatabaseEr
 
 SESSIONS_SKIPPED = 1_000_000
 ATTEMPTS_SKIPPED = 1_000
-"""How many numbers may have been given out after a copy was made: far more than ever were."""
+"""How many numbers are skipped: far more than are ever given out after a copy is made."""
 
 POSITIONS_SKIPPED = 1_000_000_000
-"""So many positions of events: who has read events that are lost goes on with the new ones."""
+"""Positions of events that are skipped: a reader of lost events goes on with the new ones."""
 
 
 class BackupError(Exception):
-    """A copy cannot be made, or cannot be restored; nothing was changed."""
+    """A copy cannot be made or restored; nothing was changed."""
 
 
 def backup(database_url: str, target: Path) -> None:
-    """Copy a database, which may be served meanwhile, into a file that appears when it is whole.
+    """Copy a database, which may be served meanwhile, to a file that appears once it is complete.
 
     Raises:
         UnusableDatabaseError: The URL names no database.
@@ -57,20 +57,20 @@ def backup(database_url: str, target: Path) -> None:
 
 
 def restore(database_url: str, source: Path, *, replace: bool) -> Path | None:
-    """Put a copy in a database's place; no service may be running on it.
+    """Replace a database with a copy; no service may be running on it.
 
     Args:
         database_url: The database.
-        source: What `backup` wrote.
-        replace: Whether a database that is there already may be put aside (SQLite) or dropped
+        source: A file that `backup` wrote.
+        replace: Whether an existing database may be set aside (SQLite) or dropped
             (PostgreSQL).
 
     Returns:
-        The name under which the database that was there is kept; None if none is.
+        The name under which the previous database is kept; None if it is not kept.
 
     Raises:
         UnusableDatabaseError: The URL names no database, or it is served.
-        BackupError: The copy is damaged or no copy, or there is a database.
+        BackupError: The copy is damaged or not a copy, or there is a database already.
     """
     if not source.is_file():
         raise BackupError(f"there is no file {source}")
@@ -81,11 +81,11 @@ def restore(database_url: str, source: Path, *, replace: bool) -> Path | None:
 
 
 def begin_anew(connection: Connection, above: tuple[int, int] = (0, 0)) -> str:
-    """Begin another epoch in a database that was restored, and skip numbers; return the epoch.
+    """Begin a new epoch in a restored database, and skip numbers; return the epoch.
 
     Args:
         connection: Writes to it.
-        above: The next id and attempt of the database that was there before, if it is known.
+        above: The next id and attempt of the previous database, if known.
     """
     sessions, attempts = _next_numbers(connection)
     numbers = {
@@ -104,7 +104,7 @@ def begin_anew(connection: Connection, above: tuple[int, int] = (0, 0)) -> str:
 
 
 def _next_numbers(connection: Connection) -> tuple[int, int]:
-    """Return the id and the attempt that a database would give out next at the earliest."""
+    """Return the least id and attempt that a database may give out next."""
     sessions, attempts, *more = connection.execute(_NUMBERS).one()
     return sessions, max(attempts + 1, *more)
 
@@ -156,7 +156,7 @@ def _restore_sqlite(database_url: str, source: Path, *, replace: bool) -> Path |
 
 
 def _free_name_beside(path: Path) -> Path:
-    """Return a name for a database that is put aside; what an earlier restore kept stays there."""
+    """Return a free name for a database to be set aside: files of earlier restores are kept."""
     names = (
         path.with_name(f"{path.name}-before-restore{end}")
         for end in itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
@@ -165,24 +165,24 @@ def _free_name_beside(path: Path) -> Path:
 
 
 def _files_of(path: Path) -> list[Path]:
-    """Return all the files that SQLite may have for a database."""
+    """Return all files that SQLite may have for a database."""
     return [Path(f"{path}{end}") for end in ("", "-wal", "-shm", "-journal")]
 
 
 def _numbers_in(path: Path) -> tuple[int, int]:
-    """Return what the database that is to be put aside would give out next, if that can be read."""
+    """Return the next numbers of the database to be set aside, or zeros if it cannot be read."""
     opened = create_engine(f"sqlite:///{path}")
     try:
         with opened.connect() as connection:
             return _next_numbers(connection)
-    except SQLAlchemyError:  # damaged, which may be why it is put aside
+    except SQLAlchemyError:  # damaged, which may be why it is set aside
         return 0, 0
     finally:
         opened.dispose()
 
 
 def _copy(source: Path, fresh: Path) -> None:
-    """Copy a SQLite database as of one moment, and look whether the copy is sound.
+    """Copy a SQLite database as of one moment, and check whether the copy is sound.
 
     Raises:
         BackupError: There is none, or it is damaged.
@@ -204,11 +204,11 @@ def _copy(source: Path, fresh: Path) -> None:
 
 @contextmanager
 def _appearing(target: Path, aside: Path | None = None) -> Iterator[Path]:
-    """Return a new file, readable by its owner alone, that takes its name once it is on the disk.
+    """Return a new file, readable by its owner only, that gets its name once it is on the disk.
 
     Args:
         target: The name.
-        aside: The name under which what has that name is kept, with its log; it is free.
+        aside: A free name, under which the file that has the name now is kept, with its log.
     """
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
@@ -243,7 +243,7 @@ def _flush(path: Path) -> None:
 def _restore_postgres(database_url: str, source: Path, *, replace: bool) -> None:
     _run("pg_restore", None, "--list", str(source))
     above = (0, 0)
-    opened = create_engine(database_url)
+    opened = create_engine(database_url, connect_args={"client_encoding": "utf8"})
     try:
         with opened.connect() as connection:
             if connection.scalar(_OTHERS):
@@ -256,7 +256,7 @@ def _restore_postgres(database_url: str, source: Path, *, replace: bool) -> None
                         "there are tables in the database: give --replace to drop them, or restore"
                         " to another database-url"
                     )
-                with suppress(SQLAlchemyError):  # of an older schema nothing is known
+                with suppress(SQLAlchemyError):  # an older schema may lack these tables
                     above = _next_numbers(connection)
     except SQLAlchemyError as error:
         raise BackupError(f"the database cannot be reached: {error}") from error
@@ -278,13 +278,13 @@ _OTHERS = text(
 
 
 def _put_in_place(database_url: str, source: Path) -> None:
-    """Drop the tables that are there, and write those of a copy, in one transaction.
+    """Drop the existing tables and write those of a copy, in one transaction.
 
-    Those of this version are dropped beside those that the copy names: one of an older schema knows
-    nothing of newer tables, which refer to the older ones.
+    The tables of this version are dropped in addition to those that the copy names: a copy of an
+    older schema does not name newer tables, which refer to the older ones.
 
     Raises:
-        BackupError: It fails; nothing was changed.
+        BackupError: It failed; nothing was changed.
     """
     options = ("--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1")
     steps = [f"--command={each}" for each in ("BEGIN", _QUIETLY, _DROP)]
@@ -301,9 +301,9 @@ def _put_in_place(database_url: str, source: Path) -> None:
         read = subprocess.run(  # noqa: S603
             reading, env=plain, stdout=writer.stdin, stderr=subprocess.PIPE, text=True, check=False
         )
-        # Half of a script ends without it, so nothing of that is kept.
+        # An incomplete script ends without COMMIT, so nothing of it is kept.
         _, said = writer.communicate("" if read.returncode else "COMMIT;\n")
-    # Where psql has ended, pg_restore fails as well: so the cause comes first.
+    # If psql has failed, pg_restore fails as well: report the cause first.
     _refuse_failed("psql", writer.returncode, said)
     _refuse_failed("pg_restore", read.returncode, read.stderr)
 
@@ -314,7 +314,7 @@ _DROP = f"DROP TABLE IF EXISTS alembic_version, {', '.join(metadata.tables)} CAS
 
 
 def _run(program: str, database_url: str | None, *arguments: str) -> None:
-    """Run a program of PostgreSQL's.
+    """Run one of PostgreSQL's programs.
 
     Raises:
         BackupError: It is not installed, or fails.
@@ -332,9 +332,9 @@ def _refuse_failed(program: str, code: int, said: str) -> None:
 def _command(
     program: str, database_url: str | None, *arguments: str
 ) -> tuple[list[str], dict[str, str]]:
-    """Return how to run a program of PostgreSQL's, and in which environment.
+    """Return the command line and the environment of one of PostgreSQL's programs.
 
-    The password goes there, where no one else sees it.
+    The password is in the environment, where no other user can see it.
 
     Raises:
         BackupError: It is not installed.

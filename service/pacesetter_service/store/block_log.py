@@ -1,7 +1,7 @@
-"""What is appended to a table of blocks: each value once, however often it is reported.
+"""Appending to a table of blocks: each value is kept once, however often it is reported.
 
-What one call brings of a metric is one block. No value is in two blocks: what may be there already
-is looked up before it is written.
+The values of a metric in one call make one block. No value is in two blocks: values that may be in
+the table already are looked up before they are written.
 """
 
 from collections import defaultdict
@@ -25,14 +25,14 @@ from pacesetter_service.store.blocks import (
 )
 
 JOINED_AT_ONCE = 16
-"""How many series one transaction joins blocks of; what it leaves, a later one does."""
+"""How many series one transaction joins blocks of; a later one does the others."""
 
 MAX_TAILS = 100_000
-"""How many series memory holds, before it forgets all and looks them up again."""
+"""How many series are kept in memory before all are forgotten and looked up again."""
 
 
 class TakenError(Exception):
-    """A value that is to be new is there already."""
+    """A value that must be new is in the table already."""
 
 
 @dataclass(slots=True)
@@ -40,9 +40,9 @@ class _Tail:
     """The end of a series.
 
     Attributes:
-        until: The step after the last of its values.
+        until: The step after its last value.
         blocks: How many blocks were written since small ones were joined.
-        values: How many values are in these.
+        values: How many values these blocks have.
     """
 
     until: int = 0
@@ -65,8 +65,8 @@ class BlockLog:
 
     Args:
         blocks: The table.
-        shared: Whether other writers append, too. Otherwise what this one remembers is enough to
-            know that a value is new.
+        shared: Whether other writers append too. If not, this one's memory is enough to know that
+            a value is new.
     """
 
     def __init__(self, blocks: Blocks, *, shared: bool) -> None:
@@ -75,8 +75,8 @@ class BlockLog:
         self._tails: dict[Series, _Tail] = {}
 
     def forget(self) -> None:
-        """Forget what was written; it may not have been kept."""
-        if not self._shared:  # else nothing relies on it but when blocks are joined
+        """Forget what was written, because it may not have been committed."""
+        if not self._shared:  # if shared, only the joining of blocks relies on them
             self._tails.clear()
 
     def append(
@@ -87,16 +87,16 @@ class BlockLog:
         *,
         strictly: bool = False,
     ) -> None:
-        """Write values, each of which counts once; the first that is there stays.
+        """Write values, each of which counts once; a value that is in the table already stays.
 
         Args:
-            connection: Reads what is there, in the transaction that writes.
+            connection: Reads existing values, in the transaction that writes.
             given: The values.
             insert: Writes rows.
-            strictly: Whether all are to be new.
+            strictly: Whether all must be new.
 
         Raises:
-            TakenError: One is there already, and that was not to be.
+            TakenError: One that must be new is in the table already.
         """
         self._find_ends(connection, given)
         parts = [
@@ -123,9 +123,9 @@ class BlockLog:
         self._join_small(connection, given, insert)
 
     def _parts(self, series: Series, rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-        """Return what is new, and what is late, in parts whose steps lie near each other.
+        """Return new values, then late ones in parts whose steps lie close together.
 
-        A block that reached from a late step to a new one would be read with all steps between.
+        A block from a late step to a new one would be read for every step in between.
         """
         place, until = self._blocks.step, self._tails[series].until
         late = [row for row in rows if row[place] < until]
@@ -134,7 +134,7 @@ class BlockLog:
             return
         if len(late) < len(rows):
             yield [row for row in rows if row[place] >= until]
-        late.sort(key=itemgetter(place))  # stable: of a value that comes twice the first counts
+        late.sort(key=itemgetter(place))  # stable: of duplicates, the first counts
         begin = 0
         for end in range(1, len(late) + 1):
             if end == len(late) or late[end][place] - late[end - 1][place] > FULL:
@@ -142,7 +142,7 @@ class BlockLog:
                 begin = end
 
     def _find_ends(self, connection: Connection, given: Iterable[Series]) -> None:
-        """See to it that the ends of all series are known, as they are now."""
+        """Look up the ends of all series that are unknown, or that others may have moved."""
         if len(self._tails) > MAX_TAILS:
             self._tails.clear()
         unknown = [each for each in given if self._shared or each not in self._tails]
@@ -153,7 +153,7 @@ class BlockLog:
             tail.until = until
 
     def _doubtful(self, parts: Iterable[tuple[Series, Sequence[Row]]]) -> list[tuple[int, ...]]:
-        """Return where values may be there already: each series, with a first and a last step."""
+        """Return where values may exist already: each series, with a first and a last step."""
         place = self._blocks.step
         return [
             (*series, part[0][place], part[-1][place])
@@ -162,7 +162,7 @@ class BlockLog:
         ]
 
     def _fresh(self, rows: Sequence[Row], there: Sequence[StoredBlock]) -> Iterable[Block]:
-        """Return what is not there yet of some values, as blocks."""
+        """Return those of some values that do not exist yet, as blocks."""
         shape = self._blocks
         steps = [row[shape.step] for row in rows]
         start, end = min(steps), max(steps) + 1
@@ -185,6 +185,9 @@ class BlockLog:
     ) -> None:
         tails = [(series, self._tails[series]) for series in written]
         long = sorted((each for each in tails if each[1].is_long), key=lambda each: -each[1].blocks)
-        for series, tail in long[:JOINED_AT_ONCE]:
-            self._blocks.join(connection, series, at_least=tail.blocks, insert=insert)
+        joined = long[:JOINED_AT_ONCE]
+        if joined:
+            at_least = {series: tail.blocks for series, tail in joined}
+            self._blocks.join(connection, at_least, insert)
+        for _, tail in joined:
             tail.blocks = tail.values = 0

@@ -1,17 +1,16 @@
 """Tables of blocks: what ranks reported, and what controllers saw of it.
 
-Small blocks are joined as they become many, so that a value takes little more than its 8 bytes.
+When small blocks become many, they are joined, so that a value takes little more than 8 bytes.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
-    ClauseElement,
     ColumnElement,
     Connection,
     Dialect,
@@ -24,7 +23,6 @@ from sqlalchemy import (
     delete,
     func,
     select,
-    text,
     tuple_,
 )
 
@@ -38,31 +36,37 @@ from pacesetter_service.store.blocks import (
     nothing,
     unpack_all,
 )
+from pacesetter_service.store.lists import as_parameter, of_a_list, rows_of_each
 from pacesetter_service.store.schema import measurement_blocks, metrics, reading_blocks
 
 Read = Callable[[Executable], Sequence[Any]]
 """Runs a query and returns its rows."""
 
 Insert = Callable[[Table, list[tuple[Any, ...]]], None]
-"""Writes rows of a table, whole and in the order of its columns."""
+"""Writes complete rows of a table, in the order of its columns."""
 
 MANY = 128
-"""So many new blocks of one series are joined."""
+"""How many new blocks of one series are joined."""
 
 Row = tuple[Any, ...]
-"""A value that is appended, with its step and what stands beside it."""
+"""A value to append, with its step and the numbers beside it."""
 
 Series = tuple[int, int, int]
-"""Whose values stand together: a session's id, a metric's, and the number of an attempt."""
+"""The key of values that are stored together: ids of session and metric, and the attempt."""
 
 KEY = ("session_id", "metric_id", "attempt")
 
 
 class StoredBlock(NamedTuple):
-    """A block that is there, under its number among those with the same end."""
+    """A stored block, and its number among those with the same end."""
 
     number: int
     block: Block
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its end and its number, by which the blocks of a series are ordered."""
+        return self.block.until, self.number
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,9 @@ class Blocks:
 
     Attributes:
         table: The table.
-        places: Where in a row that is appended the numbers stand that are beside its value.
-        step: Where its step stands.
-        value: Where its value stands.
+        places: The indices of the numbers beside the value in an appended row.
+        step: The index of its step.
+        value: The index of its value.
     """
 
     table: Table
@@ -83,7 +87,7 @@ class Blocks:
 
     @property
     def beside(self) -> int:
-        """How many numbers stand beside a value."""
+        """How many numbers are stored beside a value."""
         return len(self.places)
 
     def lists(self, rows: Sequence[Row]) -> Lists:
@@ -93,7 +97,7 @@ class Blocks:
         return Lists(steps, beside, [row[self.value] for row in rows])
 
     def between(self, read: Read, ref: AttemptRef, metric: str, start: int, end: int) -> Columns:
-        """Read an attempt's values of a metric at the steps `start` to `end`, in their order."""
+        """Read an attempt's values of a metric at the steps `start` to `end`, in order."""
         found = self.all_between(read, ref, (metric,), start, end)
         return found.get(metric) or nothing(self.beside)
 
@@ -121,53 +125,77 @@ class Blocks:
         return query if names is None else query.where(metrics.c.name.in_(names))
 
     def stream(self, connection: Connection, series: Series, size: int) -> Iterator[Columns]:
-        """Read all of a series in its order, `size` values at a time."""
+        """Read a whole series in order, `size` values at a time."""
         query = select(*self._block).where(self._of(series)).order_by(self.table.c.start)
         rows = connection.execute(query.execution_options(yield_per=MANY))
         return in_order((Block(*row) for row in rows), self.beside, size)
 
-    def join(
-        self, connection: Connection, series: Series, *, at_least: int, insert: Insert
-    ) -> None:
-        """Join the newest blocks of a series, and older ones that are no larger than all of these.
+    def join(self, connection: Connection, at_least: Mapping[Series, int], insert: Insert) -> None:
+        """Join the newest blocks of each series, and older ones no larger than these together.
 
-        So each value is written again no more often than its block can double.
+        So each value is rewritten no more often than its block can double. The number of
+        statements, each a round trip to the server, does not depend on the number of series, except
+        for steps that fill whole blocks.
+
+        Args:
+            connection: Reads and removes, in the transaction that writes.
+            at_least: For each series, how many of its newest blocks must be joined.
+            insert: Writes rows.
         """
-        run = self._newest(connection, series, at_least)
-        if len(run) < 2:
+        runs = self._newest(connection, at_least)
+        if not runs:
             return
-        first = run[-1]
-        from_there = (*series, first.block.until, first.number)
+        firsts = {series: run[-1] for series, run in runs.items()}
+        from_there = [(*series, each.block.until, each.number) for series, each in firsts.items()]
         connection.exec_driver_sql(_statements(self.table, connection.dialect).remove, from_there)
-        joined = list(unpack_all([each.block for each in reversed(run)], self.beside).blocks())
-        # A step may have more values than a block holds: then several blocks end there.
-        ends = [each.until for each in joined if each.until <= first.block.until]
-        free = self._free_numbers(connection, series, ends) if ends else {}
-        rows = []
-        for block in joined:
-            number = free.get(block.until, 0)
-            free[block.until] = number + 1
-            rows.append((*series, block.until, number, block.start, block.size, block.data))
+        rows: list[tuple[Any, ...]] = []
+        for series, run in runs.items():
+            joined = list(unpack_all([each.block for each in reversed(run)], self.beside).blocks())
+            # A step may have more values than a block holds; then several blocks end at it.
+            first = firsts[series].block
+            ends = [each.until for each in joined if each.until <= first.until]
+            free = self._free_numbers(connection, series, ends) if ends else {}
+            for block in joined:
+                number = free.get(block.until, 0)
+                free[block.until] = number + 1
+                rows.append((*series, block.until, number, block.start, block.size, block.data))
         insert(self.table, rows)
 
-    def _newest(self, connection: Connection, series: Series, at_least: int) -> list[StoredBlock]:
-        """Read the blocks to be joined, the newest first: by their sizes, and then those alone."""
+    def _newest(
+        self, connection: Connection, at_least: Mapping[Series, int]
+    ) -> dict[Series, list[StoredBlock]]:
+        """Read the blocks to join, newest first: the sizes of more, then the data of only these."""
         said = _statements(self.table, connection.dialect)
-        limit = f" LIMIT {at_least + MANY}"  # as text: SQLAlchemy would add an offset
-        count = values = 0
-        for (size,) in connection.exec_driver_sql(said.sizes + limit, series).all():
-            if size >= FULL or (count >= at_least and size > values):
-                break
-            count, values = count + 1, values + size
-        if count < 2:
-            return []
-        rows = connection.exec_driver_sql(f"{said.newest} LIMIT {count}", series).all()
-        return [StoredBlock(number, Block(*columns)) for number, *columns in rows]
+        sizes: dict[Series, list[tuple[int, int, int]]] = defaultdict(list)
+        wanted = {
+            "wanted": as_parameter(list(at_least)),
+            "most": max(at_least.values(), default=0) + MANY,
+        }
+        for row in connection.execute(said.sizes, wanted):
+            sizes[row[0], row[1], row[2]].append(tuple(row[3:]))
+        since = {
+            series: newest[count - 1][:2]
+            for series, some in sizes.items()
+            for newest in [sorted(some, reverse=True)]
+            for count in [_joined(newest, at_least[series])]
+            if count > 1
+        }
+        found: dict[Series, list[StoredBlock]] = {series: [] for series in since}
+        if since:
+            edges = [(*series, until) for series, (until, _) in since.items()]
+            for row in connection.execute(said.newest, {"wanted": as_parameter(edges)}):
+                series = row[0], row[1], row[2]
+                stored = StoredBlock(row[3], Block(*row[4:]))
+                if stored.place >= since[series]:
+                    found[series].append(stored)
+        for run in found.values():
+            run.sort(key=attrgetter("place"), reverse=True)
+        return found
 
     def _free_numbers(
         self, connection: Connection, series: Series, ends: Sequence[int]
     ) -> dict[int, int]:
-        """Return the first number that no block of a series has, for each of some ends."""
+        """Return the next free block number of a series for each of some ends."""
         mine = self.table.c
         query = (
             select(mine.until, func.max(mine.number) + 1)
@@ -177,7 +205,7 @@ class Blocks:
         return {row[0]: row[1] for row in connection.execute(query)}
 
     def ends(self, connection: Connection, wanted: Iterable[Series]) -> dict[Series, int]:
-        """Read the step after the last value of each series, of many at once; 0 for no value."""
+        """Read the step after the last value of each of many series; 0 for no value."""
         every = list(wanted)
         if not every:
             return {}
@@ -189,11 +217,11 @@ class Blocks:
     def overlapping(
         self, connection: Connection, wanted: Sequence[tuple[int, ...]]
     ) -> dict[Series, list[StoredBlock]]:
-        """Read the blocks that have values in ranges of steps, each of them once.
+        """Read the blocks that have values in ranges of steps, each block once.
 
         Args:
             connection: Reads.
-            wanted: Each a series, with the first and the last step of a range.
+            wanted: Series, each with the first and the last step of a range.
         """
         found: dict[Series, dict[tuple[int, int], StoredBlock]] = defaultdict(dict)
         if wanted:
@@ -203,7 +231,10 @@ class Blocks:
                 found[row[0], row[1], row[2]][block.until, row.number] = StoredBlock(
                     row.number, block
                 )
-        return {series: list(blocks.values()) for series, blocks in found.items()}
+        return {
+            series: [block for _, block in sorted(blocks.items())]
+            for series, blocks in found.items()
+        }
 
     @property
     def _block(self) -> list[ColumnElement[Any]]:
@@ -214,18 +245,18 @@ class Blocks:
 
 
 READINGS = Blocks(reading_blocks, places=(0,), step=1, value=3)
-"""Rows are readings: beside a value is the rank that reported it."""
+"""Its rows are readings: the number beside a value is the rank that reported it."""
 
 MEASUREMENTS = Blocks(measurement_blocks, places=(1, 2), step=0, value=3)
-"""Rows have a step, of how many ranks the value was made, the horizon then, and the value."""
+"""Its rows have a step, the number of ranks, the horizon at that time, and the value."""
 
 
 class _Statements(NamedTuple):
-    """What is said so often that it is text, without what SQLAlchemy would do each time."""
+    """Frequent statements as text, which saves SQLAlchemy's work for each execution."""
 
     remove: str
-    sizes: str
-    newest: str
+    sizes: TextClause
+    newest: TextClause
     ends: TextClause
     overlapping: TextClause
 
@@ -235,18 +266,20 @@ def _statements(table: Table, dialect: Dialect) -> _Statements:
     mine = and_(*(table.c[name] == bindparam(name) for name in KEY))
     place = tuple_(table.c.until, table.c.number)
     from_there = place >= tuple_(bindparam("until"), bindparam("number"))
-    newest_first = (table.c.until.desc(), table.c.number.desc())
-    newest = select(*(table.c[name] for name in ("number", *Block._fields)))
-
-    def said(statement: ClauseElement) -> str:
-        return str(statement.compile(dialect=dialect))
-
     return _Statements(
-        remove=said(delete(table).where(mine, from_there)),
-        sizes=said(select(table.c.size).where(mine).order_by(*newest_first)),
-        newest=said(newest.where(mine).order_by(*newest_first)),
+        remove=str(delete(table).where(mine, from_there).compile(dialect=dialect)),
+        sizes=rows_of_each(
+            _SIZE,
+            _OF_SERIES if dialect.name == "postgresql" else _OF_SERIES + _NOT_BEFORE,
+            table,
+            dialect,
+            last="b.until DESC, b.number DESC",
+        ),
+        newest=rows_of_each(_WHOLE, f"{_OF_SERIES} AND b.until >= {{3}}", table, dialect),
         ends=of_a_list(_SELECT_ENDS, table, dialect),
-        overlapping=of_a_list(_SELECT_OVERLAPPING, table, dialect),
+        overlapping=rows_of_each(
+            _WHOLE, f"{_OF_SERIES} AND b.until > {{3}} AND b.start <= {{4}}", table, dialect
+        ),
     )
 
 
@@ -255,33 +288,25 @@ _SELECT_ENDS = (
     " WHERE b.session_id = {0} AND b.metric_id = {1} AND b.attempt = {2}) FROM {wanted}"
 )
 
-_SELECT_OVERLAPPING = (
-    "SELECT b.session_id, b.metric_id, b.attempt, b.number, b.start, b.until, b.size, b.data"
-    " FROM {wanted} CROSS JOIN {table} AS b"
-    " WHERE b.session_id = {0} AND b.metric_id = {1} AND b.attempt = {2}"
-    " AND b.until > {3} AND b.start <= {4}"
-    " ORDER BY b.session_id, b.metric_id, b.attempt, b.until, b.number"
+_OF_SERIES = "b.session_id = {0} AND b.metric_id = {1} AND b.attempt = {2}"
+
+_NOT_BEFORE = (
+    " AND b.until >= coalesce((SELECT c.until FROM {table} AS c"
+    " WHERE c.session_id = {0} AND c.metric_id = {1} AND c.attempt = {2}"
+    " ORDER BY c.until DESC, c.number DESC LIMIT 1 OFFSET :most), -1)"
 )
+"""SQLite limits the rows of each series by the end of the last one wanted."""
+
+_SIZE = "b.session_id, b.metric_id, b.attempt, b.until, b.number, b.size"
+
+_WHOLE = "b.session_id, b.metric_id, b.attempt, b.number, b.start, b.until, b.size, b.data"
 
 
-def as_parameter(rows: Sequence[Sequence[int]]) -> str:
-    """Return rows of numbers as the parameter `wanted` of such a query."""
-    return json.dumps(rows)
-
-
-def of_a_list(statement: str, table: Table, dialect: Dialect) -> TextClause:
-    """Return a query by a list of rows of numbers, which is one parameter however long it is.
-
-    Args:
-        statement: Has `{0}` for the first number of a row and so on, `{wanted}` for the rows as a
-            table, and `{table}`.
-        table: That table.
-        dialect: The database's.
-    """
-    if dialect.name == "postgresql":
-        wanted = "json_array_elements(CAST(:wanted AS json)) AS w(value)"
-        place = "CAST(w.value ->> {} AS bigint)"
-    else:
-        wanted, place = "json_each(:wanted) AS w", "json_extract(w.value, '$[{}]')"
-    places = [place.format(number) for number in range(5)]
-    return text(statement.format(*places, wanted=wanted, table=table.name))
+def _joined(sizes: Sequence[tuple[int, int, int]], at_least: int) -> int:
+    """Return how many of the newest blocks are joined, by the end, number and size of each."""
+    count = values = 0
+    for _, _, size in sizes[: at_least + MANY]:
+        if size >= FULL or (count >= at_least and size > values):
+            break
+        count, values = count + 1, values + size
+    return count

@@ -1,9 +1,9 @@
-"""Values by their steps, as columns and as blocks of bytes: 8 bytes a value and little besides.
+"""Values by step, as columns and as blocks of bytes: little more than 8 bytes for each value.
 
-A value has a step, and one or two whole numbers beside it: the rank that reported it, or of how
-many ranks it was made and the horizon then. Such columns are regular: step after step of one rank,
-or rank after rank of one step. A regular column is a first number and a stride; any other is
-compressed.
+A value has a step, and one or two integers beside it: the rank that reported it, or the number of
+ranks that it was made of and the horizon at that time. Such columns are usually regular: step after
+step of one rank, or rank after rank of one step. A regular column is stored as a first number and a
+stride; any other column is compressed.
 """
 
 import struct
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FULL = 4096
-"""A block of so many values is left as it is; smaller ones are joined."""
+"""How many values a full block has; smaller blocks are joined."""
 
 Ints = NDArray[np.int64]
 
@@ -35,13 +35,13 @@ class Lists(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A block, with what is known of it without reading its bytes.
+    """A block, and what is known about it without reading its bytes.
 
     Attributes:
-        start: The first step that it has values of.
-        until: The step after the last.
+        start: The first step that it has values for.
+        until: The step after its last one.
         size: How many values it has, at least one.
-        data: What `pack` has written.
+        data: The bytes that `pack` wrote.
     """
 
     start: int
@@ -54,8 +54,8 @@ class Block(NamedTuple):
 class Columns:
     """Values with their steps.
 
-    They are in their order if each comes after the one before, by step and then by the first of the
-    numbers beside it. Those two tell values apart.
+    They are in order if each comes after the one before, by step and then by the first of the
+    numbers beside it. These two identify a value.
 
     Attributes:
         steps: int64, shape (n,).
@@ -77,7 +77,7 @@ class Columns:
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
-        """Return all parts, at least one, in their order; of a value that comes twice the first."""
+        """Join parts, at least one, in order; of duplicate values, the first is kept."""
         if len(parts) == 1:
             whole = parts[0]
         else:
@@ -95,7 +95,7 @@ class Columns:
         return bool(((further > 0) | ((further == 0) & (np.diff(self.beside[0]) > 0))).all())
 
     def _in_order(self) -> Self:
-        # Stable, so that the first of two stays the first.
+        # Stable, so that the first of two duplicates stays first.
         ordered = self[np.lexsort((self.beside[0], self.steps))]
         fresh = np.ones(len(self), dtype=bool)
         fresh[1:] = (np.diff(ordered.steps) != 0) | (np.diff(ordered.beside[0]) != 0)
@@ -108,46 +108,46 @@ class Columns:
         return type(self)(self.steps[which], self.beside[:, which], self.values[which])
 
     def between(self, start: int, end: int) -> Self:
-        """Return the values of the steps `start` to `end`, which are in their order here."""
+        """Return the values of the steps `start` to `end`; the columns must be in order."""
         first, last = np.searchsorted(self.steps, (start, end))
         return self[first:last]
 
     def without(self, known: Self) -> Self:
         """Return the values that are not among the known ones."""
-        known = known[np.isin(known.steps, self.steps)]  # of millions that few are looked through
+        known = known[np.isin(known.steps, self.steps)]  # so that few of millions are searched
         found = set(zip(known.steps.tolist(), known.beside[0].tolist(), strict=True))
         mine = zip(self.steps.tolist(), self.beside[0].tolist(), strict=True)
         return self[np.fromiter((each not in found for each in mine), bool, len(self))]
 
     def blocks(self) -> Iterator[Block]:
-        """Return them, which are in their order, as blocks that are full but for the last."""
+        """Return the values, which must be in order, as blocks; all but the last are full."""
         for first in range(0, len(self), FULL):
             yield pack(self[first : first + FULL])
 
 
 def nothing(beside: int) -> Columns:
-    """Return no values at all, with so many numbers beside each."""
+    """Return empty columns for values with `beside` numbers each."""
     none = np.empty(0, np.int64)
     return Columns(none, np.empty((beside, 0), np.int64), np.empty(0, np.float64))
 
 
 @cache
 def _head(beside: int, ending: str = "") -> struct.Struct:
-    """Return the form of a head: a flag for each compressed column, then what makes the others.
+    """Return the format of a head: a flag for each compressed column, then the regular columns.
 
-    It has the steps' stride, then the first number and the stride of each column beside them.
+    These are the steps' stride, then the first number and the stride of each column beside them.
     """
     return struct.Struct("<BI" + "qi" * beside + ending)
 
 
 @cache
 def _one(beside: int) -> struct.Struct:
-    """Return the form of a block of one value."""
+    """Return the format of a block of one value."""
     return struct.Struct("<" + "q" * beside + "d")
 
 
 def pack(columns: Columns) -> Block:
-    """Return values, at least one and in their order, as a block."""
+    """Return values, at least one and in order, as a block."""
     if len(columns) == 1:
         return pack_one(int(columns.steps[0]), columns.beside[:, 0].tolist(), columns.values[0])
     start, until = int(columns.steps[0]), int(columns.steps[-1]) + 1
@@ -165,15 +165,15 @@ def pack(columns: Columns) -> Block:
 
 
 def pack_one(step: int, beside: Iterable[int], value: float) -> Block:
-    """Return one value as a block, which has no head: by far the most are, until joined."""
+    """Return one value as a block without a head: most blocks are such until they are joined."""
     numbers = *beside, value
     return Block(step, step + 1, 1, _one(len(numbers) - 1).pack(*numbers))
 
 
 def pack_regular(given: Lists) -> Block | None:
-    """Return values as a block, as `pack` would, if all columns are regular and in order.
+    """Return the block that `pack` would, if all columns are regular and in order.
 
-    Almost all are, and few at once: for these that is several times as fast.
+    Almost all are, and have few values; for these it is several times as fast.
     """
     steps, beside, values = given
     if len(steps) == 1:
@@ -192,7 +192,7 @@ def pack_regular(given: Lists) -> Block | None:
 
 
 def _step_between(column: list[int]) -> int | None:
-    """Return by how much a column grows from number to number, if that is always the same."""
+    """Return the difference between successive numbers of a column, if it is constant."""
     stride = column[1] - column[0]
     if abs(stride) > _LARGEST_STRIDE:
         return None
@@ -203,7 +203,7 @@ def _step_between(column: list[int]) -> int | None:
 
 
 def unpack(block: Block, beside: int) -> Columns:
-    """Return the values of a block, each with so many numbers beside it."""
+    """Return the values of a block, each with `beside` numbers."""
     data, size = block.data, block.size
     if size == 1:
         return _unpack_ones([block], beside)
@@ -223,7 +223,7 @@ def unpack(block: Block, beside: int) -> Columns:
 
 
 def unpack_all(blocks: Iterable[Block], beside: int) -> Columns:
-    """Return the values of blocks in their order; of one that comes twice, the first."""
+    """Return the values of blocks in order; of duplicates, the first."""
     parts: list[Columns] = []
     for is_one, some in groupby(blocks, lambda each: each.size == 1):
         if is_one:
@@ -241,7 +241,7 @@ def _unpack_ones(blocks: Sequence[Block], beside: int) -> Columns:
 
 
 def _stride_of(column: Ints) -> int | None:
-    """Return by how much a column grows from number to number, if that is always the same."""
+    """Return the difference between successive numbers of a column, if it is constant."""
     stride = int(column[1] - column[0])
     if abs(stride) > _LARGEST_STRIDE or (column[1:] - column[:-1] != stride).any():
         return None
@@ -254,7 +254,7 @@ def _compressed(column: Ints) -> bytes:
 
 
 def _decompressed(data: bytes, place: int) -> tuple[Ints, int]:
-    """Return a column, and where what follows it begins."""
+    """Return a column, and the offset of the data after it."""
     [length] = _LENGTH.unpack_from(data, place)
     begin = place + _LENGTH.size
     column = np.frombuffer(zlib.decompress(data[begin : begin + length]), "<i8")
@@ -262,12 +262,12 @@ def _decompressed(data: bytes, place: int) -> tuple[Ints, int]:
 
 
 def in_order(blocks: Iterable[Block], beside: int, size: int) -> Iterator[Columns]:
-    """Return the values of blocks in their order, `size` at a time, the last ones less.
+    """Return the values of blocks in order, `size` at a time; the last part may have fewer.
 
     Args:
-        blocks: By their first steps; no value is in two of them.
-        beside: How many numbers stand beside a value.
-        size: How many values are wanted at once.
+        blocks: Blocks sorted by first step; no value is in two of them.
+        beside: How many numbers are stored beside a value.
+        size: How many values each part has.
     """
     rest: list[Columns] = []
     for piece in _pieces(blocks, beside):
@@ -282,7 +282,7 @@ def in_order(blocks: Iterable[Block], beside: int, size: int) -> Iterator[Column
 
 
 def _pieces(blocks: Iterable[Block], beside: int) -> Iterator[Columns]:
-    """Return the values of blocks in their order, as soon as no later block comes between."""
+    """Return the values of blocks in order, as soon as no later block can overlap them."""
     waiting: list[Block] = []
     until = 0
     for block in blocks:

@@ -26,17 +26,21 @@ from pacesetter_service.core.timeline import End, Rewarm, Segment, Timeline, Tim
 from pacesetter_service.core.wait import Wait
 from pacesetter_service.core.watching import Absence, Sighting, Watch
 
-REMEMBERED = 4_096
-"""How many specs, and how many plans, are kept as they were read: pages list the same ones."""
+REMEMBERED = 512
+"""How many decoded specs, and how many plans, are kept: pages list the same ones again.
+
+The longest page shows 500. The cache fills up in time, and a spec takes some 11 kilobytes, a plan
+three: each session has its own spec, because of its name, and each order makes a new plan.
+"""
 
 LONGEST_REMEMBERED = 8_192
-"""The longest text that is kept so, in characters; a table of values may have millions."""
+"""The longest text whose value is kept, in characters; a table of values may have millions."""
 
 V = TypeVar("V")
 
 
 def _remembered(read: Callable[[str], V]) -> Callable[[str], V]:
-    """Have a text be read once, whose value never changes."""
+    """Cache the immutable values that a function reads from texts."""
     remember = lru_cache(maxsize=REMEMBERED)(read)
 
     @wraps(read)
@@ -69,12 +73,12 @@ def load_template(row: Any) -> Published:  # noqa: ANN401 - a row of `templates`
 
 
 def dump_plan(session: Session) -> str:
-    """Write the timelines; a schedule that many segments share is written once."""
+    """Write the timelines; a schedule that several segments share is written once."""
     schedules: dict[str, int] = {}
     seen: dict[int, int] = {}
 
     def number(schedule: Schedule) -> int:
-        if id(schedule) not in seen:  # a thousand groups may share one of a megabyte
+        if id(schedule) not in seen:  # a thousand groups may share a schedule of a megabyte
             text = _dump(jsonable(schedule))
             seen[id(schedule)] = schedules.setdefault(text, len(schedules))
         return seen[id(schedule)]
@@ -102,7 +106,7 @@ def load_plan(text: str) -> Timelines:
     names = [each.name for each in fields(Segment)]
 
     def segment(row: list[Any]) -> Segment:
-        # The rows of an older service lack the newest fields.
+        # Rows that an older service wrote lack the newest fields.
         values = dict(zip(names, row, strict=False))
         values["schedule"] = schedules[values["schedule"]]
         values["rewarm"] = values["rewarm"] and Rewarm(*values["rewarm"])
@@ -128,15 +132,15 @@ def load_lineage(text: str) -> Lineage:
 
 
 def dump_control(session: Session) -> str:
-    """Write the controllers' states, operators' orders and what trainers were told.
+    """Write the controllers' states, the operators' orders and what trainers were told.
 
-    The readings that wait are left out: there may be very many, and they stand in their own table.
+    Pending readings are left out: there may be very many, and they have their own table.
     """
     return _dump(_control(session))
 
 
 def dump_state(session: Session) -> str:
-    """Write what `dump_control` does, with the readings that wait."""
+    """Write what `dump_control` does, with the pending readings."""
     pending = [list(reading) for reading in session.pending.readings()]
     return _dump({**_control(session), "pending": pending})
 
@@ -168,7 +172,7 @@ def _control(session: Session) -> dict[str, Any]:
 
 
 def load_session(row: Any) -> Session:  # noqa: ANN401 - a row of `sessions`
-    """Build a session from its row, without the readings that wait."""
+    """Build a session from its row, without its pending readings."""
     state = load_state(load_spec(row.spec), row.plan, row.control, row.horizon, row.attempt)
     return replace(state, held=row.held, revision=row.revision, status=row.status)
 
@@ -178,7 +182,7 @@ def load_state(
 ) -> Session:
     """Build a session from what `dump_plan` and `dump_control` or `dump_state` wrote.
 
-    A snapshot gets the number of its attempt when one is opened from it.
+    A snapshot gets an attempt number when an attempt is opened from it.
     """
     control = json.loads(control_text)
     return Session(
@@ -238,12 +242,12 @@ def _load_watch(data: dict[str, Any]) -> Watch:
             for name, each in data["absent"].items()
         },
         names=tuple(data["names"]),
-        # An older service did not write down at which step.
+        # An older service did not record the step.
         told=tuple((code, about, at[0] if at else 0) for code, about, *at in data["told"]),
         deviating={int(rank): tuple(each) for rank, each in data.get("deviating", {}).items()},
     )
 
 
 def _dump(data: object) -> str:
-    """Write JSON; floats by their shortest exact form, infinities and NaN as Python spells them."""
+    """Write JSON: floats in their shortest exact form, infinities and NaN as Python spells them."""
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False)

@@ -1,18 +1,18 @@
-"""Whether the database is the one that was served before, with all that it had.
+"""Whether the database is the one that was served before, with everything that it had.
 
-A database has an *epoch*, a random name, and counts its commits. The newest count is kept beside it
-too, in a small file, the *mark*: written after each commit, so that it never claims more than was
-on the disk. A database that has fewer commits than its mark has lost some, be it that an older copy
-was put in its place or that its log was damaged, cut or deleted. What was answered since may then
-be contradicted, so it goes on under a new epoch, which every answer names: who knows the old
-one learns of it.
+A database has an *epoch*, a random name, and counts its commits. The newest count is also kept
+beside it in a small file, the *mark*. The mark is written after each commit, so that it never
+claims more than is on the disk. A database with fewer commits than its mark has lost some: an older
+copy was put in its place, or its log was damaged, truncated or deleted. Earlier answers may then be
+contradicted, so the database goes on under a new epoch, which every answer names: callers that know
+the old epoch notice.
 
-A log is made for the file that it stands beside: over an older copy SQLite would lay it without a
-word, and the count in it would be the newest. So the mark also knows the count that the file had by
-itself, without its log, when it was looked at last. Checkpoints, the only ones to write to it, can
-only make that greater.
+A log belongs to the file that it lies beside. SQLite would silently apply it to an older copy, and
+the count in the log would be the newest. So the mark also holds the count that the file itself had,
+without its log, when it was last read. Only checkpoints write to the file, and they can only
+increase that count.
 
-What is not seen: an older copy of both files, put back together, is as consistent as it ever was.
+One case is not detected: older copies of both files, put back together, are as consistent as ever.
 Then a trainer still knows what it was given, and says so.
 """
 
@@ -39,7 +39,7 @@ class Count:
     Attributes:
         epoch: The epoch.
         commits: How many commits there were in the epoch.
-        folded: How many of them are in the file itself, at least; None if that is not known.
+        folded: How many of them at least are in the file itself, without its log; None if unknown.
     """
 
     epoch: str
@@ -52,15 +52,15 @@ Reason = Literal["continued", "created", "unmarked", "went_back", "another", "re
 
 @dataclass(frozen=True, slots=True)
 class Continuity:
-    """What was found at the start.
+    """The finding at the start.
 
     Attributes:
-        epoch: The database's, from now on.
-        reason: `continued` if all is there that was; else why the epoch is a new one: the
+        epoch: The epoch of the database from now on.
+        reason: `continued` if nothing is missing; otherwise why the epoch is new: the
             database is new (`created`), nothing is known of it (`unmarked`), it has fewer commits
             than it had (`went_back`), it is not the one that was here before (`another`), or it is
-            a copy of that, put back from a backup (`restored`).
-        lost: How many commits are missing, where that can be said.
+            a copy of that one, restored from a backup (`restored`).
+        lost: How many commits are missing, if known.
     """
 
     epoch: str
@@ -69,12 +69,12 @@ class Continuity:
 
 
 def judged(stored: Count | None, marked: Count | None, fresh: str) -> Continuity:
-    """Compare what a database says of itself with what its mark says.
+    """Compare the count in a database with the count in its mark.
 
     Args:
-        stored: What stands in the database; None if that is new.
-        marked: What stands in the mark; None if there is none that can be read.
-        fresh: An epoch that nothing had before.
+        stored: The count in the database; None if the database is new.
+        marked: The count in the mark; None if there is no readable one.
+        fresh: An epoch that was never used.
     """
     if stored is None:
         return Continuity(fresh, "created" if marked is None else "another")
@@ -88,9 +88,9 @@ def judged(stored: Count | None, marked: Count | None, fresh: str) -> Continuity
 
 
 def alone(database: Path) -> Count | None:
-    """Return what a database's file says without its log; None if that cannot be read.
+    """Return the count in a database's file without its log; None if it cannot be read.
 
-    After a checkpoint that was interrupted, for instance, only both together can be read.
+    After an interrupted checkpoint, for instance, the file can be read only with its log.
     """
     address = f"file:{quote(str(database))}?immutable=1"
     try:
@@ -102,14 +102,14 @@ def alone(database: Path) -> Count | None:
 
 
 def is_older(found: Count | None, known: Count | None) -> bool:
-    """Return whether a file is not the one that is known, by what it says without its log."""
+    """Return whether a file is another or an older one than known, by its count without its log."""
     if found is None or known is None or known.folded is None:
         return False
     return found.epoch != known.epoch or found.commits < known.folded
 
 
 def following(known: Count, found: Count | None) -> Count:
-    """Return a count with what is known of the file itself, after a look at it."""
+    """Return a count that is updated with what was found in the file itself."""
     if found is None or found.epoch != known.epoch:
         return known
     return replace(known, folded=found.commits)
@@ -121,10 +121,10 @@ def new_epoch() -> str:
 
 
 class Mark:
-    """The file beside a database that knows how far it has come.
+    """The file beside a database that records how far the database has come.
 
     It is flushed to the disk when it is opened and closed, and otherwise when the system does so:
-    after a power failure it may know less than there is, which is no contradiction.
+    after a power failure it may know fewer commits than there are, which is no contradiction.
     """
 
     def __init__(self, database: Path) -> None:
@@ -132,7 +132,7 @@ class Mark:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
 
     def read(self) -> Count | None:
-        """Return what was written last; None if nothing was, or if it is damaged."""
+        """Return the count that was written last; None if there is none, or if it is damaged."""
         line = os.pread(self._descriptor, _LENGTH, 0).rstrip()
         text, _, check = line.rpartition(b" ")
         fields = text.split(b" ")
@@ -141,11 +141,11 @@ class Mark:
         return Count(fields[0].decode(), *map(int, fields[1:]))
 
     def write(self, count: Count) -> None:
-        """Keep how far the database has come."""
+        """Write how far the database has come."""
         folded = "" if count.folded is None else f" {count.folded}"
         text = f"{count.epoch} {count.commits}{folded}".encode()
         line = text + b" %08x" % crc32(text)
-        # Always of one length: what was there is written over whole.
+        # The length is fixed, so the old content is overwritten completely.
         os.pwrite(self._descriptor, line.ljust(_LENGTH - 1) + b"\n", 0)
 
     def flush(self) -> None:

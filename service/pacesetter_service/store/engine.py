@@ -1,4 +1,4 @@
-"""Opening a database so that what was committed survives."""
+"""Opening a database so that commits survive."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event
 
 INCREMENTAL = 2
-"""What `PRAGMA auto_vacuum` says of a file that can shrink."""
+"""The value of `PRAGMA auto_vacuum` for a file that can shrink."""
 
 
 def open_writer(path: Path) -> Engine:
@@ -25,9 +25,9 @@ def open_reader(path: Path) -> Engine:
 
 
 def _prepare_writer(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection
-    # We open transactions ourselves: the driver's own would begin too late to be immediate.
+    # Transactions are opened here: the driver's own would begin too late to be immediate.
     connection.isolation_level = None
-    # Of a new file only: whether it can shrink is decided with its first page.
+    # This works on new files only: whether a file can shrink is decided with its first page.
     connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     connection.execute("PRAGMA journal_mode=WAL")
     # FULL: a commit is on the disk before it returns, power failure or not.

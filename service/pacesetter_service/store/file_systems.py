@@ -1,4 +1,4 @@
-"""Which file system a file is on: SQLite relies on locks, and on memory that is shared."""
+"""Which file system a file is on: SQLite relies on locks and on shared memory."""
 
 import os
 from contextlib import suppress
@@ -43,13 +43,13 @@ OVER_A_NETWORK = frozenset(
         ),
     }
 )
-"""Those whose files other machines can write to, as Linux calls them."""
+"""File systems whose files other machines can write to, by their names in Linux."""
 
 
 def over_a_network(path: Path) -> str | None:
-    """Return the type of the network file system that a file is to stand on, if it is on one.
+    """Return the type of the network file system that a file is on, if it is on one.
 
-    None, too, where that cannot be known, as on anything but Linux.
+    Returns None too if that cannot be known, as on anything but Linux.
     """
     with suppress(OSError):
         there = next(each for each in (path, *path.parents) if each.exists())
@@ -59,7 +59,7 @@ def over_a_network(path: Path) -> str | None:
 
 
 def kind_of(device: int, mounts: str) -> str | None:
-    """Return the type of the file system on a device, by what the kernel says of its mounts."""
+    """Return the type of the file system on a device, by the kernel's list of mounts."""
     number = f"{os.major(device)}:{os.minor(device)}"
     for line in mounts.splitlines():
         place, _, system = line.partition(" - ")

@@ -1,4 +1,4 @@
-"""Which sessions a list is of, in which order, and where one of its pages begins."""
+"""Which sessions a list has, in which order, and where its pages begin."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -23,16 +23,16 @@ from pacesetter_service.store import record
 from pacesetter_service.store.schema import labels, sessions
 
 Sort = Literal["name", "-name", "created_at", "-created_at", "changed_at", "-changed_at"]
-"""By what sessions are sorted; with `-` the other way round."""
+"""The column by which sessions are sorted; with `-`, in descending order."""
 
 SORTS: tuple[Sort, ...] = get_args(Sort)
 
 Fate = Literal["active", "finished", "failed", "archived"]
-"""What can be said of a session by its row alone: its status, or `failed` of a finished one."""
+"""What a session's row alone tells: its status, or `failed` for a finished one that failed."""
 
 
 class Place(NamedTuple):
-    """Where a page begins: behind the session that has this key, and this name."""
+    """Where a page begins: after the session with this key and this name."""
 
     key: str
     name: str
@@ -40,21 +40,21 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Which sessions a list is of, and in which order.
+    """Which sessions a list has, and in which order.
 
     Attributes:
-        sort: The order; of equal keys the name decides.
-        behind: Only those that come behind this place; None for all.
-        names: Only those that the caller may speak of.
-        matching: Only those that match this pattern, in which `*` and `?` stand for others.
+        sort: The order; if keys are equal, the name decides.
+        behind: Only those after this place; None for all.
+        names: Only those that the caller may see.
+        matching: Only those whose names match this pattern of `*` and `?`.
         labels: Only those that have all of these labels, by name and value.
-        statuses: Only those of these statuses; none of them for all.
-        fates: Likewise.
+        statuses: Only those of these statuses; empty for all.
+        fates: Only those of these fates; empty for all.
         since: Only those that were written at this time or later; ISO 8601, UTC.
-        heard: Those that were heard of since then, written or not.
+        heard: Those whose ranks have called since then, written or not.
         quiet_since: Only those that were not written since this time.
-        ailing: Only those that an operator is to look at by their record, and those of these names;
-            None for all.
+        ailing: Only those that an operator should look at by their record, and those of these
+            names; None for all.
     """
 
     sort: Sort = "name"
@@ -76,12 +76,12 @@ class Listing:
 
 
 def listed_by(listing: Listing, dialect: str) -> Select[Any]:
-    """Return the query for the rows of a list, in its order, for a kind of database."""
+    """Return the query for the rows of a list, in order, for a kind of database."""
     query = select(sessions).where(is_there, *_conditions(listing, dialect))
     key = [sessions.c[name] for name in dict.fromkeys((listing.column, "name"))]
     down = listing.sort.startswith("-")
     if listing.behind is not None:
-        behind = listing.behind[-len(key) :]  # by name alone the key is the name
+        behind = listing.behind[-len(key) :]  # sorted by name, the key is only the name
         query = query.where(tuple_(*key) < behind if down else tuple_(*key) > behind)
     return query.order_by(*(each.desc() if down else each for each in key))
 
@@ -91,7 +91,7 @@ def _conditions(listing: Listing, dialect: str) -> list[ColumnElement[bool]]:
     if listing.statuses:
         found.append(sessions.c.status.in_(listing.statuses))
     if listing.fates:
-        # Few are ailing, and many of one status: its index is not what finds them.
+        # Few sessions are ailing, and many have one status: do not search by the status's index.
         status = sessions.c.status if listing.ailing is None else sessions.c.status.concat("")
         found.append(or_(*(_of_fate(each, status) for each in listing.fates)))
     if listing.since is not None:
@@ -111,13 +111,13 @@ def _conditions(listing: Listing, dialect: str) -> list[ColumnElement[bool]]:
 
 
 def matches(patterns: tuple[str, ...], dialect: str) -> ColumnElement[bool]:
-    """Select the sessions whose names match one of some patterns."""
+    """Select the sessions whose names match any of the patterns."""
     expression = expression_of(patterns, atomic=dialect != "postgresql")
     return sessions.c.name.regexp_match(expression)
 
 
 def _among(what: str, names: Collection[str], dialect: str) -> ColumnElement[bool]:
-    """Select the sessions of these names, in one parameter however many there are."""
+    """Select the sessions with these names, which are one parameter however many there are."""
     said: BindParameter[str] = bindparam(what, json.dumps(sorted(names)))
     if dialect == "postgresql":
         return sessions.c.name.in_(select(func.json_array_elements_text(cast(said, JSON))))
@@ -140,4 +140,4 @@ def labelled(name: str, value: str) -> ColumnElement[bool]:
 
 
 is_there = sessions.c.status.not_in(record.HIDDEN)
-"""What is being imported is not there yet; what is being removed is not there any more."""
+"""Whether callers see a session: imports do not exist yet, and purged ones no longer do."""

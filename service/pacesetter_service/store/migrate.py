@@ -1,4 +1,4 @@
-"""Bringing a database to the newest schema."""
+"""Migrating a database to the newest schema."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from pacesetter_service.store.served import UnusableDatabaseError
 
 
 def upgrade(connection: Connection, *, migrates: bool = True) -> None:
-    """Run the migrations that this database has not seen; the caller commits.
+    """Run the migrations that a database lacks; the caller commits.
 
     Args:
         connection: Writes to the database.
-        migrates: Whether it may be changed; otherwise one that is not the newest is refused.
+        migrates: Whether the database may be changed; if not, an outdated one is refused.
 
     Raises:
         UnusableDatabaseError: A newer version of the service has migrated it further, or it is
@@ -44,5 +44,5 @@ def upgrade(connection: Connection, *, migrates: bool = True) -> None:
 
 
 def revision_of(connection: Connection) -> str | None:
-    """Return the schema that a database has; None if it has no tables yet."""
+    """Return the revision of a database's schema; None if it has no tables yet."""
     return MigrationContext.configure(connection).get_current_revision()

@@ -1,4 +1,4 @@
-"""When steps were handed out, of some of them: each found by a look at an index."""
+"""When some steps were handed out; an index finds each."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Dialect, TextClause
 
 from pacesetter_service.core.attempts import AttemptRef
-from pacesetter_service.store.block_table import as_parameter, of_a_list
+from pacesetter_service.store.lists import HOLDS_STEP, as_parameter, rows_of_each
 from pacesetter_service.store.schema import sealed
 
 
@@ -19,9 +19,9 @@ class HandedOut(NamedTuple):
 
 
 def handed_out(connection: Connection, ref: AttemptRef, steps: Iterable[int]) -> list[HandedOut]:
-    """Return the windows of an attempt that hold some steps, in their order.
+    """Return the windows of an attempt that hold some steps, in order.
 
-    Those of which the moment was not written down are left out.
+    Windows whose moment was not recorded are left out.
     """
     asked = [(ref.session_id, ref.attempt, step) for step in steps]
     query = _written(connection.dialect)
@@ -32,13 +32,4 @@ def handed_out(connection: Connection, ref: AttemptRef, steps: Iterable[int]) ->
 
 @cache
 def _written(dialect: Dialect) -> TextClause:
-    return of_a_list(_WINDOWS, sealed, dialect)
-
-
-_WINDOWS = (
-    "SELECT s.start, s.handed_out"
-    " FROM {wanted} CROSS JOIN {table} AS s"
-    " WHERE s.session_id = {0} AND s.attempt = {1} AND s.start = ("
-    "SELECT max(b.start) FROM {table} AS b"
-    " WHERE b.session_id = {0} AND b.attempt = {1} AND b.start <= {2})"
-)
+    return rows_of_each("b.start, b.handed_out", HOLDS_STEP, sealed, dialect)

@@ -1,6 +1,6 @@
-"""What many sessions have newest, with a few queries for all of them, however long their records.
+"""The newest values of many sessions, with a few queries for all, however long their records.
 
-Every value is found by looks at an index: none of it reads a record through.
+Every value is found by index lookups: no query scans a record.
 """
 
 from collections import defaultdict
@@ -18,26 +18,25 @@ from pacesetter_service.store.block_table import (
     READINGS,
     Blocks,
     Series,
-    as_parameter,
-    of_a_list,
 )
 from pacesetter_service.store.blocks import Columns, unpack_all
+from pacesetter_service.store.lists import HOLDS_STEP, as_parameter, of_a_list, rows_of_each
 from pacesetter_service.store.schema import reading_blocks, sealed
 
 ATTEMPTS = 8
-"""So many of the newest attempts of a lineage are looked at for a metric."""
+"""How many of the newest attempts of a lineage are searched for a metric."""
 
 Until = tuple[Series, int]
-"""Whose values are wanted, and the step that they come before."""
+"""A series, and the step before which its values are wanted."""
 
 
 class Newest(NamedTuple):
-    """What is newest of a metric, each in its order; None where there is nothing.
+    """The newest values of a metric, in order; None where there are none.
 
     Attributes:
-        seen: What controllers have seen of it, the last of that at least.
-        said: What ranks reported of it: all of the last step that any of them did, and perhaps
-            something of the steps before.
+        seen: Values that controllers have seen, with at least the last one.
+        said: Values that ranks reported: all values of the last reported step, and perhaps some
+            of the steps before.
     """
 
     seen: Columns | None
@@ -47,13 +46,13 @@ class Newest(NamedTuple):
 def newest_of(
     connection: Connection, lineages: Mapping[Lineage, int], most: int
 ) -> dict[Lineage, dict[str, Newest]]:
-    """Return what is newest of each metric, for many sessions at once.
+    """Return the newest values of each metric, for many sessions together.
 
     Args:
         connection: Reads.
-        lineages: The attempts that each session was trained in, and of how many steps before the
-            last one everything that ranks reported is wanted too.
-        most: The most metrics of a session: the first ones by their names.
+        lineages: The attempts that each session was trained in, and for how many steps before the
+            last one all reports of ranks are wanted too.
+        most: The most metrics of a session: the first ones by name.
     """
     wanted = {lineage: list(spans(lineage))[-ATTEMPTS:] for lineage in lineages}
     every = {ref.session_id for each in wanted.values() for ref, _, _ in each}
@@ -98,9 +97,10 @@ class SealedStep(NamedTuple):
 def sealed_at(
     connection: Connection, wanted: Sequence[SealedStep]
 ) -> list[NDArray[np.float64] | None]:
-    """Return the sealed values of many steps, a value for each series; None if it is not sealed."""
+    """Return the sealed values of many steps, one for each series; None if a step is not sealed."""
     asked = [(each.ref.session_id, each.ref.attempt, each.step) for each in wanted]
-    rows = _rows(connection, _SEALED, sealed, list(set(asked)))
+    query = _windows(connection.dialect)
+    rows = connection.execute(query, {"wanted": as_parameter(list(set(asked)))}).all()
     blocks = {tuple(row[:3]): row[3:] for row in rows}
     return [
         _column(each, *blocks[place]) if place in blocks else None
@@ -117,16 +117,16 @@ def _column(
 
 
 def _first_of(found: Mapping[Until, Columns], places: Iterable[Until]) -> Columns | None:
-    """Return what is there at the first place that has anything."""
+    """Return the values of the first place that has any."""
     return next((found[each] for each in places if each in found), None)
 
 
 def _last_in(
     table: Blocks, connection: Connection, places: Mapping[Until, int]
 ) -> dict[Until, Columns]:
-    """Return the last values before a step, of many series; of the very last step all of them.
+    """Return the last values before a step for many series, with all values of the last step.
 
-    A block that ends with the last step has a value of it; so may each that reaches beyond.
+    A block that ends with the last step has a value of it, and blocks that reach beyond may too.
     """
     asked = [(*series, end) for series, end in places]
     rows = _rows(connection, _LAST_ENDS, table.table, asked)
@@ -142,7 +142,7 @@ def _last_in(
         if series in there:
             blocks = [each.block for each in there[series]]
             columns = unpack_all(blocks, table.beside)
-            if columns.steps[-1] >= end:  # the attempt went on, in steps that do not count
+            if columns.steps[-1] >= end:  # the attempt went on with steps that do not count
                 columns = columns.between(0, end)
             if len(columns):
                 found[series, end] = columns
@@ -150,7 +150,7 @@ def _last_in(
 
 
 def _metrics_of(connection: Connection, ids: Iterable[int]) -> dict[int, dict[str, int]]:
-    """Return the ids of the metrics that were reported to each of some sessions, by name."""
+    """Return the ids of the metrics that were reported to each of the sessions, by name."""
     found: dict[int, dict[str, int]] = defaultdict(dict)
     asked = [(each,) for each in sorted(ids)]
     for session_id, number, name in _rows(connection, _REPORTED, reading_blocks, asked):
@@ -168,6 +168,12 @@ def _rows(
 
 
 @cache
+def _windows(dialect: Dialect) -> TextClause:
+    columns = '{0}, {1}, {2}, b.start, b.count, b."values"'
+    return rows_of_each(columns, HOLDS_STEP, sealed, dialect)
+
+
+@cache
 def _written(statement: str, table: Table, dialect: Dialect) -> TextClause:
     return of_a_list(statement, table, dialect)
 
@@ -178,13 +184,6 @@ _LAST_ENDS = (
     " FROM {wanted}"
 )
 
-_SEALED = (
-    'SELECT {0}, {1}, {2}, s.start, s.count, s."values"'
-    " FROM {wanted} CROSS JOIN {table} AS s"
-    " WHERE s.session_id = {0} AND s.attempt = {1} AND s.start = ("
-    "SELECT max(b.start) FROM {table} AS b"
-    " WHERE b.session_id = {0} AND b.attempt = {1} AND b.start <= {2})"
-)
 
 _REPORTED = (
     "WITH RECURSIVE reported(owner, id) AS ("
@@ -197,4 +196,4 @@ _REPORTED = (
     ") SELECT reported.owner, metrics.id, metrics.name"
     " FROM reported JOIN metrics ON metrics.id = reported.id"
 )
-"""Finds the metrics of sessions by one look at an index each, however many others have."""
+"""Finds each metric of a session by one index lookup, however many other sessions have."""

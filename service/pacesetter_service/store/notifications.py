@@ -1,6 +1,6 @@
-"""What has changed, as PostgreSQL's NOTIFY tells those who LISTEN; an option beside looking.
+"""Changes as PostgreSQL's NOTIFY tells them to processes that LISTEN; an addition to polling.
 
-A notification is a hint: it may be lost, or come twice, and who gets one asks the database.
+A notification is a hint: it may be lost or come twice, and its receiver asks the database.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -18,30 +18,30 @@ from pacesetter_service.store.writing import reason_of, translated
 CHANNEL = "pacesetter"
 
 LONGEST = 7_999
-"""The most bytes that one notification carries."""
+"""The most bytes in one notification."""
 
 ANY = "*"
-"""In place of names: any session may have changed."""
+"""Instead of names: any session may have changed."""
 
 TEST = "?"
-"""What the payload of a test begins with; no session's name does."""
+"""The first character of a test's payload; no session's name begins with it."""
 
 TEST_SECONDS = 5.0
-"""How long a test waits for its own notification."""
+"""Seconds that a test waits for its own notification."""
 
 _NOTIFY = text(f"SELECT pg_notify('{CHANNEL}', :payload)")
 
 
 class DeafConnectionError(Exception):
-    """A connection takes LISTEN and hears nothing, as one through PgBouncer does."""
+    """A connection accepts LISTEN but hears nothing, as one through PgBouncer does."""
 
 
 def notify(engine: Engine, names: Collection[str]) -> None:
-    """Tell all who listen that sessions have changed.
+    """Tell all listeners that sessions have changed.
 
     Args:
-        engine: The database; PgBouncer may stand in between.
-        names: The sessions' names; more than one notification carries are told as `ANY`.
+        engine: The database; PgBouncer may be in between.
+        names: The sessions' names; if they do not fit into one notification, `ANY` is sent.
 
     Raises:
         StorageUnavailableError: The database did not answer.
@@ -52,22 +52,22 @@ def notify(engine: Engine, names: Collection[str]) -> None:
 
 def _send(engine: Engine, payload: str) -> None:
     with translated(), engine.begin() as connection:
-        # A hint that is lost in a crash is no loss.
+        # A crash may lose a hint.
         connection.execute(text("SET LOCAL synchronous_commit = off"))
         connection.execute(_NOTIFY, {"payload": payload})
 
 
 class Listening:
-    """One connection that listens; for the one thread that reads from it."""
+    """One connection that listens; for a single thread."""
 
     def __init__(self, url: str, network: Mapping[str, int]) -> None:
         """Connect, and listen.
 
         Args:
-            url: The database itself, such as `postgresql+psycopg://user@host/name`: nothing that
-                shares connections may stand in between.
-            network: How soon a server that says nothing is given up, as psycopg's parameters; the
-                URL may say otherwise.
+            url: The database itself, such as `postgresql+psycopg://user@host/name`: no connection
+                pooler may be in between.
+            network: How soon an unresponsive server is given up, as psycopg's parameters; the
+                URL may override them.
 
         Raises:
             StorageUnavailableError: It cannot be reached.
@@ -93,13 +93,13 @@ class Listening:
         self._connection.close()
 
     def test(self, sender: Engine) -> None:
-        """See that what is sent in the usual way is heard here.
+        """Check that notifications that are sent in the usual way are heard here.
 
         Args:
             sender: The engine by which notifications are sent.
 
         Raises:
-            DeafConnectionError: It was not.
+            DeafConnectionError: They are not.
             StorageUnavailableError: The database did not answer.
         """
         sent, end = TEST + token_hex(8), monotonic() + TEST_SECONDS
@@ -113,7 +113,7 @@ class Listening:
         """Return the names of sessions that have changed, as soon as there are some.
 
         Args:
-            seconds: How long to wait; the names are none when the time is over.
+            seconds: How long to wait; then no names are returned.
 
         Raises:
             StorageUnavailableError: The connection was lost.

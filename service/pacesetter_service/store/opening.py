@@ -1,4 +1,4 @@
-"""Which store serves a database, by its URL."""
+"""Selects the store for a database, by its URL."""
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -21,8 +21,8 @@ def open_store(
     Args:
         database_url: The URL.
         min_free: Bytes that stay free on the disk of a SQLite file.
-        migrates: Whether an older schema is brought to the newest; otherwise it is refused.
-        listen_url: Where notifications of a PostgreSQL database are heard, if that is wished.
+        migrates: Whether an older schema is migrated; otherwise it is refused.
+        listen_url: Where notifications of a PostgreSQL database are heard, if they are wanted.
 
     Raises:
         UnusableDatabaseError: It names none, or one that cannot be served.
@@ -39,14 +39,14 @@ def open_store(
 
 
 def is_postgres(database_url: str) -> bool:
-    """Return whether a URL names a PostgreSQL database; of others SQLite judges.
+    """Return whether a URL names a PostgreSQL database; SQLite judges all other URLs.
 
     Raises:
         UnusableDatabaseError: It names one without its driver.
     """
     try:
         kind = make_url(database_url).drivername
-    except (ArgumentError, ValueError):  # the latter of a port that is no number
+    except (ArgumentError, ValueError):  # the latter for a port that is not a number
         return False
     if kind.startswith("postgres") and kind != "postgresql+psycopg":
         raise UnusableDatabaseError(

@@ -1,7 +1,7 @@
-"""What the writer needs of a database, and what it can rely on.
+"""What the writer needs from a database, and what it can rely on.
 
-Another database is another class with these methods; `tests/store/test_contract.py` is the proof
-that it keeps the guarantees, with two writers on one database at once.
+Another database is another class with these methods; `tests/store/test_contract.py` proves that it
+keeps the guarantees, with two writers on one database.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,9 +26,9 @@ class Stored:
         events: How many events its log has.
         created_at: When it was created; ISO 8601, UTC.
         lineage: The attempts that its steps were trained in.
-        version: How often its row was written, counted from `first_version`. Who writes it says
+        version: How often its row was written, counted from `first_version`. A writer says
             which version it has read.
-        changed_at: When its row was written last, likewise; the transaction says so.
+        changed_at: When its row was last written, likewise; the transaction sets it.
     """
 
     id: int
@@ -41,9 +41,9 @@ class Stored:
 
 
 def first_version(session_id: int) -> int:
-    """Return the version of a session that is new: one that no other session has or had.
+    """Return the version of a new session: one that no other session has or had.
 
-    So a writer that remembers one of the same name, which was purged, sees that this is another.
+    So a writer that remembers a purged session of the same name sees that this is another one.
     """
     return (session_id << VERSION_BITS) + 1
 
@@ -58,12 +58,12 @@ class Changes:
     Attributes:
         stored: The session afterwards; its version is the one before, plus one.
         before: The session before; None if it is created.
-        log: The events of its log, the last of those that `stored` counts.
+        log: New events of its log, which `stored` counts already.
         sealed: Blocks of values.
         readings: What ranks reported, each with the attempt that it belongs to.
         measured: What controllers saw, likewise.
-        opened: The attempt that begins with this, if one does.
-        snapshot: Whether the state is kept, to replay from.
+        opened: The attempt that begins with this transaction, if one does.
+        snapshot: Whether the state is kept as a snapshot to replay from.
     """
 
     stored: Stored
@@ -77,7 +77,7 @@ class Changes:
 
     @property
     def is_of_state(self) -> bool:
-        """Whether the session's row changes; a reading that nothing waits for changes none."""
+        """Whether the session's row changes; a reading that nothing waits for leaves it alone."""
         if self.before is None:
             return True
         after, before = self.stored, self.before
@@ -85,22 +85,22 @@ class Changes:
 
 
 class Transaction(Protocol):
-    """One transaction; all of it is on the disk when its block ends, or none of it."""
+    """One transaction; when its block ends, all of it is on the disk, or none of it."""
 
     def refuse_stale(self, versions: Mapping[str, int]) -> None:
-        """Refuse if a session has another version by now than the caller has read; 0 for none.
+        """Refuse if a session's version differs from the one that the caller has read; 0 for none.
 
-        It is for sessions that were only looked at: none of them is locked.
+        This is for sessions that were only read: none of them is locked.
 
         Raises:
             ConflictError: Another writer has changed, created or renamed some of them.
         """
 
     def append(self, batch: Sequence[Changes], now: str) -> None:
-        """Write changes of several sessions, each of which has the version that its `before` says.
+        """Write changes of several sessions, each of which must have the version of its `before`.
 
-        A reading that is there already counts once. Whatever else is there already, an event, an
-        attempt, a sealed block, a measurement or a session of that name, is a conflict.
+        A reading that exists already counts once. Anything else that exists already is a conflict:
+        an event, an attempt, a sealed block, a measurement or a session of that name.
 
         Raises:
             ConflictError: Another writer came first; nothing of the transaction is kept.
@@ -110,17 +110,17 @@ class Transaction(Protocol):
 class Store(Protocol):
     """Sessions that outlive the process.
 
-    **Durability.** When the block of `begin` has ended, all that was appended in it is on the disk.
-    If it raises, nothing is. **Order.** Of two transactions that touch one session, the second sees
-    what the first has written, or is refused with a `ConflictError`; it never writes over it.
-    **Once.** A reading is known by session, metric, attempt, step and rank; to append it again
+    **Durability.** When the block of `begin` has ended, everything that was appended in it is on
+    the disk. If it raises, nothing is. **Order.** Of two transactions on one session, the second
+    sees what the first has written, or is refused with a `ConflictError`; it never overwrites it.
+    **Once.** A reading is identified by session, metric, attempt, step and rank; appending it again
     changes nothing. **Ids.** No two sessions ever have the same id, whichever writer creates them.
-    **Threads.** These methods belong to the thread of the one writer in its process.
+    **Threads.** These methods belong to the thread of the process's only writer.
     """
 
     @property
     def shared(self) -> bool:
-        """Whether other processes may write to the database meanwhile."""
+        """Whether other processes may write to the database too."""
 
     def begin(self) -> AbstractContextManager[Transaction]:
         """Begin a transaction.
@@ -130,31 +130,31 @@ class Store(Protocol):
         """
 
     def new_id(self) -> int:
-        """Return an id for a session, which no other writer is ever given."""
+        """Return an id for a session that no other writer is ever given."""
 
     def first_attempt(self, name: str) -> int:
-        """Return the least number that a new attempt of that name may have."""
+        """Return the least number that a new attempt under a name may have."""
 
     def purged_attempt(self, name: str) -> int:
-        """Return the number of the last attempt of that name that was purged; 0 if none was."""
+        """Return the number of the last purged attempt under a name; 0 if there is none."""
 
     def purged_at(self, name: str) -> str | None:
-        """Return when the last session of that name was purged; None if none was."""
+        """Return when the last session of a name was purged; None if none was."""
 
     def load(self, name: str) -> Stored | None:
-        """Read one session in full, or None if there is none of that name."""
+        """Read one whole session; None if there is none of that name."""
 
     def knows_attempt(self, session_id: int, key: str) -> bool:
-        """Return whether an attempt was ever opened with that key."""
+        """Return whether an attempt was ever opened with a key."""
 
     def past(self, spec: SessionSpec, lineage: Lineage, step: int) -> RestorePoint:
         """Read what is needed to restore the state in which a step was sealed."""
 
     def versions(self, names: Iterable[str]) -> Mapping[str, int]:
-        """Read the versions of the sessions of these names that there are; from any thread."""
+        """Read the versions of those of the named sessions that exist; from any thread."""
 
     def stale(self, versions: Mapping[str, int]) -> Iterable[str]:
-        """Return the sessions whose version differs by now; 0 stands for none of that name."""
+        """Return the sessions whose version differs from the given one; 0 stands for no session."""
 
     def begin_epoch(self) -> str:
         """Begin a new epoch, because a session is older than what this process has committed.

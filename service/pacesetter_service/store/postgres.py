@@ -1,7 +1,7 @@
-"""The store in PostgreSQL: any number of processes serve one database, directly or by PgBouncer.
+"""The store in PostgreSQL: any number of processes serve one database, also through PgBouncer.
 
-Nothing is bound to a connection longer than a transaction lasts, as PgBouncer's transaction mode
-asks for: no session locks, no prepared statements, no settings but those of the transaction.
+Nothing is bound to a connection beyond a transaction, as PgBouncer's transaction mode requires: no
+session locks, no prepared statements, and no settings but those of the transaction.
 """
 
 from collections.abc import Collection, Iterator
@@ -40,25 +40,26 @@ from pacesetter_service.store.writing import (
 )
 
 READERS = 4
-"""How many connections read at once."""
+"""How many connections there are for reading."""
 
 WRITING = (
     "SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '2s';"
-    " SET LOCAL idle_in_transaction_session_timeout = '10s';"
+    " SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL jit = off;"
     " SELECT set_config('synchronous_commit', 'on', true)"
     " WHERE current_setting('synchronous_commit') = 'off'"
 )
-"""What a transaction that writes may last: one that hangs is not to keep the others waiting.
+"""Settings of a transaction that writes: if it hangs, it must not keep the others waiting.
 
-The settings end with the transaction, so they hold through PgBouncer as well. A commit is on the
-disk before it is acknowledged, whatever the server was told.
+They end with the transaction, so they work through PgBouncer as well. A commit is on the disk
+before it is acknowledged, whatever the server's configuration says. Statements are short: compiling
+one would take longer than running it.
 """
 
 READING = (
     "SET LOCAL statement_timeout = '30s'; SET LOCAL lock_timeout = '2s';"
-    " SET LOCAL idle_in_transaction_session_timeout = '60s'"
+    " SET LOCAL idle_in_transaction_session_timeout = '60s'; SET LOCAL jit = off"
 )
-"""The same for one that reads, which may write a long record to a file meanwhile."""
+"""The same for a transaction that reads: a long record may be written to a file meanwhile."""
 
 NETWORK = {
     "connect_timeout": 5,
@@ -67,19 +68,19 @@ NETWORK = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-"""How soon a server that has vanished without a word is given up; a URL may say otherwise."""
+"""How soon a server that silently vanished is given up; the URL may override this."""
 
 POOL_TIMEOUT = 10.0
-"""Seconds that a read waits for a connection that others use."""
+"""Seconds that a read waits for a free connection."""
 
 MIGRATING = 7_070_070
-"""The number of the lock under which a database is migrated: no two processes do it at once."""
+"""The number of the lock under which a database is migrated: only one process may do so."""
 
 COME_AGAIN = ("40001", "40P01", "55P03")
-"""Serialization failure, deadlock, and a lock that was waited for too long: another came first."""
+"""Serialization failure, deadlock, and lock timeout: another transaction came first."""
 
 NO_LONGER_THERE = ("25006", "57P01", "57P02", "57P03")
-"""Read-only, as one that another has taken over from; shut down, crashed, or starting."""
+"""Read-only, as a server after a fail-over; shut down, crashed, or starting."""
 
 
 class PostgresStore(Store):
@@ -90,15 +91,16 @@ class PostgresStore(Store):
     def __init__(
         self, database_url: str, *, migrates: bool = True, listen_url: str | None = None
     ) -> None:
-        """Open a database, and bring its schema to what this version of the service needs.
+        """Open a database, and migrate it to the schema of this version of the service.
 
         Args:
             database_url: Where it is, such as `postgresql+psycopg://user@host/name`.
-            migrates: Whether an older schema is brought to the newest; otherwise it is refused.
-            listen_url: The same database, past any pooler, where notifications are to be heard.
+            migrates: Whether an older schema is migrated; otherwise it is refused.
+            listen_url: The same database, past any pooler, where notifications are heard.
 
         Raises:
-            UnusableDatabaseError: A newer version of the service has migrated it.
+            UnusableDatabaseError: A newer version of the service has migrated it, or it cannot
+                store every text.
             StorageUnavailableError: It cannot be reached.
         """
         self.shared = True
@@ -107,10 +109,11 @@ class PostgresStore(Store):
             self._writer = _engine(database_url, WRITING, connections=1)
             opened.callback(self._writer.dispose)
             with translated(), self._writer.begin() as connection:
-                # A migration takes as long as it takes, and the other processes wait for it.
+                # A migration has no time limit, and the other processes wait for it.
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text("SET LOCAL lock_timeout = 0"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATING})"))
+                _refuse_encoding(connection)
                 migrate.upgrade(connection, migrates=migrates)
                 self.continuity = _found(connection)
             reader = _engine(database_url, READING, connections=READERS)
@@ -124,7 +127,7 @@ class PostgresStore(Store):
         self._opened.close()
 
     def check(self) -> None:
-        """Ask the database for something.
+        """Check that the database answers a query.
 
         Raises:
             StorageUnavailableError: It did not answer.
@@ -132,7 +135,7 @@ class PostgresStore(Store):
         self._read(select(1))
 
     def extent(self) -> Extent:
-        """Return how large the database is; of its disk no more is known here.
+        """Return how large the database is; nothing more is known of its disk here.
 
         Raises:
             StorageUnavailableError: It did not answer.
@@ -141,11 +144,11 @@ class PostgresStore(Store):
         return Extent(int(self._read(query)[0].size))
 
     def reclaim(self, pages: int) -> bool:  # noqa: ARG002 - of any number
-        """Do nothing: autovacuum sees to what removed rows have left."""
+        """Do nothing: autovacuum reclaims the space of removed rows."""
         return False
 
     def notify(self, names: Collection[str]) -> None:
-        """Tell the processes that listen that sessions have changed; from any thread.
+        """Tell listening processes that sessions have changed; callable from any thread.
 
         Raises:
             StorageUnavailableError: The database did not answer.
@@ -154,7 +157,7 @@ class PostgresStore(Store):
 
     @contextmanager
     def listening(self, url: str) -> Iterator[Listening]:
-        """Listen by a connection of its own, of which it was seen that it hears what is sent here.
+        """Listen on a separate connection, after a test that it hears notifications sent here.
 
         Args:
             url: The database itself.
@@ -168,9 +171,9 @@ class PostgresStore(Store):
             yield listening
 
     def look_at_continuity(self) -> Continuity | None:
-        """Return what has become of the database while it was served, if anything has.
+        """Return what has happened to the database while it was served, if anything has.
 
-        It was put back from a backup, or another process has found that it lost something.
+        It was restored from a backup, or another process has found that it lost something.
 
         Raises:
             StorageUnavailableError: It did not answer.
@@ -203,7 +206,7 @@ class PostgresStore(Store):
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """Return a connection whose reads are all of one moment."""
+        """Return a connection whose reads all see one moment."""
         with self._moments, translated(), self._reader.connect() as connection:
             yield connection.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -214,8 +217,8 @@ class PostgresStore(Store):
         """Write in one transaction.
 
         Raises:
-            StorageUnavailableError: Nothing may be acknowledged. It was written all the same if the
-                connection was lost in the moment of the commit: a call that is repeated finds it.
+            StorageUnavailableError: Nothing may be acknowledged. It may still be written if the
+                connection was lost during the commit: then a repeated call finds it.
             ConflictError: Another transaction came first; nothing was written.
         """
         try:
@@ -235,11 +238,22 @@ class PostgresStore(Store):
             yield connection
 
 
+def _refuse_encoding(connection: Connection) -> None:
+    """Raise UnusableDatabaseError for a database that cannot store every name or reason."""
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        raise UnusableDatabaseError(
+            f"the database is in {encoding}, and every text must be able to stand in it: create one"
+            " by CREATE DATABASE pacesetter ENCODING 'UTF8' TEMPLATE template0, and move what is"
+            " there with `pacesetter backup` and `pacesetter restore`"
+        )
+
+
 def _found(connection: Connection) -> Continuity:
     """Find out whether a database is the one that was served before; if not, begin an epoch.
 
-    A copy has the same rows in other tables, or in another cluster. What is copied block by block,
-    as a standby is, looks the same: a fail-over is to cost nothing.
+    A restored copy has the same rows in other tables, or in another cluster. A block-by-block copy,
+    such as a standby, looks the same as the original, because a fail-over must cost nothing.
     """
     row = connection.execute(select(continuity)).one_or_none()
     identity = connection.execute(_IDENTITY).scalar_one()
@@ -256,7 +270,7 @@ def _found(connection: Connection) -> Continuity:
     changed = connection.execute(
         update(continuity).where(there).values(epoch=epoch, identity=identity)
     )
-    if not changed.rowcount:  # another process was quicker
+    if not changed.rowcount:  # another process was faster
         return _found(connection)
     return Continuity(epoch, "continued" if row.identity is None else "restored")
 
@@ -269,7 +283,7 @@ _IDENTITY = text(
 
 
 def _engine(database_url: str, limits: str, *, connections: int) -> Engine:
-    """Return an engine with at most so many connections, whose transactions have these limits.
+    """Return an engine with at most `connections` connections, and limits for transactions.
 
     Raises:
         UnusableDatabaseError: The driver is not installed.
@@ -281,10 +295,11 @@ def _engine(database_url: str, limits: str, *, connections: int) -> Engine:
             pool_size=connections,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT,
-            pool_pre_ping=True,  # a server that was started again costs no request
+            pool_pre_ping=True,  # no request fails because the server was restarted
             paramstyle="format",  # rows are written as plain tuples
             connect_args={
                 "prepare_threshold": None,
+                "client_encoding": "utf8",
                 **{name: value for name, value in NETWORK.items() if name not in said},
             },
         )
@@ -298,7 +313,7 @@ def _engine(database_url: str, limits: str, *, connections: int) -> Engine:
 
 
 def _part_with_the_lost(context: ExceptionContext) -> None:
-    """Have all connections to a server made anew that does not serve any more, or cannot write."""
+    """Replace all connections to a server that no longer serves, or that cannot write."""
     if _state_of(context.original_exception) in NO_LONGER_THERE:
         context.is_disconnect = True
 

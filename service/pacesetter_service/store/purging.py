@@ -1,9 +1,9 @@
-"""Removing a session for good: hidden at once, and then emptied slice by slice.
+"""Removing a session for good: it is hidden immediately, and then emptied slice by slice.
 
-The transaction that hides a session frees its name, and writes down what outlives it: the number
-of its last attempt, so that no trainer of it is ever taken for one of another session of that name.
-Its rows go in many small transactions, between which all other writers have their turn; what the
-end of a process leaves behind is found by its status.
+The transaction that hides a session frees its name, and records the number of its last attempt, so
+that its trainers are never mistaken for those of another session of that name. Its rows are deleted
+in many small transactions, between which all other writers have their turn. If the process ends
+before that, the status shows which sessions are left.
 """
 
 from typing import Any
@@ -28,18 +28,19 @@ from pacesetter_service.core.errors import (
     SessionHasForksError,
     SessionNotArchivedError,
     SessionNotFoundError,
+    SessionPurgedError,
 )
 from pacesetter_service.store.record import HIDDEN, IMPORTING, PURGING
 from pacesetter_service.store.schema import OF_A_SESSION, ancestors, labels, purged, ranks, sessions
 
 ROWS = 2_000
-"""How many rows of numbers one slice removes: some milliseconds of work."""
+"""How many rows with only numbers one slice removes: some milliseconds of work."""
 
 LARGE_ROWS = 100
-"""The same of rows with texts or blocks of values in them, of any length."""
+"""The same for rows with texts or blocks of values, of any length."""
 
 FORKS_NAMED = 5
-"""How many of the forks are named that stand in the way."""
+"""The most forks that are named when they prevent a purge."""
 
 
 def refuse_unless_purgeable(connection: Connection, name: str) -> Any:  # noqa: ANN401 - a row
@@ -47,14 +48,17 @@ def refuse_unless_purgeable(connection: Connection, name: str) -> Any:  # noqa: 
 
     Raises:
         SessionNotFoundError: There is none of that name.
+        SessionPurgedError: It was purged: a caller that repeats a purge learns that it is done.
         SessionNotArchivedError: It is not archived.
         SessionHasForksError: Other sessions share its steps.
     """
     query = select(sessions.c.id, sessions.c.status, sessions.c.attempt)
-    # Locked, where there are other writers: none forks it meanwhile.
+    # Locked if there are other writers, so that none of them forks it meanwhile.
     there = query.where(sessions.c.name == name, sessions.c.status.not_in(HIDDEN))
     row = connection.execute(there.with_for_update()).one_or_none()
     if row is None:
+        if (moment := purged_at(connection, name)) is not None:
+            raise SessionPurgedError(name, moment)
         raise SessionNotFoundError(name)
     if row.status != "archived":
         raise SessionNotArchivedError(name)
@@ -65,7 +69,10 @@ def refuse_unless_purgeable(connection: Connection, name: str) -> Any:  # noqa: 
 
 
 def hide(connection: Connection, name: str, actor: str, now: str) -> None:
-    """Hide an archived session from all callers, and free its name; raises as the above."""
+    """Hide an archived session from all callers, and free its name.
+
+    Raises as `refuse_unless_purgeable` does.
+    """
     row = refuse_unless_purgeable(connection, name)
     hidden = {"name": f"*{row.id}", "status": PURGING, "version": sessions.c.version + 1}
     connection.execute(update(sessions).where(sessions.c.id == row.id).values(hidden))
@@ -77,7 +84,7 @@ def hide(connection: Connection, name: str, actor: str, now: str) -> None:
 
 
 def _forks_of(session_id: int) -> Select[tuple[str]]:
-    """Select the names of those that share a session's steps, but for those that go themselves."""
+    """Select the names of sessions that share a session's steps and are not being purged."""
     return (
         select(sessions.c.name)
         .join(ancestors, ancestors.c.session_id == sessions.c.id)
@@ -88,7 +95,7 @@ def _forks_of(session_id: int) -> Select[tuple[str]]:
 
 
 def hide_cut_off_imports(connection: Connection, before: str) -> None:
-    """Have what imports wrote removed that began before a time, and that no process has ended."""
+    """Mark unfinished imports that began before a time for removal."""
     cut_off = and_(sessions.c.status == IMPORTING, sessions.c.changed_at < before)
     connection.execute(update(sessions).where(cut_off).values(status=PURGING))
 
@@ -99,9 +106,9 @@ def hidden(connection: Connection) -> list[int]:
 
 
 def remove_some(connection: Connection, session_id: int) -> bool:
-    """Remove a slice of the rows of a hidden session; return whether any may be left."""
+    """Remove a slice of a hidden session's rows; return whether any may be left."""
     mine = and_(sessions.c.id == session_id, sessions.c.status == PURGING)
-    # Locked, where there are other writers: they remove other slices of it.
+    # Locked if there are other writers, which remove other slices of it.
     if connection.execute(select(sessions.c.id).where(mine).with_for_update()).first() is None:
         return False
     for table in OF_A_SESSION:
@@ -112,10 +119,10 @@ def remove_some(connection: Connection, session_id: int) -> bool:
 
 
 def _remove_first(connection: Connection, table: Table, session_id: int) -> bool:
-    """Remove a session's first rows of a table by their keys; return whether there were any.
+    """Remove a session's first rows of a table, by key; return whether there were any.
 
-    The key of the last of them is looked up first: so the rows are found by their order alone,
-    however many there are.
+    The key of the last of them is looked up first. So the rows are found by the order of the keys
+    alone, however many there are.
     """
     mine = table.c.session_id == session_id
     keys = [column for column in table.primary_key if column.name != "session_id"]
@@ -131,7 +138,7 @@ def _remove_first(connection: Connection, table: Table, session_id: int) -> bool
 
 
 def size_of(connection: Connection, session_id: int) -> int:
-    """Return about how many bytes the rows of a session take: its texts, and eight a number."""
+    """Return about how many bytes a session's rows take: its texts, and eight for each number."""
     total = 0
     for table in (*OF_A_SESSION, sessions):
         own = table.c.id if table is sessions else table.c.session_id
@@ -147,7 +154,13 @@ def size_of(connection: Connection, session_id: int) -> int:
 _NUMBER_SIZE = 8
 
 
+def purged_at(connection: Connection, name: str) -> str | None:
+    """Return when the last session of a name was purged; None if none was."""
+    query = select(purged.c.purged_at).where(purged.c.name == name)
+    return connection.execute(query).scalar_one_or_none()
+
+
 def last_attempt(connection: Connection, name: str) -> int:
-    """Return the number of the last attempt of a session of that name that was purged, or 0."""
+    """Return the number of the last purged attempt under a name; 0 if there is none."""
     query = select(func.coalesce(func.max(purged.c.attempt), 0)).where(purged.c.name == name)
     return int(connection.execute(query).scalar_one())

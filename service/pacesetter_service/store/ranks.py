@@ -1,7 +1,7 @@
-"""What each rank was last heard to do, as all processes that share a database have heard it.
+"""The last known activity of each rank, as all processes that share a database have heard it.
 
-It is written beside the transactions that count, about once a second, and nothing depends on it but
-what an operator is shown. Times are seconds by the clock of the database, the only one that all
+It is written outside of the transactions that count, about once a second, and only operators' views
+depend on it. Times are seconds by the clock of the database, the only clock that all processes
 share.
 """
 
@@ -35,13 +35,13 @@ AT_ONCE = 1_000
 
 
 class RankRow(NamedTuple):
-    """A rank, as it stands in the table.
+    """A rank's row in the table.
 
     Attributes:
-        attempt: The attempt that it spoke for last.
+        attempt: The attempt that it last called for.
         at: When it called last.
-        deviates: Whether it trains with other values than were sealed.
-        state: All that is known of it, as text.
+        deviates: Whether it trains with values other than the sealed ones.
+        state: Everything that is known of it, as text.
     """
 
     attempt: int
@@ -51,16 +51,16 @@ class RankRow(NamedTuple):
 
 
 class RankDigest(NamedTuple):
-    """The ranks of the newest attempt of a session, in a few numbers.
+    """The ranks of a session's newest attempt as a few numbers.
 
     Attributes:
         attempt: The attempt.
         seen: How many have called.
         stale: How many of them have been silent for too long.
-        deviating: How many train with other values than were sealed.
-        trained: The newest step that any of them has trained, as it says; -1 for none.
-        quiet: For how many seconds none was heard.
-        pace: The seconds that a step takes the slowest of them, if one has said so.
+        deviating: How many train with values other than the sealed ones.
+        trained: The newest step that any of them has trained, by its own account; -1 for none.
+        quiet: For how many seconds none has called.
+        pace: The seconds that a step takes the slowest of them, if any has said so.
     """
 
     attempt: int
@@ -73,22 +73,22 @@ class RankDigest(NamedTuple):
 
 
 Merge = Callable[[float, Place, RankRow | None], RankRow]
-"""Given the time and what is there of a rank, if anything is, returns what is to be there."""
+"""Given the time, a rank's place and its row, if there is one, returns its new row."""
 
 
 class RankTable:
-    """The ranks that every process has heard; its methods may be called from any thread."""
+    """The ranks that every process has heard; callable from any thread."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def merge(self, places: Sequence[Place], merge: Merge) -> None:
-        """Write some ranks, each made of what is there and what is new.
+        """Write some ranks, merging each with its row.
 
-        Those of sessions that are not there any more are left out.
+        Ranks of sessions that no longer exist are left out.
 
         Raises:
-            StorageUnavailableError: The database did not take them, or not all of them.
+            StorageUnavailableError: The database did not accept them, or not all of them.
         """
         ordered = sorted(places)
         for first in range(0, len(ordered), AT_ONCE):
@@ -96,8 +96,8 @@ class RankTable:
                 self._merge(connection, ordered[first : first + AT_ONCE], merge)
 
     def _merge(self, connection: Connection, places: Sequence[Place], merge: Merge) -> None:
-        # A row is made before it is locked, so that two who hear of a rank at once come in turn.
-        # They lock in one order, so that neither waits for the other.
+        # A row is made before it is locked, so that two processes with news of a rank take turns.
+        # All lock in one order, so that there is no deadlock.
         self._make(connection, places)
         rows = connection.execute(_of(places, ranks).order_by(*_PLACE).with_for_update()).all()
         now = _now(connection)
@@ -110,9 +110,9 @@ class RankTable:
             connection.execute(_UPDATE, changed)
 
     def _make(self, connection: Connection, places: Sequence[Place]) -> None:
-        """Make the rows that are not there, but for those of sessions that are gone.
+        """Insert missing rows, except for sessions that no longer exist.
 
-        A purge removes the rows of a name, and is waited for here: so none comes back behind it.
+        A purge removes the rows of a name. This waits for it, so that no row reappears after it.
         """
         known = set(map(tuple, connection.execute(_of(places, *_PLACE))))
         fresh = [place for place in places if place not in known]
@@ -141,7 +141,7 @@ class RankTable:
             }
 
     def latest(self, names: Collection[str]) -> tuple[float, dict[str, RankRow]]:
-        """Return the time, and which rank of each of these sessions has called last, if any has.
+        """Return the time, and the rank of each of these sessions that called last, if any has.
 
         Raises:
             StorageUnavailableError: The database did not answer.
@@ -158,7 +158,7 @@ class RankTable:
             }
 
     def digests(self, names: Sequence[str], patience: float) -> dict[str, RankDigest]:
-        """Return the ranks of each of some sessions in a few numbers, whatever their number.
+        """Return the ranks of each of some sessions as a few numbers, however many there are.
 
         Args:
             names: The sessions.
@@ -172,7 +172,7 @@ class RankTable:
             return {name: RankDigest(*numbers) for name, *numbers in rows}
 
     def heard_within(self, seconds: float) -> list[str]:
-        """Return the sessions of which a rank has called in so many last seconds.
+        """Return the sessions with a rank that called in the last `seconds` seconds.
 
         Raises:
             StorageUnavailableError: The database did not answer.
@@ -182,11 +182,11 @@ class RankTable:
             return list(connection.scalars(query))
 
     def in_trouble(self, patience: float, recent: float) -> list[str]:
-        """Return the sessions with a rank that deviates or is silent, of those heard lately.
+        """Return the sessions with a rank that deviates or is silent, and was heard lately.
 
         Args:
-            patience: The seconds of silence after which a rank is silent.
-            recent: The seconds of silence after which it is not looked at any more.
+            patience: The seconds without a call after which a rank is silent.
+            recent: The seconds without a call after which it no longer counts.
 
         Raises:
             StorageUnavailableError: The database did not answer.
@@ -207,9 +207,9 @@ class RankTable:
             return list(connection.scalars(query))
 
     def counts(self, recent: float) -> tuple[int, int]:
-        """Count the ranks that called in so many last seconds, and those of them that deviate.
+        """Count the ranks that called in the last `recent` seconds, and those of them that deviate.
 
-        Of a session those of its newest attempt can deviate.
+        Only ranks of a session's newest attempt count as deviating.
 
         Raises:
             StorageUnavailableError: The database did not answer.
@@ -240,7 +240,7 @@ def _of(places: Sequence[Place], *what: ColumnElement[Any] | Table) -> Select[An
 
 
 def _read(row: Any) -> tuple[Place, RankRow | None]:  # noqa: ANN401 - of the table
-    """Return which rank a row is of, and what it says; None if nothing was heard of it yet."""
+    """Return the place of a row's rank, and the row; None if the rank has not called yet."""
     heard = RankRow(row.attempt, row.at, bool(row.deviates), row.state)
     return (row.session, row.rank), heard if row.state else None
 
@@ -254,7 +254,7 @@ _UPDATE = text(
     " WHERE session = :of AND rank = :number"
 )
 
-# Of the text of a state these numbers alone are read: it may have a NaN, which JSON does not know.
+# Only these numbers are read from a state's text: it may contain NaN, which is not JSON.
 _DIGESTS = text(
     "WITH clock AS (SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision) AS now),"
     " heard AS (SELECT session, attempt, at, deviates,"

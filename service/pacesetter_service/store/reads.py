@@ -1,8 +1,7 @@
 """Reading in SQL: what was sealed, reported, decided and published, from any thread."""
 
-import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -54,12 +53,12 @@ from pacesetter_service.store.writing import (
 )
 
 MAX_MOMENTS = 2
-"""How many may read all of one moment at once; the other connections are for who is in a hurry."""
+"""The most simultaneous snapshots; the other connections stay free for quick reads."""
 
 Blocks = NDArray[np.float64]
 
 PAGE = 50
-"""How many events are read at once, where it is not known how many are wanted."""
+"""How many events are read at a time if it is not known how many are wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ class Attempt:
     Attributes:
         attempt: Its number, from 1.
         start: Its first step.
-        key: What all ranks of it share.
+        key: The key that all its ranks share.
         lineage: The attempts that its steps were trained in.
         actor: Who opened it.
         created_at: When it was opened; ISO 8601, in UTC.
@@ -84,7 +83,7 @@ class Attempt:
 
 
 class Reads:
-    """The readers' half of a store; its methods may be called from any thread."""
+    """The readers' half of a store; callable from any thread."""
 
     def __init__(self, reader: Engine) -> None:
         self._reader = reader
@@ -111,16 +110,16 @@ class Reads:
         return values[:, begin : begin + end - start]
 
     def statuses(self, most: int) -> dict[str, int]:
-        """Count the sessions by their status, of so many of them at most."""
+        """Count sessions by status, at most `most` of them."""
         some = select(sessions.c.status).where(is_there).limit(most).subquery()
         query = select(some.c.status, func.count()).group_by(some.c.status)
         return {str(status): int(count) for status, count in self._read(query)}
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """Return a connection whose reads are all of one moment.
+        """Return a connection whose reads all see one moment.
 
-        While it is held the log of the database can only grow: not to be held for a caller.
+        While it is held, the database's log can only grow: do not hold it while a caller reads.
         """
         with self._moments, translated(), self._reader.connect() as connection:
             connection.exec_driver_sql("BEGIN")
@@ -137,7 +136,7 @@ class Reads:
         return next((int(row[0]) for row in self._read(query)), ref.start)
 
     def metrics_of(self, lineage: Lineage) -> list[str]:
-        """Return the names of the metrics that were reported in a lineage's sessions."""
+        """Return the names of the metrics that were reported to a lineage's sessions."""
         with translated(), self._reader.connect() as connection:
             return list(record.metrics_of(connection, {ref.session_id for ref in lineage}))
 
@@ -148,37 +147,51 @@ class Reads:
         return readings_between(self._read, lineage, metric, start, end)
 
     def reported_between(self, lineage: Lineage, metric: str, start: int, end: int) -> Track:
-        """Read what rank 0 reported of a metric at the steps `start` to `end`."""
+        """Read what rank 0 reported of a metric at the steps `start` to `end`.
+
+        A fork may have late reports on steps before its own.
+        """
         found = []
-        for ref, _, until in spans(lineage):
+        for ref, _, until in spans(lineage, start):
             every = READINGS.between(self._read, ref, metric, start, min(until, end))
             mine = every[every.beside[0] == 0]
             found.append(Track(mine.steps, mine.values))
         return merged(found)
 
     def measurements_between(self, lineage: Lineage, metric: str, start: int, end: int) -> Track:
-        """Read what controllers saw of a metric at the steps `start` to `end`."""
+        """Read what controllers saw of a metric at the steps `start` to `end`.
+
+        They may have seen it in a later attempt, but not in one that was over by then.
+        """
         found = []
-        for ref, _, until in spans(lineage):
+        for ref, _, until in spans(lineage, start):
             every = MEASUREMENTS.between(self._read, ref, metric, start, end)
             mine = every[every.beside[1] <= until]
             found.append(Track(mine.steps, mine.values))
         return merged(found)
 
     def aged(
-        self, *, before: str, labels_too: Mapping[str, str], below: int | None, limit: int
+        self,
+        *,
+        before: str,
+        statuses: Collection[str],
+        labels_too: Mapping[str, str],
+        below: int | None,
+        limit: int,
     ) -> Iterator[Stored]:
-        """Read sessions that were not written since a time, the youngest first, one by one.
+        """Read sessions that were not written since a time, youngest first, one by one.
 
-        So forks come before what they were forked from.
+        So forks come before the sessions that they were forked from.
 
         Args:
             before: The time; ISO 8601, UTC.
+            statuses: Only those of these statuses.
             labels_too: Labels that they all have.
             below: Only those with smaller ids.
             limit: The most sessions.
         """
-        query = select(sessions).where(sessions.c.changed_at < before, is_there)
+        mine = sessions.c.status.in_(statuses)
+        query = select(sessions).where(sessions.c.changed_at < before, mine)
         if below is not None:
             query = query.where(sessions.c.id < below)
         for label in labels_too.items():
@@ -195,8 +208,18 @@ class Reads:
         query = select(sessions.c.id).where(sessions.c.status == record.PURGING).limit(1)
         return bool(self._read(query))
 
+    def first_attempt_of(self, stored: Stored) -> int:
+        """Return the number of the attempt that a session began with.
+
+        It is above 1 if a session of the same name was purged before. For sessions that are older
+        than the attempts table, it is 1.
+        """
+        first = select(func.min(attempts.c.attempt)).where(attempts.c.session_id == stored.id)
+        [[found]] = self._read(first)
+        return found or 1
+
     def attempts_of(self, stored: Stored) -> list[Attempt]:
-        """Read the attempts of a session, in their order."""
+        """Read the attempts of a session, in order."""
         columns = [attempts.c[each.name] for each in fields(Attempt)]
         query = select(*columns).where(attempts.c.session_id == stored.id)
         return [
@@ -205,28 +228,28 @@ class Reads:
         ]
 
     def page(self, listing: Listing, limit: int) -> Iterator[Stored]:
-        """Read up to `limit` sessions of a list, in its order, one by one.
+        """Read up to `limit` sessions of a list, in order, one by one.
 
-        Without the readings that wait.
+        Their pending readings are left out.
         """
         query = listed_by(listing, self._reader.dialect.name)
         return map(stored_in, self._read(query.limit(limit)))
 
     def kin(self, stored: Stored, most: int) -> list[Stored]:
-        """Read sessions that share steps with one, its forks among them, the newest first."""
+        """Read sessions that share steps with one, such as its forks, newest first."""
         own = {ref.session_id for ref in stored.lineage}
         sharing = select(ancestors.c.session_id).where(ancestors.c.ancestor_id.in_(own))
         related = sessions.c.id.in_(sharing) | sessions.c.id.in_(own)
         return self._newest(related & (sessions.c.id != stored.id), most)
 
     def of_template(self, reference: str, most: int) -> list[Stored]:
-        """Read sessions that were made from a version of a template, or described by a fork anew.
+        """Read sessions that were made from a version of a template.
 
-        Those that are over come first, however many are running, and of these the newest.
+        Forks whose own description has no template count if their parent was made from it. Sessions
+        that are over come first, however many are running, and of these the newest.
         """
-        said = f'"origin":{{"template":{json.dumps(reference)}'
         running = sessions.c.status == "active"
-        return self._newest(sessions.c.spec.contains(said, autoescape=True), most, running)
+        return self._newest(sessions.c.template == reference, most, running)
 
     def _newest(
         self, condition: ColumnElement[bool], most: int, *order: ColumnElement[Any]
@@ -238,18 +261,18 @@ class Reads:
     def newest_of(
         self, lineages: Mapping[Lineage, int], most: int
     ) -> dict[Lineage, dict[str, Newest]]:
-        """Read what is newest of each metric of many sessions, of `most` metrics of each.
+        """Read the newest values of each metric of many sessions.
 
         Args:
-            lineages: The attempts that each was trained in, and of how many steps before the last
-                one everything that ranks reported is wanted too.
+            lineages: The attempts that each was trained in, and for how many steps before the last
+                one all reports of ranks are wanted too.
             most: The most metrics of a session.
         """
         with translated(), self._reader.connect() as connection:
             return newest.newest_of(connection, lineages, most)
 
     def sealed_at(self, wanted: Sequence[SealedStep]) -> list[NDArray[np.float64] | None]:
-        """Read many steps, each a value for each series; None where it is not sealed."""
+        """Read the values of many steps, one for each series; None if a step is not sealed."""
         with translated(), self._reader.connect() as connection:
             return newest.sealed_at(connection, wanted)
 
@@ -259,7 +282,7 @@ class Reads:
             return moments.handed_out(connection, ref, steps)
 
     def feed_page(self, wanted: Wanted, behind: int, limit: int) -> FeedPage:
-        """Read up to `limit` events of all sessions that come behind a position, in their order."""
+        """Read up to `limit` events of all sessions after a position, in order."""
         with translated(), self._reader.connect() as connection:
             return feed.page_of(connection, wanted, behind, limit)
 
@@ -269,7 +292,7 @@ class Reads:
             return feed.newest_position(connection)
 
     def readings_of(self, lineage: Lineage, names: Iterable[str] | None = None) -> list[Reading]:
-        """Read every reading of a lineage, or those of some metrics, by metric, step and rank."""
+        """Read all readings of a lineage, or those of some metrics, by metric, step and rank."""
         found = [
             reading
             for ref, _, end in spans(lineage)
@@ -281,7 +304,7 @@ class Reads:
     def events_after(
         self, stored: Stored, seq: int, *, limit: int, kinds: Sequence[str] = ()
     ) -> list[Recorded]:
-        """Read up to `limit` events whose numbers come after `seq`, in their order."""
+        """Read up to `limit` events with numbers above `seq`, in order."""
         query = _events_of(stored, kinds).where(events.c.seq >= seq).order_by(events.c.seq)
         spec = stored.session.spec
         return [_recorded(row, stored, spec) for row in self._read(query.limit(limit))]
@@ -289,32 +312,40 @@ class Reads:
     def events_before(
         self, stored: Stored, seq: int, *, limit: int, kinds: Sequence[str] = ()
     ) -> list[Recorded]:
-        """Read up to `limit` events whose numbers come before `seq`, the newest first."""
+        """Read up to `limit` events with numbers below `seq`, newest first."""
         before = (events.c.seq >= 0) & (events.c.seq < seq - 1)
         query = _events_of(stored, kinds).where(before).order_by(events.c.seq.desc())
         spec = stored.session.spec
         return [_recorded(row, stored, spec) for row in self._read(query.limit(limit))]
 
     def events_until(
-        self, stored: Stored, step: int, *, kinds: Sequence[str], of_laws: bool = False
+        self,
+        stored: Stored,
+        step: int,
+        *,
+        kinds: Sequence[str],
+        since: int = 0,
+        of_laws: bool = False,
     ) -> Iterator[Recorded]:
-        """Read the events that hold from a step or earlier, the newest first, page by page.
+        """Read the events that hold from a step or earlier, newest first, page by page.
 
-        They are those of all attempts behind the step. What came after `stored` was read,
-        or after it was forked, is left out.
+        They come from all attempts behind the step. Events after `stored` was read, or after it was
+        forked, are left out.
 
         Args:
             stored: The session.
-            step: The last step that they may begin to hold at.
+            step: The last step from which they may hold.
             kinds: Which kinds of events.
+            since: The first step from which they may hold.
             of_laws: Only actions, and decisions by which another law took over.
         """
-        query = select(events).where(events.c.kind.in_(kinds))
+        query = select(events).where(events.c.kind.in_(kinds), events.c.at >= since)
         if of_laws:
             took_over = events.c.payload.contains('"transition":')
             query = query.where(events.c.kind.in_(("acted", "forked")) | took_over)
         query = query.order_by(events.c.at.desc(), events.c.seq.desc())
-        for span in reversed(list(spans(stored.lineage, end=step + 1))):
+        # An attempt that was left at the first step may have events that hold from it.
+        for span in reversed(list(spans(stored.lineage, max(since - 1, 0), step + 1))):
             inherited = _in_force(span, last=span.end == step + 1)
             known = query.where(inherited, _known_to(stored, span.ref))
             spec = stored.session.spec.at(span.ref.start)
@@ -324,7 +355,7 @@ class Reads:
                 offset += PAGE
 
     def template(self, name: str, version: int | None = None) -> Published | None:
-        """Read a template in one version, or in its newest; None if there is none."""
+        """Read one version of a template, or its newest; None if there is none."""
         query = select(templates).where(templates.c.name == name)
         if version is not None:
             query = query.where(templates.c.version == version)
@@ -358,17 +389,17 @@ def _events_of(stored: Stored, kinds: Sequence[str]) -> Select[Any]:
 
 
 def _recorded(row: Any, stored: Stored, spec: SessionSpec) -> Recorded:  # noqa: ANN401 - a row of `events`
-    # Number 0 is the session's creation, which stands in `sessions`.
+    # Number 0 is the session's creation, which is in `sessions`.
     event = load_event(row.kind, row.payload, spec)
-    # An imported fork has brought along what happened before it, with numbers below 0.
+    # An imported fork brings along earlier events, with numbers below 0.
     own = row.session_id == stored.id and row.seq >= 0
     return Recorded(event, row.seq + 1, row.attempt, row.created_at, own=own)
 
 
 def _in_force(span: Span, *, last: bool) -> ColumnElement[bool]:
-    """Select the events of an attempt that hold within its span, or where it was left.
+    """Select the events of an attempt that hold within its span, or from the step it was left at.
 
-    What had been measured there was decided on already; orders for that step wait again.
+    Measurements at that step were decided on already; orders for it are pending again.
     """
     ref, _, end = span
     mine = (events.c.session_id == ref.session_id) & (events.c.attempt == ref.attempt)
@@ -384,8 +415,8 @@ def _known_to(stored: Stored, ref: AttemptRef) -> ColumnElement[bool]:
 
 
 def stored_in(row: Any) -> Stored:  # noqa: ANN401 - a row of `sessions`
-    """Build a session from its row, without the readings that wait."""
-    # Sessions from before attempts were kept have had one only.
+    """Build a session from its row, without its pending readings."""
+    # Sessions that are older than the attempts table have had only one attempt.
     lineage = codec.load_lineage(row.lineage)
     session = codec.load_session(row)
     lineage = lineage or (AttemptRef(row.id, session.attempt.number, session.spec.start_step),)

@@ -1,9 +1,10 @@
-"""The whole record of a session: read from the tables, and written into them again.
+"""The whole record of a session: exported from the tables, and imported into them.
 
-An import is written in many small transactions, so that no trainer waits for a large one, into
-a session that no caller can see; the last transaction gives it its name. What a fault leaves behind
-is removed when it is noticed, at the latest when the service starts again; where several processes
-share a database, when it is so old that none of them can be at it any more (`purging.py`).
+An import is written in many small transactions, so that no trainer waits for a large one. It goes
+into a session that no caller can see; the last transaction gives it its name. Leftovers of a fault
+are removed when they are noticed, at the latest when the service starts again. Where several
+processes share a database, they are removed when they are so old that no process can still be
+working on them (`purging.py`).
 """
 
 import hashlib
@@ -29,6 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from pacesetter_service.catalogue.templates import parse_reference
 from pacesetter_service.core.attempts import AttemptRef, Lineage, spans
 from pacesetter_service.core.cost import Check
 from pacesetter_service.core.errors import (
@@ -84,23 +86,23 @@ from pacesetter_service.store.schema import (
 from pacesetter_service.store.writing import ignoring, session_row
 
 IMPORTING = "importing"
-"""The status of a session that is being imported, and that no caller can see."""
+"""The status of a session that is being imported, which no caller can see."""
 
 PURGING = "purging"
-"""The status of a session that is being removed, likewise."""
+"""The status of a session that is being removed, which no caller can see either."""
 
 HIDDEN: tuple[str, ...] = (IMPORTING, PURGING)
-"""Both: no caller may see them."""
+"""The statuses of sessions that no caller may see."""
 
 SEALED_AT_ONCE = 65_536
-"""How many sealed values are put into one line."""
+"""How many sealed values go into one line."""
 
 # Out ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class _Chapter:
-    """An attempt, under the record's number for it; one of another session up to a step only."""
+    """An attempt, with the record's number for it; one of another session only up to a step."""
 
     ref: AttemptRef
     number: int
@@ -111,8 +113,8 @@ def export(connection: Connection, name: str, service: str) -> Iterator[bytes]:
     """Write the record of a session, line by line.
 
     Args:
-        connection: Reads all of one moment.
-        name: The session's.
+        connection: Its reads all see one moment.
+        name: The session's name.
         service: The version of this service.
 
     Raises:
@@ -136,7 +138,7 @@ def _lines(connection: Connection, name: str, service: str) -> Iterator[Content]
     own = connection.execute(
         select(attempts).where(attempts.c.session_id == row.id).order_by(attempts.c.attempt)
     ).all()
-    # Sessions from before attempts were kept have had one attempt only.
+    # Sessions that are older than the attempts table have had only one attempt.
     running = codec.load_lineage(row.lineage) or (AttemptRef(row.id, row.attempt, spec.start_step),)
     lineages = [running, *(codec.load_lineage(each.lineage) for each in own)]
     chapters = _chapters(row.id, lineages)
@@ -176,7 +178,7 @@ def _lines(connection: Connection, name: str, service: str) -> Iterator[Content]
 
 
 def _chapters(own: int, lineages: Iterable[Lineage]) -> list[_Chapter]:
-    """Number all attempts: the session's own as they are, those of others from 0 downwards."""
+    """Number all attempts: the session's own stay, those of others count from 0 downwards."""
     ends: dict[AttemptRef, int] = {}
     for lineage in lineages:
         for ref, _, end in spans(lineage):
@@ -197,7 +199,7 @@ def _snapshots(connection: Connection, chapter: _Chapter) -> Iterator[Content]:
 
 
 def _events(connection: Connection, session: Any, chapters: list[_Chapter]) -> Iterator[Content]:  # noqa: ANN401 - a row of `sessions`
-    """Return the events; of other sessions' attempts those that hold for shared steps."""
+    """Return the events; those of other sessions' attempts only if they hold for shared steps."""
     shared = [
         (chapter.number, row)
         for chapter in chapters
@@ -214,7 +216,7 @@ def _events(connection: Connection, session: Any, chapters: list[_Chapter]) -> I
 
 
 def _events_of(chapter: _Chapter, *, until: str) -> Select[Any]:
-    """Select an attempt's events that hold up to its end, and were known at a time."""
+    """Select an attempt's events that hold from its end or earlier, and were recorded by a time."""
     return (
         select(events)
         .where(_in(events, chapter))
@@ -274,7 +276,7 @@ REPORTED = text(
     " FROM reported WHERE reported.id IS NOT NULL"
     ") SELECT metrics.id, metrics.name FROM reported JOIN metrics ON metrics.id = reported.id"
 )
-"""Finds the metrics of a session by one look at an index each, however many others have."""
+"""Finds each metric of a session by one index lookup, however many other sessions have."""
 
 
 def _measurements(
@@ -313,13 +315,13 @@ def _readings(
 
 
 def _in(table: Table, chapter: _Chapter) -> ColumnElement[bool]:
-    """Select what was written in a life."""
+    """Select the rows that were written in a chapter."""
     ref = chapter.ref
     return (table.c.session_id == ref.session_id) & (table.c.attempt == ref.attempt)
 
 
 def _kept(row: Any, line: type[Content]) -> dict[str, Any]:  # noqa: ANN401 - a row of a table
-    """Return the columns of a row that a line has too."""
+    """Return the columns of a row that are fields of a line too."""
     return {name: value for name, value in row._asdict().items() if name in line.model_fields}
 
 
@@ -331,11 +333,11 @@ def _streamed(connection: Connection, query: Select[Any]) -> Any:  # noqa: ANN40
 
 
 HEAD = {"line"}
-"""What a line says besides what its row does."""
+"""The fields of a line that its row does not have."""
 
 
 class Rows(NamedTuple):
-    """Rows of one table, without the session's id; those with a metric name it."""
+    """Rows of one table, without the session's id; a metric is given by its name."""
 
     table: Table
     rows: list[dict[str, Any]]
@@ -343,7 +345,7 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record that was read once, and holds together."""
+    """A record that was read once, and is consistent."""
 
     session: Session
     first: SessionLine
@@ -354,12 +356,12 @@ def examine(file: IO[bytes], name: str | None, check: Check = lambda: None) -> R
 
     Args:
         file: Holds the lines.
-        name: What the session is to be called, if not as it was.
+        name: The new name of the session; None to keep its name.
         check: Called at each line; raises if the caller has gone.
 
     Raises:
-        ImportRefusedError: It is no whole record.
-        TooCostlyError: Sealing the session would keep all others waiting.
+        ImportRefusedError: It is not a whole record.
+        TooCostlyError: Sealing the session would make all other callers wait.
     """
     lines = _read(file)
     first = next(lines)
@@ -368,7 +370,7 @@ def examine(file: IO[bytes], name: str | None, check: Check = lambda: None) -> R
         spec = SessionSpec.model_validate({**first.spec, "name": name or first.name})
         record = Record(_session(spec, first), first)
     for _ in rows_of(file, record, new=True):
-        check()  # that it can be read is what was to be known
+        check()  # all that matters is whether it can be read
     return record
 
 
@@ -377,12 +379,12 @@ def rows_of(file: IO[bytes], record: Record, *, new: bool = False) -> Iterator[R
 
     Args:
         file: Holds the lines.
-        record: What stands in the first of them.
-        new: Whether its states and events are still to be examined.
+        record: The examined record.
+        new: Whether its states and events must still be examined.
 
     Raises:
-        ImportRefusedError: It is no whole record.
-        TooCostlyError: Something in it would keep all others waiting.
+        ImportRefusedError: It is not a whole record.
+        TooCostlyError: Something in it would make all other callers wait.
     """
     spec = record.session.spec
     fitting = Fitting(record.first, [series.name for series in spec.series()])
@@ -395,7 +397,7 @@ def rows_of(file: IO[bytes], record: Record, *, new: bool = False) -> Iterator[R
             fitting.check(line)
             if isinstance(line, AttemptLine):
                 starts |= dict(line.lineage)
-            # A fork may have steps behind it that were trained by another description.
+            # A fork may have earlier steps that were trained under another description.
             described = spec.at(starts.get(line.attempt, spec.described_from))
             found = _rows(described, line, number, new=new)
         if found is not None:
@@ -405,7 +407,7 @@ def rows_of(file: IO[bytes], record: Record, *, new: bool = False) -> Iterator[R
 
 
 def _read(file: IO[bytes]) -> Iterator[Content]:
-    """Read the lines of a record, up to the one that says whether they are all there."""
+    """Read the lines of a record, up to the last one, by which they are checked."""
     file.seek(0)
     digest, number = hashlib.sha256(), 0
     while text := file.readline(MAX_LINE + 1):
@@ -432,7 +434,7 @@ def _refuse_unless_whole(end: EndLine, number: int, sha256: str) -> None:
 
 @contextmanager
 def _at_line(number: int) -> Iterator[None]:
-    """Say at which line of a record something is wrong."""
+    """Name the line of a record at which something is wrong."""
     try:
         yield
     except ImportRefusedError:
@@ -450,9 +452,12 @@ def _at_line(number: int) -> Iterator[None]:
 
 
 def _session(spec: SessionSpec, first: SessionLine) -> Session:
+    if spec.template is not None:
+        parse_reference(spec.template)
     refuse_odd_numbers(first.plan, first.control)
     state = codec.load_state(spec, first.plan, first.control, first.horizon, first.attempt)
     refuse_unsound_state(state)
+    _text(codec.dump_state(state))
     return replace(state, revision=first.revision, status=first.status)
 
 
@@ -517,10 +522,10 @@ def _event_row(spec: SessionSpec, line: EventLine, *, new: bool) -> dict[str, An
 
 
 def _text(text: str) -> str:
-    """Return a text that a database can keep.
+    """Return a text if a database can store it.
 
     Raises:
-        ValueError: Half of a surrogate pair is none.
+        ValueError: It contains half of a surrogate pair.
     """
     text.encode()
     return text
@@ -538,7 +543,7 @@ def begin(connection: Connection, session_id: int, record: Record) -> None:
     version = first_version(session_id)
     stored = Stored(session_id, session, first.events, first.created_at, lineage, version)
     row = session_row(stored, datetime.now(UTC).isoformat(timespec="milliseconds"))
-    # No session can be called that, so the name of none is taken by it.
+    # No session can have this name, so it takes none away.
     hidden = {"name": f"*{session_id}", "status": IMPORTING}
     connection.execute(insert(sessions), {**row, **hidden})
 
@@ -547,7 +552,7 @@ def add(connection: Connection, session_id: int, batch: Iterable[Rows]) -> None:
     """Write rows of a session that `begin` wrote.
 
     Raises:
-        ImportRefusedError: One of them is there already.
+        ImportRefusedError: One of them exists already.
     """
     for table, rows in batch:
         full = [{**row, "session_id": session_id} for row in rows]
@@ -575,7 +580,7 @@ def finish(connection: Connection, session_id: int, session: Session) -> None:
 
     Raises:
         NameTakenError: There is one of that name.
-        ImportRefusedError: It took so long that it was taken for cut off.
+        ImportRefusedError: It took so long that it was considered interrupted.
     """
     name = session.spec.name
     _refuse_taken(connection, name)
@@ -597,14 +602,14 @@ def _refuse_taken(connection: Connection, name: str) -> None:
 
 
 def drop(connection: Connection, session_id: int) -> None:
-    """Remove what was written of a session that was not finished."""
+    """Remove what was written of an unfinished import."""
     for table in OF_A_SESSION:
         connection.execute(delete(table).where(table.c.session_id == session_id))
     connection.execute(delete(sessions).where(sessions.c.id == session_id))
 
 
 def drop_unfinished(connection: Connection) -> None:
-    """Remove what imports left behind that the end of the process cut off."""
+    """Remove the leftovers of imports that the end of the process interrupted."""
     query = select(sessions.c.id).where(sessions.c.status == IMPORTING)
     for session_id in connection.scalars(query).all():
         drop(connection, session_id)

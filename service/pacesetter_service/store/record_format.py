@@ -1,29 +1,38 @@
-"""The record of a session as lines of JSON: what each line holds, and when all of them fit.
+"""The record of a session as lines of JSON: what each line holds, and when the lines fit together.
 
-The first line is the session, the last one says how many lines there are and what they come to.
-Between them stand attempts, snapshots, events, sealed values, measurements and readings. Steps that
-a fork shares with other sessions come along, as attempts of its own with numbers below 1: so one
-record is whole, and knows of no other session.
+The first line is the session. The last one has the number of lines and their checksum. In between
+are attempts, snapshots, events, sealed values, measurements and readings. Steps that a fork shares
+with other sessions are included, as attempts of its own with numbers below 1: so a record is
+complete, and refers to no other session.
 
-Sealed values, measurements and readings are written as 16 hexadecimal digits each (float64, the
-lowest byte first): what went out comes back to the bit, NaN and infinities too. States and events
-are texts inside the JSON, because they may hold infinities, which JSON does not know.
+Sealed values, measurements and readings are written as 16 hexadecimal digits each (float64, lowest
+byte first), so they come back to the bit, including NaN and infinities. States and events are texts
+inside the JSON, because they may contain infinities, which JSON does not know.
 """
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+)
 
 from pacesetter_service.core.errors import ImportRefusedError
 from pacesetter_service.core.measuring import MetricName
 from pacesetter_service.core.model import MAX_STEP
 
 VERSION = 2
-"""Of the format; a service reads its own version alone. It rises when the content grows."""
+"""The version of the format; a service reads only its own. It rises when the content grows."""
 
 MAX_LINE = 32 * 1024 * 1024
 """The longest line that is read, in bytes."""
@@ -40,7 +49,22 @@ Whole = Annotated[int, Field(ge=-MAX_COUNT, le=MAX_COUNT)]
 Place = Annotated[int, Field(ge=0, le=MAX_STEP)]
 Number = Annotated[int, Field(ge=-MAX_STEP, le=MAX_STEP)]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]*$", max_length=16 * MAX_BLOCK)]
-Time = Annotated[str, Field(max_length=32)]
+Ascii = Annotated[str, Field(pattern=r"^[\x20-\x7e]*$")]
+
+
+def _moment(text: str) -> str:
+    """Refuse a text that is not a moment as this service writes it; moments are sorted as texts.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.isoformat(timespec="milliseconds") != text or moment.utcoffset() != timedelta(0):
+        raise ValueError("no moment in UTC, to the millisecond")
+    return text
+
+
+Time = Annotated[str, AfterValidator(_moment)]
 Ranks = Annotated[int, Field(ge=0, le=65_536)]
 
 Path = tuple[tuple[Whole, Place], ...]
@@ -52,7 +76,7 @@ class _Line(BaseModel):
 
 
 class Head(BaseModel):
-    """What every version of the first line says."""
+    """The fields that the first line has in every version."""
 
     line: Literal["session"]
     format: Literal["pacesetter.session"]
@@ -61,7 +85,7 @@ class Head(BaseModel):
 
 
 class SessionLine(_Line):
-    """The first line: the session, with its state as it was when the record was made."""
+    """The first line: the session, with its state when the record was made."""
 
     line: Literal["session"] = "session"
     format: Literal["pacesetter.session"] = "pacesetter.session"
@@ -81,13 +105,13 @@ class SessionLine(_Line):
 
 
 class AttemptLine(_Line):
-    """An attempt of the session; those with numbers below 1 have no such line."""
+    """An attempt of the session; attempts with numbers below 1 have no such line."""
 
     line: Literal["attempt"] = "attempt"
     attempt: Annotated[int, Field(ge=1, le=MAX_COUNT)]
     start: Place
-    key: Annotated[str, Field(max_length=256)]
-    actor: Annotated[str, Field(max_length=128)]
+    key: Annotated[Ascii, Field(max_length=256)]
+    actor: Annotated[Ascii, Field(max_length=128)]
     lineage: Path
     created_at: Time
 
@@ -103,7 +127,7 @@ class SnapshotLine(_Line):
 
 
 class EventLine(_Line):
-    """An event; those with numbers below 0 happened in sessions that this one was forked from."""
+    """An event; those with numbers below 0 are from sessions that this one was forked from."""
 
     line: Literal["event"] = "event"
     number: Number
@@ -114,7 +138,7 @@ class EventLine(_Line):
 
 
 class SealedLine(_Line):
-    """Sealed values of `count` steps, series after series in the order of the session's."""
+    """Sealed values of `count` steps, series after series in the session's order."""
 
     line: Literal["sealed"] = "sealed"
     attempt: Whole
@@ -147,7 +171,7 @@ class ReadingsLine(_Line):
 
 
 class EndLine(_Line):
-    """The last line: how many stand before it, and the SHA-256 of these as they were sent."""
+    """The last line: how many lines are before it, and their SHA-256 as they were sent."""
 
     line: Literal["end"] = "end"
     lines: int
@@ -169,7 +193,7 @@ _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="line
 
 
 def dump(line: Line) -> bytes:
-    """Write a line, with its end."""
+    """Return a line as bytes, with its line break."""
     return line.model_dump_json().encode() + b"\n"
 
 
@@ -178,10 +202,10 @@ def parse(text: bytes, number: int) -> Line:
 
     Args:
         text: The line.
-        number: Which line it is, from 1.
+        number: The number of the line, from 1.
 
     Raises:
-        ImportRefusedError: It is none of ours.
+        ImportRefusedError: It is not a line of this format.
     """
     try:
         if number == 1:
@@ -211,7 +235,7 @@ def floats(text: str, count: int) -> NDArray[np.float64]:
     """Read what `digits` wrote; float64, shape (count,).
 
     Raises:
-        ValueError: These are not as many values.
+        ValueError: The number of values is another one.
     """
     if len(text) != 16 * count:
         raise ValueError(f"{len(text)} digits are not {count} values of 16 digits each")
@@ -219,7 +243,7 @@ def floats(text: str, count: int) -> NDArray[np.float64]:
 
 
 class Fitting:
-    """Sees every line of a record, and refuses those that do not fit what came before."""
+    """Checks every line of a record, and refuses those that do not fit the lines before."""
 
     def __init__(self, session: SessionLine, series: list[str]) -> None:
         self._session = session
@@ -232,7 +256,7 @@ class Fitting:
         self._last: dict[tuple[str, int, str], tuple[int, int]] = {}
 
     def check(self, line: Content) -> None:
-        """Take the next line.
+        """Check the next line.
 
         Raises:
             ValueError: It does not fit.
@@ -251,10 +275,10 @@ class Fitting:
             case ReadingsLine():
                 self._columns(line, line.ranks)
             case SnapshotLine():
-                pass  # its states are read where they are kept
+                pass  # its states are checked where they are stored
 
     def finish(self) -> None:
-        """Take the end.
+        """Check the end.
 
         Raises:
             ValueError: Something is missing.
@@ -310,7 +334,7 @@ class Fitting:
         _same_lengths(line.steps, line.ranks, beside)
         floats(line.values, len(line.steps))
         key = line.line, line.attempt, line.metric
-        # Of a step there is one measurement, and a reading of each rank.
+        # A step has one measurement, and a reading of each rank.
         ranks = line.ranks if isinstance(line, ReadingsLine) else [0] * len(line.steps)
         for place in zip(line.steps, ranks, strict=True):
             if place <= self._last.get(key, (-1, -1)):
@@ -321,7 +345,7 @@ class Fitting:
             self._last[key] = place
 
     def _gaps(self, lineage: Path) -> Iterator[str]:
-        """Name steps of a lineage whose values are not there."""
+        """Return the steps of a lineage whose values are missing."""
         running = lineage == self._session.lineage
         last = [(0, self._session.horizon)] if running else []
         if not lineage:

@@ -1,4 +1,4 @@
-"""What is replayed: which records restore the state that a session had at a step."""
+"""Replay: selects the records that restore the state that a session had at a step."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -37,19 +37,19 @@ from pacesetter_service.store.schema import (
 )
 
 _DECIDING = ("acted", "batch_resized", "missed")
-"""The kinds of events that decided about the steps from theirs on."""
+"""The kinds of events that decided about the steps from their own on."""
 
 
 def restore_point(read: Read, spec: SessionSpec, lineage: Lineage, step: int) -> RestorePoint:
     """Read what is needed to restore the state in which a step was sealed.
 
-    Facts of the time before are replayed from the newest snapshot on.
+    Earlier facts are replayed from the newest snapshot on.
     """
     [span, *_] = reversed(list(spans(lineage, end=step + 1)))
     ref = span.ref
     snapshot = _snapshot_in(read(_snapshot_query(ref, step)), spec)
-    # What was known of ancestors stands in the first snapshot of a session that was forked. What a
-    # fork has said of earlier steps, however late, counts where it goes back behind its start.
+    # What was known of ancestors is in a fork's first snapshot. A fork's own reports on earlier
+    # steps, however late, count if it goes back to before its start.
     mine = since_session(lineage, ref.session_id)
     return RestorePoint(
         snapshot=snapshot,
@@ -70,7 +70,7 @@ def restore_point(read: Read, spec: SessionSpec, lineage: Lineage, step: int) ->
 
 
 def _replayed(read: Read, snapshot: Session, ref: AttemptRef, end: int) -> list[ReplayedEvent]:
-    """Read what decided from a snapshot on to horizon `end`: measurements before orders."""
+    """Read what decided between a snapshot and the horizon `end`, measurements before orders."""
     start = snapshot.horizon
     measured = [
         each
@@ -86,9 +86,9 @@ def _replayed(read: Read, snapshot: Session, ref: AttemptRef, end: int) -> list[
 
 
 def _is_done(event: Acted | BatchResized | Missed, snapshot: Session, end: int) -> bool:
-    """Return whether an event happened after a snapshot, and is done by going back to a step.
+    """Return whether an event happened after a snapshot, and stays done after going back to `end`.
 
-    What was ordered for the step itself is not: it waits again.
+    An order for that step itself does not: it is pending again.
     """
     if isinstance(event, Missed):
         return event.step >= _first_unseen(snapshot, event.metric)
@@ -98,7 +98,7 @@ def _is_done(event: Acted | BatchResized | Missed, snapshot: Session, end: int) 
 def _decided_at(
     read: Read, spec: SessionSpec, ref: AttemptRef, step: int
 ) -> list[Measured | Missed | Decided]:
-    """Read what was measured, and what controllers decided on it, when a step was the horizon."""
+    """Read the measurements when a step was the horizon, and the controllers' decisions on them."""
     measured = [
         each
         for name in sorted(spec.measured)
@@ -129,10 +129,10 @@ def _deciding(
 
 
 def with_waiting(read: Read, stored: Stored) -> Stored:
-    """Return a session with its readings that no sealing has consumed yet.
+    """Return a session with its pending readings, which no sealing has consumed yet.
 
-    They are those of steps that were trained in it, and those that waited when its present attempt
-    began.
+    They are readings of steps that were trained in it, and those that were pending when its current
+    attempt began.
     """
     session, newest = stored.session, stored.lineage[-1]
     if not session.watched:
@@ -154,7 +154,7 @@ def readings_between(
 ) -> list[Reading]:
     """Read a metric's readings of the steps `start` to `end`, by step and rank.
 
-    Of what two attempts say about one step and rank, the first counts: it trained that step.
+    If two attempts have a reading of the same step and rank, the first counts: it trained the step.
     """
     found: dict[tuple[int, int], float] = {}
     for ref, _, until in spans(lineage):
@@ -170,14 +170,14 @@ def _first_unseen(snapshot: Session, metric: str) -> int:
 
 
 def readings_in(metric: str, columns: Columns) -> Iterator[Reading]:
-    """Return columns of readings, one by one."""
+    """Return the readings in columns, one by one."""
     rows = columns.steps.tolist(), columns.beside[0].tolist(), columns.values.tolist()
     for step, rank, value in zip(*rows, strict=True):
         yield Reading(rank, step, metric, value)
 
 
 def measurements_in(metric: str, columns: Columns) -> Iterator[Measured]:
-    """Return columns of measurements, one by one."""
+    """Return the measurements in columns, one by one."""
     rows = columns.steps.tolist(), columns.values.tolist(), *columns.beside.tolist()
     for step, value, ranks, at in zip(*rows, strict=True):
         yield Measured(step, metric, value, ranks, at)
@@ -203,7 +203,7 @@ def _snapshot_query(ref: AttemptRef, step: int) -> Select[Any]:
 
 
 def _snapshot_in(rows: Sequence[Any], spec: SessionSpec) -> Session:
-    if not rows:  # sessions of the time before snapshots
+    if not rows:  # a session that is older than snapshots
         return create(spec)
     [row] = rows
     return codec.load_state(spec, row.plan, row.control, row.horizon)
@@ -212,7 +212,7 @@ def _snapshot_in(rows: Sequence[Any], spec: SessionSpec) -> Session:
 def _waiting(
     read: Read, ref: AttemptRef, end: int, session: Session, metric: str
 ) -> Iterator[Reading]:
-    """Read an attempt's readings that a session has not consumed; earlier steps' came late."""
+    """Read an attempt's readings that a session has not consumed; earlier steps' are late."""
     first = _first_unseen(session, metric)
     return readings_in(
         metric, READINGS.between(read, ref, metric, first, min(end, session.horizon))

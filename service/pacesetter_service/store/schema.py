@@ -1,9 +1,8 @@
-"""The tables. Natural keys are primary keys, so that counting once is the database's job.
+"""The tables. Natural keys are primary keys, so that the database makes everything count once.
 
-Times are ISO 8601 text in UTC. JSON is text, whose order of keys means something here (groups).
-The tables that take every report and
-window have no foreign keys: their session ids come from the writer, which has just read or made
-them.
+Times are ISO 8601 text in UTC. JSON is stored as text, because the order of keys matters (groups).
+The tables that take every report and window have no foreign keys: their session ids come from the
+writer, which has just read or made them.
 """
 
 from sqlalchemy import (
@@ -29,7 +28,7 @@ metadata = MetaData(
     }
 )
 
-# SQLite numbers rows by itself only in a column that is exactly INTEGER.
+# SQLite numbers rows automatically only in a column that is exactly INTEGER.
 Id = BigInteger().with_variant(Integer(), "sqlite")
 
 sessions = Table(
@@ -59,8 +58,10 @@ sessions = Table(
         server_default="0",
         comment="1 if it failed, or runs and a rank deviates, by its record; or 0",
     ),
+    Column("template", String(160), nullable=True, comment="with its version; what it was made of"),
     Index(None, "status"),
     Index(None, "troubled"),
+    Index(None, "template"),
     Index(None, "created_at", "name"),
 )
 
@@ -176,7 +177,7 @@ metrics = Table(
 
 
 def _blocks(name: str) -> Table:
-    """Return a table of values by their steps, in blocks of columns; see `blocks.py`."""
+    """Return a table of values by step, in blocks of columns; see `blocks.py`."""
     return Table(
         name,
         metadata,
@@ -245,4 +246,4 @@ continuity = Table(
 )
 
 OF_A_SESSION = tuple(each for each in reversed(metadata.sorted_tables) if "session_id" in each.c)
-"""Every table with rows of a session besides `sessions`: all are emptied where one is removed."""
+"""Every table with a session's rows besides `sessions`: a purge empties all of them."""

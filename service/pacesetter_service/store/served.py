@@ -1,8 +1,8 @@
-"""The file that is served: no other process serves it, and it is where and what it was.
+"""The served file: no other process serves it, and it is still in its place and unchanged.
 
-SQLite writes to the file that it has opened, whatever has become of its name: when the
-database is deleted or replaced by another, commits go on and succeed, into nothing. So its name is
-looked up around every commit, which costs microseconds beside a flush of the disk.
+SQLite writes to the file that it has opened, whatever has become of its name: if the database is
+deleted or replaced, commits still succeed, but are lost. So its name is looked up around every
+commit, which costs microseconds beside a flush to the disk.
 """
 
 import fcntl
@@ -25,23 +25,23 @@ _Identity = tuple[int, int]
 """Device and inode."""
 
 MODE = 0o600
-"""A user who can read the file can read everything; SQLite makes its log with the same mode."""
+"""A user who can read the file can read everything; SQLite creates its log with the same mode."""
 
 log = structlog.get_logger("pacesetter.storage")
 
 
 class UnusableDatabaseError(Exception):
-    """The database that the settings name cannot be served from; said at the start."""
+    """The database that the settings name cannot be served; raised at the start."""
 
 
 class ServedFile:
     """A database's file, locked for this process until it is released.
 
-    On Linux the lock is on the file itself, by whatever name it was found: `flock` there knows
-    nothing of the record locks that SQLite takes, and they know nothing of it. Elsewhere the two
-    are one, so that it is on a file beside. Record locks are lost when a process closes *any*
-    descriptor of their file: so this one is opened before SQLite's and closed after them, and a
-    file that this process holds is not opened again.
+    On Linux the lock is on the file itself, whatever name it was opened by: `flock` is independent
+    of the record locks that SQLite takes there. Elsewhere the two conflict, so the lock is on a
+    separate file beside it. Record locks are lost when a process closes *any* descriptor of their
+    file. So this descriptor is opened before SQLite's and closed after them, and a file that this
+    process holds is not opened again.
     """
 
     _taken: ClassVar[set[_Identity]] = set()
@@ -58,7 +58,7 @@ class ServedFile:
 
     @classmethod
     def take(cls, database_url: str) -> Self:
-        """Lock the file that a URL names; it is made if there is none, readable by its owner alone.
+        """Lock the file that a URL names; if there is none, create it, readable by its owner only.
 
         Raises:
             UnusableDatabaseError: It is served already, cannot be opened, or is on a network file
@@ -109,19 +109,19 @@ class ServedFile:
         return cls(path, descriptor, (found.st_dev, found.st_ino))
 
     def watch(self) -> None:
-        """Take the files as they are now for the right ones; SQLite has opened them."""
+        """Remember the files that SQLite has opened, as they are now, as the right ones."""
         for path in (self.path, Path(f"{self.path}-wal")):
             identity = _identity_of(path)
             if identity is not None:
                 self._served[path] = identity
-        if sys.platform == "linux":  # what was locked, whatever has happened to its name since
+        if sys.platform == "linux":  # the locked file, whatever has happened to its name since
             self._served[self.path] = self._lock_identity
 
     def refuse_if_lost(self) -> None:
-        """Refuse if a file is no longer where it was; from then on always.
+        """Refuse if a file is no longer in its place; from then on, always refuse.
 
-        Nothing is healed by putting it back: what was done to it meanwhile is not known here. The
-        next start looks at it anew.
+        Putting it back does not help: what was done to it meanwhile is unknown. The next start
+        checks it again.
 
         Raises:
             StorageReplacedError: It is gone, or is another.
@@ -137,7 +137,7 @@ class ServedFile:
             raise self._lost
 
     def refuse_overwritten(self) -> None:
-        """Refuse, now and from then on, because what stands in the file is not what was written.
+        """Refuse, now and from then on, because the file's content is not what was written.
 
         Raises:
             StorageReplacedError: Always.
@@ -153,8 +153,8 @@ class ServedFile:
     def was_written(self) -> bool:
         """Return whether the file was written since the last call, by SQLite or another program.
 
-        SQLite does so when it folds the log into it. What was written is on the disk then. Where
-        the lock is on a file beside, nothing is seen.
+        SQLite writes to it at a checkpoint. If it was written, it is flushed to the disk. If the
+        lock is on a separate file, nothing is detected.
         """
         found = os.fstat(self._descriptor)
         before, self._written = self._written, (found.st_mtime_ns, found.st_size)
@@ -165,9 +165,9 @@ class ServedFile:
 
     @contextmanager
     def unfolded_if_overwritten(self) -> Iterator[None]:
-        """Frame the closing of the database: no log is to be laid over what it was not made for.
+        """Keep SQLite from applying the log to an overwritten file while the database is closed.
 
-        SQLite does not do so where the file is gone from its place.
+        SQLite does not checkpoint if the file is gone from its place, so it is moved meanwhile.
         """
         if not self._overwritten:
             yield
@@ -179,7 +179,7 @@ class ServedFile:
             away.rename(self.path)
 
     def set_log_aside(self) -> None:
-        """Keep SQLite from laying the log over a file that it was not made for."""
+        """Keep SQLite from applying the log to a file that it does not belong to."""
         aside = Path(f"{self.path}-wal-aside")
         with suppress(FileNotFoundError):
             Path(f"{self.path}-wal").replace(aside)
@@ -191,10 +191,10 @@ class ServedFile:
             )
 
     def release(self) -> None:
-        """Let another process serve it; all that has opened it must have closed it."""
+        """Let another process serve it; everything that has opened it must have closed it."""
         with self._taking:
             self._taken.discard(self._lock_identity)
-            # Said, and not left to the last who closes it: a child may have inherited it.
+            # Unlock explicitly: a child process may have inherited the descriptor.
             with suppress(OSError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
             os.close(self._descriptor)
@@ -206,7 +206,7 @@ def file_of(database_url: str) -> Path:
     Raises:
         UnusableDatabaseError: It names none, or another database.
     """
-    with suppress(ArgumentError, ValueError):  # the latter of a port that is no number
+    with suppress(ArgumentError, ValueError):  # the latter for a port that is not a number
         url = make_url(database_url)
         if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
             return Path(str(url.database)).resolve()

@@ -1,4 +1,4 @@
-"""The store in SQLite: one file, which this process alone serves; on disk on return."""
+"""The store in SQLite: one file, which only this process serves; commits are on disk on return."""
 
 import shutil
 from collections.abc import Iterator
@@ -50,14 +50,14 @@ class SqliteStore(Store):
         min_free: int = 0,
         migrates: bool = True,
     ) -> None:
-        """Open a database; a file that is not there is made.
+        """Open a database; a missing file is created.
 
         Args:
             database_url: The SQLite file, such as `sqlite:///pacesetter.db`.
-            shared: Whether other writers may have it open, on this machine. Otherwise the file is
-                locked, and compared with the mark of the last who served it.
-            min_free: Bytes of its disk that stay free: beyond that nothing more is written.
-            migrates: Whether an older schema is brought to the newest; otherwise it is refused.
+            shared: Whether other writers may have it open, on this machine. If not, the file is
+                locked, and compared with the mark of the last process that served it.
+            min_free: Bytes of its disk that stay free: with less, nothing more is written.
+            migrates: Whether an older schema is migrated; otherwise it is refused.
         """
         self.shared = shared
         self._min_free = min_free
@@ -76,7 +76,7 @@ class SqliteStore(Store):
             with translated(), self._writer.connect() as connection:
                 with connection.begin():
                     migrate.upgrade(connection, migrates=migrates)
-                if not shared:  # else another writer may be importing one
+                if not shared:  # otherwise another writer may be importing one
                     with connection.begin():
                         record.drop_unfinished(connection)
             self._connection = self._writer.connect()
@@ -88,10 +88,10 @@ class SqliteStore(Store):
             self._opened = opened.pop_all()
 
     def _begin(self, by_itself: Count | None) -> Continuity:
-        """Find out whether this is the database that it was, and count from there.
+        """Find out whether this is the database that was served before, and count from there.
 
         Args:
-            by_itself: What the file said before it was opened, without its log.
+            by_itself: The count in the file, without its log, before it was opened.
         """
         with translated(), self._connection.begin():
             row = self._connection.execute(select(continuity)).one_or_none()
@@ -118,11 +118,11 @@ class SqliteStore(Store):
 
     @property
     def file(self) -> Path:
-        """The file that the database is."""
+        """The database file."""
         return self._file.path
 
     def close(self) -> None:
-        """Close every connection; the last one folds the write-ahead log into the file."""
+        """Close every connection; the last one checkpoints the write-ahead log."""
         with suppress(StorageReplacedError):  # the log says so; no caller waits for an answer
             self._refuse_if_lost()
         with self._file.unfolded_if_overwritten():
@@ -130,15 +130,15 @@ class SqliteStore(Store):
 
     @contextmanager
     def _committing(self, *, frees: bool = False) -> Iterator[Connection]:
-        """Write in one transaction, which counts, into the file that is served or not at all.
+        """Write in one counted transaction, to the served file or not at all.
 
         Args:
-            frees: Whether it makes room: then it may use what is kept free of the disk.
+            frees: Whether it makes room: then it may use the reserve of the disk.
 
         Raises:
             StorageUnavailableError: Nothing may be acknowledged. Nothing was written either,
-                unless the file was taken away in the moment of the commit; it is not written to
-                again then.
+                unless the file was taken away during the commit; then it is not written to
+                again.
         """
         if not frees:
             self._refuse_if_full()
@@ -152,7 +152,7 @@ class SqliteStore(Store):
             self._mark.write(self._count)
 
     def _refuse_if_full(self) -> None:
-        """Refuse before the last of the disk is taken, which the log and others need as well.
+        """Refuse before the rest of the disk is used, which the log and other programs need.
 
         Raises:
             StorageFullError: There is too little room.
@@ -165,7 +165,7 @@ class SqliteStore(Store):
             )
 
     def _refuse_if_lost(self) -> None:
-        """Refuse if the file is not where it was, or is not what was written.
+        """Refuse if the file is not in its place, or its content is not what was written.
 
         Raises:
             StorageReplacedError: Nothing may be acknowledged any more.
@@ -178,9 +178,9 @@ class SqliteStore(Store):
             self._count = following(self._count, found)
 
     def compact(self) -> bool:
-        """Let a file of an older service shrink from now on; return whether that was to be done.
+        """Let a file of an older service shrink from now on; return whether that was needed.
 
-        It is written anew as a whole, and takes its size once more meanwhile.
+        The whole file is rewritten, and takes its size once more meanwhile.
         """
         with translated():
             driver = self._connection.connection.driver_connection
@@ -193,10 +193,10 @@ class SqliteStore(Store):
         return True
 
     def check(self) -> None:
-        """Ask the database for something.
+        """Check that the database answers a query.
 
         Raises:
-            StorageUnavailableError: It did not answer, or its file is not where it was.
+            StorageUnavailableError: It did not answer, or its file is not in its place.
         """
         self._file.refuse_if_lost()
         self._read(select(1))
@@ -205,7 +205,7 @@ class SqliteStore(Store):
         """Return how large the file and its log are, and how much room their disk has.
 
         Raises:
-            StorageUnavailableError: The file is not where it was.
+            StorageUnavailableError: The file is not in its place.
         """
         path = self._file.path
         try:
@@ -218,16 +218,16 @@ class SqliteStore(Store):
         return Extent(size, disk.free, disk.total)
 
     def reclaim(self, pages: int) -> bool:
-        """Return space that removed rows have left to the disk, so many pages of it at most.
+        """Return space of removed rows to the disk, at most `pages` pages.
 
-        A file that an older service has made keeps it for new rows, unless it was compacted once.
+        A file that an older service has created keeps it for new rows, unless it was compacted.
         """
         with self._at_once() as connection:
             execute = connection.exec_driver_sql
             incremental = execute("PRAGMA auto_vacuum").scalar_one() == engine.INCREMENTAL
             left = execute("PRAGMA freelist_count").scalar_one() if incremental else 0
             for _ in range(min(left, pages)):
-                execute("PRAGMA incremental_vacuum(1)")  # the driver takes one step of it alone
+                execute("PRAGMA incremental_vacuum(1)")  # the driver runs only one step of it
         return bool(left > pages)
 
     @contextmanager

@@ -19,7 +19,7 @@ from pacesetter_service.store.port import Stored
 from pacesetter_service.store.ranks import RankTable
 from pacesetter_service.store.reads import Reads, stored_in
 from pacesetter_service.store.replay import with_waiting
-from pacesetter_service.store.schema import attempts, purged, sessions, templates
+from pacesetter_service.store.schema import attempts, sessions, templates
 from pacesetter_service.store.writing import (
     SqlTransaction,
     ignoring,
@@ -34,9 +34,9 @@ class Extent:
     """How large a database is, and how much room it has.
 
     Attributes:
-        size: Its bytes, with its log.
-        free: Free bytes of its disk; None where that is not known here.
-        disk: All bytes of its disk; None likewise.
+        size: Its bytes, including its log.
+        free: Free bytes of its disk; None if unknown here.
+        disk: All bytes of its disk; None if unknown here.
     """
 
     size: int
@@ -45,13 +45,13 @@ class Extent:
 
 
 class Store(Reads):
-    """Sessions in SQL, by the guarantees of `port.Store`.
+    """Sessions in SQL, with the guarantees of `port.Store`.
 
-    What stands here belongs to the one thread that writes; the readers' half may be called from any
-    thread.
+    The methods here belong to the one thread that writes, unless they say otherwise; the readers'
+    half is callable from any thread.
 
     Attributes:
-        shared: Whether other processes may write to the database meanwhile.
+        shared: Whether other processes may write to the database too.
         continuity: Whether it is the database that was served before.
         ranks: What all processes have heard of ranks; None if there is no other process.
     """
@@ -71,16 +71,16 @@ class Store(Reads):
 
     @property
     def file(self) -> Path | None:
-        """The file that the database is; None if it is none of this machine's."""
+        """The database file; None if the database is not a file on this machine."""
         return None
 
     @property
     def epoch(self) -> str:
-        """The name of the database's history; a new one when it may have lost something."""
+        """The name of the database's history; a new one begins when it may have lost something."""
         return self.continuity.epoch
 
     def look_at_continuity(self) -> Continuity | None:
-        """Return what has become of the database while it was served, if anything is new.
+        """Return what has happened to the database while it was served, if anything has.
 
         Raises:
             StorageUnavailableError: It did not answer.
@@ -99,7 +99,7 @@ class Store(Reads):
         return self.epoch
 
     def notify(self, names: Collection[str]) -> None:
-        """Tell the processes that listen that sessions have changed; here none does.
+        """Tell listening processes that sessions have changed; here there are none.
 
         Raises:
             StorageUnavailableError: The database did not answer.
@@ -111,10 +111,10 @@ class Store(Reads):
 
     @abstractmethod
     def check(self) -> None:
-        """Ask the database for something.
+        """Check that the database answers a query.
 
         Raises:
-            StorageUnavailableError: It did not answer, or is not where it was.
+            StorageUnavailableError: It did not answer, or is not in its place.
         """
 
     @abstractmethod
@@ -122,7 +122,7 @@ class Store(Reads):
         """Return how large the database is, and how much room it has; from any thread.
 
         Raises:
-            StorageUnavailableError: It did not answer, or is not where it was.
+            StorageUnavailableError: It did not answer, or is not in its place.
         """
 
     @abstractmethod
@@ -130,7 +130,7 @@ class Store(Reads):
         """Return a connection in a transaction that is committed at the end of the block.
 
         Args:
-            frees: Whether it makes room on the disk, so that it may use what is kept free.
+            frees: Whether it makes room on the disk, so that it may use the reserve.
 
         Raises:
             StorageUnavailableError: Nothing may be acknowledged.
@@ -138,9 +138,9 @@ class Store(Reads):
 
     @abstractmethod
     def _at_once(self) -> AbstractContextManager[Connection]:
-        """Return the writer's connection, to read or for what no caller is told of.
+        """Return the writer's connection, for reading or for work that no caller is told of.
 
-        It waits for no reader, and is no commit that counts.
+        It does not wait for readers, and its commit is not counted.
         """
 
     def new_id(self) -> int:
@@ -153,10 +153,10 @@ class Store(Reads):
         return first
 
     def first_attempt(self, name: str) -> int:
-        """Return the least number that a new attempt of a session of that name may have.
+        """Return the least number that a new attempt under a name may have.
 
-        None is used twice: not after a session of that name was purged, nor after a database was
-        restored that may not know the newest ones.
+        No number is used twice, not even after a session of that name was purged, or after a
+        restore of a database that may not know the newest numbers.
         """
         if self._attempts_from is None:
             with self._at_once() as connection:
@@ -166,36 +166,35 @@ class Store(Reads):
             return max(self._attempts_from, purging.last_attempt(connection, name) + 1)
 
     def purged_attempt(self, name: str) -> int:
-        """Return the number of the last attempt of that name that was purged; 0 if none was."""
+        """Return the number of the last purged attempt under a name; 0 if there is none."""
         with self._at_once() as connection:
             return purging.last_attempt(connection, name)
 
     def purged_at(self, name: str) -> str | None:
-        """Return when the last session of that name was purged; None if none was."""
+        """Return when the last session of a name was purged; None if none was."""
         with self._at_once() as connection:
-            query = select(purged.c.purged_at).where(purged.c.name == name)
-            return connection.execute(query).scalar_one_or_none()
+            return purging.purged_at(connection, name)
 
     @abstractmethod
     def reclaim(self, pages: int) -> bool:
-        """Return space that removed rows have left to the disk, so many pages of it at most.
+        """Return space of removed rows to the disk, at most `pages` pages.
 
         Returns:
             Whether more can be given back.
         """
 
     def versions(self, names: Iterable[str]) -> dict[str, int]:
-        """Read the versions of sessions by their names, from any thread."""
+        """Read the versions of sessions by name; callable from any thread."""
         with translated(), self._reader.connect() as connection:
             return versions_of(connection, names)
 
     def stale(self, versions: Mapping[str, int]) -> list[str]:
-        """Return the sessions whose version differs by now; 0 stands for none of that name."""
+        """Return the sessions whose version differs from the given one; 0 stands for no session."""
         with self._at_once() as connection:
             return stale_of(versions, versions_of(connection, versions))
 
     def load(self, name: str) -> Stored | None:
-        """Read one session in full, or None if there is none of that name."""
+        """Read one whole session; None if there is none of that name."""
         query = select(sessions).where(sessions.c.name == name, is_there)
         with self._at_once() as connection:
             row = connection.execute(query).one_or_none()
@@ -207,7 +206,7 @@ class Store(Reads):
         return with_waiting(self._owned, replace(stored, session=session))
 
     def knows_attempt(self, session_id: int, key: str) -> bool:
-        """Return whether an attempt was opened with that key."""
+        """Return whether an attempt was opened with a key."""
         query = (
             select(attempts.c.attempt)
             .where(attempts.c.session_id == session_id, attempts.c.key == key)
@@ -230,14 +229,14 @@ class Store(Reads):
                     connection, self._metric_ids, self._readings, self._measurements
                 )
         except Exception:
-            # Ids given out by a transaction that failed stand in no table.
+            # Ids given out by a failed transaction are in no table.
             self._metric_ids.clear()
             self._readings.forget()
             self._measurements.forget()
             raise
 
     def add_template(self, published: Published) -> bool:
-        """Write a new version of a template; return whether it is new, and not another writer's.
+        """Write a new version of a template; return False if another writer has written it first.
 
         Raises:
             StorageUnavailableError: Nothing was written.
@@ -251,12 +250,12 @@ class Store(Reads):
             "created_at": published.created_at,
         }
         with self._committing() as connection:
-            # No database promises to count the rows of an insert.
+            # The row count of an insert is not reliable on every database.
             adding = ignoring(connection.dialect, templates).returning(templates.c.version)
             return connection.execute(adding, row).first() is not None
 
     def deprecate_template(self, name: str, version: int, reason: str) -> None:
-        """Write why a version of a template should not be used any more.
+        """Record why a version of a template should no longer be used.
 
         Raises:
             StorageUnavailableError: Nothing was written.
@@ -267,17 +266,17 @@ class Store(Reads):
 
     @contextmanager
     def transaction(self, *, frees: bool = False) -> Iterator[Connection]:
-        """Return the writer's connection in a transaction: for what is rare, and short.
+        """Return the writer's connection in a transaction, for rare and short work.
 
         Args:
-            frees: Whether it makes room on the disk, so that it may use what is kept free.
+            frees: Whether it makes room on the disk, so that it may use the reserve.
         """
         with self._committing(frees=frees) as connection:
             yield connection
 
     @contextmanager
     def at_once(self) -> Iterator[Connection]:
-        """Return the writer's connection to read what was committed, on the writer's thread."""
+        """Return the writer's connection to read committed data, on the writer's thread."""
         with self._at_once() as connection:
             yield connection
 
@@ -291,4 +290,4 @@ _ATTEMPTS_FROM = text("SELECT next FROM ids WHERE kind = 'attempts'")
 _TAKE_IDS = text("UPDATE ids SET next = next + :some WHERE kind = 'sessions' RETURNING next")
 
 IDS_AT_ONCE = 64
-"""How many ids of sessions a writer takes at once; those that it does not use are never used."""
+"""How many session ids a writer takes at a time; those that it leaves are never used."""

@@ -1,4 +1,4 @@
-"""Tokens in SQL: digests of their secrets, never these."""
+"""Tokens in SQL: the digests of their secrets, never the secrets."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from pacesetter_service.store.schema import tokens
 
 
 def read(connection: Connection) -> list[Token]:
-    """Read every token, the oldest first."""
+    """Read every token, oldest first."""
     query = select(tokens).order_by(tokens.c.created_at, tokens.c.id)
     return [_read_from(row) for row in connection.execute(query)]
 
@@ -24,12 +24,12 @@ def write(connection: Connection, token: Token) -> None:
 
 
 def drop(connection: Connection, token_id: str) -> bool:
-    """Delete a token; tells whether it was there."""
+    """Delete a token, and return whether it existed."""
     return connection.execute(delete(tokens).where(tokens.c.id == token_id)).rowcount > 0
 
 
 def note_uses(connection: Connection, uses: Mapping[str, str]) -> None:
-    """Write when tokens were used last, by their ids; a later moment that stands there stays."""
+    """Write when tokens were last used, by id; a later moment in the table is kept."""
     for token_id, moment in uses.items():
         earlier = or_(tokens.c.last_used_at.is_(None), tokens.c.last_used_at < moment)
         noting = update(tokens).where(tokens.c.id == token_id, earlier)

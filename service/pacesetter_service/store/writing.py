@@ -1,4 +1,4 @@
-"""Writing in SQL: what a transaction appends, row by row."""
+"""Writing in SQL: the rows that a transaction appends."""
 
 import json
 import sqlite3
@@ -8,12 +8,13 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-import numpy as np
 from sqlalchemy import (
     Column,
     Connection,
     Dialect,
     Insert,
+    Integer,
+    LargeBinary,
     Table,
     TextClause,
     delete,
@@ -43,11 +44,11 @@ from pacesetter_service.store.schema import (
 )
 
 MAX_KNOWN = 100_000
-"""How many names of metrics memory holds, before it forgets all and reads those in use again."""
+"""How many metric names are kept in memory before all are forgotten and read again."""
 
 
 class SqlTransaction:
-    """A transaction that is under way, by the guarantees of `port.Transaction`."""
+    """A transaction in progress, with the guarantees of `port.Transaction`."""
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class SqlTransaction:
         self._measurements = measurements
 
     def refuse_stale(self, versions: Mapping[str, int]) -> None:
-        """Refuse if a session has another version than the caller has read; 0 for none.
+        """Refuse if a session's version differs from the one that the caller has read; 0 for none.
 
         Raises:
             ConflictError: Another writer has changed or created some of them.
@@ -75,13 +76,13 @@ class SqlTransaction:
             raise ConflictError(stale)
 
     def append(self, batch: Sequence[Changes], now: str) -> None:
-        """Write changes of several sessions, each of which has the version that its `before` says.
+        """Write changes of several sessions, each of which must have the version of its `before`.
 
         Raises:
             ConflictError: Another writer came first; nothing of the transaction is kept.
         """
-        # In one order for all writers, that no two wait for each other: rows that are there by
-        # their ids and at once, names that are new by the alphabet, all before anything else.
+        # All writers lock in one order, so that there is no deadlock: first existing rows, all
+        # together by id, then new names in alphabetical order, and then anything else.
         batch = sorted(batch, key=lambda each: each.stored.session.spec.name)
         self._move(batch, _read_versions(batch), now)
         try:
@@ -91,7 +92,7 @@ class SqlTransaction:
             raise ConflictError(names, str(getattr(error, "orig", error))) from error
 
     def _move(self, batch: Sequence[Changes], read: Mapping[str, int], now: str) -> None:
-        """Write the rows of sessions that are there, if they are what was read.
+        """Update the rows of existing sessions, if they are still as they were read.
 
         Raises:
             ConflictError: Some are not.
@@ -116,13 +117,13 @@ class SqlTransaction:
         self._write_many(sealed, _sealed_rows(batch, now), strictly)
         measured, reported = self._measured(batch), self._reported(batch)
         self._measurements.append(self._connection, measured, self._insert, strictly=True)
-        # A reading that is there already counts once; a snapshot there is of the same state.
+        # A reading that exists already counts once; an existing snapshot is of the same state.
         self._readings.append(self._connection, reported, self._insert)
         self._write_many(snapshots, _snapshot_rows(batch), _insert_or_ignore)
         self._feed(batch)
 
     def _feed(self, batch: Sequence[Changes]) -> None:
-        """Write the positions of events among those of all sessions; the last before the commit.
+        """Write the positions of events among those of all sessions, last before the commit.
 
         Other writers of events wait from here on.
         """
@@ -143,11 +144,11 @@ class SqlTransaction:
         self._label(stored)
 
     def _keep_from_purges(self, ids: Sequence[int]) -> None:
-        """Lock sessions whose steps a fork shares, where there are other writers.
+        """Lock the sessions whose steps a fork shares, if there are other writers.
 
-        A purge that looks for forks now waits and finds this one. One that came first has ended
-        when they are locked: then the version of the source is another one, which the writer sees
-        before it commits.
+        A purge that looks for forks after this waits, and finds this fork. A purge that came first
+        has ended by the time of the lock. Then the version of the source has changed, which the
+        writer sees before it commits.
         """
         there = select(sessions.c.id).where(sessions.c.id.in_(ids)).order_by(sessions.c.id)
         self._connection.execute(there.with_for_update(read=True, key_share=True)).all()
@@ -183,9 +184,9 @@ class SqlTransaction:
         return found
 
     def _number_metrics(self, batch: Sequence[Changes]) -> None:
-        """Learn the ids of all metrics of a batch; those that are new get theirs in one statement.
+        """Look up the ids of all metrics of a batch; new metrics get theirs in one statement.
 
-        One call may bring thousands of new names, and everybody's writes wait for its own.
+        One call may bring thousands of new names, and all other writes wait for it.
         """
         if len(self._metric_ids) > MAX_KNOWN:
             self._metric_ids.clear()
@@ -209,9 +210,9 @@ class SqlTransaction:
         rows: Iterable[tuple[Any, ...]],
         insert_text: Callable[[Table, Dialect], str],
     ) -> None:
-        """Insert rows, whole and in the order of the table's columns.
+        """Insert complete rows, in the order of the table's columns.
 
-        The statement goes to the driver as text with plain tuples: for many small rows that is
+        The statement goes to the driver as text with plain tuples: for many small rows, that is
         half again as fast as the same insert with dictionaries.
         """
         rows = list(rows)
@@ -221,14 +222,14 @@ class SqlTransaction:
 
 
 class PostgresTransaction(SqlTransaction):
-    """The same with one statement for all rows of sessions: each statement is a way to the server.
+    """The same with one statement for all rows of sessions, as each statement is a round trip.
 
-    It locks them in the order of their ids, compares their versions, and writes those that are what
-    was read.
+    The statement locks the rows in the order of their ids, compares their versions, and writes
+    those that are still as they were read.
     """
 
     def _move(self, batch: Sequence[Changes], read: Mapping[str, int], now: str) -> None:
-        """Write the rows of sessions that are there, if they are what was read.
+        """Update the rows of existing sessions, if they are still as they were read.
 
         Raises:
             ConflictError: Some are not.
@@ -252,14 +253,28 @@ class PostgresTransaction(SqlTransaction):
         rows: Iterable[tuple[Any, ...]],
         insert_text: Callable[[Table, Dialect], str],
     ) -> None:
-        """Insert rows, whole and in the order of the table's columns.
+        """Insert complete rows, in the order of the table's columns.
 
-        Each column is one parameter: of a statement for each row each would be planned anew.
+        Each column is one parameter: with a statement for each row, each would be planned again.
         """
-        columns = [list(column) for column in zip(*rows, strict=True)]
+        columns = list(zip(*rows, strict=True))
         if columns:
             ignores = insert_text is _insert_or_ignore
-            self._connection.exec_driver_sql(_insert_arrays(table, ignores), tuple(columns))
+            arrays = map(_array_of, table.columns, columns)
+            self._connection.exec_driver_sql(_insert_arrays(table, ignores), tuple(arrays))
+
+
+def _array_of(column: Column[Any], values: Sequence[Any]) -> object:
+    """Return a column of many rows as PostgreSQL reads it.
+
+    Numbers and bytes are formatted here, all together: the driver would check each one's type, and
+    whether it must be quoted.
+    """
+    if isinstance(column.type, Integer):
+        return "{" + ",".join("NULL" if each is None else str(each) for each in values) + "}"
+    if isinstance(column.type, LargeBinary):
+        return "{" + ",".join(rf'"\\x{each.hex()}"' for each in values) + "}"
+    return list(values)
 
 
 @cache
@@ -299,13 +314,13 @@ def _moved_columns(changes: Changes, before: Session, now: str) -> dict[str, Any
 def versions_of(
     connection: Connection, names: Iterable[str], *, lock: bool = False
 ) -> dict[str, int]:
-    """Read the versions of sessions by their names; a session that is not there is left out.
+    """Read the versions of sessions by name; sessions that do not exist are left out.
 
     Args:
         connection: The connection.
         names: The sessions' names.
-        lock: Whether no other transaction may change them before this one has ended. All lock in
-            the order of the ids, so that no two wait for each other. SQLite has one writer anyway.
+        lock: Whether to keep other transactions from changing them until this one ends. All lock
+            in the order of the ids, so that there is no deadlock. SQLite has one writer anyway.
     """
     given = {"names": json.dumps(list(names), ensure_ascii=False)}
     statements = _LOCKED_VERSIONS if lock else _VERSIONS
@@ -314,7 +329,7 @@ def versions_of(
 
 
 def stale_of(read: Mapping[str, int], there: Mapping[str, int]) -> list[str]:
-    """Return the sessions whose version is another one than was read."""
+    """Return the sessions whose version differs from the one that was read."""
     return [name for name, version in read.items() if there.get(name, 0) != version]
 
 
@@ -337,7 +352,7 @@ _LOCKED_VERSIONS = _VERSIONS | {
 
 
 def _type_of(column: Column[Any]) -> str:
-    """Return how PostgreSQL calls the type of a column."""
+    """Return PostgreSQL's name for the type of a column."""
     dialect: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     return str(column.type.compile(dialect))
 
@@ -377,7 +392,7 @@ _MOVE = text(
     SELECT name, version FROM locked
     """  # noqa: S608 - of our own columns
 )
-"""Locks rows, and writes those whose version is the one that was read; returns what was there."""
+"""Locks rows, and writes those whose version is the one that was read; returns the old versions."""
 
 _NUMBER = _by_dialect("INSERT INTO metrics (name) {names} WHERE true ON CONFLICT DO NOTHING")
 
@@ -385,7 +400,7 @@ _NUMBERED = _by_dialect("SELECT id, name FROM metrics WHERE name IN ({names})")
 
 
 def ignoring(dialect: Dialect, table: Table) -> Insert:
-    """Return an insert of rows that does nothing about those that are there already."""
+    """Return an insert that leaves rows that exist already as they are."""
     if dialect.name == "postgresql":
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()
@@ -402,12 +417,12 @@ def _insert_or_ignore(table: Table, dialect: Dialect) -> str:
 
 
 def _control(session: Session) -> tuple[object, ...]:
-    """Return what the column of that name is made of."""
+    """Return the parts of the state that the column `control` is made of."""
     return session.control, session.attempt, session.orders
 
 
 def session_row(stored: Stored, now: str) -> dict[str, Any]:
-    """Return the row of a session that is written now, and is not there yet."""
+    """Return the row of a new session that is written now."""
     session = stored.session
     return {
         "id": stored.id,
@@ -420,6 +435,7 @@ def session_row(stored: Stored, now: str) -> dict[str, Any]:
         "lineage": codec.dump_lineage(stored.lineage),
         "version": stored.version,
         "changed_at": now,
+        "template": session.spec.template,
         **_moving_parts(session),
     }
 
@@ -436,7 +452,7 @@ def _moving_parts(session: Session) -> dict[str, Any]:
 
 
 def _is_troubled(session: Session) -> bool:
-    """Return whether an operator is to look at a session, as far as its own state tells."""
+    """Return whether an operator should look at a session, as far as its own state tells."""
     if session.status == "active":
         return bool(session.control.watch.deviating)
     ended = session.control.ended
@@ -494,7 +510,7 @@ def _sealed_rows(batch: Sequence[Changes], now: str) -> Iterator[tuple[Any, ...]
     for changes in batch:
         session = changes.stored.session
         for event in changes.sealed:
-            block = np.stack([event.values[name] for name in session.timelines]).astype("<f8")
+            block = event.block(session.timelines).astype("<f8", copy=False)
             yield (
                 changes.stored.id,
                 session.attempt.number,
@@ -510,7 +526,7 @@ _TAKE_POSITIONS = text("UPDATE ids SET next = next + :some WHERE kind = 'feed' R
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Say in our own words that the database failed."""
+    """Turn failures of the database into the service's own errors."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -521,9 +537,9 @@ def translated() -> Iterator[None]:
 
 
 def _is_full(error: object) -> bool:
-    """Return whether a driver says that there is no room: SQLite by a number, PostgreSQL by 53100.
+    """Return whether a driver reports a full disk: SQLite by a number, PostgreSQL by 53100.
 
-    A file that may grow no more (a quota, a limit of the process) is an error of writing in SQLite.
+    If a file must not grow (a quota, a limit of the process), SQLite reports a write error.
     """
     codes = (getattr(error, "sqlite_errorcode", None), getattr(error, "sqlstate", None))
     return not _FULL.isdisjoint(codes)
@@ -533,7 +549,7 @@ _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, "53100"}
 
 
 def reason_of(failure: BaseException | None) -> str:
-    """Return in one line why a database failed; where it stands is for the log alone."""
+    """Return in one line why a database failed; details are only for the log."""
     if type(failure).__module__.startswith("psycopg") and getattr(failure, "sqlstate", "") is None:
         return "PostgreSQL cannot be reached"
     return " ".join(str(failure).split())

@@ -1,4 +1,4 @@
-"""Drive a rule: by itself, obeyed at once, or in a session that trains step by step."""
+"""Drive a rule: by itself, obeyed immediately, or in a session that trains step by step."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from pacesetter_service.core.spec import SessionSpec
 
 
 class Followed(NamedTuple):
-    """The levels and the verdict after each measurement, and the state after the last."""
+    """The levels and the verdict after each measurement, and the state after the last one."""
 
     levels: list[dict[str, float]]
     verdicts: list[Verdict | None]
@@ -28,7 +28,7 @@ class Followed(NamedTuple):
 
     @property
     def said(self) -> list[Verdict]:
-        """The verdicts that there were."""
+        """The verdicts that were returned."""
         return [verdict for verdict in self.verdicts if verdict is not None]
 
 
@@ -38,7 +38,7 @@ def follow(
     base: float | Mapping[str, float] = 0.1,
     restart_at: int | None = None,
 ) -> Followed:
-    """Show values to a rule and obey it; at `restart_at` its state goes through JSON and back."""
+    """Feed values to a rule and obey it; at `restart_at` its state goes through JSON and back."""
     bases = dict(base) if isinstance(base, Mapping) else {"": base}
     levels, state = dict(bases), rule.init()
     followed: list[dict[str, float]] = []

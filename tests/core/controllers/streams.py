@@ -1,4 +1,4 @@
-"""Streams of metrics, and a controller that is followed through them, restarted on the way."""
+"""Streams of metrics, and a controller that is fed with them and restarted on the way."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from pacesetter_service.core.controllers import Controller, ControllerState, Sam
 
 
 def losses_of(seed: int, count: int, noise: float = 0.1) -> list[float]:
-    """Draw a loss that falls, stays for a while, and falls again, with noise that lingers."""
+    """Draw a loss that falls, stays for a while, and falls again, with correlated noise."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(count // 12, count // 3, size=40)
     slopes = np.repeat(np.where(np.arange(40) % 2 == 0, -4.0, 0.0) / count, lengths)[:count]
@@ -27,7 +27,7 @@ def restarted(controller: Controller, state: ControllerState) -> ControllerState
 def cuts_of(
     controller: Controller, values: Sequence[float], restarts: Iterable[int] = ()
 ) -> tuple[list[int], dict[str, float]]:
-    """Show values to a controller; gives where it gave a verdict, and the level at the end."""
+    """Feed values to a controller; return where it gave a verdict, and the final level."""
     state, levels, cuts, restarts = controller.init(), {"": 0.1}, [], set(restarts)
     for step, value in enumerate(values):
         if step in restarts:

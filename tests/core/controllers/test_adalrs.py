@@ -44,7 +44,7 @@ def rule_of(**given: Any) -> AdaLrs:
 
 
 def lines(*slopes: float, start: float = 100.0) -> list[float]:
-    """Return a loss that falls in windows, in each by so much a measurement."""
+    """Return a loss that falls linearly within each window, by a given amount a measurement."""
     losses = [start]
     for slope in slopes:
         losses += [losses[-1] - slope * (each + 1) for each in range(WINDOW)]
@@ -75,7 +75,7 @@ def test_the_next_trial_starts_from_what_was_kept() -> None:
 
 
 def test_a_trial_under_which_it_falls_slower_fails_and_is_taken_back() -> None:
-    """Half the level before the trial follows, and the trainer goes back to its beginning."""
+    """Half the level before the trial follows, and the trainer goes back to the trial's start."""
     followed = follow(rule_of(), lines(2.0, 1.0, 0.5), 1.0)
     assert followed.rates[-1] == 0.5
     tried, failed = followed.said
@@ -84,7 +84,7 @@ def test_a_trial_under_which_it_falls_slower_fails_and_is_taken_back() -> None:
 
 
 def test_a_trial_that_makes_no_difference_is_over_without_a_trace() -> None:
-    """Equal slopes are neither faster nor slower: the level before, and nothing to go back to."""
+    """Equal slopes are neither faster nor slower: the old level returns, without a roll-back."""
     assert changes(rule_of(), lines(2.0, 1.0, 1.0)) == [(9, 3.0, "checkpoint"), (14, 1.0, None)]
 
 
@@ -103,7 +103,7 @@ def test_a_difference_within_the_errors_of_the_slopes_is_none() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e9])
 def test_a_trial_fails_at_once_where_the_loss_blows_up(value: float) -> None:
-    """What is not finite, or higher than ever, ends a trial before its window is full."""
+    """A value that is not finite, or the highest so far, ends a trial before its window is full."""
     assert changes(rule_of(), [*lines(2.0, 1.0), value]) == [
         (9, 3.0, "checkpoint"),
         (10, 0.5, "roll_back"),
@@ -118,13 +118,13 @@ def test_outside_a_trial_what_is_not_finite_is_left_out() -> None:
 
 
 def test_a_loss_that_rises_twice_is_cut_without_a_trial() -> None:
-    """Two windows in a row that rise halve the level; one alone does nothing."""
+    """Two rising windows in a row halve the level; one alone does nothing."""
     assert changes(rule_of(), lines(1.0, -1.0, 1.0)) == []
     assert changes(rule_of(), lines(1.0, -1.0, -1.0)) == [(14, 0.5, None)]
 
 
 def test_without_backtracking_nothing_is_told() -> None:
-    """The levels are the same, and the trainer is asked for nothing."""
+    """The levels are the same, and the trainer is told nothing."""
     told = changes(rule_of(backtrack=False), lines(2.0, 1.0, 0.5))
     assert told == [(9, 3.0, None), (14, 0.5, None)]
 
@@ -146,7 +146,7 @@ WATCH = {"kind": "adalrs", "metric": "loss", "window": WINDOW}
 
 
 def test_a_session_tries_and_takes_back_at_the_steps_that_it_names() -> None:
-    """In a session the trial holds from the next step, and `roll_back` names that very step."""
+    """The trial holds from the next step, and `roll_back` names that very step."""
     session, rates = train({"controllers": [WATCH], "base_lr": 1.0}, [*lines(2.0, 1.0, 0.5), 50.0])
     assert [rate for [rate] in rates] == [1.0] * 10 + [3.0] * 5 + [0.5]
     checkpoint, roll_back = session.control.notices
@@ -171,7 +171,7 @@ def test_what_was_measured_at_another_level_is_not_counted() -> None:
 
 
 def test_limits_bound_a_trial_and_no_room_means_no_trial() -> None:
-    """A trial goes as far as the session lets it, comes back from there, and needs room."""
+    """A trial goes as far as the session's limits allow, returns from there, and needs room."""
     losses = lines(2.0, 1.0, 1.0)
     assert [level for _, level, _ in changes(rule_of(max_lr=2.0), losses)] == [2.0, 1.0]
     assert changes(rule_of(max_lr=1.0), losses) == []
@@ -184,14 +184,14 @@ def test_limits_bound_a_trial_and_no_room_means_no_trial() -> None:
 
 
 def test_a_floor_stops_the_search_below_it() -> None:
-    """No failure and no cut goes below `min_lr`, and none lifts a level that is below already."""
+    """No failure and no cut goes below `min_lr`, and a level that is already below stays."""
     assert changes(rule_of(min_lr=0.8), lines(2.0, 1.0, 0.5))[-1][1] == 0.8
     low = follow(rule_of(min_lr=0.8), lines(2.0, 1.0, 0.5), 0.3)
     assert low.rates[-1] == 0.3
 
 
 def test_an_operator_who_scales_during_a_trial_is_not_overruled() -> None:
-    """A trial that is over leaves what another has made of the level meanwhile."""
+    """A trial that is over keeps what an operator has made of the level meanwhile."""
     rule, state, levels = rule_of(), rule_of().init(), {"": 1.0}
     verdict: Verdict | None = None
     for step, value in enumerate(lines(2.0, 1.0, 1.0)):
@@ -216,7 +216,7 @@ def test_an_operator_who_scales_during_a_trial_is_not_overruled() -> None:
 def test_a_rate_that_an_operator_sets_during_a_trial_is_left_alone(
     order: dict[str, Any], ending: list[float]
 ) -> None:
-    """What dropped the controllers' level ends the trial: no cut, and nothing to go back to."""
+    """An order that drops the controllers' level ends the trial: no cut, and no roll-back."""
     tried, _ = train({"controllers": [WATCH], "base_lr": 1.0}, lines(2.0, 1.0))
     ordered = decide(tried, Act(Action.parse(order))).events
     session = evolve_all(tried, ordered)
@@ -235,7 +235,7 @@ def test_a_rate_that_an_operator_sets_during_a_trial_is_left_alone(
 
 
 def test_groups_that_no_operator_touched_go_back_when_another_is_set() -> None:
-    """An order for one group ends the trial of all: the others are at the level before it."""
+    """An order for one group ends the trial of all: the others return to the level before it."""
     rule, state = rule_of(), rule_of().init()
     levels, bases = {"body": 1.0, "head": 1.0}, {"body": 1.0, "head": 1.0}
     said = []
@@ -253,7 +253,7 @@ def test_groups_that_no_operator_touched_go_back_when_another_is_set() -> None:
 
 @pytest.mark.parametrize("spacing", [1, 2, 7, 100])
 def test_no_trial_outlives_the_search(spacing: int) -> None:
-    """Where measurements grow rare the level before a trial is back when the search is over."""
+    """If measurements grow rare, the level before a trial is back when the search is over."""
     rule, state, levels = rule_of(until_step=20), rule_of().init(), {"": 1.0}
     steps = [*range(10), *range(10, 130, spacing)]
     for step, value in zip(steps, [*lines(2.0, 1.0), *[90.0] * 130], strict=False):
@@ -272,7 +272,7 @@ def test_no_trial_outlives_the_search(spacing: int) -> None:
 
 
 def test_a_session_ends_a_trial_behind_the_search() -> None:
-    """A measurement from `until_step` on ends a trial that is open, and nothing follows it."""
+    """A measurement from `until_step` on ends an open trial, and no other one follows."""
     losses: list[float | None] = [*lines(2.0, 1.0), 90.0, *[None] * 6, 89.0, 88.0, 87.0]
     session = create(
         SessionSpec.model_validate(
@@ -292,7 +292,7 @@ def test_a_session_ends_a_trial_behind_the_search() -> None:
 
 
 def test_a_trial_survives_json_to_the_bit() -> None:
-    """A state with a trial, its bases among it, is the same after it was written and read."""
+    """A state with a trial and its bases is the same after it was written and read."""
     state = follow(rule_of(), lines(2.0, 1.0), {"body": 0.1, "head": 1 / 3}).state
     assert isinstance(state, AdaLrsState)
     assert state.trial is not None
@@ -312,7 +312,7 @@ def test_a_restart_changes_nothing(
 
 @given(parameters, st.lists(metrics, min_size=1, max_size=80))
 def test_a_level_stays_between_its_bounds(given: dict[str, Any], values: list[float]) -> None:
-    """Whatever is measured, no level leaves `min_lr` to `max_lr`."""
+    """No measurement moves a level out of `min_lr` to `max_lr`."""
     rule = rule_of(min_lr=0.05, max_lr=0.4, **given)
     assert all(0.05 <= rate <= 0.4 for rate in follow(rule, values).rates)
 
@@ -321,7 +321,7 @@ def test_a_level_stays_between_its_bounds(given: dict[str, Any], values: list[fl
 def test_every_change_is_by_one_of_the_two_factors(
     given: dict[str, Any], values: list[float]
 ) -> None:
-    """A level is raised by at most alpha, and falls at most to what its trial began from, cut."""
+    """A level rises by at most alpha, and falls at most to what its trial began from, cut."""
     rates = [0.1, *follow(rule_of(**given), values).rates]
     for before, after in pairwise(rates):
         assert after <= before * given["alpha"] * (1 + 1e-12)
@@ -330,14 +330,14 @@ def test_every_change_is_by_one_of_the_two_factors(
 
 @given(st.lists(st.floats(0.1, 10), min_size=400, max_size=400))
 def test_the_search_comes_to_rest(values: list[float]) -> None:
-    """Once both factors have decayed to 1 nothing changes: after ln(3) / ln(2) tries, so two."""
+    """Once both factors have decayed to 1 nothing changes: after ln(3) / ln(2), so two, tries."""
     rule = rule_of(window=4, decay=0.5)
     assert len(follow(rule, values).said) <= 4
     assert len(set(follow(rule, values).rates[-100:])) == 1
 
 
 def test_decisions_say_why() -> None:
-    """Reasons name the two speeds, the factor, and where to go back to."""
+    """They name the two speeds, the factor, and the step to go back to."""
     tried, failed = follow(rule_of(), lines(2.0, 1.0, 0.5), 1.0).said
     assert tried.reason == (
         "loss falls by 1 a measurement, and fell by 2 in the window before: 3 times the level is"
@@ -355,14 +355,14 @@ def test_decisions_say_why() -> None:
 
 
 def test_groups_move_together_and_a_base_of_zero_stays() -> None:
-    """All groups change by the same factor; what is 0 cannot be searched from."""
+    """All groups change by the same factor; a search cannot start from 0."""
     bases = {"frozen": 0.0, "body": 0.1, "head": 1.0}
     levels = follow(rule_of(), lines(2.0, 1.0, 3.0), bases).levels[-1]
     assert levels == {"frozen": 0.0, "body": 0.1 * 3.0, "head": 3.0}
 
 
 class Regression(NamedTuple):
-    """Where a regression has ended: its loss above the noise, and the level."""
+    """The result of a regression: its loss above the noise, and the level."""
 
     excess: float
     level: float
@@ -371,8 +371,8 @@ class Regression(NamedTuple):
 def regression(base: float, rule: AdaLrs | None, seed: int) -> Regression:
     """Train a linear regression, its spectrum a power law, for 3,000 steps of 64 samples each.
 
-    From 80 % of the steps on the rate falls in a straight line to 0. Where it is told to, the
-    trainer keeps its weights and goes back to them.
+    From 80 % of the steps on the rate falls linearly to 0. Where the notices say so, the trainer
+    saves its weights and goes back to them.
     """
     chance = np.random.default_rng(seed)
     spectrum = np.arange(1.0, 101.0) ** -1.3
@@ -408,12 +408,12 @@ def test_a_base_that_is_far_too_low_is_raised_and_the_training_ends_lower() -> N
 
 
 def test_the_search_is_no_substitute_for_a_good_base() -> None:
-    """With the best base from the start the loss ends ten times lower than where it was sought."""
+    """With the best base from the start, the final loss is a tenth of that after a search."""
     assert 10 * regression(0.3, None, 0).excess < regression(0.01, SEARCH, 0).excess
 
 
 def test_windows_that_are_too_short_for_the_noise_do_harm() -> None:
-    """At the best base, slopes of 40 noisy losses mislead: the training ends ten times higher."""
+    """At the best base, slopes of 40 noisy losses mislead: the final loss is ten times higher."""
     short = AdaLrs(metric="loss", window=40, errors=0.5, from_step=300, until_step=2100)
     assert regression(0.3, short, 0).excess > 10 * regression(0.3, None, 0).excess
 
@@ -428,6 +428,6 @@ def test_on_a_task_that_is_soon_over_the_search_lowers_a_good_rate() -> None:
     "given", [{"alpha": 1.0}, {"beta": 1.0}, {"decay": 1.1}, {"min_lr": 2.0, "max_lr": 1.0}]
 )
 def test_what_can_not_be_meant_is_refused(given: dict[str, Any]) -> None:
-    """Both factors are above 1, they decay, and there is room between the bounds."""
+    """Both factors must be above 1 and decay, and there must be room between the bounds."""
     with pytest.raises(ValidationError):
         Controller.parse({"kind": "adalrs", "metric": "loss", **given})

@@ -52,7 +52,7 @@ class Fairscale:
         self.unbias = 0.0
 
     def gain(self, local_sqr: float, total_sqr: float) -> float:
-        """Take one step, and give the gain that its update is made with."""
+        """Take one step, and return the gain of its update."""
         scale, parts, factor = self.scale, self.parts, self.factor
         var = local_sqr * (scale / parts) / (parts - 1) - total_sqr * scale / (parts - 1)
         sqr = total_sqr - var / scale
@@ -87,7 +87,7 @@ def test_the_gain_is_fairscales(
 
 @given(st.integers(2, 999), st.lists(st.tuples(squares, squares), max_size=10))
 def test_the_gain_is_between_one_and_the_scale(parts: int, pairs: list[Pair]) -> None:
-    """No batch brings more than its size, and none less than a step."""
+    """No batch is worth more than its size, and none less than a step."""
     for gain in gains(rule(gradients=parts), pairs):
         assert 1 - 1e-12 <= gain <= parts * (1 + 1e-12)
 
@@ -118,11 +118,11 @@ class Noisy:
             p.register_hook(self.keep)
 
     def keep(self, gradient: torch.Tensor) -> None:
-        """See the gradient of a part, as in the docstring."""
+        """Record the gradient of a part, as in the docstring."""
         self.parts.append(gradient.pow(2).sum())
 
     def pair(self, step: int) -> Pair:
-        """Compute the gradients of a step; give both metrics, by the docstring's lines."""
+        """Compute the gradients of a step; return both metrics, by the docstring's lines."""
         self.model.zero_grad()
         accumulated = 8
         for x, y in zip(self.x[step], self.y[step], strict=True):
@@ -134,7 +134,7 @@ class Noisy:
         return of_parts.item(), of_mean.item()
 
     def update(self, rate: float) -> None:
-        """Make the step of a rate."""
+        """Make an update at a rate."""
         with torch.no_grad():
             for p in self.model.parameters():
                 assert p.grad is not None
@@ -147,7 +147,7 @@ def report(loop: Loop, step: int, pair: Pair) -> None:
 
 
 def test_a_training_has_fairscales_rates_and_clock() -> None:
-    """Each step has schedule(clock) * gain, and the clock has gone the sum of the gains.
+    """Each step has schedule(clock) * gain, and the clock has advanced by the sum of the gains.
 
     The gain of a step's gradients is that of the next update, and the first is made at gain 1.
     """
@@ -172,7 +172,7 @@ def test_a_training_has_fairscales_rates_and_clock() -> None:
 
 
 def train(loop: Loop, pairs: list[Pair]) -> list[float]:
-    """Report a pair at each step; give the rates, one more than there are pairs."""
+    """Report a pair at each step; return the rates, one more than there are pairs."""
     for step, pair in enumerate(pairs, loop.session.horizon):
         report(loop.seal(step), step, pair)
     return list(loop.seal(loop.session.horizon).sealed.values())
@@ -202,7 +202,7 @@ def test_the_cuts_of_others_stay() -> None:
 
 
 def test_all_groups_have_the_one_gain() -> None:
-    """Each group's level is multiplied, and every clock goes at the gain's pace."""
+    """Each group's level is multiplied, and every clock runs at the gain's pace."""
     groups = {"body": {"base_lr": 0.1}, "head": {"base_lr": 1.0}}
     loop = Loop(session(rule(smoothing=0.0), groups=groups))
     report(loop.seal(0), 0, NOISE)
@@ -223,7 +223,7 @@ def test_ranks_are_averaged() -> None:
 
 
 def test_the_reason_names_the_gain() -> None:
-    """The log says what the gain was and is, and from which averages."""
+    """The log names the old and the new gain, and the averages that it follows from."""
     loop = Loop(session(rule(gradients=2, smoothing=0.0)))
     train(loop, [(4.0, 3.0)])
     [decided] = loop.decided
@@ -237,7 +237,7 @@ def test_the_reason_names_the_gain() -> None:
 
 
 def observe(controller: Adascale, readings: list[tuple[str, int, float]]) -> AdascaleState:
-    """Show single measurements."""
+    """Feed single measurements."""
     state: Any = controller.init()
     for metric, step, value in readings:
         state = controller.observe(state, Sample(metric, step, value, {}, {})).state
@@ -246,7 +246,7 @@ def observe(controller: Adascale, readings: list[tuple[str, int, float]]) -> Ada
 
 
 def test_the_metrics_may_come_in_any_order() -> None:
-    """Whichever half of a pair is there first, the gain is the same."""
+    """Whichever half of a pair comes first, the gain is the same."""
     one = observe(rule(), [("part_sqr", 0, 4.0), ("mean_sqr", 0, 0.5)])
     other = observe(rule(), [("mean_sqr", 0, 0.5), ("part_sqr", 0, 4.0)])
     assert one == other
@@ -264,7 +264,7 @@ def test_half_a_pair_is_left_out() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, -1.0, 1e308])
 def test_a_bad_pair_is_left_out(bad: float) -> None:
-    """NaN, infinities, what is below zero and what overflows leave averages and gain alone."""
+    """NaN, infinities, negative values and overflow leave averages and gain alone."""
     good = gains(rule(), [NOISE, AGREE])
     assert gains(rule(), [NOISE, (bad, 1.0), AGREE])[::2] == good
     if bad != 1e308:
@@ -275,7 +275,7 @@ def test_a_bad_pair_is_left_out(bad: float) -> None:
 def test_what_a_limit_clips_of_a_rise_does_not_lower_the_level_later(
     limits: dict[str, float],
 ) -> None:
-    """When the gain is 1 again the level is at its base again, whatever was clipped of the rise."""
+    """When the gain is 1 again the level is at its base, whatever was clipped of the rise."""
     loop = Loop(session(rule(smoothing=0.0), limits=limits))
     [_, high, back] = train(loop, [NOISE, AGREE])
     assert high == pytest.approx(min(limits.values()), rel=1e-5)
@@ -283,13 +283,13 @@ def test_what_a_limit_clips_of_a_rise_does_not_lower_the_level_later(
 
 
 def test_what_a_limit_clips_follows_at_the_next_measurements() -> None:
-    """With `max_change` the level comes to its gain in several steps."""
+    """With `max_change` the level reaches its gain in several steps."""
     loop = Loop(session(rule(smoothing=0.0), limits={"max_change": 2.0}))
     assert train(loop, [NOISE] * 4) == pytest.approx([1.0, 2.0, 4.0, 8.0, 8.0], rel=1e-5)
 
 
 def test_a_retime_outlives_the_next_gain() -> None:
-    """The clock goes the gain times as fast as the operator has ordered."""
+    """The clock runs the gain times as fast as the operator has ordered."""
     law = {"kind": "cosine", "total_steps": 1000}
     plain, retimed = (Loop(session(rule(smoothing=0.0), schedule=law)) for _ in range(2))
     order = Retime(total_steps=500)

@@ -24,7 +24,7 @@ parameters = st.fixed_dictionaries(
 errors = st.one_of(st.floats(1e-6, 10), st.sampled_from([1.0, 1.04, 1.05, 0.99]))
 
 UNBOUNDED = {"min_ratio": 1e-300, "max_ratio": 1e300}
-"""Bounds that no test of parity reaches: the library has none."""
+"""Bounds that no parity test reaches: the library has none."""
 
 
 def of_traingda(
@@ -77,13 +77,13 @@ def test_a_restart_changes_nothing(
 def test_a_level_stays_between_its_bounds(
     given: dict[str, Any], values: list[float], roll_back: bool
 ) -> None:
-    """Whatever is measured, a level is between the two ratios of its base."""
+    """Whatever is measured, a level stays between the two ratios of its base."""
     rule = driver(roll_back=roll_back, min_ratio=0.5, max_ratio=1.5, **given)
     assert all(0.5 <= rate <= 1.5 for rate in follow(rule, values, 1.0).rates)
 
 
 def test_a_training_that_goes_back_converges_at_a_rate_that_diverges_without() -> None:
-    """Descent on x^2/2 from a rate of 3, which diverges, comes to rest by discarding steps."""
+    """Descent on x^2/2 from a rate of 3, which diverges, settles by discarding steps."""
     rule, state = driver(), BoldDriverState()
     rate, x, kept = 3.0, 1.0, 1.0
     for step in range(200):
@@ -111,7 +111,7 @@ def test_a_small_rise_is_kept_without_a_change() -> None:
 
 
 def test_who_does_not_go_back_is_compared_with_the_value_before() -> None:
-    """Without `roll_back` one rise cuts once, and nothing is told."""
+    """Without `roll_back` one rise cuts once, and the trainer gets no notice."""
     values = [1.0, 2.0, 2.0, 2.0]
     followed = follow(driver(roll_back=False), values, 1.0)
     assert followed.rates == [1.0, 0.7, 0.7, 0.7]
@@ -120,7 +120,7 @@ def test_who_does_not_go_back_is_compared_with_the_value_before() -> None:
 
 
 def test_a_small_rise_below_zero_is_small_and_progress_is_progress() -> None:
-    """The ratio of two negative values says nothing: what counts is the rise in parts of |K|."""
+    """The ratio of two negative values means nothing: what counts is the rise relative to |K|."""
     assert follow(driver(), [-1.0, -1.2], 1.0).rates == [1.0, 1.05]
     assert follow(driver(), [-1.0, -0.97], 1.0).rates == [1.0, 1.0]
     assert follow(driver(), [-1.0, -0.9], 1.0).rates == [1.0, 0.7]
@@ -129,7 +129,7 @@ def test_a_small_rise_below_zero_is_small_and_progress_is_progress() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_value_that_is_not_finite_went_wrong_and_is_never_kept(value: float) -> None:
-    """It cuts, asks to go back, and later values are compared with the one before it."""
+    """It cuts, asks for a roll-back, and later values are compared with the one before it."""
     for roll_back in (True, False):
         followed = follow(driver(roll_back=roll_back), [1.0, value, 0.9], 1.0)
         assert followed.rates == [1.0, 0.7, 0.7 * 1.05]
@@ -144,7 +144,7 @@ def test_the_first_value_is_compared_with_nothing() -> None:
 
 
 def test_a_noisy_loss_drives_the_rate_to_its_floor() -> None:
-    """The loss of single batches often rises by more than 4 %: the rule is not for it."""
+    """The loss of single batches often rises by more than 4 %: the rule is not meant for it."""
     noisy = [1.0, *[0.9, 1.1] * 200]
     assert follow(driver(roll_back=False), noisy, 1.0).rates[-1] < 0.0015
 
@@ -156,7 +156,7 @@ def test_a_level_near_the_largest_number_does_not_overflow() -> None:
 
 
 def test_groups_move_together_and_a_base_of_zero_stays() -> None:
-    """All groups change by the same factor, within the bounds of their own."""
+    """All groups change by the same factor, within their own bounds."""
     bases = {"frozen": 0.0, "body": 0.1, "head": 1.0}
     levels = follow(driver(), [1.0, 0.5], bases).levels[-1]
     assert levels == {"frozen": 0.0, "body": 0.1 * 1.05, "head": 1.05}
@@ -176,6 +176,6 @@ def test_decisions_say_why() -> None:
     "given", [{"up": 1.0}, {"down": 1.0}, {"max_perf_inc": 0.9}, {"min_ratio": 2.0}]
 )
 def test_what_can_not_be_meant_is_refused(given: dict[str, Any]) -> None:
-    """Up is above 1, down below it, and a rise that is let pass is not a fall."""
+    """Up must be above 1, down below it, and the tolerated rise must not be a fall."""
     with pytest.raises(ValidationError):
         Controller.parse({"kind": "bold_driver", "metric": "loss", **given})

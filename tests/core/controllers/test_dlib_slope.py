@@ -15,7 +15,7 @@ from strategies import metrics
 
 
 def steps_without_fall(losses: deque[float], discard: float | None = None) -> int:
-    """Count as dlib does: walk back, and remember where a fall was last not to be seen.
+    """Count as dlib does: walk back, and remember where a fall was last not evident.
 
     Recursive least squares on `y = a n + b`, begun with a covariance of 1e6 (running_gradient.h).
     """
@@ -64,7 +64,7 @@ def dlib_trainer(values: list[float], threshold: int) -> list[int]:
 
 @pytest.mark.parametrize("threshold", [60, 200, 700])
 def test_cuts_are_where_dlib_cuts(threshold: int) -> None:
-    """On losses that fall and stay in turn, every cut is at the step of dlib's trainer."""
+    """On losses that fall and stay by turns, every cut is at the step of dlib's trainer."""
     controller, total = DlibSlope(metric="loss", threshold=threshold), 0
     for seed in range(3):
         values = losses_of(seed, 3000)
@@ -76,7 +76,7 @@ def test_cuts_are_where_dlib_cuts(threshold: int) -> None:
 
 
 def test_the_defaults_are_those_of_dlib() -> None:
-    """Of a constant: a full window of 2,000, tests every 11 steps, 600 forgotten at each cut."""
+    """For a constant: a full window of 2,000, tests every 11 steps, 600 forgotten at each cut."""
     cuts, _ = cuts_of(DlibSlope(metric="loss"), [1.0] * 3300)
     assert cuts == [2001, 2606, 3211]
 
@@ -92,7 +92,7 @@ def test_one_bad_batch_at_the_end_does_not_cut() -> None:
 
 
 def test_a_fall_is_seen_however_far_from_0_it_happens() -> None:
-    """A fall of losses of a hundred million is hidden by dlib's first guess; here it shows."""
+    """For losses of a hundred million, dlib's initial guess hides a fall; here it is seen."""
     rng = np.random.default_rng(0)
     falling = 5.0 - 0.01 * np.arange(100) + 0.1 * rng.normal(size=100)
     far = (falling + 1e8).tolist()
@@ -110,7 +110,7 @@ def test_one_nan_does_not_blind_it_for_a_window() -> None:
 
 
 def test_an_accuracy_that_rises_needs_the_mode_max() -> None:
-    """What rises has not fallen, so it is cut unless told that it is to rise."""
+    """A rising metric has not fallen, so it is cut unless the mode says that it should rise."""
     values = [0.1 + 1e-3 * step for step in range(120)]
     assert cuts_of(DlibSlope(metric="loss", threshold=100), values)[0] != []
     assert cuts_of(DlibSlope(metric="loss", threshold=100, mode="max"), values)[0] == []
@@ -122,7 +122,7 @@ def test_nothing_happens_before_the_window_is_full() -> None:
 
 
 def test_a_cut_says_how_flat_it_was() -> None:
-    """The reason names metric, window, slope and both probabilities."""
+    """The reason has metric, window, slope and both probabilities."""
     controller = DlibSlope(metric="loss", threshold=4)
     state = controller.init()
     for step in range(4):
@@ -144,7 +144,7 @@ def test_a_restart_changes_no_decision(values: list[float], restarts: set[int]) 
 
 @given(st.lists(st.floats(), max_size=80))
 def test_levels_stay_positive_and_finite(values: list[float]) -> None:
-    """No stream of floats, however extreme, makes a level that is none, or 0."""
+    """No stream of floats, however extreme, makes a level 0, NaN or infinite."""
     controller = DlibSlope(metric="loss", threshold=4, drop=1, factor=1e-30)
     level = cuts_of(controller, values)[1][""]
     assert 0 < level <= 0.1

@@ -1,4 +1,4 @@
-"""The greedy rule: transformers' GreedyLR to the bit in its preset, and ours without its traps."""
+"""The greedy rule: the preset has the bits of transformers' GreedyLR, ours avoids its traps."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ theirs = st.fixed_dictionaries(
 def of_transformers(
     values: Sequence[float], bases: Mapping[str, float], **parameters: Any
 ) -> list[list[float]]:
-    """Return the rate of each group after each value, as the library makes it."""
+    """Return the rate of each group after each value, as the library computes it."""
     weights = {group: torch.nn.Parameter(torch.zeros(1)) for group in bases}
     trained = torch.optim.SGD(
         [{"params": [weight], "lr": bases[group]} for group, weight in weights.items()]
@@ -74,7 +74,7 @@ def of_transformers(
 def of_preset(
     values: Sequence[float], bases: Mapping[str, float], **parameters: Any
 ) -> list[list[float]]:
-    """Return the rate of each group after each value, as the preset makes it."""
+    """Return the rate of each group after each value, as the preset computes it."""
     followed = follow(GreedyLR(metric="loss", **parameters), values, bases)
     return [list(levels.values()) for levels in followed.levels]
 
@@ -89,7 +89,7 @@ def test_any_metrics_give_the_bits_of_transformers(
 
 
 def stream(random: np.random.Generator) -> list[float]:
-    """Return a stream as trainings have them: a falling, constant, wandering or broken loss."""
+    """Return a typical stream: a falling, constant, wandering or broken loss."""
     steps = np.arange(150)
     noise = random.normal(size=150) * random.choice([0.0, 1e-7, 0.01, 0.3])
     shape = random.choice(["falling", "constant", "wandering", "below zero"])
@@ -106,7 +106,7 @@ def stream(random: np.random.Generator) -> list[float]:
 
 
 def test_two_thousand_trainings_go_as_with_transformers() -> None:
-    """Long streams of many shapes, a half of them with the library's defaults, give its bits."""
+    """Long streams of many shapes, half of them with the library's defaults, give its bits."""
     random = np.random.default_rng(20251212)
     for trial in range(2000):
         values, parameters = stream(random), {}
@@ -141,7 +141,7 @@ def test_a_session_seals_the_bits_of_transformers(
 
 
 def test_the_preset_has_the_defaults_of_transformers() -> None:
-    """Whatever is not given is what the library takes."""
+    """An omitted parameter has the library's value."""
     scheduler = Theirs(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1))
     ours = GreedyLR(metric="loss").model_dump(exclude={"kind", "metric", "from_step", "until_step"})
     bounds = {"min_lr": scheduler.min_lrs[0], "max_lr": scheduler.max_lrs[0]}
@@ -165,13 +165,13 @@ def test_the_preset_has_the_defaults_of_transformers() -> None:
     ],
 )
 def test_what_can_not_be_meant_is_refused(spec: dict[str, Any], says: str) -> None:
-    """The error says what to give instead."""
+    """The error says what to write instead."""
     with pytest.raises(ValidationError, match=says):
         Controller.parse({"metric": "loss", **spec})
 
 
 def greedy(**parameters: Any) -> Greedy:
-    """Make our own rule, quick to decide unless told."""
+    """Return our own rule, quick to decide by default."""
     return Greedy(metric="loss", **{"patience": 0, "factor": 0.5, **parameters})
 
 
@@ -195,7 +195,7 @@ ours = st.fixed_dictionaries(
 def test_every_level_stays_between_the_bounds(
     parameters: dict[str, Any], values: list[float]
 ) -> None:
-    """Whatever is measured, a level is between the two ratios of its base."""
+    """Whatever is measured, a level stays between the two ratios of its base."""
     rule = greedy(**parameters)
     assert isinstance(rule.min_ratio, float)
     assert isinstance(rule.max_ratio, float)
@@ -209,7 +209,7 @@ def test_every_level_stays_between_the_bounds(
 def test_nothing_that_is_not_finite_becomes_the_best(
     parameters: dict[str, Any], values: list[float]
 ) -> None:
-    """The best is always one of the finite values, or nothing yet."""
+    """The best is always one of the finite values, or not set."""
     rule = greedy(**parameters)
     state = follow(rule, values).state
     assert isinstance(state, GreedyState)
@@ -237,7 +237,7 @@ def test_new_bests_in_a_row_raise_and_others_cut() -> None:
 
 
 def test_a_rate_below_the_librarys_floor_is_never_cut_there_and_is_cut_here() -> None:
-    """5e-5 below a `min_lr` of 1e-3 only climbs; a floor that follows the base lets it fall."""
+    """5e-5 below a `min_lr` of 1e-3 only climbs; a floor relative to the base lets it fall."""
     worse, better = [1.0] * 2000, falling([1e-3] * 600)
     assert set(of_preset(worse, {"": 5e-5}, reset_start=10_000)[-1]) == {5e-5}
     [climbed] = of_preset(better, {"": 5e-5})[-1]
@@ -246,7 +246,7 @@ def test_a_rate_below_the_librarys_floor_is_never_cut_there_and_is_cut_here() ->
 
 
 def test_the_preset_says_once_that_it_can_not_cut() -> None:
-    """The first cut that is due below `min_lr` is told to the trainer, with both numbers."""
+    """The trainer is told of the first cut below `min_lr`, with both numbers."""
     [told] = follow(GreedyLR(metric="loss"), [1.0] * 200, 5e-5).said
     assert told.advice == "at_floor"
     assert told.levels == {}
@@ -282,14 +282,14 @@ def test_a_small_rate_stops_short_of_the_librarys_floor_and_reaches_ours() -> No
 
 
 def test_an_infinite_best_is_unbeatable_there_and_no_best_here() -> None:
-    """After one -inf every value is bad for the library; ours does not take it for a value."""
+    """After one -inf every value is bad for the library; our rule ignores -inf."""
     values = [-math.inf, *falling([0.01] * 20)]
     assert follow(GreedyLR(metric="loss", patience=2, min_lr=1e-6), values).rates[-1] < 0.1
     assert follow(greedy(patience=2), values).rates[-1] > 0.1
 
 
 def test_the_best_is_known_during_a_rest() -> None:
-    """A low value in the cooldown is what later ones are compared with; the library forgets it."""
+    """Later values are compared with a low one of the cooldown, which the library forgets."""
     values = [1.0, 1.0, 0.1, 0.1, 0.5]
     assert follow(greedy(cooldown=2), values, 1.0).rates == [2, 1, 1, 1, 0.5]
     theirs = GreedyLR(metric="loss", patience=0, factor=0.5, cooldown=2, max_lr=2.0)
@@ -297,7 +297,7 @@ def test_the_best_is_known_during_a_rest() -> None:
 
 
 def test_worse_values_below_zero_are_not_better() -> None:
-    """A relative threshold of a negative best asks for more and not for less."""
+    """A relative threshold of a negative best requires more, not less."""
     values = [-1.0, -0.95, -0.9, -0.88]
     relative = {"threshold": 0.1, "patience": 0, "factor": 0.5}
     library = GreedyLR(metric="reward", threshold_mode="rel", max_lr=100.0, **relative)
@@ -319,7 +319,7 @@ def test_reset_after_counts_measurements_and_reset_start_cuts() -> None:
 
 
 def test_a_reset_waits_for_every_group_and_gives_each_its_base() -> None:
-    """With one group still above its floor the count does not begin; then all start anew."""
+    """While one group is above its floor the count does not begin; then all start anew."""
     rule = greedy(min_ratio={"body": 0.5, "head": 0.125}, max_ratio={"body": 1.0, "head": 1.0})
     rule = rule.model_copy(update={"reset_after": 3})
     levels = follow(rule, [1.0] * 8, {"body": 1.0, "head": 8.0}).levels
@@ -328,14 +328,14 @@ def test_a_reset_waits_for_every_group_and_gives_each_its_base() -> None:
 
 
 def test_a_new_best_at_the_floor_puts_the_reset_off() -> None:
-    """Only measurements in a row without a new best count."""
+    """Only consecutive measurements without a new best count."""
     values = [1.0, 1.0, 1.0, 0.9, *[1.0] * 4]
     rule = greedy(patience=1, min_ratio=0.5, reset_after=3)
     assert follow(rule, values, 1.0).rates == [1, 1, 0.5, 0.5, 0.5, 0.5, 1, 1]
 
 
 def test_a_level_a_bit_off_its_floor_is_at_it() -> None:
-    """An operator's scale may round the floor up by a bit: that is neither cut nor in the way."""
+    """An operator's scale may round the floor up by a bit: it is neither cut nor blocks a reset."""
     rule = greedy(min_ratio=0.1, reset_after=1)
     floor = math.nextafter(0.2 * 0.1, 1.0)
     seen = Sample("loss", 5, 2.0, {"": floor}, {"": 0.2})
@@ -345,7 +345,7 @@ def test_a_level_a_bit_off_its_floor_is_at_it() -> None:
 
 
 def test_a_group_with_a_base_of_zero_stays_there() -> None:
-    """Neither a raise nor a cut moves a frozen group, and it keeps no other from its reset."""
+    """Neither a raise nor a cut moves a frozen group, and it does not block another's reset."""
     bases = {"frozen": 0.0, "head": 1.0}
     values = [3.0, 2.0, *[4.0] * 10]
     levels = follow(greedy(min_ratio=0.5, reset_after=2), values, bases).levels
@@ -360,7 +360,7 @@ def test_a_level_near_the_largest_number_does_not_overflow() -> None:
 
 
 def test_decisions_say_why() -> None:
-    """A reason names the metric, the values, the counts and what was done; the floor is told."""
+    """A reason has the metric, the values, the counts and the change; the floor is reported."""
     rule = greedy(max_ratio=1.0, min_ratio=0.5, reset_after=2)
     down, back = follow(rule, [0.5, 0.7, 0.6, 0.6], 1.0).said
     assert down.reason == (
@@ -379,6 +379,6 @@ def test_decisions_say_why() -> None:
 
 
 def test_nothing_but_nan_is_said_to_be_no_value() -> None:
-    """Before any finite value there is no best to speak of."""
+    """Before any finite value there is no best to mention."""
     [cut] = follow(greedy(), [math.nan], 1.0).said
     assert cut.reason.startswith("loss has shown no value in 1 measurements (now nan; patience 0)")

@@ -28,7 +28,7 @@ def rule(**spec: Any) -> Hypergradient:
 def moved(
     controller: Hypergradient, value: float, levels: Mapping[str, float] | None = None
 ) -> Mapping[str, float]:
-    """Return the levels that a value changes, of two groups if not said."""
+    """Return the levels that a value changes, by default of two groups."""
     at = levels or {"body": 0.1, "head": 1.0}
     bases = {"body": 0.1, "head": 1.0, "": 0.1, "frozen": 0.0}
     seen = Sample("product", 3, value, at, {group: bases[group] for group in at})
@@ -40,7 +40,7 @@ def moved(
 
 
 class Task:
-    """Regression on small batches, in float64; every copy goes the same way."""
+    """Regression on small batches, in float64; every copy takes the same course."""
 
     def __init__(self) -> None:
         generator = torch.Generator().manual_seed(3)
@@ -53,18 +53,18 @@ class Task:
         self.params = list(self.model.parameters())
 
     def backward(self, step: int) -> torch.Tensor:
-        """Compute the gradient of a step; give it as one vector."""
+        """Compute the gradient of a step; return it as one vector."""
         self.model.zero_grad()
         loss = torch.nn.functional.mse_loss(self.model(self.x[step]), self.y[step])
         loss.backward()
         return torch.cat([p.grad.flatten() for p in self.params if p.grad is not None])
 
     def flat(self, tensors: list[torch.Tensor]) -> torch.Tensor:
-        """Return tensors of the parameters' shapes as one vector."""
+        """Return the concatenation of tensors that have the parameters' shapes."""
         return torch.cat([each.detach().flatten() for each in tensors])
 
     def move(self, vector: torch.Tensor, rate: float) -> None:
-        """Make a step of a rate against a vector."""
+        """Make a step at a rate against a vector."""
         pieces = vector.split([p.numel() for p in self.params])
         with torch.no_grad():
             for p, piece in zip(self.params, pieces, strict=True):
@@ -74,7 +74,7 @@ class Task:
 def sgd_hd(
     beta: float, lr: float = 0.01, momentum: float = 0.0, weight_decay: float = 0.0
 ) -> list[float]:
-    """Train by SGD-HD as SGDHD.step of hypergradient-descent does; give the rate of each step.
+    """Train by SGD-HD as SGDHD.step of hypergradient-descent does; return the rate of each step.
 
     The rate changes by the product of this gradient (weight decay in it) and the last direction
     (with momentum: the buffer), 0 at first; then the step is made with the changed rate.
@@ -130,7 +130,7 @@ def by_pacesetter(
     ],
 )
 def test_the_rates_are_those_of_sgd_hd(beta: float, options: dict[str, float]) -> None:
-    """A real training goes through the bits of the reference optimizer, step by step."""
+    """A real training has the bits of the reference optimizer, step by step."""
     loop = Loop(session(rule(beta=beta), base_lr=0.01))
 
     def rate(step: int, product: float | None) -> float:
@@ -192,7 +192,7 @@ def test_a_group_can_have_its_own_product() -> None:
 
 
 def test_the_reason_names_the_product_and_the_rule() -> None:
-    """The log says which way the gradients pointed, and how much that counts."""
+    """The log says which way the gradients pointed, and what the rule makes of it."""
     loop = Loop(session(rule(beta=0.5))).train([-0.5], "product")
     [decided] = loop.decided
     assert decided.reason == (
@@ -206,7 +206,7 @@ def test_the_reason_names_the_product_and_the_rule() -> None:
 
 
 def test_the_rate_never_goes_below_zero() -> None:
-    """Where the reference would climb the loss the level stops at the floor."""
+    """Where the reference would climb the loss, the level stops at the floor."""
     assert moved(rule(beta=1.0), -5.0) == {"body": 0.0, "head": 0.0}
     assert moved(rule(beta=1.0, min_lr=0.01), -5.0) == {"body": 0.01, "head": 0.01}
 
@@ -224,7 +224,7 @@ def test_a_level_below_the_floor_is_only_raised() -> None:
 
 
 def test_a_base_of_zero_stays() -> None:
-    """No level can be a multiple of nothing: the group stays at 0, and the session goes on."""
+    """No level is a multiple of 0: the group stays at 0, and the session goes on."""
     assert moved(rule(beta=1.0), 0.25, {"frozen": 0.0}) == {}
     loop = Loop(session(rule(beta=1.0), base_lr=0.0)).train([0.25, 0.25], "product")
     assert list(loop.sealed.values()) == [0.0, 0.0, 0.0]
@@ -244,7 +244,7 @@ def test_what_would_overflow_changes_nothing() -> None:
 
 
 def test_a_product_is_no_cosine() -> None:
-    """Reported to the multiplicative rule it counts as 1 or -1, so no factor is below zero."""
+    """Reported to the multiplicative rule it counts as 1 or -1, so no factor is negative."""
     assert moved(rule(rule="multiplicative", beta=0.5), -400.0) == {"body": 0.05, "head": 0.5}
     assert moved(rule(rule="multiplicative", beta=0.5), 1.0000001) == {
         "body": 0.1 * 1.5,
@@ -267,7 +267,7 @@ def test_a_beta_of_one_is_refused_for_cosines() -> None:
 def test_levels_stay_finite_and_not_below_the_floor(
     kind: str, beta: float, floor: float, values: list[float]
 ) -> None:
-    """Whatever is measured, every level is a number from the floor on."""
+    """Whatever is measured, every level is a finite number from the floor on."""
     controller = rule(rule=kind, beta=beta, min_lr=floor)
     levels = {"body": 0.1, "head": 1.0}
     for value in values:

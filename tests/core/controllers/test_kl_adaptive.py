@@ -1,4 +1,4 @@
-"""KL-adaptive: the decisions of skrl and rl_games, and where it departs from them."""
+"""KL-adaptive: the decisions of skrl and rl_games, and where our rule departs from them."""
 
 import math
 from typing import Any
@@ -79,7 +79,7 @@ def test_a_rate_within_the_bounds_has_the_bits_of_skrl(
 
 @given(rates_within, st.lists(divergences, min_size=1, max_size=60))
 def test_the_defaults_have_the_bits_of_both_libraries(rate: float, values: list[float]) -> None:
-    """With nothing given each rate is that of skrl and of rl_games."""
+    """With no parameters each rate is that of skrl and of rl_games."""
     rates = follow(adaptive(), values, rate).rates
     assert rates == of_skrl(values, rate)
     assert rates == of_rl_games(values, rate)
@@ -101,7 +101,7 @@ def test_a_session_seals_the_bits_of_skrl(values: list[float]) -> None:
 
 
 def test_a_restart_changes_nothing() -> None:
-    """There is no memory, so there is nothing to lose."""
+    """The rule has no memory, so nothing can be lost."""
     values = [0.1, 0.001, 0.008, 0.0]
     assert follow(adaptive(), values, 1e-3, 2).rates == follow(adaptive(), values, 1e-3).rates
 
@@ -112,25 +112,25 @@ def test_a_divergence_near_the_target_changes_nothing() -> None:
 
 
 def test_a_rate_above_the_bounds_does_not_fall_when_it_should_rise() -> None:
-    """Too small a divergence pulls a rate of 0.1 down to 0.01 in the libraries; here it stays."""
+    """If the divergence is too small, the libraries pull 0.1 down to 0.01; here it stays."""
     assert of_skrl([0.0], 0.1) == [0.01]
     followed = follow(adaptive(), [0.0, 0.1], 0.1)
     assert followed.rates == [0.1, 0.1 / 1.5]
 
 
 def test_a_rate_below_the_bounds_does_not_rise_when_it_should_fall() -> None:
-    """Too large a divergence lifts a rate of 1e-7 to 1e-6 in the libraries; here it stays."""
+    """If the divergence is too large, the libraries lift 1e-7 to 1e-6; here it stays."""
     assert of_skrl([0.1], 1e-7) == [1e-6]
     assert follow(adaptive(), [0.1, 0.0], 1e-7).rates == [1e-7, 1e-7 * 1.5]
 
 
 def test_a_nan_changes_nothing() -> None:
-    """A divergence that is no number says nothing about the rate; nor does -inf."""
+    """NaN says nothing about the rate; nor does -inf."""
     assert follow(adaptive(), [math.nan, -math.inf], 1e-3).said == []
 
 
 def test_an_infinite_divergence_is_too_much() -> None:
-    """A policy that rules out what the other one did is cut."""
+    """A policy that rules out what the old one did is cut."""
     assert follow(adaptive(), [math.inf], 1e-3).rates == [1e-3 / 1.5]
 
 
@@ -166,6 +166,6 @@ def test_decisions_say_why() -> None:
     ],
 )
 def test_what_can_not_be_meant_is_refused(given: dict[str, Any], says: str) -> None:
-    """A target is above 0, factors above 1, and the floor below the ceiling."""
+    """A target must be above 0, factors above 1, and the floor below the ceiling."""
     with pytest.raises(ValidationError, match=says):
         Controller.parse({"kind": "kl_adaptive", "metric": "kl", **given})

@@ -1,4 +1,4 @@
-"""New-bob: the decisions of speechbrain's scheduler, and where it departs from them."""
+"""New-bob: the decisions of speechbrain's scheduler, and where our rule departs from them."""
 
 import math
 from typing import Any
@@ -34,7 +34,7 @@ class Speechbrain:
         self.left = patience
 
     def __call__(self, value: float) -> float:
-        """Take a value; gives the rate after it."""
+        """Take a value, and return the rate after it."""
         if self.seen:
             previous = self.seen[-1]
             improvement = 0 if previous == 0 else (previous - value) / previous
@@ -72,7 +72,7 @@ def test_a_session_seals_the_bits_of_speechbrain(
 
 
 def test_the_defaults_are_those_of_speechbrain() -> None:
-    """The example in the library's own documentation: 10, 2, 2.5 leads to 1, 1, 0.5."""
+    """The example of the library's own documentation: 10, 2, 2.5 leads to 1, 1, 0.5."""
     assert follow(newbob(), [10.0, 2.0, 2.5], 1.0).rates == [1.0, 1.0, 0.5]
 
 
@@ -90,14 +90,14 @@ def test_a_restart_changes_nothing(
 def test_a_value_that_is_not_finite_is_never_compared_with(
     given: dict[str, Any], values: list[float]
 ) -> None:
-    """The value to compare with is the last finite one, or none yet."""
+    """The value to compare with is the last finite one, or not set."""
     state = follow(newbob(**given), values).state
     assert isinstance(state, NewBobState)
     assert state.previous == next(filter(math.isfinite, reversed(values)), None)
 
 
 def test_a_nan_is_poor_and_passes_for_progress_in_speechbrain() -> None:
-    """The library compares NaN with everything and finds no fault, nor with what comes after it."""
+    """NaN passes every comparison of the library, and so does the value after it."""
     values = [1.0, math.nan, 1.0, 1.0]
     reference = Speechbrain(1.0, 0.5, 0.0025, 0)
     assert [reference(value) for value in values] == [1.0, 1.0, 1.0, 0.5]
@@ -105,7 +105,7 @@ def test_a_nan_is_poor_and_passes_for_progress_in_speechbrain() -> None:
 
 
 def test_progress_below_zero_is_progress() -> None:
-    """A log-likelihood's loss that falls from -1 to -2 is no reason to cut, as it is there."""
+    """A log-likelihood's loss that falls from -1 to -2 is cut there, and not here."""
     values = [-1.0, -2.0, -4.0]
     reference = Speechbrain(1.0, 0.5, 0.0025, 0)
     assert [reference(value) for value in values] == [1.0, 0.5, 0.25]
@@ -118,12 +118,12 @@ def test_a_metric_may_rise() -> None:
 
 
 def test_it_compares_with_the_measurement_before_and_not_with_the_best() -> None:
-    """After a bad epoch one that is no better than before it looks like progress."""
+    """After a bad epoch, one no better than the epoch before it looks like progress."""
     assert follow(newbob(), [1.0, 2.0, 1.0, 2.0, 1.0], 1.0).rates == [1.0, 0.5, 0.5, 0.25, 0.25]
 
 
 def test_patience_is_not_restored_by_progress() -> None:
-    """Poor measurements add up across good ones until the cut that they lead to."""
+    """Poor measurements add up across good ones until the next cut."""
     values = [1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25]
     assert follow(newbob(patience=2), values, 1.0).rates == [1, 1, 1, 1, 0.5, 0.5, 0.5]
 
@@ -141,7 +141,7 @@ def test_a_cut_stops_at_the_floor_and_never_raises() -> None:
 
 
 def test_a_cut_says_why() -> None:
-    """The reason names both values, the improvement, and what was asked for."""
+    """The reason has both values, the improvement, and the required improvement."""
     [cut] = follow(newbob(), [2.0, 1.998]).said
     assert cut.reason == (
         "loss went from 2.0 to 1.998, an improvement of 0.001 where 0.0025 was asked for"
@@ -151,6 +151,6 @@ def test_a_cut_says_why() -> None:
 
 @pytest.mark.parametrize("given", [{"factor": 1.0}, {"factor": 0.0}, {"patience": -1}])
 def test_what_can_not_be_meant_is_refused(given: dict[str, Any]) -> None:
-    """A factor is between 0 and 1, and no patience is below 0."""
+    """A factor must be between 0 and 1, and patience not below 0."""
     with pytest.raises(ValidationError):
         Controller.parse({"kind": "newbob", "metric": "loss", **given})

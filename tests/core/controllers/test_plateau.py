@@ -1,4 +1,4 @@
-"""The controller `plateau`: its decisions, its options, and the traps that it is meant to close."""
+"""The controller `plateau`: its decisions, its options, and the traps that it avoids."""
 
 import json
 import math
@@ -69,14 +69,14 @@ def plateau(**parameters: Any) -> Plateau:
 
 
 def cuts(rule: Controller, values: list[float]) -> list[int]:
-    """Return the measurements, counted from 1, after which the level was lower than before."""
+    """Return the measurements, counted from 1, after which the level was lowered."""
     rates = [0.1, *follow(rule, values).rates]
     return [index for index in range(1, len(rates)) if rates[index] < rates[index - 1]]
 
 
 @given(of_torch, st.lists(numbers, min_size=1, max_size=60))
 def test_finite_metrics_give_the_bits_of_torch(spec: dict[str, Any], values: list[float]) -> None:
-    """On a constant rate every value of a session equals torch's, as long as metrics are finite."""
+    """At a constant rate every value of a session equals torch's, as long as metrics are finite."""
     trained = optimizer(0.1)
     torchs = ReduceLROnPlateau(trained, **spec)
     expected = []
@@ -119,7 +119,7 @@ def test_each_group_has_a_floor_of_its_own() -> None:
 
 
 def test_a_floor_can_follow_the_base() -> None:
-    """`min_ratio` is a part of each group's own base."""
+    """`min_ratio` is a fraction of each group's own base."""
     rule = plateau(patience=0, min_ratio=0.5)
     assert follow(rule, [1.0] * 4, {"a": 0.1, "b": 8.0}).levels[-1] == {"a": 0.05, "b": 4.0}
 
@@ -130,7 +130,7 @@ def test_no_cut_raises_a_level_that_lies_below_its_floor() -> None:
 
 
 def test_a_divisor_keeps_round_numbers() -> None:
-    """0.1 divided by 10 is 0.01, as a factor of 0.1 does not make it."""
+    """0.1 divided by 10 is 0.01, which 0.1 times 0.1 is not."""
     assert follow(plateau(patience=0, divisor=10.0), [1.0] * 3).rates == [0.1, 0.01, 0.001]
     assert follow(plateau(patience=0), [1.0] * 2).rates[-1] == 0.1 * 0.1 != 0.01
 
@@ -142,7 +142,7 @@ def test_a_patience_is_exceeded_or_reached() -> None:
 
 
 def test_a_reached_patience_of_none_waits_for_a_bad_measurement() -> None:
-    """With patience 0 an improvement never cuts: optax does just that."""
+    """With patience 0 an improvement never cuts, unlike in optax."""
     falling = [1.0, 0.9, 0.8, 0.7]
     assert cuts(plateau(patience=0, when="reached"), falling) == []
     assert cuts(plateau(patience=0, when="reached"), [*falling, 0.7]) == [5]
@@ -154,19 +154,19 @@ def test_after_a_cut_the_count_starts_anew() -> None:
 
 
 def test_a_cooldown_ignores_bad_measurements() -> None:
-    """Its measurements are not counted, and the patience begins after it."""
+    """Measurements during it are not counted, and the patience begins after it."""
     assert cuts(plateau(patience=1, cooldown=3), [1.0] * 8) == [3, 8]
 
 
 def test_a_best_value_of_the_cooldown_counts_unless_all_is_ignored() -> None:
-    """With `all` a value that was seen during the cooldown is not what later ones must beat."""
+    """With `all`, later values need not beat a value that was seen during the cooldown."""
     values = [1.0, 1.0, 0.2, 0.9, 0.8, 0.7]
     assert cuts(plateau(patience=0, cooldown=1), values) == [2, 4, 6]
     assert cuts(plateau(patience=0, cooldown=1, cooldown_ignores="all"), values) == [2]
 
 
 def test_small_changes_are_not_made() -> None:
-    """A cut of at most `eps` leaves the level, and no event."""
+    """A cut of at most `eps` changes no level, and is no event."""
     followed = follow(plateau(patience=0, eps=0.06, factor=0.5), [1.0] * 4)
     assert followed.rates == [0.1] * 4
     assert followed.said == []
@@ -180,7 +180,7 @@ def test_a_nan_never_becomes_the_best() -> None:
 
 
 def test_a_nan_before_all_others_is_not_the_best_for_ever() -> None:
-    """In keras and paddle nothing is ever better than a NaN that came first."""
+    """In keras and paddle no value is ever better than a NaN that came first."""
     assert cuts(plateau(patience=2), [math.nan, 0.9, 0.8, 0.7, 0.6, 0.5]) == []
 
 
@@ -195,7 +195,7 @@ def test_an_infinity_does_not_freeze_the_best(mode: str, too_good: float) -> Non
 
 
 def test_a_first_metric_of_any_size_is_the_best() -> None:
-    """It may be above 1e9, which is the infinity of mmengine, where nothing improves on it."""
+    """It may be above 1e9, the starting best of mmengine, on which nothing higher improves."""
     state = follow(plateau(), [1e300]).state
     assert isinstance(state, PlateauState)
     assert (state.best, state.bad) == (1e300, 0)
@@ -214,7 +214,7 @@ def test_a_relative_threshold_takes_worse_negative_values_for_better() -> None:
 
 @pytest.mark.parametrize(("mode", "sign"), [("min", 1.0), ("max", -1.0)])
 def test_a_signed_threshold_sees_negative_values_get_worse(mode: str, sign: float) -> None:
-    """`signed_rel` asks for a part of the best value's size, above zero and below."""
+    """`signed_rel` requires a fraction of the best value's size, above zero and below."""
     rule = plateau(mode=mode, patience=2, threshold=0.1, threshold_mode="signed_rel")
     worse = GETTING_WORSE if mode == "min" else GETTING_WORSE[::-1]
     assert cuts(rule, worse) == [4, 7]
@@ -224,14 +224,14 @@ def test_a_signed_threshold_sees_negative_values_get_worse(mode: str, sign: floa
 
 
 def test_both_thresholds_may_be_asked_for_at_once() -> None:
-    """`rel_and_abs` wants more than the ratio and the absolute difference together."""
+    """`rel_and_abs` requires more than the ratio and the absolute difference together."""
     rule = plateau(patience=0, threshold=0.1, threshold_abs=0.1, threshold_mode="rel_and_abs")
     assert cuts(rule, [1.0, 0.79]) == []
     assert cuts(rule, [1.0, 0.81]) == [2]
 
 
 def test_a_rise_by_the_threshold_is_told_from_its_last_bit() -> None:
-    """`abs` and `abs_on_value` say different things of accuracies two hundredths apart."""
+    """`abs` and `abs_on_value` judge accuracies two hundredths apart differently."""
     parameters = {"mode": "max", "patience": 0, "threshold": 0.02}
     on_best = plateau(**parameters, threshold_mode="abs")
     on_value = plateau(**parameters, threshold_mode="abs_on_value")
@@ -244,7 +244,7 @@ def test_a_rise_by_the_threshold_is_told_from_its_last_bit() -> None:
 
 
 def test_a_lucky_value_starves_a_noisy_metric_unless_it_is_smoothed() -> None:
-    """After a spike downward a steady decrease is cut; a median of three does not see the spike."""
+    """After a downward spike a steady decrease is cut; a median of three ignores the spike."""
     values = [2.0, 1.9, 0.1, *(1.8 - 0.05 * step for step in range(12))]
     controllers = [{"kind": "plateau", "metric": "loss", "patience": 3}]
     median = {"loss": {"smoothing": {"kind": "median", "window": 3}}}
@@ -266,7 +266,7 @@ def test_metrics_of_a_warmup_are_not_seen_before_from_step() -> None:
 
 
 def reported(spec: dict[str, Any], steps: int, ranks: int = 1, every: int = 1) -> list[float]:
-    """Train some steps, all ranks reporting a loss of 1 at every so many; gives the rates."""
+    """Train some steps, all ranks reporting a loss of 1 at every n-th; return the rates."""
     session = create(SessionSpec.model_validate({"name": "x", "base_lr": 0.1, **spec}))
     rates = []
     for step in range(steps):
@@ -309,7 +309,7 @@ def test_a_cut_reaches_any_schedule() -> None:
 
 
 def test_a_cut_says_why() -> None:
-    """The event names the metric, the values and the patience that led to it."""
+    """The event has the metric, the values and the patience that led to it."""
     controller = {"kind": "plateau", "metric": "loss", "patience": 1}
     session, _ = train({"controllers": [controller]}, [0.5, 0.6, 0.7])
     events = decide(session, Seal(3, 1)).events
@@ -321,7 +321,7 @@ def test_a_cut_says_why() -> None:
 
 
 def test_a_cut_is_told_to_the_trainer_if_asked() -> None:
-    """With `notify` each cut comes with the advice `plateaued`, and others do not."""
+    """With `notify` each cut comes with the advice `plateaued`; other measurements have none."""
     told = follow(plateau(patience=1, notify=True), [1.0] * 5).verdicts
     assert [each and each.advice for each in told] == [None, None, "plateaued", None, "plateaued"]
 
@@ -333,12 +333,12 @@ def test_a_metric_that_was_never_finite_is_not_called_infinite() -> None:
 
 
 def test_at_the_floor_nothing_is_said_unless_asked() -> None:
-    """By default the rule stays at its floor in silence, as torch's does."""
+    """By default the rule stays at its floor silently, as torch's does."""
     assert len(follow(plateau(patience=0, factor=0.5, min_lr=0.03), [1.0] * 9).said) == 2
 
 
 def test_the_trainer_is_told_of_the_floor_once() -> None:
-    """`notify` tells `at_floor` with the cut that leads there, and not again."""
+    """`notify` sends `at_floor` with the cut that leads there, and not again."""
     rule = plateau(patience=0, factor=0.5, min_lr=0.03, at_floor="notify")
     told = follow(rule, [1.0] * 9)
     assert [each.advice for each in told.said] == [None, "at_floor"]
@@ -347,13 +347,13 @@ def test_the_trainer_is_told_of_the_floor_once() -> None:
 
 
 def test_a_level_that_began_at_its_floor_is_told_of_too() -> None:
-    """Where no cut is ever possible, that is what the first plateau tells."""
+    """If no cut is ever possible, the first plateau says so, once."""
     told = follow(plateau(patience=1, min_lr=0.5, at_floor="notify"), [1.0] * 9)
     assert [each and each.advice for each in told.verdicts] == [None, None, "at_floor", *[None] * 6]
 
 
 def test_a_reset_puts_all_levels_back_and_forgets_the_best() -> None:
-    """When the patience runs out at the floor, the rule begins as it did at first."""
+    """When the patience runs out at the floor, the rule starts over."""
     rule = plateau(patience=1, factor=0.5, min_ratio=0.5, at_floor="reset")
     told = follow(rule, [1.0] * 5, {"a": 0.1, "b": 0.2})
     assert told.levels[2] == {"a": 0.05, "b": 0.1}
@@ -364,7 +364,7 @@ def test_a_reset_puts_all_levels_back_and_forgets_the_best() -> None:
 
 
 def test_a_rule_may_start_with_what_another_has_seen() -> None:
-    """A best value, bad measurements and a cooldown from elsewhere count as its own would."""
+    """Another rule's best value, bad measurements and cooldown count as its own would."""
     values = [1.0, 0.7, 0.9, 0.8, 0.75, 0.9, 0.9, 0.9]
     whole = follow(plateau(patience=2, cooldown=1), values)
     start = {"best": 0.7, "bad": 1}
@@ -374,26 +374,26 @@ def test_a_rule_may_start_with_what_another_has_seen() -> None:
 
 
 def test_a_reset_forgets_what_another_has_seen() -> None:
-    """The start is for the beginning only: after a reset the first value is the best."""
+    """The start holds only at the beginning: after a reset the first value is the best."""
     rule = plateau(patience=0, min_ratio=1.0, at_floor="reset", start={"best": 0.1})
     assert follow(rule, [5.0, 4.0]).state.best == 4.0
 
 
 @pytest.mark.parametrize("best", [None, 0.3, "-Infinity", "Infinity"])
 def test_a_start_survives_its_json(best: float | str | None) -> None:
-    """The infinities, which torch may hold for ever, are texts there."""
+    """Infinities, which torch may hold for ever, are texts there."""
     rule = plateau(start={"best": best})
     assert Controller.parse(json.loads(json.dumps(jsonable(rule)))) == rule
 
 
 def test_a_start_with_nan_is_refused() -> None:
-    """NaN was never the best of anything."""
+    """NaN can never be a best value."""
     with pytest.raises(ValidationError, match="NaN was never the best"):
         plateau(start={"best": math.nan})
 
 
 def test_a_stop_ends_the_session_at_the_second_plateau() -> None:
-    """The floor is trained with for a full patience before no further step is sealed."""
+    """The floor gets a full patience of training before no further step is sealed."""
     controller = {"kind": "plateau", "metric": "loss", "patience": 1, "factor": 0.5}
     stopping = {**controller, "min_ratio": 0.5, "at_floor": "stop"}
     session, rates = train({"controllers": [stopping]}, [1.0] * 5)
@@ -415,14 +415,14 @@ def test_improvements_in_a_row_raise_the_level_again() -> None:
 
 
 def test_one_bad_measurement_breaks_a_row_of_improvements() -> None:
-    """Improvements must follow each other to raise the level; NaN interrupts them, too."""
+    """They must be consecutive to raise the level; NaN interrupts them, too."""
     rule = plateau(patience=5, up_factor=2.0, up_patience=2, max_ratio=8.0)
     assert follow(rule, [1.0, math.nan, 0.9, 1.0, 0.8, 0.9]).said == []
     assert follow(rule, [1.0, 0.9]).rates[-1] == 0.2
 
 
 def test_a_level_can_rise_above_its_base_only_if_asked() -> None:
-    """`max_ratio` is how far above; at the ceiling nothing is said."""
+    """`max_ratio` is how far above; at the ceiling there is no notice."""
     falling = [1.0 * 0.9**step for step in range(12)]
     assert follow(plateau(up_factor=2.0, up_patience=1), falling).said == []
     rule = plateau(up_factor=2.0, up_patience=1, max_ratio=3.0)
@@ -446,7 +446,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize(("parameters", "words"), REFUSED.values(), ids=REFUSED)
 def test_what_makes_no_sense_is_refused(parameters: dict[str, Any], words: str) -> None:
-    """The error says what is wrong and what to give instead."""
+    """The error says what is wrong and what to write instead."""
     with pytest.raises(ValidationError, match=words.replace("{", r"\{")):
         plateau(**parameters)
 
@@ -459,7 +459,7 @@ def test_a_large_threshold_is_fine_where_it_can_be_passed() -> None:
 
 @pytest.mark.parametrize("at_floor", ["notify", "reset", "stop"])
 def test_a_level_is_at_its_floor_in_spite_of_rounding(at_floor: str) -> None:
-    """One that lies above its floor by its last bit, as an operator's scale may leave it, is."""
+    """An operator's scale may leave it above its floor by the last bit."""
     rule = plateau(patience=0, min_lr=0.05, eps=0.0, at_floor=at_floor)
     seen = Sample("loss", 0, 1.0, {"": math.nextafter(0.05, 1)}, {"": 0.1})
     verdict = rule.observe(PlateauState(best=1.0), seen).verdict

@@ -1,4 +1,4 @@
-"""The plateaus of other libraries: against torch itself, and against what the others gave.
+"""The plateaus of other libraries: against torch itself, and against recorded values of others.
 
 What keras, optax, timm, fastai and paddle make of the same metrics is in `tests/golden`.
 """
@@ -44,7 +44,7 @@ PRESETS = [
 
 
 def golden_cases() -> dict[str, tuple[dict[str, Any], list[float]]]:
-    """Return every case with its metrics, under a name that tells it apart."""
+    """Return every case with its metrics, under a descriptive name."""
     cases: dict[str, tuple[dict[str, Any], list[float]]] = {}
     for path in sorted(GOLDEN.glob("*.json")):
         file = json.loads(path.read_text())
@@ -64,7 +64,7 @@ def rule(kind: str, **parameters: Any) -> Controller:
 
 @given(of_torch, st.lists(metrics, min_size=1, max_size=60))
 def test_any_metrics_give_the_bits_of_torch(spec: dict[str, Any], values: list[float]) -> None:
-    """On a constant rate every value of a session equals torch's, NaN and infinities included."""
+    """At a constant rate every value of a session equals torch's, NaN and infinities included."""
     trained = optimizer(0.1)
     torchs = ReduceLROnPlateau(trained, **spec)
     expected = []
@@ -148,7 +148,7 @@ def test_a_preset_decides_as_its_library(name: str) -> None:
     [("keras", "keras.ReduceLROnPlateau"), ("optax", "optax.reduce_on_plateau")],
 )
 def test_thousands_of_streams_are_decided_as_by_their_libraries(library: str, kind: str) -> None:
-    """Under 2,000 random streams and parameters the rate changes where the library changed it."""
+    """For 2,000 random streams and parameters the rate changes where the library changed it."""
     found = json.loads((GOLDEN / "plateau_streams" / f"{library}.json").read_text())["steps"]
     assert len(found) == streams.COUNT
     assert sum(map(len, found)) > streams.COUNT
@@ -162,7 +162,7 @@ def test_thousands_of_streams_are_decided_as_by_their_libraries(library: str, ki
 
 @pytest.mark.parametrize("kind", PRESETS)
 def test_every_preset_is_compared_with_its_library(kind: str) -> None:
-    """There are golden values for each, but for torch's, which is compared live."""
+    """Each has golden values, except torch's, which is compared live."""
     compared = [case for case, _ in CASES.values() if case["kind"] == kind]
     assert kind == "torch.ReduceLROnPlateau" or len(compared) >= 30
 
@@ -180,7 +180,7 @@ def test_a_preset_goes_through_json_at_any_measurement(
 
 @pytest.mark.parametrize("kind", PRESETS)
 def test_a_preset_is_a_plateau_with_parameters(kind: str) -> None:
-    """It can be written down as the `plateau` that it is, for the same metric and steps."""
+    """It can be written as an equal `plateau`, for the same metric and steps."""
     preset = Controller.parse(
         {"kind": kind, **Controller.kinds[kind].example, "from_step": 7, "until_step": 99}
     )
@@ -192,7 +192,7 @@ def test_a_preset_is_a_plateau_with_parameters(kind: str) -> None:
 
 
 def test_a_metric_may_be_called_a_monitor() -> None:
-    """Keras and fastai call it so, and have a usual one."""
+    """Keras and fastai use that word, with a default."""
     for kind, usual in [
         ("keras.ReduceLROnPlateau", "val_loss"),
         ("fastai.ReduceLROnPlateau", "valid_loss"),
@@ -210,7 +210,7 @@ MIN: dict[str, dict[str, Any]] = {
 
 
 def direction(kind: str, **parameters: Any) -> str:
-    """Tell which way the plateau of a preset looks."""
+    """Return the mode of a preset's plateau."""
     preset = Controller.parse({"kind": kind, **parameters})
     assert isinstance(preset, NamedController)
     plain = preset.expanded
@@ -219,7 +219,7 @@ def direction(kind: str, **parameters: Any) -> str:
 
 
 def test_keras_knows_which_way_its_own_metrics_get_better() -> None:
-    """`mode="auto"` goes by the names that keras gives them, and asks about any other."""
+    """`mode="auto"` goes by the names that keras uses, and asks about any other."""
     kind = "keras.ReduceLROnPlateau"
     assert direction(kind) == "min"
     assert direction(kind, monitor="val_accuracy") == "max"
@@ -257,7 +257,7 @@ def test_a_first_value_that_is_no_number_is_not_the_best(kind: str, first: float
 
 @pytest.mark.parametrize("kind", [kind for kind in PRESETS if kind != "timm.PlateauLRScheduler"])
 def test_one_minus_infinity_is_the_best_for_ever_as_in_the_libraries(kind: str) -> None:
-    """Presets keep that trap, which `plateau` does not have."""
+    """Presets keep that trap, which `plateau` avoids."""
     preset = rule(kind, patience=2, **MIN.get(kind, {}))
     falling = [1.0 - step / 20 for step in range(12)]
     assert cuts(preset, falling) == []
@@ -268,7 +268,7 @@ def test_one_minus_infinity_is_the_best_for_ever_as_in_the_libraries(kind: str) 
     "kind", ["torch.ReduceLROnPlateau", "paddle.ReduceOnPlateau", "optax.reduce_on_plateau"]
 )
 def test_worse_negative_values_are_better_to_relative_thresholds_of_libraries(kind: str) -> None:
-    """Presets keep that trap too, and the linter warns of it where it knows the metric."""
+    """Presets keep that trap too, and the linter warns of it if it knows the metric."""
     name = "rtol" if kind.startswith("optax") else "threshold"
     assert cuts(rule(kind, patience=2, **{name: 0.1}), GETTING_WORSE) == []
     controllers = [{"kind": kind, "metric": "episode_reward"}]
@@ -280,7 +280,7 @@ def test_worse_negative_values_are_better_to_relative_thresholds_of_libraries(ki
 
 
 def test_a_patience_that_outlasts_the_run_is_found_in_presets_too() -> None:
-    """The linter looks at the plateau that a preset stands for."""
+    """The linter checks the plateau that a preset stands for."""
     controllers = [{"kind": "timm.PlateauLRScheduler", "metric": "top1", "patience_t": 100}]
     spec = {"name": "x", "base_lr": 0.1, "total_steps": 100, "controllers": controllers}
     [finding] = lint(Subject(SessionSpec.model_validate(spec)))
@@ -288,14 +288,14 @@ def test_a_patience_that_outlasts_the_run_is_found_in_presets_too() -> None:
 
 
 def test_a_nan_spoils_one_average_of_optax() -> None:
-    """The average that it falls into is bad; the next one is of numbers again."""
+    """The average that contains it is bad; the next one is of numbers again."""
     preset = rule("optax.reduce_on_plateau", accumulation_size=2, patience=1, factor=0.5)
     values = [1.0, 1.0, 0.5, math.nan, 0.4, 0.4, 0.3, 0.3]
     assert cuts(preset, values) == [4]
 
 
 def test_a_floor_of_optax_follows_the_base() -> None:
-    """`min_scale` is a part of the base, whatever the rate is."""
+    """`min_scale` is a fraction of the base, whatever the rate is."""
     preset = rule("optax.reduce_on_plateau", patience=1, min_scale=0.05)
     assert follow(preset, [1.0] * 9, 40.0).rates[-1] == 2.0
 
@@ -336,7 +336,7 @@ def test_what_makes_no_sense_is_refused(spec: dict[str, Any], words: str) -> Non
 
 @pytest.mark.parametrize("family", [Schedule, Controller])
 def test_hints_name_controllers_that_exist(family: type[Schedule] | type[Controller]) -> None:
-    """Whoever looks for a plateau among the schedules is shown kinds that there are."""
+    """A user who looks for a plateau among the schedules is shown kinds that exist."""
     hints = {name: hint for name, hint in family.redirects.items() if "lateau" in name}
     assert hints
     for name, hint in hints.items():

@@ -44,7 +44,7 @@ def restarted(state: PredicateState) -> PredicateState:
 
 
 def holds(asked: Predicate, values: list[float], restarts: set[int] = frozenset()) -> list[bool]:
-    """Show values to a predicate, one a step from 0; gives whether it held at each."""
+    """Feed values to a predicate, one a step from 0; return whether it held at each."""
     state, held = asked.init(), []
     for step, value in enumerate(values):
         if step in restarts:
@@ -56,7 +56,7 @@ def holds(asked: Predicate, values: list[float], restarts: set[int] = frozenset(
 
 
 def reasons(asked: Predicate, values: list[float]) -> str:
-    """Show values to a predicate; gives what it says of the last one."""
+    """Feed values to a predicate; return what it says of the last one."""
     state, why = asked.init(), ""
     for step, value in enumerate(values):
         state, _, why = asked.observe(state, step, value)
@@ -74,7 +74,7 @@ def test_a_restart_changes_no_answer(
 
 @given(predicates, st.lists(st.floats(), max_size=60))
 def test_any_floats_have_an_answer(data: dict[str, Any], values: list[float]) -> None:
-    """NaN, infinities and the largest floats raise nothing and warn of nothing."""
+    """NaN, infinities and the largest floats cause no exception and no warning."""
     assert len(holds(predicate(**data), values)) == len(values)
 
 
@@ -94,18 +94,18 @@ def test_a_misspelt_predicate_is_answered_with_the_right_name() -> None:
 
 
 def test_plateaued_holds_after_more_than_patience_measurements() -> None:
-    """With patience 2 the third measurement without improvement is the one, as in torch."""
+    """With patience 2 it holds at the third measurement without improvement, as in torch."""
     assert holds(predicate(**PLATEAUED), [1.0, 1.0, 1.0, 1.0, 1.0]) == [False] * 3 + [True] * 2
 
 
 def test_plateaued_starts_again_after_an_improvement() -> None:
-    """An improvement begins the count anew."""
+    """The count starts over after an improvement."""
     values = [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5]
     assert holds(predicate(**PLATEAUED), values) == [False] * 6 + [True]
 
 
 def test_plateaued_asks_for_better_values_below_zero_too() -> None:
-    """Of a negative metric a worse value is no improvement: the relative threshold has a sign."""
+    """The relative threshold has a sign, so a worse negative value is no improvement."""
     worse = [-1.0, -0.95, -0.9, -0.85]
     assert holds(predicate(**PLATEAUED, threshold=0.1), worse)[-1]
     better = [-1.0, -1.2, -1.4, -1.6]
@@ -113,7 +113,7 @@ def test_plateaued_asks_for_better_values_below_zero_too() -> None:
 
 
 def test_plateaued_takes_no_infinity_for_the_best() -> None:
-    """Minus infinity, once seen, is not what later values are measured by; nor is NaN."""
+    """Later values are not compared with minus infinity, once seen; nor with NaN."""
     values = [1.0, -math.inf, math.nan, 0.9, 0.8]
     assert not any(holds(predicate(**PLATEAUED), values))
 
@@ -124,7 +124,7 @@ def test_plateaued_counts_values_that_are_no_numbers_as_bad() -> None:
 
 
 def test_below_and_above_want_a_row_of_measurements() -> None:
-    """`in_a_row` counts without a gap, and the bound itself is not beyond it."""
+    """`in_a_row` counts consecutive ones, and the bound itself is not beyond it."""
     below = predicate(kind="below", value=0.5, in_a_row=2)
     assert holds(below, [0.4, 0.5, 0.4, 0.3, 0.2]) == [False, False, False, True, True]
     above = predicate(kind="above", value=0.5)
@@ -153,7 +153,7 @@ def test_slope_has_the_p_value_of_scipy(values: list[float]) -> None:
 
 
 def test_slope_of_a_constant_holds() -> None:
-    """What does not move does not fall."""
+    """A constant does not fall."""
     assert holds(predicate(kind="slope", window=4), [0.1] * 4) == [False, False, False, True]
 
 
@@ -164,7 +164,7 @@ def test_slope_leaves_out_what_is_no_number() -> None:
 
 
 def test_spike_holds_at_nan_first_of_all() -> None:
-    """What is no number is a spike, even as the first measurement."""
+    """NaN is a spike, even as the first measurement."""
     for value in (math.nan, math.inf, -math.inf):
         assert holds(predicate(kind="spike"), [value]) == [True]
 
@@ -178,7 +178,7 @@ def test_spike_by_ratio_is_far_above_the_mean() -> None:
 
 
 def test_spike_by_ratio_is_above_the_mean_below_zero_too() -> None:
-    """A negative metric that goes on as before is no spike, one that jumps up is."""
+    """A steady negative metric is no spike, one that jumps up is."""
     spike = predicate(kind="spike", window=3)
     assert holds(spike, [-1.0, -1.0, -1.0, -0.9, -1.1])[3:] == [False, False]
     assert holds(spike, [-1.0, -1.0, -1.0, 0.5])[-1] is True
@@ -197,7 +197,7 @@ def test_a_spike_does_not_enter_the_window() -> None:
 
 
 def test_step_holds_from_the_first_measurement_there_or_later() -> None:
-    """Lengths in epochs work; the step need not be measured itself."""
+    """Lengths in epochs work; the step itself need not be measured."""
     asked = predicate(kind="step", at={"epochs": 1})
     state = asked.init()
     answers = [asked.observe(state, step, math.nan).holds for step in (0, 9, 10, 14)]
@@ -205,7 +205,7 @@ def test_step_holds_from_the_first_measurement_there_or_later() -> None:
 
 
 def test_by_hand_never_holds() -> None:
-    """Nothing that is measured makes it hold."""
+    """No measurement makes it hold."""
     assert not any(holds(predicate(kind="by_hand"), [1.0, math.nan, -math.inf]))
 
 

@@ -1,4 +1,4 @@
-"""The controller that ends a range test, against the stop rules of the libraries."""
+"""The controller that ends a range test, against the stopping rules of the libraries."""
 
 import math
 from typing import Any
@@ -67,13 +67,13 @@ blown_up = st.tuples(
 
 @given(blown_up)
 def test_it_ends_where_fastai_ends(losses: list[float]) -> None:
-    """With its defaults the same loss ends it, for any positive losses."""
+    """With fastai's defaults the same loss ends it, for any positive losses."""
     assert ends_at(losses) == fastai(losses)
 
 
 @given(blown_up)
 def test_it_ends_where_torch_lr_finder_ends(losses: list[float]) -> None:
-    """With its smoothing and its ratio the same loss ends it."""
+    """With torch_lr_finder's smoothing and ratio the same loss ends it."""
     assert ends_at(losses, **TORCH_LR_FINDER) == torch_lr_finder(losses)
 
 
@@ -85,7 +85,7 @@ def test_a_loss_that_is_no_number_ends_it_at_once(loss: float) -> None:
 
 
 def test_without_a_ratio_only_the_end_ends_it() -> None:
-    """`diverge` null lets the loss rise for ever."""
+    """With `diverge` null the loss may rise for ever."""
     assert ends_at([1.0] + [1e9] * 50, diverge=None) is None
 
 
@@ -98,14 +98,14 @@ def test_a_falling_loss_below_zero_does_not_end_it() -> None:
 
 
 def test_it_is_over_after_the_last_step() -> None:
-    """`steps` steps are measured, on the clock of the schedule, which knows no start_step."""
+    """`steps` steps are measured, on the clock of the schedule, which ignores start_step."""
     assert ends_at([1.0] * 10, steps=7) == 6
     rule = RangeTest(metric="loss", steps=7)
     assert _observed(rule, rule.init(), 6, 1.0)[1].advice == "finished"
 
 
 def test_it_ends_once() -> None:
-    """Losses that come after the end lead to no second verdict."""
+    """Losses after the end lead to no second verdict."""
     rule = RangeTest(metric="loss")
     state, first = _observed(rule, rule.init(), 0, math.nan)
     assert first is not None
@@ -127,7 +127,7 @@ def test_any_losses_leave_a_state_that_survives_its_json(
 
 
 def test_a_finished_session_gives_no_further_step() -> None:
-    """The step after the blow-up is refused, with the reason; reports are still taken."""
+    """The step after the blow-up is refused, with the reason; reports are still accepted."""
     loop = Loop(session({"kind": "range_test", "metric": "loss"}))
     loop.train([1.0, 0.9, 0.8, 1e3])
     assert loop.session.status == "finished"

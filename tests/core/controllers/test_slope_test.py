@@ -16,7 +16,7 @@ from strategies import metrics
 
 
 def statopt_slope(values: list[float], min_kept: int, ratio: int, every: int) -> list[int]:
-    """Return where statopt's SLOPE drops the rate; its test by covariances, p-value by SciPy."""
+    """Return where statopt's SLOPE drops the rate: its test by covariances, p-value by SciPy."""
     since, drops = [], []
     for step, value in enumerate(values, start=1):
         since.append(value)
@@ -37,7 +37,7 @@ def statopt_slope(values: list[float], min_kept: int, ratio: int, every: int) ->
 
 @pytest.mark.parametrize("ratio", [2, 3, 8])
 def test_cuts_are_where_statopt_cuts(ratio: int) -> None:
-    """On losses that fall and stay in turn, every cut is at the step of statopt's."""
+    """On losses that fall and stay by turns, every cut is at the step of statopt's."""
     controller = SlopeTest(metric="loss", min_kept=100, leak_ratio=ratio, interval=20)
     total = 0
     for seed in range(6):
@@ -50,7 +50,7 @@ def test_cuts_are_where_statopt_cuts(ratio: int) -> None:
 
 
 def test_the_defaults_are_those_of_statopt() -> None:
-    """Of a constant the first cut is at measurement 8,100, at the first test of a filled bucket."""
+    """For a constant the first cut is at measurement 8,100, the first test of a filled bucket."""
     cuts, levels = cuts_of(SlopeTest(metric="loss"), [1.0] * 8200)
     assert cuts == [8099]
     assert levels == {"": 0.05}
@@ -65,7 +65,7 @@ def test_a_loss_that_falls_is_never_cut() -> None:
 
 
 def test_an_accuracy_that_rises_is_cut_unless_the_mode_is_max() -> None:
-    """A metric that is to rise needs `mode="max"`: to the other one it does not fall."""
+    """A metric that should rise needs `mode="max"`: in the other mode it does not fall."""
     values = [0.1 + 1e-3 * step for step in range(300)]
     few = {"min_kept": 50, "interval": 10, "leak_ratio": 2}
     assert cuts_of(SlopeTest(metric="loss", **few), values)[0] != []
@@ -73,7 +73,7 @@ def test_an_accuracy_that_rises_is_cut_unless_the_mode_is_max() -> None:
 
 
 def test_a_slow_fall_in_large_noise_is_cut_though_it_falls() -> None:
-    """What the test cannot tell from 0 counts as flat; a larger bucket tells it."""
+    """A slope that the test cannot tell from 0 counts as flat; a larger bucket can tell."""
     rng = np.random.default_rng(0)
     values = (5.0 - 2e-4 * np.arange(4000) + rng.normal(size=4000)).tolist()
     small = SlopeTest(metric="loss", min_kept=50, leak_ratio=1, interval=10)
@@ -91,7 +91,7 @@ def test_the_first_descent_leaks_out() -> None:
 
 @given(st.lists(st.integers(0, 299), max_size=40))
 def test_values_that_are_no_numbers_are_as_if_not_measured(places: list[int]) -> None:
-    """NaN and infinities among the losses change no cut but for their number of steps."""
+    """NaN and infinities among the losses only delay a cut by their number of steps."""
     controller = SlopeTest(metric="loss", min_kept=20, leak_ratio=2, interval=5)
     values = losses_of(3, 300)
     spoilt = list(values)
@@ -112,14 +112,14 @@ def test_a_restart_changes_no_decision(values: list[float], restarts: set[int]) 
 
 @given(st.lists(st.floats(), max_size=80))
 def test_levels_stay_positive_and_finite(values: list[float]) -> None:
-    """No stream of floats, however extreme, makes a level that is none, or 0."""
+    """No stream of floats, however extreme, makes a level 0, NaN or infinite."""
     controller = SlopeTest(metric="loss", min_kept=3, leak_ratio=1, interval=1, factor=1e-30)
     level = cuts_of(controller, values)[1][""]
     assert 0 < level <= 0.1
 
 
 def test_the_state_is_bounded() -> None:
-    """However long the plateau or the fall, no more than `max_kept` values are kept."""
+    """However long the plateau or the fall, at most `max_kept` values are kept."""
     controller = SlopeTest(metric="loss", min_kept=10, max_kept=16, leak_ratio=1, interval=1000)
     state = controller.init()
     for step in range(300):
@@ -140,7 +140,7 @@ def test_a_floor_lifts_no_level() -> None:
 
 
 def test_a_cut_says_slope_and_p_value() -> None:
-    """The reason names the metric, how many measurements, the slope, the p-value and the limit."""
+    """The reason has the metric, the number of measurements, slope, p-value and limit."""
     controller = SlopeTest(metric="loss", min_kept=3, leak_ratio=1, interval=4)
     state = controller.init()
     for step in range(4):

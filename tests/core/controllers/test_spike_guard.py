@@ -1,4 +1,4 @@
-"""The spike guard: what it calls a spike, what it does then, and a training that it saves."""
+"""The spike guard: what counts as a spike, what follows from one, and a training that it saves."""
 
 import math
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ CALM = [1.0, 1.1, 0.9, 1.0]
 
 
 def guard(**spec: Any) -> SpikeGuard:
-    """Make a guard of a short window and a short cooldown."""
+    """Return a guard with a short window and a short cooldown."""
     return SpikeGuard.model_validate(
         {"metric": "loss", "window": 4, "min_window": 4, "cooldown": 2, "rewarm": 5, **spec}
     )
@@ -32,7 +32,7 @@ def guard(**spec: Any) -> SpikeGuard:
 def watch(
     rule: SpikeGuard, values: list[float]
 ) -> Iterator[tuple[SpikeGuardState, Verdict | None]]:
-    """Show values of consecutive steps to a guard of two groups, whose levels follow it."""
+    """Feed values of consecutive steps to a guard of two groups, whose levels follow it."""
     state: Any = rule.init()
     levels = {"body": 0.1, "head": 1.0}
     for step, value in enumerate(values):
@@ -45,7 +45,7 @@ def watch(
 
 
 def answers(rule: SpikeGuard, values: list[float]) -> dict[int, str | None]:
-    """Return the steps at which a guard said something, and the advice it gave."""
+    """Return the steps at which a guard gave advice, and the advice."""
     verdicts = [verdict for _, verdict in watch(rule, values)]
     return {step: each.advice for step, each in enumerate(verdicts) if each is not None}
 
@@ -78,7 +78,7 @@ finite = st.floats(0.5, 2.0)
 
 @given(st.lists(finite, min_size=8, max_size=8), st.floats(0.0, 20.0))
 def test_the_sigma_rule_decides_as_olmo(window: list[float], value: float) -> None:
-    """A value trips exactly where OLMo's optimizer leaves out the step (`std_mean` with n - 1)."""
+    """A value trips exactly where OLMo's optimizer skips the step (`std_mean` with n - 1)."""
     rule = guard(window=8, min_window=8, sigma=6.0, min_rise=0.0, not_finite=False)
     deviation, centre = torch.std_mean(torch.tensor(window, dtype=torch.float64))
     margin = value - float(centre) - 6 * float(deviation)
@@ -108,7 +108,7 @@ def test_the_ratio_rule_decides_as_llm_foundry(window: list[int], value: int) ->
 def test_the_ratio_holds_below_zero_and_around_it(
     window: list[float], good: float, spike: float
 ) -> None:
-    """Jumps are measured by the magnitude of the window, so the sign of the mean is no matter."""
+    """Jumps are relative to the magnitude of the window, so the mean's sign does not matter."""
     rule = guard(sigma=None, ratio=2.0)
     assert answers(rule, [*window, good]) == {}
     assert answers(rule, [*window, spike]) == {4: "roll_back"}
@@ -123,13 +123,13 @@ def test_a_fall_of_what_should_rise_is_a_spike() -> None:
 
 
 def test_a_constant_window_has_zero_deviation() -> None:
-    """Then a small rise is none, and a jump is a spike all the same."""
+    """Then a small rise is no spike, but a jump is one."""
     assert answers(guard(), [*[2.0] * 4, 2.0, 2.01]) == {}
     assert answers(guard(), [*[2.0] * 4, 2.1]) == {4: "roll_back"}
 
 
 def test_a_window_of_zeros_says_nothing() -> None:
-    """A loss that has been exactly 0 has no magnitude: only what is not finite is a spike."""
+    """A loss that has been exactly 0 has no magnitude: only a non-finite value is a spike."""
     rule = guard(ratio=2.0, min_rise=0.0)
     assert answers(rule, [*[0.0] * 4, 1e-9, 3.0]) == {5: "roll_back"}
     assert answers(guard(), [*[0.0] * 4, 1e-9]) == {}
@@ -137,7 +137,7 @@ def test_a_window_of_zeros_says_nothing() -> None:
 
 
 def test_too_few_values_are_not_judged() -> None:
-    """Until `min_window` good values are there, half a window if not said, all is normal."""
+    """Until the window has `min_window` good values, half its length by default, all is normal."""
     assert answers(guard(min_window=None, window=8), [1.0, 1.1, 1.0, 500.0]) == {}
     assert answers(guard(min_window=None, window=8), [1.0, 1.1, 1.0, 1.0, 500.0]) == {
         4: "roll_back"
@@ -145,7 +145,7 @@ def test_too_few_values_are_not_judged() -> None:
 
 
 def test_a_spike_never_enters_the_window() -> None:
-    """What was normal stays normal, through spikes that count and through those in a cooldown."""
+    """What counts as normal is not moved by spikes, within a cooldown or outside."""
     states = [state for state, _ in watch(guard(), [*CALM, 50.0, math.nan, 60.0])]
     assert [state.window for state in states[3:]] == [tuple(CALM)] * 4
 
@@ -154,7 +154,7 @@ def test_a_spike_never_enters_the_window() -> None:
 
 
 def test_a_spike_in_the_cooldown_does_not_count() -> None:
-    """A spike of several measurements is one; what comes after the cooldown is another."""
+    """A spike of several measurements is one; a spike after the cooldown is another."""
     assert answers(guard(), [*CALM, 50.0, 60.0, math.nan]) == {4: "roll_back"}
     assert answers(guard(), [*CALM, 50.0, 60.0, math.nan, 70.0]) == {
         4: "roll_back",
@@ -163,12 +163,12 @@ def test_a_spike_in_the_cooldown_does_not_count() -> None:
 
 
 def test_good_values_end_the_cooldown_too() -> None:
-    """The cooldown counts measurements, whatever they are."""
+    """The cooldown counts measurements, whatever their values."""
     assert answers(guard(), [*CALM, 50.0, 1.0, 1.0, 50.0]) == {4: "roll_back", 7: "roll_back"}
 
 
 def test_without_a_cooldown_each_counts() -> None:
-    """Then the cap comes soon."""
+    """The cap is then reached soon."""
     rule = guard(cooldown=0, max_trips=2)
     assert answers(rule, [*CALM, 50.0, 50.0, 50.0]) == {
         4: "roll_back",
@@ -204,7 +204,7 @@ def test_no_trips_at_all_is_to_be_told_only() -> None:
 
 
 def test_old_spikes_are_forgotten() -> None:
-    """With `within` only spikes of so many steps count against the cap."""
+    """With `within` only spikes in that many steps count against the cap."""
     calm = [1.0] * 10
     values = [*CALM, 50.0, *calm, 50.0, *calm, 50.0]
     assert list(answers(guard(max_trips=1), values).values()) == [
@@ -221,7 +221,7 @@ def test_old_spikes_are_forgotten() -> None:
 
 
 def test_a_new_normal_ends_in_diverged() -> None:
-    """A loss that goes to another level for good is never taken for normal; a person is told."""
+    """A loss that moves to another level for good is never taken for normal; a person is told."""
     told = answers(guard(max_trips=2), [*CALM, *[50.0] * 20])
     assert list(told.values()) == ["roll_back", "roll_back", *["diverged"] * 5]
 
@@ -230,7 +230,7 @@ def test_a_new_normal_ends_in_diverged() -> None:
 
 
 def test_the_reason_can_be_read_at_night() -> None:
-    """It names metric, value, step, what was normal, the rule, the last good step and the count."""
+    """It has metric, value, step, what was normal, the rule, the last good step and the count."""
     [*_, (_, verdict)] = watch(guard(within=1000), [1.0, 1.5, 0.5, 1.0, 9.0])
     assert verdict is not None
     assert verdict.reason == (
@@ -242,7 +242,7 @@ def test_the_reason_can_be_read_at_night() -> None:
 
 
 def test_the_rate_rises_again_after_the_cut() -> None:
-    """From the step after the spike on it goes up in a straight line to half of what it was."""
+    """From the step after the spike on it rises linearly to half of what it was."""
     rule = guard(min_window=2, rewarm=4, rewarm_from=0.2)
     loop = Loop(session(rule)).train([1.0, 1.0, 1.0, math.nan, 1.0, 1.0, 1.0, 1.0, 1.0])
     rises = [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
@@ -252,7 +252,7 @@ def test_the_rate_rises_again_after_the_cut() -> None:
 
 
 def test_a_guard_without_a_rewarm_or_a_cut() -> None:
-    """Both are optional: the rate then is cut at once, or only warmed up again."""
+    """Both are optional: the rate is then cut at once, or only warmed up again."""
     at_once = Loop(session(guard(rewarm=None))).train([math.nan, 1.0])
     assert list(at_once.sealed.values()) == [1.0, 0.5, 0.5]
     warmed = Loop(session(guard(factor=1.0, rewarm=2, rewarm_from=0.0))).train([math.nan, 1.0, 1.0])
@@ -282,7 +282,7 @@ def test_a_guard_sees_what_is_hidden_from_others() -> None:
 
 
 def test_a_level_never_vanishes() -> None:
-    """Cuts without end stop above 0, and recovery still knows its way."""
+    """Endless cuts stop above 0, and recovery still finds its way back."""
     rule = guard(factor=1e-200, cooldown=0, recover_after=1, recover_factor=1e300)
     [*_, (_, last)] = watch(rule, [math.nan, math.nan, 1.0])
     assert last is not None
@@ -307,14 +307,14 @@ def test_the_level_recovers_step_by_step() -> None:
 
 
 def test_a_spike_starts_the_count_of_good_ones_anew() -> None:
-    """Recovery wants good measurements in a row; a spike in the cooldown breaks the row too."""
+    """Recovery needs consecutive good measurements; a spike in the cooldown interrupts them too."""
     rule = guard(rewarm=None, cooldown=3, recover_after=2)
     rates = levels_of(rule, [math.nan, 1.0, math.nan, 1.0, 1.0, 1.0])
     assert rates == [1.0, 0.5, 0.5, 0.5, 0.5, 1.0, 1.0]
 
 
 def test_recovery_leaves_the_cuts_of_others_alone() -> None:
-    """Only what this guard has cut comes back."""
+    """Only this guard's own cuts are undone."""
     rule = guard(rewarm=None, cooldown=0, recover_after=3)
     loop = Loop(session(rule)).seal(0).report(0, {0: math.nan}).seal(1)
     loop.give(Act(Scale(factor=0.1)))
@@ -360,7 +360,7 @@ def test_levels_stay_finite_and_never_exceed_the_first(
 
 @given(rules, streams)
 def test_a_state_survives_json(rule: SpikeGuard, values: list[float]) -> None:
-    """Every state reads back equal, to the bit."""
+    """Every state is read back equal, to the bit."""
     for state, _ in watch(rule, values):
         assert SpikeGuardState.model_validate_json(state.model_dump_json()) == state
 
@@ -381,7 +381,7 @@ def test_what_makes_no_sense_is_refused(spec: dict[str, Any], hint: str) -> None
 
 
 def test_the_defaults_are_for_a_night() -> None:
-    """NaN always, 6 deviations over 128 values, half the level, 100 steps of warmup, 3 times."""
+    """NaN always trips, and so do 6 deviations over 128 values; half, 100 warmup steps, 3 times."""
     rule = Controller.parse({"kind": "spike_guard", "metric": "loss"})
     assert isinstance(rule, SpikeGuard)
     assert (rule.not_finite, rule.ratio, rule.sigma, rule.window) == (True, None, 6.0, 128)
@@ -412,7 +412,7 @@ class Training:
         self.saved: list[tuple[int, Any]] = []
 
     def run(self, jump_at: int | None = None) -> float:
-        """Train, at 60 times the rate from a step on; give the mean of the last losses."""
+        """Train, at 60 times the rate from a step on; return the mean of the last losses."""
         for step in range(self.STEPS):
             if step == jump_at:
                 self.loop.give(Act(Scale(factor=60.0)))
@@ -438,13 +438,13 @@ class Training:
         return loss.item()
 
     def save(self, step: int) -> None:
-        """Keep the state before a step, every 10 steps."""
+        """Save the state before a step, every 10 steps."""
         if step % 10 == 0:
             state = (self.model.state_dict(), self.optimizer.state_dict())
             self.saved.append((step, deepcopy(state)))
 
     def load(self) -> None:
-        """Go back to what was saved no later than the last good step that the guard knows."""
+        """Load what was saved no later than the last good step that the guard knows."""
         [state] = self.loop.session.control.states
         assert isinstance(state, SpikeGuardState)
         assert state.good is not None
@@ -455,14 +455,14 @@ class Training:
 
 
 def saviour(**spec: Any) -> SpikeGuard:
-    """Make a guard for a training of some hundred steps."""
+    """Return a guard for a training of some hundred steps."""
     return guard(**{"window": 32, "min_window": 16, "cooldown": 3, "rewarm": 10, **spec})
 
 
 def test_a_bad_batch_kills_the_fixed_schedule_and_not_the_guarded_one() -> None:
     """After one corrupt batch the weights are lost; with the guard's advice the training ends well.
 
-    Neither is told beforehand which batch it is.
+    Neither training knows in advance which batch it is.
     """
     ends = []
     for controllers in [(), (saviour(),)]:
@@ -478,7 +478,7 @@ def test_a_bad_batch_kills_the_fixed_schedule_and_not_the_guarded_one() -> None:
 def test_a_jump_of_the_rate_kills_the_fixed_schedule_and_not_the_guarded_one() -> None:
     """At 60 times its rate the training diverges; the guard cuts until it is stable again.
 
-    Going back alone would not help here: each return would diverge anew.
+    Going back alone would not help here: the training would diverge again each time.
     """
     fixed = Training().run(jump_at=80)
     returning = Training(saviour(factor=1.0, rewarm=None, max_trips=20)).run(jump_at=80)
@@ -492,7 +492,7 @@ def test_a_jump_of_the_rate_kills_the_fixed_schedule_and_not_the_guarded_one() -
 
 
 def test_a_sound_training_is_left_alone() -> None:
-    """Where nothing goes wrong the guard says nothing and every rate is the schedule's."""
+    """Where nothing goes wrong the guard gives no advice and every rate is the schedule's."""
     training = Training(saviour())
     training.run()
     assert training.loop.decided == []

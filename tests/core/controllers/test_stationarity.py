@@ -17,7 +17,7 @@ from strategies import metrics
 
 
 def deviation(kept: np.ndarray, mode: str) -> tuple[float, int]:
-    """Return what statopt's bucket takes for the deviation, and its degrees of freedom."""
+    """Return the deviation by statopt's bucket, and its degrees of freedom."""
     n = len(kept)
     b = math.floor(math.sqrt(n))
     if mode == "bm":
@@ -51,7 +51,7 @@ def statopt_sasa(values: list[float], mode: str, min_kept: int, ratio: int) -> l
 
 
 def statistics_of(seed: int, count: int) -> list[float]:
-    """Draw a statistic that lingers, above 0 first and around it after a while, again and again."""
+    """Draw a correlated statistic, above 0 first and around it after a while, again and again."""
     rng = np.random.default_rng(seed)
     values, wobble = [], 0.0
     for step, noise in enumerate(rng.normal(size=count)):
@@ -88,7 +88,7 @@ def test_the_default_variance_is_not_the_bug_of_statopt() -> None:
 
 
 def train(steps: int, lr: float, momentum: float) -> tuple[list[float], list[float]]:
-    """Train on noisy gradients; gives the statistic of the docstring, and that of statopt."""
+    """Train on noisy gradients; return the statistic of the docstring, and that of statopt."""
     torch.manual_seed(0)
     params = [torch.full((8,), 3.0, requires_grad=True)]
     optimizer = torch.optim.SGD(params, lr=lr, momentum=momentum)
@@ -114,7 +114,7 @@ def train(steps: int, lr: float, momentum: float) -> tuple[list[float], list[flo
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_the_statistic_of_the_snippet_is_that_of_statopt(momentum: float) -> None:
-    """What the docstring tells clients to report is `<x, d> + lr / 2 |d|^2` of the true step."""
+    """Clients that follow the docstring report `<x, d> + lr / 2 |d|^2` of the true step."""
     reported, expected = train(200, 0.01, momentum)
     assert reported == pytest.approx(expected, rel=1e-2, abs=1e-2)
 
@@ -130,7 +130,7 @@ def test_a_training_is_cut_once_it_has_arrived() -> None:
 
 
 def test_passing_through_zero_is_not_taken_for_arriving() -> None:
-    """Before the first cut each half alone must be near 0: a statistic that crosses it is not."""
+    """Before the first cut each half alone must be near 0, so crossing 0 is not enough."""
     rng = np.random.default_rng(0)
     crossing = (np.linspace(4.0, -4.0, 200) + rng.normal(size=200)).tolist()
     controller = Stationarity(metric="loss", min_kept=100, leak_ratio=1, interval=20)
@@ -155,7 +155,7 @@ def test_a_statistic_without_noise_is_never_stationary() -> None:
 
 
 def test_values_that_are_no_numbers_are_left_out() -> None:
-    """NaN and infinities in the statistic move no cut but by their own number."""
+    """NaN and infinities in the statistic only delay a cut by their number."""
     controller = Stationarity(metric="loss", min_kept=100, leak_ratio=2, interval=20)
     values = statistics_of(1, 1200)
     spoilt = [math.nan, math.inf, -math.inf, *values]
@@ -163,7 +163,7 @@ def test_values_that_are_no_numbers_are_left_out() -> None:
 
 
 def test_a_cut_says_the_interval() -> None:
-    """The reason names the metric, its mean, how well that is known, and both halves."""
+    """The reason has the metric, its mean, its uncertainty, and both halves."""
     controller = Stationarity(
         metric="loss", min_kept=8, leak_ratio=1, interval=16, significance=0.1
     )
@@ -202,7 +202,7 @@ def test_a_restart_changes_no_decision(values: list[float], restarts: set[int]) 
 
 @given(st.lists(st.floats(), max_size=80))
 def test_levels_stay_positive_and_finite(values: list[float]) -> None:
-    """No stream of floats, however extreme, makes a level that is none, or 0."""
+    """No stream of floats, however extreme, makes a level 0, NaN or infinite."""
     controller = Stationarity(metric="loss", min_kept=8, leak_ratio=1, interval=1, factor=1e-30)
     level = cuts_of(controller, values)[1][""]
     assert 0 < level <= 0.1

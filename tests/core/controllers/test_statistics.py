@@ -1,4 +1,4 @@
-"""The statistics against SciPy's, and the packed rows that they are made of."""
+"""The statistics against SciPy's, and the packed rows that they are computed from."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def test_the_quantile_of_t_is_that_of_scipy(p: float, freedom: int) -> None:
 
 @given(finite, freedoms)
 def test_the_distribution_of_t_is_one_for_any_t(t: float, freedom: int) -> None:
-    """For every t the two sides make 1, and no side is outside 0 to 1."""
+    """For every t the two tails add up to 1, and both are between 0 and 1."""
     below, above = student_t_cdf(t, freedom), student_t_cdf(-t, freedom)
     assert 0 <= below <= 1
     assert below + above == pytest.approx(1, abs=1e-15)
@@ -81,7 +81,7 @@ def test_a_trend_has_the_p_value_of_scipy(
 
 @given(st.lists(finite, min_size=4, max_size=60))
 def test_no_finite_values_overflow(values: list[float]) -> None:
-    """The largest and the smallest floats give statistics that are no NaN, without a warning."""
+    """The largest and the smallest floats give statistics without NaN and without a warning."""
     line = trend(values)
     assert not math.isnan(line.t)
     assert 0 <= line.p_falling <= 1
@@ -101,7 +101,7 @@ def test_a_constant_has_no_trend(value: float, count: int) -> None:
 
 
 def test_a_straight_fall_is_sure() -> None:
-    """Values without noise that fall have a p-value of 0."""
+    """Falling values without noise have a p-value of 0."""
     line = trend([3.0, 2.0, 1.0, 0.0])
     assert line.slope == pytest.approx(-1.0)
     assert line.p_falling == pytest.approx(0, abs=1e-20)
@@ -118,7 +118,7 @@ def test_a_spread_is_that_of_numpy(values: list[float]) -> None:
 
 @pytest.mark.parametrize("method", ["batch_means", "overlapping", "iid"])
 def test_the_error_of_a_mean_covers_it(method: ErrorOfMean) -> None:
-    """Of independent values, 95 % intervals miss the mean about once in twenty times."""
+    """For independent values, 95 % intervals miss the mean about once in twenty times."""
     rng = np.random.default_rng(0)
     missed = 0
     for _ in range(300):
@@ -128,7 +128,7 @@ def test_the_error_of_a_mean_covers_it(method: ErrorOfMean) -> None:
 
 
 def test_alike_neighbours_fool_the_error_for_independent_values() -> None:
-    """Of values that resemble the one before, `iid` claims a mean several times too well known."""
+    """For correlated values, `iid` claims to know a mean several times too precisely."""
     rng = np.random.default_rng(1)
     values = [0.0]
     for noise in rng.normal(size=2000):
@@ -139,13 +139,13 @@ def test_alike_neighbours_fool_the_error_for_independent_values() -> None:
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=64), max_size=40))
 def test_packed_values_come_back_to_the_bit(values: list[float]) -> None:
-    """What was written is read again, NaN, infinities, -0 and the smallest numbers included."""
+    """NaN, infinities, -0 and the smallest numbers are included."""
     back = unpack(pack(tuple(values)))
     assert np.array(back).tobytes() == np.array(values).tobytes()
 
 
 def test_a_bucket_comes_back_from_json() -> None:
-    """JSON gives an equal bucket, of a text of 16 digits a value."""
+    """JSON gives an equal bucket, in 16 digits a value."""
     bucket = LeakyBucket(kept=(0.1, 1e300, -0.0), total=7)
     text = json.dumps(bucket.model_dump())
     assert LeakyBucket.model_validate(json.loads(text)) == bucket
@@ -163,7 +163,7 @@ def test_a_bucket_keeps_the_newest_part(ratio: int, count: int) -> None:
 
 
 def test_a_bucket_is_never_larger_than_its_limit() -> None:
-    """At the limit the oldest leaves for each that comes."""
+    """At the limit the oldest value leaves for each that comes."""
     bucket = LeakyBucket()
     for value in range(100):
         bucket = bucket.add(float(value), 2, 10)

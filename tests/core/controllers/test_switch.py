@@ -1,4 +1,4 @@
-"""Switching schedules by a metric: which law, on which clock, from which value."""
+"""Switching schedules by a metric: to which law, on which clock, from which value."""
 
 import json
 import math
@@ -41,7 +41,7 @@ STAGE = {"when": PLATEAUED, "schedule": COSINE}
 
 
 def switching(*stages: dict[str, Any], **spec: Any) -> Session:
-    """Create a session under a switch of these stages; a base rate of 0.1 if nothing is said."""
+    """Create a session under a switch of these stages, by default with a base rate of 0.1."""
     rule = {"kind": "switch", "metric": "loss", "stages": stages, **spec.pop("rule", {})}
     base = {} if "groups" in spec else {"base_lr": 0.1}
     before = spec.pop("controllers", [])
@@ -85,7 +85,7 @@ def train(
 def law(
     schedule: dict[str, Any], count: int, base: float = 0.1, channel: str = "lr"
 ) -> list[float]:
-    """Evaluate a schedule by itself, from its own step 0."""
+    """Evaluate a schedule alone, from its own step 0."""
     curve = resolve(Schedule.parse(schedule), Clock(steps_per_epoch=5)).channels()[channel]
     return curve.values(np.arange(count, dtype=np.float64), base).tolist()
 
@@ -104,7 +104,7 @@ def test_a_constant_becomes_a_cosine_once_the_loss_has_plateaued() -> None:
 
 
 def test_the_trainer_is_told() -> None:
-    """A notice `switched` is for the first step of the new law."""
+    """A notice `switched` comes with the first step of the new law."""
     session, _, _ = train(switching(STAGE), [1.0] * 6)
     [notice] = session.control.notices
     assert (notice.step, notice.code) == (4, "switched")
@@ -176,7 +176,7 @@ def test_groups_go_over_together_each_from_its_own_base() -> None:
 
 
 def test_groups_continue_each_from_its_own_value() -> None:
-    """With `continue` no group jumps, though they stood at different values."""
+    """With `continue` no group jumps, though they were at different values."""
     stage = {"when": PLATEAUED, "schedule": PLAIN, "value": "continue"}
     groups = {"body": {"base_lr": 0.1}, "head": {"base_lr": 1.0, "schedule": LATER}}
     _, rows, _ = train(switching(stage, groups=groups), [1.0] * 10)
@@ -223,7 +223,7 @@ def test_a_plateau_in_the_warmup_is_not_seen() -> None:
 
 
 def test_lengths_in_stages_are_in_the_units_of_the_session() -> None:
-    """Epochs in a stage's schedule and in its predicate are turned into steps."""
+    """Epochs in a stage's schedule and in its predicate are converted to steps."""
     stage = {
         "when": {"kind": "any_of", "of": [{"kind": "step", "at": {"epochs": 1}}]},
         "schedule": {"kind": "cosine", "total_steps": {"epochs": 2}},
@@ -234,7 +234,7 @@ def test_lengths_in_stages_are_in_the_units_of_the_session() -> None:
 
 
 def test_a_step_without_a_measurement_is_passed_late() -> None:
-    """`step` is asked at measurements only: the first one after it decides."""
+    """`step` is evaluated at measurements only: the first one after it decides."""
     stage = {"when": {"kind": "step", "at": 3}, "schedule": COSINE}
     _, rows, [decision] = train(switching(stage), [1.0, None, None, None, None, None, 1.0, 1.0])
     assert decision.at == 7
@@ -252,7 +252,7 @@ def test_a_rate_of_zero_continues_at_zero() -> None:
 
 
 def test_an_operator_moves_on_by_hand() -> None:
-    """`next_stage` goes over whatever the predicate says, and begins the next one afresh."""
+    """`next_stage` switches whatever the predicate says, and begins the next one afresh."""
     manual = {"when": {"kind": "by_hand"}, "schedule": COSINE}
     rule = Switch.model_validate({"metric": "loss", "stages": [manual, STAGE]})
     first = rule.next_stage(rule.init(), 3)
@@ -296,7 +296,7 @@ STAGES = [
 
 @given(st.lists(metrics, max_size=30), st.sets(st.integers(0, 30)))
 def test_a_restart_changes_nothing(values: list[float], restarts: set[int]) -> None:
-    """State and timelines written as the store does, read back anywhere: the same bits, always."""
+    """State and timelines are written and read as the store does: the bits stay the same."""
     _, rows, decisions = train(switching(*STAGES), list(values))
     _, again, decisions_again = train(switching(*STAGES), list(values), restarts)
     assert again == rows
@@ -305,7 +305,7 @@ def test_a_restart_changes_nothing(values: list[float], restarts: set[int]) -> N
 
 @given(st.lists(metrics, max_size=30))
 def test_stages_come_in_their_order_and_once(values: list[float]) -> None:
-    """Whatever is measured, the stage never goes back, and goes on by one at a time."""
+    """Whatever is measured, the stage never goes back, and advances by one at a time."""
     session, _, decisions = train(switching(*STAGES), list(values))
     assert [each.transition for each in decisions] == [
         stage.transition
@@ -320,7 +320,7 @@ def test_a_switch_is_data() -> None:
 
 
 def test_a_switch_without_stages_is_refused() -> None:
-    """There must be a stage to go over to."""
+    """There must be a stage to switch to."""
     with pytest.raises(ValidationError, match="Name a stage"):
         Switch.model_validate({"metric": "loss", "stages": []})
 

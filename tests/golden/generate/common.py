@@ -1,4 +1,4 @@
-"""What the generators share: driving a library's own schedule, and writing its values down.
+"""Helpers of the generators: they drive a library's own schedule, and write down its values.
 
 A generator runs in a virtual environment of its library alone (see `run.py`), so this imports
 nothing but the standard library, and torch only where it is asked for.
@@ -15,7 +15,7 @@ from typing import Any, Literal
 GOLDEN = Path(__file__).parents[1]
 
 MAX_BYTES = 300_000
-"""The most that a file of golden values may take."""
+"""The most bytes that a file of golden values may take."""
 
 
 def torch_optimizer(lr: float = 0.1, momentum: float = 0.9) -> Any:
@@ -28,7 +28,7 @@ def torch_optimizer(lr: float = 0.1, momentum: float = 0.9) -> Any:
 def drive(
     optimizer: Any, advance: Callable[[int], object], steps: int, field: str = "lr"
 ) -> list[float]:
-    """Train some steps and give what each of them was made with.
+    """Train some steps, and return the value that each of them was made with.
 
     Args:
         optimizer: A torch optimizer that a scheduler writes to.
@@ -62,7 +62,7 @@ def case(
         spec: The parameters of that kind, without `kind`.
         values: What the optimizer steps `start`, `start + 1`, ... use.
         base_lr: The base value of the group; the one of the channel where that is another.
-        channel: What the values are of.
+        channel: The channel of the values.
         start: The step of the first value.
         note: What this case shows beyond the ordinary; it becomes part of the test's name.
         pace: What turns lengths into steps, if `spec` has any in other units (`steps_per_epoch`).
@@ -83,7 +83,7 @@ def metric_streams() -> dict[str, list[float]]:
     """Return metrics as trainings have them, and as they should not: the same ones each time.
 
     All but the hundredths are multiples of 1/64 and so exact in float32 too, and none begins with
-    what is no number: some libraries never recover from that.
+    NaN or an infinity: some libraries never recover from that.
     """
     noise = random.Random(7)
     falling = [4 * 0.93**step + noise.gauss(0, 0.1) for step in range(60)]

@@ -1,4 +1,4 @@
-"""What composer's schedulers and llm-foundry's one give, compiled into the LambdaLR of a trainer.
+"""Values of composer's schedulers and llm-foundry's, compiled into the LambdaLR of a trainer.
 
 Neither package can be installed beside a current torch, and both import all that trainings need:
 their packages are left empty here and the modules of the schedulers alone are imported.
@@ -21,7 +21,7 @@ EPOCH, BATCH, TOKENS = 40, 8, 4096
 
 
 def empty(name: str, **contents: Any) -> types.ModuleType:
-    """Put an empty package in the place of one; its submodules can still be imported."""
+    """Replace a package by an empty one, whose submodules can still be imported."""
     parent, _, last = name.rpartition(".")
     if parent:
         home = [f"{place}/{last}" for place in sys.modules[parent].__path__]

@@ -1,4 +1,4 @@
-"""Golden values of dolomite-engine: the Power scheduler by those who wrote its paper.
+"""Golden values of dolomite-engine: the Power scheduler by the authors of its paper.
 
 They train in two stages: the power, then another run that decays exponentially from what the power
 had come to. So each case is the first one's values, and after them the second one's.
@@ -22,7 +22,7 @@ VERSION = "41d87737d3b51915cd431e7cb39b66e577412a44"
 
 
 def stub(name: str, path: str | None = None, **attributes: object) -> None:
-    """Put a module in the place of one that would import too much; `path` lets it have others."""
+    """Replace a module that would import too much; `path` lets it have submodules."""
     module = ModuleType(name)
     if path is not None:
         module.__path__ = [path]

@@ -18,7 +18,7 @@ from common import case, torch_optimizer, write
 
 
 def stub(name: str, path: str | None = None, **attributes: object) -> ModuleType:
-    """Put a module in the place of one that would import too much; `path` lets it have others."""
+    """Replace a module that would import too much; `path` lets it have submodules."""
     module = ModuleType(name)
     if path is not None:
         module.__path__ = [path]
@@ -29,7 +29,7 @@ def stub(name: str, path: str | None = None, **attributes: object) -> ModuleType
 
 @dataclass
 class FairseqDataclass:
-    """In the place of fairseq's, which knows about command lines."""
+    """Replaces fairseq's, which handles command lines."""
 
 
 CONFIGURATIONS: dict[str, type[Any]] = {}

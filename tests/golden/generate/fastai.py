@@ -1,4 +1,4 @@
-"""What fastai's Learner trains a small model with, as its Recorder has it; its plateau by epoch.
+"""Values that fastai's Learner trains a small model with, by its Recorder; its plateau by epoch.
 
 fastai comes without torchvision and spacy, which its schedules have nothing to do with. It computes
 in float32 where one piece of a schedule ends and the next begins.
@@ -28,7 +28,7 @@ ITERATIONS = 20
 
 
 def learner(groups: int = 1, lr: float = 0.1) -> Learner:
-    """Return a learner of as many one-parameter layers as it shall have groups."""
+    """Return a learner with a one-parameter layer for each group."""
     rows = [(torch.zeros(1), torch.zeros(1)) for _ in range(ITERATIONS)]
     loaders = DataLoaders(DataLoader(rows, bs=1), DataLoader(rows[:1], bs=1))
     layers = [torch.nn.Linear(1, 1) for _ in range(groups)]
@@ -43,7 +43,7 @@ def learner(groups: int = 1, lr: float = 0.1) -> Learner:
 
 
 def fitted(method: str, hyper: str = "lr", **arguments: Any) -> list[float]:
-    """Fit with one of the Learner's methods and give a hyperparameter at each step."""
+    """Fit with one of the Learner's methods, and return a hyperparameter at each step."""
     model = learner()
     with model.no_bar(), model.no_logging():
         getattr(model, method)(**arguments)
@@ -51,7 +51,7 @@ def fitted(method: str, hyper: str = "lr", **arguments: Any) -> list[float]:
 
 
 def annealed(law: Any, epochs: int) -> list[float]:
-    """Fit with a schedule of the learning rate and give it at each step."""
+    """Fit with a schedule of the learning rate, and return it at each step."""
     model = learner()
     with model.no_bar(), model.no_logging():
         model.fit(epochs, cbs=fastai.ParamScheduler({"lr": law}))
@@ -67,7 +67,7 @@ def made(law: dict[str, Any]) -> Any:
 
 
 def kind(name: str, **spec: Any) -> dict[str, Any]:
-    """Write down one of our specs."""
+    """Write one of our specs."""
     return {"kind": f"fastai.{name}", **spec}
 
 
@@ -150,12 +150,12 @@ MISSED, RESTART = {"n_cycles": 3, "cycle_len": 1}, 3 * ITERATIONS
 
 
 def fine_tuned(groups: int, hyper: str, **arguments: Any) -> list[list[float]]:
-    """Fine-tune a model and give a hyperparameter of each of its groups at each step."""
+    """Fine-tune a model, and return a hyperparameter of each of its groups at each step."""
     model = learner(groups)
     seen: list[list[float]] = []
 
     class Watch(fastai.Callback):  # type: ignore[misc, name-defined]
-        """Keeps what each batch was trained with."""
+        """Records what each batch was trained with."""
 
         order = 100
         run_valid = False
@@ -218,7 +218,7 @@ class Scripted(Metric):  # type: ignore[misc]
 
 
 def under_a_plateau(spec: dict[str, Any], metrics: list[float]) -> list[float]:
-    """Train an epoch for each metric and give the rates that they were made with."""
+    """Train an epoch for each metric, and return the rates that they were made with."""
     rows = [(torch.zeros(1), torch.zeros(1))]
     loaders = DataLoaders(DataLoader(rows, bs=1), DataLoader(rows, bs=1))
     model = Learner(
@@ -233,7 +233,7 @@ def under_a_plateau(spec: dict[str, Any], metrics: list[float]) -> list[float]:
     values: list[float] = []
 
     class Watch(fastai.Callback):  # type: ignore[misc, name-defined]
-        """Keeps what each epoch was trained with."""
+        """Records what each epoch was trained with."""
 
         def before_epoch(self) -> None:
             values.append(float(self.opt.hypers[-1]["lr"]))

@@ -1,4 +1,4 @@
-"""What ignite's parameter schedulers set at the start of each event, as an engine calls them."""
+"""Values that ignite's parameter schedulers set at the start of each event, as an engine does."""
 
 # requires: torch==2.13.0 numpy==2.4.6 pytorch-ignite==0.5.5
 
@@ -56,17 +56,17 @@ def run(law: dict[str, Any], steps: int, lr: float) -> list[float]:
 
 
 def cycles(size: int, start: float = 0.1, end: float = 0.001, **more: Any) -> dict[str, Any]:
-    """Write down the parameters of a cycle."""
+    """Write the parameters of a cycle."""
     return {"start_value": start, "end_value": end, "cycle_size": size, **more}
 
 
 def kind(name: str, **spec: Any) -> dict[str, Any]:
-    """Write down one of our specs."""
+    """Write one of our specs."""
     return {"kind": name, **spec}
 
 
 def warmed(law: dict[str, Any], start: float, duration: int, **more: Any) -> dict[str, Any]:
-    """Write down the parameters of a warmup."""
+    """Write the parameters of a warmup."""
     return {
         "lr_scheduler": law,
         "warmup_start_value": start,

@@ -1,4 +1,4 @@
-"""What keras's schedules and its plateau give an optimizer, in float32.
+"""Values that keras's schedules and its plateau give an optimizer, in float32.
 
 Keras runs on its NumPy backend, which needs the others here to be imported.
 """
@@ -17,7 +17,7 @@ from common import case, under_plateaus, write
 
 
 def run(name: str, spec: dict[str, Any], steps: range) -> list[float]:
-    """Train with a schedule and give the rates that the optimizer had."""
+    """Train with a schedule, and return the rates that the optimizer had."""
     law = getattr(keras.optimizers.schedules, name)(**spec)
     optimizer = keras.optimizers.SGD(learning_rate=law)
     weight = keras.Variable(np.zeros(1, np.float32))
@@ -109,7 +109,7 @@ CASES: list[tuple[str, str, dict[str, Any], range]] = [
 
 
 def under_a_plateau(spec: dict[str, Any], metrics: list[float]) -> list[float]:
-    """Train an epoch for each metric and give the rates that they were made with."""
+    """Train an epoch for each metric, and return the rates that they were made with."""
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
     callback = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", **spec)

@@ -1,6 +1,6 @@
-"""What mmengine's learning rate schedulers set, stepped as the ParamSchedulerHook of a runner does.
+"""Values of mmengine's learning rate schedulers, stepped as a runner's ParamSchedulerHook does.
 
-mmengine comes without opencv, which its schedulers have nothing to do with.
+mmengine comes without opencv, which its schedulers do not need.
 """
 
 # requires: torch==2.13.0 numpy==2.4.6 addict pyyaml termcolor rich yapf matplotlib
@@ -44,7 +44,7 @@ def run(schedulers: list[dict[str, Any]], steps: int, lr: float) -> list[float]:
 
 
 def by_step(begin: int = 0, end: int | None = None, **more: Any) -> dict[str, Any]:
-    """Write down a window in steps."""
+    """Write a window in steps."""
     window = {"begin": begin} if end is None else {"begin": begin, "end": end}
     return {"by_epoch": False, **window, **more}
 
@@ -137,7 +137,7 @@ SINGLE: list[tuple[str, str, dict[str, Any], int]] = [
 
 
 def of_type(name: str, **spec: Any) -> dict[str, Any]:
-    """Write down a scheduler of a list."""
+    """Write a scheduler of a list."""
     return {"type": name, **spec}
 
 

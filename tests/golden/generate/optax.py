@@ -1,4 +1,4 @@
-"""What optax's schedules give an optimizer that they are injected into, in float32.
+"""Values that optax's schedules give an optimizer that they are injected into, in float32.
 
 And what its plateau makes of updates with a rate of 0.1.
 """
@@ -30,7 +30,7 @@ def build(name: str, spec: dict[str, Any]) -> Any:
 
 
 def run(name: str, spec: dict[str, Any], steps: range) -> list[float]:
-    """Train with a schedule and give the rates that the updates were made with."""
+    """Train with a schedule, and return the rates that the updates were made with."""
     injected = optax.inject_hyperparams(optax.sgd)(learning_rate=build(name, spec))
     state = injected.init(jnp.zeros(1))
     state = state._replace(count=jnp.asarray(steps.start, jnp.int32))
@@ -279,7 +279,7 @@ def compiled(spec: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]:
 
 
 def under_a_plateau(spec: dict[str, Any], metrics: list[float]) -> list[float]:
-    """Update once for each metric and give the rate before each: optax's acts at once."""
+    """Update once for each metric, and return the rate before each: optax's changes immediately."""
     update, state = compiled(tuple(spec.items()))
     values = []
     for metric in metrics:

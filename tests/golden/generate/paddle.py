@@ -1,4 +1,4 @@
-"""What paddle's plateau makes of a rate, stepped with one metric after another."""
+"""Rates of paddle's plateau, stepped with one metric after another."""
 
 # requires: paddlepaddle==3.3.1
 
@@ -10,7 +10,7 @@ from paddle.optimizer.lr import ReduceOnPlateau
 
 
 def under_a_plateau(spec: dict[str, Any], metrics: list[float]) -> list[float]:
-    """Train an epoch for each metric and give the rates that they were made with."""
+    """Train an epoch for each metric, and return the rates that they were made with."""
     rule = ReduceOnPlateau(learning_rate=0.1, **spec)
     values = []
     for metric in metrics:

@@ -1,4 +1,4 @@
-"""At which steps keras and optax change a rate under thousands of random metrics.
+"""The steps at which keras and optax change a rate under thousands of random metrics.
 
 Run it in the environment of either: `python plateau_streams.py keras`.
 """
@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-# The generators beside this one are called like the libraries that they import.
+# The generators beside this one are named like the libraries that they import.
 sys.path.append(sys.path.pop(0))
 
 import streams

@@ -1,4 +1,4 @@
-"""What fastai's `Learner.lr_find` suggests for sweeps, which are put in the place of its own.
+"""Suggestions of fastai's `Learner.lr_find` for sweeps, which replace its own.
 
 It computes in float32.
 """
@@ -29,7 +29,7 @@ METHODS = {
 
 
 def suggested(curve: Curve, method: object, planned: int) -> float | None:
-    """Ask it, with its training left out; None where it fails."""
+    """Return its suggestion, with its training left out; None where it fails."""
     learner = SimpleNamespace(
         dls=SimpleNamespace(train=[0]),
         recorder=SimpleNamespace(lrs=curve[0], losses=curve[1]),

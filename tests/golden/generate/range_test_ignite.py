@@ -1,4 +1,4 @@
-"""What ignite's FastaiLRFinder suggests for sweeps."""
+"""Suggestions of ignite's FastaiLRFinder for sweeps."""
 
 # requires: torch==2.13.0 numpy==2.4.6 pytorch-ignite==0.5.5
 
@@ -9,7 +9,7 @@ from range_test.sweeps import Curve, curves, write
 
 
 def suggested(curve: Curve) -> float | None:
-    """Ask it; None where it refuses, and where it takes a NaN for the lowest loss."""
+    """Return its suggestion; None where it refuses, or takes a NaN for the lowest loss."""
     lr, losses = curve
     finder = FastaiLRFinder()
     finite = [loss for loss in losses if loss == loss]  # noqa: PLR0124 - NaN is not itself

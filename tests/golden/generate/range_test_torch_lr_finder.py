@@ -1,4 +1,4 @@
-"""What torch_lr_finder suggests for sweeps."""
+"""Suggestions of torch_lr_finder for sweeps."""
 
 # requires: torch==2.13.0 numpy==2.4.6 torch-lr-finder==0.2.2 matplotlib
 
@@ -12,7 +12,7 @@ mpl.use("Agg")
 
 
 def suggested(curve: Curve) -> float | None:
-    """Ask it; None where it refuses."""
+    """Return its suggestion; None where it refuses."""
     finder = LRFinder.__new__(LRFinder)
     finder.history = dict(zip(("lr", "loss"), curve, strict=True))
     try:

@@ -1,6 +1,6 @@
 """Write golden values anew: `python tests/golden/generate/run.py timm optax`; all with no name.
 
-Each generator gets a virtual environment of its own under `build/golden`, with what its header
+Each generator gets a separate virtual environment under `build/golden`, with what its header
 pins: `# requires: timm==1.0.31 torch==2.13.0`, and on a line `# requires-no-deps:` what must be
 installed without what it depends on. `--python` takes an environment that is there already.
 """

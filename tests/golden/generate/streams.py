@@ -1,6 +1,6 @@
 """Random metrics and parameters for plateaus, the same ones wherever they are drawn.
 
-All values are multiples of 1/64, and so exact in float32 too; none begins with what is no number,
+All values are multiples of 1/64, and so exact in float32 too; none begins with NaN or an infinity,
 from which some libraries never recover.
 """
 
@@ -9,7 +9,7 @@ import random
 from typing import Any
 
 COUNT = 2000
-"""How many streams each library sees."""
+"""How many streams each library gets."""
 
 LENGTH = 40
 

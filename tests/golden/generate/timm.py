@@ -1,4 +1,4 @@
-"""What timm's schedulers give, stepped by update (`t_in_epochs=False`), and its plateau by epoch.
+"""Values of timm's schedulers, stepped by update (`t_in_epochs=False`); its plateau by epoch.
 
 timm comes without what its models need, and only its schedulers are imported.
 """
@@ -266,7 +266,7 @@ CASES: list[tuple[str, str | None, dict[str, Any], range]] = [
 
 
 def under_a_plateau(spec: dict[str, Any], metrics: list[float]) -> list[float]:
-    """Train an epoch for each metric and give the rates that they were made with."""
+    """Train an epoch for each metric, and return the rates that they were made with."""
     optimizer = torch_optimizer(0.1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it is deprecated, and says so

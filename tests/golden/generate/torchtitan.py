@@ -18,7 +18,7 @@ from common import case, drive, torch_optimizer, write
 
 
 def stub(name: str, path: str | None = None, **attributes: object) -> None:
-    """Put a module in the place of one that would import too much; `path` lets it have others."""
+    """Replace a module that would import too much; `path` lets it have submodules."""
     module = ModuleType(name)
     if path is not None:
         module.__path__ = [path]
@@ -27,7 +27,7 @@ def stub(name: str, path: str | None = None, **attributes: object) -> None:
 
 
 class Configurable:
-    """In the place of torchtitan's, which registers and checks what is configured."""
+    """Replaces torchtitan's, which registers and checks what is configured."""
 
     @dataclass(kw_only=True, slots=True)
     class Config:

@@ -1,4 +1,4 @@
-"""Actions: what an operator orders of a running session."""
+"""Actions: the changes that an operator can order to a running session."""
 
 from pacesetter_service.core.actions.base import Action, AnyAction, Order, Plan
 from pacesetter_service.core.actions.clock import Hold, Release, Retime

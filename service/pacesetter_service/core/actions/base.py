@@ -1,8 +1,8 @@
 """What an action is: a frozen order that changes a timeline from some step on.
 
-`check` may refuse, when the order is given; `apply` never does, when its step is about to be
-sealed: by then it is a promise. So `apply` takes whatever it finds: what other orders have made of
-the timeline meanwhile, or what is left since they were cancelled.
+`check` runs when the order is given, and may refuse it. `apply` runs when the order's step is about
+to be sealed, and never refuses: by then the order is a promise. So `apply` accepts whatever it
+finds, including what other orders, or their cancelling, have made of the timeline since.
 """
 
 import re
@@ -22,16 +22,16 @@ Reason = Annotated[Line, Field(max_length=1000)]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the spec planned for a series: what there is to go back to.
+    """What the spec planned for a series, and so what an action can go back to.
 
     Attributes:
         channel: Which hyperparameter the series is.
         schedule: Its law.
         base: The value that `"base"` stands for.
-        start: The session's first step, where the law's clock reads that step.
+        start: The session's first step; there the law's clock reads that step's number.
         total_steps: How long the session says it is, if it does.
-        end: Where it is over, if that is known and the law does not go on behind it.
-        holds: Whether behind the end of a plan its last value is kept.
+        end: Where the plan is over, if that is known and the law does not go on past it.
+        holds: Whether the last value of a plan is kept past its end.
     """
 
     channel: str
@@ -50,19 +50,19 @@ class Action(Tagged, family="action"):
     """
 
     formula: ClassVar[str]
-    """What becomes of the value, in one line."""
+    """What the action does to the value, in one line."""
 
     example: ClassVar[dict[str, Any]]
     """Parameters of a typical use; `kind` is added by the catalogue."""
 
     idle: ClassVar[str] = ""
-    """What is said to who orders it where it would do nothing to any series."""
+    """Why an order of this kind may change no series; the operator is told so."""
 
     sized_by: ClassVar[tuple[str, ...]] = ()
-    """Its fields that say how far a rate goes, of which one is given as a rule."""
+    """Its fields that say how far a rate goes; as a rule an order has one of them."""
 
     every_channel: ClassVar[bool] = False
-    """Whether it changes the clock, which momentum and all others share with the rate."""
+    """Whether it changes the clock, which momentum and all other channels share with the rate."""
 
     reason: Reason = Field(default="", description="why it is ordered, for the record")
     groups: Annotated[tuple[str, ...], Field(min_length=1, max_length=1024)] | None = Field(
@@ -85,16 +85,16 @@ class Action(Tagged, family="action"):
 
     @property
     def sizing(self) -> tuple[str, ...]:
-        """The field that says how far a rate goes; empty if none does."""
+        """The field of this order that says how far a rate goes; empty if no field does."""
         given = (name for name in self.sized_by if getattr(self, name) is not None)
         return tuple(next(([name] for name in given), self.sized_by[:1]))
 
     def moves(self, timeline: Timeline, at: int) -> bool:  # noqa: ARG002
-        """Return whether it does anything to a series that it concerns."""
+        """Return whether it changes a series that it concerns."""
         return True
 
     def settles(self, at: int) -> int:
-        """Return the step by which the change is complete, if it is given for step `at`."""
+        """Return the step by which the change is complete, if the order holds from step `at` on."""
         return at
 
     @abstractmethod
@@ -102,12 +102,12 @@ class Action(Tagged, family="action"):
         """Return the timeline of a series with the order carried out from step `at` on."""
 
     def concerns(self, group: str, channel: str) -> bool:
-        """Return whether a series is changed."""
+        """Return whether the action is for a series: this group's, on this channel."""
         chosen = self.groups is None or group in self.groups
         return chosen and (self.every_channel or channel == "lr")
 
     def cause(self) -> str:
-        """Say what was ordered and why, for the segments that follow from it."""
+        """Say what was ordered and why, as the cause of the segments that follow from it."""
         return f"{self.order()}: {self.reason}" if self.reason else self.order()
 
     @abstractmethod
@@ -119,19 +119,19 @@ AnyAction = Annotated[Action, AnyOf(Action)]
 
 
 _OF_A_BATCH = re.compile(r"(?:attempt|order) \d+, batch size (\d+) -> \d+")
-"""The key of an order that follows from another batch size; no operator's key has blanks in it."""
+"""The key of an order that a changed batch size led to; no operator's key contains spaces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An action that was given: by whom, and for which step.
+    """An action that was ordered: by whom, and from which step on.
 
     Attributes:
         id: Its number in the session, from 1.
         at: The first step that it holds for.
         action: What was ordered.
         actor: Who ordered it.
-        key: What makes a repeated order the same one; empty if nothing does.
+        key: Identifies a repetition of the order; empty if it has no key.
     """
 
     id: int
@@ -142,6 +142,6 @@ class Order:
 
     @property
     def batch_before(self) -> int | None:
-        """The batch size before the change that this follows from; None if it was ordered."""
+        """The batch size before the change that led to this order; None for an operator's order."""
         found = _OF_A_BATCH.fullmatch(self.key)
         return int(found[1]) if found else None

@@ -51,7 +51,7 @@ class Release(Action):
         return timeline.segment_at(at).frozen is not None
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
-        if timeline.segment_at(at).frozen == at:  # held and released at once: nothing was kept
+        if timeline.segment_at(at).frozen == at:  # held and released at one step: no value was kept
             return timeline.go_on(at, self.cause(), frozen=None)
         return timeline.thawed(at, self.cause())
 
@@ -150,7 +150,7 @@ class Retime(Action):
         return timeline.go_on(at, self.cause(), schedule=law, clock=0.0, end=later)
 
     def _end(self, timeline: Timeline, at: int, plan: Plan) -> End | None:
-        """Return where the law ends now; None is not known, or never."""
+        """Return where the law ends now; None if that is unknown, or if it never ends."""
         segment = timeline.segment_at(at)
         if is_constant(segment.schedule):
             return None
@@ -165,7 +165,7 @@ class Retime(Action):
         return segment.end
 
     def _left(self, timeline: Timeline, at: int, plan: Plan) -> float | None:
-        """Return how many steps are left of the law at its present pace; None is not known."""
+        """Return how many steps of the law are left at its present pace; None if unknown."""
         segment, end = timeline.segment_at(at), self._end(timeline, at, plan)
         if end is None:
             return None
@@ -181,7 +181,7 @@ class Retime(Action):
 
 
 def refuse_held(timeline: Timeline, at: int) -> None:
-    """Refuse what cannot be done to a clock that stands still.
+    """Refuse an action that needs a running clock where the clock is held.
 
     Raises:
         ActionRefusedError: It is held there.
@@ -193,7 +193,7 @@ def refuse_held(timeline: Timeline, at: int) -> None:
 
 
 MAX_KEPT = 8
-"""How often the rest of a law can be put off: each time wraps it once more."""
+"""How often the rest of a law can be postponed: each time wraps the law once more."""
 
 
 def _times_kept(law: Schedule) -> int:

@@ -1,4 +1,4 @@
-"""Actions on the height of the learning rate: set, scale, cooldown, rewarm."""
+"""Actions on the value of the learning rate: set, scale, cooldown, rewarm."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal

@@ -1,4 +1,4 @@
-"""An action on the limits that controllers and all other orders are held to."""
+"""An action on the limits that controllers and all other orders must keep to."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
@@ -43,7 +43,7 @@ class Limit(Action):
 
     @property
     def bounds_nothing(self) -> bool:
-        """Whether everything is allowed from then on."""
+        """Whether the action lifts every limit."""
         return self.min_lr == 0 and self.max_lr is None and self.max_change is None
 
     def _faults(self) -> Iterator[PydanticCustomError]:
@@ -58,7 +58,7 @@ class Limit(Action):
                 "limits_of_groups", "Limits are for the whole session; leave `groups` out"
             )
 
-    # Not a fault: logs of earlier versions have such orders.
+    # Not a validation fault, because logs of earlier versions contain such orders.
     def check(self, timeline: Timeline, at: int, plan: Plan) -> None:  # noqa: ARG002, D102
         if self.bounds_nothing and not self.lift:
             raise ActionRefusedError(

@@ -57,12 +57,12 @@ class Replace(Action):
         return timeline.start_anew(at, self.cause(), law, base, level=level, clock=clock, end=end)
 
     def _end(self, before: Segment, at: int, clock: float) -> End | None:
-        """Return where the new law is over: where it says, else where the plan is that it joins."""
+        """Return where the new law ends: where it says so, else where the plan it joins ends."""
         length = length_of(self.schedule)
         if length is not None:
             return End(length, own=True)
         left = before.cut_off(at)
-        # The law before may have gone faster or slower; this one takes a step at a time.
+        # The old law's clock may have run at another speed; the new one advances one unit a step.
         return None if left is None else End(clock + left.clock / before.speed, own=False)
 
     def order(self) -> str:  # noqa: D102
@@ -93,7 +93,7 @@ class Revert(Action):
 
 
 def _with_its_cuts(segment: Segment, base: float) -> float:
-    """Return a base at the level that controllers have made of a segment's base."""
+    """Return the base, scaled as controllers have scaled the segment's own base."""
     if segment.base == base:
         return segment.level
     return base * (segment.level / segment.base) if segment.base else base

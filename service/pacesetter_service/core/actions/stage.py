@@ -1,4 +1,4 @@
-"""An order to a controller: switch."""
+"""The order to a `switch` controller to go on to its next stage."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
@@ -33,7 +33,7 @@ class Switch(Action):
             )
 
     def concerns(self, group: str, channel: str) -> bool:  # noqa: ARG002, D102
-        return False  # what changes a series is the controller's decision
+        return False  # the controller's decision changes the series, not the action
 
     def apply(self, timeline: Timeline, at: int, plan: Plan) -> Timeline:  # noqa: ARG002, D102
         return timeline

@@ -1,4 +1,4 @@
-"""AdaLRS: search the learning rate during the training, by how fast the loss falls."""
+"""AdaLRS: search for the learning rate during the training, by how fast the loss falls."""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -32,9 +32,9 @@ class Descent(Model):
 
 
 class Trial(Model):
-    """A higher level that is being tried: since which step, from which levels to which.
+    """A higher level that is being tried: since which step, from which levels and to which.
 
-    `bases` are the bases that the levels were levels of; older states do not say.
+    `bases` are the bases of these levels; older states do not have them.
     """
 
     at: Step
@@ -44,12 +44,13 @@ class Trial(Model):
 
 
 class AdaLrsState(ControllerState):
-    """The window that is being filled, and what the search knows.
+    """The window that is being filled, and the memory of the search.
 
-    `losses` are the window's so far and `first` the step of its first one; measurements of steps
-    before `since` belong to another level. `last` is the descent of the newest window at the level
-    that is searched from, `trial` the level that is being tried. `rose` says whether the loss rose
-    in the last window, `tries` counts the changes, and `highest` is the highest loss so far.
+    `losses` are the losses of the window so far and `first` the step of its first one; measurements
+    of steps before `since` belong to another level. `last` is the descent of the newest window at
+    the level that the search starts from, and `trial` the level that is being tried. `rose` says
+    whether the loss rose in the last window, `tries` counts the changes, and `highest` is the
+    highest loss so far.
     """
 
     losses: Packed = ()
@@ -160,7 +161,7 @@ class AdaLrs(Controller):
         return self._look(filled, seen, _descent(filled.losses))
 
     def _follow(self, state: AdaLrsState, seen: Sample, trial: Trial) -> Observation:
-        """Take a measurement under trial."""
+        """Take a measurement during a trial."""
         gone = _overruled(seen, trial)
         if gone:
             return self._leave(state, seen, trial, gone)
@@ -174,7 +175,7 @@ class AdaLrs(Controller):
         return Observation(filled)
 
     def _runs_out(self, state: AdaLrsState, seen: Sample) -> bool:
-        """Return whether no further measurement is to be expected before the search is over."""
+        """Return whether the search ends before another measurement can be expected."""
         if self.until_step is None:
             return False
         more = len(state.losses) - 1
@@ -191,7 +192,7 @@ class AdaLrs(Controller):
         return f"{what} is higher than it has ever been, {state.highest!r}"
 
     def _look(self, state: AdaLrsState, seen: Sample, now: Descent) -> Observation:
-        """Decide after a window without a trial."""
+        """Decide at the end of a window without a trial."""
         rises = now.velocity < -self.errors * now.error
         if rises and state.rose:
             return self._cut(state, seen)
@@ -202,7 +203,7 @@ class AdaLrs(Controller):
         return self._try(after, seen, state.last, now)
 
     def _fits(self, state: AdaLrsState, seen: Sample) -> bool:
-        """Return whether a trial would be over before the search is."""
+        """Return whether a trial would end before the search does."""
         if self.until_step is None:
             return True
         spacing = (seen.step - (state.first or 0)) / (self.window - 1)
@@ -229,7 +230,7 @@ class AdaLrs(Controller):
         return Observation(_emptied(state, since=seen.at, trial=trial), told)
 
     def _raised(self, seen: Sample, factor: float) -> dict[str, float]:
-        """Return the levels of a trial, as the limits will have them; none that hardly rises."""
+        """Return the levels of a trial, within the limits, without those that would hardly rise."""
         most = sys.float_info.max if self.max_lr is None else self.max_lr
         return {
             group: new
@@ -239,7 +240,7 @@ class AdaLrs(Controller):
         }
 
     def _judge(self, state: AdaLrsState, seen: Sample, trial: Trial, now: Descent) -> Observation:
-        """Decide after the window of a trial."""
+        """Decide at the end of a trial's window."""
         last = state.last or now
         margin = self.errors * (last.error + now.error)
         if now.velocity > last.velocity + margin:
@@ -256,7 +257,7 @@ class AdaLrs(Controller):
         )
 
     def _give_back(self, state: AdaLrsState, seen: Sample, trial: Trial, why: str) -> Observation:
-        """End a trial that says nothing: the level before it follows."""
+        """End an inconclusive trial: go back to the level before it."""
         back = _emptied(state, trial=None, since=seen.at, tries=state.tries + 1)
         reason = f"{why}, and the trial is over"
         return Observation(back, _verdict(reason, _changed(seen, _returned(seen, trial))))
@@ -264,9 +265,9 @@ class AdaLrs(Controller):
     def _leave(
         self, state: AdaLrsState, seen: Sample, trial: Trial, gone: frozenset[str]
     ) -> Observation:
-        """End a trial that an operator has overruled: what was ordered stands, the rest goes back.
+        """End a trial that an operator has overruled: the order stands, and other groups go back.
 
-        Nothing is to be learned from it, and the trainer has nothing to go back for.
+        The rule learns nothing from the trial, and the trainer need not go back to a checkpoint.
         """
         after = _emptied(
             state, trial=None, last=None, since=seen.at, rose=False, tries=state.tries + 1
@@ -297,7 +298,7 @@ class AdaLrs(Controller):
         return Observation(after, told)
 
     def _cut(self, state: AdaLrsState, seen: Sample) -> Observation:
-        """Lower the level of a loss that rises although nothing is tried."""
+        """Lower the level of a loss that rises although no trial is running."""
         factor = 1.0 / max(self.decay**state.tries * self.beta, 1.0)
         after = _emptied(state, last=None, since=seen.at, rose=False, tries=state.tries + 1)
         reason = f"{seen.metric} rose in two windows in a row: level times {factor:.4g}"
@@ -305,7 +306,7 @@ class AdaLrs(Controller):
 
 
 def _with(state: AdaLrsState, seen: Sample) -> AdaLrsState:
-    """Return the state with one finite loss more."""
+    """Return the state with another finite loss."""
     return state.model_copy(
         update={
             "losses": (*state.losses, seen.value),
@@ -316,7 +317,7 @@ def _with(state: AdaLrsState, seen: Sample) -> AdaLrsState:
 
 
 def _emptied(state: AdaLrsState, **changes: object) -> AdaLrsState:
-    """Return the state at the beginning of another window."""
+    """Return the state at the beginning of the next window."""
     return state.model_copy(update={"losses": (), "first": None, **changes})
 
 
@@ -326,9 +327,9 @@ def _descent(losses: tuple[float, ...]) -> Descent:
 
 
 def _overruled(seen: Sample, trial: Trial) -> frozenset[str]:
-    """Return the groups of a trial whose level was dropped meanwhile, as `set` and `replace` do.
+    """Return the groups of a trial whose level an order dropped since, as `set` and `replace` do.
 
-    Then they have another base, or are at their base again though the trial is not.
+    Such a group has another base, or is back at its base although the trial's level is not.
     """
     return frozenset(
         group
@@ -339,7 +340,7 @@ def _overruled(seen: Sample, trial: Trial) -> frozenset[str]:
 
 
 def _returned(seen: Sample, trial: Trial) -> dict[str, float]:
-    """Return the levels without the trial; what others did to them meanwhile stays."""
+    """Return the levels without the trial's factor; changes that others made since stay."""
     return {
         group: trial.before[group]
         if level == trial.raised[group]

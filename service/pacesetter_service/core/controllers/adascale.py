@@ -1,4 +1,4 @@
-"""AdaScale: what a larger batch is worth, as a gain of the learning rate and of the clock."""
+"""AdaScale: turns a larger batch into a gain of the learning rate and of the clock."""
 
 from collections.abc import Iterator, Mapping
 from math import isfinite
@@ -20,10 +20,10 @@ from pacesetter_service.core.model import Count, Fraction, Real
 
 
 class AdascaleState(ControllerState):
-    """The half of a pair that has come, both averages with the weight in them, and the gain.
+    """The half of a pair that has arrived, both averages with their weight, and the gain.
 
-    `variance` and `square` are biased averages: divided by `weight` they are what the gain uses.
-    `owed` is, for each group whose level the limits have clipped, what its level is short of.
+    `variance` and `square` are biased averages; the gain uses them divided by `weight`. `owed` is,
+    for each group whose level the limits have clipped, the factor by which its level falls short.
     """
 
     step: int = -1
@@ -146,7 +146,7 @@ class Adascale(Controller):
         return self.smoothing
 
     def _estimate(self, of_parts: float, of_mean: float) -> _Estimate | None:
-        """Estimate from one step; None if it tells nothing."""
+        """Estimate from one step; None if the step is not usable."""
         if not (of_parts >= 0.0 and of_mean >= 0.0):
             return None
         n, scale = self.gradients, self._scale
@@ -156,7 +156,7 @@ class Adascale(Controller):
         return _Estimate(max(variance, self.min_variance), max(square, 0.0))
 
     def _averaged(self, state: AdascaleState, estimate: _Estimate | None) -> AdascaleState:
-        """Return the state with an estimate in its averages; as it was if that would spoil them."""
+        """Return the state with an estimate averaged in; unchanged if that would spoil it."""
         if estimate is None:
             return state
         keep = self._smoothing
@@ -172,7 +172,7 @@ class Adascale(Controller):
         return (variance + square) / (variance / self._scale + square)
 
     def _followed(self, seen: Sample, before: AdascaleState, after: AdascaleState) -> Observation:
-        """Order the levels of a gain, and remember what the limits will not let them have."""
+        """Order the levels of a gain, and remember what the limits withhold from them."""
         if after.gain == before.gain and not before.owed:
             return Observation(after)
         new = {

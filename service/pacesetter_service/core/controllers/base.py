@@ -1,7 +1,8 @@
-"""What a controller is: a frozen rule with a state that is a value.
+"""What a controller is: a frozen rule whose state is a value.
 
-`init` gives the first state, `observe` takes a measurement and gives the next state with a verdict.
-The rule never changes and the state is handed back, so any decision can be replayed from the log.
+`init` returns the first state; `observe` takes a measurement and returns the next state with a
+verdict. The rule never changes and the state is handed back, so any decision can be replayed from
+the log.
 """
 
 from abc import abstractmethod
@@ -21,7 +22,7 @@ from pacesetter_service.core.schedules import AnySchedule
 Advice = Literal[
     "plateaued", "at_floor", "diverged", "roll_back", "switched", "finished", "checkpoint"
 ]
-"""What a controller may tell the trainer, besides changing its learning rate."""
+"""What a controller may advise the trainer to do, besides changing its learning rate."""
 
 
 class ControllerState(Model):
@@ -30,17 +31,17 @@ class ControllerState(Model):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a controller sees: one measurement, and the learning rates as they stand.
+    """What a controller sees: one measurement, and the present learning rates.
 
     Attributes:
-        metric: Which metric it is: one of those that the controller watches.
+        metric: The metric, one of those that the controller watches.
         step: Where it was measured.
         value: The measured value, smoothed if the session says so; NaN and infinities are legal.
-        levels: The level of each group, after all that was decided before; without groups the one
-            key is `""`.
+        levels: The level of each group, after all earlier decisions; without groups the one key is
+            `""`.
         bases: The base learning rate of each group.
         at: The first step that a verdict would hold for.
-        limits: What the session will make of the levels that a verdict orders.
+        limits: The session's limits, which it applies to the levels that a verdict orders.
     """
 
     metric: str
@@ -55,8 +56,8 @@ class Sample:
 class Transition(Model):
     """Another law from here on, on a clock of its own.
 
-    Its base is the group's own with `value="base"`, at the `level` that controllers have made of
-    it, or the last value of the law before it with `"continue"`.
+    With `value="base"` its base is the group's own, at the `level` as controllers have changed it.
+    With `"continue"` it is the last value of the law before it.
     """
 
     schedule: AnySchedule = Field(description="the law that takes over")
@@ -76,7 +77,7 @@ class Verdict:
     Attributes:
         reason: Why, in words and numbers, for the operator who reads the log.
         levels: The new level of each group that changes; the session's limits still apply.
-        pace: How far the clocks of all laws go in one step from now on.
+        pace: How far the clocks of all laws advance in one step from now on.
         rewarm: Steps over which the rate rises again, and the factor that it rises from.
         transition: The law that takes over.
         advice: What the trainer is told to do.
@@ -113,13 +114,13 @@ class Controller(Tagged, family="controller"):
     formula: ClassVar[str]
     """The rule in one line, for the catalogue."""
     source: ClassVar[str]
-    """Where the rule comes from: a paper, or the library whose decisions it makes."""
+    """Where the rule comes from: a paper, or the library whose decisions it reproduces."""
     example: ClassVar[dict[str, Any]]
     """Parameters of a typical use; `kind` is added by the catalogue."""
     usual: ClassVar[tuple[str, ...]] = ("plateau", "spike_guard", "newbob", "range_test")
 
     guards: ClassVar[bool] = False
-    """Whether it is shown NaN and infinities of a metric whose policy is `guard`."""
+    """Whether the controller also sees NaN and infinities of a metric whose policy is `guard`."""
 
     metric: MetricName
     from_step: StepPoint = 0
@@ -127,12 +128,12 @@ class Controller(Tagged, family="controller"):
 
     @property
     def watches(self) -> tuple[str, ...]:
-        """The metrics whose measurements it sees."""
+        """The metrics whose measurements the controller sees."""
         return (self.metric,)
 
     @property
     def groups_named(self) -> frozenset[str]:
-        """The parameter groups that its fields speak of: they must be the session's."""
+        """The parameter groups that its fields name; the session must have them."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
         by_group = [value for value in fields.values() if isinstance(value, dict)]
         own = {fields["group"]} if fields.get("group") else set()
@@ -140,7 +141,7 @@ class Controller(Tagged, family="controller"):
 
     @property
     def transitions(self) -> tuple[Transition, ...]:
-        """The laws that it may go over to."""
+        """The laws that it may switch to."""
         return ()
 
     def is_awake(self, step: int) -> bool:
@@ -149,7 +150,7 @@ class Controller(Tagged, family="controller"):
         return whole(self.from_step) <= step and (until is None or step < whole(until))
 
     def is_open(self, state: Any) -> bool:  # noqa: ANN401, ARG002 - its own `State`
-        """Return whether it has begun what it must end, and sees the next measurement wherever."""
+        """Return whether it must finish what it began, and so sees any next measurement."""
         return False
 
     def init(self) -> ControllerState:
@@ -158,11 +159,11 @@ class Controller(Tagged, family="controller"):
 
     @abstractmethod
     def observe(self, state: Any, seen: Sample) -> Observation:  # noqa: ANN401 - its own `State`
-        """Take one measurement, which may be NaN or infinite, in the state that it has come to."""
+        """Take one measurement, which may be NaN or infinite, in the controller's current state."""
 
 
 class NamedController(Controller):
-    """A rule of another library by that library's names, which is nothing but one of ours."""
+    """A rule of another library, by its names there; it only expands to a rule of the service."""
 
     @abstractmethod
     def expand(self) -> Controller:
@@ -170,7 +171,7 @@ class NamedController(Controller):
 
     @property
     def common(self) -> dict[str, Any]:
-        """What every controller has, for the one that this name stands for."""
+        """Return the fields that all controllers have, for the one that this name stands for."""
         return {name: getattr(self, name) for name in Controller.model_fields}
 
     @cached_property
@@ -191,5 +192,5 @@ AnyController = Annotated[Controller, AnyOf(Controller)]
 def changed(
     levels: Mapping[str, float], new: Mapping[str, float], eps: float = 0.0
 ) -> dict[str, float]:
-    """Return those new levels that differ from the present ones by more than `eps`."""
+    """Return the new levels that differ from the present ones by more than `eps`."""
     return {group: level for group, level in new.items() if abs(level - levels[group]) > eps}

@@ -1,4 +1,4 @@
-"""dlib's rule: cut the level when the losses of a whole window probably did not fall."""
+"""dlib's rule: cut the level when the losses of a whole window have probably not fallen."""
 
 from math import floor, isfinite
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,7 +19,7 @@ from pacesetter_service.core.packed import Packed
 from pacesetter_service.core.statistics import Trend, normal_cdf, trend
 
 BUDGET = 200
-"""Over how many losses dlib lets its test look for each new one."""
+"""How many losses dlib allows its test to examine for each new one."""
 
 
 class DlibSlopeState(ControllerState):
@@ -87,7 +87,7 @@ class DlibSlope(Controller):
         return Observation(DlibSlopeState(losses=losses[dropped:]), self._cut(seen, line))
 
     def _flat(self, losses: tuple[float, ...]) -> Trend | None:
-        """Return the line through a full window that does not fall, with its outliers or not."""
+        """Return the line of a full window that falls neither with its outliers nor without."""
         if len(losses) < self.threshold:
             return None
         line = trend(losses)

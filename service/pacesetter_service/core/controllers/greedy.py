@@ -1,4 +1,4 @@
-"""Greedy: raise the level while a metric improves again and again, cut it when it does not."""
+"""Greedy: raise the level while a metric keeps improving, cut it when it does not."""
 
 import sys
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ LowerRatio = Annotated[Real, Field(gt=0, le=1)]
 UpperRatio = Annotated[Real, Field(ge=1)]
 
 MIN_RATIO, MAX_RATIO = 0.01, 10.0
-"""How far the level may leave the base; for groups that an object of ratios does not name, too."""
+"""How far the level may leave the base; also for groups that an object of ratios does not name."""
 
 ROUNDING = 1e-12
-"""The relative difference at which a level has arrived at a bound: an operator's scale rounds."""
+"""The relative difference at which a level counts as at a bound: an operator's scale rounds."""
 
 _TRANSFORMERS = "`hf.GreedyLR` has the parameters of transformers"
 
@@ -45,12 +45,12 @@ REDIRECTS: dict[str, str] = {
 
 
 class GreedyState(ControllerState):
-    """What the next measurement is compared with, and what has been counted.
+    """The value to compare the next measurement with, and the counters.
 
     Attributes:
         best: The best value so far; infinite before the first.
         good: How many measurements in a row were a new best.
-        bad: How many in a row were none.
+        bad: How many in a row were not.
         rest: How many measurements of the cooldown or the warmup are left.
         stuck: How many in a row were no new best while every level was at its floor.
     """
@@ -134,7 +134,7 @@ class Greedy(Controller):
 
     @cached_property
     def improvement(self) -> Improvement:
-        """What is better to this rule."""
+        """What counts as an improvement to this rule."""
         return Improvement(self.mode, self.threshold, self.threshold_mode)
 
     def init(self) -> GreedyState:  # noqa: D102

@@ -1,4 +1,4 @@
-"""Hypergradient descent: the learning rate goes down the slope of the loss, too."""
+"""Hypergradient descent: apply gradient descent to the learning rate as well."""
 
 from collections.abc import Iterator
 from math import isfinite
@@ -110,14 +110,14 @@ class Hypergradient(Controller):
         return Observation(state, Verdict(self._reason(seen), levels=levels) if levels else None)
 
     def _moved(self, level: float, value: float) -> float:
-        """Return the next level; it is not finite if it cannot be told."""
+        """Return the next level; not finite if it cannot be computed."""
         if self.rule == "additive":
             moved = level + self.beta * value
         elif isfinite(value):
             moved = level * (1.0 + self.beta * min(max(value, -1.0), 1.0))
         else:
             moved = value
-        # A level below the floor is not lifted to it by gradients that say "lower".
+        # A level below the floor is not lifted to the floor by gradients that say "lower".
         return max(moved, min(self.min_lr, level)) if isfinite(moved) else moved
 
     def _reason(self, seen: Sample) -> str:

@@ -1,4 +1,4 @@
-"""What counts as an improvement of a metric: one rule, and the ways in which libraries round it."""
+"""What counts as an improvement of a metric: one rule, in each rounding that libraries use."""
 
 from dataclasses import dataclass
 from math import inf, isfinite
@@ -26,13 +26,13 @@ class Improvement:
     rel_subtracted    value < best - best * th                       paddle
     ================  =============================================  ==========================
 
-    With `mode="max"` each sign and each comparison is turned round. `abs_on_value` says what `abs`
-    says and `rel_subtracted` what `rel` says, but for the last bit: an accuracy that rises by just
-    the threshold is an improvement by one arithmetic and none by the other.
+    With `mode="max"` each sign and each comparison is reversed. `abs_on_value` means the same as
+    `abs`, and `rel_subtracted` the same as `rel`, except for the last bit: an accuracy that rises
+    by exactly the threshold is an improvement in one arithmetic and not in the other.
 
-    Of a best value below zero, `rel`, `rel_and_abs` and `rel_subtracted` ask for less than the best
-    itself and take worse values for better ones. `signed_rel` asks for a part of the best value's
-    size, whatever its sign. A best value of 0 makes every relative threshold 0.
+    Where the best value is below zero, `rel`, `rel_and_abs` and `rel_subtracted` ask for less than
+    the best itself and take worse values for better ones. `signed_rel` asks for a fraction of the
+    best value's size, whatever its sign. A best value of 0 makes every relative threshold 0.
 
     NaN is never better. Neither is an infinite value, unless `finite_only` is off: then one `-inf`
     (`inf` with `max`) is the best for ever.
@@ -53,13 +53,13 @@ class Improvement:
 
     @property
     def needs_positive(self) -> bool:
-        """Whether worse values of a metric below zero would be taken for better ones."""
+        """Whether the rule takes worse values of a metric below zero for better ones."""
         relative = self.threshold_mode in ("rel", "rel_and_abs", "rel_subtracted")
         return relative and self.threshold > 0
 
     @property
     def worst(self) -> float:
-        """What stands for the best value before there is one: any finite value is better."""
+        """The stand-in for the best value before there is one: any finite value is better."""
         return -inf if self.mode == "max" else inf
 
     def is_better(self, value: float, best: float) -> bool:
@@ -73,7 +73,7 @@ class Improvement:
         return sign * shifted > sign * self._limit(best, sign)
 
     def _limit(self, best: float, sign: float) -> float:
-        """Return what must be passed. The order of operations is the libraries' own."""
+        """Return the bound that a value must pass, in the library's own order of operations."""
         threshold = self.threshold
         match self.threshold_mode:
             case "rel":

@@ -1,4 +1,4 @@
-"""KL-adaptive: keep the policy's change in one update near a target."""
+"""KL-adaptive: keep the policy's change in each update near a target."""
 
 from collections.abc import Iterator
 from math import inf

@@ -1,4 +1,4 @@
-"""A leaky bucket: of all values since it was emptied it holds the newest part."""
+"""A leaky bucket: it holds the newest fraction of all values since it was emptied."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -11,34 +11,34 @@ from pacesetter_service.core.model import Count, Model, NonNegative, Real, Step
 from pacesetter_service.core.packed import Packed
 
 MAX_KEPT = 4096
-"""The most values that a controller's state may hold: each measurement writes all of them."""
+"""The most values that a controller's state may hold; each measurement writes all of them."""
 
 Kept = Annotated[Count, Field(le=MAX_KEPT)]
 """A number of values in a state."""
 
 
 class LeakyBucket(Model):
-    """The newest `1 / ratio` of the values that came since it was emptied, up to a limit.
+    """The newest `1 / ratio` of the values since it was emptied, up to a limit.
 
-    Old values leave as new ones come, so what a training did in its first steps, where a loss
-    falls fast, is forgotten at the pace at which the bucket fills. The rule of statopt's
-    LeakyBucket, which has no limit: `ceil(total / ratio)` values are kept.
+    Old values leave as new ones come. So the first steps of a training, where a loss falls fast,
+    are forgotten at the pace at which the bucket fills. The rule is that of statopt's LeakyBucket,
+    which has no limit: `ceil(total / ratio)` values are kept.
     """
 
     kept: Packed = ()
     total: Step = 0
 
     def add(self, value: float, ratio: int, limit: int) -> "LeakyBucket":
-        """Return the bucket with one finite value more."""
+        """Return the bucket with another finite value."""
         leaks = self.total % ratio != 0 or len(self.kept) >= limit
         kept = (*self.kept[1:], value) if leaks else (*self.kept, value)
         return LeakyBucket(kept=kept, total=self.total + 1)
 
 
 class BucketTest(Controller):
-    """A rule that tests what a leaky bucket holds, at every `interval` values.
+    """A rule that tests the values of a leaky bucket, at every `interval` values.
 
-    It tests nothing until there are more than `min_kept` of them, of at most `max_kept`.
+    It does not test until the bucket holds more than `min_kept` values, of at most `max_kept`.
     """
 
     significance: Annotated[Real, Field(gt=0, lt=1)] = 0.05

@@ -1,4 +1,4 @@
-"""New-bob: cut the level when a metric has improved too little since the measurement before."""
+"""New-bob: cut the level when a metric has improved too little since the last measurement."""
 
 from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,7 +17,7 @@ from pacesetter_service.core.model import NonNegative, Real, Step
 
 
 class NewBobState(ControllerState):
-    """The last finite value, and how many more poor measurements are let pass before a cut."""
+    """The last finite value, and how many more poor measurements are tolerated before a cut."""
 
     previous: float | None = None
     patience: int

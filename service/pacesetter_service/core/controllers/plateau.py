@@ -42,7 +42,7 @@ Floor = Annotated[
 ]
 
 ROUNDING = 1e-15
-"""The relative distance at which a level has arrived: an operator's scale may move its last bit."""
+"""The relative distance at which a level has arrived: an order may round the last bit."""
 
 
 class PlateauStart(Model):
@@ -70,7 +70,7 @@ class PlateauStart(Model):
 
 
 class PlateauState(ControllerState):
-    """What the next measurement is compared with, and what has been counted.
+    """The value to compare the next measurement with, and the counters.
 
     Attributes:
         best: The best value so far; infinite before the first.
@@ -191,7 +191,7 @@ class Plateau(Controller):
 
     @cached_property
     def improvement(self) -> Improvement:
-        """What is an improvement to this rule."""
+        """What counts as an improvement to this rule."""
         return Improvement(
             mode=self.mode,
             threshold=self.threshold,
@@ -248,7 +248,8 @@ class Plateau(Controller):
 
     def _lowered(self, levels: Mapping[str, float], bases: Mapping[str, float]) -> dict[str, float]:
         """Return the new level of each group that a cut would change."""
-        # Who stays at the floor is told nothing there, and cuts to the last bit, as torch does.
+        # With `at_floor="stay"` the rule reports nothing at the floor, and cuts to the last bit as
+        # torch does.
         near = 0.0 if self.at_floor == "stay" else ROUNDING
         return {
             group: new

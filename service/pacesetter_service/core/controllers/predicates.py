@@ -1,7 +1,7 @@
-"""Predicates: questions about a metric, by whose answers `switch` goes on.
+"""Predicates: questions about a metric, whose answers make `switch` go on to its next stage.
 
-A predicate is a small controller that orders nothing: `init` gives the first state, `observe` takes
-a measurement and says whether the predicate holds now, and why.
+A predicate is a small controller that orders nothing. `init` returns the first state; `observe`
+takes a measurement and says whether the predicate holds now, and why.
 """
 
 from abc import abstractmethod
@@ -121,7 +121,7 @@ class Parts(PredicateState):
 
 
 class _Combined(Predicate):
-    """Shows every measurement to every part."""
+    """Passes every measurement to every part."""
 
     of: Annotated[tuple[AnyPredicate, ...], Field(max_length=16)] = Field(
         description="the predicates that are combined"

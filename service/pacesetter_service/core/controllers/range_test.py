@@ -1,4 +1,4 @@
-"""Range test: end a sweep of learning rates when the loss has blown up, or when it is over."""
+"""Range test: end a sweep of learning rates when the loss blows up, or when the sweep is over."""
 
 from math import inf, isfinite
 from typing import Annotated, Any, ClassVar, Literal
@@ -18,7 +18,7 @@ from pacesetter_service.core.smoothing import AnySmoother, Ema, SmootherState
 
 
 class RangeTestState(ControllerState):
-    """The lowest smoothed loss so far, the memory of the smoother, and whether it is all over."""
+    """The lowest smoothed loss so far, the smoother's memory, and whether the sweep is over."""
 
     best: float = inf
     smoother: SmootherState = SmootherState()

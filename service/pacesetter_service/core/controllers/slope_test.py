@@ -18,7 +18,7 @@ from pacesetter_service.core.statistics import Trend, trend
 
 
 class SlopeTestState(ControllerState):
-    """What the bucket holds."""
+    """The contents of the bucket."""
 
     bucket: LeakyBucket = LeakyBucket()
 

@@ -1,4 +1,4 @@
-"""Spike guard: cut the level, warm up again and advise a return when a metric jumps or is NaN."""
+"""Spike guard: on a spike or NaN, cut the level, warm up again and advise a rollback."""
 
 import sys
 from collections.abc import Iterator
@@ -23,12 +23,12 @@ from pacesetter_service.core.statistics import spread
 
 
 class SpikeGuardState(ControllerState):
-    """What was normal, and what has been done about what was not.
+    """What was normal, and how the rule has responded to spikes.
 
-    `window` holds the newest good values and `good` the step of the last; `cooldown` measurements
-    are still to be let pass; `trips` are the steps of the newest spikes that counted. `cut` is the
-    product of the cuts that are not recovered yet, `before` the levels before the first of them,
-    `calm` the good measurements since the last cut or recovery.
+    `window` holds the newest good values and `good` the step of the last; `cooldown` is how many
+    measurements are still ignored; `trips` are the steps of the newest spikes that counted. `cut`
+    is the product of the cuts that are not recovered yet, `before` the levels before the first of
+    them, and `calm` the number of good measurements since the last cut or recovery.
     """
 
     window: Packed = ()

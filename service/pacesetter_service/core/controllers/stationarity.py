@@ -1,4 +1,4 @@
-"""Stationarity: cut the level when a statistic says that the weights have ceased to move on."""
+"""Stationarity: cut the level when a statistic says that the weights no longer make progress."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -19,7 +19,7 @@ from pacesetter_service.core.statistics import ErrorOfMean, MeanEstimate, estima
 
 
 class StationarityState(ControllerState):
-    """What the bucket holds, and how often the level was cut: the first test is a stricter one."""
+    """The contents of the bucket, and how often the level was cut: the first test is stricter."""
 
     bucket: LeakyBucket = LeakyBucket()
     cuts: Step = 0

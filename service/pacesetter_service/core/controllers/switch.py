@@ -1,4 +1,4 @@
-"""Switch: go over to another schedule when a metric says so."""
+"""Switch: change to another schedule when a metric says so."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
@@ -38,7 +38,7 @@ class Stage(Model):
 
     @property
     def transition(self) -> Transition:
-        """What is ordered when its time has come."""
+        """What is ordered when the stage begins."""
         return Transition(schedule=self.schedule, value=self.value)
 
 
@@ -116,7 +116,7 @@ class Switch(Controller):
         return Observation(state.model_copy(update={"predicate": judgement.state}))
 
     def next_stage(self, state: ControllerState, at: int, reason: str = "by hand") -> Observation:
-        """Go over to the next stage at a step, whatever its predicate says; if there is one."""
+        """Go on to the next stage at a step, whatever its predicate says; if there is one."""
         assert isinstance(state, SwitchState)  # noqa: S101 - each controller gets its own state back
         return Observation(state) if state.predicate is None else self._next(state, at, reason)
 
@@ -129,7 +129,7 @@ class Switch(Controller):
         )
 
     def _at(self, stage: int, step: int) -> SwitchState:
-        """Return the state in which a stage has begun at a step, and nothing was measured since."""
+        """Return the state in which a stage has begun at a step, with nothing measured since."""
         if stage == len(self.stages):
             return SwitchState(stage=stage, since=step)
         return SwitchState(stage=stage, since=step, predicate=self.stages[stage].when.init())

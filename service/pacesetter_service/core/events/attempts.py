@@ -1,4 +1,4 @@
-"""How a training goes back to a step, and how one session becomes another."""
+"""How a training goes back to a step, and how a session branches off from another."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from pacesetter_service.core.wording import listed, number
 
 @dataclass(frozen=True, slots=True)
 class AttemptOpened(Logged):
-    """A new attempt of the job began at step `at`, and the one before it was fenced.
+    """A new attempt of the job began at step `at`, and the attempt before it was fenced.
 
     Attributes:
         attempt: Its number.
         at: Its first step.
-        key: What all ranks of it share.
+        key: The key that all its ranks share.
         actor: Who opened it.
         kept: The orders that wait again, or still.
     """
@@ -38,7 +38,7 @@ class AttemptOpened(Logged):
 
 @dataclass(frozen=True, slots=True)
 class TakenBack(Logged):
-    """The steps `at` to `until` - 1 were sealed, held by no trainer, and are open again.
+    """The steps `at` to `until` - 1, which were sealed but held by no trainer, are open again.
 
     They are open in a new attempt. It fences no trainer: those of the attempt before go on in it.
 
@@ -75,12 +75,12 @@ class Forked(Logged):
     """The session began as a branch of another one, at step `at` of one of its attempts.
 
     Attributes:
-        session: The other one.
+        session: The other session.
         attempt: Its running attempt.
-        at: The first step of the fork's own.
+        at: The first step of the fork itself.
         actor: Who forked it.
-        differs: What the fork describes in another way than the other one.
-        factors: Of a law that was described anew, what the bases of series are multiplied by still.
+        differs: The fields that the fork describes differently.
+        factors: If the law was described anew, the factors that still multiply the bases of series.
     """
 
     kind = "forked"
@@ -93,12 +93,12 @@ class Forked(Logged):
     factors: Mapping[str, float] = field(default_factory=dict)
 
     def text(self, spec: SessionSpec) -> str:
-        """Say who forked it from where, and what is different."""
+        """Say who forked it from where, and what differs."""
         where = f"step {self.at} of {self.session}, attempt {self.attempt}"
         return f"{self.actor} forked this session from {where}{self.anew()}."
 
     def anew(self) -> str:
-        """Say what is described in another way, and what is left of what was made before."""
+        """Say what is described differently, and which earlier changes still apply."""
         if not self.differs:
             return ""
         kept = [f"{name} is still multiplied by {number(by)}" for name, by in self.factors.items()]

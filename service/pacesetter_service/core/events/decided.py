@@ -1,4 +1,4 @@
-"""What controllers decide."""
+"""The decisions of controllers."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.core.wording import kind_of, listed, number
 
 LONGEST = 32
-"""The most characters of a text in a state that are shown; longer ones are packed numbers."""
+"""The most characters of a text in a state that are shown; longer texts are packed numbers."""
 
 
 def _state(value: Any, info: ValidationInfo) -> ControllerState:  # noqa: ANN401 - JSON
@@ -28,7 +28,7 @@ def _state(value: Any, info: ValidationInfo) -> ControllerState:  # noqa: ANN401
 
 
 StateOfIts = Annotated[ControllerState, PlainValidator(_state), PlainSerializer(jsonable)]
-"""The state of the controller that an event names before it."""
+"""The state of the controller that the event names in an earlier field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +38,19 @@ class Decided(Logged):
     Attributes:
         controller: Its index in the spec.
         metric: The metric whose measurement it saw.
-        step: The step at which that was measured.
-        value: The measurement.
+        step: The step of that measurement.
+        value: The measured value.
         at: The first step that the decision holds for.
         reason: Why, in words and numbers.
         before: The controller's state before it saw the value.
         after: The controller's state after it saw the value.
         levels: Old and new level for each series that changed.
-        pace: How far the laws' clocks go in one step, if that changed.
+        pace: How far the laws' clocks advance in one step, if that changed.
         rewarm: Steps over which the rate rises again, and from which factor, if it does.
         transition: The law that took over, if one did.
         advice: What the trainer is told to do, if anything.
         good_step: The last good step, if the trainer is told to go back.
-        finish: Whether the session ended with this.
+        finish: Whether the session ended with this decision.
     """
 
     kind = "decided"
@@ -76,7 +76,7 @@ class Decided(Logged):
         return f"From step {self.at} on: {', '.join(self._effects())}. {self.grounds(spec)}"
 
     def grounds(self, spec: SessionSpec) -> str:
-        """Say who decided, on seeing what, for which reason, and how its state moved."""
+        """Say who decided, on which measurement and for which reason, and how its state changed."""
         reason = self.reason.rstrip(".")
         if reason.startswith(f"{self.metric} "):
             reason = "it" + reason.removeprefix(self.metric)
@@ -91,14 +91,14 @@ class Decided(Logged):
         return f"{kind_of(spec.controllers[self.controller])} #{self.controller}"
 
     def change_of(self, series: str, law: str = "which") -> str:
-        """Say what it did to one series; `law` is the word for what took over."""
+        """Say what the decision did to one series; `law` is the word for what took over."""
         changes = list(self._changes_of_all(law))
         if series in self.levels:
             changes.append(_of_level(*self.levels[series]))
         return ", ".join(changes)
 
     def _effects(self) -> Iterator[str]:
-        """Say everything that it did."""
+        """Say everything that the decision did."""
         by_change: dict[str, list[str]] = {}
         for name, levels in self.levels.items():
             by_change.setdefault(_ratio(*levels), []).append(name)
@@ -113,7 +113,7 @@ class Decided(Logged):
             yield "the session is finished"
 
     def _changes_of_all(self, law: str) -> Iterator[str]:
-        """Say what it did to every series that it touched, besides their levels."""
+        """Say what it did to every series that it changed, besides their levels."""
         if self.transition is not None:
             ways = {
                 "base": "from its base",
@@ -139,12 +139,12 @@ def _ratio(old: float, new: float) -> str:
 
 
 def _close(ratio: float) -> str:
-    """Write a ratio with as many digits as tell it from 1."""
+    """Write a ratio with enough digits to tell it from 1."""
     return number(ratio) if number(ratio) != "1" else repr(ratio)
 
 
 def _apart(old: float, new: float) -> str:
-    """Write two numbers with as many digits as tell them from each other."""
+    """Write two numbers with enough digits to tell them apart."""
     if number(old) == number(new):
         return f"{old!r} -> {new!r}"
     return f"{number(old)} -> {number(new)}"

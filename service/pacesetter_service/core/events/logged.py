@@ -1,4 +1,4 @@
-"""What every event of a session's log is: its kind, its step, its sentence and its stored form."""
+"""What every event of a session's log has: its kind, its step, its sentence and its stored form."""
 
 import json
 from abc import abstractmethod
@@ -14,8 +14,9 @@ from pacesetter_service.core.spec import SessionSpec
 class Logged:
     """An event with a line of its own in the log; a subclass is a frozen dataclass.
 
-    What is stored are its fields, by their declared types; those with their default are left out.
-    So a field that an event gets later has a default, which is what older lines mean.
+    The event is stored as its fields, by their declared types; those with their default are left
+    out. So a field that is added later needs a default, which is what its absence in old lines
+    means.
     """
 
     __slots__ = ()
@@ -32,17 +33,23 @@ class Logged:
 
     @property
     def from_step(self) -> int | None:
-        """The step from which it holds, which an event has as `at`; None if it holds from none."""
+        """The step from which the event holds, its field `at`; None if it has no such field."""
         at: int | None = getattr(self, "at", None)
         return at
 
+    @property
+    def author(self) -> str:
+        """Who brought the event about, its field `actor`; empty if it has no actor."""
+        author: str = getattr(self, "actor", "")
+        return author
+
     @abstractmethod
     def text(self, spec: SessionSpec) -> str:
-        """Return a sentence for who reads the log of a session with this spec."""
+        """Return a sentence for readers of the log of a session with this spec."""
 
     def fields(self) -> dict[str, Any]:
         """Return its fields as plain types, without those that have their default."""
-        # In its mode for JSON pydantic would make null of an infinity within a state.
+        # In JSON mode, pydantic would turn an infinity within a state into null.
         plain: dict[str, Any] = _form(self.kind).dump_python(self, exclude_defaults=True)
         return plain
 

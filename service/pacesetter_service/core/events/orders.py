@@ -1,4 +1,4 @@
-"""What operators order, and what becomes of it."""
+"""What operators order, and what comes of it."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from pacesetter_service.core.spec import SessionSpec
 class Ordered(Logged):
     """An operator gave an order; it waits until its step is about to be sealed.
 
-    `bounded` says that its author has bounds, so that it counts among the author's changes.
+    `bounded` says whether the actor has bounds, so that the order counts among the actor's changes.
     """
 
     kind = "ordered"
@@ -23,8 +23,13 @@ class Ordered(Logged):
 
     @property
     def at(self) -> int:
-        """The first step that it is to hold for."""
+        """The first step that it will hold for."""
         return self.order.at
+
+    @property
+    def author(self) -> str:
+        """Who ordered it."""
+        return self.order.actor
 
     def text(self, spec: SessionSpec) -> str:
         """Say who ordered what."""
@@ -36,7 +41,7 @@ class Ordered(Logged):
 class Acted(Logged):
     """An order was carried out; it holds from its step on.
 
-    `idle` says why it did nothing there, if it did nothing: what it was given for had changed.
+    If the order did nothing, `idle` says why: its target had changed since it was given.
     """
 
     kind = "acted"
@@ -50,12 +55,17 @@ class Acted(Logged):
         return self.order.at
 
     @property
+    def author(self) -> str:
+        """Who ordered it."""
+        return self.order.actor
+
+    @property
     def action(self) -> Action:
         """What was ordered."""
         return self.order.action
 
     def text(self, spec: SessionSpec) -> str:
-        """Say what was done, by whom."""
+        """Say what was done, and by whom."""
         order, cause = self.order, self.action.cause()
         if self.idle is None:
             return f"From step {order.at} on, by {order.actor}: {cause}."
@@ -67,7 +77,7 @@ class Acted(Logged):
 
 @dataclass(frozen=True, slots=True)
 class Cancelled(Logged):
-    """An order was taken back before it was carried out."""
+    """An order was cancelled before it was carried out."""
 
     kind = "cancelled"
 
@@ -75,13 +85,13 @@ class Cancelled(Logged):
     actor: str
 
     def text(self, spec: SessionSpec) -> str:
-        """Say who took it back."""
+        """Say who cancelled it."""
         return f"{self.actor} cancelled order {self.order}."
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResized(Logged):
-    """So many samples are in one step from step `at` on; `before` is None if it was not known."""
+    """One step has `after` samples from step `at` on; `before` is None if it was not known."""
 
     kind = "batch_resized"
 
@@ -90,6 +100,6 @@ class BatchResized(Logged):
     before: int | None = None
 
     def text(self, spec: SessionSpec) -> str:
-        """Say what the batch size is and was."""
+        """Say what the batch size is, and what it was."""
         was = f", where there were {self.before}" if self.before is not None else ""
         return f"From step {self.at} on, {self.after} samples are in one step{was}."

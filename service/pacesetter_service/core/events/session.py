@@ -1,4 +1,4 @@
-"""What else happens to a session: what it lacked, what it noticed, and its end."""
+"""The other events of a session: what it lacked, what it noticed, and its end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pacesetter_service.core.wording import listed
 
 @dataclass(frozen=True, slots=True)
 class Missed(Logged):
-    """A step went without a measurement of a metric: too few ranks had reported it in time."""
+    """A metric has no measurement at a step, because too few ranks reported it in time."""
 
     kind = "missed"
 
@@ -22,7 +22,7 @@ class Missed(Logged):
     at: int
 
     def text(self, spec: SessionSpec) -> str:
-        """Say which measurement there is not, and why."""
+        """Say which measurement is missing, and why."""
         return (
             f"Step {self.step} has no measurement of {self.metric}: {self.ranks} of {self.wanted}"
             f" ranks had reported it when it could wait no longer, at step {self.at}."
@@ -39,7 +39,7 @@ class BoundaryPassed(Logged):
     missing: tuple[str, ...]
 
     def text(self, spec: SessionSpec) -> str:
-        """Say what was waited for in vain."""
+        """Say which metrics were awaited in vain."""
         return (
             f"Step {self.at} was sealed without the measurement of {listed(self.missing)} that its"
             " decision waited for: the session's reaction.timeout was over."
@@ -73,9 +73,9 @@ class RateDeviated(Logged):
 
 @dataclass(frozen=True, slots=True)
 class Noticed(Logged):
-    """The session noticed something by itself that its trainer should know from step `at` on.
+    """The session noticed something that its trainer should know from step `at` on.
 
-    `about` is the metric, or the step, that it is about.
+    `about` is the metric, or the step, that the notice is about.
     """
 
     kind = "noticed"
@@ -102,7 +102,7 @@ class Finished(Logged):
     reason: str = ""
 
     def text(self, spec: SessionSpec) -> str:
-        """Say how it ended, and who says so."""
+        """Say how it ended, and who declared that."""
         how = "was completed" if self.outcome == "completed" else "failed"
         why = f": {self.reason}" if self.reason else ""
         return f"{self.actor} says that the training {how} before step {self.at}{why}."
@@ -110,7 +110,7 @@ class Finished(Logged):
 
 @dataclass(frozen=True, slots=True)
 class Reopened(Logged):
-    """A trainer went on at step `at`, though the training was said to be over."""
+    """A trainer went on at step `at`, although the training had been declared over."""
 
     kind = "reopened"
 
@@ -123,7 +123,7 @@ class Reopened(Logged):
 
 @dataclass(frozen=True, slots=True)
 class Relabelled(Logged):
-    """An operator has given the session labels, and taken others away."""
+    """An operator has set labels of the session, and removed others."""
 
     kind = "relabelled"
 
@@ -132,7 +132,7 @@ class Relabelled(Logged):
     actor: str
 
     def text(self, spec: SessionSpec) -> str:
-        """Say which labels it has got and lost."""
+        """Say which labels were set and removed."""
         got = listed([f"{name}={value}" for name, value in self.given.items()])
         said = [f"gave it the labels {got}"] if got else []
         said += [f"took away the labels {listed(self.taken)}"] if self.taken else []
@@ -146,5 +146,5 @@ class Archived(Logged):
     kind = "archived"
 
     def text(self, spec: SessionSpec) -> str:
-        """Say that it is over."""
+        """Say that the session is archived."""
         return "The session was archived: it takes no more commands."

@@ -1,7 +1,10 @@
-"""What happens too often for the log: it has tables of its own, or none."""
+"""Events that are too frequent for the log: they have tables of their own, or none."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pacesetter_service.core.commands import Reading
 from pacesetter_service.core.controllers import ControllerState
@@ -19,9 +22,9 @@ class Reported:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A metric's measurement closed at a step, from the readings of so many ranks.
+    """A metric's measurement closed at a step, from the readings of `ranks` ranks.
 
-    Controllers saw it when the horizon was `at`: what they made of it holds from there on.
+    Controllers saw it when the horizon was `at`, so what they decided holds from there on.
     """
 
     step: int
@@ -35,7 +38,7 @@ class Measured:
 class MeasurementsClosed:
     """Every reading of a watched metric at or below these steps has been consumed or is late.
 
-    `missing` names ranks whose readings were in none of them, where not all were.
+    `missing` names ranks that appear in none of the closed steps, where not all ranks reported.
     """
 
     steps: Mapping[str, int]
@@ -58,6 +61,10 @@ class Sealed:
     count: int
     values: Mapping[str, Values]
 
+    def block(self, series: Iterable[str]) -> NDArray[np.float64]:
+        """Return the values of some series, one row each; shape (series, count)."""
+        return np.array([self.values[each] for each in series])
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -75,7 +82,7 @@ class Awaited:
 
 @dataclass(frozen=True, slots=True)
 class RateAgreed:
-    """A rank has applied some series as they were sealed, of which the log said that it had not."""
+    """A rank applied some series as sealed, for which the log had recorded a deviation."""
 
     rank: int
     series: tuple[str, ...]

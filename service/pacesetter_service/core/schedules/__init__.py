@@ -1,8 +1,8 @@
 """Schedules: learning-rate laws as frozen data, evaluated in closed form over blocks of steps.
 
-Few primitives (`primitives`, `tables`, `expression`), eases and combinators (`combinators` of
-values, `clocks` of time, `warmup`, `noise`) carry all laws; a named kind (`named`), here or in the
-catalogue of other libraries, only expands to a tree of those.
+A few primitives (`primitives`, `tables`, `expression`), eases and combinators (`combinators` of
+values, `clocks` of time, `warmup`, `noise`) express all laws. A named kind (`named`), here or in
+the catalogue of other libraries, only expands to a tree of those.
 """
 
 from pacesetter_service.core.schedules import (

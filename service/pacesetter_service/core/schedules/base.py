@@ -1,8 +1,8 @@
 """What a schedule is: data with a pure law.
 
-The rule of this package: the value at `t` depends on `t` and the base alone, never on having
-evaluated another step. So a window deep in a training costs what the first one costs, and
-evaluating in blocks gives the same bits as evaluating whole.
+The rule of this package: the value at `t` depends on `t` and the base alone, never on an earlier
+evaluation of another step. So a window deep in a training costs as much as the first one, and
+evaluating in blocks gives the same bits as evaluating everything in one go.
 """
 
 from abc import abstractmethod
@@ -17,7 +17,7 @@ from pacesetter_service.core.schedules.cost import Cost, Priced, Pricing
 from pacesetter_service.core.schedules.out_of_range import OutOfRange
 
 Steps = NDArray[np.float64]
-"""Local times, one per wanted value; whole numbers unless a combinator rescaled the clock."""
+"""Local times, one for each requested value; whole unless a combinator rescaled the clock."""
 
 Values = NDArray[np.float64]
 
@@ -45,7 +45,7 @@ class Schedule(Priced, Tagged, family="schedule"):
     )
 
     def unstretchable(self) -> str | None:
-        """Say what to do instead of stretching this law, if its library does not stretch it all."""
+        """Say what to do instead of stretching this law, if its library stretches only part."""
         return None
 
     @abstractmethod
@@ -65,10 +65,10 @@ class Schedule(Priced, Tagged, family="schedule"):
         return {"lr": self}
 
     def range_policy(self) -> OutOfRange:
-        """Say what there is past the law's end; a law without an end goes on by its formula.
+        """Return what holds past the law's end; a law without an end goes on by its formula.
 
         `hold` is a promise: from some step on the values stay the same. A combinator that bounds
-        its child's clock, such as `freeze`, says its own policy, others say their children's.
+        its child's clock, such as `freeze`, has its own policy; others have their children's.
         """
         policy: OutOfRange = getattr(self, "out_of_range", "extrapolate")
         return policy
@@ -78,7 +78,7 @@ AnySchedule = Annotated[Schedule, AnyOf(Schedule)]
 
 
 class Named(Schedule):
-    """A schedule known by a name, which is nothing but a tree of primitives and combinators."""
+    """A schedule known by a name, which only expands to a tree of primitives and combinators."""
 
     @abstractmethod
     def expand(self) -> Schedule:
@@ -103,10 +103,10 @@ class Named(Schedule):
 
 
 def level_value(level: Level, base: Base) -> Base:
-    """Resolve a level: the base itself, or the number it is."""
+    """Resolve a level: to the base itself, or to the number that it is."""
     return base if level == "base" else level
 
 
 def at_steps(base: Base, chosen: NDArray[np.bool_]) -> Base:
-    """Return the base of some of the steps."""
+    """Return the base at the chosen steps."""
     return base[chosen] if isinstance(base, np.ndarray) else base

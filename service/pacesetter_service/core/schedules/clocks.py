@@ -1,6 +1,6 @@
-"""The combinators of time: laws that are shifted, stretched, repeated, or follow each other.
+"""The combinators of time: laws that are shifted, stretched, repeated, or put in sequence.
 
-What they do to the clock, they do to every channel that their children drive.
+They change the clock of every channel that their children drive.
 """
 
 from collections.abc import Iterator
@@ -158,7 +158,7 @@ class Span(OfTime):
 
 
 def _laws_in(part: object) -> Iterator[Schedule]:
-    """Return every law that stands in a part of a spec."""
+    """Return every law that a part of a spec contains."""
     if isinstance(part, Schedule):
         yield part
     if isinstance(part, Model):
@@ -299,7 +299,7 @@ class Repeat(OfTime):
 
     @cached_property
     def _starts(self) -> tuple[Values, Values]:
-        """Where the cycles start, whole and exact where they can be, and how slow each one runs."""
+        """Where the cycles start, whole and exact where possible, and how slowly each one runs."""
         period, growth = steps_of(self.period), self.growth
         lead = whole(self.lead)
         first = (int(period) if period == int(period) else period) - lead
@@ -317,7 +317,7 @@ class Repeat(OfTime):
         return np.array(starts, dtype=np.float64), np.array(stretched)
 
     def _smooth_starts(self, first: float, lead: int) -> tuple[Values, Values]:
-        """Return the same where lengths are no whole numbers, all at once: there may be many."""
+        """Return the same for lengths that are not whole, computed together: there may be many."""
         stretched = power_of(self.growth, np.arange(MAX_CYCLES + 1.0))
         with np.errstate(over="ignore"):
             lengths = np.cumprod([first, *[self.growth] * (MAX_CYCLES - 1)])
@@ -407,10 +407,10 @@ class Sequence(Schedule):
 
     @cached_property
     def _lasting(self) -> tuple[Part, ...]:
-        """The parts that have a length; the last one is always there."""
+        """The parts with a positive length; the last one is always included."""
         *bounded, last = self.parts
         ends = self._ends_of(self.parts)
-        # A first part may end at 0, or before it, and take the time up to there.
+        # A first part may end at or before 0; it then covers all time up to its end.
         starts = [0.0 if self.parts[0].until is None else -inf, *ends]
         some = [
             part for part, start, end in zip(bounded, starts, ends, strict=False) if end > start
@@ -419,7 +419,7 @@ class Sequence(Schedule):
 
     @cached_property
     def _ends(self) -> list[float]:
-        """Where each bounded part of some length ends, on the clock of the sequence."""
+        """Where each bounded part with a positive length ends, on the clock of the sequence."""
         return self._ends_of(self._lasting)
 
     @staticmethod
@@ -442,7 +442,7 @@ class Sequence(Schedule):
     def cost(self, of: Pricing) -> Cost:  # noqa: D102
         parts = [of(part.schedule) for part in self.parts]
         calls = sum(part.call for part in parts)
-        if self.value == "continue":  # each part starts from where all before it end
+        if self.value == "continue":  # each part starts from the end of all parts before it
             steps = sum(part.step for part in parts)
             calls *= (len(parts) + 1) / 2
         else:
@@ -461,7 +461,7 @@ class Sequence(Schedule):
         return result
 
     def _base_of(self, index: int, base: Base, t: Steps) -> Base:
-        """Return the base of a part: what the ones before it have made of the sequence's."""
+        """Return the base of a part: the sequence's base as the earlier parts have changed it."""
         if self.value == "continue":
             for before in range(index):
                 end = self._clock_of(before, np.full_like(t, self._ends[before]))
@@ -482,12 +482,12 @@ class Sequence(Schedule):
         return self.parts[-1].schedule.range_policy()
 
     def channels(self) -> dict[str, Schedule]:  # noqa: D102
-        # Each part is asked once: asked once a channel, nested sequences would cost 16 ** depth.
+        # Each part is queried once: once for each channel, nested sequences would cost 16 ** depth.
         laws = [part.schedule.channels() for part in self.parts]
         return {channel: self._of([each[channel] for each in laws]) for channel in laws[0]}
 
     def _of(self, laws: list[Schedule]) -> "Sequence":
-        """Return the same sequence of other laws."""
+        """Return the same sequence with other laws in its parts."""
         parts = tuple(
             part.model_copy(update={"schedule": law})
             for part, law in zip(self.parts, laws, strict=True)

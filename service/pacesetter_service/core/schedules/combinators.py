@@ -21,7 +21,7 @@ Several = Annotated[tuple[AnySchedule, ...], Field(min_length=1, max_length=64)]
 
 
 def drives(law: Schedule) -> set[str] | None:
-    """Name the channels that a law drives; None is not known before its lengths are steps."""
+    """Name the channels that a law drives; None if unknown until its lengths are in steps."""
     try:
         return set(law.channels())
     except UnresolvedLengthError:
@@ -139,7 +139,7 @@ class Product(OfValues):
 
 
 class OfSeveral(Schedule):
-    """A combinator of several laws of one value."""
+    """A combinator of several laws into one value."""
 
     of: Several
 

@@ -1,6 +1,6 @@
-"""What a law costs to evaluate: counted from what it is made of, never measured.
+"""The cost of evaluating a law: counted from its parts, never measured.
 
-So a spec costs the same on every machine, and whether it is taken depends on nothing else.
+So a spec costs the same on every machine, and whether it is accepted depends on nothing else.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -11,21 +11,21 @@ from typing import ClassVar
 from pacesetter_service.core.model import Model
 
 PER_CALL = 1000.0
-"""What it costs to go over a block once, however short it is."""
+"""The cost of one pass over a block, however short the block is."""
 
 PER_COSTLY = 50.0
-"""What one number costs that the C library computes, where NumPy's bits are not the same."""
+"""The cost of one number that the C library computes, where NumPy's bits differ between CPUs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What evaluating a block of steps costs, in what a plain hold takes for one step.
+    """The cost of evaluating a block of steps; the unit is what a plain hold takes for one step.
 
     That is about a nanosecond on today's machines.
 
     Attributes:
-        call: What each block costs, however short it is.
-        step: What each step of it costs besides.
+        call: The cost of each block, however short it is.
+        step: The additional cost of each of its steps.
     """
 
     call: float = 0.0
@@ -36,11 +36,11 @@ class Cost:
         return Cost(self.call + other.call, self.step + other.step)
 
     def __mul__(self, times: float) -> "Cost":
-        """Return the cost of evaluating several times."""
+        """Return the cost of evaluating `times` times."""
         return Cost(self.call * times, self.step * times)
 
     def of(self, count: int) -> float:
-        """Return the cost of one block of so many steps."""
+        """Return the cost of one block of `count` steps."""
         return self.call + self.step * count
 
     def affordable(self, budget: float) -> int:
@@ -49,40 +49,40 @@ class Cost:
         return 0 if left < self.step else int(min(left / self.step, 2.0**53))
 
     def in_slices(self, count: int, budget: float) -> tuple[int, float]:
-        """Return how many steps a slice of a long block may have, and what all slices cost.
+        """Return how many steps a slice of a long block may have, and the cost of all slices.
 
-        Where a call alone costs most of the budget a slice has as many steps as double that.
+        If a call alone costs most of the budget, the budget of a slice is twice the cost of a call.
         """
         size = max(self.affordable(max(budget, 2 * self.call)), 1)
         return size, ceil(count / size) * self.call + count * self.step
 
 
 def work(passes: float, costly: float = 0.0) -> Cost:
-    """Return the cost of going over a block so many times, and of so many costly numbers a step."""
+    """Return the cost of `passes` passes over a block, with `costly` costly numbers a step."""
     return Cost(passes * PER_CALL, passes + costly * PER_COSTLY)
 
 
 class Priced:
-    """What has a cost: schedules, and the eases in them.
+    """A mixin for what has a cost: schedules, and the eases in them.
 
-    A member states its own work, `passes` over its steps and `costly` numbers a step; what stands
-    in it is added. Who evaluates a part more than once says so in `cost`.
+    A member declares its own work: `passes` over its steps, and `costly` numbers a step. The cost
+    of its parts is added. A member that evaluates a part more than once overrides `cost`.
     """
 
     passes: ClassVar[float] = 6.0
-    """How often it goes over its steps, as a plain hold does once."""
+    """How many passes it makes over its steps; a plain hold makes one."""
     costly: ClassVar[float] = 0.0
-    """How many numbers it computes at each step for the sake of their bits."""
+    """How many numbers it computes at each step with the C library, for the sake of their bits."""
 
     def cost(self, of: "Pricing") -> Cost:
-        """Return what one block costs; `of` gives the same of a part."""
+        """Return the cost of one block; `of` returns the cost of a part."""
         total = self.own_cost()
         for part in parts_of(self):
             total += of(part)
         return total
 
     def own_cost(self) -> Cost:
-        """Return what it costs without its parts."""
+        """Return the cost without the parts."""
         return work(self.passes, self.costly)
 
 
@@ -90,10 +90,10 @@ Pricing = Callable[[Priced], Cost]
 
 
 class Prices:
-    """Costs by what they are of: what stands in a tree many times is looked into once.
+    """Costs by object: a part that occurs many times in a tree is priced once.
 
-    So a tree that repeats its parts at every level costs a number that may be astronomic, and not
-    the time to count it.
+    So a tree that repeats its parts at every level may have an astronomic cost, but counting it
+    does not take astronomic time.
     """
 
     def __init__(self) -> None:
@@ -102,13 +102,13 @@ class Prices:
     def __call__(self, priced: Priced) -> Cost:
         """Return the cost of a schedule or an ease."""
         found = self._known.get(id(priced))
-        if found is None:  # kept with its cost, so that no other can get its id
+        if found is None:  # kept beside its cost, so that no other object can reuse its id
             found = self._known[id(priced)] = (priced, priced.cost(self))
         return found[1]
 
 
 def parts_of(model: object) -> list[Priced]:
-    """Return the schedules and eases that stand in the fields of a model."""
+    """Return the schedules and eases in the fields of a model."""
     found: list[Priced] = []
     if isinstance(model, Model):
         for name in type(model).model_fields:
@@ -122,7 +122,7 @@ def _priced_in(value: object) -> Iterator[Priced]:
     elif isinstance(value, Model):
         yield from parts_of(value)
     elif isinstance(value, tuple):
-        # Of numbers there may be very many; who holds schedules holds nothing else.
+        # There may be very many numbers; a tuple that holds schedules holds nothing else.
         if value and isinstance(value[0], Model):
             for each in value:
                 yield from _priced_in(each)

@@ -1,8 +1,8 @@
 """Eases: the shapes in which a ramp goes from its start to its end.
 
-`u` is the part of the way that has passed. Each ease writes out its own arithmetic, in the order in
-which torch writes it, because `a * t / n` and `a * (t / n)` differ in the last place and parity is
-promised to the bit.
+`u` is the fraction of the way that has passed. Each ease writes out its own arithmetic in torch's
+order, because `a * t / n` and `a * (t / n)` differ in the last place, and parity is promised to the
+bit.
 """
 
 import math
@@ -36,14 +36,14 @@ AnyEase = Annotated[Ease, AnyOf(Ease)]
 
 
 class Remaining(Ease):
-    """An ease given by what remains of the way: `end + (start - end) * remaining(u)`."""
+    """An ease given by the fraction of the way left: `end + (start - end) * remaining(u)`."""
 
     def between(self, start: Base, end: Base, elapsed: Steps, duration: float) -> Values:  # noqa: D102
         return end + (start - end) * self.remaining(elapsed, duration)
 
     @abstractmethod
     def remaining(self, elapsed: Steps, duration: float) -> Values:
-        """Return the part of the way that remains: 1 at the start, 0 at the end."""
+        """Return the fraction of the way that remains: 1 at the start, 0 at the end."""
 
 
 class Linear(Ease):
@@ -136,7 +136,7 @@ class Geometric(Ease):
     kind: Literal["geometric"] = "geometric"
 
     def between(self, start: Base, end: Base, elapsed: Steps, duration: float) -> Values:  # noqa: D102
-        with np.errstate(divide="ignore", invalid="ignore"):  # from 0 there is no way: NaN
+        with np.errstate(divide="ignore", invalid="ignore"):  # from 0 there is no such way: NaN
             ratio = np.atleast_1d(np.divide(end, start))
             value: Values = start * numeric.exp(numeric.log(ratio) * (elapsed / duration))
         return value
@@ -202,8 +202,11 @@ class Warped(Ease):
     power: Positive = Field(description="the power that the progress is raised to")
 
     def between(self, start: Base, end: Base, elapsed: Steps, duration: float) -> Values:  # noqa: D102
+        length = numeric.raised(duration, self.power)
+        if math.isinf(length):  # no number gives any step's fraction of the way
+            return np.full_like(elapsed, np.nan)
         bent = numeric.power_to(np.maximum(elapsed, 0.0), self.power)
-        return self.ease.between(start, end, bent, duration**self.power)
+        return self.ease.between(start, end, bent, length)
 
 
 class Constant(Ease):

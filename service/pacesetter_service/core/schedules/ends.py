@@ -1,4 +1,4 @@
-"""Where laws end, as far as they say so themselves."""
+"""Where laws end, if they say so themselves."""
 
 from pacesetter_service.core.lengths import steps_of
 from pacesetter_service.core.schedules import Named, Schedule
@@ -17,10 +17,10 @@ from pacesetter_service.core.schedules.warmup import Warmup
 
 
 def end_of(law: Schedule) -> float | None:
-    """Return the step of a law's own clock from which on it does nothing new; None is not known.
+    """Return the step of a law's own clock from which on nothing new happens; None if unknown.
 
-    A law that says `total_steps` ends there, a ramp after its `steps`; combinators of one law end
-    where that one does, as their clock sees it.
+    A law with `total_steps` ends there, and a ramp after its `steps`. A combinator of one law ends
+    where that law does, on the combinator's clock.
     """
     match law:
         case Ramp(out_of_range="hold") | Within(out_of_range="hold" | "error"):
@@ -37,8 +37,8 @@ def length_of(law: Schedule) -> float | None:
     """Return how long a law says that its plan is, on its own clock; None if it does not say.
 
     A ramp has an end too, but what follows it may be most of the training, as after a warmup. So
-    only `total_steps` counts, and what Hugging Face calls it. A law that was told what there is
-    `out_of_range` of its range has no such end.
+    only `total_steps` counts, and Hugging Face's name for it. A law whose `out_of_range` says how
+    it goes on past its range has no such end.
     """
     match law:
         case Channels():
@@ -62,7 +62,7 @@ def _heard_last(law: Sequence | OfValues | OfTime | Warmup) -> Schedule:
 
 
 def _on_its_clock(law: Schedule, end: float | None) -> float | None:  # noqa: PLR0911 - one return a kind
-    """Return where a combinator ends whose law that is heard last ends there, if it does."""
+    """Return where a combinator ends, if its last law ends at `end` on that law's own clock."""
     if end is None:
         return None
     match law:
@@ -84,7 +84,7 @@ def _on_its_clock(law: Schedule, end: float | None) -> float | None:  # noqa: PL
 
 
 def _last_start(law: Sequence) -> float:
-    """Return where the last part starts: each before it says its length, or where it ends."""
+    """Return where the last part starts: each earlier part gives its length, or where it ends."""
     start = 0.0
     for part in law.parts[:-1]:
         start = (

@@ -1,7 +1,7 @@
-"""Laws that people write as one line of arithmetic, where other libraries take a function.
+"""Laws written as one line of arithmetic, where other libraries take a function.
 
-The text is read by Python's parser and turned into three kinds of frozen nodes; whatever is not
-known by name here is refused. Nothing of it is ever run as Python.
+Python's parser reads the text, which is then turned into a few kinds of frozen nodes; whatever is
+not known by name here is refused. None of it is ever run as Python.
 """
 
 import ast
@@ -29,17 +29,17 @@ MAX_NODES = 256
 """The most numbers, names and operations in an expression."""
 
 MAX_DEPTH = 64
-"""How deep operations may stand in each other."""
+"""How deep operations may be nested."""
 
 MAX_COSTLY = 16
-"""The most operations that are computed number by number, for the sake of their bits."""
+"""The most operations that the C library computes number by number, for the sake of their bits."""
 
 COSTLY = frozenset({"**", "exp", "log", "tan", "tanh"})
 
 CHARACTERS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_ \n.,()+-*/%<>=!^:"
 )
-"""What a text may be made of; without quotes and backslashes there are no texts within it."""
+"""The characters that a text may have; without quotes and backslashes it has no string literals."""
 
 CONSTANTS = {"pi": math.pi, "e": math.e}
 
@@ -84,7 +84,7 @@ OPERATIONS: dict[str, Callable[..., Values]] = {
     "or": lambda *several: _all(lambda a, b: np.where(a != 0, a, b), *several),
     "not": lambda a: _truth(a == 0),
 }
-"""The operators, on float64 arrays; truth is 1 and 0, and what is not 0 is true, as in Python."""
+"""The operators, on float64 arrays; truth is 1 and 0, and all but 0 is true, as in Python."""
 
 FUNCTIONS: dict[str, tuple[int, int, Callable[..., Values]]] = {
     "sin": (1, 1, np.sin),
@@ -102,7 +102,7 @@ FUNCTIONS: dict[str, tuple[int, int, Callable[..., Values]]] = {
     "clip": (3, 3, lambda x, low, high: np.minimum(np.maximum(x, low), high)),
     "where": (3, 3, _where),
 }
-"""The functions: how many arguments they take at least and at most, and what they do."""
+"""The functions: the least and the most arguments that they take, and what they compute."""
 
 ADVICE = {
     "epoch": "write t",
@@ -128,17 +128,17 @@ ADVICE = {
     "True": "write 1",
     "False": "write 0",
 }
-"""What to write instead of names that people know from elsewhere."""
+"""What to write instead of names that people know from other languages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number that was written out."""
+    """A number literal."""
 
     value: float
 
     def evaluate(self, names: Mapping[str, Values]) -> Values:  # noqa: ARG002 - one for all nodes
-        """Return the number, as an array of one."""
+        """Return the number, as an array of length one."""
         return np.array([self.value])
 
 
@@ -155,13 +155,13 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operator or a function, and what it is applied to."""
+    """An operator or a function, with its operands."""
 
     name: str
     operands: "tuple[Node, ...]"
 
     def evaluate(self, names: Mapping[str, Values]) -> Values:
-        """Apply it; every operand is evaluated, also those that a condition leaves unused."""
+        """Apply it; every operand is evaluated, even those that a condition leaves unused."""
         law = OPERATIONS.get(self.name) or FUNCTIONS[self.name][2]
         return law(*(operand.evaluate(names) for operand in self.operands))
 
@@ -174,7 +174,7 @@ class Comparison:
     operands: "tuple[Node, ...]"
 
     def evaluate(self, names: Mapping[str, Values]) -> Values:
-        """Compare neighbours; all of them must agree."""
+        """Compare neighbours; the chain holds if every comparison does."""
         terms = [operand.evaluate(names) for operand in self.operands]
         pairs = zip(self.names, pairwise(terms), strict=True)
         return _all(np.minimum, *(OPERATIONS[name](*pair) for name, pair in pairs))
@@ -341,7 +341,7 @@ def names_in(node: Node) -> set[str]:
 
 
 def size_of(node: Node) -> tuple[int, int]:
-    """Count the numbers, names and operations of a tree, and those operations that are costly."""
+    """Count the numbers, names and operations of a tree, and how many operations are costly."""
     match node:
         case Operation(operands=operands) | Comparison(operands=operands):
             sizes = [size_of(operand) for operand in operands]

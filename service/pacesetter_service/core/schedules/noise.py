@@ -1,9 +1,9 @@
-"""Noise around a schedule, which is a function of the seed and the step like everything else here.
+"""Noise around a schedule, as a function of the seed and the step.
 
-A generator that is advanced step by step would have to be replayed up to the step that is asked
-for. So the random bits of step `t` are a hash of the seed and `t`: the number `t` of SplitMix64's
-sequence, which can be computed on its own (Steele, Lea and Flood 2014). With the seed 1234567 the
-first three are 6457827717110365317, 3203168211198807973 and 9817491932198370423.
+A generator that advances step by step would have to be replayed up to the requested step. So the
+random bits of step `t` are a hash of the seed and `t`: the number `t` of SplitMix64's sequence,
+which can be computed on its own (Steele, Lea and Flood 2014). With the seed 1234567 the first three
+are 6457827717110365317, 3203168211198807973 and 9817491932198370423.
 """
 
 import math
@@ -38,7 +38,7 @@ def splitmix64(seed: int, index: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 
 def uniform(seed: int, index: NDArray[np.int64]) -> Values:
-    """Return a number evenly from between 0 and 1 for each index, neither end included."""
+    """Return a uniformly distributed number between 0 and 1, exclusive, for each index."""
     upper = (splitmix64(seed, index) >> np.uint64(12)).astype(np.float64)
     return (upper + 0.5) * 2.0**-52
 
@@ -125,7 +125,7 @@ def _polynomial(coefficients: tuple[float, ...], x: Values) -> Values:
 
 
 def normal_quantile(p: Values) -> Values:
-    """Return the standard normal's quantile for probabilities between 0 and 1."""
+    """Return the quantiles of the standard normal for probabilities between 0 and 1."""
     q = p - 0.5
     quantile = q * _ratio(_CENTRAL, 0.180625 - q * q)
     far = np.abs(q) > 0.425
@@ -195,7 +195,7 @@ class Noise(OfValues):
         return drawn * power_to(1.0 + np.maximum(t, 0.0), -self.decay) if self.decay else drawn
 
     def _normal(self, u: Values) -> Values:
-        """Return the quantiles of the distribution after it was cut at `limit`."""
+        """Return quantiles of the normal distribution truncated at `limit`."""
         if self.std == 0.0:
             return np.zeros_like(u)
         below = 0.5 * math.erfc(self.limit / self.std / math.sqrt(2.0))

@@ -1,8 +1,9 @@
-"""Arithmetic whose bits are part of our promises.
+"""Arithmetic whose bits are part of the project's promises.
 
-NumPy's `power`, `exp`, `log` and `tanh` take another code path on each kind of CPU and differ there
-in the last place; the C library's, which Python and `float_power` call, do not. Laws must give
-torch's bits, and the same bits on every replica, so these go through the C library.
+NumPy's `power`, `exp`, `log` and `tanh` take different code paths on different CPUs, and their
+results differ in the last place. The functions of the C library, which Python and `float_power`
+call, do not. Laws must give torch's bits, and the same bits on every replica, so these functions go
+through the C library.
 """
 
 import math
@@ -49,8 +50,16 @@ def tanh(x: Floats) -> Floats:
 
 
 def power(bases: Floats, exponents: Floats) -> Floats:
-    """Return `b ** e` pair by pair, to the bit as Python does; NaN where that is no real number."""
+    """Return `b ** e` pair by pair, bit for bit as Python does; NaN if that is no real number."""
     return _power(bases, exponents)
+
+
+def raised(base: float, exponent: float) -> float:
+    """Return `base ** exponent` of one number, none negative; overflow gives infinity."""
+    try:
+        return float(base**exponent)
+    except OverflowError:
+        return math.inf
 
 
 def tan(x: Floats) -> Floats:
@@ -71,7 +80,7 @@ def _tan(x: float) -> float:
 
 
 def _power(bases: Floats | float, exponents: Floats | float) -> Floats:
-    """Raise to powers with the C library, which `float_power` calls where `power` does not."""
+    """Raise to powers with the C library, which `float_power` calls and `power` does not."""
     with np.errstate(all="ignore"):
         powers: Floats = np.float_power(bases, exponents)
     return powers

@@ -1,6 +1,6 @@
-"""What there is outside a law's range: before its first step, and past its last one.
+"""What holds outside a law's range: before its first step, and past its last one.
 
-In the range itself every policy gives the same bits.
+Within the range every policy gives the same bits.
 """
 
 from collections.abc import Iterable
@@ -16,13 +16,14 @@ formula as it stands, `error` nothing: sealing is refused there."""
 
 
 def inside(t: Floats, first: float, last: float, out_of_range: OutOfRange) -> Floats:
-    """Return the time at which a law of the range `[first, last]` is to be asked for each `t`.
+    """Return the time within the range `[first, last]` at which a law is evaluated for each `t`.
 
     Args:
         t: Local times, shape (n,).
         first: The first step of the range.
         last: Its last step, not below `first`.
-        out_of_range: The policy. With `error` it is the time of `hold`, for `refused` to judge.
+        out_of_range: The policy. `extrapolate` leaves every time as it is; `error` gives the times
+            of `hold`, and leaves the refusal to `refused`.
 
     Returns:
         shape (n,); a `t` in the range is itself, to the bit.
@@ -41,7 +42,7 @@ def inside(t: Floats, first: float, last: float, out_of_range: OutOfRange) -> Fl
 def refused(
     values: Floats, t: Floats, first: float, last: float, out_of_range: OutOfRange
 ) -> Floats:
-    """Return the values, with NaN outside the range if that is an `error`."""
+    """Return the values, with NaN outside the range if the policy is `error`."""
     if out_of_range != "error":
         return values
     return np.where((t < first) | (t > last), np.nan, values)

@@ -1,7 +1,7 @@
 """The primitive laws, from which all others are built.
 
-Where a law has an end, it holds its last value from there on, unless its `out_of_range` says
-otherwise: by default nothing here rebounds or goes negative.
+A law with an end holds its last value from there on, unless its `out_of_range` says otherwise. By
+default none of these laws rebounds or turns negative.
 """
 
 from functools import cached_property

@@ -1,6 +1,6 @@
 """Laws that are written out: values for pieces, through knots, or for each step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import Duration, StepPoint, steps_of
 from pacesetter_service.core.model import Level, Model, Real
+from pacesetter_service.core.schedules import numeric
 from pacesetter_service.core.schedules.base import (
     Base,
     Schedule,
@@ -28,7 +29,7 @@ MAX_PIECES = 10_000
 """The most boundaries or knots that a law may have."""
 
 FEW_PIECES = 1000
-"""Up to so many knots a block is counted as if it touched all pieces."""
+"""Up to this many knots, the cost of a block assumes that it touches all pieces."""
 
 MAX_TABLE = 100_000
 """The most values that a table may have."""
@@ -70,6 +71,16 @@ class PiecewiseConstant(Schedule):
                     "levels": len(self.levels),
                 },
             )
+
+    @staticmethod
+    def of_powers(factor: float, boundaries: Sequence[StepPoint]) -> "PiecewiseConstant":
+        """Return the law that multiplies 1 by a factor at each of some ascending boundaries.
+
+        Levels that overflow are infinite, which no caller could write. Sealing refuses them, as it
+        does those of any other growth.
+        """
+        levels = tuple(numeric.raised(factor, passed) for passed in range(len(boundaries) + 1))
+        return PiecewiseConstant.model_construct(boundaries=tuple(boundaries), levels=levels)
 
     def own_cost(self) -> Cost:  # noqa: D102
         return work(self.passes) + Cost(call=200.0 * len(self.levels))
@@ -134,7 +145,7 @@ class Knots(Schedule):
         each = work(4) + ease
         if pieces <= FEW_PIECES:  # one block may touch all of them
             return self.own_cost() + Cost(each.call * pieces, each.step + pieces)
-        # Of more a block touches one at each of its steps at the most.
+        # With more knots, a block touches at most one piece at each of its steps.
         return self.own_cost() + Cost(PER_CALL * pieces, each.call + each.step + pieces)
 
     def values(self, t: Steps, base: Base) -> Values:  # noqa: D102
@@ -162,7 +173,7 @@ class Knots(Schedule):
     def _after(self, places: Values, t: Steps) -> NDArray[np.int64]:
         """Return the knot that ends the piece of each time; from the last knot on there is none.
 
-        Where the formula goes on, it is that of the first or last piece.
+        Where the formula is extrapolated, the first or the last piece is used.
         """
         after = np.searchsorted(places, t, side="right")
         if self.out_of_range == "extrapolate":

@@ -1,4 +1,4 @@
-"""Warmup in front of any schedule, in the ways in which the libraries do it."""
+"""Warmup in front of any schedule, in each way that libraries do it."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
@@ -62,7 +62,7 @@ class Warmup(Schedule):
     offset: Literal[0, 1] = 0
 
     def cost(self, of: Pricing) -> Cost:  # noqa: D102
-        # The value that a warmup aims at is evaluated besides, for each step where the base varies.
+        # The value that a warmup aims at costs another evaluation, at each step if the base varies.
         aims = self.mode in ("prefix", "replace")
         return self.own_cost() + of(self.ease) + of(self.schedule) * (2 if aims else 1)
 
@@ -71,7 +71,7 @@ class Warmup(Schedule):
         steps = float(whole(self.steps))
         after = law.values(t - steps if self.mode == "prefix" else t, base)
         warming = t < steps
-        if steps == 0.0 or not warming.any():  # most windows of most trainings
+        if steps == 0.0 or not warming.any():  # true of most windows of most trainings
             return after
         rising = self._rise(law, after, base, np.clip(t, 0.0, steps))
         return np.where(warming, rising, after)

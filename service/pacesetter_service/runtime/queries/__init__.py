@@ -1,1 +1,1 @@
-"""What only reads: nothing here changes a session."""
+"""Queries: nothing here changes a session."""

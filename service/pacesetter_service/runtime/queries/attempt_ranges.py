@@ -1,4 +1,4 @@
-"""What one attempt of a session has sealed: a running one, or one that is over."""
+"""The steps that one attempt of a session has sealed, whether it runs or is over."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -22,7 +22,7 @@ from pacesetter_service.store.store import Store
 
 
 class AttemptRange(NamedTuple):
-    """The steps of an attempt: those that it shares with earlier ones, and its own up to `end`."""
+    """The steps of an attempt: those that it shares with earlier ones, then its own up to `end`."""
 
     attempt: int
     lineage: Lineage
@@ -31,7 +31,7 @@ class AttemptRange(NamedTuple):
 
 
 async def range_of(service: Service, entry: Entry, attempt: int | None) -> AttemptRange:
-    """Return what an attempt has sealed: all that its trainers may have got, and nothing else.
+    """Return the steps that an attempt has sealed: exactly those that its trainers may have got.
 
     Raises:
         ArgumentError: The session has no such attempt.
@@ -49,13 +49,13 @@ async def range_of(service: Service, entry: Entry, attempt: int | None) -> Attem
 async def list_trained_anew(
     service: Service, session: Session, among: tuple[int, int], most: int
 ) -> list[tuple[int, int]]:
-    """Return attempts that are over and whose steps were trained anew, and from which step on.
+    """Return ended attempts whose steps were trained again, each with the first such step.
 
     Args:
         service: The service.
         session: Their session; attempts that were opened since it was read are left out.
-        among: The first step that counts, and the one behind the last.
-        most: How many are returned: the newest ones, in their order.
+        among: The first step that counts, and the one after the last.
+        most: The most that are returned: the newest ones, in ascending order.
 
     Raises:
         SessionNotFoundError: The session was purged meanwhile.
@@ -77,18 +77,18 @@ async def list_trained_anew(
 def trained_anew(
     attempts: Sequence[Attempt], running: RunningAttempt
 ) -> Iterator[tuple[Attempt, int]]:
-    """Return attempts that are over, the newest first, and from where on later ones trained anew.
+    """Return ended attempts, newest first, each with the first step that later ones trained again.
 
     Args:
-        attempts: Those of a session, in their order.
-        running: The one that runs; those that were opened since it was read are left out.
+        attempts: Those of a session, in ascending order.
+        running: The running one; those that were opened since it was read are left out.
     """
     keys: set[str] = set()
     first = MAX_STEP
     for each in reversed(attempts):
         if each.attempt > running.number:
             continue
-        # Where steps were taken back, its trainers went on in another one, which has its key.
+        # After a take-back, its trainers went on in another attempt, which has the same key.
         if keys and each.key not in keys and not running.includes(each.attempt):
             yield each, first
         keys.add(each.key)
@@ -96,13 +96,13 @@ def trained_anew(
 
 
 def _over(store: Store, stored: Stored, attempt: int) -> AttemptRange:
-    """Return what an attempt that is over has sealed.
+    """Return the steps that an ended attempt has sealed.
 
-    Where steps were taken back, its trainers went on in another one, which has its key.
+    After a take-back, its trainers went on in another attempt, which has the same key.
     """
     known = {each.attempt: each for each in store.attempts_of(stored)}
     first = stored.session.spec.start_step
-    # Of sessions from before attempts were kept the first one is not written down.
+    # The first attempt is not recorded for sessions that are older than the attempts table.
     key = known[attempt].key if attempt in known else ""
     last = max((n for n, each in known.items() if each.key == key and n > attempt), default=attempt)
     lineage = known[last].lineage if last in known else (AttemptRef(stored.id, attempt, first),)
@@ -110,7 +110,7 @@ def _over(store: Store, stored: Stored, attempt: int) -> AttemptRange:
 
 
 def sealed_values(store: Store, ref: AttemptRange, series: int, start: int, end: int) -> Block:
-    """Return values that an attempt has sealed; float64, shape (series, end - start).
+    """Return sealed values of an attempt; float64, shape (series, end - start).
 
     Raises:
         StepOutOfRangeError: It has not sealed all of them.

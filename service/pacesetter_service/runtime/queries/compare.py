@@ -1,4 +1,4 @@
-"""Several trainings side by side: their curves over common places, and how their specs differ."""
+"""Several trainings side by side: their curves over a common axis, and how their specs differ."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,22 +21,22 @@ from pacesetter_service.runtime.queries.history import (
 from pacesetter_service.runtime.service import Service
 
 By = Literal["step", "fraction"]
-"""Over what curves are laid beside each other: steps, or parts of each training's plan."""
+"""The common axis of the curves: steps, or fractions of each training's plan."""
 
 FEWEST, MOST = 2, 10
-"""How many sessions are compared at once."""
+"""The fewest and the most sessions of one comparison."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One of the trainings.
+    """One of the compared trainings.
 
     Attributes:
         name: The session's name.
-        total_steps: The first step behind its plan; None if that has no end.
-        places: For each step that is shown the step, or which part of the plan it is, from 0 to 1.
+        total_steps: The first step after its plan; None if the plan has no end.
+        places: For each step that is shown, the step, or its fraction of the plan, from 0 to 1.
         history: Its curves.
     """
 
@@ -48,7 +48,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A place in which specs differ, as a JSON pointer, and what stands there in each, if any."""
+    """A place where specs differ, as a JSON pointer, and the value there in each, if any."""
 
     pointer: str
     values: Mapping[str, JsonValue]
@@ -56,7 +56,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Trainings side by side, in the order in which they were asked for."""
+    """Trainings side by side, in the order that the caller named them."""
 
     by: By
     sessions: list[Compared]
@@ -71,20 +71,20 @@ async def compare(
     metrics: Sequence[str] | None,
     show: Callable[[Comparison], T],
 ) -> T:
-    """Return what is shown of several trainings.
+    """Return what `show` makes of several trainings side by side.
 
     Args:
         service: The service.
         names: The sessions, `FEWEST` to `MOST`.
-        by: Over what the curves are laid beside each other.
+        by: The common axis of the curves.
         points: About how many steps are shown of each.
-        metrics: The metrics that are wanted; None for all. Not every session must have each.
-        show: Makes the answer of it, on another thread than the event loop's.
+        metrics: The wanted metrics; None for all. Not every session must have each.
+        show: Makes the answer from the comparison, on a thread other than the event loop's.
 
     Raises:
         SessionNotFoundError: There is no session of one of these names.
         ArgumentError: These are too many or too few, or one has no fractions.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     names = list(dict.fromkeys(names))
     if not FEWEST <= len(names) <= MOST:
@@ -118,10 +118,10 @@ def _reported(service: Service, name: str) -> set[str]:
 
 
 def differences(specs: Mapping[str, JsonValue]) -> list[Difference]:
-    """Return the places in which some documents differ, each with what stands there in all."""
+    """Return the places where some documents differ, each with the values there."""
     names = list(specs)
     pointers = {each.pointer for name in names[1:] for each in diff(specs[names[0]], specs[name])}
-    # Where one differs as a whole and another in a part of it, the whole is told.
+    # If a place differs as a whole in one document and in parts in another, the whole is reported.
     outermost = [
         each
         for each in sorted(pointers)
@@ -145,7 +145,7 @@ def _at(document: JsonValue, pointer: str) -> JsonValue:
 
 
 def draw(comparison: Comparison) -> bytes:
-    """Draw the curves of all trainings over each other, as SVG."""
+    """Draw the curves of all trainings into the same axes, as SVG."""
     panels: dict[tuple[bool, str], list[Line]] = {}
     for is_series in (True, False):
         for each in comparison.sessions:

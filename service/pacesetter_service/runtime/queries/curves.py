@@ -1,4 +1,4 @@
-"""Curves: values of a range of steps, thinned out so that they can be drawn."""
+"""Curves: values of a range of steps, thinned out for drawing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

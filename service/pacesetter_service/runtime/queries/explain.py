@@ -1,8 +1,8 @@
-"""Why a value is what it is: reads the log for `insight/explain.py`, which finds the words."""
+"""Why a value is what it is: reads the log for `insight/explain.py`, which words the answer."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice, takewhile
+from itertools import islice
 from typing import TypeVar
 
 from pacesetter_service.core.attempts import spans
@@ -22,16 +22,16 @@ from pacesetter_service.store.port import Stored
 from pacesetter_service.store.store import Store
 
 MOST = 1_000
-"""How many changes are looked at, before only orders and those that replace a law are."""
+"""How many changes are read before only orders and changes that replace a law are."""
 
 MOST_OF_LAWS = 50
-"""How many of these are looked at."""
+"""How many of those orders and changes are read."""
 
 KINDS = ("decided", "acted", "forked")
 """The events that change values."""
 
 MISHAPS = 5
-"""How many missed measurements and passed boundaries are told."""
+"""The most missed measurements and passed boundaries that are reported."""
 
 
 T = TypeVar("T")
@@ -42,8 +42,8 @@ class ExplainedStep:
     """Why the values at a step are what they are.
 
     Attributes:
-        explanation: The reason of each value.
-        causes: For each series the event that brought its value about; None if nothing has.
+        explanation: The reason for each value.
+        causes: For each series the event that caused its value; None if no event did.
         attempt: The running attempt of the session.
         horizon: The first step that is not sealed.
     """
@@ -57,13 +57,13 @@ class ExplainedStep:
 async def explain_step(
     service: Service, name: str, step: int, show: Callable[[ExplainedStep], T]
 ) -> T:
-    """Return what is shown of why the values at a step are what they are, or would be.
+    """Return what `show` makes of why the values at a step are what they are, or would be.
 
     Args:
         service: The service.
         name: The session's name.
         step: The step.
-        show: Makes the answer of the explanation, where it is found.
+        show: Makes the answer from the explanation, on the thread that finds it.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
@@ -92,21 +92,21 @@ def _explained(store: Store, stored: Stored, step: int, values: dict[str, float]
 
 
 def _explanation(store: Store, stored: Stored, step: int, values: dict[str, float]) -> Explanation:
-    # The past of a fork may have been described in another way.
+    # The past of a fork may have another description.
     session = replace(stored.session, spec=stored.session.spec.at(step))
     changes, whole = changes_at(store, stored, step)
     first = near(session.spec, step)
-    mishaps = store.events_until(stored, step, kinds=("missed", "boundary_passed"))
-    nearby = list(islice(takewhile(lambda each: _at(each) >= first, mishaps), MISHAPS))
+    mishaps = store.events_until(stored, step, kinds=("missed", "boundary_passed"), since=first)
+    nearby = list(islice(mishaps, MISHAPS))
     found = explain(session, step, values, changes, nearby[::-1], whole=whole)
     return replace(found, notes=(*_lived(stored, step), *found.notes))
 
 
 def _lived(stored: Stored, step: int) -> Iterator[str]:
-    """Say so if a step was sealed in an earlier attempt than the running one."""
+    """Return a note if a step was sealed in an earlier attempt than the running one."""
     session = stored.session
     [*_, (ref, *_)] = spans(stored.lineage, end=step + 1)
-    if ref.session_id != stored.id or ref.attempt < 1:  # those of an imported fork
+    if ref.session_id != stored.id or ref.attempt < 1:  # steps of an imported fork
         yield f"Step {step} was sealed before this session was forked from another one."
     elif ref.attempt != session.attempt.number:
         yield (
@@ -116,7 +116,7 @@ def _lived(stored: Stored, step: int) -> Iterator[str]:
 
 
 def changes_at(store: Store, stored: Stored, step: int) -> tuple[list[Recorded], bool]:
-    """Read the changes that hold at a step, newest first, and tell whether these are all."""
+    """Return the changes that hold at a step, newest first, and whether these are all."""
     log = of_this_description(store.events_until(stored, step, kinds=KINDS))
     changes = list(enough(stored.session.spec.at(step), log, MOST))
     if next(log, None) is None:
@@ -125,7 +125,7 @@ def changes_at(store: Store, stored: Stored, step: int) -> tuple[list[Recorded],
 
 
 def _older(store: Store, stored: Stored, step: int, changes: list[Recorded]) -> Iterator[Recorded]:
-    """Read on, but only changes that came from an operator or replaced a law."""
+    """Read further back, but only changes that an operator ordered or that replaced a law."""
     seen = {_place(each) for each in changes}
     laws = of_this_description(store.events_until(stored, step, kinds=KINDS, of_laws=True))
     return islice((each for each in laws if _place(each) not in seen), MOST_OF_LAWS)
@@ -133,8 +133,3 @@ def _older(store: Store, stored: Stored, step: int, changes: list[Recorded]) -> 
 
 def _place(recorded: Recorded) -> tuple[object, ...]:
     return recorded.own, recorded.attempt, recorded.seq, recorded.created_at
-
-
-def _at(recorded: Recorded) -> int:
-    at: int = getattr(recorded.event, "at", 0)
-    return at

@@ -1,4 +1,4 @@
-"""How a training stands in the family of its template."""
+"""How a training compares with the family of its template."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -17,17 +17,17 @@ async def read_family(
     show: Callable[[Session, Sequence[Kin]], T],
     names: NameScope = EVERYTHING,
 ) -> T:
-    """Return what is shown of a training by its family, for each of its losses.
+    """Return what `show` makes of a training's comparison with its family, by each of its losses.
 
     Args:
         service: The service.
         name: The session's name.
-        show: Makes the answer of it, where it is read.
-        names: The sessions that the caller may speak of; others are no members.
+        show: Makes the answer from the comparison, on the thread that reads it.
+        names: The sessions that the caller may see; others are not members.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     stored = (await service.writer.find(name)).stored
     return await service.reads.run(

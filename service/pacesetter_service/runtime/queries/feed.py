@@ -1,21 +1,21 @@
 """The events of all sessions: in pages, or as they happen."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import suppress
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 from pacesetter_service.runtime.arguments import ArgumentError
 from pacesetter_service.runtime.pool import in_thread
 from pacesetter_service.runtime.queries.events import LoggedEvent, creation_of, logged_event
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.signals import ANY
+from pacesetter_service.runtime.tasks import ended
 from pacesetter_service.store.feed import FeedEntry, Wanted
 
 __all__ = ["FedEvent", "FeedEvents", "Wanted", "begin_at", "follow_all", "list_all"]
 
 PAGE = 256
-"""How many events are read at once for a caller that follows them."""
+"""How many events are read at a time for a caller that follows them."""
 
 
 class FedEvent(NamedTuple):
@@ -27,32 +27,45 @@ class FedEvent(NamedTuple):
 
 
 class FeedEvents(NamedTuple):
-    """Some events, the position to go on behind, and whether there is more already."""
+    """Some events, the position to go on after, and whether there are more already."""
 
     events: list[FedEvent]
     behind: int
     more: bool
 
 
-async def list_all(service: Service, wanted: Wanted, behind: int, limit: int) -> FeedEvents:
-    """Return events of all sessions that come behind a position, in the order of their commits.
+T = TypeVar("T")
 
-    There may be more, though these are fewer than `limit`.
+
+async def list_all(
+    service: Service, wanted: Wanted, behind: int, limit: int, show: Callable[[FeedEvents], T]
+) -> T:
+    """Return what `show` makes of events of all sessions, in the order of their commits.
+
+    There may be more even if these are fewer than `limit`.
+
+    Args:
+        service: The service.
+        wanted: Which events.
+        behind: The position after which they come.
+        limit: The most events.
+        show: Makes the answer from the events, on the thread that reads them: a long page must not
+            keep trainers waiting.
 
     Raises:
         ArgumentError: There is no such position yet.
     """
     await begin_at(service, behind, "after")
-    return await _page(service, wanted, behind, limit)
+    return await in_thread(lambda: show(_page(service, wanted, behind, limit)))
 
 
 async def begin_at(service: Service, behind: int | None, argument: str) -> int:
-    """Return the position that a reader goes on behind: the newest one, if it names none.
+    """Return the position after which a reader goes on: the newest one, if it names none.
 
     Args:
         service: The service.
         behind: The position that it names.
-        argument: What it calls that.
+        argument: The reader's name for it.
 
     Raises:
         ArgumentError: There is no such position yet.
@@ -65,46 +78,60 @@ async def begin_at(service: Service, behind: int | None, argument: str) -> int:
 
 
 async def follow_all(
-    service: Service, wanted: Wanted, behind: int, heartbeat: float
-) -> AsyncGenerator[list[FedEvent], None]:
-    """Return the events of all sessions behind a position, some at a time, as they happen.
+    service: Service,
+    wanted: Wanted,
+    behind: int,
+    heartbeat: float,
+    show: Callable[[Sequence[FedEvent]], T],
+) -> AsyncGenerator[T, None]:
+    """Return what `show` makes of the events of all sessions after a position, some at a time.
 
-    While nothing happens there is an empty list at every heartbeat. It ends when the service stops.
+    At every heartbeat without an event, `show` is given an empty list, on the event loop. The
+    iterator ends when the service stops.
+
+    Args:
+        service: The service.
+        wanted: Which events.
+        behind: The position after which they come.
+        heartbeat: Seconds.
+        show: Makes the answer from some events, on the thread that reads these.
     """
+
+    def read() -> tuple[T | None, int, bool]:
+        page = _page(service, wanted, behind, PAGE)
+        return show(page.events) if page.events else None, page.behind, page.more
+
     clock = asyncio.get_running_loop().time
     spoken = clock()
     with service.logged.listening():
         while True:
-            # It waits before it looks: what happens meanwhile is told.
+            # The wait starts before the read, so that news in between is not missed.
             news = asyncio.create_task(service.logged.news(ANY, heartbeat))
             try:
                 await asyncio.sleep(0)
-                page = await _page(service, wanted, behind, PAGE)
-                behind = page.behind
-                if page.events:
-                    yield page.events
+                shown, behind, more = await in_thread(read)
+                if shown is not None:
+                    yield shown
                     spoken = clock()
-                elif not page.more:
+                elif not more:
                     if service.logged.released:
                         return
                     await news
                     if clock() - spoken >= heartbeat:
-                        yield []
+                        yield show([])
                         spoken = clock()
             finally:
-                news.cancel()
-                with suppress(asyncio.CancelledError):
-                    await news
+                await ended(news)
 
 
-async def _page(service: Service, wanted: Wanted, behind: int, limit: int) -> FeedEvents:
-    found = await in_thread(service.store.feed_page, wanted, behind, limit)
+def _page(service: Service, wanted: Wanted, behind: int, limit: int) -> FeedEvents:
+    found = service.store.feed_page(wanted, behind, limit)
     return FeedEvents([_told(each) for each in found.entries], found.behind, found.more)
 
 
 def _told(entry: FeedEntry) -> FedEvent:
     if entry.recorded is None:
-        event = creation_of(entry.spec, entry.created_at)
+        event = creation_of(entry.spec, entry.created_at, entry.attempt)
     else:
         event = logged_event(entry.recorded, entry.spec)
     return FedEvent(entry.position, entry.session, event)

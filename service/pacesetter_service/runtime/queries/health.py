@@ -1,4 +1,4 @@
-"""Whether the service gets on with its work, and the figures that an operator watches."""
+"""Whether the service makes progress, and the figures that an operator watches."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,31 +12,31 @@ from pacesetter_service.runtime.shared_ranks import counts
 from pacesetter_service.runtime.tally import Tally
 
 PATIENCE = 5.0
-"""For how many seconds the database is waited for: a probe gives up after some such time too."""
+"""Seconds that a check waits for the database: probes give up after a similar time."""
 
 
 SILENT_AFTER = 60.0
-"""Seconds after which a rank is counted as silent; until then it may train what it was given."""
+"""Seconds after which a rank counts as silent; until then it may train what it was given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the service knows of its ranks and of itself at one moment.
+    """What the service knows about its ranks and itself at one moment.
 
     Attributes:
-        ranks: How many ranks were heard of lately, in all sessions.
-        deviating: How many of them train with other values than were sealed.
-        silent: How many of them were not heard of for `SILENT_AFTER` seconds, while others of their
-            session were.
-        trained: How many sessions a trainer has called about in those seconds.
-        ahead: The steps that are sealed beyond what is trained, in all of these together.
-        furthest: The most of them in one session.
+        ranks: How many ranks have called lately, in all sessions.
+        deviating: How many of them train with values other than the sealed ones.
+        silent: How many of them have not called for `SILENT_AFTER` seconds, while others of their
+            session have.
+        trained: How many of the sessions in memory a trainer has called about in those seconds.
+        ahead: The steps that are sealed beyond the trained ones, in all of these together.
+        furthest: The most such steps in one session.
         queued: How many jobs wait for the writer.
         stalled: For how many seconds the writer has worked without a result.
-        cached: How many sessions memory holds.
+        cached: How many sessions are in memory.
         held: How many calls are held.
         tally: What the writer has done.
-        found: What the newest look at the database has found.
+        found: The result of the newest look at the database.
     """
 
     ranks: int
@@ -54,9 +54,9 @@ class Figures:
 
 
 def figures(service: Service) -> Figures:
-    """Return the figures of this moment; callable from any thread.
+    """Return the current figures; callable from any thread.
 
-    It may wait for a second for the database, and goes on without it then.
+    It may wait for a second for a census of the database; then it uses the previous one.
     """
     writer = service.writer
     ranks, deviating = counts(service.tracker, service.store.ranks)
@@ -78,7 +78,7 @@ def figures(service: Service) -> Figures:
 
 
 def _seal_ahead(service: Service) -> list[int]:
-    """Return how many steps are sealed beyond the trainer's, of each session that is trained."""
+    """Return how many steps are sealed ahead of the trainer, for each session that is trained."""
     found = []
     for name, step in service.tracker.heard_lately(SILENT_AFTER):
         horizon = service.writer.horizon(name)
@@ -88,7 +88,7 @@ def _seal_ahead(service: Service) -> list[int]:
 
 
 async def check_ready(service: Service) -> None:
-    """Refuse if the database does not answer, or the writer does not get on with its work.
+    """Refuse if the database does not answer, or the writer makes no progress.
 
     Raises:
         StorageUnavailableError: The writer has ended, or the database does not answer in time.

@@ -1,4 +1,4 @@
-"""What was trained with, beside what was measured: the realised curve of a session."""
+"""The realised curve of a session: its sealed values beside its measurements."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,7 +39,7 @@ MAX_TABLE = 2**24
 """The most values in one table, over all columns."""
 
 Column = list[Spelt | None]
-"""Values at the steps that are shown; None where nothing was measured."""
+"""Values at the shown steps; None where nothing was measured."""
 
 T = TypeVar("T")
 
@@ -50,9 +50,9 @@ class HistoryQuestion:
 
     Attributes:
         start: The first step; None for the first of the record.
-        end: The first step that is not wanted any more; None for all that are sealed.
-        points: About how many steps are to be shown; None for all.
-        metrics: The names of the metrics that are wanted; None for all.
+        end: The first step after the wanted ones; None for all sealed steps.
+        points: About how many steps are shown; None for all.
+        metrics: The names of the wanted metrics; None for all.
         by_rank: Whether each rank's own values are wanted too.
         attempt: An earlier attempt; None for the running one.
     """
@@ -104,19 +104,19 @@ class History(BaseModel):
 async def read_history(
     service: Service, name: str, question: HistoryQuestion, show: Callable[[History], T]
 ) -> T:
-    """Return what is shown of a session's record.
+    """Return what `show` makes of a session's record.
 
     Args:
         service: The service.
         name: The session's name.
         question: Which part of the record is asked for.
-        show: Makes the answer of the record, where it is read.
+        show: Makes the answer from the record, on the thread that reads it.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
         ArgumentError: It has no such attempt or metric.
         StepOutOfRangeError: The record does not have these steps, or too many of them.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     part = await _part(service, name, question)
 
@@ -134,13 +134,13 @@ async def read_table(
     question: HistoryQuestion,
     show: Callable[[Iterator[History]], T],
 ) -> T:
-    """Return what is shown of every step of a session's record, which comes in pieces.
+    """Return what `show` makes of every step of a session's record, which it gets in pieces.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
         ArgumentError: It has no such attempt or metric.
         StepOutOfRangeError: The record does not have these steps, or too many of them.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     part = await _part(service, name, question)
 
@@ -211,7 +211,7 @@ class _Part:
 
 @dataclass(slots=True)
 class _Table:
-    """Rows of what is shown, put together piece by piece."""
+    """The rows that are shown, collected piece by piece."""
 
     steps: list[int] = field(default_factory=list)
     series: list[list[float]] = field(default_factory=list)
@@ -219,7 +219,7 @@ class _Table:
 
 
 def _chosen(part: _Part, wanted: Sequence[str] | None) -> list[str]:
-    """Return the names of the metrics that are shown: all reported ones, or those asked for."""
+    """Return the names of the shown metrics: all reported ones, or those asked for."""
     reported = part.store.metrics_of(part.ref.lineage)
     names = reported if wanted is None else list(dict.fromkeys(wanted))
     known = {*reported, *part.spec.measured}
@@ -283,7 +283,7 @@ def _by_rank(part: _Part, metric: str, steps: Sequence[int], check: Check) -> di
     """Return what each rank reported at some steps.
 
     Raises:
-        StepOutOfRangeError: That is more than one answer holds.
+        StepOutOfRangeError: That is more than fits into one answer.
     """
     rows = {step: index for index, step in enumerate(steps)}
     columns: dict[int, Column] = {}

@@ -1,4 +1,4 @@
-"""Pages of sessions: chosen and sorted by the database, and by their state where it cannot tell."""
+"""Pages of sessions: the database selects and sorts them; states that it lacks are judged here."""
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
@@ -19,15 +19,15 @@ from pacesetter_service.store.port import Stored
 __all__ = ["EVERY_STATE", "SORTS", "Page", "Place", "Question", "Sort", "read_page"]
 
 LOOKED_AT = 2_000
-"""So many sessions are looked at for one page whose states the database cannot tell."""
+"""The most sessions that are read for one page if the database cannot tell their states."""
 
 BATCH = 250
-"""So many of them at a time."""
+"""How many of them are read at a time, at least."""
 
 EVERY_STATE: frozenset[State] = frozenset({"active", "silent", "finished", "failed", "archived"})
 
 UNTOLD: frozenset[State] = frozenset({"active", "silent"})
-"""States that the database cannot tell from each other: it does not hear what trainers say."""
+"""States that the database cannot tell apart: it does not hear what trainers say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +36,14 @@ class Question:
 
     Attributes:
         limit: The most sessions.
-        names: Only those that the caller may speak of.
-        matching: Only those whose names match this, in which `*` and `?` stand for others.
+        names: Only those that the caller may see.
+        matching: Only those whose names match this pattern of `*` and `?`.
         labels: Only those with all of these labels and values.
         status: Only those of this status; None for all.
         states: Only those in one of these states.
-        since: Only those that were written or heard of since then; None for all.
+        since: Only those that were written or have called since then; None for all.
         ailing: Only those that failed, or run and have a rank that deviates or is silent.
-        sort: In which order.
+        sort: The order.
         behind: Where the page begins; None for the first one.
     """
 
@@ -60,7 +60,7 @@ class Question:
 
 
 class Judged(Protocol):
-    """Whatever a session was made into whose state is known."""
+    """A view of a session that knows its state."""
 
     @property
     def state(self) -> State:
@@ -72,9 +72,9 @@ J = TypeVar("J", bound=Judged)
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[J]):
-    """Some sessions in their order, and where the next page begins; None if this is the last.
+    """Some sessions in order, and where the next page begins; None if this is the last.
 
-    Of those whose state has to be looked up a page may have fewer than were asked for, though there
+    If states must be judged here, a page may have fewer sessions than were asked for, though there
     are more.
     """
 
@@ -93,7 +93,7 @@ def read_page(
     Args:
         service: The service.
         question: Which sessions, and which page.
-        judge: Makes of sessions what is told of them, in their order.
+        judge: Makes views of sessions, in the same order.
         check: Is called between two sessions.
 
     Raises:
@@ -126,7 +126,7 @@ def _place(column: str, stored: Stored) -> Place:
 
 
 def _listing(service: Service, question: Question) -> Listing:
-    """Return what the database is asked for; it may be more than is wanted, but not less."""
+    """Return the listing to ask the database for: it may have too many sessions, never too few."""
     states = set(question.states)
     fates: list[Fate] = [each for each in _FATES if each in states]
     if UNTOLD.intersection(states):
@@ -153,7 +153,7 @@ _FATES: tuple[Fate, ...] = ("finished", "failed", "archived")
 
 
 def _ailing(service: Service) -> list[str]:
-    """Return the sessions with ranks that deviate or are silent, wherever they have called."""
+    """Return the sessions with ranks that deviate or are silent, in any process."""
     names = set(service.tracker.in_trouble(STALE_AFTER))
     if service.store.ranks is not None:
         with suppress(StorageUnavailableError):  # what was heard here is better than nothing

@@ -1,4 +1,4 @@
-"""Which checkpoints to merge in place of a decay, by the rates that a session has sealed."""
+"""Which checkpoints to merge instead of a decay, by the rates that a session has sealed."""
 
 from collections.abc import Sequence
 
@@ -26,21 +26,21 @@ class CheckpointView(BaseModel):
 
 
 class LeftOutView(BaseModel):
-    """A checkpoint that is not to be merged."""
+    """A checkpoint that should not be merged."""
 
     step: int = Field(description="the checkpoint's step")
     reason: str = Field(description="why, in words")
 
 
 class StandsForView(BaseModel):
-    """The order in whose place the merge is."""
+    """The order that the merge replaces."""
 
     action: dict[str, object] = Field(description="the action, a `cooldown`")
     at: int = Field(description="the step that it would hold from")
 
 
 class MergeAnswer(BaseModel):
-    """Which checkpoints to merge, with which weights, and what the merge stands for."""
+    """Which checkpoints to merge, with which weights, and which order the merge replaces."""
 
     session: str = Field(description="the session's name")
     shape: Shape = Field(description="the shape of the decay")
@@ -59,16 +59,16 @@ async def read_merge(
     floor: float,
     over: int | None,
 ) -> MergeAnswer:
-    """Return the weights with which checkpoints of a session stand for a decay.
+    """Return the weights with which checkpoints of a session replace a decay.
 
     Args:
         service: The service.
         name: The session's name.
-        checkpoints: Their steps, in any order; each is of the weights before its step's update.
+        checkpoints: Their steps, in any order; each holds the weights before its step's update.
         shape: The shape of the decay.
-        floor: What it comes down to, as a part of the rate.
-        over: Over how many steps before the last checkpoint at most; None for all that are
-            constant.
+        floor: The end of the decay, as a fraction of the rate.
+        over: The most steps before the last checkpoint that it covers; None for all at the
+            constant rate.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
@@ -104,13 +104,13 @@ def _refuse_unknown(session: Session, steps: Sequence[int]) -> None:
 
 
 def _rates(session: Session, block: Block) -> Block:
-    """Return the rows of the learning rates; other channels may change as they like."""
+    """Return the rows of the learning rates; other channels may change freely."""
     rates = {each.name for each in session.spec.series() if each.channel == "lr"}
     return block[[index for index, name in enumerate(session.timelines) if name in rates]]
 
 
 def _said(action: Cooldown) -> dict[str, object]:
-    """Return an action as it is ordered, without what it leaves open."""
+    """Return an action as it is ordered, without the fields that it leaves open."""
     said: dict[str, object] = jsonable(action)
     return {name: value for name, value in said.items() if value not in (None, "")}
 

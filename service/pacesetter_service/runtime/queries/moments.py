@@ -1,4 +1,4 @@
-"""When steps were trained, as far as the record knows: when their windows were handed out."""
+"""When steps were trained, by the record: it knows when their windows were handed out."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,19 +13,19 @@ from pacesetter_service.runtime.service import Service
 from pacesetter_service.store.moments import HandedOut
 
 LOOKS = 300
-"""About how many windows of a session are looked at."""
+"""About how many windows of a session are read."""
 
 FEWEST = 2
-"""From how many moments on there is a line between them."""
+"""The fewest moments that make a line."""
 
 EARLIEST = datetime(1, 1, 1, tzinfo=UTC).timestamp()
 LATEST = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
-"""The first and the last second of a calendar, which has years of four digits; since 1970, UTC."""
+"""The first and last second of the calendar, whose years have four digits; since 1970, UTC."""
 
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Steps and when each was trained; between two of them time goes by evenly.
+    """Steps and when each was trained; in between, time is interpolated linearly.
 
     Attributes:
         steps: Ascending.
@@ -37,17 +37,17 @@ class Moments:
 
     @property
     def known(self) -> bool:
-        """Whether anything can be said of other steps."""
+        """Whether other steps can be placed too."""
         return len(self.steps) >= FEWEST
 
     def at(self, step: float) -> float:
-        """Return when a step was trained, or will be; before and behind all the nearest moment."""
+        """Return when a step was or will be trained; beyond the known steps, the nearest moment."""
         return float(np.interp(step, self.steps, self.seconds))
 
     def reaching(self, first: float, last: float, pace: float | None) -> "Moments":
-        """Return the same for more steps: those before and behind take `pace` seconds each.
+        """Return moments for more steps: those before and after the known ones take `pace` seconds.
 
-        A calendar ends: steps that would lie behind it stand at its end, or before it at its begin.
+        Where the calendar would be left, the moments end at its first or last second instead.
         """
         if not self.steps:
             return self
@@ -66,7 +66,7 @@ class Moments:
         return Moments(steps, seconds)
 
     def _mean_pace(self) -> float | None:
-        """Return the seconds that a step took in the middle of those that are known."""
+        """Return the median of the seconds that a step took."""
         if not self.known:
             return None
         paces = np.diff(self.seconds) / np.diff(self.steps)
@@ -74,7 +74,7 @@ class Moments:
 
 
 def _reached(step: float, known: float, at: float, pace: float) -> tuple[float, float]:
-    """Return a step and its moment by that of a known one, or where the calendar ends before it."""
+    """Return a step and its moment, from a known step; or the step where the calendar ends."""
     moment = at + pace * (step - known)
     shown = min(max(moment, EARLIEST), LATEST)
     return (step, moment) if shown == moment else (known + (shown - at) / pace, shown)
@@ -83,8 +83,8 @@ def _reached(step: float, known: float, at: float, pace: float) -> tuple[float, 
 async def read_moments(service: Service, status: Status, *, attempt: int | None = None) -> Moments:
     """Return when the steps of a session were trained, as far as is known.
 
-    A window is handed out some seconds before it is trained. The newest trained step stands where
-    a rank was last heard.
+    A window is handed out some seconds before it is trained. The newest trained step is placed when
+    a rank last called.
 
     Args:
         service: The service.
@@ -122,10 +122,10 @@ def _of_span(service: Service, span: Span, total: int) -> list[HandedOut]:
 def _joined(
     parts: list[Span], found: list[list[HandedOut]], heard: tuple[int, float] | None
 ) -> Moments:
-    """Return the moments of all parts, those that went back in time left out.
+    """Return the moments of all parts, without those that would go back in time.
 
-    Between the last window of a part and the next part the training may have stood: of that window
-    the last step is where it would be at the pace before.
+    The training may have stood still between the last window of a part and the next part. So the
+    last step of that window is placed by the pace before it.
     """
     places: list[tuple[float, float]] = []
     for number, (span, windows) in enumerate(zip(parts, found, strict=True)):

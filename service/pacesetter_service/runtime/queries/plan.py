@@ -1,4 +1,4 @@
-"""What the loss will be under other schedules of what is left of a training."""
+"""Predicts the loss under other schedules for the rest of a training."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -45,26 +45,26 @@ from pacesetter_service.store.store import Store
 Goal = Literal["lowest_loss", "fewest_steps", "budget"]
 
 MOST_KIN = 16
-"""The most sessions of one lineage that are looked at."""
+"""The most sessions of one lineage that serve as evidence."""
 
 MOST_DONORS = 8
-"""The most sessions of the same template."""
+"""The most sessions of the same template that serve as evidence."""
 
 STAGE = "stage"
-"""The label that says of a session that it is fine-tuned."""
+"""The label that marks a session as fine-tuning."""
 
 FINE_TUNING = frozenset({"finetuning", "fine-tuning", "fine_tuning", "sft", "rlhf"})
-"""What that label says then."""
+"""Its values that do so."""
 
 ONE_PASS = 1.02
-"""Up to how many passes over the data count as one."""
+"""The most passes over the data that still count as one."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A candidate that is asked for: orders, and its end; None for that of the question."""
+    """A candidate that is asked for: its orders, and its end; None for the question's end."""
 
     label: str
     orders: tuple[Planned, ...]
@@ -76,13 +76,13 @@ class PlanQuestion:
     """What is asked for.
 
     Attributes:
-        metric: The loss that is planned by.
-        goal: The lowest loss at an end, the fewest steps to a loss, or the lowest loss that so many
-            steps more come to.
+        metric: The loss that is predicted.
+        goal: The lowest loss at an end, the fewest steps to a loss, or the lowest loss within a
+            budget of steps.
         total: The end, and for the fewest steps the latest one; None for the end of the plan.
-        loss: The loss to come to, for the fewest steps.
+        loss: The loss to reach, for the fewest steps.
         steps: The budget, from the first step that can still change.
-        candidates: What is compared; None to have it looked for.
+        candidates: The candidates to compare; None to search for them.
         group: The parameter group whose rate is meant; None for the first.
         is_loss: Whether the caller says that the metric is a loss.
         stage: `finetuning` if the caller says so.
@@ -103,7 +103,7 @@ class PlanQuestion:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A plan, of which session, and for which end; None where each candidate has another."""
+    """A plan, its session, and its end; None if each candidate has its own end."""
 
     session: Session
     question: PlanQuestion
@@ -118,22 +118,22 @@ async def read_plan(
     show: Callable[[Answer], T],
     names: NameScope = EVERYTHING,
 ) -> T:
-    """Return what is shown of a plan; nothing is changed.
+    """Return what `show` makes of a plan; nothing is changed.
 
     Args:
         service: The service.
         name: The session's name.
         question: What is asked for.
-        show: Makes the answer of it, where it is made.
-        names: The sessions that the caller may speak of; others are no evidence.
+        show: Makes the answer from the plan, on the thread that makes it.
+        names: The sessions that the caller may see; others are not used as evidence.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
         SessionFinishedError: Its training is over.
-        SessionArchivedError: It takes no more orders.
+        SessionArchivedError: It accepts no more orders.
         ArgumentError: No such metric was reported, there is no such group, or no end is known.
         StepOutOfRangeError: The end is sealed already, or the session is too long.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     entry = await service.writer.find(name)
     session = entry.stored.session
@@ -204,7 +204,7 @@ def _outlooks(planner: Planner, question: PlanQuestion, total: int) -> list[Outl
         return ranked(found)
     if question.goal == "fewest_steps" and question.loss is not None:
         if planner.effect is not None:
-            return []  # which loss is come to is not known
+            return []  # which loss will be reached is not known
         return fewest(planner, question.loss, total)
     return lowest(planner, total)
 
@@ -220,7 +220,7 @@ def _not_reached(planner: Planner, loss: float, total: int) -> Finding:
 
 
 def _said(session: Session, question: PlanQuestion, total: int) -> Iterator[Finding]:
-    """Say what is in the way by what the caller and the session say of the training."""
+    """Return obstacles to a plan that the request or the session's description reveals."""
     if not question.is_loss:
         message = "The law is one of losses, and the request says that this metric is none."
         yield Finding("not_a_loss", message, "nothing")
@@ -249,16 +249,16 @@ def _said(session: Session, question: PlanQuestion, total: int) -> Iterator[Find
 
 
 class _Length(Model):
-    """A length that stands alone, so that it can be turned into steps."""
+    """A length on its own, so that it can be converted to steps."""
 
     steps: StepCount
 
 
 def _in_steps(session: Session, length: StepCount, field: str) -> int:
-    """Return a length in steps; `field` is what it is called.
+    """Return a length in steps; `field` is its name in the request.
 
     Raises:
-        ArgumentError: The session does not say what its unit comes to.
+        ArgumentError: The session does not say how many steps its unit makes.
     """
     try:
         return whole(resolve(_Length(steps=length), session.spec.clock).steps)
@@ -269,7 +269,7 @@ def _in_steps(session: Session, length: StepCount, field: str) -> int:
 
 
 def end_of(session: Session, question: PlanQuestion) -> int:
-    """Return the end that is asked for: the first step that is not trained any more.
+    """Return the end that is asked for: the first step that is no longer trained.
 
     Raises:
         ArgumentError: Neither the request nor the session says it.
@@ -351,7 +351,7 @@ def _evidence(
 
 
 def shared_until(one: Lineage, other: Lineage) -> int:
-    """Return the first step that two lineages did not train in the same attempt."""
+    """Return the first step that two lineages have not trained in the same attempt."""
     common = 0
     while common < min(len(one), len(other)) and one[common] == other[common]:
         common += 1
@@ -392,7 +392,7 @@ def _training(
 
 
 def _id_of(stored: Stored, question: PlanQuestion, evidence: Evidence) -> str:
-    """Return a short text that changes with what is asked and with what it is answered from."""
+    """Return a short text that changes with the question and with the evidence."""
     digest = hashlib.sha256(f"{stored.id} {stored.version} {question!r}".encode())
     for each in evidence.all:
         digest.update(f"{each.session} {len(each.rates)}".encode())
@@ -404,7 +404,7 @@ def _id_of(stored: Stored, question: PlanQuestion, evidence: Evidence) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A short decay of a fork, which would say how much a decay gains."""
+    """A short decay in a fork, which would measure how much a decay gains."""
 
     step: int
     steps: int
@@ -412,7 +412,7 @@ class Probe:
 
 
 PROBE = 0.05
-"""Which part of the training a probe is long."""
+"""The length of a probe, as a fraction of the training."""
 
 
 def probe_for(found: Answer) -> Probe | None:
@@ -426,7 +426,7 @@ def probe_for(found: Answer) -> Probe | None:
 
 
 def gain_of(made: Plan, outlook: Outlook) -> float | None:
-    """Return by how much lower an end is than as planned; None if that is not known."""
+    """Return by how much lower an end is than without orders; None if that is not known."""
     planned = next((each for each in made.outlooks if not each.candidate.orders), None)
     if planned is None or planned.curve is None or outlook.curve is None:
         return None
@@ -436,7 +436,7 @@ def gain_of(made: Plan, outlook: Outlook) -> float | None:
 
 
 def reasons_for(made: Plan, outlook: Outlook) -> list[str]:
-    """Say what speaks for a candidate and against it."""
+    """Return what speaks for and against a candidate."""
     curve = outlook.curve
     if curve is None:
         return []
@@ -466,7 +466,7 @@ ONLY_THIS = (
 
 
 def unknowns(found: Answer) -> list[str]:
-    """Say what a prediction does not know."""
+    """Return what a prediction does not take into account."""
     session = found.session
     told = [
         "The band is that of the mean that measurements scatter around, and not of a single one."

@@ -1,4 +1,4 @@
-"""A training for the eye: its curves with what was decided, ordered and taken up again."""
+"""Pictures of a training: its curves, marked where it was decided on, ordered and resumed."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -14,7 +14,7 @@ from pacesetter_service.runtime.service import Service
 from pacesetter_service.store.port import Stored
 
 MOST_MARKS = 400
-"""So many marks are drawn: the newest ones."""
+"""The most marks that are drawn: the newest ones."""
 
 MARKED: dict[str, MarkKind] = {
     "decided": "decision",
@@ -23,10 +23,10 @@ MARKED: dict[str, MarkKind] = {
     "taken_back": "attempt",
     "forked": "attempt",
 }
-"""The kinds of events that are marked, and as what."""
+"""The kinds of events that are marked, and the marks."""
 
 MOST_LINES = 12
-"""So many series of a channel are drawn: those of the first groups."""
+"""The most series of a channel that are drawn: those of the first groups."""
 
 
 async def draw_history(service: Service, name: str, question: HistoryQuestion) -> bytes:
@@ -50,7 +50,7 @@ async def draw_history(service: Service, name: str, question: HistoryQuestion) -
 async def draw_forecast(
     service: Service, name: str, start: int | None, count: int | None, points: int
 ) -> bytes:
-    """Return a picture of what is to come of a session, as SVG; raises as `read_forecast` does."""
+    """Return a picture of a session's forecast, as SVG; raises as `read_forecast` does."""
     stored = (await service.writer.find(name)).stored
     trained = await in_thread(newest_trained, service, stored)
 
@@ -90,15 +90,13 @@ def panels_of(steps: Sequence[int], series: Mapping[str, list[float]]) -> list[P
 
 
 def _marks(service: Service, stored: Stored, start: int, end: int) -> list[Mark]:
-    """Return what has changed a session's curve at some steps: the newest of it."""
+    """Return marks for the newest changes of a session's curve at some steps."""
     spec, until = stored.session.spec, min(end, MAX_STEP) - 1
     if until < start:
         return []
-    found = service.store.events_until(stored, until, kinds=list(MARKED))
-    marks = []
-    for recorded in islice(found, MOST_MARKS):
-        at = recorded.event.from_step
-        if at is None or at < start:
-            break
-        marks.append(Mark(at, MARKED[recorded.event.kind], recorded.event.text(spec)))
-    return marks
+    found = service.store.events_until(stored, until, kinds=list(MARKED), since=start)
+    return [
+        Mark(at, MARKED[recorded.event.kind], recorded.event.text(spec))
+        for recorded in islice(found, MOST_MARKS)
+        if (at := recorded.event.from_step) is not None
+    ]

@@ -1,4 +1,4 @@
-"""What a spec would come to, before there is a session: its curves, and its known pitfalls."""
+"""What a spec would lead to, before there is a session: its curves, and its known pitfalls."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -27,21 +27,21 @@ async def preview(
     points: int,
     show: Callable[[Curve, Check], T],
 ) -> T:
-    """Return what is shown of the curves of a spec, as they would be without any metric.
+    """Return what `show` makes of the curves of a spec, as they would be without any metric.
 
     Args:
         service: The service.
-        spec: What a session would be created with.
+        spec: The spec that a session would be created with.
         start: The first step.
         count: How many steps.
         points: About how many points are kept of the curves.
-        show: Makes the answer of the curves, where they are evaluated.
+        show: Makes the answer from the curves, on the thread that evaluates them.
 
     Raises:
-        TooCostlyError: To evaluate that is beyond the budget.
+        TooCostlyError: Evaluating that is beyond the budget.
         StepOutOfRangeError: These are too many values for one answer.
         ScheduleNotFiniteError: The law leaves the range of learning rates.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
 
     def answer(check: Check) -> T:
@@ -65,20 +65,20 @@ async def preview(
 
 
 async def find_pitfalls(service: Service, subject: Subject) -> list[Finding]:
-    """Return the known pitfalls of a spec, the gravest first.
+    """Return the known pitfalls of a spec, most severe first.
 
     Raises:
-        TooCostlyError: No session of that spec would be taken.
-        BusyError: Too many costly answers are being made already.
+        TooCostlyError: A session of that spec would be refused.
+        BusyError: Too many costly answers are being prepared already.
     """
     return await service.reads.run(lambda check: pitfalls_of(subject, check))
 
 
 def pitfalls_of(subject: Subject, check: Check) -> list[Finding]:
-    """Return the known pitfalls of a spec, on a thread of the caller's.
+    """Return the known pitfalls of a spec, on the caller's thread.
 
     Raises:
-        TooCostlyError: No session of that spec would be taken.
+        TooCostlyError: A session of that spec would be refused.
     """
     refuse_costly(subject.spec)
     return list(lint(subject, check))

@@ -1,4 +1,4 @@
-"""The outcome of a learning rate range test: the curve, what rules read off it, and a proposal."""
+"""The outcome of a learning rate range test: the curve, the rules' readings, and a proposal."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -47,7 +47,7 @@ class CurveView(BaseModel):
 
 
 class SuggestionView(BaseModel):
-    """What one rule says: the rate and the step that it was read at, or why it cannot tell."""
+    """The result of one rule: the rate, and the step that it was read at, or why there is none."""
 
     lr: float | None = Field(
         description="the learning rate that the rule suggests; null if it cannot tell"
@@ -81,7 +81,7 @@ class RangeTestAnswer(BaseModel):
 
 
 class _Asked(NamedTuple):
-    """What a question is about: a metric, one of the series, and who measures."""
+    """What a question is about: a metric, one of the series, and the controller that measures."""
 
     metric: str
     series: str
@@ -95,20 +95,20 @@ async def read_range_test(
     group: str | None,
     show: Callable[[RangeTestAnswer], T],
 ) -> T:
-    """Return what is shown of a range test.
+    """Return what `show` makes of the outcome of a range test.
 
     Args:
         service: The service.
         name: The session's name.
-        metric: The metric that is the loss; None for that of the session's controller.
+        metric: The metric that is the loss; None for the metric of the session's controller.
         group: The parameter group whose rates are meant; None if all have the same.
-        show: Makes the answer of the outcome, where it is found.
+        show: Makes the answer from the outcome, on the thread that finds it.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
         ArgumentError: The metric or the group must be named, or there is none of that name.
         StepOutOfRangeError: The session has sealed too many steps.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     entry = await service.writer.find(name)
     session = entry.stored.session
@@ -139,7 +139,7 @@ def _asked(entry: Entry, block: Block, metric: str | None, group: str | None) ->
 
 
 def _series(entry: Entry, block: Block, group: str | None) -> str:
-    """Return the series whose rates are meant; without a group all must have the same."""
+    """Return the series whose rates are meant; without a group, all must have the same rates."""
     rates = {each.group: each.name for each in _rates(entry.stored.session)}
     if group is not None and group not in rates:
         known = ", ".join(rates) if list(rates) != [""] else "none"
@@ -190,7 +190,7 @@ def _outcome(
 def _measured(session: Session, metric: str, readings: Sequence[Reading]) -> list[Measurement]:
     """Return the measurements of a metric, as controllers see them before any smoothing.
 
-    Of a metric that none watches every step counts that some rank has reported.
+    For a metric that no controller watches, every step counts that any rank has reported.
     """
     name = session.spec.metric(metric).of or metric
     spec = session.spec.measured.get(name)
@@ -202,7 +202,7 @@ def _measured(session: Session, metric: str, readings: Sequence[Reading]) -> lis
 
 
 def _planned(session: Session, controller: RangeTest | None) -> int | None:
-    """Return how many steps the sweep was to have; None if nothing says it."""
+    """Return how many steps the sweep should have; None if nothing says so."""
     for law in session.spec.laws():
         if isinstance(law.schedule, Sweep):
             return whole(law.schedule.steps)
@@ -210,7 +210,7 @@ def _planned(session: Session, controller: RangeTest | None) -> int | None:
 
 
 def _ended(session: Session) -> str | None:
-    """Return why a session ended; None while it goes on, or when it did not say why."""
+    """Return why a session ended; None while it goes on, or if there is no reason."""
     if session.status == "active" or not session.control.notices:
         return None
     return session.control.notices[-1].message

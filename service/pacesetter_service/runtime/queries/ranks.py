@@ -1,4 +1,4 @@
-"""The ranks of a session: where each of them is, and whether it trains with what was sealed."""
+"""The ranks of a session: where each of them is, and whether it trains with sealed values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class RanksReport:
     Attributes:
         session: The session.
         snapshot: What each rank has told.
-        summary: All of it in a few words.
+        summary: A summary of it.
         patience: When a rank counts as stale.
     """
 
@@ -33,13 +33,13 @@ class RanksReport:
 async def read_ranks(
     service: Service, name: str, patience: Patience, show: Callable[[RanksReport], T]
 ) -> T:
-    """Return what is shown of a session's ranks, of which there may be very many.
+    """Return what `show` makes of a session's ranks, of which there may be very many.
 
     Args:
         service: The service.
         name: The session's name.
         patience: When a rank counts as stale.
-        show: Makes the answer of the report, on another thread than the event loop's.
+        show: Makes the answer from the report, on a thread other than the event loop's.
 
     Raises:
         SessionNotFoundError: There is no session of that name.

@@ -1,4 +1,4 @@
-"""Sessions, their attempts and the orders that wait: as they are now."""
+"""Sessions, their attempts and their pending orders, as they are now."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -22,7 +22,7 @@ async def read_session(service: Service, name: str) -> SessionInfo:
     """
     stored = (await service.writer.find(name)).stored
     info = info_of(service, stored)
-    if info.state == "silent":  # here; who is heard needs no look at the database
+    if info.state == "silent":  # silent here; a session that is heard needs no look at the database
         [info] = await in_thread(infos_of, service, [stored])
     return info
 
@@ -30,15 +30,15 @@ async def read_session(service: Service, name: str) -> SessionInfo:
 async def list_sessions(
     service: Service, question: Question, show: Callable[[Page[SessionInfo]], T]
 ) -> T:
-    """Return what is shown of a page of sessions.
+    """Return what `show` makes of a page of sessions.
 
     Args:
         service: The service.
         question: Which sessions, and which page.
-        show: Makes the answer of the page, where the sessions are read.
+        show: Makes the answer from the page, on the thread that reads the sessions.
 
     Raises:
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
 
     def answer(check: Check) -> T:
@@ -58,7 +58,7 @@ async def list_attempts(service: Service, name: str) -> list[Attempt]:
 
 
 async def list_kin(service: Service, name: str, most: int) -> list[Session]:
-    """Return sessions that share steps with one, its forks among them, the newest first.
+    """Return sessions that share steps with one, such as its forks, newest first.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
@@ -68,7 +68,7 @@ async def list_kin(service: Service, name: str, most: int) -> list[Session]:
 
 
 async def list_orders(service: Service, name: str) -> tuple[Order, ...]:
-    """Return the orders of a session that wait to be carried out, by step.
+    """Return the pending orders of a session, by step.
 
     Raises:
         SessionNotFoundError: There is no session of that name.

@@ -1,4 +1,4 @@
-"""Where trainings stand: each session in one row, a page of them with a few queries."""
+"""Where trainings stand: one row for each session, and few queries for each page."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ from pacesetter_service.store.port import Stored
 from pacesetter_service.store.replay import readings_in
 
 MAX_METRICS = 64
-"""The most metrics of a session that are shown: the first ones by their names."""
+"""The most metrics of a session that are shown: the first ones by name."""
 
 MAX_SERIES = 64
-"""The most learning rates of a session that are shown: the first ones, as its groups come."""
+"""The most learning rates of a session that are shown: those of its first groups."""
 
 LOOKED_BACK = 8
-"""So many steps before the last reported one are looked at for one that every rank reported."""
+"""How many steps before the last reported one may be the newest that every rank reported."""
 
 T = TypeVar("T")
 
@@ -53,19 +53,19 @@ class Status:
         stored: The session, and when it was created and written.
         state: What has become of it.
         step: The newest step that was trained; None if none was. It is what ranks of the running
-            attempt have said, or the step before the one at which the training was said to have
-            ended. Of a training of which nothing was heard since the service began it is what the
-            record knows: the newest step that was reported on, the step before the one at which its
-            trainer ended it or began again, or, of a trainer that reports nothing, the last step
+            attempt have said, or the step before the one at which the training is said to have
+            ended. If no rank has called since the service started, it is what the record knows:
+            the newest step that was reported on, the step before the one at which the trainer
+            ended the training or began again, or, if the trainer reports nothing, the last step
             that it was given, beyond which it has not trained.
-        total_steps: The first step behind its plan; None if that has no end.
-        lr: The learning rate of each group at that step, at the first one before any was trained;
-            None where it is not known. Of `MAX_SERIES` groups at most.
-        metrics: The newest value of each metric: what controllers have seen, or, where that is
-            newer, what the ranks' readings come to, if possible of a step that all have reported.
-            Of `MAX_METRICS` at most.
-        last_heard: When a rank was last heard of; of a training that was not heard of since the
-            service began, when it was last written; ISO 8601, UTC. None if no trainer has called.
+        total_steps: The first step after its plan; None if the plan has no end.
+        lr: The learning rate of each group at that step, or at the first step if none was trained;
+            None where it is not known. At most `MAX_SERIES` groups.
+        metrics: The newest value of each metric: what controllers have seen or, if newer, the
+            aggregate of the ranks' readings, if possible at a step that all have reported.
+            At most `MAX_METRICS`.
+        last_heard: When a rank last called; if none has called since the service started, when the
+            session was last written; ISO 8601, UTC. None if no trainer has called.
         ranks: Its ranks.
         seconds_left: How long the rest of its plan takes at the pace of its slowest rank; None if
             no rank has said its pace, if its plan has no end, and if it does not run.
@@ -84,7 +84,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """A session, and what was heard of its ranks."""
+    """A session, and what is known of its ranks."""
 
     stored: Stored
     ranks: Ranks
@@ -94,15 +94,15 @@ class _Heard:
 async def list_statuses(
     service: Service, question: Question, show: Callable[[Page[Status]], T]
 ) -> T:
-    """Return what is shown of a page of sessions, each in a row.
+    """Return what `show` makes of a page of sessions, a row for each.
 
     Args:
         service: The service.
         question: Which sessions, and which page.
-        show: Makes the answer of the page, where it is read.
+        show: Makes the answer from the page, on the thread that reads it.
 
     Raises:
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
 
     def answer(check: Check) -> T:
@@ -168,12 +168,12 @@ def _looked_back(stored: Stored) -> int:
 def _trained(heard: _Heard, newest: Mapping[str, Newest]) -> int | None:
     """Return the newest step that was trained, as far as is known."""
     session, first = heard.stored.session, heard.stored.lineage[0].start
-    begun = session.attempt.start  # a trainer that begins there has trained what comes before
+    begun = session.attempt.start  # a trainer that begins there has trained the steps before
     known = max(begun - 1, heard.ranks.trained, *map(last_step, newest.values()))
     ended = session.control.ended
-    # Ranks say where they are as they fetch: a fast training ends long after its last call. Who
-    # ended it names a step below what is held; where none was named, that is the first held by no
-    # trainer, of which the ranks know better.
+    # Ranks say where they are as they fetch: a fast training ends long after its last call. A
+    # step that was named as the end lies below `session.held`; if none was named, the end is
+    # `session.held`, and the ranks know better.
     if ended is not None and (not heard.ranks.seen or ended.step < session.held):
         known = max(known, ended.step - 1)
     elif not heard.ranks.seen and known < begun:
@@ -182,12 +182,12 @@ def _trained(heard: _Heard, newest: Mapping[str, Newest]) -> int | None:
 
 
 def last_step(newest: Newest) -> int:
-    """Return the last step that anything is known of a metric at; `NEVER` for none."""
+    """Return the last step at which anything is known of a metric; `NEVER` for none."""
     return max((int(each.steps[-1]) for each in newest if each is not None), default=NEVER)
 
 
 def _sealed_step(stored: Stored, step: int | None) -> SealedStep:
-    """Return where the learning rates stand that are shown."""
+    """Return the place of the learning rates that are shown."""
     at = stored.session.spec.start_step if step is None else step
     return SealedStep(attempt_of(stored.lineage, at), at, len(stored.session.timelines))
 
@@ -226,7 +226,7 @@ def _status(
 def _rates(
     session: Session, step: int, column: NDArray[np.float64] | None
 ) -> dict[str, float | None]:
-    """Return the learning rates of a step: the sealed ones, or what would be sealed."""
+    """Return the learning rates of a step: the sealed ones, or those that would be sealed."""
     names = [each.name for each in session.spec.series() if each.channel == "lr"][:MAX_SERIES]
     if column is not None:
         row: Mapping[str, float] = dict(zip(session.timelines, column.tolist(), strict=True))
@@ -250,7 +250,7 @@ def _value(spec: SessionSpec, metric: str, newest: Newest) -> Value:
     found = [_last(newest.seen)] if newest.seen is not None else []
     if newest.said is not None:
         found.append(_said(spec, metric, newest.said))
-    return max(found, key=lambda each: each.step)  # of one step the first, which is measured
+    return max(found, key=lambda each: each.step)  # of equal steps the first, which is measured
 
 
 def _last(columns: Columns) -> Value:
@@ -258,9 +258,9 @@ def _last(columns: Columns) -> Value:
 
 
 def _said(spec: SessionSpec, metric: str, columns: Columns) -> Value:
-    """Return what ranks reported last, as one value: of a step that all have reported, if any."""
+    """Return the ranks' last reports as one value, if possible of a step that all reported."""
     alone = len(columns) == 1 or columns.steps[-2] < columns.steps[-1]
-    if alone and spec.ranks == 1:  # as nearly always: nothing to put together
+    if alone and spec.ranks == 1:  # the usual case: nothing to combine
         return _last(columns)
     some = columns.steps[-LOOKED_BACK * spec.ranks :]
     steps, counts = np.unique(some, return_counts=True)

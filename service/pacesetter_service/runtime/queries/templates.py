@@ -1,4 +1,4 @@
-"""Templates that were published, and what changed between their versions."""
+"""Published templates, and what changed between their versions."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 async def find_template(service: Service, name: str, version: int) -> Published:
-    """Return a template in one version.
+    """Return one version of a template.
 
     Raises:
         TemplateNotFoundError: There is none.
-        BusyError: Too much is being checked already.
+        BusyError: Too many large requests are being checked already.
     """
     published = await service.checks.run(lambda _check: service.store.template(name, version))
     if published is None:
@@ -29,10 +29,10 @@ async def find_template(service: Service, name: str, version: int) -> Published:
 async def list_templates(
     service: Service, names: NameScope, show: Callable[[list[Published]], T]
 ) -> T:
-    """Return what is shown of the newest version of each template that the caller may speak of.
+    """Return what `show` makes of the newest version of each template that the caller may see.
 
     Raises:
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
 
     def answer(check: Check) -> T:
@@ -43,11 +43,11 @@ async def list_templates(
 
 
 async def list_versions(service: Service, name: str, show: Callable[[list[Published]], T]) -> T:
-    """Return what is shown of every version of a template.
+    """Return what `show` makes of every version of a template.
 
     Raises:
         TemplateNotFoundError: There is no template of that name.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
 
     def answer(check: Check) -> T:
@@ -62,11 +62,11 @@ async def list_versions(service: Service, name: str, show: Callable[[list[Publis
 async def compare_versions(
     service: Service, name: str, before: int, after: int, show: Callable[[list[Difference]], T]
 ) -> T:
-    """Return what is shown of the places in which two versions of a template differ.
+    """Return what `show` makes of the places where two versions of a template differ.
 
     Raises:
         TemplateNotFoundError: There is no such version.
-        BusyError: Too many costly answers are being made already.
+        BusyError: Too many costly answers are being prepared already.
     """
     old = await find_template(service, name, before)
     new = await find_template(service, name, after)

@@ -1,4 +1,4 @@
-"""The values of a session: sealed ones from the record, then what would be sealed."""
+"""The values of a session: sealed ones from the record, then those that would be sealed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from pacesetter_service.store.store import Store
 T = TypeVar("T")
 
 MAX_AT_ONCE = 16_384
-"""Up to so many values are read and shown without a thread of the pool."""
+"""The most values that are read and shown without a thread of the pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ async def read_values(
     attempt: int | None,
     show: Callable[[Values], T],
 ) -> T:
-    """Return what is shown of the values of `count` steps, each sealed or forecast.
+    """Return what `show` makes of the values of `count` steps, each sealed or forecast.
 
-    Of an attempt that is over there is what it had sealed, and nothing else.
+    An ended attempt has only the values that it sealed.
 
     Args:
         service: The service.
@@ -61,7 +61,7 @@ async def read_values(
         start: The first step.
         count: How many steps.
         attempt: An earlier attempt; None for the running one.
-        show: Makes the answer of the values, where they are read.
+        show: Makes the answer from the values, on the thread that reads them.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
@@ -96,7 +96,7 @@ async def read_forecast(
     points: int,
     show: Callable[[Curve], T],
 ) -> T:
-    """Return what is shown of a session's curve: what is sealed, then what would be.
+    """Return what `show` makes of a session's curve: sealed values, then those that would be.
 
     Args:
         service: The service.
@@ -104,7 +104,7 @@ async def read_forecast(
         start: The first step; None for the horizon.
         count: How many steps; None for what is left of the plan, or 1,000 steps.
         points: About how many points are kept of the curve.
-        show: Makes the answer of the curve, where it is evaluated.
+        show: Makes the answer from the curve, on the thread that evaluates it.
 
     Raises:
         SessionNotFoundError: There is no session of that name.
@@ -128,10 +128,10 @@ async def read_forecast(
 async def answered(
     service: Service, entry: Entry, start: int, end: int, answer: Callable[[Check], T]
 ) -> T:
-    """Make an answer of the steps `start` to `end`: apart from the others if it costs much.
+    """Make an answer about the steps `start` to `end`, in the pool if it is costly.
 
     Raises:
-        BusyError: It costs much, and too many costly answers are being made already.
+        BusyError: It is costly, and too many costly answers are being prepared already.
     """
     session = entry.stored.session
     few = len(session.timelines) * (end - start) <= MAX_AT_ONCE
@@ -159,11 +159,11 @@ def block_of(store: Store, entry: Entry, start: int, count: int, check: Check) -
         pieces.append(sealed_block(store, entry, start, known))
     if known < end:
         rest = forecast(session, known, end - known, check)
-        # Of a range that begins sealed, what cannot be had behind it is left out.
+        # If the range begins with sealed steps, values that cannot be evaluated are left out.
         usable = count_usable(known, rest, at_least=0 if start < known else 1)
         pieces.append(np.stack([rest[name][:usable] for name in session.timelines]))
     return np.concatenate(pieces, axis=1)
 
 
 def _go_on() -> None:
-    """Check nothing: there is not enough to do to give it up."""
+    """Check nothing: the work is too short to be abandoned."""

@@ -1,4 +1,4 @@
-"""Curves of range tests, made by formula, and how the answers of a library are written down."""
+"""Curves of range tests, made by formula, and the format of a library's answers."""
 
 import json
 import math
@@ -38,7 +38,7 @@ def ema(losses: list[float], beta: float = 0.98) -> list[float]:
 
 
 def curves() -> dict[str, Curve]:
-    """Return every curve that the libraries are asked about."""
+    """Return every curve that the libraries are given."""
     usual = sweep(1e-7, 10.0, 100)
     fine = sweep(1e-8, 1.0, 300)
     short = sweep(1e-5, 1.0, 24)
@@ -59,7 +59,7 @@ def curves() -> dict[str, Curve]:
 
 
 PLANNED = {"ended early": 100, "not a number at the end": 100}
-"""How many steps were to be made, where that is more than were."""
+"""How many steps were planned, where more than were made."""
 
 
 def write(library: str, version: str, answers: dict[str, dict[str, float | None]]) -> None:

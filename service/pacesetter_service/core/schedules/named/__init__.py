@@ -1,4 +1,4 @@
-"""The schedules that people know by name; each only says which tree it stands for."""
+"""The schedules that people know by name; each only expands to the tree that it stands for."""
 
 from pacesetter_service.core.schedules.named import (
     anneals,

@@ -1,6 +1,6 @@
 """Anneals: from the base to another value over `total_steps`, in many shapes.
 
-Each is a ramp in the shape of an ease, and holds where it has arrived.
+Each is a ramp in the shape of an ease, and holds its final value.
 """
 
 from collections.abc import Iterator

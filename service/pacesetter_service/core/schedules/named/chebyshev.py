@@ -1,4 +1,4 @@
-"""Chebyshev's steps in fractal order."""
+"""Chebyshev step sizes in fractal order."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -53,7 +53,7 @@ class Chebyshev(Named):
 
 
 def fractal_order(count: int) -> list[int]:
-    """Return 0 to `count - 1` such that each is followed by its opposite, at every scale."""
+    """Return 0 to `count - 1` in an order where, at every scale, opposites follow each other."""
     order = [0]
     while len(order) < count:
         last = 2 * len(order) - 1

@@ -1,4 +1,4 @@
-"""Cycles: schedules that go up and down, and may swing momentum against the learning rate."""
+"""Cycles: schedules that rise and fall, and may move momentum against the learning rate."""
 
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ Divisor = Annotated[
     Literal["inf"] | Positive,
     OneOf('Write a number above 0, or "inf", by which all is 0'),
 ]
-"""What a learning rate is divided by; `"inf"` leaves 0."""
+"""The divisor of a learning rate; `"inf"` leaves 0."""
 
 
 class Cycling(Named):
@@ -40,7 +40,7 @@ class Cycling(Named):
         """Return the law between two levels: `low` where the rate starts, `high` at its peak."""
 
     def with_momentum(self, lr: Schedule) -> Schedule:
-        """Add the momentum channel if it was asked for; it starts high, where the rate is low."""
+        """Add the momentum channel if it is wanted; momentum starts high, where the rate is low."""
         if not self.cycle_momentum:
             return lr
         momentum = self.law(self.max_momentum, self.base_momentum)
@@ -154,7 +154,7 @@ class OneCycle(Cycling):
             )
 
     def _ends(self) -> list[float]:
-        """Return where the phases end, as torch has it; fractions of a step are meant."""
+        """Return where the phases end, as torch computes it; fractions of a step are intended."""
         total = whole(self.total_steps)
         early = 1 if self.end_at == "last_step" else 0
         back = [2 * self.pct_start * total - 2 * early] if self.three_phase else []
@@ -191,11 +191,11 @@ class OneCycle(Cycling):
 
 
 def _reached(ends: list[float]) -> list[int]:
-    """Name the phases that a training comes to, by where they end, as torch goes through them.
+    """Return the indices of the phases that a training passes through, in torch's order.
 
-    One that ends before step 0 is passed over, and the next one counts from there; one that would
-    end at step 0 is left out, on which torch divides by zero. After one that lasts to the end there
-    is no other.
+    A phase that ends before step 0 is passed over, and the next one counts from that end. A phase
+    that would end at step 0, where torch divides by zero, is left out. A phase that lasts to the
+    end is the last one.
     """
     last = len(ends) - 1
     first = next((index for index in range(last) if ends[index] > 0), last)
@@ -205,5 +205,5 @@ def _reached(ends: list[float]) -> list[int]:
 
 
 def divided(rate: float, divisor: float | Literal["inf"]) -> float:
-    """Return a part of a rate; an infinite divisor leaves nothing."""
+    """Return a rate divided by a divisor; an infinite divisor leaves nothing."""
     return 0.0 if divisor == "inf" else rate / divisor

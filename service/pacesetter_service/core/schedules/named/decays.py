@@ -1,8 +1,8 @@
-"""Decays: the schedules that go from the base down, by the names that people know them by.
+"""Decays: the schedules that fall from the base, by the names that people know them by.
 
-They take the parameters of their torch namesakes and give their closed forms to the bit, with two
-differences, on purpose: past its end a schedule holds its last value (torch's cosine rises again),
-and what torch divides by zero on is refused when it is written.
+They take the parameters of their torch namesakes and match torch's closed forms to the bit, with
+two deliberate differences. Past its end a schedule holds its last value, where torch's cosine rises
+again. Parameters on which torch divides by zero are refused when the spec is written.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Constant(Named):
     def expand(self) -> Schedule:  # noqa: D102
         if self.total_iters == 0:
             return Hold()
-        # The odd sum is torch's: for some factors it is not 1 in the last place.
+        # The odd sum is torch's: for some factors it differs from 1 in the last place.
         full = self.factor + (1 - self.factor)
         return Relative(
             schedule=PiecewiseConstant(boundaries=(self.total_iters,), levels=(self.factor, full))
@@ -63,8 +63,8 @@ class Linear(Named):
     def expand(self) -> Schedule:  # noqa: D102
         if self.total_iters == 0:
             return Relative(schedule=Hold(value=self.end_factor))
-        # Frozen at the formula's own last value, which is torch's even where rounding leaves it
-        # beside `end_factor`; clamped, because beside 0 that may be below it.
+        # Frozen at the formula's own last value, which equals torch's even where rounding makes it
+        # miss `end_factor`; clamped, because near 0 it may round to below 0.
         line = Ramp(
             start=self.start_factor,
             end=self.end_factor,
@@ -103,9 +103,8 @@ class MultiStep(Named):
     gamma: NonNegative = 0.1
 
     def expand(self) -> Schedule:  # noqa: D102
-        factors = tuple(self.gamma**passed for passed in range(len(self.milestones) + 1))
-        milestones = tuple(sorted(self.milestones, key=steps_of))
-        return Relative(schedule=PiecewiseConstant(boundaries=milestones, levels=factors))
+        milestones = sorted(self.milestones, key=steps_of)
+        return Relative(schedule=PiecewiseConstant.of_powers(self.gamma, milestones))
 
 
 class Cosine(Named):
@@ -194,7 +193,7 @@ class Polynomial(Named):
 
 
 def two_floors(min_lr: float, min_ratio: float | None) -> Iterator[PydanticCustomError]:
-    """Return the fault of a floor that is given twice, as a rate and as a part of the base."""
+    """Return the fault of a floor that is given twice, as a rate and as a fraction of the base."""
     if min_ratio is not None and min_lr != 0.0:
         yield PydanticCustomError(
             "two_floors",

@@ -133,8 +133,8 @@ class PowerScheduler(Named):
         decay = whole(self.decay_steps)
         if decay == 0 or self.total_steps is None:
             return law
-        # The warmup is in turn with the end, so that the end starts from the power even where it
-        # follows at once.
+        # The warmup belongs to the first part, so that the end starts from the power law even if it
+        # follows immediately.
         end = Ramp(end=self.min_lr, steps=decay, ease=Decay(ratio=1.0 / math.e))
         return in_turn((law, whole(self.total_steps) - decay), then=end)
 

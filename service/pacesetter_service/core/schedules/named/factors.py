@@ -1,4 +1,4 @@
-"""A product of factors that are named in one line, as trax and T5X write their schedules."""
+"""A product of factors named in one line, as trax and T5X write their schedules."""
 
 from typing import Any, ClassVar, Literal
 

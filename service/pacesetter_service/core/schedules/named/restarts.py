@@ -1,4 +1,4 @@
-"""Restarts: schedules that come down and start again, and one that does so to another schedule."""
+"""Restarts: schedules that come down and start again, and one that applies them to any schedule."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
@@ -17,7 +17,7 @@ from pacesetter_service.core.schedules.primitives import Hold, Ramp
 from pacesetter_service.core.schedules.warmup import Warmup
 
 MAX_PERIODS = 256
-"""The most periods that can be written out."""
+"""The most periods that can be listed."""
 
 
 class CosineRestarts(Named):
@@ -41,7 +41,7 @@ class CosineRestarts(Named):
 
 
 class Restarting(Named):
-    """What schedules of periods share: equal ones, growing ones, or ones that are written out.
+    """What schedules of periods share: equal periods, growing ones, or ones that are listed.
 
     Period `i` is `period * growth ** i` long, of which the first `warmup` steps do not grow, and
     starts from `base * peak_decay ** i`; nothing is below `min_lr`. After `limit` of them, or after
@@ -68,12 +68,12 @@ class Restarting(Named):
             )
 
     def lengths(self) -> list[float]:
-        """Return the lengths that are known already."""
+        """Return the lengths that are already known in steps."""
         some = self.periods if self.period is None else (self.period,)
         return [steps_of(length) for length in some or () if known(length)]
 
     def restarted(self, cycles: list[Schedule], lead: int = 0) -> Schedule:
-        """Join cycles, one of each length."""
+        """Join cycles, one for each length."""
         if self.period is not None:
             law: Schedule = Repeat(
                 schedule=cycles[0],

@@ -1,4 +1,4 @@
-"""Roots: schedules that fall as a power of the time, most often as its inverse square root."""
+"""Roots: schedules that fall as a power of the time, usually as its inverse square root."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
@@ -16,7 +16,7 @@ from pacesetter_service.core.schedules.primitives import Hold, PowerLaw, Ramp
 from pacesetter_service.core.schedules.warmup import Warmup
 
 DEFAULT_TIMESCALE = 10_000
-"""The timescale where there is neither one given nor a warmup, as transformers has it."""
+"""The timescale if neither a timescale nor a warmup is given, as in transformers."""
 
 
 class Rooted(Named):

@@ -17,9 +17,9 @@ from pacesetter_service.core.schedules.warmup import Warmup
 
 
 def in_turn(*parts: tuple[Schedule, float], then: Schedule) -> Schedule:
-    """Join laws of some steps each, those of none left out; each starts where the last one ended.
+    """Join laws of some steps each, without those of none; each starts where the last one ended.
 
-    What a law ends in is the base of the next one.
+    The value at the end of a law is the base of the next one.
     """
     some = [Part(schedule=law, steps=steps) for law, steps in parts if steps > 0]
     if not some:
@@ -28,7 +28,7 @@ def in_turn(*parts: tuple[Schedule, float], then: Schedule) -> Schedule:
 
 
 def too_long(total: int | Duration, **stages: int | Duration) -> Iterator[PydanticCustomError]:
-    """Return the fault of stages that come to more than the total; other units wait for steps."""
+    """Return the fault of stages longer than the total; other units are checked once in steps."""
     if not all(map(known, (total, *stages.values()))):
         return
     together = sum(map(steps_of, stages.values()))

@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # What was here could be made again from the readings; no version was released with it.
+    # The old rows could be derived from the readings again; no version was released with them.
     op.drop_table("measurements")
     op.create_table(
         "measurements",

@@ -1,4 +1,4 @@
-"""Tokens of those who may call the service."""
+"""Tokens for callers of the service."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Which sealed steps trainers hold; of what was sealed before this was known, all."""
+"""Which sealed steps trainers hold; steps that were sealed before count as held."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,7 +1,6 @@
 """Versions of sessions, ids that several writers share, and a schedule's field under its new name.
 
-`outside`, what a law does out of its range, is `out_of_range` now. It stands in every schedule that
-was ever stored.
+`outside`, what a law does out of its range, is now `out_of_range`. Every stored schedule has it.
 """
 
 import json
@@ -66,7 +65,7 @@ def _rename(old: str, new: str) -> None:
 
 
 def _renamed(value: Any, old: str, new: str) -> Any:  # noqa: ANN401 - what JSON holds
-    """Return a value with one field renamed wherever a schedule has it."""
+    """Return a value with one field renamed in every schedule that has it."""
     if isinstance(value, list):
         return [_renamed(each, old, new) for each in value]
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""Readings and measurements in blocks of columns: a third of the space that a row each took.
+"""Readings and measurements in blocks of columns: a third of the space of a row for each.
 
-There is no way back but a backup of the time before.
+The only way back is an earlier backup.
 """
 
 from collections.abc import Iterator

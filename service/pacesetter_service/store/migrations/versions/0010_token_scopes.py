@@ -1,4 +1,4 @@
-"""Scopes of tokens: the names that their holders may speak of; older tokens are for every name."""
+"""Scopes of tokens: the names that their holders may use; older tokens are for every name."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What each rank was last heard to do, where services share a database; which copy of one it is."""
+"""The last known activity of each rank, if services share a database; the database's identity."""
 
 import sqlalchemy as sa
 from alembic import op

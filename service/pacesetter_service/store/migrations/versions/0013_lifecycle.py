@@ -1,4 +1,4 @@
-"""When a session was changed last, whose steps it shares, and which names were purged."""
+"""When a session was last changed, whose steps it shares, and which names were purged."""
 
 import json
 from datetime import UTC, datetime
@@ -18,8 +18,8 @@ def upgrade() -> None:
             sa.Column("changed_at", sa.String(32), nullable=False, server_default="")
         )
     op.create_index("ix_sessions_status", "sessions", ["status"])
-    # It was not written down. The newest event is the nearest to it where all is over; a training
-    # may be running that has sealed without any event, so no age is made up for it.
+    # It was not recorded. For sessions that are over, the newest event comes closest. A running
+    # training may have sealed without any event, so it gets the current time.
     op.execute(
         "UPDATE sessions SET changed_at = coalesce((SELECT max(events.created_at) FROM events"
         " WHERE events.session_id = sessions.id), created_at)"

@@ -20,8 +20,8 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("session_id", "seq", name="pk_feed"),
     )
-    # It was not written down: by their times it comes nearest. What was imported has numbers below
-    # 0, and has happened elsewhere.
+    # It was not recorded: the order of the times comes closest. Imported events have numbers
+    # below 0, and happened elsewhere.
     op.execute(
         "INSERT INTO feed (session_id, seq, position)"
         " SELECT session_id, seq, row_number() OVER (ORDER BY created_at, session_id, seq)"

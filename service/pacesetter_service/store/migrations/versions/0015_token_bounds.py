@@ -1,4 +1,4 @@
-"""What may be ordered with a token at most; tokens from before are bounded by their roles alone."""
+"""Limits on the orders of a token's holder; only their roles bound older tokens."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""When windows were handed out, and which sessions an operator is to look at first."""
+"""When windows were handed out, and which sessions an operator should look at first."""
 
 import sqlalchemy as sa
 from alembic import op
