@@ -1,4 +1,4 @@
-"""Copies of the database that admins make on the dashboard, and how long sessions are kept."""
+"""Backups of the database that admins make on the dashboard, and how long sessions are kept."""
 
 import re
 import sqlite3
@@ -22,7 +22,7 @@ ADMIN = "an-admin-token-of-this-test-0123456789abcdef"
 
 
 def test_a_copy_is_made_taken_along_put_back_and_removed(page: Page, tmp_path: Path) -> None:
-    """In a browser: the copy appears by itself when it is whole, and has what was recorded."""
+    """In a browser, the copy appears by itself when it is complete, and has what was recorded."""
     folder = tmp_path / "served"
     folder.mkdir(mode=0o700)
     database = folder / "pacesetter.db"
@@ -63,11 +63,11 @@ def test_a_copy_leaves_no_room_unasked(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_what_a_copy_that_was_cut_off_has_left_is_removed(tmp_path: Path) -> None:
-    """Of a process that ended meanwhile; files of others stay."""
+    """Its process ended meanwhile; files of others stay."""
     store = SqliteStore(f"sqlite:///{tmp_path / 'pacesetter.db'}")
     left = tmp_path / ".pacesetter.db-20260101T000000Z.backup.0a1b2c3d"
     other = tmp_path / "pacesetter.db-mine.backup"
-    going_on = tmp_path / ".pacesetter.db-two-20260101T000000Z.backup.0a1b2c3d"  # of another one
+    going_on = tmp_path / ".pacesetter.db-two-20260101T000000Z.backup.0a1b2c3d"  # of another
     for each in (left, other, going_on):
         each.write_text("x")
     try:
@@ -86,7 +86,7 @@ def test_what_a_copy_that_was_cut_off_has_left_is_removed(tmp_path: Path) -> Non
 
 
 def test_the_page_is_read_again_until_the_copy_is_whole(page: Page, tmp_path: Path) -> None:
-    """Each second while it is being made; after that no more."""
+    """It is reloaded each second while the copy is being made, and not afterwards."""
     read: list[str] = []
     page.on("request", lambda request: read.append(request.url))
 
@@ -99,7 +99,8 @@ def test_the_page_is_read_again_until_the_copy_is_whole(page: Page, tmp_path: Pa
 
     with RunningService(tmp_path / "pacesetter.db") as service:
         page.route("**/admin", while_copying, times=1)
-        page.clock.install()
+        page.clock.install(time=0)
+        page.clock.pause_at(1)  # a running clock could ask for the page once more meanwhile
         page.goto(f"{service.url}/admin")
         expect(page.locator("#copies [data-every]")).to_have_count(1)
         page.clock.run_for(1500)
@@ -112,7 +113,7 @@ def test_the_page_is_read_again_until_the_copy_is_whole(page: Page, tmp_path: Pa
 
 
 def test_a_copy_that_is_removed_while_copies_are_listed_is_left_out(tmp_path: Path) -> None:
-    """By whoever tidies up on the disk; the list has the others. So is a link to nothing."""
+    """A link to nothing stands for it: it cannot be read, and the others stay listed."""
     store = SqliteStore(f"sqlite:///{tmp_path / 'pacesetter.db'}")
     try:
         there = tmp_path / "pacesetter.db-20260101T000000Z.backup"
@@ -134,7 +135,7 @@ def logged_in(url: str, secret: str) -> Iterator[httpx.Client]:
 
 
 def test_copies_are_for_admins_alone(tmp_path: Path) -> None:
-    """Who has one can read everything, so an operator neither makes nor gets any."""
+    """The holder of a copy can read everything, so an operator neither makes nor gets any."""
     with RunningService(tmp_path / "pacesetter.db", admin_token=ADMIN) as service:
         with open_http(service.url) as http:
             asked = {"name": "olga", "role": "operator"}
@@ -172,7 +173,7 @@ def test_a_service_on_postgresql_says_what_copies_it() -> None:
 
 
 def test_how_long_sessions_are_kept_is_shown(tmp_path: Path) -> None:
-    """As the settings say it; without them for ever."""
+    """It is as the settings say; without them, for ever."""
     for settings, told in (
         ({}, ["never", "never"]),
         ({"archive_after_days": "30", "purge_after_days": "1"}, ["after 30 days", "after 1 day"]),
