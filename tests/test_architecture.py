@@ -44,7 +44,7 @@ LAYERS: dict[str, set[str]] = {
     # Beside the API; what it shares with that is named below.
     "dashboard": {"api", "complaints", "runtime", "insight", "catalogue", "core"},
     "runtime": {"complaints", "failpoints", "store", "insight", "catalogue", "core"},
-    "store": {"insight", "catalogue", "core"},
+    "store": {"complaints", "insight", "catalogue", "core"},
     "insight": {"core"},
     "catalogue": {"core"},
     "core": set(),

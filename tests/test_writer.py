@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pacesetter_service.core.commands import Archive, Reading, Report, Seal
+from pacesetter_service.core.actions.level import Scale
+from pacesetter_service.core.commands import Act, Archive, Reading, Report, Seal
 from pacesetter_service.core.errors import (
     OverloadedError,
     SessionNotFoundError,
@@ -63,6 +64,30 @@ def _writer(store: WatchedStore) -> Iterator[Writer]:
 def spec(name: str) -> SessionSpec:
     """Describe a plain session."""
     return SessionSpec(name=name, base_lr=0.1)
+
+
+def test_what_is_committed_is_not_done_again_if_a_listener_fails(
+    writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller gets its answer, the other listeners are told, and the log says what failed."""
+
+    def fails(_: object) -> None:
+        raise ZeroDivisionError
+
+    told: list[str] = []
+
+    async def scenario() -> int:
+        await writer.submit(Create(spec("run")))
+        writer.on_committed(fails)
+        writer.on_logged(fails)
+        writer.on_logged(told.extend)
+        halve = Act(Scale(factor=0.5))
+        done = await writer.submit(Change("run", (halve,)))
+        return done.entry.stored.session.revision
+
+    assert asyncio.run(scenario()) == 1
+    assert told == ["run"]
+    assert caplog.text.count("listener_failed") == 2
 
 
 def test_who_waits_together_is_committed_together(writer: Writer, store: WatchedStore) -> None:

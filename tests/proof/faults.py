@@ -245,6 +245,7 @@ ON_BAD_DISKS: dict[str, Fault] = {
     "a flush that fails (EIO)": disk(bad_flush=1),
     "a write that fails (EIO)": disk(bad_write=1),
     "a full disk (ENOSPC)": disk(full=3),
+    "a mark that cannot be written (EIO)": disk(bad_mark=3),
     "the clock an hour ahead": disk(clock=HOUR),
     "the clock an hour behind": disk(clock=-HOUR),
 }
@@ -350,7 +351,7 @@ def _world(fault: str, folder: Path) -> Iterator[World]:
             world.wire = Wire(int(urls[0].rpartition(":")[2]))
             ends.callback(world.wire.close)
             urls = [ends.enter_context(LittleServer(world.wire)).url]
-        world.load = ends.enter_context(Load(urls, TIMEOUT))
+        world.load = ends.enter_context(Load(urls, TIMEOUT, keyless=fault not in ON_WIRES))
         yield world
 
 

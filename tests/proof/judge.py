@@ -6,7 +6,7 @@ history is linearizable if each answer agrees with that order, and no answer is 
 had been given when its call began.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from proof.loop import (
     fork_broken,
     take_backs_broken,
 )
-from proof.record import AttemptStep, Order, Record, parsed
+from proof.record import AttemptStep, Record, order_name, parsed
 from proof.roles import BASE
 
 Call = dict[str, Any]
@@ -73,6 +73,16 @@ def _record(calls: list[Call]) -> Record:
     return parsed(texts[-1]) if texts else Record()
 
 
+def _name(act: Call) -> str:
+    """Return what tells an order from others, as `Order.name` does."""
+    return order_name(act["key"], act["sent"]["lr"])
+
+
+def _is_undone(call: Call) -> bool:
+    """Return whether an answer says that nothing of its call was kept."""
+    return call["status"] in COME_AGAIN and "nothing of this call was kept" in call["got"]["detail"]
+
+
 class _Judge:
     def __init__(self, session: str, calls: list[Call], records: dict[str, Record]) -> None:
         self._session = session
@@ -94,6 +104,7 @@ class _Judge:
         self._values()
         self._reports()
         self._orders()
+        self._times_of_orders()
         self._attempts()
         self._looks()
         self._explanations()
@@ -188,7 +199,7 @@ class _Judge:
                 break
             order = self._record.order_at(attempt, step)
             if value != (BASE if order is None else order.rate):
-                by = "nobody" if order is None else order.key
+                by = "nobody" if order is None else order.name
                 # A wrong law of what was ordered before the attempt: it was not resumed exactly.
                 inherited = order is not None and order.attempt < attempt
                 self._broken(
@@ -234,39 +245,44 @@ class _Judge:
         return said
 
     def _orders(self) -> None:
-        """P2: an order names the step from which it holds, which no trainer had; P4: once."""
-        by_key: dict[str, list[Order]] = defaultdict(list)
-        for order in self._record.orders:
-            by_key[order.key].append(order)
-        sent = {each["key"] for each in self._calls if each["kind"] == "act"}
-        for key, orders in by_key.items():
-            if len(orders) > 1 or key not in sent:
-                self._broken("P4", f"the order {key} stands {len(orders)} times in the record")
+        """P3: an order that was taken is there; P4: once, and not if its answer says otherwise."""
+        sent = [each for each in self._calls if each["kind"] == "act"]
+        kept = Counter(order.name for order in self._record.orders)
+        for name, times in kept.items():
+            if times > 1 or name not in map(_name, sent):
+                self._broken("P4", f"the order {name} stands {times} times in the record")
+        for act in sent:
+            if act["status"] in (200, 201) and _name(act) not in kept:
+                self._broken("P3", f"the order {_name(act)} was taken, and is not in the record")
+            if _is_undone(act) and not act["key"] and _name(act) in kept:
+                self._broken("P4", f"the order {_name(act)} is kept: {act['got']['detail']}")
+
+    def _times_of_orders(self) -> None:
+        """P2: an order names the step from which it holds, which no trainer had."""
         acts = self._of("act")
-        first: dict[str, float] = {}
-        for each in self._calls:
-            first[each["key"]] = min(each["begin"], first.get(each["key"], each["begin"]))
         given = list(self._given()) if acts else []
         syncs = [(c, where) for c, where, _ in given if c["kind"] == "sync"]
+        by_name = {order.name: order for order in reversed(self._record.orders)}
+        first: dict[str, float] = {}
+        for each in self._calls:
+            if each["kind"] == "act":
+                name = _name(each)
+                first[name] = min(each["begin"], first.get(name, each["begin"]))
         for act in acts:
-            if act["key"] not in by_key:
-                self._broken("P3", f"the order {act['key']} was taken, and is not in the record")
+            name, got = _name(act), act["got"]
+            if (order := by_name.get(name)) is None:
                 continue
-            order, got = by_key[act["key"]][0], act["got"]
             if (got["id"], got["effective_step"]) != (order.number, order.at):
-                self._broken(
-                    "P2", f"the order {order.key} was told to hold from another step: {got}"
-                )
-            begun = first[order.key]
+                self._broken("P2", f"the order {name} was told to hold from another step: {got}")
             for call, (attempt, step) in syncs:
-                if attempt == order.attempt and step >= order.at and call["end"] < begun:
-                    self._broken("P2", f"step {step} was given before {order.key} changed it")
+                if attempt == order.attempt and step >= order.at and call["end"] < first[name]:
+                    self._broken("P2", f"step {step} was given before {name} changed it")
         ordered = sorted(acts, key=lambda each: each["end"])
         for earlier in ordered:
             for later in ordered:
-                came_later = earlier["end"] < first[later["key"]]
+                came_later = earlier["end"] < first[_name(later)]
                 if came_later and earlier["got"]["id"] >= later["got"]["id"]:
-                    self._broken("P2", f"{later['key']} came later, and has an earlier number")
+                    self._broken("P2", f"{_name(later)} came later, and has an earlier number")
 
     def _attempts(self) -> None:
         """P6: an attempt begins where it was asked to; P7: those before it are over then."""

@@ -18,16 +18,24 @@ class Load:
         timeout: After how many seconds a caller gives up on an answer.
         sessions: How many sessions are at a constant rate until an operator orders another one.
         steered: How many a controller steers.
+        keyless: Whether some orders have no key; a network that doubles requests doubles these.
     """
 
     def __init__(
-        self, urls: list[str], timeout: float = 10.0, sessions: int = 2, steered: int = 1
+        self,
+        urls: list[str],
+        timeout: float = 10.0,
+        sessions: int = 2,
+        steered: int = 1,
+        *,
+        keyless: bool = True,
     ) -> None:
         self.history = History()
         self.stop = threading.Event()
         self.sessions = [f"run-{number}" for number in range(sessions)]
         self.steered = [Steered(f"steered-{number}") for number in range(steered)]
         self.urls, self._timeout = urls, timeout
+        self._keyless = keyless
         self._failures: list[BaseException] = []
         self._threads: list[threading.Thread] = []
 
@@ -43,7 +51,10 @@ class Load:
                     lambda caller, one=each, does=work: does(caller, one, self.stop),
                 )
         if self.sessions:
-            self._start("operator", lambda caller: operate(caller, self.sessions, self.stop))
+            self._start(
+                "operator",
+                lambda caller: operate(caller, self.sessions, self.stop, keyless=self._keyless),
+            )
         self._start("reader", lambda caller: read(caller, self._begun(), self.stop))
         return self
 

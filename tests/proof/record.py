@@ -14,14 +14,24 @@ Path = tuple[tuple[int, int], ...]
 
 @dataclass
 class Order:
-    """An order, as the record has it."""
+    """An order, as the record has it; one without a key has its rate alone."""
 
     number: int
     at: int
     rate: float
-    key: str
+    key: str | None
     actor: str
     attempt: int
+
+    @property
+    def name(self) -> str:
+        """What tells it from others: its key, or its rate."""
+        return order_name(self.key, self.rate)
+
+
+def order_name(key: str | None, rate: float) -> str:
+    """Return what tells an order from others: no two have the same rate."""
+    return key or f"to {rate!r}"
 
 
 class Closed(NamedTuple):
@@ -133,7 +143,7 @@ def _add_event(record: Record, kind: str, attempt: int, said: dict[str, Any]) ->
     match kind:
         case "ordered":
             order = said["order"]
-            who = order["key"], order["actor"], attempt
+            who = order.get("key"), order["actor"], attempt
             record.orders.append(Order(order["id"], order["at"], order["action"]["lr"], *who))
         case "attempt_opened":
             record.starts[said["attempt"]] = said["at"]

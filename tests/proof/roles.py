@@ -69,8 +69,17 @@ def _reading(session: str, step: int) -> dict[str, Any]:
     return {"step": step, "metrics": {"loss": random.Random(f"{session}-{step}").random()}}
 
 
-def operate(caller: Caller, sessions: list[str], stop: threading.Event) -> None:
-    """Order one rate after another; an order without an answer is repeated under its key."""
+def operate(
+    caller: Caller, sessions: list[str], stop: threading.Event, *, keyless: bool = True
+) -> None:
+    """Order one rate after another; an order without an answer is repeated under its key.
+
+    Args:
+        caller: Calls the service.
+        sessions: The sessions that get orders.
+        stop: Ends the work.
+        keyless: Whether every fourth order has no key: it is sent once, whatever its answer is.
+    """
     number = 0
     while not stop.is_set():
         number += 1
@@ -78,7 +87,10 @@ def operate(caller: Caller, sessions: list[str], stop: threading.Event) -> None:
         act = {"kind": "set", "lr": rate_of(number)}
         path, key = f"/{session}/actions", f"order-{number}"
         while not stop.is_set():
-            noted = caller.insist("act", session, "POST", path, act, key=key, stop=stop)
+            if keyless and number % 4 == 0:
+                noted = caller.call("act", session, "POST", path, act)
+            else:
+                noted = caller.insist("act", session, "POST", path, act, key=key, stop=stop)
             if noted["status"] != 404:  # its trainer has not created it yet
                 break
             stop.wait(0.05)

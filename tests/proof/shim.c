@@ -1,9 +1,9 @@
 /*
  * A disk and a clock that fail when a test says so, laid before the C library's with LD_PRELOAD.
  *
- * Only files of the database (their names end in .db or -wal) are meant. The test writes orders into
- * a file that is mapped into memory (SHIM_CONTROL); each write and flush can be logged (SHIM_LOG):
- * a line each of kind, file, offset, length and time, the data behind it.
+ * Only files of the database (their names end in .db or -wal) are meant, and the mark beside it
+ * (-mark), which has a fault of its own and is not logged. The test writes orders into a file that
+ * is mapped into memory (SHIM_CONTROL); each write and flush can be logged (SHIM_LOG): a line each of kind, file, offset, length and time, the data behind it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,6 +25,7 @@ struct control {
 	int64_t bad_flush;  /* how many flushes fail with EIO */
 	int64_t full;       /* how many writes fail with ENOSPC */
 	int64_t bad_write;  /* how many writes fail with EIO */
+	int64_t bad_mark;   /* how many writes of the mark fail with EIO */
 	int64_t fired;      /* how many of all those have happened */
 };
 
@@ -44,15 +45,24 @@ __attribute__((constructor)) static void begin(void) {
 	if (log) written = fopen(log, "ab");
 }
 
-/* Return 'd' of the database, 'w' of its log, and 0 of another file. */
-static char kind_of(int file) {
+static int ends_in(const char *name, const char *end) {
+	size_t all = strlen(name), part = strlen(end);
+	return all >= part && !strcmp(name + all - part, end);
+}
+
+/* Return 'd' of the database, 'w' of its log, 'm' of its mark, and 0 of another file. */
+static char any_kind_of(int file) {
 	char link[64], name[4096];
 	snprintf(link, sizeof link, "/proc/self/fd/%d", file);
 	ssize_t length = readlink(link, name, sizeof name - 1);
-	if (length < 4) return 0;
+	if (length < 0) return 0;
 	name[length] = 0;
-	if (!strcmp(name + length - 3, ".db")) return 'd';
-	return strcmp(name + length - 4, "-wal") ? 0 : 'w';
+	return ends_in(name, ".db") ? 'd' : ends_in(name, "-wal") ? 'w' : ends_in(name, "-mark") ? 'm' : 0;
+}
+
+static char kind_of(int file) {
+	char kind = any_kind_of(file);
+	return kind == 'm' ? 0 : kind;
 }
 
 static int fires(int64_t *left) {
@@ -80,7 +90,11 @@ static void note(char what, char kind, off64_t offset, size_t length, const void
 
 ssize_t pwrite64(int file, const void *data, size_t length, off64_t offset) {
 	REAL(pwrite64);
-	char kind = kind_of(file);
+	char kind = any_kind_of(file);
+	if (kind == 'm') {
+		if (fires(&orders->bad_mark)) { errno = EIO; return -1; }
+		return real(file, data, length, offset);
+	}
 	if (kind && fires(&orders->full)) { errno = ENOSPC; return -1; }
 	if (kind && fires(&orders->bad_write)) { errno = EIO; return -1; }
 	ssize_t done = real(file, data, length, offset);

@@ -81,6 +81,34 @@ def test_a_reading_that_stands_twice_in_a_record_is_found(calls: list[dict[str, 
     assert {each.promise for each in judge(forged)} == {"P4"}
 
 
+def _keyless(calls: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return an order without a key, which was taken."""
+    taken = [each for each in calls if each["kind"] == "act" and each["status"] == 201]
+    return next(each for each in taken if not each["key"])
+
+
+def test_an_order_without_a_key_that_counts_twice_is_found(calls: list[dict[str, Any]]) -> None:
+    """It was sent once, so that it stands in the record once."""
+    forged = copy.deepcopy(calls)
+    order = _keyless(forged)
+    records = [each for each in forged if each["kind"] == "record"]
+    [record] = [each for each in records if each["session"] == order["session"]]
+    rate = json.dumps(order["sent"]["lr"])
+    lines = [each for each in record["got"].splitlines() if '"event"' in each and rate in each]
+    record["got"] += "\n".join(each for each in lines if '"kind":"ordered"' in each) + "\n"
+    assert {each.promise for each in judge(forged)} == {"P4"}
+
+
+def test_an_order_that_is_kept_though_it_was_said_to_be_dropped_is_found(
+    calls: list[dict[str, Any]],
+) -> None:
+    """If nothing was kept of it, it may be sent again, and would count twice."""
+    forged = copy.deepcopy(calls)
+    detail = "The database did not answer as it should; nothing of this call was kept."
+    _keyless(forged).update(status=503, got={"detail": detail})
+    assert {each.promise for each in judge(forged)} == {"P4"}
+
+
 # Where a controller steers ------------------------------------------------------------------------
 
 

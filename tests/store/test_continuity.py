@@ -1,5 +1,7 @@
 """Whether the database is the one that was served before, as the service finds out at its start."""
 
+import errno
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pacesetter_service.core.errors import StorageReplacedError
+from pacesetter_service.core.errors import StorageReplacedError, StorageUnavailableError
 from pacesetter_service.core.session import create
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.store.continuity import Continuity, Count, Mark, judged
 from pacesetter_service.store.listing import Listing
 from pacesetter_service.store.port import Changes, Stored
+from pacesetter_service.store.served import UnusableDatabaseError
 from pacesetter_service.store.sqlite import SqliteStore
 from written import NOW, write
 
@@ -63,6 +66,13 @@ def test_a_damaged_mark_is_no_mark(tmp_path: Path) -> None:
         path.write_bytes(whole[:at])
         assert mark.read() is None, at
     mark.close()
+
+
+def test_a_mark_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    """The service does not start; the message names the file, why, and what to do."""
+    (tmp_path / "a.db-mark").mkdir()
+    with pytest.raises(UnusableDatabaseError, match=r"a\.db-mark.*Is a directory; let the user"):
+        opened(tmp_path)
 
 
 def opened(folder: Path) -> SqliteStore:
@@ -348,3 +358,50 @@ def test_a_checkpoint_that_was_interrupted_raises_no_alarm(tmp_path: Path, when:
     (before / "a.db").write_bytes(new[:half] + old[half:])
     assert found_in(before) == Continuity(store.epoch, "continued")
     assert len(names_in(before)) == min(100 + when, 99)
+
+
+def test_a_commit_is_valid_whose_mark_cannot_be_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says so; the next commit makes up for it, and nothing seems to be missing later."""
+    store = opened(tmp_path)
+    commit(store, "one")
+    mark = os.dup(store._mark._descriptor)
+    with Path("/dev/full").open("r+b", buffering=0) as full:
+        os.dup2(full.fileno(), store._mark._descriptor)
+        commit(store, "two")
+        os.dup2(mark, store._mark._descriptor)
+    os.close(mark)
+    assert "mark_failed" in caplog.text
+    assert store._mark.read().commits == 1
+    commit(store, "three")
+    assert store._mark.read().commits == 3
+    store.close()
+    again = opened(tmp_path)
+    assert again.continuity.reason == "continued"
+    assert all(again.load(name) is not None for name in ("one", "two", "three"))
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("nth", "said", "kept"),
+    [(1, "nothing of this call was kept", False), (2, "was kept is not known", True)],
+)
+def test_a_disk_that_fails_around_a_commit_is_not_said_to_have_kept_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int, said: str, kept: bool
+) -> None:
+    """Before the commit, nothing is kept; after it, that would be wrong to say."""
+    store = opened(tmp_path)
+    seen = []
+
+    def fails() -> bool:
+        seen.append(1)
+        if len(seen) == nth:
+            raise OSError(errno.EIO, "Input/output error")
+        return False
+
+    monkeypatch.setattr(store._file, "was_written", fails)
+    with pytest.raises(StorageUnavailableError, match=said):
+        commit(store, "one")
+    assert (store.load("one") is not None) == kept
+    store.close()

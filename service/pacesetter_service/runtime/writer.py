@@ -415,7 +415,7 @@ class Writer:
             self.tally.commit_seconds.observe(monotonic() - begun)
             self.tally.log(changes)
             for record in self._recorders:
-                record(changes)
+                _tell(record, changes)
         elif self._store.shared and (stale := self._store.stale(batch.unchanged())):
             raise ConflictError(tuple(stale))
         for entry in batch.entries():
@@ -423,7 +423,7 @@ class Writer:
         logged = [each.stored.session.spec.name for each in changes if each.log]
         if logged:
             for listener in self._listeners:
-                listener(logged)
+                _tell(listener, logged)
         return done
 
     def _read(self, name: str) -> Entry | None:
@@ -488,6 +488,14 @@ def _persistently(work: Callable[[], T], forget: Callable[[Iterable[str]], None]
             forget(conflict.names)
             sleep(random.uniform(0.0, PAUSE * 2**number))  # noqa: S311 - no secret
     return work()
+
+
+def _tell(listener: Callable[[T], None], news: T) -> None:
+    """Call a listener after a commit; if it fails, what is committed must not be done again."""
+    try:
+        listener(news)
+    except Exception:
+        log.exception("listener_failed")
 
 
 def _told(error: PacesetterError) -> PacesetterError:

@@ -26,7 +26,7 @@ from typing import Literal
 from urllib.parse import quote
 from zlib import crc32
 
-from pacesetter_service.store.served import MODE
+from pacesetter_service.store.served import MODE, UnusableDatabaseError
 
 _EPOCH_BYTES = 8
 _LENGTH = 96
@@ -128,8 +128,19 @@ class Mark:
     """
 
     def __init__(self, database: Path) -> None:
-        path = f"{database}-mark"
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+        """Open the mark of a database; a missing one is created.
+
+        Raises:
+            UnusableDatabaseError: It cannot be opened.
+        """
+        self.path = Path(f"{database}-mark")
+        try:
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+        except OSError as error:
+            raise UnusableDatabaseError(
+                f"{self.path}, which belongs to the database, cannot be opened: {error.strerror};"
+                " let the user that the service runs as read and write it"
+            ) from error
 
     def read(self) -> Count | None:
         """Return the count that was written last; None if there is none, or if it is damaged."""

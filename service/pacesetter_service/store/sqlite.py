@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import structlog
 from sqlalchemy import (
     Connection,
     delete,
@@ -13,9 +15,9 @@ from sqlalchemy import (
     select,
 )
 
+from pacesetter_service.complaints import Complaints
 from pacesetter_service.core.errors import (
     StorageFullError,
-    StorageReplacedError,
     StorageUnavailableError,
 )
 from pacesetter_service.store import engine, migrate, record
@@ -32,11 +34,16 @@ from pacesetter_service.store.continuity import (
 from pacesetter_service.store.schema import (
     continuity,
 )
-from pacesetter_service.store.served import ServedFile
+from pacesetter_service.store.served import ServedFile, UnusableDatabaseError
 from pacesetter_service.store.store import Extent, Store
 from pacesetter_service.store.writing import (
     translated,
 )
+
+log = structlog.get_logger("pacesetter.storage")
+
+mark_failures = Complaints(lambda **details: log.error("mark_failed", **details))
+"""Complaints about a mark that could not be written: its disk may refuse it at every commit."""
 
 
 class SqliteStore(Store):
@@ -58,6 +65,9 @@ class SqliteStore(Store):
                 locked, and compared with the mark of the last process that served it.
             min_free: Bytes of its disk that stay free: with less, nothing more is written.
             migrates: Whether an older schema is migrated; otherwise it is refused.
+
+        Raises:
+            UnusableDatabaseError: It is served already, or a file of it cannot be used.
         """
         self.shared = shared
         self._min_free = min_free
@@ -92,6 +102,9 @@ class SqliteStore(Store):
 
         Args:
             by_itself: The count in the file, without its log, before it was opened.
+
+        Raises:
+            UnusableDatabaseError: Its disk fails.
         """
         with translated(), self._connection.begin():
             row = self._connection.execute(select(continuity)).one_or_none()
@@ -110,10 +123,15 @@ class SqliteStore(Store):
                 self._connection.execute(delete(continuity))
                 self._connection.execute(insert(continuity), {"epoch": found.epoch, "commits": 0})
         self._file.watch()
-        self._file.was_written()
-        if self._mark is not None:
-            self._mark.write(self._count)
-            self._mark.flush()
+        try:
+            self._file.was_written()
+            if self._mark is not None:
+                self._mark.write(self._count)
+                self._mark.flush()
+        except OSError as error:
+            raise UnusableDatabaseError(
+                f"the disk of {self._file.path} fails: {error.strerror}"
+            ) from error
         return found
 
     @property
@@ -123,7 +141,7 @@ class SqliteStore(Store):
 
     def close(self) -> None:
         """Close every connection; the last one checkpoints the write-ahead log."""
-        with suppress(StorageReplacedError):  # the log says so; no caller waits for an answer
+        with suppress(StorageUnavailableError):  # no caller waits for an answer
             self._refuse_if_lost()
         with self._file.unfolded_if_overwritten():
             self._opened.close()
@@ -137,8 +155,8 @@ class SqliteStore(Store):
 
         Raises:
             StorageUnavailableError: Nothing may be acknowledged. Nothing was written either,
-                unless the file was taken away during the commit; then it is not written to
-                again.
+                unless the disk failed during the commit, or the file was taken away; then it is
+                not written to again.
         """
         if not frees:
             self._refuse_if_full()
@@ -146,36 +164,63 @@ class SqliteStore(Store):
             yield self._connection
             row = self._connection.exec_driver_sql(_COUNT).one()
             self._refuse_if_lost()
-        self._refuse_if_lost()
+        self._refuse_if_lost(kept="perhaps")
         self._count = Count(row.epoch, row.commits, self._count.folded)
-        if self._mark is not None:
+        self._write_mark()
+
+    def _write_mark(self) -> None:
+        """Write the count into the mark, if possible: a commit is valid without.
+
+        A mark that counts too little is no contradiction; the next commit makes up for it.
+        """
+        if self._mark is None:
+            return
+        try:
             self._mark.write(self._count)
+        except OSError as error:
+            mark_failures.tell(
+                "mark",
+                path=str(self._mark.path),
+                reason=error.strerror,
+                advice="look at its disk; while the mark counts too little, a restart may not"
+                " notice that the database has lost commits",
+            )
 
     def _refuse_if_full(self) -> None:
         """Refuse before the rest of the disk is used, which the log and other programs need.
 
         Raises:
             StorageFullError: There is too little room.
+            StorageUnavailableError: The disk does not say how much there is.
         """
         folder = self._file.path.parent
-        if self._min_free and shutil.disk_usage(folder).free < self._min_free:
+        if not self._min_free:
+            return
+        with _disk_failures():
+            free = shutil.disk_usage(folder).free
+        if free < self._min_free:
             raise StorageFullError(
                 f"the disk of {folder}, of which PACESETTER_MIN_FREE_DISK keeps"
                 f" {self._min_free} bytes free"
             )
 
-    def _refuse_if_lost(self) -> None:
+    def _refuse_if_lost(self, *, kept: Literal["nothing", "perhaps"] = "nothing") -> None:
         """Refuse if the file is not in its place, or its content is not what was written.
+
+        Args:
+            kept: `perhaps` if it is too late to keep nothing of the call.
 
         Raises:
             StorageReplacedError: Nothing may be acknowledged any more.
+            StorageUnavailableError: The disk does not say.
         """
-        self._file.refuse_if_lost()
-        if self._mark is not None and self._file.was_written():
-            found = alone(self._file.path)
-            if is_older(found, self._count):
-                self._file.refuse_overwritten()
-            self._count = following(self._count, found)
+        with _disk_failures(kept):
+            self._file.refuse_if_lost()
+            if self._mark is not None and self._file.was_written():
+                found = alone(self._file.path)
+                if is_older(found, self._count):
+                    self._file.refuse_overwritten()
+                self._count = following(self._count, found)
 
     def compact(self) -> bool:
         """Let a file of an older service shrink from now on; return whether that was needed.
@@ -198,7 +243,8 @@ class SqliteStore(Store):
         Raises:
             StorageUnavailableError: It did not answer, or its file is not in its place.
         """
-        self._file.refuse_if_lost()
+        with _disk_failures():
+            self._file.refuse_if_lost()
         self._read(select(1))
 
     def extent(self) -> Extent:
@@ -234,6 +280,15 @@ class SqliteStore(Store):
     def _at_once(self) -> Iterator[Connection]:
         with translated(), self._connection.begin():
             yield self._connection
+
+
+@contextmanager
+def _disk_failures(kept: Literal["nothing", "perhaps"] = "nothing") -> Iterator[None]:
+    """Turn failures of the disk into the service's own error; `kept` as in that."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailableError(str(error.strerror), kept=kept) from error
 
 
 _COUNT = "UPDATE continuity SET commits = commits + 1 RETURNING epoch, commits"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import (
     Column,
@@ -533,7 +533,17 @@ def translated() -> Iterator[None]:
         found = getattr(error, "orig", None)
         if _is_full(found):
             raise StorageFullError("the database's disk") from error
-        raise StorageUnavailableError(reason_of(found or error)) from error
+        kept: Literal["nothing", "perhaps"] = "perhaps" if _is_unflushed(found) else "nothing"
+        raise StorageUnavailableError(reason_of(found or error), kept=kept) from error
+
+
+def _is_unflushed(error: object) -> bool:
+    """Return whether SQLite could not flush a commit.
+
+    It is taken back, but stands in the log until the next commit overwrites it; after a crash
+    before that, SQLite finds it there.
+    """
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_FSYNC
 
 
 def _is_full(error: object) -> bool:
