@@ -9,7 +9,9 @@ the service's code.
 import argparse
 import json
 import random
+import resource
 import signal
+import socket
 import sqlite3
 import sys
 import tempfile
@@ -143,6 +145,22 @@ def troubled_at(point: str, what: str) -> Fault:
     return trouble
 
 
+def exhausted(world: World) -> None:
+    """Leave it no file descriptor for a while: no new connection, and no file that is opened."""
+    service = world.some
+    pid = service.process.pid
+    opened = max(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir())
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (opened + 1, hard))
+    try:
+        port = int(service.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)):  # the kernel's, until it is accepted
+            world.await_answers(5)
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+    world.happened += 1
+
+
 # Faults of the disk and of the clock
 
 
@@ -238,12 +256,14 @@ ON_SQLITE: dict[str, Fault] = {
     "a slow commit": troubled_at("commit.before", "pause:0.5"),
     "a refused commit": troubled_at("commit.before", "fail"),
     "a locked database": busy,
+    "no file descriptor left (EMFILE)": exhausted,
 }
 
 ON_BAD_DISKS: dict[str, Fault] = {
     "slow flushes": disk(slow=300_000),
     "a flush that fails (EIO)": disk(bad_flush=1),
     "a write that fails (EIO)": disk(bad_write=1),
+    "a read that fails (EIO)": disk(bad_read=3),
     "a full disk (ENOSPC)": disk(full=3),
     "a mark that cannot be written (EIO)": disk(bad_mark=3),
     "the clock an hour ahead": disk(clock=HOUR),

@@ -3,7 +3,8 @@
  *
  * Only files of the database (their names end in .db or -wal) are meant, and the mark beside it
  * (-mark), which has a fault of its own and is not logged. The test writes orders into a file that
- * is mapped into memory (SHIM_CONTROL); each write and flush can be logged (SHIM_LOG): a line each of kind, file, offset, length and time, the data behind it.
+ * is mapped into memory (SHIM_CONTROL); each write and flush can be logged (SHIM_LOG): a line each
+ * of kind, file, offset, length and time, the data behind it.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -26,6 +27,7 @@ struct control {
 	int64_t full;       /* how many writes fail with ENOSPC */
 	int64_t bad_write;  /* how many writes fail with EIO */
 	int64_t bad_mark;   /* how many writes of the mark fail with EIO */
+	int64_t bad_read;   /* how many reads fail with EIO */
 	int64_t fired;      /* how many of all those have happened */
 };
 
@@ -100,6 +102,12 @@ ssize_t pwrite64(int file, const void *data, size_t length, off64_t offset) {
 	ssize_t done = real(file, data, length, offset);
 	if (kind && done > 0) note('w', kind, offset, (size_t)done, data);
 	return done;
+}
+
+ssize_t pread64(int file, void *data, size_t length, off64_t offset) {
+	REAL(pread64);
+	if (orders->bad_read && kind_of(file) && fires(&orders->bad_read)) { errno = EIO; return -1; }
+	return real(file, data, length, offset);
 }
 
 int ftruncate64(int file, off64_t length) {

@@ -15,7 +15,7 @@ from serving import Process, RunningService, spawned
 
 SOURCE = Path(__file__).with_name("shim.c")
 
-FIELDS = ("clock", "slow", "bad_flush", "full", "bad_write", "bad_mark", "fired")
+FIELDS = ("clock", "slow", "bad_flush", "full", "bad_write", "bad_mark", "bad_read", "fired")
 
 
 @functools.cache
