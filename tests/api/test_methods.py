@@ -47,16 +47,19 @@ def test_a_head_says_what_its_get_would(http: httpx.Client, name: str, path: str
     assert head.content == b""
 
 
+def fits(path: str, address: str) -> bool:
+    """Return whether an address fits a path's pattern."""
+    return re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), address) is not None
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_allow_names_all_methods_of_an_address(http: httpx.Client, path: str) -> None:
     """A 405 and OPTIONS name the same methods: those of all routes there, HEAD and OPTIONS."""
     address = filled(path, "none")
-    # /v1/schedules/lint is also the address of a kind of that name.
-    methods = {
-        method
-        for method, _, each in (call.partition(" ") for call in ACCESS)
-        if re.fullmatch(re.sub(r"{\w+}", "[^/]+", each), address)
-    }
+    # /v1/schedules/lint is not the address of a kind of that name: a literal path comes first.
+    fitting = [call.partition(" ") for call in ACCESS if fits(call.partition(" ")[2], address)]
+    literal = [each for each in fitting if each[2] == address]
+    methods = {method for method, _, _ in literal or fitting}
     wanted = methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
     refused = http.request("PUT", address)
     assert (refused.status_code, refused.json()["code"]) == (405, "method_not_allowed")
@@ -64,6 +67,14 @@ def test_allow_names_all_methods_of_an_address(http: httpx.Client, path: str) ->
     assert (asked.status_code, asked.content) == (204, b"")
     for answer in (refused, asked):
         assert set(answer.headers["allow"].split(", ")) == wanted
+
+
+@pytest.mark.parametrize("path", ["preview", "lint", "recommend"])
+def test_a_call_has_its_address_for_itself(http: httpx.Client, path: str) -> None:
+    """A GET there asks for no kind of that name: it is refused, and only POST is named."""
+    for method in ("GET", "HEAD"):
+        refused = http.request(method, f"/v1/schedules/{path}")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "POST, OPTIONS")
 
 
 def test_a_head_of_what_cannot_be_read_is_refused(http: httpx.Client) -> None:

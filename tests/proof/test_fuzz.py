@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proof.fuzz import PHASES, TOKEN, fuzz
+from proof.fuzz import PHASES, TOKENS, fuzz, parted
 
 
 def _cases(said: str) -> int:
@@ -15,7 +15,7 @@ def _cases(said: str) -> int:
     return int(found[1])
 
 
-@pytest.mark.parametrize("token", [TOKEN, ""], ids=["token", "open"])
+@pytest.mark.parametrize("token", TOKENS, ids=["token", "open"])
 def test_each_call_is_answered_as_its_description_says(token: str, tmp_path: Path) -> None:
     """A few examples of every operation, with all checks; `make soak` has all phases, with more."""
     done = fuzz(tmp_path, examples=1, phases="fuzzing", token=token)
@@ -24,9 +24,12 @@ def test_each_call_is_answered_as_its_description_says(token: str, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("token", [TOKEN, ""], ids=["token", "open"])
-def test_each_boundary_and_sequence_is_answered_as_described(token: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("token", TOKENS, ids=["token", "open"])
+@pytest.mark.parametrize("phases", parted(PHASES))
+def test_each_boundary_and_sequence_is_answered_as_described(
+    phases: str, token: str, tmp_path: Path
+) -> None:
     """All phases: examples, each boundary of each field, random ones, and sequences of calls."""
-    done = fuzz(tmp_path, examples=20, phases=PHASES, token=token)
+    done = fuzz(tmp_path, examples=20, phases=phases, token=token)
     assert done.returncode == 0, done.stdout + done.stderr
     assert _cases(done.stdout) > 1000

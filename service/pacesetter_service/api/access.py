@@ -214,9 +214,18 @@ def _patterns(calls: Iterable[str]) -> dict[str, re.Pattern[str]]:
     paths: defaultdict[str, list[str]] = defaultdict(list)
     for call in calls:
         method, _, path = call.partition(" ")
-        paths[method].append("(" + re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path)) + ")")
+        paths[method].append(f"({_pattern(path)})")
     return {method: re.compile("|".join(each)) for method, each in paths.items()}
 
+
+def _pattern(path: str) -> str:
+    """Return the pattern of a path: an address that another path names literally is not its."""
+    pattern = re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path))
+    others = [each for each in _LITERAL if each != path and re.fullmatch(pattern, each)]
+    return f"(?!(?:{'|'.join(map(re.escape, others))})\\Z){pattern}" if others else pattern
+
+
+_LITERAL = sorted({call.partition(" ")[2] for call in ACCESS if "{" not in call})
 
 _TABLE = _columns()
 _ROUTES = _routes()

@@ -40,7 +40,7 @@ from pacesetter_service.api import (
     transfer,
     values,
 )
-from pacesetter_service.api.access import METHODS
+from pacesetter_service.api.access import route_of
 from pacesetter_service.api.auth import HOLDER, Guard
 from pacesetter_service.api.browsers import Browsers, Hosts
 from pacesetter_service.api.gate import Gate
@@ -157,11 +157,11 @@ class App(FastAPI):
                     scope["path_params"] = match.groupdict()
                     await self.hot(scope, receive, send)
                     return
-            elif scope["method"] == "HEAD":
-                await answer_head(super().__call__, scope, receive, send)
-                return
-            elif scope["method"] not in METHODS:  # before its body is read
+            if route_of(scope["method"], scope["path"]) is None:  # before its body is read
                 await elsewhere(scope)(scope, receive, send)
+                return
+            if scope["method"] == "HEAD":
+                await answer_head(super().__call__, scope, receive, send)
                 return
         await super().__call__(scope, receive, send)
 

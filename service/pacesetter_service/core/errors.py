@@ -527,7 +527,13 @@ class StalledError(PacesetterError):
 
 
 class StorageUnavailableError(PacesetterError):
-    """The database did not store or return the data."""
+    """The database did not store or return the data.
+
+    Attributes:
+        kept: `nothing` of what the call was about, or `perhaps` all of it.
+    """
+
+    kept: Literal["nothing", "perhaps"] = "nothing"
 
     def __init__(self, reason: str, *, kept: Literal["nothing", "perhaps"] = "nothing") -> None:
         """Write the message.
@@ -536,6 +542,7 @@ class StorageUnavailableError(PacesetterError):
             reason: Why, as the database says.
             kept: `perhaps` if the database may have committed what the call was about.
         """
+        self.kept = kept
         found = {
             "nothing": "nothing of this call was kept. Retry;",
             "perhaps": "whether this call was kept is not known. Retry, which is harmless, but for"
