@@ -4,8 +4,9 @@ import asyncio
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,19 +21,28 @@ from pacesetter_service.core.errors import (
     StorageUnavailableError,
 )
 from pacesetter_service.core.spec import SessionSpec
-from pacesetter_service.runtime.work import Change, Create, Fork, Open, TakeBack, Work
+from pacesetter_service.runtime.work import Change, Create, Find, Fork, Open, TakeBack, Work
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store import purging
+from pacesetter_service.store.port import Changes
 from pacesetter_service.store.sqlite import SqliteStore
 from pacesetter_service.store.writing import SqlTransaction
 from written import NOW
 
+HALVE = Act(Scale(factor=0.5))
+
 
 class WatchedStore(SqliteStore):
-    """A real store that counts its transactions, and fails when it is told to."""
+    """A real store that counts its transactions, and fails when it is told to.
+
+    Attributes:
+        failure: What a transaction fails with.
+        doubt: What a transaction fails with after its commit.
+    """
 
     writes = 0
     failure: Exception | None = None
+    doubt: Exception | None = None
 
     @contextmanager
     def begin(self) -> Iterator[SqlTransaction]:
@@ -42,6 +52,8 @@ class WatchedStore(SqliteStore):
         with super().begin() as transaction:
             yield transaction
         self.writes += 1
+        if self.doubt is not None:
+            raise self.doubt
 
 
 @pytest.fixture(name="store")
@@ -81,13 +93,120 @@ def test_what_is_committed_is_not_done_again_if_a_listener_fails(
         writer.on_committed(fails)
         writer.on_logged(fails)
         writer.on_logged(told.extend)
-        halve = Act(Scale(factor=0.5))
-        done = await writer.submit(Change("run", (halve,)))
+        done = await writer.submit(Change("run", (HALVE,)))
         return done.entry.stored.session.revision
 
     assert asyncio.run(scenario()) == 1
     assert told == ["run"]
     assert caplog.text.count("listener_failed") == 2
+
+
+def test_what_is_committed_is_not_done_again_if_memory_fails(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller gets its answer, and the session is read from the database again."""
+    log, seen = writer.tally.log, []
+
+    def fails_once(changes: Sequence[Changes]) -> None:
+        seen.append(1)
+        if len(seen) == 1:
+            raise MemoryError
+        log(changes)
+
+    async def scenario() -> tuple[int, int]:
+        await writer.submit(Create(spec("run")))
+        monkeypatch.setattr(writer.tally, "log", fails_once)
+        done = await writer.submit(Change("run", (HALVE,)))
+        found = await writer.find("run")
+        return done.entry.stored.session.revision, found.stored.session.revision
+
+    assert asyncio.run(scenario()) == (1, 1)
+
+
+def test_after_a_doubtful_commit_a_session_is_read_again(
+    writer: Writer, store: WatchedStore
+) -> None:
+    """It was committed though the database failed: readers and a repeated call find it."""
+
+    async def scenario() -> tuple[int, int]:
+        await writer.submit(Create(spec("run")))
+        keyed = replace(HALVE, key="key")
+        store.doubt = StorageUnavailableError("gone", kept="perhaps")
+        with pytest.raises(StorageUnavailableError, match="is not known"):
+            await writer.submit(Change("run", (keyed,)))
+        store.doubt = None
+        found = (await writer.find("run")).stored.session.revision
+        again = await writer.submit(Change("run", (keyed,)))
+        return found, again.entry.stored.session.revision
+
+    assert asyncio.run(scenario()) == (1, 1)
+
+
+def test_a_job_whose_cost_cannot_be_told_fails_alone(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer goes on; what cannot be judged is done as if it cost little."""
+
+    def fails(*_: object) -> int:
+        raise MemoryError
+
+    async def scenario() -> int:
+        await writer.submit(Create(spec("run")))
+        monkeypatch.setattr("pacesetter_service.runtime.writer.cost_of", fails)
+        await writer.submit(Change("run", (HALVE,)))
+        return (await writer.submit(Change("run", (HALVE,)))).entry.stored.session.revision
+
+    assert asyncio.run(scenario()) == 2
+    writer.check()
+
+
+def test_a_writer_that_fails_keeps_no_caller_waiting(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The waiting calls, the later ones and the check are refused, with what to do."""
+
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def scenario() -> None:
+        await writer.submit(Create(spec("run")))
+        monkeypatch.setattr(writer, "_process_light", fails)
+        first = [writer.submit(Change("run", (HALVE,))) for _ in range(3)]
+        for each in await asyncio.gather(*first, return_exceptions=True):
+            assert isinstance(each, StorageUnavailableError)
+        with pytest.raises(StorageUnavailableError, match="restart the service"):
+            await writer.submit(Find("run"))
+
+    asyncio.run(scenario())
+    with pytest.raises(StorageUnavailableError, match="restart the service"):
+        writer.check()
+
+
+def test_a_lost_history_is_remembered_until_its_epoch_has_begun(
+    store: WatchedStore, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the epoch cannot begin, the next look begins it: no call is answered before."""
+    begin, seen = store.begin_epoch, []
+
+    def fails_once() -> str:
+        seen.append(1)
+        if len(seen) == 1:
+            raise StorageUnavailableError("away")
+        return begin()
+
+    async def scenario() -> None:
+        entry = (await writer.submit(Create(spec("run")))).entry
+        newer = replace(entry.stored, version=entry.stored.version + 5)
+        monkeypatch.setattr(store, "begin_epoch", fails_once, raising=False)
+        writer._cache.clear()
+        writer._forgotten["run"] = newer  # as after a conflict with a database that went back
+        for _ in range(2):
+            with pytest.raises(StorageUnavailableError):
+                await writer.submit(Find("run"))
+        assert (await writer.submit(Find("run"))).entry.stored.version == entry.stored.version
+
+    asyncio.run(scenario())
+    assert len(seen) == 2
 
 
 def test_who_waits_together_is_committed_together(writer: Writer, store: WatchedStore) -> None:

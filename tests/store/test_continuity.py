@@ -405,3 +405,37 @@ def test_a_disk_that_fails_around_a_commit_is_not_said_to_have_kept_nothing(
         commit(store, "one")
     assert (store.load("one") is not None) == kept
     store.close()
+
+
+def test_a_mark_that_fails_at_the_end_is_closed(tmp_path: Path) -> None:
+    """The flush of a mark is no reason to end with an error."""
+    store = opened(tmp_path)
+    reading, writing = os.pipe()
+    os.dup2(writing, store._mark._descriptor)  # a pipe cannot be flushed
+    store.close()
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_mark_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """The service does not start; the message names the file, and why."""
+    mark = Mark(tmp_path / "a.db")
+    reading, writing = os.pipe()
+    os.dup2(reading, mark._descriptor)  # a pipe has no places to read from
+    with pytest.raises(UnusableDatabaseError, match=r"a\.db-mark.*cannot be read: Illegal seek"):
+        mark.read()
+    for each in (reading, writing, mark._descriptor):
+        os.close(each)
+
+
+def test_a_database_that_cannot_be_compacted_is_no_traceback(tmp_path: Path) -> None:
+    """What SQLite says is told in a sentence."""
+    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+        other.execute("CREATE TABLE older (x)")  # its file keeps the space of removed rows
+        store = opened(tmp_path)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageUnavailableError, match="database is locked"):
+            store.compact()
+        other.execute("ROLLBACK")
+        assert store.compact()
+        store.close()

@@ -526,6 +526,12 @@ class StalledError(PacesetterError):
         )
 
 
+_KEPT = {
+    "nothing": "nothing of this call was kept",
+    "perhaps": "whether this call was kept is not known",
+}
+
+
 class StorageUnavailableError(PacesetterError):
     """The database did not store or return the data.
 
@@ -544,9 +550,9 @@ class StorageUnavailableError(PacesetterError):
         """
         self.kept = kept
         found = {
-            "nothing": "nothing of this call was kept. Retry;",
-            "perhaps": "whether this call was kept is not known. Retry, which is harmless, but for"
-            " an order without an Idempotency-Key;",
+            "nothing": f"{_KEPT[kept]}. Retry;",
+            "perhaps": f"{_KEPT[kept]}. Retry, which is harmless, but for an order without an"
+            " Idempotency-Key;",
         }[kept]
         super().__init__(
             f"The database did not answer as it should ({reason}); {found} if it goes on, look at"
@@ -569,7 +575,14 @@ class StorageFullError(StorageUnavailableError):
 class StorageReplacedError(StorageUnavailableError):
     """The database's file is gone, or is another one; the service no longer writes."""
 
-    def __init__(self, path: str, found: Literal["gone", "another", "overwritten"]) -> None:
+    def __init__(
+        self,
+        path: str,
+        found: Literal["gone", "another", "overwritten"],
+        *,
+        kept: Literal["nothing", "perhaps"] = "nothing",
+    ) -> None:
+        self._path, self._found, self.kept = path, found, kept
         what = {
             "gone": "is gone",
             "another": "has been replaced by another file",
@@ -577,10 +590,14 @@ class StorageReplacedError(StorageUnavailableError):
         }[found]
         PacesetterError.__init__(
             self,
-            f"{path} {what} while the service was running; nothing of this call was kept, and "
-            "nothing is written until the service is restarted. Put the database back, with its "
-            "-wal and -mark, and restart the service.",
+            f"{path} {what} while the service was running; {_KEPT[kept]}, and nothing is written"
+            " until the service is restarted. Put the database back, with its -wal and -mark, and"
+            " restart the service.",
         )
+
+    def keeping(self, kept: Literal["nothing", "perhaps"]) -> "StorageReplacedError":
+        """Return the same error about another call, of which something may be kept."""
+        return StorageReplacedError(self._path, self._found, kept=kept)
 
 
 class AnotherEpochError(PacesetterError):

@@ -203,9 +203,11 @@ async def purge_session(service: Service, name: str, actor: str) -> None:
     """
 
     def hidden() -> None:
-        with service.store.transaction(frees=True) as connection:
-            purging.hide(connection, name, actor, wall_clock())
-        service.writer.forget(name)
+        try:
+            with service.store.transaction(frees=True) as connection:
+                purging.hide(connection, name, actor, wall_clock())
+        finally:  # it may be hidden though the commit seems to have failed, or since an earlier try
+            service.writer.forget(name)
 
     await service.writer.call(hidden)
     service.tracker.forget(name)

@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic, sleep
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import structlog
 
@@ -82,6 +82,9 @@ LOST = (
     " received all; trainings that go on ask to be restarted from a checkpoint"
 )
 
+NOT_RUNNING = "the writer is not running: restart the service"
+"""Why nothing is written any more."""
+
 log = structlog.get_logger("pacesetter.writer")
 
 
@@ -136,6 +139,7 @@ class Writer:
         self._forgotten: dict[str, Stored] = {}  # sessions to be read again, as they were
         self._stall_after = stall_after
         self._progress = Progress()
+        self._has_failed = False
         self.tally = Tally()
         self._recorders: list[Callable[[Sequence[Changes]], None]] = []
         self._versions = VersionReader(store.versions)
@@ -158,8 +162,8 @@ class Writer:
             StorageUnavailableError: It has ended.
             StalledError: It has worked for too long without finishing anything.
         """
-        if not self._thread.is_alive():
-            raise StorageUnavailableError("the writer is not running")
+        if self._has_failed or not self._thread.is_alive():
+            raise StorageUnavailableError(NOT_RUNNING)
         seconds = self._progress.seconds_without
         if seconds > self._stall_after:
             log.error("writer_stalled", seconds=round(seconds, 1), queued=self.queued)
@@ -254,6 +258,8 @@ class Writer:
         if self.queued >= self._max_queued:
             self.tally.refused += 1
             raise OverloadedError
+        if self._has_failed:
+            raise StorageUnavailableError(NOT_RUNNING)
         loop = asyncio.get_running_loop()
         job = _Job(work, loop, loop.create_future())
         self._queue.put(job)
@@ -271,8 +277,22 @@ class Writer:
 
     def _run(self) -> None:
         ended = False
-        while not ended or self._costly:
-            ended = self._take_turn() or ended
+        try:
+            while not ended or self._costly:
+                ended = self._take_turn() or ended
+        except Exception:
+            self._fail()
+
+    def _fail(self) -> None:
+        """Refuse all jobs from now on: a fault of the writer itself must keep no caller waiting."""
+        log.exception("writer_failed", advice="restart the service, and report this")
+        self._has_failed = True
+        while self._costly:
+            _refuse(self._costly.take(lambda _: True))
+        ended = False
+        while not ended:
+            jobs, ended = self._arrived(wait=True)
+            _refuse(jobs)
 
     def _take_turn(self) -> bool:
         """Do what is queued, and return whether the writer ends; keep no reference to the jobs."""
@@ -280,7 +300,11 @@ class Writer:
             self._progress.rests()
         jobs, ending = self._arrived(wait=not self._costly)
         self._progress.made()
-        self._process_light([job for job in jobs if not self._put_aside(job)])
+        try:
+            self._process_light([job for job in jobs if not self._put_aside(job)])
+        except Exception:
+            _refuse(jobs, kept="perhaps")
+            raise
         for job in self._costly.take(self._is_light):
             self._process_light([job])
         return ending
@@ -310,7 +334,16 @@ class Writer:
         return True
 
     def _is_light(self, job: _Job) -> bool:
-        """Return whether a job is cheap, as far as memory can tell."""
+        """Return whether a job is cheap, as far as memory can tell.
+
+        So is one whose cost cannot be told: it fails as it is done, and no other job does.
+        """
+        try:
+            return self._costs_little(job)
+        except Exception:
+            return True
+
+    def _costs_little(self, job: _Job) -> bool:
         match job.work:
             case Change(name, commands):
                 entry = self._cache.get(name)
@@ -405,26 +438,48 @@ class Writer:
         changes = batch.changes()
         self.tally.batch_jobs.observe(done)
         if changes:
-            begun = monotonic()
+            self._write(batch, changes)
+        elif self._store.shared and (stale := self._store.stale(batch.unchanged())):
+            raise ConflictError(tuple(stale))
+        try:
+            self._show(batch, changes)
+        except Exception:  # what is committed must not be decided again
+            log.exception("not_shown")
+            self._forget(_names(batch))
+        return done
+
+    def _write(self, batch: Batch, changes: Sequence[Changes]) -> None:
+        """Commit changes; if that may have failed, the sessions are read again.
+
+        Raises:
+            StorageUnavailableError: They are not there, or only perhaps.
+            ConflictError: Another writer came first.
+        """
+        begun = monotonic()
+        try:
             with self._store.begin() as transaction:
                 transaction.append(changes, batch.now)
                 if self._store.shared:
                     transaction.refuse_stale(batch.unchanged())
                 failpoints.reach("commit.before")
-            failpoints.reach("commit.after")
-            self.tally.commit_seconds.observe(monotonic() - begun)
+        except StorageUnavailableError as error:
+            if error.kept == "perhaps":
+                self._forget(_names(batch))
+            raise
+        failpoints.reach("commit.after")
+        self.tally.commit_seconds.observe(monotonic() - begun)
+
+    def _show(self, batch: Batch, changes: Sequence[Changes]) -> None:
+        """Make what is committed visible: to listeners, and in memory."""
+        if changes:
             self.tally.log(changes)
-            for record in self._recorders:
-                _tell(record, changes)
-        elif self._store.shared and (stale := self._store.stale(batch.unchanged())):
-            raise ConflictError(tuple(stale))
+        for record in self._recorders if changes else ():
+            _tell(record, changes)
         for entry in batch.entries():
             self._publish(entry)
         logged = [each.stored.session.spec.name for each in changes if each.log]
-        if logged:
-            for listener in self._listeners:
-                _tell(listener, logged)
-        return done
+        for listener in self._listeners if logged else ():
+            _tell(listener, logged)
 
     def _read(self, name: str) -> Entry | None:
         """Return the committed state of a session, from memory or from the database."""
@@ -441,9 +496,12 @@ class Writer:
             StorageUnavailableError: It has lost something: callers that were given it must hear of
                 the new epoch before anything is sealed in its place.
         """
-        stored, known = self._store.load(name), self._forgotten.pop(name, None)
-        if known is not None and self._is_lost(known, stored):
+        stored, known = self._store.load(name), self._forgotten.get(name)
+        lost = known is not None and self._is_lost(known, stored)
+        if lost:
             log.error("history_lost", session=name, epoch=self._store.begin_epoch(), advice=LOST)
+        self._forgotten.pop(name, None)  # and not before the epoch has begun
+        if lost:
             raise StorageUnavailableError("it has lost what was committed to it")
         return stored
 
@@ -490,6 +548,11 @@ def _persistently(work: Callable[[], T], forget: Callable[[Iterable[str]], None]
     return work()
 
 
+def _names(batch: Batch) -> list[str]:
+    """Return the names of all sessions that a batch has read or changed."""
+    return [entry.stored.session.spec.name for entry in batch.entries()]
+
+
 def _tell(listener: Callable[[T], None], news: T) -> None:
     """Call a listener after a commit; if it fails, what is committed must not be done again."""
     try:
@@ -524,6 +587,13 @@ def _answer(jobs: Sequence[_Job]) -> None:
         mine = [job for job in jobs if job.loop is loop]
         with suppress(RuntimeError):  # the loop is closed: its callers have gone
             loop.call_soon_threadsafe(_resolve, mine)
+
+
+def _refuse(jobs: Sequence[_Job], *, kept: Literal["nothing", "perhaps"] = "nothing") -> None:
+    """Refuse jobs, of which some may have their answers already."""
+    for job in jobs:
+        job.result = StorageUnavailableError(NOT_RUNNING, kept=kept)
+    _answer(jobs)
 
 
 def _resolve(jobs: Sequence[_Job]) -> None:

@@ -19,7 +19,7 @@ Then a trainer still knows what it was given, and says so.
 import os
 import secrets
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -143,8 +143,18 @@ class Mark:
             ) from error
 
     def read(self) -> Count | None:
-        """Return the count that was written last; None if there is none, or if it is damaged."""
-        line = os.pread(self._descriptor, _LENGTH, 0).rstrip()
+        """Return the count that was written last; None if there is none, or if it is damaged.
+
+        Raises:
+            UnusableDatabaseError: The disk does not return it.
+        """
+        try:
+            line = os.pread(self._descriptor, _LENGTH, 0).rstrip()
+        except OSError as error:
+            raise UnusableDatabaseError(
+                f"{self.path}, which belongs to the database, cannot be read: {error.strerror};"
+                " look at its disk"
+            ) from error
         text, _, check = line.rpartition(b" ")
         fields = text.split(b" ")
         if not 2 <= len(fields) <= 3 or check != b"%08x" % crc32(text):
@@ -164,6 +174,7 @@ class Mark:
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Flush it to the disk, and close it."""
-        self.flush()
+        """Flush it to the disk, if possible, and close it."""
+        with suppress(OSError):  # it may know fewer commits, as after a power failure
+            self.flush()
         os.close(self._descriptor)

@@ -179,16 +179,27 @@ class ServedFile:
             away.rename(self.path)
 
     def set_log_aside(self) -> None:
-        """Keep SQLite from applying the log to a file that it does not belong to."""
-        aside = Path(f"{self.path}-wal-aside")
-        with suppress(FileNotFoundError):
-            Path(f"{self.path}-wal").replace(aside)
-            log.warning(
-                "log_set_aside",
-                path=str(aside),
-                advice="the database is another than the one that its log was written for, an older"
-                " copy for instance; with the newest one, the log goes back to its place",
-            )
+        """Keep SQLite from applying the log to a file that it does not belong to.
+
+        Raises:
+            UnusableDatabaseError: It cannot be moved.
+        """
+        wal, aside = Path(f"{self.path}-wal"), Path(f"{self.path}-wal-aside")
+        try:
+            wal.replace(aside)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UnusableDatabaseError(
+                f"{wal} belongs to another database than {self.path}, and cannot be moved to"
+                f" {aside}: {error.strerror}; move it elsewhere"
+            ) from error
+        log.warning(
+            "log_set_aside",
+            path=str(aside),
+            advice="the database is another than the one that its log was written for, an older"
+            " copy for instance; with the newest one, the log goes back to its place",
+        )
 
     def release(self) -> None:
         """Let another process serve it; everything that has opened it must have closed it."""

@@ -10,6 +10,7 @@ from typing import Literal
 import structlog
 from sqlalchemy import (
     Connection,
+    RootTransaction,
     delete,
     insert,
     select,
@@ -18,6 +19,7 @@ from sqlalchemy import (
 from pacesetter_service.complaints import Complaints
 from pacesetter_service.core.errors import (
     StorageFullError,
+    StorageReplacedError,
     StorageUnavailableError,
 )
 from pacesetter_service.store import engine, migrate, record
@@ -160,10 +162,11 @@ class SqliteStore(Store):
         """
         if not frees:
             self._refuse_if_full()
-        with translated(), self._connection.begin():
+        with translated(), self._connection.begin() as transaction:
             yield self._connection
             row = self._connection.exec_driver_sql(_COUNT).one()
             self._refuse_if_lost()
+            _commit(transaction)
         self._refuse_if_lost(kept="perhaps")
         self._count = Count(row.epoch, row.commits, self._count.folded)
         self._write_mark()
@@ -214,13 +217,17 @@ class SqliteStore(Store):
             StorageReplacedError: Nothing may be acknowledged any more.
             StorageUnavailableError: The disk does not say.
         """
-        with _disk_failures(kept):
+        try:
             self._file.refuse_if_lost()
             if self._mark is not None and self._file.was_written():
                 found = alone(self._file.path)
                 if is_older(found, self._count):
                     self._file.refuse_overwritten()
                 self._count = following(self._count, found)
+        except StorageReplacedError as lost:
+            raise lost.keeping(kept) from None
+        except OSError as error:
+            raise StorageUnavailableError(str(error.strerror), kept=kept) from error
 
     def compact(self) -> bool:
         """Let a file of an older service shrink from now on; return whether that was needed.
@@ -283,12 +290,27 @@ class SqliteStore(Store):
 
 
 @contextmanager
-def _disk_failures(kept: Literal["nothing", "perhaps"] = "nothing") -> Iterator[None]:
-    """Turn failures of the disk into the service's own error; `kept` as in that."""
+def _disk_failures() -> Iterator[None]:
+    """Turn failures of the disk into the service's own error."""
     try:
         yield
     except OSError as error:
-        raise StorageUnavailableError(str(error.strerror), kept=kept) from error
+        raise StorageUnavailableError(str(error.strerror)) from error
+
+
+def _commit(transaction: RootTransaction) -> None:
+    """Commit.
+
+    Raises:
+        StorageUnavailableError: It has failed. SQLite takes it back, but leaves it in its log until
+            the next commit overwrites it there: after a crash before that, SQLite finds it.
+    """
+    with translated(kept="perhaps"):
+        try:
+            transaction.commit()
+        except BaseException:
+            transaction.rollback()  # otherwise the connection could begin no other
+            raise
 
 
 _COUNT = "UPDATE continuity SET commits = commits + 1 RETURNING epoch, commits"

@@ -525,25 +525,15 @@ _TAKE_POSITIONS = text("UPDATE ids SET next = next + :some WHERE kind = 'feed' R
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn failures of the database into the service's own errors."""
+def translated(*, kept: Literal["nothing", "perhaps"] = "nothing") -> Iterator[None]:
+    """Turn failures of the database into the service's own errors; `kept` as in these."""
     try:
         yield
-    except SQLAlchemyError as error:
-        found = getattr(error, "orig", None)
+    except (SQLAlchemyError, sqlite3.Error) as error:
+        found = getattr(error, "orig", None) or error
         if _is_full(found):
             raise StorageFullError("the database's disk") from error
-        kept: Literal["nothing", "perhaps"] = "perhaps" if _is_unflushed(found) else "nothing"
-        raise StorageUnavailableError(reason_of(found or error), kept=kept) from error
-
-
-def _is_unflushed(error: object) -> bool:
-    """Return whether SQLite could not flush a commit.
-
-    It is taken back, but stands in the log until the next commit overwrites it; after a crash
-    before that, SQLite finds it there.
-    """
-    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_FSYNC
+        raise StorageUnavailableError(reason_of(found), kept=kept) from error
 
 
 def _is_full(error: object) -> bool:
