@@ -101,6 +101,8 @@ async def import_record(service: Service, file: IO[bytes], examined: Record) -> 
     Raises:
         NameTakenError: There is a session of that name.
         ImportRefusedError: The file is not a whole record.
+        StorageUnavailableError: The database did not answer. If nothing is known of the last
+            commit, which makes the session visible, the session is there or not, but whole.
     """
     store, call = service.store, service.writer.call
     number = await call(store.new_id)
@@ -112,7 +114,8 @@ async def import_record(service: Service, file: IO[bytes], examined: Record) -> 
             await call(partial(written, record.add, number, batch))
         await call(partial(written, record.finish, number, examined.session))
     except BaseException:
-        # If even this fails, the next start of the service or the janitor does it.
+        # Whether the last step was taken may be unknown: if it was, the session stays. If even
+        # this fails, the next start of the service or the janitor does it.
         with suppress(PacesetterError):
             await call(partial(_dropped, store, number))
         raise
@@ -198,6 +201,6 @@ def _written(
 
 
 def _dropped(store: Store, number: int) -> None:
-    """Remove what was written of an import, even if it has filled the disk."""
+    """Remove what was written of an import that is unfinished, even if it has filled the disk."""
     with store.transaction(frees=True) as connection:
         record.drop(connection, number)
