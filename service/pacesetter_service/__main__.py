@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields
 from functools import partial
 from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo, socket
@@ -31,6 +31,7 @@ from pacesetter_service.front_door import Limits, connections_within_reach, fron
 from pacesetter_service.memory import collect_seldom, share_arenas
 from pacesetter_service.runtime import retention
 from pacesetter_service.runtime.service import Keeping, Service
+from pacesetter_service.runtime.threads import started
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.settings import Settings, mistakes_in, read_settings
 from pacesetter_service.store.continuity import Continuity
@@ -178,7 +179,7 @@ class _Server(uvicorn.Server):
         if not self.should_exit:
             last = threading.Timer(self._seconds, _end)
             last.daemon = True  # a process that ends sooner does not wait for it
-            last.start()
+            started(last)  # without it the stop has no bound, which is no reason not to stop
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
@@ -212,8 +213,9 @@ def _end() -> None:
     """Exit immediately, whatever still runs: everything acknowledged is on the disk."""
     # On a separate thread: writing blocks if the reader of the log has stopped.
     saying = threading.Thread(target=_say_unfinished, daemon=True)
-    saying.start()
-    saying.join(1)
+    with suppress(RuntimeError):  # the system starts no further thread
+        saying.start()
+        saying.join(1)
     os._exit(1)
 
 

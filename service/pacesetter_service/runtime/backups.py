@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from pacesetter_service.runtime.threads import started
 from pacesetter_service.store.backup import BackupError, backup
 from pacesetter_service.store.store import Store
 
@@ -74,7 +75,8 @@ class Backups:
         """Begin to copy the database; do nothing if a copy is already being made.
 
         Raises:
-            BackupError: The database is not a file of this service, or there is no room.
+            BackupError: The database is not a file of this service, or there is no room, or the
+                system starts no thread.
         """
         source = self.source
         if source is None:
@@ -87,11 +89,14 @@ class Backups:
                 left.unlink(missing_ok=True)  # left by a process that ended
             now = datetime.now(UTC)
             name = f"{source.name}-{now:%Y%m%dT%H%M%SZ}.backup"
-            self._newest = Copying(name, now.isoformat(timespec="seconds"))
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._copy, args=(source, name, actor), name="backup", daemon=True
             )
-            self._thread.start()
+            # The thread needs the lock only at its end, to tell that it has failed.
+            if not started(thread):
+                raise BackupError("the system starts no further thread; try again in a moment")
+            self._newest = Copying(name, now.isoformat(timespec="seconds"))
+            self._thread = thread
 
     def copying(self) -> Copying | None:
         """Return the copy that is being made, or how the last one failed; None if neither."""
