@@ -39,7 +39,7 @@ from pacesetter_service.store.opening import open_store
 from pacesetter_service.store.served import UnusableDatabaseError
 from pacesetter_service.store.store import Store
 from pacesetter_service.turns import take_short_turns
-from pacesetter_service.webhook import Webhook
+from pacesetter_service.webhook import UnusableWebhookError, Webhook
 
 ADVICE = "any caller that reaches this port may change every training; set PACESETTER_ADMIN_TOKEN"
 
@@ -98,11 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max_cached=settings.max_cached_sessions,
         stall_after=settings.stall_after,
     )
-    webhook = _webhook(settings, writer)
+    webhook = None
     writer.start()
     try:
+        webhook = _webhook(settings, writer)
         _serve(settings, tls, store, writer)
-    except TracingMissingError as error:
+    except (TracingMissingError, UnusableWebhookError) as error:
         sys.exit(f"pacesetter serve: {error}")
     finally:
         bad_requests.settle()
@@ -124,7 +125,11 @@ def _arm_failpoints(orders: str | None) -> None:
 
 
 def _webhook(settings: Settings, writer: Writer) -> Webhook | None:
-    """Start sending alarms to the URL that the settings name, if they name one."""
+    """Start sending alarms to the URL that the settings name, if they name one.
+
+    Raises:
+        UnusableWebhookError: No alarm could be sent from here.
+    """
     if settings.webhook_url is None:
         return None
     secret = settings.webhook_secret
