@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         webhook = _webhook(settings, writer)
         _serve(settings, tls, store, writer)
-    except (TracingMissingError, UnusableWebhookError) as error:
+    except (TracingMissingError, UnusableWebhookError, StorageUnavailableError) as error:
         sys.exit(f"pacesetter serve: {error}")
     finally:
         bad_requests.settle()
