@@ -163,6 +163,7 @@ def _begin_imports(store: PostgresStore, *, old: int, young: int) -> record.Reco
     examined = record.examine(file, None)
     with store.transaction() as connection:
         [exported] = connection.scalars(select(sessions.c.id)).all()
+        connection.execute(update(sessions).values(status=record.IMPORTING))
         record.drop(connection, exported)
         for number in (old, young):
             record.begin(connection, number, examined)

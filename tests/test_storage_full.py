@@ -1,19 +1,22 @@
 """A full disk: reads go on, nothing is half written, and writes resume by themselves."""
 
+import os
 import resource
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
-from errno import ENOSPC
+from errno import EIO, EMFILE, ENOSPC, EROFS
 from pathlib import Path
 
 import httpx
 import pytest
 
-from pacesetter_service.core.errors import StorageFullError
-from pacesetter_service.runtime.exports import room_for_files
+from pacesetter_service.core.errors import NoTemporaryFileError, StorageFullError
+from pacesetter_service.runtime.exports import temporary_file
 from pacesetter_service.store.sqlite import SqliteStore
 from pacesetter_service.store.writing import translated
-from serving import RunningService, open_http
+from serving import Process, RunningService, open_http, quick
 from test_storage_lost import WRITES, begun, until
 
 
@@ -114,9 +117,57 @@ def test_a_database_that_may_have_no_more_pages_is_full(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_record_that_finds_no_room_is_refused_as_full() -> None:
-    """A temporary file without room is reported as a full database; other errors are not."""
-    with pytest.raises(StorageFullError, match="Make room"), room_for_files():
-        raise OSError(ENOSPC, "No space left on device")
-    with pytest.raises(PermissionError), room_for_files():
-        raise PermissionError
+@pytest.mark.parametrize(
+    ("number", "refusal", "advice"),
+    [
+        (ENOSPC, StorageFullError, "Make room"),
+        (EMFILE, NoTemporaryFileError, "ulimit -n"),
+        (EROFS, NoTemporaryFileError, "TMPDIR"),
+        (EIO, NoTemporaryFileError, "TMPDIR"),
+    ],
+)
+def test_a_temporary_file_that_fails_is_refused_with_advice(
+    number: int, refusal: type[Exception], advice: str
+) -> None:
+    """A file without room is reported as a full database, and any other failure by its cause."""
+    with pytest.raises(refusal, match=advice), temporary_file():
+        raise OSError(number, os.strerror(number))
+
+
+def test_a_time_that_is_over_is_no_failure_of_a_file() -> None:
+    """Python counts it among the errors of the system."""
+    with pytest.raises(TimeoutError), temporary_file():
+        raise TimeoutError
+
+
+WITHOUT_FOLDERS = (
+    "import tempfile; tempfile._candidate_tempdir_list = lambda: ['/proc/nowhere'];"
+    " from pacesetter_service.__main__ import main; main([])"
+)
+
+
+def _without_folders(environment: dict[str, str]) -> Process:
+    """Start a service that finds no folder for temporary files, as in a read-only container."""
+    command = [sys.executable, "-c", WITHOUT_FOLDERS]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_service_without_temporary_files_says_so_for_large_records_alone(tmp_path: Path) -> None:
+    """It trains, and takes small records; a large one is refused with what to do."""
+    lines = {"content-type": "application/x-ndjson"}
+    with (
+        RunningService(tmp_path / "pacesetter.db", _without_folders) as service,
+        open_http(service.url) as http,
+    ):
+        begun(http)
+        for start in range(5, 100_000, 1_000):
+            body = {"attempt": 1, **quick(start, 1_000)}
+            http.post("/v1/sessions/run/sync", json=body).raise_for_status()
+        large = http.post("/v1/import", content=b"x" * 1_200_000, headers=lines)
+        small = http.post("/v1/import", content=b"x", headers=lines)
+        refused = (large, http.get("/v1/sessions/run/export"))
+    assert small.json()["code"] == "import_refused"
+    for answer in refused:
+        assert (answer.status_code, answer.json()["code"]) == (503, "storage_unavailable")
+        assert "TMPDIR" in answer.json()["detail"]
+    assert not [each for each in service.events() if each["event"] == "unforeseen_error"]

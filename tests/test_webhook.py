@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from little_servers import Asked, answer, answering
+from pacesetter_service.__main__ import main
 from pacesetter_service.core.events import Noticed, RateDeviated
 from pacesetter_service.core.session import create
 from pacesetter_service.core.spec import SessionSpec
@@ -173,3 +174,24 @@ def test_only_addresses_of_the_web_are_taken(address: str) -> None:
     """Another scheme, no host, and a password that logs would show are refused at the start."""
     with pytest.raises(ValidationError, match="http:// or https://"):
         read_settings(["--webhook-url", address])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1080", "socksio"),
+        ("HTTPS_PROXY", "gopher://127.0.0.1", "Unknown scheme"),
+        ("HTTP_PROXY", "http://[::1", "Invalid port"),
+        ("SSL_CERT_FILE", "/nowhere/authorities.pem", "No such file"),
+        ("SSL_CERT_FILE", __file__, "certificate"),
+    ],
+)
+def test_surroundings_from_which_no_alarm_could_be_sent_are_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, reason: str
+) -> None:
+    """The operator gets a sentence that names the variable, in place of alarms that never come."""
+    monkeypatch.setenv(name, value)
+    url = f"--database-url=sqlite:///{tmp_path / 'pacesetter.db'}"
+    with pytest.raises(SystemExit, match=reason) as refused:
+        main(["--port=0", url, "--webhook-url=https://127.0.0.1:9/x"])
+    assert name in str(refused.value)

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields
 from functools import partial
 from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo, socket
@@ -31,6 +31,7 @@ from pacesetter_service.front_door import Limits, connections_within_reach, fron
 from pacesetter_service.memory import collect_seldom, share_arenas
 from pacesetter_service.runtime import retention
 from pacesetter_service.runtime.service import Keeping, Service
+from pacesetter_service.runtime.threads import started
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.settings import Settings, mistakes_in, read_settings
 from pacesetter_service.store.continuity import Continuity
@@ -38,7 +39,7 @@ from pacesetter_service.store.opening import open_store
 from pacesetter_service.store.served import UnusableDatabaseError
 from pacesetter_service.store.store import Store
 from pacesetter_service.turns import take_short_turns
-from pacesetter_service.webhook import Webhook
+from pacesetter_service.webhook import UnusableWebhookError, Webhook
 
 ADVICE = "any caller that reaches this port may change every training; set PACESETTER_ADMIN_TOKEN"
 
@@ -97,11 +98,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         max_cached=settings.max_cached_sessions,
         stall_after=settings.stall_after,
     )
-    webhook = _webhook(settings, writer)
+    webhook = None
     writer.start()
     try:
+        webhook = _webhook(settings, writer)
         _serve(settings, tls, store, writer)
-    except TracingMissingError as error:
+    except (TracingMissingError, UnusableWebhookError, StorageUnavailableError) as error:
         sys.exit(f"pacesetter serve: {error}")
     finally:
         bad_requests.settle()
@@ -123,7 +125,11 @@ def _arm_failpoints(orders: str | None) -> None:
 
 
 def _webhook(settings: Settings, writer: Writer) -> Webhook | None:
-    """Start sending alarms to the URL that the settings name, if they name one."""
+    """Start sending alarms to the URL that the settings name, if they name one.
+
+    Raises:
+        UnusableWebhookError: No alarm could be sent from here.
+    """
     if settings.webhook_url is None:
         return None
     secret = settings.webhook_secret
@@ -178,7 +184,7 @@ class _Server(uvicorn.Server):
         if not self.should_exit:
             last = threading.Timer(self._seconds, _end)
             last.daemon = True  # a process that ends sooner does not wait for it
-            last.start()
+            started(last)  # without it the stop has no bound, which is no reason not to stop
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
@@ -212,8 +218,9 @@ def _end() -> None:
     """Exit immediately, whatever still runs: everything acknowledged is on the disk."""
     # On a separate thread: writing blocks if the reader of the log has stopped.
     saying = threading.Thread(target=_say_unfinished, daemon=True)
-    saying.start()
-    saying.join(1)
+    with suppress(RuntimeError):  # the system starts no further thread
+        saying.start()
+        saying.join(1)
     os._exit(1)
 
 

@@ -118,6 +118,29 @@ def signature(secret: str, timestamp: int, body: bytes) -> str:
     return f"t={timestamp},v1={signed}"
 
 
+class UnusableWebhookError(Exception):
+    """No alarm could be sent from here; the message says what to do."""
+
+
+def _client() -> httpx.Client:
+    """Return a client that sends alarms by the proxies and authorities of the environment.
+
+    Raises:
+        UnusableWebhookError: One of them cannot be used.
+    """
+    try:
+        # A redirect must not lead an alarm, and its signature, somewhere else.
+        return httpx.Client(timeout=TIMEOUT, follow_redirects=False)
+    except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+        raise UnusableWebhookError(
+            f"--webhook-url: no alarm could be sent, by the environment ({reason}). HTTPS_PROXY,"
+            " HTTP_PROXY and ALL_PROXY name a proxy, as http://host:port, and NO_PROXY the hosts"
+            " that need none; SSL_CERT_FILE and SSL_CERT_DIR name PEM files with certificates of"
+            " authorities, which the service's user can read"
+        ) from error
+
+
 class Webhook:
     """Sends alarms to one URL; `start` and `stop` begin and end it."""
 
@@ -138,7 +161,11 @@ class Webhook:
             tally: Counts what became of them.
             most_waiting: The most alarms that wait; further ones are dropped.
             first_pause: Seconds before the second try.
+
+        Raises:
+            UnusableWebhookError: No alarm could be sent from here.
         """
+        self._http = _client()  # here, and not on the thread, whose end no operator would notice
         self._url = url
         self._secret = secret
         self._tally = tally
@@ -171,8 +198,7 @@ class Webhook:
             log.exception("alarms_lost")
 
     def _run(self) -> None:
-        # A redirect must not lead an alarm, and its signature, somewhere else.
-        with httpx.Client(timeout=TIMEOUT, follow_redirects=False) as http:
+        with self._http as http:
             while not (self._ended.is_set() and self._queue.empty()):
                 alarm = self._queue.get()
                 if alarm is None:

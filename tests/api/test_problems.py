@@ -225,6 +225,8 @@ def test_every_refusal_of_the_core_has_a_status() -> None:
     codes = {error: code for error, (_, code) in problems.STATUSES.items()}
     for kind in (errors.TooFarAheadError, errors.NoTableError):
         assert codes.pop(kind) == codes[errors.StepOutOfRangeError]
+    unavailable = codes[errors.StorageUnavailableError]
+    assert codes.pop(errors.NoTemporaryFileError) == unavailable
     assert len(set(codes.values())) == len(codes)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from errno import EIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy import create_engine, insert, select
 import postgres
 from pacesetter import Client, HistoryLostError, cli
 from pacesetter_service.store import migrate
+from pacesetter_service.store.continuity import Mark
 from pacesetter_service.store.schema import templates
 from serving import RunningService, open_http
 
@@ -183,3 +185,47 @@ def test_postgresql_needs_its_programs(
     monkeypatch.setattr(shutil, "which", lambda _program: None)
     assert _run("backup", tmp_path / "copy", "postgresql+psycopg://nobody@/none") == 1
     assert "pg_dump is not installed" in capsys.readouterr().err
+
+
+def _served_twice(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a database with two sessions, and a copy from before the second."""
+    path, copy = tmp_path / "own.db", tmp_path / "copy.db"
+    with RunningService(path) as service:
+        _create(service.url, "first")
+        assert _run("backup", copy, f"sqlite:///{path}") == 0
+        _create(service.url, "second")
+    return path, copy
+
+
+def test_a_restore_whose_mark_cannot_be_opened_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The operator reads which file is in the way, and the database stays where it is."""
+    path, copy = _served_twice(tmp_path)
+    mark = tmp_path / "own.db-mark"
+    mark.unlink()
+    mark.mkdir()
+    before = path.read_bytes()
+    assert _run("restore", copy, f"sqlite:///{path}", "--replace") == 1
+    assert f"{mark}, which belongs to the database, cannot be opened" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert not list(tmp_path.glob("*before-restore*"))
+
+
+def test_a_restore_whose_mark_cannot_be_written_is_done_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The operator hears where the previous database is kept; the next start begins an epoch."""
+    path, copy = _served_twice(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError(EIO, "Input/output error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Mark, "write", fail)
+        assert _run("restore", copy, f"sqlite:///{path}", "--replace") == 0
+    assert "own.db-before-restore" in capsys.readouterr().out
+    with RunningService(path) as service, open_http(service.url) as http:
+        assert [each["name"] for each in http.get("/v1/sessions").json()["sessions"]] == ["first"]
+    [told] = [each for each in service.events() if each["event"] == "new_epoch"]
+    assert told["reason"] == "another"

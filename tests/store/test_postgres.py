@@ -8,7 +8,7 @@ from concurrent.futures import Future
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, make_url, text, update
 
 import postgres
 from pacesetter_service.core.commands import Archive, Reading, Report, Seal
@@ -364,6 +364,8 @@ def _hidden(store: PostgresStore, writer: Writer) -> None:
 
 def _lost(store: PostgresStore, session_id: int) -> None:
     with store.transaction() as connection:
+        mine = update(schema.sessions).where(schema.sessions.c.id == session_id)
+        connection.execute(mine.values(status=record.IMPORTING))
         record.drop(connection, session_id)
 
 

@@ -1,10 +1,12 @@
 """The file that is served: which users can read it, and which process may serve it."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,21 @@ def test_a_file_is_free_again_when_it_was_let_go(path: Path) -> None:
     os.close(writing)
     os.close(reading)
     os.waitpid(child, 0)
+
+
+def test_a_database_that_fails_after_it_was_opened_is_refused_in_a_sentence(path: Path) -> None:
+    """A damaged page of tokens is read only then; the operator gets no traceback."""
+    SqliteStore(f"sqlite:///{path}").close()
+    with closing(sqlite3.connect(path)) as connection:
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'tokens'"
+        [page] = connection.execute(query).fetchone()
+        [size] = connection.execute("PRAGMA page_size").fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+    done = served(path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("pacesetter serve: The database did not answer as it should")
+    assert "malformed" in last

@@ -70,6 +70,7 @@ STATUSES: Mapping[type[errors.PacesetterError], tuple[int, str]] = {
     errors.StalledError: (503, "stalled"),
     errors.StorageUnavailableError: (503, "storage_unavailable"),
     errors.StorageFullError: (507, "storage_full"),
+    errors.NoTemporaryFileError: (503, "storage_unavailable"),
     errors.StorageReplacedError: (503, "storage_replaced"),
 }
 

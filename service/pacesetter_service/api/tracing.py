@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from pacesetter_service import __version__
 from pacesetter_service.api.access import name_in, route_of
 from pacesetter_service.api.traffic import OTHER
+from pacesetter_service.runtime.threads import started
 
 FLUSH_SECONDS = 2.0
 """Seconds that the end waits for spans that were not sent yet."""
@@ -61,8 +62,8 @@ def traced(app: ASGIApp) -> Iterator[ASGIApp]:
     finally:
         # A collector that is away would delay the end for half a minute.
         flushing = Thread(target=provider.shutdown, daemon=True)
-        flushing.start()
-        flushing.join(FLUSH_SECONDS)
+        if started(flushing):
+            flushing.join(FLUSH_SECONDS)
 
 
 def _named(scope: dict[str, Any]) -> tuple[str, dict[str, str]]:

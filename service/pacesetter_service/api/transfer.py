@@ -1,6 +1,5 @@
 """Export and import: the whole record of a session, and its realised curve as a schedule."""
 
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from typing import IO, Annotated, Literal
 
@@ -103,9 +102,8 @@ async def import_session(
     """
     if name is not None:
         refuse_name(names, name, "name")
-    with tempfile.SpooledTemporaryFile(BUFFERED) as file:
-        with exports.room_for_files():
-            await _spool(request.stream(), file)
+    with exports.temporary_file() as file:
+        await _spool(request.stream(), file)
         record = await unless_gone(request, exports.examine_record(service, file, name))
         refuse_name(names, record.session.spec.name)
         if (template := record.session.spec.template) is not None:

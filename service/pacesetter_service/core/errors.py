@@ -46,6 +46,7 @@ PacesetterError
 ├── StalledError               the writer has not finished anything for too long
 └── StorageUnavailableError    the database did not take or give the data
     ├── StorageFullError       there is no room for it
+    ├── NoTemporaryFileError   a large record has no file that it can pass through
     └── StorageReplacedError   its file is gone, or is another one
 
 Each message says what happened and ends with what to do next. Where one field of the request is
@@ -569,6 +570,29 @@ class StorageFullError(StorageUnavailableError):
             f"There is no room on {where}; nothing of this call was kept. What was sealed and"
             " recorded can still be read. Make room, or raise the quota: writes are taken again by"
             " themselves then, without a restart.",
+        )
+
+
+class NoTemporaryFileError(StorageUnavailableError):
+    """A record that is too large for memory has no temporary file that it can pass through."""
+
+    def __init__(self, reason: str, *, limit_reached: bool) -> None:
+        """Write the message.
+
+        Args:
+            reason: Why, as the system says.
+            limit_reached: Whether too many files are open; otherwise their folder is to blame.
+        """
+        todo = (
+            "Raise the service's limit of open files (ulimit -n)"
+            if limit_reached
+            else "Name a folder that the service's user can write to in TMPDIR, or give its"
+            " container a volume at /tmp, and restart it"
+        )
+        PacesetterError.__init__(
+            self,
+            f"A large record needs a temporary file, and there is none ({reason}); nothing of this"
+            f" call was kept. {todo}; no training waits for that.",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -62,8 +62,11 @@ ENTRIES: list[Entry] = [
     Entry("admin", "Admin", "admin", "admin"),
 ]
 
+TEMPLATES = {each.name: each.read_text() for each in Path(__file__).parent.glob("pages/*.html")}
+"""All templates, read at the start: later there may be no file descriptor left to read one."""
+
 pages = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "pages"),
+    loader=DictLoader(TEMPLATES),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -81,6 +84,11 @@ pages.filters |= {
     "bytes": wording.size,
     "as_json": wording.as_json,
 }
+
+# Refusals must always be shown. To compile one also loads what the other templates need for that:
+# to compile all of them here would make the start a seventh longer.
+for _name in ("base.html", "refusal.html"):
+    pages.get_template(_name)
 
 
 def root_of(request: Request) -> str:

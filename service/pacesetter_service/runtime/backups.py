@@ -2,12 +2,16 @@
 
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
+from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.runtime.threads import started
 from pacesetter_service.store.backup import BackupError, backup
 from pacesetter_service.store.store import Store
 
@@ -74,7 +78,9 @@ class Backups:
         """Begin to copy the database; do nothing if a copy is already being made.
 
         Raises:
-            BackupError: The database is not a file of this service, or there is no room.
+            BackupError: The database is not a file of this service, or there is no room, or the
+                system starts no thread.
+            StorageUnavailableError: Its folder cannot be read.
         """
         source = self.source
         if source is None:
@@ -83,35 +89,49 @@ class Backups:
             if self._running():
                 return
             self._refuse_without_room(source)
-            for left in _unfinished(source, COPIES.format(re.escape(source.name))):
-                left.unlink(missing_ok=True)  # left by a process that ended
+            with _failures_in(source.parent):
+                for left in _unfinished(source, COPIES.format(re.escape(source.name))):
+                    left.unlink(missing_ok=True)  # left by a process that ended
             now = datetime.now(UTC)
             name = f"{source.name}-{now:%Y%m%dT%H%M%SZ}.backup"
-            self._newest = Copying(name, now.isoformat(timespec="seconds"))
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._copy, args=(source, name, actor), name="backup", daemon=True
             )
-            self._thread.start()
+            # The thread needs the lock only at its end, to tell that it has failed.
+            if not started(thread):
+                raise BackupError("the system starts no further thread; try again in a moment")
+            self._newest = Copying(name, now.isoformat(timespec="seconds"))
+            self._thread = thread
 
     def copying(self) -> Copying | None:
-        """Return the copy that is being made, or how the last one failed; None if neither."""
+        """Return the copy that is being made, or how the last one failed; None if neither.
+
+        Raises:
+            StorageUnavailableError: The folder of the copies cannot be read.
+        """
         with self._lock:
             newest, running = self._newest, self._running()
         source = self.source
         if newest is None or source is None or not (running or newest.failed):
             return None
         extent = self._store.extent()
-        written = sum(map(_size_of, _unfinished(source, re.escape(newest.name))))
+        with _failures_in(source.parent):
+            written = sum(map(_size_of, _unfinished(source, re.escape(newest.name))))
         return Copying(newest.name, newest.began_at, written, extent.size, newest.failed)
 
     def copies(self) -> list[Copy]:
-        """Return the finished copies, newest first."""
+        """Return the finished copies, newest first.
+
+        Raises:
+            StorageUnavailableError: Their folder cannot be read.
+        """
         source = self.source
         if source is None:
             return []
         names = re.compile(COPIES.format(re.escape(source.name)))
-        there = [each for each in source.parent.iterdir() if names.fullmatch(each.name)]
-        found = map(_described, sorted(there, reverse=True))
+        with _failures_in(source.parent):
+            there = [each for each in source.parent.iterdir() if names.fullmatch(each.name)]
+            found = [_described(each) for each in sorted(there, reverse=True)]
         return [each for each in found if each is not None]
 
     def find(self, name: str) -> Copy | None:
@@ -122,7 +142,8 @@ class Backups:
         """Remove a copy; do nothing if there is none of that name."""
         found = self.find(name)
         if found is not None:
-            found.path.unlink(missing_ok=True)
+            with _failures_in(found.path.parent):
+                found.path.unlink(missing_ok=True)
             log.info("backup_removed", file=str(found.path), by=actor)
 
     def _running(self) -> bool:
@@ -148,6 +169,15 @@ class Backups:
                     self._newest = Copying(name, self._newest.began_at, failed=str(error))
         else:
             log.info("backup_made", file=str(target), bytes=_size_of(target), by=actor)
+
+
+@contextmanager
+def _failures_in(folder: Path) -> Iterator[None]:
+    """Turn the system's errors about files of a folder into the service's own."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageUnavailableError(f"{folder}: {error.strerror}") from error
 
 
 def _unfinished(source: Path, name: str) -> list[Path]:

@@ -12,6 +12,7 @@ from time import monotonic
 import structlog
 
 from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.runtime.threads import started
 from pacesetter_service.store.store import Extent, Store
 
 MOST_COUNTED = 100_000
@@ -62,19 +63,30 @@ class Census:
         self._due = 0.0
         self._lock = threading.Lock()
         self._done = threading.Event()
+        self._done.set()
 
     def newest(self) -> Found:
         """Return the last result, after a new look if one is due and does not take long."""
         with self._lock:
-            if monotonic() >= self._due:
+            due = self._due
+            if monotonic() >= due:
                 self._due = float("inf")  # until this look has ended
-                self._done = threading.Event()
-                threading.Thread(target=self._run, name="census", daemon=True).start()
+                if not self._begin():
+                    self._due = due
             done = self._done
         done.wait(self._patience)
         return self._found
 
-    def _run(self) -> None:
+    def _begin(self) -> bool:
+        """Begin a look; return whether the system started a thread for it."""
+        done = threading.Event()
+        thread = threading.Thread(target=self._run, args=(done,), name="census", daemon=True)
+        if not started(thread):
+            return False
+        self._done = done
+        return True
+
+    def _run(self, done: threading.Event) -> None:
         began = monotonic()
         try:
             self._found = self._look()
@@ -85,7 +97,7 @@ class Census:
         finally:
             ended = monotonic()
             self._due = ended + max(self._every, SHARE * (ended - began))
-            self._done.set()
+            done.set()
 
 
 def census_of(store: Store) -> Census:

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from errno import EDQUOT, EFBIG, ENOSPC
+from errno import EDQUOT, EFBIG, EMFILE, ENFILE, ENOSPC
 from functools import partial
 from itertools import islice
 from typing import IO, Any, Concatenate, ParamSpec, TypeVar
@@ -12,7 +12,12 @@ from sqlalchemy import Connection
 
 from pacesetter_service import __version__
 from pacesetter_service.core.cost import Check
-from pacesetter_service.core.errors import NoTableError, PacesetterError, StorageFullError
+from pacesetter_service.core.errors import (
+    NoTableError,
+    NoTemporaryFileError,
+    PacesetterError,
+    StorageFullError,
+)
 from pacesetter_service.core.schedules.tables import MAX_TABLE
 from pacesetter_service.core.session import Session
 from pacesetter_service.runtime.pool import in_thread
@@ -43,6 +48,7 @@ async def export_record(service: Service, name: str) -> tuple[IO[bytes], int]:
     Raises:
         SessionNotFoundError: There is no session of that name.
         BusyError: Too many costly answers are being prepared already.
+        StorageUnavailableError: The database, or a temporary file, cannot be used.
     """
     await service.writer.find(name)
     return await service.reads.run(lambda check: _exported(service.store, name, check))
@@ -101,6 +107,8 @@ async def import_record(service: Service, file: IO[bytes], examined: Record) -> 
     Raises:
         NameTakenError: There is a session of that name.
         ImportRefusedError: The file is not a whole record.
+        StorageUnavailableError: The database did not answer. If nothing is known of the last
+            commit, which makes the session visible, the session is there or not, but whole.
     """
     store, call = service.store, service.writer.call
     number = await call(store.new_id)
@@ -112,7 +120,8 @@ async def import_record(service: Service, file: IO[bytes], examined: Record) -> 
             await call(partial(written, record.add, number, batch))
         await call(partial(written, record.finish, number, examined.session))
     except BaseException:
-        # If even this fails, the next start of the service or the janitor does it.
+        # Whether the last step was taken may be unknown: if it was, the session stays. If even
+        # this fails, the next start of the service or the janitor does it.
         with suppress(PacesetterError):
             await call(partial(_dropped, store, number))
         raise
@@ -120,33 +129,45 @@ async def import_record(service: Service, file: IO[bytes], examined: Record) -> 
 
 
 @contextmanager
-def room_for_files() -> Iterator[None]:
-    """Turn a temporary file's lack of room into the service's own error.
+def temporary_file() -> Iterator[IO[bytes]]:
+    """Return a file for a record; what is wrong with it is the service's own error.
 
     Raises:
-        StorageFullError: There was no room.
+        StorageFullError: There is no room for it.
+        NoTemporaryFileError: It cannot be used for another reason.
     """
+    with _file_errors(), tempfile.SpooledTemporaryFile(BUFFERED) as file:
+        yield file
+
+
+@contextmanager
+def _file_errors() -> Iterator[None]:
+    """Turn the errors of temporary files into the service's own."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (ENOSPC, EDQUOT, EFBIG):
+        if error.errno is None:  # a time that is over, which is no matter of files
             raise
-        raise StorageFullError(f"the disk of {tempfile.gettempdir()}") from error
+        if error.errno in (ENOSPC, EDQUOT, EFBIG):
+            raise StorageFullError("the disk of temporary files (TMPDIR)") from error
+        reached = error.errno in (EMFILE, ENFILE)
+        raise NoTemporaryFileError(str(error.strerror), limit_reached=reached) from error
 
 
 def _exported(store: Store, name: str, check: Check) -> tuple[IO[bytes], int]:
     """Write a record to a file: a slow caller must not keep the database's log from shrinking."""
-    file = tempfile.SpooledTemporaryFile(BUFFERED)  # noqa: SIM115 - closed once it is sent
-    try:
-        with room_for_files(), store.snapshot() as connection:
-            for line in record.export(connection, name, __version__):
-                check()
-                file.write(line)
-    except BaseException:
-        file.close()
-        raise
-    size = file.tell()
-    file.seek(0)
+    with _file_errors():
+        file = tempfile.SpooledTemporaryFile(BUFFERED)  # noqa: SIM115 - closed once it is sent
+        try:
+            with store.snapshot() as connection:
+                for line in record.export(connection, name, __version__):
+                    check()
+                    file.write(line)
+            size = file.tell()
+            file.seek(0)  # which writes the rest, too
+        except BaseException:
+            file.close()
+            raise
     return file, size
 
 
@@ -198,6 +219,6 @@ def _written(
 
 
 def _dropped(store: Store, number: int) -> None:
-    """Remove what was written of an import, even if it has filled the disk."""
+    """Remove what was written of an import that is unfinished, even if it has filled the disk."""
     with store.transaction(frees=True) as connection:
         record.drop(connection, number)

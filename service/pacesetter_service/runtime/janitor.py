@@ -15,6 +15,7 @@ import structlog
 
 from pacesetter_service.core.errors import PacesetterError
 from pacesetter_service.runtime.ranks import wall_clock
+from pacesetter_service.runtime.threads import started
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.store import purging
 from pacesetter_service.store.store import Store
@@ -62,12 +63,13 @@ class Janitor:
         self.wake()
 
     def wake(self) -> None:
-        """Look for work."""
+        """Look for work; if the system starts no thread for it, the next call tries again."""
         self._called.set()
         with self._starting:
             if self._thread is None and not self._ended:
-                self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+                if started(thread):
+                    self._thread = thread
 
     def stop(self) -> None:
         """End after the current slice; the writer must still be running."""

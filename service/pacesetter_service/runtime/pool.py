@@ -19,6 +19,7 @@ from anyio.lowlevel import RunVar
 
 from pacesetter_service.core.cost import Check
 from pacesetter_service.core.errors import BusyError
+from pacesetter_service.runtime.threads import started
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,10 +67,24 @@ async def _on_a_thread(function: Callable[[], T], limiter: CapacityLimiter) -> T
 
     running = asyncio.ensure_future(to_thread.run_sync(work, limiter=limiter))
     try:
-        return _given(await asyncio.shield(running))
+        return _given(await _begun(running))
     except asyncio.CancelledError:
         left.set()
         raise
+    finally:
+        del running  # what it raised holds this frame
+
+
+async def _begun(running: "asyncio.Future[Outcome[T]]") -> "Outcome[T]":
+    """Return the outcome of a function on a thread of the event loop.
+
+    Raises:
+        BusyError: The system starts no further thread.
+    """
+    try:
+        return await asyncio.shield(running)
+    except RuntimeError as error:  # not the function's: its outcome is returned
+        raise BusyError from error
     finally:
         del running  # what it raised holds this frame
 
@@ -165,7 +180,7 @@ class Pool:
                 is cancelled.
 
         Raises:
-            BusyError: Too many tasks wait already.
+            BusyError: Too many tasks wait already, or the system starts no thread for them.
         """
         loop = asyncio.get_running_loop()
         task = _Task(function, loop, loop.create_future())
@@ -185,11 +200,18 @@ class Pool:
                 raise BusyError
             self._tasks.append(task)
             if len(self._threads) < min(self._workers, len(self._tasks) + self._running):
-                name = f"{self._name}-{len(self._threads) + 1}"
-                thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._threads.add(thread)
-                thread.start()
+                self._add_thread()
+            if not self._threads:  # the task would wait for ever
+                self._tasks.pop()
+                raise BusyError
             self._changed.notify()
+
+    def _add_thread(self) -> None:
+        """Start another thread; if the system refuses that, the others do all the work."""
+        name = f"{self._name}-{len(self._threads) + 1}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        if started(thread):
+            self._threads.add(thread)
 
     def _abandon(self, task: _Task) -> None:
         task.abandoned.set()

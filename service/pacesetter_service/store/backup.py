@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+import structlog
 from sqlalchemy import Connection, create_engine, delete, insert, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -32,6 +33,8 @@ ATTEMPTS_SKIPPED = 1_000
 
 POSITIONS_SKIPPED = 1_000_000_000
 """Positions of events that are skipped: a reader of lost events goes on with the new ones."""
+
+log = structlog.get_logger("pacesetter.backup")
 
 
 class BackupError(Exception):
@@ -69,7 +72,7 @@ def restore(database_url: str, source: Path, *, replace: bool) -> Path | None:
         The name under which the previous database is kept; None if it is not kept.
 
     Raises:
-        UnusableDatabaseError: The URL names no database, or it is served.
+        UnusableDatabaseError: The URL names no database, it is served, or its mark cannot be used.
         BackupError: The copy is damaged or not a copy, or there is a database already.
     """
     if not source.is_file():
@@ -134,25 +137,61 @@ def _restore_sqlite(database_url: str, source: Path, *, replace: bool) -> Path |
             )
         above = _numbers_in(path) if there else (0, 0)
         aside = _free_name_beside(path) if there else None
-        with _appearing(path, aside) as fresh:
-            _copy(source, fresh)
-            opened = engine.open_writer(fresh)
-            try:
-                with opened.connect() as connection:
-                    with connection.begin():
-                        migrate.upgrade(connection)
-                    with connection.begin():
-                        epoch = begin_anew(connection, above)
-            except SQLAlchemyError as error:
-                raise BackupError(f"{source} is no database of this service: {error}") from error
-            finally:
-                opened.dispose()
-        mark = Mark(path)
-        mark.write(Count(epoch, 0))
-        mark.close()
+        mark = Mark(path)  # before anything is changed: it may be another user's
+        try:
+            with _appearing(path, aside) as fresh:
+                _copy(source, fresh)
+                epoch = _begun_anew(source, fresh, above)
+            _write_mark(mark, epoch)
+        finally:
+            with suppress(
+                OSError
+            ):  # its content is flushed already, or the log says that it is not
+                mark.close()
     finally:
         served.release()
     return aside
+
+
+def _begun_anew(source: Path, fresh: Path, above: tuple[int, int]) -> str:
+    """Bring a file to the newest schema, and begin a new epoch in it; return the epoch.
+
+    Args:
+        source: The copy that is restored, to be named.
+        fresh: The file, which has its content.
+        above: The next id and attempt of the previous database, if known.
+
+    Raises:
+        BackupError: It is no database of this service.
+    """
+    opened = engine.open_writer(fresh)
+    try:
+        with opened.connect() as connection:
+            with connection.begin():
+                migrate.upgrade(connection)
+            with connection.begin():
+                return begin_anew(connection, above)
+    except SQLAlchemyError as error:
+        raise BackupError(f"{source} is no database of this service: {error}") from error
+    finally:
+        opened.dispose()
+
+
+def _write_mark(mark: Mark, epoch: str) -> None:
+    """Write into the mark that a restored database is the newest, if possible.
+
+    The database is in its place already, and valid without: the next start begins one more epoch.
+    """
+    try:
+        mark.write(Count(epoch, 0))
+        mark.flush()
+    except OSError as error:
+        log.warning(
+            "mark_failed",
+            path=str(mark.path),
+            reason=error.strerror,
+            advice="the database is restored; look at the disk before you start the service",
+        )
 
 
 def _free_name_beside(path: Path) -> Path:
@@ -225,8 +264,9 @@ def _appearing(target: Path, aside: Path | None = None) -> Iterator[Path]:
     except OSError as error:
         raise BackupError(f"{target} cannot be written: {error.strerror}") from error
     finally:
-        for file in _files_of(fresh):
-            file.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk has failed, which is told already
+            for file in _files_of(fresh):
+                file.unlink(missing_ok=True)
 
 
 def _flush(path: Path) -> None:

@@ -602,10 +602,18 @@ def _refuse_taken(connection: Connection, name: str) -> None:
 
 
 def drop(connection: Connection, session_id: int) -> None:
-    """Remove what was written of an unfinished import."""
+    """Remove what was written of an unfinished import; a session that has its name stays.
+
+    A caller may not know whether its import was finished: if it was, trainers may already have been
+    given its steps.
+    """
+    mine = (sessions.c.id == session_id) & (sessions.c.status == IMPORTING)
+    # Locked if there are other writers: its end may still be on its way to the disk.
+    if connection.execute(select(sessions.c.id).where(mine).with_for_update()).first() is None:
+        return
     for table in OF_A_SESSION:
         connection.execute(delete(table).where(table.c.session_id == session_id))
-    connection.execute(delete(sessions).where(sessions.c.id == session_id))
+    connection.execute(delete(sessions).where(mine))
 
 
 def drop_unfinished(connection: Connection) -> None:
