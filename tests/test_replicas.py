@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 import postgres
@@ -169,6 +170,36 @@ def _shown(http: Any) -> Any:
 def _rank(http: Any, number: int) -> Any:
     [found] = [each for each in _shown(http)["ranks"] if each["rank"] == number]
     return found
+
+
+def test_what_a_newer_version_adds_to_a_rank_stops_no_older_one(
+    url: str, replicas: tuple[RunningService, RunningService]
+) -> None:
+    """In a rolling upgrade orders and figures are answered, and ranks are still told to others."""
+    more = "UPDATE ranks SET state = '{\"added\":1,' || replace(substr(state, 2), %s, %s)"
+    with open_http(replicas[0].url) as one, open_http(replicas[1].url) as two:
+        one.post("/v1/sessions", json={"name": "run", **SPEC}).raise_for_status()
+
+        def call(step: int) -> None:
+            body = {"attempt": 1, "progress": {"step": 0, "seconds_per_step": 1.0}}
+            applied = {"step": step, "values": {"lr": 0.7}}
+            want = {"start": step + 1, "count": 1}
+            one.post("/v1/sessions/run/sync", json={**body, "want": want}).raise_for_status()
+            told = {**body, "applied": applied}
+            one.post("/v1/sessions/run/sync", json=told).raise_for_status()
+
+        one.post("/v1/sessions/run/sync", json={"want": {"start": 0, "count": 1}})
+        call(0)
+        until(lambda: _shown(two)["summary"]["deviating"]["ranks"] == [0])
+        with psycopg.connect(url.replace("+psycopg", "")) as database:
+            changed = database.execute(more, ('"precision"', '"added":2,"precision"'))
+            assert changed.rowcount == 1
+        for http in (two, one):
+            answer = http.post("/v1/sessions/run/actions", json={"kind": "scale", "factor": 0.5})
+            assert (answer.status_code, answer.json()["steps_away"] is None) == (201, False)
+            assert http.get("/metrics").status_code == 200
+        call(1)
+        until(lambda: _rank(two, 0)["applied"]["step"] == 1)
 
 
 def test_a_token_of_one_replica_is_one_of_all(url: str) -> None:

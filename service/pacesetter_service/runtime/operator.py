@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import structlog
 from pydantic import BaseModel, Field
 
 from pacesetter_service.catalogue.findings import Finding, Subject
@@ -34,6 +35,8 @@ from pacesetter_service.runtime.shared_ranks import position
 from pacesetter_service.runtime.work import Change, Create, TakeBack
 from pacesetter_service.store import purging
 from pacesetter_service.store.port import Stored
+
+log = structlog.get_logger("pacesetter.orders")
 
 REHEARSED = 1000
 """How many steps a dry run shows at least, as far as its budget allows."""
@@ -228,10 +231,7 @@ async def order(service: Service, name: str, act: Act) -> ActionAnswer:
     number, step = session.orders.given, session.horizon if act.at is None else act.at
     if act.key:
         number, step, _ = session.orders.keys[act.key]
-    if service.store.ranks is None:
-        away = _distance(service, stored, step)
-    else:
-        away = await in_thread(_distance, service, stored, step)
+    away = await _distance_if_known(service, stored, step)
     return ActionAnswer(id=number, effective_step=step, **away._asdict(), revision=session.revision)
 
 
@@ -329,6 +329,20 @@ def _deprecation(published: Published) -> list[Finding]:
             source="the template's owners",
         )
     ]
+
+
+async def _distance_if_known(service: Service, stored: Stored, step: int) -> Distance:
+    """Return how far a step lies ahead, for an order that is committed: this must not fail.
+
+    The order counts, so an error in place of its answer would only have it repeated.
+    """
+    try:
+        if service.store.ranks is None:
+            return _distance(service, stored, step)
+        return await in_thread(_distance, service, stored, step)
+    except Exception:
+        log.exception("distance_unknown", session=stored.session.spec.name)
+        return Distance(None, None)
 
 
 def _distance(service: Service, stored: Stored, step: int) -> Distance:
