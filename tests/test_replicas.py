@@ -15,9 +15,13 @@ from balancer import Balancer
 from little_servers import LittleServer
 from outages import endure
 from pacesetter import Client
+from pacesetter_service.core.tokens import Token
+from pacesetter_service.runtime import polling
+from pacesetter_service.runtime.keyring import Keyring, digest_of
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.signals import Signals
 from pacesetter_service.store.sqlite import SqliteStore
+from pacesetter_service.store.store import Store
 from serving import PATIENCE, RunningService, open_http
 
 PLATEAU = {"kind": "plateau", "metric": "loss", "factor": 0.5, "patience": 1}
@@ -367,3 +371,37 @@ def test_a_look_that_fails_is_not_the_last_one(
     finally:
         poller.stop()
         store.close()
+
+
+def test_a_read_of_the_tokens_undoes_no_change_that_it_was_too_early_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is made or revoked here during a slow read holds, and the tokens are read again."""
+    old, new = (Token(each, each, "viewer", digest_of(each.encode()), "", None) for each in "ab")
+    keys, began, go_on, read_again = Keyring(ADMIN, [old]), *(threading.Event() for _ in range(3))
+    valid: list[bool] = []
+
+    def slowly(_: Store) -> list[Token]:
+        if not began.is_set():
+            began.set()
+            assert go_on.wait(PATIENCE)
+            return [old]
+        valid.extend(keys.holder(secret) is not None for secret in (b"a", b"b"))
+        read_again.set()
+        return [new]
+
+    monkeypatch.setattr(polling, "TOKENS_EVERY", 0.0)
+    monkeypatch.setattr(polling, "read_tokens", slowly)
+    store = SqliteStore(f"sqlite:///{tmp_path}/shared.db", shared=True)
+    poller = Poller(store, keys, ())
+    poller.start()
+    try:
+        assert began.wait(PATIENCE)
+        keys.add(new)
+        keys.remove(old.id)
+        go_on.set()
+        assert read_again.wait(PATIENCE)
+    finally:
+        poller.stop()
+        store.close()
+    assert valid[:2] == [False, True]

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -25,9 +26,11 @@ from pacesetter_service.__main__ import _reaches_beyond, _settings_or_exit, main
 from pacesetter_service.api import auth
 from pacesetter_service.api.access import ACCESS, Access, access_to
 from pacesetter_service.api.app import App, create_app
-from pacesetter_service.core.tokens import ROLES, Role, Token
+from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.core.tokens import EVERYTHING, ROLES, Role, Token
 from pacesetter_service.runtime import keyring
 from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.tokens import create_token, store_uses
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.settings import SECRETS, read_settings
 from pacesetter_service.store import tokens
@@ -59,6 +62,11 @@ def _guarded_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     database = tmp_path_factory.mktemp("guarded") / "pacesetter.db"
     with RunningService(database, admin_token=ADMIN, feed_heartbeat=0.1) as service:
         yield service.url
+
+
+@pytest.fixture(name="anyio_backend")
+def _anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture(name="http")
@@ -421,9 +429,38 @@ def test_a_use_is_noted_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seconds == [0, 60, 121]
     keys.put_back(taken[0])
     assert keys.take_uses() == taken[0]
-    keys.replace([Token("1", "alice", "viewer", digest("s"), "", None)])
+    assert keys.replace([Token("1", "alice", "viewer", digest("s"), "", None)], since=0)
     assert keys.tokens()[0].last_used_at == taken[-1]["1"]
     assert not keys.has_uses
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("failure", [StorageUnavailableError("no disk"), ZeroDivisionError()])
+async def test_a_use_that_could_not_be_stored_is_stored_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """No failure loses when a token was last used, whether or not it was foreseen."""
+
+    def fails(*_: object) -> None:
+        raise failure
+
+    store = SqliteStore(f"sqlite:///{tmp_path}/pacesetter.db")
+    writer = Writer(store)
+    writer.start()
+    service = Service.over(store, writer, SecretStr(ADMIN))
+    try:
+        keys = service.keys
+        assert keys is not None
+        _, secret = await create_token(service, "alice", "viewer", None, EVERYTHING, "admin")
+        assert keys.holder(secret.encode()) is not None
+        monkeypatch.setattr(tokens, "note_uses", fails)
+        with suppress(ZeroDivisionError):
+            await store_uses(service, keys)
+        assert keys.has_uses
+    finally:
+        service.close()
+        writer.stop()
+        store.close()
 
 
 def test_a_token_is_good_to_the_moment_it_names(monkeypatch: pytest.MonkeyPatch) -> None:

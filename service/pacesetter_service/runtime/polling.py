@@ -149,7 +149,9 @@ class Poller:
             return
         self._rare_at = monotonic() + TOKENS_EVERY
         if self._keys is not None:
-            self._keys.replace(read_tokens(self._store))
+            changes = self._keys.changes
+            if not self._keys.replace(read_tokens(self._store), since=changes):
+                self._rare_at = monotonic()  # a token was made or revoked here: read them again
         found = self._store.look_at_continuity()
         if found is not None:
             log.warning("new_epoch", epoch=found.epoch, reason=found.reason, advice=ADVICE)

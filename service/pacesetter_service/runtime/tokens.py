@@ -94,8 +94,10 @@ async def store_uses(service: Service, keys: Keyring) -> None:
 
     try:
         await service.writer.call(write)
-    except PacesetterError:
+    except BaseException as error:
         keys.put_back(uses)
+        if not isinstance(error, PacesetterError):
+            raise
 
 
 def _made(name: str, role: Role, until: datetime | None, scope: NameScope) -> tuple[Token, str]:
