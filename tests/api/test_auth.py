@@ -35,6 +35,7 @@ from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.settings import SECRETS, read_settings
 from pacesetter_service.store import tokens
 from pacesetter_service.store.sqlite import SqliteStore
+from proof.shim import Shim
 from serving import PATIENCE, RunningService, open_http
 
 ADMIN = "the-admins-own-token-that-nobody-guesses"
@@ -515,6 +516,21 @@ def test_tokens_outlive_the_service(tmp_path: Path) -> None:
             assert http.get("/v1/sessions", headers=bearer(gone["token"])).status_code == 401
 
 
+def test_a_token_that_another_program_has_removed_is_refused_once_it_is_revoked(
+    tmp_path: Path,
+) -> None:
+    """Its row is gone already, so the answer is 404; memory does not keep the token valid."""
+    database = tmp_path / "pacesetter.db"
+    with RunningService(database, admin_token=ADMIN) as service, open_http(service.url) as http:
+        alice = issue(http, "alice", "viewer")
+        connection = sqlite3.connect(database, isolation_level=None)
+        connection.execute("DELETE FROM tokens")
+        connection.close()
+        gone = http.delete(f"/v1/tokens/{alice['id']}", headers=bearer(ADMIN))
+        assert gone.status_code == 404
+        assert http.get("/v1/sessions", headers=bearer(alice["token"])).status_code == 401
+
+
 def test_what_is_not_on_the_disk_does_not_hold(tmp_path: Path) -> None:
     """If the database fails, no token is issued or revoked, and the answer says so."""
     database = tmp_path / "pacesetter.db"
@@ -530,6 +546,51 @@ def test_what_is_not_on_the_disk_does_not_hold(tmp_path: Path) -> None:
         assert http.get("/v1/sessions", headers=bearer(alice["token"])).status_code == 200
         listed = http.get("/v1/tokens", headers=bearer(ADMIN)).json()["tokens"]
         assert [each["name"] for each in listed] == ["alice"]
+
+
+def test_a_token_that_is_perhaps_revoked_is_refused(tmp_path: Path) -> None:
+    """It stays listed until it is certainly revoked, by a repeated call."""
+    shim = Shim(tmp_path)
+    database = tmp_path / "pacesetter.db"
+    with (
+        RunningService(database, shim.start, admin_token=ADMIN) as service,
+        open_http(service.url) as http,
+    ):
+        made = issue(http, "ann", "viewer")
+        http.headers.update(bearer(ADMIN))
+        shim.order(bad_flush=1)
+        answer = http.delete(f"/v1/tokens/{made['id']}")
+        assert (answer.status_code, shim.fired) == (503, 1)
+        assert "whether this call was kept is not known" in answer.json()["detail"]
+        assert http.get("/v1/sessions", headers=bearer(made["token"])).status_code == 401
+        assert listed(http) == ["ann"]
+        assert http.delete(f"/v1/tokens/{made['id']}").status_code == 204
+        assert listed(http) == []
+    shim.close()
+
+
+def test_a_token_that_is_perhaps_made_is_listed(tmp_path: Path) -> None:
+    """So it can be revoked, though nobody was given its secret."""
+    shim = Shim(tmp_path)
+    database = tmp_path / "pacesetter.db"
+    with (
+        RunningService(database, shim.start, admin_token=ADMIN) as service,
+        open_http(service.url) as http,
+    ):
+        http.headers.update(bearer(ADMIN))
+        shim.order(bad_flush=1)
+        answer = http.post("/v1/tokens", json={"name": "ann", "role": "viewer"})
+        assert (answer.status_code, shim.fired) == (503, 1)
+        [there] = http.get("/v1/tokens").json()["tokens"]
+        assert there["name"] == "ann"
+        assert http.delete(f"/v1/tokens/{there['id']}").status_code in {204, 404}
+        assert listed(http) == []
+    shim.close()
+
+
+def listed(http: httpx.Client) -> list[str]:
+    """Return whose tokens are listed."""
+    return [each["name"] for each in http.get("/v1/tokens").json()["tokens"]]
 
 
 # Under which name -------------------------------------------------------------------------------

@@ -167,6 +167,14 @@ class Keyring:
             keys = self._keys.items()
             self._keys = {digest: key for digest, key in keys if key.token.id != token_id}
 
+    def suspend(self, token_id: str) -> None:
+        """Refuse a token from now on, but list it: whether the database has it is not known."""
+        with self._lock:
+            self._changes += 1
+            for key in self._keys.values():
+                if key.token.id == token_id:
+                    key.until = 0.0
+
 
 def _key(token: Token) -> _Key:
     expires = token.expires_at
