@@ -1,6 +1,8 @@
 """What an operator does: create, change, archive and purge sessions, and take steps back."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -14,7 +16,11 @@ from pacesetter_service.core.actions import Order
 from pacesetter_service.core.commands import Act, Archive, Cancel, Relabel
 from pacesetter_service.core.cost import Check, readable
 from pacesetter_service.core.decide import count_usable, decide
-from pacesetter_service.core.errors import TooCostlyError, concerning
+from pacesetter_service.core.errors import (
+    StorageUnavailableError,
+    TooCostlyError,
+    concerning,
+)
 from pacesetter_service.core.events import Ordered
 from pacesetter_service.core.forecast import forecast
 from pacesetter_service.core.model import MAX_STEP, few_hints
@@ -204,14 +210,29 @@ async def purge_session(service: Service, name: str, actor: str) -> None:
         SessionNotArchivedError: It is not archived.
         SessionHasForksError: Other sessions share its steps.
     """
+    loop = asyncio.get_running_loop()
 
     def hidden() -> None:
-        with service.store.transaction(frees=True) as connection:
-            purging.hide(connection, name, actor, wall_clock())
-        service.writer.forget(name)
+        try:
+            with service.store.transaction(frees=True) as connection:
+                purging.hide(connection, name, actor, wall_clock())
+        except StorageUnavailableError as error:
+            if error.kept == "perhaps":  # then memory must not know better than the database
+                _forget_purged(service, name, loop)
+            raise
+        _forget_purged(service, name, loop)
 
     await service.writer.call(hidden)
-    service.tracker.forget(name)
+
+
+def _forget_purged(service: Service, name: str, loop: asyncio.AbstractEventLoop) -> None:
+    """Forget a purged session, and tell all who wait for it; on the writer's thread.
+
+    It is done there, and not by the caller, who may be cancelled while the writer purges.
+    """
+    service.writer.forget(name)
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(service.tracker.forget, name)
     for signals in (service.held.signals, service.logged):
         signals.tell_from_thread([name])
     service.janitor.wake()
