@@ -1,5 +1,6 @@
 """The rank tracker: what ranks do, how much memory that takes, and which ranks deviate."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import inf, isfinite, nan
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import create_engine
 
 from pacesetter_service.core.applied import KEPT, compare, precision
 from pacesetter_service.core.commands import RecordDeviation, Seal
@@ -22,11 +24,14 @@ from pacesetter_service.runtime.ranks import (
     MAX_RANKS,
     NEVER,
     Patience,
+    Position,
     RankState,
     RankTracker,
     merged,
     summary,
 )
+from pacesetter_service.runtime.shared_ranks import tell_others
+from pacesetter_service.store.ranks import Merge, Place, RankRow, RankTable
 
 rates = st.floats(min_value=0.0, allow_infinity=False)
 
@@ -379,3 +384,32 @@ def test_a_rank_is_silent_while_others_of_its_training_are_heard() -> None:
     tracker._crews["again"].ranks[1].at -= 90.0
     assert tracker.silent(60.0) == 1
     assert tracker.heard_lately(60.0) == [("run", 7)]
+
+
+def test_what_was_heard_is_told_again_after_any_failure() -> None:
+    """A row that cannot be read, too, leaves what was heard here for the next time."""
+
+    class Unreadable(RankTable):
+        def merge(self, places: Sequence[Place], merge: Merge) -> None:
+            for place in places:
+                merge(0.0, place, RankRow(1, 0.0, deviates=False, state="[]"))
+
+    tracker = RankTracker(shares=True)
+    tracker.record_call("run", 0, 1, 0)
+    with pytest.raises(AttributeError):
+        tell_others(tracker, Unreadable(create_engine("sqlite://")))
+    assert set(tracker.take_untold()) == {("run", 0)}
+
+
+@given(
+    st.floats(min_value=0, exclude_min=True),
+    st.floats(allow_nan=False),
+    st.integers(0, 2**53),
+    st.integers(NEVER, 2**53),
+)
+def test_a_trainer_is_within_what_it_asked_for(
+    pace: float, seconds: float, stood: int, asked: int
+) -> None:
+    """No pace, and no time since it called, places it elsewhere, or nowhere."""
+    heard = RankState(1, stood=stood, asked=asked, since=0.0, pace=pace)
+    assert stood <= Position.of(heard, seconds).step <= max(stood, asked)

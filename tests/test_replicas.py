@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 import postgres
@@ -14,9 +15,13 @@ from balancer import Balancer
 from little_servers import LittleServer
 from outages import endure
 from pacesetter import Client
+from pacesetter_service.core.tokens import Token
+from pacesetter_service.runtime import polling
+from pacesetter_service.runtime.keyring import Keyring, digest_of
 from pacesetter_service.runtime.polling import Poller
 from pacesetter_service.runtime.signals import Signals
 from pacesetter_service.store.sqlite import SqliteStore
+from pacesetter_service.store.store import Store
 from serving import PATIENCE, RunningService, open_http
 
 PLATEAU = {"kind": "plateau", "metric": "loss", "factor": 0.5, "patience": 1}
@@ -169,6 +174,36 @@ def _shown(http: Any) -> Any:
 def _rank(http: Any, number: int) -> Any:
     [found] = [each for each in _shown(http)["ranks"] if each["rank"] == number]
     return found
+
+
+def test_what_a_newer_version_adds_to_a_rank_stops_no_older_one(
+    url: str, replicas: tuple[RunningService, RunningService]
+) -> None:
+    """In a rolling upgrade orders and figures are answered, and ranks are still told to others."""
+    more = "UPDATE ranks SET state = '{\"added\":1,' || replace(substr(state, 2), %s, %s)"
+    with open_http(replicas[0].url) as one, open_http(replicas[1].url) as two:
+        one.post("/v1/sessions", json={"name": "run", **SPEC}).raise_for_status()
+
+        def call(step: int) -> None:
+            body = {"attempt": 1, "progress": {"step": 0, "seconds_per_step": 1.0}}
+            applied = {"step": step, "values": {"lr": 0.7}}
+            want = {"start": step + 1, "count": 1}
+            one.post("/v1/sessions/run/sync", json={**body, "want": want}).raise_for_status()
+            told = {**body, "applied": applied}
+            one.post("/v1/sessions/run/sync", json=told).raise_for_status()
+
+        one.post("/v1/sessions/run/sync", json={"want": {"start": 0, "count": 1}})
+        call(0)
+        until(lambda: _shown(two)["summary"]["deviating"]["ranks"] == [0])
+        with psycopg.connect(url.replace("+psycopg", "")) as database:
+            changed = database.execute(more, ('"precision"', '"added":2,"precision"'))
+            assert changed.rowcount == 1
+        for http in (two, one):
+            answer = http.post("/v1/sessions/run/actions", json={"kind": "scale", "factor": 0.5})
+            assert (answer.status_code, answer.json()["steps_away"] is None) == (201, False)
+            assert http.get("/metrics").status_code == 200
+        call(1)
+        until(lambda: _rank(two, 0)["applied"]["step"] == 1)
 
 
 def test_a_token_of_one_replica_is_one_of_all(url: str) -> None:
@@ -336,3 +371,37 @@ def test_a_look_that_fails_is_not_the_last_one(
     finally:
         poller.stop()
         store.close()
+
+
+def test_a_read_of_the_tokens_undoes_no_change_that_it_was_too_early_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is made or revoked here during a slow read holds, and the tokens are read again."""
+    old, new = (Token(each, each, "viewer", digest_of(each.encode()), "", None) for each in "ab")
+    keys, began, go_on, read_again = Keyring(ADMIN, [old]), *(threading.Event() for _ in range(3))
+    valid: list[bool] = []
+
+    def slowly(_: Store) -> list[Token]:
+        if not began.is_set():
+            began.set()
+            assert go_on.wait(PATIENCE)
+            return [old]
+        valid.extend(keys.holder(secret) is not None for secret in (b"a", b"b"))
+        read_again.set()
+        return [new]
+
+    monkeypatch.setattr(polling, "TOKENS_EVERY", 0.0)
+    monkeypatch.setattr(polling, "read_tokens", slowly)
+    store = SqliteStore(f"sqlite:///{tmp_path}/shared.db", shared=True)
+    poller = Poller(store, keys, ())
+    poller.start()
+    try:
+        assert began.wait(PATIENCE)
+        keys.add(new)
+        keys.remove(old.id)
+        go_on.set()
+        assert read_again.wait(PATIENCE)
+    finally:
+        poller.stop()
+        store.close()
+    assert valid[:2] == [False, True]

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -25,13 +26,16 @@ from pacesetter_service.__main__ import _reaches_beyond, _settings_or_exit, main
 from pacesetter_service.api import auth
 from pacesetter_service.api.access import ACCESS, Access, access_to
 from pacesetter_service.api.app import App, create_app
-from pacesetter_service.core.tokens import ROLES, Role, Token
+from pacesetter_service.core.errors import StorageUnavailableError
+from pacesetter_service.core.tokens import EVERYTHING, ROLES, Role, Token
 from pacesetter_service.runtime import keyring
 from pacesetter_service.runtime.service import Service
+from pacesetter_service.runtime.tokens import create_token, store_uses
 from pacesetter_service.runtime.writer import Writer
 from pacesetter_service.settings import SECRETS, read_settings
 from pacesetter_service.store import tokens
 from pacesetter_service.store.sqlite import SqliteStore
+from proof.shim import Shim
 from serving import PATIENCE, RunningService, open_http
 
 ADMIN = "the-admins-own-token-that-nobody-guesses"
@@ -59,6 +63,11 @@ def _guarded_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     database = tmp_path_factory.mktemp("guarded") / "pacesetter.db"
     with RunningService(database, admin_token=ADMIN, feed_heartbeat=0.1) as service:
         yield service.url
+
+
+@pytest.fixture(name="anyio_backend")
+def _anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.fixture(name="http")
@@ -421,9 +430,38 @@ def test_a_use_is_noted_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seconds == [0, 60, 121]
     keys.put_back(taken[0])
     assert keys.take_uses() == taken[0]
-    keys.replace([Token("1", "alice", "viewer", digest("s"), "", None)])
+    assert keys.replace([Token("1", "alice", "viewer", digest("s"), "", None)], since=0)
     assert keys.tokens()[0].last_used_at == taken[-1]["1"]
     assert not keys.has_uses
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("failure", [StorageUnavailableError("no disk"), ZeroDivisionError()])
+async def test_a_use_that_could_not_be_stored_is_stored_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    """No failure loses when a token was last used, whether or not it was foreseen."""
+
+    def fails(*_: object) -> None:
+        raise failure
+
+    store = SqliteStore(f"sqlite:///{tmp_path}/pacesetter.db")
+    writer = Writer(store)
+    writer.start()
+    service = Service.over(store, writer, SecretStr(ADMIN))
+    try:
+        keys = service.keys
+        assert keys is not None
+        _, secret = await create_token(service, "alice", "viewer", None, EVERYTHING, "admin")
+        assert keys.holder(secret.encode()) is not None
+        monkeypatch.setattr(tokens, "note_uses", fails)
+        with suppress(ZeroDivisionError):
+            await store_uses(service, keys)
+        assert keys.has_uses
+    finally:
+        service.close()
+        writer.stop()
+        store.close()
 
 
 def test_a_token_is_good_to_the_moment_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -478,6 +516,21 @@ def test_tokens_outlive_the_service(tmp_path: Path) -> None:
             assert http.get("/v1/sessions", headers=bearer(gone["token"])).status_code == 401
 
 
+def test_a_token_that_another_program_has_removed_is_refused_once_it_is_revoked(
+    tmp_path: Path,
+) -> None:
+    """Its row is gone already, so the answer is 404; memory does not keep the token valid."""
+    database = tmp_path / "pacesetter.db"
+    with RunningService(database, admin_token=ADMIN) as service, open_http(service.url) as http:
+        alice = issue(http, "alice", "viewer")
+        connection = sqlite3.connect(database, isolation_level=None)
+        connection.execute("DELETE FROM tokens")
+        connection.close()
+        gone = http.delete(f"/v1/tokens/{alice['id']}", headers=bearer(ADMIN))
+        assert gone.status_code == 404
+        assert http.get("/v1/sessions", headers=bearer(alice["token"])).status_code == 401
+
+
 def test_what_is_not_on_the_disk_does_not_hold(tmp_path: Path) -> None:
     """If the database fails, no token is issued or revoked, and the answer says so."""
     database = tmp_path / "pacesetter.db"
@@ -493,6 +546,51 @@ def test_what_is_not_on_the_disk_does_not_hold(tmp_path: Path) -> None:
         assert http.get("/v1/sessions", headers=bearer(alice["token"])).status_code == 200
         listed = http.get("/v1/tokens", headers=bearer(ADMIN)).json()["tokens"]
         assert [each["name"] for each in listed] == ["alice"]
+
+
+def test_a_token_that_is_perhaps_revoked_is_refused(tmp_path: Path) -> None:
+    """It stays listed until it is certainly revoked, by a repeated call."""
+    shim = Shim(tmp_path)
+    database = tmp_path / "pacesetter.db"
+    with (
+        RunningService(database, shim.start, admin_token=ADMIN) as service,
+        open_http(service.url) as http,
+    ):
+        made = issue(http, "ann", "viewer")
+        http.headers.update(bearer(ADMIN))
+        shim.order(bad_flush=1)
+        answer = http.delete(f"/v1/tokens/{made['id']}")
+        assert (answer.status_code, shim.fired) == (503, 1)
+        assert "whether this call was kept is not known" in answer.json()["detail"]
+        assert http.get("/v1/sessions", headers=bearer(made["token"])).status_code == 401
+        assert listed(http) == ["ann"]
+        assert http.delete(f"/v1/tokens/{made['id']}").status_code == 204
+        assert listed(http) == []
+    shim.close()
+
+
+def test_a_token_that_is_perhaps_made_is_listed(tmp_path: Path) -> None:
+    """So it can be revoked, though nobody was given its secret."""
+    shim = Shim(tmp_path)
+    database = tmp_path / "pacesetter.db"
+    with (
+        RunningService(database, shim.start, admin_token=ADMIN) as service,
+        open_http(service.url) as http,
+    ):
+        http.headers.update(bearer(ADMIN))
+        shim.order(bad_flush=1)
+        answer = http.post("/v1/tokens", json={"name": "ann", "role": "viewer"})
+        assert (answer.status_code, shim.fired) == (503, 1)
+        [there] = http.get("/v1/tokens").json()["tokens"]
+        assert there["name"] == "ann"
+        assert http.delete(f"/v1/tokens/{there['id']}").status_code in {204, 404}
+        assert listed(http) == []
+    shim.close()
+
+
+def listed(http: httpx.Client) -> list[str]:
+    """Return whose tokens are listed."""
+    return [each["name"] for each in http.get("/v1/tokens").json()["tokens"]]
 
 
 # Under which name -------------------------------------------------------------------------------

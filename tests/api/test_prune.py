@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,12 +17,15 @@ from sqlalchemy import select
 from pacesetter import cli
 from pacesetter_service.__main__ import _keep
 from pacesetter_service.core.commands import Archive
+from pacesetter_service.core.errors import SessionPurgedError, StorageUnavailableError
 from pacesetter_service.core.spec import SessionSpec
 from pacesetter_service.runtime import retention
 from pacesetter_service.runtime.operator import purge_session
+from pacesetter_service.runtime.retention import Policy, prune
 from pacesetter_service.runtime.service import Service
 from pacesetter_service.runtime.work import Change, Create
 from pacesetter_service.runtime.writer import Writer
+from pacesetter_service.store import purging
 from pacesetter_service.store.schema import sessions
 from pacesetter_service.store.sqlite import SqliteStore
 from serving import PATIENCE, RunningService, open_http
@@ -85,6 +89,43 @@ def test_what_is_put_away_already_takes_no_place_on_a_page(http: httpx.Client, r
     body = {"older_than": 0, "labels": {"run": run}, "dry_run": True, "limit": 1}
     page = http.post("/v1/prune", json=body).raise_for_status().json()
     assert [each["name"] for each in page["sessions"]] == [run]
+
+
+def test_a_prune_that_fails_on_the_way_tells_what_it_has_done(tmp_path: Path) -> None:
+    """The page ends with the session that was not put away; the next one begins after it."""
+    failing = {"failpoints": "commit.before=fail@8", "allow_failpoints": 1}
+    with RunningService(tmp_path / "own.db", **failing) as service, open_http(service.url) as http:
+        for name in "abc":  # six commits
+            http.post("/v1/sessions", json={"name": name, "base_lr": 0.1}).raise_for_status()
+            http.post(f"/v1/sessions/{name}/finish", json={}).raise_for_status()
+
+        def prune(token: str | None = "") -> tuple[list[tuple[str, str]], str, str | None]:
+            body = {"older_than": 0, "page_token": token}
+            page = http.post("/v1/prune", json=body).raise_for_status().json()
+            steps = [(each["name"], each["step"]) for each in page["sessions"]]
+            return steps, page["sessions"][-1]["reason"], page["next_page_token"]
+
+        steps, reason, token = prune()
+        assert steps == [("c", "archive"), ("b", "keep")]
+        assert "this session is as it was" in reason
+        assert [http.get(f"/v1/sessions/{each}").json()["status"] for each in "abc"] == [
+            "finished",
+            "finished",
+            "archived",
+        ]
+        assert prune(token) == ([("a", "archive")], "", None)
+        assert prune() == ([("b", "archive")], "", None)
+
+
+def test_a_prune_that_fails_at_once_is_an_error(tmp_path: Path) -> None:
+    """Nothing was put away, which the answer says."""
+    failing = {"failpoints": "commit.before=fail@3", "allow_failpoints": 1}
+    with RunningService(tmp_path / "own.db", **failing) as service, open_http(service.url) as http:
+        http.post("/v1/sessions", json={"name": "a", "base_lr": 0.1}).raise_for_status()
+        http.post("/v1/sessions/a/finish", json={}).raise_for_status()
+        answer = http.post("/v1/prune", json={"older_than": 0})
+        assert answer.status_code == 503
+        assert "nothing of this call was kept" in answer.json()["detail"]
 
 
 def test_the_command_tells_what_it_would_do(
@@ -171,3 +212,60 @@ def test_nothing_is_put_away_before_trainers_can_call(path: Path) -> None:
         _keep(parts, archive_after=90, purge_after=365)
         asyncio.run(purge(parts))
         _until(parts, ["active"])
+
+
+def test_a_purge_whose_caller_leaves_is_finished(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are removed, and readers of its events are told, though the call was cancelled."""
+    hiding, go_on, hide = threading.Event(), threading.Event(), purging.hide
+
+    def slowly(*args: Any) -> None:
+        hiding.set()
+        assert go_on.wait(PATIENCE)
+        hide(*args)
+
+    async def leave(parts: Service) -> float:
+        await parts.writer.submit(Change("old", (Archive(),)))
+        monkeypatch.setattr(purging, "hide", slowly)
+        waiting = asyncio.ensure_future(parts.logged.news("old", PATIENCE))
+        policy = Policy(0.0, ("archived",), {}, purges=True)
+        pruning = asyncio.ensure_future(
+            prune(parts, policy, "bo", dry_run=False, below=None, limit=9)
+        )
+        assert await asyncio.to_thread(hiding.wait, PATIENCE)
+        pruning.cancel()
+        await asyncio.wait([pruning])
+        begun = time.monotonic()
+        go_on.set()
+        await waiting
+        return time.monotonic() - begun
+
+    with _service_over(path) as parts:
+        assert asyncio.run(leave(parts)) < PATIENCE / 2
+        _until(parts, [])
+
+
+def test_a_session_that_is_perhaps_purged_is_read_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If its commit stands though the answer is an error, memory does not show it any longer."""
+    hide = purging.hide
+
+    async def purge(parts: Service) -> None:
+        await parts.writer.submit(Change("old", (Archive(),)))
+        with pytest.raises(StorageUnavailableError):
+            await purge_session(parts, "old", "bo")
+        with pytest.raises(SessionPurgedError):
+            await parts.writer.find("old")
+
+    with _service_over(path) as parts:
+
+        def committed(*args: Any) -> None:
+            hide(*args)
+            args[0].commit()
+            raise StorageUnavailableError("no disk", kept="perhaps")
+
+        monkeypatch.setattr(purging, "hide", committed)
+        asyncio.run(purge(parts))
+        _until(parts, [])

@@ -179,6 +179,17 @@ def test_an_answer_says_how_far_away_its_step_is(run: Run) -> None:
     assert (later["steps_away"], later["seconds_away"]) == (10, 10_000.0)
 
 
+@pytest.mark.parametrize("pace", [5e-324, 1e9])
+def test_any_pace_that_is_taken_can_be_counted_with(run: Run, pace: float) -> None:
+    """An order is answered, and the figures are shown, also at a pace that divides to infinity."""
+    progress = {"step": 0, "seconds_per_step": pace}
+    window = run.sync(attempt=1, want={"start": 0, "count": 5}, progress=progress)
+    answer = run.post("actions", kind="scale", factor=0.5)
+    assert (answer.status_code, answer.json()["effective_step"]) == (201, window["horizon"])
+    assert answer.json()["steps_away"] <= window["horizon"]
+    assert run.http.get("/metrics").status_code == 200
+
+
 def test_a_wish_for_what_is_sealed_is_answered_whole(run: Run) -> None:
     """The bound is on sealing: a later caller reads a long window in one call."""
     run.sync(attempt=1, **quick(0, 1000))

@@ -75,7 +75,9 @@ async def prune(
 
     With `purge`, sessions that are archived already are removed for good, forks before the sessions
     that they were forked from. So no session is removed in the call that archives it. A session
-    that goes on meanwhile is left alone, and so is one whose steps other sessions share.
+    that goes on meanwhile is left alone, and so is one whose steps other sessions share. If the
+    database fails after some were put away, the page ends with the one that it failed for, a `keep`
+    whose `reason` says so, and the next page begins after it.
     """
     policy = Policy(body.older_than, body.states, body.labels, body.purge)
     pruning = retention.prune(

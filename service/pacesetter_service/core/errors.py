@@ -56,7 +56,7 @@ field was in the request.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, Self, TypeAlias
+from typing import Literal, Self, TypeAlias, TypeVar
 
 from pacesetter_service.core.mistakes import ended
 from pacesetter_service.core.model import MAX_HINTED, did_you_mean
@@ -89,6 +89,23 @@ def concerning(*field: str | int) -> Iterator[None]:
         if not error.field:
             error.about(*field)
         raise
+
+
+NOTHING_KEPT = "nothing of this call was kept"
+"""How errors say so: `once_reported` looks for these words."""
+
+E = TypeVar("E", bound=PacesetterError)
+
+
+def once_reported(error: E) -> E:
+    """Return an error in the words for a call whose reports were committed before it failed.
+
+    It is another object, because the writer gives one error to all callers of a batch.
+    """
+    told = type(error).__new__(type(error))
+    told.__dict__.update(error.__dict__)
+    told.args = (str(error).replace(NOTHING_KEPT, "what this call reported was kept"),)
+    return told
 
 
 class SessionNotFoundError(PacesetterError):
@@ -480,8 +497,8 @@ class ConflictError(PacesetterError):
         because = f" ({reason})" if reason else ""
         changed = ", ".join(map(repr, names[:3])) or "the same sessions"
         super().__init__(
-            f"Another writer has changed {changed} meanwhile{because}, time and again; nothing of"
-            " this call was kept. Repeat it; to repeat a call is harmless."
+            f"Another writer has changed {changed} meanwhile{because}, time and again;"
+            f" {NOTHING_KEPT}. Repeat it; to repeat a call is harmless."
         )
         self.names = tuple(names)
 
@@ -528,7 +545,7 @@ class StalledError(PacesetterError):
 
 
 _KEPT = {
-    "nothing": "nothing of this call was kept",
+    "nothing": NOTHING_KEPT,
     "perhaps": "whether this call was kept is not known",
 }
 
@@ -537,7 +554,7 @@ class StorageUnavailableError(PacesetterError):
     """The database did not store or return the data.
 
     Attributes:
-        kept: `nothing` of what the call was about, or `perhaps` all of it.
+        kept: `nothing` of what failed, or `perhaps` all of it.
     """
 
     kept: Literal["nothing", "perhaps"] = "nothing"
@@ -567,7 +584,7 @@ class StorageFullError(StorageUnavailableError):
     def __init__(self, where: str) -> None:
         PacesetterError.__init__(
             self,
-            f"There is no room on {where}; nothing of this call was kept. What was sealed and"
+            f"There is no room on {where}; {NOTHING_KEPT}. What was sealed and"
             " recorded can still be read. Make room, or raise the quota: writes are taken again by"
             " themselves then, without a restart.",
         )

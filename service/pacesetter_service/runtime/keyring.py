@@ -7,6 +7,7 @@ from hashlib import sha256
 from hmac import compare_digest
 from hmac import digest as keyed_digest
 from math import inf
+from threading import Lock
 from time import time
 
 import structlog
@@ -58,7 +59,7 @@ class _Key:
 class Keyring:
     """Who holds which token: all are in memory, so that a call does not read the database.
 
-    One thread changes it, and any may read it: readers see each change as atomic.
+    Any thread may change it, and any may read it: readers see each change as atomic.
 
     Attributes:
         sealing: The key of seals; every process with the same own token has the same key.
@@ -75,6 +76,8 @@ class Keyring:
         self.sealing = keyed_digest(admin_secret.encode(), SEALING, "sha256")
         self._keys = {token.digest: _key(token) for token in tokens}
         self._uses: dict[str, str] = {}
+        self._lock = Lock()
+        self._changes = 0
 
     def holder(self, secret: bytes) -> Token | None:
         """Return the token of a secret, and note its use; None if unknown, revoked or expired."""
@@ -129,18 +132,48 @@ class Keyring:
         """Return every token but the service's own, oldest first."""
         return [key.token for key in self._keys.values()]
 
+    @property
+    def changes(self) -> int:
+        """How many changes of single tokens were made here."""
+        return self._changes
+
     def add(self, token: Token) -> None:
         """Accept a token from now on."""
-        self._keys = {**self._keys, token.digest: _key(token)}
+        with self._lock:
+            self._changes += 1
+            self._keys = {**self._keys, token.digest: _key(token)}
 
-    def replace(self, tokens: Iterable[Token]) -> None:
-        """Accept these tokens from now on, and no others."""
-        self._keys = {token.digest: _renewed(token, self._keys) for token in tokens}
+    def replace(self, tokens: Iterable[Token], since: int) -> bool:
+        """Accept these tokens from now on, and no others, unless they are outdated.
+
+        Args:
+            tokens: The tokens, as they were read.
+            since: `changes` before they were read. If there was a change since, what was read may
+                be older than that, and would undo it.
+
+        Returns:
+            Whether they were accepted.
+        """
+        with self._lock:
+            if self._changes != since:
+                return False
+            self._keys = {token.digest: _renewed(token, self._keys) for token in tokens}
+            return True
 
     def remove(self, token_id: str) -> None:
         """Refuse a token from now on."""
-        keys = self._keys.items()
-        self._keys = {digest: key for digest, key in keys if key.token.id != token_id}
+        with self._lock:
+            self._changes += 1
+            keys = self._keys.items()
+            self._keys = {digest: key for digest, key in keys if key.token.id != token_id}
+
+    def suspend(self, token_id: str) -> None:
+        """Refuse a token from now on, but list it: whether the database has it is not known."""
+        with self._lock:
+            self._changes += 1
+            for key in self._keys.values():
+                if key.token.id == token_id:
+                    key.until = 0.0
 
 
 def _key(token: Token) -> _Key:

@@ -1,10 +1,13 @@
 """What an operator does: create, change, archive and purge sessions, and take steps back."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+import structlog
 from pydantic import BaseModel, Field
 
 from pacesetter_service.catalogue.findings import Finding, Subject
@@ -13,7 +16,12 @@ from pacesetter_service.core.actions import Order
 from pacesetter_service.core.commands import Act, Archive, Cancel, Relabel
 from pacesetter_service.core.cost import Check, readable
 from pacesetter_service.core.decide import count_usable, decide
-from pacesetter_service.core.errors import TooCostlyError, concerning
+from pacesetter_service.core.errors import (
+    SessionPurgedError,
+    StorageUnavailableError,
+    TooCostlyError,
+    concerning,
+)
 from pacesetter_service.core.events import Ordered
 from pacesetter_service.core.forecast import forecast
 from pacesetter_service.core.model import MAX_STEP, few_hints
@@ -34,6 +42,8 @@ from pacesetter_service.runtime.shared_ranks import position
 from pacesetter_service.runtime.work import Change, Create, TakeBack
 from pacesetter_service.store import purging
 from pacesetter_service.store.port import Stored
+
+log = structlog.get_logger("pacesetter.orders")
 
 REHEARSED = 1000
 """How many steps a dry run shows at least, as far as its budget allows."""
@@ -201,16 +211,32 @@ async def purge_session(service: Service, name: str, actor: str) -> None:
         SessionNotArchivedError: It is not archived.
         SessionHasForksError: Other sessions share its steps.
     """
+    loop = asyncio.get_running_loop()
 
     def hidden() -> None:
         try:
             with service.store.transaction(frees=True) as connection:
                 purging.hide(connection, name, actor, wall_clock())
-        finally:  # it may be hidden though the commit seems to have failed, or since an earlier try
-            service.writer.forget(name)
+        except StorageUnavailableError as error:
+            if error.kept == "perhaps":  # then memory must not know better than the database
+                _forget_purged(service, name, loop)
+            raise
+        except SessionPurgedError:  # by an earlier try, whose answer was lost
+            _forget_purged(service, name, loop)
+            raise
+        _forget_purged(service, name, loop)
 
     await service.writer.call(hidden)
-    service.tracker.forget(name)
+
+
+def _forget_purged(service: Service, name: str, loop: asyncio.AbstractEventLoop) -> None:
+    """Forget a purged session, and tell all who wait for it; on the writer's thread.
+
+    It is done there, and not by the caller, who may be cancelled while the writer purges.
+    """
+    service.writer.forget(name)
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(service.tracker.forget, name)
     for signals in (service.held.signals, service.logged):
         signals.tell_from_thread([name])
     service.janitor.wake()
@@ -230,10 +256,7 @@ async def order(service: Service, name: str, act: Act) -> ActionAnswer:
     number, step = session.orders.given, session.horizon if act.at is None else act.at
     if act.key:
         number, step, _ = session.orders.keys[act.key]
-    if service.store.ranks is None:
-        away = _distance(service, stored, step)
-    else:
-        away = await in_thread(_distance, service, stored, step)
+    away = await _distance_if_known(service, stored, step)
     return ActionAnswer(id=number, effective_step=step, **away._asdict(), revision=session.revision)
 
 
@@ -331,6 +354,20 @@ def _deprecation(published: Published) -> list[Finding]:
             source="the template's owners",
         )
     ]
+
+
+async def _distance_if_known(service: Service, stored: Stored, step: int) -> Distance:
+    """Return how far a step lies ahead, for an order that is committed: this must not fail.
+
+    The order counts, so an error in place of its answer would only have it repeated.
+    """
+    try:
+        if service.store.ranks is None:
+            return _distance(service, stored, step)
+        return await in_thread(_distance, service, stored, step)
+    except Exception:
+        log.exception("distance_unknown", session=stored.session.spec.name)
+        return Distance(None, None)
 
 
 def _distance(service: Service, stored: Stored, step: int) -> Distance:

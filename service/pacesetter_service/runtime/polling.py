@@ -6,8 +6,8 @@ that is told asks the database.
 
 import threading
 from collections import deque
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic, sleep
 
 import structlog
@@ -81,7 +81,7 @@ class Poller:
         self._ended = True
         self._woken.set()
         self._thread.join()
-        with suppress(StorageUnavailableError):
+        with _bearing_failures():
             self._tell_of_ranks()
 
     def committed(self, changes: Sequence[Changes]) -> None:
@@ -101,16 +101,12 @@ class Poller:
             if self._ended:
                 return
             self._woken.clear()
-            try:
+            with _bearing_failures():
                 self._tell_of_changes()
                 self._look_at_sessions()
                 self._look_at_what_is_rare()
                 if monotonic() >= self._ranks_at:
                     self._tell_of_ranks()
-            except StorageUnavailableError:
-                pass  # the next call is told
-            except Exception:  # callers depend on the next look, whatever became of this one
-                log.exception("polling_failed")
             sleep(AT_MOST_EVERY)
 
     def _tell_of_changes(self) -> None:
@@ -153,7 +149,20 @@ class Poller:
             return
         self._rare_at = monotonic() + TOKENS_EVERY
         if self._keys is not None:
-            self._keys.replace(read_tokens(self._store))
+            changes = self._keys.changes
+            if not self._keys.replace(read_tokens(self._store), since=changes):
+                self._rare_at = monotonic()  # a token was made or revoked here: read them again
         found = self._store.look_at_continuity()
         if found is not None:
             log.warning("new_epoch", epoch=found.epoch, reason=found.reason, advice=ADVICE)
+
+
+@contextmanager
+def _bearing_failures() -> Iterator[None]:
+    """Bear any failure of a look: callers depend on the next one, whatever became of this one."""
+    try:
+        yield
+    except StorageUnavailableError:
+        pass  # the next call is told
+    except Exception:
+        log.exception("polling_failed")

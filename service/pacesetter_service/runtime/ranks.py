@@ -146,8 +146,10 @@ class Position:
 
         It cannot have gone beyond the last window that it asked for without asking for the next.
         """
-        gone = 0 if not heard.pace else int((now - heard.since) / heard.pace)
-        return cls(min(heard.stood + gone, max(heard.stood, heard.asked)), heard.pace)
+        most = max(heard.asked - heard.stood, 0)
+        gone = (now - heard.since) / heard.pace if heard.pace else 0.0
+        # Limited before it is rounded: at a tiny pace it is infinite, which no integer is.
+        return cls(heard.stood + int(max(min(most, gone), 0)), heard.pace)
 
     def until(self, step: int) -> tuple[int, float | None]:
         """Return how many steps lie before a step, and about how many seconds."""

@@ -14,7 +14,9 @@ import structlog
 from pacesetter_service.core.commands import Archive
 from pacesetter_service.core.cost import Check
 from pacesetter_service.core.errors import (
+    NOTHING_KEPT,
     ConflictError,
+    PacesetterError,
     SessionArchivedError,
     SessionHasForksError,
     SessionNotArchivedError,
@@ -117,6 +119,8 @@ async def prune(
 ) -> Pruned:
     """Put a page of sessions away, forks before the sessions that they were forked from.
 
+    If this fails after some were put away, the page ends there, with the one that could not be.
+
     Args:
         service: The service.
         policy: Which sessions.
@@ -128,6 +132,7 @@ async def prune(
 
     Raises:
         BusyError: Too many costly answers are being prepared already.
+        PacesetterError: The first session could not be put away, and none was.
     """
     before = wall_clock(policy.seconds)
 
@@ -149,11 +154,17 @@ async def prune(
         return found, some[-1].id if len(some) == limit else None
 
     found, last = await service.reads.run(looked)
-    done = []
+    done = list[PutAway]()
     for stored, state, size in found:
         if ended():
             break
-        done.append(await _put_away(service, stored, state, size, actor, dry_run=dry_run))
+        try:
+            done.append(await _put_away(service, stored, state, size, actor, dry_run=dry_run))
+        except PacesetterError as error:
+            if dry_run or all(each.step == "keep" for each in done):
+                raise  # nothing was put away yet
+            log.warning("put_away_failed", session=stored.session.spec.name, reason=str(error))
+            return Pruned([*done, _kept(stored, state, size, error)], stored.id)
     return Pruned(done, last)
 
 
@@ -209,8 +220,14 @@ async def _put_away(
         SessionHasForksError,
         SessionNotArchivedError,
         SessionNotFoundError,
-    ) as kept:
-        return PutAway(name, state, stored.changed_at, "keep", size, str(kept))
+    ) as refused:
+        return _kept(stored, state, size, refused)
     if not dry_run:
         log.info("put_away", session=name, step=step, state=state, bytes=size, by=actor)
     return PutAway(name, state, stored.changed_at, step, size)
+
+
+def _kept(stored: Stored, state: State, size: int, error: PacesetterError) -> PutAway:
+    """Return a session that is kept because of an error, which is not about all of the call."""
+    reason = str(error).replace(NOTHING_KEPT, "this session is as it was")
+    return PutAway(stored.session.spec.name, state, stored.changed_at, "keep", size, reason)

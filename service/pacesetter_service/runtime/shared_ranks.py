@@ -1,8 +1,8 @@
 """The ranks of all processes: what each process has heard, merged in the database."""
 
 import json
-from collections.abc import Collection
-from dataclasses import asdict
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, fields
 from time import monotonic
 from typing import Any
 
@@ -24,7 +24,8 @@ def tell_others(tracker: RankTracker, table: RankTable) -> None:
     """Write what was heard here since the last time.
 
     Raises:
-        StorageUnavailableError: The database did not accept it; it is written the next time.
+        StorageUnavailableError: The database did not accept it. After any error it is written the
+            next time.
     """
     heard = tracker.take_untold()
     if not heard:
@@ -36,7 +37,7 @@ def tell_others(tracker: RankTracker, table: RankTable) -> None:
 
     try:
         table.merge(list(heard), merge)
-    except StorageUnavailableError:
+    except BaseException:
         tracker.put_back(heard)
         raise
 
@@ -105,9 +106,18 @@ def _row(heard: RankState) -> RankRow:
 
 
 def _state(row: RankRow) -> RankState:
+    """Return a rank's state; what a newer version has added to it is left out."""
     state: dict[str, Any] = json.loads(row.state)
-    applied = state["applied"]
+    applied = state.get("applied")
     if applied is not None:
-        values = tuple(Compared(*each) for each in applied["values"])
-        state["applied"] = Comparison(**{**applied, "values": values})
-    return RankState(**{**state, "deviating": tuple(state["deviating"])})
+        width = len(Compared._fields)
+        values = tuple(Compared(*each[:width]) for each in applied["values"])
+        state["applied"] = Comparison(**{**_known(Comparison, applied), "values": values})
+    state["deviating"] = tuple(state.get("deviating", ()))
+    return RankState(**_known(RankState, state))
+
+
+def _known(kind: type[RankState | Comparison], said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is a field of a dataclass."""
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in said.items() if name in names}

@@ -9,6 +9,7 @@ from pacesetter_service.core.bounds import Bounds
 from pacesetter_service.core.errors import (
     AuthenticationOffError,
     PacesetterError,
+    StorageUnavailableError,
     TokenNotFoundError,
 )
 from pacesetter_service.core.tokens import NameScope, Role, Token
@@ -73,11 +74,13 @@ def list_tokens(service: Service) -> list[Token]:
 
 
 async def revoke_token(service: Service, token_id: str, actor: str) -> None:
-    """Revoke a token: it is invalid from now on.
+    """Revoke a token: it is invalid from now on, also if the database has it no more.
 
     Raises:
         AuthenticationOffError: Authentication is off.
         TokenNotFoundError: There is no token of that id.
+        StorageUnavailableError: It was not revoked, or perhaps. If perhaps, it is refused from now
+            on until the service is restarted, and listed until the call is repeated.
     """
     keys = refuse_if_off(service)
     await service.writer.call(lambda: _drop(service.store, keys, token_id))
@@ -94,8 +97,10 @@ async def store_uses(service: Service, keys: Keyring) -> None:
 
     try:
         await service.writer.call(write)
-    except PacesetterError:
+    except BaseException as error:
         keys.put_back(uses)
+        if not isinstance(error, PacesetterError):
+            raise
 
 
 def _made(name: str, role: Role, until: datetime | None, scope: NameScope) -> tuple[Token, str]:
@@ -110,13 +115,31 @@ def _made(name: str, role: Role, until: datetime | None, scope: NameScope) -> tu
 
 
 def _add(store: Store, keys: Keyring, token: Token) -> None:
-    with store.transaction() as connection:
-        tokens.write(connection, token)
+    try:
+        with store.transaction() as connection:
+            tokens.write(connection, token)
+    except StorageUnavailableError as error:
+        if error.kept == "perhaps":  # its secret was not given out; once listed, it can be revoked
+            keys.add(token)
+            keys.suspend(token.id)
+        raise
     keys.add(token)
 
 
 def _drop(store: Store, keys: Keyring, token_id: str) -> None:
+    try:
+        _drop_row(store, token_id)
+    except StorageUnavailableError as error:
+        if error.kept == "perhaps":  # it is listed until a repeated call settles it
+            keys.suspend(token_id)
+        raise
+    except TokenNotFoundError:
+        keys.remove(token_id)
+        raise
+    keys.remove(token_id)
+
+
+def _drop_row(store: Store, token_id: str) -> None:
     with store.transaction(frees=True) as connection:  # one that has leaked does not wait for room
         if not tokens.drop(connection, token_id):
             raise TokenNotFoundError(token_id)
-    keys.remove(token_id)

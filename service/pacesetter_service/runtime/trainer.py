@@ -8,8 +8,11 @@ from pacesetter_service.core.commands import Command, Finish, Hold, Reading, Rep
 from pacesetter_service.core.decide import is_sealed, seal_end
 from pacesetter_service.core.errors import (
     AnotherEpochError,
+    ConflictError,
     HorizonRecededError,
     StaleAttemptError,
+    StorageUnavailableError,
+    once_reported,
 )
 from pacesetter_service.core.notices import Notice
 from pacesetter_service.core.session import Session
@@ -157,12 +160,39 @@ async def sync(service: Service, call: SyncCall) -> SyncAnswer:
     _refuse_lost(entry, call, epoch)
     used = call.applied
     finding = None if used is None else await _compared(service, entry, call, used)
-    wish, found = call.wish, entry
-    end = 0 if wish is None else seal_end(entry.stored.session, wish)
-    if _changes(entry.stored.session, call, finding, end):
-        entry = await _recorded(service, entry, call, finding)
+    end = 0 if call.wish is None else seal_end(entry.stored.session, call.wish)
+    if not _changes(entry.stored.session, call, finding, end):
+        return await _answered(service, call, epoch, finding, entry, end)
+    recorded = await _recorded(service, entry, call, finding)
+    if recorded is not entry:  # the end is known for the session as it was found
+        end = None
+    try:
+        return await _answered(service, call, epoch, finding, recorded, end)
+    except (ConflictError, StorageUnavailableError) as error:
+        raise once_reported(error) from None
+
+
+async def _answered(
+    service: Service,
+    call: SyncCall,
+    epoch: str,
+    finding: Finding | None,
+    entry: Entry,
+    end: int | None,
+) -> SyncAnswer:
+    """Return the window that a call asks for, of a session in which all that it says is recorded.
+
+    Args:
+        service: The service.
+        call: The call.
+        epoch: The epoch of the database.
+        finding: The values that its caller's optimizer used, compared with the sealed ones.
+        entry: The session.
+        end: Where the window ends; None if that is not known for this state of the session.
+    """
     _refuse_stale(entry, call)
     _track(service, entry, call, finding)
+    wish = call.wish
     if wish is None:
         session = entry.stored.session
         notices = _told(session, finding, 0, 0)
@@ -171,8 +201,9 @@ async def sync(service: Service, call: SyncCall) -> SyncAnswer:
         entry = await service.held.until_sealed(entry, wish, call.patience)
         _refuse_stale(entry, call)  # others have gone on meanwhile, perhaps in another attempt
         _track(service, entry, call, None)  # again: time and revisions went by
+        end = None
     session = entry.stored.session
-    if entry is not found:  # the end is known for the session as it was found
+    if end is None:
         end = min(seal_end(session, wish), session.horizon)
     notices = _told(session, finding, wish.start, end)
     if entry.tail.holds(wish.start, end):
