@@ -164,10 +164,10 @@ async def sync(service: Service, call: SyncCall) -> SyncAnswer:
     if not _changes(entry.stored.session, call, finding, end):
         return await _answered(service, call, epoch, finding, entry, end)
     recorded = await _recorded(service, entry, call, finding)
-    if recorded is not entry:  # the end is known for the session as it was found
-        end = None
+    # The end is known for the session as it was found.
+    known = end if recorded is entry else None
     try:
-        return await _answered(service, call, epoch, finding, recorded, end)
+        return await _answered(service, call, epoch, finding, recorded, known)
     except (ConflictError, StorageUnavailableError) as error:
         raise once_reported(error) from None
 
