@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -52,26 +53,45 @@ WHOLE = {"NewSession", "SessionSpec", "GroupSpec", "PreviewRequest", "LintReques
 """Models whose trees stay whole."""
 
 
-def shallow(document: dict[str, Any]) -> dict[str, Any]:
-    """Return an OpenAPI document in which a tree within a tree is a leaf.
+SCHEMAS = "#/components/schemas/"
+CUT = "Cut"
+"""What the names of cut schemas begin with."""
 
-    The other phases draw deeper trees by chance.
+
+def shallow(document: dict[str, Any]) -> dict[str, Any]:
+    """Return an OpenAPI document in which a tree within a tree of a body is a leaf.
+
+    The other phases draw deeper trees by chance. What answers may be stays as it is.
     """
     schemas = document["components"]["schemas"]
-    cut = {name: each if name in WHOLE else _cut(each) for name, each in schemas.items()}
-    return {**document, "components": {**document["components"], "schemas": cut}}
+    bodies = {
+        f"{CUT}{name}": _cut(each, {} if name in WHOLE else LEAVES)
+        for name, each in schemas.items()
+    }
+    paths = {
+        path: {method: _with_cut_body(each) for method, each in calls.items()}
+        for path, calls in document["paths"].items()
+    }
+    components = {**document["components"], "schemas": {**schemas, **bodies}}
+    return {**document, "paths": paths, "components": components}
 
 
-def _cut(schema: Any) -> Any:
-    """Return a schema with leaves in place of trees."""
+def _with_cut_body(call: Any) -> Any:
+    if not isinstance(call, dict) or "requestBody" not in call:
+        return call
+    return {**call, "requestBody": _cut(call["requestBody"], {})}
+
+
+def _cut(schema: Any, leaves: Mapping[str, str]) -> Any:
+    """Return a schema that refers to cut ones alone, and to leaves in place of trees."""
     if isinstance(schema, list):
-        return [_cut(each) for each in schema]
-    if not isinstance(schema, dict):
+        return [_cut(each, leaves) for each in schema]
+    if isinstance(schema, dict):
+        return {key: _cut(value, leaves) for key, value in schema.items()}
+    if not isinstance(schema, str) or not schema.startswith(SCHEMAS):
         return schema
-    place, _, name = str(schema.get("$ref", "")).rpartition("/")
-    if name in LEAVES:
-        return {**schema, "$ref": f"{place}/{LEAVES[name]}"}
-    return {key: _cut(value) for key, value in schema.items()}
+    name = schema.removeprefix(SCHEMAS)
+    return f"{SCHEMAS}{CUT}{leaves.get(name, name)}"
 
 
 def parted(phases: str) -> list[str]:

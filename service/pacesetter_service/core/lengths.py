@@ -6,12 +6,21 @@ one is evaluated.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeGuard, TypeVar
+from typing import Annotated, Any, TypeGuard, TypeVar
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 from pydantic_core import PydanticCustomError
 
-from pacesetter_service.core.model import Checked, Count, Model, NonNegative, OneOf, Positive, Step
+from pacesetter_service.core.model import (
+    Checked,
+    Count,
+    Model,
+    NonNegative,
+    OneOf,
+    Positive,
+    Step,
+    Zero,
+)
 
 M = TypeVar("M", bound=Model)
 
@@ -57,7 +66,7 @@ Span = Annotated[Positive, Field(ge=1e-6, le=1e18)]
 Length = Annotated[Span | Duration, _or_duration("a positive number of steps")]
 """A stretch of time that may be a fraction of a step."""
 
-Stage = Annotated[Literal[0] | Span | Duration, _or_duration("a number of steps, 0 or more")]
+Stage = Annotated[Zero | Span | Duration, _or_duration("a number of steps, 0 or more")]
 """A stretch of time that may be a fraction of a step, or none at all."""
 
 StepCount = Annotated[Count | Duration, _or_duration("a whole number of steps, at least 1")]

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -38,6 +39,17 @@ Fraction = Annotated[Real, Field(ge=0, le=1)]
 Count = Annotated[int, Strict(), Field(ge=1, le=MAX_STEP)]
 Step = Annotated[int, Strict(), Field(ge=0, le=MAX_STEP)]
 Flag = Annotated[bool, Strict()]
+
+
+def _no_flag(value: Any) -> Any:  # noqa: ANN401 - whatever stands in JSON
+    """Refuse true and false, which Python takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "Write a number, and not true or false")
+    return value
+
+
+Zero = Annotated[Literal[0], BeforeValidator(_no_flag)]
+ZeroOrOne = Annotated[Literal[0, 1], BeforeValidator(_no_flag)]
 
 
 def spelt(value: Any) -> Any:  # noqa: ANN401 - whatever stands in JSON

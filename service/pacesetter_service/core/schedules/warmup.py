@@ -7,7 +7,7 @@ import numpy as np
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import StepPoint, whole
-from pacesetter_service.core.model import NonNegative
+from pacesetter_service.core.model import NonNegative, ZeroOrOne
 from pacesetter_service.core.schedules.base import AnySchedule, Base, Schedule, Steps, Values
 from pacesetter_service.core.schedules.clocks import Delay
 from pacesetter_service.core.schedules.combinators import drives
@@ -59,7 +59,7 @@ class Warmup(Schedule):
     start_factor: NonNegative = 0.0
     ease: AnyEase = Linear()
     mode: Literal["prefix", "overlay", "multiply", "replace"] = "prefix"
-    offset: Literal[0, 1] = 0
+    offset: ZeroOrOne = 0
 
     def cost(self, of: Pricing) -> Cost:  # noqa: D102
         # The value that a warmup aims at costs another evaluation, at each step if the base varies.

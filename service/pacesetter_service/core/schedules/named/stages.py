@@ -7,7 +7,7 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from pacesetter_service.core.lengths import Duration, StepCount, StepPoint, known, steps_of, whole
-from pacesetter_service.core.model import Fraction, NonNegative, Real
+from pacesetter_service.core.model import Fraction, NonNegative, Real, ZeroOrOne
 from pacesetter_service.core.schedules.base import AnySchedule, Named, Schedule
 from pacesetter_service.core.schedules.clocks import Part, Sequence
 from pacesetter_service.core.schedules.combinators import Relative, drives
@@ -70,7 +70,7 @@ class WarmupStableDecay(Named):
     decay_ease: AnyEase = Power(power=0.5)
     warmup_ease: AnyEase = Linear()
     start_factor: NonNegative = 0.0
-    offset: Literal[0, 1] = 0
+    offset: ZeroOrOne = 0
     stable: AnySchedule = Hold()
 
     def _faults(self) -> Iterator[PydanticCustomError]:
