@@ -34,7 +34,7 @@ from pacesetter._errors import (
     SessionFinishedError,
     TransportError,
 )
-from pacesetter._fork import renew_in_child
+from pacesetter._fork import at_end_of_worker, renew_in_child
 from pacesetter._info import SessionInfo
 from pacesetter._retry import LONGEST_DELAY, delays
 from pacesetter._sync_channel import ONE_TRY, SyncChannel
@@ -98,6 +98,15 @@ class Prefetcher:
     def info(self) -> SessionInfo:
         """The session as the server described it last."""
         return self.sync.state.info
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it was told to try once, and the server has yet to be told something."""
+        return self.closed and self._until == ONE_TRY and self._owes
+
+    @property
+    def _owes(self) -> bool:
+        return bool(self.sync.reports or self._errands)
 
     # -- what the trainer's thread calls ---------------------------------------------------------
 
@@ -322,11 +331,13 @@ class Prefetcher:
         Args:
             seconds: How long it tries, at most; by default it tries once.
         """
-        if seconds and not self.closed:
+        if seconds and self._until == ONE_TRY:
             self._until = time.monotonic() + seconds - _FOR_LAST_WORDS
         self.closed = True
         self.call_at = 0
-        atexit.unregister(self._at_exit)
+        if seconds or not self._owes:
+            atexit.unregister(self._at_exit)
+        # Otherwise the process may end before the thread is done, which then gets more time.
         self._wake.put(None)
 
     def join(self) -> None:
@@ -362,6 +373,7 @@ class Prefetcher:
                 logger.warning("session %s goes on without its thread: %s", self.info.name, error)
             else:
                 self._thread = thread
+                at_end_of_worker(_close_all)
 
     def _run(self) -> None:
         pauses = delays()
@@ -369,14 +381,17 @@ class Prefetcher:
         last = False
         while not last:
             self._sleep(pause)
-            last = self.closed
+            closed, until = self.closed, self._until
             failed = self._work()
+            # The end of the process gives a session that was dropped more time than one try.
+            last = closed and (until == self._until or not self._owes)
             self._away = failed is not None
             if failed is None:
                 pauses, pause = delays(), FLUSH_SECONDS
             else:
                 pause = max(next(pauses), failed)
         self._count_losses()
+        atexit.unregister(self._at_exit)
 
     def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(queue.Empty):
@@ -478,11 +493,17 @@ _prefetchers: weakref.WeakSet[Prefetcher] = weakref.WeakSet()
 
 
 def _close_at_exit(ref: weakref.ref[Prefetcher]) -> None:
-    """Make all deliver what is left simultaneously: the wait must not grow with their number."""
-    if ref() is None:
-        return
-    open_ones = [each for each in _prefetchers if not each.closed]
-    for each in open_ones:
+    if ref() is not None:
+        _close_all()
+
+
+def _close_all() -> None:
+    """Make all deliver what is left simultaneously: the wait must not grow with their number.
+
+    A session that was dropped was only told to try once, and no caller has waited for that.
+    """
+    last_ones = [each for each in _prefetchers if not each.closed or each.is_left]
+    for each in last_ones:
         each.stop(EXIT_SECONDS)
-    for each in open_ones:
+    for each in last_ones:
         each.join()
