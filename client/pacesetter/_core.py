@@ -343,7 +343,8 @@ class SessionCore:
                 self._go_on_at(step)
                 self.fallback.go_back(step)
                 return
-            info = self.prefetcher.restart(step, key, drops=drops)
+            with self._training.asking(step, key):
+                info = self.prefetcher.restart(step, key, drops=drops)
         self._training.went_back(step, info)
         self._go_on_at(step)
         if self.fallback is not None:
