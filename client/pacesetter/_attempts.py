@@ -24,8 +24,8 @@ from pacesetter._launch import Launch, drawn_key
 
 RESUMES = ("error", "restart", "continue")
 
-# Answers that settle whether an attempt is opened: it is not, and a late call would not open it.
-REFUSALS = (ConflictError, InvalidRequestError, NotFoundError)
+# Errors that settle whether an attempt is opened: it is not, and a late call would not open it.
+REFUSALS = (ConflictError, InvalidRequestError, NotFoundError, ResumeError)
 
 
 def checked_resume(resume: str) -> str:

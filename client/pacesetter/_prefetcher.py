@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pacesetter._attempts import Branch
+from pacesetter._attempts import REFUSALS, Branch
 from pacesetter._claim import Claim
 from pacesetter._errors import (
     APIError,
@@ -32,6 +32,7 @@ from pacesetter._errors import (
     ServerError,
     ServerUnavailableError,
     SessionFinishedError,
+    StaleAttemptError,
     TransportError,
 )
 from pacesetter._fork import at_end_of_worker, renew_in_child
@@ -73,6 +74,8 @@ class Prefetcher:
         self._ready: Window | None = None
         self._until = ONE_TRY  # when the last delivery must be done
         self._away = False
+        self._goes_back = False  # and it is not known yet to which attempt
+        self._holds = False  # reports that the server takes only for that attempt
         self._complaints: set[str] = set()
         self._renew()
         renew_in_child(self)
@@ -197,10 +200,30 @@ class Prefetcher:
             StaleAttemptError: A later attempt has taken over from the one of that key.
             APIError: The server refused.
         """
-        with self._exchanging() as deadline:
+        with self._exchanging() as deadline, self.going_back():
             info = self.sync.open_attempt(step, key, deadline)
             self._go_back(step, drops=drops)
         return info
+
+    @contextlib.contextmanager
+    def going_back(self) -> Iterator[None]:
+        """Keep reports, while the session goes back, although the attempt that it leaves is fenced.
+
+        If the answer is lost, the session stays on its way until the trainer goes back again: the
+        reports of earlier steps are the next attempt's too. Until then the thread calls no server
+        that has refused them, and thins them out as in an outage.
+        """
+        self._goes_back = True
+        try:
+            yield
+        except REFUSALS:
+            self._arrive()
+            raise
+        self._arrive()
+
+    def _arrive(self) -> None:
+        self._goes_back = self._holds = False
+        self._wake.put(None)
 
     def open_at(self, step: int, count: int) -> None:
         """Seal the first window of an attempt before any report of it is delivered.
@@ -285,6 +308,7 @@ class Prefetcher:
         return True
 
     def _go_back(self, step: int, *, drops: bool = True) -> None:
+        self._arrive()
         self._ordered = self._ready = None
         self._errands.clear()
         dropped = self.sync.reports.drop_from(step) if drops else 0
@@ -406,8 +430,12 @@ class Prefetcher:
             None, or, when the server is away, the least seconds before the next try.
         """
         with self.sync.lock:
+            if self._holds and not self.closed:
+                return self._hold()
             try:
                 self._serve()
+            except StaleAttemptError as error:
+                return self._hold() if self._goes_back else self._give_up(error)
             except (TransportError, ServerError, InvalidAnswerError) as error:
                 logger.debug("in the background: %s", error)
                 self.sync.reports.thin()
@@ -424,11 +452,21 @@ class Prefetcher:
                 self._ordered = None  # the trainer's own fetch will raise; reports wait for it
                 self._complain(error)
             except Exception as error:
-                # Fenced, archived, closed, or a fault of ours: the server takes no more reports.
-                self._ordered = None
-                self.sync.reports.drop(len(self.sync.reports))
-                self._complain(error)
+                self._give_up(error)
             return None
+
+    def _hold(self) -> float:
+        """Keep what was measured for the attempt that the session goes back to."""
+        self._ordered = None
+        self._holds = True
+        self.sync.reports.thin()
+        return LONGEST_DELAY
+
+    def _give_up(self, error: Exception) -> None:
+        """Drop all reports: fenced, archived, closed, or a fault of ours, and none is taken."""
+        self._ordered = None
+        self.sync.reports.drop(len(self.sync.reports))
+        self._complain(error)
 
     def _serve(self) -> None:
         """Exchange once if a window was ordered, then again until few reports are left."""

@@ -1,14 +1,21 @@
 """Restarts whose answer is lost, or that reach the server after they were given up."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 
 from little_servers import Asked, LittleServer, Proxy, answer
-from pacesetter import Client, ServerUnavailableError, Session
+from pacesetter import (
+    AuthenticationError,
+    Client,
+    ServerUnavailableError,
+    Session,
+    StaleAttemptError,
+)
 from pacesetter.torch import RemoteLR
-from serving import open_http
+from serving import PATIENCE, open_http
 
 EXPONENTIAL = {"kind": "exponential", "gamma": 0.9}
 
@@ -41,6 +48,36 @@ def _fail(session: Session, go_back: Callable[[], None]) -> None:
 
 def _walk(session: Session, steps: range) -> list[float]:
     return [session.lr(step) for step in steps]
+
+
+def _wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _restart_in_vain(proxy: Proxy, session: Session, step: int) -> None:
+    """Go back in an attempt that is opened, whose answer is lost, and whose repetition fails."""
+    lost = []
+
+    def loses(asked: Asked) -> bool:
+        if _opens_attempt(asked):
+            lost.append(asked)
+        return asked in lost
+
+    proxy.loses = loses
+    proxy.fault = lambda asked: answer(401) if lost and _opens_attempt(asked) else None
+    with pytest.raises(AuthenticationError):
+        session.restart(step)
+    assert lost
+
+
+def _let_the_thread_report(proxy: Proxy, session: Session) -> None:
+    """Wait until the thread has called the server with reports, and done what its answer means."""
+    _wait_until(lambda: any(b"reports" in each.body for each in proxy.asked))
+    with session._core.sync.lock:  # which the thread holds until it has
+        pass
 
 
 def _sgd() -> torch.optim.SGD:
@@ -104,3 +141,53 @@ def test_a_later_restart_to_the_same_step_opens_another_attempt(
         session.restart(5)
         _walk(session, range(5, 10))
         assert session.attempt == attempt
+
+
+# -- reports --
+
+
+def test_a_restart_whose_answer_is_lost_costs_no_report(
+    proxy: Proxy, client: Client, unique_name: str
+):
+    """Reports of steps before it are refused for the old attempt, and delivered for the new one."""
+    session = client.session(unique_name, base_lr=0.1, schedule=EXPONENTIAL)
+    _walk(session, range(10))
+    with session._core.sync.lock:  # so that the thread has not delivered them before
+        for step in range(10):
+            session.report(step, loss=1.0)
+        _restart_in_vain(proxy, session, 8)
+    _let_the_thread_report(proxy, session)
+    assert len(session._core.sync.reports) == 10
+    calls = len(proxy.asked)
+    for _ in range(3):
+        session._prefetcher._work()
+    assert len(proxy.asked) == calls  # it does not go on asking
+    proxy.fault, proxy.loses = (lambda _: None), (lambda _: False)
+    session.restart(8)
+    assert session.attempt == 2
+    for step in range(8, 12):
+        session.lr(step)
+        session.report(step, loss=2.0)
+    session.flush()
+    history = client.history(unique_name, points=100)
+    stored = dict(zip(history["steps"], history["metrics"]["loss"], strict=True))
+    assert [stored[step] for step in range(12)] == [1.0] * 8 + [2.0] * 4
+
+
+def test_a_trainer_that_was_replaced_gives_its_reports_up(
+    proxy: Proxy, client: Client, unique_name: str
+):
+    """Another job has begun since the restart whose answer was lost: nothing is kept for it."""
+    session = client.session(unique_name, base_lr=0.1, schedule=EXPONENTIAL)
+    _walk(session, range(10))
+    with session._core.sync.lock:
+        for step in range(10):
+            session.report(step, loss=1.0)
+        _restart_in_vain(proxy, session, 8)
+    proxy.fault, proxy.loses = (lambda _: None), (lambda _: False)
+    client.session(unique_name, step=4, attempt_key="another")
+    _let_the_thread_report(proxy, session)
+    with pytest.raises(StaleAttemptError):
+        session.restart(8)
+    _wait_until(lambda: len(session._core.sync.reports) == 0)
+    assert "loss" not in client.history(unique_name, points=100)["metrics"]
