@@ -241,8 +241,9 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
             core.begin(step)  # nothing was restored
             self._compare(step)
         elif not (step == self._next or is_updated) and self._is_restart(step):
-            core.go_back(WayBack(step, by=self))
             self._window = None
+            core.go_back(WayBack(step, by=self))
+            self._next = step  # also where its values do not come
         core.walkers.lead(self)
         self._sent_to = None
         self._begun = True

@@ -10,10 +10,14 @@ from little_servers import Asked, LittleServer, Proxy, answer
 from pacesetter import (
     AuthenticationError,
     Client,
+    InvalidRequestError,
+    ResumeError,
     ServerUnavailableError,
     Session,
     StaleAttemptError,
 )
+from pacesetter._torch.deferred import DeferredLR
+from pacesetter._torch.trainer import TrainerLR
 from pacesetter.torch import RemoteLR
 from serving import PATIENCE, open_http
 
@@ -88,6 +92,8 @@ def _train(scheduler: RemoteLR, steps: int) -> None:
     for _ in range(steps):
         scheduler.optimizer.step()
         scheduler.step()
+        if isinstance(scheduler, DeferredLR):
+            scheduler.advance()
 
 
 # -- late arrivals --
@@ -191,3 +197,96 @@ def test_a_trainer_that_was_replaced_gives_its_reports_up(
         session.restart(8)
     _wait_until(lambda: len(session._core.sync.reports) == 0)
     assert "loss" not in client.history(unique_name, points=100)["metrics"]
+
+
+# -- positions --
+
+
+def _refuse_values(asked: Asked) -> bytes | None:
+    return answer(401) if asked.target.endswith("/sync") else None
+
+
+def _stands(scheduler: RemoteLR) -> tuple[int, float]:
+    """Return the step of a scheduler, and the rate that its optimizer holds."""
+    return scheduler.last_epoch, scheduler.optimizer.param_groups[0]["lr"]
+
+
+@pytest.mark.parametrize("kind", [RemoteLR, DeferredLR, TrainerLR])
+@pytest.mark.parametrize("step", [5 * 10**8, 2**63])
+def test_a_step_that_is_refused_moves_no_scheduler(
+    client: Client, unique_name: str, kind: type[RemoteLR], step: int
+):
+    """A checkpoint whose step cannot be had leaves position and rate, and the training goes on."""
+    session = client.session(unique_name, base_lr=0.1, schedule=EXPONENTIAL)
+    scheduler = kind(_sgd(), session)
+    _train(scheduler, 10)
+    before = _stands(scheduler)
+    with pytest.raises(InvalidRequestError):
+        scheduler.load_state_dict({"last_epoch": step})
+    assert (_stands(scheduler), session.attempt) == (before, 1)
+    assert session._core.sync.progress[0] <= 10
+    _train(scheduler, 1)
+    assert _stands(scheduler) == (11, session.lr(11))
+
+
+@pytest.mark.parametrize("kind", [RemoteLR, DeferredLR, TrainerLR])
+def test_a_step_is_not_trained_at_the_rate_of_an_attempt_that_is_over(
+    proxy: Proxy, client: Client, unique_name: str, kind: type[RemoteLR]
+):
+    """The attempt was opened, and its values did not come: the next step says so, until they do."""
+    session = client.session(unique_name, base_lr=0.1, schedule=EXPONENTIAL)
+    scheduler = kind(_sgd(), session)
+    _train(scheduler, 4)
+    state, sealed = scheduler.state_dict(), _stands(scheduler)
+    _train(scheduler, 6)
+    proxy.fault = _refuse_values
+    with pytest.raises(AuthenticationError):
+        scheduler.load_state_dict(state)
+    proxy.fault = lambda _: None
+    assert session.attempt == 2
+    with pytest.raises(ResumeError, match="taken back to step 4"):
+        _train(scheduler, 1)
+    scheduler.load_state_dict(state)
+    assert _stands(scheduler) == sealed
+    _train(scheduler, 1)
+    assert _stands(scheduler) == (5, session.lr(5))
+
+
+def test_every_scheduler_of_a_session_that_went_back_must_follow(
+    proxy: Proxy, client: Client, unique_name: str
+):
+    """If values for one do not come, none of them trains a step before it has its own."""
+    session = client.session(unique_name, base_lr=0.1, schedule=EXPONENTIAL)
+    schedulers = [RemoteLR(_sgd(), session) for _ in range(3)]
+    for scheduler in schedulers:
+        _train(scheduler, 4)
+    state = schedulers[0].state_dict()
+    for scheduler in schedulers:
+        _train(scheduler, 6)
+    proxy.fault = _refuse_values
+    with pytest.raises(AuthenticationError):
+        schedulers[0].load_state_dict(state)
+    proxy.fault = lambda _: None
+    for scheduler in schedulers:
+        with pytest.raises(ResumeError, match="taken back to step 4"):
+            _train(scheduler, 1)
+    session.restart(4)
+    for scheduler in schedulers:
+        assert _stands(scheduler) == (4, session.lr(4))
+        _train(scheduler, 1)
+        assert _stands(scheduler) == (5, session.lr(5))
+
+
+def test_a_session_that_was_sent_back_in_vain_begins_there(
+    proxy: Proxy, client: Client, unique_name: str
+):
+    """A scheduler that could not follow a restart does not keep later ones from beginning there."""
+    session = client.session(unique_name, base_lr=0.1, schedule=EXPONENTIAL)
+    scheduler = RemoteLR(_sgd(), session)
+    _train(scheduler, 10)
+    proxy.fault = _refuse_values
+    with pytest.raises(AuthenticationError):
+        session.restart(4)
+    proxy.fault = lambda _: None
+    del scheduler
+    assert _stands(RemoteLR(_sgd(), session)) == (4, session.lr(4))
