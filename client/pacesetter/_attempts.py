@@ -6,16 +6,26 @@ old one. But a job that its launcher starts again simply goes on.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pacesetter._errors import ResumeError, StaleAttemptError
+from pacesetter._errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    ResumeError,
+    StaleAttemptError,
+)
 from pacesetter._info import SessionInfo
 from pacesetter._launch import Launch, drawn_key
 
 RESUMES = ("error", "restart", "continue")
+
+# Errors that settle whether an attempt is opened: it is not, and a late call would not open it.
+REFUSALS = (ConflictError, InvalidRequestError, NotFoundError, ResumeError)
 
 
 def checked_resume(resume: str) -> str:
@@ -50,6 +60,7 @@ class Training:
         self._former = former
         self._own: set[tuple[int, str]] = set()
         self._restart: tuple[int, str, int] | None = None  # step, key and attempt of the newest
+        self._unanswered: tuple[int, str] | None = None  # step and key of one that may still come
 
     def owns(self, info: SessionInfo) -> bool:
         """Return whether this training has opened the attempt that is running."""
@@ -83,7 +94,8 @@ class Training:
         """Return the key by which a session in an attempt goes back to a step.
 
         With it, the session joins an attempt that another session of the training has since opened
-        at that step.
+        at that step. A way back whose answer never came is taken again under its own key: the
+        call for it may still be on its way, or have opened the attempt.
 
         Args:
             step: The first step that is trained again.
@@ -94,8 +106,21 @@ class Training:
             at, key, opened = self._restart
             if at == step and attempt < opened:
                 return key
+        if self._unanswered is not None and self._unanswered[0] == step:
+            return self._unanswered[1]
         self._number += 1
         return self.launch.key(drawn_key() if alone else self._number)
+
+    @contextlib.contextmanager
+    def asking(self, step: int, key: str) -> Iterator[None]:
+        """Remember the key by which an attempt is opened at a step, until the server answers."""
+        self._unanswered = (step, key)
+        try:
+            yield
+        except REFUSALS:
+            self._unanswered = None
+            raise
+        self._unanswered = None
 
     def move_on(self) -> None:
         """Note that one of its sessions is beyond its first step, or at another step."""

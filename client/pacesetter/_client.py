@@ -261,10 +261,13 @@ class Client(Operations, Carrying):
         # All deliver simultaneously: the wait must not grow with their number.
         for session in list(self._sessions):
             session._say_if_over()  # noqa: SLF001 - before its thread is stopped
+        dropped = [each for each in self._prefetchers if each.is_left]
         for prefetcher in list(self._prefetchers):
             prefetcher.stop(CLOSE_SECONDS)
         for session in list(self._sessions):
             session.close()
+        for prefetcher in dropped:
+            prefetcher.join()
         self._transport.close()
 
     def __enter__(self) -> Self:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from pacesetter._attempts import Branch, Opener, Training
 from pacesetter._claim import Claim
+from pacesetter._errors import PacesetterError
 from pacesetter._info import SessionInfo
 from pacesetter._launch import launched
 from pacesetter._notices import Board, OnNotice
@@ -170,7 +171,12 @@ class SessionCore:
             self._training.move_on()
         self._pace.arrive(step)
         source = self.prefetcher if self.fallback is None else self.fallback
-        window = source.fetch(step, self._count(step))
+        said = self.sync.progress
+        try:
+            window = source.fetch(step, self._count(step))
+        except PacesetterError:
+            self.sync.progress = said  # the trainer does not stand at a step that was refused
+            raise
         self._pace.depart()
         return window
 
@@ -319,9 +325,13 @@ class SessionCore:
 
     def restart(self, way: WayBack) -> None:
         """Go back to a step, at which schedulers that are made later begin too."""
-        self.go_back(way)
-        self.sent_to = operator.index(way.step)
-        self.walkers.forget_gone()
+        before = self.restarts
+        try:
+            self.go_back(way)
+        finally:
+            if self.restarts != before:  # also where a scheduler could not follow
+                self.sent_to = operator.index(way.step)
+                self.walkers.forget_gone()
 
     def go_back(self, way: WayBack) -> None:
         """Go back to a step, together with the other schedulers of the session."""
@@ -343,7 +353,8 @@ class SessionCore:
                 self._go_on_at(step)
                 self.fallback.go_back(step)
                 return
-            info = self.prefetcher.restart(step, key, drops=drops)
+            with self._training.asking(step, key):
+                info = self.prefetcher.restart(step, key, drops=drops)
         self._training.went_back(step, info)
         self._go_on_at(step)
         if self.fallback is not None:

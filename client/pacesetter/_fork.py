@@ -7,7 +7,9 @@ for a lock that a thread of the parent held, would break both.
 from __future__ import annotations
 
 import os
+import sys
 import weakref
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -33,3 +35,20 @@ def _after_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_in_child)
+
+
+_at_ends: dict[Callable[[], object], int] = {}  # and the process at whose end each is called
+
+
+def at_end_of_worker(work: Callable[[], object]) -> None:
+    """Call a function once at the end of this process if it is a worker of `multiprocessing`.
+
+    A worker that was forked runs none of the functions of `atexit`. It begins by forgetting what
+    it has inherited, so this is to be called once there is something to do.
+    """
+    process, util = map(sys.modules.get, ("multiprocessing.process", "multiprocessing.util"))
+    if process is None or util is None or process.parent_process() is None:
+        return
+    if _at_ends.get(work) != os.getpid():
+        _at_ends[work] = os.getpid()
+        util.Finalize(None, work, exitpriority=0)

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pacesetter._attempts import Branch
+from pacesetter._attempts import REFUSALS, Branch
 from pacesetter._claim import Claim
 from pacesetter._errors import (
     APIError,
@@ -32,9 +32,10 @@ from pacesetter._errors import (
     ServerError,
     ServerUnavailableError,
     SessionFinishedError,
+    StaleAttemptError,
     TransportError,
 )
-from pacesetter._fork import renew_in_child
+from pacesetter._fork import at_end_of_worker, renew_in_child
 from pacesetter._info import SessionInfo
 from pacesetter._retry import LONGEST_DELAY, delays
 from pacesetter._sync_channel import ONE_TRY, SyncChannel
@@ -73,6 +74,8 @@ class Prefetcher:
         self._ready: Window | None = None
         self._until = ONE_TRY  # when the last delivery must be done
         self._away = False
+        self._goes_back = False  # and it is not known yet to which attempt
+        self._holds = False  # reports that the server takes only for that attempt
         self._complaints: set[str] = set()
         self._renew()
         renew_in_child(self)
@@ -98,6 +101,15 @@ class Prefetcher:
     def info(self) -> SessionInfo:
         """The session as the server described it last."""
         return self.sync.state.info
+
+    @property
+    def is_left(self) -> bool:
+        """Whether it was told to try once, and the server has yet to be told something."""
+        return self.closed and self._until == ONE_TRY and self._owes
+
+    @property
+    def _owes(self) -> bool:
+        return bool(self.sync.reports or self._errands)
 
     # -- what the trainer's thread calls ---------------------------------------------------------
 
@@ -188,10 +200,30 @@ class Prefetcher:
             StaleAttemptError: A later attempt has taken over from the one of that key.
             APIError: The server refused.
         """
-        with self._exchanging() as deadline:
+        with self._exchanging() as deadline, self.going_back():
             info = self.sync.open_attempt(step, key, deadline)
             self._go_back(step, drops=drops)
         return info
+
+    @contextlib.contextmanager
+    def going_back(self) -> Iterator[None]:
+        """Keep reports, while the session goes back, although the attempt that it leaves is fenced.
+
+        If the answer is lost, the session stays on its way until the trainer goes back again: the
+        reports of earlier steps are the next attempt's too. Until then the thread calls no server
+        that has refused them, and thins them out as in an outage.
+        """
+        self._goes_back = True
+        try:
+            yield
+        except REFUSALS:
+            self._arrive()
+            raise
+        self._arrive()
+
+    def _arrive(self) -> None:
+        self._goes_back = self._holds = False
+        self._wake.put(None)
 
     def open_at(self, step: int, count: int) -> None:
         """Seal the first window of an attempt before any report of it is delivered.
@@ -276,6 +308,7 @@ class Prefetcher:
         return True
 
     def _go_back(self, step: int, *, drops: bool = True) -> None:
+        self._arrive()
         self._ordered = self._ready = None
         self._errands.clear()
         dropped = self.sync.reports.drop_from(step) if drops else 0
@@ -322,11 +355,13 @@ class Prefetcher:
         Args:
             seconds: How long it tries, at most; by default it tries once.
         """
-        if seconds and not self.closed:
+        if seconds and self._until == ONE_TRY:
             self._until = time.monotonic() + seconds - _FOR_LAST_WORDS
         self.closed = True
         self.call_at = 0
-        atexit.unregister(self._at_exit)
+        if seconds or not self._owes:
+            atexit.unregister(self._at_exit)
+        # Otherwise the process may end before the thread is done, which then gets more time.
         self._wake.put(None)
 
     def join(self) -> None:
@@ -362,6 +397,7 @@ class Prefetcher:
                 logger.warning("session %s goes on without its thread: %s", self.info.name, error)
             else:
                 self._thread = thread
+                at_end_of_worker(_close_all)
 
     def _run(self) -> None:
         pauses = delays()
@@ -369,14 +405,17 @@ class Prefetcher:
         last = False
         while not last:
             self._sleep(pause)
-            last = self.closed
+            closed, until = self.closed, self._until
             failed = self._work()
+            # The end of the process gives a session that was dropped more time than one try.
+            last = closed and (until == self._until or not self._owes)
             self._away = failed is not None
             if failed is None:
                 pauses, pause = delays(), FLUSH_SECONDS
             else:
                 pause = max(next(pauses), failed)
         self._count_losses()
+        atexit.unregister(self._at_exit)
 
     def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(queue.Empty):
@@ -391,8 +430,12 @@ class Prefetcher:
             None, or, when the server is away, the least seconds before the next try.
         """
         with self.sync.lock:
+            if self._holds and not self.closed:
+                return self._hold()
             try:
                 self._serve()
+            except StaleAttemptError as error:
+                return self._hold() if self._goes_back else self._give_up(error)
             except (TransportError, ServerError, InvalidAnswerError) as error:
                 logger.debug("in the background: %s", error)
                 self.sync.reports.thin()
@@ -409,11 +452,21 @@ class Prefetcher:
                 self._ordered = None  # the trainer's own fetch will raise; reports wait for it
                 self._complain(error)
             except Exception as error:
-                # Fenced, archived, closed, or a fault of ours: the server takes no more reports.
-                self._ordered = None
-                self.sync.reports.drop(len(self.sync.reports))
-                self._complain(error)
+                self._give_up(error)
             return None
+
+    def _hold(self) -> float:
+        """Keep what was measured for the attempt that the session goes back to."""
+        self._ordered = None
+        self._holds = True
+        self.sync.reports.thin()
+        return LONGEST_DELAY
+
+    def _give_up(self, error: Exception) -> None:
+        """Drop all reports: fenced, archived, closed, or a fault of ours, and none is taken."""
+        self._ordered = None
+        self.sync.reports.drop(len(self.sync.reports))
+        self._complain(error)
 
     def _serve(self) -> None:
         """Exchange once if a window was ordered, then again until few reports are left."""
@@ -478,11 +531,17 @@ _prefetchers: weakref.WeakSet[Prefetcher] = weakref.WeakSet()
 
 
 def _close_at_exit(ref: weakref.ref[Prefetcher]) -> None:
-    """Make all deliver what is left simultaneously: the wait must not grow with their number."""
-    if ref() is None:
-        return
-    open_ones = [each for each in _prefetchers if not each.closed]
-    for each in open_ones:
+    if ref() is not None:
+        _close_all()
+
+
+def _close_all() -> None:
+    """Make all deliver what is left simultaneously: the wait must not grow with their number.
+
+    A session that was dropped was only told to try once, and no caller has waited for that.
+    """
+    last_ones = [each for each in _prefetchers if not each.closed or each.is_left]
+    for each in last_ones:
         each.stop(EXIT_SECONDS)
-    for each in open_ones:
+    for each in last_ones:
         each.join()

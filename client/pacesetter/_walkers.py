@@ -5,6 +5,8 @@ from __future__ import annotations
 import weakref
 from typing import Protocol
 
+from pacesetter._errors import PacesetterError
+
 
 class Walker(Protocol):
     """A scheduler, as far as its session knows it."""
@@ -56,7 +58,17 @@ class Walkers:
             self._newest = self._left_at = None
 
     def go_back(self, step: int, *, by: Walker | None) -> None:
-        """Tell all schedulers that the session went back, except the one that took it there."""
+        """Tell all schedulers that the session went back, except the one that took it there.
+
+        Raises:
+            PacesetterError: One of them could not follow; all were told.
+        """
+        failed: PacesetterError | None = None
         for walker in list(self._all):
             if walker is not by:
-                walker.went_back(step)
+                try:
+                    walker.went_back(step)
+                except PacesetterError as error:
+                    failed = failed or error
+        if failed is not None:
+            raise failed

@@ -295,13 +295,15 @@ class Relay(SessionRelay):
             work()
             return _told(session, went_back=core.restarts != before)
 
-        told = json.loads(self.ranks.from_first(done))
-        info = SessionInfo.parse(told["info"])
-        if not self.ranks.leads:
-            # Before the server has answered, an attempt after a way back has the old number.
-            if told["went_back"] or (info.name, info.attempt) != (session.name, session.attempt):
-                core.follow(info, step)
-            core.leave()
+        with core.prefetcher.going_back():  # no rank's reports are lost on the way
+            told = json.loads(self.ranks.from_first(done))
+            info = SessionInfo.parse(told["info"])
+            if not self.ranks.leads:
+                # Before the server has answered, an attempt after a way back has the old number.
+                was = (session.name, session.attempt)
+                if told["went_back"] or (info.name, info.attempt) != was:
+                    core.follow(info, step)
+                core.leave()
         self._attempt = info.attempt
         self._window = None
 

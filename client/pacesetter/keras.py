@@ -182,6 +182,7 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
         if not self._begun or self._sent_to is not None:
             self._begin(step)
         self._write(step)
+        self._sent_to = None
         self._step = step
         self._next = step if self._by_batch else step + 1
 
@@ -241,10 +242,10 @@ class PacesetterCallback(keras.callbacks.Callback):  # type: ignore[misc, unused
             core.begin(step)  # nothing was restored
             self._compare(step)
         elif not (step == self._next or is_updated) and self._is_restart(step):
-            core.go_back(WayBack(step, by=self))
             self._window = None
+            core.go_back(WayBack(step, by=self))
+            self._sent_to = self._next = step  # also where its values do not come
         core.walkers.lead(self)
-        self._sent_to = None
         self._begun = True
 
     def went_back(self, step: int) -> None:

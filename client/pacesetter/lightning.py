@@ -182,6 +182,7 @@ class LightningLR(DeferredLR):
             ResumeError: They would be trained again without that having been requested.
         """
         if not self._restarts.lived:
+            self._catch_up()
             return
         restarts = core_of(self.session).restarts
         self._begin()

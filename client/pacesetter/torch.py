@@ -342,8 +342,8 @@ class RemoteLR(Telling, Resuming):
                 "rate of the schedule is trained with by no update: call `optimizer.step()` first",
             )
         self._restarts.arrive(self.last_epoch)
-        fault: PacesetterError | None = None
-        if self._relay.may_raise(edge=outside or step >= self._look):
+        fault: PacesetterError | None = self._stranded()
+        if fault is None and self._relay.may_raise(edge=outside or step >= self._look):
             fault = self._restarts.left_behind(self.last_epoch) or self._mismatch()
         self._take_in()
         self._seek(step, fault or self._unfit())

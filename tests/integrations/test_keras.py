@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pacesetter import Client, ConflictError, GroupError, ResumeError, Session
+from little_servers import LittleServer, Proxy, answer
+from pacesetter import (
+    AuthenticationError,
+    Client,
+    ConflictError,
+    GroupError,
+    ResumeError,
+    Session,
+)
 from serving import PATIENCE, RunningService, open_http
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy")
@@ -377,6 +385,26 @@ def test_fit_goes_on_or_goes_back(make: Make, client: Client, unique_name: str):
     assert found == sealed(client, unique_name, 4)
     assert fit(model, ours, epochs=2)["learning_rate"] == found[:2]
     assert session.attempt == 2
+
+
+def test_a_fit_that_could_not_go_back_goes_on_nowhere_else(
+    make: Make, server_url: str, unique_name: str
+):
+    """The attempt was opened, and its values did not come: no other step is trained then."""
+    proxy = Proxy(server_url.removeprefix("http://"))
+    with LittleServer(proxy) as between, Client(between.url) as client:
+        session = client.session(unique_name, base_lr=0.1, schedule={"kind": "constant"})
+        model, follows = make(), callback(session)
+        fit(model, follows)
+        proxy.fault = lambda asked: answer(401) if asked.target.endswith("/sync") else None
+        with pytest.raises(AuthenticationError):
+            fit(model, follows, initial_epoch=2)
+        proxy.fault = lambda _: None
+        assert session.attempt == 2
+        with pytest.raises(ResumeError, match="goes on at step 2"):
+            fit(model, follows, initial_epoch=EPOCHS, epochs=EPOCHS + 1)
+        fit(model, follows, initial_epoch=2)
+        assert session.attempt == 2
 
 
 def test_a_fit_that_goes_back_within_a_window_asks_for_its_own(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from pacesetter._core import WayBack
-from pacesetter._errors import StateMismatchError
+from pacesetter._errors import ResumeError, StateMismatchError
 from pacesetter._session import core_of
 from pacesetter._torch.batch_size import BatchSize
 from pacesetter._torch.checkpoints import checkpoint_of
@@ -86,9 +87,10 @@ class Resuming(Walking):
 
     def _go_back(self, way: WayBack, needed: Callable[[], bool]) -> None:
         """Take the session back to a step if that is needed, and move there."""
-        self._restarts.go_back(replace(way, batch_size=self._batch.size, by=self), needed)
-        self._note_restart()
-        self._stand_at(way.step)
+        with self._moving_to(way.step):
+            self._restarts.go_back(replace(way, batch_size=self._batch.size, by=self), needed)
+            self._note_restart()
+            self._stand_at(way.step)
 
     def went_back(self, step: int) -> None:
         """Follow the session to a step that others have taken it back to; the session calls it.
@@ -98,14 +100,54 @@ class Resuming(Walking):
         self._restarts.led_to = step
         if self._relay.follows:
             self._restarts.note()
-            self._stand_at(step)
+            with self._moving_to(step):
+                self._stand_at(step)
+
+    @contextlib.contextmanager
+    def _moving_to(self, step: int) -> Iterator[None]:
+        """Stay at the present step on an error, unless the session has gone back meanwhile.
+
+        What the optimizer holds is then of an attempt that is over. So the scheduler stands where
+        the session does, without values, and refuses to go on before it is moved again.
+        """
+        try:
+            yield
+        except BaseException:
+            if core_of(self.session).restarts != self._asked_in:
+                self._restarts.note()
+                self._restarts.led_to = step
+                self._forget(step)
+                self._owes = True
+            raise
 
     def _stand_at(self, step: int) -> None:
-        """Move to a step of the session as it is now, and write its values."""
+        """Move to a step of the session as it is now, and write its values.
+
+        On an error it has not moved.
+        """
         self._writing.follow(self.session.info)
+        window = self._ask(step, self._unfit(), walks=False)
         self._forget(step)
-        self._seek(step, self._unfit())
+        self._write(window, step)
         self._look_soon()
+
+    def _catch_up(self) -> None:
+        """Write the values that never came, before the step is trained."""
+        if self._owes:
+            step = self.last_epoch
+            with self._moving_to(step):
+                self._stand_at(step)
+
+    def _stranded(self) -> ResumeError | None:
+        """Return why the training cannot go on where the session was taken back to."""
+        if not self._owes:
+            return None
+        step = self.last_epoch
+        return ResumeError(
+            f"session {self.session.name} was taken back to step {step}, and the values of that "
+            "step did not come, so an update now has another rate: load the checkpoint again, or "
+            f"call scheduler.restart({step}), before you train on"
+        )
 
     def _note_restart(self) -> None:
         """Record an attempt that was opened where this scheduler is, with its batch size."""
@@ -134,6 +176,7 @@ class Resuming(Walking):
         self.__dict__.update(state)
         self._hooks = Hooks(self, awaits=bool(self._writing.missing))
         core_of(self.session).walkers.join(self)
+        self._asked_in = core_of(self.session).restarts
 
     def __del__(self) -> None:
         if "_hooks" in self.__dict__:  # otherwise it was never built

@@ -81,5 +81,7 @@ class TrainerLR(DeferredLR):
             self.restart(start)
         elif not self._begun:
             self._begin()
-            self._forget(start)
-            self._seek(start, self._unfit())  # in the attempt that it is in now
+            with self._moving_to(start):
+                self._stand_at(start)  # in the attempt that it is in now
+        else:
+            self._catch_up()

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from pacesetter._errors import GroupError, PacesetterError
 from pacesetter._groups import ParamGroup
-from pacesetter._session import Session
+from pacesetter._session import Session, core_of
 from pacesetter._torch.hooks import Hooks
 from pacesetter._torch.relay import SessionRelay
 from pacesetter._torch.torch_names import TorchNames
@@ -44,6 +44,8 @@ class Walking(TorchNames):
     _count: int
     _look: int  # the next step at which to check the optimizer
     _since: int  # where this scheduler began, or was moved to
+    _owes = False  # whether the values of its step never came, since it was moved to it
+    _asked_in = 0  # how often the session had gone back when it last gave values
 
     # -- the position ----------------------------------------------------------------------------
 
@@ -61,6 +63,7 @@ class Walking(TorchNames):
         """Move to a step without knowing its values: the next step looks them up."""
         self._start, self._index, self._mark = step, 0, 0
         self._since, self._look, self._count = step, step + 1, 0
+        self._owes = False
         self._window = self._shared = self._rows = self._held = None
         self._writing.forget()
 
@@ -71,17 +74,25 @@ class Walking(TorchNames):
             self._look = self._since + 2 * (step - self._since)
         self._write(window, step)
 
-    def _ask(self, step: int, fault: PacesetterError | None) -> Window:
-        """Return the window of a step; an error of this rank is raised on all ranks."""
+    def _ask(self, step: int, fault: PacesetterError | None, *, walks: bool = True) -> Window:
+        """Return the window of a step; an error of this rank is raised on all ranks.
+
+        Args:
+            step: The step wanted.
+            fault: What is wrong in this rank.
+            walks: Whether the scheduler gets there by training, and not by being moved.
+        """
         groups = self.optimizer.param_groups
-        return self._relay.window(
+        window = self._relay.window(
             step,
             at=self.last_epoch,
-            held=self._writing.held(groups, self._index) if fault is None else {},
+            held=self._writing.held(groups, self._index) if walks and fault is None else {},
             fault=fault,
-            meets=step >= self._look,
+            meets=walks and step >= self._look,
             trains=self._begun,
         )
+        self._asked_in = core_of(self.session).restarts
+        return window
 
     def _write(self, window: Window, step: int) -> None:
         """Move to a step of a window, and write its values."""
