@@ -311,13 +311,8 @@ class RemoteLR(Telling, Resuming):
             self._report(metrics)
         index = self._index + 1
         groups = self.optimizer.param_groups
-        if (
-            index >= self._mark
-            or groups is not self._held
-            or len(groups) != self._count
-            or groups[-1] is not self._last  # of others, `_turn` sees whether they are the same
-            or groups[0] is not self._first
-        ):
+        # A load, an addition and most exchanges change the last one; others are noticed at a look.
+        if index >= self._mark or len(groups) != self._count or groups[-1] is not self._last:
             self._turn(index)
             return
         try:
@@ -325,8 +320,8 @@ class RemoteLR(Telling, Resuming):
             if (rows := self._rows) is not None:
                 for group, group["lr"] in zip(groups, rows[index]):  # noqa: B007, B905 - counted above
                     pass  # the loop itself has written
-            elif self._shared is not None:
-                value = self._shared[index]
+            elif (shared := self._shared) is not None:
+                value = shared[index]
                 for group in groups:
                     group["lr"] = value
             else:

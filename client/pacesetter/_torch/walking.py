@@ -42,7 +42,6 @@ class Walking(TorchNames):
     _rows: list[tuple[float, ...]] | None
     _held: list[ParamGroup] | None
     _count: int
-    _first: ParamGroup | None
     _last: ParamGroup | None
     _look: int  # the next step at which to check the optimizer
     _since: int  # where this scheduler began, or was moved to
@@ -63,7 +62,7 @@ class Walking(TorchNames):
         """Move to a step without knowing its values: the next step looks them up."""
         self._start, self._index, self._mark = step, 0, 0
         self._since, self._look, self._count = step, step + 1, 0
-        self._window = self._shared = self._rows = self._held = self._first = self._last = None
+        self._window = self._shared = self._rows = self._held = self._last = None
         self._writing.forget()
 
     def _seek(self, step: int, fault: PacesetterError | None) -> None:
@@ -99,7 +98,7 @@ class Walking(TorchNames):
         writing.enter(window, groups)
         self._shared, self._rows = writing.shared, writing.rows
         self._held, self._count = writing.groups, writing.count
-        self._first, self._last = groups[0], groups[-1]
+        self._last = groups[-1]
         self._window, self._start, self._index = window, window.start, step - window.start
         self._mark = min(window.mark, self._look - window.start)
         writing.write(groups, self._index)

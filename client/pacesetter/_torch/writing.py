@@ -280,7 +280,7 @@ class Writing:
         ]
 
     def _wrote(self, groups: Sequence[ParamGroup]) -> bool:
-        """Return whether these are the param groups that were written to; a load has its own rates."""
+        """Return whether these are what was written to; what was loaded has its own rates."""
         return groups is self.groups and self.moved(groups) is None
 
     def _undriven(self, added: str) -> str:
