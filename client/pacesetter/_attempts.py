@@ -6,12 +6,12 @@ old one. But a job that its launcher starts again simply goes on.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pacesetter._errors import ResumeError, StaleAttemptError
+from pacesetter._fork import ForkableLock
 from pacesetter._info import SessionInfo
 from pacesetter._launch import Launch, drawn_key
 
@@ -113,7 +113,7 @@ class Training:
 
 
 _trainings: dict[tuple[str, str], Training] = {}
-_lock = threading.Lock()
+_lock = ForkableLock()
 
 
 def training_of(url: str, name: str, launch: Launch) -> Training:
