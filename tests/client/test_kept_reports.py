@@ -195,3 +195,54 @@ def test_a_rate_of_no_training_is_refused_by_default(client: Client, unique_name
         http.post(f"/v1/sessions/{unique_name}/actions", json=order).raise_for_status()
     with pytest.raises(InvalidAnswerError, match=r"outside \[0, 1000\]"):
         session.lr(session.horizon)
+
+
+def test_reports_of_steps_that_were_sealed_meanwhile_are_sent_again(
+    server_url: str, unique_name: str
+):
+    """The trainer goes on between the refusal and the look at its horizon: none is outside then."""
+    proxy = Proxy(server_url.removeprefix("http://"))
+    with LittleServer(proxy) as between, Client(between.url) as aside, Client(server_url) as trains:
+        training = trains.session(unique_name, base_lr=0.1)
+        training.lr(0)
+        other = aside.session(unique_name)
+        rest = iter(range(1, 200))
+
+        def goes_on(asked: Asked) -> None:
+            if asked.target.endswith("/sync") and asked.body == b"{}":  # a mere look
+                for step in rest:
+                    training.lr(step)
+
+        proxy.fault = goes_on
+        for step in (0, 60):
+            other.report(step, loss=0.5)
+        other.flush()
+        history = trains.history(unique_name, points=1000)
+    losses = dict(zip(history["steps"], history["metrics"]["loss"], strict=True))
+    assert next(rest, None) is None
+    assert (losses[0], losses[60]) == (0.5, 0.5)
+
+
+def test_reports_that_stay_outside_are_dropped(server_url: str, unique_name: str):
+    """Nobody trains those steps, so they must not hold up what is measured later."""
+    with Client(server_url) as client:
+        session = client.create_session(unique_name, base_lr=0.1)
+        session.lr(0)
+        session.report(0, loss=0.5)
+        session.report(10**6, loss=0.5)
+        with pytest.raises(InvalidRequestError):
+            session.flush()
+        session.flush()
+        assert client.history(unique_name)["metrics"]["loss"][0] == 0.5
+
+
+def test_a_name_that_is_no_text_costs_no_other_report(server_url: str, unique_name: str):
+    """It is refused where it is reported, before it is among the others."""
+    with Client(server_url) as client:
+        session = client.create_session(unique_name, base_lr=0.1)
+        session.lr(0)
+        session.report(0, loss=0.5)
+        with pytest.raises(ValueError, match="not text that can be sent"):
+            session.report(0, **{"a\udcff": 1.0})
+        session.flush()
+        assert client.history(unique_name)["metrics"]["loss"][0] == 0.5
