@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import threading
 from collections.abc import Mapping
 from urllib.parse import quote
 
+from pacesetter._fork import ForkableLock
 from pacesetter._info import SessionInfo
 
 logger = logging.getLogger("pacesetter")
 
 _said: set[tuple[str, str, int]] = set()
-_lock = threading.Lock()
+_lock = ForkableLock()
 
 
 def announce(url: str, info: SessionInfo, step: int) -> None:

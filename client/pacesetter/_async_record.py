@@ -11,6 +11,7 @@ from typing import IO, Any
 from pacesetter._async_transport import AsyncTransport
 from pacesetter._errors import ServerError, TransportError
 from pacesetter._events import Frames
+from pacesetter._files import writing
 from pacesetter._operation import Feed
 from pacesetter._record import (
     CHUNK,
@@ -22,7 +23,6 @@ from pacesetter._record import (
     Lost,
     reading,
     whole,
-    writing,
 )
 
 

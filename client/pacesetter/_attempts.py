@@ -7,7 +7,6 @@ old one. But a job that its launcher starts again simply goes on.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from pacesetter._errors import (
     ResumeError,
     StaleAttemptError,
 )
+from pacesetter._fork import ForkableLock
 from pacesetter._info import SessionInfo
 from pacesetter._launch import Launch, drawn_key
 
@@ -138,7 +138,7 @@ class Training:
 
 
 _trainings: dict[tuple[str, str], Training] = {}
-_lock = threading.Lock()
+_lock = ForkableLock()
 
 
 def training_of(url: str, name: str, launch: Launch) -> Training:

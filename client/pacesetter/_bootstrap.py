@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from pacesetter._bounds import Bounds, bounds_of
 from pacesetter._errors import InvalidAnswerError
+from pacesetter._files import writing
 from pacesetter._info import SessionInfo
 from pacesetter._window import Expected, Window, checked, forecast
 
@@ -62,8 +62,6 @@ class Bootstrap:
     @staticmethod
     def write(path: str | Path, session: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Write the file, whole or not at all."""
-        target = Path(path)
-        partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
         content = {"bootstrap": VERSION, "session": session, "values": values}
-        partial.write_text(json.dumps(content, allow_nan=False), encoding="utf-8")
-        partial.replace(target)
+        with writing(path) as out:
+            out.write(json.dumps(content, allow_nan=False).encode())

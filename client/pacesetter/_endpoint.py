@@ -15,6 +15,7 @@ import httpx
 from pacesetter._errors import (
     AuthenticationError,
     ClosedError,
+    ForeignAnswerError,
     InvalidAnswerError,
     PacesetterError,
     TransportError,
@@ -111,14 +112,14 @@ class Endpoint:
 
         Raises:
             APIError: The server answered with a problem.
-            InvalidAnswerError: It answered something that Pacesetter never answers.
+            ForeignAnswerError: It answered something that Pacesetter never answers.
         """
         status = response.status_code
         if response.is_success:
             check_encoding(response)
             return content
         if status < 400:
-            raise InvalidAnswerError(
+            raise ForeignAnswerError(
                 f"{response.request.url} answered {status}: redirects are not followed, "
                 "so give the client the final URL"
             )
@@ -158,8 +159,8 @@ class Endpoint:
             "or set PACESETTER_URL to where it runs"
         )
 
-    def _strange(self, found: str) -> InvalidAnswerError:
-        return InvalidAnswerError(f"{found}: check that {self.url} is a Pacesetter server")
+    def _strange(self, found: str) -> ForeignAnswerError:
+        return ForeignAnswerError(f"{found}: check that {self.url} is a Pacesetter server")
 
 
 class Trace:
@@ -225,11 +226,11 @@ def check_encoding(response: httpx.Response) -> None:
     """Refuse a compressed answer, which was not asked for.
 
     Raises:
-        InvalidAnswerError: It is compressed.
+        ForeignAnswerError: It is compressed.
     """
     encoding = response.headers.get("content-encoding", "identity")
     if encoding != "identity":
-        raise InvalidAnswerError(
+        raise ForeignAnswerError(
             f"{response.request.url} answered in the encoding {printable(encoding)!r}, which was "
             "not asked for: have the server, or the proxy in between, not compress"
         )
@@ -239,16 +240,16 @@ def refuse_if_too_large(response: httpx.Response, max_bytes: int) -> None:
     """Refuse an answer whose own header says that it is too large.
 
     Raises:
-        InvalidAnswerError: It does.
+        ForeignAnswerError: It does.
     """
     said = response.headers.get("content-length", "")
     if said.isascii() and said.isdigit() and int(said[:32]) > max_bytes:
         raise too_large(response, max_bytes)
 
 
-def too_large(response: httpx.Response, max_bytes: int) -> InvalidAnswerError:
+def too_large(response: httpx.Response, max_bytes: int) -> ForeignAnswerError:
     """Return the error for an answer that is larger than any that can belong to the call."""
-    return InvalidAnswerError(
+    return ForeignAnswerError(
         f"{response.request.url}: the answer is larger than the {max_bytes:,} bytes that can belong"
         " to it: check that the URL is Pacesetter's"
     )

@@ -13,10 +13,11 @@ PacesetterError
 │   │   ├── HistoryLostError     409: the server's database has lost what this training was given
 │   │   └── SessionFinishedError 409: a controller or its trainer has ended the session
 │   ├── InvalidRequestError      400, 413, 415, 422: what was sent cannot be accepted
-│   └── ServerError              5xx, 408 and 429: the server failed or is overloaded; and a 404
-│       │                        that is no answer of Pacesetter's, as of a proxy without it
+│   └── ServerError              5xx, 408 and 429: the server failed or is overloaded; and other 4xx
+│       │                        that are no answers of Pacesetter's, as of a proxy without it
 │       └── AwaitingMeasurementError   503: a step waits for what other ranks report
 ├── InvalidAnswerError           an answer breaks the contract; nothing of it was used
+│   └── ForeignAnswerError       it is not Pacesetter's, as a login page; an outage to a training
 ├── ClosedError                  the client or session was closed
 ├── GroupError                   param groups and session groups do not fit (also a ValueError)
 ├── LRMismatchError              another writer changed a rate in the optimizer
@@ -61,6 +62,13 @@ class ServerUnavailableError(TransportError):
 
 class InvalidAnswerError(PacesetterError):
     """The server's answer breaks the contract; nothing of it was used."""
+
+
+class ForeignAnswerError(InvalidAnswerError):
+    """The answer is not Pacesetter's, or not all of it: a redirect, a page, what a proxy cut off.
+
+    A training takes it for an outage: what stands between may stand aside again.
+    """
 
 
 class ClosedError(PacesetterError):
@@ -219,6 +227,8 @@ _BY_STATUS: dict[int, type[APIError]] = {
     422: InvalidRequestError,
     429: ServerError,
 }
+_WHOEVER_SAYS_SO = frozenset({401, 403, 407, 413})
+"""Statuses that mean the same from a proxy, which also judges who asks and how much is sent."""
 
 
 def api_error(
@@ -240,8 +250,8 @@ def api_error(
     detail = said or _text(problem.get("title")) or _plain(status, content)
     errors = problem.get("errors")
     kind = _BY_CODE.get(code) or _BY_STATUS.get(status) or (ServerError if status >= 500 else None)
-    if status == 404 and not problem:
-        kind = ServerError  # a proxy says so while the server behind it is away
+    if code == "unknown" and status not in _WHOEVER_SAYS_SO:
+        kind = ServerError  # a proxy, or another program, says so while the server is away
     return (kind or APIError)(
         f"{detail} ({advice})" if advice else detail,
         status=status,

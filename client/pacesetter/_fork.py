@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Protocol
@@ -31,6 +32,24 @@ def renew_in_child(holder: Forked) -> None:
 def _after_in_child() -> None:
     for holder in list(_forked):
         holder.after_fork()
+
+
+class ForkableLock:
+    """A lock of a whole module, which is free in a child, whoever held it in the parent."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_in_child(self)
+
+    def after_fork(self) -> None:
+        """Take a new lock."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -18,6 +18,7 @@ from pacesetter._bootstrap import Bootstrap
 from pacesetter._errors import (
     APIError,
     AwaitingMeasurementError,
+    ForeignAnswerError,
     InvalidAnswerError,
     PacesetterError,
     ServerError,
@@ -266,7 +267,7 @@ class OutageFallback:
         try:
             self._read_forecast(start)
         except (APIError, InvalidAnswerError) as error:
-            if isinstance(error, ServerError):
+            if isinstance(error, ServerError | ForeignAnswerError):
                 raise
             logger.warning("no forecast of session %s: %s", self._prefetcher.info.name, error)
         self._forecast_asked = False

@@ -24,6 +24,7 @@ from pacesetter._errors import (
     APIError,
     AuthenticationError,
     ClosedError,
+    ForeignAnswerError,
     HistoryLostError,
     InvalidAnswerError,
     InvalidRequestError,
@@ -281,7 +282,7 @@ class Prefetcher:
         def tell() -> None:
             try:
                 self.sync.finish(body, ONE_TRY)
-            except (ServerError, TransportError):
+            except (ServerError, TransportError, ForeignAnswerError):
                 raise  # the server is away: retry as long as there is time
             except PacesetterError as error:  # an older server, or another attempt has begun
                 logger.debug("session %s is not finished: %s", self.info.name, error)

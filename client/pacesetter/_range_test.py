@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pacesetter._errors import misfit
+from pacesetter._files import writing
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ class RangeTest:
         target = Path(path)
         if target.suffix.lower() != ".svg":
             raise ValueError(f"{target.name!r}: the picture is SVG, so name it something.svg")
-        target.write_text(self.picture)
+        with writing(target) as out:
+            out.write(self.picture.encode())
 
 
 def _floats(values: list[Any]) -> tuple[float, ...]:

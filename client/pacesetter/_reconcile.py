@@ -6,7 +6,13 @@ import itertools
 import logging
 from collections.abc import Sequence
 
-from pacesetter._errors import APIError, InvalidAnswerError, ServerError, misfit
+from pacesetter._errors import (
+    APIError,
+    ForeignAnswerError,
+    InvalidAnswerError,
+    ServerError,
+    misfit,
+)
 from pacesetter._synchronizer import Synchronizer
 from pacesetter._window import Window
 
@@ -30,7 +36,7 @@ def reconcile(sync: Synchronizer, trained: Sequence[Window], stop: int) -> None:
             differing += differs
             if changed or step == stop - 1:
                 sync.send_applied(step, values)
-    except ServerError:
+    except (ServerError, ForeignAnswerError):
         raise
     except (APIError, InvalidAnswerError) as error:
         logger.warning("what was used from step %d on could not be told: %s", first, error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 import time
@@ -13,6 +12,7 @@ from typing import IO, Any
 
 from pacesetter._errors import InvalidAnswerError, ServerError, TransportError, away
 from pacesetter._events import MAX_EVENT, Frames, an_event
+from pacesetter._files import writing
 from pacesetter._operation import Feed
 from pacesetter._retry import delays
 from pacesetter._transport import Transport
@@ -95,26 +95,6 @@ def export(transport: Transport, path: str, file: str | os.PathLike[str] | IO[by
     ):
         for piece in pieces:
             out.write(piece)
-
-
-@contextlib.contextmanager
-def writing(file: str | os.PathLike[str] | IO[bytes]) -> Iterator[IO[bytes]]:
-    """Open a file that gets its name only once it is complete; an open file stays open."""
-    if not isinstance(file, str | os.PathLike):
-        yield file
-        return
-    target = Path(file)
-    part = target.with_name(target.name + ".part")
-    if not target.parent.is_dir():
-        missing = f"There is no folder {str(target.parent)!r}: make it first"
-        raise FileNotFoundError(errno.ENOENT, missing, str(target))
-    try:
-        with part.open("wb") as out:
-            yield out
-        part.replace(target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            part.unlink()
 
 
 def restore(

@@ -185,6 +185,10 @@ class Reports:
         self.refused += dropped
         return dropped
 
+    def any_outside(self, number: int, steps: range) -> bool:
+        """Return whether any of the oldest `number` reports is of another step."""
+        return any(step not in steps for step, _ in self.entries[:number])
+
     def drop_outside(self, number: int, steps: range) -> None:
         """Remove those of the oldest `number` reports that are of other steps, else all."""
         oldest = enumerate(self.entries[:number])
@@ -250,6 +254,21 @@ def capture(value: Any) -> Value:  # noqa: ANN401 - a Scalar, or what is no numb
             return Deferred(value)
         value = value.detach()
     return float(value)
+
+
+def check_name(name: str) -> None:
+    """Refuse a metric's name that no server can take: it would cost other reports too.
+
+    Raises:
+        ValueError: It has half of a surrogate pair in it, as bytes have that were read as text.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"the name of the metric {name!r} is not text that can be sent: decode it properly, or "
+            "give it another name"
+        ) from None
 
 
 def _event_after(device: Any) -> Any:  # noqa: ANN401 - torch's types, without importing torch

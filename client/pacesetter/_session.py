@@ -15,7 +15,7 @@ from pacesetter._listeners import OnReport, Subscription
 from pacesetter._notebook import Look, session_card, shown
 from pacesetter._notices import OnNotice
 from pacesetter._outage import OnOutage
-from pacesetter._reports import Scalar, Value, capture
+from pacesetter._reports import Scalar, Value, capture, check_name
 
 if TYPE_CHECKING:
     from typing import Self  # of Python 3.11
@@ -133,8 +133,12 @@ class Session:
 
         Raises:
             TypeError: A metric is not a number.
+            ValueError: The name of a metric is not text that can be sent.
             ClosedError: The session was closed.
         """
+        for name in metrics:
+            if not name.isascii():
+                check_name(name)
         for value in metrics.values():
             if value.__class__ is not float:
                 metrics = {name: capture(value) for name, value in metrics.items()}

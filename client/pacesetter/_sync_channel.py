@@ -131,6 +131,8 @@ class SyncChannel:
         self._transport = transport
         self._rank = rank
         self._lr_bounds = lr_bounds
+        # A training takes answers that are not Pacesetter's for an outage.
+        self._json = functools.partial(transport.json, trains=True)
 
     @property
     def rank(self) -> int:
@@ -162,7 +164,8 @@ class SyncChannel:
         deadline: float,
     ) -> Answer:
         expected = state.expected(want, self._lr_bounds)
-        content = self._transport.send(
+        return self._transport.ask(
+            functools.partial(decode, expected=expected),
             "POST",
             path_of(state.info.name) + "/sync",
             body=body,
@@ -170,7 +173,6 @@ class SyncChannel:
             max_bytes=expected.max_bytes,
             wait=_seconds_until(deadline),
         )
-        return decode(content, expected)
 
     def values(
         self, state: SyncState, start: int, count: int, *, sealed: bool
@@ -185,7 +187,7 @@ class SyncChannel:
         """
         info = state.info
         params = {"step": start, "count": count}
-        answer = self._transport.json("GET", path_of(info.name) + "/lr", params=params)
+        answer = self._json("GET", path_of(info.name) + "/lr", params=params)
         expected = state.expected((start, count), self._lr_bounds)
         try:
             count = answer["sealed_until"] - start if sealed else count
@@ -201,12 +203,12 @@ class SyncChannel:
 
     def described(self, name: str, deadline: float) -> dict[str, Any]:
         """Return a session as the server describes it now."""
-        return self._transport.json("GET", path_of(name), wait=_seconds_until(deadline))
+        return self._json("GET", path_of(name), wait=_seconds_until(deadline))
 
     def newest_attempt(self, name: str, deadline: float) -> tuple[int, str]:
         """Return the number and the key of a session's newest attempt."""
         path = path_of(name) + "/attempts"
-        answer = self._transport.json("GET", path, wait=_seconds_until(deadline))
+        answer = self._json("GET", path, wait=_seconds_until(deadline))
         try:
             newest = answer["attempts"][-1]
             return int(newest["attempt"]), str(newest["key"])
@@ -224,13 +226,13 @@ class SyncChannel:
             InvalidRequestError: No job has trained up to that step.
         """
         size = {} if batch_size is None else {"batch_size": batch_size}
-        ask = functools.partial(self._transport.json, wait=_seconds_until(deadline))
+        ask = functools.partial(self._json, wait=_seconds_until(deadline))
         return open_attempt(ask, name, {"step": step, "key": key, **size})
 
     def finish(self, name: str, body: Mapping[str, Any], deadline: float) -> dict[str, Any]:
         """Tell the server that the training of a session is over."""
         path, wait = path_of(name) + "/finish", _seconds_until(deadline)
-        return self._transport.json("POST", path, body=body, wait=wait)
+        return self._json("POST", path, body=body, wait=wait)
 
     def branch_off(self, name: str, branch: Branch, step: int, deadline: float) -> SessionInfo:
         """Fork this session at a step, and return the fork.
@@ -240,7 +242,7 @@ class SyncChannel:
             InvalidRequestError: No job has trained up to that step, or the description is refused.
         """
         path, wait = path_of(name) + "/fork", _seconds_until(deadline)
-        answer = self._transport.json("POST", path, body={**branch.body, "step": step}, wait=wait)
+        answer = self._json("POST", path, body={**branch.body, "step": step}, wait=wait)
         return SessionInfo.parse(answer, branch.name)
 
 

@@ -188,7 +188,7 @@ class Synchronizer:
             try:
                 answer = self._exchange_with_applied(request, deadline)
             except InvalidRequestError as error:
-                if not self._drop_refused(number, error, deadline) or not again:
+                if not self._drop_refused(number, error, deadline, again=again) or not again:
                     raise
             else:
                 break
@@ -231,7 +231,7 @@ class Synchronizer:
             try:
                 self._exchange(request, deadline)
             except InvalidRequestError as error:
-                self._drop_refused(number, error, deadline)
+                self._drop_refused(number, error, deadline, again=False)
                 raise
             self.reports.drop(number)
 
@@ -271,11 +271,20 @@ class Synchronizer:
         self.note(answer)
         return answer
 
-    def _drop_refused(self, number: int, error: InvalidRequestError, deadline: float) -> bool:
+    def _drop_refused(
+        self, number: int, error: InvalidRequestError, deadline: float, *, again: bool
+    ) -> bool:
         """Remove what would be refused again, and as little else as possible.
 
+        Args:
+            number: How many of the oldest reports were refused.
+            error: Why.
+            deadline: By when the server must have answered.
+            again: Whether the rest can be sent again at once.
+
         Returns:
-            Whether only single metrics were removed, which is logged; the rest may be sent again.
+            Whether the rest may be sent again: only single metrics were removed, which is logged,
+            or nothing, because the steps have been sealed since.
         """
         if error.code == "schedule_not_finite":
             return False  # it was about the window: the reports are accepted without it
@@ -283,5 +292,8 @@ class Synchronizer:
             return self.reports.drop_pointed_at(number, error.errors)
         self.note(self._channel.look(self.state, deadline))
         start, horizon = self.state.info.start_step, self.state.horizon
-        self.reports.drop_outside(number, range(start, horizon))
+        steps = range(start, horizon)
+        if again and not self.reports.any_outside(number, steps):
+            return True
+        self.reports.drop_outside(number, steps)
         return False

@@ -12,9 +12,9 @@ import json
 import ssl
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -32,11 +32,21 @@ from pacesetter._endpoint import (
     too_large,
     without_socks,
 )
-from pacesetter._errors import AuthenticationError, ServerError, TransportError
+from pacesetter._errors import (
+    AuthenticationError,
+    ForeignAnswerError,
+    PacesetterError,
+    ServerError,
+    TransportError,
+)
 from pacesetter._fork import renew_in_child
 from pacesetter._plain import encoded
 from pacesetter._retry import Spell, delays
 
+T = TypeVar("T")
+
+# What trying again may cure.
+AWAY: tuple[type[PacesetterError], ...] = (TransportError, ServerError)
 # Seconds beyond its limit that an exchange gets to end by itself, with a better error.
 GRACE = 0.1
 # The number of abandoned exchanges that may hang before their connections are cut.
@@ -97,15 +107,30 @@ class Transport(Endpoint):
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         wait: float = 0.0,
+        trains: bool = False,
     ) -> dict[str, Any]:
-        """Send a request and read the JSON object that answers it."""
-        content = self.send(method, path, body=body, params=params, wait=wait)
+        """Send a request and read the JSON object that answers it.
+
+        Args:
+            method: See `send`, also for all arguments up to `wait`.
+            path: See there.
+            body: See there.
+            params: See there.
+            wait: See there.
+            trains: Whether to retry as `ask` does.
+        """
+        reads = functools.partial(self._object, f"{method} {path}")
+        if trains:
+            return self.ask(reads, method, path, body=body, params=params, wait=wait)
+        return reads(self.send(method, path, body=body, params=params, wait=wait))
+
+    def _object(self, call: str, content: bytes) -> dict[str, Any]:
         try:
             answer = json.loads(content) if content else {}
         except (ValueError, RecursionError) as error:
-            raise self._strange(f"{method} {path}: the answer is not JSON ({error})") from error
+            raise self._strange(f"{call}: the answer is not JSON ({error})") from error
         if not isinstance(answer, dict):
-            raise self._strange(f"{method} {path}: the answer is no JSON object")
+            raise self._strange(f"{call}: the answer is no JSON object")
         return answer
 
     def send(
@@ -146,20 +171,80 @@ class Transport(Endpoint):
         request = self._prepared(
             method, path, body=body, params=params, headers=headers, accept=accept
         )
+
+        def exchange(limit: float) -> bytes:
+            return self._admitted(limit, request, max_bytes)
+
+        most = self.timeout if timeout is None else timeout
+        return self._retried(exchange, request, most, wait, AWAY)
+
+    def ask(
+        self,
+        reads: Callable[[bytes], T],
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        accept: str = "application/json",
+        max_bytes: int = MAX_JSON,
+        wait: float = 0.0,
+    ) -> T:
+        """Send a request as `send` does, and retry also while the answers are not Pacesetter's.
+
+        To a training, a proxy's page or redirect is an outage like any other.
+
+        Args:
+            reads: Reads the body of a 2xx answer.
+            method: See `send`, also for all other arguments.
+            path: See there.
+            body: See there.
+            params: See there.
+            accept: See there.
+            max_bytes: See there.
+            wait: See there.
+
+        Returns:
+            What was read.
+
+        Raises:
+            TransportError: The one try failed.
+            ForeignAnswerError: The answer to the one try is not Pacesetter's.
+            ServerUnavailableError: All tries in `wait` seconds failed.
+            APIError: The server answered with a problem that retrying cannot cure.
+        """
+        request = self._prepared(
+            method, path, body=body, params=params, headers=None, accept=accept
+        )
+
+        def exchange(limit: float) -> T:
+            return reads(self._admitted(limit, request, max_bytes))
+
+        return self._retried(exchange, request, self.timeout, wait, (*AWAY, ForeignAnswerError))
+
+    def _retried(
+        self,
+        exchange: Callable[[float], T],
+        request: httpx.Request,
+        timeout: float,
+        wait: float,
+        cured: tuple[type[PacesetterError], ...],
+    ) -> T:
+        """Do an exchange, and repeat it for `wait` seconds while it raises what that may cure."""
         outage = Spell(self.url, wait)
         for delay in delays():
-            limit = outage.limit(self.timeout if timeout is None else timeout)
+            limit = outage.limit(timeout)
             # A server that holds a call must answer in time; half is left for the network.
             request.headers["prefer"] = f"wait={limit / 2:.2f}"
             try:
-                content = self._admitted(limit, request, max_bytes)
-            except (TransportError, ServerError) as error:
+                answer = exchange(limit)
+            except cured as error:
                 if wait <= 0:
                     raise
                 time.sleep(outage.pause(delay, error))
             else:
                 outage.over()
-                return content
+                return answer
         raise AssertionError  # pragma: no cover - the delays never end
 
     def send_once(

@@ -14,7 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pacesetter._errors import HistoryLostError, InvalidAnswerError, printable
+from pacesetter._errors import (
+    ForeignAnswerError,
+    HistoryLostError,
+    InvalidAnswerError,
+    printable,
+)
 from pacesetter._notices import Notice
 
 MEDIA_TYPE = "application/vnd.pacesetter.window"
@@ -125,6 +130,7 @@ def decode(content: bytes, expected: Expected) -> Answer:
     """Read one answer to a sync.
 
     Raises:
+        ForeignAnswerError: It is no answer to a sync, or only the beginning of one.
         InvalidAnswerError: It is malformed, or is not what was asked for.
         HistoryLostError: It is of a database that has lost what was handed out before.
     """
@@ -175,9 +181,11 @@ def _header(line: bytes) -> dict[str, Any]:
     try:
         header = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise _refusal(f"no JSON in its first line ({error})") from error
+        raise _foreign(f"no JSON in its first line ({error})") from error
     if not isinstance(header, dict):
-        raise _refusal("no JSON object in its first line")
+        raise _foreign("no JSON object in its first line")
+    if "attempt" not in header:
+        raise _foreign("no attempt")
     return header
 
 
@@ -197,8 +205,11 @@ def _window(header: dict[str, Any], block: bytes, expected: Expected) -> Window:
     if not 1 <= count <= expected.count:
         raise _refusal(f"{count} steps, not 1 to {expected.count}")
     width = _DOUBLE * count
-    if len(block) != width * len(expected.series):
-        raise _refusal(f"{len(block)} bytes, not {width * len(expected.series)}")
+    size = width * len(expected.series)
+    if len(block) < size:  # the connection may have been closed in the middle
+        raise _foreign(f"{len(block)} bytes, not {size}")
+    if len(block) > size:
+        raise _refusal(f"{len(block)} bytes, not {size}")
     columns = {
         name: _column(name, block[at * width : (at + 1) * width], expected)
         for at, name in enumerate(expected.series)
@@ -267,6 +278,13 @@ def _bounds(name: str, expected: Expected) -> tuple[float, float]:
     if channel == "lr":
         return expected.lr_bounds
     return (0.0, 1.0) if channel == "momentum" else (0.0, math.inf)
+
+
+def _foreign(found: str) -> ForeignAnswerError:
+    return ForeignAnswerError(
+        f"the answer is no window of Pacesetter's, or was cut off: it has {found}. See what stands "
+        "between, and that the URL is Pacesetter's"
+    )
 
 
 def _refusal(found: str) -> InvalidAnswerError:

@@ -62,8 +62,9 @@ class RemoteLR(Telling, Resuming):
     differ are refused.
 
     `optimizer.add_param_group` is noticed at the next step. A param group that the session has is
-    driven from its first update on. Any other keeps its own rate, and a warning says so. A new
-    `RemoteLR` on the same `Session` goes on at the step where the last one stood.
+    driven from its first update on. Any other keeps its own rate, and a warning says so. Param
+    groups that were removed, exchanged or reordered are refused. A new `RemoteLR` on the same
+    `Session` goes on at the step where the last one stood.
 
     A learning rate in a tensor stays the same object. Param groups of different laws, or several
     optimizers, must not share one; an added or loaded param group gets its own.
@@ -310,7 +311,8 @@ class RemoteLR(Telling, Resuming):
             self._report(metrics)
         index = self._index + 1
         groups = self.optimizer.param_groups
-        if index >= self._mark or groups is not self._held or len(groups) != self._count:
+        # A load, an addition and most exchanges change the last one; others are noticed at a look.
+        if index >= self._mark or len(groups) != self._count or groups[-1] is not self._last:
             self._turn(index)
             return
         try:
@@ -318,8 +320,8 @@ class RemoteLR(Telling, Resuming):
             if (rows := self._rows) is not None:
                 for group, group["lr"] in zip(groups, rows[index]):  # noqa: B007, B905 - counted above
                     pass  # the loop itself has written
-            elif self._shared is not None:
-                value = self._shared[index]
+            elif (shared := self._shared) is not None:
+                value = shared[index]
                 for group in groups:
                     group["lr"] = value
             else:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from pacesetter import Client, Session
+from pacesetter import Client, Session, _announcing, _attempts
 
 COSINE = {"kind": "cosine", "total_steps": 1000}
 
@@ -76,6 +76,19 @@ def test_a_lock_held_by_the_parents_thread_does_not_stop_the_child(
     session.lr(0)
     with session._core.sync.lock:
         assert _in_child(lambda: session.lr(500) and None) == 0
+
+
+def test_a_lock_of_the_whole_process_does_not_stop_the_child(client: Client, unique_name: str):
+    """A fork while another thread opens a session, or says that one begins, leaves it free."""
+
+    def check() -> None:
+        for lock in (_attempts._lock, _announcing._lock):
+            assert lock._lock.acquire(blocking=False)
+            lock._lock.release()
+        assert client.session(unique_name, base_lr=0.1).lr(0) == 0.1
+
+    with _attempts._lock, _announcing._lock:
+        assert _in_child(check) == 0
 
 
 class _Follower(Dataset[torch.Tensor]):

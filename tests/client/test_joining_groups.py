@@ -267,6 +267,103 @@ def test_a_group_that_is_gone_is_refused(heads: Session):
     assert (scheduler.last_epoch, held(optimizer)) == (4, list(heads.values(4).values()))
 
 
+def _exchanged(groups: list[dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
+    groups.pop(0)
+    optimizer.add_param_group({"params": [parameter()], "name": "adapter", "lr": 3e-3})
+
+
+def _grown(groups: list[dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
+    _exchanged(groups, optimizer)
+    optimizer.add_param_group({"params": [parameter()], "name": "other", "lr": 4e-3})
+
+
+def _inserted(groups: list[dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
+    _exchanged(groups, optimizer)
+    groups.insert(0, groups.pop())
+
+
+def _replaced(groups: list[dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
+    groups.clear()
+    for name in ("adapter", "other"):
+        optimizer.add_param_group({"params": [parameter()], "name": name, "lr": 3e-3})
+
+
+def _listed_anew(groups: list[dict[str, Any]], optimizer: torch.optim.Optimizer) -> None:
+    optimizer.param_groups = groups[::-1]
+
+
+def _reversed(groups: list[dict[str, Any]], _: torch.optim.Optimizer) -> None:
+    groups.reverse()
+
+
+@pytest.mark.parametrize("change", [_exchanged, _grown, _replaced, _listed_anew, _reversed])
+def test_groups_that_changed_places_are_refused_at_the_next_step(heads: Session, change: Any):
+    """None gets another one's rate; once they are as they were, the training goes on."""
+    groups = [{"params": [parameter()], "name": name} for name in ("head", "body")]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    scheduler = RemoteLR(optimizer, heads)
+    train(scheduler, 9)
+    before = list(optimizer.param_groups)
+    change(optimizer.param_groups, optimizer)
+    changed = {each["name"]: float(each["lr"]) for each in optimizer.param_groups}
+    for _ in range(2):
+        with pytest.raises(GroupError, match="put back what was removed"):
+            scheduler.step()
+    assert scheduler.last_epoch == 9
+    assert {each["name"]: float(each["lr"]) for each in optimizer.param_groups} == changed
+    optimizer.param_groups[:] = before
+    scheduler.step()
+    assert (scheduler.last_epoch, held(optimizer)) == (10, list(heads.values(10).values()))
+
+
+def _swapped(groups: list[dict[str, Any]], _: torch.optim.Optimizer) -> None:
+    groups[0], groups[1] = groups[1], groups[0]
+
+
+@pytest.mark.parametrize("change", [_swapped, _inserted])
+def test_groups_before_the_last_that_changed_places_are_refused_at_the_next_look(
+    heads: Session, change: Any
+):
+    """Each step looks at the last one alone, and at the edge of a window at all of them."""
+    optimizer = torch.optim.SGD([{"params": [parameter()]} for _ in range(3)], lr=0.1)
+    scheduler = RemoteLR(optimizer, heads, groups=["head", "body", "body"])
+    train(scheduler, 9)
+    change(optimizer.param_groups, optimizer)
+    with pytest.raises(GroupError, match="param group 0 of the optimizer is another one"):
+        train(scheduler, 10)
+    assert scheduler.last_epoch < 17  # the next power of two after its beginning
+
+
+def test_a_scheduler_that_is_built_again_takes_the_groups_as_they_are(heads: Session):
+    """What the refusal advises helps: each param group gets the rate of its name."""
+    groups = [{"params": [parameter()], "name": name} for name in ("head", "body")]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    scheduler = RemoteLR(optimizer, heads)
+    train(scheduler, 9)
+    optimizer.param_groups.reverse()
+    with pytest.raises(GroupError):
+        scheduler.step()
+    again = RemoteLR(optimizer, heads)
+    assert held(optimizer) == [heads.lr(9, "body"), heads.lr(9, "head")]
+    train(again, 3)
+    assert held(optimizer) == [heads.lr(12, "body"), heads.lr(12, "head")]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_loaded_groups_are_not_others(heads: Session, in_place: bool):
+    """A load makes new ones, in a new list or in the same; each is in the place of the saved."""
+    groups = [{"params": [parameter()], "name": name} for name in ("head", "body")]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    scheduler = RemoteLR(optimizer, heads)
+    train(scheduler, 9)
+    if in_place:
+        optimizer.param_groups[:] = [dict(each) for each in optimizer.param_groups]
+    else:
+        optimizer.load_state_dict(optimizer.state_dict())
+    train(scheduler, 3)
+    assert held(optimizer) == list(heads.values(12).values())
+
+
 def test_a_resumed_job_has_its_groups_again(heads: Session, client: Client):
     """A checkpoint saved after it joined is loaded by a job that is built with both groups."""
     scheduler = RemoteLR(sgd(name="head"), heads)

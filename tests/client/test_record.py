@@ -104,13 +104,13 @@ def test_a_gap_in_the_events_is_an_error() -> None:
                 next(events)
 
 
-def test_what_does_not_exist_is_not_followed(client: Client) -> None:
+def test_what_does_not_exist_is_not_followed(client: Client, tmp_path: Path) -> None:
     """A missing session is an error at once."""
     with pytest.raises(NotFoundError):
         next(client.events("nobody-has-this", follow=True))
     with pytest.raises(NotFoundError):
-        client.export("nobody-has-this", "nowhere")
-    assert not Path("nowhere.part").exists()
+        client.export("nobody-has-this", tmp_path / "nowhere")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_record_goes_through_a_file(client: Client, unique_name: str, tmp_path: Path) -> None:

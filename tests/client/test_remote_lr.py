@@ -322,7 +322,7 @@ def test_a_failed_step_changes_nothing_and_may_be_repeated(fake_client: Client, 
         (None, InvalidAnswerError),
     ):
         fake.fail = failure
-        fake.spoil = lambda header, block: (header, block[:-1])
+        fake.spoil = lambda header, block: (header, block + b"\0")
         with pytest.raises(error):
             scheduler.step()
         assert (scheduler.last_epoch, _held(optimizer)) == (0, [0.5])

@@ -168,7 +168,7 @@ class Resuming(Walking):
         return self._reached if led_to is None else led_to
 
     def __getstate__(self) -> dict[str, Any]:
-        forgotten = dict.fromkeys(("_window", "_shared", "_rows", "_held", "_hooks"))
+        forgotten = dict.fromkeys(("_window", "_shared", "_rows", "_held", "_last", "_hooks"))
         position = {"_start": self.last_epoch, "_index": 0, "_mark": 0}
         return {**self.__dict__, **forgotten, **position}
 

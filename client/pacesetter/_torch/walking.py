@@ -42,6 +42,7 @@ class Walking(TorchNames):
     _rows: list[tuple[float, ...]] | None
     _held: list[ParamGroup] | None
     _count: int
+    _last: ParamGroup | None
     _look: int  # the next step at which to check the optimizer
     _since: int  # where this scheduler began, or was moved to
     _owes = False  # whether the values of its step never came, since it was moved to it
@@ -64,7 +65,7 @@ class Walking(TorchNames):
         self._start, self._index, self._mark = step, 0, 0
         self._since, self._look, self._count = step, step + 1, 0
         self._owes = False
-        self._window = self._shared = self._rows = self._held = None
+        self._window = self._shared = self._rows = self._held = self._last = None
         self._writing.forget()
 
     def _seek(self, step: int, fault: PacesetterError | None) -> None:
@@ -108,6 +109,7 @@ class Walking(TorchNames):
         writing.enter(window, groups)
         self._shared, self._rows = writing.shared, writing.rows
         self._held, self._count = writing.groups, writing.count
+        self._last = groups[-1]
         self._window, self._start, self._index = window, window.start, step - window.start
         self._mark = min(window.mark, self._look - window.start)
         writing.write(groups, self._index)
@@ -142,8 +144,13 @@ class Walking(TorchNames):
         self._look_soon()
 
     def _take_in(self) -> None:
-        """Take in what was added to the optimizer, or loaded into it."""
+        """Take in what was added to the optimizer, or loaded into it.
+
+        If other param groups have moved, which is refused, none is taken in.
+        """
         groups = self.optimizer.param_groups
+        if self._writing.moved(groups) is not None:
+            return
         said = []
         if more := self.has_more_groups:
             said += self._writing.join(groups)

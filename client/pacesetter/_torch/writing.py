@@ -67,6 +67,8 @@ class Writing:
     shared: Sequence[float] | None
     rows: list[tuple[float, ...]] | None
     _left: Left = ()
+    _known: tuple[ParamGroup, ...] = ()  # those that `names` are of
+    _list: Sequence[ParamGroup] | None = None  # that they were in
     _puts: list[list[tuple[Put, Sequence[float]]]]
     _window: Window | None
 
@@ -90,6 +92,26 @@ class Writing:
         except GroupError as error:
             return error
         self.names = names
+        self._know(groups)
+        return None
+
+    def _know(self, groups: Sequence[ParamGroup]) -> None:
+        """Remember the param groups themselves, not only their number."""
+        self._known, self._list = tuple(groups), groups
+
+    def moved(self, groups: Sequence[ParamGroup]) -> int | None:
+        """Return the first place at which there is another param group than before; None if none.
+
+        After a load all of them are others, in another list, and each is in the place of the one
+        that it was saved from.
+        """
+        known = set(map(id, self._known))
+        if groups is not self._list and known.isdisjoint(map(id, groups)):
+            return None
+        for at, (before, now) in enumerate(zip(self._known, groups)):  # noqa: B905 - some may be added
+            # A wrapper may load a group as another one that has the same list of parameters.
+            if now is not before and now["params"] is not before["params"]:
+                return at
         return None
 
     def join(self, groups: Sequence[ParamGroup]) -> list[str]:
@@ -187,6 +209,7 @@ class Writing:
             self.rows = None
         elif window is not self._window or self.rows is None or len(groups) != self.count:
             self.rows = list(zip(*columns, strict=True))
+        self._know(groups)
         self._window = window
         self.groups = groups
         self.count = len(groups)
@@ -211,6 +234,12 @@ class Writing:
             return GroupError(
                 f"the optimizer has {len(groups)} param groups now, it had {len(self.names)}: put "
                 "back what was removed, or build RemoteLR again, which goes on at this step"
+            )
+        if (at := self.moved(groups)) is not None:
+            return GroupError(
+                f"param group {at} of the optimizer is another one than before, so it would be "
+                "trained with that one's rate: put back what was removed or moved, or build "
+                "RemoteLR again, which goes on at this step"
             )
         nothing: dict[str, list[float]] = {name: [] for name in self._series}
         try:
@@ -251,8 +280,8 @@ class Writing:
         ]
 
     def _wrote(self, groups: Sequence[ParamGroup]) -> bool:
-        """Return whether nothing was loaded into the optimizer since; a load has its own rates."""
-        return groups is self.groups
+        """Return whether these are what was written to; what was loaded has its own rates."""
+        return groups is self.groups and self.moved(groups) is None
 
     def _undriven(self, added: str) -> str:
         if self._session:
@@ -270,5 +299,5 @@ class Writing:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy writes to other param groups, so it holds nothing of these.
-        forgotten = dict.fromkeys(("groups", "shared", "rows", "_window"))
-        return {**vars(self), **forgotten, "count": 0, "_puts": []}
+        forgotten = dict.fromkeys(("groups", "shared", "rows", "_window", "_list"))
+        return {**vars(self), **forgotten, "count": 0, "_puts": [], "_known": ()}

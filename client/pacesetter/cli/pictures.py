@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from pacesetter._files import writing
 from pacesetter.cli.drawing import Curve
 from pacesetter.cli.exits import USAGE, CommandError
 from pacesetter.cli.text import number, safe
@@ -48,11 +49,12 @@ def write_svg(file: Path, panels: Sequence[Panel], *, title: str, log: bool) -> 
         OSError: The file cannot be written.
     """
     drawn = "".join(_panel(each, i * HEIGHT, log=log) for i, each in enumerate(panels))
-    file.write_text(
+    picture = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT * len(panels)}"'
-        f' role="img"><title>{escape(safe(title))}</title><style>{STYLE}</style>{drawn}</svg>\n',
-        encoding="utf-8",
+        f' role="img"><title>{escape(safe(title))}</title><style>{STYLE}</style>{drawn}</svg>\n'
     )
+    with writing(file) as out:
+        out.write(picture.encode())
 
 
 def _panel(panel: Panel, top: int, *, log: bool) -> str:
@@ -145,7 +147,8 @@ def write_png(file: Path, panels: Sequence[Panel], *, title: str, log: bool) -> 
             axes.plot(curve.steps, values, style, color=COLOURS.get(curve.style))
         axes.set_yscale("log" if log else "linear")
         axes.grid(visible=True, alpha=0.3)
-    figure.savefig(file, format="png", dpi=120)
+    with writing(file) as out:
+        figure.savefig(out, format="png", dpi=120)
 
 
 def _plain(text: str) -> str:

@@ -8,12 +8,12 @@ import io
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from pacesetter._files import writing
 from pacesetter.cli.arguments import labels
 from pacesetter.cli.commands import commands
 from pacesetter.cli.completion import session_names
@@ -329,8 +329,8 @@ def _csv_of(
         for line in lines:
             context.screen.raw(line)
         return
-    with Path(out).open("w", encoding="utf-8", newline="") as file:
-        file.writelines(lines)
+    with writing(out) as file:
+        file.writelines(line.encode() for line in lines)
     if not context.answers({"file": out}):
         context.screen.line(f"wrote {out}")
 
