@@ -436,7 +436,9 @@ class Prefetcher:
             try:
                 self._serve()
             except StaleAttemptError as error:
-                return self._hold() if self._goes_back else self._give_up(error)
+                if self._goes_back:
+                    return self._hold()
+                self._give_up(error)
             except (TransportError, ServerError, InvalidAnswerError) as error:
                 logger.debug("in the background: %s", error)
                 self.sync.reports.thin()
