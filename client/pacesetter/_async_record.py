@@ -9,11 +9,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import IO, Any
 
 from pacesetter._async_transport import AsyncTransport
-from pacesetter._errors import ServerError, TransportError
 from pacesetter._events import Frames
 from pacesetter._files import writing
 from pacesetter._operation import Feed
 from pacesetter._record import (
+    AWAY_OR_FOREIGN,
     CHUNK,
     EVENTS,
     IMPORT,
@@ -39,13 +39,15 @@ async def followed(
     while True:
         try:
             async with contextlib.aclosing(_connected(transport, feed, after)) as events:
+                lost.opened()
                 async for event in events:
                     lost.found()
                     if event is not None:
                         after = feed.place(event, after)
                         if feed.wants(event):
                             yield event
-        except (TransportError, ServerError) as error:
+                lost.ended()
+        except AWAY_OR_FOREIGN as error:
             lost.again(error)
         await asyncio.sleep(lost.pause())
 

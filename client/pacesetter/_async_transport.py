@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 import weakref
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping
 from typing import Any
 
 import httpx
@@ -22,6 +22,7 @@ from pacesetter._endpoint import (
     Endpoint,
     Trace,
     check_encoding,
+    check_kind,
     checked_by,
     refuse_if_too_large,
     too_large,
@@ -122,24 +123,33 @@ class AsyncTransport(Endpoint):
         """Send a JSON request that must reach the server only once, and return the answer.
 
         Raises:
-            TransportError: The connection could not be made, or was lost at an unknown moment.
+            TransportError: The connection could not be made, was lost at an unknown moment, or the
+                answer did not come in time.
             APIError: The server answered with a problem.
+            ForeignAnswerError: The answer has no end.
         """
+        deadline = time.monotonic() + self.timeout
         content = encoded(body)
         described = {"content-type": "application/json", "content-length": str(len(content))}
 
         async def pieces_of_it() -> AsyncIterator[bytes]:
             yield content
 
-        async with self.stream(
-            method,
-            path,
-            content=pieces_of_it(),
-            headers={**described, **headers},
-            accept="application/json",
-            silence=self.timeout,
-        ) as pieces:
-            return b"".join([piece async for piece in pieces])
+        async def exchange() -> bytes:
+            async with self.stream(
+                method,
+                path,
+                content=pieces_of_it(),
+                headers={**described, **headers},
+                accept="application/json",
+                silence=self.timeout,
+            ) as pieces:
+                whole = bytearray()
+                async for piece in pieces:
+                    self._append(whole, piece, deadline)
+                return bytes(whole)
+
+        return await self._in_time(self.timeout, exchange())
 
     @contextlib.asynccontextmanager
     async def stream(
@@ -207,8 +217,12 @@ class AsyncTransport(Endpoint):
 
     async def _within(self, seconds: float, request: httpx.Request) -> bytes:
         """Do an exchange within a number of seconds, whatever the network does."""
+        return await self._in_time(seconds, self._exchange(request, seconds))
+
+    async def _in_time(self, seconds: float, work: Coroutine[Any, Any, bytes]) -> bytes:
+        """Return what an exchange brings within a number of seconds, or cancel it."""
         # Before Python 3.12, `asyncio.wait_for` loses a cancellation that comes with the answer.
-        exchange = asyncio.ensure_future(self._exchange(request, seconds))
+        exchange = asyncio.ensure_future(work)
         exchange.add_done_callback(_look_at)
         try:
             done, _ = await asyncio.wait([exchange], timeout=seconds + GRACE)
@@ -250,6 +264,7 @@ class AsyncTransport(Endpoint):
         if not response.is_success:
             self._checked(response, await _read(response, time.monotonic() + silence))
         check_encoding(response)
+        check_kind(response)
         return response
 
 

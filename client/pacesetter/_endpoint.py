@@ -7,6 +7,7 @@ token goes nowhere else. No cookie is kept, and a training's log does not get a 
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any
 
@@ -159,6 +160,19 @@ class Endpoint:
             "or set PACESETTER_URL to where it runs"
         )
 
+    def _append(self, whole: bytearray, piece: bytes, deadline: float) -> None:
+        """Append a piece to what has come of a JSON answer, within its bounds.
+
+        Raises:
+            LateError: The deadline has passed.
+            ForeignAnswerError: The answer is larger than any of Pacesetter's.
+        """
+        whole += piece
+        if len(whole) > MAX_JSON:
+            raise self._strange(f"the answer is larger than {MAX_JSON:,} bytes")
+        if time.monotonic() > deadline:
+            raise self._late(self.timeout)
+
     def _strange(self, found: str) -> ForeignAnswerError:
         return ForeignAnswerError(f"{found}: check that {self.url} is a Pacesetter server")
 
@@ -233,6 +247,21 @@ def check_encoding(response: httpx.Response) -> None:
         raise ForeignAnswerError(
             f"{response.request.url} answered in the encoding {printable(encoding)!r}, which was "
             "not asked for: have the server, or the proxy in between, not compress"
+        )
+
+
+def check_kind(response: httpx.Response) -> None:
+    """Refuse an answer of another media type than was asked for, such as a login page.
+
+    Raises:
+        ForeignAnswerError: It is one. JSON is not looked at: reading it tells.
+    """
+    wanted = response.request.headers["accept"]
+    found = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if wanted not in {"application/json", found}:
+        raise ForeignAnswerError(
+            f"{response.request.url} answered with {printable(found or 'no type')!r} in place of "
+            f"{wanted}: see what stands between, and that the URL is Pacesetter's"
         )
 
 

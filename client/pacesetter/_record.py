@@ -10,7 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from pacesetter._errors import InvalidAnswerError, ServerError, TransportError, away
+from pacesetter._errors import (
+    ForeignAnswerError,
+    InvalidAnswerError,
+    ServerError,
+    TransportError,
+    away,
+)
 from pacesetter._events import MAX_EVENT, Frames, an_event
 from pacesetter._files import writing
 from pacesetter._operation import Feed
@@ -20,6 +26,9 @@ from pacesetter._transport import Transport
 LINES = "application/x-ndjson"
 EVENTS = "text/event-stream"
 IMPORT = "/v1/import"
+
+AWAY_OR_FOREIGN = (TransportError, ServerError, ForeignAnswerError)
+"""What a feed goes on after: the server is away, or something else answers in its place."""
 
 SILENCE = 60.0
 """Seconds without a byte after which a connection is given up; servers send more often."""
@@ -44,13 +53,15 @@ def followed(transport: Transport, feed: Feed[Any], *, wait: float) -> Iterator[
                 "GET", feed.path, params=feed.query(after), accept=EVENTS, silence=SILENCE
             ) as pieces:
                 frames = Frames()
+                lost.opened()
                 for event in itertools.chain.from_iterable(map(frames.take, pieces)):
                     lost.found()
                     if event is not None:
                         after = feed.place(event, after)
                         if feed.wants(event):
                             yield event
-        except (TransportError, ServerError) as error:
+                lost.ended()
+        except AWAY_OR_FOREIGN as error:
             lost.again(error)
         time.sleep(lost.pause())
 
@@ -68,9 +79,25 @@ class Lost:
         self._wait = wait
         self.found()
 
+    def opened(self) -> None:
+        """Note that a connection was made, which is not yet a sign of the server."""
+        self._heard = False
+
     def found(self) -> None:
         """Note that the server is there."""
         self._pauses, self._since = delays(), 0.0
+        self._heard = True
+
+    def ended(self) -> None:
+        """Note that a connection has ended by itself, as when a server restarts.
+
+        Raises:
+            TransportError: Nothing came by it.
+        """
+        if not self._heard:
+            raise TransportError(
+                f"{self._url} ended a stream of events without any: see what stands between"
+            )
 
     def again(self, error: Exception) -> None:
         """Note that the connection is lost.

@@ -27,6 +27,7 @@ from pacesetter._endpoint import (
     Endpoint,
     Trace,
     check_encoding,
+    check_kind,
     checked_by,
     refuse_if_too_large,
     too_large,
@@ -253,20 +254,33 @@ class Transport(Endpoint):
         """Send a JSON request that must reach the server only once, and return the answer.
 
         Raises:
-            TransportError: The connection could not be made, or was lost at an unknown moment.
+            TransportError: The connection could not be made, was lost at an unknown moment, or the
+                answer did not come in time.
             APIError: The server answered with a problem.
+            ForeignAnswerError: The answer has no end.
         """
+        deadline = time.monotonic() + self.timeout
         content = encoded(body)
         described = {"content-type": "application/json", "content-length": str(len(content))}
-        with self.stream(
-            method,
-            path,
-            content=iter((content,)),
-            headers={**described, **headers},
-            accept="application/json",
-            silence=self.timeout,
-        ) as pieces:
-            return b"".join(pieces)
+
+        def exchange() -> bytes:
+            with self.stream(
+                method,
+                path,
+                content=iter((content,)),
+                headers={**described, **headers},
+                accept="application/json",
+                silence=self.timeout,
+            ) as pieces:
+                whole = bytearray()
+                for piece in pieces:
+                    self._append(whole, piece, deadline)
+                return bytes(whole)
+
+        try:
+            return self._bounded.within(self.timeout + GRACE, exchange)
+        except TimeoutError:
+            raise self._late(self.timeout) from None
 
     def _admitted(self, seconds: float, request: httpx.Request, max_bytes: int) -> bytes:
         """Do an exchange; if the token is refused and its file holds a new one, retry with that.
@@ -339,6 +353,7 @@ class Transport(Endpoint):
         if not response.is_success:
             self._checked(response, _read(response, MAX_JSON, time.monotonic() + silence))
         check_encoding(response)
+        check_kind(response)
         return response
 
     @staticmethod

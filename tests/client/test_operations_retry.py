@@ -4,13 +4,15 @@ import asyncio
 import gzip
 import json
 import pickle
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from both import KINDS, opened
-from little_servers import Asked, LittleServer, answer, answering, say_nothing
+from little_servers import Asked, LittleServer, answer, answering, read_request, say_nothing
 from pacesetter import (
     AsyncClient,
     AuthenticationError,
@@ -22,7 +24,7 @@ from pacesetter import (
     ServerUnavailableError,
     TransportError,
 )
-from serving import RunningService, open_http
+from serving import PATIENCE, RunningService, open_http
 
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 
@@ -33,6 +35,11 @@ def failing_first(*failures: bytes | None, then: bytes = answer(200, ORDERED)) -
     """Return a handler that answers with some failures, hanging up for None, and then correctly."""
     left = list(failures)
     return lambda _: left.pop(0) if left else then
+
+
+def stream(events: bytes) -> bytes:
+    """Return a stream of events that ends."""
+    return answer(200, events, content_type="text/event-stream")
 
 
 def problem(status: int, **headers: str) -> bytes:
@@ -251,12 +258,83 @@ async def _follow(url: str, name: str | None, seen: Any) -> None:
         await events.aclose()  # type: ignore[attr-defined] # it is a generator
 
 
+LOGIN = answer(200, b"<html>\n\n<body>Log in</body>\n\n</html>", content_type="text/html")
+
+
+@pytest.mark.parametrize("said", [LOGIN, stream(b""), answer(302, b"", location="/login")])
+def test_a_feed_without_events_is_one_that_is_lost(kind: str, said: bytes) -> None:
+    """A page in its place is not followed in silence: it is an outage, and ends as one."""
+    with (
+        answering(lambda _: said) as (server, _),
+        opened(kind, server.url, retry_for=0.5) as client,
+        pytest.raises(ServerUnavailableError, match="was away"),
+    ):
+        list(client.events("vit", follow=True))
+
+
+def test_a_feed_goes_on_behind_a_login_page(kind: str) -> None:
+    """Once the page is gone, the next event is the one that was due."""
+    first, second = (stream(f'data: {{"seq": {n}}}\n\n'.encode()) for n in (0, 1))
+    missing = answer(404, b'{"code": "session_not_found", "detail": "There is none."}')
+    with (
+        answering(failing_first(first, LOGIN, second, then=missing)) as (server, seen),
+        opened(kind, server.url) as client,
+        pytest.raises(NotFoundError),
+    ):
+        list(client.events("vit", follow=True))
+    places = [each.target.partition("?")[2] for each in seen]
+    assert places == ["after=-1", "after=0", "after=0", "after=1"]
+
+
+def test_a_login_page_is_no_record(kind: str, tmp_path: Path) -> None:
+    """An export of it is refused, and no file is written."""
+    with (
+        answering(lambda _: LOGIN) as (server, _),
+        opened(kind, server.url) as client,
+        pytest.raises(InvalidAnswerError, match="in place of application/x-ndjson"),
+    ):
+        client.export("vit", tmp_path / "record")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_call_that_is_sent_once_is_bounded_too(kind: str) -> None:
+    """An answer that comes byte by byte, or has no end, keeps nobody for longer than `timeout`."""
+
+    def trickle(connection: socket.socket) -> None:
+        with connection.makefile("rb") as reader:
+            read_request(reader)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            connection.sendall(b" ")
+            time.sleep(0.02)
+
+    def flood(connection: socket.socket) -> None:
+        with connection.makefile("rb") as reader:
+            read_request(reader)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            connection.sendall(bytes(2**20))
+
+    with (
+        LittleServer(trickle) as server,
+        opened(kind, server.url, timeout=0.3) as client,
+        pytest.raises(TransportError, match=r"no answer from .* in 0\.3 s"),
+    ):
+        client.create_token("ann", "viewer")
+    with (
+        LittleServer(flood) as server,
+        opened(kind, server.url, timeout=PATIENCE) as client,
+        pytest.raises(InvalidAnswerError, match="larger than"),
+    ):
+        client.create_token("ann", "viewer")
+
+
 def test_what_happens_from_now_on_is_followed(kind: str) -> None:
     """No cursor is sent until an event has given one; a repeated event is refused."""
     events = [f'data: {{"cursor": "{n}"}}\n\n'.encode() for n in (7, 8, 8)]
-    stream = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + b"".join(events)
+    said = stream(b"".join(events))
     with (
-        answering(lambda _: stream) as (server, seen),
+        answering(lambda _: said) as (server, seen),
         opened(kind, server.url) as client,
         pytest.raises(InvalidAnswerError, match="behind cursor 8 should have come, but '8' did"),
     ):

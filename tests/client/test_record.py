@@ -96,7 +96,7 @@ def test_a_gap_in_the_events_is_an_error() -> None:
         stream = f'id: {seq}\nevent: x\ndata: {{"seq": {seq}}}\n\n'
 
         def answer(request: httpx.Request, text: str = stream) -> httpx.Response:
-            return httpx.Response(200, text=text)
+            return httpx.Response(200, text=text, headers={"content-type": "text/event-stream"})
 
         with Client("http://fake", transport=httpx.MockTransport(answer)) as client:
             events = client.events("any", after=1, follow=True)

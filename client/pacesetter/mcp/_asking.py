@@ -57,22 +57,9 @@ class Asking:
             TransportError: It is not known whether the order arrived.
             APIError: It was refused.
         """
-        content = json.dumps(body, allow_nan=False).encode()
-        headers = {
-            "content-type": "application/json",
-            "content-length": str(len(content)),
-            **({"idempotency-key": key} if key else {}),
-            **self._headers,
-        }
-        with self._transport.stream(
-            "POST",
-            path_of(name) + "/actions",
-            content=iter((content,)),
-            headers=headers,
-            accept="application/json",
-            silence=TIMEOUT,
-        ) as pieces:
-            content = b"".join(pieces)
+        headers = {**({"idempotency-key": key} if key else {}), **self._headers}
+        path = path_of(name) + "/actions"
+        content = self._transport.send_once("POST", path, body=body, headers=headers)
         answer = read(lambda: json.loads(content))
         if not isinstance(answer, dict):
             raise misfit("the answer to an order is no JSON object")
