@@ -35,7 +35,7 @@ def _after_in_child() -> None:
 
 
 class ForkableLock:
-    """A lock of a whole module, which is free in a child, whoever held it in the parent."""
+    """A lock of a whole module; in a child it is free, also if a thread of the parent held it."""
 
     def __init__(self) -> None:
         self.after_fork()

@@ -17,9 +17,11 @@ PAGE = Path(__file__).parents[2] / "docs/observability.md"
 SPEC = {"base_lr": 0.1, "schedule": {"kind": "cosine", "total_steps": 100}}
 
 
-@pytest.fixture(name="http")
-def _http(server_url: str) -> Iterator[httpx.Client]:
-    with open_http(server_url) as http:
+@pytest.fixture(name="http", scope="module")
+def _http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """Return a client of a service without ranks of other tests, which fall silent meanwhile."""
+    database = tmp_path_factory.mktemp("metrics") / "pacesetter.db"
+    with RunningService(database) as service, open_http(service.url) as http:
         yield http
 
 

@@ -29,14 +29,18 @@ PHASES = "examples,coverage,fuzzing,stateful"
 ALLOWED = """
 # 422: fields contradict each other in ways that no schema says (`base_lr` or `groups`); to a schema
 # 1.0 is a whole number, and to the service it is none; a text may have no character that controls
-# how it is shown; a step may lie beyond the horizon. 414: an address has a limit of its own, of
-# all its parameters together. 503: a step may await a measurement.
+# how it is shown; a step may lie beyond the horizon. 400: no text has %00. 414, 431: an address has
+# a limit of its own, of all its parameters together. 503: a step may await a measurement.
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", "401", "403", "404", "409", "414", "422", "429", "503", "507"]
+expected-statuses = [
+  "2xx", "400", "401", "403", "404", "409", "414", "422", "429", "431", "503", "507",
+]
 
-# 414: as above; it is a refusal.
+# 414, 431: as above; they are refusals.
 [checks.negative_data_rejection]
-expected-statuses = ["400", "401", "403", "404", "405", "409", "413", "414", "415", "422", "429"]
+expected-statuses = [
+  "400", "401", "403", "404", "405", "409", "413", "414", "415", "422", "429", "431",
+]
 """
 """Answers besides 200 to a call that is valid by the document's schema."""
 

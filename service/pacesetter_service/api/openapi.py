@@ -163,7 +163,7 @@ _TOKENS = (
 )
 
 _PROBLEMS: Mapping[int, str] = {
-    400: "The body cannot be read at all",
+    400: "The request cannot be read at all: its body, or an address with %00",
     401: "Without a valid token",
     403: "With a token whose role is not at least {role}, or whose scope does not hold the name",
     404: "There is nothing of that name",
@@ -174,6 +174,7 @@ _PROBLEMS: Mapping[int, str] = {
     421: "The service is asked by a name that is not its own: PACESETTER_ALLOWED_HOSTS has those",
     422: "The request is not valid, or makes no sense here; `errors` names each mistake",
     429: "There are more calls than the service lets through; Retry-After says when to come back",
+    431: "The headers, or the address with them, are larger than the service takes",
     503: "The service is busy, or its database does not answer; ask again after Retry-After",
     507: "There is no room for more; what was recorded can be read",
 }
@@ -229,15 +230,16 @@ def _add_problems(operation: dict[str, Any], method: str, path: str) -> None:
     writes = method != "get" and not path.endswith(_LOOKING)
     takes_body = "requestBody" in operation
     occur = {
-        400: takes_body,
+        400: True,
         404: "{" in path or call in _NAMING_OTHERS,
         409: call in _CONTRADICTED,
         413: takes_body,
-        414: any(each["in"] == "query" for each in operation.get("parameters", ())),
+        414: True,
         415: takes_body,
         421: True,
         422: True,  # a query parameter that the call does not take
         429: path not in PROBES,
+        431: True,
         503: call not in _OF_THEMSELVES,
         507: writes,
     }
