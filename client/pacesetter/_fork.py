@@ -33,7 +33,7 @@ def _after_in_child() -> None:
 
 
 class ForkableLock:
-    """A lock of a whole module, which is free in a child, whoever held it in the parent."""
+    """A lock of a whole module; it is free in a child, even if a thread of the parent held it."""
 
     def __init__(self) -> None:
         self.after_fork()
