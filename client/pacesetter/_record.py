@@ -77,7 +77,8 @@ class Lost:
     def __init__(self, url: str, wait: float) -> None:
         self._url = url
         self._wait = wait
-        self.found()
+        self._pauses, self._since = delays(), 0.0
+        self._heard = self._met = False
 
     def opened(self) -> None:
         """Note that a connection was made, which is not yet a sign of the server."""
@@ -86,7 +87,7 @@ class Lost:
     def found(self) -> None:
         """Note that the server is there."""
         self._pauses, self._since = delays(), 0.0
-        self._heard = True
+        self._heard = self._met = True
 
     def ended(self) -> None:
         """Note that a connection has ended by itself, as when a server restarts.
@@ -104,7 +105,10 @@ class Lost:
 
         Raises:
             ServerUnavailableError: It has been lost for too long.
+            ForeignAnswerError: Something else answers, and the server never has: the URL is wrong.
         """
+        if isinstance(error, ForeignAnswerError) and not self._met:
+            raise error
         self._since = self._since or time.monotonic()
         if time.monotonic() - self._since >= self._wait:
             raise away(self._url, self._wait, error) from error

@@ -261,15 +261,28 @@ async def _follow(url: str, name: str | None, seen: Any) -> None:
 LOGIN = answer(200, b"<html>\n\n<body>Log in</body>\n\n</html>", content_type="text/html")
 
 
-@pytest.mark.parametrize("said", [LOGIN, stream(b""), answer(302, b"", location="/login")])
-def test_a_feed_without_events_is_one_that_is_lost(kind: str, said: bytes) -> None:
+@pytest.mark.parametrize("then", [LOGIN, stream(b""), answer(302, b"", location="/login")])
+def test_a_feed_without_events_is_one_that_is_lost(kind: str, then: bytes) -> None:
     """A page in its place is not followed in silence: it is an outage, and ends as one."""
+    first = stream(b'data: {"seq": 0}\n\n')
     with (
-        answering(lambda _: said) as (server, _),
+        answering(failing_first(first, then=then)) as (server, _),
         opened(kind, server.url, retry_for=0.5) as client,
         pytest.raises(ServerUnavailableError, match="was away"),
     ):
         list(client.events("vit", follow=True))
+
+
+@pytest.mark.parametrize("said", [LOGIN, answer(302, b"", location="/login")])
+def test_what_never_was_a_feed_is_not_waited_for(kind: str, said: bytes) -> None:
+    """Where the first answer is not Pacesetter's, the URL is wrong, which waiting does not cure."""
+    with (
+        answering(lambda _: said) as (server, seen),
+        opened(kind, server.url) as client,
+        pytest.raises(InvalidAnswerError, match="URL"),
+    ):
+        list(client.events("vit", follow=True))
+    assert len(seen) == 1
 
 
 def test_a_feed_goes_on_behind_a_login_page(kind: str) -> None:

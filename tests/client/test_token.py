@@ -303,7 +303,7 @@ def test_a_token_that_was_replaced_is_read_again(
 
     def serve(asked: Asked) -> bytes:
         right = asked.headers.get("authorization") == f"Bearer {valid}"
-        return answer(200 if right else 401)
+        return answer(200 if right else 401, content_type=asked.headers["accept"])
 
     with answering(serve) as (server, seen), Client(server.url) as client:
         client.version()
