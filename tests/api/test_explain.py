@@ -177,6 +177,18 @@ def test_a_fork_knows_the_reasons_of_the_past_that_it_shares(
     assert [(each["kind"], each["at"]) for each in events] == [("created", 4), ("forked", 4)]
 
 
+def test_what_an_order_that_waits_will_cause_has_no_time_yet(
+    http: httpx.Client, unique_name: str
+) -> None:
+    """It is in no log: neither place nor time are known, and an empty text would be no time."""
+    session(http, unique_name)
+    path = f"/v1/sessions/{unique_name}"
+    http.post(f"{path}/actions", json={"kind": "scale", "factor": 0.5, "at": 50}).raise_for_status()
+    told = http.get(f"{path}/explain", params={"step": 50}).json()
+    cause = told["series"]["lr"]["cause"]
+    assert (cause["kind"], cause["seq"], cause["created_at"]) == ("acted", None, None)
+
+
 @pytest.mark.parametrize("step", [-1, 2**53, "x"])
 def test_a_step_that_is_none_is_refused(
     http: httpx.Client, unique_name: str, step: int | str

@@ -35,11 +35,16 @@ class EventView(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    seq: int | None = Field(description="its place in the session's log, from 0")
+    seq: int | None = Field(
+        description="its place in the session's log, from 0; null if the log of this session does"
+        " not have it, or not yet"
+    )
     attempt: int = Field(description="the attempt that it happened in")
     kind: str = Field(description="what kind of event it is")
     at: int | None = Field(description="the step from which it holds; null if it is about none")
-    created_at: Moment = Field(description="when it was recorded")
+    created_at: Moment | None = Field(
+        description="when it was recorded; null for what an order that waits will cause"
+    )
     text: str = Field(description="what happened, in words")
 
 
@@ -79,7 +84,7 @@ def _page(page: events.EventPage) -> bytes:
 
 def view(logged: LoggedEvent) -> EventView:
     """Return the view of an event, without fields that have their default."""
-    head = logged._asdict()
+    head = {**logged._asdict(), "created_at": logged.created_at or None}
     event = head.pop("event")
     own = {} if event is None else spelt(event.fields())
     return EventView(**{**own, **head})

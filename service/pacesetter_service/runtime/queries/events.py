@@ -36,7 +36,7 @@ class LoggedEvent(NamedTuple):
         attempt: The attempt in which it happened.
         kind: Its kind.
         at: The step from which it holds, if there is one.
-        created_at: When it was recorded; ISO 8601, in UTC.
+        created_at: When it was recorded; ISO 8601, in UTC. Empty if it is not recorded yet.
         text: What happened, in words.
         event: Its own fields; None for a creation, which has no others.
     """
