@@ -156,9 +156,9 @@ class SqliteStore(Store):
             frees: Whether it makes room: then it may use the reserve of the disk.
 
         Raises:
-            StorageUnavailableError: Nothing may be acknowledged. Nothing was written either,
-                unless the disk failed during the commit, or the file was taken away; then it is
-                not written to again.
+            StorageUnavailableError: Nothing may be acknowledged. Nothing was written either, unless
+                `kept` says perhaps: the disk failed during the commit, or the file was taken away.
+                A file that was taken away is not written to again.
         """
         if not frees:
             self._refuse_if_full()

@@ -220,7 +220,7 @@ class Store(Reads):
         """Begin a transaction, which is committed at the end of the block.
 
         Raises:
-            StorageUnavailableError: Nothing was written.
+            StorageUnavailableError: Nothing was written, or perhaps all; `kept` says which.
             ConflictError: Another writer came first; nothing was written.
         """
         try:
@@ -239,7 +239,7 @@ class Store(Reads):
         """Write a new version of a template; return False if another writer has written it first.
 
         Raises:
-            StorageUnavailableError: Nothing was written.
+            StorageUnavailableError: Nothing was written, or perhaps all; `kept` says which.
         """
         template = published.template
         row = {
@@ -258,7 +258,7 @@ class Store(Reads):
         """Record why a version of a template should no longer be used.
 
         Raises:
-            StorageUnavailableError: Nothing was written.
+            StorageUnavailableError: Nothing was written, or perhaps all; `kept` says which.
         """
         where = (templates.c.name == name) & (templates.c.version == version)
         with self._committing() as connection:
