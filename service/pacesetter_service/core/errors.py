@@ -91,6 +91,9 @@ def concerning(*field: str | int) -> Iterator[None]:
         raise
 
 
+Kept = Literal["nothing", "perhaps"]
+"""What the database has of a call that failed: nothing, or perhaps all."""
+
 NOTHING_KEPT = "nothing of this call was kept"
 """How errors say so: `once_reported` looks for these words."""
 
@@ -557,9 +560,9 @@ class StorageUnavailableError(PacesetterError):
         kept: `nothing` of what failed, or `perhaps` all of it.
     """
 
-    kept: Literal["nothing", "perhaps"] = "nothing"
+    kept: Kept = "nothing"
 
-    def __init__(self, reason: str, *, kept: Literal["nothing", "perhaps"] = "nothing") -> None:
+    def __init__(self, reason: str, *, kept: Kept = "nothing") -> None:
         """Write the message.
 
         Args:
@@ -621,7 +624,7 @@ class StorageReplacedError(StorageUnavailableError):
         path: str,
         found: Literal["gone", "another", "overwritten"],
         *,
-        kept: Literal["nothing", "perhaps"] = "nothing",
+        kept: Kept = "nothing",
     ) -> None:
         self._path, self._found, self.kept = path, found, kept
         what = {
@@ -636,7 +639,7 @@ class StorageReplacedError(StorageUnavailableError):
             " restart the service.",
         )
 
-    def keeping(self, kept: Literal["nothing", "perhaps"]) -> "StorageReplacedError":
+    def keeping(self, kept: Kept) -> "StorageReplacedError":
         """Return the same error about another call, of which something may be kept."""
         return StorageReplacedError(self._path, self._found, kept=kept)
 

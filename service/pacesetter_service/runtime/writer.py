@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic, sleep
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -34,6 +34,7 @@ from pacesetter_service.core.cost import LIGHT
 from pacesetter_service.core.decide import cost_of
 from pacesetter_service.core.errors import (
     ConflictError,
+    Kept,
     OverloadedError,
     PacesetterError,
     StalledError,
@@ -589,7 +590,7 @@ def _answer(jobs: Sequence[_Job]) -> None:
             loop.call_soon_threadsafe(_resolve, mine)
 
 
-def _refuse(jobs: Sequence[_Job], *, kept: Literal["nothing", "perhaps"] = "nothing") -> None:
+def _refuse(jobs: Sequence[_Job], *, kept: Kept = "nothing") -> None:
     """Refuse jobs, of which some may have their answers already."""
     for job in jobs:
         job.result = StorageUnavailableError(NOT_RUNNING, kept=kept)

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import structlog
 from sqlalchemy import (
@@ -18,6 +17,7 @@ from sqlalchemy import (
 
 from pacesetter_service.complaints import Complaints
 from pacesetter_service.core.errors import (
+    Kept,
     StorageFullError,
     StorageReplacedError,
     StorageUnavailableError,
@@ -207,7 +207,7 @@ class SqliteStore(Store):
                 f" {self._min_free} bytes free"
             )
 
-    def _refuse_if_lost(self, *, kept: Literal["nothing", "perhaps"] = "nothing") -> None:
+    def _refuse_if_lost(self, *, kept: Kept = "nothing") -> None:
         """Refuse if the file is not in its place, or its content is not what was written.
 
         Args:

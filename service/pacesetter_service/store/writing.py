@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -26,7 +26,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from pacesetter_service.core.errors import ConflictError, StorageFullError, StorageUnavailableError
+from pacesetter_service.core.errors import (
+    ConflictError,
+    Kept,
+    StorageFullError,
+    StorageUnavailableError,
+)
 from pacesetter_service.core.session import Session
 from pacesetter_service.store import codec
 from pacesetter_service.store.block_log import BlockLog, TakenError
@@ -525,7 +530,7 @@ _TAKE_POSITIONS = text("UPDATE ids SET next = next + :some WHERE kind = 'feed' R
 
 
 @contextmanager
-def translated(*, kept: Literal["nothing", "perhaps"] = "nothing") -> Iterator[None]:
+def translated(*, kept: Kept = "nothing") -> Iterator[None]:
     """Turn failures of the database into the service's own errors; `kept` as in these."""
     try:
         yield
